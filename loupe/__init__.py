@@ -1,0 +1,1 @@
+"""What the training job, the service and the worker share."""

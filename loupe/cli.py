@@ -1,0 +1,231 @@
+"""The `loupe` command. Each subcommand imports its program only when it runs, so that `loupe --help` is quick."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loupe.errors import JobFailed, LoupeError
+from loupe.settings import ENV_PREFIX, Settings, load_settings
+
+if TYPE_CHECKING:
+    from worker.jobs import Job, Jobs
+
+app = typer.Typer(
+    name="loupe",
+    help="Train, serve and bulk-score classifiers of small images. Every LOUPE_… setting is in docs/settings.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+notices = Console(stderr=True)
+
+FOLLOW_SECONDS = 0.1  # between looks at a job that is followed
+
+
+def main() -> None:
+    """Run the command line; an error that Loupe foresaw is one message and exit code 1, never a traceback."""
+    try:
+        app()
+    except LoupeError as error:
+        notices.print(f"[bold red]error:[/] [default]{error.code}[/]:", end=" ")
+        notices.print(error.message, markup=False, highlight=False)
+        sys.exit(1)
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Option(help="fashion-mnist, mnist or digits.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data set's four IDX files.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times every training image is seen.")] = 6,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam, at the first step.")] = 3e-3,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model on the same machine.")] = 0,
+) -> None:
+    """Train a model, check it, and save it to the BentoML model store."""
+    from train.tensorflow import import_tensorflow
+
+    _log_to_stderr()
+    import_tensorflow()
+    from train.datasets import check_name, load_dataset
+    from train.training import TrainConfig
+    from train.training import train as run
+
+    config = TrainConfig(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    model = run(load_dataset(check_name(dataset), data_dir), config)
+    figures = model.card.figures
+    console.print(f"test accuracy {figures.accuracy:.4f}, loss {figures.loss:.4f} on {figures.test_images:,} images")
+    console.print(f"saved [bold]{model.tag}[/]", highlight=False)
+
+
+@app.command()
+def models() -> None:
+    """List the models in the store, newest first."""
+    from loupe.store import list_models
+
+    table = Table("tag", "classes", "test accuracy", "created")
+    for model in list_models():
+        card = model.card
+        created = card.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(model.tag, str(len(card.class_names)), f"{card.figures.accuracy:.4f}", created)
+    console.print(table)
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Option(help="Model that answers when a request names none.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Serve the models in the store over HTTP."""
+    settings = _settings(model=model, host=host, port=port)
+    from service.server import serve as run
+
+    run(settings)
+
+
+@app.command()
+def worker(
+    burst: Annotated[bool, typer.Option("--burst", help="Exit when the queue is empty.")] = False,
+) -> None:
+    """Score the jobs in the queue."""
+    settings = load_settings()
+    _log_to_stderr()
+    from loupe.redis_server import open_redis
+    from worker.consumer import Consumer, worker_name
+    from worker.jobs import Jobs
+    from worker.queue import Queue
+
+    with open_redis(settings) as redis:
+        queue = Queue(
+            redis, worker_name(), lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts
+        )
+        consumer = Consumer(Jobs(redis), queue, settings)
+        with _signals(consumer.stopping):
+            consumer.run(burst=burst)
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(help="A folder of images, an .npy array or an IDX file.")],
+    out: Annotated[Path, typer.Option(help="New or empty folder for the results.")],
+    model: Annotated[str | None, typer.Option(help="Model to score with. Default: the newest in the store.")] = None,
+    follow: Annotated[bool, typer.Option(help="Show progress until the job is done.")] = True,
+) -> None:
+    """Score a whole set of images through the queue."""
+    settings = load_settings()
+    from loupe.redis_server import open_redis
+    from worker.jobs import Jobs
+    from worker.submission import submit
+
+    with open_redis(settings) as redis:
+        jobs = Jobs(redis)
+        job = submit(jobs, source, out, model or settings.model, settings.shard_images)
+        console.print(f"job [bold]{job.id}[/] scores {job.source} with {job.model}", highlight=False)
+        if not jobs.workers():
+            notices.print("[yellow]No worker is running; the job waits for one. Start it: loupe worker[/]")
+        if follow:
+            follow_job(jobs, job)
+
+
+@app.command("jobs")
+def list_jobs() -> None:
+    """List the bulk-scoring jobs, newest first."""
+    from loupe.redis_server import open_redis
+    from worker.jobs import Jobs
+
+    table = Table("job", "state", "model", "done", "failed", "total", "eta", "created", "output")
+    with open_redis(load_settings()) as redis:
+        for job in Jobs(redis).all():
+            total = "" if job.total is None else f"{job.total:,}"
+            eta = "" if job.eta_seconds is None else f"{job.eta_seconds:.0f} s"
+            created = datetime.fromtimestamp(job.created).strftime("%Y-%m-%d %H:%M")
+            row = (job.id, job.state, job.model, f"{job.done:,}", f"{job.failed:,}", total, eta, created, job.output)
+            table.add_row(*row)
+            if job.error:
+                table.add_row("", "", f"[red]{job.error}[/]")
+    console.print(table)
+
+
+@app.command()
+def up(
+    port: Annotated[int | None, typer.Option(help="Port of the service.")] = None,
+) -> None:
+    """Run everything: an embedded Redis, a worker and the service, until Ctrl-C."""
+    settings = _settings(port=port)
+    _log_to_stderr()
+    from loupe.processes import running_stack
+    from loupe.store import list_models
+
+    if not list_models():
+        console.print("The model store is empty: training the first model.")
+        from demo.model import train_first_model
+
+        train_first_model()
+    stopping = threading.Event()
+    with _signals(stopping), running_stack(settings, stopping) as stack:
+        console.print(f"\n[bold]service[/]  {stack.url}  (try it in a browser; POST {stack.url}/predict)")
+        console.print("[bold]worker[/]   loupe score FOLDER --out RESULTS")
+        console.print("Ctrl-C stops everything.\n")
+        stack.watch()
+
+
+def follow_job(jobs: "Jobs", job: "Job") -> "Job":
+    """Show a job's progress until it has ended.
+
+    Raises:
+        JobFailed: If it failed.
+    """
+    from worker.progress import follow
+
+    try:
+        ended = follow(jobs, job.id, console, FOLLOW_SECONDS)
+    except KeyboardInterrupt:
+        console.print(f"\nJob {job.id} goes on without you. See it: loupe jobs")
+        raise typer.Exit from None
+    if ended.state == "failed":
+        raise JobFailed(ended.id, str(ended.error))
+    seconds = (ended.finished or 0) - (ended.started or 0)
+    rate = (ended.total or 0) / seconds if seconds else 0.0
+    console.print(f"{ended.done:,} scored, {ended.failed:,} errors, {rate:,.0f} images/s → {ended.output}")
+    return ended
+
+
+def _settings(**options: str | int | None) -> Settings:
+    """The settings, with the options that were given in the place of their variables, for this process and its children."""
+    for name, value in options.items():
+        if value is not None:
+            os.environ[f"{ENV_PREFIX}{name.upper()}"] = str(value)
+    return load_settings()
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("tf2onnx", "absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _signals(stopping: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stopping` instead of ending the process."""
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

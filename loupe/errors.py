@@ -1,0 +1,342 @@
+"""Every error Loupe raises on purpose.
+
+    LoupeError
+    ├── InvalidRequest              400
+    │   ├── InvalidJson             400
+    │   ├── BodyTooLarge            413
+    │   ├── TooManyImages           413
+    │   └── UnsupportedMediaType    415
+    ├── InvalidImage                422
+    │   ├── ImageTooLarge           422
+    │   ├── ImageTooSmall           422
+    │   └── AnimatedImage           422
+    ├── InvalidPixels               422
+    ├── ModelNotFound               404
+    ├── ModelCorrupted              500
+    ├── EngineUnavailable           500
+    ├── EngineFailed                500
+    ├── Overloaded                  429
+    ├── DeadlineExceeded            504
+    ├── ShuttingDown                503
+    ├── InvalidSetting
+    ├── DatasetNotFound
+    ├── EnginesDisagree
+    ├── RedisUnavailable            503
+    ├── JobNotFound                 404
+    ├── InvalidSource               422
+    ├── SourceChanged               409
+    ├── InvalidOutput               422
+    ├── ProgramFailed
+    └── JobFailed
+
+Each class builds its message from typed arguments and knows its code and HTTP status; raising is all a caller does.
+"""
+
+from collections.abc import Iterable, Mapping
+
+
+class LoupeError(Exception):
+    """The base: a message for people, a `code` for programs, an HTTP `status` for the service."""
+
+    code = "internal_error"
+    status = 500
+
+    @property
+    def message(self) -> str:
+        """What was expected, what came, and what to do."""
+        return str(self)
+
+    def to_json(self) -> dict[str, str]:
+        """The one shape of an error, wherever it is reported."""
+        return {"error": self.message, "code": self.code}
+
+
+# Requests
+
+
+class InvalidRequest(LoupeError):
+    """The request itself is not what the route takes."""
+
+    code = "invalid_request"
+    status = 400
+
+    def __init__(self, expected: str, received: str) -> None:
+        super().__init__(f"Expected {expected}. Received: {received}.")
+
+
+class InvalidJson(InvalidRequest):
+    """The body says it is JSON and is not."""
+
+    code = "invalid_json"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body has more bytes than the service takes."""
+
+    code = "body_too_large"
+    status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"a body of at most {limit_bytes:,} bytes (LOUPE_MAX_BODY_BYTES)", "a longer one")
+
+
+class TooManyImages(InvalidRequest):
+    """One request holds more images than the service takes."""
+
+    code = "too_many_images"
+    status = 413
+
+    def __init__(self, limit: int, received: int) -> None:
+        super().__init__(
+            f"at most {limit:,} images in one request (LOUPE_MAX_IMAGES_PER_REQUEST); "
+            "send several requests, or score the set as a job",
+            f"{received:,}",
+        )
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The `Content-Type` is none that the route reads."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+# Images
+
+
+class InvalidImage(LoupeError):
+    """Bytes that cannot be read as one picture."""
+
+    code = "invalid_image"
+    status = 422
+
+    def __init__(self, received: str) -> None:
+        super().__init__(f"Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image. Received: {received}.")
+
+
+class ImageTooLarge(InvalidImage):
+    """A picture whose header promises more pixels than Loupe decodes."""
+
+    code = "image_too_large"
+
+    def __init__(self, width: int, height: int, limit: int) -> None:
+        Exception.__init__(
+            self,
+            f"Expected an image of at most {limit:,} pixels (LOUPE_MAX_IMAGE_PIXELS). "
+            f"Received: {width:,} × {height:,} = {width * height:,}.",
+        )
+
+
+class ImageTooSmall(InvalidImage):
+    """A picture too small to show anything."""
+
+    code = "image_too_small"
+
+    def __init__(self, width: int, height: int, minimum: int) -> None:
+        Exception.__init__(
+            self, f"Expected an image of at least {minimum} × {minimum} pixels. Received: {width} × {height}."
+        )
+
+
+class AnimatedImage(InvalidImage):
+    """A file that holds several pictures."""
+
+    code = "animated_image"
+
+    def __init__(self, kind: str) -> None:
+        Exception.__init__(self, f"Expected one picture. Received: a {kind} of several frames; send the frame you mean.")
+
+
+class InvalidPixels(LoupeError):
+    """An array that is not images as the models take them."""
+
+    code = "invalid_pixels"
+    status = 422
+
+    def __init__(self, expected: str, received: str) -> None:
+        super().__init__(f"Expected {expected}. Received: {received}.")
+
+
+# Models
+
+
+class ModelNotFound(LoupeError):
+    """No model by that tag."""
+
+    code = "model_not_found"
+    status = 404
+
+    def __init__(self, tag: str | None, known: Iterable[str]) -> None:
+        names = ", ".join(known)
+        wanted = f"Model '{tag}' is not there." if tag else "The model store is empty."
+        advice = f"There are: {names}." if names else "Train one first: loupe train --dataset fashion-mnist"
+        super().__init__(f"{wanted} {advice}")
+
+
+class ModelCorrupted(LoupeError):
+    """A stored model whose files are not those that were saved."""
+
+    code = "model_corrupted"
+
+    def __init__(self, tag: str, file: str, problem: str) -> None:
+        super().__init__(f"Model '{tag}' cannot be trusted: {file} {problem}. Delete it from the store and train again.")
+
+
+class EngineUnavailable(LoupeError):
+    """The chosen engine is not installed."""
+
+    code = "engine_unavailable"
+
+    def __init__(self, engine: str, extra: str) -> None:
+        super().__init__(f"The engine '{engine}' is not installed. Install it: pip install 'loupe[{extra}]'")
+
+
+class EngineFailed(LoupeError):
+    """The engine raised, or answered with the wrong number of rows."""
+
+    code = "engine_failed"
+
+
+class EnginesDisagree(LoupeError):
+    """The exported files of one model give different answers."""
+
+    code = "engines_disagree"
+
+    def __init__(self, difference: float, tolerance: float, labels: int) -> None:
+        super().__init__(
+            f"Expected ONNX Runtime and Keras to agree within {tolerance:g} on every test image. "
+            f"Received: a difference of {difference:.2g}, and {labels} different labels. The model was not saved."
+        )
+
+
+# Service
+
+
+class Overloaded(LoupeError):
+    """More work is waiting than the service keeps."""
+
+    code = "overloaded"
+    status = 429
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(
+            f"Expected at most {limit:,} images waiting (LOUPE_MAX_QUEUED_IMAGES). "
+            f"Received more while {waiting:,} wait; try again in a second."
+        )
+
+
+class DeadlineExceeded(LoupeError):
+    """The answer would come later than anybody waits for it."""
+
+    code = "deadline_exceeded"
+    status = 504
+
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__(f"No answer within {timeout_seconds:g} s (LOUPE_REQUEST_TIMEOUT_SECONDS); nothing was computed.")
+
+
+class ShuttingDown(LoupeError):
+    """The service has stopped taking work."""
+
+    code = "shutting_down"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The service is shutting down; send the request again.")
+
+
+# Settings, programs and data
+
+
+class InvalidSetting(LoupeError):
+    """An environment variable or option with a value it cannot have."""
+
+    code = "invalid_setting"
+
+    def __init__(self, problems: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__(
+            "; ".join(f"{name} has value {value!r}: {expected}" for name, (value, expected) in problems.items())
+        )
+
+
+class DatasetNotFound(LoupeError):
+    """The files of a data set are nowhere to be had."""
+
+    code = "dataset_not_found"
+
+    def __init__(self, name: str, tried: Iterable[str], advice: str) -> None:
+        places = "\n".join(f"  - {place}" for place in tried)
+        super().__init__(f"The data set '{name}' was not found. Tried:\n{places}\n{advice}")
+
+
+class ProgramFailed(LoupeError):
+    """A process that Loupe started ended when it should not have."""
+
+    code = "program_failed"
+
+    def __init__(self, program: str, problem: str, output: str = "") -> None:
+        super().__init__(f"{program} {problem}." + (f" Its last words:\n{output}" if output else ""))
+
+
+# Bulk scoring
+
+
+class RedisUnavailable(LoupeError):
+    """No Redis where one should be."""
+
+    code = "redis_unavailable"
+    status = 503
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"Expected a Redis at {where}. Received: {problem}.")
+
+
+class JobNotFound(LoupeError):
+    """No job by that id."""
+
+    code = "job_not_found"
+    status = 404
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job '{job_id}' is not known. List the known ones: loupe jobs")
+
+
+class InvalidSource(LoupeError):
+    """A source of images that cannot be scored."""
+
+    code = "invalid_source"
+    status = 422
+
+    def __init__(self, source: str, received: str) -> None:
+        super().__init__(
+            f"Expected a folder of images, an .npy array or an IDX file at '{source}'. Received: {received}."
+        )
+
+
+class SourceChanged(LoupeError):
+    """A source that is no longer what the job was planned on."""
+
+    code = "source_changed"
+    status = 409
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"'{source}' has changed since the job began. Submit it again, into a new output folder.")
+
+
+class InvalidOutput(LoupeError):
+    """An output folder that cannot take a job's results."""
+
+    code = "invalid_output"
+    status = 422
+
+    def __init__(self, output: str, received: str) -> None:
+        super().__init__(f"Expected '{output}' to be a new or empty folder. Received: {received}.")
+
+
+class JobFailed(LoupeError):
+    """A job that ended without its whole result."""
+
+    code = "job_failed"
+
+    def __init__(self, job_id: str, error: str) -> None:
+        super().__init__(f"Job {job_id} failed: {error}")

@@ -1,0 +1,223 @@
+"""From the bytes of any picture to the `uint8 (28, 28)` a model was trained on.
+
+`open_picture` reads only the header and refuses what is unsafe to decode; `Picture.pixels` does the work. How a picture is made to
+look like the training data depends on the model's `look`.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from loupe.errors import AnimatedImage, ImageTooLarge, ImageTooSmall, InvalidImage, InvalidPixels
+
+UInt8Array: TypeAlias = NDArray[np.uint8]
+Float32Array: TypeAlias = NDArray[np.float32]
+
+Look = Literal["ink", "object"]
+"""`ink`: strokes, centred by mass as in MNIST. `object`: a thing on a plain ground, as in Fashion-MNIST."""
+
+SIDE = 28  # pixels; the size of MNIST and Fashion-MNIST
+INK_SIDE = 20  # pixels; MNIST's digits are fitted into a 20 × 20 box. Source: LeCun et al., "The MNIST database"
+MIN_SIDE = 2  # pixels; less than that shows nothing
+INK_FLOOR = 0.15  # fraction of the strongest ink below which a pixel is paper: shadows, JPEG noise
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MANY_FRAMES = frozenset({"PNG", "WEBP", "GIF", "TIFF"})  # not MPO: a phone's JPEG with a preview or depth map behind it
+EXIF_ORIENTATION = 0x0112
+
+# Pillow's own limit is a process-wide warning; `open_picture` checks the header against the caller's limit instead.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture whose header has been checked and whose pixels have not been decoded."""
+
+    image: Image.Image
+
+    @property
+    def pixel_count(self) -> int:
+        """Width × height, as the header says; what decoding costs grows with it."""
+        return self.image.width * self.image.height
+
+    def pixels(self, look: Look) -> UInt8Array:
+        """Decode, and make the picture look like the training data.
+
+        Args:
+            look: How the model's training images look.
+
+        Returns:
+            uint8, shape `(28, 28)`, 0 = background, 255 = full ink.
+
+        Raises:
+            InvalidImage: If the file ends early or is damaged.
+        """
+        try:
+            grey = _to_grey(self.image)
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError) as error:
+            # Decoders report damage in many ways; what all of these say is that the bytes are no whole image.
+            raise InvalidImage(f"a damaged {self.image.format} file ({error})") from error
+        return normalize(grey, look)
+
+
+def open_picture(data: bytes, *, max_pixels: int) -> Picture:
+    """Check a picture's header without decoding its pixels.
+
+    Args:
+        data: A file of one of `FORMATS`.
+        max_pixels: Most pixels to accept, width × height.
+
+    Raises:
+        InvalidImage: If `data` is empty, of no known format, or a size or number of frames that Loupe refuses.
+    """
+    if not data:
+        raise InvalidImage("no bytes at all")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        animated = image.format in MANY_FRAMES and bool(getattr(image, "is_animated", False))
+    except UnidentifiedImageError:
+        raise InvalidImage(_describe(data)) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        raise InvalidImage(f"a damaged file ({error})") from error
+    if image.width * image.height > max_pixels:
+        raise ImageTooLarge(image.width, image.height, max_pixels)
+    if min(image.size) < MIN_SIDE:
+        raise ImageTooSmall(image.width, image.height, MIN_SIDE)
+    if animated:
+        raise AnimatedImage(str(image.format))
+    return Picture(image)
+
+
+def normalize(grey: UInt8Array, look: Look) -> UInt8Array:
+    """Make a grey picture look like training data.
+
+    A 28 × 28 picture on a dark ground is left as it is: all 140,000 images of MNIST and Fashion-MNIST are such, and no other
+    picture that has not been prepared for these models.
+
+    Args:
+        grey: uint8, shape `(height, width)`, 0 = black, 255 = white.
+        look: `ink` does what MNIST's authors did: light ink on dark, crop, fit into 20 × 20, centre of mass to the middle.
+            `object` turns a light ground dark and pads to a square.
+
+    Returns:
+        uint8, shape `(28, 28)`, 0 = background, 255 = full ink.
+    """
+    light_ground = border_mean(grey) > 127
+    if grey.shape == (SIDE, SIDE) and not light_ground:
+        return grey
+    on_dark = 255 - grey if light_ground else grey
+    return _centre_ink(on_dark) if look == "ink" else _fit_object(on_dark)
+
+
+def border_mean(grey: UInt8Array) -> float:
+    """Mean brightness, 0..255, of the outermost row and column on each side."""
+    rows = int(grey[0].sum()) + int(grey[-1].sum())
+    columns = int(grey[:, 0].sum()) + int(grey[:, -1].sum())
+    return (rows + columns) / (2 * (grey.shape[0] + grey.shape[1]))
+
+
+def check_batch(images: NDArray[np.generic]) -> UInt8Array:
+    """The array itself, once it is known to be a batch of images.
+
+    Raises:
+        InvalidPixels: If it is not uint8 of shape `(n, 28, 28)`.
+    """
+    if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or images.ndim != 3:
+        raise InvalidPixels(
+            f"uint8 images of shape (n, {SIDE}, {SIDE}), 0 = background, 255 = full ink",
+            f"{images.dtype}, shape {images.shape}",
+        )
+    return images.astype(np.uint8, copy=False)
+
+
+def _to_grey(image: Image.Image) -> UInt8Array:
+    """Decode to uint8 `(height, width)`: upright, transparency over white, 0 = black."""
+    if image.format in ("JPEG", "MPO"):
+        image.draft("L", (4 * SIDE, 4 * SIDE))  # lets libjpeg decode at a fraction of the size: 10 times faster on photos
+    if image.mode == "L" and "transparency" not in image.info and image.format == "PNG" and "exif" not in image.info:
+        return np.asarray(image)
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        image = _to_eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return np.asarray(image.convert("L"))
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float greys stretched to 0..255; Pillow's own conversion would clip them."""
+    values = np.asarray(image, dtype=np.float64)
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    else:
+        low, high = float(values.min()), float(values.max())
+    scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _centre_ink(on_dark: UInt8Array) -> UInt8Array:
+    """Crop to the ink, fit it into 20 × 20, put its centre of mass into the middle of 28 × 28."""
+    ink = on_dark.astype(np.float32) - np.float32(np.median(on_dark))  # the ground's brightness is no ink
+    ink = np.clip(ink, 0, None)
+    strongest = float(ink.max())
+    if strongest == 0:
+        return np.zeros((SIDE, SIDE), np.uint8)  # an empty sheet
+    ink = np.where(ink < INK_FLOOR * strongest, 0, ink * (255 / strongest))
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    height, width = _fitted(box.shape, INK_SIDE)
+    small = np.asarray(Image.fromarray(box).resize((width, height), Image.Resampling.BOX if min(box.shape) > INK_SIDE
+                                                   else Image.Resampling.BICUBIC))
+    return _place_by_mass(small)
+
+
+def _place_by_mass(small: UInt8Array) -> UInt8Array:
+    """Put a picture of at most 20 × 20 where its centre of mass is the middle of 28 × 28, without cutting it."""
+    weights = small.astype(np.float64)
+    total = weights.sum()
+    height, width = small.shape
+    middle = (SIDE - 1) / 2
+    row = (weights.sum(axis=1) @ np.arange(height)) / total if total else (height - 1) / 2
+    column = (weights.sum(axis=0) @ np.arange(width)) / total if total else (width - 1) / 2
+    top = int(np.clip(round(middle - row), 0, SIDE - height))
+    left = int(np.clip(round(middle - column), 0, SIDE - width))
+    placed = np.zeros((SIDE, SIDE), np.uint8)
+    placed[top : top + height, left : left + width] = small
+    return placed
+
+
+def _fit_object(on_dark: UInt8Array) -> UInt8Array:
+    """Scale the longer side to 28 and centre on a black square."""
+    height, width = _fitted(on_dark.shape, SIDE)
+    small = Image.fromarray(on_dark).resize((width, height), Image.Resampling.BOX if min(on_dark.shape) > SIDE
+                                            else Image.Resampling.BICUBIC)
+    placed = np.zeros((SIDE, SIDE), np.uint8)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    placed[top : top + height, left : left + width] = np.asarray(small)
+    return placed
+
+
+def _fitted(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Height and width, at least 1, when the longer of `shape` becomes `side`."""
+    scale = side / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _describe(data: bytes) -> str:
+    """What bytes that are no image seem to be."""
+    head = data[:200]
+    if head.lstrip().startswith((b"http://", b"https://")):
+        return "the text of a URL; Loupe fetches nothing, send the image's bytes"
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"{len(data):,} bytes of no image format Loupe knows"
+    return f"text starting {text[:40]!r}" if text.isprintable() or "\n" in text else f"{len(data):,} unreadable bytes"

@@ -1,0 +1,93 @@
+"""Settings, read from `LOUPE_…` environment variables once per process."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from loupe.errors import InvalidSetting
+
+ENV_PREFIX = "LOUPE_"
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults; each says how to choose it."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        default=Path("~/.loupe"),
+        description="Folder of the embedded Redis and of caches. Processes that should share a queue share it.",
+    )
+    redis_url: str | None = Field(
+        default=None,
+        description="Redis of the job queue, as redis://host:6379/0. Unset: an embedded one in the data folder.",
+    )
+    engine: Literal["onnx", "tensorflow"] = Field(
+        default="onnx", description="What runs the models. TensorFlow is the slow reference; it needs loupe[train]."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="Cores an engine may use. Unset: all the process may run on."
+    )
+    model: str | None = Field(
+        default=None,
+        description="Model the service answers with when a request names none. Unset: the newest in the store.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the service listens on. Containers want 0.0.0.0.")
+    port: int = Field(default=3000, ge=1, le=65535, description="Port the service listens on.")
+    max_batch_size: int = Field(
+        default=256,
+        ge=1,
+        description="Most images in one run of the engine. Above a few hundred nothing gets faster, only later.",
+    )
+    max_queued_images: int = Field(
+        default=8192, ge=1, description="Images that may wait for the engine; beyond it requests get 429 at once."
+    )
+    max_images_per_request: int = Field(default=4096, ge=1, description="Images in one request; larger sets are jobs.")
+    max_body_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Bytes of one request's body. Bounds the memory one caller can take."
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, ge=1, description="Pixels of one image, as its header says. Large phones make 50 million."
+    )
+    request_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="How long an image may wait for the engine before its caller gets 504."
+    )
+    shutdown_timeout_seconds: int = Field(
+        default=10, ge=1, description="How long requests and shards in hand may take to finish after a stop signal."
+    )
+    shard_images: int = Field(
+        default=4096, ge=1, description="Images of one shard of a job: a few seconds of work, so that little is lost."
+    )
+    lease_seconds: float = Field(
+        default=3.0, gt=0, description="How long a silent worker keeps its shard. Longer than any pause of the machine."
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, description="Times a shard is tried before it, and with it the job, has failed."
+    )
+
+    @property
+    def home(self) -> Path:
+        """The data folder as an absolute path."""
+        return self.data_dir.expanduser().absolute()
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        InvalidSetting: If a variable has a value it cannot have; the message names each.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise InvalidSetting(
+            {
+                ENV_PREFIX + "_".join(str(part) for part in problem["loc"]).upper(): (
+                    str(problem["input"]),
+                    problem["msg"],
+                )
+                for problem in error.errors()
+            }
+        ) from error

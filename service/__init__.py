@@ -1,0 +1,1 @@
+"""The HTTP service: one image or many, answered by the models in the store."""

@@ -1,0 +1,274 @@
+"""From an HTTP request to images: the only module that reads bodies. Every refusal is a `LoupeError` with its own status."""
+
+import asyncio
+import base64
+import binascii
+import io
+import math
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import orjson
+from pydantic import JsonValue
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from loupe.errors import (
+    BodyTooLarge,
+    InvalidImage,
+    InvalidJson,
+    InvalidPixels,
+    InvalidRequest,
+    LoupeError,
+    TooManyImages,
+    UnsupportedMediaType,
+)
+from loupe.images import SIDE, Look, UInt8Array, check_batch, open_picture
+from loupe.settings import Settings
+
+NPY_MAGIC = b"\x93NUMPY"
+INLINE_PIXELS = 64 * 64  # a picture this small is decoded faster than a thread is woken
+ONE_IMAGE = (
+    "an image body (Content-Type: image/png …), multipart/form-data with a field 'image', "
+    'or JSON {"image": "<base64>"} or {"pixels": [[…28 rows of 28…]]}'
+)
+MANY_IMAGES = (
+    "multipart/form-data with fields 'images', JSON {\"images\": [\"<base64>\", …]}, "
+    f"or an .npy body of uint8 (n, {SIDE}, {SIDE})"
+)
+
+# A thing that came in place of an image: encoded bytes, finished pixels, or what is wrong with it.
+Item: TypeAlias = "bytes | UInt8Array | LoupeError"
+
+_decoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")  # bounds the memory of large pictures
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of one request.
+
+    Attributes:
+        images: uint8, shape `(n, 28, 28)`: those that could be read, in the order they came.
+        errors: What was wrong with the others, by their place in the request.
+    """
+
+    images: UInt8Array
+    errors: dict[int, LoupeError]
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.errors)
+
+
+async def read_image(request: Request, settings: Settings, look: Look) -> UInt8Array:
+    """The one image of a request: uint8, shape `(28, 28)`.
+
+    Raises:
+        LoupeError: If the request holds anything else.
+    """
+    body = await _read_body(request, settings.max_body_bytes)
+    media_type = _media_type(request)
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        item: Item = body
+    elif media_type == "application/json":
+        item = _json_image(_parse_json(body), ONE_IMAGE)
+    elif media_type == "multipart/form-data":
+        uploads = await _read_uploads(request.headers, body, "image", ONE_IMAGE, settings)
+        if len(uploads) > 1:
+            raise InvalidRequest("one field 'image'; send many to /predict_batch", f"{len(uploads)} of them")
+        item = uploads[0]
+    else:
+        raise UnsupportedMediaType(ONE_IMAGE, f"Content-Type {media_type!r}")
+    return await _to_pixels(item, settings, look)
+
+
+async def read_batch(request: Request, settings: Settings, look: Look) -> Batch:
+    """The images of a batch request; what is wrong with one of them stays with it.
+
+    Raises:
+        LoupeError: If the request as a whole is wrong.
+    """
+    body = await _read_body(request, settings.max_body_bytes)
+    media_type = _media_type(request)
+    items: Sequence[Item]
+    if body.startswith(NPY_MAGIC):
+        images = _parse_npy(body)
+        _check_count(len(images), settings)
+        return Batch(images, {})
+    if media_type == "application/json":
+        items = _json_images(_parse_json(body))
+    elif media_type == "multipart/form-data":
+        items = await _read_uploads(request.headers, body, "images", MANY_IMAGES, settings)
+    else:
+        raise UnsupportedMediaType(MANY_IMAGES, f"Content-Type {media_type!r} with a body that is no .npy file")
+    _check_count(len(items), settings)
+    return await _decode_all(items, settings, look)
+
+
+async def _decode_all(items: Sequence[Item], settings: Settings, look: Look) -> Batch:
+    images: list[UInt8Array] = []
+    errors: dict[int, LoupeError] = {}
+    for place, item in enumerate(items):
+        try:
+            images.append(await _to_pixels(item, settings, look))
+        except LoupeError as error:
+            errors[place] = error
+        if place % 16 == 15:
+            await asyncio.sleep(0)  # others' requests come in between
+    return Batch(np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors)
+
+
+async def _to_pixels(item: Item, settings: Settings, look: Look) -> UInt8Array:
+    if isinstance(item, LoupeError):
+        raise item
+    if isinstance(item, np.ndarray):
+        return item
+    picture = open_picture(item, max_pixels=settings.max_image_pixels)
+    if picture.pixel_count <= INLINE_PIXELS:
+        return picture.pixels(look)
+    return await asyncio.get_running_loop().run_in_executor(_decoders, picture.pixels, look)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+
+
+def _check_count(count: int, settings: Settings) -> None:
+    if count == 0:
+        raise InvalidRequest("at least one image", "an empty batch")
+    if count > settings.max_images_per_request:
+        raise TooManyImages(settings.max_images_per_request, count)
+
+
+async def _read_body(request: Request, limit_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    chunks = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        chunks.append(chunk)
+    if not size:
+        raise InvalidRequest("an image in the body", "an empty body")
+    return b"".join(chunks)
+
+
+def _parse_json(body: bytes) -> JsonValue:
+    try:
+        value: JsonValue = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson("JSON", f"a body that is none ({error})") from error
+    return value
+
+
+def _json_image(value: JsonValue, expected: str) -> Item:
+    """One image in JSON: `{"image": base64}` or `{"pixels": 28 × 28}`."""
+    if not isinstance(value, dict):
+        raise InvalidRequest(expected, f"JSON of type {_json_type(value)}")
+    if value.keys() == {"image"}:
+        return _from_base64(value["image"])
+    if value.keys() == {"pixels"}:
+        return _from_pixels(value["pixels"])
+    raise InvalidRequest(expected, f"JSON with the keys {sorted(value)}")
+
+
+def _json_images(value: JsonValue) -> list[Item]:
+    """Many images in JSON: a list whose elements are base64, or objects as `/predict` takes them."""
+    images = value.get("images") if isinstance(value, dict) and value.keys() == {"images"} else None
+    if not isinstance(images, list):
+        received = f"JSON with the keys {sorted(value)}" if isinstance(value, dict) else f"JSON of type {_json_type(value)}"
+        raise InvalidRequest(MANY_IMAGES, received)
+    items: list[Item] = []
+    for image in images:
+        try:
+            items.append(_json_image(image, ONE_IMAGE) if isinstance(image, dict) else _from_base64(image))
+        except LoupeError as error:
+            items.append(error)
+    return items
+
+
+def _from_base64(value: JsonValue) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidImage(f"{_json_type(value)} where base64 text should be")
+    if value.startswith(("http://", "https://", "file://", "ftp://", "s3://")):
+        raise InvalidImage("a URL; Loupe fetches nothing, send the image's bytes as base64")
+    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidImage(f"text that is not base64 ({error})") from error
+
+
+def _from_pixels(value: JsonValue) -> UInt8Array:
+    expected = f"{SIDE} rows of {SIDE} integers, 0 = background to 255 = full ink"
+    try:
+        pixels = np.array(value)
+    except ValueError as error:
+        raise InvalidPixels(expected, "rows of different lengths") from error
+    if pixels.dtype.kind not in "iu" or pixels.shape != (SIDE, SIDE):
+        raise InvalidPixels(expected, f"{pixels.dtype}, shape {pixels.shape}")
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise InvalidPixels(expected, f"values from {pixels.min()} to {pixels.max()}")
+    return pixels.astype(np.uint8)
+
+
+def _json_type(value: JsonValue) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
+
+def _parse_npy(body: bytes) -> UInt8Array:
+    """The array of an `.npy` file. The header is checked against the body's length before anything is allocated."""
+    file = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(file)
+    except (ValueError, EOFError) as error:
+        raise InvalidPixels("a whole .npy file", f"a damaged one ({error})") from error
+    if dtype.hasobject:
+        raise InvalidPixels(f"uint8 images of shape (n, {SIDE}, {SIDE})", "pickled Python objects")
+    values = body[file.tell() :]
+    if len(values) != math.prod(shape) * dtype.itemsize:
+        raise InvalidPixels(
+            f"{math.prod(shape) * dtype.itemsize:,} bytes of values, as the .npy header says", f"{len(values):,}"
+        )
+    return check_batch(np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C"))
+
+
+async def _read_uploads(
+    headers: Headers, body: bytes, field: str, expected: str, settings: Settings
+) -> list[Item]:
+    """The files of one multipart field. A text in its place is an error of its own item: it is never taken for a URL."""
+    limit = settings.max_images_per_request
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    parser = MultiPartParser(headers, stream(), max_files=limit + 1, max_fields=limit + 1)  # type: ignore[arg-type]
+    try:
+        form: FormData = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            raise TooManyImages(limit, limit + 1) from error
+        raise InvalidRequest(expected, f"a damaged form ({error.message})") from error
+    except KeyError as error:
+        raise InvalidRequest(expected, "multipart/form-data without a boundary") from error
+    try:
+        items: list[Item] = [
+            await value.read()
+            if isinstance(value, UploadFile)
+            else InvalidImage(f"the text {value[:40]!r} instead of a file; Loupe fetches nothing")
+            for value in form.getlist(field)
+        ]
+    finally:
+        await form.close()
+    if not items:
+        raise InvalidRequest(expected, f"a form with the fields {sorted(form.keys())}")
+    return items

@@ -1,0 +1,63 @@
+"""Export one set of weights as a Keras file and an ONNX file, make sure they answer alike, and put them into the store."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from loupe.card import ModelCard, digest
+from loupe.engine import Engine, OnnxEngine, TensorflowEngine
+from loupe.errors import EnginesDisagree
+from loupe.images import Float32Array, UInt8Array
+from loupe.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model, new_model
+
+TOLERANCE = 1e-4  # largest difference between the engines' probabilities: float32 rounding stays a hundred times below
+COMPARISON_BATCH = 512  # images
+
+
+@contextmanager
+def exported(model: keras.Model, images: UInt8Array) -> Iterator[tuple[Path, dict[str, str], float]]:
+    """The model's two files in a temporary folder, their digests, and how far their answers to `images` differ at most.
+
+    Raises:
+        EnginesDisagree: If that is too far.
+    """
+    with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
+        folder = Path(name)
+        model.save(folder / KERAS_FILE)
+        model.export(folder / ONNX_FILE, format="onnx", verbose=False)
+        difference = compare(TensorflowEngine(folder / KERAS_FILE), OnnxEngine(folder / ONNX_FILE), images)
+        yield folder, {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}, difference
+
+
+def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
+    """The largest difference between two engines' probabilities.
+
+    Raises:
+        EnginesDisagree: If it is above `TOLERANCE`, or a label differs where the two best classes are further apart than that.
+    """
+    expected, received = _predict(reference, images), _predict(engine, images)
+    difference = float(np.abs(expected - received).max(initial=0.0))
+    best_two = np.sort(expected, axis=1)[:, -2:]
+    clear = best_two[:, 1] - best_two[:, 0] > TOLERANCE
+    labels = int((expected.argmax(axis=1) != received.argmax(axis=1))[clear].sum())
+    if not difference <= TOLERANCE or labels:  # `not <=` refuses NaN too
+        raise EnginesDisagree(difference, TOLERANCE, labels)
+    return difference
+
+
+def save(name: str, folder: Path, card: ModelCard) -> StoredModel:
+    """Put a model's files and its card into the store; the new version's full tag is in what comes back."""
+    with new_model(name, card) as stored:
+        for file in card.files:
+            shutil.copy2(folder / file, stored.path_of(file))
+    return find_model(str(stored.tag))
+
+
+def _predict(engine: Engine, images: UInt8Array) -> Float32Array:
+    batches = [images[start : start + COMPARISON_BATCH] for start in range(0, len(images), COMPARISON_BATCH)]
+    return np.concatenate([engine.predict(batch) for batch in batches])

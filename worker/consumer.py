@@ -1,0 +1,208 @@
+"""The loop of a worker: claim a step, do it, commit it. Reading, scoring and the lease run in threads of their own."""
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from redis.exceptions import RedisError
+
+from loupe.card import FILE_NAME, digest
+from loupe.engine import Engine, available_cores, load_engine
+from loupe.errors import LoupeError, ModelCorrupted
+from loupe.settings import Settings
+from loupe.store import StoredModel, find_model
+from worker import outputs
+from worker.jobs import Job, Jobs, Step
+from worker.queue import Delivery, Queue
+from worker.sources import Records, open_source
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.1  # between looks at an empty queue
+BATCH_SIZE = 512  # images in one run of the engine; more is no faster and takes memory
+REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
+
+
+@dataclass
+class Consumer:
+    """One worker's loop.
+
+    Attributes:
+        jobs: Where jobs are looked up.
+        queue: Where steps come from.
+        settings: Limits and threads.
+        stopping: Set it, and the loop ends after the step in hand.
+    """
+
+    jobs: Jobs
+    queue: Queue
+    settings: Settings
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._decoders = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+        self._engines: dict[str, tuple[StoredModel, Engine]] = {}
+
+    def run(self, *, burst: bool = False) -> None:
+        """Work until `stopping` is set or, with `burst`, until no step is left to claim."""
+        beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        beat.start()
+        try:
+            while not self.stopping.is_set():
+                try:
+                    delivery = self.queue.claim()
+                    if delivery is not None:
+                        self._work(delivery)
+                    elif burst:
+                        return
+                    else:
+                        self.stopping.wait(IDLE_SECONDS)
+                except RedisError:
+                    logger.exception("Redis does not answer; trying again")
+                    self.stopping.wait(REDIS_PAUSE_SECONDS)
+        finally:
+            self.stopping.set()
+            beat.join()
+            self._decoders.shutdown()
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                self.queue.beat()
+                if self.stopping.wait(1.0):
+                    self.queue.leave()
+                    return
+            except RedisError:
+                logger.warning("no heartbeat: Redis does not answer")
+                if self.stopping.wait(REDIS_PAUSE_SECONDS):
+                    return
+
+    def _work(self, delivery: Delivery) -> None:
+        """Do one step; whatever goes wrong is recorded on its job, and the loop goes on."""
+        job = self.jobs.get(delivery.job_id)
+        started = time.monotonic()
+        lease = Lease(self.queue, delivery)
+        try:
+            with lease:
+                if delivery.attempt > self.queue.max_attempts:
+                    raise RuntimeError(f"the workers that tried it {self.queue.max_attempts} times all died")
+                committed = self._do(job, delivery, lease)
+        except RedisError:
+            raise
+        except LoupeError as error:
+            logger.warning("job %s, %s: %s", job.id, delivery.step["name"], error)
+            self.queue.fail(delivery, error.message, final=True)
+        except Exception as error:  # the border of the loop
+            logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
+            self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
+        else:
+            outcome = "done" if committed else "lost to another worker"
+            seconds = time.monotonic() - started
+            logger.info("job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds)
+
+    def _do(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
+        match delivery.step["kind"]:
+            case "plan":
+                return self._plan(job, delivery)
+            case "shard":
+                return self._score(job, delivery, lease)
+            case _:
+                return self._finish(job, delivery)
+
+    def _plan(self, job: Job, delivery: Delivery) -> bool:
+        model, _ = self._engine(job)
+        output = Path(job.output)
+        output.mkdir(parents=True, exist_ok=True)
+        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels, self._decoders)
+        listing = output / f".listing-{delivery.attempt}.tmp"
+        plan = source.plan(job.shard_images, listing)
+        if listing.exists():
+            listing.replace(outputs.listing_path(output, plan.revision))
+        return self.queue.commit_plan(delivery, plan.total, plan.revision, plan.shards)
+
+    def _score(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
+        model, engine = self._engine(job)
+        step = delivery.step
+        ids: list[str | int] = []
+        answers = [np.empty((0, len(model.card.class_names)), np.float32)]
+        errors: list[tuple[str, LoupeError]] = []
+        for records in _read_ahead(self._read(job, model, step)):
+            if lease.lost:
+                return False
+            ids.extend(records.ids)
+            errors.extend(records.errors)
+            answers.append(engine.predict(records.images))
+            lease.scored = len(ids)
+        part = outputs.Part(ids, np.concatenate(answers), errors)  # type: ignore[arg-type]
+        outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names)
+        return self.queue.commit_shard(delivery, len(ids), len(errors))
+
+    def _read(self, job: Job, model: StoredModel, step: Step) -> Iterator[Records]:
+        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels, self._decoders)
+        return source.read(step, BATCH_SIZE, outputs.listing_path(Path(job.output), job.revision), job.revision)
+
+    def _finish(self, job: Job, delivery: Delivery) -> bool:
+        model, _ = self._engine(job)
+        outputs.write_summary(Path(job.output), job, model.card.class_names, job.shards)
+        return self.queue.commit_finish(delivery)
+
+    def _engine(self, job: Job) -> tuple[StoredModel, Engine]:
+        """The job's model and no other, loaded once."""
+        if job.model not in self._engines:
+            model = find_model(job.model)
+            self._engines[job.model] = model, load_engine(model, self.settings.engine, self.settings.threads)
+        model, engine = self._engines[job.model]
+        if digest(model.folder / FILE_NAME) != job.model_digest:
+            raise ModelCorrupted(job.model, FILE_NAME, "is not the one the job was submitted with")
+        return model, engine
+
+
+class Lease:
+    """Renews a delivery's lease from a thread while a block runs, and notices when it is lost."""
+
+    def __init__(self, queue: Queue, delivery: Delivery) -> None:
+        self.scored = 0
+        self.lost = False
+        self._queue = queue
+        self._delivery = delivery
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._queue.lease_seconds / 3):
+            try:
+                if not self._queue.renew(self._delivery, self.scored):
+                    self.lost = True
+                    return
+            except RedisError:
+                logger.warning("a lease could not be renewed: Redis does not answer")
+
+
+def _read_ahead(batches: Iterator[Records]) -> Iterator[Records]:
+    """The same batches, each read in a thread while the caller works on the one before."""
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+        ahead = reader.submit(next, batches, None)
+        while (records := ahead.result()) is not None:
+            ahead = reader.submit(next, batches, None)
+            yield records
+
+
+def worker_name() -> str:
+    """A name that no two workers share: host, process, and a few random letters for containers that look alike."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"

@@ -1,0 +1,157 @@
+"""The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loupe.errors import InvalidOutput, LoupeError
+from loupe.images import Float32Array
+from worker.jobs import Job
+
+CLAIM = "_job.json"  # says which job the folder belongs to while it runs
+SUMMARY = "summary.json"
+SUCCESS = "_SUCCESS"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The result of one shard.
+
+    Attributes:
+        ids: Path or row number of each scored record.
+        probabilities: float32, shape `(len(ids), classes)`.
+        errors: Id and error of each record that could not be read.
+    """
+
+    ids: Sequence[str] | Sequence[int]
+    probabilities: Float32Array
+    errors: Sequence[tuple[str, LoupeError]]
+
+
+def claim_folder(folder: Path) -> None:
+    """Make an output folder, and make sure that it is empty and only ours.
+
+    Raises:
+        InvalidOutput: If it is not, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = sorted(path.name for path in folder.iterdir())
+        if found:
+            raise InvalidOutput(str(folder), f"a folder with {len(found)} entries ({', '.join(found[:3])} …)")
+        (folder / CLAIM).touch(exist_ok=False)
+    except FileExistsError as error:
+        raise InvalidOutput(str(folder), "a file, or a folder that another job has just taken") from error
+    except OSError as error:
+        raise InvalidOutput(str(folder), f"a folder that cannot be written to ({error.strerror})") from error
+
+
+def release_folder(folder: Path) -> None:
+    """Undo `claim_folder` when no job came of it."""
+    (folder / CLAIM).unlink(missing_ok=True)
+
+
+def listing_path(folder: Path, revision: str) -> Path:
+    """Where a folder source keeps the paths it was planned on while the job runs; another revision has another file."""
+    return folder / f"_files-{revision[:16]}.jsonl"
+
+
+def predictions_name(shard: int, shards: int) -> str:
+    """File name of a shard's predictions."""
+    return f"predictions-{shard:05d}-of-{shards:05d}.parquet"
+
+
+def errors_name(shard: int, shards: int) -> str:
+    """File name of a shard's errors."""
+    return f"errors-{shard:05d}-of-{shards:05d}.jsonl"
+
+
+def write_part(folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str]) -> None:
+    """Write a shard's rows, and its errors where it has any; each file appears whole or not at all."""
+    if part.errors:
+        lines = [json.dumps({"id": record, **error.to_json()}, ensure_ascii=False) for record, error in part.errors]
+        with _appearing(folder / errors_name(shard, shards)) as path:
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with _appearing(folder / predictions_name(shard, shards)) as path:
+        pq.write_table(_table(part, class_names), path)
+
+
+def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: int) -> None:
+    """Count what the parts hold, write `summary.json`, remove what only the running job needed, and write `_SUCCESS`.
+
+    Raises:
+        ValueError: If the parts do not hold every record of the source.
+    """
+    labels: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    confidence = 0.0
+    for shard in range(shards):
+        table = pq.read_table(folder / predictions_name(shard, shards), columns=["label", "confidence"])
+        labels.update(table["label"].to_pylist())
+        confidence += float(np.asarray(table["confidence"], dtype=np.float64).sum())
+        path = folder / errors_name(shard, shards)
+        if path.exists():
+            errors.update(json.loads(line)["code"] for line in path.read_text(encoding="utf-8").splitlines())
+    done, failed = labels.total(), errors.total()
+    if done + failed != job.total:
+        raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
+    now = datetime.now(timezone.utc)
+    started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
+    seconds = (now - started).total_seconds()
+    summary = {
+        "job": job.id,
+        "model": job.model,
+        "source": job.source,
+        "total": job.total,
+        "done": done,
+        "failed": failed,
+        "labels": {name: labels[name] for name in class_names},
+        "errors": dict(errors),
+        "mean_confidence": confidence / done if done else None,
+        "parts": shards,
+        "started": started.isoformat(),
+        "finished": now.isoformat(),
+        "images_per_second": job.total / seconds,
+    }
+    with _appearing(folder / SUMMARY) as path:
+        path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for leftover in [folder / CLAIM, listing_path(folder, job.revision), *folder.glob(".*.tmp")]:
+        leftover.unlink(missing_ok=True)
+    (folder / SUCCESS).touch()
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # readers of Parquet folders pass over hidden files
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _table(part: Part, class_names: Sequence[str]) -> pa.Table:
+    probabilities = part.probabilities
+    index = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
+    columns = {
+        "id": pa.array(part.ids, pa.int64() if part.ids and isinstance(part.ids[0], int) else pa.string()),
+        "label": pa.array(class_names, pa.string()).take(pa.array(index)),
+        "index": pa.array(index.astype(np.int16)),
+        "confidence": pa.array(probabilities[np.arange(len(index)), index]),
+    }
+    for column, name in enumerate(class_names):
+        columns[f"p_{name}"] = pa.array(np.ascontiguousarray(probabilities[:, column]))
+    return pa.table(columns)

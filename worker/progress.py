@@ -1,0 +1,30 @@
+"""Follow a job on a terminal."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from worker.jobs import ENDED, Job, Jobs
+
+
+def follow(jobs: Jobs, job_id: str, console: Console, poll_seconds: float) -> Job:
+    """Draw a bar until the job has ended, and return how it ended."""
+    columns = (
+        TextColumn("{task.description:>9}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("queued", total=None, rate="")
+        while True:
+            job = jobs.get(job_id)
+            handled = job.done + job.failed
+            rate = f"{handled / (time.time() - job.started):,.0f}/s" if job.started and handled else ""
+            progress.update(task, description=job.state, total=job.total, completed=handled, rate=rate)
+            if job.state in ENDED:
+                return job
+            time.sleep(poll_seconds)

@@ -1,0 +1,43 @@
+"""Check what a user asks for, and make a job of it."""
+
+from pathlib import Path
+
+from loupe.card import FILE_NAME, digest
+from loupe.store import find_model, verify
+from worker.jobs import Job, Jobs
+from worker.outputs import claim_folder, release_folder
+from worker.sources import check_source
+
+
+def submit(jobs: Jobs, source: Path, output: Path, model: str | None, shard_images: int) -> Job:
+    """Put a job into the queue.
+
+    Args:
+        jobs: The queue's client side.
+        source: A folder of images, an `.npy` array or an IDX file.
+        output: A new or empty folder.
+        model: `name`, `name:version`, or nothing for the newest model; the job keeps the version found now.
+        shard_images: Most images in one shard.
+
+    Raises:
+        InvalidSource: If the source is clearly nothing to score.
+        ModelNotFound: If there is no such model.
+        ModelCorrupted: If its files are not those that were saved.
+        InvalidOutput: If the output folder cannot take the results.
+    """
+    source, output = source.absolute(), output.absolute()
+    check_source(source)
+    found = find_model(model)
+    verify(found)
+    claim_folder(output)
+    try:
+        return jobs.submit(
+            str(source),
+            str(output),
+            model=found.tag,
+            model_digest=digest(found.folder / FILE_NAME),
+            shard_images=shard_images,
+        )
+    except BaseException:
+        release_folder(output)
+        raise
