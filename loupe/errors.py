@@ -26,6 +26,7 @@
     ├── InvalidSource               422
     ├── SourceChanged               409
     ├── InvalidOutput               422
+    ├── AddressInUse
     ├── ProgramFailed
     └── JobFailed
 
@@ -267,6 +268,15 @@ class DatasetNotFound(LoupeError):
     def __init__(self, name: str, tried: Iterable[str], advice: str) -> None:
         places = "\n".join(f"  - {place}" for place in tried)
         super().__init__(f"The data set '{name}' was not found. Tried:\n{places}\n{advice}")
+
+
+class AddressInUse(LoupeError):
+    """The service cannot listen where it should."""
+
+    code = "address_in_use"
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        super().__init__(f"Expected {host}:{port} to be free to listen on. Received: {problem}. Choose another --port.")
 
 
 class ProgramFailed(LoupeError):

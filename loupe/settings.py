@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         default=50_000_000, ge=1, description="Pixels of one image, as its header says. Large phones make 50 million."
     )
     request_timeout_seconds: float = Field(
-        default=10.0, gt=0, description="How long an image may wait for the engine before its caller gets 504."
+        default=10.0, gt=0, le=25, description="How long an image may wait for the engine before its caller gets 504."
     )
     shutdown_timeout_seconds: int = Field(
         default=10, ge=1, description="How long requests and shards in hand may take to finish after a stop signal."

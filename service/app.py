@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from loupe.engine import load_engine
+from loupe.engine import available_cores, load_engine
 from loupe.errors import LoupeError, ModelNotFound
 from loupe.settings import Settings, load_settings
 from loupe.store import StoredModel, find_model, list_models
@@ -20,6 +21,7 @@ from service.batching import Batcher
 
 logger = logging.getLogger("bentoml.loupe")  # below BentoML's logger, so that its handlers apply
 
+SWITCH_SECONDS = 0.0005  # how soon the engine's thread gets the interpreter; Python's 5 ms is longer than most answers take
 BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 
 
@@ -73,7 +75,7 @@ class ServedModel:
 @bentoml.service(
     name="loupe",
     workers=1,
-    traffic={"timeout": 60},
+    traffic={"timeout": 30},  # seconds; every request leaves a timer behind for so long
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
 )
@@ -100,12 +102,15 @@ class Loupe:
                 observe = batch_sizes.labels(model=stored.name).observe
                 self._models[stored.name] = _serve(stored, self._settings, observe)
                 logger.info("serving %s", stored.tag)
+        for name in ("predict", "predict_batch"):
+            setattr(self, name, getattr(self, name))  # BentoML would inspect the signature anew at every request
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
-    async def freeze(self) -> None:
-        """Take what was made so far out of the garbage collector's sight: its full collections stall requests."""
+    async def tune(self) -> None:
+        """Tune the interpreter for many short requests, now that everything is loaded."""
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # full collections would walk through all that was imported, and stall requests for it
+        sys.setswitchinterval(SWITCH_SECONDS)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def close(self) -> None:
@@ -147,6 +152,8 @@ class Loupe:
 
     def _find(self, request: Request) -> ServedModel:
         """The model a request names, by `name` or full tag, or the default."""
+        if not request.scope["query_string"]:
+            return self._models[self._default.name]
         wanted = request.query_params.get("model", self._default.name)
         served = self._models.get(wanted.partition(":")[0])
         if served is None or wanted not in (served.stored.name, served.stored.tag):
@@ -155,7 +162,8 @@ class Loupe:
 
 
 def _serve(stored: StoredModel, settings: Settings, observe_batch: Callable[[int], None]) -> ServedModel:
-    engine = load_engine(stored, settings.engine, settings.threads)
+    threads = settings.threads or max(1, available_cores() - 1)  # one core is busy with HTTP and decoding
+    engine = load_engine(stored, settings.engine, threads)
     batcher = Batcher(
         engine.predict,
         classes=len(stored.card.class_names),

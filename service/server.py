@@ -1,30 +1,56 @@
-"""Start the service: `bentoml serve` with Loupe's settings, in this process."""
+"""Start the service: the process that `bentoml serve` would start, without the supervisor that `bentoml serve` puts before it.
+
+That supervisor has one child to watch, needs as long to start as the service itself, and takes 100 MB. Whoever runs Loupe (compose,
+systemd, `loupe up`) watches processes already.
+"""
 
 import os
+import signal
+import socket
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
+from loupe.errors import AddressInUse
 from loupe.settings import Settings
 from loupe.store import find_model, verify
 
 SERVICE = "service.app:Loupe"
+BACKLOG = 2048  # connections that wait to be accepted; BentoML's own default
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a signal stops it.
+    """Serve until a signal stops it, and finish the requests in hand.
 
     Raises:
+        AddressInUse: If something listens there already.
         ModelNotFound: If there is no model to serve.
         ModelCorrupted: If its files are not those that were saved.
     """
-    verify(find_model(settings.model))  # here the error is one line; in the server's own process it would be a traceback
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
+    listening = _listen(settings.host, settings.port)
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    from bentoml_cli.serve import build_serve_command
-
-    # BentoML empties its metrics folder at every start; a second server must not lose the figures of the first.
+    # BentoML empties its metrics folder at every start; a second service must not lose the figures of the first.
     with tempfile.TemporaryDirectory(prefix="loupe-metrics-") as metrics:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        command = ["serve", SERVICE, "--host", settings.host, "--port", str(settings.port)]
-        command += ["--working-dir", str(Path(__file__).parent.parent)]
-        command += ["--timeout-graceful-shutdown", str(settings.shutdown_timeout_seconds)]
-        build_serve_command().main(command, prog_name="bentoml", standalone_mode=False)
+        from _bentoml_impl.worker.service import main
+
+        os.chdir(Path(__file__).parent.parent)  # where BentoML looks for the service
+        command = [SERVICE, "--service-name", "loupe", "--fd", str(listening.detach()), "--backlog", str(BACKLOG)]
+        command += ["--worker-id", "1", "--timeout-graceful-shutdown", str(settings.shutdown_timeout_seconds)]
+        main(command, standalone_mode=False)
+
+
+def _leave(*_: object) -> NoReturn:
+    """Exit code 0 for a stop that was asked for: before the server has its own handlers, and when it has finished and hands on the signal."""
+    raise SystemExit(0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressInUse(host, port, str(error.strerror)) from error
