@@ -31,8 +31,6 @@ app = typer.Typer(
 console = Console()
 notices = Console(stderr=True)
 
-FOLLOW_SECONDS = 0.1  # between looks at a job that is followed
-
 
 def main() -> None:
     """Run the command line; an error that Loupe foresaw is one message and exit code 1, never a traceback."""
@@ -108,9 +106,7 @@ def worker(
     from worker.queue import Queue
 
     with open_redis(settings) as redis:
-        queue = Queue(
-            redis, worker_name(), lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts
-        )
+        queue = Queue(redis, worker_name(), lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
         consumer = Consumer(Jobs(redis), queue, settings)
         with _signals(consumer.stopping):
             consumer.run(burst=burst)
@@ -169,16 +165,15 @@ def up(
     from loupe.store import list_models
 
     if not list_models():
-        console.print("The model store is empty: training the first model.")
-        from demo.model import train_first_model
-
-        train_first_model()
+        console.print("The model store is empty: training a first model on Fashion-MNIST.")
+        train(dataset="fashion-mnist", epochs=2)
     stopping = threading.Event()
     with _signals(stopping), running_stack(settings, stopping) as stack:
-        console.print(f"\n[bold]service[/]  {stack.url}  (try it in a browser; POST {stack.url}/predict)")
-        console.print("[bold]worker[/]   loupe score FOLDER --out RESULTS")
+        console.print(f"\n[bold]predict[/]  curl -F image=@PICTURE {stack.url}/predict", highlight=False)
+        console.print("[bold]score[/]    loupe score FOLDER --out RESULTS", highlight=False)
+        console.print(f"[bold]look[/]     {stack.url} (API), {stack.url}/metrics", highlight=False)
         console.print("Ctrl-C stops everything.\n")
-        stack.watch()
+        stack.watch(stopping)
 
 
 def follow_job(jobs: "Jobs", job: "Job") -> "Job":
@@ -190,7 +185,7 @@ def follow_job(jobs: "Jobs", job: "Job") -> "Job":
     from worker.progress import follow
 
     try:
-        ended = follow(jobs, job.id, console, FOLLOW_SECONDS)
+        ended = follow(jobs, job.id, console)
     except KeyboardInterrupt:
         console.print(f"\nJob {job.id} goes on without you. See it: loupe jobs")
         raise typer.Exit from None

@@ -145,7 +145,9 @@ class AnimatedImage(InvalidImage):
     code = "animated_image"
 
     def __init__(self, kind: str) -> None:
-        Exception.__init__(self, f"Expected one picture. Received: a {kind} of several frames; send the frame you mean.")
+        Exception.__init__(
+            self, f"Expected one picture. Received: a {kind} of several frames; send the frame you mean."
+        )
 
 
 class InvalidPixels(LoupeError):
@@ -180,7 +182,9 @@ class ModelCorrupted(LoupeError):
     code = "model_corrupted"
 
     def __init__(self, tag: str, file: str, problem: str) -> None:
-        super().__init__(f"Model '{tag}' cannot be trusted: {file} {problem}. Delete it from the store and train again.")
+        super().__init__(
+            f"Model '{tag}' cannot be trusted: {file} {problem}. Delete it from the store and train again."
+        )
 
 
 class EngineUnavailable(LoupeError):
@@ -233,7 +237,9 @@ class DeadlineExceeded(LoupeError):
     status = 504
 
     def __init__(self, timeout_seconds: float) -> None:
-        super().__init__(f"No answer within {timeout_seconds:g} s (LOUPE_REQUEST_TIMEOUT_SECONDS); nothing was computed.")
+        super().__init__(
+            f"No answer within {timeout_seconds:g} s (LOUPE_REQUEST_TIMEOUT_SECONDS); nothing was computed."
+        )
 
 
 class ShuttingDown(LoupeError):

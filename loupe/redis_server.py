@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -162,7 +162,7 @@ def _start(folder: Path, socket: Path) -> None:
 def _stop(socket: Path) -> None:
     try:
         with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
-            pid = int(client.info("server")["process_id"])  # type: ignore[index]
+            pid = int(client.info("server")["process_id"])
             client.shutdown(nosave=True)  # the append-only file has it all
     except RedisConnectionError:
         return  # it is gone already
@@ -173,10 +173,8 @@ def _stop(socket: Path) -> None:
 
 
 def _runs(pid: int) -> bool:
-    try:
+    with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # if it is our own child, let it go
-    except ChildProcessError:
-        pass
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -37,7 +37,7 @@ ONE_IMAGE = (
     'or JSON {"image": "<base64>"} or {"pixels": [[…28 rows of 28…]]}'
 )
 MANY_IMAGES = (
-    "multipart/form-data with fields 'images', JSON {\"images\": [\"<base64>\", …]}, "
+    'multipart/form-data with fields \'images\', JSON {"images": ["<base64>", …]}, '
     f"or an .npy body of uint8 (n, {SIDE}, {SIDE})"
 )
 
@@ -182,7 +182,9 @@ def _json_images(value: JsonValue) -> list[Item]:
     """Many images in JSON: a list whose elements are base64, or objects as `/predict` takes them."""
     images = value.get("images") if isinstance(value, dict) and value.keys() == {"images"} else None
     if not isinstance(images, list):
-        received = f"JSON with the keys {sorted(value)}" if isinstance(value, dict) else f"JSON of type {_json_type(value)}"
+        received = (
+            f"JSON with the keys {sorted(value)}" if isinstance(value, dict) else f"JSON of type {_json_type(value)}"
+        )
         raise InvalidRequest(MANY_IMAGES, received)
     items: list[Item] = []
     for image in images:
@@ -242,9 +244,7 @@ def _parse_npy(body: bytes) -> UInt8Array:
     return check_batch(np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C"))
 
 
-async def _read_uploads(
-    headers: Headers, body: bytes, field: str, expected: str, settings: Settings
-) -> list[Item]:
+async def _read_uploads(headers: Headers, body: bytes, field: str, expected: str, settings: Settings) -> list[Item]:
     """The files of one multipart field. A text in its place is an error of its own item: it is never taken for a URL."""
     limit = settings.max_images_per_request
 

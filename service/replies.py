@@ -1,6 +1,6 @@
 """From probabilities and errors to HTTP responses: the only module that writes bodies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 from starlette.responses import Response
@@ -43,6 +43,6 @@ def _best(class_names: Sequence[str], probabilities: Float32Array) -> dict[str, 
     }
 
 
-def _json(content: dict[str, object] | dict[str, str], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _json(content: Mapping[str, object], status: int = 200, headers: dict[str, str] | None = None) -> Response:
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, headers, media_type="application/json")

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -127,17 +128,15 @@ def load_dataset(name: DatasetName, data_dir: Path | None = None, *, download: b
     )
 
 
-def _places(
-    name: DatasetName, data_dir: Path | None, *, download: bool
-) -> Iterator[tuple[str, Callable[[], Arrays]]]:
+def _places(name: DatasetName, data_dir: Path | None, *, download: bool) -> Iterator[tuple[str, Callable[[], Arrays]]]:
     folders = [data_dir] if data_dir else []
     folders += [DEBIAN_FOLDER / name, keras_cache() / name]
     for folder in folders:
-        yield str(folder), lambda folder=folder: _read_idx_folder(folder)
+        yield str(folder), partial(_read_idx_folder, folder)
     archive = keras_cache() / f"{name}.npz"  # where Keras keeps MNIST
-    yield str(archive), lambda: _read_keras_archive(archive)
+    yield str(archive), partial(_read_keras_archive, archive)
     if download:
-        yield "download by Keras", lambda: _download(name)
+        yield "download by Keras", partial(_download, name)
 
 
 def check_name(name: str) -> DatasetName:

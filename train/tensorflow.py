@@ -16,7 +16,9 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
-            import keras  # noqa: F401
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()  # looks for GPUs, and complains where there are none
         except BaseException:
             chatter.seek(0)
             os.write(terminal, chatter.read())

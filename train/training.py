@@ -5,7 +5,6 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 
 import keras
 
@@ -17,7 +16,13 @@ from train.datasets import Dataset
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 512  # images; only a matter of speed
-PACKAGES = ("keras", "tensorflow", "onnx", "onnxruntime", "numpy", )
+PACKAGES = (
+    "keras",
+    "tensorflow",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ class Consumer:
         else:
             outcome = "done" if committed else "lost to another worker"
             seconds = time.monotonic() - started
-            logger.info("job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds)
+            logger.info(
+                "job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds
+            )
 
     def _do(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         match delivery.step["kind"]:

@@ -7,8 +7,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worker.jobs import ENDED, Job, Jobs
 
+POLL_SECONDS = 0.1
 
-def follow(jobs: Jobs, job_id: str, console: Console, poll_seconds: float) -> Job:
+
+def follow(jobs: Jobs, job_id: str, console: Console) -> Job:
     """Draw a bar until the job has ended, and return how it ended."""
     columns = (
         TextColumn("{task.description:>9}"),
@@ -27,4 +29,4 @@ def follow(jobs: Jobs, job_id: str, console: Console, poll_seconds: float) -> Jo
             progress.update(task, description=job.state, total=job.total, completed=handled, rate=rate)
             if job.state in ENDED:
                 return job
-            time.sleep(poll_seconds)
+            time.sleep(POLL_SECONDS)

@@ -160,14 +160,12 @@ class Queue:
 
     def claim(self) -> Delivery | None:
         """The next step of the next job in turn, or `None` if no job has one to give."""
-        for _ in range(cast(int, self._redis.llen(ACTIVE))):
+        for _ in range(self._redis.llen(ACTIVE)):
             job_id = cast("str | None", self._redis.lmove(ACTIVE, ACTIVE, "LEFT", "RIGHT"))
             if job_id is None:
                 return None
             lease_ms = int(self.lease_seconds * 1000)
-            claimed: Any = self._claim(
-                keys=_keys(job_id), args=[WORKERS_GROUP, self.worker, lease_ms, time.time()]
-            )
+            claimed: Any = self._claim(keys=_keys(job_id), args=[WORKERS_GROUP, self.worker, lease_ms, time.time()])
             if claimed == GONE:
                 self._redis.lrem(ACTIVE, 0, job_id)
             elif claimed:

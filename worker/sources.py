@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from loupe.images import SIDE, SUFFIXES, Look, UInt8Array, check_batch, open_pic
 from worker.jobs import Step
 
 NPY_MAGIC = b"\x93NUMPY"
-DECODE_CHUNK = 64  # files that one thread decodes in a row: handing over single small ones costs more than decoding them
+DECODE_CHUNK = (
+    64  # files that one thread decodes in a row: handing over single small ones costs more than decoding them
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class ArraySource:
         except (OSError, ValueError, EOFError) as error:
             raise InvalidSource(str(self._path), f"a file that is neither ({error})") from error
         except InvalidPixels as error:
-            raise InvalidSource(str(self._path), f"{array.dtype}, shape {array.shape}, not uint8 (n, {SIDE}, {SIDE})") from error
+            raise InvalidSource(
+                str(self._path), f"{array.dtype}, shape {array.shape}, not uint8 (n, {SIDE}, {SIDE})"
+            ) from error
         if not len(images):
             raise InvalidSource(str(self._path), "an array without images")
         return images
@@ -198,11 +202,17 @@ def printable(path: str) -> str:
 
 def _image_files(folder: Path) -> Iterator[str]:
     """Paths of the image files below a folder, relative to it, in one stable order. Hidden files are passed over."""
-    for root, folders, files in os.walk(folder):
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InvalidSource(
+            str(folder), f"a folder that cannot be listed ({error.strerror}: {error.filename})"
+        ) from error
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(root, folder)
         for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield name if below == "." else f"{below}/{name}"
 
 

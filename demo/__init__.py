@@ -1,0 +1,1 @@
+"""Loupe's whole job in two minutes: train, serve, and bulk-score, on real data."""

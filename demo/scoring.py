@@ -1,0 +1,59 @@
+"""Score the whole test split from PNG files, with three broken files among them."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from PIL import Image
+from redis import Redis
+from rich.console import Console
+
+from loupe.errors import JobFailed
+from loupe.settings import load_settings
+from loupe.store import StoredModel
+from train.datasets import Dataset
+from worker.jobs import Jobs
+from worker.progress import follow
+from worker.submission import submit
+
+
+def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, console: Console) -> list[tuple[str, str]]:
+    """Write the files, submit the job, follow it, and compare the result with the truth; returns rows for the table."""
+    source, output = folder / "images", folder / "results"
+    with console.status(f"writing {len(dataset.test_images):,} PNG files, and three broken ones"):
+        _write_files(source, dataset)
+    jobs = Jobs(redis)
+    job = follow(jobs, submit(jobs, source, output, model.tag, load_settings().shard_images).id, console)
+    if job.state == "failed":
+        raise JobFailed(job.id, str(job.error))
+    accuracy = _accuracy(output, dataset)
+    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+    for path in sorted(output.glob("errors-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            error = json.loads(line)
+            console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False)
+    rate = summary["images_per_second"]
+    console.print(f"{job.done:,} scored, {rate:,.0f} images/s, accuracy {accuracy:.4f}, {job.failed} errors")
+    return [
+        ("bulk scoring from PNG files", f"{rate:,.0f} images/s"),
+        ("bulk accuracy", f"{accuracy:.4f} of {job.done:,}"),
+        ("bulk errors (3 files are broken)", str(job.failed)),
+    ]
+
+
+def _write_files(source: Path, dataset: Dataset) -> None:
+    source.mkdir()
+    for number, image in enumerate(dataset.test_images):
+        Image.fromarray(image).save(source / f"{number:05d}.png")
+    whole = (source / "00000.png").read_bytes()
+    (source / "broken-empty.png").write_bytes(b"")
+    (source / "broken-text.jpg").write_bytes(b"this is no image")
+    (source / "broken-truncated.png").write_bytes(whole[: len(whole) // 2])
+
+
+def _accuracy(output: Path, dataset: Dataset) -> float:
+    """Fraction of the scored files whose label is right; a file's name is its place in the test split."""
+    parts = sorted(output.glob("predictions-*.parquet"))
+    rows = [row for part in parts for row in pq.read_table(part, columns=["id", "index"]).to_pylist()]
+    right = sum(row["index"] == dataset.test_labels[int(row["id"].removesuffix(".png"))] for row in rows)
+    return float(right) / len(rows)

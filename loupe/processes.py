@@ -1,0 +1,135 @@
+"""Run Loupe's own programs as child processes: start them, wait until they work, stop them in order."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from loupe.errors import ProgramFailed
+from loupe.redis_server import open_redis
+from loupe.settings import ENV_PREFIX, Settings
+
+START_SECONDS = 60.0  # the first start after an install reads everything from disk
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 5.0  # beyond what a program needs to finish what it has in hand
+LAST_WORDS = 15  # lines of a failed program's log that are shown
+
+
+@dataclass(frozen=True)
+class Program:
+    """A child process.
+
+    Attributes:
+        name: What people call it.
+        process: The process.
+        log: Where its output goes; to the terminal if there is none.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path | None
+
+    def check(self) -> None:
+        """`ProgramFailed` if it has ended."""
+        code = self.process.poll()
+        if code is not None:
+            raise ProgramFailed(self.name, f"ended with exit code {code}", self._last_words())
+
+    def _last_words(self) -> str:
+        if self.log is None or not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LAST_WORDS:])
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Everything that runs: the service, a worker, and the Redis between them."""
+
+    url: str
+    redis: Redis
+    service: Program
+    worker: Program
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Wait until `stopping` is set; `ProgramFailed` if a program ends before."""
+        while not stopping.wait(POLL_SECONDS):
+            self.service.check()
+            self.worker.check()
+
+
+@contextmanager
+def running_stack(settings: Settings, stopping: threading.Event, logs: Path | None = None) -> Iterator[Stack]:
+    """Run Redis, a worker and the service for as long as the block lasts.
+
+    Args:
+        settings: Host, port and all else; the programs get the same.
+        stopping: When set while they start, the start is given up with `KeyboardInterrupt`.
+        logs: A folder for the programs' output; to the terminal if not given.
+
+    Raises:
+        ProgramFailed: If one of them does not start.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(open_redis(settings))
+        worker = stack.enter_context(_running("worker", settings, logs))
+        service = stack.enter_context(_running("serve", settings, logs))
+        url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
+        _wait_until_ready(f"{url}/readyz", service, stopping)
+        yield Stack(url, redis, service, worker)
+
+
+@contextmanager
+def _running(command: str, settings: Settings, logs: Path | None) -> Iterator[Program]:
+    log = logs / f"{command}.log" if logs else None
+    # A session of its own: Ctrl-C in the terminal reaches only us, and we stop the programs in our order.
+    with ExitStack() as files:
+        output = files.enter_context(log.open("wb")) if log else None
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loupe.cli", command],
+            env={**os.environ, **_environment(settings)},
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,
+        )
+    try:
+        yield Program(f"loupe {command}", process, log)
+    finally:
+        _stop(process, settings.shutdown_timeout_seconds + GRACE_SECONDS)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    given = settings.model_dump(exclude_none=True)
+    return {f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
+
+
+def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_ready(url: str, program: Program, stopping: threading.Event) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        program.check()
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        try:
+            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own http address
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(POLL_SECONDS)
+    raise ProgramFailed(program.name, f"was not ready within {START_SECONDS:g} s")
