@@ -79,14 +79,16 @@ def load_engine(model: StoredModel, name: EngineName = "onnx", threads: int | No
         EngineUnavailable: If the engine is not installed.
     """
     verify(model)
-    engine: Engine
-    if name == "onnx":
-        engine = OnnxEngine(model.folder / ONNX_FILE, threads)
-    else:
-        engine = TensorflowEngine(model.folder / KERAS_FILE)
+    engine = _open(model.folder, name, threads)
     for size in WARM_UP_SIZES:
         engine.predict(np.zeros((size, SIDE, SIDE), np.uint8))
     return engine
+
+
+def _open(folder: Path, name: EngineName, threads: int | None) -> Engine:
+    if name == "onnx":
+        return OnnxEngine(folder / ONNX_FILE, threads)
+    return TensorflowEngine(folder / KERAS_FILE)
 
 
 def available_cores() -> int:

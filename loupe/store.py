@@ -1,5 +1,6 @@
 """The BentoML model store: save, find, list and verify models. No other module knows the store's folders."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from bentoml.exceptions import BentoMLException, NotFound
 
 from loupe.card import ModelCard, digest
 from loupe.errors import ModelCorrupted, ModelNotFound
+
+logger = logging.getLogger(__name__)
 
 KERAS_FILE = "model.keras"
 ONNX_FILE = "model.onnx"
@@ -66,10 +69,16 @@ def find_model(tag: str | None = None) -> StoredModel:
 
 
 def list_models() -> list[StoredModel]:
-    """All models that Loupe saved, newest first. Models of other programs in the same store are passed over."""
+    """All readable models that Loupe saved, newest first. Models of other programs in the same store are passed over."""
     ours = [model for model in bentoml.models.list() if model.info.module == MODULE]
     ours.sort(key=lambda model: model.creation_time, reverse=True)
-    return [_read(model) for model in ours]
+    readable = []
+    for model in ours:
+        try:
+            readable.append(_read(model))
+        except ModelCorrupted as error:
+            logger.warning("%s", error)
+    return readable
 
 
 def verify(model: StoredModel) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bentoml
+from prometheus_client import Histogram
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from loupe.engine import available_cores, load_engine
 from loupe.errors import LoupeError, ModelNotFound
-from loupe.settings import Settings, load_settings
+from loupe.settings import load_settings
 from loupe.store import StoredModel, find_model, list_models
 from service import inputs, replies
 from service.batching import Batcher
@@ -99,11 +100,13 @@ class Loupe:
         )
         self._default = find_model(self._settings.model)
         self._models: dict[str, ServedModel] = {}
-        for stored in (self._default, *list_models()):
+        self._serve(self._default, batch_sizes)
+        for stored in list_models():
             if stored.name not in self._models:
-                observe = batch_sizes.labels(model=stored.name).observe
-                self._models[stored.name] = _serve(stored, self._settings, observe)
-                logger.info("serving %s", stored.tag)
+                try:
+                    self._serve(stored, batch_sizes)
+                except LoupeError as error:  # the others are served all the same
+                    logger.error("not serving %s: %s", stored.tag, error)
         for name in ("predict", "predict_batch"):
             setattr(self, name, getattr(self, name))  # BentoML would inspect the signature anew at every request
 
@@ -152,6 +155,21 @@ class Loupe:
         probabilities = await served.batcher.predict(batch.images)
         return replies.predictions(served.stored.tag, card.class_names, batch, probabilities)
 
+    def _serve(self, stored: StoredModel, batch_sizes: Histogram) -> None:
+        """Load a model, and put a queue in front of it."""
+        threads = self._settings.threads or max(1, available_cores() - 1)  # one core is busy with HTTP and decoding
+        engine = load_engine(stored, self._settings.engine, threads)
+        batcher = Batcher(
+            engine.predict,
+            classes=len(stored.card.class_names),
+            max_batch_size=self._settings.max_batch_size,
+            max_queued_images=self._settings.max_queued_images,
+            timeout_seconds=self._settings.request_timeout_seconds,
+            observe_batch=batch_sizes.labels(model=stored.name).observe,
+        )
+        self._models[stored.name] = ServedModel(stored, batcher)
+        logger.info("serving %s", stored.tag)
+
     def _find(self, request: Request) -> ServedModel:
         """The model a request names, by `name` or full tag, or the default."""
         if not request.scope["query_string"]:
@@ -161,20 +179,6 @@ class Loupe:
         if served is None or wanted not in (served.stored.name, served.stored.tag):
             raise ModelNotFound(wanted, [served.stored.tag for served in self._models.values()])
         return served
-
-
-def _serve(stored: StoredModel, settings: Settings, observe_batch: Callable[[int], None]) -> ServedModel:
-    threads = settings.threads or max(1, available_cores() - 1)  # one core is busy with HTTP and decoding
-    engine = load_engine(stored, settings.engine, threads)
-    batcher = Batcher(
-        engine.predict,
-        classes=len(stored.card.class_names),
-        max_batch_size=settings.max_batch_size,
-        max_queued_images=settings.max_queued_images,
-        timeout_seconds=settings.request_timeout_seconds,
-        observe_batch=observe_batch,
-    )
-    return ServedModel(stored, batcher)
 
 
 async def _answered(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response:

@@ -44,7 +44,10 @@ def serve(settings: Settings) -> None:
 
 
 def _leave(*_: object) -> NoReturn:
-    """Exit code 0 for a stop that was asked for: before the server has its own handlers, and when it has finished and hands on the signal."""
+    """Exit code 0 for a stop that was asked for.
+
+    Called when a signal comes before the server has its own handlers, and again when the server has finished and hands the signal on.
+    """
     raise SystemExit(0)
 
 
