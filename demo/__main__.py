@@ -23,7 +23,9 @@ def main() -> None:
     """Run the demonstration from the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    os.environ.setdefault(
+        "BENTOML_DO_NOT_TRACK", "True"
+    )  # nothing is reported to BentoML's makers unless you ask for it
     logging.basicConfig(level=logging.WARNING)
     console = Console()
     started = time.monotonic()

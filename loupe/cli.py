@@ -7,12 +7,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from loupe.errors import JobFailed, LoupeError
@@ -34,6 +34,9 @@ notices = Console(stderr=True)
 
 def main() -> None:
     """Run the command line; an error that Loupe foresaw is one message and exit code 1, never a traceback."""
+    os.environ.setdefault(
+        "BENTOML_DO_NOT_TRACK", "True"
+    )  # nothing is reported to BentoML's makers unless you ask for it
     try:
         app()
     except LoupeError as error:
@@ -141,16 +144,16 @@ def list_jobs() -> None:
     from loupe.redis_server import open_redis
     from worker.jobs import Jobs
 
-    table = Table("job", "state", "model", "done", "failed", "total", "eta", "created", "output")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("job", "state", "done", "errors", "total", "eta"):
+        table.add_column(column, no_wrap=True, justify="left" if column in ("job", "state") else "right")
+    table.add_column("model and output", overflow="fold")
     with open_redis(load_settings()) as redis:
         for job in Jobs(redis).all():
             total = "" if job.total is None else f"{job.total:,}"
             eta = "" if job.eta_seconds is None else f"{job.eta_seconds:.0f} s"
-            created = datetime.fromtimestamp(job.created).strftime("%Y-%m-%d %H:%M")
-            row = (job.id, job.state, job.model, f"{job.done:,}", f"{job.failed:,}", total, eta, created, job.output)
-            table.add_row(*row)
-            if job.error:
-                table.add_row("", "", f"[red]{job.error}[/]")
+            about = f"{job.model}\n{job.output}" + (f"\n[red]{escape(job.error)}[/]" if job.error else "")
+            table.add_row(job.id, job.state, f"{job.done:,}", f"{job.failed:,}", total, eta, about)
     console.print(table)
 
 

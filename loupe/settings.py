@@ -14,11 +14,11 @@ ENV_PREFIX = "LOUPE_"
 class Settings(BaseSettings):
     """All settings with their defaults; each says how to choose it."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     data_dir: Path = Field(
         default=Path("~/.loupe"),
-        description="Folder of the embedded Redis and of caches. Processes that should share a queue share it.",
+        description="Folder of the embedded Redis. Processes that share it share the queue.",
     )
     redis_url: str | None = Field(
         default=None,

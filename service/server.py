@@ -31,7 +31,6 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _leave)
     verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
     listening = _listen(settings.host, settings.port)
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     # BentoML empties its metrics folder at every start; a second service must not lose the figures of the first.
     with tempfile.TemporaryDirectory(prefix="loupe-metrics-") as metrics:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
