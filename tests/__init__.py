@@ -1,0 +1,1 @@
+"""The tests: real models, a real Redis, real processes, all of them small."""

@@ -1,0 +1,85 @@
+"""What all tests share: a model store of their own, two small models trained once, and a Redis."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# BentoML reads it when it is imported, so it stands before everything that imports BentoML.
+os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="loupe-tests-")
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small models are trained faster than a GPU is opened
+for variable in [name for name in os.environ if name.startswith("LOUPE_") and name != "LOUPE_TEST_DATA"]:
+    del os.environ[variable]
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck  # noqa: E402
+from hypothesis import settings as hypothesis_settings  # noqa: E402
+from redis import Redis  # noqa: E402
+
+from loupe.engine import Engine, load_engine  # noqa: E402
+from loupe.redis_server import open_redis  # noqa: E402
+from loupe.settings import Settings  # noqa: E402
+from loupe.store import StoredModel  # noqa: E402
+from tests import pictures  # noqa: E402
+
+# Neither time limits nor a memory of earlier runs: a slow machine is no failure, and a run tells only of itself.
+hypothesis_settings.register_profile(
+    "tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+hypothesis_settings.load_profile("tests")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["BENTOML_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def digits_model() -> StoredModel:
+    """A model of handwritten digits, trained for seconds and right nine times in ten."""
+    from train.datasets import load_dataset
+    from train.training import TrainConfig, train
+
+    return train(load_dataset("digits"), TrainConfig(epochs=3, batch_size=64))
+
+
+@pytest.fixture(scope="session")
+def shapes_model(digits_model: StoredModel) -> StoredModel:
+    """A model of three shapes, of the look `object`; made after the digits, so that it is the newest in the store."""
+    from train.training import TrainConfig, train
+
+    return train(pictures.shapes(), TrainConfig(epochs=1, batch_size=16))
+
+
+@pytest.fixture(scope="session")
+def engine(digits_model: StoredModel) -> Engine:
+    """What the digits model answers with, asked directly."""
+    return load_engine(digits_model, threads=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a data folder that nobody else uses."""
+    return Settings(data_dir=tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def _redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with open_redis(Settings(data_dir=tmp_path_factory.mktemp("redis"))) as client:
+        yield client
+
+
+@pytest.fixture
+def redis(_redis: Redis) -> Redis:
+    """An empty Redis."""
+    _redis.flushall()
+    return _redis
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(0)

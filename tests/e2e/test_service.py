@@ -1,0 +1,504 @@
+"""The service as its callers see it: a process of its own, and requests over HTTP."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from loupe.engine import Engine
+from loupe.images import Float32Array, UInt8Array, normalize
+from loupe.store import StoredModel
+from tests import pictures
+from tests.programs import RunningService, serving
+
+TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
+TOTAL_SIDE = 28 * 28
+PNG = {"Content-Type": "image/png"}
+JSON = {"Content-Type": "application/json"}
+NPY = {"Content-Type": "application/octet-stream"}
+DIGIT = pictures.digits(1, seed=7)[0]
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], *, allow_pickle: bool = False) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=allow_pickle)
+    return file.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "|u1", values: bytes = b"") -> bytes:
+    """An `.npy` file with a header that says whatever it is told to."""
+    header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + values
+
+
+def probabilities(answer: dict[str, object]) -> list[float]:
+    found = answer["probabilities"]
+    assert isinstance(found, dict)
+    return list(found.values())
+
+
+def assert_answers(answer: dict[str, object], expected: Float32Array, model: StoredModel) -> None:
+    """The whole answer to one image, against what the engine says of it."""
+    best = int(expected.argmax())
+    np.testing.assert_allclose(probabilities(answer), expected, atol=TOLERANCE)
+    assert answer["index"] == best
+    assert answer["label"] == model.card.class_names[best]
+    assert answer["confidence"] == pytest.approx(expected[best], abs=TOLERANCE)
+
+
+# One image
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"content": pictures.png(DIGIT), "headers": PNG}, id="image body"),
+        pytest.param({"content": pictures.png(DIGIT)}, id="image body without a content type"),
+        pytest.param({"files": {"image": ("a.png", pictures.png(DIGIT), "image/png")}}, id="form"),
+        pytest.param({"json": {"image": b64(pictures.png(DIGIT))}}, id="base64 in JSON"),
+        pytest.param({"json": {"image": "data:image/png;base64," + b64(pictures.png(DIGIT))}}, id="data URL in JSON"),
+        pytest.param({"json": {"pixels": DIGIT.tolist()}}, id="pixels in JSON"),
+    ],
+)
+def test_every_way_of_sending_an_image_gives_the_same_answer(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel, request_: dict[str, object]
+) -> None:
+    response = client.post("/predict", **request_)  # type: ignore[arg-type]
+
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["model"] == digits_model.tag
+    assert_answers(response.json(), engine.predict(DIGIT[None])[0], digits_model)
+
+
+def test_a_large_photo_is_made_to_look_like_the_training_data(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel
+) -> None:
+    sheet = np.full((400, 300), 230, np.uint8)
+    sheet[100:300, 140:170] = 20
+    answer = client.post("/predict", content=pictures.png(sheet), headers=PNG).json()
+
+    assert_answers(answer, engine.predict(normalize(sheet, "ink")[None])[0], digits_model)
+
+
+def test_probabilities_are_named_in_the_order_of_the_classes_and_sum_to_one(
+    client: httpx.Client, digits_model: StoredModel
+) -> None:
+    answer = client.post("/predict", json={"pixels": DIGIT.tolist()}).json()
+
+    assert list(answer["probabilities"]) == list(digits_model.card.class_names)
+    assert sum(probabilities(answer)) == pytest.approx(1, abs=1e-5)
+
+
+# Many images
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_every_way_of_sending_a_batch_gives_the_same_answers(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel, count: int
+) -> None:
+    images = pictures.digits(count, seed=count)
+    files = [("images", (f"{place}.png", pictures.png(image), "image/png")) for place, image in enumerate(images)]
+    mixed = [
+        {"pixels": image.tolist()} if place % 2 else b64(pictures.png(image)) for place, image in enumerate(images)
+    ]
+    expected = engine.predict(images)
+
+    for response in (
+        client.post("/predict_batch", content=npy(images), headers=NPY),
+        client.post("/predict_batch", content=npy(np.asfortranarray(images)), headers=NPY),
+        client.post("/predict_batch", files=files),
+        client.post("/predict_batch", json={"images": [b64(pictures.png(image)) for image in images]}),
+        client.post("/predict_batch", json={"images": mixed}),
+    ):
+        assert response.status_code == 200, response.text
+        answers = response.json()["predictions"]
+        assert len(answers) == count
+        for answer, row in zip(answers, expected, strict=True):
+            assert_answers(answer, row, digits_model)
+
+
+def test_a_batch_of_one_answers_as_a_batch_of_many(client: httpx.Client) -> None:
+    images = pictures.digits(30, seed=3)
+    many = client.post("/predict_batch", content=npy(images), headers=NPY).json()["predictions"]
+    for image, answer in zip(images[::7], many[::7], strict=True):
+        alone = client.post("/predict", content=pictures.png(image), headers=PNG).json()
+
+        assert alone["label"] == answer["label"]
+        np.testing.assert_allclose(probabilities(alone), probabilities(answer), atol=TOLERANCE)
+
+
+def test_a_request_larger_than_a_batch_is_answered_in_its_order(client: httpx.Client, engine: Engine) -> None:
+    images = pictures.digits(1000, seed=5)
+    answers = client.post("/predict_batch", content=npy(images), headers=NPY).json()["predictions"]
+
+    received = [probabilities(answer) for answer in answers]
+    np.testing.assert_allclose(received, engine.predict(images), atol=TOLERANCE)
+
+
+def test_what_is_wrong_with_one_image_of_a_batch_stays_with_it(client: httpx.Client) -> None:
+    good = b64(pictures.png(DIGIT))
+    mixed = [good, b64(b"no image"), good, "http://example.com/a.png", {"pixels": [[1, 2]]}, 7, good]
+    response = client.post("/predict_batch", json={"images": mixed})
+
+    assert response.status_code == 200
+    answers = response.json()["predictions"]
+    codes = [answer.get("code") for answer in answers]
+    assert codes == [None, "invalid_image", None, "invalid_image", "invalid_pixels", "invalid_image", None]
+    assert "text starting 'no image'" in answers[1]["error"]
+    assert "Loupe fetches nothing" in answers[3]["error"]
+    assert answers[0] == answers[2] == answers[6]
+
+
+# Concurrency
+
+
+def test_two_hundred_mixed_requests_at_once_each_get_their_own_answer(
+    service: RunningService, engine: Engine, digits_model: StoredModel
+) -> None:
+    random = np.random.default_rng(1)
+    requests = [pictures.digits(int(random.integers(1, 12)), seed=100 + place) for place in range(200)]
+
+    async def ask(client: httpx.AsyncClient, place: int, images: UInt8Array) -> list[dict[str, object]]:
+        if place % 3 == 0:
+            return [(await client.post("/predict", content=pictures.png(images[0]), headers=PNG)).json()]
+        if place % 3 == 1:
+            response = await client.post("/predict_batch", content=npy(images), headers=NPY)
+        else:
+            response = await client.post("/predict_batch", json={"images": [b64(pictures.png(i)) for i in images]})
+        answers: list[dict[str, object]] = response.json()["predictions"]
+        return answers
+
+    async def ask_all() -> list[list[dict[str, object]]]:
+        async with httpx.AsyncClient(base_url=service.url, timeout=50) as client:
+            return await asyncio.gather(*(ask(client, place, images) for place, images in enumerate(requests)))
+
+    for place, (images, answers) in enumerate(zip(requests, asyncio.run(ask_all()), strict=True)):
+        assert len(answers) == (1 if place % 3 == 0 else len(images))
+        for answer, row in zip(answers, engine.predict(images), strict=False):
+            assert_answers(answer, row, digits_model)
+
+
+def test_one_broken_image_among_sixteen_at_once_fails_alone(service: RunningService) -> None:
+    whole = pictures.png(np.full((300, 300), 90, np.uint8))
+    bodies = [whole] * 15
+    bodies.insert(7, whole[:-30])
+
+    async def ask_all() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=service.url, timeout=50) as client:
+            return await asyncio.gather(*(client.post("/predict", content=body, headers=PNG) for body in bodies))
+
+    responses = asyncio.run(ask_all())
+    assert [response.status_code for response in responses] == [200] * 7 + [422] + [200] * 8
+    assert responses[7].json()["code"] == "invalid_image"
+
+
+# Refusals
+
+ONE_PIXEL = pictures.png(np.zeros((1, 1), np.uint8))
+ROWS = DIGIT.tolist()
+
+BAD_REQUESTS = [
+    ("empty body", {"content": b"", "headers": PNG}, 400, "invalid_request", "an empty body"),
+    ("text as an image", {"content": b"hello", "headers": PNG}, 422, "invalid_image", "text starting 'hello'"),
+    (
+        "truncated PNG",
+        {"content": pictures.png(DIGIT)[:-40], "headers": PNG},
+        422,
+        "invalid_image",
+        "a damaged PNG file",
+    ),
+    (
+        "PNG of 30,000 x 30,000",
+        {"content": pictures.huge_png(30_000), "headers": PNG},
+        422,
+        "image_too_large",
+        "30,000 × 30,000 = 900,000,000",
+    ),
+    ("GIF of 10,000 frames", {"content": pictures.long_gif(10_000)}, 422, "animated_image", "a GIF of several frames"),
+    ("one pixel", {"content": ONE_PIXEL, "headers": PNG}, 422, "image_too_small", "Received: 1 × 1"),
+    ("JSON that is none", {"content": b'{"image": ', "headers": JSON}, 400, "invalid_json", "a body that is none"),
+    ("JSON that is a list", {"json": [1]}, 400, "invalid_request", "JSON of type array"),
+    ("JSON with other keys", {"json": {"picture": "x"}}, 400, "invalid_request", "JSON with the keys ['picture']"),
+    ("JSON too deep", {"content": b"[" * 50_000, "headers": JSON}, 400, "invalid_json", "a body that is none"),
+    ("pixels of another shape", {"json": {"pixels": ROWS[:27]}}, 422, "invalid_pixels", "shape (27, 28)"),
+    ("ragged pixels", {"json": {"pixels": [*ROWS[:27], [0]]}}, 422, "invalid_pixels", "rows of different lengths"),
+    ("pixels too large", {"json": {"pixels": [[256] * 28] * 28}}, 422, "invalid_pixels", "values from 256 to 256"),
+    ("pixels too small", {"json": {"pixels": [[-1] * 28] * 28}}, 422, "invalid_pixels", "values from -1 to -1"),
+    ("pixels beyond 64 bits", {"json": {"pixels": [[10**30] * 28] * 28}}, 422, "invalid_pixels", "Received: float64"),
+    ("pixels that are fractions", {"json": {"pixels": [[0.5] * 28] * 28}}, 422, "invalid_pixels", "float64, shape"),
+    ("pixels that are texts", {"json": {"pixels": [["0"] * 28] * 28}}, 422, "invalid_pixels", "<U1, shape (28, 28)"),
+    ("pixels that are nothing", {"json": {"pixels": None}}, 422, "invalid_pixels", "object, shape ()"),
+    ("bad base64", {"json": {"image": "a*b"}}, 422, "invalid_image", "text that is not base64"),
+    ("base64 of nothing", {"json": {"image": ""}}, 422, "invalid_image", "no bytes at all"),
+    ("a number for an image", {"json": {"image": 7}}, 422, "invalid_image", "number where base64 text should be"),
+    ("URL in JSON", {"json": {"image": "http://localhost/a.png"}}, 422, "invalid_image", "Loupe fetches nothing"),
+    ("file URL in JSON", {"json": {"image": "file:///etc/passwd"}}, 422, "invalid_image", "Loupe fetches nothing"),
+    (
+        "URL in a form",
+        {"files": {"image": (None, "http://localhost/a.png")}},
+        422,
+        "invalid_image",
+        "the text 'http://localhost/a.png' instead of a file; Loupe fetches nothing",
+    ),
+    ("form without the field", {"files": {"x": b"1"}}, 400, "invalid_request", "a form with the fields ['x']"),
+    (
+        "form with two images",
+        {"files": [("image", b"1"), ("image", b"2")]},
+        400,
+        "invalid_request",
+        "Expected one field 'image'; send many to /predict_batch. Received: 2 of them.",
+    ),
+    (
+        "form without a boundary",
+        {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+        400,
+        "invalid_request",
+        "boundary",
+    ),
+    (
+        "damaged form",
+        {"content": b"garbage", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        400,
+        "invalid_request",
+        "a damaged form",
+    ),
+    (
+        "another content type",
+        {"content": b"a,b", "headers": {"Content-Type": "text/csv"}},
+        415,
+        "unsupported_media_type",
+        "Content-Type 'text/csv'",
+    ),
+    (
+        "unknown model",
+        {"content": pictures.png(DIGIT), "params": {"model": "nowhere"}},
+        404,
+        "model_not_found",
+        "Model 'nowhere' is not there. There are: digits:",
+    ),
+]
+
+BAD_BATCHES = [
+    ("empty body", {"content": b""}, 400, "invalid_request", "an empty body"),
+    ("no images in JSON", {"json": {"images": []}}, 400, "invalid_request", "an empty batch"),
+    ("no images in .npy", {"content": npy(np.zeros((0, 28, 28), np.uint8))}, 400, "invalid_request", "an empty batch"),
+    ("JSON with other keys", {"json": {"image": []}}, 400, "invalid_request", "JSON with the keys ['image']"),
+    ("JSON that is a text", {"json": "images"}, 400, "invalid_request", "JSON of type string"),
+    (
+        "5,000 images in .npy",
+        {"content": npy(np.zeros((5000, 28, 28), np.uint8))},
+        413,
+        "too_many_images",
+        "at most 4,096 images in one request (LOUPE_MAX_IMAGES_PER_REQUEST)",
+    ),
+    ("5,000 images in JSON", {"json": {"images": ["x"] * 5000}}, 413, "too_many_images", "Received: 5,000."),
+    ("5,000 images in a form", {"files": [("images", b"x")] * 5000}, 413, "too_many_images", "at most 4,096 images"),
+    ("another content type", {"content": b"x"}, 415, "unsupported_media_type", "a body that is no .npy file"),
+    ("npy of floats", {"content": npy(np.zeros((1, 28, 28)))}, 422, "invalid_pixels", "float64, shape (1, 28, 28)"),
+    ("npy of signed bytes", {"content": npy(np.zeros((1, 28, 28), np.int8))}, 422, "invalid_pixels", "int8, shape"),
+    ("npy of one image", {"content": npy(DIGIT)}, 422, "invalid_pixels", "uint8, shape (28, 28)"),
+    (
+        "npy of other sides",
+        {"content": npy(np.zeros((2, 32, 32), np.uint8))},
+        422,
+        "invalid_pixels",
+        "shape (2, 32, 32)",
+    ),
+    (
+        "npy of objects",
+        {"content": npy(np.array([{"a": 1}]), allow_pickle=True)},
+        422,
+        "invalid_pixels",
+        "pickled Python objects",
+    ),
+    (
+        "npy that promises a terabyte",
+        {"content": npy_header((10**9, 28, 28), values=b"12")},
+        422,
+        "invalid_pixels",
+        "Expected 784,000,000,000 bytes of values, as the .npy header says. Received: 2.",
+    ),
+    ("npy of negative length", {"content": npy_header((-1, 28, -28), values=bytes(784))}, 422, "invalid_pixels", "npy"),
+    ("npy of endless nothing", {"content": npy_header((0, 2**70, 28))}, 422, "invalid_pixels", "npy"),
+    ("npy of values without size", {"content": npy_header((1, 28, 28), "|V0")}, 422, "invalid_pixels", "npy"),
+    ("npy cut in its header", {"content": npy(DIGIT[None])[:40]}, 422, "invalid_pixels", "a whole .npy file"),
+    ("npy with an open bracket", {"content": b"\x93NUMPY\x01\x00\x05\x00{'a'\n"}, 422, "invalid_pixels", ".npy"),
+    ("npy of an unknown version", {"content": b"\x93NUMPY\x09\x09" + bytes(64)}, 422, "invalid_pixels", ".npy"),
+]
+
+
+def assert_refused(response: httpx.Response, status: int, code: str, text: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.json().keys() == {"error", "code"}
+    assert response.json()["code"] == code
+    assert text in response.json()["error"]
+
+
+@pytest.fixture
+def still_well(client: httpx.Client) -> Iterator[None]:
+    """Whatever a test sends, a good request is answered after it."""
+    yield
+    assert client.post("/predict", content=pictures.png(DIGIT), headers=PNG).status_code == 200
+
+
+@pytest.mark.usefixtures("still_well")
+@pytest.mark.parametrize(("request_", "status", "code", "text"), [pytest.param(*r[1:], id=r[0]) for r in BAD_REQUESTS])
+def test_a_bad_image_is_refused_with_its_reason(
+    client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
+) -> None:
+    assert_refused(client.post("/predict", **request_), status, code, text)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("still_well")
+@pytest.mark.parametrize(("request_", "status", "code", "text"), [pytest.param(*r[1:], id=r[0]) for r in BAD_BATCHES])
+def test_a_bad_batch_is_refused_with_its_reason(
+    client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
+) -> None:
+    request_ = {"headers": NPY, **request_} if "content" in request_ else request_
+    assert_refused(client.post("/predict_batch", **request_), status, code, text)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("still_well")
+@pytest.mark.parametrize("route", ["/predict", "/predict_batch"])
+def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(service: RunningService, route: str) -> None:
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    head = f"POST {route} HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nContent-Length: 200000000\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=50) as connection:
+        connection.sendall(head.encode() + b"\x89PNG")
+        answer = connection.recv(65536).decode()
+
+    assert answer.startswith("HTTP/1.1 413 ")
+    assert json.loads(answer.partition("\r\n\r\n")[2])["code"] == "body_too_large"
+
+
+@pytest.mark.usefixtures("still_well")
+def test_a_body_of_200_megabytes_in_chunks_is_refused_without_being_read(service: RunningService) -> None:
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    sent = 0
+    with socket.create_connection((host, int(port)), timeout=50) as connection:
+        connection.sendall(head.encode())
+        try:
+            for _ in range(200):
+                connection.sendall(chunk)
+                sent += 1
+        except OSError:
+            pass  # the service has hung up in the middle, which is its right
+        answer = connection.recv(65536).decode() if sent == 200 else ""
+
+    assert not answer or answer.startswith("HTTP/1.1 413 ")
+
+
+def test_a_longer_body_than_allowed_is_refused_by_its_length_in_words(client: httpx.Client) -> None:
+    response = client.post("/predict", content=bytes(64 * 2**20 + 1), headers=PNG)
+
+    text = "Expected a body of at most 67,108,864 bytes (LOUPE_MAX_BODY_BYTES). Received: a longer one."
+    assert_refused(response, 413, "body_too_large", text)
+
+
+# Models
+
+
+def test_the_query_names_the_model_that_answers(
+    client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
+) -> None:
+    body = pictures.png(pictures.shapes().test_images[0])
+    for wanted in (shapes_model.name, shapes_model.tag):
+        answer = client.post("/predict", content=body, headers=PNG, params={"model": wanted}).json()
+        assert answer["model"] == shapes_model.tag
+        assert list(answer["probabilities"]) == ["across", "upright", "square"]
+    answer = client.post("/predict", content=body, headers=PNG, params={"model": "digits"}).json()
+    assert answer["model"] == digits_model.tag
+
+
+def test_a_version_that_is_not_served_is_not_answered_by_another(client: httpx.Client) -> None:
+    response = client.post("/predict", content=pictures.png(DIGIT), params={"model": "digits:0000000"})
+
+    assert_refused(response, 404, "model_not_found", "Model 'digits:0000000' is not there. There are: digits:")
+
+
+# Around the predictions
+
+
+@pytest.mark.parametrize("route", ["/livez", "/readyz"])
+def test_the_service_says_that_it_is_well(client: httpx.Client, route: str) -> None:
+    assert client.get(route).status_code == 200
+
+
+def test_the_metrics_tell_the_sizes_of_batches(client: httpx.Client) -> None:
+    client.post("/predict_batch", content=npy(pictures.digits(33)), headers=NPY)
+    metrics = client.get("/metrics").text
+
+    assert 'loupe_batch_size_bucket{le="64.0",model="digits"}' in metrics
+    assert 'loupe_batch_size_count{model="shapes"}' in metrics
+
+
+def test_the_api_describes_itself(client: httpx.Client) -> None:
+    described = client.get("/docs.json").json()
+
+    assert {"/predict", "/predict_batch"} <= described["paths"].keys()
+    answer = described["components"]["schemas"]["Prediction"]
+    assert {"model", "label", "index", "confidence", "probabilities"} <= answer["properties"].keys()
+
+
+# Limits that are settings, and the end
+
+
+def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with serving(tmp_path / "log", LOUPE_MODEL=digits_model.tag) as service:
+        host, _, port = service.url.removeprefix("http://").partition(":")
+        body = pictures.png(DIGIT)
+        head = (
+            f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection((host, int(port)), timeout=50) as connection:
+            connection.sendall(head.encode() + body[:20])
+            httpx.get(f"{service.url}/livez")  # what came before it on another connection has been read
+            os.kill(service.process.pid, signal.SIGTERM)
+            connection.sendall(body[20:])
+            answer = connection.recv(65536)
+
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert service.process.wait(30) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+def test_limits_follow_the_settings(tmp_path: Path, shapes_model: StoredModel) -> None:
+    limits = {
+        "LOUPE_MAX_QUEUED_IMAGES": 4,
+        "LOUPE_MAX_IMAGES_PER_REQUEST": 8,
+        "LOUPE_MAX_BODY_BYTES": 9000,
+        "LOUPE_MAX_IMAGE_PIXELS": 10_000,
+        "LOUPE_ENGINE": "tensorflow",
+    }
+    with serving(tmp_path / "log", LOUPE_MODEL=shapes_model.tag, **limits) as service:
+        predict, batch = f"{service.url}/predict", f"{service.url}/predict_batch"
+        many = {images: npy(np.zeros((images, 28, 28), np.uint8)) for images in (4, 5, 9)}
+
+        assert httpx.post(batch, content=many[4], headers=NPY, timeout=50).status_code == 200
+        busy = httpx.post(batch, content=many[5], headers=NPY)
+        assert_refused(busy, 429, "overloaded", "Expected at most 4 images waiting (LOUPE_MAX_QUEUED_IMAGES)")
+        assert busy.headers["retry-after"] == "1"
+        assert_refused(httpx.post(batch, content=many[9], headers=NPY), 413, "too_many_images", "at most 8 images")
+        assert_refused(httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "at most 9,000 bytes")
+        wide = pictures.encoded(Image.new("1", (101, 100)), "PNG")
+        assert_refused(httpx.post(predict, content=wide), 422, "image_too_large", "at most 10,000 pixels")
