@@ -41,7 +41,7 @@ def main() -> None:
         app()
     except LoupeError as error:
         notices.print(f"[bold red]error:[/] [default]{error.code}[/]:", end=" ")
-        notices.print(error.message, markup=False, highlight=False)
+        notices.print(error.message, markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -75,7 +75,7 @@ def _given(url: str) -> Redis:
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
         )
     except (RedisError, ValueError, OSError) as error:
-        raise RedisUnavailable(where, str(error)) from error
+        raise RedisUnavailable(where, str(error).rstrip(".")) from error
 
 
 def _without_password(url: str) -> str:

@@ -1,6 +1,7 @@
 """Train a classifier, measure it on the test split, and save it with its card."""
 
 import logging
+import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -92,6 +93,6 @@ def fit(dataset: Dataset, config: TrainConfig) -> tuple[keras.Model, float]:
         validation_data=(dataset.train_images[split:], dataset.train_labels[split:]) if held_back else None,
         batch_size=config.batch_size,
         epochs=config.epochs,
-        verbose="auto",
+        verbose=1 if sys.stdout.isatty() else 2,  # a bar that moves is for terminals
     )
     return model, time.monotonic() - started
