@@ -232,7 +232,7 @@ def _parse_npy(body: bytes) -> UInt8Array:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read_header(file)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # whatever Python's tokenizer and NumPy's types make of a hostile header
         raise InvalidPixels("a whole .npy file", f"a damaged one ({error})") from error
     if dtype.hasobject:
         raise InvalidPixels(f"uint8 images of shape (n, {SIDE}, {SIDE})", "pickled Python objects")
@@ -241,7 +241,11 @@ def _parse_npy(body: bytes) -> UInt8Array:
         raise InvalidPixels(
             f"{math.prod(shape) * dtype.itemsize:,} bytes of values, as the .npy header says", f"{len(values):,}"
         )
-    return check_batch(np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C"))
+    try:
+        images = np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C")
+    except (ValueError, OverflowError) as error:  # negative or endless sides, values of no size
+        raise InvalidPixels("a whole .npy file", f"a damaged one ({error})") from error
+    return check_batch(images)
 
 
 async def _read_uploads(headers: Headers, body: bytes, field: str, expected: str, settings: Settings) -> list[Item]:
