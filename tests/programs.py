@@ -15,8 +15,6 @@ from typing import TypeVar
 import httpx
 import psutil
 
-from loupe.cli import __name__ as CLI
-
 T = TypeVar("T")
 PATIENCE_SECONDS = 50.0  # for what takes two on an idle machine; below the limit of one test
 
@@ -29,7 +27,7 @@ def environment(**variables: object) -> dict[str, str]:
 def run(*arguments: object, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run `loupe …` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", CLI, *map(str, arguments)],
+        [sys.executable, "-m", "loupe.cli", *map(str, arguments)],
         env=environment(**variables),
         capture_output=True,
         text=True,
@@ -42,7 +40,7 @@ def running(log: Path, *arguments: object, **variables: object) -> Iterator[subp
     """`loupe …` while a block lasts; what it says goes to a file."""
     with log.open("wb") as words:
         process = subprocess.Popen(
-            [sys.executable, "-m", CLI, *map(str, arguments)],
+            [sys.executable, "-m", "loupe.cli", *map(str, arguments)],
             env=environment(**variables),
             stdout=words,
             stderr=subprocess.STDOUT,
