@@ -1,0 +1,110 @@
+"""The Bento that `bentoml build` makes of the checkout: what is in it, and that it answers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from loupe.store import StoredModel
+from tests.programs import free_port, until
+
+ROOT = Path(__file__).parents[2]
+VERSION = "v1"
+
+
+@pytest.fixture(scope="module")
+def home(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BentoML home of its own, with a small model under the name that bentofile.yaml asks for."""
+    home = tmp_path_factory.mktemp("bentoml")
+    folder = home / "models" / "fashion-mnist" / VERSION
+    shutil.copytree(digits_model.folder, folder)
+    about = yaml.safe_load((folder / "model.yaml").read_text())
+    (folder / "model.yaml").write_text(yaml.safe_dump({**about, "name": "fashion-mnist", "version": VERSION}))
+    (folder.parent / "latest").write_text(VERSION)
+    return home
+
+
+@pytest.fixture(scope="module")
+def bento(home: Path) -> Path:
+    """The folder of a Bento built from the checkout."""
+    command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", str(ROOT)]
+    built = subprocess.run(command, env=_environment(home), capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    tag = re.search(r"loupe:(\w+)", built.stdout)
+    assert tag is not None, built.stdout
+    return home / "bentos" / "loupe" / tag[1]
+
+
+@pytest.fixture(scope="module")
+def url(home: Path, bento: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Bento served from a folder that knows nothing of the checkout."""
+    port = free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path_factory.mktemp("elsewhere") / "log"
+    with log.open("wb") as words:
+        process = subprocess.Popen(command, env=_environment(home), cwd=log.parent, stdout=words, stderr=words)
+    try:
+        until(lambda: process.poll() is not None or _ready(port))
+        assert process.poll() is None, log.read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_it_holds_the_service_and_names_its_model(bento: Path) -> None:
+    about = yaml.safe_load((bento / "bento.yaml").read_text())
+    folders = {path.name for path in (bento / "src").iterdir() if path.is_dir()}
+
+    assert about["service"] == "service.app:Loupe"
+    assert [model["tag"] for model in about["models"]] == [f"fashion-mnist:{VERSION}"]
+    assert {"name": "BENTOML_DO_NOT_TRACK", "value": "True", "stage": "all"} in about["envs"]
+    assert {"loupe", "service"} <= folders
+    assert not {"train", "tests", "bench"} & folders
+
+
+def test_its_packages_are_locked_and_have_no_tensorflow(bento: Path) -> None:
+    locked = (bento / "env" / "python" / "requirements.txt").read_text()
+
+    assert re.search(r"^onnxruntime==\S+", locked, re.MULTILINE)
+    assert "--hash=sha256:" in locked
+    assert not re.search(r"^(tensorflow|keras)\b", locked, re.MULTILINE)
+
+
+def test_its_code_needs_nothing_of_the_checkout(bento: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, '.'); import service.app\n"
+        "for name, module in list(sys.modules.items()):\n"
+        "    if name.partition('.')[0] in ('loupe', 'service', 'worker', 'train'): print(module.__file__)"
+    )
+    command = [sys.executable, "-c", code]
+    imported = subprocess.run(command, cwd=bento / "src", capture_output=True, text=True, check=True).stdout.split()
+
+    assert imported
+    assert all(Path(path).resolve().is_relative_to(bento.resolve()) for path in imported)
+
+
+def test_it_answers(url: str) -> None:
+    pixels = [[0] * 28 for _ in range(28)]
+    answer = httpx.post(f"{url}/predict", json={"pixels": pixels})
+
+    assert answer.status_code == 200
+    assert answer.json()["model"] == f"fashion-mnist:{VERSION}"
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+
+
+def _ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,20 @@
+"""`python -m worker.health`: exit code 0 while a worker on this machine, or in this container, sends its heartbeat."""
+
+import socket
+import sys
+
+from redis import Redis
+
+from loupe.redis_server import open_redis
+from loupe.settings import load_settings
+from worker.jobs import Jobs
+
+
+def healthy(redis: Redis, host: str) -> bool:
+    """Whether a live worker's name begins with the host's."""
+    return any(worker.startswith(f"{host}-") for worker in Jobs(redis).workers())
+
+
+if __name__ == "__main__":
+    with open_redis(load_settings()) as redis:
+        sys.exit(not healthy(redis, socket.gethostname()))
