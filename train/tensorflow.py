@@ -19,7 +19,7 @@ def import_tensorflow() -> None:
             import tensorflow
 
             tensorflow.config.list_physical_devices()  # looks for GPUs, and complains where there are none
-        except BaseException:
+        except Exception:
             chatter.seek(0)
             os.write(terminal, chatter.read())
             raise
