@@ -55,16 +55,17 @@ def train(
     seed: Annotated[int, typer.Option(help="The same seed gives the same model on the same machine.")] = 0,
 ) -> None:
     """Train a model, check it, and save it to the BentoML model store."""
+    from train.datasets import check_name, load_dataset
     from train.tensorflow import import_tensorflow
 
+    name = check_name(dataset)  # a wrong name is told before TensorFlow takes its seconds
     _log_to_stderr()
     import_tensorflow()
-    from train.datasets import check_name, load_dataset
     from train.training import TrainConfig
     from train.training import train as run
 
     config = TrainConfig(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    model = run(load_dataset(check_name(dataset), data_dir), config)
+    model = run(load_dataset(name, data_dir), config)
     figures = model.card.figures
     console.print(f"test accuracy {figures.accuracy:.4f}, loss {figures.loss:.4f} on {figures.test_images:,} images")
     console.print(f"saved [bold]{model.tag}[/]", highlight=False)
