@@ -1,6 +1,5 @@
 """The command line: what it refuses, and how it says so."""
 
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from loupe.cli import main
 from loupe.store import StoredModel
 from tests import pictures
 from tests.programs import free_port, run
+from tests.stores import copied, damage
 
 # Bulk scoring
 
@@ -119,12 +119,8 @@ def test_an_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_corrupted_model_ends_the_service_in_one_line(tmp_path: Path, digits_model: StoredModel) -> None:
-    home = tmp_path / "home"
-    folder = copied_store(digits_model, home)
-    with (folder / "model.onnx").open("r+b") as file:
-        file.seek(-20, 2)
-        file.write(b"x")
-    ended = run("serve", "--port", free_port(), BENTOML_HOME=home)
+    damage(copied(digits_model, tmp_path).folder / "model.onnx")
+    ended = run("serve", "--port", free_port(), BENTOML_HOME=tmp_path)
 
     assert ended.returncode == 1
     assert ended.stderr == (
@@ -139,7 +135,9 @@ def test_a_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -
         ended = run("serve", "--port", port, "--model", digits_model.tag)
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on. Received: ")
+    assert ended.stderr.startswith(
+        f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on. Received: "
+    )
     assert ended.stderr.endswith("Choose another --port.\n")
     assert ended.stderr.count("\n") == 1
 
@@ -152,14 +150,6 @@ def test_a_bad_setting_ends_the_program_in_one_line() -> None:
         "error: invalid_setting: LOUPE_ENGINE has value 'torch': Input should be 'onnx' or 'tensorflow'; "
         "LOUPE_PORT has value 'eighty': Input should be a valid integer, unable to parse string as an integer\n"
     )
-
-
-def copied_store(model: StoredModel, home: Path) -> Path:
-    """A store with one model; the folder of its files."""
-    folder = home / "models" / model.tag.replace(":", "/")
-    shutil.copytree(model.folder, folder)
-    (folder.parent / "latest").write_text(model.tag.partition(":")[2])
-    return folder
 
 
 # Models and data sets

@@ -21,6 +21,7 @@ from loupe.images import Float32Array, UInt8Array, normalize
 from loupe.store import StoredModel
 from tests import pictures
 from tests.programs import RunningService, serving
+from tests.stores import copied, damage
 
 TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
 PNG = {"Content-Type": "image/png"}
@@ -478,22 +479,47 @@ def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
         assert "Traceback" not in service.log.read_text()
 
 
-def test_limits_follow_the_settings(tmp_path: Path, shapes_model: StoredModel) -> None:
+@pytest.fixture(scope="module")
+def narrow_service(
+    digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    """A service with low limits, and with a store in which the digits are whole and the shapes are not."""
+    home = tmp_path_factory.mktemp("store")
+    copied(digits_model, home)
+    damage(copied(shapes_model, home).folder / "model.onnx")
     limits = {
         "LOUPE_MAX_QUEUED_IMAGES": 4,
         "LOUPE_MAX_IMAGES_PER_REQUEST": 8,
         "LOUPE_MAX_BODY_BYTES": 9000,
         "LOUPE_MAX_IMAGE_PIXELS": 10_000,
     }
-    with serving(tmp_path / "log", LOUPE_MODEL=shapes_model.tag, **limits) as service:
-        predict, batch = f"{service.url}/predict", f"{service.url}/predict_batch"
-        many = {images: npy(np.zeros((images, 28, 28), np.uint8)) for images in (4, 5, 9)}
+    with serving(home / "log", BENTOML_HOME=home, LOUPE_MODEL="digits", **limits) as service:
+        yield service
 
-        assert httpx.post(batch, content=many[4], headers=NPY, timeout=50).status_code == 200
-        busy = httpx.post(batch, content=many[5], headers=NPY)
-        assert_refused(busy, 429, "overloaded", "Expected at most 4 images waiting (LOUPE_MAX_QUEUED_IMAGES)")
-        assert busy.headers["retry-after"] == "1"
-        assert_refused(httpx.post(batch, content=many[9], headers=NPY), 413, "too_many_images", "at most 8 images")
-        assert_refused(httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "at most 9,000 bytes")
-        wide = pictures.encoded(Image.new("1", (101, 100)), "PNG")
-        assert_refused(httpx.post(predict, content=wide), 422, "image_too_large", "at most 10,000 pixels")
+
+def test_limits_follow_the_settings(narrow_service: RunningService) -> None:
+    predict, batch = f"{narrow_service.url}/predict", f"{narrow_service.url}/predict_batch"
+    many = {images: npy(np.zeros((images, 28, 28), np.uint8)) for images in (4, 5, 9)}
+
+    assert httpx.post(batch, content=many[4], headers=NPY, timeout=50).status_code == 200
+    busy = httpx.post(batch, content=many[5], headers=NPY)
+    assert_refused(busy, 429, "overloaded", "Expected at most 4 images waiting (LOUPE_MAX_QUEUED_IMAGES)")
+    assert busy.headers["retry-after"] == "1"
+    assert_refused(httpx.post(batch, content=many[9], headers=NPY), 413, "too_many_images", "at most 8 images")
+    assert_refused(httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "at most 9,000 bytes")
+    wide = pictures.encoded(Image.new("1", (101, 100)), "PNG")
+    assert_refused(httpx.post(predict, content=wide), 422, "image_too_large", "at most 10,000 pixels")
+
+
+def test_a_damaged_model_is_not_served_and_the_others_are(
+    narrow_service: RunningService, shapes_model: StoredModel
+) -> None:
+    body = pictures.png(DIGIT)
+    assert httpx.post(f"{narrow_service.url}/predict", content=body).json()["model"].startswith("digits:")
+
+    refused = httpx.post(f"{narrow_service.url}/predict", content=body, params={"model": "shapes"})
+    assert_refused(refused, 404, "model_not_found", "Model 'shapes' is not there. There are: digits:")
+    assert (
+        f"not serving {shapes_model.tag}: Model '{shapes_model.tag}' cannot be trusted"
+        in narrow_service.log.read_text()
+    )

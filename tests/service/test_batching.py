@@ -1,0 +1,312 @@
+"""The batcher in front of a real, trivial engine: it answers with sums, so that every image has an answer of its own."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.errors import DeadlineExceeded, EngineFailed, InvalidPixels, Overloaded, ShuttingDown
+from loupe.images import SIDE, Float32Array, UInt8Array
+from service.batching import Batcher
+
+Run = Callable[[UInt8Array], Float32Array]
+
+
+def sums(images: UInt8Array) -> Float32Array:
+    """Sums of the upper and the lower half of each image."""
+    halves = images.reshape(-1, 2, SIDE * SIDE // 2)
+    return np.asarray(halves.sum(axis=2), np.float32)  # (n, 2)
+
+
+def random_images(count: int, seed: int = 0) -> UInt8Array:
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8)
+
+
+class Gate:
+    """An engine that waits to be let go, so that a test decides what meets in the queue."""
+
+    def __init__(self) -> None:
+        self.batches: list[UInt8Array] = []
+        self.busy = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, images: UInt8Array) -> Float32Array:
+        self.batches.append(images)
+        self.busy.set()
+        assert self.open.wait(30)
+        return sums(images)
+
+    async def is_busy(self) -> None:
+        await asyncio.to_thread(self.busy.wait, 30)
+
+
+def batcher(run: Run, **limits: Any) -> Batcher:
+    defaults = {"classes": 2, "max_batch_size": 16, "max_queued_images": 10_000, "timeout_seconds": 30.0}
+    return Batcher(run, **{**defaults, **limits})
+
+
+async def asked(waiting: Batcher, images: UInt8Array) -> "asyncio.Task[Float32Array]":
+    """A request that has reached the queue."""
+    task = asyncio.create_task(waiting.predict(images))
+    await asyncio.sleep(0)
+    return task
+
+
+def play(scene: Coroutine[object, object, None]) -> None:
+    """Run a scene on an event loop of its own."""
+    asyncio.run(scene)
+
+
+# Answers
+
+
+def test_answers_return_to_the_right_caller_under_two_hundred_concurrent_requests() -> None:
+    random = np.random.default_rng(0)
+    requests = [random_images(int(random.integers(1, 9)), seed) for seed in range(200)]
+
+    async def scene() -> None:
+        waiting = batcher(sums)
+        answers = await asyncio.gather(*(waiting.predict(images) for images in requests))
+        for images, answer in zip(requests, answers, strict=True):
+            np.testing.assert_array_equal(answer, sums(images))
+        await waiting.close()
+
+    play(scene())
+
+
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=20),
+    max_batch_size=st.integers(1, 20),
+)
+def test_whatever_the_sizes_all_callers_get_their_own_rows_and_no_run_is_too_large(
+    sizes: list[int], max_batch_size: int
+) -> None:
+    runs: list[int] = []
+    requests = [random_images(size, seed) for seed, size in enumerate(sizes)]
+
+    async def scene() -> None:
+        waiting = batcher(sums, max_batch_size=max_batch_size, observe_batch=runs.append)
+        answers = await asyncio.gather(*(waiting.predict(images) for images in requests))
+        for images, answer in zip(requests, answers, strict=True):
+            np.testing.assert_array_equal(answer, sums(images))
+        await waiting.close()
+
+    play(scene())
+    assert sum(runs) == sum(sizes)
+    assert max(runs, default=0) <= max_batch_size
+
+
+def test_what_waits_while_the_engine_is_busy_goes_into_one_run() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        others = [await asked(waiting, random_images(2, seed)) for seed in range(5)]
+        gate.open.set()
+        await asyncio.gather(first, *others)
+        assert [len(images) for images in gate.batches] == [1, 10]
+        await waiting.close()
+
+    play(scene())
+
+
+def test_no_images_get_no_rows() -> None:
+    async def scene() -> None:
+        waiting = batcher(sums)
+        answer = await waiting.predict(random_images(0))
+        assert answer.shape == (0, 2)
+        assert answer.dtype == np.float32
+        await waiting.close()
+
+    play(scene())
+
+
+def test_a_large_request_goes_through_in_slices_that_let_others_in_between() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_batch_size=4)
+        images, single = random_images(10), random_images(1, seed=9)
+        large = await asked(waiting, images)
+        await gate.is_busy()
+        small = await asked(waiting, single)
+        gate.open.set()
+        np.testing.assert_array_equal(await large, sums(images))
+        np.testing.assert_array_equal(await small, sums(single))
+        assert [len(batch) for batch in gate.batches] == [4, 1, 4, 2]
+        await waiting.close()
+
+    play(scene())
+
+
+# Refusals
+
+
+def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_queued_images=5)
+        accepted = [await asked(waiting, random_images(2)), await asked(waiting, random_images(3, seed=1))]
+        text = (
+            r"^Expected at most 5 images waiting \(LOUPE_MAX_QUEUED_IMAGES\)\. "
+            r"Received more while 5 wait; try again in a second\.$"
+        )
+        with pytest.raises(Overloaded, match=text):
+            await waiting.predict(random_images(1))
+        gate.open.set()
+        await asyncio.gather(*accepted)
+        assert len(await waiting.predict(random_images(5))) == 5  # there is room again
+        await waiting.close()
+
+    play(scene())
+
+
+def test_what_is_too_late_is_dropped_before_it_is_computed() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, timeout_seconds=0.05)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        late = await asked(waiting, random_images(1, seed=1))
+        await asyncio.sleep(0.1)
+        gate.open.set()
+        with pytest.raises(
+            DeadlineExceeded,
+            match=r"^No answer within 0\.05 s \(LOUPE_REQUEST_TIMEOUT_SECONDS\); nothing was computed\.$",
+        ):
+            await late
+        assert len(await first) == 1
+        assert len(gate.batches) == 1
+        await waiting.close()
+
+    play(scene())
+
+
+def test_the_work_of_a_caller_who_has_gone_is_not_done() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_queued_images=4)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        gone = await asked(waiting, random_images(3, seed=1))
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        patient = await asked(waiting, random_images(3, seed=2))  # takes the room of the one who has gone
+        gate.open.set()
+        await first
+        np.testing.assert_array_equal(await patient, sums(random_images(3, seed=2)))
+        assert [len(images) for images in gate.batches] == [1, 3]
+        await waiting.close()
+
+    play(scene())
+
+
+def test_a_caller_who_goes_while_the_engine_runs_disturbs_nobody() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        gone = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        gone.cancel()
+        gate.open.set()
+        np.testing.assert_array_equal(await waiting.predict(random_images(2)), sums(random_images(2)))
+        await waiting.close()
+
+    play(scene())
+
+
+# Engines that fail
+
+
+def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(caplog: pytest.LogCaptureFixture) -> None:
+    def one_row_short(images: UInt8Array) -> Float32Array:
+        return sums(images)[: len(images) - (len(images) == 3)]
+
+    async def scene() -> None:
+        waiting = batcher(one_row_short)
+        outcomes = await asyncio.gather(
+            waiting.predict(random_images(1)), waiting.predict(random_images(2)), return_exceptions=True
+        )
+        for outcome in outcomes:
+            assert isinstance(outcome, EngineFailed)
+            assert outcome.message == (
+                "Expected 3 rows of 2 probabilities from the engine. Received: shape (2, 2). This is a bug."
+            )
+        np.testing.assert_array_equal(await waiting.predict(random_images(4)), sums(random_images(4)))
+        await waiting.close()
+
+    play(scene())
+    assert "the engine failed on a batch of 3 images" in caplog.text
+
+
+def test_a_wrong_number_of_classes_is_noticed() -> None:
+    async def scene() -> None:
+        waiting = batcher(sums, classes=3)
+        with pytest.raises(
+            EngineFailed, match=r"^Expected 1 rows of 3 probabilities from the engine\. Received: shape"
+        ):
+            await waiting.predict(random_images(1))
+        await waiting.close()
+
+    play(scene())
+
+
+def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
+    def no_zeros(images: UInt8Array) -> Float32Array:
+        if not images.any():
+            raise RuntimeError("out of memory")
+        return sums(images)
+
+    async def scene() -> None:
+        waiting = batcher(no_zeros)
+        with pytest.raises(EngineFailed, match=r"^The engine failed: out of memory$"):
+            await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8))
+        assert len(await waiting.predict(random_images(1))) == 1
+        await waiting.close()
+
+    play(scene())
+
+
+def test_an_error_that_the_engine_names_itself_keeps_its_name() -> None:
+    def refuses(images: UInt8Array) -> Float32Array:
+        raise InvalidPixels("pixels", "none")
+
+    async def scene() -> None:
+        waiting = batcher(refuses)
+        with pytest.raises(InvalidPixels, match=r"^Expected pixels\. Received: none\.$"):
+            await waiting.predict(random_images(1))
+        await waiting.close()
+
+    play(scene())
+
+
+# The end
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        second = await asked(waiting, random_images(2, seed=1))
+        closing = asyncio.create_task(waiting.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ShuttingDown, match=r"^The service is shutting down; send the request again\.$"):
+            await waiting.predict(random_images(1))
+        gate.open.set()
+        await closing
+        np.testing.assert_array_equal(await first, sums(random_images(1)))
+        np.testing.assert_array_equal(await second, sums(random_images(2, seed=1)))
+
+    play(scene())
+
+
+def test_a_batcher_that_nobody_asked_closes() -> None:
+    play(batcher(sums).close())

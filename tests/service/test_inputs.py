@@ -1,0 +1,158 @@
+"""Reading requests without a server: whatever the bytes, images come out or a named error does."""
+
+import asyncio
+import io
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+from starlette.requests import Request
+from starlette.types import Message
+
+from loupe.errors import BodyTooLarge, InvalidRequest, LoupeError, UnsupportedMediaType
+from loupe.images import SIDE, UInt8Array
+from loupe.settings import Settings
+from service.inputs import Batch, read_batch, read_image
+from tests import pictures
+
+SETTINGS = Settings(max_images_per_request=64, max_body_bytes=100_000)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["image", "images", "pixels"]), inner),
+    max_leaves=12,
+)
+
+
+def request(body: bytes, media_type: str | None, length: str | None) -> Request:
+    """A request whose body comes in pieces."""
+    pieces = [body[start : start + 1000] for start in range(0, len(body), 1000)] or [b""]
+
+    async def receive() -> Message:
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    headers = [(b"content-type", media_type), (b"content-length", length)]
+    raw = [(name, value.encode()) for name, value in headers if value is not None]
+    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}, receive)
+
+
+def image_of(body: bytes, media_type: str | None = None, length: str | None = None) -> UInt8Array:
+    return asyncio.run(read_image(request(body, media_type, length), SETTINGS, "ink"))
+
+
+def batch_of(body: bytes, media_type: str | None = None, length: str | None = None) -> Batch:
+    return asyncio.run(read_batch(request(body, media_type, length), SETTINGS, "ink"))
+
+
+def refusal(read: Callable[..., UInt8Array | Batch], *arguments: object) -> LoupeError | None:
+    """The error that Loupe names, if it does; any other goes on to the test."""
+    try:
+        read(*arguments)
+    except LoupeError as error:
+        return error
+    return None
+
+
+def npy(images: UInt8Array, version: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, images, version)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.filterwarnings("ignore:Stored array in format:UserWarning")  # NumPy would choose an older version itself
+def test_every_version_of_npy_is_read(version: tuple[int, int]) -> None:
+    images = pictures.digits(3)
+
+    np.testing.assert_array_equal(batch_of(npy(images, version)).images, images)
+
+
+@pytest.mark.parametrize("media_type", ["IMAGE/PNG", "image/png; charset=binary", "application/octet-stream", None])
+def test_an_image_body_is_read_by_its_bytes_and_not_by_its_name(media_type: str | None) -> None:
+    image = pictures.digits(1)[0]
+
+    np.testing.assert_array_equal(image_of(pictures.png(image), media_type), image)
+    np.testing.assert_array_equal(image_of(pictures.encoded(Image.fromarray(image), "BMP"), media_type), image)
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes() -> None:
+    with pytest.raises(BodyTooLarge, match=r"^Expected a body of at most 100,000 bytes \(LOUPE_MAX_BODY_BYTES\)\."):
+        image_of(bytes(100_001), "image/png")
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "100001", "1e3", ""])
+def test_a_length_that_cannot_be_is_refused_before_anything_is_read(length: str) -> None:
+    with pytest.raises(BodyTooLarge):
+        image_of(b"x", "image/png", length)
+
+
+@pytest.mark.parametrize("media_type", ["text/html", "application/x-www-form-urlencoded", "", ";", "multipart/mixed"])
+def test_other_content_types_are_named_in_the_refusal(media_type: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match=f"Received: Content-Type '{media_type.rstrip(';')}'\\.$"):
+        image_of(b"x", media_type)
+
+
+def test_errors_of_a_batch_keep_their_places() -> None:
+    good = {"pixels": pictures.digits(1)[0].tolist()}
+    batch = batch_of(json.dumps({"images": [None, good, "!", good]}).encode(), "application/json")
+
+    assert len(batch) == 4
+    assert batch.images.shape == (2, SIDE, SIDE)
+    assert sorted(batch.errors) == [0, 2]
+    assert "null where base64 text should be" in batch.errors[0].message
+
+
+@given(value=JSON_VALUES)
+@example(value={"images": [[[]]]})
+@example(value={"pixels": [[[0] * 28] * 28] * 28})
+def test_whatever_the_json_images_come_out_or_a_named_error(value: object) -> None:
+    body = json.dumps(value).encode()
+    for read in (image_of, batch_of):
+        error = refusal(read, body, "application/json")
+        assert error is None or (error.message.startswith("Expected ") and error.status in (400, 413, 422))
+
+
+@given(
+    shape=st.lists(st.integers(-3, 2**66) | st.sampled_from([0, 1, 28]), max_size=5).map(tuple),
+    dtype=st.sampled_from(["|u1", "<u2", "|V0", "|S0", "|O", "<f8", "|b1", "<M8[s]", "nonsense", "|u1,|u1"]),
+    values=st.binary(max_size=20) | st.just(bytes(SIDE * SIDE)),
+)
+def test_whatever_an_npy_header_promises_it_is_images_or_a_named_error(
+    shape: tuple[int, ...], dtype: str, values: bytes
+) -> None:
+    header = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + values
+    error = refusal(batch_of, body)
+    if error is None:
+        assert (dtype, shape, len(values)) == ("|u1", (1, SIDE, SIDE), SIDE * SIDE)
+    else:
+        assert error.status in (400, 422)
+
+
+@given(header=st.text("{}()[]'\",: \n0123456789descrfotan_hpTu|", max_size=80), version=st.integers(0, 4))
+@example(header="(" * 80, version=1)
+@example(header="{'descr': (), 'fortran_order': False, 'shape': ()}", version=1)
+@pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning", "ignore:Reading `.npy`:UserWarning")
+def test_whatever_an_npy_header_says_it_ends_in_a_named_error(header: str, version: int) -> None:
+    size = len(header).to_bytes(2 if version == 1 else 4, "little")
+    with pytest.raises(LoupeError):
+        batch_of(b"\x93NUMPY" + bytes([version, 0]) + size + header.encode())
+
+
+@given(body=st.binary(min_size=1, max_size=300), boundary=st.sampled_from(["x", "", '"', "x" * 300, "\xff"]))
+@example(body=b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n\xff\r\n--x--', boundary="x")
+@example(body=b"--x\r\n\r\nabc\r\n--x--", boundary="x")
+def test_whatever_a_form_holds_it_ends_in_a_named_error(body: bytes, boundary: str) -> None:
+    for read in (image_of, batch_of):
+        error = refusal(read, body, f"multipart/form-data; boundary={boundary}")
+        assert error is None or error.status in (400, 413, 422)
+
+
+def test_a_form_with_too_many_parts_is_refused_as_too_many_images() -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\na\r\n'
+    with pytest.raises(InvalidRequest, match=r"^Expected at most 64 images in one request .* Received: 65\.$"):
+        batch_of(part * 66 + b"--x--", "multipart/form-data; boundary=x")
