@@ -82,7 +82,8 @@ def write_part(folder: Path, shard: int, shards: int, part: Part, class_names: S
         with _appearing(folder / errors_name(shard, shards)) as path:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with _appearing(folder / predictions_name(shard, shards)) as path:
-        pq.write_table(_table(part, class_names), path)
+        # Ids and probabilities hardly repeat: dictionaries of them make the file larger and take twice as long.
+        pq.write_table(_table(part, class_names), path, use_dictionary=["label"])
 
 
 def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: int) -> None:
