@@ -143,7 +143,7 @@ def whole_files() -> list[bytes]:
     ]
 
 
-@runs(max_examples=1500)
+@runs(max_examples=500)
 @given(which=st.integers(0, 1000), share=st.floats(0, 1))
 def test_a_file_cut_anywhere_is_no_image_or_still_one(which: int, share: float) -> None:
     data = whole_files()[which % len(whole_files())]
@@ -151,7 +151,7 @@ def test_a_file_cut_anywhere_is_no_image_or_still_one(which: int, share: float) 
     outcome(data[: int(share * len(data))])
 
 
-@runs(max_examples=4000)
+@runs(max_examples=1000)
 @given(
     which=st.integers(0, 1000),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4),
