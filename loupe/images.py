@@ -5,6 +5,7 @@ look like the training data depends on the model's `look`.
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -33,6 +34,8 @@ EXIF_ORIENTATION = 0x0112
 
 # Pillow's own limit is a process-wide warning; `open_picture` checks the header against the caller's limit instead.
 Image.MAX_IMAGE_PIXELS = None
+# What Pillow warns of, damaged metadata above all, is the sender's affair and would fill the logs.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -146,20 +149,20 @@ def _to_grey(image: Image.Image) -> UInt8Array:
             image.height, image.width
         )  # half the time of np.asarray
     image.load()
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)  # before the conversions below, which forget what the camera said
     if image.mode.startswith(("I", "F")):
         image = _to_eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
     return np.asarray(image.convert("L"))
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float greys stretched to 0..255; Pillow's own conversion would clip them."""
-    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32)).astype(np.float64)  # no NaN, no infinity
     if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
     else:
