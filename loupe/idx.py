@@ -6,6 +6,7 @@ Source: the section "The IDX file format" of LeCun, Cortes and Burges, "The MNIS
 import gzip
 import math
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,17 @@ def decode(data: bytes) -> UInt8Array:
 
 
 def read(path: Path) -> UInt8Array:
-    """The array in an IDX file: mapped from disk, or unpacked into memory where the file is gzipped."""
+    """The array in an IDX file: mapped from disk, or unpacked into memory where the file is gzipped.
+
+    `ValueError`, `OSError` or `EOFError` if it is none, or damaged.
+    """
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(GZIP_MAGIC):
-        return decode(gzip.decompress(path.read_bytes()))
+        try:
+            return decode(gzip.decompress(path.read_bytes()))
+        except zlib.error as error:
+            raise ValueError(f"a damaged gzip file holding IDX values ({error})") from error
     shape, start = _header(head)
     if path.stat().st_size - start != math.prod(shape):
         raise ValueError(f"an IDX header of shape {shape} followed by {path.stat().st_size - start:,} bytes")
