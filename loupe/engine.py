@@ -63,7 +63,9 @@ class TensorflowEngine:
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
-        return np.asarray(self._model(check_batch(images), training=False), dtype=np.float32)
+        if not len(check_batch(images)):  # TensorFlow's convolutions refuse an empty batch
+            return np.empty((0, self._model.output_shape[-1]), np.float32)
+        return np.asarray(self._model(images, training=False), dtype=np.float32)
 
 
 def load_engine(model: StoredModel, name: EngineName = "onnx", threads: int | None = None) -> Engine:
