@@ -171,7 +171,7 @@ class ModelNotFound(LoupeError):
 
     def __init__(self, tag: str | None, known: Iterable[str]) -> None:
         names = ", ".join(known)
-        wanted = f"Model '{tag}' is not there." if tag else "The model store is empty."
+        wanted = f"Model '{tag}' is not there." if tag is not None else "The model store is empty."
         advice = f"There are: {names}." if names else "Train one first: loupe train --dataset fashion-mnist"
         super().__init__(f"{wanted} {advice}")
 
