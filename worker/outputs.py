@@ -101,7 +101,8 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: in
         confidence += float(np.asarray(table["confidence"], dtype=np.float64).sum())
         path = folder / errors_name(shard, shards)
         if path.exists():
-            errors.update(json.loads(line)["code"] for line in path.read_text(encoding="utf-8").splitlines())
+            with path.open(encoding="utf-8") as lines:
+                errors.update(json.loads(line)["code"] for line in lines)
     done, failed = labels.total(), errors.total()
     if done + failed != job.total:
         raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
