@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_imports_keep_their_direction() -> None:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     linted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     assert linted.returncode == 0, linted.stdout
