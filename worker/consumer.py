@@ -1,4 +1,4 @@
-"""The loop of a worker: claim a step, do it, commit it. Reading, scoring and the lease run in threads of their own."""
+"""The loop of a worker: claim a step, do it, commit it. Scoring and the lease run in threads of their own."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ from loupe.store import StoredModel, find_model
 from worker import outputs
 from worker.jobs import Job, Jobs, Step
 from worker.queue import Delivery, Queue
-from worker.sources import Records, open_source
+from worker.sources import Batch, open_source
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.1  # between looks at an empty queue
-BATCH_SIZE = 512  # images in one run of the engine; more is no faster and takes memory
+BATCH_SIZE = 128  # images that one thread reads and scores in a row; what becomes of them then stays in its cache
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
 
 
@@ -48,7 +49,9 @@ class Consumer:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self._decoders = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+        # Each thread reads and scores its own batches, the engine in one thread: that is faster than an engine in many threads,
+        # which wait for each other in every layer, and pictures are decoded by one while another scores.
+        self._scorers = ThreadPoolExecutor(self.settings.threads or available_cores(), thread_name_prefix="score")
         self._engines: dict[str, tuple[StoredModel, Engine]] = {}
 
     def run(self, *, burst: bool = False) -> None:
@@ -71,7 +74,7 @@ class Consumer:
         finally:
             self.stopping.set()
             beat.join()
-            self._decoders.shutdown()
+            self._scorers.shutdown()
 
     def _beat(self) -> None:
         while True:
@@ -123,7 +126,7 @@ class Consumer:
         model, _ = self._engine(job)
         output = Path(job.output)
         output.mkdir(parents=True, exist_ok=True)
-        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels, self._decoders)
+        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
         listing = output / f".listing-{delivery.attempt}.tmp"
         plan = source.plan(job.shard_images, listing)
         if listing.exists():
@@ -136,20 +139,20 @@ class Consumer:
         ids: list[str | int] = []
         answers = [np.empty((0, len(model.card.class_names)), np.float32)]
         errors: list[tuple[str, LoupeError]] = []
-        for records in _read_ahead(self._read(job, model, step)):
+        for scored in self._scorers.map(partial(_score_batch, engine), self._batches(job, model, step)):
             if lease.lost:
                 return False
-            ids.extend(records.ids)
-            errors.extend(records.errors)
-            answers.append(engine.predict(records.images))
+            ids.extend(scored.ids)
+            errors.extend(scored.errors)
+            answers.append(scored.probabilities)
             lease.scored = len(ids)
         part = outputs.Part(ids, np.concatenate(answers), errors)  # type: ignore[arg-type]
         outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names)
         return self.queue.commit_shard(delivery, len(ids), len(errors))
 
-    def _read(self, job: Job, model: StoredModel, step: Step) -> Iterator[Records]:
-        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels, self._decoders)
-        return source.read(step, BATCH_SIZE, outputs.listing_path(Path(job.output), job.revision), job.revision)
+    def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
+        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
+        return source.batches(step, BATCH_SIZE, outputs.listing_path(Path(job.output), job.revision), job.revision)
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)
@@ -160,7 +163,7 @@ class Consumer:
         """The job's model and no other, loaded once."""
         if job.model not in self._engines:
             model = find_model(job.model)
-            self._engines[job.model] = model, load_engine(model, self.settings.engine, self.settings.threads)
+            self._engines[job.model] = model, load_engine(model, self.settings.engine, threads=1)
         model, engine = self._engines[job.model]
         if digest(model.folder / FILE_NAME) != job.model_digest:
             raise ModelCorrupted(job.model, FILE_NAME, "is not the one the job was submitted with")
@@ -196,13 +199,9 @@ class Lease:
                 logger.warning("a lease could not be renewed: Redis does not answer")
 
 
-def _read_ahead(batches: Iterator[Records]) -> Iterator[Records]:
-    """The same batches, each read in a thread while the caller works on the one before."""
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
-        ahead = reader.submit(next, batches, None)
-        while (records := ahead.result()) is not None:
-            ahead = reader.submit(next, batches, None)
-            yield records
+def _score_batch(engine: Engine, batch: Batch) -> outputs.Part:
+    records = batch()
+    return outputs.Part(records.ids, engine.predict(records.images), records.errors)
 
 
 def worker_name() -> str:

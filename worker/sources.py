@@ -3,23 +3,22 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeAlias
 
 import numpy as np
 
 from loupe import idx
 from loupe.errors import InvalidImage, InvalidPixels, InvalidSource, LoupeError, SourceChanged
-from loupe.images import SIDE, SUFFIXES, Look, UInt8Array, check_batch, open_picture
+from loupe.images import SIDE, SUFFIXES, Look, Picture, UInt8Array, check_batch, open_picture
 from worker.jobs import Step
 
 NPY_MAGIC = b"\x93NUMPY"
-DECODE_CHUNK = (
-    64  # files that one thread decodes in a row: handing over single small ones costs more than decoding them
-)
+SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,9 @@ class Records:
     ids: list[str] | list[int]
     images: UInt8Array
     errors: list[tuple[str, LoupeError]]
+
+
+Batch: TypeAlias = Callable[[], Records]  # read when it is called, by whichever thread has time
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Source(Protocol):
     def plan(self, shard_images: int, listing: Path) -> Plan:
         """Cut the source into shards of at most `shard_images` records. `listing` is a file to keep notes in."""
 
-    def read(self, shard: Step, batch_size: int, listing: Path, revision: str) -> Iterator[Records]:
-        """The records of one shard, in batches; `SourceChanged` if the source is not what was planned."""
+    def batches(self, shard: Step, batch_size: int, listing: Path, revision: str) -> Iterator[Batch]:
+        """The records of one shard, a few at a time; `SourceChanged` if the source is not what was planned."""
 
 
 class ArraySource:
@@ -73,14 +75,13 @@ class ArraySource:
         total = len(self._open())
         return Plan(total, self._revision(), _cut(total, shard_images))
 
-    def read(self, shard: Step, batch_size: int, listing: Path, revision: str) -> Iterator[Records]:
-        """See `Source.read`."""
+    def batches(self, shard: Step, batch_size: int, listing: Path, revision: str) -> Iterator[Batch]:
+        """See `Source.batches`."""
         if self._revision() != revision:
             raise SourceChanged(str(self._path))
         images = self._open()
         for start in range(shard["start"], shard["stop"], batch_size):
-            stop = min(start + batch_size, shard["stop"])
-            yield Records(list(range(start, stop)), images[start:stop], [])
+            yield partial(_read_rows, images, start, min(start + batch_size, shard["stop"]))
 
     def _open(self) -> UInt8Array:
         try:
@@ -106,11 +107,11 @@ class ArraySource:
 class FolderSource:
     """Image files below a folder, in the order of their paths."""
 
-    def __init__(self, folder: Path, look: Look, max_pixels: int, decoders: ThreadPoolExecutor) -> None:
+    def __init__(self, folder: Path, look: Look, max_pixels: int) -> None:
         self._folder = folder
         self._look = look
         self._max_pixels = max_pixels
-        self._decoders = decoders
+        self._turn = threading.Lock()
 
     def plan(self, shard_images: int, listing: Path) -> Plan:
         """See `Source.plan`. The listing gets one path a line, as JSON, so that no shard has to list the folder again."""
@@ -132,20 +133,24 @@ class FolderSource:
             shard["offset"] = offset
         return Plan(total, revision.hexdigest(), shards)
 
-    def read(self, shard: Step, batch_size: int, listing: Path, revision: str) -> Iterator[Records]:
-        """See `Source.read`."""
+    def batches(self, shard: Step, batch_size: int, listing: Path, revision: str) -> Iterator[Batch]:
+        """See `Source.batches`."""
         with listing.open("rb") as lines:
             lines.seek(shard["offset"])
             paths: list[str] = [json.loads(lines.readline()) for _ in range(shard["start"], shard["stop"])]
         for start in range(0, len(paths), batch_size):
-            yield self._decode(paths[start : start + batch_size])
+            yield partial(self._decode, paths[start : start + batch_size])
 
     def _decode(self, paths: list[str]) -> Records:
-        chunks = [paths[start : start + DECODE_CHUNK] for start in range(0, len(paths), DECODE_CHUNK)]
+        with self._turn:  # threads that decode small pictures at once only fight over the interpreter
+            return self._decode_all(paths)
+
+    def _decode_all(self, paths: list[str]) -> Records:
         ids: list[str] = []
         images: list[UInt8Array] = []
         errors: list[tuple[str, LoupeError]] = []
-        for path, outcome in (pair for chunk in self._decoders.map(self._decode_chunk, chunks) for pair in chunk):
+        for path in paths:
+            outcome = self._decode_file(path)
             if isinstance(outcome, LoupeError):
                 errors.append((printable(path), outcome))
             else:
@@ -153,28 +158,34 @@ class FolderSource:
                 images.append(outcome)
         return Records(ids, np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors)
 
-    def _decode_chunk(self, paths: list[str]) -> list[tuple[str, UInt8Array | LoupeError]]:
-        return [(path, self._decode_file(path)) for path in paths]
-
     def _decode_file(self, path: str) -> UInt8Array | LoupeError:
         try:
             with open(os.path.join(self._folder, path), "rb") as file:  # noqa: PTH118, PTH123 - twice as fast as pathlib
                 data = file.read()
-            return open_picture(data, max_pixels=self._max_pixels).pixels(self._look)
+            return self._pixels(open_picture(data, max_pixels=self._max_pixels))
         except LoupeError as error:
             return error
         except OSError as error:
             return InvalidImage(f"a file that cannot be read ({error.strerror})")
 
+    def _pixels(self, picture: Picture) -> UInt8Array:
+        if picture.pixel_count <= SMALL_PIXELS:
+            return picture.pixels(self._look)
+        self._turn.release()  # large ones are decoded outside of the interpreter, on as many cores as there are
+        try:
+            return picture.pixels(self._look)
+        finally:
+            self._turn.acquire()
 
-def open_source(path: Path, look: Look, max_pixels: int, decoders: ThreadPoolExecutor) -> Source:
+
+def open_source(path: Path, look: Look, max_pixels: int) -> Source:
     """The source at a path.
 
     Raises:
         InvalidSource: If there is nothing.
     """
     if path.is_dir():
-        return FolderSource(path, look, max_pixels, decoders)
+        return FolderSource(path, look, max_pixels)
     if path.is_file():
         return ArraySource(path)
     raise InvalidSource(str(path), "nothing; no such file or folder")
@@ -214,6 +225,10 @@ def _image_files(folder: Path) -> Iterator[str]:
         for name in sorted(files):
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield name if below == "." else f"{below}/{name}"
+
+
+def _read_rows(images: UInt8Array, start: int, stop: int) -> Records:
+    return Records(list(range(start, stop)), images[start:stop], [])
 
 
 def _cut(total: int, shard_images: int) -> list[Step]:
