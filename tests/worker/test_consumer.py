@@ -1,0 +1,160 @@
+"""The worker's loop, in process: real jobs, a real model, a real Redis."""
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from redis import Redis
+
+from loupe.engine import Engine
+from loupe.settings import Settings
+from loupe.store import StoredModel
+from tests import pictures
+from tests.programs import until
+from worker.consumer import Consumer, Lease, worker_name
+from worker.jobs import Job, Jobs
+from worker.queue import Queue
+from worker.submission import submit
+
+
+@pytest.fixture
+def jobs(redis: Redis) -> Jobs:
+    return Jobs(redis)
+
+
+@pytest.fixture
+def consumer(redis: Redis, settings: Settings) -> Consumer:
+    return Consumer(Jobs(redis), Queue(redis, "a", lease_seconds=30.0, max_attempts=2), settings)
+
+
+def array_job(jobs: Jobs, folder: Path, model: StoredModel, count: int, shard_images: int) -> Job:
+    np.save(folder / "images.npy", pictures.digits(count))
+    return submit(jobs, folder / "images.npy", folder / "out", model.tag, shard_images)
+
+
+def run_until_failed(consumer: Consumer, job: Job) -> None:
+    thread = threading.Thread(target=consumer.run)
+    thread.start()
+    try:
+        until(lambda: consumer.jobs.get(job.id).state == "failed")
+    finally:
+        consumer.stopping.set()
+        thread.join()
+
+
+def test_a_burst_does_all_that_is_queued_and_ends(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel, engine: Engine
+) -> None:
+    job = array_job(jobs, tmp_path, digits_model, 700, 300)
+    consumer.run(burst=True)
+
+    ended = jobs.get(job.id)
+    assert (ended.state, ended.total, ended.done, ended.failed, ended.shards) == ("done", 700, 700, 0, 3)
+    table = pq.read_table(sorted((tmp_path / "out").glob("*.parquet")))
+    found = np.stack([table[f"p_{name}"].to_numpy() for name in digits_model.card.class_names], axis=1)
+    np.testing.assert_allclose(found, engine.predict(pictures.digits(700)), atol=1e-5)
+    assert jobs.workers() == []
+
+
+def test_two_models_take_turns_in_one_worker(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel, shapes_model: StoredModel
+) -> None:
+    made = []
+    for model in (digits_model, shapes_model):
+        (tmp_path / model.name).mkdir()
+        made.append(array_job(jobs, tmp_path / model.name, model, 50, 10))
+    consumer.run(burst=True)
+
+    assert [jobs.get(job.id).state for job in made] == ["done", "done"]
+    for model in (digits_model, shapes_model):
+        summary = json.loads((tmp_path / model.name / "out" / "summary.json").read_text())
+        assert list(summary["labels"]) == list(model.card.class_names)
+
+
+def test_a_folder_of_nothing_but_broken_files_is_scored(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    (tmp_path / "images").mkdir()
+    for place in range(3):
+        (tmp_path / "images" / f"{place}.png").write_bytes(b"text")
+    job = submit(jobs, tmp_path / "images", tmp_path / "out", digits_model.tag, 2)
+    consumer.run(burst=True)
+
+    assert (jobs.get(job.id).state, jobs.get(job.id).failed) == ("done", 3)
+
+
+def test_a_step_that_raises_is_tried_again_and_then_fails_its_job(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    job = array_job(jobs, tmp_path, digits_model, 20, 10)
+    (tmp_path / "out" / "_job.json").unlink()
+    (tmp_path / "out").rmdir()
+    (tmp_path / "out").write_text("a file where the folder should be")
+    run_until_failed(consumer, job)
+
+    assert str(jobs.get(job.id).error).startswith("plan: ")
+    assert "File exists" in str(jobs.get(job.id).error)
+
+
+def test_an_error_that_loupe_names_is_not_tried_again(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    job = array_job(jobs, tmp_path, digits_model, 20, 10)
+    (tmp_path / "images.npy").write_bytes(b"text")
+    consumer.run(burst=True)
+
+    assert jobs.get(job.id).state == "failed"
+    assert "a file that is neither (no IDX header)" in str(jobs.get(job.id).error)
+
+
+def test_a_step_whose_workers_all_died_fails_its_job(
+    jobs: Jobs, redis: Redis, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    job = array_job(jobs, tmp_path, digits_model, 20, 10)
+    for name in "bc":
+        assert until(Queue(redis, name, lease_seconds=0.01, max_attempts=2).claim)
+    consumer.queue.lease_seconds = 0.3
+    run_until_failed(consumer, job)
+
+    assert jobs.get(job.id).error == "plan: the workers that tried it 2 times all died"
+
+
+def test_a_worker_that_is_told_to_stop_takes_no_further_step(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    job = array_job(jobs, tmp_path, digits_model, 20, 10)
+    consumer.stopping.set()
+    consumer.run()
+
+    assert jobs.get(job.id).state == "queued"
+
+
+def test_a_lease_notices_that_it_is_lost(jobs: Jobs, redis: Redis) -> None:
+    jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    mine = Queue(redis, "a", lease_seconds=0.03, max_attempts=5)
+    delivery = mine.claim()
+    assert delivery is not None
+    assert until(Queue(redis, "b", lease_seconds=0.01, max_attempts=5).claim)
+
+    with Lease(mine, delivery) as lease:
+        until(lambda: lease.lost)
+
+
+def test_a_lease_that_is_held_goes_on_and_tells_how_far_it_is(jobs: Jobs, redis: Redis) -> None:
+    job = jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    redis.hset(f"loupe:{{job:{job.id}}}", "total", 100)
+    queue = Queue(redis, "a", lease_seconds=0.3, max_attempts=5)
+    delivery = queue.claim()
+    assert delivery is not None
+
+    with Lease(queue, delivery) as lease:
+        lease.scored = 7
+        until(lambda: jobs.get(job.id).done == 7)
+        assert not lease.lost
+
+
+def test_no_two_workers_share_a_name() -> None:
+    assert worker_name() != worker_name()

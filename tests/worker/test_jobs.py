@@ -1,0 +1,96 @@
+"""Jobs as they are submitted and looked up."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from loupe.card import FILE_NAME, digest
+from loupe.errors import InvalidOutput, InvalidSource, ModelCorrupted, ModelNotFound
+from loupe.store import StoredModel, find_model
+from tests import pictures
+from tests.stores import damage
+from worker.jobs import Jobs, job_key, progress_key
+from worker.submission import submit
+
+
+@pytest.fixture
+def jobs(redis: Redis) -> Jobs:
+    return Jobs(redis)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    np.save(tmp_path / "images.npy", pictures.digits(3))
+    return tmp_path / "images.npy"
+
+
+def test_a_submitted_job_names_its_source_its_output_and_the_very_model(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = submit(jobs, Path("images.npy"), Path("out"), "digits", 100)
+
+    assert (job.source, job.output) == (str(source), str(tmp_path / "out"))
+    assert (job.model, job.model_digest) == (digits_model.tag, digest(digits_model.folder / FILE_NAME))
+    assert (job.state, job.shard_images, job.eta_seconds) == ("queued", 100, None)
+    assert jobs.get(job.id) == job
+
+
+def test_a_job_without_a_model_takes_the_newest(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    assert submit(jobs, source, tmp_path / "out", None, 100).model == find_model().tag
+
+
+def test_two_jobs_cannot_have_one_output_folder(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    submit(jobs, source, tmp_path / "out", "digits", 100)
+    with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_job\.json"):
+        submit(jobs, source, tmp_path / "out", "digits", 100)
+
+    assert len(jobs.all()) == 1
+
+
+def test_what_is_refused_leaves_neither_a_job_nor_a_folder(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with pytest.raises(InvalidSource):
+        submit(jobs, tmp_path / "nowhere", tmp_path / "out", "digits", 100)
+    with pytest.raises(ModelNotFound):
+        submit(jobs, source, tmp_path / "out", "birds", 100)
+
+    assert not (tmp_path / "out").exists()
+    assert jobs.all() == []
+
+
+def test_a_damaged_model_scores_nothing(jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel) -> None:
+    whole = (digits_model.folder / "model.onnx").read_bytes()
+    damage(digits_model.folder / "model.onnx")
+    try:
+        with pytest.raises(ModelCorrupted, match=r"model\.onnx is not the file that was saved"):
+            submit(jobs, source, tmp_path / "out", digits_model.tag, 100)
+    finally:
+        (digits_model.folder / "model.onnx").write_bytes(whole)
+
+
+def test_the_time_left_follows_what_has_been_handled(jobs: Jobs, redis: Redis) -> None:
+    job = jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    started = time.time() - 100
+    record = {"state": "running", "total": 100, "done": 20, "failed": 5, "started": started}
+    redis.hset(job_key(job.id), mapping=record)  # type: ignore[arg-type]
+
+    assert jobs.get(job.id).eta_seconds == pytest.approx(300, rel=0.1)
+    redis.hset(job_key(job.id), "state", "done")
+    assert jobs.get(job.id).eta_seconds is None
+
+
+def test_progress_never_shows_more_than_there_is(jobs: Jobs, redis: Redis) -> None:
+    job = jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    redis.hset(job_key(job.id), mapping={"state": "running", "total": 100, "done": 90, "failed": 5})
+    redis.hset(progress_key(job.id), mapping={"shard-8": 10, "shard-9": 10})
+
+    assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (95, 5)
