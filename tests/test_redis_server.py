@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -101,6 +102,32 @@ def test_a_server_that_was_killed_is_started_again_with_its_data(settings: Setti
         os.kill(server_of(redis).pid, signal.SIGKILL)
         with open_redis(settings) as second:
             assert second.get("name") == "value"
+
+
+def test_a_server_that_still_reads_its_data_is_waited_for_and_not_doubled(settings: Settings) -> None:
+    folder = settings.home / "redis"
+    folder.mkdir(parents=True)
+    command = b"*3\r\n$3\r\nSET\r\n$8\r\n%08d\r\n$1\r\nx\r\n"
+    (folder / "appendonly.aof").write_bytes(b"".join(command % number for number in range(500_000)))
+    with another_user(settings.home) as starter:
+        until((folder / "redis.sock").exists)
+        starter.kill()
+
+    with open_redis(settings) as redis:
+        assert redis.dbsize() == 500_000
+        assert pids_in(folder) == [server_of(redis).pid]
+    assert pids_in(folder) == []
+
+
+def pids_in(folder: Path) -> list[int]:
+    """Servers that run in a folder."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "redis-server":
+            with suppress(psutil.Error):
+                if process.cwd() == str(folder):
+                    found.append(process.pid)
+    return found
 
 
 def test_many_who_come_and_go_at_once_meet_one_server(settings: Settings) -> None:
