@@ -134,11 +134,11 @@ def _answers(socket: Path) -> bool:
         try:
             with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
                 return bool(client.ping())
+        except BusyLoadingError:  # a kind of connection error too, so it stands first
+            time.sleep(POLL_SECONDS)
         except RedisConnectionError:
             return False
-        except RedisError:  # "LOADING Redis is loading the dataset in memory"
-            time.sleep(POLL_SECONDS)
-    return False
+    raise RedisUnavailable(str(socket), f"one that still reads its data after {START_SECONDS:.0f} s")
 
 
 def _start(folder: Path, socket: Path) -> None:
