@@ -19,6 +19,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     BENTOML_DO_NOT_TRACK=True \
+    ORT_DISABLE_TELEMETRY=1 \
     BENTOML_HOME=/var/lib/loupe/store \
     LOUPE_DATA_DIR=/var/lib/loupe/data
 # The folders that volumes are mounted on belong to the user before, so that new volumes do too.
