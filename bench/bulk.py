@@ -25,7 +25,7 @@ from worker.submission import submit
 
 ARRAY_IMAGES = 70_000
 PNG_FILES = 10_000
-ROUNDS = 3
+ROUNDS = 5
 TARGET = 0.85
 LOOP_BATCH_SIZES = (32, 128, 512, 2048)
 POLL_SECONDS = 0.01

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
