@@ -129,6 +129,14 @@ def test_a_corrupted_model_ends_the_service_in_one_line(tmp_path: Path, digits_m
     )
 
 
+def test_a_default_model_that_is_not_there_ends_the_service_in_one_line(digits_model: StoredModel) -> None:
+    ended = run("serve", "--port", free_port(), "--model", "birds")
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: model_not_found: Model 'birds' is not there. There are: ")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_a_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,0 +1,65 @@
+"""Bodies of responses: what the caller of a prediction reads."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.responses import Response
+
+from loupe.errors import EngineFailed, InvalidImage, LoupeError, ModelNotFound, Overloaded, ShuttingDown
+from service import replies
+from service.inputs import Batch
+from tests import pictures
+
+NAMES = ("T-shirt/top", "Größe")
+ROWS = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+
+
+def read(response: Response) -> Any:
+    return json.loads(bytes(response.body))
+
+
+def test_a_prediction_names_model_label_index_confidence_and_all_probabilities() -> None:
+    response = replies.prediction("shapes:1", NAMES, ROWS[0])
+
+    assert response.media_type == "application/json"
+    assert read(response) == {
+        "model": "shapes:1",
+        "label": "Größe",
+        "index": 1,
+        "confidence": 0.75,
+        "probabilities": {"T-shirt/top": 0.25, "Größe": 0.75},
+    }
+
+
+def test_of_two_equal_classes_the_first_is_named() -> None:
+    assert read(replies.prediction("shapes:1", NAMES, ROWS[1]))["label"] == "T-shirt/top"
+
+
+def test_answers_to_a_batch_stand_in_its_order_with_errors_in_their_places() -> None:
+    errors: dict[int, LoupeError] = {0: InvalidImage("text"), 2: InvalidImage("noise")}
+    body = read(replies.predictions("shapes:1", NAMES, Batch(pictures.digits(2), errors), ROWS))
+
+    assert body["model"] == "shapes:1"
+    assert [answer.get("confidence") for answer in body["predictions"]] == [None, 0.75, None, 0.5]
+    assert body["predictions"][2] == InvalidImage("noise").to_json()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (Overloaded(10, 10), 429, "1"),
+        (ShuttingDown(), 503, "1"),
+        (ModelNotFound("birds", []), 404, None),
+        (EngineFailed("The engine failed: out of memory"), 500, None),
+    ],
+)
+def test_an_error_has_its_status_and_says_when_to_try_again(
+    error: LoupeError, status: int, retry_after: str | None
+) -> None:
+    response = replies.failure(error)
+
+    assert response.status_code == status
+    assert read(response) == {"error": str(error), "code": error.code}
+    assert response.headers.get("retry-after") == retry_after
