@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from loupe import idx
 from loupe.errors import DatasetNotFound
 from loupe.images import Look, UInt8Array, normalize
+from train.tensorflow import import_tensorflow
 
 DatasetName = Literal["fashion-mnist", "mnist", "digits"]
 NAMES: tuple[DatasetName, ...] = get_args(DatasetName)
@@ -172,6 +173,7 @@ def _read_keras_archive(archive: Path) -> Arrays:
 
 
 def _download(name: DatasetName) -> Arrays:
+    import_tensorflow()
     import keras
 
     module = keras.datasets.fashion_mnist if name == "fashion-mnist" else keras.datasets.mnist
