@@ -250,13 +250,14 @@ def test_a_worker_told_to_stop_finishes_the_shard_in_hand(
 
 
 def test_a_source_that_changes_under_a_job_fails_it(
-    tmp_path: Path, data: Path, redis_here: Redis, jobs: Jobs, long_job: tuple[Job, UInt8Array]
+    tmp_path: Path, data: Path, redis_here: Redis, jobs: Jobs, digits_model: StoredModel
 ) -> None:
-    job, images = long_job
+    source = tmp_path / "images.npy"
+    np.save(source, np.resize(pictures.digits(100), (SHARD_IMAGES, 28, 28)))
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, 20)  # so many shards that some are always to come
     with running(tmp_path / "log", "worker", **fast(data)) as worker:
         caught_in_a_shard(worker, redis_here, jobs, job)
-        source = tmp_path / "images.npy"
-        np.save(tmp_path / "new.npy", images[:SHARD_IMAGES])
+        np.save(tmp_path / "new.npy", pictures.digits(SHARD_IMAGES))
         (tmp_path / "new.npy").replace(source)
         os.kill(worker.pid, signal.SIGCONT)
         until(state_is(jobs, job, "done", "failed"))

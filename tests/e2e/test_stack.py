@@ -1,0 +1,56 @@
+"""`loupe up`: everything with one command, and nothing left of it afterwards."""
+
+import os
+import signal
+from pathlib import Path
+from subprocess import Popen
+
+import httpx
+import numpy as np
+import psutil
+
+from loupe.store import StoredModel
+from tests import pictures
+from tests.programs import descendants, free_port, run, running, until
+
+
+def ready(process: Popen[bytes], log: Path, port: int) -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(f"loupe up ended with {process.returncode}: {log.read_text()}")
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_up_predicts_and_scores_and_leaves_nothing_running(tmp_path: Path, digits_model: StoredModel) -> None:
+    port, log = free_port(), tmp_path / "log"
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
+    np.save(tmp_path / "images.npy", pictures.digits(30))
+    with running(log, "up", "--port", port, **settings) as up:
+        until(lambda: ready(up, log, port))
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict", content=pictures.png(pictures.digits(1)[0]))
+        scored = run("score", tmp_path / "images.npy", "--out", tmp_path / "out", **settings)
+        children = descendants(up.pid)
+        os.kill(up.pid, signal.SIGINT)
+
+        assert up.wait(50) == 0
+    assert answer.json()["model"] == digits_model.tag
+    assert "30 scored, 0 errors" in scored.stdout, scored.stderr
+    assert len(children) >= 2
+    assert not [child for child in children if psutil.pid_exists(child.pid)]
+    assert "Traceback" not in log.read_text()
+
+
+def test_up_ends_and_says_so_when_one_of_its_programs_dies(tmp_path: Path, digits_model: StoredModel) -> None:
+    port, log = free_port(), tmp_path / "log"
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
+    with running(log, "up", "--port", port, **settings) as up:
+        until(lambda: ready(up, log, port))
+        children = descendants(up.pid)
+        (worker,) = [child for child in children if child.cmdline()[-1] == "worker"]
+        worker.kill()
+
+        assert up.wait(50) == 1
+    assert not [child for child in children if psutil.pid_exists(child.pid)]
+    assert log.read_text().endswith("error: program_failed: loupe worker ended with exit code -9.\n")
