@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from bench import bulk, service, start
 from bench.report import Row, show
+from loupe.cli import report_nothing
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX
 from loupe.store import StoredModel, find_model
@@ -27,6 +28,7 @@ def main() -> int:
     if unknown := set(chosen) - set(BENCHMARKS):
         parser.error(f"expected {', '.join(BENCHMARKS)}; received {', '.join(sorted(unknown))}")
     _use_default_settings()
+    report_nothing()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through every `finally`
     try:
         model = find_model()

@@ -14,9 +14,10 @@ import onnxruntime as ort
 from PIL import Image
 
 from bench.pictures import find_images, save_pngs
-from bench.processes import running
 from bench.report import Row, median_ratio
+from loupe.errors import JobFailed
 from loupe.images import Float32Array, UInt8Array
+from loupe.processes import running
 from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from loupe.store import ONNX_FILE, StoredModel
@@ -76,9 +77,11 @@ def measure(model: StoredModel) -> Iterator[Row]:
 def _worker(model: StoredModel, folder: Path) -> Iterator[Callable[[Path], None]]:
     """A worker with a queue of its own, and a function that has a source scored by it."""
     settings = Settings(data_dir=folder / "data")
+    command = [sys.executable, "-m", "loupe.cli", "worker"]
+    environment = {"LOUPE_DATA_DIR": str(settings.home)}
     with (
         open_redis(settings) as redis,
-        running([sys.executable, "-m", "loupe.cli", "worker"], LOUPE_DATA_DIR=str(settings.home)) as process,
+        running("loupe worker", command, environment=environment, log=folder / "worker.log") as worker,
     ):
         jobs = Jobs(redis)
 
@@ -86,12 +89,11 @@ def _worker(model: StoredModel, folder: Path) -> Iterator[Callable[[Path], None]
             output = Path(tempfile.mkdtemp(dir=folder))
             job = submit(jobs, source, output, model.tag, settings.shard_images)
             while job.state not in ENDED:
-                if process.poll() is not None:
-                    raise RuntimeError(f"the worker ended with exit code {process.returncode}")
+                worker.check()
                 time.sleep(POLL_SECONDS)
                 job = jobs.get(job.id)
             if job.state != "done":
-                raise RuntimeError(f"the job failed: {job.error}")
+                raise JobFailed(job.id, str(job.error))
 
         yield score
 

@@ -3,14 +3,14 @@
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
 from bench.pictures import find_images, save_pngs
-from bench.processes import free_port, running, wait_ready
 from bench.report import Row, median_ratio
 from bench.wrk import Load, find_wrk, run_wrk
+from loupe.processes import free_port, running, wait_until_ready
 from loupe.store import StoredModel
 
 CONNECTIONS = {16: 0.65, 1: None}  # connections: least ratio to the bare app
@@ -25,7 +25,7 @@ def measure(model: StoredModel) -> Iterator[Row]:
     if not find_wrk():
         print("service: skipped, it needs wrk (apt install wrk, brew install wrk)")
         return
-    with tempfile.TemporaryDirectory() as folder, _all_running(model) as urls:
+    with tempfile.TemporaryDirectory() as folder, _all_running(model, Path(folder)) as urls:
         save_pngs(find_images(model, 1), Path(folder) / "png")
         image = next((Path(folder) / "png").iterdir())
         for connections, target in CONNECTIONS.items():
@@ -35,32 +35,25 @@ def measure(model: StoredModel) -> Iterator[Row]:
 
 
 @contextmanager
-def _all_running(model: StoredModel) -> Iterator[dict[str, str]]:
+def _all_running(model: StoredModel, folder: Path) -> Iterator[dict[str, str]]:
     """The three programs, ready; the URL of each by name."""
     ports = {name: free_port() for name in (LOUPE, BARE, BATCHABLE)}
-    python = [sys.executable, "-m"]
-    bento = [
-        "bentoml",
-        "serve",
-        "bench.batchable_app:Batchable",
-        "--host",
-        "127.0.0.1",
-        "--timeout-graceful-shutdown",
-        "1",
-    ]
-    with (
-        tempfile.TemporaryDirectory() as metrics,
-        running([*python, "loupe.cli", "serve", "--port", str(ports[LOUPE])], LOUPE_MODEL=model.tag) as loupe,
-        running([*python, "bench.bare_app", str(model.folder), str(ports[BARE])]) as bare,
-        running(
-            [*python, *bento, "--port", str(ports[BATCHABLE])],
-            PROMETHEUS_MULTIPROC_DIR=metrics,
-            BENTOML_DO_NOT_TRACK="True",
-            PYTHONPATH=str(Path.cwd()),
-        ) as batchable,
-    ):
-        for name, process in ((LOUPE, loupe), (BARE, bare), (BATCHABLE, batchable)):
-            wait_ready(process, f"http://127.0.0.1:{ports[name]}/readyz")
+    commands = {
+        LOUPE: ["loupe.cli", "serve", "--model", model.tag, "--port", str(ports[LOUPE])],
+        BARE: ["bench.bare_app", str(model.folder), str(ports[BARE])],
+        BATCHABLE: ["bentoml", "serve", "bench.batchable_app:Batchable", "--port", str(ports[BATCHABLE])],
+    }
+    commands[BATCHABLE] += ["--host", "127.0.0.1", "--timeout-graceful-shutdown", "1"]
+    environment = {
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONPATH": str(Path.cwd()),
+    }
+    with ExitStack() as stack:
+        for name, command in commands.items():
+            log = folder / f"{ports[name]}.log"
+            program = running(name, [sys.executable, "-m", *command], environment=environment, log=log)
+            wait_until_ready(f"http://127.0.0.1:{ports[name]}/readyz", stack.enter_context(program))
         yield {name: f"http://127.0.0.1:{port}{ROUTE}" for name, port in ports.items()}
 
 

@@ -11,8 +11,8 @@ from statistics import median
 import psutil
 
 from bench.pictures import find_images, save_pngs
-from bench.processes import free_port, running, wait_ready
 from bench.report import Row
+from loupe.processes import free_port, running, wait_until_ready
 from loupe.store import StoredModel
 
 STARTS = 3
@@ -32,13 +32,15 @@ def measure(model: StoredModel) -> Iterator[Row]:
 def _start(model: StoredModel, png: bytes) -> tuple[float, int]:
     """Seconds to be ready, and bytes of resident memory after `REQUESTS` requests with a PNG, if there is one."""
     port = free_port()
-    started = time.monotonic()
-    with running([sys.executable, "-m", "loupe.cli", "serve", "--port", str(port)], LOUPE_MODEL=model.tag) as process:
-        wait_ready(process, f"http://127.0.0.1:{port}/readyz")
-        seconds = time.monotonic() - started
-        if png:
-            _post(port, png)
-        return seconds, psutil.Process(process.pid).memory_info().rss
+    command = [sys.executable, "-m", "loupe.cli", "serve", "--port", str(port), "--model", model.tag]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        with running("loupe serve", command, log=Path(folder) / "log") as service:
+            wait_until_ready(f"http://127.0.0.1:{port}/readyz", service)
+            seconds = time.monotonic() - started
+            if png:
+                _post(port, png)
+            return seconds, psutil.Process(service.process.pid).memory_info().rss
 
 
 def _post(port: int, png: bytes) -> None:

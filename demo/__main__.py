@@ -1,7 +1,6 @@
 """`python -m demo`: run the demonstration, stop everything it started, and exit 0, also on Ctrl-C."""
 
 import logging
-import os
 import signal
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from loupe.cli import report_nothing
 from loupe.errors import LoupeError
 from train.tensorflow import import_tensorflow
 
@@ -23,9 +23,7 @@ def main() -> None:
     """Run the demonstration from the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    os.environ.setdefault(
-        "BENTOML_DO_NOT_TRACK", "True"
-    )  # nothing is reported to BentoML's makers unless you ask for it
+    report_nothing()
     logging.basicConfig(level=logging.WARNING)
     console = Console()
     started = time.monotonic()

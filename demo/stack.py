@@ -1,6 +1,5 @@
 """Start what the demonstration talks to."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -9,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loupe.processes import Stack, running_stack
+from loupe.processes import Stack, free_port, running_stack
 from loupe.settings import load_settings
 
 
 @contextmanager
 def started_stack(model: str, logs: Path, console: Console) -> Iterator[Stack]:
     """Redis, a worker and the service with a model, on a free port, for as long as the block lasts."""
-    settings = load_settings().model_copy(update={"model": model, "host": "127.0.0.1", "port": _free_port()})
+    settings = load_settings().model_copy(update={"model": model, "host": "127.0.0.1", "port": free_port()})
     started = time.monotonic()
     with console.status("starting Redis, a worker and the service"):
         context = running_stack(settings, threading.Event(), logs)
@@ -27,9 +26,3 @@ def started_stack(model: str, logs: Path, console: Console) -> Iterator[Stack]:
     finally:
         with console.status("stopping"):
             context.__exit__(None, None, None)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port

@@ -34,15 +34,19 @@ notices = Console(stderr=True)
 
 def main() -> None:
     """Run the command line; an error that Loupe foresaw is one message and exit code 1, never a traceback."""
-    os.environ.setdefault(
-        "BENTOML_DO_NOT_TRACK", "True"
-    )  # nothing is reported to BentoML's makers unless you ask for it
+    report_nothing()
     try:
         app()
     except LoupeError as error:
         notices.print(f"[bold red]error:[/] [default]{error.code}[/]:", end=" ")
         notices.print(error.message, markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def report_nothing() -> None:
+    """Keep BentoML and ONNX Runtime, here and in child processes, from reporting to their makers, unless you ask for it."""
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @app.command()

@@ -1,15 +1,17 @@
 """Run Loupe's own programs as child processes: start them, wait until they work, stop them in order."""
 
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from loupe.errors import ProgramFailed
 from loupe.redis_server import open_redis
 from loupe.settings import ENV_PREFIX, Settings
 
+logger = logging.getLogger(__name__)
+
 START_SECONDS = 60.0  # the first start after an install reads everything from disk
-POLL_SECONDS = 0.05
-GRACE_SECONDS = 5.0  # beyond what a program needs to finish what it has in hand
+POLL_SECONDS = 0.02
+GRACE_SECONDS = 5.0  # to stop in, beyond what a program needs to finish what it has in hand
 LAST_WORDS = 15  # lines of a failed program's log that are shown
 
 
@@ -81,51 +85,57 @@ def running_stack(settings: Settings, stopping: threading.Event, logs: Path | No
     """
     with ExitStack() as stack:
         redis = stack.enter_context(open_redis(settings))
-        worker = stack.enter_context(_running("worker", settings, logs))
-        service = stack.enter_context(_running("serve", settings, logs))
+        worker = stack.enter_context(_running_command("worker", settings, logs))
+        service = stack.enter_context(_running_command("serve", settings, logs))
         url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
-        _wait_until_ready(f"{url}/readyz", service, stopping)
+        wait_until_ready(f"{url}/readyz", service, stopping)
         yield Stack(url, redis, service, worker)
 
 
 @contextmanager
-def _running(command: str, settings: Settings, logs: Path | None) -> Iterator[Program]:
-    log = logs / f"{command}.log" if logs else None
-    # A session of its own: Ctrl-C in the terminal reaches only us, and we stop the programs in our order.
+def running(
+    name: str,
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Iterator[Program]:
+    """Run a program for as long as the block lasts.
+
+    Args:
+        name: What people call it.
+        command: What to run.
+        environment: Variables it gets beside ours.
+        log: File for its output; the terminal if not given.
+        grace_seconds: How long it may take to stop before it is killed.
+    """
     with ExitStack() as files:
         output = files.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(
-            [sys.executable, "-m", "loupe.cli", command],
-            env={**os.environ, **_environment(settings)},
+            command,
+            env={**os.environ, **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C in the terminal reaches only us, and we stop the programs in our order
         )
     try:
-        yield Program(f"loupe {command}", process, log)
+        yield Program(name, process, log)
     finally:
-        _stop(process, settings.shutdown_timeout_seconds + GRACE_SECONDS)
+        _stop(process, grace_seconds)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    given = settings.model_dump(exclude_none=True)
-    return {f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
+def wait_until_ready(url: str, program: Program, stopping: threading.Event | None = None) -> None:
+    """Return as soon as a URL answers 200.
 
-
-def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _wait_until_ready(url: str, program: Program, stopping: threading.Event) -> None:
+    Raises:
+        ProgramFailed: If the program ends before, or takes longer than `START_SECONDS`.
+        KeyboardInterrupt: If `stopping` is set meanwhile.
+    """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         program.check()
-        if stopping.is_set():
+        if stopping is not None and stopping.is_set():
             raise KeyboardInterrupt
         try:
             with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own http address
@@ -133,3 +143,35 @@ def _wait_until_ready(url: str, program: Program, stopping: threading.Event) -> 
         except (urllib.error.URLError, OSError):
             time.sleep(POLL_SECONDS)
     raise ProgramFailed(program.name, f"was not ready within {START_SECONDS:g} s")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def _running_command(command: str, settings: Settings, logs: Path | None) -> AbstractContextManager[Program]:
+    """A `loupe` subcommand with these settings."""
+    given = settings.model_dump(exclude_none=True)
+    return running(
+        f"loupe {command}",
+        [sys.executable, "-m", "loupe.cli", command],
+        environment={f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()},
+        log=logs / f"{command}.log" if logs else None,
+        grace_seconds=settings.shutdown_timeout_seconds + GRACE_SECONDS,
+    )
+
+
+def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Ask a program to stop, then end what is left of its session."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        logger.warning("%s did not stop within %g s and is killed", process.args, seconds)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
