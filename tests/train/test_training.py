@@ -30,11 +30,9 @@ def test_an_untrained_model_takes_raw_bytes_and_gives_probabilities() -> None:
 def test_the_same_seed_gives_the_same_model() -> None:
     config = TrainConfig(epochs=1, batch_size=16, seed=3)
     first, second = (fit(pictures.shapes(), config)[0] for _ in range(2))
-    other, _ = fit(pictures.shapes(), TrainConfig(epochs=1, batch_size=16, seed=4))
 
     for one, two in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
-    assert not np.allclose(first.get_weights()[0], other.get_weights()[0])
 
 
 def test_all_images_are_trained_on_where_none_are_held_back() -> None:
