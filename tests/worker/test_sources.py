@@ -15,7 +15,7 @@ from loupe import idx
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import UInt8Array
 from tests import pictures
-from worker.sources import Plan, Records, check_source, open_source, printable
+from worker.sources import MAX_FILE_BYTES, Plan, Records, check_source, open_source, printable
 
 MAX_PIXELS = 100_000
 
@@ -237,6 +237,22 @@ def test_a_batch_of_broken_files_has_no_images(folder: Path, listing: Path) -> N
 
     assert records.ids == []
     assert records.images.shape == (0, 28, 28)
+
+
+def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_their_own(
+    folder: Path, listing: Path
+) -> None:
+    os.mkfifo(folder / "1-pipe.png")
+    with (folder / "2-large.png").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    (folder / "3-good.png").write_bytes(pictures.png(np.zeros((28, 28), np.uint8)))
+
+    records = read(folder, planned(folder, 10, listing), 0, listing)
+
+    assert ids(records) == ["3-good.png"]
+    found = errors(records)
+    assert found["1-pipe.png"].message.endswith("Received: something that is no file.")
+    assert found["2-large.png"].message.endswith("Received: a file of 268,435,457 bytes.")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.uname().sysname == "Darwin", reason="file names are Unicode here")
