@@ -191,13 +191,16 @@ def _full_contrast(ink: NDArray[np.floating] | UInt8Array) -> UInt8Array:
 
 def _thickened(strokes: UInt8Array) -> UInt8Array:
     """Strokes as wide as a pen's: a thin line would fade when the picture shrinks to 20 × 20."""
-    image = Image.fromarray(strokes)
-    inked = strokes > 127
-    inside = np.asarray(image.filter(ImageFilter.MinFilter(3))) > 127
+    inked = np.pad(strokes, 1) > 127  # the ground around the box counts
+    inside = np.asarray(Image.fromarray(inked).convert("L").filter(ImageFilter.MinFilter(3))) > 127
     outline = inked.sum() - (inked & inside).sum()  # pixels of ink that touch the ground
     width = 2 * inked.sum() / max(1, outline)
     missing = STROKE_WIDTH * max(strokes.shape) / INK_SIDE - width
-    return np.asarray(image.filter(ImageFilter.MaxFilter(2 * round(missing / 2) + 1))) if missing >= 1 else strokes
+    radius = round(missing / 2)
+    if radius < 1:
+        return strokes
+    roomy = Image.fromarray(np.pad(strokes, radius))  # strokes at the edge of the box grow outwards too
+    return np.asarray(roomy.filter(ImageFilter.MaxFilter(2 * radius + 1)))
 
 
 def _place_by_mass(small: UInt8Array) -> UInt8Array:

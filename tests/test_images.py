@@ -490,3 +490,16 @@ def test_normalized_handwriting_is_read_better_than_handwriting_that_is_only_mad
 
     assert accuracy(normalized) > accuracy(small) + 0.1
     assert accuracy(normalized) > accuracy(255 - small) + 0.1
+
+
+@pytest.mark.parametrize("width", range(1, 13))
+def test_a_line_of_any_width_is_as_strong_as_one_drawn_with_a_pen(width: int) -> None:
+    sheet = np.zeros((100, 100), np.uint8)
+    sheet[10:90, 40 : 40 + width] = 255
+
+    line = normalize(sheet, "ink")
+
+    assert line.max() == 255
+    strong = (line > 127).sum(axis=1).max()  # columns of strong ink
+    assert 1 <= strong <= 4
+    assert line.sum() >= 20 * 1.5 * 255  # 20 rows, one and a half columns full
