@@ -27,7 +27,7 @@ FORMAT_MODES = {
     "WEBP": ("L", "LA", "P", "RGB", "RGBA"),
     "BMP": ("1", "L", "P", "RGB"),
     "GIF": ("1", "L", "P", "RGB", "RGBA"),
-    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
 }
 KINDS = [(kind, mode) for kind, modes in FORMAT_MODES.items() for mode in modes]
 
