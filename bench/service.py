@@ -10,7 +10,8 @@ from statistics import median
 from bench.pictures import find_images, save_pngs
 from bench.report import Row, median_ratio
 from bench.wrk import Load, find_wrk, run_wrk
-from loupe.processes import free_port, running, wait_until_ready
+from loupe.ports import free_port
+from loupe.processes import running, wait_until_ready
 from loupe.store import StoredModel
 
 CONNECTIONS = {16: 0.65, 1: None}  # connections: least ratio to the bare app

@@ -12,7 +12,8 @@ import psutil
 
 from bench.pictures import find_images, save_pngs
 from bench.report import Row
-from loupe.processes import free_port, running, wait_until_ready
+from loupe.ports import free_port
+from loupe.processes import running, wait_until_ready
 from loupe.store import StoredModel
 
 STARTS = 3

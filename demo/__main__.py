@@ -63,7 +63,6 @@ def run(console: Console, folder: Path) -> list[Row]:
         rows += predictions.run(stack.url, dataset, console)
         console.rule("[bold]4  score in bulk, through the queue")
         rows += scoring.run(stack.redis, model, dataset, folder, console)
-        console.rule("[bold]5  stop")
     console.print("Stopped the service, the worker and Redis. The model stays in the store: make up")
     return rows
 

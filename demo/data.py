@@ -17,7 +17,7 @@ def load(console: Console) -> Dataset:
     try:
         dataset = _load_fashion_mnist(console)
     except DatasetNotFound as error:
-        console.print(error.message, markup=False, highlight=False, soft_wrap=True)
+        console.print(error.message, markup=False, highlight=False)
         console.print("[bold]Fashion-MNIST cannot be had here: going on with scikit-learn's handwritten digits.[/]")
         dataset = load_dataset("digits")
     train, test = len(dataset.train_images), len(dataset.test_images)

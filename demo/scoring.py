@@ -31,7 +31,7 @@ def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, consol
     for path in sorted(output.glob("errors-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             error = json.loads(line)
-            console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False)
     rate = summary["images_per_second"]
     console.print(f"{job.done:,} scored, {rate:,.0f} images/s, accuracy {accuracy:.4f}, {job.failed} errors")
     return [

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from loupe.errors import JobFailed, LoupeError
@@ -80,8 +79,12 @@ def models() -> None:
     """List the models in the store, newest first."""
     from loupe.store import list_models
 
+    found = list_models()
+    if not found:
+        console.print("The model store is empty. Train a model: loupe train --dataset fashion-mnist")
+        return
     table = Table("tag", "classes", "test accuracy", "created")
-    for model in list_models():
+    for model in found:
         card = model.card
         created = card.created.astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(model.tag, str(len(card.class_names)), f"{card.figures.accuracy:.4f}", created)
@@ -149,17 +152,15 @@ def list_jobs() -> None:
     from loupe.redis_server import open_redis
     from worker.jobs import Jobs
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("job", "state", "done", "errors", "total", "eta"):
-        table.add_column(column, no_wrap=True, justify="left" if column in ("job", "state") else "right")
-    table.add_column("model and output", overflow="fold")
     with open_redis(load_settings()) as redis:
         for job in Jobs(redis).all():
-            total = "" if job.total is None else f"{job.total:,}"
-            eta = "" if job.eta_seconds is None else f"{job.eta_seconds:.0f} s"
-            about = f"{job.model}\n{job.output}" + (f"\n[red]{escape(job.error)}[/]" if job.error else "")
-            table.add_row(job.id, job.state, f"{job.done:,}", f"{job.failed:,}", total, eta, about)
-    console.print(table)
+            total = "?" if job.total is None else f"{job.total:,}"
+            eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s to go"
+            console.print(
+                f"[bold]{job.id}[/]  {job.state:<9}  {job.done:,} of {total} scored, errors: {job.failed:,}{eta}"
+            )
+            about = f"{job.model} → {job.output}" + (f"\n  {job.error}" if job.error else "")
+            console.print(f"  {about}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -169,9 +170,11 @@ def up(
     """Run everything: an embedded Redis, a worker and the service, until Ctrl-C."""
     settings = _settings(port=port)
     _log_to_stderr()
+    from loupe.ports import listen
     from loupe.processes import running_stack
     from loupe.store import list_models
 
+    listen(settings.host, settings.port).close()  # told now, not after a training, and not by somebody else's service
     if not list_models():
         console.print("The model store is empty: training a first model on Fashion-MNIST.")
         train(dataset="fashion-mnist", epochs=2)
@@ -201,7 +204,7 @@ def follow_job(jobs: "Jobs", job: "Job") -> "Job":
         raise JobFailed(ended.id, str(ended.error))
     seconds = (ended.finished or 0) - (ended.started or 0)
     rate = (ended.total or 0) / seconds if seconds else 0.0
-    console.print(f"{ended.done:,} scored, {ended.failed:,} errors, {rate:,.0f} images/s → {ended.output}")
+    console.print(f"{ended.done:,} scored, errors: {ended.failed:,}, {rate:,.0f} images/s → {ended.output}")
     return ended
 
 

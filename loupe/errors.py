@@ -282,7 +282,10 @@ class AddressInUse(LoupeError):
     code = "address_in_use"
 
     def __init__(self, host: str, port: int, problem: str) -> None:
-        super().__init__(f"Expected {host}:{port} to be free to listen on. Received: {problem}. Choose another --port.")
+        super().__init__(
+            f"Expected {host}:{port} to be free to listen on. Received: {problem}. "
+            "Choose another: --port or LOUPE_PORT."
+        )
 
 
 class ProgramFailed(LoupeError):

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -145,20 +144,13 @@ def wait_until_ready(url: str, program: Program, stopping: threading.Event | Non
     raise ProgramFailed(program.name, f"was not ready within {START_SECONDS:g} s")
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nothing listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 def _running_command(command: str, settings: Settings, logs: Path | None) -> AbstractContextManager[Program]:
     """A `loupe` subcommand with these settings."""
-    given = settings.model_dump(exclude_none=True)
+    given = settings.model_dump().items()  # an empty variable is as good as none, and hides one of ours
     return running(
         f"loupe {command}",
         [sys.executable, "-m", "loupe.cli", command],
-        environment={f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()},
+        environment={f"{ENV_PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in given},
         log=logs / f"{command}.log" if logs else None,
         grace_seconds=settings.shutdown_timeout_seconds + GRACE_SECONDS,
     )

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from redis import Redis
@@ -35,6 +35,12 @@ POLL_SECONDS = 0.02
 SOCKET_PATH_BYTES = 100  # Unix sockets allow 104 to 108, depending on the system
 RETRIES = 12  # with the back-off below, about ten seconds: a Redis that restarts is not noticed
 BACKOFF = ExponentialBackoff(cap=1.0, base=0.05)  # seconds
+PATIENT: dict[str, Any] = {
+    "decode_responses": True,
+    "health_check_interval": 30,  # seconds
+    "retry": Retry(BACKOFF, RETRIES),
+    "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+}
 
 
 @contextmanager
@@ -54,28 +60,16 @@ def open_redis(settings: Settings) -> Iterator[Redis]:
 
 
 def _client(**connection: object) -> Redis:
-    return Redis(
-        **connection,  # type: ignore[arg-type]
-        decode_responses=True,
-        health_check_interval=30,
-        retry=Retry(BACKOFF, RETRIES),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-    )
+    return Redis(**connection, **PATIENT)  # type: ignore[arg-type]
 
 
 def _given(url: str) -> Redis:
-    where = _without_password(url)
     try:
-        Redis.from_url(url, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)).ping()
-        return Redis.from_url(
-            url,
-            decode_responses=True,
-            health_check_interval=30,
-            retry=Retry(BACKOFF, RETRIES),
-            retry_on_error=[RedisConnectionError, RedisTimeoutError],
-        )
+        with Redis.from_url(url, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)) as probe:
+            probe.ping()
+        return Redis.from_url(url, **PATIENT)
     except (RedisError, ValueError, OSError) as error:
-        raise RedisUnavailable(where, str(error).rstrip(".")) from error
+        raise RedisUnavailable(f"{_without_password(url)} (LOUPE_REDIS_URL)", str(error).rstrip(".")) from error
 
 
 def _without_password(url: str) -> str:

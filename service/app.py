@@ -22,9 +22,8 @@ from service.batching import Batcher
 
 logger = logging.getLogger("bentoml.loupe")  # below BentoML's logger, so that its handlers apply
 
-SWITCH_SECONDS = (
-    0.0005  # how soon the engine's thread gets the interpreter; Python's 5 ms is longer than most answers take
-)
+# How soon the engine's thread gets the interpreter; Python's 5 ms is longer than most answers take.
+SWITCH_SECONDS = 0.0005
 BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 
 

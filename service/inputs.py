@@ -268,7 +268,9 @@ async def _read_uploads(headers: Headers, body: bytes, field: str, expected: str
         items: list[Item] = [
             await value.read()
             if isinstance(value, UploadFile)
-            else InvalidImage(f"the text {value[:40]!r} instead of a file; Loupe fetches nothing")
+            else InvalidImage(
+                f"the text {value[:40]!r} instead of a file; Loupe fetches nothing, send the bytes (with curl: -F {field}=@FILE)"
+            )
             for value in form.getlist(field)
         ]
     finally:

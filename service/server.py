@@ -6,17 +6,15 @@ systemd, `loupe up`) watches processes already.
 
 import os
 import signal
-import socket
 import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from loupe.errors import AddressInUse
+from loupe.ports import BACKLOG, listen
 from loupe.settings import Settings
 from loupe.store import find_model, verify
 
 SERVICE = "service.app:Loupe"
-BACKLOG = 2048  # connections that wait to be accepted; BentoML's own default
 
 
 def serve(settings: Settings) -> None:
@@ -30,7 +28,7 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
-    listening = _listen(settings.host, settings.port)
+    listening = listen(settings.host, settings.port)
     # BentoML empties its metrics folder at every start; a second service must not lose the figures of the first.
     with tempfile.TemporaryDirectory(prefix="loupe-metrics-") as metrics:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
@@ -48,11 +46,3 @@ def _leave(*_: object) -> NoReturn:
     Called when a signal comes before the server has its own handlers, and again when the server has finished and hands the signal on.
     """
     raise SystemExit(0)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise AddressInUse(host, port, str(error.strerror)) from error

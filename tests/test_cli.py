@@ -81,7 +81,9 @@ def test_without_a_redis_at_the_address_nothing_is_scored(place: Path) -> None:
     ended = run("score", place / "images", "--out", place / "new", LOUPE_REDIS_URL="redis://me:secret@127.0.0.1:1/0")
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0. Received: ")
+    assert ended.stderr.startswith(
+        "error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0 (LOUPE_REDIS_URL). Received: "
+    )
     assert "refused" in ended.stderr
     assert "secret" not in ended.stderr
     assert ended.stderr.count("\n") == 1
@@ -91,7 +93,9 @@ def test_a_worker_without_a_redis_at_the_address_ends_in_one_line() -> None:
     ended = run("worker", LOUPE_REDIS_URL="redis://127.0.0.1:1/0")
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0.")
+    assert ended.stderr.startswith(
+        "error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)."
+    )
     assert ended.stderr.count("\n") == 1
 
 
@@ -146,7 +150,7 @@ def test_a_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -
     assert ended.stderr.startswith(
         f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on. Received: "
     )
-    assert ended.stderr.endswith("Choose another --port.\n")
+    assert ended.stderr.endswith("Choose another: --port or LOUPE_PORT.\n")
     assert ended.stderr.count("\n") == 1
 
 
@@ -186,3 +190,23 @@ def test_without_a_command_the_help_is_shown() -> None:
     assert shown.returncode == 0
     for command in ("train", "serve", "score", "worker", "jobs", "models"):
         assert command in shown.stdout
+
+
+def test_everything_at_once_is_refused_where_something_listens_already(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("up", "--port", port, BENTOML_HOME=tmp_path / "store", LOUPE_DATA_DIR=tmp_path / "data")
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""  # no banner, and no training before it
+    assert ended.stderr.startswith(f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on.")
+
+
+def test_results_do_not_go_into_the_folder_they_are_made_from(digits_model: StoredModel, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    ended = run("score", tmp_path, "--out", tmp_path / "results", LOUPE_DATA_DIR=tmp_path / "data")
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: invalid_output: ")
+    assert "a folder inside the source" in ended.stderr
+    assert not (tmp_path / "results").exists()

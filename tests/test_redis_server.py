@@ -205,5 +205,5 @@ def test_an_address_without_a_redis_is_told_without_its_password(tmp_path: Path,
     with pytest.raises(RedisUnavailable) as raised, open_redis(Settings(data_dir=tmp_path, redis_url=url)):
         pass
 
-    assert raised.value.message.startswith(f"Expected a Redis at {where}. Received: ")
+    assert raised.value.message.startswith(f"Expected a Redis at {where} (LOUPE_REDIS_URL). Received: ")
     assert "secret" not in raised.value.message

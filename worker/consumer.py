@@ -119,7 +119,7 @@ class Consumer:
                 return self._plan(job, delivery)
             case "shard":
                 return self._score(job, delivery, lease)
-            case _:
+            case "finish":
                 return self._finish(job, delivery)
 
     def _plan(self, job: Job, delivery: Delivery) -> bool:

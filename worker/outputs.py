@@ -17,7 +17,7 @@ from loupe.errors import InvalidOutput, LoupeError
 from loupe.images import Float32Array
 from worker.jobs import Job
 
-CLAIM = "_job.json"  # says which job the folder belongs to while it runs
+CLAIM = "_RUNNING"  # an empty file: the folder belongs to a job that has not ended
 SUMMARY = "summary.json"
 SUCCESS = "_SUCCESS"
 

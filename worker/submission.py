@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from loupe.card import FILE_NAME, digest
+from loupe.errors import InvalidOutput
 from loupe.store import find_model, verify
 from worker.jobs import Job, Jobs
 from worker.outputs import claim_folder, release_folder
@@ -23,12 +24,14 @@ def submit(jobs: Jobs, source: Path, output: Path, model: str | None, shard_imag
         InvalidSource: If the source is clearly nothing to score.
         ModelNotFound: If there is no such model.
         ModelCorrupted: If its files are not those that were saved.
-        InvalidOutput: If the output folder cannot take the results.
+        InvalidOutput: If the output folder cannot take the results, or lies inside the source.
     """
     source, output = source.absolute(), output.absolute()
     check_source(source)
     found = find_model(model)
     verify(found)
+    if output.resolve().is_relative_to(source.resolve()):
+        raise InvalidOutput(str(output), f"a folder inside the source '{source}', where the next job would find it")
     claim_folder(output)
     try:
         return jobs.submit(

@@ -90,7 +90,7 @@ def test_a_step_that_raises_is_tried_again_and_then_fails_its_job(
     jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     job = array_job(jobs, tmp_path, digits_model, 20, 10)
-    (tmp_path / "out" / "_job.json").unlink()
+    (tmp_path / "out" / "_RUNNING").unlink()
     (tmp_path / "out").rmdir()
     (tmp_path / "out").write_text("a file where the folder should be")
     run_until_failed(consumer, job)

@@ -49,7 +49,7 @@ def test_two_jobs_cannot_have_one_output_folder(
     jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     submit(jobs, source, tmp_path / "out", "digits", 100)
-    with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_job\.json"):
+    with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_RUNNING"):
         submit(jobs, source, tmp_path / "out", "digits", 100)
 
     assert len(jobs.all()) == 1

@@ -215,7 +215,7 @@ def test_parts_that_do_not_hold_every_record_are_no_success(tmp_path: Path) -> N
 def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
     claim_folder(tmp_path / "a" / "b")
 
-    assert names(tmp_path / "a" / "b") == ["_job.json"]
+    assert names(tmp_path / "a" / "b") == ["_RUNNING"]
 
 
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""TCP ports of this machine."""
+
+import socket
+
+from loupe.errors import AddressInUse
+
+BACKLOG = 2048  # connections that wait to be accepted; BentoML's own default
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; `AddressInUse` if it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressInUse(host, port, str(error.strerror).partition(" (")[0]) from error
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
