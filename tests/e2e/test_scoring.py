@@ -103,7 +103,7 @@ def test_a_folder_with_broken_files_is_scored_but_for_those(
         ended = run("score", source, "--out", output, "--model", "digits", **settings)
 
     assert ended.returncode == 0, ended.stderr
-    assert "40 scored, 4 errors" in ended.stdout
+    assert "40 scored, errors: 4" in ended.stdout
     (job,) = jobs.all()
     assert (job.state, job.total, job.done, job.failed, job.shards) == ("done", 44, 40, 4, 4)
     table = rows(output)

@@ -36,7 +36,7 @@ def test_up_predicts_and_scores_and_leaves_nothing_running(tmp_path: Path, digit
 
         assert up.wait(50) == 0
     assert answer.json()["model"] == digits_model.tag
-    assert "30 scored, 0 errors" in scored.stdout, scored.stderr
+    assert "30 scored, errors: 0" in scored.stdout, scored.stderr
     assert len(children) >= 2
     assert not [child for child in children if psutil.pid_exists(child.pid)]
     assert "Traceback" not in log.read_text()

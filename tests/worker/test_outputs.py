@@ -221,7 +221,7 @@ def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     claim_folder(tmp_path)
     with pytest.raises(
-        InvalidOutput, match=r"to be a new or empty folder\. Received: a folder with 1 entries \(_job\.json"
+        InvalidOutput, match=r"to be a new or empty folder\. Received: a folder with 1 entries \(_RUNNING"
     ):
         claim_folder(tmp_path)
 
