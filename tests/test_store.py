@@ -107,8 +107,8 @@ def test_a_file_that_the_card_does_not_know_is_no_matter(tmp_path: Path, digits_
     verify(model)
 
 
-def test_an_empty_store_lists_nothing(tmp_path: Path) -> None:
+def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
     listed = run("models", BENTOML_HOME=tmp_path)
 
     assert listed.returncode == 0, listed.stderr
-    assert "tag" in listed.stdout
+    assert listed.stdout == "The model store is empty. Train a model: loupe train --dataset fashion-mnist\n"
