@@ -28,7 +28,7 @@ def save_pngs(images: UInt8Array, folder: Path) -> None:
 def _known_images(dataset: str) -> UInt8Array:
     if dataset in NAMES:
         try:
-            return load_dataset(dataset, download=False).test_images
+            return load_dataset(dataset, download=False).test.images
         except DatasetNotFound:
             pass
     inside = np.random.default_rng(0).integers(0, 256, (1000, SIDE - 2 * MARGIN, SIDE - 2 * MARGIN), np.uint8)

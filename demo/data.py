@@ -20,7 +20,7 @@ def load(console: Console) -> Dataset:
         console.print(error.message, markup=False, highlight=False)
         console.print("[bold]Fashion-MNIST cannot be had here: going on with scikit-learn's handwritten digits.[/]")
         dataset = load_dataset("digits")
-    train, test = len(dataset.train_images), len(dataset.test_images)
+    train, test = len(dataset.train.images), len(dataset.test.images)
     console.print(f"{dataset.name}: {train:,} images to train on, {test:,} to test with")
     return dataset
 

@@ -13,7 +13,7 @@ FEW_IMAGES = 10_000
 
 def train_model(dataset: Dataset, console: Console) -> StoredModel:
     """Train, check and save a model, and say how good it is."""
-    epochs = EPOCHS if len(dataset.train_images) > FEW_IMAGES else EPOCHS_OF_FEW
+    epochs = EPOCHS if len(dataset.train.images) > FEW_IMAGES else EPOCHS_OF_FEW
     model = train(dataset, TrainConfig(epochs=epochs))
     figures = model.card.figures
     console.print(

@@ -35,25 +35,25 @@ def run(url: str, dataset: Dataset, console: Console) -> list[tuple[str, str]]:
 
 
 def _predict_one(client: httpx.Client, dataset: Dataset, console: Console) -> tuple[str, str]:
-    answer = client.post("/predict", content=_png(dataset.test_images[0]), headers=PNG).raise_for_status().json()
-    truth = dataset.class_names[dataset.test_labels[0]]
+    answer = client.post("/predict", content=_png(dataset.test.images[0]), headers=PNG).raise_for_status().json()
+    truth = dataset.class_names[dataset.test.labels[0]]
     console.print(f"one PNG: [bold]{answer['label']}[/], confidence {answer['confidence']:.4f} (it is: {truth})")
     return "one PNG", f"{answer['label']}, {answer['confidence']:.4f}"
 
 
 def _predict_batch(client: httpx.Client, dataset: Dataset, console: Console) -> tuple[str, str]:
     body = io.BytesIO()
-    np.save(body, dataset.test_images[:BATCH])
+    np.save(body, dataset.test.images[:BATCH])
     started = time.perf_counter()
     answers = client.post("/predict_batch", content=body.getvalue()).raise_for_status().json()["predictions"]
     milliseconds = (time.perf_counter() - started) * 1000
-    right = sum(answer["index"] == label for answer, label in zip(answers, dataset.test_labels, strict=False))
+    right = sum(answer["index"] == label for answer, label in zip(answers, dataset.test.labels, strict=False))
     console.print(f"{BATCH} images in one request: {right} right, {milliseconds:.0f} ms")
     return f"{BATCH} images in one request", f"{right} right, {milliseconds:.0f} ms"
 
 
 def _predict_many(client: httpx.Client, dataset: Dataset, console: Console) -> list[tuple[str, str]]:
-    bodies = [_png(image) for image in dataset.test_images[:SINGLES]]
+    bodies = [_png(image) for image in dataset.test.images[:SINGLES]]
     images_before, batches_before = _batches(client)
     started = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as threads:

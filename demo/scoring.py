@@ -20,7 +20,7 @@ from worker.submission import submit
 def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, console: Console) -> list[tuple[str, str]]:
     """Write the files, submit the job, follow it, and compare the result with the truth; returns rows for the table."""
     source, output = folder / "images", folder / "results"
-    with console.status(f"writing {len(dataset.test_images):,} PNG files, and three broken ones"):
+    with console.status(f"writing {len(dataset.test.images):,} PNG files, and three broken ones"):
         _write_files(source, dataset)
     jobs = Jobs(redis)
     job = follow(jobs, submit(jobs, source, output, model.tag, load_settings().shard_images).id, console)
@@ -43,7 +43,7 @@ def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, consol
 
 def _write_files(source: Path, dataset: Dataset) -> None:
     source.mkdir()
-    for number, image in enumerate(dataset.test_images):
+    for number, image in enumerate(dataset.test.images):
         Image.fromarray(image).save(source / f"{number:05d}.png")
     whole = (source / "00000.png").read_bytes()
     (source / "broken-empty.png").write_bytes(b"")
@@ -55,5 +55,5 @@ def _accuracy(output: Path, dataset: Dataset) -> float:
     """Fraction of the scored files whose label is right; a file's name is its place in the test split."""
     parts = sorted(output.glob("predictions-*.parquet"))
     rows = [row for part in parts for row in pq.read_table(part, columns=["id", "index"]).to_pylist()]
-    right = sum(row["index"] == dataset.test_labels[int(row["id"].removesuffix(".png"))] for row in rows)
+    right = sum(row["index"] == dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows)
     return float(right) / len(rows)

@@ -18,8 +18,19 @@ class Figures(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     test_images: int
+    test_digest: str = Field(
+        description="SHA-256 of the test images and labels: figures of one digest can be compared."
+    )
     accuracy: float = Field(ge=0, le=1, description="Fraction of test images whose best class is right.")
     loss: float = Field(description="Mean cross-entropy, in nats.")
+    train_accuracy: float = Field(ge=0, le=1, description="The same on the images it was trained on.")
+    calibration_error: float = Field(
+        ge=0, le=1, description="Expected calibration error: mean distance of confidence from accuracy."
+    )
+    extra_images: int = 0
+    extra_accuracy: float | None = Field(
+        default=None, description="On the user's own pictures that were mixed into training."
+    )
     engines_difference: float = Field(description="Largest difference between the engines' probabilities.")
     training_seconds: float
 
@@ -33,6 +44,8 @@ class ModelCard(BaseModel):
     dataset: str
     class_names: tuple[str, ...] = Field(min_length=2, description="In the order of the model's columns.")
     look: Look
+    source: str = Field(default="not stated", description="Where the data comes from.")
+    licence: str = Field(default="not stated", description="Of the data.")
     figures: Figures
     files: dict[str, str] = Field(description="SHA-256 of each file of the model, by name.")
     config: dict[str, JsonValue] = Field(description="The training configuration.")

@@ -1,6 +1,5 @@
 """The `loupe` command. Each subcommand imports its program only when it runs, so that `loupe --help` is quick."""
 
-import logging
 import os
 import signal
 import sys
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from loupe.commands import models, train
 from loupe.errors import JobFailed, LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
+from loupe.terminal import console, log_to_stderr, notices
 
 if TYPE_CHECKING:
     from worker.jobs import Job, Jobs
@@ -27,68 +26,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-notices = Console(stderr=True)
+app.add_typer(train.app, name="train")
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:
-    """Run the command line; an error that Loupe foresaw is one message and exit code 1, never a traceback."""
+    """Run the command line; an error that Loupe foresaw is one message and its exit code, never a traceback."""
     report_nothing()
     try:
         app()
     except LoupeError as error:
         notices.print(f"[bold red]error:[/] [default]{error.code}[/]:", end=" ")
         notices.print(error.message, markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 def report_nothing() -> None:
     """Keep BentoML and ONNX Runtime, here and in child processes, from reporting to their makers, unless you ask for it."""
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-
-@app.command()
-def train(
-    dataset: Annotated[str, typer.Option(help="fashion-mnist, mnist or digits.")],
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data set's four IDX files.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times every training image is seen.")] = 6,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam, at the first step.")] = 3e-3,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same model on the same machine.")] = 0,
-) -> None:
-    """Train a model, check it, and save it to the BentoML model store."""
-    from train.datasets import check_name, load_dataset
-    from train.tensorflow import import_tensorflow
-
-    name = check_name(dataset)  # a wrong name is told before TensorFlow takes its seconds
-    _log_to_stderr()
-    import_tensorflow()
-    from train.training import TrainConfig
-    from train.training import train as run
-
-    config = TrainConfig(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    model = run(load_dataset(name, data_dir), config)
-    figures = model.card.figures
-    console.print(f"test accuracy {figures.accuracy:.4f}, loss {figures.loss:.4f} on {figures.test_images:,} images")
-    console.print(f"saved [bold]{model.tag}[/]", highlight=False)
-
-
-@app.command()
-def models() -> None:
-    """List the models in the store, newest first."""
-    from loupe.store import list_models
-
-    found = list_models()
-    if not found:
-        console.print("The model store is empty. Train a model: loupe train --dataset fashion-mnist")
-        return
-    table = Table("tag", "classes", "test accuracy", "created")
-    for model in found:
-        card = model.card
-        created = card.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(model.tag, str(len(card.class_names)), f"{card.figures.accuracy:.4f}", created)
-    console.print(table)
 
 
 @app.command()
@@ -110,7 +66,7 @@ def worker(
 ) -> None:
     """Score the jobs in the queue."""
     settings = load_settings()
-    _log_to_stderr()
+    log_to_stderr()
     from loupe.redis_server import open_redis
     from worker.consumer import Consumer, worker_name
     from worker.jobs import Jobs
@@ -169,7 +125,7 @@ def up(
 ) -> None:
     """Run everything: an embedded Redis, a worker and the service, until Ctrl-C."""
     settings = _settings(port=port)
-    _log_to_stderr()
+    log_to_stderr()
     from loupe.ports import listen
     from loupe.processes import running_stack
     from loupe.store import list_models
@@ -177,7 +133,7 @@ def up(
     listen(settings.host, settings.port).close()  # told now, not after a training, and not by somebody else's service
     if not list_models():
         console.print("The model store is empty: training a first model on Fashion-MNIST.")
-        train(dataset="fashion-mnist", epochs=2)
+        train.train(dataset="fashion-mnist", epochs=2)
     stopping = threading.Event()
     with _signals(stopping), running_stack(settings, stopping) as stack:
         console.print(f"\n[bold]predict[/]  curl -F image=@PICTURE {stack.url}/predict", highlight=False)
@@ -214,12 +170,6 @@ def _settings(**options: str | int | None) -> Settings:
         if value is not None:
             os.environ[f"{ENV_PREFIX}{name.upper()}"] = str(value)
     return load_settings()
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("tf2onnx", "absl", "tensorflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager

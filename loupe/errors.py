@@ -37,10 +37,11 @@ from collections.abc import Iterable, Mapping
 
 
 class LoupeError(Exception):
-    """The base: a message for people, a `code` for programs, an HTTP `status` for the service."""
+    """The base: a message for people, a `code` for programs, an HTTP `status` for the service, an exit code for the terminal."""
 
     code = "internal_error"
     status = 500
+    exit_code = 1  # 2 where the command itself was wrong, as for unknown options
 
     @property
     def message(self) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loupe.images import SIDE, UInt8Array
-from train.datasets import Dataset
+from train.datasets import Dataset, Split
 
 
 def png(pixels: NDArray[np.generic], mode: str | None = None) -> bytes:
@@ -44,10 +44,8 @@ def shapes() -> Dataset:
         name="shapes",
         class_names=("across", "upright", "square"),
         look="object",
-        train_images=images[:32],
-        train_labels=labels[:32],
-        test_images=images[32:],
-        test_labels=labels[32:],
+        train=Split(images[:32], labels[:32]),
+        test=Split(images[32:], labels[32:]),
     )
 
 

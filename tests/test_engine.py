@@ -63,7 +63,7 @@ def test_the_model_knows_digits(engine: Engine) -> None:
     from train.datasets import load_dataset
 
     dataset = load_dataset("digits")
-    right = engine.predict(dataset.test_images).argmax(axis=1) == dataset.test_labels
+    right = engine.predict(dataset.test.images).argmax(axis=1) == dataset.test.labels
 
     assert right.mean() > 0.85
 

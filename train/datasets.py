@@ -27,20 +27,46 @@ DIGITS_SEED = 0  # the split is part of the data set, so it does not follow the 
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Images and labels of both splits.
+class Split:
+    """Images and their labels.
 
-    `*_images` are uint8, shape `(n, 28, 28)`, 0 = background, 255 = full ink; `*_labels` are int64, shape `(n,)`, indices into
-    `class_names`.
+    `images` are uint8, shape `(n, 28, 28)`, 0 = background, 255 = full ink; `labels` are int64, shape `(n,)`, indices into the data
+    set's class names.
+    """
+
+    images: UInt8Array
+    labels: Int64Array
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of the images and their labels: equal only for the same pictures in the same order."""
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a classifier is trained on, and what it is measured with.
+
+    Attributes:
+        name: What a model of it is called in the store.
+        class_names: In the order of the labels.
+        look: How the images look, which is how a user's picture is made to look.
+        train: Seen in training.
+        test: Never seen before the last figures.
+        validation: Held back from training to choose by, where the data set brings such a split of its own.
+        extra: The test split of a user's own pictures, where such were mixed into training; measured by itself.
+        source: Where the data comes from, for the model card.
+        licence: Of the data, for the model card.
     """
 
     name: str
     class_names: tuple[str, ...]
     look: Look
-    train_images: UInt8Array
-    train_labels: Int64Array
-    test_images: UInt8Array
-    test_labels: Int64Array
+    train: Split
+    test: Split
+    validation: Split | None = None
+    extra: Split | None = None
+    source: str = "not stated"
+    licence: str = "not stated"
 
 
 @dataclass(frozen=True)
@@ -50,6 +76,8 @@ class IdxDataset:
     class_names: tuple[str, ...]
     look: Look
     digests: dict[str, str]
+    source: str
+    licence: str
 
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -76,6 +104,8 @@ IDX_DATASETS: dict[DatasetName, IdxDataset] = {
             "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         },
+        source="Zalando Research, Fashion-MNIST: 70,000 product photos, made grey and 28 × 28",
+        licence="MIT",
     ),
     # Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits"; CC BY-SA 3.0.
     "mnist": IdxDataset(
@@ -87,6 +117,8 @@ IDX_DATASETS: dict[DatasetName, IdxDataset] = {
             "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         },
+        source="LeCun, Cortes and Burges, The MNIST database of handwritten digits: 70,000 digits of some 500 people",
+        licence="CC BY-SA 3.0",
     ),
 }
 
@@ -118,10 +150,10 @@ def load_dataset(name: DatasetName, data_dir: Path | None = None, *, download: b
                 name,
                 about.class_names,
                 about.look,
-                train_images=arrays[0],
-                train_labels=arrays[1].astype(np.int64),
-                test_images=arrays[2],
-                test_labels=arrays[3].astype(np.int64),
+                train=Split(arrays[0], arrays[1].astype(np.int64)),
+                test=Split(arrays[2], arrays[3].astype(np.int64)),
+                source=about.source,
+                licence=about.licence,
             )
         tried.append(f"{place}: {wrong} is not the published file (its SHA-256 differs)")
     raise DatasetNotFound(
@@ -206,4 +238,12 @@ def _load_digits() -> Dataset:
         stratify=bunch.target,
         random_state=DIGITS_SEED,
     )
-    return Dataset("digits", tuple("0123456789"), "ink", train_images, train_labels, test_images, test_labels)
+    return Dataset(
+        "digits",
+        tuple("0123456789"),
+        "ink",
+        Split(train_images, train_labels),
+        Split(test_images, test_labels),
+        source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI: 1,797 digits of 8 × 8 pixels, in scikit-learn",
+        licence="CC BY 4.0",
+    )

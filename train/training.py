@@ -12,6 +12,7 @@ import keras
 from loupe.card import Figures, ModelCard
 from loupe.store import StoredModel
 from train import architectures, export
+from train.calibration import expected_calibration_error
 from train.datasets import Dataset
 
 logger = logging.getLogger(__name__)
@@ -52,17 +53,26 @@ def train(dataset: Dataset, config: TrainConfig) -> StoredModel:
         EnginesDisagree: If the two exported files answer differently; nothing is saved.
     """
     model, seconds = fit(dataset, config)
-    loss, accuracy = model.evaluate(dataset.test_images, dataset.test_labels, batch_size=EVALUATION_BATCH, verbose=0)
+    loss, accuracy = model.evaluate(dataset.test.images, dataset.test.labels, batch_size=EVALUATION_BATCH, verbose=0)
+    _, train_accuracy = model.evaluate(
+        dataset.train.images, dataset.train.labels, batch_size=EVALUATION_BATCH, verbose=0
+    )
+    probabilities = model.predict(dataset.test.images, batch_size=EVALUATION_BATCH, verbose=0)
     logger.info("%s: test accuracy %.4f, loss %.4f, %.0f s", dataset.name, accuracy, loss, seconds)
-    with export.exported(model, dataset.test_images) as (folder, digests, difference):
+    with export.exported(model, dataset.test.images) as (folder, digests, difference):
         card = ModelCard(
             dataset=dataset.name,
             class_names=dataset.class_names,
             look=dataset.look,
+            source=dataset.source,
+            licence=dataset.licence,
             figures=Figures(
-                test_images=len(dataset.test_images),
+                test_images=len(dataset.test.images),
+                test_digest=dataset.test.digest(),
                 accuracy=accuracy,
                 loss=loss,
+                train_accuracy=train_accuracy,
+                calibration_error=expected_calibration_error(probabilities, dataset.test.labels),
                 engines_difference=difference,
                 training_seconds=seconds,
             ),
@@ -78,8 +88,8 @@ def fit(dataset: Dataset, config: TrainConfig) -> tuple[keras.Model, float]:
     """A trained model and the seconds it took, with Keras's progress bar on standard output."""
     keras.utils.set_random_seed(config.seed)
     model = architectures.cnn(len(dataset.class_names))
-    held_back = round(len(dataset.train_images) * config.validation_fraction)
-    split = len(dataset.train_images) - held_back
+    held_back = round(len(dataset.train.images) * config.validation_fraction)
+    split = len(dataset.train.images) - held_back
     steps = -(-split // config.batch_size) * config.epochs
     model.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)),
@@ -88,9 +98,9 @@ def fit(dataset: Dataset, config: TrainConfig) -> tuple[keras.Model, float]:
     )
     started = time.monotonic()
     model.fit(
-        dataset.train_images[:split],
-        dataset.train_labels[:split],
-        validation_data=(dataset.train_images[split:], dataset.train_labels[split:]) if held_back else None,
+        dataset.train.images[:split],
+        dataset.train.labels[:split],
+        validation_data=(dataset.train.images[split:], dataset.train.labels[split:]) if held_back else None,
         batch_size=config.batch_size,
         epochs=config.epochs,
         verbose=1 if sys.stdout.isatty() else 2,  # a bar that moves is for terminals

@@ -421,7 +421,7 @@ def test_a_longer_body_than_allowed_is_refused_by_its_length_in_words(client: ht
 def test_the_query_names_the_model_that_answers(
     client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
 ) -> None:
-    body = pictures.png(pictures.shapes().test_images[0])
+    body = pictures.png(pictures.shapes().test.images[0])
     for wanted in (shapes_model.name, shapes_model.tag):
         answer = client.post("/predict", content=body, headers=PNG, params={"model": wanted}).json()
         assert answer["model"] == shapes_model.tag

@@ -33,7 +33,7 @@ def nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     """An MNIST of nine images."""
     digests = {name: hashlib.sha256(idx.encode(array)).hexdigest() for name, array in zip(FILES, ARRAYS, strict=True)}
-    monkeypatch.setitem(IDX_DATASETS, "mnist", IdxDataset(("zero", "one", "two"), "ink", digests))
+    monkeypatch.setitem(IDX_DATASETS, "mnist", IdxDataset(("zero", "one", "two"), "ink", digests, "here", "none"))
 
 
 def write_files(folder: Path, packed: bool = False) -> None:
@@ -44,27 +44,27 @@ def write_files(folder: Path, packed: bool = False) -> None:
 
 
 def assert_is_small_mnist(dataset: Dataset) -> None:
-    found = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
+    found = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
     for array, expected in zip(found, ARRAYS, strict=True):
         np.testing.assert_array_equal(array, expected)
-    assert (dataset.train_images.dtype, dataset.train_labels.dtype) == (np.dtype(np.uint8), np.dtype(np.int64))
+    assert (dataset.train.images.dtype, dataset.train.labels.dtype) == (np.dtype(np.uint8), np.dtype(np.int64))
     assert (dataset.name, dataset.class_names, dataset.look) == ("mnist", ("zero", "one", "two"), "ink")
 
 
 def test_digits_come_as_images_and_labels_of_two_splits() -> None:
     digits = load_dataset("digits")
 
-    assert (digits.train_images.shape, digits.test_images.shape) == ((1347, 28, 28), (450, 28, 28))
-    assert (digits.train_images.dtype, digits.test_images.dtype) == (np.dtype(np.uint8), np.dtype(np.uint8))
-    assert (digits.train_labels.shape, digits.test_labels.shape) == ((1347,), (450,))
-    assert (digits.train_labels.dtype, digits.look) == (np.dtype(np.int64), "ink")
+    assert (digits.train.images.shape, digits.test.images.shape) == ((1347, 28, 28), (450, 28, 28))
+    assert (digits.train.images.dtype, digits.test.images.dtype) == (np.dtype(np.uint8), np.dtype(np.uint8))
+    assert (digits.train.labels.shape, digits.test.labels.shape) == ((1347,), (450,))
+    assert (digits.train.labels.dtype, digits.look) == (np.dtype(np.int64), "ink")
     assert digits.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
 
 def test_digits_are_light_ink_on_a_dark_ground() -> None:
     digits = load_dataset("digits")
 
-    for image in digits.test_images:
+    for image in digits.test.images:
         assert border_mean(image) < 10
         assert image.max() > 200
 
@@ -72,7 +72,7 @@ def test_digits_are_light_ink_on_a_dark_ground() -> None:
 def test_labels_of_the_digits_are_those_of_the_images() -> None:
     """A ring has a hole in its middle and a one has none: enough to notice labels in another order."""
     digits = load_dataset("digits")
-    middle = {label: digits.train_images[digits.train_labels == label, 12:16, 12:16].mean() for label in (0, 1)}
+    middle = {label: digits.train.images[digits.train.labels == label, 12:16, 12:16].mean() for label in (0, 1)}
 
     assert middle[0] < 40
     assert middle[1] > 150
@@ -81,10 +81,10 @@ def test_labels_of_the_digits_are_those_of_the_images() -> None:
 def test_digits_are_split_alike_every_time_with_every_class_in_both() -> None:
     first, second = load_dataset("digits"), load_dataset("digits")
 
-    np.testing.assert_array_equal(first.test_images, second.test_images)
-    assert np.bincount(first.test_labels).min() >= 43
-    train = {image.tobytes() for image in first.train_images}
-    assert sum(image.tobytes() in train for image in first.test_images) < 5
+    np.testing.assert_array_equal(first.test.images, second.test.images)
+    assert np.bincount(first.test.labels).min() >= 43
+    train = {image.tobytes() for image in first.train.images}
+    assert sum(image.tobytes() in train for image in first.test.images) < 5
 
 
 @pytest.mark.usefixtures("small_mnist")
@@ -159,5 +159,5 @@ def test_the_published_files_are_taken_for_what_they_are() -> None:
         pytest.skip("LOUPE_TEST_DATA names no folder with mnist/*.gz")
     mnist = load_dataset("mnist", Path(folder, "mnist"), download=False)
 
-    assert (mnist.train_images.shape, mnist.test_images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
-    assert mnist.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert (mnist.train.images.shape, mnist.test.images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
+    assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]

@@ -63,7 +63,7 @@ def test_a_trained_model_is_in_the_store_with_a_card_that_says_how_it_was_made(s
 
 def test_the_accuracy_on_the_card_is_that_of_the_stored_model(digits_model: StoredModel, engine: Engine) -> None:
     digits = load_dataset("digits")
-    right = engine.predict(digits.test_images).argmax(axis=1) == digits.test_labels
+    right = engine.predict(digits.test.images).argmax(axis=1) == digits.test.labels
 
     assert digits_model.card.figures.accuracy == pytest.approx(right.mean(), abs=0.003)  # two images on the edge
     assert digits_model.card.figures.accuracy > 0.85
@@ -71,7 +71,7 @@ def test_the_accuracy_on_the_card_is_that_of_the_stored_model(digits_model: Stor
 
 def test_figures_of_loss_are_mean_cross_entropy(shapes_model: StoredModel) -> None:
     shapes = pictures.shapes()
-    probabilities = load_engine(shapes_model).predict(shapes.test_images)
-    of_label = probabilities[np.arange(len(shapes.test_labels)), shapes.test_labels]
+    probabilities = load_engine(shapes_model).predict(shapes.test.images)
+    of_label = probabilities[np.arange(len(shapes.test.labels)), shapes.test.labels]
 
     assert shapes_model.card.figures.loss == pytest.approx(-np.log(of_label).mean(), rel=1e-3)
