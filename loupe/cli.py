@@ -127,7 +127,7 @@ def up(
     settings = _settings(port=port)
     log_to_stderr()
     from loupe.ports import listen
-    from loupe.processes import running_stack
+    from loupe.stack import running_stack
     from loupe.store import list_models
 
     listen(settings.host, settings.port).close()  # told now, not after a training, and not by somebody else's service

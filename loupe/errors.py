@@ -20,6 +20,11 @@
     ├── ShuttingDown                503
     ├── InvalidSetting
     ├── DatasetNotFound
+    ├── InvalidTraining
+    ├── TrainingDiverged
+    ├── TrainingInterrupted
+    ├── CheckpointFailed
+    ├── RunNotFound
     ├── EnginesDisagree
     ├── RedisUnavailable            503
     ├── JobNotFound                 404
@@ -212,6 +217,67 @@ class EnginesDisagree(LoupeError):
         super().__init__(
             f"Expected ONNX Runtime and Keras to agree within {tolerance:g} on every test image. "
             f"Received: a difference of {difference:.2g}, and {labels} different labels. The model was not saved."
+        )
+
+
+class InvalidTraining(LoupeError):
+    """A hyperparameter that cannot be."""
+
+    code = "invalid_training"
+    exit_code = 2
+
+    def __init__(self, option: str, expected: str, received: str) -> None:
+        super().__init__(f"{option}: expected {expected}. Received: {received}.")
+
+
+class TrainingDiverged(LoupeError):
+    """The loss is no number any more."""
+
+    code = "training_diverged"
+
+    def __init__(self, epoch: int, learning_rate: float) -> None:
+        super().__init__(
+            f"The loss became NaN or infinite in epoch {epoch}. Nothing was saved. "
+            f"Train with a learning rate lower than {learning_rate:g}."
+        )
+
+
+class TrainingInterrupted(LoupeError):
+    """Ctrl-C: the run's checkpoints stay."""
+
+    code = "training_interrupted"
+    exit_code = 130  # as a shell reports SIGINT
+
+    def __init__(self, run: str, done: int, epochs: int) -> None:
+        super().__init__(
+            f"Stopped after {done} of {epochs} epochs; the best so far is kept. Go on: loupe train --resume {run}"
+            + (f"; or save the best so far: loupe train --resume {run} --epochs {done}" if done else "")
+        )
+
+
+class CheckpointFailed(LoupeError):
+    """The checkpoint of an epoch could not be written."""
+
+    code = "checkpoint_failed"
+
+    def __init__(self, folder: str, reason: str, done: int) -> None:
+        super().__init__(
+            f"The checkpoint could not be written to {folder}: {reason}. Make room there, or set LOUPE_DATA_DIR; "
+            f"the run can go on after epoch {done}."
+        )
+
+
+class RunNotFound(LoupeError):
+    """No training run to go on with."""
+
+    code = "run_not_found"
+    exit_code = 2
+
+    def __init__(self, run: str, folder: str, known: Iterable[str]) -> None:
+        names = ", ".join(known)
+        super().__init__(
+            f"No unfinished training run '{run}' in {folder}. "
+            + (f"There are: {names}." if names else "There is none.")
         )
 
 
