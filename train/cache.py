@@ -1,8 +1,8 @@
 """Arrays kept on disk for the next call, in one `.npz` file a data set; never pickled."""
 
 import logging
-import os
-import tempfile
+import tokenize
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-FINGERPRINT = "fingerprint"  # name of the array that holds it
+FINGERPRINT = (
+    "fingerprint"  # name of the array that holds it, and the names of the others: a damaged list of files hides some
+)
+
+# What zipfile and NumPy raise for bytes that are no archive of arrays, or no longer one; LookupError is a missing array.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 NamedArrays: TypeAlias = dict[str, NDArray[np.generic]]
 
@@ -40,13 +48,12 @@ def cached(path: Path, fingerprint: str, build: Callable[[], NamedArrays]) -> Na
 def read(path: Path, fingerprint: str) -> NamedArrays | None:
     """What `write` wrote with the same fingerprint; nothing if there is none, or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if str(file[FINGERPRINT]) != fingerprint:
-                return None
-            return {name: file[name] for name in file.files if name != FINGERPRINT}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            known, *names = arrays[FINGERPRINT].tolist()
+            return {name: arrays[name] for name in names} if known == fingerprint else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         logger.warning("%s is damaged and is made again: %s", path, error)
         return None
 
@@ -54,11 +61,10 @@ def read(path: Path, fingerprint: str) -> NamedArrays | None:
 def write(path: Path, fingerprint: str, arrays: NamedArrays) -> None:
     """Write the file at once: whoever reads meanwhile sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, **{FINGERPRINT: np.array(fingerprint)}, **arrays)
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{FINGERPRINT: np.array([fingerprint, *arrays])}, **arrays)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,16 @@ CJK_FONTS = (  # used where they are installed, for names that Matplotlib's own 
 )
 
 
+@dataclass(frozen=True)
+class Text:
+    """Words at the left margin, their middle so many pixels below the upper edge."""
+
+    middle: int
+    words: str
+    points: float
+    color: str
+
+
 def save_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
     """Write a PNG with samples of the train split, drawn at random but always the same ones.
 
@@ -47,37 +59,39 @@ def save_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
 
 def contact_sheet(dataset: Dataset, seed: int = 0) -> bytes:
     """The bytes of that PNG."""
-    from matplotlib.figure import Figure
-    from matplotlib.font_manager import get_font_names
-
     names = [
         name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…" for name in dataset.class_names
     ]
-    strips = [_strip(dataset, label, seed) for label in range(len(names))]
     left = 2 * MARGIN + max(MIN_NAME_WIDTH, CHARACTER * max(map(len, names)))
-    tops = [HEADING + row * (len(strips[0]) + ROW_GAP) for row in range(len(names))]
-    canvas = np.full((tops[-1] + len(strips[0]) + MARGIN, left + strips[0].shape[1] + MARGIN), WHITE, np.uint8)
+    strips = [_strip(dataset, label, seed) for label in range(len(names))]
+    high, wide = strips[0].shape
+    tops = range(HEADING, HEADING + len(names) * (high + ROW_GAP), high + ROW_GAP)
+    canvas = np.full((tops[-1] + high + MARGIN, left + wide + MARGIN), WHITE, np.uint8)
     for top, strip in zip(tops, strips, strict=True):
-        canvas[top : top + len(strip), left : left + strip.shape[1]] = strip
+        canvas[top : top + high, left : left + wide] = strip
+    total = sum(len(split.labels) for split in dataset.splits().values())
+    texts = [
+        Text(22, dataset.name, 13, INK),
+        Text(44, f"{total:,} images in {len(names)} classes; samples of the train split and its size", 8, PALE),
+    ]
+    counts = dataset.train.counts(dataset.class_names).values()
+    for top, name, count in zip(tops, names, counts, strict=True):
+        texts += [Text(top + high // 2 - 7, name, 9.5, INK), Text(top + high // 2 + 9, f"{count:,}", 8, PALE)]
+    return _drawn(canvas, texts)
+
+
+def _drawn(canvas: UInt8Array, texts: Sequence[Text]) -> bytes:
+    """A PNG of the canvas, pixel by pixel, with texts at its left margin."""
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import get_font_names
+
     height, width = canvas.shape
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     figure.figimage(canvas, cmap="gray", vmin=0, vmax=WHITE, origin="upper")
     family = ["DejaVu Sans", *[font for font in CJK_FONTS if font in get_font_names()]]
-
-    def write(top: float, text: str, size: float, color: str) -> None:
-        """Text at the left margin, its middle so many pixels from the upper edge."""
-        figure.text(
-            MARGIN / width, 1 - top / height, text, size=size, color=color, family=family, va="center", parse_math=False
-        )
-
-    total = sum(len(split.labels) for split in dataset.splits().values())
-    write(22, dataset.name, 13, INK)
-    write(44, f"{total:,} images in {len(names)} classes; samples of the train split and its size", 8, PALE)
-    counts = dataset.train.counts(dataset.class_names).values()
-    for top, name, count in zip(tops, names, counts, strict=True):
-        middle = top + len(strips[0]) / 2
-        write(middle - 7, name, 9.5, INK)
-        write(middle + 9, f"{count:,}", 8, PALE)
+    for text in texts:
+        x, y = MARGIN / width, 1 - text.middle / height
+        figure.text(x, y, text.words, size=text.points, color=text.color, family=family, va="center", parse_math=False)
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn; the samples still tell

@@ -171,7 +171,7 @@ def _user_folder(name: str) -> tuple[str | None, Path]:
 def _nearest(name: str) -> str | None:
     """What a wrong name was meant to be, as far as can be told."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return f"{'idx' if idx_folders.find_file(folder, idx_folders.FILES[0]) else 'folder'}:{name}"
     kind, colon, place = name.casefold().partition(":")
     candidates = ("idx", "folder") if colon else NAMES
@@ -191,10 +191,11 @@ def _check_options(name: str, look: Look | None, test_fraction: float | None) ->
 
 def _cache_file(name: str, look: Look | None) -> Path:
     kind, folder = _user_folder(name)
-    place = folder.resolve()
-    label = name if kind is None else f"{kind}-{folders.slug(place.name)}"
-    which = hashlib.sha256(repr((kind, str(place), look)).encode("utf-8", "backslashreplace")).hexdigest()[:12]
-    return load_settings().home / CACHE_FOLDER / (f"{label}.npz" if kind is None else f"{label}-{which}.npz")
+    home = load_settings().home / CACHE_FOLDER
+    if kind is None:
+        return home / f"{name}.npz"
+    which = hashlib.sha256(f"{folder.resolve()} {look or DEFAULT_LOOK}".encode("utf-8", "backslashreplace"))
+    return home / f"{kind}-{folders.slug(folder.resolve().name)}-{which.hexdigest()[:12]}.npz"
 
 
 def _fingerprint(name: str) -> str:

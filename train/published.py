@@ -11,7 +11,7 @@ import numpy as np
 
 from loupe import idx
 from loupe.errors import DatasetNotFound
-from loupe.images import Look
+from loupe.images import Look, UInt8Array
 from train.idx_folders import FILES, Arrays, find_file
 from train.splits import Dataset, Split
 from train.tensorflow import import_tensorflow
@@ -120,6 +120,11 @@ def keras_cache() -> Path:
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
 
 
+def digest(array: UInt8Array) -> str:
+    """SHA-256, in hex, of the IDX file that holds an array, decompressed."""
+    return hashlib.sha256(idx.encode(array)).hexdigest()
+
+
 def fingerprint(name: str) -> str:
     """Of the bytes that were published."""
     return hashlib.sha256(repr(sorted(IDX_DATASETS[name].digests.items())).encode()).hexdigest()
@@ -155,6 +160,6 @@ def _download(name: str) -> Arrays:
 
 def _first_wrong(arrays: Arrays, digests: dict[str, str]) -> str | None:
     for name, array in zip(FILES, arrays, strict=True):
-        if hashlib.sha256(idx.encode(array)).hexdigest() != digests[name]:
+        if digest(array) != digests[name]:
             return name
     return None
