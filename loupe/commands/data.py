@@ -37,7 +37,7 @@ def show(
     from train.contact_sheet import save_contact_sheet
     from train.datasets import load_dataset
 
-    with notices.status(f"reading {name}"):
+    with notices.status(f"reading {escape(name)}"):
         dataset = load_dataset(name, data_dir, look=look)
         path = out or Path(f"{dataset.name}-samples.png")
         save_contact_sheet(dataset, path)
@@ -49,7 +49,7 @@ def show(
 def tell_left_out(dataset: "Dataset") -> None:
     """List the files that are not in a data set because they cannot be read."""
     if dataset.left_out:
-        notices.print(f"[yellow]{len(dataset.left_out):,} files are left out, as they cannot be read:[/]")
+        notices.print(f"[yellow]left out, as they cannot be read: {len(dataset.left_out):,}[/]", highlight=False)
     for left_out in dataset.left_out:
         notices.print(f"  {left_out.path}: {left_out.reason}", markup=False, highlight=False, soft_wrap=True)
 
