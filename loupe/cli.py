@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.commands import models, train
+from loupe.commands import data, models, train
 from loupe.errors import JobFailed, LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
 from loupe.terminal import console, log_to_stderr, notices
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
@@ -127,7 +128,7 @@ def up(
     settings = _settings(port=port)
     log_to_stderr()
     from loupe.ports import listen
-    from loupe.processes import running_stack
+    from loupe.stack import running_stack
     from loupe.store import list_models
 
     listen(settings.host, settings.port).close()  # told now, not after a training, and not by somebody else's service
