@@ -211,6 +211,18 @@ class ModelCorrupted(LoupeError):
         )
 
 
+class AccuracyTooLow(LoupeError):
+    """A trained model that is not good enough to be saved."""
+
+    code = "accuracy_too_low"
+
+    def __init__(self, accuracy: float, minimum: float) -> None:
+        super().__init__(
+            f"Expected a test accuracy of at least {_fraction(minimum)} (--min-accuracy). Received: {_fraction(accuracy)}, "
+            f"which is {_fraction(minimum - accuracy)} below. The model was not saved."
+        )
+
+
 class EngineUnavailable(LoupeError):
     """The chosen engine is not installed."""
 
@@ -644,3 +656,8 @@ class JobFailed(LoupeError):
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
+
+
+def _fraction(value: float) -> str:
+    """Six digits, without the zeros at the end: as exact as a test set can be."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")

@@ -114,7 +114,7 @@ FEWEST_STEPS = (
 )
 
 
-def recipe(architecture: str = "cnn", images: int | None = None, **changes: object) -> TrainConfig:
+def recipe(architecture: str = "cnn", images: int | None = None, /, **changes: object) -> TrainConfig:
     """The recipe of an architecture, with changes.
 
     Args:

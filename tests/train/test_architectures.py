@@ -36,7 +36,7 @@ def test_a_model_takes_raw_bytes_and_gives_a_logit_for_every_class(architecture:
     model = build((28, 28), 4, recipe(architecture))
     logits = np.asarray(model(pictures.digits(5)))
 
-    assert (logits.shape, logits.dtype) == ((5, 4), np.float32)
+    assert (logits.shape, logits.dtype) == ((5, 4), np.dtype(np.float32))
     assert model.layers[1].__class__.__name__ == "Rescaling"
 
 

@@ -27,7 +27,7 @@ def dot(count: int) -> UInt8Array:
 def test_images_stay_bytes_of_the_same_shape(look: Look) -> None:
     images = changed(pictures.digits(5), BY_LOOK[look])
 
-    assert (images.shape, images.dtype) == ((5, 28, 28), np.uint8)
+    assert (images.shape, images.dtype) == ((5, 28, 28), np.dtype(np.uint8))
 
 
 @pytest.mark.parametrize("look", BY_LOOK)
