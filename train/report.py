@@ -80,6 +80,7 @@ def write_report(
     known = {
         "evaluation": evaluation,
         "card": card,
+        "dataset": dataset,
         "rows": rows,
         "title": tag or f"{card.dataset}, {evaluation.architecture}",
     }
