@@ -130,7 +130,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report(
         folder,
         EVALUATION,
-        card_of(SHAPES, EVALUATION, learning_rate=0.01, hidden=[64, 32], augment=True, schedule=None),
+        card_of(SHAPES, EVALUATION, learning_rate=0.01, hidden=[64, 32], augment=True, schedule=None, classes=[]),
         SHAPES,
         tag="shapes:abc",
         pixel_weights=random.normal(size=(3, 28, 28)).astype(np.float32),
@@ -187,7 +187,7 @@ def test_the_page_tells_the_figures_and_the_verdict(html: str) -> None:
     assert EVALUATION.verdict.sentence in words
     assert "across 5 80.0 % 80.0 % 80.0 % upright × 1" in words
     assert "Own pictures 87.50 %" in words
-    assert "learning rate 0.01 hidden 64, 32 augment yes schedule –" in words
+    assert "learning rate 0.01 hidden 64, 32 augment yes schedule – classes –" in words
     assert "keras 3.10.0" in words
 
 
