@@ -38,6 +38,7 @@
     │   ├── InvalidClassNames
     │   └── InvalidMapping
     ├── FileNotWritable
+    ├── AccuracyTooLow
     ├── InvalidTraining
     ├── TrainingDiverged
     ├── TrainingInterrupted

@@ -15,6 +15,7 @@ from loupe.engine import Engine, OnnxEngine, TensorflowEngine
 from loupe.errors import EnginesDisagree
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model, new_model
+from train.tensorflow import quiet
 
 TOLERANCE = 1e-4  # largest difference between the engines' probabilities: float32 rounding stays a hundred times below
 COMPARISON_BATCH = 512  # images
@@ -50,7 +51,8 @@ def exported(model: keras.Model, images: UInt8Array) -> Iterator[ExportedFiles]:
         folder = Path(name)
         model(images[:1])  # Keras exports only what has been called
         model.save(folder / KERAS_FILE)
-        model.export(folder / ONNX_FILE, format="onnx", verbose=False)
+        with quiet():
+            model.export(folder / ONNX_FILE, format="onnx", verbose=False)
         difference = compare(TensorflowEngine(folder / KERAS_FILE), OnnxEngine(folder / ONNX_FILE), images)
         yield ExportedFiles(folder, {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}, difference)
 

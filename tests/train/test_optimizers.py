@@ -28,16 +28,19 @@ def test_amsgrad_is_adam_that_remembers_its_largest_gradients() -> None:
     assert not optimizer(recipe("mlp", optimizer="adam"), 10).amsgrad
 
 
-def test_a_cosine_falls_from_the_learning_rate_to_zero() -> None:
-    rate = learning_rate(recipe("mlp", schedule="cosine", learning_rate=0.1), 100)
+def rates(schedule: str, *steps: int) -> list[float]:
+    """The learning rate after so many of 100 steps."""
+    rate = learning_rate(recipe("mlp", schedule=schedule, learning_rate=0.1), 100)
+    assert not isinstance(rate, float)
+    return [float(rate(step)) for step in steps]
 
-    assert [float(rate(step)) for step in (0, 50, 100)] == pytest.approx([0.1, 0.05, 0], abs=1e-6)
+
+def test_a_cosine_falls_from_the_learning_rate_to_zero() -> None:
+    assert rates("cosine", 0, 50, 100) == pytest.approx([0.1, 0.05, 0], abs=1e-6)
 
 
 def test_one_cycle_rises_for_a_fifth_of_the_steps_and_falls_to_zero_then() -> None:
-    rate = learning_rate(recipe("mlp", schedule="one-cycle", learning_rate=0.1), 100)
-
-    assert [float(rate(step)) for step in (0, 20, 60, 100)] == pytest.approx([0.005, 0.1, 0.05, 0], abs=1e-6)
+    assert rates("one-cycle", 0, 20, 60, 100) == pytest.approx([0.005, 0.1, 0.05, 0], abs=1e-6)
 
 
 def test_weight_decay_leaves_biases_and_normalisations_alone() -> None:
