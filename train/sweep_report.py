@@ -100,7 +100,9 @@ def accuracy_by_value(name: str, runs: Mapping[Value, Sequence[Result]]) -> Figu
         spread = Spread.of(accuracies)
         dots = [middle] if len(accuracies) == 1 else np.linspace(left, right, len(accuracies))
         axes.plot(dots, accuracies, "o", color=BLUE, alpha=0.45, markersize=5, markeredgewidth=0)
-        axes.errorbar(middle, spread.mean, spread.deviation, fmt="_", color=INK, markersize=22, capsize=5, linewidth=1.4)
+        axes.errorbar(
+            middle, spread.mean, spread.deviation, fmt="_", color=INK, markersize=22, capsize=5, linewidth=1.4
+        )
         axes.annotate(
             f"{100 * spread.mean:.1f}", (right, spread.mean), (7, 0), textcoords="offset points", va="center", color=INK
         )
@@ -125,7 +127,7 @@ def _places(axes: Axes, name: str, values: Sequence[Value]) -> list[tuple[float,
         positions = np.arange(len(values), dtype=float)
         rows = [tuple(float(position + side * DOT_SPREAD) for side in (-1, 0, 1)) for position in positions]
         axes.set_xlim(-0.5, len(values) - 0.4)
-    axes.xaxis.set_major_locator(FixedLocator(positions))
+    axes.xaxis.set_major_locator(FixedLocator(positions.tolist()))
     axes.set_xticklabels([as_text(name, value) for value in values])
     return [(left, middle, right) for left, middle, right in rows]
 

@@ -4,10 +4,12 @@ import threading
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.commands.options import hidden_units, images_per_step, picture_look
+from loupe.commands.sweep import sweep
 from loupe.errors import InvalidTraining, TrainingInterrupted
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from train.runs import Run
 
 app = typer.Typer(help="Train a model, check it, and save it to the BentoML model store.")
+app.command()(sweep)
 
 data = partial(typer.Option, rich_help_panel="Data")
 model = partial(typer.Option, rich_help_panel="Model")
@@ -82,11 +85,11 @@ def train(
         raise InvalidTraining("--dataset", "the name of a data set, or --resume and the name of a run", "neither")
     else:
         changes = {
-            "hidden": _hidden(hidden),
+            "hidden": hidden_units(hidden),
             "initializer": initializer,
             "bias": bias,
             "epochs": epochs,
-            "batch_size": _batch_size(batch_size),
+            "batch_size": images_per_step(batch_size),
             "optimizer": optimizer,
             "learning_rate": learning_rate,
             "schedule": schedule,
@@ -98,7 +101,9 @@ def train(
             "seed": seed,
         }
         recipe(architecture, **changes)  # a wrong option is told before any picture is read
-        source = Source(dataset=dataset, data_dir=data_dir, look=_look(look), extra=extra, extra_classes=extra_classes)
+        source = Source(
+            dataset=dataset, data_dir=data_dir, look=picture_look(look), extra=extra, extra_classes=extra_classes
+        )
         images = source.load()
         introduce(images, console)
         config = recipe(architecture, len(images.train.labels), **changes)
@@ -142,31 +147,3 @@ def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> No
             console.print("TensorBoard goes on until Ctrl-C.")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-
-
-def _hidden(text: str | None) -> tuple[int, ...] | None:
-    """The units of each layer in `128,64`."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(units) for units in text.split(","))
-    except ValueError:
-        raise InvalidTraining("hidden", "whole numbers with commas between, as 128,64", text) from None
-
-
-def _batch_size(text: str | None) -> int | None:
-    from train.config import FULL_BATCH
-
-    if text is None:
-        return None
-    if text == "full":
-        return FULL_BATCH
-    if text.isdecimal() and int(text):
-        return int(text)
-    raise InvalidTraining("batch size", "at least 1 image, or 'full'", text)
-
-
-def _look(text: str | None) -> Literal["ink", "object"] | None:
-    if text in (None, "ink", "object"):
-        return cast("Literal['ink', 'object'] | None", text)
-    raise InvalidTraining("look", "ink or object", str(text))
