@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -63,9 +64,11 @@ class SweepFolder:
         """
         if not self._file.exists():
             return ()
-        whole, _, torn = self._file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        if torn:
-            self._file.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        content = self._file.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            os.truncate(self._file, end)
+        whole = content[:end].decode("utf-8", "replace")
         lines = csv.reader(whole.splitlines())
         if whole and tuple(next(lines)) != self._columns:
             raise self._damaged(1, f"the columns {', '.join(self._columns)}", "others", "Sweep into another folder.")

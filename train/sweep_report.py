@@ -56,7 +56,7 @@ def ranking(sweep: Sweep, summaries: Sequence[Summary]) -> Table:
             _percent(summary.train_accuracy),
             *([_percent(summary.validation_accuracy)] if validated else []),
             _percent(summary.test_accuracy),
-            _number(summary.test_loss),
+            f"{summary.test_loss.mean:.3f}" if summary.test_loss else "",
             f"{summary.seconds.mean:.1f}" if summary.seconds else "",
             *([f"{summary.failed} of {summary.runs}"] if failed else []),
         ]
@@ -90,7 +90,7 @@ def accuracy_by_value(name: str, runs: Mapping[Value, Sequence[Result]]) -> Figu
         name: Of the parameter, as in `train.sweeps.Sweep.values`.
         runs: The trainings with each value, from left to right.
     """
-    figure = Figure((WIDTH, 4.2), layout="constrained")
+    figure = Figure((min(WIDTH, 3 + len(runs)), 4.2), layout="constrained")
     axes = figure.subplots()
     places = _places(axes, name, list(runs))
     for (left, middle, right), results in zip(places, runs.values(), strict=True):
@@ -155,7 +155,3 @@ def _pair(spread: Spread | None) -> tuple[str, str]:
 
 def _percent(spread: Spread | None) -> str:
     return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f}" if spread else "failed"
-
-
-def _number(spread: Spread | None) -> str:
-    return f"{spread.mean:.3f} ± {spread.deviation:.3f}" if spread else "failed"

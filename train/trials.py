@@ -97,13 +97,10 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
 
     def measured(split: Split) -> tuple[float, float]:
         """Accuracy, and mean cross-entropy in nats."""
-        batches = range(0, len(split.labels), MEASURED_AT_ONCE)
-        logits = np.concatenate(
-            [  # a model is called sooner than `predict` has made its graph
-                np.asarray(fitted.model(split.images[start : start + MEASURED_AT_ONCE], training=False))
-                for start in batches
-            ]
-        )
+        starts = range(0, len(split.labels), MEASURED_AT_ONCE)
+        pieces = [split.images[start : start + MEASURED_AT_ONCE] for start in starts]
+        # Called, the model has answered before `predict` would have made its graph.
+        logits = np.concatenate([np.asarray(fitted.model(images, training=False)) for images in pieces])
         of_label = log_probabilities(logits)[np.arange(len(split.labels)), split.labels]
         return float((logits.argmax(axis=1) == split.labels).mean()), -float(of_label.mean())
 
