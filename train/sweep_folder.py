@@ -115,7 +115,7 @@ def _scores(cells: dict[str, str]) -> Scores:
         validation_accuracy=float(validation) if validation else None,
         test_accuracy=float(cells["test_accuracy"]),
         test_loss=float(cells["test_loss"]),
-        epochs=int(cells["epochs"]),
+        trained_epochs=int(cells["trained_epochs"]),
         seconds=float(cells["seconds"]),
     )
 

@@ -18,7 +18,7 @@ def sweep(plan: Plan = "grid", seeds: int = 2, trials: int = 0, **values: tuple[
 
 def result(setting: Setting, seed: int = 0, *, validation: float | None = 0.5, test: float = 0.5) -> Result:
     """A training that came to such accuracies."""
-    return Result(setting, seed, Scores(0.9, validation, test, test_loss=0.25, epochs=10, seconds=1.5))
+    return Result(setting, seed, Scores(0.9, validation, test, test_loss=0.25, trained_epochs=10, seconds=1.5))
 
 
 def failure(setting: Setting, seed: int = 0) -> Result:

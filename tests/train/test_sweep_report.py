@@ -101,6 +101,17 @@ def test_one_at_a_time_has_a_table_for_each_parameter_with_the_base_marked() -> 
     assert [line[0] for line in optimizers[4:6]] == ["sgd", "adam"]
 
 
+def test_the_ranking_of_one_at_a_time_names_what_is_not_as_in_the_base() -> None:
+    wanted = sweep("one-at-a-time", learning_rate=(0.01, 0.1), optimizer=("sgd", "adam"))
+    lines = words(ranking(wanted, summarize(wanted, results(wanted, validation=None))))
+
+    assert [line[: line.index("│")] for line in lines[4:7]] == [
+        ["optimizer", "adam"],
+        ["learning", "rate", "0.1"],
+        ["base"],
+    ]
+
+
 def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotWritable, match=r"summary\.csv'. Received: "):
         write_report(tmp_path / "nowhere", WANTED, results(WANTED))

@@ -15,7 +15,18 @@ from train.sweep_folder import RESULTS_FILE
 from train.sweeping import run_sweep, with_epochs
 from train.sweeps import Result
 
-LONG = ["--epochs", "2000", "--optimizer", "sgd,adam", "--seeds", "3", "--validation", "0", "--jobs", "1"]  # is always cut short
+LONG = [
+    "--epochs",
+    "2000",
+    "--optimizer",
+    "sgd,adam",
+    "--seeds",
+    "3",
+    "--validation",
+    "0",
+    "--jobs",
+    "1",
+]  # is always cut short
 COMMAND = ["train", "sweep", "--dataset", "digits-8x8", "--architecture", "mlp-small"]
 
 
