@@ -57,16 +57,15 @@ def described(card: ModelCard) -> dict[str, dict[str, str]]:
 
 def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]]:
     """Two tables: the figures with their differences and which model is better, and the settings in which the two differ."""
-    signs = COST_SIGNS
-    if a.card.figures.test_digest == b.card.figures.test_digest:
-        signs = {**SIGNS, **COST_SIGNS}
+    comparable = a.card.figures.test_digest == b.card.figures.test_digest
+    signs = {**COST_SIGNS, **(SIGNS if comparable else dict.fromkeys(SIGNS, 0))}
     first, second = _numbers(a), _numbers(b)
     names = [name for name in first if name in second and (first[name] or second[name])]
     figures = [
         Column("", [_words(name) for name in names]),
         Column("A", [figure(name, first[name]) for name in names], justify="right"),
         Column("B", [figure(name, second[name]) for name in names], justify="right"),
-        Column("B − A", [_difference(name, first[name], second[name]) for name in names], justify="right"),
+        Column("B − A", [_difference(name, first, second) if signs.get(name, 1) else "" for name in names], justify="right"),
         Column("better", [_better(signs.get(name, 0) * (second[name] - first[name])) for name in names]),
     ]
     mine, theirs = _settings(a.card), _settings(b.card)
@@ -117,7 +116,8 @@ def _settings(card: ModelCard) -> dict[str, JsonValue]:
     return {"data_set": card.dataset, **card.config}
 
 
-def _difference(name: str, a: float, b: float) -> str:
+def _difference(name: str, first: Mapping[str, float], second: Mapping[str, float]) -> str:
+    a, b = first[name], second[name]
     return "" if a == b else ("+" if b > a else "−") + figure(name, abs(b - a))
 
 
