@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from loupe.ports import free_port
-from loupe.processes import Stack, running_stack
 from loupe.settings import load_settings
+from loupe.stack import Stack, running_stack
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.commands import models, train
+from loupe.commands import data, models, train
 from loupe.errors import JobFailed, LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
 from loupe.terminal import console, log_to_stderr, notices
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
@@ -84,7 +85,8 @@ def score(
     source: Annotated[Path, typer.Argument(help="A folder of images, an .npy array or an IDX file.")],
     out: Annotated[Path, typer.Option(help="New or empty folder for the results.")],
     model: Annotated[
-        str | None, typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL.")
+        str | None,
+        typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."),
     ] = None,
     follow: Annotated[bool, typer.Option(help="Show progress until the job is done.")] = True,
 ) -> None:
@@ -129,13 +131,13 @@ def up(
     settings = _settings(port=port)
     log_to_stderr()
     from loupe.ports import listen
-    from loupe.processes import running_stack
+    from loupe.stack import running_stack
     from loupe.store import list_models
 
     listen(settings.host, settings.port).close()  # told now, not after a training, and not by somebody else's service
     if not list_models():
         console.print("The model store is empty: training a first model on Fashion-MNIST.")
-        train.train(dataset="fashion-mnist", epochs=2)
+        train.train_first()
     stopping = threading.Event()
     with _signals(stopping), running_stack(settings, stopping) as stack:
         console.print(f"\n[bold]predict[/]  curl -F image=@PICTURE {stack.url}/predict", highlight=False)

@@ -4,21 +4,16 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis import Redis
-
 from loupe.errors import ProgramFailed
-from loupe.redis_server import open_redis
-from loupe.settings import ENV_PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -52,43 +47,6 @@ class Program:
         if self.log is None or not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LAST_WORDS:])
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Everything that runs: the service, a worker, and the Redis between them."""
-
-    url: str
-    redis: Redis
-    service: Program
-    worker: Program
-
-    def watch(self, stopping: threading.Event) -> None:
-        """Wait until `stopping` is set; `ProgramFailed` if a program ends before."""
-        while not stopping.wait(POLL_SECONDS):
-            self.service.check()
-            self.worker.check()
-
-
-@contextmanager
-def running_stack(settings: Settings, stopping: threading.Event, logs: Path | None = None) -> Iterator[Stack]:
-    """Run Redis, a worker and the service for as long as the block lasts.
-
-    Args:
-        settings: Host, port and all else; the programs get the same.
-        stopping: When set while they start, the start is given up with `KeyboardInterrupt`.
-        logs: A folder for the programs' output; to the terminal if not given.
-
-    Raises:
-        ProgramFailed: If one of them does not start.
-    """
-    with ExitStack() as stack:
-        redis = stack.enter_context(open_redis(settings))
-        worker = stack.enter_context(_running_command("worker", settings, logs))
-        service = stack.enter_context(_running_command("serve", settings, logs))
-        url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
-        wait_until_ready(f"{url}/readyz", service, stopping)
-        yield Stack(url, redis, service, worker)
 
 
 @contextmanager
@@ -142,18 +100,6 @@ def wait_until_ready(url: str, program: Program, stopping: threading.Event | Non
         except (urllib.error.URLError, OSError):
             time.sleep(POLL_SECONDS)
     raise ProgramFailed(program.name, f"was not ready within {START_SECONDS:g} s")
-
-
-def _running_command(command: str, settings: Settings, logs: Path | None) -> AbstractContextManager[Program]:
-    """A `loupe` subcommand with these settings."""
-    given = settings.model_dump().items()  # an empty variable is as good as none, and hides one of ours
-    return running(
-        f"loupe {command}",
-        [sys.executable, "-m", "loupe.cli", command],
-        environment={f"{ENV_PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in given},
-        log=logs / f"{command}.log" if logs else None,
-        grace_seconds=settings.shutdown_timeout_seconds + GRACE_SECONDS,
-    )
 
 
 def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -1,31 +1,171 @@
-"""Architectures: plain functions from a number of classes to an untrained Keras model that takes raw `uint8`."""
+"""Architectures: plain functions from an image's shape and a number of classes to an untrained Keras model.
+
+Every model takes raw `uint8` and gives logits, float32 `(n, classes)`; what turns logits into calibrated probabilities is added when the
+trained model is exported.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import keras
 from keras import layers
 
-from loupe.images import SIDE
+from loupe.errors import InvalidTraining
+from train.config import Architecture, TrainConfig
+
+UNITS: dict[Architecture, int] = {
+    "mlp-small": 16
+}  # values of 0..16, as scikit-learn's digits have them; 0..1 elsewhere
+
+Shape = tuple[int, int]  # height and width, in pixels
+Tensor: TypeAlias = "keras.KerasTensor"
 
 
-def cnn(classes: int) -> keras.Model:
-    """A small convolutional network of two stages; 2.4 MFLOP an image.
+def build(shape: Shape, classes: int, config: TrainConfig, full_ink: int = 255) -> keras.Model:
+    """The untrained model that a configuration asks for.
+
+    Args:
+        shape: Height and width of the images, in pixels.
+        classes: How many; at least 2.
+        config: Names the architecture, the hidden sizes where it takes some, and how weights begin.
+        full_ink: The images' highest value; the model's first layer scales it to 1, or to 16 for `mlp-small`.
 
     Returns:
-        A model from uint8 `(n, 28, 28)`, 0 = background, 255 = full ink, to float32 probabilities `(n, classes)`.
+        A model from uint8 `(n, height, width)`, 0 = background, 255 = full ink, to float32 logits `(n, classes)`.
+
+    Raises:
+        InvalidTraining: If the images are too small for the architecture.
     """
-    return keras.Sequential(
-        [
-            layers.Input((SIDE, SIDE), dtype="uint8", name="images"),
-            layers.Rescaling(1 / 255),
-            layers.Reshape((SIDE, SIDE, 1)),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),  # (n, 14, 14, 16)
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),  # (n, 7, 7, 32)
-            layers.BatchNormalization(momentum=0.9),  # settles within a hundred steps
-            layers.Flatten(),
-            layers.Dropout(0.25),
-            layers.Dense(128, activation="relu"),
-            layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities"),
-        ],
-        name="cnn",
-    )
+    images = layers.Input(shape, dtype="uint8", name="images")
+    pixels = layers.Rescaling(UNITS.get(config.architecture, 1) / full_ink)(images)
+    start = Start(keras.initializers.get(config.initializer.replace("-", "_")), config.bias)
+    try:
+        features = FEATURES[config.architecture](pixels, config.hidden, start)
+    except ValueError as error:  # a convolution or a pool that is left with no pixels
+        received = f"{config.architecture} with images of {shape[0]} × {shape[1]} pixels"
+        raise InvalidTraining("architecture", "one that images of this size go through", received) from error
+    logits = start.dense(classes, name="logits")(features)
+    return keras.Model(images, logits, name=config.architecture)
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the weights of a new model begin."""
+
+    kernel: keras.Initializer
+    bias: float
+
+    def dense(self, units: int, **options: str) -> layers.Dense:
+        """A dense layer."""
+        return layers.Dense(units, **self._initializers(), **options)
+
+    def conv(self, filters: int, **options: str | bool) -> layers.Conv2D:
+        """A convolution of 3 × 3."""
+        return layers.Conv2D(filters, 3, **self._initializers(), **options)
+
+    def _initializers(self) -> dict[str, keras.Initializer]:
+        kernel = self.kernel.__class__.from_config(self.kernel.get_config())  # one of its own for each layer
+        return {"kernel_initializer": kernel, "bias_initializer": keras.initializers.Constant(self.bias)}
+
+
+Features = Callable[[Tensor, tuple[int, ...], Start], Tensor]
+
+
+def softmax(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """Softmax regression: every pixel votes for every class, with nothing in between."""
+    return layers.Flatten()(pixels)
+
+
+def mlp(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """Dense layers with relu."""
+    return _dense(pixels, hidden, start)
+
+
+def mlp_sigmoid(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """Dense layers with sigmoid, as networks were before relu."""
+    return _dense(pixels, hidden, start, activation="sigmoid")
+
+
+def mlp_dropout(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """Dense layers with relu, each followed by a dropout of 0.2."""
+    return _dense(pixels, hidden, start, dropout=0.2)
+
+
+def cnn_small(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """Two small convolutions: quick to train, for first tries; 2.4 MFLOP an image of 28 × 28."""
+    x = _image(pixels)
+    x = start.conv(16, padding="same", activation="relu")(x)
+    x = layers.MaxPooling2D()(x)  # (n, 14, 14, 16)
+    x = start.conv(32, padding="same", activation="relu")(x)
+    x = layers.MaxPooling2D()(x)  # (n, 7, 7, 32)
+    x = layers.BatchNormalization(momentum=0.9)(x)  # settles within a hundred steps
+    x = layers.Dropout(0.25)(layers.Flatten()(x))
+    return start.dense(128, activation="relu")(x)
+
+
+def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """The convolutional network of Keras's first examples; 24 MFLOP an image of 28 × 28."""
+    x = _image(pixels)
+    x = start.conv(32, activation="relu")(x)
+    x = start.conv(64, activation="relu")(x)
+    x = layers.Dropout(0.25)(layers.MaxPooling2D()(x))
+    x = start.dense(128, activation="relu")(layers.Flatten()(x))
+    return layers.Dropout(0.5)(x)
+
+
+def cnn(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """A small residual network with batch normalisation; 44 MFLOP an image of 28 × 28."""
+    x = layers.MaxPooling2D()(_normal_conv(_image(pixels), 32, start))  # (n, 14, 14, 32)
+    x = _normal_conv(x, 64, start)
+    x = layers.Add()([x, _normal_conv(x, 64, start)])
+    x = _normal_conv(layers.MaxPooling2D()(x), 128, start)  # (n, 7, 7, 128)
+    x = layers.Add()([x, _normal_conv(x, 128, start)])
+    return layers.GlobalMaxPooling2D()(x)
+
+
+def resnet(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
+    """A residual network of nine layers: the accurate one.
+
+    After David Page, "How to Train Your ResNet", 2018, for images a quarter as large.
+    """
+    x = layers.MaxPooling2D()(_normal_conv(_image(pixels), 32, start))  # (n, 14, 14, 32)
+    for filters in (64, 128, 256):
+        x = _normal_conv(x, filters, start)
+        if filters > 64:
+            x = layers.MaxPooling2D()(x)
+        x = layers.Add()([x, _normal_conv(_normal_conv(x, filters, start), filters, start)])
+    return layers.GlobalMaxPooling2D()(x)
+
+
+def _image(pixels: Tensor) -> Tensor:
+    return layers.Reshape((*pixels.shape[1:], 1))(pixels)  # (n, height, width, 1)
+
+
+def _dense(
+    pixels: Tensor, hidden: tuple[int, ...], start: Start, *, activation: str = "relu", dropout: float = 0.0
+) -> Tensor:
+    x = layers.Flatten()(pixels)
+    for units in hidden:
+        x = start.dense(units, activation=activation)(x)
+        if dropout:
+            x = layers.Dropout(dropout)(x)
+    return x
+
+
+def _normal_conv(x: Tensor, filters: int, start: Start) -> Tensor:
+    x = start.conv(filters, padding="same", use_bias=False)(x)
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+
+FEATURES: dict[Architecture, Features] = {
+    "softmax": softmax,
+    "mlp-sigmoid": mlp_sigmoid,
+    "mlp": mlp,
+    "mlp-512": mlp_dropout,
+    "mlp-small": mlp,
+    "cnn-small": cnn_small,
+    "cnn-classic": cnn_classic,
+    "cnn": cnn,
+    "resnet": resnet,
+}

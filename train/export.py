@@ -2,8 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -14,24 +15,46 @@ from loupe.engine import Engine, OnnxEngine, TensorflowEngine
 from loupe.errors import EnginesDisagree
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model, new_model
+from train.tensorflow import quiet
 
 TOLERANCE = 1e-4  # largest difference between the engines' probabilities: float32 rounding stays a hundred times below
 COMPARISON_BATCH = 512  # images
 
 
+@dataclass(frozen=True)
+class ExportedFiles:
+    """A model's two files, and how far their answers differ at most."""
+
+    folder: Path
+    digests: dict[str, str]
+    difference: float
+
+
+def calibrated(model: keras.Model, temperature: float) -> keras.Model:
+    """The model with probabilities instead of logits: divided by a temperature, then softmax.
+
+    Both are layers of the model, so that every engine gives the same calibrated probabilities.
+    """
+    logits = keras.layers.Rescaling(1 / temperature, name="temperature")(model.outputs[0])
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
+    return keras.Model(model.inputs[0], probabilities, name=model.name)
+
+
 @contextmanager
-def exported(model: keras.Model, images: UInt8Array) -> Iterator[tuple[Path, dict[str, str], float]]:
-    """The model's two files in a temporary folder, their digests, and how far their answers to `images` differ at most.
+def exported(model: keras.Model, images: UInt8Array) -> Iterator[ExportedFiles]:
+    """The model's two files in a temporary folder, compared by their answers to `images`.
 
     Raises:
-        EnginesDisagree: If that is too far.
+        EnginesDisagree: If these differ too much.
     """
     with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
         folder = Path(name)
+        model(images[:1])  # Keras exports only what has been called
         model.save(folder / KERAS_FILE)
-        model.export(folder / ONNX_FILE, format="onnx", verbose=False)
+        with quiet():
+            model.export(folder / ONNX_FILE, format="onnx", verbose=False)
         difference = compare(TensorflowEngine(folder / KERAS_FILE), OnnxEngine(folder / ONNX_FILE), images)
-        yield folder, {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}, difference
+        yield ExportedFiles(folder, {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}, difference)
 
 
 def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
@@ -50,11 +73,19 @@ def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
     return difference
 
 
-def save(name: str, folder: Path, card: ModelCard) -> StoredModel:
-    """Put a model's files and its card into the store; the new version's full tag is in what comes back."""
+def save(name: str, files: ExportedFiles, card: ModelCard, report: Callable[[Path, str], None]) -> StoredModel:
+    """Put a model's files, its card and its report into the store; the new version's full tag is in what comes back.
+
+    Args:
+        name: Of the model.
+        files: What was exported.
+        card: Of the model.
+        report: Writes the report of a tag into a folder.
+    """
     with new_model(name, card) as stored:
         for file in card.files:
-            shutil.copy2(folder / file, stored.path_of(file))
+            shutil.copy2(files.folder / file, stored.path_of(file))
+        report(Path(stored.path), str(stored.tag))
     return find_model(str(stored.tag))
 
 

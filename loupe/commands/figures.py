@@ -65,7 +65,9 @@ def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]
         Column("", [_words(name) for name in names]),
         Column("A", [figure(name, first[name]) for name in names], justify="right"),
         Column("B", [figure(name, second[name]) for name in names], justify="right"),
-        Column("B − A", [_difference(name, first, second) if signs.get(name, 1) else "" for name in names], justify="right"),
+        Column(
+            "B − A", [_difference(name, first, second) if signs.get(name, 1) else "" for name in names], justify="right"
+        ),
         Column("better", [_better(signs.get(name, 0) * (second[name] - first[name])) for name in names]),
     ]
     mine, theirs = _settings(a.card), _settings(b.card)

@@ -1,36 +1,172 @@
 """`loupe train`: from a data set to a model in the store."""
 
+import threading
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from loupe.terminal import console, log_to_stderr
+from loupe.errors import InvalidTraining, TrainingInterrupted
+from loupe.settings import load_settings
+from loupe.terminal import console, log_to_stderr, notices
+
+if TYPE_CHECKING:
+    from train.datasets import Dataset
+    from train.runs import Run
 
 app = typer.Typer(help="Train a model, check it, and save it to the BentoML model store.")
+
+data = partial(typer.Option, rich_help_panel="Data")
+model = partial(typer.Option, rich_help_panel="Model")
+training = partial(typer.Option, rich_help_panel="Training; what is not said is as the architecture's recipe has it")
 
 
 @app.callback(invoke_without_command=True)
 def train(
-    dataset: Annotated[str, typer.Option(help="fashion-mnist, mnist or digits.")],
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data set's four IDX files.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times every training image is seen.")] = 6,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam, at the first step.")] = 3e-3,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same model on the same machine.")] = 0,
+    context: typer.Context,
+    dataset: Annotated[str | None, data(help="fashion-mnist, mnist, digits, idx:DIR or folder:DIR.")] = None,
+    data_dir: Annotated[Path | None, data(help="Folder with the data set's four IDX files.")] = None,
+    look: Annotated[str | None, data(help="How your own pictures look: ink or object.")] = None,
+    extra: Annotated[str | None, data(help="folder:DIR with your own pictures of the same classes, mixed in.")] = None,
+    extra_classes: Annotated[Path | None, data(help="CSV file: which folder of --extra is which class.")] = None,
+    architecture: Annotated[
+        str,
+        model(help="softmax, mlp-sigmoid, mlp, mlp-512, mlp-small, cnn-small, cnn-classic, cnn or resnet."),
+    ] = "cnn",
+    hidden: Annotated[str | None, model(help="Units of each hidden layer, as 128,64.")] = None,
+    initializer: Annotated[
+        str | None, model(help="How kernels begin: glorot-uniform, glorot-normal, he-uniform, he-normal or zeros.")
+    ] = None,
+    bias: Annotated[float | None, model(help="What biases begin with.")] = None,
+    epochs: Annotated[int | None, training(help="Times every training image is seen, at most.")] = None,
+    batch_size: Annotated[str | None, training(help="Images per step, or full.")] = None,
+    optimizer: Annotated[str | None, training(help="sgd, adam, amsgrad, adamw, adagrad, adadelta or rmsprop.")] = None,
+    learning_rate: Annotated[float | None, training("--learning-rate", "--lr", help="At its highest.")] = None,
+    schedule: Annotated[str | None, training(help="Of the learning rate: constant, cosine or one-cycle.")] = None,
+    weight_decay: Annotated[float | None, training(help="Of the kernels, a step, times the learning rate.")] = None,
+    patience: Annotated[
+        int | None, training(help="Stop after so many epochs without a better validation accuracy; 0: never.")
+    ] = None,
+    validation_fraction: Annotated[
+        float | None, training("--validation", help="Share of the training split to choose the best epoch by.")
+    ] = None,
+    augmentation: Annotated[bool | None, training(help="Change the images a little in every epoch.")] = None,
+    class_weights: Annotated[bool | None, training(help="Let images of rare classes count for more.")] = None,
+    seed: Annotated[int | None, training(help="The same one gives the same model on the same machine.")] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Least test accuracy of a model that is saved. The default depends on the data."
+        ),
+    ] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with a run that was stopped.", metavar="RUN")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Open TensorBoard beside the training.")] = False,
 ) -> None:
     """Train a model, check it, and save it to the BentoML model store."""
-    from train.datasets import check_name, load_dataset
+    if context.invoked_subcommand:
+        return
+    log_to_stderr()
+    from train.config import recipe
+    from train.job import introduce
+    from train.runs import Request, Run, Source
+
+    home = load_settings().home
+    if resume:
+        run = Run.find(home, resume)
+        if epochs is not None:
+            run.change_epochs(epochs)
+        images = run.request().source.load()
+    elif dataset is None:
+        raise InvalidTraining("--dataset", "the name of a data set, or --resume and the name of a run", "neither")
+    else:
+        changes = {
+            "hidden": _hidden(hidden),
+            "initializer": initializer,
+            "bias": bias,
+            "epochs": epochs,
+            "batch_size": _batch_size(batch_size),
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "schedule": schedule,
+            "weight_decay": weight_decay,
+            "patience": patience,
+            "validation_fraction": validation_fraction,
+            "augmentation": augmentation,
+            "class_weights": class_weights,
+            "seed": seed,
+        }
+        recipe(architecture, **changes)  # a wrong option is told before any picture is read
+        source = Source(dataset=dataset, data_dir=data_dir, look=_look(look), extra=extra, extra_classes=extra_classes)
+        images = source.load()
+        introduce(images, console)
+        config = recipe(architecture, len(images.train.labels), **changes)
+        request = Request(source=source, config=config, min_accuracy=min_accuracy)
+        run = Run.start(home, request)
+    train_run(run, images, tensorboard=tensorboard)
+
+
+def train_first() -> None:
+    """Train a model of Fashion-MNIST in about a minute, for a store that has none."""
+    from train.config import recipe
+    from train.job import introduce
+    from train.runs import Request, Run, Source
+
+    source = Source(dataset="fashion-mnist")
+    images = source.load()
+    introduce(images, console)
+    run = Run.start(load_settings().home, Request(source=source, config=recipe("cnn-small", epochs=2)))
+    train_run(run, images)
+
+
+def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> None:
+    """Train what a run was asked for, and print the tag."""
     from train.tensorflow import import_tensorflow
 
-    name = check_name(dataset)  # a wrong name is told before TensorFlow takes its seconds
-    log_to_stderr()
     import_tensorflow()
-    from train.training import TrainConfig
-    from train.training import train as run
+    from train.board import board
+    from train.job import work
 
-    config = TrainConfig(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    model = run(load_dataset(name, data_dir), config)
-    figures = model.card.figures
-    console.print(f"test accuracy {figures.accuracy:.4f}, loss {figures.loss:.4f} on {figures.test_images:,} images")
-    console.print(f"saved [bold]{model.tag}[/]", highlight=False)
+    with board(run.folder.parent) if tensorboard else nullcontext() as url:
+        if url:
+            console.print(f"TensorBoard: {url}", highlight=False)
+            typer.launch(url)
+        try:
+            saved = work(run, images, console)
+        except TrainingInterrupted as interrupted:
+            notices.print(f"\n{interrupted.message}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(interrupted.exit_code) from None
+        console.print(f"saved [bold]{saved.tag}[/]", highlight=False)
+        if url:
+            console.print("TensorBoard goes on until Ctrl-C.")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+
+
+def _hidden(text: str | None) -> tuple[int, ...] | None:
+    """The units of each layer in `128,64`."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(units) for units in text.split(","))
+    except ValueError:
+        raise InvalidTraining("hidden", "whole numbers with commas between, as 128,64", text) from None
+
+
+def _batch_size(text: str | None) -> int | None:
+    from train.config import FULL_BATCH
+
+    if text is None:
+        return None
+    if text == "full":
+        return FULL_BATCH
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise InvalidTraining("batch size", "at least 1 image, or 'full'", text)
+
+
+def _look(text: str | None) -> Literal["ink", "object"] | None:
+    if text in (None, "ink", "object"):
+        return cast("Literal['ink', 'object'] | None", text)
+    raise InvalidTraining("look", "ink or object", str(text))

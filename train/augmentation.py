@@ -1,0 +1,86 @@
+"""Augmentation: each training image is turned, scaled, shifted, mirrored and partly covered a little differently in every epoch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from loupe.images import Look
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far an image may be changed without becoming another thing.
+
+    Attributes:
+        rotation: Most degrees to either side.
+        zoom: Most that width and height shrink or grow by, each by itself, as a fraction.
+        shift: Most pixels to move by, each way.
+        mirror: Whether left and right may be exchanged.
+        cover: Longest side, in pixels, of the square that hides a part of the image; 0 for none.
+    """
+
+    rotation: float
+    zoom: float
+    shift: float
+    mirror: bool
+    cover: int
+
+
+# A mirrored digit is no digit; a shoe may point either way.
+BY_LOOK: dict[Look, Augmentation] = {
+    "ink": Augmentation(rotation=12, zoom=0.12, shift=2, mirror=False, cover=0),
+    "object": Augmentation(rotation=0, zoom=0, shift=2, mirror=True, cover=8),
+}
+
+
+def augment(images: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
+    """The same images, each changed at random.
+
+    Args:
+        images: uint8, shape `(n, height, width)`, 0 = background.
+        seed: int, shape `(2,)`; the same seed gives the same changes.
+        how: The bounds of the changes.
+
+    Returns:
+        uint8, shape `(n, height, width)`.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32)[..., tf.newaxis],
+        transforms=_transforms(tf.shape(images), seeds[0], how),
+        output_shape=tf.shape(images)[1:],
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )[..., 0]
+    covered = _cover(moved, seeds[1:], how.cover) if how.cover else moved
+    return tf.cast(tf.round(covered), tf.uint8)
+
+
+def _transforms(shape: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
+    """Per image, the eight numbers of the projective transform from output to input pixels, about the middle of the image."""
+    count, middle = shape[0], (tf.cast(shape[1:], tf.float32) - 1) / 2
+    random = tf.random.stateless_uniform((6, count), seed, -1, 1)  # one row per change
+    angle = random[0] * (how.rotation * np.pi / 180)
+    mirror = tf.where(random[5] < 0, -1.0, 1.0) if how.mirror else tf.ones(count)
+    across, down = mirror * (1 + how.zoom * random[1]), 1 + how.zoom * random[2]
+    # Whole pixels where nothing else is done to the image, so that it stays sharp.
+    shifts = how.shift * random[3:5] if how.rotation or how.zoom else tf.round((how.shift + 0.49) * random[3:5])
+    a, b = across * tf.cos(angle), -down * tf.sin(angle)
+    c, d = across * tf.sin(angle), down * tf.cos(angle)
+    y, x = middle[0], middle[1]
+    right, below = x - a * x - b * y + shifts[0], y - c * x - d * y + shifts[1]
+    none = tf.zeros(count)
+    return tf.stack([a, b, right, c, d, below, none, none], axis=1)  # (n, 8)
+
+
+def _cover(images: tf.Tensor, seeds: tf.Tensor, longest: int) -> tf.Tensor:
+    """Hide a square of random side and place behind background. Source: DeVries and Taylor, "Cutout", 2017."""
+    count, height, width = tf.unstack(tf.shape(images))
+    place = tf.random.stateless_uniform((2, count, 1), seeds[0])
+    half = tf.random.stateless_uniform((count, 1), seeds[1], 0, longest / 2)
+    rows = tf.abs(tf.range(height, dtype=tf.float32) - place[0] * tf.cast(height, tf.float32)) < half  # (n, height)
+    columns = tf.abs(tf.range(width, dtype=tf.float32) - place[1] * tf.cast(width, tf.float32)) < half  # (n, width)
+    hidden = rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
+    return tf.where(hidden, 0.0, images)

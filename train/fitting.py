@@ -1,0 +1,154 @@
+"""Fit a model to a data set: batches in a seeded order, the best epoch kept, every epoch written down."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from loupe.errors import TrainingDiverged, TrainingInterrupted
+from train import architectures
+from train.augmentation import BY_LOOK, Augmentation, augment
+from train.checkpoints import Checkpoints
+from train.config import FULL_BATCH, TrainConfig
+from train.datasets import Dataset, Split
+from train.evaluation import Epoch
+from train.optimizers import optimizer
+
+REPORTS = 100  # about so many where an epoch is a single step: reporting one takes longer than training it
+PREFETCHED = 4  # batches; made while the one before is trained on
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`, with the weights of the best epoch.
+        history: Every epoch that was reported, in order.
+        best_epoch: Number of the epoch whose weights the model has.
+        seconds: What training took, over all its sittings.
+    """
+
+    model: keras.Model
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    seconds: float
+
+
+def fit(
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> Fitted:
+    """Train a model; it goes on where the folder's last checkpoint stands.
+
+    Args:
+        dataset: Its validation split chooses the best epoch. Without one, the last epoch is the best.
+        config: The hyperparameters.
+        folder: Where a checkpoint is written after every epoch; without it nothing is.
+        callbacks: Are told of every batch and epoch, after the checkpoint is written.
+
+    Raises:
+        TrainingDiverged: If the loss becomes NaN or infinite.
+        TrainingInterrupted: At Ctrl-C, if there is a folder to go on from.
+        InvalidTraining: If the images are too small for the architecture.
+    """
+    keras.utils.set_random_seed(config.seed)
+    images = dataset.train.images
+    model = architectures.build(images.shape[1:], len(dataset.class_names), config, dataset.full_ink)
+    per_epoch = 1 if config.batch_size == FULL_BATCH else math.ceil(len(images) / config.batch_size)
+    block = report_every(config.epochs) if per_epoch == 1 else 1
+    model.compile(
+        optimizer=optimizer(config, per_epoch * config.epochs),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=block,
+        jit_compile=False,  # convolutions are twice as slow under XLA on a CPU
+    )
+    checkpoints = Checkpoints(config, folder, block)
+    checkpoints.restore(model)
+    validation = dataset.validation
+    try:
+        if not checkpoints.finished:
+            model.fit(
+                batches(dataset, config, checkpoints.state.epochs_done),
+                steps_per_epoch=per_epoch * block,
+                initial_epoch=checkpoints.state.epochs_done // block,
+                epochs=config.epochs // block,
+                validation_data=(validation.images, validation.labels) if validation else None,
+                validation_batch_size=512,
+                class_weight=class_weights(dataset.train, len(dataset.class_names)) if config.class_weights else None,
+                callbacks=[_NoNumber(config), checkpoints, *callbacks],
+                shuffle=False,  # the batches come shuffled
+                verbose=0,
+            )
+    except KeyboardInterrupt:
+        if folder is None:
+            raise
+        raise TrainingInterrupted(folder.name, checkpoints.state.epochs_done, config.epochs) from None
+    checkpoints.restore_best(model)
+    history = checkpoints.state.history
+    return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))
+
+
+def report_every(epochs: int) -> int:
+    """How many epochs of a single step to run between two reports: what divides them all, and gives about `REPORTS`."""
+    divisors = [number for number in range(1, epochs + 1) if epochs % number == 0]
+    return min(divisors, key=lambda number: abs(math.log(number * REPORTS / epochs)))
+
+
+def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
+    """Batches of images and labels, from the first step of an epoch on, without end.
+
+    Order and augmentation are functions of the seed and the step alone, so that a resumed training sees what it would have seen.
+    """
+    images, labels = tf.constant(dataset.train.images), tf.constant(dataset.train.labels)
+    if config.batch_size == FULL_BATCH and not config.augmentation:
+        return tf.data.Dataset.from_tensors((images, labels)).repeat()
+    count = len(dataset.train.labels)
+    size = config.batch_size or count
+    seed = tf.constant(config.seed, tf.int64)
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        shuffled = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
+        return tf.data.Dataset.from_tensor_slices(shuffled).batch(size)
+
+    def read(step: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _augmented(tf.gather(images, indices), tf.stack([seed, step]), how), tf.gather(labels, indices)
+
+    how = BY_LOOK[dataset.look] if config.augmentation else None
+    first_step = first_epoch * math.ceil(count / size)
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    return epochs.flat_map(order).enumerate(start=first_step).map(read).prefetch(PREFETCHED)
+
+
+def class_weights(split: Split, classes: int) -> dict[int, float]:
+    """By class, what one image counts for: 1 on average, the more the fewer images a class has."""
+    counts = np.bincount(split.labels, minlength=classes)
+    return {label: len(split.labels) / (classes * max(int(count), 1)) for label, count in enumerate(counts)}
+
+
+def _augmented(images: tf.Tensor, seed: tf.Tensor, how: Augmentation | None) -> tf.Tensor:
+    return augment(images, seed, how) if how else images
+
+
+class _NoNumber(keras.callbacks.Callback):
+    """Ends a training whose loss is no number, before its weights are kept."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise TrainingDiverged(self._epoch, self._config.learning_rate)
