@@ -10,7 +10,6 @@ from train.progress import ProgressBar
 from train.runs import Run
 from train.training import train
 
-LISTED = 10  # pictures that could not be read
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on class weights are worth a thought
 
 
@@ -34,11 +33,7 @@ def work(run: Run, dataset: Dataset, console: Console) -> StoredModel:
 
 
 def introduce(dataset: Dataset, console: Console) -> None:
-    """Say what there is to learn from, and what could not be read."""
-    for left_out in dataset.left_out[:LISTED]:
-        console.print(f"left out {left_out.path}: {left_out.reason}", markup=False, highlight=False, soft_wrap=True)
-    if len(dataset.left_out) > LISTED:
-        console.print(f"left out {len(dataset.left_out) - LISTED:,} more pictures that cannot be read", highlight=False)
+    """Say what there is to learn from."""
     counts = f"{len(dataset.train.images):,} images to train on, {len(dataset.test.images):,} to test with"
     console.print(f"{dataset.name}: {counts}", highlight=False)
     per_class = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))

@@ -4,11 +4,13 @@ import threading
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.commands.data import tell_left_out
 from loupe.errors import InvalidTraining, TrainingInterrupted
+from loupe.images import Look
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
 
@@ -28,7 +30,7 @@ def train(
     context: typer.Context,
     dataset: Annotated[str | None, data(help="fashion-mnist, mnist, digits, idx:DIR or folder:DIR.")] = None,
     data_dir: Annotated[Path | None, data(help="Folder with the data set's four IDX files.")] = None,
-    look: Annotated[str | None, data(help="How your own pictures look: ink or object.")] = None,
+    look: Annotated[Look | None, data(help="How your own pictures look: ink or object.")] = None,
     extra: Annotated[str | None, data(help="folder:DIR with your own pictures of the same classes, mixed in.")] = None,
     extra_classes: Annotated[Path | None, data(help="CSV file: which folder of --extra is which class.")] = None,
     architecture: Annotated[
@@ -98,8 +100,9 @@ def train(
             "seed": seed,
         }
         recipe(architecture, **changes)  # a wrong option is told before any picture is read
-        source = Source(dataset=dataset, data_dir=data_dir, look=_look(look), extra=extra, extra_classes=extra_classes)
+        source = Source(dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes)
         images = source.load()
+        tell_left_out(images)
         introduce(images, console)
         config = recipe(architecture, len(images.train.labels), **changes)
         request = Request(source=source, config=config, min_accuracy=min_accuracy)
@@ -164,9 +167,3 @@ def _batch_size(text: str | None) -> int | None:
     if text.isdecimal() and int(text):
         return int(text)
     raise InvalidTraining("batch size", "at least 1 image, or 'full'", text)
-
-
-def _look(text: str | None) -> Literal["ink", "object"] | None:
-    if text in (None, "ink", "object"):
-        return cast("Literal['ink', 'object'] | None", text)
-    raise InvalidTraining("look", "ink or object", str(text))
