@@ -80,6 +80,20 @@ def new_model(name: str, card: ModelCard) -> Iterator[bentoml.Model]:
         raise StoreUnwritable.of(error, _models_folder()) from error
 
 
+def check_writable() -> None:
+    """Find out before a training whether a model can be saved after it.
+
+    Raises:
+        StoreUnwritable: If not.
+    """
+    try:
+        for folder in (_models_folder(), _own_folder()):
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"\n")
+    except OSError as error:
+        raise StoreUnwritable.of(error, _models_folder()) from error
+
+
 def find_model(tag: str | None = None) -> StoredModel:
     """The model of a tag.
 
@@ -152,8 +166,7 @@ def default_models() -> list[StoredModel]:
 
 def versions(name: str) -> list[str]:
     """The versions there are of a name, readable or not."""
-    folder = _models_folder() / name
-    return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return _folders_in(_models_folder() / name)
 
 
 def labels() -> dict[str, list[str]]:
@@ -217,6 +230,15 @@ def _models_folder() -> Path:
         raise StoreUnwritable.of(error, Path(home)) from error
 
 
+def _folders_in(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreUnwritable.of(error, folder) from error
+
+
 def _own_folder() -> Path:
     folder = promotions_path().parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,9 +288,9 @@ def _tags() -> list[str]:
 
 def _saved(name: str | None = None) -> list[bentoml.Model]:
     """What Loupe saved, newest first, whether or not its card can be read."""
-    names = [path.name for path in _models_folder().iterdir() if path.is_dir()] if name is None else [name]
+    names = _folders_in(_models_folder()) if name is None else [name]
     saved = []
-    for tag in [f"{name}:{version}" for name in sorted(names) for version in versions(name)]:
+    for tag in [f"{name}:{version}" for name in names for version in versions(name)]:
         try:
             model = _open(tag)
         except ModelCorrupted as error:

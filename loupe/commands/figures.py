@@ -111,7 +111,8 @@ def text(value: JsonValue) -> str:
 def _numbers(model: StoredModel) -> dict[str, float]:
     figures: Mapping[str, JsonValue] = model.card.figures.model_dump(mode="json")
     known = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
-    return {**known, "size_megabytes": model.size_bytes / 1e6}
+    costs = {"training_seconds": model.card.figures.training_seconds, "size_megabytes": model.size_bytes / 1e6}
+    return {**known, **{name: round(cost, 1) for name, cost in costs.items()}}  # nobody pays for less
 
 
 def _settings(card: ModelCard) -> dict[str, JsonValue]:
