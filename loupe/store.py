@@ -279,7 +279,7 @@ def _pointer(name: str, label: str) -> str | None:
 
 def _newest(name: str) -> str | None:
     saved = _saved(name)
-    return str(saved[0].tag.version) if saved else None
+    return Path(saved[0].path).name if saved else None
 
 
 def _tags() -> list[str]:
@@ -311,8 +311,9 @@ def _open(tag: str) -> bentoml.Model:
 
 def _read(model: bentoml.Model) -> StoredModel:
     folder = Path(model.path)
+    tag = f"{folder.parent.name}:{folder.name}"  # what it is found by, whatever model.yaml says
     try:
         card = ModelCard.load(folder)
     except (OSError, ValueError) as error:
-        raise ModelCorrupted(str(model.tag), "card.json", f"cannot be read ({error.__class__.__name__})") from error
-    return StoredModel(str(model.tag), folder, card)
+        raise ModelCorrupted(tag, "card.json", f"cannot be read ({error.__class__.__name__})") from error
+    return StoredModel(tag, folder, card)
