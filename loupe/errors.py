@@ -427,11 +427,9 @@ class TrainingInterrupted(LoupeError):
     code = "training_interrupted"
     exit_code = 130  # as a shell reports SIGINT
 
-    def __init__(self, run: str, done: int, epochs: int) -> None:
-        super().__init__(
-            f"Stopped after {done} of {epochs} epochs; the best so far is kept. Go on: loupe train --resume {run}"
-            + (f"; or save the best so far: loupe train --resume {run} --epochs {done}" if done else "")
-        )
+    def __init__(self, done: int, epochs: int) -> None:
+        super().__init__(f"Stopped after {done} of {epochs} epochs; the checkpoints stay.")
+        self.done = done
 
 
 class CheckpointFailed(LoupeError):
