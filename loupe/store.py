@@ -76,6 +76,8 @@ def new_model(name: str, card: ModelCard) -> Iterator[bentoml.Model]:
                 card.save(Path(model.path))
                 yield model
             _enter(Path(place), model.tag)
+    except FileNotFoundError:
+        raise  # what the block wanted to read is no matter of the store
     except OSError as error:
         raise StoreUnwritable.of(error, _models_folder()) from error
 
