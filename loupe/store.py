@@ -76,6 +76,8 @@ def new_model(name: str, card: ModelCard) -> Iterator[bentoml.Model]:
                 card.save(Path(model.path))
                 yield model
             _enter(Path(place), model.tag)
+    except FileNotFoundError:
+        raise  # what the block wanted to read is no matter of the store
     except OSError as error:
         raise StoreUnwritable.of(error, _models_folder()) from error
 
@@ -279,7 +281,7 @@ def _pointer(name: str, label: str) -> str | None:
 
 def _newest(name: str) -> str | None:
     saved = _saved(name)
-    return str(saved[0].tag.version) if saved else None
+    return Path(saved[0].path).name if saved else None
 
 
 def _tags() -> list[str]:
@@ -311,8 +313,9 @@ def _open(tag: str) -> bentoml.Model:
 
 def _read(model: bentoml.Model) -> StoredModel:
     folder = Path(model.path)
+    tag = f"{folder.parent.name}:{folder.name}"  # what it is found by, whatever model.yaml says
     try:
         card = ModelCard.load(folder)
     except (OSError, ValueError) as error:
-        raise ModelCorrupted(str(model.tag), "card.json", f"cannot be read ({error.__class__.__name__})") from error
-    return StoredModel(str(model.tag), folder, card)
+        raise ModelCorrupted(tag, "card.json", f"cannot be read ({error.__class__.__name__})") from error
+    return StoredModel(tag, folder, card)
