@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loupe.commands.data import tell_left_out
+from loupe.commands.options import hidden_units, images_per_step
+from loupe.commands.sweep import sweep
 from loupe.errors import InvalidTraining, TrainingInterrupted
 from loupe.images import Look
 from loupe.settings import load_settings
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on class weights are worth a thought
 
 app = typer.Typer(help="Train a model, check it, and save it to the BentoML model store.")
+app.command()(sweep)
 
 data = partial(typer.Option, rich_help_panel="Data")
 model = partial(typer.Option, rich_help_panel="Model")
@@ -85,11 +88,11 @@ def train(
         raise InvalidTraining("--dataset", "the name of a data set, or --resume and the name of a run", "neither")
     else:
         changes = {
-            "hidden": _hidden(hidden),
+            "hidden": hidden_units(hidden),
             "initializer": initializer,
             "bias": bias,
             "epochs": epochs,
-            "batch_size": _batch_size(batch_size),
+            "batch_size": images_per_step(batch_size),
             "optimizer": optimizer,
             "learning_rate": learning_rate,
             "schedule": schedule,
@@ -161,25 +164,3 @@ def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> No
             console.print("TensorBoard goes on until Ctrl-C.")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-
-
-def _hidden(text: str | None) -> tuple[int, ...] | None:
-    """The units of each layer in `128,64`."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(units) for units in text.split(","))
-    except ValueError:
-        raise InvalidTraining("hidden", "whole numbers with commas between, as 128,64", text) from None
-
-
-def _batch_size(text: str | None) -> int | None:
-    from train.config import FULL_BATCH
-
-    if text is None:
-        return None
-    if text == "full":
-        return FULL_BATCH
-    if text.isdecimal() and int(text):
-        return int(text)
-    raise InvalidTraining("batch size", "at least 1 image, or 'full'", text)
