@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from loupe.store import StoredModel
+from loupe.store import StoredModel, check_writable
 from train import board
 from train.datasets import Dataset
 from train.progress import ProgressBar
@@ -14,8 +14,9 @@ def work(run: Run, dataset: Dataset, console: Console) -> StoredModel:
     """Train what a run was asked for, going on where it stands.
 
     Raises:
-        LoupeError: Whatever is wrong with the training or the model; the run stays, to be resumed.
+        LoupeError: Whatever is wrong with the store, the training or the model; the run stays, to be resumed.
     """
+    check_writable()  # told now, not after the training
     request = run.request()
     model = train(
         dataset,
