@@ -91,7 +91,7 @@ def fit(
     except KeyboardInterrupt:
         if folder is None:
             raise
-        raise TrainingInterrupted(folder.name, checkpoints.state.epochs_done, config.epochs) from None
+        raise TrainingInterrupted(checkpoints.state.epochs_done, config.epochs) from None
     checkpoints.restore_best(model)
     history = checkpoints.state.history
     return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))

@@ -1,7 +1,7 @@
 """What several subcommands read the same way from the text of an option."""
 
 from collections.abc import Callable
-from typing import Literal, TypeVar, cast
+from typing import TypeVar
 
 from loupe.errors import InvalidTraining
 
@@ -32,17 +32,6 @@ def images_per_step(text: str | None) -> int | None:
     if text.isdecimal() and int(text):
         return int(text)
     raise InvalidTraining("batch size", "at least 1 image, or 'full'", text)
-
-
-def picture_look(text: str | None) -> Literal["ink", "object"] | None:
-    """How a user's own pictures look.
-
-    Raises:
-        InvalidTraining: If it is neither of the two looks.
-    """
-    if text in (None, "ink", "object"):
-        return cast("Literal['ink', 'object'] | None", text)
-    raise InvalidTraining("look", "ink or object", str(text))
 
 
 def several(option: str, text: str, read: Callable[[str], T], expected: str) -> tuple[T, ...]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from loupe.commands.options import hidden_units, images_per_step, picture_look, several
+from loupe.commands.options import hidden_units, images_per_step, several
 from loupe.errors import InvalidTraining, SweepInterrupted
+from loupe.images import Look
 from loupe.terminal import console, notices
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def sweep(
     dataset: Annotated[str, data(help="fashion-mnist, mnist, digits, digits-8x8, idx:DIR or folder:DIR.")],
     out: Annotated[Path, typer.Option(help="New folder for the results, or one with a part of them.")],
     data_dir: Annotated[Path | None, data(help="Folder with the data set's four IDX files.")] = None,
-    look: Annotated[str | None, data(help="How your own pictures look: ink or object.")] = None,
+    look: Annotated[Look | None, data(help="How your own pictures look: ink or object.")] = None,
     learning_rate: Annotated[str | None, tried("--learning-rate", "--lr", help="As 0.001,0.01.")] = None,
     epochs: Annotated[str | None, tried(help="Times every training image is seen.")] = None,
     hidden: Annotated[
@@ -87,7 +88,7 @@ def sweep(
         "class_weights": _one(class_weights),
     }
     wanted = Sweep(
-        source=Source(dataset=dataset, data_dir=data_dir, look=picture_look(look)),
+        source=Source(dataset=dataset, data_dir=data_dir, look=look),
         architecture=architecture,
         values={name: values for name, values in given.items() if values},
         seeds=seeds,

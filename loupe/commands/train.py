@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.commands.options import hidden_units, images_per_step, picture_look
+from loupe.commands.data import tell_left_out
+from loupe.commands.options import hidden_units, images_per_step
 from loupe.commands.sweep import sweep
 from loupe.errors import InvalidTraining, TrainingInterrupted
+from loupe.images import Look
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
 
 if TYPE_CHECKING:
     from train.datasets import Dataset
     from train.runs import Run
+
+UNEVEN = 2.0  # times as many images as the rarest class has, from which on class weights are worth a thought
 
 app = typer.Typer(help="Train a model, check it, and save it to the BentoML model store.")
 app.command()(sweep)
@@ -31,7 +35,7 @@ def train(
     context: typer.Context,
     dataset: Annotated[str | None, data(help="fashion-mnist, mnist, digits, idx:DIR or folder:DIR.")] = None,
     data_dir: Annotated[Path | None, data(help="Folder with the data set's four IDX files.")] = None,
-    look: Annotated[str | None, data(help="How your own pictures look: ink or object.")] = None,
+    look: Annotated[Look | None, data(help="How your own pictures look: ink or object.")] = None,
     extra: Annotated[str | None, data(help="folder:DIR with your own pictures of the same classes, mixed in.")] = None,
     extra_classes: Annotated[Path | None, data(help="CSV file: which folder of --extra is which class.")] = None,
     architecture: Annotated[
@@ -72,7 +76,6 @@ def train(
         return
     log_to_stderr()
     from train.config import recipe
-    from train.job import introduce
     from train.runs import Request, Run, Source
 
     home = load_settings().home
@@ -101,11 +104,10 @@ def train(
             "seed": seed,
         }
         recipe(architecture, **changes)  # a wrong option is told before any picture is read
-        source = Source(
-            dataset=dataset, data_dir=data_dir, look=picture_look(look), extra=extra, extra_classes=extra_classes
-        )
+        source = Source(dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes)
         images = source.load()
-        introduce(images, console)
+        tell_left_out(images)
+        introduce(images)
         config = recipe(architecture, len(images.train.labels), **changes)
         request = Request(source=source, config=config, min_accuracy=min_accuracy)
         run = Run.start(home, request)
@@ -115,14 +117,24 @@ def train(
 def train_first() -> None:
     """Train a model of Fashion-MNIST in about a minute, for a store that has none."""
     from train.config import recipe
-    from train.job import introduce
     from train.runs import Request, Run, Source
 
     source = Source(dataset="fashion-mnist")
     images = source.load()
-    introduce(images, console)
+    introduce(images)
     run = Run.start(load_settings().home, Request(source=source, config=recipe("cnn-small", epochs=2)))
     train_run(run, images)
+
+
+def introduce(images: "Dataset") -> None:
+    """Say what there is to learn from."""
+    counts = images.train.counts(images.class_names).values()
+    console.print(
+        f"{images.name}: {sum(counts):,} images to train on, {len(images.test.labels):,} to test with", highlight=False
+    )
+    if max(counts) > UNEVEN * min(counts):
+        advice = "consider --class-weights"
+        console.print(f"The classes are uneven, {min(counts):,} to {max(counts):,} images: {advice}.", highlight=False)
 
 
 def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> None:
@@ -140,7 +152,12 @@ def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> No
         try:
             saved = work(run, images, console)
         except TrainingInterrupted as interrupted:
-            notices.print(f"\n{interrupted.message}", markup=False, highlight=False, soft_wrap=True)
+            notices.print(
+                f"\n{interrupted.message} Go on: loupe train --resume {run.name}", soft_wrap=True, highlight=False
+            )
+            if interrupted.done:
+                save = f"loupe train --resume {run.name} --epochs {interrupted.done}"
+                notices.print(f"Or save the best so far: {save}", soft_wrap=True, highlight=False)
             raise typer.Exit(interrupted.exit_code) from None
         console.print(f"saved [bold]{saved.tag}[/]", highlight=False)
         if url:
