@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.commands import models, train
+from loupe.commands import data, models, train
 from loupe.errors import JobFailed, LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
 from loupe.terminal import console, log_to_stderr, notices
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

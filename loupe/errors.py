@@ -19,12 +19,29 @@
     ├── DeadlineExceeded            504
     ├── ShuttingDown                503
     ├── InvalidSetting
+    ├── UnknownDataset
+    ├── InvalidDatasetOption
+    ├── ImpossibleFraction
+    ├── FolderNotFound
     ├── DatasetNotFound
     ├── InvalidTraining
     ├── TrainingDiverged
     ├── TrainingInterrupted
     ├── CheckpointFailed
     ├── RunNotFound
+    ├── InvalidDataset
+    │   ├── FolderUnreadable
+    │   ├── UnknownSplit
+    │   ├── OneClass
+    │   ├── EmptySplit
+    │   ├── ClassesDiffer
+    │   ├── TooFewImages
+    │   ├── InvalidIdx
+    │   ├── CountsDiffer
+    │   ├── LabelsOutside
+    │   ├── InvalidClassNames
+    │   └── InvalidMapping
+    ├── FileNotWritable
     ├── EnginesDisagree
     ├── RedisUnavailable            503
     ├── JobNotFound                 404
@@ -38,7 +55,7 @@
 Each class builds its message from typed arguments and knows its code and HTTP status; raising is all a caller does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class LoupeError(Exception):
@@ -333,6 +350,181 @@ class InvalidSetting(LoupeError):
         )
 
 
+class UnknownDataset(LoupeError):
+    """No data set goes by that name."""
+
+    code = "unknown_dataset"
+    exit_code = 2
+
+    def __init__(self, name: str, known: Iterable[str], nearest: str | None) -> None:
+        meant = f"Did you mean {nearest}? " if nearest else ""
+        super().__init__(f"There is no data set '{name}'. {meant}Expected one of {', '.join(known)}.")
+
+
+class InvalidDatasetOption(LoupeError):
+    """An option that means nothing for this data set."""
+
+    code = "invalid_dataset_option"
+    exit_code = 2
+
+    def __init__(self, option: str, dataset: str, reason: str) -> None:
+        super().__init__(f"The data set '{dataset}' does not take {option}: {reason}.")
+
+
+class ImpossibleFraction(LoupeError):
+    """A fraction of images that cannot be split off."""
+
+    code = "impossible_fraction"
+    exit_code = 2
+
+    def __init__(self, fraction: float, images: int, classes: int) -> None:
+        super().__init__(
+            "Expected a fraction between 0 and 1 that leaves every class an image on both sides of the split. "
+            f"Received: {fraction:g}, of {images:,} images in {classes:,} classes."
+        )
+
+
+class FolderNotFound(LoupeError):
+    """No folder where a data set's should be."""
+
+    code = "folder_not_found"
+    exit_code = 2
+
+    def __init__(self, folder: str, received: str) -> None:
+        super().__init__(f"Expected a folder at '{folder}'. Received: {received}.")
+
+
+class InvalidDataset(LoupeError):
+    """Files that cannot be trained on."""
+
+    code = "invalid_dataset"
+
+    def __init__(self, where: str, expected: str, received: str, advice: str = "") -> None:
+        super().__init__(f"Expected {expected} in '{where}'. Received: {received}.{advice and ' ' + advice}")
+
+
+class FolderUnreadable(InvalidDataset):
+    """A folder of a data set that cannot be listed."""
+
+    code = "folder_unreadable"
+
+    def __init__(self, folder: str, problem: str) -> None:
+        Exception.__init__(self, f"Expected a folder that can be listed at '{folder}'. Received: {problem}.")
+
+
+class UnknownSplit(InvalidDataset):
+    """Folders beside `train`, `validation` and `test` that are none of them."""
+
+    code = "unknown_split"
+
+    def __init__(self, where: str, folders: Iterable[str]) -> None:
+        super().__init__(
+            where,
+            "no other folders beside train/, validation/ and test/",
+            ", ".join(f"{folder}/" for folder in folders),
+            "Rename or move them.",
+        )
+
+
+class OneClass(InvalidDataset):
+    """Nothing to tell apart."""
+
+    code = "one_class"
+
+    def __init__(self, where: str, classes: Sequence[str]) -> None:
+        super().__init__(
+            where,
+            "images of at least two classes",
+            f"one class, '{classes[0]}'" if classes else "no class at all",
+            "In folder:DIR, each folder is a class.",
+        )
+
+
+class EmptySplit(InvalidDataset):
+    """A split without a single image."""
+
+    code = "empty_split"
+
+    def __init__(self, where: str, split: str) -> None:
+        super().__init__(where, f"images in the {split} split", "none")
+
+
+class ClassesDiffer(InvalidDataset):
+    """Splits that do not have the same classes."""
+
+    code = "classes_differ"
+
+    def __init__(self, where: str, split: str, missing: Sequence[str], unknown: Sequence[str]) -> None:
+        received = [f"no image of {_quoted(missing)}"] if missing else []
+        received += [f"images of {_quoted(unknown)}, which train has not"] if unknown else []
+        super().__init__(where, f"the same classes in {split} as in train", " and ".join(received))
+
+
+class TooFewImages(InvalidDataset):
+    """Classes too small to learn and to measure."""
+
+    code = "too_few_images"
+
+    def __init__(self, where: str, few: Mapping[str, int], minimum: int) -> None:
+        super().__init__(
+            where,
+            f"at least {minimum} readable images of each class",
+            ", ".join(f"{count} of '{name}'" for name, count in few.items()),
+            "Add images, or take the class away.",
+        )
+
+
+class InvalidIdx(InvalidDataset):
+    """A file that is not the IDX file it should be."""
+
+    code = "invalid_idx"
+
+    def __init__(self, path: str, expected: str, received: str) -> None:
+        Exception.__init__(self, f"Expected {expected} at '{path}'. Received: {received}.")
+
+
+class CountsDiffer(InvalidDataset):
+    """Images and labels that do not belong together."""
+
+    code = "counts_differ"
+
+    def __init__(self, where: str, split: str, images: int, labels: int) -> None:
+        super().__init__(
+            where, f"as many labels as images in the {split} split", f"{images:,} images, {labels:,} labels"
+        )
+
+
+class LabelsOutside(InvalidDataset):
+    """Labels that no class name stands for."""
+
+    code = "labels_outside"
+
+    def __init__(self, where: str, split: str, classes: int, outside: Sequence[int]) -> None:
+        super().__init__(
+            where,
+            f"labels from 0 to {classes - 1} in the {split} split, as there are {classes} class names",
+            f"{', '.join(map(str, outside[:5]))}{' and others' if len(outside) > 5 else ''}",
+        )
+
+
+class InvalidClassNames(InvalidDataset):
+    """A list of class names that does not name each class once."""
+
+    code = "invalid_class_names"
+
+    def __init__(self, path: str, received: str) -> None:
+        Exception.__init__(self, f"Expected one class name a line in '{path}', each different. Received: {received}.")
+
+
+class InvalidMapping(InvalidDataset):
+    """Folders of pictures that are not given a class of the data set they are mixed into."""
+
+    code = "invalid_mapping"
+
+    def __init__(self, where: str, expected: str, received: str, classes: Iterable[str]) -> None:
+        super().__init__(where, expected, received, f"The classes are: {', '.join(classes)}.")
+
+
 class DatasetNotFound(LoupeError):
     """The files of a data set are nowhere to be had."""
 
@@ -341,6 +533,15 @@ class DatasetNotFound(LoupeError):
     def __init__(self, name: str, tried: Iterable[str], advice: str) -> None:
         places = "\n".join(f"  - {place}" for place in tried)
         super().__init__(f"The data set '{name}' was not found. Tried:\n{places}\n{advice}")
+
+
+class FileNotWritable(LoupeError):
+    """A file that cannot be written where it should be."""
+
+    code = "file_not_writable"
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"Expected to be able to write '{path}'. Received: {problem}.")
 
 
 class AddressInUse(LoupeError):
@@ -426,3 +627,7 @@ class JobFailed(LoupeError):
 
     def __init__(self, job_id: str, error: str) -> None:
         super().__init__(f"Job {job_id} failed: {error}")
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -15,6 +15,9 @@ from loupe.images import UInt8Array
 
 UINT8 = 0x08  # IDX's code for unsigned bytes
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_DIMENSIONS = 8
+MAX_HEADER_BYTES = 4 + 4 * MAX_DIMENSIONS
+CHUNK_BYTES = 2**20  # unpacked at a time
 
 
 def encode(values: UInt8Array) -> bytes:
@@ -25,8 +28,7 @@ def encode(values: UInt8Array) -> bytes:
 def decode(data: bytes) -> UInt8Array:
     """The uint8 array in the bytes of an IDX file; `ValueError` if they are none."""
     shape, start = _header(data)
-    if len(data) - start != math.prod(shape):
-        raise ValueError(f"an IDX header of shape {shape} followed by {len(data) - start:,} bytes")
+    _check_length(shape, len(data) - start)
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -36,16 +38,36 @@ def read(path: Path) -> UInt8Array:
     `ValueError`, `OSError` or `EOFError` if it is none, or damaged.
     """
     with path.open("rb") as file:
-        head = file.read(64)
+        head = file.read(MAX_HEADER_BYTES)
     if head.startswith(GZIP_MAGIC):
         try:
-            return decode(gzip.decompress(path.read_bytes()))
+            return _unpack(path)
         except zlib.error as error:
             raise ValueError(f"a damaged gzip file holding IDX values ({error})") from error
     shape, start = _header(head)
-    if path.stat().st_size - start != math.prod(shape):
-        raise ValueError(f"an IDX header of shape {shape} followed by {path.stat().st_size - start:,} bytes")
+    _check_length(shape, path.stat().st_size - start)
     return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
+
+
+def _unpack(path: Path) -> UInt8Array:
+    """The array in a gzipped file. No more is ever unpacked than the header promises: a small file can hold terabytes."""
+    with gzip.open(path) as file:
+        head = file.read(MAX_HEADER_BYTES)
+        shape, start = _header(head)
+        promised = math.prod(shape)
+        values = bytearray(head[start:])
+        while len(values) < promised and (chunk := file.read(min(CHUNK_BYTES, promised - len(values)))):
+            values += chunk
+        longer = bool(file.read(1))  # at the end of the file, this compares gzip's checksum as well
+    _check_length(shape, len(values) + longer)
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _check_length(shape: tuple[int, ...], length: int) -> None:
+    promised = math.prod(shape)
+    if length != promised:
+        received = f"{length:,}" if length < promised else f"more than {promised:,}"
+        raise ValueError(f"an IDX header of shape {shape} followed by {received} bytes")
 
 
 def _header(data: bytes) -> tuple[tuple[int, ...], int]:
@@ -56,6 +78,6 @@ def _header(data: bytes) -> tuple[tuple[int, ...], int]:
         raise ValueError(f"IDX values of type 0x{data[2]:02x}, not unsigned bytes (0x08)")
     dimensions = data[3]
     start = 4 + 4 * dimensions
-    if not 1 <= dimensions <= 8 or len(data) < start:
+    if not 1 <= dimensions <= MAX_DIMENSIONS or len(data) < start:
         raise ValueError(f"an IDX header of {dimensions} dimensions")
     return struct.unpack(f">{dimensions}I", data[4:start]), start

@@ -18,7 +18,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         default=Path("~/.loupe"),
-        description="Folder of the embedded Redis. Processes that share it share the queue.",
+        description="Folder of the embedded Redis and of cached data sets. Processes that share it share the queue.",
     )
     redis_url: str | None = Field(
         default=None,

@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,15 @@ def shapes() -> Dataset:
         train=Split(images[:32], labels[:32]),
         test=Split(images[32:], labels[32:]),
     )
+
+
+def sort_into_folders(folder: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
+    """A folder per class with so many pictures in it: noise on a dark ground, as PNG files of 28 × 28."""
+    for number, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index, image in enumerate(digits(count, seed=seed + number)):
+            (folder / name / f"{index}.png").write_bytes(png(image))
+    return folder
 
 
 def huge_png(side: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,11 @@ BAD_FILES = [
     ("too many dimensions", bytes([0, 0, 8, 200]) + bytes(800), "an IDX header of 200 dimensions"),
     ("a header cut short", bytes([0, 0, 8, 3, 0, 0, 0, 1]), "an IDX header of 3 dimensions"),
     ("too few values", struct.pack(">BBBBI", 0, 0, 8, 1, 5) + b"abc", "header of shape (5,) followed by 3 bytes"),
-    ("too many values", struct.pack(">BBBBI", 0, 0, 8, 1, 2) + b"abc", "header of shape (2,) followed by 3 bytes"),
+    (
+        "too many values",
+        struct.pack(">BBBBI", 0, 0, 8, 1, 2) + b"abc",
+        "header of shape (2,) followed by more than 2 bytes",
+    ),
     (
         "terabytes",
         struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 28) + b"abc",
@@ -93,3 +98,27 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, change: int) -> None:
 
     with pytest.raises((ValueError, OSError, EOFError)):
         idx.read(path)
+
+
+def test_a_gzip_file_is_unpacked_no_further_than_its_header_promises(tmp_path: Path) -> None:
+    header = struct.pack(">BBBBI", 0, 0, 8, 1, 1000)
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header)
+        for _ in range(64):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"header of shape \(1000,\) followed by more than 1,000 bytes"):
+        idx.read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 4 * 2**20
+
+
+def test_a_gzip_file_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(idx.encode(np.arange(200, dtype=np.uint8))))
+    data[-8] ^= 1
+    (tmp_path / "file.gz").write_bytes(data)
+    with pytest.raises(OSError, match="CRC check failed"):
+        idx.read(tmp_path / "file.gz")

@@ -1,249 +1,210 @@
-"""Data sets by name, as arrays, checked against known digests."""
+"""Data sets by name.
 
+`load_dataset` gives the training job all there is to know of one; `load` gives a notebook four arrays.
+"""
+
+import difflib
 import hashlib
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loupe import idx
-from loupe.errors import DatasetNotFound
-from loupe.images import Look, UInt8Array, normalize
-from train.tensorflow import import_tensorflow
+from loupe.errors import InvalidDatasetOption, UnknownDataset
+from loupe.images import Float32Array, Look, UInt8Array
+from loupe.settings import load_settings
+from train import digits, folders, idx_folders, published
+from train.cache import NamedArrays, cached
+from train.digits import DIGITS_TEST_FRACTION
+from train.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
-DatasetName = Literal["fashion-mnist", "mnist", "digits"]
-NAMES: tuple[DatasetName, ...] = get_args(DatasetName)
+__all__ = ["NAMES", "Dataset", "Int64Array", "Split", "check_name", "load", "load_dataset"]
 
-Int64Array: TypeAlias = NDArray[np.int64]
+logger = logging.getLogger(__name__)
 
-DEBIAN_FOLDER = Path("/usr/share/datasets")  # where Debian's dataset-… packages put their files
-DIGITS_TEST_FRACTION = 0.25  # scikit-learn's digits come without a test split
-DIGITS_SEED = 0  # the split is part of the data set, so it does not follow the training seed
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images and their labels.
-
-    `images` are uint8, shape `(n, 28, 28)`, 0 = background, 255 = full ink; `labels` are int64, shape `(n,)`, indices into the data
-    set's class names.
-    """
-
-    images: UInt8Array
-    labels: Int64Array
-
-    def digest(self) -> str:
-        """SHA-256, in hex, of the images and their labels: equal only for the same pictures in the same order."""
-        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a classifier is trained on, and what it is measured with.
-
-    Attributes:
-        name: What a model of it is called in the store.
-        class_names: In the order of the labels.
-        look: How the images look, which is how a user's picture is made to look.
-        train: Seen in training.
-        test: Never seen before the last figures.
-        validation: Held back from training to choose by, where the data set brings such a split of its own.
-        extra: The test split of a user's own pictures, where such were mixed into training; measured by itself.
-        source: Where the data comes from, for the model card.
-        licence: Of the data, for the model card.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    look: Look
-    train: Split
-    test: Split
-    validation: Split | None = None
-    extra: Split | None = None
-    source: str = "not stated"
-    licence: str = "not stated"
-
-
-@dataclass(frozen=True)
-class IdxDataset:
-    """A data set published as four IDX files, and the SHA-256 of each, decompressed."""
-
-    class_names: tuple[str, ...]
-    look: Look
-    digests: dict[str, str]
-    source: str
-    licence: str
-
-
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
-IDX_DATASETS: dict[DatasetName, IdxDataset] = {
-    # Source: Zalando Research, Fashion-MNIST README, table "Labels"; MIT licence.
-    "fashion-mnist": IdxDataset(
-        class_names=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
-        look="object",
-        digests={
-            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        },
-        source="Zalando Research, Fashion-MNIST: 70,000 product photos, made grey and 28 × 28",
-        licence="MIT",
-    ),
-    # Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits"; CC BY-SA 3.0.
-    "mnist": IdxDataset(
-        class_names=tuple("0123456789"),
-        look="ink",
-        digests={
-            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
-        source="LeCun, Cortes and Burges, The MNIST database of handwritten digits: 70,000 digits of some 500 people",
-        licence="CC BY-SA 3.0",
-    ),
+DIGITS: Mapping[str, Callable[[float, int], Dataset]] = {
+    "digits": digits.load_digits,
+    "digits-8x8": digits.load_digits_8x8,
 }
+NAMES = (*published.IDX_DATASETS, *DIGITS)
+KINDS = ("idx:DIR", "folder:DIR")
+DEFAULT_LOOK: Look = "object"  # of a user's own pictures: photos of things are more common than drawings
+CACHE_VERSION = 1  # raise it when other images are made of the same files
+CACHE_FOLDER = "datasets"  # below the data folder
+RESEMBLANCE = 0.5  # 0..1; of a wrong name to the one that was meant
 
-Arrays = tuple[UInt8Array, UInt8Array, UInt8Array, UInt8Array]  # in the order of FILES
+Pair: TypeAlias = tuple[UInt8Array | Float32Array, Int64Array | Float32Array]
+"""Images and labels."""
 
 
-def load_dataset(name: DatasetName, data_dir: Path | None = None, *, download: bool = True) -> Dataset:
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    look: Look | None = None,
+    test_fraction: float | None = None,
+    split_seed: int = SPLIT_SEED,
+    download: bool = True,
+) -> Dataset:
     """A data set, from the first place that has it.
 
-    Fashion-MNIST and MNIST are looked for in `data_dir`, then where Debian's packages put them, then in Keras's cache; then Keras
-    downloads them. scikit-learn carries its digits with it.
+    Args:
+        name: One of `NAMES`, or `idx:DIR` or `folder:DIR` for a user's own.
+        data_dir: Where the four IDX files of Fashion-MNIST or MNIST are looked for first.
+        look: How a user's own pictures are made to look; `object` if nothing is said.
+        test_fraction: Fraction, 0..1, of the images that become the test split of a data set that brings none.
+        split_seed: Another one splits such a data set otherwise.
+        download: Whether Keras may download Fashion-MNIST or MNIST.
 
     Raises:
-        DatasetNotFound: If no place has the very bytes that were published; the message lists what was tried.
+        UnknownDataset: If there is no data set of that name.
+        InvalidDatasetOption: If a look or a fraction was given that the data set does not take.
+        FolderNotFound: If a user's folder is not there.
+        InvalidDataset: If what is in it cannot be trained on.
+        DatasetNotFound: If a published data set is nowhere to be had.
     """
-    if name == "digits":
-        return _load_digits()
-    about = IDX_DATASETS[name]
-    tried = []
-    for place, read in _places(name, data_dir, download=download):
-        try:
-            arrays = read()
-        except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception for a failed download
-            tried.append(f"{place}: {error}")
-            continue
-        wrong = _first_wrong(arrays, about.digests)
-        if wrong is None:
-            return Dataset(
-                name,
-                about.class_names,
-                about.look,
-                train=Split(arrays[0], arrays[1].astype(np.int64)),
-                test=Split(arrays[2], arrays[3].astype(np.int64)),
-                source=about.source,
-                licence=about.licence,
-            )
-        tried.append(f"{place}: {wrong} is not the published file (its SHA-256 differs)")
-    raise DatasetNotFound(
-        name, tried, f"Put the four IDX files of '{name}' into a folder and name it with --data-dir, or use digits."
-    )
+    check_name(name)
+    _check_options(name, look, test_fraction)
+    kind, folder = _user_folder(name)
+    if kind is not None:
+        return _load_own(kind, folder, look or DEFAULT_LOOK, test_fraction, split_seed)
+    if name in DIGITS:
+        fraction = DIGITS_TEST_FRACTION if test_fraction is None else test_fraction
+        return DIGITS[name](fraction, split_seed)
+    return published.load_published(name, data_dir, download=download)
 
 
-def _places(name: DatasetName, data_dir: Path | None, *, download: bool) -> Iterator[tuple[str, Callable[[], Arrays]]]:
-    folders = [data_dir] if data_dir else []
-    folders += [DEBIAN_FOLDER / name, keras_cache() / name]
-    for folder in folders:
-        yield str(folder), partial(_read_idx_folder, folder)
-    archive = keras_cache() / f"{name}.npz"  # where Keras keeps MNIST
-    yield str(archive), partial(_read_keras_archive, archive)
-    if download:
-        yield "download by Keras", partial(_download, name)
+def check_name(name: str) -> str:
+    """The name itself, once it is known to be a data set's.
 
-
-def check_name(name: str) -> DatasetName:
-    """The name itself, once it is known to be a data set's; `DatasetNotFound` if not."""
-    for known in NAMES:
-        if name == known:
-            return known
-    raise DatasetNotFound(name, [f"the names {', '.join(NAMES)}"], "Choose one of these names.")
-
-
-def keras_cache() -> Path:
-    """The folder in which Keras keeps downloaded data sets. Source: keras.io, `keras.utils.get_file`."""
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
-
-
-def _read_idx_folder(folder: Path) -> Arrays:
-    if not folder.is_dir():
-        raise FileNotFoundError("no such folder")
-    found = []
-    for name in FILES:
-        path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-        if path is None:
-            raise FileNotFoundError(f"no {name} or {name}.gz in it")
-        found.append(idx.read(path))
-    return found[0], found[1], found[2], found[3]
-
-
-def _read_keras_archive(archive: Path) -> Arrays:
-    if not archive.is_file():
-        raise FileNotFoundError("no such file")
-    with np.load(archive, allow_pickle=False) as arrays:
-        return arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"]
-
-
-def _download(name: DatasetName) -> Arrays:
-    import_tensorflow()
-    import keras
-
-    module = keras.datasets.fashion_mnist if name == "fashion-mnist" else keras.datasets.mnist
-    (train_images, train_labels), (test_images, test_labels) = module.load_data()
-    return train_images, train_labels, test_images, test_labels
-
-
-def _first_wrong(arrays: Arrays, digests: dict[str, str]) -> str | None:
-    for name, array in zip(FILES, arrays, strict=True):
-        if hashlib.sha256(idx.encode(array)).hexdigest() != digests[name]:
-            return name
-    return None
-
-
-def _load_digits() -> Dataset:
-    """scikit-learn's 1,797 digits, 8 × 8 with values 0..16, brought to MNIST's look.
-
-    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI; CC BY 4.0.
+    Raises:
+        UnknownDataset: If it is none; the message has all names, and the one that may have been meant.
+        FolderNotFound: If it names a folder that is not there.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    kind, folder = _user_folder(name)
+    if kind is None and name not in NAMES:
+        raise UnknownDataset(name, (*NAMES, *KINDS), _nearest(name))
+    if kind is not None:
+        folders.check_folder(folder)
+    return name
 
-    bunch = load_digits()
-    eight_bits = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
-    images = np.stack([normalize(image, "ink") for image in eight_bits])  # (1797, 28, 28)
-    train_images, test_images, train_labels, test_labels = train_test_split(
-        images,
-        bunch.target.astype(np.int64),
-        test_size=DIGITS_TEST_FRACTION,
-        stratify=bunch.target,
-        random_state=DIGITS_SEED,
-    )
-    return Dataset(
-        "digits",
-        tuple("0123456789"),
-        "ink",
-        Split(train_images, train_labels),
-        Split(test_images, test_labels),
-        source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI: 1,797 digits of 8 × 8 pixels, in scikit-learn",
-        licence="CC BY 4.0",
-    )
+
+def load(
+    name: str,
+    *,
+    normalize: bool = False,
+    flatten: bool = False,
+    one_hot: bool = False,
+    data_dir: Path | str | None = None,
+    look: Look | None = None,
+) -> tuple[Pair, Pair]:
+    """A data set as NumPy arrays: `(x_train, t_train), (x_test, t_test)`.
+
+    The arrays are kept under the data folder (`LOUPE_DATA_DIR`) for the next call, until the files they were made of change. A
+    validation split, where the data set brings one, is not among them; `load_dataset` has it.
+
+    Args:
+        name: One of `NAMES`, or `idx:DIR` or `folder:DIR` for your own pictures.
+        normalize: Images are float32, 0..1, rather than uint8, 0..255 (`digits-8x8`: 0..128).
+        flatten: Images have shape `(n, 784)` rather than `(n, 28, 28)` (`digits-8x8`: 64 and 8 × 8).
+        one_hot: Labels are float32, shape `(n, classes)`, rather than int64, shape `(n,)`.
+        data_dir: Where the four IDX files of Fashion-MNIST or MNIST are looked for first.
+        look: `ink` or `object`: how your own pictures are made to look.
+
+    Raises:
+        LoupeError: As `load_dataset`.
+    """
+    check_name(name)
+    _check_options(name, look, None)
+
+    def build() -> NamedArrays:
+        dataset = load_dataset(name, Path(data_dir).expanduser() if data_dir else None, look=look)
+        for left_out in dataset.left_out:
+            logger.warning("%s is left out: %s", left_out.path, left_out.reason)
+        return {
+            "x_train": np.array(dataset.train.images),  # in memory, where it was mapped from disk
+            "t_train": dataset.train.labels,
+            "x_test": np.array(dataset.test.images),
+            "t_test": dataset.test.labels,
+            "classes": np.array(len(dataset.class_names)),
+            "full_ink": np.array(dataset.full_ink),
+        }
+
+    arrays = cached(_cache_file(name, look), _fingerprint(name), build)
+
+    def pair(split: str) -> Pair:
+        images: UInt8Array | Float32Array = np.asarray(arrays[f"x_{split}"], np.uint8)
+        labels: Int64Array | Float32Array = np.asarray(arrays[f"t_{split}"], np.int64)
+        if normalize:
+            images = images.astype(np.float32) / np.float32(arrays["full_ink"])
+        if one_hot:
+            labels = np.eye(int(arrays["classes"]), dtype=np.float32)[labels]
+        return images.reshape(len(images), -1) if flatten else images, labels
+
+    return pair("train"), pair("test")
+
+
+def _load_own(kind: str, folder: Path, look: Look, test_fraction: float | None, split_seed: int) -> Dataset:
+    if kind == "idx":
+        dataset = idx_folders.load_idx_folder(folder, look=look)
+    else:
+        dataset = folders.load_folder(
+            folder,
+            look=look,
+            max_pixels=load_settings().max_image_pixels,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        )
+    # A folder may be called mnist; a model of it must not pass for one of the published data set.
+    return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
+
+
+def _user_folder(name: str) -> tuple[str | None, Path]:
+    """`idx` or `folder`, and the user's folder; no kind for any other name."""
+    kind, _, place = name.partition(":")
+    return (kind if kind in ("idx", "folder") and place else None), Path(place).expanduser()
+
+
+def _nearest(name: str) -> str | None:
+    """What a wrong name was meant to be, as far as can be told."""
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return f"{'idx' if idx_folders.find_file(folder, idx_folders.FILES[0]) else 'folder'}:{name}"
+    kind, colon, place = name.casefold().partition(":")
+    candidates = ("idx", "folder") if colon else NAMES
+    meant = difflib.get_close_matches(kind.replace("_", "-"), candidates, n=1, cutoff=RESEMBLANCE)
+    return (f"{meant[0]}:{place or 'DIR'}" if colon else meant[0]) if meant else None
+
+
+def _check_options(name: str, look: Look | None, test_fraction: float | None) -> None:
+    kind, _ = _user_folder(name)
+    if kind is None:
+        own = "ink" if name in DIGITS else published.IDX_DATASETS[name].look
+        if look not in (None, own):
+            raise InvalidDatasetOption(f"the look '{look}'", name, f"its images are of the look '{own}'")
+    if test_fraction is not None and kind != "folder" and name not in DIGITS:
+        raise InvalidDatasetOption("a test fraction", name, "it has a test split of its own")
+
+
+def _cache_file(name: str, look: Look | None) -> Path:
+    kind, folder = _user_folder(name)
+    home = load_settings().home / CACHE_FOLDER
+    if kind is None:
+        return home / f"{name}.npz"
+    which = hashlib.sha256(f"{folder.resolve()} {look or DEFAULT_LOOK}".encode("utf-8", "backslashreplace"))
+    return home / f"{kind}-{folders.slug(folder.resolve().name)}-{which.hexdigest()[:12]}.npz"
+
+
+def _fingerprint(name: str) -> str:
+    """Changes when the files a data set is made of do, or what is made of them."""
+    kind, folder = _user_folder(name)
+    if kind == "folder":
+        source = f"{folders.list_folder(folder).fingerprint()} {load_settings().max_image_pixels}"
+    elif kind == "idx":
+        source = idx_folders.fingerprint(folder)
+    else:
+        source = digits.fingerprint() if name in DIGITS else published.fingerprint(name)
+    return f"{CACHE_VERSION} {source}"

@@ -1,163 +1,241 @@
-"""Data sets: what they hold, where they are looked for, and that other bytes are not taken for them. Nothing is downloaded."""
+"""Data sets by name: what can be named, what cannot, and the arrays that a notebook gets."""
 
 import gzip
-import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from loupe import idx
-from loupe.errors import DatasetNotFound
-from loupe.images import border_mean
-from train import datasets
-from train.datasets import FILES, IDX_DATASETS, Dataset, IdxDataset, check_name, load_dataset
+from loupe.errors import FolderNotFound, InvalidDatasetOption, UnknownDataset
+from tests import pictures
+from tests.pictures import sort_into_folders
+from tests.programs import environment
+from train import published
+from train.datasets import NAMES, check_name, load, load_dataset
+from train.idx_folders import FILES
 
-ARRAYS = (
-    np.arange(6 * 784, dtype=np.uint32).astype(np.uint8).reshape(6, 28, 28),
-    np.array([0, 1, 2, 0, 1, 2], np.uint8),
-    np.arange(3 * 784, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)[:, ::-1],
-    np.array([2, 1, 0], np.uint8),
-)
+KNOWN = "Expected one of fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR."
 
 
 @pytest.fixture(autouse=True)
-def nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the machine's own copies out of the tests."""
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "debian")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own."""
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @pytest.fixture
-def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An MNIST of nine images."""
-    digests = {name: hashlib.sha256(idx.encode(array)).hexdigest() for name, array in zip(FILES, ARRAYS, strict=True)}
-    monkeypatch.setitem(IDX_DATASETS, "mnist", IdxDataset(("zero", "one", "two"), "ink", digests, "here", "none"))
+def pets(tmp_path: Path) -> Path:
+    return sort_into_folders(tmp_path / "pets", {"cat": 10, "dog": 20})
 
 
-def write_files(folder: Path, packed: bool = False) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, array in zip(FILES, ARRAYS, strict=True):
-        data = idx.encode(array)
+def write_idx(folder: Path, packed: bool = False) -> Path:
+    folder.mkdir(exist_ok=True)
+    arrays = (pictures.digits(30), [0, 1] * 15, pictures.digits(10, seed=1), [0, 1] * 5)
+    for name, array in zip(FILES, arrays, strict=True):
+        data = idx.encode(np.asarray(array, np.uint8))
         (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(data) if packed else data)
+    return folder
 
 
-def assert_is_small_mnist(dataset: Dataset) -> None:
-    found = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
-    for array, expected in zip(found, ARRAYS, strict=True):
-        np.testing.assert_array_equal(array, expected)
-    assert (dataset.train.images.dtype, dataset.train.labels.dtype) == (np.dtype(np.uint8), np.dtype(np.int64))
-    assert (dataset.name, dataset.class_names, dataset.look) == ("mnist", ("zero", "one", "two"), "ink")
+# Names
 
 
-def test_digits_come_as_images_and_labels_of_two_splits() -> None:
-    digits = load_dataset("digits")
-
-    assert (digits.train.images.shape, digits.test.images.shape) == ((1347, 28, 28), (450, 28, 28))
-    assert (digits.train.images.dtype, digits.test.images.dtype) == (np.dtype(np.uint8), np.dtype(np.uint8))
-    assert (digits.train.labels.shape, digits.test.labels.shape) == ((1347,), (450,))
-    assert (digits.train.labels.dtype, digits.look) == (np.dtype(np.int64), "ink")
-    assert digits.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+def test_every_kind_of_name_is_loaded(tmp_path: Path, pets: Path) -> None:
+    assert load_dataset("digits").train.images.shape == (1347, 28, 28)
+    assert load_dataset("digits-8x8", test_fraction=0.1).test.images.shape == (180, 8, 8)
+    assert load_dataset(f"folder:{pets}").look == "object"
+    assert load_dataset(f"folder:{pets}", look="ink", test_fraction=0.5).test.images.shape == (15, 28, 28)
+    assert load_dataset(f"idx:{write_idx(tmp_path / 'mine')}", look="ink").name == "mine"
 
 
-def test_digits_are_light_ink_on_a_dark_ground() -> None:
-    digits = load_dataset("digits")
+def test_a_path_may_begin_at_one_s_home(monkeypatch: pytest.MonkeyPatch, pets: Path) -> None:
+    monkeypatch.setenv("HOME", str(pets.parent))
 
-    for image in digits.test.images:
-        assert border_mean(image) < 10
-        assert image.max() > 200
+    assert load_dataset("folder:~/pets").name == "pets"
 
 
-def test_labels_of_the_digits_are_those_of_the_images() -> None:
-    """A ring has a hole in its middle and a one has none: enough to notice labels in another order."""
-    digits = load_dataset("digits")
-    middle = {label: digits.train.images[digits.train.labels == label, 12:16, 12:16].mean() for label in (0, 1)}
-
-    assert middle[0] < 40
-    assert middle[1] > 150
+def test_a_folder_called_mnist_does_not_pass_for_mnist(tmp_path: Path) -> None:
+    assert load_dataset(f"idx:{write_idx(tmp_path / 'mnist')}").name == "idx-mnist"
+    sort_into_folders(tmp_path / "Digits", {"cat": 10, "dog": 10})
+    assert load_dataset(f"folder:{tmp_path / 'Digits'}").name == "folder-digits"
 
 
-def test_digits_are_split_alike_every_time_with_every_class_in_both() -> None:
-    first, second = load_dataset("digits"), load_dataset("digits")
-
-    np.testing.assert_array_equal(first.test.images, second.test.images)
-    assert np.bincount(first.test.labels).min() >= 43
-    train = {image.tobytes() for image in first.train.images}
-    assert sum(image.tobytes() in train for image in first.test.images) < 5
+def test_the_split_of_a_folder_follows_its_seed(pets: Path) -> None:
+    assert load_dataset(f"folder:{pets}", split_seed=1).test.digest() != load_dataset(f"folder:{pets}").test.digest()
 
 
-@pytest.mark.usefixtures("small_mnist")
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
-@pytest.mark.parametrize("place", ["given", "debian/mnist", "keras/datasets/mnist"])
-def test_idx_files_are_found_in_every_place(tmp_path: Path, place: str, packed: bool) -> None:
-    write_files(tmp_path / place, packed)
+def test_pictures_larger_than_the_setting_are_left_out(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pets / "cat" / "large.png").write_bytes(pictures.huge_png(100))
+    monkeypatch.setenv("LOUPE_MAX_IMAGE_PIXELS", "5000")
 
-    assert_is_small_mnist(load_dataset("mnist", tmp_path / "given", download=False))
+    assert [item.path for item in load_dataset(f"folder:{pets}").left_out] == ["cat/large.png"]
 
 
-@pytest.mark.usefixtures("small_mnist")
-def test_the_archive_that_keras_keeps_is_read(tmp_path: Path) -> None:
-    (tmp_path / "keras" / "datasets").mkdir(parents=True)
-    names = ("x_train", "y_train", "x_test", "y_test")
-    np.savez(tmp_path / "keras" / "datasets" / "mnist.npz", **dict(zip(names, ARRAYS, strict=True)))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("mnits", "mnist"),
+        ("Fashion_MNIST", "fashion-mnist"),
+        ("digit", "digits"),
+        ("folders:/pets", "folder:/pets"),
+        ("IDX:/pets", "idx:/pets"),
+        ("folder:", "folder:DIR"),
+        ("zebra", None),
+        ("", None),
+        ("mnist:3", None),
+    ],
+)
+def test_an_unknown_name_is_refused_with_all_names_and_the_nearest(name: str, meant: str | None) -> None:
+    with pytest.raises(UnknownDataset) as raised:
+        check_name(name)
 
-    assert_is_small_mnist(load_dataset("mnist", download=False))
-
-
-@pytest.mark.usefixtures("small_mnist")
-def test_a_place_with_other_bytes_is_passed_over(tmp_path: Path) -> None:
-    write_files(tmp_path / "given")
-    (tmp_path / "given" / FILES[1]).write_bytes(idx.encode(ARRAYS[1][::-1]))
-    write_files(tmp_path / "debian" / "mnist")
-
-    assert_is_small_mnist(load_dataset("mnist", tmp_path / "given", download=False))
-
-
-def test_files_that_are_not_the_published_ones_are_refused_with_all_that_was_tried(tmp_path: Path) -> None:
-    write_files(tmp_path / "given")
-    write_files(tmp_path / "debian" / "mnist")
-    (tmp_path / "debian" / "mnist" / FILES[2]).unlink()
-    (tmp_path / "keras" / "datasets" / "mnist").mkdir(parents=True)
-    (tmp_path / "keras" / "datasets" / "mnist" / FILES[0]).write_bytes(b"text")
-    with pytest.raises(DatasetNotFound) as raised:
-        load_dataset("mnist", tmp_path / "given", download=False)
-
-    assert raised.value.message.splitlines() == [
-        "The data set 'mnist' was not found. Tried:",
-        f"  - {tmp_path}/given: train-images-idx3-ubyte is not the published file (its SHA-256 differs)",
-        f"  - {tmp_path}/debian/mnist: no t10k-images-idx3-ubyte or t10k-images-idx3-ubyte.gz in it",
-        f"  - {tmp_path}/keras/datasets/mnist: no IDX header",
-        f"  - {tmp_path}/keras/datasets/mnist.npz: no such file",
-        "Put the four IDX files of 'mnist' into a folder and name it with --data-dir, or use digits.",
-    ]
+    suggestion = f"Did you mean {meant}? " if meant else ""
+    assert raised.value.message == f"There is no data set '{name}'. {suggestion}{KNOWN}"
+    assert raised.value.exit_code == 2
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetNotFound, match=rf"- {tmp_path}/given: no such folder"):
-        load_dataset("fashion-mnist", tmp_path / "given", download=False)
+def test_for_a_bare_path_the_right_kind_is_suggested(tmp_path: Path, pets: Path) -> None:
+    with pytest.raises(UnknownDataset, match=f"Did you mean folder:{pets}\\?"):
+        check_name(str(pets))
+    with pytest.raises(UnknownDataset, match=f"Did you mean idx:{tmp_path}/mine\\?"):
+        check_name(str(write_idx(tmp_path / "mine", packed=True)))
 
 
-def test_class_names_stand_in_the_published_order() -> None:
-    # Source: Zalando Research, Fashion-MNIST README, table "Labels".
-    names = IDX_DATASETS["fashion-mnist"].class_names
-    assert (names[0], names[5], names[9], len(names)) == ("T-shirt/top", "Sandal", "Ankle boot", 10)
-    assert IDX_DATASETS["mnist"].class_names == tuple(str(digit) for digit in range(10))
-
-
-def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
-    assert check_name("digits") == "digits"
+def test_a_known_name_is_handed_back_and_a_missing_folder_told() -> None:
+    for name in NAMES:
+        assert check_name(name) == name
     with pytest.raises(
-        DatasetNotFound, match=r"^The data set 'letters' was not found\. Tried:\n  - the names fashion-mnist,"
+        FolderNotFound, match=r"^Expected a folder at '/nowhere'\. Received: nothing; no such folder\.$"
     ):
-        check_name("letters")
+        check_name("folder:/nowhere")
 
 
-def test_the_published_files_are_taken_for_what_they_are() -> None:
-    folder = os.environ.get("LOUPE_TEST_DATA")
-    if folder is None:
-        pytest.skip("LOUPE_TEST_DATA names no folder with mnist/*.gz")
-    mnist = load_dataset("mnist", Path(folder, "mnist"), download=False)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("digits", {"look": "object"}, "'digits' does not take the look 'object': its images are of the look 'ink'."),
+        ("mnist", {"look": "object"}, "'mnist' does not take the look 'object': its images are of the look 'ink'."),
+        ("mnist", {"test_fraction": 0.2}, "'mnist' does not take a test fraction: it has a test split of its own."),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidDatasetOption) as raised:
+        load_dataset(name, **options)  # type: ignore[arg-type]
 
-    assert (mnist.train.images.shape, mnist.test.images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
-    assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert raised.value.message == f"The data set {message}"
+    assert raised.value.exit_code == 2
+
+
+# Arrays for notebooks
+
+
+def test_a_notebook_gets_images_and_labels_of_two_splits() -> None:
+    (x_train, t_train), (x_test, t_test) = load("digits")
+
+    assert (x_train.shape, x_train.dtype, x_test.shape) == ((1347, 28, 28), np.dtype(np.uint8), (450, 28, 28))
+    assert (t_train.shape, t_train.dtype, t_test.shape) == ((1347,), np.dtype(np.int64), (450,))
+
+
+def test_images_can_be_scaled_and_flattened_and_labels_one_hot() -> None:
+    (plain, labels), _ = load("digits")
+    (x_train, t_train), (x_test, t_test) = load("digits", normalize=True, flatten=True, one_hot=True)
+
+    assert (x_train.shape, x_train.dtype, x_test.shape) == ((1347, 784), np.dtype(np.float32), (450, 784))
+    assert (t_train.shape, t_train.dtype, t_test.shape) == ((1347, 10), np.dtype(np.float32), (450, 10))
+    np.testing.assert_allclose(x_train, plain.reshape(-1, 784) / 255, rtol=1e-6)
+    assert (x_train.min(), x_train.max()) == (0, 1)
+    np.testing.assert_array_equal(t_train.argmax(axis=1), labels)
+    np.testing.assert_array_equal(t_train.sum(axis=1), 1)
+
+
+def test_digits_of_8x8_are_scaled_to_one_too() -> None:
+    (x_train, _), _ = load("digits-8x8", normalize=True, flatten=True)
+
+    assert (x_train.shape, x_train.max()) == ((1347, 64), 1)
+
+
+@pytest.mark.parametrize("kind", ["folder", "idx"])
+def test_the_second_call_reads_what_the_first_has_kept(tmp_path: Path, home: Path, pets: Path, kind: str) -> None:
+    folder = pets if kind == "folder" else write_idx(tmp_path / "mine", packed=True)
+    first = load(f"{kind}:{folder}")
+    (kept,) = (home / "datasets").iterdir()
+    before = kept.stat().st_mtime_ns
+    second = load(f"{kind}:{folder}", look="object")
+
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one[0], other[0], strict=True)
+        np.testing.assert_array_equal(one[1], other[1], strict=True)
+        assert one[0].flags.writeable
+        assert other[0].flags.writeable
+    assert kept.stat().st_mtime_ns == before
+    assert kept.name.startswith(f"{kind}-{folder.name}-")
+    assert kept.suffix == ".npz"
+
+
+def test_what_was_kept_is_made_anew_when_a_picture_changes(pets: Path) -> None:
+    load(f"folder:{pets}")
+    (pets / "cat" / "new.png").write_bytes(pictures.png(pictures.digits(1, seed=99)[0]))
+    (x_train, _), (x_test, _) = load(f"folder:{pets}")
+
+    assert len(x_train) + len(x_test) == 31
+
+
+def test_what_was_kept_is_made_anew_when_an_idx_file_changes(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path / "mine")
+    load(f"idx:{folder}")
+    (folder / FILES[1]).write_bytes(idx.encode(np.array([1, 0] * 15, np.uint8)))
+    os.utime(folder / FILES[1], (1, 1))
+    (_, labels), _ = load(f"idx:{folder}")
+
+    assert labels[:2].tolist() == [1, 0]
+
+
+def test_each_look_is_kept_by_itself(pets: Path, home: Path) -> None:
+    load(f"folder:{pets}", look="ink")
+    load(f"folder:{pets}", look="object")
+
+    assert len(list((home / "datasets").iterdir())) == 2
+
+
+def test_a_published_data_set_is_kept_under_its_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    folder = write_idx(tmp_path / "given")
+    names = ("zero", "one")
+    digests = {name: published.digest(idx.read(folder / name)) for name in FILES}
+    monkeypatch.setitem(published.IDX_DATASETS, "mnist", published.IdxDataset(names, "ink", digests, "here", "none"))
+    (first, _), _ = load("mnist", data_dir=folder)
+    (second, _), (_, one_hot) = load("mnist", data_dir=tmp_path / "nowhere", one_hot=True)
+
+    np.testing.assert_array_equal(first, second)
+    assert one_hot.shape == (10, 2)
+    assert [file.name for file in (home / "datasets").iterdir()] == ["mnist.npz"]
+
+
+def test_files_left_out_are_told_in_the_log(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (pets / "cat" / "notes.txt").write_text("purrs")
+    load(f"folder:{pets}")
+
+    assert "cat/notes.txt is left out: Expected a whole PNG" in caplog.text
+
+
+def test_wrong_names_and_options_are_refused_before_anything_kept_is_read() -> None:
+    with pytest.raises(UnknownDataset):
+        load("mnits")
+    with pytest.raises(InvalidDatasetOption):
+        load("digits", look="object")
+
+
+def test_importing_the_data_sets_imports_no_framework() -> None:
+    script = (
+        "import sys, train.datasets; "
+        "print(sorted({'tensorflow', 'keras', 'sklearn', 'matplotlib', 'bentoml'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
+
+    assert ended.stdout == "[]\n", ended.stderr

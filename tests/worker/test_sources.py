@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from loupe import idx
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
-from loupe.images import UInt8Array
+from loupe.images import MAX_FILE_BYTES, UInt8Array
 from tests import pictures
-from worker.sources import MAX_FILE_BYTES, Plan, Records, check_source, open_source, printable
+from worker.sources import Plan, Records, check_source, open_source, printable
 
 MAX_PIXELS = 100_000
 
