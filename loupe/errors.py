@@ -42,6 +42,7 @@
     │   ├── InvalidClassNames
     │   └── InvalidMapping
     ├── FileNotWritable
+    ├── InvalidLogits
     ├── EnginesDisagree
     ├── RedisUnavailable            503
     ├── JobNotFound                 404
@@ -223,6 +224,18 @@ class EngineFailed(LoupeError):
     """The engine raised, or answered with the wrong number of rows."""
 
     code = "engine_failed"
+
+
+class InvalidLogits(LoupeError):
+    """A model that answers with something other than numbers."""
+
+    code = "invalid_logits"
+
+    def __init__(self, split: str, wrong: int, images: int, first: int) -> None:
+        super().__init__(
+            f"Expected finite logits for every image of the {split} split. Received: NaN or infinity for {wrong:,} of {images:,}, "
+            f"first for image {first:,}. The training diverged: lower the learning rate, or choose another optimiser."
+        )
 
 
 class EnginesDisagree(LoupeError):
