@@ -27,6 +27,7 @@
     ├── InvalidTraining
     ├── TrainingDiverged
     ├── TrainingInterrupted
+    ├── ClassicsInterrupted
     ├── CheckpointFailed
     ├── RunNotFound
     ├── InvalidDataset
@@ -282,6 +283,19 @@ class TrainingInterrupted(LoupeError):
         super().__init__(
             f"Stopped after {done} of {epochs} epochs; the best so far is kept. Go on: loupe train --resume {run}"
             + (f"; or save the best so far: loupe train --resume {run} --epochs {done}" if done else "")
+        )
+
+
+class ClassicsInterrupted(LoupeError):
+    """Ctrl-C while the tutorials' models are trained: the rows that were finished stay."""
+
+    code = "classics_interrupted"
+    exit_code = 130  # as a shell reports SIGINT
+
+    def __init__(self, done: int, rows: int) -> None:
+        super().__init__(
+            f"Stopped; {done} of {rows} rows are done and kept, and only the training in hand begins anew. "
+            "Go on: the same command again."
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from loupe.commands.classics import classics
 from loupe.errors import InvalidTraining, TrainingInterrupted
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from train.runs import Run
 
 app = typer.Typer(help="Train a model, check it, and save it to the BentoML model store.")
+app.command()(classics)
 
 data = partial(typer.Option, rich_help_panel="Data")
 model = partial(typer.Option, rich_help_panel="Model")

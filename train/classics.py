@@ -1,0 +1,400 @@
+"""The classics: what five tutorials for beginners train, with which settings, and what they report.
+
+All their figures stand here and nowhere else. What we reach with the same settings is trained, never written down.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from pydantic import BaseModel, ConfigDict
+
+from loupe.errors import InvalidTraining
+from train.config import FULL_BATCH, TrainConfig, recipe
+
+
+class Trial(BaseModel):
+    """One training from beginning to end: equal trials give equal figures."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    config: TrainConfig
+    test_fraction: float | None = None
+    split_seed: int = 0
+    compare_batches: bool = False
+
+
+@dataclass(frozen=True)
+class Tutorial:
+    """A tutorial.
+
+    Attributes:
+        letter: What `--only` calls it.
+        title: What it is about and what it was written with.
+        default: The data set our default is trained on to stand beside its figures.
+    """
+
+    letter: str
+    title: str
+    default: str
+
+
+@dataclass(frozen=True)
+class Classic:
+    """A model of a tutorial, as one row of the table.
+
+    Attributes:
+        key: Of this row, for others that speak of it.
+        tutorial: Its letter.
+        model: In words.
+        trial: The tutorial's settings, and its data.
+        reported: Test accuracy, 0..1, as the tutorial reports it; `None` where the row is our own answer to it.
+        aim: Test accuracy, 0..1, that a good reproduction reaches.
+        quick_epochs: Enough to see that it trains.
+        reported_seconds: Per epoch, as the tutorial reports it: from, to.
+        reported_loss: On the test split.
+        repeated: Whether it is trained with every seed, because one run says little.
+        beats: Keys of rows that this one is to be better than.
+        if_missed: Key of a row; this one is trained only if that one misses its aim.
+    """
+
+    key: str
+    tutorial: str
+    model: str
+    trial: Trial
+    reported: float | None
+    aim: float
+    quick_epochs: int
+    reported_seconds: tuple[float, float] | None = None
+    reported_loss: float | None = None
+    repeated: bool = False
+    beats: tuple[str, ...] = ()
+    if_missed: str | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of a factor: the trial that has it, and the test accuracy, 0..1, of the tutorial's single run."""
+
+    name: str
+    trial: Trial
+    reported: float
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A setting that a tutorial varies from its base while all others stay."""
+
+    tutorial: str
+    name: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Default:
+    """Our own default on a data set that the tutorials use."""
+
+    trial: Trial
+    quick_epochs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained in one go, under a name for people: the same trial with every seed that counts."""
+
+    name: str
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is to be trained.
+
+    Attributes:
+        seeds: Those of trials that are repeated; each also splits its data set anew.
+        quick_seeds: The same when there is little time.
+    """
+
+    tutorials: tuple[Tutorial, ...]
+    classics: tuple[Classic, ...]
+    factors: tuple[Factor, ...] = ()
+    defaults: tuple[Default, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    quick_seeds: tuple[int, ...] = (0, 1)
+    quick: bool = field(default=False, kw_only=True)
+
+    def only(self, letters: Sequence[str]) -> "Plan":
+        """What belongs to some of the tutorials.
+
+        Raises:
+            InvalidTraining: If a letter is none of theirs.
+        """
+        known = [tutorial.letter for tutorial in self.tutorials]
+        for letter in letters:
+            if letter not in known:
+                raise InvalidTraining(
+                    "--only", f"letters of tutorials ({', '.join(known)}) with commas between", letter
+                )
+        tutorials = tuple(tutorial for tutorial in self.tutorials if tutorial.letter in letters)
+        wanted = {tutorial.default for tutorial in tutorials}
+        return replace(
+            self,
+            tutorials=tutorials,
+            classics=tuple(classic for classic in self.classics if classic.tutorial in letters),
+            factors=tuple(factor for factor in self.factors if factor.tutorial in letters),
+            defaults=tuple(default for default in self.defaults if default.trial.dataset in wanted),
+        )
+
+    def of_classic(self, classic: Classic) -> Row:
+        """The row of a tutorial's model."""
+        trial = self._shortened(classic.trial, classic.quick_epochs)
+        return Row(f"{classic.tutorial}: {classic.model}", self._seeded(trial) if classic.repeated else (trial,))
+
+    def of_value(self, factor: Factor, value: Value) -> Row:
+        """The row of a value that a tutorial tries; it takes seconds, so it is never cut short."""
+        return Row(f"{factor.tutorial}: {factor.name} {value.name}", self._seeded(value.trial))
+
+    def of_default(self, default: Default) -> Row:
+        """The row of our default on a data set."""
+        trial = self._shortened(default.trial, default.quick_epochs)
+        return Row(f"our default, {trial.config.architecture}, on {trial.dataset}", (trial,))
+
+    def rows(self) -> list[Row]:
+        """Everything but the classics that are only trained if others miss their aim."""
+        classics = [self.of_classic(classic) for classic in self.classics if not classic.if_missed]
+        values = [self.of_value(factor, value) for factor in self.factors for value in factor.values]
+        return classics + values + [self.of_default(default) for default in self.defaults]
+
+    def _shortened(self, trial: Trial, epochs: int) -> Trial:
+        if not self.quick:
+            return trial
+        return trial.model_copy(update={"config": replace(trial.config, epochs=min(epochs, trial.config.epochs))})
+
+    def _seeded(self, trial: Trial) -> tuple[Trial, ...]:
+        seeds = self.quick_seeds if self.quick else self.seeds
+        return tuple(
+            trial.model_copy(update={"config": replace(trial.config, seed=seed), "split_seed": seed}) for seed in seeds
+        )
+
+
+# None of the tutorials holds images back from training, and each keeps the weights of its last epoch.
+SOFTMAX = TrainConfig("softmax", batch_size=100, epochs=33, validation_fraction=0, initializer="zeros")  # 19,800 steps
+MLP_512 = TrainConfig("mlp-512", (512, 512), "rmsprop", batch_size=128, epochs=20, validation_fraction=0)
+# Keras's Adadelta had a learning rate of 1 then; with today's 0.001 it does not train.
+CNN = TrainConfig("cnn-classic", (), "adadelta", 1.0, batch_size=128, epochs=12, validation_fraction=0)
+CLOTHES = TrainConfig("mlp", (128,), batch_size=32, validation_fraction=0)
+DIGITS = TrainConfig(
+    "mlp-small", (32, 16), "sgd", 0.01, batch_size=FULL_BATCH, epochs=1001, validation_fraction=0, bias=0.01
+)
+DIGITS_SHARE = 0.25  # of the images, to test with
+DIGITS_IMAGES = 1347  # that are left to train on
+
+
+def _mnist(config: TrainConfig, *, compare_batches: bool = False) -> Trial:
+    return Trial(dataset="mnist", config=config, compare_batches=compare_batches)
+
+
+def _clothes(config: TrainConfig) -> Trial:
+    return Trial(dataset="fashion-mnist", config=config)
+
+
+def _digits(share: float = DIGITS_SHARE, **changes: object) -> Trial:
+    return Trial(dataset="digits-8x8", config=replace(DIGITS, **changes), test_fraction=share)  # type: ignore[arg-type]
+
+
+TUTORIALS = (
+    Tutorial("A", "Softmax regression on MNIST, TensorFlow 1", default="mnist"),
+    Tutorial("B", "A network with ready weights on MNIST, NumPy", default="mnist"),
+    Tutorial("C", "Dense and convolutional networks on MNIST, Keras 2", default="mnist"),
+    Tutorial("D", "scikit-learn's digits of 8 × 8 pixels, PyTorch", default="digits"),
+    Tutorial("E", "Basic classification of Fashion-MNIST, TensorFlow 2", default="fashion-mnist"),
+)
+
+CLASSICS = (
+    Classic("A", "A", "softmax regression", _mnist(SOFTMAX), 0.928, 0.925, quick_epochs=5),
+    Classic(
+        "B",
+        "B",
+        "784-50-100-10, sigmoid",
+        _mnist(recipe("mlp-sigmoid"), compare_batches=True),
+        0.9352,
+        0.96,
+        quick_epochs=10,
+    ),
+    Classic(
+        "C-rmsprop",
+        "C",
+        "512-512 with dropout, RMSprop",
+        _mnist(MLP_512),
+        0.9834,
+        0.982,
+        quick_epochs=3,
+        reported_seconds=(12, 21),
+    ),
+    Classic(
+        "C-adadelta",
+        "C",
+        "512-512 with dropout, Adadelta",
+        _mnist(replace(MLP_512, optimizer="adadelta", learning_rate=1.0)),
+        0.9831,
+        0.982,
+        quick_epochs=3,
+        reported_seconds=(12, 21),
+    ),
+    Classic(
+        "C-cnn",
+        "C",
+        "two convolutions, Adadelta",
+        _mnist(CNN),
+        0.9902,
+        0.992,
+        quick_epochs=1,
+        reported_seconds=(200, 249),
+    ),
+    Classic(
+        "C-cosine",
+        "C",
+        "two convolutions, Adadelta along a cosine",
+        _mnist(replace(CNN, schedule="cosine")),
+        None,
+        0.992,
+        quick_epochs=1,
+        if_missed="C-cnn",
+    ),
+    Classic("D", "D", "64-32-16-10", _digits(), 0.947, 0.93, quick_epochs=DIGITS.epochs, repeated=True),
+    Classic(
+        "D-best",
+        "D",
+        "64-128-64-10, our recipe",
+        Trial(
+            dataset="digits-8x8",
+            config=recipe("mlp-small", hidden=(128, 64), validation_fraction=0.0),
+            test_fraction=DIGITS_SHARE,
+        ),
+        None,
+        0.98,
+        quick_epochs=1000,
+        repeated=True,
+        beats=("D",),
+    ),
+    Classic(
+        "E-1",
+        "E",
+        "128 relu, 1 epoch",
+        _clothes(replace(CLOTHES, epochs=1)),
+        0.849,
+        0.84,
+        quick_epochs=1,
+        reported_seconds=(4, 5),
+        reported_loss=0.424,
+    ),
+    Classic(
+        "E-5",
+        "E",
+        "128 relu, 5 epochs",
+        _clothes(replace(CLOTHES, epochs=5)),
+        0.864,
+        0.87,
+        quick_epochs=5,
+        reported_seconds=(4, 5),
+        reported_loss=0.371,
+    ),
+    Classic(
+        "E-500",
+        "E",
+        "128 relu, 500 epochs",
+        _clothes(replace(CLOTHES, epochs=500)),
+        0.886,
+        0.88,
+        quick_epochs=30,
+        reported_seconds=(4, 5),
+        reported_loss=1.199,
+    ),
+    Classic(
+        "E-early",
+        "E",
+        "128 relu, stopped early",
+        _clothes(recipe("mlp")),
+        None,
+        0.885,
+        quick_epochs=15,
+        beats=("E-5", "E-500"),
+    ),
+)
+
+FACTORS = (
+    Factor(
+        "D",
+        "learning rate",
+        tuple(
+            Value(f"{rate:g}", _digits(learning_rate=rate), reported)
+            for rate, reported in ((0.001, 0.865), (0.005, 0.953), (0.01, 0.947), (0.05, 0.938), (0.1, 0.969))
+        ),
+    ),
+    Factor(
+        "D",
+        "test share",
+        tuple(
+            Value(f"{share:.2f}", _digits(share), reported)
+            for share, reported in ((0.10, 0.972), (0.18, 0.960), (0.25, 0.947), (0.32, 0.957), (0.40, 0.954))
+        ),
+    ),
+    Factor(
+        "D",
+        "epochs",
+        tuple(
+            Value(str(epochs), _digits(epochs=epochs), reported)
+            for epochs, reported in ((301, 0.893), (501, 0.931), (1001, 0.947), (1501, 0.960), (2001, 0.971))
+        ),
+    ),
+    Factor(
+        "D",
+        "hidden sizes",
+        tuple(
+            Value("-".join(map(str, hidden)), _digits(hidden=hidden), reported)
+            for hidden, reported in (
+                ((16, 10), 0.960),
+                ((16, 16), 0.940),
+                ((32, 16), 0.947),
+                ((64, 64), 0.962),
+                ((128, 64), 0.976),
+            )
+        ),
+    ),
+    Factor(
+        "D",
+        "depth",
+        tuple(
+            Value("-".join(map(str, (64, *hidden, 10))), _digits(hidden=hidden), reported)
+            for hidden, reported in (
+                ((16,), 0.962),
+                ((32, 16), 0.947),
+                ((32, 16, 16), 0.956),
+                ((32, 32, 16, 16), 0.964),
+                ((64, 32, 32, 16, 16), 0.933),
+            )
+        ),
+    ),
+    Factor(
+        "D",
+        "optimiser",
+        tuple(
+            Value(name, _digits(optimizer=name), reported)
+            for name, reported in (
+                ("sgd", 0.947),
+                ("adam", 0.969),
+                ("amsgrad", 0.964),
+                ("adagrad", 0.967),
+                ("rmsprop", 0.944),
+            )
+        ),
+    ),
+)
+
+DEFAULTS = (
+    Default(Trial(dataset="mnist", config=recipe("cnn")), quick_epochs=1),
+    Default(Trial(dataset="fashion-mnist", config=recipe("cnn")), quick_epochs=1),
+    Default(Trial(dataset="digits", config=recipe("cnn", images=DIGITS_IMAGES)), quick_epochs=20),
+)
+
+PLAN = Plan(TUTORIALS, CLASSICS, FACTORS, DEFAULTS)
