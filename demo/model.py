@@ -1,10 +1,12 @@
-"""Train the demonstration's model: fewer epochs than `loupe train` takes, to keep it short."""
+"""Train the demonstration's model: a small network for a few epochs, to keep it short."""
 
 from rich.console import Console
 
 from loupe.store import StoredModel
+from train.config import recipe
 from train.datasets import Dataset
-from train.training import TrainConfig, train
+from train.progress import ProgressBar
+from train.training import train
 
 EPOCHS = 2
 EPOCHS_OF_FEW = 20  # for data sets of a few thousand images
@@ -14,7 +16,8 @@ FEW_IMAGES = 10_000
 def train_model(dataset: Dataset, console: Console) -> StoredModel:
     """Train, check and save a model, and say how good it is."""
     epochs = EPOCHS if len(dataset.train.images) > FEW_IMAGES else EPOCHS_OF_FEW
-    model = train(dataset, TrainConfig(epochs=epochs))
+    config = recipe("cnn-small", epochs=epochs)
+    model = train(dataset, config, callbacks=[ProgressBar(console, config)])
     figures = model.card.figures
     console.print(
         f"test accuracy {figures.accuracy:.4f}; Keras and ONNX Runtime agree within {figures.engines_difference:.0e}"

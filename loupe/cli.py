@@ -134,7 +134,7 @@ def up(
     listen(settings.host, settings.port).close()  # told now, not after a training, and not by somebody else's service
     if not list_models():
         console.print("The model store is empty: training a first model on Fashion-MNIST.")
-        train.train(dataset="fashion-mnist", epochs=2)
+        train.train_first()
     stopping = threading.Event()
     with _signals(stopping), running_stack(settings, stopping) as stack:
         console.print(f"\n[bold]predict[/]  curl -F image=@PICTURE {stack.url}/predict", highlight=False)

@@ -24,12 +24,7 @@
     ├── ImpossibleFraction
     ├── FolderNotFound
     ├── DatasetNotFound
-    ├── InvalidTraining
-    ├── TrainingDiverged
-    ├── TrainingInterrupted
-    ├── ClassicsInterrupted
-    ├── CheckpointFailed
-    ├── RunNotFound
+    ├── InvalidLogits
     ├── InvalidDataset
     │   ├── FolderUnreadable
     │   ├── UnknownSplit
@@ -43,7 +38,13 @@
     │   ├── InvalidClassNames
     │   └── InvalidMapping
     ├── FileNotWritable
-    ├── InvalidLogits
+    ├── AccuracyTooLow
+    ├── InvalidTraining
+    ├── TrainingDiverged
+    ├── TrainingInterrupted
+    ├── ClassicsInterrupted
+    ├── CheckpointFailed
+    ├── RunNotFound
     ├── EnginesDisagree
     ├── RedisUnavailable            503
     ├── JobNotFound                 404
@@ -209,6 +210,18 @@ class ModelCorrupted(LoupeError):
     def __init__(self, tag: str, file: str, problem: str) -> None:
         super().__init__(
             f"Model '{tag}' cannot be trusted: {file} {problem}. Delete it from the store and train again."
+        )
+
+
+class AccuracyTooLow(LoupeError):
+    """A trained model that is not good enough to be saved."""
+
+    code = "accuracy_too_low"
+
+    def __init__(self, accuracy: float, minimum: float) -> None:
+        super().__init__(
+            f"Expected a test accuracy of at least {_fraction(minimum)} (--min-accuracy). Received: {_fraction(accuracy)}, "
+            f"which is {_fraction(minimum - accuracy)} below. The model was not saved."
         )
 
 
@@ -658,3 +671,8 @@ class JobFailed(LoupeError):
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
+
+
+def _fraction(value: float) -> str:
+    """Six digits, without the zeros at the end: as exact as a test set can be."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")

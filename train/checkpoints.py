@@ -6,26 +6,13 @@ from pathlib import Path
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from loupe.errors import CheckpointFailed
 from train.config import TrainConfig
+from train.evaluation import Epoch
 
 STATE_FILE = "state.json"
-
-
-class Epoch(BaseModel):
-    """What one epoch came to."""
-
-    model_config = ConfigDict(frozen=True)
-
-    number: int
-    loss: float
-    accuracy: float
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    learning_rate: float
-    seconds: float
 
 
 class State(BaseModel):
@@ -53,7 +40,7 @@ class State(BaseModel):
         validation split it is the last.
         """
         before = next((known for known in self.history if known.number == self.best), None)
-        better = before is None or _rank(epoch) >= _rank(before)
+        better = before is None or epoch.validation_accuracy is None or _rank(epoch) > _rank(before)
         best = epoch.number if better else self.best
         files = {epoch.number: file} | ({} if better else {best: self.files[best]})
         return State(history=(*self.history, epoch), best=best, files=files)
@@ -147,5 +134,5 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:
-    """Orders epochs from worse to better; equal where there is no validation split."""
+    """Orders epochs from worse to better."""
     return epoch.validation_accuracy or 0.0, -(epoch.validation_loss or 0.0)

@@ -114,7 +114,7 @@ FEWEST_STEPS = (
 )
 
 
-def recipe(architecture: str = "cnn", images: int | None = None, **changes: object) -> TrainConfig:
+def recipe(architecture: str = "cnn", images: int | None = None, /, **changes: object) -> TrainConfig:
     """The recipe of an architecture, with changes.
 
     Args:
@@ -145,6 +145,6 @@ def _one_of(option: str, name: str, literal: Any) -> Any:
     if name not in names:
         nearest = get_close_matches(name, names, 1)
         raise InvalidTraining(
-            option, f"one of {', '.join(names)}" + (f"; did you mean {nearest[0]}?" if nearest else ""), name
+            option, f"one of {', '.join(names)}" + (f"; nearest: {nearest[0]}" if nearest else ""), name
         )
     return name

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def load(
     _check_options(name, look, None)
 
     def build() -> NamedArrays:
-        dataset = load_dataset(name, Path(data_dir).expanduser() if data_dir else None, look=look)
+        dataset = load_dataset(name, folders.expanded(data_dir) if data_dir else None, look=look)
         for left_out in dataset.left_out:
             logger.warning("%s is left out: %s", left_out.path, left_out.reason)
         return {
@@ -165,22 +165,24 @@ def _load_own(kind: str, folder: Path, look: Look, test_fraction: float | None, 
 def _user_folder(name: str) -> tuple[str | None, Path]:
     """`idx` or `folder`, and the user's folder; no kind for any other name."""
     kind, _, place = name.partition(":")
-    return (kind if kind in ("idx", "folder") and place else None), Path(place).expanduser()
+    return (kind if kind in ("idx", "folder") and place else None), folders.expanded(place)
 
 
 def _nearest(name: str) -> str | None:
     """What a wrong name was meant to be, as far as can be told."""
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
+    folder = folders.expanded(name)
+    if name and folders.is_folder(folder):
         return f"{'idx' if idx_folders.find_file(folder, idx_folders.FILES[0]) else 'folder'}:{name}"
-    kind, colon, place = name.casefold().partition(":")
+    kind, colon, place = name.partition(":")
     candidates = ("idx", "folder") if colon else NAMES
-    meant = difflib.get_close_matches(kind.replace("_", "-"), candidates, n=1, cutoff=RESEMBLANCE)
+    meant = difflib.get_close_matches(kind.casefold().replace("_", "-"), candidates, n=1, cutoff=RESEMBLANCE)
     return (f"{meant[0]}:{place or 'DIR'}" if colon else meant[0]) if meant else None
 
 
 def _check_options(name: str, look: Look | None, test_fraction: float | None) -> None:
     kind, _ = _user_folder(name)
+    if look is not None and look not in get_args(Look):
+        raise InvalidDatasetOption(f"the look '{look}'", name, f"there are {' and '.join(get_args(Look))}")
     if kind is None:
         own = "ink" if name in DIGITS else published.IDX_DATASETS[name].look
         if look not in (None, own):

@@ -15,6 +15,7 @@ from loupe.engine import Engine, OnnxEngine, TensorflowEngine
 from loupe.errors import EnginesDisagree
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model, new_model
+from train.tensorflow import quiet
 
 TOLERANCE = 1e-4  # largest difference between the engines' probabilities: float32 rounding stays a hundred times below
 COMPARISON_BATCH = 512  # images
@@ -48,8 +49,10 @@ def exported(model: keras.Model, images: UInt8Array) -> Iterator[ExportedFiles]:
     """
     with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
         folder = Path(name)
+        model(images[:1])  # Keras exports only what has been called
         model.save(folder / KERAS_FILE)
-        model.export(folder / ONNX_FILE, format="onnx", verbose=False)
+        with quiet():
+            model.export(folder / ONNX_FILE, format="onnx", verbose=False)
         difference = compare(TensorflowEngine(folder / KERAS_FILE), OnnxEngine(folder / ONNX_FILE), images)
         yield ExportedFiles(folder, {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}, difference)
 
@@ -70,19 +73,19 @@ def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
     return difference
 
 
-def save(name: str, files: ExportedFiles, card: ModelCard, report: Callable[[Path], None]) -> StoredModel:
+def save(name: str, files: ExportedFiles, card: ModelCard, report: Callable[[Path, str], None]) -> StoredModel:
     """Put a model's files, its card and its report into the store; the new version's full tag is in what comes back.
 
     Args:
         name: Of the model.
         files: What was exported.
         card: Of the model.
-        report: Writes the report into a folder.
+        report: Writes the report of a tag into a folder.
     """
     with new_model(name, card) as stored:
         for file in card.files:
             shutil.copy2(files.folder / file, stored.path_of(file))
-        report(Path(stored.path))
+        report(Path(stored.path), str(stored.tag))
     return find_model(str(stored.tag))
 
 

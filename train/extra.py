@@ -9,7 +9,7 @@ from pathlib import Path
 from loupe.errors import InvalidDatasetOption, InvalidMapping
 from loupe.images import SIDE
 from loupe.settings import load_settings
-from train.folders import list_folder, read_listing
+from train.folders import expanded, list_folder, read_listing
 from train.splits import SPLIT_SEED, TEST_FRACTION, Dataset
 
 HEADER = ("folder", "class")  # of a mapping file; may be left out
@@ -39,7 +39,7 @@ def mix(dataset: Dataset, folder: str | Path, mapping: Path | None = None) -> Da
     if dataset.train.images.shape[1:] != (SIDE, SIDE):
         height, width = dataset.train.images.shape[1:]
         raise InvalidDatasetOption("pictures of your own", dataset.name, f"its images are {height} × {width}")
-    listing = list_folder(Path(str(folder).removeprefix(PREFIX)).expanduser())
+    listing = list_folder(expanded(str(folder).removeprefix(PREFIX)))
     named = read_mapping(mapping, dataset.class_names) if mapping else {}
     class_of = _assign(listing.folder, listing.class_names(), dataset.class_names, named, mapping)
     extra = read_listing(

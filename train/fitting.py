@@ -12,9 +12,10 @@ import tensorflow as tf
 from loupe.errors import TrainingDiverged, TrainingInterrupted
 from train import architectures
 from train.augmentation import BY_LOOK, Augmentation, augment
-from train.checkpoints import Checkpoints, Epoch
+from train.checkpoints import Checkpoints
 from train.config import FULL_BATCH, TrainConfig
 from train.datasets import Dataset, Split
+from train.evaluation import Epoch
 from train.optimizers import optimizer
 
 REPORTS = 100  # about so many where an epoch is a single step: reporting one takes longer than training it

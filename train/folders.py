@@ -84,10 +84,20 @@ def load_folder(
     return read_listing(listing, listing.class_names(), look, max_pixels, fraction, split_seed)
 
 
+def expanded(place: str | Path) -> Path:
+    """The path that a user wrote, `~` being their home; where that has none, it stays as it is."""
+    return Path(os.path.expanduser(place))  # noqa: PTH111 - pathlib raises for the home of nobody
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name, which may be any text."""
+    return os.path.isdir(path)  # noqa: PTH112 - pathlib raises for names that are too long
+
+
 def check_folder(folder: Path) -> None:
     """Refuse what is no folder: `FolderNotFound`."""
-    if not folder.is_dir():
-        raise FolderNotFound(str(folder), "a file" if folder.exists() else "nothing; no such folder")
+    if not is_folder(folder):
+        raise FolderNotFound(str(folder), "a file" if os.path.exists(folder) else "nothing; no such folder")  # noqa: PTH110
 
 
 def list_folder(folder: Path) -> Listing:

@@ -23,9 +23,9 @@ OPTIMIZERS: dict[Optimizer, type[keras.Optimizer] | partial[keras.Optimizer]] = 
 def optimizer(config: TrainConfig, steps: int) -> keras.Optimizer:
     """The optimiser of a configuration for a training of so many steps."""
     rate = learning_rate(config, steps)
-    made = OPTIMIZERS[config.optimizer](rate, weight_decay=config.weight_decay or None)
-    if config.weight_decay:
-        made.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    made = OPTIMIZERS[config.optimizer](rate)
+    made.weight_decay = config.weight_decay or None  # set here, for AdamW alone has one of its own and takes no None
+    made.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return made
 
 

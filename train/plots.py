@@ -157,11 +157,10 @@ def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
     axes.set_ylabel("true")
     axes.spines[:].set_visible(False)
     axes.grid(False)
-    between = np.arange(len(names) + 1) - 0.5
-    axes.set_xticks(between, minor=True)
-    axes.set_yticks(between, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5 if len(names) <= 12 else 0.6)
-    axes.tick_params(which="minor", length=0)
+    ends = (-0.5, len(names) - 0.5)
+    for lines in (axes.hlines, axes.vlines):
+        lines(np.arange(len(names)) - 0.5, *ends, color="white", linewidth=1.5 if len(names) <= 12 else 0.6)
+    axes.set(xlim=ends, ylim=ends[::-1])
 
 
 def _number_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
@@ -228,7 +227,7 @@ def _widths(bins: Sequence[Bin]) -> list[float]:
 
 def legible(name: str, index: int, length: int) -> str:
     """A class name that the pictures' font can write, not longer than `length`; `#index` if it cannot write it."""
-    if not name.isprintable() or any(ord(character) not in _glyphs() for character in name):
+    if not name or not name.isprintable() or any(ord(character) not in _glyphs() for character in name):
         return f"#{index}"
     return name if len(name) <= length else name[: length - 1] + "…"
 

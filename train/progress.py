@@ -51,10 +51,10 @@ class ProgressBar(keras.callbacks.Callback):
         block = self._config.epochs // self.params["epochs"]
         number = (epoch + 1) * block
         line = f"epoch {number:>{len(str(self._config.epochs))}}/{self._config.epochs}  "
-        line += f"train: loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.4f}"
+        line += f"loss {figures['loss']:.3f} accuracy {figures['accuracy']:.4f}"
         if "val_loss" in figures:
-            line += f"   validation: loss {figures['val_loss']:.4f}, accuracy {figures['val_accuracy']:.4f}"
-        self._bar.console.print(line, highlight=False)
+            line += f"   validation loss {figures['val_loss']:.3f} accuracy {figures['val_accuracy']:.4f}"
+        self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Take the bar away."""

@@ -80,6 +80,7 @@ def write_report(
     known = {
         "evaluation": evaluation,
         "card": card,
+        "dataset": dataset,
         "rows": rows,
         "title": tag or f"{card.dataset}, {evaluation.architecture}",
     }
@@ -195,7 +196,7 @@ def _share(value: float | None) -> str:
 
 def _option(value: JsonValue) -> str:
     """A value of the configuration, as people write it."""
-    if value is None:
+    if value is None or value == []:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -33,12 +33,12 @@ def sample_sheet(images: UInt8Array, labels: Int64Array, class_names: Sequence[s
         images: uint8, shape `(n, 28, 28)`.
         labels: int64, shape `(n,)`.
     """
-    chosen = _evenly(labels, SAMPLES_ACROSS**2)
+    chosen = evenly(labels, SAMPLES_ACROSS**2)
     names = [legible(name, index, NAME_LENGTH) for index, name in enumerate(class_names)]
     return _sheet(images[chosen], [(names[label],) for label in labels[chosen]], SAMPLES_ACROSS, PAPER, (0, 255))
 
 
-def _evenly(labels: Int64Array, count: int) -> Int64Array:
+def evenly(labels: Int64Array, count: int) -> Int64Array:
     """Indices of `count` images, as many of each class as there can be, class by class; always the same ones."""
     order = np.random.default_rng(0).permutation(len(labels))
     rank = np.empty(len(labels), np.int64)  # 0 for the first of its class in that order, 1 for the second …
@@ -78,7 +78,9 @@ def weight_images(weights: Float32Array, class_names: Sequence[str]) -> Figure:
     """
     names = [legible(name, index, NAME_LENGTH) for index, name in enumerate(class_names)]
     limit = _limit(weights)
-    return _sheet(weights[:MOST_TILES], [(name,) for name in names], WEIGHTS_ACROSS, SIGNED, (-limit, limit))
+    return _sheet(
+        weights[:MOST_TILES], [(name,) for name in names[:MOST_TILES]], WEIGHTS_ACROSS, SIGNED, (-limit, limit)
+    )
 
 
 @picture
@@ -112,9 +114,8 @@ def _sheet(
     width, height = across * pitch_x, -(-len(tiles) // across) * pitch_y
     inches = min(WIDTH / width, 1.25)  # a tile's side
     longest = max((len(text) for caption in captions for text in caption), default=1)
-    size = float(
-        np.clip(pitch_x * inches * 72 / (0.58 * longest), 6.5, 10)
-    )  # points: letters are on average 0.58 as wide as high
+    letter = pitch_x * inches * 72 / longest  # points; letters are on average 0.58 as wide as high
+    size = float(np.clip(letter / 0.58, 6.5, 10))
     figure = Figure((width * inches, height * inches))
     axes = figure.add_axes((0, 0, 1, 1))
     for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):

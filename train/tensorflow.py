@@ -1,24 +1,22 @@
-"""Import TensorFlow without its start-up chatter."""
+"""TensorFlow without the chatter of its native code."""
 
 import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow and Keras; what their native code prints meanwhile is shown only if the import fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # tf2onnx asks NumPy for a name that newer versions announce; nothing of ours depends on it.
-    warnings.filterwarnings("ignore", message=".*np.object.*", category=FutureWarning)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what native code writes to standard error; it is shown only if the block fails."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()  # looks for GPUs, and complains where there are none
+            yield
         except Exception:
             chatter.seek(0)
             os.write(terminal, chatter.read())
@@ -26,3 +24,14 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and Keras."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # tf2onnx asks NumPy for a name that newer versions announce; nothing of ours depends on it.
+    warnings.filterwarnings("ignore", message=".*np.object.*", category=FutureWarning)
+    with quiet():
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()  # looks for GPUs, and complains where there are none

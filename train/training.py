@@ -21,6 +21,7 @@ from train.datasets import Dataset, Split
 from train.evaluation import Answers, Evaluation, evaluate
 from train.fitting import Fitted, fit
 from train.report import write_report
+from train.weights import first_filters, pixel_weights
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,12 @@ def train(
     model = export.calibrated(fitted.model, evaluation.calibration.temperature)
     with export.exported(model, dataset.test.images) as files:
         card = describe(dataset, config, fitted, evaluation, files)
-        return export.save(
-            dataset.name, files, card, lambda place: write_report(place, evaluation, card, dataset, fitted.model)
-        )
+
+        def report(place: Path, tag: str) -> None:
+            weights, filters = pixel_weights(fitted.model), first_filters(fitted.model)
+            write_report(place, evaluation, card, dataset, tag=tag, pixel_weights=weights, first_filters=filters)
+
+        return export.save(dataset.name, files, card, report)
 
 
 def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
@@ -147,7 +151,12 @@ def describe(
             training_seconds=fitted.seconds,
         ),
         files=files.digests,
-        config={**asdict(config), "parameters": fitted.model.count_params(), "best_epoch": fitted.best_epoch},
+        config={
+            **asdict(config),
+            "hidden": list(config.hidden),
+            "parameters": fitted.model.count_params(),
+            "best_epoch": fitted.best_epoch,
+        },
         made_with={package: version(package) for package in PACKAGES},
         created=datetime.now(timezone.utc),
     )

@@ -109,6 +109,19 @@ def train(
     train_run(run, images, tensorboard=tensorboard)
 
 
+def train_first() -> None:
+    """Train a model of Fashion-MNIST in about a minute, for a store that has none."""
+    from train.config import recipe
+    from train.job import introduce
+    from train.runs import Request, Run, Source
+
+    source = Source(dataset="fashion-mnist")
+    images = source.load()
+    introduce(images, console)
+    run = Run.start(load_settings().home, Request(source=source, config=recipe("cnn-small", epochs=2)))
+    train_run(run, images)
+
+
 def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> None:
     """Train what a run was asked for, and print the tag."""
     from train.tensorflow import import_tensorflow

@@ -83,11 +83,12 @@ def test_pictures_larger_than_the_setting_are_left_out(pets: Path, monkeypatch: 
         ("Fashion_MNIST", "fashion-mnist"),
         ("digit", "digits"),
         ("folders:/pets", "folder:/pets"),
-        ("IDX:/pets", "idx:/pets"),
+        ("IDX:/Pets", "idx:/Pets"),
         ("folder:", "folder:DIR"),
         ("zebra", None),
         ("", None),
         ("mnist:3", None),
+        ("z" * 300, None),
     ],
 )
 def test_an_unknown_name_is_refused_with_all_names_and_the_nearest(name: str, meant: str | None) -> None:
@@ -119,6 +120,7 @@ def test_a_known_name_is_handed_back_and_a_missing_folder_told() -> None:
     ("name", "options", "message"),
     [
         ("digits", {"look": "object"}, "'digits' does not take the look 'object': its images are of the look 'ink'."),
+        ("digits", {"look": "inky"}, "'digits' does not take the look 'inky': there are ink and object."),
         ("mnist", {"look": "object"}, "'mnist' does not take the look 'object': its images are of the look 'ink'."),
         ("mnist", {"test_fraction": 0.2}, "'mnist' does not take a test fraction: it has a test split of its own."),
     ],

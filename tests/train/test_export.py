@@ -6,16 +6,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from loupe.card import digest
+from loupe.engine import OnnxEngine, TensorflowEngine
 from loupe.errors import EnginesDisagree
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import StoredModel, list_models
 from tests import pictures
 from train import export, training
-from train.architectures import cnn
+from train.architectures import build
+from train.config import recipe
 from train.export import COMPARISON_BATCH, TOLERANCE, compare
-from train.training import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Always:
 
 
 IMAGES = pictures.digits(COMPARISON_BATCH + 100)  # more than one batch
+
+
+def untrained() -> keras.Model:
+    """A model of three classes, from images to logits."""
+    return build((28, 28), 3, recipe("cnn-small"))
 
 
 def test_engines_that_agree_differ_by_nothing() -> None:
@@ -90,35 +97,37 @@ def test_another_best_class_counts_only_where_the_two_best_are_apart() -> None:
 
 
 def test_a_model_is_exported_as_two_files_that_answer_alike() -> None:
-    model = cnn(3)
-    model(IMAGES[:1])  # Keras exports only what has been called
-    with export.exported(model, IMAGES) as (folder, digests, difference):
-        assert sorted(digests) == ["model.keras", "model.onnx"]
-        assert all(digest(folder / name) == expected for name, expected in digests.items())
-        assert 0 <= difference < TOLERANCE
-    assert not folder.exists()
+    with export.exported(export.calibrated(untrained(), 1.5), IMAGES) as files:
+        assert sorted(files.digests) == ["model.keras", "model.onnx"]
+        assert all(digest(files.folder / name) == expected for name, expected in files.digests.items())
+        assert 0 <= files.difference < TOLERANCE
+    assert not files.folder.exists()
+
+
+def test_both_files_give_probabilities_divided_by_the_temperature() -> None:
+    model = untrained()
+    expected = softmax(np.asarray(model(IMAGES)) / 1.7, axis=1)
+
+    with export.exported(export.calibrated(model, 1.7), IMAGES) as files:
+        for engine in (TensorflowEngine(files.folder / "model.keras"), OnnxEngine(files.folder / "model.onnx")):
+            np.testing.assert_allclose(engine.predict(IMAGES), expected, atol=1e-5)
 
 
 def test_nothing_is_saved_of_a_model_whose_engines_disagree(
     digits_model: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def with_nan(*arguments: object) -> tuple[keras.Model, float]:
-        model = cnn(3)
-        model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
-        model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        return model, 1.0
-
-    monkeypatch.setattr(training, "fit", with_nan)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # no two engines agree as well as that
     before = [model.tag for model in list_models()]
     with pytest.raises(EnginesDisagree, match=r"The model was not saved\.$"):
-        training.train(pictures.shapes(), TrainConfig())
+        training.train(pictures.shapes(), recipe("softmax", epochs=1), min_accuracy=0)
 
     assert [model.tag for model in list_models()] == before
 
 
 def test_a_file_that_cannot_be_copied_leaves_no_model(tmp_path: Path, digits_model: StoredModel) -> None:
     before = [model.tag for model in list_models()]
+    files = export.ExportedFiles(tmp_path, {}, 0.0)
     with pytest.raises(FileNotFoundError, match=r"model\.keras"):
-        export.save("letters", tmp_path, digits_model.card)
+        export.save("letters", files, digits_model.card, lambda folder, tag: None)
 
     assert [model.tag for model in list_models()] == before

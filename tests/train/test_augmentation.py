@@ -1,0 +1,80 @@
+"""Augmentation: the bounds of the changes, and their randomness."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from loupe.images import Look, UInt8Array
+from tests import pictures
+from train.augmentation import BY_LOOK, Augmentation, augment
+
+NOTHING = Augmentation(rotation=0, zoom=0, shift=0, mirror=False, cover=0)
+SEED = tf.constant([1, 2], tf.int64)
+
+
+def changed(images: UInt8Array, how: Augmentation, seed: tf.Tensor = SEED) -> UInt8Array:
+    return np.asarray(augment(tf.constant(images), seed, how))
+
+
+def dot(count: int) -> UInt8Array:
+    """Images with one bright pixel, a little off the middle."""
+    images = np.zeros((count, 28, 28), np.uint8)
+    images[:, 14, 10] = 255
+    return images
+
+
+@pytest.mark.parametrize("look", BY_LOOK)
+def test_images_stay_bytes_of_the_same_shape(look: Look) -> None:
+    images = changed(pictures.digits(5), BY_LOOK[look])
+
+    assert (images.shape, images.dtype) == ((5, 28, 28), np.dtype(np.uint8))
+
+
+@pytest.mark.parametrize("look", BY_LOOK)
+def test_the_same_seed_makes_the_same_changes_and_another_one_others(look: Look) -> None:
+    images = pictures.digits(8)
+    first = changed(images, BY_LOOK[look])
+
+    np.testing.assert_array_equal(first, changed(images, BY_LOOK[look]))
+    assert (first != changed(images, BY_LOOK[look], tf.constant([1, 3], tf.int64))).any()
+
+
+def test_without_bounds_nothing_changes() -> None:
+    images = pictures.digits(5)
+
+    np.testing.assert_array_equal(changed(images, NOTHING), images)
+
+
+def test_shifts_are_whole_pixels_in_every_direction_and_no_further_than_said() -> None:
+    _, rows, columns = np.nonzero(changed(dot(500), Augmentation(rotation=0, zoom=0, shift=2, mirror=False, cover=0)))
+
+    assert set(rows - 14) == set(columns - 10) == {-2, -1, 0, 1, 2}
+
+
+def test_about_half_of_the_images_are_mirrored() -> None:
+    _, rows, columns = np.nonzero(changed(dot(500), Augmentation(rotation=0, zoom=0, shift=0, mirror=True, cover=0)))
+
+    assert set(rows) == {14}
+    assert set(columns) == {10, 17}
+    assert 150 < (columns == 17).sum() < 350
+
+
+def test_a_digit_is_never_mirrored() -> None:
+    assert not BY_LOOK["ink"].mirror
+
+
+def test_turns_and_zooms_keep_the_middle_where_it_is() -> None:
+    images = np.zeros((200, 28, 28), np.uint8)
+    images[:, 13:15, 13:15] = 255
+    turned = changed(images, Augmentation(rotation=30, zoom=0.1, shift=0, mirror=False, cover=0))
+
+    assert turned[:, 13:15, 13:15].min() > 150
+
+
+def test_what_is_hidden_is_a_square_no_larger_than_said() -> None:
+    white = np.full((300, 28, 28), 255, np.uint8)
+    hidden = changed(white, Augmentation(rotation=0, zoom=0, shift=0, mirror=False, cover=8)) == 0
+    heights, widths = hidden.any(axis=2).sum(axis=1), hidden.any(axis=1).sum(axis=1)
+
+    assert 5 < max(heights.max(), widths.max()) <= 8
+    np.testing.assert_array_equal(hidden.sum(axis=(1, 2)), heights * widths)
