@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from loupe.errors import CheckpointFailed, RunNotFound
 from loupe.images import Look
 from train.config import TrainConfig
-from train.datasets import Dataset, load_dataset
+from train.datasets import DIGITS, Dataset, load_dataset
 from train.extra import mix
+from train.splits import SPLIT_SEED
 
 REQUEST_FILE = "request.json"
 
@@ -27,9 +28,16 @@ class Source(BaseModel):
     extra: str | None = None
     extra_classes: Path | None = None
 
-    def load(self) -> Dataset:
+    @property
+    def split_here(self) -> bool:
+        """Whether the data set may come without a test split, so that one is split off with a fraction and a seed."""
+        return self.dataset in DIGITS or self.dataset.startswith("folder:")
+
+    def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
         """The images, with the user's own pictures mixed in."""
-        dataset = load_dataset(self.dataset, self.data_dir, look=self.look)
+        dataset = load_dataset(
+            self.dataset, self.data_dir, look=self.look, test_fraction=test_fraction, split_seed=split_seed
+        )
         return mix(dataset, self.extra, self.extra_classes) if self.extra else dataset
 
 

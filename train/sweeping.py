@@ -1,0 +1,88 @@
+"""Run a sweep: what is missing in its folder is trained, and written down as it ends."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from loupe.errors import InvalidTraining, SweepInterrupted, SweepProcessDied
+from train.datasets import Dataset
+from train.splits import SPLIT_SEED
+from train.sweep_folder import SweepFolder
+from train.sweeps import TEST_FRACTION, Result, Setting, Sweep
+from train.trials import Trainers, cores, load, trainers
+
+Training = tuple[Setting, int]  # with its seed
+Watcher = Callable[[Sequence[Result], int], None]  # the results so far, and how many there will be
+
+
+def run_sweep(
+    sweep: Sweep, folder: Path, *, jobs: int | None = None, watch: Watcher = lambda results, total: None
+) -> tuple[Result, ...]:
+    """Train everything a sweep asks for, going on where its folder stands.
+
+    Args:
+        sweep: What is to be tried.
+        folder: For `sweep.json` and `results.csv`; is made if it is not there.
+        jobs: Trainings at once, which share the cores; as many as there are cores if nothing is said.
+        watch: Is told at the beginning, and after every training.
+
+    Returns:
+        The results, in the order in which the trainings ended.
+
+    Raises:
+        LoupeError: If the sweep or the images are not as they must be, or the results cannot be written.
+        SweepInterrupted: At Ctrl-C.
+        SweepProcessDied: If a process was killed.
+    """
+    sweep.check()
+    data = _check_images(sweep)
+    place = SweepFolder.open(folder, sweep, data)
+    results = list(place.results())
+    total = min(sweep.trials if sweep.plan == "trials" else len(sweep.settings()), len(sweep.settings())) * sweep.seeds
+    watch(results, total)
+    jobs = min(jobs or cores(), max(1, total - len(results)))
+    try:
+        with trainers(sweep.source, jobs) as processes:
+            while missing := _missing(sweep, results, total, jobs):
+                for result in processes.train(missing):
+                    place.append(result)
+                    results.append(result)
+                    watch(results, total)
+    except KeyboardInterrupt:
+        raise SweepInterrupted(str(folder), len(results), total) from None
+    except BrokenProcessPool as error:
+        raise SweepProcessDied(len(results), total, jobs) from error
+    return tuple(results)
+
+
+def _missing(sweep: Sweep, results: Sequence[Result], total: int, jobs: int) -> list[Training]:
+    """What to train next, settings in their order: all that is left, or of a search as much as keeps the processes busy."""
+    done = {(result.setting, result.seed) for result in results}
+    settings: Sequence[Setting] = sweep.settings()
+    if sweep.plan == "trials":
+        settings = _begun(sweep, results)
+        if all((setting, seed) in done for setting in settings for seed in range(sweep.seeds)):
+            from train.search import suggest
+
+            left = total // sweep.seeds - len(settings)
+            settings = suggest(sweep, results, min(left, -(-jobs // sweep.seeds)))
+    return [
+        (setting, seed) for setting in settings for seed in range(sweep.seeds) if (setting, seed) not in done
+    ]
+
+
+def _begun(sweep: Sweep, results: Sequence[Result]) -> list[Setting]:
+    """The settings that a search has picked, as far as any training of them ended."""
+    return list(dict.fromkeys(result.setting for result in results))
+
+
+def _check_images(sweep: Sweep) -> str:
+    """Read the images, so that what is wrong with them is told at once; gives their digest."""
+    fraction = sweep.base.test_fraction
+    dataset: Dataset = load(sweep.source, fraction, SPLIT_SEED)
+    held_back = dataset.validation is not None or sweep.base.config.validation_fraction
+    if sweep.plan == "trials" and not held_back:
+        raise InvalidTraining(
+            "--trials", "a validation split to choose by, as with --validation 0.1; a test split is for the last figure", "none"
+        )
+    return f"{dataset.train.digest()[:12]} {dataset.test.digest()[:12]}"
