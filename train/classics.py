@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from loupe.errors import InvalidTraining
 from train.config import FULL_BATCH, TrainConfig, recipe
+from train.runs import Source
+from train.sweeps import TEST_FRACTION, Sweep, Value
 
 
 class Trial(BaseModel):
@@ -73,21 +75,50 @@ class Classic:
 
 
 @dataclass(frozen=True)
-class Value:
-    """A value of a factor: the trial that has it, and the test accuracy, 0..1, of the tutorial's single run."""
+class Factor:
+    """A setting that a tutorial varies while all others stay.
+
+    Attributes:
+        name: In the tutorial's words.
+        setting: Its name in a sweep.
+        reported: Its values, and the test accuracy, 0..1, of the tutorial's single run with each.
+    """
 
     name: str
-    trial: Trial
-    reported: float
+    setting: str
+    reported: tuple[tuple[Value, float], ...]
 
 
 @dataclass(frozen=True)
-class Factor:
-    """A setting that a tutorial varies from its base while all others stay."""
+class Study:
+    """A tutorial's tables of one setting at a time.
+
+    Attributes:
+        tutorial: Its letter.
+        dataset: What is trained on.
+        architecture: The network.
+        base: The settings from which each factor is varied.
+        factors: What is varied.
+    """
 
     tutorial: str
-    name: str
-    values: tuple[Value, ...]
+    dataset: str
+    architecture: str
+    base: dict[str, Value]
+    factors: tuple[Factor, ...]
+
+    def sweep(self, seeds: int) -> Sweep:
+        """The sweep that trains it; its time is short, so it is never cut."""
+        values = {name: [value] for name, value in self.base.items()}
+        for factor in self.factors:
+            values[factor.setting] += [value for value, _ in factor.reported]
+        return Sweep(
+            source=Source(dataset=self.dataset),
+            architecture=self.architecture,
+            values={name: tuple(several) for name, several in values.items()},
+            seeds=seeds,
+            plan="one-at-a-time",
+        )
 
 
 @dataclass(frozen=True)
@@ -111,16 +142,17 @@ class Plan:
     """All that is to be trained.
 
     Attributes:
-        seeds: Those of trials that are repeated; each also splits its data set anew.
+        full_seeds: How often it is trained what one run says little about; each seed also splits the images anew.
         quick_seeds: The same when there is little time.
+        quick: Whether there is.
     """
 
     tutorials: tuple[Tutorial, ...]
     classics: tuple[Classic, ...]
-    factors: tuple[Factor, ...] = ()
+    study: Study | None = None
     defaults: tuple[Default, ...] = ()
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    quick_seeds: tuple[int, ...] = (0, 1)
+    full_seeds: int = 5
+    quick_seeds: int = 2
     quick: bool = field(default=False, kw_only=True)
 
     def only(self, letters: Sequence[str]) -> "Plan":
@@ -141,7 +173,7 @@ class Plan:
             self,
             tutorials=tutorials,
             classics=tuple(classic for classic in self.classics if classic.tutorial in letters),
-            factors=tuple(factor for factor in self.factors if factor.tutorial in letters),
+            study=self.study if self.study and self.study.tutorial in letters else None,
             defaults=tuple(default for default in self.defaults if default.trial.dataset in wanted),
         )
 
@@ -149,10 +181,6 @@ class Plan:
         """The row of a tutorial's model."""
         trial = self._shortened(classic.trial, classic.quick_epochs)
         return Row(f"{classic.tutorial}: {classic.model}", self._seeded(trial) if classic.repeated else (trial,))
-
-    def of_value(self, factor: Factor, value: Value) -> Row:
-        """The row of a value that a tutorial tries; it takes seconds, so it is never cut short."""
-        return Row(f"{factor.tutorial}: {factor.name} {value.name}", self._seeded(value.trial))
 
     def of_default(self, default: Default) -> Row:
         """The row of our default on a data set."""
@@ -162,8 +190,17 @@ class Plan:
     def rows(self) -> list[Row]:
         """Everything but the classics that are only trained if others miss their aim."""
         classics = [self.of_classic(classic) for classic in self.classics if not classic.if_missed]
-        values = [self.of_value(factor, value) for factor in self.factors for value in factor.values]
-        return classics + values + [self.of_default(default) for default in self.defaults]
+        return classics + [self.of_default(default) for default in self.defaults]
+
+    @property
+    def seeds(self) -> int:
+        """How often each is trained of what is repeated: with the seeds from 0 on."""
+        return self.quick_seeds if self.quick else self.full_seeds
+
+    @property
+    def sweep(self) -> Sweep | None:
+        """What trains the study."""
+        return self.study.sweep(self.seeds) if self.study else None
 
     def _shortened(self, trial: Trial, epochs: int) -> Trial:
         if not self.quick:
@@ -171,9 +208,9 @@ class Plan:
         return trial.model_copy(update={"config": replace(trial.config, epochs=min(epochs, trial.config.epochs))})
 
     def _seeded(self, trial: Trial) -> tuple[Trial, ...]:
-        seeds = self.quick_seeds if self.quick else self.seeds
         return tuple(
-            trial.model_copy(update={"config": replace(trial.config, seed=seed), "split_seed": seed}) for seed in seeds
+            trial.model_copy(update={"config": replace(trial.config, seed=seed), "split_seed": seed})
+            for seed in range(self.seeds)
         )
 
 
@@ -183,10 +220,18 @@ MLP_512 = TrainConfig("mlp-512", (512, 512), "rmsprop", batch_size=128, epochs=2
 # Keras's Adadelta had a learning rate of 1 then; with today's 0.001 it does not train.
 CNN = TrainConfig("cnn-classic", (), "adadelta", 1.0, batch_size=128, epochs=12, validation_fraction=0)
 CLOTHES = TrainConfig("mlp", (128,), batch_size=32, validation_fraction=0)
-DIGITS = TrainConfig(
-    "mlp-small", (32, 16), "sgd", 0.01, batch_size=FULL_BATCH, epochs=1001, validation_fraction=0, bias=0.01
-)
-DIGITS_SHARE = 0.25  # of the images, to test with
+DIGITS: dict[str, Value] = {
+    "hidden": (32, 16),
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "schedule": "constant",
+    "batch_size": FULL_BATCH,
+    "epochs": 1001,
+    "validation_fraction": 0.0,
+    "initializer": "glorot-uniform",
+    "bias": 0.01,
+    TEST_FRACTION: 0.25,
+}
 DIGITS_IMAGES = 1347  # that are left to train on
 
 
@@ -198,8 +243,12 @@ def _clothes(config: TrainConfig) -> Trial:
     return Trial(dataset="fashion-mnist", config=config)
 
 
-def _digits(share: float = DIGITS_SHARE, **changes: object) -> Trial:
-    return Trial(dataset="digits-8x8", config=replace(DIGITS, **changes), test_fraction=share)  # type: ignore[arg-type]
+def _digits(**changes: Value) -> Trial:
+    """The tutorial's base, with changes."""
+    settings = DIGITS | changes
+    share = settings.pop(TEST_FRACTION)
+    assert isinstance(share, float)
+    return Trial(dataset="digits-8x8", config=recipe("mlp-small", **settings), test_fraction=share)
 
 
 TUTORIALS = (
@@ -261,19 +310,22 @@ CLASSICS = (
         quick_epochs=1,
         if_missed="C-cnn",
     ),
-    Classic("D", "D", "64-32-16-10", _digits(), 0.947, 0.93, quick_epochs=DIGITS.epochs, repeated=True),
+    Classic("D", "D", "64-32-16-10", _digits(), 0.947, 0.93, quick_epochs=1001, repeated=True),
     Classic(
         "D-best",
         "D",
-        "64-128-64-10, our recipe",
-        Trial(
-            dataset="digits-8x8",
-            config=recipe("mlp-small", hidden=(128, 64), validation_fraction=0.0),
-            test_fraction=DIGITS_SHARE,
+        "64-256-128-10, AdamW along a cosine",
+        _digits(
+            hidden=(256, 128),
+            optimizer="adamw",
+            learning_rate=0.001,
+            schedule="cosine",
+            weight_decay=0.5,
+            epochs=500,
         ),
         None,
         0.98,
-        quick_epochs=1000,
+        quick_epochs=500,
         repeated=True,
         beats=("D",),
     ),
@@ -322,71 +374,41 @@ CLASSICS = (
     ),
 )
 
-FACTORS = (
-    Factor(
-        "D",
-        "learning rate",
-        tuple(
-            Value(f"{rate:g}", _digits(learning_rate=rate), reported)
-            for rate, reported in ((0.001, 0.865), (0.005, 0.953), (0.01, 0.947), (0.05, 0.938), (0.1, 0.969))
+STUDY = Study(
+    "D",
+    "digits-8x8",
+    "mlp-small",
+    DIGITS,
+    (
+        Factor(
+            "learning rate",
+            "learning_rate",
+            ((0.001, 0.865), (0.005, 0.953), (0.01, 0.947), (0.05, 0.938), (0.1, 0.969)),
         ),
-    ),
-    Factor(
-        "D",
-        "test share",
-        tuple(
-            Value(f"{share:.2f}", _digits(share), reported)
-            for share, reported in ((0.10, 0.972), (0.18, 0.960), (0.25, 0.947), (0.32, 0.957), (0.40, 0.954))
+        Factor(
+            "test share", TEST_FRACTION, ((0.10, 0.972), (0.18, 0.960), (0.25, 0.947), (0.32, 0.957), (0.40, 0.954))
         ),
-    ),
-    Factor(
-        "D",
-        "epochs",
-        tuple(
-            Value(str(epochs), _digits(epochs=epochs), reported)
-            for epochs, reported in ((301, 0.893), (501, 0.931), (1001, 0.947), (1501, 0.960), (2001, 0.971))
+        Factor("epochs", "epochs", ((301, 0.893), (501, 0.931), (1001, 0.947), (1501, 0.960), (2001, 0.971))),
+        Factor(
+            "hidden sizes",
+            "hidden",
+            (((16, 10), 0.960), ((16, 16), 0.940), ((32, 16), 0.947), ((64, 64), 0.962), ((128, 64), 0.976)),
         ),
-    ),
-    Factor(
-        "D",
-        "hidden sizes",
-        tuple(
-            Value("-".join(map(str, hidden)), _digits(hidden=hidden), reported)
-            for hidden, reported in (
-                ((16, 10), 0.960),
-                ((16, 16), 0.940),
-                ((32, 16), 0.947),
-                ((64, 64), 0.962),
-                ((128, 64), 0.976),
-            )
-        ),
-    ),
-    Factor(
-        "D",
-        "depth",
-        tuple(
-            Value("-".join(map(str, (64, *hidden, 10))), _digits(hidden=hidden), reported)
-            for hidden, reported in (
+        Factor(
+            "depth, as hidden layers",
+            "hidden",
+            (
                 ((16,), 0.962),
                 ((32, 16), 0.947),
                 ((32, 16, 16), 0.956),
                 ((32, 32, 16, 16), 0.964),
                 ((64, 32, 32, 16, 16), 0.933),
-            )
+            ),
         ),
-    ),
-    Factor(
-        "D",
-        "optimiser",
-        tuple(
-            Value(name, _digits(optimizer=name), reported)
-            for name, reported in (
-                ("sgd", 0.947),
-                ("adam", 0.969),
-                ("amsgrad", 0.964),
-                ("adagrad", 0.967),
-                ("rmsprop", 0.944),
-            )
+        Factor(
+            "optimiser",
+            "optimizer",
+            (("sgd", 0.947), ("adam", 0.969), ("amsgrad", 0.964), ("adagrad", 0.967), ("rmsprop", 0.944)),
         ),
     ),
 )
@@ -394,7 +416,7 @@ FACTORS = (
 DEFAULTS = (
     Default(Trial(dataset="mnist", config=recipe("cnn")), quick_epochs=1),
     Default(Trial(dataset="fashion-mnist", config=recipe("cnn")), quick_epochs=1),
-    Default(Trial(dataset="digits", config=recipe("cnn", images=DIGITS_IMAGES)), quick_epochs=20),
+    Default(Trial(dataset="digits", config=recipe("cnn", DIGITS_IMAGES)), quick_epochs=20),
 )
 
-PLAN = Plan(TUTORIALS, CLASSICS, FACTORS, DEFAULTS)
+PLAN = Plan(TUTORIALS, CLASSICS, STUDY, DEFAULTS)

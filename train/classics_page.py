@@ -1,6 +1,5 @@
 """The page on the classics, in Markdown: every figure on it comes from the results it is given."""
 
-import os
 import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +10,12 @@ from pathlib import Path
 import tensorflow as tf
 
 from loupe.errors import FileNotWritable
-from train.classics import Classic, Factor, Plan, Trial, Value
-from train.classics_results import Result, Summary, current_versions, missed, summarize
+from train.classics import Classic, Factor, Plan, Trial
+from train.classics_results import Figures, Result, Summary, current_versions, missed, summarize
 from train.config import FULL_BATCH, TrainConfig
+from train.sweeps import Result as Training
+from train.sweeps import Spread, Sweep, Value, as_text
+from train.trials import cores
 from train.verdict import percent
 
 NONE = "–"  # in a cell that has nothing to say
@@ -42,13 +44,11 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine this runs on, as far as it tells."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     facts = CPU_FACTS.read_text(encoding="utf-8") if CPU_FACTS.is_file() else ""
     names = [line.partition(":")[2].strip() for line in facts.splitlines() if line.startswith("model name")]
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     return Machine(
-        cores,
+        cores(),
         names[0] if names else platform.processor() or platform.machine(),
         tuple(details.get("device_name", "a GPU") for details in gpus),
     )
@@ -82,8 +82,9 @@ def write(path: Path, page: str) -> None:
         raise FileNotWritable(str(path), str(error)) from error
 
 
-def page(plan: Plan, results: Mapping[Trial, Result], machine: Machine, today: date) -> str:
+def page(plan: Plan, figures: Figures, machine: Machine, today: date) -> str:
     """The whole page, in Markdown."""
+    results = figures.trials
     versions = ", ".join(f"{package} {number}" for package, number in current_versions().items())
     parts = [
         "# The classics\n",
@@ -95,13 +96,19 @@ def page(plan: Plan, results: Mapping[Trial, Result], machine: Machine, today: d
         main_table(plan, results),
         bullets(tutorial_lines(plan)),
         "## What is seen\n",
-        bullets(findings(plan, results)),
+        bullets(findings(plan, figures)),
         "## How well they are fitted\n",
         fits_table(plan, results),
         "## Our default\n",
         defaults_table(plan, results),
-        *_factor_parts(plan, results),
+        *_study_parts(plan, figures.study),
     ]
+    return "\n".join(part for part in parts if part)
+
+
+def in_short(plan: Plan, figures: Figures) -> str:
+    """What the terminal shows: the table, and what is seen."""
+    parts = [QUICK if plan.quick else "", main_table(plan, figures.trials), bullets(findings(plan, figures))]
     return "\n".join(part for part in parts if part)
 
 
@@ -149,8 +156,8 @@ def fits_table(plan: Plan, results: Mapping[Trial, Result]) -> str:
                 classic.tutorial,
                 classic.model,
                 NONE if summary is None else str(summary.first.epochs),
-                in_percent(summary and summary.first.train_accuracy),
-                in_percent(summary and summary.first.test_accuracy),
+                in_percent(summary.first.train_accuracy if summary else None),
+                in_percent(summary.first.test_accuracy if summary else None),
                 NONE if summary is None else f"{summary.first.test_loss:.3f}",
                 NONE if classic.reported_loss is None else f"{classic.reported_loss:.3f}",
                 NONE if summary is None else summary.first.fit,
@@ -180,19 +187,20 @@ def defaults_table(plan: Plan, results: Mapping[Trial, Result]) -> str:
     )
 
 
-def factor_table(plan: Plan, factor: Factor, results: Mapping[Trial, Result]) -> str:
+def factor_table(sweep: Sweep, factor: Factor, study: Sequence[Training]) -> str:
     """The values of one setting: the tutorial's single run, and ours over the seeds."""
     rows = []
-    for value in factor.values:
-        summary = summarize(plan.of_value(factor, value), results)
+    for value, reported in factor.reported:
+        accuracies = _accuracies(sweep, factor, value, study)
+        spread = Spread.of(accuracies) if accuracies else None
         rows.append(
             (
-                value.name,
-                in_percent(value.reported),
-                in_percent(summary and summary.accuracy),
-                in_percent(summary and summary.spread),
-                in_percent(summary and min(summary.accuracies)),
-                in_percent(summary and max(summary.accuracies)),
+                as_text(factor.setting, value),
+                in_percent(reported),
+                in_percent(spread.mean if spread else None),
+                in_percent(spread.deviation if spread else None),
+                in_percent(min(accuracies, default=None)),
+                in_percent(max(accuracies, default=None)),
             )
         )
     return table((factor.name, "its single run", "ours, mean", "spread", "lowest", "highest"), rows)
@@ -203,8 +211,9 @@ def tutorial_lines(plan: Plan) -> Iterator[str]:
     return (f"{tutorial.letter}: {tutorial.title}" for tutorial in plan.tutorials)
 
 
-def findings(plan: Plan, results: Mapping[Trial, Result]) -> Iterator[str]:
+def findings(plan: Plan, figures: Figures) -> Iterator[str]:
     """What the figures say, in sentences."""
+    results = figures.trials
     waiting = sum(summarize(row, results) is None for row in plan.rows())
     if waiting:
         yield f"{waiting} of {len(plan.rows())} rows are not trained yet."
@@ -220,7 +229,7 @@ def findings(plan: Plan, results: Mapping[Trial, Result]) -> Iterator[str]:
             rival = known[other.key]
             if other.key in classic.beats and rival:
                 yield _compared(classic, summary, other, rival)
-    yield from _about_factors(plan, results)
+    yield from _about_study(plan, figures.study)
 
 
 def shown(plan: Plan, results: Mapping[Trial, Result]) -> list[Classic]:
@@ -323,38 +332,47 @@ def _compared(classic: Classic, summary: Summary, other: Classic, rival: Summary
     )
 
 
-def _about_factors(plan: Plan, results: Mapping[Trial, Result]) -> Iterator[str]:
+def _about_study(plan: Plan, study: Sequence[Training]) -> Iterator[str]:
     """How a tutorial's single runs stand to many."""
-    pairs: list[tuple[Value, Factor, Summary]] = []
-    for factor in plan.factors:
-        for value in factor.values:
-            summary = summarize(plan.of_value(factor, value), results)
-            if summary and summary.spread is not None:
-                pairs.append((value, factor, summary))
-    if not pairs:
+    sweep = plan.sweep
+    if plan.study is None or sweep is None or not study:
         return
-    near = sum(abs(value.reported - s.accuracy) <= FAR * (s.spread or 0) for value, _, s in pairs)
-    value, factor, best = max(pairs, key=lambda pair: pair[2].accuracy)
-    yield (
-        f"{factor.tutorial}: {near} of the {len(pairs)} single runs are within {FAR:g} spreads of our mean over "
-        f"{len(best.results)} seeds; what the tutorial saw beyond that may be more than chance."
-    )
-    yield f"{factor.tutorial}: the best of its values is {factor.name} {value.name}, with {accuracy(best)} %."
+    letter = plan.study.tutorial
+    failed = [training for training in study if training.scores is None]
+    if failed:
+        yield f"{letter}: {len(failed)} of {len(study)} trainings failed; the first: {failed[0].error}"
+    spreads = []
+    for factor in plan.study.factors:
+        for value, reported in factor.reported:
+            accuracies = _accuracies(sweep, factor, value, study)
+            if len(accuracies) > 1:
+                spreads.append((Spread.of(accuracies), f"{factor.name} {as_text(factor.setting, value)}", reported))
+    if spreads:
+        near = sum(abs(reported - spread.mean) <= FAR * spread.deviation for spread, _, reported in spreads)
+        yield f"{letter}: {near} of the tutorial's {len(spreads)} single runs are within {FAR:g} spreads of our mean: chance explains them."
+        best, name, _ = max(spreads, key=lambda spread: spread[0].mean)
+        yield f"{letter}: the best of its values is {name}, with {percent(best.mean, 2)} ± {best.deviation * 100:.2f}."
+
+
+def _accuracies(sweep: Sweep, factor: Factor, value: Value, study: Sequence[Training]) -> list[float]:
+    """Test accuracies, 0..1, of the base with one other value, over the seeds."""
+    setting = sweep.setting({factor.setting: value})
+    return [training.scores.test_accuracy for training in study if training.scores and training.setting == setting]
 
 
 def _microseconds(duration: float, images: int) -> str:
     return f"{duration / images * 1e6:.3g} µs"
 
 
-def _factor_parts(plan: Plan, results: Mapping[Trial, Result]) -> Iterator[str]:
-    if not plan.factors:
+def _study_parts(plan: Plan, study: Sequence[Training]) -> Iterator[str]:
+    sweep = plan.sweep
+    if plan.study is None or sweep is None:
         return
-    seeds = len(plan.quick_seeds if plan.quick else plan.seeds)
     yield "## One setting at a time\n"
     yield (
-        f"Test accuracy in %: the tutorial's single run, and ours with {seeds} seeds, each of which also splits the images anew. "
+        f"Test accuracy in %: the tutorial's single run, and ours with {sweep.seeds} seeds, each of which also splits the images anew. "
         "The spread is the standard deviation. All settings but the one in the first column are those of the tutorial's base.\n"
     )
-    for factor in plan.factors:
-        yield f"### {factor.tutorial}: {factor.name}\n"
-        yield factor_table(plan, factor, results)
+    for factor in plan.study.factors:
+        yield f"### {plan.study.tutorial}: {factor.name}\n"
+        yield factor_table(sweep, factor, study)

@@ -1,5 +1,6 @@
-"""What the classics came to: a line of JSON per trial, kept, so that none is trained twice."""
+"""What the classics came to: a line of JSON per trial and a sweep's folder, kept, so that nothing is trained twice."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,7 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loupe.errors import FileNotWritable
 from train.classics import Plan, Row, Trial
+from train.sweep_folder import SweepFolder
+from train.sweeps import Result as Training
+from train.sweeps import Sweep
 
+RESULTS_FILE = "trials.jsonl"
 PACKAGES = ("tensorflow", "keras")  # others hardly move a figure
 
 
@@ -75,13 +80,38 @@ def current_versions() -> dict[str, str]:
     return {package: version(package) for package in PACKAGES}
 
 
+@dataclass(frozen=True)
+class Figures:
+    """All that is known.
+
+    Attributes:
+        trials: Of the models and of our default.
+        study: Of the tables of one setting at a time.
+    """
+
+    trials: Mapping[Trial, Result]
+    study: tuple[Training, ...] = ()
+
+
 class Results:
-    """The file of results."""
+    """The folder of results."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / RESULTS_FILE
 
-    def load(self, *, quick: bool) -> dict[Trial, Result]:
+    def load(self, plan: Plan) -> Figures:
+        """All that belongs to a plan, with the packages as they are now."""
+        sweep = plan.sweep
+        study = SweepFolder(self.of_study(sweep), sweep).results() if sweep else ()
+        return Figures(self.trials(quick=plan.quick), study)
+
+    def of_study(self, sweep: Sweep) -> Path:
+        """The folder of a sweep: its own for other settings, and for other versions of the packages."""
+        asked = f"{sweep.model_dump_json()} {sorted(current_versions().items())}"
+        return self._folder / f"{sweep.source.dataset}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+
+    def trials(self, *, quick: bool) -> dict[Trial, Result]:
         """Those of the packages as they are now; a line that was not written to its end is passed over."""
         try:
             lines = self._file.read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
-"""Training the classics: row by row, each kept as soon as it is done."""
+"""Training the classics: row by row, every training kept as soon as it is done."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from loupe.errors import ClassicsInterrupted
+from loupe.errors import ClassicsInterrupted, SweepInterrupted
 from loupe.images import Float32Array, UInt8Array
 from train.classics import Plan, Row, Trial
 from train.classics_results import Result, Results, Speed, Summary, current_versions, missed, summarize
@@ -19,6 +19,8 @@ from train.config import FULL_BATCH
 from train.datasets import Dataset, load_dataset
 from train.fitting import fit
 from train.progress import ProgressBar
+from train.sweeping import run_sweep
+from train.sweeps import Result as Training
 from train.training import hold_out, measure
 from train.verdict import percent
 
@@ -47,41 +49,55 @@ class Course:
         self._results = results
         self._load = load
         self._console = console
-        self._known = results.load(quick=plan.quick)
+        self._known = results.trials(quick=plan.quick)
+        self._rows = plan.rows()
+        self._count = len(self._rows) + bool(plan.study)  # which counts as one
 
-    def run(self) -> dict[Trial, Result]:
-        """Train what is not trained yet, and give the results of all trials.
+    def run(self) -> None:
+        """Train what is not trained yet.
 
         Raises:
-            ClassicsInterrupted: At Ctrl-C; only the trial in hand is lost.
+            ClassicsInterrupted: At Ctrl-C; only the training in hand is lost.
             LoupeError: If a data set cannot be had, or a result cannot be kept.
         """
-        rows = self._plan.rows()
-        for trial in {row.trials[0].dataset: row.trials[0] for row in rows}.values():
+        for trial in {row.trials[0].dataset: row.trials[0] for row in self._rows}.values():
             self._load(trial)  # what is missing is told at once, not after an hour
         try:
-            for number, row in enumerate(rows, 1):
-                self._train(row, f"{number}/{len(rows)}")
+            for number, row in enumerate(self._rows, 1):
+                self._train(row, f"row {number} of {self._count}")
             for classic in self._plan.classics:
                 if missed(self._plan, classic.if_missed, self._known):
-                    self._train(self._plan.of_classic(classic), f"one more, as {classic.if_missed} is below its aim")
-        except KeyboardInterrupt:
-            done = sum(summarize(row, self._known) is not None for row in rows)
-            raise ClassicsInterrupted(done, len(rows)) from None
-        return self._known
+                    self._train(self._plan.of_classic(classic), f"{classic.if_missed} is below its aim, so one more")
+            self._train_study(f"row {self._count} of {self._count}")
+        except (KeyboardInterrupt, SweepInterrupted):
+            done = sum(summarize(row, self._known) is not None for row in self._rows)
+            raise ClassicsInterrupted(done, self._count) from None
 
     def _train(self, row: Row, place: str) -> None:
         """Train those trials of a row that are not known yet, and say what the row came to."""
         missing = [trial for trial in row.trials if trial not in self._known]
         if missing:
-            self._say(f"row {place}: {row.name} …")
+            self._say(f"{place}: {row.name} …")
         for trial in missing:
             result = train_trial(trial, self._load(trial), self._console, quick=self._plan.quick)
             self._results.add(result)
             self._known[trial] = result
         summary = summarize(row, self._known)
         if summary:
-            self._say(f"row {place}: {row.name}: {in_words(summary)}{'' if missing else ' (kept from before)'}")
+            self._say(f"{place}: {row.name}: {in_words(summary)}{'' if missing else ' (kept from before)'}")
+
+    def _train_study(self, place: str) -> None:
+        """Train the tables of one setting at a time, as many of their trainings at once as there are cores."""
+        sweep, study = self._plan.sweep, self._plan.study
+        if sweep is None or study is None:
+            return
+        with self._console.status("") as status:
+
+            def watch(results: Sequence[Training], total: int) -> None:
+                status.update(f"{place}: {study.tutorial}, one setting at a time: {len(results)} of {total} trainings")
+
+            trainings = run_sweep(sweep, self._results.of_study(sweep), watch=watch)
+        self._say(f"{place}: {study.tutorial}, one setting at a time: {len(trainings)} trainings are done")
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

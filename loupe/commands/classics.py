@@ -1,5 +1,6 @@
 """`loupe train classics`: what well-known tutorials train, trained here."""
 
+import logging
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr
 
-RESULTS_FILE = "classics.jsonl"  # below the data folder
+RESULTS_FOLDER = "classics"  # below the data folder
 
 
 def classics(
@@ -30,17 +31,17 @@ def classics(
     whole = replace(PLAN, quick=quick)
     plan = whole if only is None else whole.only([letter.strip().upper() for letter in only.split(",")])
     log_to_stderr()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it takes many models in a row for a mistake, and says so
     import_tensorflow()
     from train import classics_page
     from train.classics_results import Results
     from train.classics_runs import Course, loader
 
     classics_page.check_writable(out)
-    results = Course(plan, Results(load_settings().home / RESULTS_FILE), loader(data_dir), console).run()
+    results = Results(load_settings().home / RESULTS_FOLDER)
+    Course(plan, results, loader(data_dir), console).run()
+    figures = results.load(whole)  # the page has what other runs trained, too
     today = datetime.now(timezone.utc).date()
-    # The page has what was trained in other runs, too; the terminal what was asked for.
-    classics_page.write(out, classics_page.page(whole, results, classics_page.this_machine(), today))
-    told = [classics_page.QUICK] if quick else []
-    told += [classics_page.main_table(plan, results), classics_page.bullets(classics_page.findings(plan, results))]
-    console.print("\n" + "\n".join(told), markup=False, highlight=False, soft_wrap=True)
+    classics_page.write(out, classics_page.page(whole, figures, classics_page.this_machine(), today))
+    console.print("\n" + classics_page.in_short(plan, figures), markup=False, highlight=False, soft_wrap=True)
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
