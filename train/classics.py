@@ -339,6 +339,7 @@ CLASSICS = (
         quick_epochs=1,
         reported_seconds=(4, 5),
         reported_loss=0.424,
+        repeated=True,
     ),
     Classic(
         "E-5",
@@ -350,6 +351,18 @@ CLASSICS = (
         quick_epochs=5,
         reported_seconds=(4, 5),
         reported_loss=0.371,
+        repeated=True,
+    ),
+    Classic(
+        "E-cosine",
+        "E",
+        "128 relu, 5 epochs along a cosine",
+        _clothes(replace(CLOTHES, epochs=5, schedule="cosine")),
+        None,
+        0.87,
+        quick_epochs=5,
+        repeated=True,
+        if_missed="E-5",
     ),
     Classic(
         "E-500",

@@ -156,9 +156,9 @@ def fits_table(plan: Plan, results: Mapping[Trial, Result]) -> str:
                 classic.tutorial,
                 classic.model,
                 NONE if summary is None else str(summary.first.epochs),
-                in_percent(summary.first.train_accuracy if summary else None),
-                in_percent(summary.first.test_accuracy if summary else None),
-                NONE if summary is None else f"{summary.first.test_loss:.3f}",
+                in_percent(summary.train_accuracy if summary else None),
+                in_percent(summary.accuracy if summary else None),
+                NONE if summary is None else f"{summary.loss:.3f}",
                 NONE if classic.reported_loss is None else f"{classic.reported_loss:.3f}",
                 NONE if summary is None else summary.first.fit,
             )
@@ -320,7 +320,8 @@ def _about(classic: Classic, summary: Summary) -> Iterator[str]:
             f"{_microseconds(speed.batched_seconds, speed.images)} in a batch: {speed.gain:.0f} times less."
         )
     if summary.first.fit != "well fitted":
-        yield f"{name}: {summary.first.fit}. {summary.first.verdict}"
+        seed = "" if summary.spread is None else ", with its first seed"
+        yield f"{name}{seed}: {summary.first.fit}. {summary.first.verdict}"
 
 
 def _compared(classic: Classic, summary: Summary, other: Classic, rival: Summary) -> str:

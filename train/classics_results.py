@@ -166,6 +166,11 @@ class Summary:
         return float(np.std(self.accuracies, ddof=1)) if len(self.results) > 1 else None
 
     @property
+    def train_accuracy(self) -> float:
+        """Mean accuracy, 0..1, on the images it was trained on."""
+        return float(np.mean([result.train_accuracy for result in self.results]))
+
+    @property
     def loss(self) -> float:
         """Mean test loss."""
         return float(np.mean([result.test_loss for result in self.results]))
