@@ -84,7 +84,10 @@ def worker(
 def score(
     source: Annotated[Path, typer.Argument(help="A folder of images, an .npy array or an IDX file.")],
     out: Annotated[Path, typer.Option(help="New or empty folder for the results.")],
-    model: Annotated[str | None, typer.Option(help="Model to score with. Default: the newest in the store.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."),
+    ] = None,
     follow: Annotated[bool, typer.Option(help="Show progress until the job is done.")] = True,
 ) -> None:
     """Score a whole set of images through the queue."""

@@ -12,7 +12,16 @@
     │   └── AnimatedImage           422
     ├── InvalidPixels               422
     ├── ModelNotFound               404
+    │   └── LabelNotFound           404
     ├── ModelCorrupted              500
+    ├── StoreUnwritable
+    ├── NotBetter
+    ├── NotComparable
+    ├── NothingToRollBack
+    ├── VersionNeeded
+    ├── LabelInUse
+    ├── NotConfirmed
+    ├── ReportNotFound
     ├── EngineUnavailable           500
     ├── EngineFailed                500
     ├── Overloaded                  429
@@ -62,7 +71,9 @@
 Each class builds its message from typed arguments and knows its code and HTTP status; raising is all a caller does.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 
 class LoupeError(Exception):
@@ -206,6 +217,19 @@ class ModelNotFound(LoupeError):
         super().__init__(f"{wanted} {advice}")
 
 
+class LabelNotFound(ModelNotFound):
+    """No model by that label."""
+
+    code = "label_not_found"
+
+    def __init__(self, tag: str, deleted: str | None, known: Iterable[str]) -> None:
+        name, _, label = tag.partition(":")
+        problem = f"points at {deleted}, which is not in the store any more" if deleted else "has never been given"
+        versions = ", ".join(known)
+        advice = f"Promote one of {versions}: loupe models promote TAG" if versions else f"There is no model '{name}'."
+        Exception.__init__(self, f"Model '{tag}' is not there: the label '{label}' of '{name}' {problem}. {advice}")
+
+
 class ModelCorrupted(LoupeError):
     """A stored model whose files are not those that were saved."""
 
@@ -217,6 +241,26 @@ class ModelCorrupted(LoupeError):
         )
 
 
+class StoreUnwritable(LoupeError):
+    """The model store cannot be used: a disk that is full, a folder of somebody else, a file where a folder should be."""
+
+    code = "store_unwritable"
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(
+            f"Expected to read and write the model store at '{os.fspath(path)}'. Received: {reason}. Nothing was saved. "
+            "Make room there, or choose a folder of your own: BENTOML_HOME."
+        )
+
+    @classmethod
+    def of(cls, error: OSError, path: Path) -> "StoreUnwritable":
+        """For what the system said of a path in the store."""
+        # Copying a folder tells of every file that failed; the first is enough.
+        first = error.args[0][0][-1] if error.args and isinstance(error.args[0], list) else None
+        where = "" if error.filename is None else f" ({error.filename})"
+        return cls(path, str(first or f"{error.strerror or error}{where}"))
+
+
 class AccuracyTooLow(LoupeError):
     """A trained model that is not good enough to be saved."""
 
@@ -226,6 +270,98 @@ class AccuracyTooLow(LoupeError):
         super().__init__(
             f"Expected a test accuracy of at least {_fraction(minimum)} (--min-accuracy). Received: {_fraction(accuracy)}, "
             f"which is {_fraction(minimum - accuracy)} below. The model was not saved."
+        )
+
+
+class NotBetter(LoupeError):
+    """A model to be promoted that is no better than the one in production."""
+
+    code = "not_better"
+
+    def __init__(self, tag: str, accuracy: float, production: str, production_accuracy: float) -> None:
+        below = production_accuracy - accuracy
+        super().__init__(
+            f"Expected a test accuracy above {_fraction(production_accuracy)}, that of {production} in production. "
+            f"Received: {tag} with {_fraction(accuracy)}, {f'{_fraction(below)} below' if below else 'no better'}, "
+            f"on the same test set. Promote it all the same: loupe models promote {tag} --force"
+        )
+
+
+class NotComparable(LoupeError):
+    """A model to be promoted that was measured on other images than the one in production."""
+
+    code = "not_comparable"
+
+    def __init__(self, tag: str, accuracy: float, production: str, production_accuracy: float) -> None:
+        super().__init__(
+            f"Expected the test set that {production} in production was measured on. Received: {tag}, measured on another: "
+            f"its test accuracy of {_fraction(accuracy)} cannot be compared with {_fraction(production_accuracy)}. "
+            f"Promote it all the same: loupe models promote {tag} --force"
+        )
+
+
+class NothingToRollBack(LoupeError):
+    """A name without an earlier version in production."""
+
+    code = "nothing_to_roll_back"
+
+    def __init__(self, name: str, production: str | None, deleted: Iterable[str]) -> None:
+        gone = ", ".join(deleted)
+        if production is None:
+            received = f"'{name}', of which nothing has been promoted"
+        elif gone:
+            received = f"'{name}': before {production} there was {gone}, not in the store any more"
+        else:
+            received = f"'{name}', of which {production} is the first"
+        super().__init__(f"Expected the name of a model that had another version in production. Received: {received}.")
+
+
+class VersionNeeded(LoupeError):
+    """A name where one version of it must be meant."""
+
+    code = "version_needed"
+    exit_code = 2
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(
+            f"Expected one version, as NAME:VERSION. Received: '{tag}'. `loupe models` lists the versions there are."
+        )
+
+
+class LabelInUse(LoupeError):
+    """A model to be deleted that a label points at."""
+
+    code = "label_in_use"
+
+    def __init__(self, tag: str, label: str, others: Iterable[str]) -> None:
+        versions = ", ".join(others)
+        advice = (
+            f"Promote one of {versions} first: loupe models promote TAG"
+            if versions
+            else f"It is the only version; to be rid of it all the same: bentoml models delete {tag}"
+        )
+        super().__init__(f"Expected a model without a label. Received: {tag}, which is '{label}'. {advice}")
+
+
+class NotConfirmed(LoupeError):
+    """Something that cannot be undone, where nobody can be asked."""
+
+    code = "not_confirmed"
+    exit_code = 2
+
+    def __init__(self, action: str) -> None:
+        super().__init__(f"Expected --yes to {action} where no terminal is there to ask. Nothing was done.")
+
+
+class ReportNotFound(LoupeError):
+    """A stored model without a report."""
+
+    code = "report_not_found"
+
+    def __init__(self, tag: str, file: str) -> None:
+        super().__init__(
+            f"Expected {file} in the folder of {tag}. Received: none; it was saved without a report. "
+            "Models trained now have one: loupe train"
         )
 
 
@@ -296,11 +432,9 @@ class TrainingInterrupted(LoupeError):
     code = "training_interrupted"
     exit_code = 130  # as a shell reports SIGINT
 
-    def __init__(self, run: str, done: int, epochs: int) -> None:
-        super().__init__(
-            f"Stopped after {done} of {epochs} epochs; the best so far is kept. Go on: loupe train --resume {run}"
-            + (f"; or save the best so far: loupe train --resume {run} --epochs {done}" if done else "")
-        )
+    def __init__(self, done: int, epochs: int) -> None:
+        super().__init__(f"Stopped after {done} of {epochs} epochs; the checkpoints stay.")
+        self.done = done
 
 
 class ClassicsInterrupted(LoupeError):

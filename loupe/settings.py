@@ -32,7 +32,8 @@ class Settings(BaseSettings):
     )
     model: str | None = Field(
         default=None,
-        description="Model the service answers with when a request names none. Unset: the newest in the store.",
+        description="Model that answers where none is named: NAME, NAME:VERSION or NAME:production. "
+        "Unset: the name that has the newest in the store.",
     )
     host: str = Field(default="127.0.0.1", description="Address the service listens on. Containers want 0.0.0.0.")
     port: int = Field(default=3000, ge=1, le=65535, description="Port the service listens on.")

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from loupe.engine import available_cores, load_engine
 from loupe.errors import LoupeError, ModelNotFound
 from loupe.settings import load_settings
-from loupe.store import StoredModel, find_model, list_models
+from loupe.store import StoredModel, default_models, find_model, labels
 from service import inputs, replies
 from service.batching import Batcher
 
@@ -68,10 +68,11 @@ class Predictions(bentoml.IODescriptor):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model and the queue in front of it."""
+    """A model, the queue in front of it, and all that a request may call it."""
 
     stored: StoredModel
     batcher: Batcher
+    tags: frozenset[str]
 
 
 @bentoml.service(
@@ -100,7 +101,7 @@ class Loupe:
         self._default = find_model(self._settings.model)
         self._models: dict[str, ServedModel] = {}
         self._serve(self._default, batch_sizes)
-        for stored in list_models():
+        for stored in default_models():
             if stored.name not in self._models:
                 try:
                     self._serve(stored, batch_sizes)
@@ -166,16 +167,18 @@ class Loupe:
             timeout_seconds=self._settings.request_timeout_seconds,
             observe_batch=batch_sizes.labels(model=stored.name).observe,
         )
-        self._models[stored.name] = ServedModel(stored, batcher)
+        labelled = (f"{stored.name}:{label}" for label in labels().get(stored.tag, []))
+        tags = frozenset((stored.name, stored.tag, *labelled))
+        self._models[stored.name] = ServedModel(stored, batcher, tags)
         logger.info("serving %s", stored.tag)
 
     def _find(self, request: Request) -> ServedModel:
-        """The model a request names, by `name` or full tag, or the default."""
+        """The model a request names, by `name`, full tag or label, or the default."""
         if not request.scope["query_string"]:
             return self._models[self._default.name]
         wanted = request.query_params.get("model", self._default.name)
         served = self._models.get(wanted.partition(":")[0])
-        if served is None or wanted not in (served.stored.name, served.stored.tag):
+        if served is None or wanted not in served.tags:
             raise ModelNotFound(wanted, [served.stored.tag for served in self._models.values()])
         return served
 

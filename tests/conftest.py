@@ -16,6 +16,8 @@ for variable in [name for name in os.environ if name.startswith("LOUPE_") and na
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from bentoml._internal.configuration.containers import BentoMLContainer  # noqa: E402
+from bentoml._internal.models import ModelStore  # noqa: E402
 from hypothesis import HealthCheck  # noqa: E402
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 from redis import Redis  # noqa: E402
@@ -54,6 +56,16 @@ def shapes_model(digits_model: StoredModel) -> StoredModel:
     from train.training import train
 
     return train(pictures.shapes(), recipe("cnn-small", epochs=1, batch_size=16), min_accuracy=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    """An empty store that nobody else uses, for this process; its `BENTOML_HOME`, for others."""
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    BentoMLContainer.model_store.set(ModelStore(home / "models"))
+    yield home
+    BentoMLContainer.model_store.reset()
 
 
 @pytest.fixture(scope="session")

@@ -167,14 +167,6 @@ def test_a_bad_setting_ends_the_program_in_one_line() -> None:
 # Models and data sets
 
 
-def test_models_are_listed_with_their_figures(digits_model: StoredModel) -> None:
-    listed = run("models", COLUMNS=120)
-
-    assert listed.returncode == 0
-    assert f"{digits_model.tag} │ 10" in listed.stdout
-    assert f"{digits_model.card.figures.accuracy:.4f}" in listed.stdout
-
-
 def test_an_unknown_data_set_is_refused_with_the_names_there_are() -> None:
     ended = run("train", "--dataset", "letters")
 

@@ -92,7 +92,7 @@ def learning_curves(history: Sequence[Epoch], best_epoch: int) -> Figure:
     _curves(left, "Loss", [epoch.loss for epoch in history], [epoch.validation_loss for epoch in history])
     accuracies = [epoch.validation_accuracy for epoch in history]
     _curves(right, "Accuracy", [epoch.accuracy for epoch in history], accuracies)
-    right.yaxis.set_major_formatter(_as_percent)
+    right.yaxis.set_major_formatter(as_percent)
     losses = validation_losses(history)
     lowest = 1 + int(np.argmin(losses)) if losses else best_epoch
     if lowest != best_epoch:
@@ -138,7 +138,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     if len(names) <= NUMBERED_CLASSES:
         _number_cells(axes, counts, shares)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=28, pad=0.02, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
-    bar.ax.yaxis.set_major_formatter(_as_percent)
+    bar.ax.yaxis.set_major_formatter(as_percent)
     bar.outline.set_visible(False)
     bar.set_label("share of the true class", fontsize=8.5)
     return figure
@@ -199,7 +199,7 @@ def _reliability(axes: Axes, title: str, bins: Sequence[Bin]) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_as_percent)
+        axis.set_major_formatter(as_percent)
 
 
 def _bin_counts(axes: Axes, bins: Sequence[Bin]) -> None:
@@ -212,7 +212,7 @@ def _bin_counts(axes: Axes, bins: Sequence[Bin]) -> None:
     axes.set_xlabel("confidence")
 
 
-def _as_percent(share: float, position: float) -> str:
+def as_percent(share: float, position: float) -> str:
     """What an axis writes beside a tick."""
     return f"{share * 100:.4g} %"
 

@@ -23,7 +23,9 @@ def suggest(sweep: Sweep, results: Iterable[Result], count: int) -> tuple[Settin
     """
     rated = _rate(results)
     study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(rated)), storage=optuna.storages.InMemoryStorage()
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=len(rated)),
+        storage=optuna.storages.InMemoryStorage(),
     )
     choices = {name: {as_text(name, value): value for value in sweep.values[name]} for name in sweep.varied}
     distributions: dict[str, BaseDistribution] = {

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -63,9 +64,11 @@ class SweepFolder:
         """
         if not self._file.exists():
             return ()
-        whole, _, torn = self._file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        if torn:
-            self._file.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        content = self._file.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            os.truncate(self._file, end)
+        whole = content[:end].decode("utf-8", "replace")
         lines = csv.reader(whole.splitlines())
         if whole and tuple(next(lines)) != self._columns:
             raise self._damaged(1, f"the columns {', '.join(self._columns)}", "others", "Sweep into another folder.")
@@ -131,20 +134,17 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check_same(folder: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    differences = {}
-    for name in {**there, **asked}:
-        if there.get(name) != asked.get(name):
-            old, new = there.get(name), asked.get(name)
-            if isinstance(old, dict) and isinstance(new, dict):  # values, source: name what differs in them
-                differences |= {
-                    key: (_told(old.get(key)), _told(new.get(key)))
-                    for key in {**old, **new}
-                    if old.get(key) != new.get(key)
-                }
-            else:
-                differences[name] = (_told(old), _told(new))
-    if differences:
-        raise SweepMismatch(str(folder), differences)
+    old, new = _flat(there), _flat(asked)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if names:
+        raise SweepMismatch(str(folder), {name: (_told(old.get(name)), _told(new.get(name))) for name in names})
+
+
+def _flat(request: dict[str, Any]) -> dict[str, Any]:
+    """A request with the parts of its source and its values beside the rest, so that what differs can be named."""
+    parts = [request.get("source"), request.get("values")]
+    nested = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+    return {name: value for name, value in request.items() if name not in ("source", "values")} | nested
 
 
 def _told(value: object) -> str:

@@ -56,7 +56,7 @@ def ranking(sweep: Sweep, summaries: Sequence[Summary]) -> Table:
             _percent(summary.train_accuracy),
             *([_percent(summary.validation_accuracy)] if validated else []),
             _percent(summary.test_accuracy),
-            _number(summary.test_loss),
+            f"{summary.test_loss.mean:.3f}" if summary.test_loss else "",
             f"{summary.seconds.mean:.1f}" if summary.seconds else "",
             *([f"{summary.failed} of {summary.runs}"] if failed else []),
         ]
@@ -90,7 +90,7 @@ def accuracy_by_value(name: str, runs: Mapping[Value, Sequence[Result]]) -> Figu
         name: Of the parameter, as in `train.sweeps.Sweep.values`.
         runs: The trainings with each value, from left to right.
     """
-    figure = Figure((WIDTH, 4.2), layout="constrained")
+    figure = Figure((min(WIDTH, 3 + len(runs)), 4.2), layout="constrained")
     axes = figure.subplots()
     places = _places(axes, name, list(runs))
     for (left, middle, right), results in zip(places, runs.values(), strict=True):
@@ -100,7 +100,9 @@ def accuracy_by_value(name: str, runs: Mapping[Value, Sequence[Result]]) -> Figu
         spread = Spread.of(accuracies)
         dots = [middle] if len(accuracies) == 1 else np.linspace(left, right, len(accuracies))
         axes.plot(dots, accuracies, "o", color=BLUE, alpha=0.45, markersize=5, markeredgewidth=0)
-        axes.errorbar(middle, spread.mean, spread.deviation, fmt="_", color=INK, markersize=22, capsize=5, linewidth=1.4)
+        axes.errorbar(
+            middle, spread.mean, spread.deviation, fmt="_", color=INK, markersize=22, capsize=5, linewidth=1.4
+        )
         axes.annotate(
             f"{100 * spread.mean:.1f}", (right, spread.mean), (7, 0), textcoords="offset points", va="center", color=INK
         )
@@ -125,7 +127,7 @@ def _places(axes: Axes, name: str, values: Sequence[Value]) -> list[tuple[float,
         positions = np.arange(len(values), dtype=float)
         rows = [tuple(float(position + side * DOT_SPREAD) for side in (-1, 0, 1)) for position in positions]
         axes.set_xlim(-0.5, len(values) - 0.4)
-    axes.xaxis.set_major_locator(FixedLocator(positions))
+    axes.xaxis.set_major_locator(FixedLocator(positions.tolist()))
     axes.set_xticklabels([as_text(name, value) for value in values])
     return [(left, middle, right) for left, middle, right in rows]
 
@@ -153,7 +155,3 @@ def _pair(spread: Spread | None) -> tuple[str, str]:
 
 def _percent(spread: Spread | None) -> str:
     return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f}" if spread else "failed"
-
-
-def _number(spread: Spread | None) -> str:
-    return f"{spread.mean:.3f} ± {spread.deviation:.3f}" if spread else "failed"

@@ -5,11 +5,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from loupe.errors import InvalidTraining, SweepInterrupted, SweepProcessDied
+from train.config import recipe
 from train.datasets import Dataset
 from train.splits import SPLIT_SEED
 from train.sweep_folder import SweepFolder
-from train.sweeps import TEST_FRACTION, Result, Setting, Sweep
-from train.trials import Trainers, cores, load, trainers
+from train.sweeps import Result, Setting, Sweep
+from train.trials import cores, load, trainers
 
 Training = tuple[Setting, int]  # with its seed
 Watcher = Callable[[Sequence[Result], int], None]  # the results so far, and how many there will be
@@ -55,6 +56,16 @@ def run_sweep(
     return tuple(results)
 
 
+def with_epochs(sweep: Sweep) -> Sweep:
+    """The sweep with as many epochs as `loupe train` would train on its images, unless it says how many."""
+    sweep.check()
+    if "epochs" in sweep.values:
+        return sweep
+    images = load(sweep.source, sweep.base.test_fraction, SPLIT_SEED).train.labels
+    epochs = recipe(sweep.architecture, len(images), batch_size=sweep.base.config.batch_size).epochs
+    return sweep.model_copy(update={"values": {**sweep.values, "epochs": (epochs,)}})
+
+
 def _missing(sweep: Sweep, results: Sequence[Result], total: int, jobs: int) -> list[Training]:
     """What to train next, settings in their order: all that is left, or of a search as much as keeps the processes busy."""
     done = {(result.setting, result.seed) for result in results}
@@ -66,9 +77,7 @@ def _missing(sweep: Sweep, results: Sequence[Result], total: int, jobs: int) -> 
 
             left = total // sweep.seeds - len(settings)
             settings = suggest(sweep, results, min(left, -(-jobs // sweep.seeds)))
-    return [
-        (setting, seed) for setting in settings for seed in range(sweep.seeds) if (setting, seed) not in done
-    ]
+    return [(setting, seed) for setting in settings for seed in range(sweep.seeds) if (setting, seed) not in done]
 
 
 def _begun(sweep: Sweep, results: Sequence[Result]) -> list[Setting]:
@@ -83,6 +92,8 @@ def _check_images(sweep: Sweep) -> str:
     held_back = dataset.validation is not None or sweep.base.config.validation_fraction
     if sweep.plan == "trials" and not held_back:
         raise InvalidTraining(
-            "--trials", "a validation split to choose by, as with --validation 0.1; a test split is for the last figure", "none"
+            "--trials",
+            "a validation split to choose by, as with --validation 0.1; a test split is for the last figure",
+            "none",
         )
     return f"{dataset.train.digest()[:12]} {dataset.test.digest()[:12]}"

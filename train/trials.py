@@ -21,7 +21,7 @@ from train.sweeps import Result, Scores, Setting
 from train.tensorflow import import_tensorflow
 
 DATASETS_KEPT = 32  # in memory, per process: one for each seed and test fraction of those data sets that are split here
-PREDICTED_AT_ONCE = 512  # images; only a matter of speed
+MEASURED_AT_ONCE = 512  # images; only a matter of speed
 MOST_TRAIN_IMAGES = 10_000  # that are measured afterwards
 
 
@@ -97,7 +97,10 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
 
     def measured(split: Split) -> tuple[float, float]:
         """Accuracy, and mean cross-entropy in nats."""
-        logits = fitted.model.predict(split.images, batch_size=PREDICTED_AT_ONCE, verbose=0)
+        starts = range(0, len(split.labels), MEASURED_AT_ONCE)
+        pieces = [split.images[start : start + MEASURED_AT_ONCE] for start in starts]
+        # Called, the model has answered before `predict` would have made its graph.
+        logits = np.concatenate([np.asarray(fitted.model(images, training=False)) for images in pieces])
         of_label = log_probabilities(logits)[np.arange(len(split.labels)), split.labels]
         return float((logits.argmax(axis=1) == split.labels).mean()), -float(of_label.mean())
 
@@ -135,6 +138,7 @@ def _begin(threads: int) -> None:
     import_tensorflow()
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")  # it warns of functions made anew, as for every training here
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):

@@ -17,7 +17,7 @@ def submit(jobs: Jobs, source: Path, output: Path, model: str | None, shard_imag
         jobs: The queue's client side.
         source: A folder of images, an `.npy` array or an IDX file.
         output: A new or empty folder.
-        model: `name`, `name:version`, or nothing for the newest model; the job keeps the version found now.
+        model: As `loupe.store.find_model` takes it, or nothing; the job keeps the version found now, wherever labels move.
         shard_images: Most images in one shard.
 
     Raises:

@@ -4,12 +4,16 @@ import threading
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loupe.commands.classics import classics
+from loupe.commands.data import tell_left_out
+from loupe.commands.options import hidden_units, images_per_step
+from loupe.commands.sweep import sweep
 from loupe.errors import InvalidTraining, TrainingInterrupted
+from loupe.images import Look
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
 
@@ -17,8 +21,11 @@ if TYPE_CHECKING:
     from train.datasets import Dataset
     from train.runs import Run
 
+UNEVEN = 2.0  # times as many images as the rarest class has, from which on class weights are worth a thought
+
 app = typer.Typer(help="Train a model, check it, and save it to the BentoML model store.")
 app.command()(classics)
+app.command()(sweep)
 
 data = partial(typer.Option, rich_help_panel="Data")
 model = partial(typer.Option, rich_help_panel="Model")
@@ -30,7 +37,7 @@ def train(
     context: typer.Context,
     dataset: Annotated[str | None, data(help="fashion-mnist, mnist, digits, idx:DIR or folder:DIR.")] = None,
     data_dir: Annotated[Path | None, data(help="Folder with the data set's four IDX files.")] = None,
-    look: Annotated[str | None, data(help="How your own pictures look: ink or object.")] = None,
+    look: Annotated[Look | None, data(help="How your own pictures look: ink or object.")] = None,
     extra: Annotated[str | None, data(help="folder:DIR with your own pictures of the same classes, mixed in.")] = None,
     extra_classes: Annotated[Path | None, data(help="CSV file: which folder of --extra is which class.")] = None,
     architecture: Annotated[
@@ -71,7 +78,6 @@ def train(
         return
     log_to_stderr()
     from train.config import recipe
-    from train.job import introduce
     from train.runs import Request, Run, Source
 
     home = load_settings().home
@@ -84,11 +90,11 @@ def train(
         raise InvalidTraining("--dataset", "the name of a data set, or --resume and the name of a run", "neither")
     else:
         changes = {
-            "hidden": _hidden(hidden),
+            "hidden": hidden_units(hidden),
             "initializer": initializer,
             "bias": bias,
             "epochs": epochs,
-            "batch_size": _batch_size(batch_size),
+            "batch_size": images_per_step(batch_size),
             "optimizer": optimizer,
             "learning_rate": learning_rate,
             "schedule": schedule,
@@ -100,9 +106,10 @@ def train(
             "seed": seed,
         }
         recipe(architecture, **changes)  # a wrong option is told before any picture is read
-        source = Source(dataset=dataset, data_dir=data_dir, look=_look(look), extra=extra, extra_classes=extra_classes)
+        source = Source(dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes)
         images = source.load()
-        introduce(images, console)
+        tell_left_out(images)
+        introduce(images)
         config = recipe(architecture, len(images.train.labels), **changes)
         request = Request(source=source, config=config, min_accuracy=min_accuracy)
         run = Run.start(home, request)
@@ -112,14 +119,24 @@ def train(
 def train_first() -> None:
     """Train a model of Fashion-MNIST in about a minute, for a store that has none."""
     from train.config import recipe
-    from train.job import introduce
     from train.runs import Request, Run, Source
 
     source = Source(dataset="fashion-mnist")
     images = source.load()
-    introduce(images, console)
+    introduce(images)
     run = Run.start(load_settings().home, Request(source=source, config=recipe("cnn-small", epochs=2)))
     train_run(run, images)
+
+
+def introduce(images: "Dataset") -> None:
+    """Say what there is to learn from."""
+    counts = images.train.counts(images.class_names).values()
+    console.print(
+        f"{images.name}: {sum(counts):,} images to train on, {len(images.test.labels):,} to test with", highlight=False
+    )
+    if max(counts) > UNEVEN * min(counts):
+        advice = "consider --class-weights"
+        console.print(f"The classes are uneven, {min(counts):,} to {max(counts):,} images: {advice}.", highlight=False)
 
 
 def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> None:
@@ -137,38 +154,15 @@ def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> No
         try:
             saved = work(run, images, console)
         except TrainingInterrupted as interrupted:
-            notices.print(f"\n{interrupted.message}", markup=False, highlight=False, soft_wrap=True)
+            notices.print(
+                f"\n{interrupted.message} Go on: loupe train --resume {run.name}", soft_wrap=True, highlight=False
+            )
+            if interrupted.done:
+                save = f"loupe train --resume {run.name} --epochs {interrupted.done}"
+                notices.print(f"Or save the best so far: {save}", soft_wrap=True, highlight=False)
             raise typer.Exit(interrupted.exit_code) from None
         console.print(f"saved [bold]{saved.tag}[/]", highlight=False)
         if url:
             console.print("TensorBoard goes on until Ctrl-C.")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-
-
-def _hidden(text: str | None) -> tuple[int, ...] | None:
-    """The units of each layer in `128,64`."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(units) for units in text.split(","))
-    except ValueError:
-        raise InvalidTraining("hidden", "whole numbers with commas between, as 128,64", text) from None
-
-
-def _batch_size(text: str | None) -> int | None:
-    from train.config import FULL_BATCH
-
-    if text is None:
-        return None
-    if text == "full":
-        return FULL_BATCH
-    if text.isdecimal() and int(text):
-        return int(text)
-    raise InvalidTraining("batch size", "at least 1 image, or 'full'", text)
-
-
-def _look(text: str | None) -> Literal["ink", "object"] | None:
-    if text in (None, "ink", "object"):
-        return cast("Literal['ink', 'object'] | None", text)
-    raise InvalidTraining("look", "ink or object", str(text))

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from loupe.engine import Engine
+from loupe.gate import promote
 from loupe.images import Float32Array, UInt8Array, normalize
 from loupe.store import StoredModel
 from tests import pictures
@@ -434,6 +435,21 @@ def test_a_version_that_is_not_served_is_not_answered_by_another(client: httpx.C
     response = client.post("/predict", content=pictures.png(DIGIT), params={"model": "digits:0000000"})
 
     assert_refused(response, 404, "model_not_found", "Model 'digits:0000000' is not there. There are: digits:")
+
+
+def test_a_name_and_its_label_are_answered_by_the_version_in_production(
+    store: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    for version in ("better", "newest"):
+        copied(digits_model, store, f"digits:{version}")
+    promote("digits:better")
+    with serving(tmp_path / "log", BENTOML_HOME=store) as service:
+        url, body = f"{service.url}/predict", pictures.png(DIGIT)
+        for params in ({}, {"model": "digits"}, {"model": "digits:production"}, {"model": "digits:better"}):
+            assert httpx.post(url, content=body, params=params).json()["model"] == "digits:better"
+        refused = httpx.post(url, content=body, params={"model": "digits:newest"})
+
+    assert_refused(refused, 404, "model_not_found", "Model 'digits:newest' is not there. There are: digits:better.")
 
 
 # Around the predictions

@@ -101,7 +101,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
     dataset: Dataset, fitted: Fitted, tmp_path: Path, patience: int
 ) -> None:
     config = replace(SMALL, patience=patience)
-    with pytest.raises(TrainingInterrupted, match=f"Stopped after 2 of 4 epochs.*loupe train --resume {tmp_path.name}"):
+    with pytest.raises(TrainingInterrupted, match="Stopped after 2 of 4 epochs"):
         fit(dataset, config, folder=tmp_path, callbacks=[Interruption(3)])
     resumed = fit(dataset, config, folder=tmp_path)
 
@@ -109,9 +109,11 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
     assert [epoch.number for epoch in resumed.history] == [epoch.number for epoch in fitted.history]
 
 
-def test_ctrl_c_before_the_first_epoch_has_ended_says_how_to_begin_again(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(TrainingInterrupted, match=r"Stopped after 0 of 4 epochs.*--resume"):
+def test_ctrl_c_before_the_first_epoch_has_ended_leaves_a_run_to_begin_again(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingInterrupted, match="Stopped after 0 of 4 epochs"):
         fit(dataset, SMALL, folder=tmp_path, callbacks=[Interruption(1)])
+
+    assert len(fit(dataset, replace(SMALL, epochs=1), folder=tmp_path).history) == 1
 
 
 def test_what_has_ended_is_not_trained_again(dataset: Dataset, fitted: Fitted, tmp_path: Path) -> None:

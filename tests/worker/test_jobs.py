@@ -9,9 +9,10 @@ from redis import Redis
 
 from loupe.card import FILE_NAME, digest
 from loupe.errors import InvalidOutput, InvalidSource, ModelCorrupted, ModelNotFound
+from loupe.gate import promote
 from loupe.store import StoredModel, find_model
 from tests import pictures
-from tests.stores import damage
+from tests.stores import damage, stored
 from worker.jobs import Jobs, job_key, progress_key
 from worker.submission import submit
 
@@ -43,6 +44,19 @@ def test_a_job_without_a_model_takes_the_newest(
     jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     assert submit(jobs, source, tmp_path / "out", None, 100).model == find_model().tag
+
+
+def test_a_job_keeps_the_version_that_was_in_production_when_it_was_submitted(
+    jobs: Jobs, source: Path, tmp_path: Path, store: Path
+) -> None:
+    old, new = stored(0.8), stored(0.9)
+    promote(old.tag)
+    job = submit(jobs, source, tmp_path / "out", "letters:production", 100)
+    promote(new.tag)
+
+    assert job.model == old.tag
+    assert jobs.get(job.id).model == old.tag
+    assert submit(jobs, source, tmp_path / "next", "letters", 100).model == new.tag
 
 
 def test_two_jobs_cannot_have_one_output_folder(

@@ -1,0 +1,58 @@
+"""`loupe train`: wrong use, Ctrl-C, and going on."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from loupe.store import find_model
+from tests.programs import run, running, until
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--dataset: expected the name of a data set, or --resume and the name of a run. Received: neither."),
+        (["--dataset", "mnits"], "There is no data set 'mnits'. Did you mean mnist?"),
+        (["--dataset", "digits", "--architecture", "cn"], "nearest: cnn. Received: cn."),
+        (["--dataset", "digits", "--hidden", "64"], "hidden: expected an architecture with hidden sizes to choose"),
+        (
+            ["--dataset", "digits", "--hidden", "64;32"],
+            "hidden: expected whole numbers with commas between, as 128,64. Received: 64;32.",
+        ),
+        (
+            ["--dataset", "digits", "--batch-size", "0"],
+            "batch size: expected at least 1 image, or 'full'. Received: 0.",
+        ),
+        (["--dataset", "digits", "--lr", "nan"], "learning rate: expected a number above 0. Received: nan."),
+        (["--dataset", "digits-8x8", "--epochs", "1"], "images of 28 × 28 pixels, which stored models take."),
+        (["--resume", "yesterday"], "No unfinished training run 'yesterday' in"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
+)
+def test_wrong_use_is_told_in_one_line_with_exit_code_2(options: list[str], message: str, tmp_path: Path) -> None:
+    told = run("train", *options, LOUPE_DATA_DIR=tmp_path)
+
+    assert told.returncode == 2
+    assert message in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.timeout(180)  # TensorFlow is imported three times
+def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = ("--dataset", "digits", "--architecture", "mlp", "--patience", "0", "--epochs", "5000")
+    with running(log, "train", *options, LOUPE_DATA_DIR=tmp_path) as training:
+        until(lambda: "epoch    2/5000" in log.read_text())
+        training.send_signal(signal.SIGINT)
+        assert until(training.poll) == 130
+    told = re.search(r"Or save the best so far: loupe train (--resume \S+) (--epochs \d+)", log.read_text())
+    assert told, log.read_text()
+
+    saved = run("train", *told[1].split(), *told[2].split(), LOUPE_DATA_DIR=tmp_path)
+
+    tag = re.search(r"saved (digits:\w+)", saved.stdout)
+    assert tag, saved.stderr
+    assert find_model(tag[1]).card.config["epochs"] == int(told[2].split()[1])
+    assert run("train", *told[1].split(), LOUPE_DATA_DIR=tmp_path).returncode == 2  # it has ended
