@@ -13,7 +13,7 @@ from rich.console import Console
 
 from loupe.errors import ClassicsInterrupted, SweepInterrupted
 from loupe.images import Float32Array, UInt8Array
-from train.classics import Plan, Row, Trial
+from train.classics_plan import Plan, Row, Trial
 from train.classics_results import Result, Results, Speed, Summary, current_versions, missed, summarize
 from train.config import FULL_BATCH
 from train.datasets import Dataset, load_dataset

@@ -1,6 +1,5 @@
 """`loupe train classics`: what well-known tutorials train, trained here."""
 
-import logging
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +30,6 @@ def classics(
     whole = replace(PLAN, quick=quick)
     plan = whole if only is None else whole.only([letter.strip().upper() for letter in only.split(",")])
     log_to_stderr()
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it takes many models in a row for a mistake, and says so
     import_tensorflow()
     from train import classics_page
     from train.classics_results import Results

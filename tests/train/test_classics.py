@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from loupe.cli import app
 from loupe.errors import ClassicsInterrupted, FileNotWritable, InvalidTraining
 from tests import pictures
 from train import classics_page
-from train.classics import PLAN, Classic, Default, Factor, Plan, Study, Trial, Tutorial
-from train.classics_page import Machine, check_writable, findings, in_short, page, write
+from train.classics import PLAN
+from train.classics_findings import findings
+from train.classics_page import Machine, check_writable, in_short, page, write
+from train.classics_plan import Classic, Default, Factor, Plan, Study, Trial, Tutorial
 from train.classics_results import RESULTS_FILE, Figures, Result, Results, current_versions
 from train.classics_runs import Course, compare_batches, loader
 from train.config import FULL_BATCH, TrainConfig, recipe
-from train.datasets import Dataset, load_dataset
+from train.datasets import Dataset
 from train.sweeps import TEST_FRACTION
 
 TINY = TrainConfig("softmax", batch_size=FULL_BATCH, learning_rate=0.05, epochs=20, validation_fraction=0)
@@ -282,6 +286,14 @@ def test_only_a_tutorial_there_is_can_be_chosen() -> None:
         InvalidTraining, match=r"--only: expected letters of tutorials \(A, B, C, D, E\).*Received: Z\."
     ):
         PLAN.only(["A", "Z"])
+
+
+def test_the_command_says_which_tutorials_there_are() -> None:
+    with pytest.raises(InvalidTraining) as refused:
+        CliRunner().invoke(app, ["train", "classics", "--only", "a,Z"], catch_exceptions=False)
+
+    assert refused.value.exit_code == 2
+    assert refused.value.message.endswith("Received: Z.")
 
 
 def test_a_page_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path: Path) -> None:
