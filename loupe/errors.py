@@ -51,6 +51,7 @@
     ├── InvalidTraining
     ├── TrainingDiverged
     ├── TrainingInterrupted
+    ├── ClassicsInterrupted
     ├── CheckpointFailed
     ├── RunNotFound
     ├── SweepMismatch
@@ -434,6 +435,19 @@ class TrainingInterrupted(LoupeError):
     def __init__(self, done: int, epochs: int) -> None:
         super().__init__(f"Stopped after {done} of {epochs} epochs; the checkpoints stay.")
         self.done = done
+
+
+class ClassicsInterrupted(LoupeError):
+    """Ctrl-C while the tutorials' models are trained: the rows that were finished stay."""
+
+    code = "classics_interrupted"
+    exit_code = 130  # as a shell reports SIGINT
+
+    def __init__(self, done: int, rows: int) -> None:
+        super().__init__(
+            f"Stopped; {done} of {rows} rows are done and kept, and only the training in hand begins anew. "
+            "Go on: the same command again."
+        )
 
 
 class CheckpointFailed(LoupeError):

@@ -1,5 +1,6 @@
 """TensorFlow without the chatter of its native code."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -35,3 +36,9 @@ def import_tensorflow() -> None:
         import tensorflow
 
         tensorflow.config.list_physical_devices()  # looks for GPUs, and complains where there are none
+    logging.getLogger("tensorflow").addFilter(_not_of_many_models)
+
+
+def _not_of_many_models(record: logging.LogRecord) -> bool:
+    """False of a warning that takes models which are trained one after the other for one that is built again and again."""
+    return "triggered tf.function retracing" not in record.getMessage()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.commands.classics import classics
 from loupe.commands.data import tell_left_out
 from loupe.commands.options import hidden_units, images_per_step
 from loupe.commands.sweep import sweep
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 UNEVEN = 2.0  # times as many images as the rarest class has, from which on class weights are worth a thought
 
 app = typer.Typer(help="Train a model, check it, and save it to the BentoML model store.")
+app.command()(classics)
 app.command()(sweep)
 
 data = partial(typer.Option, rich_help_panel="Data")
