@@ -9,7 +9,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from loupe.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
+from train.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
 from train.sweeps import Result, Scores, Sweep, Value, as_text
 
 REQUEST_FILE = "sweep.json"

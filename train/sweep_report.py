@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from rich.table import Table
 
-from loupe.errors import FileNotWritable
+from train.errors import FileNotWritable
 from train.plots import BLUE, INK, WIDTH, as_percent, picture
 from train.sweeps import Result, Setting, Spread, Summary, Sweep, Value, as_text, by_value, summarize
 

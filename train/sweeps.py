@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from loupe.errors import InvalidTraining
 from train.config import FULL_BATCH, TrainConfig, recipe
+from train.errors import InvalidTraining
 from train.runs import Source
 
 Plan = Literal["grid", "one-at-a-time", "trials"]

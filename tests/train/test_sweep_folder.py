@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loupe.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
 from tests.train.sweeps import failure, result, sweep
+from train.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
 from train.sweep_folder import RESULTS_FILE, SweepFolder
 
 WANTED = sweep(

@@ -9,8 +9,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from loupe.errors import FileNotWritable
 from tests.train.sweeps import failure, result, sweep
+from train.errors import FileNotWritable
 from train.sweep_report import LISTED, one_at_a_time, ranking, write_report
 from train.sweeps import Result, Sweep, summarize
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loupe.errors import InvalidTraining, SweepProcessDied
 from tests.programs import PATIENCE_SECONDS, running, until
 from tests.train.sweeps import sweep
+from train.errors import InvalidTraining, SweepProcessDied
 from train.sweep_folder import RESULTS_FILE
 from train.sweeping import run_sweep, with_epochs
 from train.sweeps import Result

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import InvalidTraining
 from tests.train.sweeps import failure, result, sweep, sweep_of
+from train.errors import InvalidTraining
 from train.sweeps import Spread, Value, as_text, by_value, order, summarize
 
 HIDDEN = st.lists(st.integers(1, 64), min_size=1, max_size=3).map(tuple)
