@@ -1,37 +1,39 @@
-"""Every error of the training job; see `loupe.errors` for what they have in common.
+"""Every error of the training job.
 
-LoupeError
-├── InvalidTraining
-├── TrainingDiverged
-├── TrainingInterrupted
-├── CheckpointFailed
-├── RunNotFound
-├── AccuracyTooLow
-├── InvalidLogits
-├── EnginesDisagree
-├── UnknownDataset
-├── InvalidDatasetOption
-├── ImpossibleFraction
-├── FolderNotFound
-├── DatasetNotFound
-├── InvalidDataset
-│   ├── FolderUnreadable
-│   ├── UnknownSplit
-│   ├── OneClass
-│   ├── EmptySplit
-│   ├── ClassesDiffer
-│   ├── TooFewImages
-│   ├── InvalidIdx
-│   ├── CountsDiffer
-│   ├── LabelsOutside
-│   ├── InvalidClassNames
-│   └── InvalidMapping
-├── FileNotWritable
-├── SweepMismatch
-├── SweepDamaged
-├── SweepInterrupted
-├── SweepProcessDied
-└── ClassicsInterrupted
+    LoupeError
+    ├── InvalidTraining
+    ├── TrainingDiverged
+    ├── TrainingInterrupted
+    ├── CheckpointFailed
+    ├── RunNotFound
+    ├── AccuracyTooLow
+    ├── InvalidLogits
+    ├── EnginesDisagree
+    ├── UnknownDataset
+    ├── InvalidDatasetOption
+    ├── ImpossibleFraction
+    ├── FolderNotFound
+    ├── DatasetNotFound
+    ├── InvalidDataset
+    │   ├── FolderUnreadable
+    │   ├── UnknownSplit
+    │   ├── OneClass
+    │   ├── EmptySplit
+    │   ├── ClassesDiffer
+    │   ├── TooFewImages
+    │   ├── InvalidIdx
+    │   ├── CountsDiffer
+    │   ├── LabelsOutside
+    │   ├── InvalidClassNames
+    │   └── InvalidMapping
+    ├── FileNotWritable
+    ├── SweepMismatch
+    ├── SweepDamaged
+    ├── SweepInterrupted
+    ├── SweepProcessDied
+    └── ClassicsInterrupted
+
+What they have in common is in `loupe.errors`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
