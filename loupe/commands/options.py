@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from train.errors import InvalidTraining
-
 T = TypeVar("T")
 
 
@@ -24,6 +22,7 @@ def images_per_step(text: str | None) -> int | None:
         InvalidTraining: If it is neither a number above 0 nor `full`.
     """
     from train.config import FULL_BATCH
+    from train.errors import InvalidTraining
 
     if text is None:
         return None
@@ -40,6 +39,8 @@ def several(option: str, text: str, read: Callable[[str], T], expected: str) -> 
     Raises:
         InvalidTraining: If a part of it cannot be read.
     """
+    from train.errors import InvalidTraining
+
     try:
         return tuple(read(part.strip()) for part in text.split(","))
     except ValueError:

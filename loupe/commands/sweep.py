@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loupe.commands.options import hidden_units, images_per_step, several
 from loupe.images import Look
 from loupe.terminal import console, notices
-from train.errors import InvalidTraining, SweepInterrupted
 
 if TYPE_CHECKING:
     from train.sweeps import Plan, Result, Sweep, Value
@@ -101,6 +100,7 @@ def sweep(
 def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
     """Train what is missing, and show what all came to."""
     from train import sweep_report
+    from train.errors import SweepInterrupted
     from train.sweeping import run_sweep, with_epochs
     from train.sweeps import summarize
 
@@ -145,6 +145,8 @@ def _progress() -> Iterator["Callable[[Sequence[Result], int], None]"]:
 
 
 def _plan(one_at_a_time: bool, trials: int | None) -> "Plan":
+    from train.errors import InvalidTraining
+
     if one_at_a_time and trials is not None:
         raise InvalidTraining("--one-at-a-time", "it or --trials", "both")
     return "one-at-a-time" if one_at_a_time else "grid" if trials is None else "trials"

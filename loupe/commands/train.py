@@ -15,7 +15,6 @@ from loupe.commands.sweep import sweep
 from loupe.images import Look
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
-from train.errors import InvalidTraining, TrainingInterrupted
 
 if TYPE_CHECKING:
     from train.datasets import Dataset
@@ -78,6 +77,7 @@ def train(
         return
     log_to_stderr()
     from train.config import recipe
+    from train.errors import InvalidTraining
     from train.runs import Request, Run, Source
 
     home = load_settings().home
@@ -145,6 +145,7 @@ def train_run(run: "Run", images: "Dataset", *, tensorboard: bool = False) -> No
 
     import_tensorflow()
     from train.board import board
+    from train.errors import TrainingInterrupted
     from train.job import work
 
     with board(run.folder.parent) if tensorboard else nullcontext() as url:
