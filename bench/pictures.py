@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from loupe.errors import DatasetNotFound
 from loupe.images import SIDE, UInt8Array
 from loupe.store import StoredModel
 from train.datasets import NAMES, load_dataset
+from train.errors import DatasetNotFound
 
 MARGIN = 4  # pixels; a dark border tells Loupe that a picture needs no preparation, as with the real ones
 

@@ -6,8 +6,8 @@ import subprocess
 
 from rich.console import Console
 
-from loupe.errors import DatasetNotFound
 from train.datasets import Dataset, load_dataset
+from train.errors import DatasetNotFound
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import keras
 from keras import layers
 
-from loupe.errors import InvalidTraining
 from train.config import Architecture, TrainConfig
+from train.errors import InvalidTraining
 
 UNITS: dict[Architecture, int] = {
     "mlp-small": 16

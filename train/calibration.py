@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from loupe.errors import InvalidLogits
 from loupe.images import Float32Array
 from train.datasets import Int64Array
+from train.errors import InvalidLogits
 
 Float64Array: TypeAlias = NDArray[np.float64]
 

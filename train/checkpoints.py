@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from loupe.errors import CheckpointFailed
 from train.config import TrainConfig
+from train.errors import CheckpointFailed
 from train.evaluation import Epoch
 
 STATE_FILE = "state.json"

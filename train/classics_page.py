@@ -9,11 +9,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from loupe.errors import FileNotWritable
 from train.classics_findings import accuracies_of, findings, shown
 from train.classics_plan import Factor, Plan, Trial
 from train.classics_results import Figures, Result, Summary, current_versions, summarize
 from train.config import FULL_BATCH, TrainConfig
+from train.errors import FileNotWritable
 from train.sweeps import Result as Training
 from train.sweeps import Spread, Sweep, as_text
 from train.trials import cores

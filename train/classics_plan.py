@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel, ConfigDict
 
-from loupe.errors import InvalidTraining
 from train.config import TrainConfig
+from train.errors import InvalidTraining
 from train.runs import Source
 from train.sweeps import Sweep, Value
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from loupe.errors import FileNotWritable
 from train.classics_plan import Plan, Row, Trial
+from train.errors import FileNotWritable
 from train.sweep_folder import SweepFolder
 from train.sweeps import Result as Training
 from train.sweeps import Sweep

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from loupe.errors import ClassicsInterrupted, SweepInterrupted
 from loupe.images import Float32Array, UInt8Array
 from train.classics_plan import Plan, Row, Trial
 from train.classics_results import Result, Results, Speed, Summary, current_versions, missed, summarize
 from train.config import FULL_BATCH
 from train.datasets import Dataset, load_dataset
+from train.errors import ClassicsInterrupted, SweepInterrupted
 from train.fitting import fit
 from train.progress import ProgressBar
 from train.sweeping import run_sweep

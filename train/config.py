@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from loupe.errors import InvalidTraining
+from train.errors import InvalidTraining
 
 Architecture = Literal[
     "softmax", "mlp-sigmoid", "mlp", "mlp-512", "mlp-small", "cnn-small", "cnn-classic", "cnn", "resnet"

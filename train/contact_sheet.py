@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from loupe.errors import FileNotWritable
 from loupe.images import UInt8Array
+from train.errors import FileNotWritable
 from train.splits import Dataset
 
 COLUMNS = 16  # samples of each class

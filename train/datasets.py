@@ -13,12 +13,12 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 
-from loupe.errors import InvalidDatasetOption, UnknownDataset
 from loupe.images import Float32Array, Look, UInt8Array
 from loupe.settings import load_settings
 from train import digits, folders, idx_folders, published
 from train.cache import NamedArrays, cached
 from train.digits import DIGITS_TEST_FRACTION
+from train.errors import InvalidDatasetOption, UnknownDataset
 from train.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
 __all__ = ["NAMES", "Dataset", "Int64Array", "Split", "check_name", "load", "load_dataset"]

@@ -12,9 +12,9 @@ import numpy as np
 
 from loupe.card import ModelCard, digest
 from loupe.engine import Engine, OnnxEngine, TensorflowEngine
-from loupe.errors import EnginesDisagree
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model, new_model
+from train.errors import EnginesDisagree
 from train.tensorflow import quiet
 
 TOLERANCE = 1e-4  # largest difference between the engines' probabilities: float32 rounding stays a hundred times below

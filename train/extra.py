@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from loupe.errors import InvalidDatasetOption, InvalidMapping
 from loupe.images import SIDE
 from loupe.settings import load_settings
+from train.errors import InvalidDatasetOption, InvalidMapping
 from train.folders import expanded, list_folder, read_listing
 from train.splits import SPLIT_SEED, TEST_FRACTION, Dataset
 

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from loupe.errors import TrainingDiverged, TrainingInterrupted
 from train import architectures
 from train.augmentation import BY_LOOK, Augmentation, augment
 from train.checkpoints import Checkpoints
 from train.config import FULL_BATCH, TrainConfig
 from train.datasets import Dataset, Split
+from train.errors import TrainingDiverged, TrainingInterrupted
 from train.evaluation import Epoch
 from train.optimizers import optimizer
 

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from loupe.errors import FolderNotFound, FolderUnreadable, InvalidDatasetOption, UnknownSplit
 from loupe.images import SUFFIXES, Look
+from train.errors import FolderNotFound, FolderUnreadable, InvalidDatasetOption, UnknownSplit
 from train.pictures import LeftOut, printable, read_pictures
 from train.splits import SPLIT_SEED, TEST_FRACTION, Counts, Dataset, Split, check_classes, check_counts
 

@@ -6,8 +6,8 @@ from typing import TypeAlias
 import numpy as np
 
 from loupe import idx
-from loupe.errors import CountsDiffer, InvalidClassNames, InvalidIdx, LabelsOutside
 from loupe.images import MIN_SIDE, Look, UInt8Array, normalize
+from train.errors import CountsDiffer, InvalidClassNames, InvalidIdx, LabelsOutside
 from train.folders import check_folder, slug
 from train.pictures import printable
 from train.splits import Dataset, Int64Array, Split, check_classes, check_counts

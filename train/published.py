@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from loupe import idx
-from loupe.errors import DatasetNotFound
 from loupe.images import Look, UInt8Array
+from train.errors import DatasetNotFound
 from train.idx_folders import FILES, Arrays, find_file
 from train.splits import Dataset, Split
 from train.tensorflow import import_tensorflow

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from loupe.errors import CheckpointFailed, RunNotFound
 from loupe.images import Look
 from train.config import TrainConfig
 from train.datasets import DIGITS, Dataset, load_dataset
+from train.errors import CheckpointFailed, RunNotFound
 from train.extra import mix
 from train.splits import SPLIT_SEED
 

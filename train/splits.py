@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.errors import ClassesDiffer, EmptySplit, ImpossibleFraction, OneClass, TooFewImages
 from loupe.images import Look, UInt8Array
+from train.errors import ClassesDiffer, EmptySplit, ImpossibleFraction, OneClass, TooFewImages
 from train.pictures import LeftOut
 
 Int64Array: TypeAlias = NDArray[np.int64]

@@ -9,7 +9,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from loupe.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
+from train.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
 from train.sweeps import Result, Scores, Sweep, Value, as_text
 
 REQUEST_FILE = "sweep.json"
@@ -115,7 +115,7 @@ def _scores(cells: dict[str, str]) -> Scores:
         validation_accuracy=float(validation) if validation else None,
         test_accuracy=float(cells["test_accuracy"]),
         test_loss=float(cells["test_loss"]),
-        epochs=int(cells["epochs"]),
+        trained_epochs=int(cells["trained_epochs"]),
         seconds=float(cells["seconds"]),
     )
 

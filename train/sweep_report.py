@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from rich.table import Table
 
-from loupe.errors import FileNotWritable
+from train.errors import FileNotWritable
 from train.plots import BLUE, INK, WIDTH, as_percent, picture
-from train.sweeps import Result, Spread, Summary, Sweep, Value, as_text, by_value, summarize
+from train.sweeps import Result, Setting, Spread, Summary, Sweep, Value, as_text, by_value, summarize
 
 SUMMARY_FILE = "summary.csv"
 LISTED = 20  # settings in the table on the terminal; the file has all
+HIGHEST = 1.015  # end of the axis of accuracies: a spread may reach above 1, an accuracy does not
 DOT_SPREAD = 0.12  # of the distance between two values, to each side: runs with the same accuracy stay apart
 
 
@@ -45,12 +46,12 @@ def ranking(sweep: Sweep, summaries: Sequence[Summary]) -> Table:
     validated = any(summary.validation_accuracy for summary in summaries)
     chosen = "validation" if validated else "test"
     table = Table(title=f"best {chosen} accuracy first, over {sweep.seeds} seeds", title_justify="left")
-    for name in sweep.varied:
-        table.add_column(as_words(name))
+    for heading in ["setting"] if sweep.plan == "one-at-a-time" else map(as_words, sweep.varied):
+        table.add_column(heading, overflow="fold")
     columns = ["train %", *(["validation %"] if validated else []), "test %", "test loss", "seconds"]
     failed = any(summary.failed for summary in summaries)
     for column in [*columns, *(["failed"] if failed else [])]:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for summary in summaries[:LISTED]:
         cells = [
             _percent(summary.train_accuracy),
@@ -60,7 +61,7 @@ def ranking(sweep: Sweep, summaries: Sequence[Summary]) -> Table:
             f"{summary.seconds.mean:.1f}" if summary.seconds else "",
             *([f"{summary.failed} of {summary.runs}"] if failed else []),
         ]
-        table.add_row(*[as_text(name, summary.setting.value(name)) for name in sweep.varied], *cells)
+        table.add_row(*_described(sweep, summary.setting), *cells)
     if len(summaries) > LISTED:
         table.caption = f"and {len(summaries) - LISTED:,} more in {SUMMARY_FILE}"
     return table
@@ -109,6 +110,7 @@ def accuracy_by_value(name: str, runs: Mapping[Value, Sequence[Result]]) -> Figu
     axes.set_title(f"Test accuracy by {as_words(name)}")
     axes.set_xlabel(f"{as_words(name)};  • one training,  — mean ± standard deviation")
     axes.yaxis.set_major_formatter(as_percent)
+    axes.set_ylim(top=min(axes.get_ylim()[1], HIGHEST))
     axes.grid(axis="x", visible=False)
     return figure
 
@@ -134,7 +136,17 @@ def _places(axes: Axes, name: str, values: Sequence[Value]) -> list[tuple[float,
 
 def as_words(name: str) -> str:
     """A parameter's name for people."""
-    return name.replace("_", " ")
+    return "hidden layers" if name == "hidden" else name.replace("_", " ")
+
+
+def _described(sweep: Sweep, setting: Setting) -> list[str]:
+    """The varied values, or of one parameter at a time the one that is not the base's."""
+    texts = {name: as_text(name, setting.value(name)) for name in sweep.varied}
+    if sweep.plan != "one-at-a-time":
+        return list(texts.values())
+    base = sweep.base
+    other = [f"{as_words(name)} {text}" for name, text in texts.items() if setting.value(name) != base.value(name)]
+    return other or ["base"]
 
 
 def _write_summary(file: TextIO, sweep: Sweep, summaries: Sequence[Summary]) -> None:

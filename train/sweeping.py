@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from loupe.errors import InvalidTraining, SweepInterrupted, SweepProcessDied
 from train.config import recipe
 from train.datasets import Dataset
+from train.errors import InvalidTraining, SweepInterrupted, SweepProcessDied
 from train.splits import SPLIT_SEED
 from train.sweep_folder import SweepFolder
 from train.sweeps import Result, Setting, Sweep

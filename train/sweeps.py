@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from loupe.errors import InvalidTraining
 from train.config import FULL_BATCH, TrainConfig, recipe
+from train.errors import InvalidTraining
 from train.runs import Source
 
 Plan = Literal["grid", "one-at-a-time", "trials"]
@@ -122,7 +122,7 @@ class Scores:
         validation_accuracy: Fraction; `None` without a validation split.
         test_accuracy: Fraction; nothing is ever chosen by it where there is a validation split.
         test_loss: Mean cross-entropy, in nats, without temperature scaling.
-        epochs: That were trained; fewer than asked for where training stopped early.
+        trained_epochs: Fewer than asked for where training stopped early.
         seconds: That they took.
     """
 
@@ -130,7 +130,7 @@ class Scores:
     validation_accuracy: float | None
     test_accuracy: float
     test_loss: float
-    epochs: int
+    trained_epochs: int
     seconds: float
 
 

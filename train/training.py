@@ -11,13 +11,13 @@ import keras
 import numpy as np
 
 from loupe.card import Figures, ModelCard
-from loupe.errors import AccuracyTooLow, InvalidTraining
 from loupe.images import SIDE
 from loupe.store import StoredModel
 from train import export
 from train.calibration import fit_temperature
 from train.config import TrainConfig
 from train.datasets import Dataset, Split
+from train.errors import AccuracyTooLow, InvalidTraining
 from train.evaluation import Answers, Evaluation, evaluate
 from train.fitting import Fitted, fit
 from train.report import write_report

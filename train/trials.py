@@ -110,7 +110,7 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
         validation_accuracy=measured(dataset.validation)[0] if dataset.validation else None,
         test_accuracy=test_accuracy,
         test_loss=test_loss,
-        epochs=fitted.history[-1].number,
+        trained_epochs=fitted.history[-1].number,
         seconds=fitted.seconds,
     )
 

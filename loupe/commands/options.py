@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from loupe.errors import InvalidTraining
+from train.errors import InvalidTraining
 
 T = TypeVar("T")
 

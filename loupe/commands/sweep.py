@@ -10,9 +10,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from loupe.commands.options import hidden_units, images_per_step, several
-from loupe.errors import InvalidTraining, SweepInterrupted
 from loupe.images import Look
 from loupe.terminal import console, notices
+from train.errors import InvalidTraining, SweepInterrupted
 
 if TYPE_CHECKING:
     from train.sweeps import Plan, Result, Sweep, Value

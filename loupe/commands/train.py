@@ -12,10 +12,10 @@ from loupe.commands.classics import classics
 from loupe.commands.data import tell_left_out
 from loupe.commands.options import hidden_units, images_per_step
 from loupe.commands.sweep import sweep
-from loupe.errors import InvalidTraining, TrainingInterrupted
 from loupe.images import Look
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
+from train.errors import InvalidTraining, TrainingInterrupted
 
 if TYPE_CHECKING:
     from train.datasets import Dataset

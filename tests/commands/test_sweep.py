@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from loupe.cli import main
-from tests.programs import run
 
 SMALL = ["train", "sweep", "--dataset", "digits-8x8", "--architecture", "mlp-small"]
 
@@ -50,7 +49,9 @@ def test_a_sweep_that_cannot_be_is_refused_in_one_line(
 
 
 @pytest.mark.timeout(150)
-def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(tmp_path: Path) -> None:
+def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "sweep"
     options = [
         "--lr",
@@ -65,19 +66,23 @@ def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(
         "--jobs",
         "1",
     ]
-    shown = run(*SMALL, *options, "--out", out)
 
-    assert shown.returncode == 0, shown.stderr
-    assert "learning rate, all else as in the base" in shown.stdout
-    assert "best validation accuracy first, over 2 seeds" in shown.stdout
-    assert shown.stdout.splitlines()[-1] == f"→ {out}/summary.csv, {out}/learning_rate.png"
-    assert shown.stderr.startswith("failed: The loss became NaN or infinite in epoch ")
+    def sweep(*more: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["loupe", *SMALL, *options, *more, "--out", str(out)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    code, shown, failed = sweep()
+    assert code == 0, failed
+    assert "learning rate, all else as in the base" in shown
+    assert "best validation accuracy first, over 2 seeds" in shown
+    assert shown.splitlines()[-1] == f"→ {out}/summary.csv, {out}/learning_rate.png"
+    assert failed.startswith("failed: The loss became NaN or infinite in epoch ")
     assert {file.name for file in out.iterdir()} == {"sweep.json", "results.csv", "summary.csv", "learning_rate.png"}
+    assert sweep() == (0, shown, failed)
 
-    again = run(*SMALL, *options, "--out", out)
-    assert (again.returncode, again.stdout) == (0, shown.stdout)
-
-    other = run(*SMALL, *options, "--weight-decay", "0.1", "--out", out)
-    assert other.returncode == 2
-    assert other.stderr.startswith("error: sweep_mismatch: Expected the sweep that was begun in ")
-    assert "weight_decay: nothing there, [0.1] asked for." in other.stderr
+    code, _, refused = sweep("--weight-decay", "0.1")
+    assert code == 2
+    assert refused.startswith("error: sweep_mismatch: Expected the sweep that was begun in ")
+    assert "weight_decay: nothing there, [0.1] asked for." in refused

@@ -5,10 +5,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from loupe.errors import InvalidTraining
 from tests import pictures
 from train.architectures import FEATURES, build
 from train.config import Architecture, recipe
+from train.errors import InvalidTraining
 
 # Weights and biases, layer by layer: inputs × outputs + outputs; 4 numbers per channel of a normalisation.
 PARAMETERS = {

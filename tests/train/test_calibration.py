@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import InvalidLogits
 from loupe.images import Float32Array
 from train.calibration import (
     BINS,
@@ -16,6 +15,7 @@ from train.calibration import (
     reliability,
 )
 from train.datasets import Int64Array
+from train.errors import InvalidLogits
 
 
 def calibrated(images: int, classes: int, seed: int) -> tuple[Float32Array, Int64Array]:

@@ -11,7 +11,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from loupe.cli import app
-from loupe.errors import ClassicsInterrupted, FileNotWritable, InvalidTraining
 from tests import pictures
 from train import classics_page
 from train.classics import PLAN
@@ -22,6 +21,7 @@ from train.classics_results import RESULTS_FILE, Figures, Result, Results, curre
 from train.classics_runs import Course, compare_batches, loader
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.datasets import Dataset
+from train.errors import ClassicsInterrupted, FileNotWritable, InvalidTraining
 from train.sweeps import TEST_FRACTION
 
 TINY = TrainConfig("softmax", batch_size=FULL_BATCH, learning_rate=0.05, epochs=20, validation_fraction=0)

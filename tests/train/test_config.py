@@ -2,8 +2,8 @@
 
 import pytest
 
-from loupe.errors import InvalidTraining
 from train.config import FULL_BATCH, RECIPES, TrainConfig, recipe
+from train.errors import InvalidTraining
 
 
 def test_what_is_not_said_is_as_the_recipe_has_it() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loupe.errors import FileNotWritable
 from loupe.images import UInt8Array
 from tests import pictures
 from train.contact_sheet import COLUMNS, HEADING, MARGIN, ROW_GAP, SAMPLE_SIDE, contact_sheet, save_contact_sheet
 from train.digits import load_digits_8x8
+from train.errors import FileNotWritable
 from train.splits import Dataset
 
 SHAPES = pictures.shapes()

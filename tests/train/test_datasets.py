@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from loupe import idx
-from loupe.errors import FolderNotFound, InvalidDatasetOption, UnknownDataset
 from tests import pictures
 from tests.pictures import sort_into_folders
 from tests.programs import environment
 from train import published
 from train.datasets import NAMES, check_name, load, load_dataset
+from train.errors import FolderNotFound, InvalidDatasetOption, UnknownDataset
 from train.idx_folders import FILES
 
 KNOWN = "Expected one of fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR."

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from loupe.errors import ImpossibleFraction
 from loupe.images import border_mean
 from train.digits import DIGITS_8X8_SCALE, load_digits, load_digits_8x8
+from train.errors import ImpossibleFraction
 
 
 def test_digits_come_as_images_and_labels_of_two_splits() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import InvalidLogits
 from train.calibration import expected_calibration_error
 from train.datasets import Int64Array
+from train.errors import InvalidLogits
 from train.evaluation import WORST, Answers, Epoch, Evaluation, evaluate, measure
 from train.verdict import judge, margin, percent
 

@@ -10,13 +10,13 @@ from scipy.special import softmax
 
 from loupe.card import digest
 from loupe.engine import OnnxEngine, TensorflowEngine
-from loupe.errors import EnginesDisagree
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import StoredModel, list_models
 from tests import pictures
 from train import export, training
 from train.architectures import build
 from train.config import recipe
+from train.errors import EnginesDisagree
 from train.export import COMPARISON_BATCH, TOLERANCE, compare
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loupe.errors import FolderNotFound, InvalidDatasetOption, InvalidMapping, LoupeError, TooFewImages
+from loupe.errors import LoupeError
 from tests import pictures
 from tests.pictures import sort_into_folders
 from train.datasets import load_dataset
+from train.errors import FolderNotFound, InvalidDatasetOption, InvalidMapping, TooFewImages
 from train.extra import find_class, mix, read_mapping
 
 SHAPES = pictures.shapes()  # across, upright, square

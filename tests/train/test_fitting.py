@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import CheckpointFailed, TrainingDiverged, TrainingInterrupted
 from tests import pictures
 from train.checkpoints import State
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.datasets import Dataset, Split
+from train.errors import CheckpointFailed, TrainingDiverged, TrainingInterrupted
 from train.fitting import Fitted, batches, class_weights, fit, report_every
 
 SMALL = recipe("cnn-small", epochs=4, batch_size=8, augmentation=True, seed=3)

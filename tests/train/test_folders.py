@@ -8,18 +8,18 @@ import bentoml
 import numpy as np
 import pytest
 
-from loupe.errors import (
+from loupe.errors import LoupeError
+from tests import pictures
+from tests.pictures import sort_into_folders
+from train.errors import (
     ClassesDiffer,
     EmptySplit,
     FolderNotFound,
     InvalidDatasetOption,
-    LoupeError,
     OneClass,
     TooFewImages,
     UnknownSplit,
 )
-from tests import pictures
-from tests.pictures import sort_into_folders
 from train.folders import list_folder, load_folder, natural_order, slug
 from train.splits import Dataset
 

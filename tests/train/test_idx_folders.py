@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import ArrayLike
 
 from loupe import idx
-from loupe.errors import (
+from loupe.images import normalize
+from tests import pictures
+from train.errors import (
     ClassesDiffer,
     CountsDiffer,
     EmptySplit,
@@ -21,8 +23,6 @@ from loupe.errors import (
     OneClass,
     TooFewImages,
 )
-from loupe.images import normalize
-from tests import pictures
 from train.idx_folders import FILES, load_idx_folder
 
 TRAIN_LABELS = [3, 7] * 15

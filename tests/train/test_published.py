@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from loupe import idx
-from loupe.errors import DatasetNotFound
 from train import published
+from train.errors import DatasetNotFound
 from train.idx_folders import FILES
 from train.published import IDX_DATASETS, IdxDataset, load_published
 from train.splits import Dataset

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import ClassesDiffer, EmptySplit, ImpossibleFraction, InvalidDataset, OneClass, TooFewImages
 from tests import pictures
+from train.errors import ClassesDiffer, EmptySplit, ImpossibleFraction, InvalidDataset, OneClass, TooFewImages
 from train.splits import Dataset, Split, check_classes, check_counts
 
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from loupe.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
 from tests.train.sweeps import failure, result, sweep
+from train.errors import FileNotWritable, InvalidTraining, SweepDamaged, SweepMismatch
 from train.sweep_folder import RESULTS_FILE, SweepFolder
 
-WANTED = sweep(learning_rate=(0.1, 1e-05), hidden=((32, 16), (8,)), batch_size=(0, 32), test_fraction=(0.25, 0.5))
+WANTED = sweep(
+    learning_rate=(0.1, 1e-05), hidden=((32, 16), (8,)), batch_size=(0, 32), test_fraction=(0.25, 0.5), epochs=(7,)
+)
 
 
 @pytest.fixture
@@ -23,8 +25,10 @@ def test_results_are_read_back_as_they_were_written(folder: SweepFolder) -> None
 
     assert folder.results() == results
     lines = (folder.folder / RESULTS_FILE).read_text().splitlines()
-    assert lines[0].startswith("learning_rate,hidden,batch_size,test_fraction,seed,train_accuracy,validation_accuracy,")
-    assert lines[1].startswith("0.1,32-16,full,0.25,0,0.9,0.5,0.333")
+    assert lines[0].startswith(
+        "learning_rate,hidden,batch_size,test_fraction,epochs,seed,train_accuracy,validation_accuracy,"
+    )
+    assert lines[1].startswith("0.1,32-16,full,0.25,7,0,0.9,0.5,0.333")
 
 
 def test_a_failure_is_a_line_with_its_reason(folder: SweepFolder) -> None:
@@ -32,7 +36,7 @@ def test_a_failure_is_a_line_with_its_reason(folder: SweepFolder) -> None:
     folder.append(lost)
 
     assert folder.results() == (lost,)
-    assert (folder.folder / RESULTS_FILE).read_text().endswith("0.1,32-16,full,0.25,1,,,,,,,The loss became NaN\n")
+    assert (folder.folder / RESULTS_FILE).read_text().endswith("0.1,32-16,full,0.25,7,1,,,,,,,The loss became NaN\n")
 
 
 def test_without_a_validation_split_its_cell_is_empty(folder: SweepFolder) -> None:
@@ -78,7 +82,8 @@ def test_another_sweep_is_told_what_differs(folder: SweepFolder) -> None:
     assert refused.value.message == (
         f"Expected the sweep that was begun in '{folder.folder}', or a new folder. Received another: "
         "seeds: 2 there, 3 asked for; learning_rate: [0.1, 1e-05] there, [0.1, 0.2] asked for; "
-        'test_fraction: [0.25, 0.5] there, nothing asked for; optimizer: nothing there, ["adam"] asked for. '
+        "test_fraction: [0.25, 0.5] there, nothing asked for; epochs: [7] there, nothing asked for; "
+        'optimizer: nothing there, ["adam"] asked for. '
         "Ask for the same again to go on with it, or choose another --out."
     )
     assert refused.value.exit_code == 2
@@ -100,8 +105,8 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "number"),
     [
-        pytest.param("0.7,32-16,full,0.25,0,0.9,0.5,0.5,0.25,10,1.5,", 2, id="a value that is not tried"),
-        pytest.param("0.1,32-16,full,0.25,x,0.9,0.5,0.5,0.25,10,1.5,", 2, id="a seed that is none"),
+        pytest.param("0.7,32-16,full,0.25,7,0,0.9,0.5,0.5,0.25,10,1.5,", 2, id="a value that is not tried"),
+        pytest.param("0.1,32-16,full,0.25,7,x,0.9,0.5,0.5,0.25,10,1.5,", 2, id="a seed that is none"),
         pytest.param("0.1,32-16", 2, id="too few cells"),
     ],
 )

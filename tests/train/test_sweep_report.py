@@ -9,8 +9,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from loupe.errors import FileNotWritable
 from tests.train.sweeps import failure, result, sweep
+from train.errors import FileNotWritable
 from train.sweep_report import LISTED, one_at_a_time, ranking, write_report
 from train.sweeps import Result, Sweep, summarize
 
@@ -99,6 +99,17 @@ def test_one_at_a_time_has_a_table_for_each_parameter_with_the_base_marked() -> 
     assert [line[0] for line in rates[4:7]] == ["0.001", "0.01", "0.1"]
     assert rates[5] == ["0.01", "(base)", "│", "90.0", "±", "0.0", "│", "55.0", "±", "7.1", "│", "2"]
     assert [line[0] for line in optimizers[4:6]] == ["sgd", "adam"]
+
+
+def test_the_ranking_of_one_at_a_time_names_what_is_not_as_in_the_base() -> None:
+    wanted = sweep("one-at-a-time", learning_rate=(0.01, 0.1), optimizer=("sgd", "adam"))
+    lines = words(ranking(wanted, summarize(wanted, results(wanted, validation=None))))
+
+    assert [line[: line.index("│")] for line in lines[4:7]] == [
+        ["optimizer", "adam"],
+        ["learning", "rate", "0.1"],
+        ["base"],
+    ]
 
 
 def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:

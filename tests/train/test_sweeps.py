@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import InvalidTraining
-from tests.train.sweeps import failure, result, sweep
+from tests.train.sweeps import failure, result, sweep, sweep_of
+from train.errors import InvalidTraining
 from train.sweeps import Spread, Value, as_text, by_value, order, summarize
 
 HIDDEN = st.lists(st.integers(1, 64), min_size=1, max_size=3).map(tuple)
@@ -25,7 +25,7 @@ VALUES: st.SearchStrategy[dict[str, list[Value]]] = st.fixed_dictionaries(
 
 @given(values=VALUES)
 def test_a_grid_has_every_combination_once_and_begins_with_the_base(values: dict[str, list[Value]]) -> None:
-    wanted = sweep(**{name: tuple(several) for name, several in values.items()})
+    wanted = sweep_of(values)
     grid = wanted.grid()
 
     assert len(grid) == len(set(grid)) == prod(len(set(several)) for several in values.values())
@@ -36,7 +36,7 @@ def test_a_grid_has_every_combination_once_and_begins_with_the_base(values: dict
 
 @given(values=VALUES)
 def test_one_at_a_time_has_the_base_and_what_differs_from_it_in_one_value(values: dict[str, list[Value]]) -> None:
-    wanted = sweep("one-at-a-time", **{name: tuple(several) for name, several in values.items()})
+    wanted = sweep_of(values, "one-at-a-time")
     settings = wanted.settings()
 
     assert settings[0] == wanted.base
@@ -81,7 +81,7 @@ def test_an_impossible_value_is_refused_before_anything_is_trained(
     values: dict[str, tuple[Value, ...]], text: str
 ) -> None:
     with pytest.raises(InvalidTraining) as refused:
-        sweep(**values).check()
+        sweep_of(values).check()
 
     assert text in refused.value.message
 

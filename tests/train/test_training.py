@@ -7,11 +7,11 @@ import pytest
 
 from loupe.card import ModelCard
 from loupe.engine import Engine, load_engine
-from loupe.errors import AccuracyTooLow, InvalidTraining
 from loupe.store import StoredModel, find_model, list_models, verify
 from tests import pictures
 from train.config import TrainConfig, recipe
 from train.datasets import Dataset, Split, load_dataset
+from train.errors import AccuracyTooLow, InvalidTraining
 from train.evaluation import Evaluation
 from train.training import PACKAGES, hold_out, least_accuracy, train
 

@@ -29,7 +29,7 @@ def test_a_training_is_measured_on_all_splits() -> None:
     assert found.validation_accuracy is not None
     assert found.validation_accuracy > 0.5
     assert 0 < found.test_loss < 2
-    assert found.epochs == 40
+    assert found.trained_epochs == 40
     assert found.seconds > 0
 
 
