@@ -176,8 +176,28 @@ CLASSICS = (
         "128 relu, stopped early",
         _clothes(recipe("mlp")),
         None,
-        0.885,
+        0.875,
         quick_epochs=15,
+        beats=("E-5", "E-500"),
+    ),
+    Classic(
+        "E-best",
+        "E",
+        "128 relu, AdamW in one cycle, stopped early",
+        _clothes(
+            recipe(
+                "mlp",
+                optimizer="adamw",
+                learning_rate=0.004,
+                schedule="one-cycle",
+                weight_decay=0.05,
+                epochs=30,
+                patience=12,
+            )
+        ),
+        None,
+        0.89,
+        quick_epochs=8,
         beats=("E-5", "E-500"),
     ),
 )
