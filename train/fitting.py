@@ -1,9 +1,13 @@
 """Fit a model to a data set: batches in a seeded order, the best epoch kept, every epoch written down."""
 
 import math
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import keras
 import numpy as np
@@ -75,19 +79,23 @@ def fit(
     checkpoints = Checkpoints(config, folder, block)
     checkpoints.restore(model)
     validation = dataset.validation
+    weights = class_weights(dataset.train, len(dataset.class_names))
     try:
-        if not checkpoints.finished:
-            model.fit(
-                batches(dataset, config, checkpoints.state.epochs_done),
-                steps_per_epoch=per_epoch * block,
-                initial_epoch=checkpoints.state.epochs_done // block,
-                epochs=config.epochs // block,
-                validation_data=in_order(validation) if validation else None,
-                class_weight=class_weights(dataset.train, len(dataset.class_names)) if config.class_weights else None,
-                callbacks=[_NoNumber(config), checkpoints, *callbacks],
-                shuffle=False,  # the batches come shuffled
-                verbose=0,
-            )
+        with _interruptible() as interrupted:
+            if not checkpoints.finished:
+                model.fit(
+                    batches(dataset, config, checkpoints.state.epochs_done),
+                    steps_per_epoch=per_epoch * block,
+                    initial_epoch=checkpoints.state.epochs_done // block,
+                    epochs=config.epochs // block,
+                    validation_data=in_order(validation) if validation else None,
+                    class_weight=weights if config.class_weights else None,
+                    callbacks=[_Guard(config, interrupted), checkpoints, *callbacks],
+                    shuffle=False,  # the batches come shuffled
+                    verbose=0,
+                )
+            if interrupted.is_set():
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         if folder is None:
             raise
@@ -143,17 +151,44 @@ def _augmented(images: tf.Tensor, seed: tf.Tensor, how: Augmentation | None) -> 
     return augment(images, seed, how) if how else images
 
 
-class _NoNumber(keras.callbacks.Callback):
-    """Ends a training whose loss is no number, before its weights are kept."""
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Set by Ctrl-C, and looked at between two batches: an exception in the midst of TensorFlow's work may be swallowed there.
 
-    def __init__(self, config: TrainConfig) -> None:
+    Ctrl-C for the second time interrupts at once.
+    """
+    interrupted = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Guard(keras.callbacks.Callback):
+    """Ends a training after Ctrl-C, and one whose loss is no number, before its weights are kept."""
+
+    def __init__(self, config: TrainConfig, interrupted: threading.Event) -> None:
         super().__init__()
         self._config = config
+        self._interrupted = interrupted
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             raise TrainingDiverged(self._epoch, self._config.learning_rate)

@@ -1,5 +1,6 @@
 """Fitting: seeds, the best epoch, early ends of every kind, and going on after them."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,23 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
 
     assert_same_weights(resumed, fit(dataset, config) if patience else fitted)
     assert [epoch.number for epoch in resumed.history] == [epoch.number for epoch in fitted.history]
+
+
+def test_ctrl_c_ends_a_training_after_the_batch_in_hand(dataset: Dataset, tmp_path: Path) -> None:
+    class CtrlC(keras.callbacks.Callback):
+        batches = 0
+
+        def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            self.batches += 1
+            if self.batches == 6:
+                signal.raise_signal(signal.SIGINT)
+
+    pressed = CtrlC()
+    with pytest.raises(TrainingInterrupted, match="Stopped after 1 of 4 epochs"):
+        fit(dataset, SMALL, folder=tmp_path, callbacks=[pressed])
+
+    assert pressed.batches == 6  # the second of the second epoch
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_before_the_first_epoch_has_ended_leaves_a_run_to_begin_again(dataset: Dataset, tmp_path: Path) -> None:
