@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from loupe.engine import available_cores
 from train.classics_findings import accuracies_of, findings, shown
 from train.classics_plan import Factor, Plan, Trial
 from train.classics_results import Figures, Result, Summary, current_versions, summarize
@@ -16,7 +17,6 @@ from train.config import FULL_BATCH, TrainConfig
 from train.errors import FileNotWritable
 from train.sweeps import Result as Training
 from train.sweeps import Spread, Sweep, as_text
-from train.trials import cores
 from train.verdict import percent
 
 NONE = "–"  # in a cell that has nothing to say
@@ -48,7 +48,7 @@ def this_machine() -> Machine:
     names = [line.partition(":")[2].strip() for line in facts.splitlines() if line.startswith("model name")]
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     return Machine(
-        cores(),
+        available_cores(),
         names[0] if names else platform.processor() or platform.machine(),
         tuple(details.get("device_name", "a GPU") for details in gpus),
     )

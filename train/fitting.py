@@ -79,7 +79,7 @@ def fit(
     checkpoints = Checkpoints(config, folder, block)
     checkpoints.restore(model)
     validation = dataset.validation
-    weights = class_weights(dataset.train, len(dataset.class_names))
+    weights = class_weights(dataset.train, len(dataset.class_names)) if config.class_weights else None
     try:
         with _interruptible() as interrupted:
             if not checkpoints.finished:
@@ -89,7 +89,7 @@ def fit(
                     initial_epoch=checkpoints.state.epochs_done // block,
                     epochs=config.epochs // block,
                     validation_data=in_order(validation) if validation else None,
-                    class_weight=weights if config.class_weights else None,
+                    class_weight=weights,
                     callbacks=[_Guard(config, interrupted), checkpoints, *callbacks],
                     shuffle=False,  # the batches come shuffled
                     verbose=0,

@@ -6,6 +6,7 @@ from loupe.store import StoredModel, check_writable
 from train import board
 from train.datasets import Dataset
 from train.progress import ProgressBar
+from train.report import PICTURES_FOLDER
 from train.runs import Run
 from train.training import train
 
@@ -25,6 +26,6 @@ def work(run: Run, dataset: Dataset, console: Console) -> StoredModel:
         folder=run.checkpoints,
         callbacks=[ProgressBar(console, request.config), board.logging_to(run.tensorboard)],
     )
-    board.write_pictures(run.tensorboard, model.folder / "report")
+    board.write_pictures(run.tensorboard, model.folder / PICTURES_FOLDER)
     run.finish()
     return model

@@ -12,7 +12,6 @@ class ProgressBar(keras.callbacks.Callback):
 
     def __init__(self, console: Console, config: TrainConfig) -> None:
         super().__init__()
-        self._console = console
         self._config = config
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -11,12 +11,12 @@ from pydantic import JsonValue
 
 from loupe.card import ModelCard
 from loupe.images import Float32Array
+from loupe.store import REPORT_FILE
 from train import plots, sheets
 from train.datasets import Dataset
 from train.evaluation import ClassFigures, Evaluation
 from train.verdict import percent
 
-PAGE_FILE = "report.html"
 MARKDOWN_FILE = "MODEL_CARD.md"
 PICTURES_FOLDER = "report"
 WEAKEST = 3  # classes that the model card warns of
@@ -87,7 +87,7 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         known, pictures={picture.name: picture for picture in pictures}
     )
-    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
+    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
     markdown = environment.get_template("model_card.md.jinja").render(known, weakest=_weakest(rows))
     (folder / MARKDOWN_FILE).write_text(markdown, encoding="utf-8")
     evaluation.save(folder)

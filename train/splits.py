@@ -16,6 +16,7 @@ Int64Array: TypeAlias = NDArray[np.int64]
 
 MIN_IMAGES = 10  # of a class; fewer leave a test split of one, which measures nothing
 TEST_FRACTION = 0.2  # of the images, where a user's own data set brings no test split
+SAMPLE = 10_000  # images of a training split that are measured: as many as the usual test split has
 SPLIT_SEED = 0  # a split is part of the data set, so it does not follow the training seed
 
 Counts: TypeAlias = Mapping[str, Mapping[str, int]]
@@ -48,6 +49,11 @@ class Split:
     def shuffled(self, seed: int) -> "Split":
         """The same images in another order, the same for the same seed."""
         return self.take(np.random.default_rng(seed).permutation(len(self.labels)))
+
+    def sample(self, seed: int) -> "Split":
+        """All of the images, or `SAMPLE` of them where there are more; the same ones for the same seed."""
+        count = len(self.labels)
+        return self if count <= SAMPLE else self.take(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
 
     def divided(self, fraction: float, seed: int) -> tuple["Split", "Split"]:
         """Two splits in which every class has its part, both shuffled: the rest, and `fraction` (0..1) of the images.

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from loupe.engine import available_cores
 from train.config import recipe
 from train.datasets import Dataset
 from train.errors import InvalidTraining, SweepInterrupted, SweepProcessDied
 from train.splits import SPLIT_SEED
 from train.sweep_folder import SweepFolder
 from train.sweeps import Result, Setting, Sweep
-from train.trials import cores, load, trainers
+from train.trials import load, trainers
 
 Training = tuple[Setting, int]  # with its seed
 Watcher = Callable[[Sequence[Result], int], None]  # the results so far, and how many there will be
@@ -41,7 +42,7 @@ def run_sweep(
     results = list(place.results())
     total = min(sweep.trials if sweep.plan == "trials" else len(sweep.settings()), len(sweep.settings())) * sweep.seeds
     watch(results, total)
-    jobs = min(jobs or cores(), max(1, total - len(results)))
+    jobs = min(jobs or available_cores(), max(1, total - len(results)))
     try:
         with trainers(sweep.source, jobs) as processes:
             while missing := _missing(sweep, results, total, jobs):

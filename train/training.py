@@ -26,7 +26,6 @@ from train.weights import first_filters, pixel_weights
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 512  # images; only a matter of speed
-MOST_TRAIN_IMAGES = 10_000  # of the training split that are measured: as many as the usual test split has
 PACKAGES = ("keras", "tensorflow", "onnx", "onnxruntime", "numpy")
 
 # What a model of these data sets reaches unless something went wrong; others must only beat naming the commonest class each time.
@@ -97,8 +96,7 @@ def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
         stratify=dataset.train.labels if even else None,
         random_state=config.seed,
     )
-    images, labels = dataset.train.images, dataset.train.labels
-    return replace(dataset, train=Split(images[kept], labels[kept]), validation=Split(images[held], labels[held]))
+    return replace(dataset, train=dataset.train.take(kept), validation=dataset.train.take(held))
 
 
 def measure(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation:
@@ -112,7 +110,7 @@ def measure(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation
         dataset=dataset.name,
         architecture=config.architecture,
         class_names=dataset.class_names,
-        train=answers(_some(dataset.train, config.seed)),
+        train=answers(dataset.train.sample(config.seed)),
         test=answers(dataset.test),
         validation=validation,
         extra=answers(dataset.extra) if dataset.extra else None,
@@ -160,11 +158,3 @@ def describe(
         made_with={package: version(package) for package in PACKAGES},
         created=datetime.now(timezone.utc),
     )
-
-
-def _some(split: Split, seed: int) -> Split:
-    count = len(split.labels)
-    if count <= MOST_TRAIN_IMAGES:
-        return split
-    chosen = np.random.default_rng(seed).choice(count, MOST_TRAIN_IMAGES, replace=False)
-    return Split(split.images[chosen], split.labels[chosen])

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from loupe.engine import available_cores
 from loupe.errors import LoupeError
 from train.calibration import log_probabilities
 from train.datasets import Dataset
@@ -22,12 +23,6 @@ from train.tensorflow import import_tensorflow
 
 DATASETS_KEPT = 32  # in memory, per process: one for each seed and test fraction of those data sets that are split here
 MEASURED_AT_ONCE = 512  # images; only a matter of speed
-MOST_TRAIN_IMAGES = 10_000  # that are measured afterwards
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Trainers:
@@ -56,7 +51,7 @@ def trainers(source: Source, jobs: int) -> Iterator[Trainers]:
     """So many processes, which share the cores evenly; at an exception, Ctrl-C among them, they are killed at once."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(max(1, cores() // jobs),)
+        jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(max(1, available_cores() // jobs),)
     )
     try:
         yield Trainers(pool, source)
@@ -106,20 +101,13 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
 
     test_accuracy, test_loss = measured(dataset.test)
     return Scores(
-        train_accuracy=measured(_some(dataset.train))[0],
+        train_accuracy=measured(dataset.train.sample(seed=0))[0],
         validation_accuracy=measured(dataset.validation)[0] if dataset.validation else None,
         test_accuracy=test_accuracy,
         test_loss=test_loss,
         trained_epochs=fitted.history[-1].number,
         seconds=fitted.seconds,
     )
-
-
-def _some(split: Split) -> Split:
-    count = len(split.labels)
-    if count <= MOST_TRAIN_IMAGES:
-        return split
-    return split.take(np.random.default_rng(0).choice(count, MOST_TRAIN_IMAGES, replace=False))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests import pictures
 from train.errors import ClassesDiffer, EmptySplit, ImpossibleFraction, InvalidDataset, OneClass, TooFewImages
-from train.splits import Dataset, Split, check_classes, check_counts
+from train.splits import SAMPLE, Dataset, Split, check_classes, check_counts
 
 
 def numbered(counts: list[int]) -> Split:
@@ -131,3 +131,12 @@ def test_splits_that_can_be_trained_on_pass() -> None:
     check_counts(
         "here", {"train": {"cat": 9, "dog": 8}, "validation": {"dog": 1, "cat": 1}, "test": {"cat": 1, "dog": 1}}
     )
+
+
+def test_a_sample_is_all_of_few_images_and_the_same_part_of_many_for_the_same_seed() -> None:
+    few = Split(np.zeros((3, 2, 2), np.uint8), np.arange(3))
+    many = Split(np.zeros((SAMPLE + 5, 1, 1), np.uint8), np.arange(SAMPLE + 5))
+
+    assert few.sample(0) is few
+    assert len(set(many.sample(1).labels.tolist())) == SAMPLE
+    assert many.sample(1).digest() == many.sample(1).digest() != many.sample(2).digest()

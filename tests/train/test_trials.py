@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from loupe.engine import available_cores
 from tests.pictures import sort_into_folders
 from tests.train.sweeps import sweep
 from train.runs import Source
 from train.sweeps import Scores, Setting
-from train.trials import cores, load, train_one
+from train.trials import load, train_one
 
 DIGITS = Source(dataset="digits-8x8")
 QUICK = sweep(epochs=(40,), learning_rate=(0.01,)).base
@@ -78,4 +79,4 @@ def test_a_process_reads_the_same_images_once() -> None:
 
 
 def test_there_is_a_core_at_least() -> None:
-    assert cores() >= 1
+    assert available_cores() >= 1
