@@ -24,8 +24,8 @@ demo: $(INSTALLED) ## Train on Fashion-MNIST, serve, and bulk-score 10,000 image
 up: $(INSTALLED) ## Run an embedded Redis, a worker and the service until Ctrl-C
 	@$(BIN)/loupe up
 
-test: $(INSTALLED) ## Run the tests
-	$(BIN)/pytest
+test: $(INSTALLED) ## Run the tests, two at a time
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 lint: $(INSTALLED) ## Check style and the direction of imports
 	$(BIN)/ruff check .

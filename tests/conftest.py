@@ -11,6 +11,8 @@ os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="loupe-tests-")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small models are trained faster than a GPU is opened
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # and no faster on two cores; the other one runs other tests
+os.environ.pop("COLUMNS", None)  # of the terminal, if any; a test that minds its width says so
 for variable in [name for name in os.environ if name.startswith("LOUPE_") and name != "LOUPE_TEST_DATA"]:
     del os.environ[variable]
 

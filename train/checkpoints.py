@@ -81,9 +81,8 @@ class Checkpoints(keras.callbacks.Callback):
         return done >= self._config.epochs or 0 < patience <= done - self.state.best
 
     def restore(self, model: keras.Model) -> None:
-        """Give a compiled model the weights and the optimiser's state of the last checkpoint, if there is one."""
+        """Give a compiled model, its optimiser built, the weights and the optimiser's state of the last checkpoint, if there is one."""
         if self._folder and self.state.history:
-            model.optimizer.build(model.trainable_variables)
             model.load_weights(self._folder / self.state.files[self.state.epochs_done])
 
     def restore_best(self, model: keras.Model) -> None:

@@ -13,12 +13,12 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 
-from loupe.images import Float32Array, Look, UInt8Array
+from loupe.images import SIDE, Float32Array, Look, UInt8Array
 from loupe.settings import load_settings
 from train import digits, folders, idx_folders, published
 from train.cache import NamedArrays, cached
 from train.digits import DIGITS_TEST_FRACTION
-from train.errors import InvalidDatasetOption, UnknownDataset
+from train.errors import InvalidDatasetOption, InvalidTraining, UnknownDataset
 from train.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
 __all__ = ["NAMES", "Dataset", "Int64Array", "Split", "check_name", "load", "load_dataset"]
@@ -90,6 +90,19 @@ def check_name(name: str) -> str:
     if kind is not None:
         folders.check_folder(folder)
     return name
+
+
+def check_size(dataset: Dataset) -> None:
+    """Refuse images of another size than stored models take.
+
+    Raises:
+        InvalidTraining: If they are not 28 × 28.
+    """
+    height, width = dataset.train.images.shape[1:]
+    if (height, width) != (SIDE, SIDE):
+        raise InvalidTraining(
+            "dataset", f"images of {SIDE} × {SIDE} pixels, which stored models take", f"{height} × {width}"
+        )
 
 
 def load(

@@ -72,10 +72,11 @@ def fit(
     model.compile(
         optimizer=optimizer(config, per_epoch * config.epochs),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         steps_per_execution=block,
         jit_compile=False,  # convolutions are twice as slow under XLA on a CPU
     )
+    model.optimizer.build(model.trainable_variables)  # or Keras makes the graph of a step twice
     checkpoints = Checkpoints(config, folder, block)
     checkpoints.restore(model)
     validation = dataset.validation

@@ -1,6 +1,6 @@
 """Run a sweep: what is missing in its folder is trained, and written down as it ends."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -39,22 +39,40 @@ def run_sweep(
     sweep.check()
     data = _check_images(sweep)
     place = SweepFolder.open(folder, sweep, data)
-    results = list(place.results())
-    total = min(sweep.trials if sweep.plan == "trials" else len(sweep.settings()), len(sweep.settings())) * sweep.seeds
-    watch(results, total)
-    jobs = min(jobs or available_cores(), max(1, total - len(results)))
+    total = trainings_of(sweep)
+    jobs = min(jobs or available_cores(), max(1, total - len(place.results())))
     try:
         with trainers(sweep.source, jobs) as processes:
-            while missing := _missing(sweep, results, total, jobs):
-                for result in processes.train(missing):
-                    place.append(result)
-                    results.append(result)
-                    watch(results, total)
+            return train_missing(sweep, place, processes.train, jobs, watch)
     except KeyboardInterrupt:
-        raise SweepInterrupted(str(folder), len(results), total) from None
+        raise SweepInterrupted(str(folder), len(place.results()), total) from None
     except BrokenProcessPool as error:
-        raise SweepProcessDied(len(results), total, jobs) from error
+        raise SweepProcessDied(len(place.results()), total, jobs) from error
+
+
+def train_missing(
+    sweep: Sweep,
+    place: SweepFolder,
+    train: Callable[[Sequence[Training]], Iterable[Result]],
+    jobs: int = 1,
+    watch: Watcher = lambda results, total: None,
+) -> tuple[Result, ...]:
+    """Train what a sweep's folder lacks, so many at once, and write each result down as it comes; see `run_sweep`."""
+    results = list(place.results())
+    total = trainings_of(sweep)
+    watch(results, total)
+    while missing := _missing(sweep, results, total, jobs):
+        for result in train(missing):
+            place.append(result)
+            results.append(result)
+            watch(results, total)
     return tuple(results)
+
+
+def trainings_of(sweep: Sweep) -> int:
+    """How many trainings a sweep has."""
+    settings = len(sweep.settings())
+    return (min(sweep.trials, settings) if sweep.plan == "trials" else settings) * sweep.seeds
 
 
 def with_epochs(sweep: Sweep) -> Sweep:

@@ -11,13 +11,12 @@ import keras
 import numpy as np
 
 from loupe.card import Figures, ModelCard
-from loupe.images import SIDE
 from loupe.store import StoredModel
 from train import export
 from train.calibration import fit_temperature
 from train.config import TrainConfig
-from train.datasets import Dataset, Split
-from train.errors import AccuracyTooLow, InvalidTraining
+from train.datasets import Dataset, Split, check_size
+from train.errors import AccuracyTooLow
 from train.evaluation import Answers, Evaluation, evaluate
 from train.fitting import Fitted, fit
 from train.report import write_report
@@ -55,11 +54,7 @@ def train(
         EnginesDisagree: If the two exported files answer differently; nothing is saved.
         TrainingDiverged, TrainingInterrupted, CheckpointFailed: See `fit`.
     """
-    shape = dataset.train.images.shape[1:]
-    if shape != (SIDE, SIDE):
-        raise InvalidTraining(
-            "dataset", "images of 28 × 28 pixels, which stored models take", f"{shape[0]} × {shape[1]}"
-        )
+    check_size(dataset)
     dataset = hold_out(dataset, config)
     fitted = fit(dataset, config, folder=folder, callbacks=callbacks)
     evaluation = measure(dataset, config, fitted)

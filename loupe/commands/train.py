@@ -77,6 +77,7 @@ def train(
         return
     log_to_stderr()
     from train.config import recipe
+    from train.datasets import check_size
     from train.errors import InvalidTraining
     from train.runs import Request, Run, Source
 
@@ -108,6 +109,7 @@ def train(
         recipe(architecture, **changes)  # a wrong option is told before any picture is read
         source = Source(dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes)
         images = source.load()
+        check_size(images)
         tell_left_out(images)
         introduce(images)
         config = recipe(architecture, len(images.train.labels), **changes)

@@ -6,45 +6,26 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from loupe.cli import main
 from loupe.promotions import read
 from loupe.store import REPORT_FILE, list_models, promotions_path
+from tests.commands.conftest import Ended, Loupe
 from tests.programs import environment, run, until
 from tests.stores import stored
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 Models = Callable[..., Ended]
 
 
 @pytest.fixture
-def models(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Models:
-    """`loupe models …` in this process, on an empty store, 80 characters wide."""
-    monkeypatch.setenv("COLUMNS", "80")
+def models(store: Path, loupe: Loupe, monkeypatch: pytest.MonkeyPatch) -> Models:
+    """`loupe models …` on an empty store."""
     monkeypatch.setenv("TZ", "UTC")
-
-    def run_(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["loupe", "models", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        words = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), words.out, words.err)
-
-    return run_
+    return partial(loupe, "models")
 
 
 # Looking

@@ -1,11 +1,10 @@
 """`loupe train sweep`: what it refuses, and what it shows."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from loupe.cli import main
+from tests.commands.conftest import Loupe
 
 SMALL = ["train", "sweep", "--dataset", "digits-8x8", "--architecture", "mlp-small"]
 
@@ -29,60 +28,32 @@ SMALL = ["train", "sweep", "--dataset", "digits-8x8", "--architecture", "mlp-sma
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused_in_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    options: str,
-    code: str,
-    text: str,
+    loupe: Loupe, tmp_path: Path, options: str, code: str, text: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["loupe", *SMALL, *options.split(), "--out", str(tmp_path / "sweep")])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    refused = loupe(*SMALL, *options.split(), "--out", tmp_path / "sweep")
 
-    words = capsys.readouterr().err
-    assert ended.value.code == 2
-    assert words.startswith(f"error: {code}: ")
-    assert text in words
-    assert words.count("\n") == 1
+    assert refused.code == 2
+    assert refused.err.startswith(f"error: {code}: ")
+    assert text in refused.err
+    assert refused.err.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
 
 
 @pytest.mark.timeout(150)
-def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(loupe: Loupe, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
-    options = [
-        "--lr",
-        "0.01,1e30",
-        "--optimizer",
-        "sgd",
-        "--epochs",
-        "20",
-        "--seeds",
-        "2",
-        "--one-at-a-time",
-        "--jobs",
-        "1",
-    ]
+    options = "--lr 0.01,1e30 --optimizer sgd --epochs 20 --seeds 2 --one-at-a-time".split()
+    shown = loupe(*SMALL, *options, "--out", out)
 
-    def sweep(*more: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["loupe", *SMALL, *options, *more, "--out", str(out)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    code, shown, failed = sweep()
-    assert code == 0, failed
-    assert "learning rate, all else as in the base" in shown
-    assert "best validation accuracy first, over 2 seeds" in shown
-    assert shown.splitlines()[-1] == f"→ {out}/summary.csv, {out}/learning_rate.png"
-    assert failed.startswith("failed: The loss became NaN or infinite in epoch ")
+    assert shown.code == 0, shown.err
+    assert "learning rate, all else as in the base" in shown.out
+    assert "best validation accuracy first, over 2 seeds" in shown.out
+    assert shown.out.splitlines()[-1] == f"→ {out}/summary.csv, {out}/learning_rate.png"
+    assert shown.err.startswith("failed: The loss became NaN or infinite in epoch ")
     assert {file.name for file in out.iterdir()} == {"sweep.json", "results.csv", "summary.csv", "learning_rate.png"}
-    assert sweep() == (0, shown, failed)
+    assert loupe(*SMALL, *options, "--out", out) == shown
 
-    code, _, refused = sweep("--weight-decay", "0.1")
-    assert code == 2
-    assert refused.startswith("error: sweep_mismatch: Expected the sweep that was begun in ")
-    assert "weight_decay: nothing there, [0.1] asked for." in refused
+    other = loupe(*SMALL, *options, "--weight-decay", "0.1", "--out", out)
+    assert other.code == 2
+    assert other.err.startswith("error: sweep_mismatch: Expected the sweep that was begun in ")
+    assert "weight_decay: nothing there, [0.1] asked for." in other.err

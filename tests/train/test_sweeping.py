@@ -3,6 +3,7 @@
 import csv
 import re
 import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -11,10 +12,13 @@ import pytest
 from tests.programs import PATIENCE_SECONDS, running, until
 from tests.train.sweeps import sweep
 from train.errors import InvalidTraining, SweepProcessDied
-from train.sweep_folder import RESULTS_FILE
-from train.sweeping import run_sweep, with_epochs
-from train.sweeps import Result
+from train.runs import Source
+from train.sweep_folder import RESULTS_FILE, SweepFolder
+from train.sweeping import run_sweep, train_missing, with_epochs
+from train.sweeps import Result, Setting
+from train.trials import train_one
 
+DIGITS = Source(dataset="digits-8x8")
 SEEDS = 500  # more than are trained before the sweep is stopped
 LONG = ["--epochs", "100", "--optimizer", "sgd", "--seeds", str(SEEDS), "--validation", "0", "--jobs", "1"]
 COMMAND = ["train", "sweep", "--dataset", "digits-8x8", "--architecture", "mlp-small"]
@@ -34,45 +38,46 @@ def living(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.timeout(150)
-def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path: Path) -> None:
-    wanted = sweep(epochs=(20,), learning_rate=(0.01, 1e30), optimizer=("sgd",))
+def train_here(trainings: Sequence[tuple[Setting, int]]) -> Iterator[Result]:
+    """Train as the processes of a sweep do, in this one."""
+    return (train_one(DIGITS, setting, seed) for setting, seed in trainings)
+
+
+def tried(results: Sequence[Result]) -> list[tuple[Setting, int]]:
+    return [(result.setting, result.seed) for result in results]
+
+
+def test_a_sweep_trains_what_is_missing_and_nothing_twice_and_a_line_that_was_cut_is(tmp_path: Path) -> None:
+    wanted = sweep(epochs=(2,), learning_rate=(0.01, 0.1))
+    place = SweepFolder.open(tmp_path, wanted, "data")
     seen: list[tuple[int, int]] = []
-    results = run_sweep(wanted, tmp_path, jobs=2, watch=lambda done, total: seen.append((len(done), total)))
+    results = train_missing(wanted, place, train_here, watch=lambda done, total: seen.append((len(done), total)))
+    kept = lines(tmp_path)
 
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
-    assert {(run.setting.config.learning_rate, run.seed, bool(run.scores)) for run in results} == {
-        (0.01, 0, True),
-        (0.01, 1, True),
-        (1e30, 0, False),
-        (1e30, 1, False),
-    }
+    assert tried(results) == [(setting, seed) for setting in wanted.grid() for seed in (0, 1)]
 
     file = tmp_path / RESULTS_FILE
-    kept = file.read_text().splitlines()
-    file.write_text("\n".join(kept[:3]) + "\n" + kept[3][:10])
-    again = run_sweep(wanted, tmp_path, jobs=1)
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]) + kept[2][:10])
+    again = train_missing(wanted, place, train_here)
 
     assert again[:2] == results[:2]
-    assert {(run.setting, run.seed) for run in again} == {(run.setting, run.seed) for run in results}
-    assert file.read_text().splitlines()[:3] == kept[:3]
+    assert tried(again) == tried(results)
+    assert lines(tmp_path)[:2] == kept[:2]
+    assert train_missing(wanted, place, lambda trainings: pytest.fail(f"trained again: {trainings}")) == again
 
 
-@pytest.mark.timeout(150)
 def test_a_search_tries_as_many_settings_as_it_may_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    wanted = sweep("trials", trials=3, epochs=(5,), learning_rate=(0.1, 0.01, 0.001), optimizer=("sgd", "adam"))
-    results = run_sweep(wanted, tmp_path, jobs=1)
+    wanted = sweep("trials", trials=3, epochs=(2,), learning_rate=(0.1, 0.01, 0.001), optimizer=("sgd", "adam"))
+    place = SweepFolder.open(tmp_path, wanted, "data")
+    results = train_missing(wanted, place, train_here)
 
     assert len(results) == 6
     assert len({run.setting for run in results}) == 3
 
     file = tmp_path / RESULTS_FILE
-    file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:4]))  # one setting and a half
-
-    def tried(runs: tuple[Result, ...]) -> list[tuple[object, int]]:
-        return [(run.setting, run.seed) for run in runs]
-
-    assert tried(run_sweep(wanted, tmp_path, jobs=1)) == tried(results)
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:4]))  # one setting and a half
+    assert tried(train_missing(wanted, place, train_here)) == tried(results)
 
 
 def test_a_search_without_a_validation_split_is_refused(tmp_path: Path) -> None:

@@ -59,18 +59,21 @@ def test_the_temperature_is_fitted_on_the_validation_split(digits_model: StoredM
     assert Evaluation.load(digits_model.folder).calibration.temperature != 1.0
 
 
-def test_without_a_validation_split_probabilities_stay_as_they_are() -> None:
-    model = train(pictures.shapes(), replace(TINY, validation_fraction=0.0), min_accuracy=0)
-
-    assert Evaluation.load(model.folder).calibration.temperature == 1.0
-
-
-def test_a_user_s_own_pictures_are_measured_by_themselves() -> None:
+@pytest.fixture(scope="module")
+def plain_model() -> StoredModel:
+    """A model of shapes without a validation split, measured on a user's own pictures too."""
     shapes = pictures.shapes()
-    model = train(replace(shapes, extra=Split(shapes.test.images[:5], shapes.test.labels[:5])), TINY, min_accuracy=0)
+    dataset = replace(shapes, extra=Split(shapes.test.images[:5], shapes.test.labels[:5]))
+    return train(dataset, replace(TINY, validation_fraction=0.0), min_accuracy=0)
 
-    assert model.card.figures.extra_images == 5
-    assert model.card.figures.extra_accuracy is not None
+
+def test_without_a_validation_split_probabilities_stay_as_they_are(plain_model: StoredModel) -> None:
+    assert Evaluation.load(plain_model.folder).calibration.temperature == 1.0
+
+
+def test_a_user_s_own_pictures_are_measured_by_themselves(plain_model: StoredModel) -> None:
+    assert plain_model.card.figures.extra_images == 5
+    assert plain_model.card.figures.extra_accuracy is not None
 
 
 def test_a_model_that_is_not_good_enough_is_not_saved() -> None:

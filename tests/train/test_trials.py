@@ -22,9 +22,13 @@ def scores(setting: Setting = QUICK, seed: int = 0) -> Scores:
     return found
 
 
-def test_a_training_is_measured_on_all_splits() -> None:
-    found = scores()
+@pytest.fixture(scope="module")
+def found() -> Scores:
+    """What one training comes to."""
+    return scores()
 
+
+def test_a_training_is_measured_on_all_splits(found: Scores) -> None:
     assert found.test_accuracy > 0.5
     assert found.train_accuracy > 0.5
     assert found.validation_accuracy is not None
@@ -34,11 +38,11 @@ def test_a_training_is_measured_on_all_splits() -> None:
     assert found.seconds > 0
 
 
-def test_the_same_seed_gives_the_same_scores_and_another_seed_others() -> None:
-    first, second, other = scores(seed=1), scores(seed=1), scores(seed=2)
+def test_the_same_seed_gives_the_same_scores_and_another_seed_others(found: Scores) -> None:
+    again, other = scores(), scores(seed=1)
 
-    assert dataclasses.replace(second, seconds=first.seconds) == first
-    assert other.test_loss != first.test_loss
+    assert dataclasses.replace(again, seconds=found.seconds) == found
+    assert other.test_loss != found.test_loss
 
 
 def test_without_a_validation_split_there_is_no_validation_accuracy() -> None:
