@@ -17,7 +17,6 @@ from tests.commands.conftest import Ended, Loupe
 from tests.programs import environment, run, until
 from tests.stores import stored
 
-
 Models = Callable[..., Ended]
 
 

@@ -42,7 +42,7 @@ def test_a_sweep_that_cannot_be_is_refused_in_one_line(
 @pytest.mark.timeout(150)
 def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(loupe: Loupe, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
-    options = "--lr 0.01,1e30 --optimizer sgd --epochs 20 --seeds 2 --one-at-a-time".split()
+    options = ["--lr", "0.01,1e30", "--optimizer", "sgd", "--epochs", "20", "--seeds", "2", "--one-at-a-time"]
     shown = loupe(*SMALL, *options, "--out", out)
 
     assert shown.code == 0, shown.err
