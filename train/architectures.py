@@ -13,6 +13,7 @@ from keras import layers
 
 from train.config import Architecture, TrainConfig
 from train.errors import InvalidTraining
+from train.normalization import FusedBatchNormalization
 
 UNITS: dict[Architecture, int] = {
     "mlp-small": 16
@@ -99,7 +100,7 @@ def cnn_small(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
     x = layers.MaxPooling2D()(x)  # (n, 14, 14, 16)
     x = start.conv(32, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D()(x)  # (n, 7, 7, 32)
-    x = layers.BatchNormalization(momentum=0.9)(x)  # settles within a hundred steps
+    x = FusedBatchNormalization(momentum=0.9)(x)  # settles within a hundred steps
     x = layers.Dropout(0.25)(layers.Flatten()(x))
     return start.dense(128, activation="relu")(x)
 
@@ -115,13 +116,14 @@ def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor
 
 
 def cnn(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """A small residual network with batch normalisation; 44 MFLOP an image of 28 × 28."""
-    x = layers.MaxPooling2D()(_normal_conv(_image(pixels), 32, start))  # (n, 14, 14, 32)
+    """A small residual network with batch normalisation; 40 MFLOP an image of 28 × 28."""
+    x = start.conv(16, padding="same", use_bias=False)(_image(pixels))
+    x = _normal(layers.MaxPooling2D()(x))  # (n, 14, 14, 16); a fourth of the work that normalising before the pool is
     x = _normal_conv(x, 64, start)
     x = layers.Add()([x, _normal_conv(x, 64, start)])
     x = _normal_conv(layers.MaxPooling2D()(x), 128, start)  # (n, 7, 7, 128)
     x = layers.Add()([x, _normal_conv(x, 128, start)])
-    return layers.GlobalMaxPooling2D()(x)
+    return layers.Dropout(0.4)(layers.Flatten()(x))  # no pool over all places: where a thing is tells what it is
 
 
 def resnet(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
@@ -154,8 +156,11 @@ def _dense(
 
 
 def _normal_conv(x: Tensor, filters: int, start: Start) -> Tensor:
-    x = start.conv(filters, padding="same", use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    return _normal(start.conv(filters, padding="same", use_bias=False)(x))
+
+
+def _normal(x: Tensor) -> Tensor:
+    return layers.ReLU()(FusedBatchNormalization(momentum=0.9)(x))
 
 
 FEATURES: dict[Architecture, Features] = {

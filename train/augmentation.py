@@ -16,7 +16,7 @@ class Augmentation:
         rotation: Most degrees to either side.
         zoom: Most that width and height shrink or grow by, each by itself, as a fraction.
         shift: Most pixels to move by, each way.
-        mirror: Whether left and right may be exchanged.
+        mirror: Whether left and right are exchanged, in every other epoch.
         cover: Longest side, in pixels, of the square that hides a part of the image; 0 for none.
     """
 
@@ -30,15 +30,33 @@ class Augmentation:
 # A mirrored digit is no digit; a shoe may point either way.
 BY_LOOK: dict[Look, Augmentation] = {
     "ink": Augmentation(rotation=12, zoom=0.12, shift=2, mirror=False, cover=0),
-    "object": Augmentation(rotation=0, zoom=0, shift=2, mirror=True, cover=8),
+    "object": Augmentation(rotation=0, zoom=0, shift=1, mirror=True, cover=0),
 }
 
 
-def augment(images: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
+def mirrored(count: int, epoch: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Which of so many images are mirrored in an epoch: half of them in the first, the other half in the next, and so on.
+
+    So two epochs show every image both ways, where a coin tossed each time would show half of them one way twice.
+    Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024.
+
+    Args:
+        count: Of the images.
+        epoch: int, from 0 on.
+        seed: int; another seed begins with other images.
+
+    Returns:
+        bool, shape `(count,)`.
+    """
+    return (tf.random.stateless_uniform((count,), tf.stack([seed, 0])) < 0.5) ^ (epoch % 2 == 1)
+
+
+def augment(images: tf.Tensor, turned: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
     """The same images, each changed at random.
 
     Args:
         images: uint8, shape `(n, height, width)`, 0 = background.
+        turned: bool, shape `(n,)`: which of them are mirrored, if images may be.
         seed: int, shape `(2,)`; the same seed gives the same changes.
         how: The bounds of the changes.
 
@@ -46,25 +64,31 @@ def augment(images: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
         uint8, shape `(n, height, width)`.
     """
     seeds = tf.random.experimental.stateless_split(seed, 3)
+    if how.mirror:
+        images = tf.where(turned[:, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
+    if how.rotation or how.zoom or how.shift:
+        images = _move(images, seeds[0], how)
+    return _cover(images, seeds[1:], how.cover) if how.cover else images
+
+
+def _move(images: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32)[..., tf.newaxis],
-        transforms=_transforms(tf.shape(images), seeds[0], how),
+        transforms=_transforms(tf.shape(images), seed, how),
         output_shape=tf.shape(images)[1:],
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
         fill_value=0.0,
-    )[..., 0]
-    covered = _cover(moved, seeds[1:], how.cover) if how.cover else moved
-    return tf.cast(tf.round(covered), tf.uint8)
+    )
+    return tf.cast(tf.round(moved[..., 0]), tf.uint8)
 
 
 def _transforms(shape: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
     """Per image, the eight numbers of the projective transform from output to input pixels, about the middle of the image."""
     count, middle = shape[0], (tf.cast(shape[1:], tf.float32) - 1) / 2
-    random = tf.random.stateless_uniform((6, count), seed, -1, 1)  # one row per change
+    random = tf.random.stateless_uniform((5, count), seed, -1, 1)  # one row per change
     angle = random[0] * (how.rotation * np.pi / 180)
-    mirror = tf.where(random[5] < 0, -1.0, 1.0) if how.mirror else tf.ones(count)
-    across, down = mirror * (1 + how.zoom * random[1]), 1 + how.zoom * random[2]
+    across, down = 1 + how.zoom * random[1], 1 + how.zoom * random[2]
     # Whole pixels where nothing else is done to the image, so that it stays sharp.
     shifts = how.shift * random[3:5] if how.rotation or how.zoom else tf.round((how.shift + 0.49) * random[3:5])
     a, b = across * tf.cos(angle), -down * tf.sin(angle)
@@ -83,4 +107,4 @@ def _cover(images: tf.Tensor, seeds: tf.Tensor, longest: int) -> tf.Tensor:
     rows = tf.abs(tf.range(height, dtype=tf.float32) - place[0] * tf.cast(height, tf.float32)) < half  # (n, height)
     columns = tf.abs(tf.range(width, dtype=tf.float32) - place[1] * tf.cast(width, tf.float32)) < half  # (n, width)
     hidden = rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
-    return tf.where(hidden, 0.0, images)
+    return tf.where(hidden, tf.zeros_like(images), images)

@@ -174,7 +174,7 @@ CLASSICS = (
         "E-early",
         "E",
         "128 relu, stopped early",
-        _clothes(recipe("mlp")),
+        _clothes(replace(CLOTHES, epochs=40, patience=8, validation_fraction=1 / 12)),
         None,
         0.875,
         quick_epochs=15,
@@ -184,17 +184,7 @@ CLASSICS = (
         "E-best",
         "E",
         "128 relu, AdamW in one cycle, stopped early",
-        _clothes(
-            recipe(
-                "mlp",
-                optimizer="adamw",
-                learning_rate=0.004,
-                schedule="one-cycle",
-                weight_decay=0.05,
-                epochs=30,
-                patience=12,
-            )
-        ),
+        _clothes(recipe("mlp")),
         None,
         0.89,
         quick_epochs=8,

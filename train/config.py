@@ -73,7 +73,16 @@ class TrainConfig:
 RECIPES: dict[Architecture, TrainConfig] = {
     "softmax": TrainConfig("softmax", epochs=20, patience=5, initializer="zeros"),
     "mlp-sigmoid": TrainConfig("mlp-sigmoid", hidden=(50, 100), epochs=40, patience=8),
-    "mlp": TrainConfig("mlp", hidden=(128,), epochs=40, patience=8),
+    "mlp": TrainConfig(
+        "mlp",
+        hidden=(128,),
+        optimizer="adamw",
+        learning_rate=4e-3,
+        schedule="one-cycle",
+        weight_decay=0.05,
+        epochs=30,
+        patience=12,
+    ),
     "mlp-512": TrainConfig("mlp-512", hidden=(512, 512), schedule="cosine", epochs=20),
     "mlp-small": TrainConfig(
         "mlp-small",
@@ -89,10 +98,11 @@ RECIPES: dict[Architecture, TrainConfig] = {
     "cnn": TrainConfig(
         "cnn",
         optimizer="adamw",
-        learning_rate=4e-3,
+        learning_rate=3e-3,
         schedule="one-cycle",
         weight_decay=0.05,
-        epochs=10,
+        batch_size=64,
+        epochs=12,
         initializer="he-normal",
         augmentation=True,
     ),

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from train import architectures
-from train.augmentation import BY_LOOK, Augmentation, augment
+from train.augmentation import BY_LOOK, augment, mirrored
 from train.checkpoints import Checkpoints
 from train.config import FULL_BATCH, TrainConfig
 from train.datasets import Dataset, Split
@@ -126,10 +126,13 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
         shuffled = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
-        return tf.data.Dataset.from_tensor_slices(shuffled).batch(size)
+        turned = mirrored(count, epoch, seed)
+        return tf.data.Dataset.from_tensor_slices((shuffled, tf.gather(turned, shuffled))).batch(size)
 
-    def read(step: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _augmented(tf.gather(images, indices), tf.stack([seed, step]), how), tf.gather(labels, indices)
+    def read(step: tf.Tensor, chosen: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        indices, turned = chosen
+        batch = tf.gather(images, indices)
+        return augment(batch, turned, tf.stack([seed, step]), how) if how else batch, tf.gather(labels, indices)
 
     how = BY_LOOK[dataset.look] if config.augmentation else None
     first_step = first_epoch * math.ceil(count / size)
@@ -146,10 +149,6 @@ def class_weights(split: Split, classes: int) -> dict[int, float]:
     """By class, what one image counts for: 1 on average, the more the fewer images a class has."""
     counts = np.bincount(split.labels, minlength=classes)
     return {label: len(split.labels) / (classes * max(int(count), 1)) for label, count in enumerate(counts)}
-
-
-def _augmented(images: tf.Tensor, seed: tf.Tensor, how: Augmentation | None) -> tf.Tensor:
-    return augment(images, seed, how) if how else images
 
 
 @contextmanager

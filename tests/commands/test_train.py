@@ -48,7 +48,18 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(
     loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    options = ("--dataset", "digits", "--architecture", "mlp", "--patience", "0", "--epochs", "5000")
+    options = (
+        "--dataset",
+        "digits",
+        "--architecture",
+        "mlp",
+        "--patience",
+        "0",
+        "--epochs",
+        "5000",
+        "--min-accuracy",
+        "0",
+    )
     with running(log, "train", *options, LOUPE_DATA_DIR=tmp_path) as training:
         until(lambda: "epoch    2/5000" in log.read_text())
         training.send_signal(signal.SIGINT)

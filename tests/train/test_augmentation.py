@@ -6,14 +6,15 @@ import tensorflow as tf
 
 from loupe.images import Look, UInt8Array
 from tests import pictures
-from train.augmentation import BY_LOOK, Augmentation, augment
+from train.augmentation import BY_LOOK, Augmentation, augment, mirrored
 
 NOTHING = Augmentation(rotation=0, zoom=0, shift=0, mirror=False, cover=0)
 SEED = tf.constant([1, 2], tf.int64)
 
 
 def changed(images: UInt8Array, how: Augmentation, seed: tf.Tensor = SEED) -> UInt8Array:
-    return np.asarray(augment(tf.constant(images), seed, how))
+    turned = mirrored(len(images), tf.constant(0, tf.int64), seed[0])
+    return np.asarray(augment(tf.constant(images), turned, seed, how))
 
 
 def dot(count: int) -> UInt8Array:
@@ -36,7 +37,7 @@ def test_the_same_seed_makes_the_same_changes_and_another_one_others(look: Look)
     first = changed(images, BY_LOOK[look])
 
     np.testing.assert_array_equal(first, changed(images, BY_LOOK[look]))
-    assert (first != changed(images, BY_LOOK[look], tf.constant([1, 3], tf.int64))).any()
+    assert (first != changed(images, BY_LOOK[look], tf.constant([2, 3], tf.int64))).any()
 
 
 def test_without_bounds_nothing_changes() -> None:
@@ -51,12 +52,21 @@ def test_shifts_are_whole_pixels_in_every_direction_and_no_further_than_said() -
     assert set(rows - 14) == set(columns - 10) == {-2, -1, 0, 1, 2}
 
 
-def test_about_half_of_the_images_are_mirrored() -> None:
-    _, rows, columns = np.nonzero(changed(dot(500), Augmentation(rotation=0, zoom=0, shift=0, mirror=True, cover=0)))
+def test_every_image_is_mirrored_in_every_other_epoch_half_of_them_in_the_first() -> None:
+    first, second, third = (np.asarray(mirrored(500, tf.constant(epoch, tf.int64), SEED[0])) for epoch in range(3))
 
-    assert set(rows) == {14}
-    assert set(columns) == {10, 17}
-    assert 150 < (columns == 17).sum() < 350
+    assert 200 < first.sum() < 300
+    np.testing.assert_array_equal(second, ~first)
+    np.testing.assert_array_equal(third, first)
+
+
+def test_a_mirrored_image_is_the_same_with_left_and_right_exchanged() -> None:
+    images = pictures.digits(50)
+    turned = np.asarray(mirrored(50, tf.constant(0, tf.int64), SEED[0]))
+    shown = changed(images, Augmentation(rotation=0, zoom=0, shift=0, mirror=True, cover=0))
+
+    np.testing.assert_array_equal(shown[turned], images[turned][:, :, ::-1])
+    np.testing.assert_array_equal(shown[~turned], images[~turned])
 
 
 def test_a_digit_is_never_mirrored() -> None:

@@ -1,13 +1,15 @@
 """Hyperparameters: recipes, changes to them, and values that cannot be."""
 
+from dataclasses import replace
+
 import pytest
 
-from train.config import FULL_BATCH, RECIPES, TrainConfig, recipe
+from train.config import FULL_BATCH, RECIPES, recipe
 from train.errors import InvalidTraining
 
 
 def test_what_is_not_said_is_as_the_recipe_has_it() -> None:
-    assert recipe("mlp", epochs=3, hidden=None) == TrainConfig("mlp", hidden=(128,), epochs=3, patience=8)
+    assert recipe("mlp", epochs=3, hidden=None) == replace(RECIPES["mlp"], epochs=3)
 
 
 def test_every_recipe_is_for_the_architecture_it_stands_under() -> None:
@@ -16,7 +18,7 @@ def test_every_recipe_is_for_the_architecture_it_stands_under() -> None:
 
 @pytest.mark.parametrize(
     ("images", "epochs"),
-    [(60_000, 10), (7_680, 10), (1_280, 60), (10, 600)],
+    [(60_000, 12), (3_200, 12), (1_280, 30), (10, 600)],
     ids=["as many as the recipe is for", "just enough", "few", "hardly any"],
 )
 def test_few_images_are_seen_more_often(images: int, epochs: int) -> None:
