@@ -1,4 +1,4 @@
-"""`python -m bench [service] [start] [bulk]`: measure what is named, or everything."""
+"""`python -m bench [service] [start] [bulk] [networks]`: measure what is named, or everything."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import bulk, service, start
+from bench import bulk, networks, service, start
 from bench.report import Row, show
 from loupe.cli import report_nothing
 from loupe.errors import LoupeError
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[StoredModel], Iterator[Row]]] = {
     "service": service.measure,
     "start": start.measure,
     "bulk": bulk.measure,
+    "networks": networks.measure,
 }
 
 

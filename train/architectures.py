@@ -116,28 +116,24 @@ def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor
 
 
 def cnn(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """A small residual network with batch normalisation; 40 MFLOP an image of 28 × 28."""
+    """A small residual network with batch normalisation; 20 MFLOP an image of 28 × 28."""
     x = start.conv(16, padding="same", use_bias=False)(_image(pixels))
     x = _normal(layers.MaxPooling2D()(x))  # (n, 14, 14, 16); a fourth of the work that normalising before the pool is
-    x = _normal_conv(x, 64, start)
-    x = layers.Add()([x, _normal_conv(x, 64, start)])
-    x = _normal_conv(layers.MaxPooling2D()(x), 128, start)  # (n, 7, 7, 128)
-    x = layers.Add()([x, _normal_conv(x, 128, start)])
+    x = _normal_conv(x, 48, start)
+    x = layers.Add()([x, _normal_conv(x, 48, start)])
+    x = _normal_conv(layers.MaxPooling2D()(x), 80, start)  # (n, 7, 7, 80)
+    x = layers.Add()([x, _normal_conv(x, 80, start)])
     return layers.Dropout(0.4)(layers.Flatten()(x))  # no pool over all places: where a thing is tells what it is
 
 
 def resnet(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """A residual network of nine layers: the accurate one.
-
-    After David Page, "How to Train Your ResNet", 2018, for images a quarter as large.
-    """
-    x = layers.MaxPooling2D()(_normal_conv(_image(pixels), 32, start))  # (n, 14, 14, 32)
-    for filters in (64, 128, 256):
-        x = _normal_conv(x, filters, start)
-        if filters > 64:
-            x = layers.MaxPooling2D()(x)
-        x = layers.Add()([x, _normal_conv(_normal_conv(x, filters, start), filters, start)])
-    return layers.GlobalMaxPooling2D()(x)
+    """A residual network of ten layers, for those who can wait: the accurate one; 116 MFLOP an image of 28 × 28."""
+    x = start.conv(32, padding="same", use_bias=False)(_normal_conv(_image(pixels), 32, start))
+    x = _normal(layers.MaxPooling2D()(x))  # (n, 14, 14, 32)
+    x = _residual(_normal_conv(x, 64, start), start)
+    x = _normal_conv(layers.MaxPooling2D()(x), 128, start)  # (n, 7, 7, 128)
+    x = _residual(_residual(x, start), start)
+    return layers.Dropout(0.4)(layers.Flatten()(x))
 
 
 def _image(pixels: Tensor) -> Tensor:
@@ -157,6 +153,12 @@ def _dense(
 
 def _normal_conv(x: Tensor, filters: int, start: Start) -> Tensor:
     return _normal(start.conv(filters, padding="same", use_bias=False)(x))
+
+
+def _residual(x: Tensor, start: Start) -> Tensor:
+    """Two convolutions, beside which what comes in goes on unchanged."""
+    filters = x.shape[-1]
+    return layers.Add()([x, _normal_conv(_normal_conv(x, filters, start), filters, start)])
 
 
 def _normal(x: Tensor) -> Tensor:

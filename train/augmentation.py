@@ -1,4 +1,4 @@
-"""Augmentation: each training image is turned, scaled, shifted, mirrored and partly covered a little differently in every epoch."""
+"""Augmentation: each training image is turned, scaled, shifted, mirrored and partly hidden a little differently in every epoch."""
 
 from dataclasses import dataclass
 
@@ -17,20 +17,22 @@ class Augmentation:
         zoom: Most that width and height shrink or grow by, each by itself, as a fraction.
         shift: Most pixels to move by, each way.
         mirror: Whether left and right are exchanged, in every other epoch.
-        cover: Longest side, in pixels, of the square that hides a part of the image; 0 for none.
+        erasing: Share, 0..1, of the images of which a part is hidden behind noise.
     """
 
     rotation: float
     zoom: float
     shift: float
     mirror: bool
-    cover: int
+    erasing: float = 0.0
 
+
+ERASED = (0.02, 0.2)  # smallest and largest square of each side of what is hidden, as a fraction of the image's
 
 # A mirrored digit is no digit; a shoe may point either way.
 BY_LOOK: dict[Look, Augmentation] = {
-    "ink": Augmentation(rotation=12, zoom=0.12, shift=2, mirror=False, cover=0),
-    "object": Augmentation(rotation=0, zoom=0, shift=1, mirror=True, cover=0),
+    "ink": Augmentation(rotation=12, zoom=0.12, shift=2, mirror=False),
+    "object": Augmentation(rotation=0, zoom=0, shift=1, mirror=True),
 }
 
 
@@ -63,12 +65,11 @@ def augment(images: tf.Tensor, turned: tf.Tensor, seed: tf.Tensor, how: Augmenta
     Returns:
         uint8, shape `(n, height, width)`.
     """
-    seeds = tf.random.experimental.stateless_split(seed, 3)
     if how.mirror:
         images = tf.where(turned[:, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
     if how.rotation or how.zoom or how.shift:
-        images = _move(images, seeds[0], how)
-    return _cover(images, seeds[1:], how.cover) if how.cover else images
+        images = _move(images, seed, how)
+    return _erase(images, seed, how.erasing) if how.erasing else images
 
 
 def _move(images: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
@@ -99,12 +100,23 @@ def _transforms(shape: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tens
     return tf.stack([a, b, right, c, d, below, none, none], axis=1)  # (n, 8)
 
 
-def _cover(images: tf.Tensor, seeds: tf.Tensor, longest: int) -> tf.Tensor:
-    """Hide a square of random side and place behind background. Source: DeVries and Taylor, "Cutout", 2017."""
+def _erase(images: tf.Tensor, seed: tf.Tensor, share: float) -> tf.Tensor:
+    """Hide a rectangle of random sides and place behind noise, in a share of the images.
+
+    Source: Zhong et al., "Random Erasing Data Augmentation", 2017.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 4)
     count, height, width = tf.unstack(tf.shape(images))
-    place = tf.random.stateless_uniform((2, count, 1), seeds[0])
-    half = tf.random.stateless_uniform((count, 1), seeds[1], 0, longest / 2)
-    rows = tf.abs(tf.range(height, dtype=tf.float32) - place[0] * tf.cast(height, tf.float32)) < half  # (n, height)
-    columns = tf.abs(tf.range(width, dtype=tf.float32) - place[1] * tf.cast(width, tf.float32)) < half  # (n, width)
-    hidden = rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
-    return tf.where(hidden, tf.zeros_like(images), images)
+    sides = tf.sqrt(tf.random.stateless_uniform((2, count, 1), seeds[0], *ERASED))  # of 1
+    places = tf.random.stateless_uniform((2, count, 1), seeds[1]) * (1 - sides)
+    rows = _within(height, places[0], sides[0])[:, :, tf.newaxis]
+    columns = _within(width, places[1], sides[1])[:, tf.newaxis, :]
+    chosen = tf.random.stateless_uniform((count, 1, 1), seeds[2]) < share
+    noise = tf.random.stateless_uniform(tf.shape(images), seeds[3], 0, 256, tf.int32)
+    return tf.where(chosen & rows & columns, tf.cast(noise, tf.uint8), images)
+
+
+def _within(length: tf.Tensor, place: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    """Which pixels of a row lie in the pieces of it, `(n, length)`; both `(n, 1)`, as fractions of the row."""
+    middles = (tf.range(length, dtype=tf.float32) + 0.5) / tf.cast(length, tf.float32)
+    return (middles >= place) & (middles < place + side)

@@ -15,7 +15,6 @@ from loupe.engine import Engine, OnnxEngine, TensorflowEngine
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model, new_model
 from train.errors import EnginesDisagree
-from train.normalization import plain
 from train.tensorflow import quiet
 
 TOLERANCE = 1e-4  # largest difference between the engines' probabilities: float32 rounding stays a hundred times below
@@ -34,9 +33,8 @@ class ExportedFiles:
 def calibrated(model: keras.Model, temperature: float) -> keras.Model:
     """The model with probabilities instead of logits: divided by a temperature, then softmax.
 
-    Both are layers of the model, so that every engine gives the same calibrated probabilities; and all layers are Keras's own.
+    Both are layers of the model, so that every engine gives the same calibrated probabilities.
     """
-    model = plain(model)
     logits = keras.layers.Rescaling(1 / temperature, name="temperature")(model.outputs[0])
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
     return keras.Model(model.inputs[0], probabilities, name=model.name)

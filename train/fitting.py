@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +20,7 @@ from train.config import FULL_BATCH, TrainConfig
 from train.datasets import Dataset, Split
 from train.errors import TrainingDiverged, TrainingInterrupted
 from train.evaluation import Epoch
+from train.finishing import finished
 from train.optimizers import optimizer
 
 REPORTS = 100  # about so many where an epoch is a single step: reporting one takes longer than training it
@@ -32,7 +33,8 @@ class Fitted:
     """A trained model and how it came about.
 
     Attributes:
-        model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`, with the weights of the best epoch.
+        model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`, with the weights of the best epoch. Trained on mirrored
+            images, it answers with the mean over the image and its mirror image.
         history: Every epoch that was reported, in order.
         best_epoch: Number of the epoch whose weights the model has.
         seconds: What training took, over all its sittings.
@@ -103,6 +105,7 @@ def fit(
         raise TrainingInterrupted(checkpoints.state.epochs_done, config.epochs) from None
     checkpoints.restore_best(model)
     history = checkpoints.state.history
+    model = finished(model, both_ways=config.augmentation and BY_LOOK[dataset.look].mirror)
     return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))
 
 
@@ -134,7 +137,7 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
         batch = tf.gather(images, indices)
         return augment(batch, turned, tf.stack([seed, step]), how) if how else batch, tf.gather(labels, indices)
 
-    how = BY_LOOK[dataset.look] if config.augmentation else None
+    how = replace(BY_LOOK[dataset.look], erasing=config.erasing) if config.augmentation else None
     first_step = first_epoch * math.ceil(count / size)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
     return epochs.flat_map(order).enumerate(start=first_step).map(read).prefetch(PREFETCHED)

@@ -7,7 +7,7 @@ import tensorflow as tf
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch normalisation of feature maps, as TensorFlow's one operation: three times as fast to train on a CPU as Keras's dozen.
 
-    A model that leaves training is to hold Keras's own layer, which needs no code of ours to be loaded: see `plain`.
+    A model that leaves training holds Keras's own layer, which needs no code of ours to be loaded: see `train.finishing`.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
@@ -20,17 +20,3 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return normal
-
-
-def plain(model: keras.Model) -> keras.Model:
-    """The same model, weights and all, with Keras's own layers only."""
-    if not any(isinstance(layer, FusedBatchNormalization) for layer in model.layers):
-        return model
-
-    def own(layer: keras.layers.Layer) -> keras.layers.Layer:
-        kind = keras.layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
-        return kind.from_config(layer.get_config())
-
-    copy = keras.models.clone_model(model, clone_function=own)
-    copy.set_weights(model.get_weights())
-    return copy

@@ -18,7 +18,7 @@ from train.errors import CheckpointFailed, TrainingDiverged, TrainingInterrupted
 from train.fitting import Fitted, batches, class_weights, fit, report_every
 
 # All that is random: weights, order, augmentation and dropout; and a normalisation that remembers.
-RANDOM = recipe("cnn-small", epochs=4, batch_size=8, augmentation=True, seed=3)
+RANDOM = recipe("cnn-small", epochs=4, batch_size=8, augmentation=True, erasing=0.5, seed=3)
 PLAIN = recipe("softmax", epochs=4, batch_size=8, patience=0)
 HOPELESS = recipe("softmax", optimizer="sgd", learning_rate=1e-30, epochs=50, patience=3)
 
@@ -109,6 +109,19 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
 
     assert_same_weights(resumed, fitted)
     assert [epoch.number for epoch in resumed.history] == [epoch.number for epoch in fitted.history]
+
+
+def test_who_has_seen_mirrored_things_looks_at_them_both_ways(dataset: Dataset, fitted: Fitted) -> None:
+    images = dataset.test.images
+
+    np.testing.assert_allclose(fitted.model(images), fitted.model(images[:, :, ::-1]), atol=1e-5)
+
+
+def test_who_has_seen_no_mirrored_ones_looks_at_an_image_as_it_is(dataset: Dataset) -> None:
+    model = fit(replace(dataset, look="ink"), replace(PLAIN, epochs=1, augmentation=True)).model
+    images = dataset.test.images
+
+    assert np.abs(np.asarray(model(images)) - np.asarray(model(images[:, :, ::-1]))).max() > 1e-3
 
 
 def test_the_patience_of_an_interrupted_training_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) -> None:
