@@ -5,8 +5,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from loupe.errors import UnknownLanguage
 from loupe.images import Look
 
 FILE_NAME = "card.json"
@@ -43,6 +44,9 @@ class ModelCard(BaseModel):
     card_version: Literal[1] = 1
     dataset: str
     class_names: tuple[str, ...] = Field(min_length=2, description="In the order of the model's columns.")
+    translations: dict[str, tuple[str, ...]] = Field(
+        default={}, description="The class names in other languages, by their ISO 639-1 codes."
+    )
     look: Look
     source: str = Field(default="not stated", description="Where the data comes from.")
     licence: str = Field(default="not stated", description="Of the data.")
@@ -58,6 +62,26 @@ class ModelCard(BaseModel):
         if len(set(names)) != len(names):
             raise ValueError("class names must differ from each other")
         return names
+
+    @model_validator(mode="after")
+    def _translated_whole(self) -> "ModelCard":
+        for language, names in self.translations.items():
+            if len(names) != len(self.class_names):
+                raise ValueError(f"{len(self.class_names)} class names were expected in '{language}'")
+        return self
+
+    def names(self, language: str) -> tuple[str, ...]:
+        """The class names in a language: `en` for those of the data set itself.
+
+        Raises:
+            UnknownLanguage: If the card has none in it.
+        """
+        if language == "en":
+            return self.class_names
+        try:
+            return self.translations[language]
+        except KeyError:
+            raise UnknownLanguage(language, ("en", *self.translations)) from None
 
     def save(self, folder: Path) -> None:
         """Write `card.json` into a folder."""

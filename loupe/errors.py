@@ -5,6 +5,8 @@
     │   ├── InvalidJson             400
     │   ├── BodyTooLarge            413
     │   ├── TooManyImages           413
+    │   ├── UnknownLanguage         400
+    │   ├── NotAcceptable           406
     │   └── UnsupportedMediaType    415
     ├── InvalidImage                422
     │   ├── ImageTooLarge           422
@@ -26,6 +28,7 @@
     ├── EngineFailed                500
     ├── Overloaded                  429
     ├── DeadlineExceeded            504
+    ├── CallerGone                  499
     ├── ShuttingDown                503
     ├── InvalidSetting
     ├── RedisUnavailable            503
@@ -103,6 +106,22 @@ class TooManyImages(InvalidRequest):
             "send several requests, or score the set as a job",
             f"{received:,}",
         )
+
+
+class UnknownLanguage(InvalidRequest):
+    """Class names were asked for in a language that the model card does not have."""
+
+    code = "unknown_language"
+
+    def __init__(self, language: str, known: Iterable[str]) -> None:
+        super().__init__(f"a language that the model has class names in ({', '.join(known)})", f"'{language}'")
+
+
+class NotAcceptable(InvalidRequest):
+    """The `Accept` header asks for an answer that this request cannot get."""
+
+    code = "not_acceptable"
+    status = 406
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -361,8 +380,18 @@ class DeadlineExceeded(LoupeError):
 
     def __init__(self, timeout_seconds: float) -> None:
         super().__init__(
-            f"No answer within {timeout_seconds:g} s (LOUPE_REQUEST_TIMEOUT_SECONDS); nothing was computed."
+            f"No answer within {timeout_seconds:g} s (the header X-Request-Timeout, at most LOUPE_REQUEST_TIMEOUT_SECONDS)."
         )
+
+
+class CallerGone(LoupeError):
+    """Nobody waits for the answer any more, so that it was not computed."""
+
+    code = "caller_gone"
+    status = 499  # what nginx writes into its log for it; nobody receives it
+
+    def __init__(self) -> None:
+        super().__init__("The caller has gone.")
 
 
 class ShuttingDown(LoupeError):

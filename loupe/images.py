@@ -66,12 +66,28 @@ class Picture:
         Raises:
             InvalidImage: If the file ends early or is damaged.
         """
+        return normalize(self._grey(), look)
+
+    def unchanged(self) -> UInt8Array:
+        """Decode a picture that looks like the training data already: uint8, shape `(28, 28)`, bright is ink.
+
+        Raises:
+            InvalidImage: If the file ends early or is damaged.
+            InvalidPixels: If it has another size.
+        """
+        if self.image.size != (SIDE, SIDE):
+            raise InvalidPixels(
+                f"a picture of {SIDE} × {SIDE} pixels, since it is to be taken as it is",
+                f"{self.image.width} × {self.image.height}",
+            )
+        return self._grey()
+
+    def _grey(self) -> UInt8Array:
         try:
-            grey = _to_grey(self.image)
+            return _to_grey(self.image)
         except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError) as error:
             # Decoders report damage in many ways; what all of these say is that the bytes are no whole image.
             raise InvalidImage(f"a damaged {self.image.format} file ({error})") from error
-        return normalize(grey, look)
 
 
 def open_picture(data: bytes, *, max_pixels: int) -> Picture:

@@ -35,6 +35,14 @@ class Settings(BaseSettings):
         description="Model that answers where none is named: NAME, NAME:VERSION or NAME:production. "
         "Unset: the name that has the newest in the store.",
     )
+    models: str | None = Field(
+        default=None,
+        description="Models to serve, with commas between: NAME, NAME:VERSION, NAME:production or NAME:latest each. "
+        "Unset: every name in the store, those that come later too.",
+    )
+    follow_seconds: float = Field(
+        default=1.0, gt=0, description="How often the service looks for what was trained or promoted meanwhile."
+    )
     host: str = Field(default="127.0.0.1", description="Address the service listens on. Containers want 0.0.0.0.")
     port: int = Field(default=3000, ge=1, le=65535, description="Port the service listens on.")
     max_batch_size: int = Field(
@@ -67,6 +75,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         default=5, ge=1, description="Times a shard is tried before it, and with it the job, has failed."
     )
+
+    @property
+    def model_tags(self) -> list[str]:
+        """The models to serve; none for every name in the store."""
+        return [tag.strip() for tag in (self.models or "").split(",") if tag.strip()]
 
     @property
     def home(self) -> Path:

@@ -155,15 +155,23 @@ def list_models(name: str | None = None) -> list[StoredModel]:
     return readable
 
 
-def default_models() -> list[StoredModel]:
-    """Of each name the model that the name alone stands for, newest first."""
-    defaults = []
-    for name in dict.fromkeys(model.name for model in list_models()):
-        try:
-            defaults.append(find_model(name))
-        except ModelCorrupted as error:
-            logger.warning("%s", error)
-    return defaults
+def names() -> list[str]:
+    """The names that have a readable model, that of the newest first."""
+    return list(dict.fromkeys(model.name for model in list_models()))
+
+
+def revision() -> frozenset[tuple[str, int]]:
+    """What changes with the store: paths of labels, models and their files, with the nanoseconds of their last change.
+
+    Raises:
+        StoreUnwritable: If the store cannot be read.
+    """
+    folder = _models_folder()
+    seen = {}
+    for path in (promotions_path(), folder, *folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")):
+        with suppress(FileNotFoundError):  # it was removed meanwhile, or was never there
+            seen[str(path)] = path.stat().st_mtime_ns
+    return frozenset(seen.items())
 
 
 def versions(name: str) -> list[str]:

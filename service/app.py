@@ -1,30 +1,28 @@
 """The Bento service. Models are loaded once, when the process starts; everything else here connects inputs, batching and replies."""
 
+import asyncio
 import gc
-import logging
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import bentoml
-from prometheus_client import Histogram
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from loupe.engine import available_cores, load_engine
-from loupe.errors import LoupeError, ModelNotFound
+from loupe.errors import LoupeError, NotAcceptable
+from loupe.images import Float32Array, UInt8Array
 from loupe.settings import load_settings
-from loupe.store import StoredModel, default_models, find_model, labels
 from service import inputs, replies
-from service.batching import Batcher
-
-logger = logging.getLogger("bentoml.loupe")  # below BentoML's logger, so that its handlers apply
+from service.batching import Caller
+from service.metrics import NO_MODEL, Metrics
+from service.models import ServedModel, ServedModels
+from service.options import Options, read_options, read_timeout
 
 # How soon the engine's thread gets the interpreter; Python's 5 ms is longer than most answers take.
 SWITCH_SECONDS = 0.0005
-BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
+PROTOCOL = "loupe"  # of the routes here, in the metrics
 
 
 class _RequestSpec(bentoml.IODescriptor):  # type: ignore[misc]
@@ -66,15 +64,6 @@ class Predictions(bentoml.IODescriptor):  # type: ignore[misc]
     predictions: list[dict[str, object]]
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """A model, the queue in front of it, and all that a request may call it."""
-
-    stored: StoredModel
-    batcher: Batcher
-    tags: frozenset[str]
-
-
 @bentoml.service(
     name="loupe",
     workers=1,
@@ -92,99 +81,99 @@ class Loupe:
 
     def __init__(self) -> None:
         self._settings = load_settings()
-        batch_sizes = bentoml.metrics.Histogram(
-            name="loupe_batch_size",
-            documentation="Images in one run of the engine",
-            labelnames=["model"],
-            buckets=BATCH_SIZE_BUCKETS,
-        )
-        self._default = find_model(self._settings.model)
-        self._models: dict[str, ServedModel] = {}
-        self._serve(self._default, batch_sizes)
-        for stored in default_models():
-            if stored.name not in self._models:
-                try:
-                    self._serve(stored, batch_sizes)
-                except LoupeError as error:  # the others are served all the same
-                    logger.error("not serving %s: %s", stored.tag, error)
+        self._metrics = Metrics()
+        self._models = ServedModels(self._settings, self._metrics)
+        self._following: asyncio.Task[None] | None = None
         for name in ("predict", "predict_batch"):
             setattr(self, name, getattr(self, name))  # BentoML would inspect the signature anew at every request
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def tune(self) -> None:
-        """Tune the interpreter for many short requests, now that everything is loaded."""
+        """Tune the interpreter for many short requests, now that everything is loaded, and follow the store."""
         gc.collect()
         gc.freeze()  # full collections would walk through all that was imported, and stall requests for it
         sys.setswitchinterval(SWITCH_SECONDS)
+        self._following = asyncio.create_task(self._models.follow(), name="follow the store")
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def close(self) -> None:
         """Answer what waits."""
-        for served in self._models.values():
-            await served.batcher.close()
+        if self._following is not None:
+            self._following.cancel()
+        await self._models.close()
+
+    async def __metrics__(self, text: str) -> str:
+        """What BentoML exposes as metrics, and ours."""
+        in_flight = {served.stored.name: served.batcher.admitted for served in self._models.all()}
+        return text + self._metrics.exposed(in_flight, [served.stored for served in self._models.all()])
 
     @bentoml.api(route="/predict", input_spec=ImageRequest, output_spec=Prediction)  # type: ignore[untyped-decorator]
     async def predict(self, request: Request) -> Response:
         """Class of one image.
 
         Takes an image body (`Content-Type: image/png` …), `multipart/form-data` with a field `image`, or JSON
-        `{"image": "<base64>"}` or `{"pixels": [[…28 rows of 28…]]}`. The query parameter `model` names a model other than the default.
+        `{"image": "<base64>"}` or `{"pixels": [[…28 rows of 28…]]}`. Query parameters: `model`, `top_k`, `threshold`, `normalize`, `lang`.
         """
-        return await _answered(self._predict, request)
+        return await self._answered(self._predict, request)
 
     @bentoml.api(route="/predict_batch", input_spec=BatchRequest, output_spec=Predictions)  # type: ignore[untyped-decorator]
     async def predict_batch(self, request: Request) -> Response:
         """Classes of many images.
 
         Takes `multipart/form-data` with fields `images`, JSON `{"images": ["<base64>", …]}`, or an `.npy` body of uint8
-        `(n, 28, 28)`. The query parameter `model` names a model other than the default.
+        `(n, 28, 28)`. Query parameters as for `/predict`.
         """
-        return await _answered(self._predict_batch, request)
+        return await self._answered(self._predict_batch, request)
 
-    async def _predict(self, request: Request) -> Response:
-        served = self._find(request)
+    async def _answered(
+        self, answer: Callable[[Request, Options, ServedModel], Awaitable[Response]], request: Request
+    ) -> Response:
+        """The answer of a route, or the error it ends with; either is counted."""
+        model = NO_MODEL
+        try:
+            options = read_options(request)
+            with self._models.find(options.model).in_use() as served:
+                model = served.stored.name
+                response = await answer(request, options, served)
+        except LoupeError as error:
+            self._metrics.rejected(error.code)
+            response = replies.failure(error)
+        self._metrics.answered(PROTOCOL, model, response.status_code)
+        return response
+
+    async def _predict(self, request: Request, options: Options, served: ServedModel) -> Response:
         card = served.stored.card
-        image = await inputs.read_image(request, self._settings, card.look)
-        probabilities = await served.batcher.predict(image[None])  # (1, classes)
-        return replies.prediction(served.stored.tag, card.class_names, probabilities[0])
+        names = card.names(options.language)
+        caller = self._caller(request)
+        with self._metrics.decode.time():
+            prepare = inputs.preparation(card.look, options.normalize)
+            image = await inputs.read_image(request, self._settings, prepare)
+        probabilities = await self._compute(image[None], options, served, caller)  # (1, classes)
+        with self._metrics.encode.time():
+            return replies.prediction(served.stored.tag, names, probabilities[0], options)
 
-    async def _predict_batch(self, request: Request) -> Response:
-        served = self._find(request)
+    async def _predict_batch(self, request: Request, options: Options, served: ServedModel) -> Response:
         card = served.stored.card
-        batch = await inputs.read_batch(request, self._settings, card.look)
-        probabilities = await served.batcher.predict(batch.images)
-        return replies.predictions(served.stored.tag, card.class_names, batch, probabilities)
+        names = card.names(options.language)
+        caller = self._caller(request)
+        with self._metrics.decode.time():
+            prepare = inputs.preparation(card.look, options.normalize)
+            batch = await inputs.read_batch(request, self._settings, prepare)
+        as_npy = replies.NPY in request.headers.get("accept", "")
+        if as_npy and batch.errors:
+            raise NotAcceptable(
+                "images that can all be read, for an answer as .npy", f"{len(batch.errors)} that cannot"
+            )
+        probabilities = await self._compute(batch.images, options, served, caller)
+        with self._metrics.encode.time():
+            if as_npy:
+                return replies.npy(served.stored.tag, probabilities)
+            return replies.predictions(served.stored.tag, names, batch, probabilities, options)
 
-    def _serve(self, stored: StoredModel, batch_sizes: Histogram) -> None:
-        """Load a model, and put a queue in front of it."""
-        threads = self._settings.threads or max(1, available_cores() - 1)  # one core is busy with HTTP and decoding
-        engine = load_engine(stored, self._settings.engine, threads)
-        batcher = Batcher(
-            engine.predict,
-            classes=len(stored.card.class_names),
-            max_batch_size=self._settings.max_batch_size,
-            max_queued_images=self._settings.max_queued_images,
-            timeout_seconds=self._settings.request_timeout_seconds,
-            observe_batch=batch_sizes.labels(model=stored.name).observe,
-        )
-        labelled = (f"{stored.name}:{label}" for label in labels().get(stored.tag, []))
-        tags = frozenset((stored.name, stored.tag, *labelled))
-        self._models[stored.name] = ServedModel(stored, batcher, tags)
-        logger.info("serving %s", stored.tag)
+    async def _compute(self, images: UInt8Array, options: Options, served: ServedModel, caller: Caller) -> Float32Array:
+        probabilities = await served.batcher.predict(images, caller)
+        served.metrics.tally.add(probabilities, options.threshold)
+        return probabilities
 
-    def _find(self, request: Request) -> ServedModel:
-        """The model a request names, by `name`, full tag or label, or the default."""
-        if not request.scope["query_string"]:
-            return self._models[self._default.name]
-        wanted = request.query_params.get("model", self._default.name)
-        served = self._models.get(wanted.partition(":")[0])
-        if served is None or wanted not in served.tags:
-            raise ModelNotFound(wanted, [served.stored.tag for served in self._models.values()])
-        return served
-
-
-async def _answered(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
-    try:
-        return await answer(request)
-    except LoupeError as error:
-        return replies.failure(error)
+    def _caller(self, request: Request) -> Caller:
+        return Caller.within(read_timeout(request, self._settings.request_timeout_seconds), request.is_disconnected)

@@ -8,16 +8,52 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from loupe.errors import DeadlineExceeded, EngineFailed, LoupeError, Overloaded, ShuttingDown
+from loupe.errors import CallerGone, DeadlineExceeded, EngineFailed, LoupeError, Overloaded, ShuttingDown
 from loupe.images import Float32Array, UInt8Array
 
 logger = logging.getLogger(__name__)
+
+SLICE = 64  # images of one request in a run; engines are as fast with so few, and others wait for no more
+SLICES_AHEAD = 2  # of one request in the queue, so that the engine never waits for its next one
+LONG_WAIT_SECONDS = 0.05  # before it is worth asking whether a caller is still there
+
+
+async def _stays() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who waits for an answer.
+
+    Attributes:
+        timeout_seconds: From its beginning on, how long the request may take.
+        deadline: When that is over, on the clock of `time.monotonic`.
+        gone: Tells whether nobody waits any more.
+    """
+
+    timeout_seconds: float
+    deadline: float
+    gone: Callable[[], Awaitable[bool]] = _stays
+
+    @classmethod
+    def within(cls, timeout_seconds: float, gone: Callable[[], Awaitable[bool]] = _stays) -> "Caller":
+        """A caller whose time begins now."""
+        return cls(timeout_seconds, time.monotonic() + timeout_seconds, gone)
+
+
+class Observer(Protocol):
+    """Who is told what the engine did."""
+
+    def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
+        """One run: how many images, how long each request had waited for it, how long it took."""
 
 
 @dataclass(slots=True)
@@ -25,7 +61,8 @@ class _Waiting:
     """Images of one caller, all in one run of the engine."""
 
     images: UInt8Array
-    deadline: float  # on the clock of time.monotonic
+    caller: Caller
+    since: float  # on the clock of time.monotonic
     answer: asyncio.Future[Float32Array]
 
 
@@ -37,8 +74,7 @@ class Batcher:
         classes: Columns that `run` must answer with.
         max_batch_size: Most images in one run.
         max_queued_images: Images that may wait; more are refused.
-        timeout_seconds: How long images may wait for the engine; late ones are dropped before they are computed.
-        observe_batch: Called with the number of images of every run.
+        observer: Is told of every run.
     """
 
     def __init__(
@@ -48,15 +84,14 @@ class Batcher:
         classes: int,
         max_batch_size: int,
         max_queued_images: int,
-        timeout_seconds: float,
-        observe_batch: Callable[[int], None] = lambda images: None,
+        observer: Observer | None = None,
     ) -> None:
         self._run = run
         self._classes = classes
         self._max_batch_size = max_batch_size
+        self._slice = min(SLICE, max_batch_size)
         self._max_queued_images = max_queued_images
-        self._timeout_seconds = timeout_seconds
-        self._observe_batch = observe_batch
+        self._observer = observer
         self._queue: deque[_Waiting] = deque()
         self._admitted = 0  # images of all callers that have no answer yet
         self._arrival = asyncio.Event()
@@ -64,20 +99,27 @@ class Batcher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._loop: asyncio.Task[None] | None = None
 
-    async def predict(self, images: UInt8Array) -> Float32Array:
+    @property
+    def admitted(self) -> int:
+        """Images that have no answer yet."""
+        return self._admitted
+
+    async def predict(self, images: UInt8Array, caller: Caller) -> Float32Array:
         """Class probabilities, computed together with whatever else waits.
 
-        A request larger than `max_batch_size` goes through in slices, one after the other, so that others come in between.
+        The images of a large request go through in slices, so that others come in between.
 
         Args:
             images: uint8, shape `(n, 28, 28)`; `n` may be 0.
+            caller: Who waits for the answer.
 
         Returns:
             float32, shape `(n, classes)`, row by row the answers to `images`.
 
         Raises:
             Overloaded: If too many images wait already.
-            DeadlineExceeded: If the engine was not free in time.
+            DeadlineExceeded: If the caller's time is over; images that the engine has not begun with are not computed.
+            CallerGone: If nobody waits any more.
             EngineFailed: If the engine raised or answered with another shape.
             ShuttingDown: If the service stops.
         """
@@ -85,17 +127,21 @@ class Batcher:
             raise ShuttingDown
         if self._admitted + len(images) > self._max_queued_images:
             raise Overloaded(self._admitted, self._max_queued_images)
-        deadline = time.monotonic() + self._timeout_seconds
+        left = caller.deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(caller.timeout_seconds)
+        waiting: deque[asyncio.Future[Float32Array]] = deque()
+        alarm = asyncio.get_running_loop().call_later(left, _expire, waiting, caller)
         self._admitted += len(images)
         try:
-            if 0 < len(images) <= self._max_batch_size:
-                return await self._enqueue(images, deadline)
-            answers = [np.empty((0, self._classes), np.float32)]
-            for start in range(0, len(images), self._max_batch_size):
-                answers.append(await self._enqueue(images[start : start + self._max_batch_size], deadline))
-            return np.concatenate(answers)
+            if 0 < len(images) <= self._slice:
+                waiting.append(self._enqueue(images, caller))
+                return await waiting[0]
+            return await self._predict_in_slices(images, caller, waiting)
         finally:
+            alarm.cancel()
             self._admitted -= len(images)
+            _abandon(waiting)
 
     async def close(self) -> None:
         """Answer what waits, refuse what comes, and end the loop."""
@@ -105,11 +151,24 @@ class Batcher:
             await self._loop
         self._thread.shutdown()
 
-    def _enqueue(self, images: UInt8Array, deadline: float) -> asyncio.Future[Float32Array]:
+    async def _predict_in_slices(
+        self, images: UInt8Array, caller: Caller, waiting: deque[asyncio.Future[Float32Array]]
+    ) -> Float32Array:
+        answers = [np.empty((0, self._classes), np.float32)]
+        for start in range(0, len(images), self._slice):
+            if len(waiting) == SLICES_AHEAD:
+                answers.append(await waiting[0])
+                waiting.popleft()
+                if await caller.gone():
+                    raise CallerGone
+            waiting.append(self._enqueue(images[start : start + self._slice], caller))
+        return np.concatenate([*answers, *[await answer for answer in waiting]])
+
+    def _enqueue(self, images: UInt8Array, caller: Caller) -> asyncio.Future[Float32Array]:
         if self._loop is None:
             self._loop = asyncio.create_task(self._empty_queue(), name="batcher")
         answer: asyncio.Future[Float32Array] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(images, deadline, answer))
+        self._queue.append(_Waiting(images, caller, time.monotonic(), answer))
         self._arrival.set()
         return answer
 
@@ -119,21 +178,21 @@ class Batcher:
                 self._arrival.clear()
                 await self._arrival.wait()
                 continue
-            batch = self._take_batch()
+            batch = await self._take_batch()
             if batch:
                 await self._answer(batch)
 
-    def _take_batch(self) -> list[_Waiting]:
-        """What waits, oldest first, without those whose callers have gone or whose time is up."""
-        now = time.monotonic()
+    async def _take_batch(self) -> list[_Waiting]:
+        """What waits, oldest first, without those whose time is up or whose callers have gone."""
         batch: list[_Waiting] = []
         size = 0
         while self._queue and size + len(self._queue[0].images) <= self._max_batch_size:
             waiting = self._queue.popleft()
-            if waiting.answer.done():
+            if waiting.answer.done():  # the caller's time is up
                 continue
-            if waiting.deadline < now:
-                waiting.answer.set_exception(DeadlineExceeded(self._timeout_seconds))
+            if time.monotonic() - waiting.since > LONG_WAIT_SECONDS and await waiting.caller.gone():
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(CallerGone())
                 continue
             batch.append(waiting)
             size += len(waiting.images)
@@ -142,7 +201,7 @@ class Batcher:
     async def _answer(self, batch: list[_Waiting]) -> None:
         """Run the engine once and give every caller its own rows."""
         images = batch[0].images if len(batch) == 1 else np.concatenate([waiting.images for waiting in batch])
-        self._observe_batch(len(images))
+        started = time.monotonic()
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, images)
             if answers.shape != (len(images), self._classes):
@@ -157,9 +216,26 @@ class Batcher:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(failure)
             return
+        if self._observer is not None:
+            waited = [started - waiting.since for waiting in batch]
+            self._observer.ran(len(images), waited, time.monotonic() - started)
         start = 0
         for waiting in batch:
             rows = answers[start : start + len(waiting.images)]
             start += len(waiting.images)
             if not waiting.answer.done():
                 waiting.answer.set_result(rows)
+
+
+def _expire(waiting: deque[asyncio.Future[Float32Array]], caller: Caller) -> None:
+    """The time of a caller is up."""
+    for answer in waiting:
+        if not answer.done():
+            answer.set_exception(DeadlineExceeded(caller.timeout_seconds))
+
+
+def _abandon(waiting: deque[asyncio.Future[Float32Array]]) -> None:
+    """Nobody waits for these answers any more, whatever they are."""
+    for answer in waiting:
+        if not answer.cancel() and not answer.cancelled():
+            answer.exception()  # asyncio would report it as never looked at

@@ -5,9 +5,10 @@ import base64
 import binascii
 import io
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -15,10 +16,11 @@ import orjson
 from pydantic import JsonValue
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from loupe.errors import (
     BodyTooLarge,
+    CallerGone,
     InvalidImage,
     InvalidJson,
     InvalidPixels,
@@ -27,8 +29,9 @@ from loupe.errors import (
     TooManyImages,
     UnsupportedMediaType,
 )
-from loupe.images import SIDE, Look, UInt8Array, check_batch, open_picture
+from loupe.images import SIDE, Look, Picture, UInt8Array, check_batch, open_picture
 from loupe.settings import Settings
+from service.options import Normalize
 
 NPY_MAGIC = b"\x93NUMPY"
 INLINE_PIXELS = 64 * 64  # a picture this small is decoded faster than a thread is woken
@@ -40,6 +43,9 @@ MANY_IMAGES = (
     'multipart/form-data with fields \'images\', JSON {"images": ["<base64>", …]}, '
     f"or an .npy body of uint8 (n, {SIDE}, {SIDE})"
 )
+
+# From a picture to uint8 (28, 28), as the model takes it.
+Prepare: TypeAlias = Callable[[Picture], UInt8Array]
 
 # A thing that came in place of an image: encoded bytes, finished pixels, or what is wrong with it.
 Item: TypeAlias = "bytes | UInt8Array | LoupeError"
@@ -63,7 +69,7 @@ class Batch:
         return len(self.images) + len(self.errors)
 
 
-async def read_image(request: Request, settings: Settings, look: Look) -> UInt8Array:
+async def read_image(request: Request, settings: Settings, prepare: Prepare) -> UInt8Array:
     """The one image of a request: uint8, shape `(28, 28)`.
 
     Raises:
@@ -82,10 +88,10 @@ async def read_image(request: Request, settings: Settings, look: Look) -> UInt8A
         item = uploads[0]
     else:
         raise UnsupportedMediaType(ONE_IMAGE, f"Content-Type {media_type!r}")
-    return await _to_pixels(item, settings, look)
+    return await _to_pixels(item, settings, prepare)
 
 
-async def read_batch(request: Request, settings: Settings, look: Look) -> Batch:
+async def read_batch(request: Request, settings: Settings, prepare: Prepare) -> Batch:
     """The images of a batch request; what is wrong with one of them stays with it.
 
     Raises:
@@ -105,15 +111,20 @@ async def read_batch(request: Request, settings: Settings, look: Look) -> Batch:
     else:
         raise UnsupportedMediaType(MANY_IMAGES, f"Content-Type {media_type!r} with a body that is no .npy file")
     _check_count(len(items), settings)
-    return await _decode_all(items, settings, look)
+    return await _decode_all(items, settings, prepare)
 
 
-async def _decode_all(items: Sequence[Item], settings: Settings, look: Look) -> Batch:
+def preparation(look: Look, normalize: Normalize) -> Prepare:
+    """What is done to a picture before a model sees it: it is made to look like the training data, or taken as it is."""
+    return partial(Picture.pixels, look=look) if normalize == "auto" else Picture.unchanged
+
+
+async def _decode_all(items: Sequence[Item], settings: Settings, prepare: Prepare) -> Batch:
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
     for place, item in enumerate(items):
         try:
-            images.append(await _to_pixels(item, settings, look))
+            images.append(await _to_pixels(item, settings, prepare))
         except LoupeError as error:
             errors[place] = error
         if place % 16 == 15:
@@ -121,15 +132,15 @@ async def _decode_all(items: Sequence[Item], settings: Settings, look: Look) -> 
     return Batch(np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors)
 
 
-async def _to_pixels(item: Item, settings: Settings, look: Look) -> UInt8Array:
+async def _to_pixels(item: Item, settings: Settings, prepare: Prepare) -> UInt8Array:
     if isinstance(item, LoupeError):
         raise item
     if isinstance(item, np.ndarray):
         return item
     picture = open_picture(item, max_pixels=settings.max_image_pixels)
     if picture.pixel_count <= INLINE_PIXELS:
-        return picture.pixels(look)
-    return await asyncio.get_running_loop().run_in_executor(_decoders, picture.pixels, look)
+        return prepare(picture)
+    return await asyncio.get_running_loop().run_in_executor(_decoders, prepare, picture)
 
 
 def _media_type(request: Request) -> str:
@@ -149,11 +160,14 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
         raise BodyTooLarge(limit_bytes)
     chunks = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                raise BodyTooLarge(limit_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise CallerGone from None
     if not size:
         raise InvalidRequest("an image in the body", "an empty body")
     return b"".join(chunks)

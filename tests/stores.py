@@ -5,16 +5,23 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import yaml
+
 from loupe.card import Figures, ModelCard, digest
 from loupe.store import StoredModel, find_model, new_model
 
 
 def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredModel:
-    """The same model in another store, for `BENTOML_HOME=home`, or in the same one by another tag."""
+    """The same model in another store, for `BENTOML_HOME=home`, or in the same one by another tag: whole at once, and the newest."""
     tag = tag or model.tag
     name, _, version = tag.partition(":")
     folder = home / "models" / name / version
-    shutil.copytree(model.folder, folder)
+    aside = Path(shutil.copytree(model.folder, home / f"copy-{version}"))
+    about = yaml.safe_load((aside / "model.yaml").read_text())
+    about["creation_time"] = datetime.now(timezone.utc).isoformat()
+    (aside / "model.yaml").write_text(yaml.safe_dump(about))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(folder)
     (folder.parent / "latest").write_text(version)
     return replace(model, tag=tag, folder=folder)
 

@@ -18,14 +18,15 @@ from loupe.promotions import PromotedFigures, Promotion
 from loupe.store import (
     StoredModel,
     check_writable,
-    default_models,
     find_model,
     full_tag,
     labels,
     list_models,
+    names,
     new_model,
     promotions_path,
     remove_model,
+    revision,
     verify,
 )
 from tests.programs import environment, run
@@ -221,18 +222,39 @@ def point(model: StoredModel, label: str = "production") -> None:
         )
 
 
+def test_the_revision_changes_with_everything_that_happens_to_the_store_and_with_nothing_else(store: Path) -> None:
+    def seen() -> bool:
+        """Whether the revision is another one than the last time."""
+        known.append(revision())
+        return known[-1] != known[-2]
+
+    known = [revision()]
+    assert not seen()
+    model = stored()
+    assert seen()
+    point(model)
+    assert seen()
+    list_models()
+    find_model("letters:production")
+    assert not seen()
+    damage(model.folder / "model.onnx")
+    assert seen()
+    remove_model(model.tag)
+    assert seen()
+    assert not seen()
+
+
 def test_a_name_stands_for_its_production_version_and_else_for_its_newest(store: Path) -> None:
     older, newer, other = stored(), stored(), stored(name="digits")
     assert find_model("letters") == newer
     assert find_model() == other
-    assert default_models() == [other, newer]
+    assert names() == ["digits", "letters"]
 
     point(older)
     assert find_model("letters") == older
     assert find_model("letters:production") == older
     assert find_model("letters:latest") == newer
     assert find_model() == other
-    assert default_models() == [other, older]
     assert labels() == {older.tag: ["production"]}
 
     point(newer)

@@ -67,5 +67,6 @@ def _dataset(
         test,
         source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI: 1,797 digits of 8 × 8 pixels, in scikit-learn",
         licence="CC BY 4.0",
+        translations={"ja": tuple("0123456789")},
         full_ink=full_ink,
     )

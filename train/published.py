@@ -28,6 +28,7 @@ class IdxDataset:
     digests: dict[str, str]
     source: str
     licence: str
+    japanese: tuple[str, ...] = ()
 
 
 IDX_DATASETS: dict[str, IdxDataset] = {
@@ -54,6 +55,18 @@ IDX_DATASETS: dict[str, IdxDataset] = {
         },
         source="Zalando Research, Fashion-MNIST: 70,000 product photos, made grey and 28 × 28",
         licence="MIT",
+        japanese=(
+            "Tシャツ/トップ",
+            "ズボン",
+            "プルオーバー",
+            "ドレス",
+            "コート",
+            "サンダル",
+            "シャツ",
+            "スニーカー",
+            "バッグ",
+            "アンクルブーツ",
+        ),
     ),
     # Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits"; CC BY-SA 3.0.
     "mnist": IdxDataset(
@@ -67,6 +80,7 @@ IDX_DATASETS: dict[str, IdxDataset] = {
         },
         source="LeCun, Cortes and Burges, The MNIST database of handwritten digits: 70,000 digits of some 500 people",
         licence="CC BY-SA 3.0",
+        japanese=tuple("0123456789"),
     ),
 }
 
@@ -97,6 +111,7 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
                 test=Split(arrays[2], arrays[3].astype(np.int64)),
                 source=about.source,
                 licence=about.licence,
+                translations={"ja": about.japanese} if about.japanese else {},
             )
         tried.append(f"{place}: {wrong} is not the published file (its SHA-256 differs)")
     raise DatasetNotFound(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -94,6 +94,7 @@ class Dataset:
         extra: The test split of a user's own pictures, where such were mixed into training; measured by itself.
         source: Where the data comes from, for the model card.
         licence: Of the data, for the model card.
+        translations: The class names in other languages, by their ISO 639-1 codes.
         full_ink: The value of full ink in the images.
         left_out: Pictures that are in the folder and, because they cannot be read, not in the data set.
     """
@@ -107,6 +108,7 @@ class Dataset:
     extra: Split | None = None
     source: str = "not stated"
     licence: str = "not stated"
+    translations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     full_ink: int = 255
     left_out: tuple[LeftOut, ...] = ()
 

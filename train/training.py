@@ -128,6 +128,7 @@ def describe(
     return ModelCard(
         dataset=dataset.name,
         class_names=dataset.class_names,
+        translations=dict(dataset.translations),
         look=dataset.look,
         source=dataset.source,
         licence=dataset.licence,

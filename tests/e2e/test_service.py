@@ -177,6 +177,53 @@ def test_what_is_wrong_with_one_image_of_a_batch_stays_with_it(client: httpx.Cli
     assert answers[0] == answers[2] == answers[6]
 
 
+# Ways to answer
+
+
+def test_a_request_may_say_how_it_wants_to_be_answered(
+    client: httpx.Client, engine: Engine, shapes_model: StoredModel
+) -> None:
+    row = engine.predict(DIGIT[None])[0]
+    asked: dict[str, str | int] = {"top_k": 2, "threshold": 1, "lang": "ja", "normalize": "off"}
+    answer = client.post("/predict", content=pictures.png(DIGIT), headers=PNG, params=asked).json()
+
+    best = [str(index) for index in np.argsort(-row)[:2]]
+    assert list(answer["probabilities"]) == best
+    assert (answer["label"], answer["index"], answer["abstained"]) == (None, None, True)
+    refused = client.post("/predict", content=pictures.png(DIGIT), params={"model": "shapes", "lang": "ja"})
+    message = "Expected a language that the model has class names in (en). Received: 'ja'."
+    assert_refused(refused, 400, "unknown_language", message)
+
+
+def test_an_array_may_be_answered_by_an_array(client: httpx.Client, engine: Engine, digits_model: StoredModel) -> None:
+    images = pictures.digits(150, seed=9)
+    response = client.post("/predict_batch", content=npy(images), headers={**NPY, "Accept": "application/x-npy"})
+    answer = np.load(io.BytesIO(response.content))
+
+    assert (response.headers["content-type"], answer.dtype) == ("application/x-npy", np.dtype(np.float32))
+    assert response.headers["x-loupe-model"] == digits_model.tag
+    np.testing.assert_allclose(answer, engine.predict(images), atol=TOLERANCE)
+
+
+def test_an_array_cannot_answer_for_images_that_cannot_be_read(client: httpx.Client) -> None:
+    response = client.post(
+        "/predict_batch", json={"images": [b64(b"no image")]}, headers={"Accept": "application/x-npy"}
+    )
+
+    assert_refused(response, 406, "not_acceptable", "Received: 1 that cannot.")
+
+
+def test_who_has_little_time_is_told_when_it_is_over(client: httpx.Client) -> None:
+    body, headers = npy(np.zeros((4096, 28, 28), np.uint8)), {**NPY, "X-Request-Timeout": "0.001"}
+
+    assert_refused(
+        client.post("/predict_batch", content=body, headers=headers),
+        504,
+        "deadline_exceeded",
+        "No answer within 0.001 s",
+    )
+
+
 # Concurrency
 
 
@@ -466,6 +513,24 @@ def test_the_metrics_tell_the_sizes_of_batches(client: httpx.Client) -> None:
 
     assert 'loupe_batch_size_bucket{le="64.0",model="digits"}' in metrics
     assert 'loupe_batch_size_count{model="shapes"}' in metrics
+
+
+def test_the_metrics_tell_what_was_asked_and_what_was_answered(client: httpx.Client, digits_model: StoredModel) -> None:
+    client.post("/predict_batch", content=npy(pictures.digits(33)), headers=NPY, params={"threshold": 1})
+    client.post("/predict", content=b"no image", headers=PNG)
+    metrics = client.get("/metrics").text
+
+    assert 'loupe_requests_total{model="digits",protocol="loupe",status="200"}' in metrics
+    assert 'loupe_requests_total{model="digits",protocol="loupe",status="422"}' in metrics
+    assert 'loupe_rejected_total{code="invalid_image"}' in metrics
+    assert f'loupe_model_served{{model="digits",version="{digits_model.version}"}} 1.0' in metrics
+    assert 'loupe_images_in_flight{model="digits"} 0.0' in metrics
+    counted = {
+        line.split("{")[0]: 0.0 for line in metrics.splitlines() if line.startswith(("loupe_pred", "loupe_conf"))
+    }
+    assert {"loupe_predictions_total", "loupe_confidence_bucket", "loupe_confidence_sum"} <= counted.keys()
+    for phase in ("decode", "queue", "compute", "encode"):
+        assert f'loupe_seconds_count{{phase="{phase}"}} 0.0' not in metrics
 
 
 def test_the_api_describes_itself(client: httpx.Client) -> None:

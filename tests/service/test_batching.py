@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import DeadlineExceeded, EngineFailed, InvalidPixels, Overloaded, ShuttingDown
+from loupe.errors import CallerGone, DeadlineExceeded, EngineFailed, InvalidPixels, Overloaded, ShuttingDown
 from loupe.images import SIDE, Float32Array, UInt8Array
-from service.batching import Batcher
+from service.batching import LONG_WAIT_SECONDS, SLICE, Batcher, Caller
 
 Run = Callable[[UInt8Array], Float32Array]
 
@@ -45,14 +46,30 @@ class Gate:
         await asyncio.to_thread(self.busy.wait, 30)
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Remembers how many images each run had."""
+
+    sizes: list[int]
+
+    def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
+        assert all(wait >= 0 for wait in (*waited, seconds))
+        self.sizes.append(images)
+
+
 def batcher(run: Run, **limits: Any) -> Batcher:
-    defaults = {"classes": 2, "max_batch_size": 16, "max_queued_images": 10_000, "timeout_seconds": 30.0}
+    defaults = {"classes": 2, "max_batch_size": 16, "max_queued_images": 10_000}
     return Batcher(run, **{**defaults, **limits})
 
 
-async def asked(waiting: Batcher, images: UInt8Array) -> "asyncio.Task[Float32Array]":
+def patient() -> Caller:
+    """A caller who waits for longer than a test lasts."""
+    return Caller.within(30)
+
+
+async def asked(waiting: Batcher, images: UInt8Array, caller: Caller | None = None) -> "asyncio.Task[Float32Array]":
     """A request that has reached the queue."""
-    task = asyncio.create_task(waiting.predict(images))
+    task = asyncio.create_task(waiting.predict(images, caller or patient()))
     await asyncio.sleep(0)
     return task
 
@@ -71,7 +88,7 @@ def test_answers_return_to_the_right_caller_under_two_hundred_concurrent_request
 
     async def scene() -> None:
         waiting = batcher(sums)
-        answers = await asyncio.gather(*(waiting.predict(images) for images in requests))
+        answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
         for images, answer in zip(requests, answers, strict=True):
             np.testing.assert_array_equal(answer, sums(images))
         await waiting.close()
@@ -90,8 +107,8 @@ def test_whatever_the_sizes_all_callers_get_their_own_rows_and_no_run_is_too_lar
     requests = [random_images(size, seed) for seed, size in enumerate(sizes)]
 
     async def scene() -> None:
-        waiting = batcher(sums, max_batch_size=max_batch_size, observe_batch=runs.append)
-        answers = await asyncio.gather(*(waiting.predict(images) for images in requests))
+        waiting = batcher(sums, max_batch_size=max_batch_size, observer=Runs(runs))
+        answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
         for images, answer in zip(requests, answers, strict=True):
             np.testing.assert_array_equal(answer, sums(images))
         await waiting.close()
@@ -119,7 +136,7 @@ def test_what_waits_while_the_engine_is_busy_goes_into_one_run() -> None:
 def test_no_images_get_no_rows() -> None:
     async def scene() -> None:
         waiting = batcher(sums)
-        answer = await waiting.predict(random_images(0))
+        answer = await waiting.predict(random_images(0), patient())
         assert answer.shape == (0, 2)
         assert answer.dtype == np.float32
         await waiting.close()
@@ -138,7 +155,7 @@ def test_a_large_request_goes_through_in_slices_that_let_others_in_between() -> 
         gate.open.set()
         np.testing.assert_array_equal(await large, sums(images))
         np.testing.assert_array_equal(await small, sums(single))
-        assert [len(batch) for batch in gate.batches] == [4, 1, 4, 2]
+        assert [len(batch) for batch in gate.batches] == [4, 4, 2 + 1]
         await waiting.close()
 
     play(scene())
@@ -157,32 +174,87 @@ def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered()
             r"Received more while 5 wait; try again in a second\.$"
         )
         with pytest.raises(Overloaded, match=text):
-            await waiting.predict(random_images(1))
+            await waiting.predict(random_images(1), patient())
         gate.open.set()
         await asyncio.gather(*accepted)
-        assert len(await waiting.predict(random_images(5))) == 5  # there is room again
+        assert len(await waiting.predict(random_images(5), patient())) == 5  # there is room again
         await waiting.close()
 
     play(scene())
 
 
-def test_what_is_too_late_is_dropped_before_it_is_computed() -> None:
+def test_a_caller_gets_an_error_when_the_time_is_up_and_what_has_not_begun_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate, timeout_seconds=0.05)
+        waiting = batcher(gate)
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
-        late = await asked(waiting, random_images(1, seed=1))
-        await asyncio.sleep(0.1)
+        late = await asked(waiting, random_images(1, seed=1), Caller.within(0.05))
+        text = r"^No answer within 0\.05 s \(the header X-Request-Timeout, at most LOUPE_REQUEST_TIMEOUT_SECONDS\)\.$"
+        with pytest.raises(DeadlineExceeded, match=text):
+            await late  # while the engine is still busy
         gate.open.set()
-        with pytest.raises(
-            DeadlineExceeded,
-            match=r"^No answer within 0\.05 s \(LOUPE_REQUEST_TIMEOUT_SECONDS\); nothing was computed\.$",
-        ):
-            await late
         assert len(await first) == 1
-        assert len(gate.batches) == 1
         await waiting.close()
+        assert len(gate.batches) == 1
+
+    play(scene())
+
+
+def test_a_request_whose_time_was_up_before_it_came_is_not_computed() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        with pytest.raises(DeadlineExceeded):
+            await waiting.predict(random_images(1), Caller.within(-1))
+        await waiting.close()
+        assert not gate.batches
+
+    play(scene())
+
+
+def test_a_caller_is_asked_only_after_a_long_wait_and_one_who_has_gone_costs_nothing() -> None:
+    async def scene() -> None:
+        asked_whether_gone: list[str] = []
+
+        def caller(name: str, *, gone: bool) -> Caller:
+            async def answer() -> bool:
+                asked_whether_gone.append(name)
+                return gone
+
+            return Caller.within(30, answer)
+
+        gate = Gate()
+        waiting = batcher(gate, max_batch_size=2)
+        first = await asked(waiting, random_images(1), caller("first", gone=False))
+        await gate.is_busy()
+        left = await asked(waiting, random_images(1, seed=1), caller("left", gone=True))
+        stayed = await asked(waiting, random_images(1, seed=2), caller("stayed", gone=False))
+        await asyncio.sleep(2 * LONG_WAIT_SECONDS)
+        gate.open.set()
+        with pytest.raises(CallerGone):
+            await left
+        np.testing.assert_array_equal(await stayed, sums(random_images(1, seed=2)))
+        await first
+        await waiting.close()
+        assert asked_whether_gone == ["left", "stayed"]
+        assert [len(images) for images in gate.batches] == [1, 1]
+
+    play(scene())
+
+
+def test_of_a_large_request_whose_caller_has_gone_only_the_slices_that_were_queued_are_computed() -> None:
+    async def scene() -> None:
+        runs: list[int] = []
+
+        async def gone() -> bool:
+            return len(runs) >= 3
+
+        waiting = batcher(sums, max_batch_size=SLICE, observer=Runs(runs))
+        with pytest.raises(CallerGone):
+            await waiting.predict(random_images(20 * SLICE), Caller.within(30, gone))
+        await waiting.close()
+        assert sum(runs) <= 5 * SLICE
 
     play(scene())
 
@@ -197,10 +269,10 @@ def test_the_work_of_a_caller_who_has_gone_is_not_done() -> None:
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
-        patient = await asked(waiting, random_images(3, seed=2))  # takes the room of the one who has gone
+        successor = await asked(waiting, random_images(3, seed=2))  # takes the room of the one who has gone
         gate.open.set()
         await first
-        np.testing.assert_array_equal(await patient, sums(random_images(3, seed=2)))
+        np.testing.assert_array_equal(await successor, sums(random_images(3, seed=2)))
         assert [len(images) for images in gate.batches] == [1, 3]
         await waiting.close()
 
@@ -215,7 +287,7 @@ def test_a_caller_who_goes_while_the_engine_runs_disturbs_nobody() -> None:
         await gate.is_busy()
         gone.cancel()
         gate.open.set()
-        np.testing.assert_array_equal(await waiting.predict(random_images(2)), sums(random_images(2)))
+        np.testing.assert_array_equal(await waiting.predict(random_images(2), patient()), sums(random_images(2)))
         await waiting.close()
 
     play(scene())
@@ -231,14 +303,16 @@ def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(caplog: pytest
     async def scene() -> None:
         waiting = batcher(one_row_short)
         outcomes = await asyncio.gather(
-            waiting.predict(random_images(1)), waiting.predict(random_images(2)), return_exceptions=True
+            waiting.predict(random_images(1), patient()),
+            waiting.predict(random_images(2), patient()),
+            return_exceptions=True,
         )
         for outcome in outcomes:
             assert isinstance(outcome, EngineFailed)
             assert outcome.message == (
                 "Expected 3 rows of 2 probabilities from the engine. Received: shape (2, 2). This is a bug."
             )
-        np.testing.assert_array_equal(await waiting.predict(random_images(4)), sums(random_images(4)))
+        np.testing.assert_array_equal(await waiting.predict(random_images(4), patient()), sums(random_images(4)))
         await waiting.close()
 
     play(scene())
@@ -251,7 +325,7 @@ def test_a_wrong_number_of_classes_is_noticed() -> None:
         with pytest.raises(
             EngineFailed, match=r"^Expected 1 rows of 3 probabilities from the engine\. Received: shape"
         ):
-            await waiting.predict(random_images(1))
+            await waiting.predict(random_images(1), patient())
         await waiting.close()
 
     play(scene())
@@ -266,8 +340,8 @@ def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
     async def scene() -> None:
         waiting = batcher(no_zeros)
         with pytest.raises(EngineFailed, match=r"^The engine failed: out of memory$"):
-            await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8))
-        assert len(await waiting.predict(random_images(1))) == 1
+            await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), patient())
+        assert len(await waiting.predict(random_images(1), patient())) == 1
         await waiting.close()
 
     play(scene())
@@ -280,7 +354,7 @@ def test_an_error_that_the_engine_names_itself_keeps_its_name() -> None:
     async def scene() -> None:
         waiting = batcher(refuses)
         with pytest.raises(InvalidPixels, match=r"^Expected pixels\. Received: none\.$"):
-            await waiting.predict(random_images(1))
+            await waiting.predict(random_images(1), patient())
         await waiting.close()
 
     play(scene())
@@ -299,7 +373,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
         closing = asyncio.create_task(waiting.close())
         await asyncio.sleep(0)
         with pytest.raises(ShuttingDown, match=r"^The service is shutting down; send the request again\.$"):
-            await waiting.predict(random_images(1))
+            await waiting.predict(random_images(1), patient())
         gate.open.set()
         await closing
         np.testing.assert_array_equal(await first, sums(random_images(1)))

@@ -13,10 +13,11 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import Message
 
-from loupe.errors import BodyTooLarge, InvalidRequest, LoupeError, UnsupportedMediaType
+from loupe.errors import BodyTooLarge, CallerGone, InvalidRequest, LoupeError, UnsupportedMediaType
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
-from service.inputs import Batch, read_batch, read_image
+from service.inputs import Batch, preparation, read_batch, read_image
+from service.options import Normalize
 from tests import pictures
 
 SETTINGS = Settings(max_images_per_request=64, max_body_bytes=100_000)
@@ -40,12 +41,16 @@ def request(body: bytes, media_type: str | None, length: str | None) -> Request:
     return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}, receive)
 
 
-def image_of(body: bytes, media_type: str | None = None, length: str | None = None) -> UInt8Array:
-    return asyncio.run(read_image(request(body, media_type, length), SETTINGS, "ink"))
+def image_of(
+    body: bytes, media_type: str | None = None, length: str | None = None, normalize: Normalize = "auto"
+) -> UInt8Array:
+    return asyncio.run(read_image(request(body, media_type, length), SETTINGS, preparation("ink", normalize)))
 
 
-def batch_of(body: bytes, media_type: str | None = None, length: str | None = None) -> Batch:
-    return asyncio.run(read_batch(request(body, media_type, length), SETTINGS, "ink"))
+def batch_of(
+    body: bytes, media_type: str | None = None, length: str | None = None, normalize: Normalize = "auto"
+) -> Batch:
+    return asyncio.run(read_batch(request(body, media_type, length), SETTINGS, preparation("ink", normalize)))
 
 
 def refusal(read: Callable[..., UInt8Array | Batch], *arguments: object) -> LoupeError | None:
@@ -156,3 +161,27 @@ def test_a_form_with_too_many_parts_is_refused_as_too_many_images() -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\na\r\n'
     with pytest.raises(InvalidRequest, match=r"^Expected at most 64 images in one request .* Received: 65\.$"):
         batch_of(part * 66 + b"--x--", "multipart/form-data; boundary=x")
+
+
+def test_a_picture_is_taken_as_it_is_where_that_is_asked_for() -> None:
+    light = 255 - pictures.digits(1)[0]
+
+    np.testing.assert_array_equal(image_of(pictures.png(light), normalize="off"), light)
+    assert (image_of(pictures.png(light)) != light).any()
+
+
+def test_a_picture_of_another_size_cannot_be_taken_as_it_is() -> None:
+    larger = pictures.png(np.zeros((28, 30), np.uint8))
+    error = refusal(lambda: image_of(larger, normalize="off"))
+
+    assert error is not None
+    assert error.message == "Expected a picture of 28 × 28 pixels, since it is to be taken as it is. Received: 30 × 28."
+
+
+def test_who_goes_while_the_body_comes_is_called_gone() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    going = Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}, receive)
+    with pytest.raises(CallerGone):
+        asyncio.run(read_image(going, SETTINGS, preparation("ink", "auto")))

@@ -1,5 +1,6 @@
 """Bodies of responses: what the caller of a prediction reads."""
 
+import io
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from loupe.errors import EngineFailed, InvalidImage, LoupeError, ModelNotFound, Overloaded, ShuttingDown
 from service import replies
 from service.inputs import Batch
+from service.options import DEFAULTS, Options
 from tests import pictures
 
 NAMES = ("T-shirt/top", "Größe")
@@ -21,7 +23,7 @@ def read(response: Response) -> Any:
 
 
 def test_a_prediction_names_model_label_index_confidence_and_all_probabilities() -> None:
-    response = replies.prediction("shapes:1", NAMES, ROWS[0])
+    response = replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS)
 
     assert response.media_type == "application/json"
     assert read(response) == {
@@ -34,12 +36,46 @@ def test_a_prediction_names_model_label_index_confidence_and_all_probabilities()
 
 
 def test_of_two_equal_classes_the_first_is_named() -> None:
-    assert read(replies.prediction("shapes:1", NAMES, ROWS[1]))["label"] == "T-shirt/top"
+    assert read(replies.prediction("shapes:1", NAMES, ROWS[1], DEFAULTS))["label"] == "T-shirt/top"
+
+
+@pytest.mark.parametrize(
+    ("top_k", "named"),
+    [(1, ["b"]), (2, ["b", "a"]), (3, ["b", "a", "c"]), (9, ["b", "a", "c"]), (None, ["a", "b", "c"])],
+)
+def test_the_most_probable_classes_stand_first_and_of_equal_ones_the_first(top_k: int | None, named: list[str]) -> None:
+    row = np.array([0.25, 0.5, 0.25], np.float32)
+    answer = read(replies.prediction("letters:1", ("a", "b", "c"), row, Options(top_k=top_k)))
+
+    assert list(answer["probabilities"]) == named
+    assert answer["label"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (None, {"label": "Größe", "index": 1}),
+        (0.75, {"label": "Größe", "index": 1, "abstained": False}),
+        (0.76, {"label": None, "index": None, "abstained": True}),
+    ],
+)
+def test_below_the_threshold_no_label_is_given(threshold: float | None, expected: dict[str, object]) -> None:
+    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], Options(threshold=threshold)))
+
+    assert {name: value for name, value in answer.items() if name in ("label", "index", "abstained")} == expected
+    assert answer["confidence"] == 0.75
+
+
+def test_an_npy_answer_is_the_probabilities_themselves_and_names_the_model() -> None:
+    response = replies.npy("shapes:1", ROWS)
+
+    assert (response.media_type, response.headers["x-loupe-model"]) == ("application/x-npy", "shapes:1")
+    np.testing.assert_array_equal(np.load(io.BytesIO(bytes(response.body))), ROWS)
 
 
 def test_answers_to_a_batch_stand_in_its_order_with_errors_in_their_places() -> None:
     errors: dict[int, LoupeError] = {0: InvalidImage("text"), 2: InvalidImage("noise")}
-    body = read(replies.predictions("shapes:1", NAMES, Batch(pictures.digits(2), errors), ROWS))
+    body = read(replies.predictions("shapes:1", NAMES, Batch(pictures.digits(2), errors), ROWS, DEFAULTS))
 
     assert body["model"] == "shapes:1"
     assert [answer.get("confidence") for answer in body["predictions"]] == [None, 0.75, None, 0.5]

@@ -1,0 +1,156 @@
+"""What Prometheus sees of the service. Labels have few values: models that are served, their classes, protocols, codes of errors."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import bentoml
+import numpy as np
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from loupe.images import Float32Array
+from loupe.store import StoredModel
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Histogram
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)  # upper bounds; the last takes rounding errors too
+NO_MODEL = "-"  # where a request has got none
+
+
+class Metrics:
+    """The counters and histograms of one service process."""
+
+    def __init__(self) -> None:
+        make = bentoml.metrics
+        self._requests: Counter = make.Counter("loupe_requests", "Requests answered", ["protocol", "model", "status"])
+        self._rejected: Counter = make.Counter("loupe_rejected", "Requests refused, by the error's code", ["code"])
+        self._seconds: Histogram = make.Histogram(
+            "loupe_seconds", "Where the time of requests goes", ["phase"], buckets=SECONDS
+        )
+        self._batch_size: Histogram = make.Histogram(
+            "loupe_batch_size", "Images in one run of the engine", ["model"], buckets=BATCH_SIZES
+        )
+        self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}  # by name and classes of a model
+        self._swaps: Counter = make.Counter(
+            "loupe_model_swaps", "Models that took over, or failed to", ["model", "outcome"]
+        )
+        self.decode, self.queue, self.compute, self.encode = (
+            self._seconds.labels(phase) for phase in ("decode", "queue", "compute", "encode")
+        )
+
+    def answered(self, protocol: str, model: str, status: int) -> None:
+        """A request has ended."""
+        self._requests.labels(protocol, model, str(status)).inc()
+
+    def rejected(self, code: str) -> None:
+        """A request was refused."""
+        self._rejected.labels(code).inc()
+
+    def swapped(self, model: StoredModel, *, succeeded: bool) -> None:
+        """A model has taken the place of another, or could not."""
+        self._swaps.labels(model.name, "succeeded" if succeeded else "failed").inc()
+
+    def of(self, model: StoredModel) -> "ModelMetrics":
+        """Those of one model; versions of a name that have the same classes are counted together."""
+        classes = model.card.class_names
+        tally = self._tallies.setdefault((model.name, classes), Tally(model.name, classes))
+        return ModelMetrics(self, self._batch_size.labels(model.name), tally)
+
+    def exposed(self, in_flight: dict[str, int], served: Sequence[StoredModel]) -> str:
+        """What is counted by us and what is so at this moment, in Prometheus's text format: computed when Prometheus asks.
+
+        Args:
+            in_flight: Images that have no answer yet, by model.
+            served: The models that are served.
+        """
+        registry = CollectorRegistry()
+        registry.register(_Answers(self._tallies.values()))
+        registry.register(_State(in_flight, served))
+        return generate_latest(registry).decode()
+
+
+class Tally:
+    """What was answered: images by class, and confidences by bucket. Arrays, because a request may have thousands of images."""
+
+    def __init__(self, model: str, classes: Sequence[str]) -> None:
+        self.model = model
+        self.classes = classes
+        self.images = np.zeros(len(classes), np.int64)
+        self.confidences = np.zeros(len(CONFIDENCES), np.int64)
+        self.sum_of_confidences = 0.0
+        self.abstained = 0
+
+    def add(self, probabilities: Float32Array, threshold: float | None) -> None:
+        """Count images that have been answered; `probabilities` is float32 of shape `(n, classes)`."""
+        best = probabilities.max(axis=1, initial=0)
+        self.images += np.bincount(probabilities.argmax(axis=1), minlength=len(self.classes))
+        buckets = np.minimum(np.searchsorted(CONFIDENCES, best), len(CONFIDENCES) - 1)
+        self.confidences += np.bincount(buckets, minlength=len(CONFIDENCES))
+        self.sum_of_confidences += float(best.sum())
+        if threshold is not None:
+            self.abstained += int(np.count_nonzero(best < threshold))
+
+
+@dataclass(frozen=True)
+class ModelMetrics:
+    """What is counted of one model."""
+
+    metrics: Metrics
+    batch_size: "Histogram"
+    tally: Tally
+
+    def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
+        """One run of the engine: how many images, how long each request had waited for it, how long it took."""
+        self.batch_size.observe(images)
+        self.metrics.compute.observe(seconds)
+        for wait in waited:
+            self.metrics.queue.observe(wait)
+
+
+class _Answers(Collector):
+    """Classes and confidences of what was answered."""
+
+    def __init__(self, tallies: Iterable[Tally]) -> None:
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        images = CounterMetricFamily("loupe_predictions", "Images by their best class", labels=["model", "label"])
+        abstained = CounterMetricFamily("loupe_abstained", "Images below the threshold asked for", labels=["model"])
+        confidence = HistogramMetricFamily("loupe_confidence", "Probability of the best class", labels=["model"])
+        for model in dict.fromkeys(tally.model for tally in self._tallies):
+            tallies = [tally for tally in self._tallies if tally.model == model]
+            by_class: defaultdict[str, int] = defaultdict(int)
+            for tally in tallies:
+                for label, count in zip(tally.classes, tally.images.tolist(), strict=True):
+                    by_class[label] += count
+            for label, count in by_class.items():
+                images.add_metric([model, label], count)
+            abstained.add_metric([model], sum(tally.abstained for tally in tallies))
+            up_to = np.cumsum(sum(tally.confidences for tally in tallies))
+            bounds = [*map(str, CONFIDENCES[:-1]), "+Inf"]
+            buckets = list(zip(bounds, up_to.tolist(), strict=True))
+            confidence.add_metric([model], buckets, sum_value=sum(tally.sum_of_confidences for tally in tallies))
+        yield from (images, abstained, confidence)
+
+
+class _State(Collector):
+    """What is so at the moment of asking."""
+
+    def __init__(self, in_flight: dict[str, int], served: Sequence[StoredModel]) -> None:
+        self._in_flight = in_flight
+        self._served = served
+
+    def collect(self) -> Iterator[Metric]:
+        flying = GaugeMetricFamily("loupe_images_in_flight", "Images that have no answer yet", labels=["model"])
+        for model, images in self._in_flight.items():
+            flying.add_metric([model], images)
+        served = GaugeMetricFamily("loupe_model_served", "1 for each model that is served", labels=["model", "version"])
+        for stored in self._served:
+            served.add_metric([stored.name, stored.version], 1)
+        yield from (flying, served)
