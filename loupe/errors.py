@@ -26,6 +26,7 @@
     ├── ReportNotFound
     ├── EngineUnavailable           500
     ├── EngineFailed                500
+    ├── InternalError               500
     ├── Overloaded                  429
     ├── DeadlineExceeded            504
     ├── CallerGone                  499
@@ -357,6 +358,13 @@ class EngineFailed(LoupeError):
 
 
 # Service
+
+
+class InternalError(LoupeError):
+    """What should not happen; the log says what it was."""
+
+    def __init__(self) -> None:
+        super().__init__("Something went wrong inside the service; its log says what.")
 
 
 class Overloaded(LoupeError):

@@ -1,0 +1,125 @@
+"""What every protocol does alike: find the model that a call names, have images computed, answer errors, and count it all."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from loupe.errors import InternalError, LoupeError
+from loupe.images import Float32Array, UInt8Array
+from loupe.settings import Settings
+from service import replies
+from service.batching import Caller
+from service.metrics import NO_MODEL, Metrics
+from service.models import ServedModel, ServedModels
+from service.options import read_timeout
+
+logger = logging.getLogger("bentoml.loupe.predictor")  # below BentoML's logger, so that its handlers apply
+
+
+class Predictor:
+    """The models that are served, and all that a call of them needs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.models = ServedModels(settings, self.metrics)
+
+    async def respond(
+        self, protocol: str, request: Request, handler: "Callable[[Call], Awaitable[Response]]"
+    ) -> Response:
+        """What a handler answers, or the error that it ends with; either is counted."""
+        call = Call(self, request)
+        try:
+            response = await handler(call)
+        except LoupeError as error:
+            response = self._refused(error)
+        except Exception:  # its text may hold what is no caller's business
+            logger.exception("%s %s failed", request.method, request.url.path)
+            response = self._refused(InternalError())
+        self.metrics.answered(protocol, call.model_name, response.status_code)
+        return response
+
+    def exposed_metrics(self) -> str:
+        """What is so at this moment, in Prometheus's text format."""
+        served = self.models.all()
+        in_flight: dict[str, int] = {}
+        for model in served:
+            in_flight[model.stored.name] = in_flight.get(model.stored.name, 0) + model.batcher.admitted
+        return self.metrics.exposed(in_flight, [model.stored for model in served])
+
+    def _refused(self, error: LoupeError) -> Response:
+        self.metrics.rejected(error.code)
+        return replies.failure(error)
+
+
+class Call:
+    """A request that is being answered.
+
+    Attributes:
+        request: As it came.
+        settings: Of the service.
+        model_name: Of the model that answers; `NO_MODEL` before it is known.
+    """
+
+    def __init__(self, predictor: Predictor, request: Request) -> None:
+        self.request = request
+        self.settings = predictor.settings
+        self.model_name = NO_MODEL
+        self._metrics = predictor.metrics
+        self._models = predictor.models
+        self._begun = time.monotonic()
+
+    @contextmanager
+    def model(self, tag: str | None) -> Iterator[ServedModel]:
+        """The model of a tag, or the default model; it stays until the block ends, whatever takes its place.
+
+        Raises:
+            ModelNotFound: If it is not served.
+        """
+        served = self._models.find(tag)
+        self.model_name = served.stored.name
+        with served.in_use():
+            yield served
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Times the reading of a body and its pictures."""
+        with self._metrics.decode.time():
+            yield
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Times the writing of an answer."""
+        with self._metrics.encode.time():
+            yield
+
+    async def predict(
+        self,
+        images: UInt8Array,
+        served: ServedModel,
+        *,
+        threshold: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Float32Array:
+        """Class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`.
+
+        Args:
+            images: What to look at.
+            served: The model that answers.
+            threshold: Confidence below which the answer will give no label; for the metrics.
+            timeout_seconds: What the request says of its time, if its protocol has a way of its own to say so.
+
+        Raises:
+            InvalidRequest: If the request's header for its time holds none.
+            LoupeError: See `Batcher.predict`.
+        """
+        longest = self.settings.request_timeout_seconds
+        seconds = read_timeout(self.request, longest) if timeout_seconds is None else min(timeout_seconds, longest)
+        caller = Caller(seconds, self._begun + seconds, self.request.is_disconnected)
+        probabilities = await served.batcher.predict(images, caller)
+        served.metrics.tally.add(probabilities, threshold)
+        return probabilities
