@@ -23,7 +23,7 @@
     ├── VersionNeeded
     ├── LabelInUse
     ├── NotConfirmed
-    ├── ReportNotFound
+    ├── ReportNotFound              404
     ├── EngineUnavailable           500
     ├── EngineFailed                500
     ├── InternalError               500
@@ -334,6 +334,7 @@ class ReportNotFound(LoupeError):
     """A stored model without a report."""
 
     code = "report_not_found"
+    status = 404
 
     def __init__(self, tag: str, file: str) -> None:
         super().__init__(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import bentoml
 from pydantic import Field
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -57,6 +58,9 @@ class Predictions(bentoml.IODescriptor):  # type: ignore[misc]
     predictions: list[dict[str, object]]
 
 
+protocols = Starlette(routes=own_api.ROUTES)
+
+
 @bentoml.service(
     name="loupe",
     workers=1,
@@ -64,6 +68,7 @@ class Predictions(bentoml.IODescriptor):  # type: ignore[misc]
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
 )
+@bentoml.asgi_app(protocols)
 class Loupe:
     """Classifies small images.
 
@@ -73,7 +78,7 @@ class Loupe:
     """
 
     def __init__(self) -> None:
-        self._predictor = Predictor(load_settings())
+        self._predictor = protocols.state.predictor = Predictor(load_settings())
         self._following: asyncio.Task[None] | None = None
         for name in ("predict", "predict_batch"):
             setattr(self, name, getattr(self, name))  # BentoML would inspect the signature anew at every request

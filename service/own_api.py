@@ -1,11 +1,13 @@
 """Loupe's own protocol: pictures of any kind in, labels and probabilities by name out."""
 
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
-from loupe.errors import NotAcceptable
+from loupe.errors import NotAcceptable, ReportNotFound
+from loupe.store import REPORT_FILE
 from service import inputs, replies
+from service.models import ServedModel
 from service.options import read_options
-from service.predictor import Call
+from service.predictor import Call, route
 
 PROTOCOL = "loupe"  # in the metrics
 
@@ -42,3 +44,44 @@ async def predict_batch(call: Call) -> Response:
             if as_npy:
                 return replies.npy(served.stored.tag, probabilities)
             return replies.predictions(served.stored.tag, names, batch, probabilities, options)
+
+
+async def models(call: Call) -> Response:
+    """What is served, and since when."""
+    with call.encoding():
+        served = [_described(model, call.models.aliases(model)) for model in call.models.all()]
+        return replies.json({"default": call.models.find(None).stored.tag, "models": served})
+
+
+async def report(call: Call) -> Response:
+    """The report of a model: a page of its own."""
+    with call.model(call.request.path_params["tag"]) as served:
+        path = served.stored.folder / REPORT_FILE
+        if not path.is_file():
+            raise ReportNotFound(served.stored.tag, REPORT_FILE)
+        # The page is a file somebody else may have made: it may show itself, and nothing more.
+        return FileResponse(path, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
+
+ROUTES = [
+    route("GET", "/models", PROTOCOL, models),
+    route("GET", "/models/{tag}/report", PROTOCOL, report),
+]
+
+
+def _described(served: ServedModel, aliases: list[str]) -> dict[str, object]:
+    stored, card = served.stored, served.stored.card
+    return {
+        "model": stored.tag,
+        "aliases": aliases,
+        "since": served.since.isoformat(timespec="seconds"),
+        "created": card.created.isoformat(timespec="seconds"),
+        "dataset": card.dataset,
+        "class_names": card.class_names,
+        "translations": card.translations,
+        "look": card.look,
+        "figures": card.figures.model_dump(),
+        "report": f"/models/{stored.tag}/report" if (stored.folder / REPORT_FILE).is_file() else None,
+    }

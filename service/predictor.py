@@ -4,9 +4,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from loupe.errors import InternalError, LoupeError
 from loupe.images import Float32Array, UInt8Array
@@ -20,6 +22,26 @@ from service.options import read_timeout
 logger = logging.getLogger("bentoml.loupe.predictor")  # below BentoML's logger, so that its handlers apply
 
 
+Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
+
+
+def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
+    """A route of an app whose `state.predictor` is the `Predictor`.
+
+    Args:
+        method: `GET` or `POST`.
+        path: As Starlette takes it, with parameters in braces.
+        protocol: What the call counts as in the metrics.
+        handler: Answers a call; its errors are answered as they are everywhere.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        predictor: Predictor = request.app.state.predictor
+        return await predictor.respond(protocol, request, handler)
+
+    return Route(path, endpoint, methods=[method])
+
+
 class Predictor:
     """The models that are served, and all that a call of them needs."""
 
@@ -28,9 +50,7 @@ class Predictor:
         self.metrics = Metrics()
         self.models = ServedModels(settings, self.metrics)
 
-    async def respond(
-        self, protocol: str, request: Request, handler: "Callable[[Call], Awaitable[Response]]"
-    ) -> Response:
+    async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
         """What a handler answers, or the error that it ends with; either is counted."""
         call = Call(self, request)
         try:
@@ -62,15 +82,16 @@ class Call:
     Attributes:
         request: As it came.
         settings: Of the service.
+        models: What is served.
         model_name: Of the model that answers; `NO_MODEL` before it is known.
     """
 
     def __init__(self, predictor: Predictor, request: Request) -> None:
         self.request = request
         self.settings = predictor.settings
+        self.models = predictor.models
         self.model_name = NO_MODEL
         self._metrics = predictor.metrics
-        self._models = predictor.models
         self._begun = time.monotonic()
 
     @contextmanager
@@ -80,7 +101,7 @@ class Call:
         Raises:
             ModelNotFound: If it is not served.
         """
-        served = self._models.find(tag)
+        served = self.models.find(tag)
         self.model_name = served.stored.name
         with served.in_use():
             yield served

@@ -502,6 +502,22 @@ def test_a_name_and_its_label_are_answered_by_the_version_in_production(
 # Around the predictions
 
 
+def test_what_is_served_is_listed_with_figures_and_a_report(
+    client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
+) -> None:
+    listed = client.get("/models").json()
+
+    assert listed["default"] == digits_model.tag
+    digits, shapes = listed["models"]
+    assert (digits["model"], shapes["model"]) == (digits_model.tag, shapes_model.tag)
+    assert {"digits", "digits:latest"} <= set(digits["aliases"])
+    assert digits["figures"]["accuracy"] == digits_model.card.figures.accuracy
+    page = client.get(digits["report"])
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert digits_model.tag in page.text
+    assert_refused(client.get("/models/birds/report"), 404, "model_not_found", "Model 'birds' is not there.")
+
+
 @pytest.mark.parametrize("route", ["/livez", "/readyz"])
 def test_the_service_says_that_it_is_well(client: httpx.Client, route: str) -> None:
     assert client.get(route).status_code == 200
