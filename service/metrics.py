@@ -3,19 +3,21 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import bentoml
 import numpy as np
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from loupe.images import Float32Array
 from loupe.store import StoredModel
-
-if TYPE_CHECKING:
-    from prometheus_client import Counter, Histogram
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -24,25 +26,22 @@ NO_MODEL = "-"  # where a request has got none
 
 
 class Metrics:
-    """The counters and histograms of one service process."""
+    """The counters and histograms of one service process, in a registry of its own: BentoML's writes every number to a file."""
 
     def __init__(self) -> None:
-        make = bentoml.metrics
-        self._requests: Counter = make.Counter("loupe_requests", "Requests answered", ["protocol", "model", "status"])
-        self._rejected: Counter = make.Counter("loupe_rejected", "Requests refused, by the error's code", ["code"])
-        self._seconds: Histogram = make.Histogram(
-            "loupe_seconds", "Where the time of requests goes", ["phase"], buckets=SECONDS
-        )
-        self._batch_size: Histogram = make.Histogram(
-            "loupe_batch_size", "Images in one run of the engine", ["model"], buckets=BATCH_SIZES
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self._requests = self._counter("loupe_requests", "Requests answered", "protocol", "model", "status")
+        self._rejected = self._counter("loupe_rejected", "Requests refused, by the error's code", "code")
+        self._swaps = self._counter("loupe_model_swaps", "Models that took over, or failed to", "model", "outcome")
+        self._batch_size = self._histogram("loupe_batch_size", "Images in one run of the engine", "model", BATCH_SIZES)
+        seconds = self._histogram("loupe_seconds", "Where the time of requests goes", "phase", SECONDS)
+        self.decode, self.queue, self.compute, self.encode = (
+            seconds.labels(phase) for phase in ("decode", "queue", "compute", "encode")
         )
         self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}  # by name and classes of a model
-        self._swaps: Counter = make.Counter(
-            "loupe_model_swaps", "Models that took over, or failed to", ["model", "outcome"]
-        )
-        self.decode, self.queue, self.compute, self.encode = (
-            self._seconds.labels(phase) for phase in ("decode", "queue", "compute", "encode")
-        )
+        self._registry.register(_Answers(self._tallies.values()))
 
     def answered(self, protocol: str, model: str, status: int) -> None:
         """A request has ended."""
@@ -62,17 +61,22 @@ class Metrics:
         tally = self._tallies.setdefault((model.name, classes), Tally(model.name, classes))
         return ModelMetrics(self, self._batch_size.labels(model.name), tally)
 
-    def exposed(self, in_flight: dict[str, int], served: Sequence[StoredModel]) -> str:
-        """What is counted by us and what is so at this moment, in Prometheus's text format: computed when Prometheus asks.
+    def exposed(self, in_flight: dict[str, int], served: Sequence[StoredModel]) -> bytes:
+        """What was counted and what is so at this moment, in Prometheus's text format.
 
         Args:
             in_flight: Images that have no answer yet, by model.
             served: The models that are served.
         """
-        registry = CollectorRegistry()
-        registry.register(_Answers(self._tallies.values()))
-        registry.register(_State(in_flight, served))
-        return generate_latest(registry).decode()
+        state = CollectorRegistry()
+        state.register(_State(in_flight, served))
+        return generate_latest(self._registry) + generate_latest(state)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self._registry)
+
+    def _histogram(self, name: str, documentation: str, label: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, documentation, [label], buckets=buckets, registry=self._registry)
 
 
 class Tally:
@@ -102,7 +106,7 @@ class ModelMetrics:
     """What is counted of one model."""
 
     metrics: Metrics
-    batch_size: "Histogram"
+    batch_size: Histogram
     tally: Tally
 
     def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:

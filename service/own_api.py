@@ -1,5 +1,6 @@
 """Loupe's own protocol: pictures of any kind in, labels and probabilities by name out."""
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse, Response
 
 from loupe.errors import NotAcceptable, ReportNotFound
@@ -53,6 +54,11 @@ async def models(call: Call) -> Response:
         return replies.json({"default": call.models.find(None).stored.tag, "models": served})
 
 
+async def metrics(call: Call) -> Response:
+    """What Prometheus asks for."""
+    return Response(call.exposed_metrics(), media_type=CONTENT_TYPE_LATEST)
+
+
 async def report(call: Call) -> Response:
     """The report of a model: a page of its own."""
     with call.model(call.request.path_params["tag"]) as served:
@@ -66,6 +72,7 @@ async def report(call: Call) -> Response:
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 ROUTES = [
+    route("GET", "/metrics", PROTOCOL, metrics),
     route("GET", "/models", PROTOCOL, models),
     route("GET", "/models/{tag}/report", PROTOCOL, report),
 ]

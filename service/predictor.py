@@ -63,7 +63,7 @@ class Predictor:
         self.metrics.answered(protocol, call.model_name, response.status_code)
         return response
 
-    def exposed_metrics(self) -> str:
+    def exposed_metrics(self) -> bytes:
         """What is so at this moment, in Prometheus's text format."""
         served = self.models.all()
         in_flight: dict[str, int] = {}
@@ -91,6 +91,7 @@ class Call:
         self.settings = predictor.settings
         self.models = predictor.models
         self.model_name = NO_MODEL
+        self.exposed_metrics = predictor.exposed_metrics
         self._metrics = predictor.metrics
         self._begun = time.monotonic()
 

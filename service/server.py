@@ -6,7 +6,6 @@ systemd, `loupe up`) watches processes already.
 
 import os
 import signal
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,15 +28,13 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _leave)
     verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
     listening = listen(settings.host, settings.port)
-    # BentoML empties its metrics folder at every start; a second service must not lose the figures of the first.
-    with tempfile.TemporaryDirectory(prefix="loupe-metrics-") as metrics:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        from _bentoml_impl.worker.service import main
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # one process, whose numbers need no files
+    from _bentoml_impl.worker.service import main
 
-        os.chdir(Path(__file__).parent.parent)  # where BentoML looks for the service
-        command = [SERVICE, "--service-name", "loupe", "--fd", str(listening.detach()), "--backlog", str(BACKLOG)]
-        command += ["--worker-id", "1", "--timeout-graceful-shutdown", str(settings.shutdown_timeout_seconds)]
-        main(command, standalone_mode=False)
+    os.chdir(Path(__file__).parent.parent)  # where BentoML looks for the service
+    command = [SERVICE, "--service-name", "loupe", "--fd", str(listening.detach()), "--backlog", str(BACKLOG)]
+    command += ["--worker-id", "1", "--timeout-graceful-shutdown", str(settings.shutdown_timeout_seconds)]
+    main(command, standalone_mode=False)
 
 
 def _leave(*_: object) -> NoReturn:
