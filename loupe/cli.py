@@ -62,6 +62,19 @@ def serve(
 
 
 @app.command()
+def key(name: Annotated[str, typer.Argument(help="Of whoever is to have it; it stands in log and metrics.")]) -> None:
+    """Make an API key for somebody who may call the service."""
+    from service.keys import new_key
+
+    made = new_key(name)
+    console.print(f"[bold]key[/]    {made.key}\n         for {name}; it is not kept anywhere", highlight=False)
+    console.print(
+        f"[bold]entry[/]  {made.entry}\n         for LOUPE_API_KEYS, or the file that LOUPE_API_KEYS_FILE names",
+        highlight=False,
+    )
+
+
+@app.command()
 def worker(
     burst: Annotated[bool, typer.Option("--burst", help="Exit when the queue is empty.")] = False,
 ) -> None:

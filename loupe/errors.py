@@ -7,7 +7,9 @@
     │   ├── TooManyImages           413
     │   ├── UnknownLanguage         400
     │   ├── NotAcceptable           406
+    │   ├── HeadersTooLarge         431
     │   └── UnsupportedMediaType    415
+    ├── Unauthorized                401
     ├── InvalidImage                422
     │   ├── ImageTooLarge           422
     │   ├── ImageTooSmall           422
@@ -32,6 +34,7 @@
     ├── CallerGone                  499
     ├── ShuttingDown                503
     ├── InvalidSetting
+    ├── InvalidKeyName
     ├── RedisUnavailable            503
     ├── JobNotFound                 404
     ├── InvalidSource               422
@@ -123,6 +126,29 @@ class NotAcceptable(InvalidRequest):
 
     code = "not_acceptable"
     status = 406
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The headers have more bytes than the service takes."""
+
+    code = "headers_too_large"
+    status = 431
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"headers of at most {limit_bytes:,} bytes together", "longer ones")
+
+
+class Unauthorized(LoupeError):
+    """A key is needed, and none that the service knows has come."""
+
+    code = "unauthorized"
+    status = 401
+
+    def __init__(self, given: bool) -> None:
+        super().__init__(
+            "Expected an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. "
+            f"Received: {'one that is not known' if given else 'none'}."
+        )
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -449,6 +475,18 @@ class ProgramFailed(LoupeError):
 
 
 # Bulk scoring
+
+
+class InvalidKeyName(LoupeError):
+    """A name that an API key cannot have."""
+
+    code = "invalid_key_name"
+    exit_code = 2
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Expected a name of 1 to 64 letters, digits, dots, hyphens and underscores. Received: {name!r}."
+        )
 
 
 class RedisUnavailable(LoupeError):

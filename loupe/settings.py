@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loupe.errors import InvalidSetting
@@ -45,6 +45,20 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address the service listens on. Containers want 0.0.0.0.")
     port: int = Field(default=3000, ge=1, le=65535, description="Port the service listens on.")
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="Who may call the service, with commas between: NAME:KEY, or NAME:sha256:DIGEST as `loupe key NAME` prints it. "
+        "Unset: everybody.",
+    )
+    api_keys_file: Path | None = Field(default=None, description="A file with such an entry on each line.")
+    cors_origins: str | None = Field(
+        default=None,
+        description="Origins whose pages may call the service from a browser, with commas between; * for all. Unset: none but its own.",
+    )
+    access_log: bool = Field(default=False, description="Whether every request gets a line in the log.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="The service's log, for people or for programs."
+    )
     max_batch_size: int = Field(
         default=256,
         ge=1,
@@ -80,6 +94,11 @@ class Settings(BaseSettings):
     def model_tags(self) -> list[str]:
         """The models to serve; none for every name in the store."""
         return [tag.strip() for tag in (self.models or "").split(",") if tag.strip()]
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose pages may call."""
+        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
     @property
     def home(self) -> Path:

@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from loupe.settings import load_settings
 from service import own_api
+from service.guard import Guard
+from service.logs import format_log
 from service.predictor import Predictor
 
 # How soon the engine's thread gets the interpreter; Python's 5 ms is longer than most answers take.
@@ -87,6 +89,7 @@ class Loupe:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def tune(self) -> None:
         """Tune the interpreter for many short requests, now that everything is loaded, and follow the store."""
+        format_log(self._predictor.settings.log_format)
         gc.collect()
         gc.freeze()  # full collections would walk through all that was imported, and stall requests for it
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -116,3 +119,6 @@ class Loupe:
         `(n, 28, 28)`. Query parameters as for `/predict`.
         """
         return await self._predictor.respond(own_api.PROTOCOL, request, own_api.predict_batch)
+
+
+Loupe.add_asgi_middleware(Guard)  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)  # upper bounds; the last takes rounding errors too
 NO_MODEL = "-"  # where a request has got none
+NO_KEY = "-"  # where none is needed
 
 
 class Metrics:
@@ -32,7 +33,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        self._requests = self._counter("loupe_requests", "Requests answered", "protocol", "model", "status")
+        self._requests = self._counter("loupe_requests", "Requests answered", "protocol", "model", "status", "key")
         self._rejected = self._counter("loupe_rejected", "Requests refused, by the error's code", "code")
         self._swaps = self._counter("loupe_model_swaps", "Models that took over, or failed to", "model", "outcome")
         self._batch_size = self._histogram("loupe_batch_size", "Images in one run of the engine", "model", BATCH_SIZES)
@@ -43,9 +44,9 @@ class Metrics:
         self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}  # by name and classes of a model
         self._registry.register(_Answers(self._tallies.values()))
 
-    def answered(self, protocol: str, model: str, status: int) -> None:
-        """A request has ended."""
-        self._requests.labels(protocol, model, str(status)).inc()
+    def answered(self, protocol: str, model: str, status: int, key: str) -> None:
+        """A request has ended; `key` is the name of its caller's API key."""
+        self._requests.labels(protocol, model, str(status), key).inc()
 
     def rejected(self, code: str) -> None:
         """A request was refused."""

@@ -15,7 +15,7 @@ from loupe.images import Float32Array, UInt8Array
 from loupe.settings import Settings
 from service import replies
 from service.batching import Caller
-from service.metrics import NO_MODEL, Metrics
+from service.metrics import NO_KEY, NO_MODEL, Metrics
 from service.models import ServedModel, ServedModels
 from service.options import read_timeout
 
@@ -60,7 +60,8 @@ class Predictor:
         except Exception:  # its text may hold what is no caller's business
             logger.exception("%s %s failed", request.method, request.url.path)
             response = self._refused(InternalError())
-        self.metrics.answered(protocol, call.model_name, response.status_code)
+        key: str = request.scope.get("state", {}).get("key", NO_KEY)
+        self.metrics.answered(protocol, call.model_name, response.status_code, key)
         return response
 
     def exposed_metrics(self) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from loupe.errors import LoupeError, Overloaded, ShuttingDown
+from loupe.errors import LoupeError, Overloaded, ShuttingDown, Unauthorized
 from loupe.images import Float32Array
 from service.inputs import Batch
 from service.options import Options
@@ -43,7 +43,11 @@ def npy(model: str, probabilities: Float32Array) -> Response:
 
 def failure(error: LoupeError) -> Response:
     """The answer to a request that cannot be served."""
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if isinstance(error, (Overloaded, ShuttingDown)) else None
+    headers = None
+    if isinstance(error, (Overloaded, ShuttingDown)):
+        headers = {"Retry-After": RETRY_AFTER_SECONDS}
+    elif isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": "Bearer"}
     return json(error.to_json(), error.status, headers)
 
 

@@ -4,6 +4,7 @@ That supervisor has one child to watch, needs as long to start as the service it
 systemd, `loupe up`) watches processes already.
 """
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import NoReturn
 from loupe.ports import BACKLOG, listen
 from loupe.settings import Settings
 from loupe.store import find_model, verify
+from service.keys import read_keys
 
 SERVICE = "service.app:Loupe"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
@@ -22,10 +27,15 @@ def serve(settings: Settings) -> None:
     Raises:
         AddressInUse: If something listens there already.
         ModelNotFound: If there is no model to serve.
+        InvalidSetting: If the API keys are none.
         ModelCorrupted: If its files are not those that were saved.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    if read_keys(settings) is None and settings.host not in LOOPBACK:
+        logger.warning(
+            "listening on %s without API keys: everybody who reaches it may call (LOUPE_API_KEYS)", settings.host
+        )
     verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
     listening = listen(settings.host, settings.port)
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # one process, whose numbers need no files

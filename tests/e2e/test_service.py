@@ -536,8 +536,8 @@ def test_the_metrics_tell_what_was_asked_and_what_was_answered(client: httpx.Cli
     client.post("/predict", content=b"no image", headers=PNG)
     metrics = client.get("/metrics").text
 
-    assert 'loupe_requests_total{model="digits",protocol="loupe",status="200"}' in metrics
-    assert 'loupe_requests_total{model="digits",protocol="loupe",status="422"}' in metrics
+    assert 'loupe_requests_total{key="-",model="digits",protocol="loupe",status="200"}' in metrics
+    assert 'loupe_requests_total{key="-",model="digits",protocol="loupe",status="422"}' in metrics
     assert 'loupe_rejected_total{code="invalid_image"}' in metrics
     assert f'loupe_model_served{{model="digits",version="{digits_model.version}"}} 1.0' in metrics
     assert 'loupe_images_in_flight{model="digits"} 0.0' in metrics

@@ -1,0 +1,105 @@
+"""What comes before every route: who may call, and under which id the call stands in the log."""
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loupe.errors import HeadersTooLarge, LoupeError, Unauthorized
+from loupe.settings import load_settings
+from service import replies
+from service.keys import read_keys
+from service.logs import REQUEST_ID
+from service.metrics import NO_KEY
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
+MAX_HEADER_BYTES = 32 * 1024  # of all headers together; browsers and proxies stay far below
+CALLERS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # nothing that could break a line of the log
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+
+access_log = logging.getLogger("bentoml.loupe.access")  # below BentoML's logger, so that its handlers apply
+
+
+class Guard:
+    """ASGI middleware: API keys, request ids, a limit of headers, security headers, cross-origin rules and the access log.
+
+    Raises:
+        InvalidSetting: If the API keys are none.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        settings = load_settings()
+        self._keys = read_keys(settings)
+        self._logs_access = settings.access_log
+        self._app = app
+        if settings.origins:
+            exposed = ["X-Request-ID", replies.MODEL_HEADER, "Retry-After"]
+            self._app = CORSMiddleware(
+                app, settings.origins, ["GET", "POST"], allow_headers=["*"], expose_headers=exposed
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        REQUEST_ID.set(request_id)
+        status = 0
+
+        async def signed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-ID"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    answer.setdefault(name, value)
+            await send(message)
+
+        key = NO_KEY
+        try:
+            key = self._admitted(scope, headers)
+        except LoupeError as error:
+            await replies.failure(error)(scope, receive, signed)
+        else:
+            scope.setdefault("state", {})["key"] = key
+            await self._app(scope, receive, signed)
+        if self._logs_access:
+            milliseconds = round((time.monotonic() - started) * 1000, 1)
+            about = {"method": scope["method"], "path": scope["path"], "status": status, "ms": milliseconds, "key": key}
+            access_log.info("%(method)s %(path)r %(status)s %(ms)s ms, key %(key)s", about, extra={"fields": about})
+
+    def _admitted(self, scope: Scope, headers: Headers) -> str:
+        """The name of the caller's key.
+
+        Raises:
+            HeadersTooLarge: If the headers are.
+            Unauthorized: If a key is needed and none of ours came.
+        """
+        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
+            raise HeadersTooLarge(MAX_HEADER_BYTES)
+        if self._keys is None or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
+            return NO_KEY
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        name = self._keys.name_of(given)
+        if name is None:
+            raise Unauthorized(given != "")
+        return name
+
+
+def _request_id(headers: Headers) -> str:
+    """The caller's id for the request, or a new one."""
+    given = headers.get("x-request-id", "")
+    return given if CALLERS_ID.fullmatch(given) else secrets.token_hex(8)
