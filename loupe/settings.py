@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="The service's log, for people or for programs."
     )
+    batching: bool = Field(
+        default=True, description="Whether requests are computed together. Off: each by itself, to compare."
+    )
     max_batch_size: int = Field(
         default=256,
         ge=1,

@@ -1,7 +1,8 @@
 """Adaptive batching in front of one engine.
 
 The policy is greedy: whenever the engine is free, it runs everything that waits, up to `max_batch_size`. There is no timer, so a lone
-caller never waits for company, and under load batches form by themselves while the engine is busy.
+caller never waits for company, and under load batches form by themselves while the engine is busy. As long as callers come one at a
+time, the engine is run where they are answered, without the way to its thread and back.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 SLICE = 64  # images of one request in a run; engines are as fast with so few, and others wait for no more
 SLICES_AHEAD = 2  # of one request in the queue, so that the engine never waits for its next one
+LONELY_RUNS = 3  # of one request each, one after the other, after which the next one may be run in place
+SHORT_RUN_SECONDS = 0.002  # that nobody notices who comes meanwhile
 LONG_WAIT_SECONDS = 0.05  # before it is worth asking whether a caller is still there
 
 
@@ -74,6 +77,7 @@ class Batcher:
         classes: Columns that `run` must answer with.
         max_batch_size: Most images in one run.
         max_queued_images: Images that may wait; more are refused.
+        together: Whether requests may share a run.
         observer: Is told of every run.
     """
 
@@ -84,6 +88,7 @@ class Batcher:
         classes: int,
         max_batch_size: int,
         max_queued_images: int,
+        together: bool = True,
         observer: Observer | None = None,
     ) -> None:
         self._run = run
@@ -91,7 +96,10 @@ class Batcher:
         self._max_batch_size = max_batch_size
         self._slice = min(SLICE, max_batch_size)
         self._max_queued_images = max_queued_images
+        self._together = together
         self._observer = observer
+        self._lonely_runs = 0  # up to now, without one of several requests between
+        self._seconds_per_image = float("inf")  # of the last run
         self._queue: deque[_Waiting] = deque()
         self._admitted = 0  # images of all callers that have no answer yet
         self._arrival = asyncio.Event()
@@ -196,14 +204,28 @@ class Batcher:
                 continue
             batch.append(waiting)
             size += len(waiting.images)
+            if not self._together:
+                break
         return batch
+
+    def _is_lonely(self, batch: list[_Waiting]) -> bool:
+        """Whether nobody else has come for a while, and the run is so short that whoever comes now need not mind."""
+        images = len(batch[0].images)
+        if len(batch) > 1 or self._admitted > images:
+            self._lonely_runs = 0
+            return False
+        self._lonely_runs += 1
+        return self._lonely_runs > LONELY_RUNS and images * self._seconds_per_image < SHORT_RUN_SECONDS
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         """Run the engine once and give every caller its own rows."""
         images = batch[0].images if len(batch) == 1 else np.concatenate([waiting.images for waiting in batch])
         started = time.monotonic()
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, images)
+            if self._is_lonely(batch):
+                answers = self._run(images)
+            else:
+                answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, images)
             if answers.shape != (len(images), self._classes):
                 raise EngineFailed(
                     f"Expected {len(images)} rows of {self._classes} probabilities from the engine. "
@@ -216,9 +238,10 @@ class Batcher:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(failure)
             return
+        seconds = time.monotonic() - started
+        self._seconds_per_image = seconds / len(images)
         if self._observer is not None:
-            waited = [started - waiting.since for waiting in batch]
-            self._observer.ran(len(images), waited, time.monotonic() - started)
+            self._observer.ran(len(images), [started - waiting.since for waiting in batch], seconds)
         start = 0
         for waiting in batch:
             rows = answers[start : start + len(waiting.images)]

@@ -169,6 +169,7 @@ class ServedModels:
             classes=len(stored.card.class_names),
             max_batch_size=settings.max_batch_size,
             max_queued_images=settings.max_queued_images,
+            together=settings.batching,
             observer=metrics,
         )
         return ServedModel(stored, batcher, metrics)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from loupe.errors import CallerGone, DeadlineExceeded, EngineFailed, InvalidPixels, Overloaded, ShuttingDown
 from loupe.images import SIDE, Float32Array, UInt8Array
-from service.batching import LONG_WAIT_SECONDS, SLICE, Batcher, Caller
+from service.batching import LONELY_RUNS, LONG_WAIT_SECONDS, SHORT_RUN_SECONDS, SLICE, Batcher, Caller
 
 Run = Callable[[UInt8Array], Float32Array]
 
@@ -128,6 +129,61 @@ def test_what_waits_while_the_engine_is_busy_goes_into_one_run() -> None:
         gate.open.set()
         await asyncio.gather(first, *others)
         assert [len(images) for images in gate.batches] == [1, 10]
+        await waiting.close()
+
+    play(scene())
+
+
+def test_every_request_is_run_by_itself_where_batching_is_off() -> None:
+    async def scene() -> None:
+        runs: list[int] = []
+        waiting = batcher(sums, together=False, observer=Runs(runs))
+        requests = [random_images(size, seed=size) for size in (1, 2, 3)]
+        answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
+        for images, answer in zip(requests, answers, strict=True):
+            np.testing.assert_array_equal(answer, sums(images))
+        await waiting.close()
+        assert runs == [1, 2, 3]
+
+    play(scene())
+
+
+def test_callers_who_come_one_at_a_time_are_answered_in_place_and_others_are_not() -> None:
+    async def scene() -> None:
+        threads: list[bool] = []
+
+        def where(images: UInt8Array) -> Float32Array:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return sums(images)
+
+        waiting = batcher(where)
+        for seed in range(LONELY_RUNS + 2):
+            np.testing.assert_array_equal(
+                await waiting.predict(random_images(1, seed), patient()), sums(random_images(1, seed))
+            )
+        assert threads == [False] * LONELY_RUNS + [True] * 2
+        threads.clear()
+        await asyncio.gather(*(waiting.predict(random_images(1, seed), patient()) for seed in range(2)))
+        await waiting.predict(random_images(1), patient())
+        assert not any(threads)
+        await waiting.close()
+
+    play(scene())
+
+
+def test_a_slow_engine_is_never_run_in_place() -> None:
+    async def scene() -> None:
+        places: list[bool] = []
+
+        def slowly(images: UInt8Array) -> Float32Array:
+            places.append(threading.current_thread() is threading.main_thread())
+            time.sleep(SHORT_RUN_SECONDS)
+            return sums(images)
+
+        waiting = batcher(slowly)
+        for _ in range(LONELY_RUNS + 2):
+            await waiting.predict(random_images(1), patient())
+        assert not any(places)
         await waiting.close()
 
     play(scene())
