@@ -68,6 +68,11 @@ class LoupeError(Exception):
         """The one shape of an error, wherever it is reported."""
         return {"error": self.message, "code": self.code}
 
+    def at(self, place: str) -> "LoupeError":
+        """This error, told of one item where many are refused for it."""
+        self.args = (f"{place}: {self.message}",)
+        return self
+
 
 # Requests
 

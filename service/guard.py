@@ -15,6 +15,7 @@ from service import replies
 from service.keys import read_keys
 from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
+from service.open_inference_requests import JSON_LENGTH
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
 MAX_HEADER_BYTES = 32 * 1024  # of all headers together; browsers and proxies stay far below
@@ -41,7 +42,7 @@ class Guard:
         self._logs_access = settings.access_log
         self._app = app
         if settings.origins:
-            exposed = ["X-Request-ID", replies.MODEL_HEADER, "Retry-After"]
+            exposed = ["X-Request-ID", replies.MODEL_HEADER, JSON_LENGTH, "Retry-After"]
             self._app = CORSMiddleware(
                 app, settings.origins, ["GET", "POST"], allow_headers=["*"], expose_headers=exposed
             )

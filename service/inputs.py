@@ -5,7 +5,7 @@ import base64
 import binascii
 import io
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -75,12 +75,12 @@ async def read_image(request: Request, settings: Settings, prepare: Prepare) -> 
     Raises:
         LoupeError: If the request holds anything else.
     """
-    body = await _read_body(request, settings.max_body_bytes)
+    body = await read_body(request, settings.max_body_bytes)
     media_type = _media_type(request)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         item: Item = body
     elif media_type == "application/json":
-        item = _json_image(_parse_json(body), ONE_IMAGE)
+        item = _json_image(parse_json(body), ONE_IMAGE)
     elif media_type == "multipart/form-data":
         uploads = await _read_uploads(request.headers, body, "image", ONE_IMAGE, settings)
         if len(uploads) > 1:
@@ -97,21 +97,21 @@ async def read_batch(request: Request, settings: Settings, prepare: Prepare) -> 
     Raises:
         LoupeError: If the request as a whole is wrong.
     """
-    body = await _read_body(request, settings.max_body_bytes)
+    body = await read_body(request, settings.max_body_bytes)
     media_type = _media_type(request)
     items: Sequence[Item]
     if body.startswith(NPY_MAGIC):
         images = _parse_npy(body)
-        _check_count(len(images), settings)
+        check_count(len(images), settings)
         return Batch(images, {})
     if media_type == "application/json":
-        items = _json_images(_parse_json(body))
+        items = _json_images(parse_json(body))
     elif media_type == "multipart/form-data":
         items = await _read_uploads(request.headers, body, "images", MANY_IMAGES, settings)
     else:
         raise UnsupportedMediaType(MANY_IMAGES, f"Content-Type {media_type!r} with a body that is no .npy file")
-    _check_count(len(items), settings)
-    return await _decode_all(items, settings, prepare)
+    check_count(len(items), settings)
+    return await decode_all(items, settings, prepare)
 
 
 def preparation(look: Look, normalize: Normalize) -> Prepare:
@@ -119,7 +119,8 @@ def preparation(look: Look, normalize: Normalize) -> Prepare:
     return partial(Picture.pixels, look=look) if normalize == "auto" else Picture.unchanged
 
 
-async def _decode_all(items: Sequence[Item], settings: Settings, prepare: Prepare) -> Batch:
+async def decode_all(items: Iterable[Item], settings: Settings, prepare: Prepare) -> Batch:
+    """The images of a request's items; what is wrong with one of them stays with it."""
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
     for place, item in enumerate(items):
@@ -147,14 +148,32 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
 
 
-def _check_count(count: int, settings: Settings) -> None:
+def check_count(count: int, settings: Settings) -> None:
+    """Refuse a request without images, or with more than one request may hold.
+
+    Raises:
+        InvalidRequest: If there are none.
+        TooManyImages: If there are too many.
+    """
     if count == 0:
         raise InvalidRequest("at least one image", "an empty batch")
     if count > settings.max_images_per_request:
         raise TooManyImages(settings.max_images_per_request, count)
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
+async def read_body(request: Request, limit_bytes: int, expected: str = "an image") -> bytes:
+    """A body that is not empty.
+
+    Args:
+        request: Whose body it is.
+        limit_bytes: What it may have.
+        expected: What the caller is told that should be in it.
+
+    Raises:
+        BodyTooLarge: If it says that it is longer, or is.
+        CallerGone: If the caller goes before its end.
+        InvalidRequest: If it is empty.
+    """
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
@@ -169,11 +188,16 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
     except ClientDisconnect:
         raise CallerGone from None
     if not size:
-        raise InvalidRequest("an image in the body", "an empty body")
+        raise InvalidRequest(f"{expected} in the body", "an empty body")
     return b"".join(chunks)
 
 
-def _parse_json(body: bytes) -> JsonValue:
+def parse_json(body: bytes | memoryview) -> JsonValue:
+    """What JSON says.
+
+    Raises:
+        InvalidJson: If it is none.
+    """
     try:
         value: JsonValue = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -184,9 +208,9 @@ def _parse_json(body: bytes) -> JsonValue:
 def _json_image(value: JsonValue, expected: str) -> Item:
     """One image in JSON: `{"image": base64}` or `{"pixels": 28 × 28}`."""
     if not isinstance(value, dict):
-        raise InvalidRequest(expected, f"JSON of type {_json_type(value)}")
+        raise InvalidRequest(expected, f"JSON of type {json_type(value)}")
     if value.keys() == {"image"}:
-        return _from_base64(value["image"])
+        return from_base64(value["image"])
     if value.keys() == {"pixels"}:
         return _from_pixels(value["pixels"])
     raise InvalidRequest(expected, f"JSON with the keys {sorted(value)}")
@@ -197,21 +221,26 @@ def _json_images(value: JsonValue) -> list[Item]:
     images = value.get("images") if isinstance(value, dict) and value.keys() == {"images"} else None
     if not isinstance(images, list):
         received = (
-            f"JSON with the keys {sorted(value)}" if isinstance(value, dict) else f"JSON of type {_json_type(value)}"
+            f"JSON with the keys {sorted(value)}" if isinstance(value, dict) else f"JSON of type {json_type(value)}"
         )
         raise InvalidRequest(MANY_IMAGES, received)
     items: list[Item] = []
     for image in images:
         try:
-            items.append(_json_image(image, ONE_IMAGE) if isinstance(image, dict) else _from_base64(image))
+            items.append(_json_image(image, ONE_IMAGE) if isinstance(image, dict) else from_base64(image))
         except LoupeError as error:
             items.append(error)
     return items
 
 
-def _from_base64(value: JsonValue) -> bytes:
+def from_base64(value: JsonValue) -> bytes:
+    """The file in base64 text, which a `data:` URL may be wrapped around; other URLs are never fetched.
+
+    Raises:
+        InvalidImage: If it is anything else.
+    """
     if not isinstance(value, str):
-        raise InvalidImage(f"{_json_type(value)} where base64 text should be")
+        raise InvalidImage(f"{json_type(value)} where base64 text should be")
     if value.startswith(("http://", "https://", "file://", "ftp://", "s3://")):
         raise InvalidImage("a URL; Loupe fetches nothing, send the image's bytes as base64")
     encoded = value.partition(",")[2] if value.startswith("data:") else value
@@ -234,7 +263,8 @@ def _from_pixels(value: JsonValue) -> UInt8Array:
     return pixels.astype(np.uint8)
 
 
-def _json_type(value: JsonValue) -> str:
+def json_type(value: JsonValue) -> str:
+    """What JSON calls a value of this kind."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
     return names.get(type(value), "null")
 

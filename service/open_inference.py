@@ -1,0 +1,103 @@
+"""The Open Inference Protocol, version 2, over REST: what Triton, KServe, MLServer and their clients speak.
+
+Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md; raw tensors and classification as
+in Triton's extensions, docs/protocol/extension_binary_data.md and extension_classification.md.
+"""
+
+from starlette.responses import Response
+
+from loupe import __version__
+from loupe.errors import UnsupportedMediaType
+from loupe.images import SIDE
+from service import inputs, replies
+from service.open_inference_replies import answer
+from service.open_inference_requests import (
+    INDEX,
+    INPUT,
+    JSON_LENGTH,
+    LABEL,
+    PROBABILITIES,
+    parse_inference,
+    read_images,
+)
+from service.predictor import Call, route
+
+PROTOCOL = "v2"  # in the metrics
+EXTENSIONS = ["binary_tensor_data", "classification"]
+PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorflow": "tensorflow_keras"}  # what runs the models, by engine
+
+
+async def server(call: Call) -> Response:
+    """What answers here."""
+    return replies.json({"name": "loupe", "version": __version__, "extensions": EXTENSIONS})
+
+
+async def live(call: Call) -> Response:
+    """That the service answers."""
+    return replies.json({"live": True})
+
+
+async def ready(call: Call) -> Response:
+    """That models are served: the service takes no request before."""
+    return replies.json({"live": True, "ready": True})  # the word of the specification, and the one of its servers
+
+
+async def model_ready(call: Call) -> Response:
+    """That a model is served."""
+    with call.model(_tag(call)) as served:
+        return replies.json({"name": served.stored.name, "ready": True})
+
+
+async def metadata(call: Call) -> Response:
+    """What a model takes and what it answers with."""
+    with call.model(_tag(call)) as served:
+        name, classes = served.stored.name, len(served.stored.card.class_names)
+        return replies.json(
+            {
+                "name": name,
+                "versions": [model.stored.version for model in call.models.all() if model.stored.name == name],
+                "platform": PLATFORMS[call.settings.engine],
+                "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, SIDE, SIDE]}],
+                "outputs": [
+                    {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, classes]},
+                    {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
+                    {"name": INDEX, "datatype": "INT64", "shape": [-1]},
+                ],
+            }
+        )
+
+
+async def infer(call: Call) -> Response:
+    """Classes of the images in a request; one that cannot be used refuses it, since a tensor has no place for errors."""
+    with call.model(_tag(call)) as served:
+        with call.decoding():
+            encoding = call.request.headers.get("content-encoding", "identity")
+            if encoding != "identity":
+                raise UnsupportedMediaType("a body that is not compressed", f"Content-Encoding {encoding!r}")
+            body = await inputs.read_body(call.request, call.settings.max_body_bytes, "an inference request")
+            inference = parse_inference(body, call.request.headers.get(JSON_LENGTH))
+            prepare = inputs.preparation(served.stored.card.look, "auto")
+            images = await read_images(inference.images, call.settings, prepare)
+        probabilities = await call.predict(images, served, timeout_seconds=inference.timeout_seconds)
+        with call.encoding():
+            return answer(served.stored, inference, probabilities)
+
+
+def _tag(call: Call) -> str:
+    """The model that a path names; labels, as `production`, are versions too."""
+    return ":".join(call.request.path_params.values())
+
+
+MODEL = "/v2/models/{model}"
+VERSION = MODEL + "/versions/{version}"
+
+ROUTES = [
+    route("GET", "/v2", PROTOCOL, server),
+    route("GET", "/v2/health/live", PROTOCOL, live),
+    route("GET", "/v2/health/ready", PROTOCOL, ready),
+    *(
+        route(method, path + end, PROTOCOL, handler)
+        for path in (MODEL, VERSION)
+        for method, end, handler in (("GET", "", metadata), ("GET", "/ready", model_ready), ("POST", "/infer", infer))
+    ),
+]
