@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from loupe.settings import load_settings
-from service import open_inference, own_api
+from service import open_inference, own_api, tensorflow_serving
 from service.guard import Guard
 from service.logs import format_log
 from service.predictor import Predictor
@@ -60,7 +60,7 @@ class Predictions(bentoml.IODescriptor):  # type: ignore[misc]
     predictions: list[dict[str, object]]
 
 
-protocols = Starlette(routes=[*own_api.ROUTES, *open_inference.ROUTES])
+protocols = Starlette(routes=[*own_api.ROUTES, *open_inference.ROUTES, *tensorflow_serving.ROUTES])
 
 
 @bentoml.service(

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -99,6 +100,31 @@ def test_a_length_that_cannot_be_is_refused_before_anything_is_read(length: str)
 def test_other_content_types_are_named_in_the_refusal(media_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match=f"Received: Content-Type '{media_type.rstrip(';')}'\\.$"):
         image_of(b"x", media_type)
+
+
+def test_a_mask_is_no_image() -> None:
+    """True and false would pass for 1 and 0: hardly any ink at all."""
+    mask = {"pixels": (pictures.digits(1)[0] > 0).tolist()}
+    error = refusal(image_of, json.dumps(mask).encode(), "application/json")
+
+    assert error is not None
+    assert error.message.endswith("Received: row 0 with boolean in column 0.")
+
+
+def test_a_long_text_among_pixels_takes_no_more_memory_than_it_is_long() -> None:
+    pixels: list[list[object]] = [[0] * SIDE for _ in range(SIDE)]
+    pixels[0][0] = "x" * 90_000  # NumPy would make an array of 784 such texts, 4 bytes a character
+    body = json.dumps({"pixels": pixels}).encode()
+    tracemalloc.start()
+    try:
+        error = refusal(image_of, body, "application/json")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert error is not None
+    assert error.message.endswith("Received: row 0 with string in column 0.")
+    assert peak < 20 * len(body)
 
 
 def test_errors_of_a_batch_keep_their_places() -> None:
