@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loupe.commands import data, models, train
+from loupe.commands.predict import predict
 from loupe.errors import JobFailed, LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
 from loupe.terminal import console, log_to_stderr, notices
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.command()(predict)
 
 
 def main() -> None:

@@ -33,6 +33,12 @@
     ├── DeadlineExceeded            504
     ├── CallerGone                  499
     ├── ShuttingDown                503
+    ├── InvalidAddress
+    ├── InvalidApiKey
+    ├── ServiceUnreachable          503
+    ├── RequestRefused
+    ├── UnexpectedAnswer            502
+    ├── DrawingUnavailable
     ├── InvalidSetting
     ├── InvalidKeyName
     ├── RedisUnavailable            503
@@ -442,6 +448,69 @@ class ShuttingDown(LoupeError):
 
     def __init__(self) -> None:
         super().__init__("The service is shutting down; send the request again.")
+
+
+# Clients of the service
+
+
+class InvalidAddress(LoupeError):
+    """An address that no service can have."""
+
+    code = "invalid_address"
+    exit_code = 2
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"Expected the service's address, as http://HOST:PORT. Received: '{url}'.")
+
+
+class InvalidApiKey(LoupeError):
+    """An API key that no header can carry; the message does not show it."""
+
+    code = "invalid_api_key"
+    exit_code = 2
+
+    def __init__(self, received: str) -> None:
+        super().__init__(f"Expected an API key of printable ASCII characters without spaces. Received: {received}.")
+
+
+class ServiceUnreachable(LoupeError):
+    """No answer from where the service should be."""
+
+    code = "service_unreachable"
+    status = 503
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(f"Expected the service at {url}. Received: {problem}. Start it: loupe serve")
+
+
+class RequestRefused(LoupeError):
+    """The service's own error; `code`, `status` and `message` are what it said."""
+
+    code = "request_refused"
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class UnexpectedAnswer(LoupeError):
+    """An answer that the service does not give."""
+
+    code = "unexpected_answer"
+    status = 502
+
+    def __init__(self, url: str, received: str) -> None:
+        super().__init__(f"Expected an answer of Loupe's service from {url}. Received: {received}.")
+
+
+class DrawingUnavailable(LoupeError):
+    """A picture is to be drawn, and nothing can draw it."""
+
+    code = "drawing_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("Expected matplotlib, to draw with. Received: none. Install it: pip install 'loupe[client]'")
 
 
 # Settings, programs and data

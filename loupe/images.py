@@ -36,6 +36,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MANY_FRAMES = frozenset({"PNG", "WEBP", "GIF", "TIFF"})  # not MPO: a phone's JPEG with a preview or depth map behind it
 EXIF_ORIENTATION = 0x0112
+# Decoders report damage in many ways; what all of these say is that the bytes are no whole image.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError)
 
 # Pillow's own limit is a process-wide warning; `open_picture` checks the header against the caller's limit instead.
 Image.MAX_IMAGE_PIXELS = None
@@ -82,12 +84,28 @@ class Picture:
             )
         return self._grey()
 
+    def preview(self, side: int) -> Image.Image:
+        """Decode for people to look at: upright, in its colours, on white, neither side longer than `side` pixels.
+
+        Raises:
+            InvalidImage: If the file ends early or is damaged.
+        """
+        try:
+            self.image.draft("RGB", (2 * side, 2 * side))
+            shown = _on_white(self.image).convert("RGB")
+        except DECODING_ERRORS as error:
+            raise self._damaged(error) from error
+        shown.thumbnail((side, side))
+        return shown
+
     def _grey(self) -> UInt8Array:
         try:
             return _to_grey(self.image)
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError) as error:
-            # Decoders report damage in many ways; what all of these say is that the bytes are no whole image.
-            raise InvalidImage(f"a damaged {self.image.format} file ({error})") from error
+        except DECODING_ERRORS as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: BaseException) -> InvalidImage:
+        return InvalidImage(f"a damaged {self.image.format} file ({error})")
 
 
 def open_picture(data: bytes, *, max_pixels: int) -> Picture:
@@ -148,11 +166,16 @@ def normalize(grey: UInt8Array, look: Look) -> UInt8Array:
     Returns:
         uint8, shape `(28, 28)`, 0 = background, 255 = full ink.
     """
-    light_ground = border_mean(grey) > 127
+    light_ground = has_light_ground(grey)
     if grey.shape == (SIDE, SIDE) and not light_ground:
         return grey
     on_dark = 255 - grey if light_ground else grey
     return _centre_ink(on_dark) if look == "ink" else _fit_object(on_dark)
+
+
+def has_light_ground(grey: UInt8Array) -> bool:
+    """Whether a picture, uint8 `(height, width)`, shows something dark on something light, as paper is."""
+    return border_mean(grey) > 127
 
 
 def border_mean(grey: UInt8Array) -> float:
@@ -182,6 +205,11 @@ def _to_grey(image: Image.Image) -> UInt8Array:
     if image.mode == "L" and "transparency" not in image.info and image.format == "PNG" and "exif" not in image.info:
         pixels = np.frombuffer(image.tobytes(), np.uint8)  # takes half the time of np.asarray(image)
         return pixels.reshape(image.height, image.width)
+    return np.asarray(_on_white(image).convert("L"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Decode: upright, of eight bits, transparency over white."""
     image.load()
     if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)  # before the conversions below, which forget what the camera said
@@ -191,7 +219,7 @@ def _to_grey(image: Image.Image) -> UInt8Array:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("L"))
+    return image
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

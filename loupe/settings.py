@@ -62,6 +62,13 @@ class Settings(BaseSettings):
     batching: bool = Field(
         default=True, description="Whether requests are computed together. Off: each by itself, to compare."
     )
+    url: str | None = Field(
+        default=None,
+        description="Where `loupe predict` finds the service, as http://HOST:PORT. Unset: on this machine, at LOUPE_PORT.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="The key that `loupe predict` shows the service. Unset: none."
+    )
     max_batch_size: int = Field(
         default=256,
         ge=1,

@@ -61,15 +61,18 @@ def table_lines(columns: Sequence[Column]) -> tuple[list[str], list[str]]:
     return [_line(columns, row) for row in header_rows], [_line(columns, row) for row in rows]
 
 
-def print_table(columns: Sequence[Column], elsewhere: str = "") -> None:
+def print_table(columns: Sequence[Column], elsewhere: str = "", instead: Mapping[int, str] | None = None) -> None:
     """Print what fits.
 
     Args:
         columns: All of them with as many cells.
         elsewhere: Where the reader finds what does not fit; it follows the names of those columns.
+        instead: By the number of a row, what stands there behind its first cell, of whatever length.
     """
     chosen = fitting(columns, _terminal_width())
     header, rows = table_lines(chosen)
+    for number, words in (instead or {}).items():
+        rows[number] = chosen[0].padded(chosen[0].cells[number]) + " " * GAP + words
     for line in header:
         console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
     for line in rows:

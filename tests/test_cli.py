@@ -181,7 +181,7 @@ def test_without_a_command_the_help_is_shown() -> None:
     shown = run("--help")
 
     assert shown.returncode == 0
-    for command in ("train", "serve", "score", "worker", "jobs", "models", "data"):
+    for command in ("train", "serve", "predict", "score", "worker", "jobs", "models", "data"):
         assert command in shown.stdout
 
 

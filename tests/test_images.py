@@ -290,6 +290,29 @@ def test_a_transparent_grey_is_white_paper() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_people_are_shown_a_picture_upright_in_its_colours_and_no_larger_than_they_need(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.new("RGB", (400, 200), (200, 30, 30))
+    shown = open_picture(encoded(picture, kind, exif=exif), max_pixels=10**6).preview(100)
+
+    assert (shown.mode, shown.size) == ("RGB", (50, 100))
+    np.testing.assert_allclose(np.asarray(shown)[50, 25], (200, 30, 30), atol=6)
+
+
+def test_people_are_shown_what_is_transparent_on_white() -> None:
+    clear = Image.new("RGBA", (8, 8), (200, 30, 30, 0))
+
+    assert open_picture(encoded(clear, "PNG"), max_pixels=100).preview(100).getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_people_are_shown_nothing_of_a_damaged_picture() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8))
+    with pytest.raises(InvalidImage, match="a damaged PNG file"):
+        open_picture(encoded(noise, "PNG")[:-400], max_pixels=10**6).preview(100)
+
+
 def upright(values: UInt8Array, orientation: int) -> UInt8Array:
     """What a viewer shows of stored values. Source: EXIF 2.3, tag 0x0112."""
     turns = {

@@ -51,6 +51,18 @@ def test_a_narrow_terminal_is_told_what_is_missing(
     assert words.err == "Too narrow for: data set, size. See elsewhere.\n"
 
 
+def test_a_row_may_have_words_of_any_length_instead_of_its_cells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table([COLUMNS[0], COLUMNS[2]], instead={0: "error: it could not be looked at"})
+
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "digits:1  error: it could not be looked at",
+        "mnist:22      0.95",
+    ]
+
+
 def test_a_pipe_gets_all_columns_and_whole_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loupe.fonts import families
 from loupe.images import UInt8Array
 from train.errors import FileNotWritable
 from train.splits import Dataset
@@ -24,14 +25,6 @@ MAX_NAME_LENGTH = 30  # characters; longer ones are cut
 DPI = 100
 WHITE = 255
 INK, PALE = "#1f2933", "#6b7785"
-CJK_FONTS = (  # used where they are installed, for names that Matplotlib's own font cannot write
-    "Noto Sans CJK JP",
-    "Hiragino Sans",
-    "Yu Gothic",
-    "MS Gothic",
-    "IPAGothic",
-    "WenQuanYi Zen Hei",
-)
 
 
 @dataclass(frozen=True)
@@ -83,12 +76,11 @@ def contact_sheet(dataset: Dataset, seed: int = 0) -> bytes:
 def _drawn(canvas: UInt8Array, texts: Sequence[Text]) -> bytes:
     """A PNG of the canvas, pixel by pixel, with texts at its left margin."""
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import get_font_names
 
     height, width = canvas.shape
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     figure.figimage(canvas, cmap="gray", vmin=0, vmax=WHITE, origin="upper")
-    family = ["DejaVu Sans", *[font for font in CJK_FONTS if font in get_font_names()]]
+    family = list(families())
     for text in texts:
         x, y = MARGIN / width, 1 - text.middle / height
         figure.text(x, y, text.words, size=text.points, color=text.color, family=family, va="center", parse_math=False)

@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loupe import Client
+from loupe.errors import RequestRefused
 from loupe.store import StoredModel
 from service.keys import digest_of
 from tests import pictures
@@ -45,6 +47,17 @@ def test_who_has_a_key_may_call_and_is_counted_by_its_name(caller: httpx.Client,
     assert caller.post("/predict", content=DIGIT, headers=headers).status_code == 200
     metrics = caller.get("/metrics", headers=headers).text
     assert 'loupe_requests_total{key="alice",model="digits",protocol="loupe",status="200"}' in metrics
+
+
+def test_the_client_and_the_command_line_show_their_key(guarded: RunningService, tmp_path: Path) -> None:
+    with Client(guarded.url) as stranger, pytest.raises(RequestRefused) as raised:
+        stranger.predict(DIGIT)
+    assert (raised.value.status, raised.value.code) == (401, "unauthorized")
+    with Client(guarded.url, api_key=KEY) as client:
+        assert client.predict(DIGIT).model == client.models()[0].model
+    file = tmp_path / "digit.png"
+    file.write_bytes(DIGIT)
+    assert run("predict", file, LOUPE_URL=guarded.url, LOUPE_API_KEY=KEY).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,287 @@
+"""The Python client of the service: `Client` waits for its answers, `AsyncClient` awaits them. What they say is in `loupe.exchange`."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+import numpy as np
+
+from loupe.errors import LoupeError
+from loupe.exchange import (
+    DEFAULT_TIMEOUT_SECONDS,
+    DEFAULT_URL,
+    Conversation,
+    Heard,
+    Options,
+    Pause,
+    Prediction,
+    PredictionError,
+    ServedModel,
+    Steps,
+)
+from loupe.uploads import BATCH_IMAGES, Batch, Normalize, Packer, Source, Upload, prepare, prepare_or_tell
+
+__all__ = ["AsyncClient", "Client", "Prediction", "PredictionError", "ServedModel"]
+
+T = TypeVar("T")
+Outcomes = list[Prediction | PredictionError]
+
+BATCHES_IN_FLIGHT = 4  # the service is never idle between them, and no more than these are held
+INLINE_BYTES = 64 * 64  # an array this small is encoded faster than a thread is woken
+THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})  # no proxy leads here, whatever the environment says
+
+
+class Client:
+    """A connection to the service that waits for its answers. Threads may share it.
+
+    Args:
+        url: Where the service is, as `http://HOST:PORT`.
+        api_key: What the service knows its caller by, if it asks for that.
+
+    Raises:
+        InvalidAddress: If the URL is no address of HTTP.
+        InvalidApiKey: If a header cannot carry the key.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
+        self._conversation = Conversation(url, api_key)
+        self._http = httpx.Client(trust_env=_leaves_this_machine(url))
+
+    def predict(
+        self,
+        picture: Source,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        normalize: Normalize = "auto",
+        lang: str = "en",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> Prediction:
+        """What a model sees in a picture.
+
+        Args:
+            picture: The path or the bytes of a file of any format that docs/service.md names, an image of Pillow, or an array:
+                uint8, shape `(height, width)`, `(height, width, 3)` or `(height, width, 4)`, 0 = black, 255 = white.
+            model: `NAME`, `NAME:VERSION` or `NAME:LABEL`; the service's default model if none is given.
+            top_k: How many classes to name, from the most probable on; all in the model's order if not given.
+            threshold: Confidence, 0..1, below which there is no label.
+            normalize: `auto` makes the picture look like the training data, `off` takes 28 × 28 pixels as they are.
+            lang: ISO 639-1 code of the class names' language.
+            timeout: Seconds within which one try must be answered.
+
+        Raises:
+            InvalidImage: If the picture cannot be read here.
+            InvalidPixels: If an array is no picture.
+            RequestRefused: If the service cannot answer; with its `code`, `status` and `message`.
+            ServiceUnreachable: If nothing answers.
+            UnexpectedAnswer: If something else than Loupe answers.
+        """
+        options = Options(model, top_k, threshold, normalize, lang, timeout)
+        return self._hold(self._conversation.predict(prepare(picture, normalize), options))
+
+    def predict_many(
+        self,
+        pictures: Iterable[Source],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        normalize: Normalize = "auto",
+        lang: str = "en",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        batch_size: int = BATCH_IMAGES,
+    ) -> Iterator[Prediction | PredictionError]:
+        """What a model sees in many pictures, in their order; a picture that cannot be read has a `PredictionError` in its place.
+
+        Answers come while later pictures are still sent: of an iterable of any length no more than four batches are held.
+
+        Args:
+            pictures: Each as `predict` takes it. An array of uint8 `(n, 28, 28)` is `n` of them.
+            model: As for `predict`, like all others but the last.
+            top_k: How many classes to name.
+            threshold: Confidence below which there is no label.
+            normalize: `auto` or `off`.
+            lang: Of the class names.
+            timeout: Seconds within which one try of one batch must be answered.
+            batch_size: Most pictures of one request; fewer give earlier answers.
+
+        Raises:
+            LoupeError: If a request as a whole fails, as for `predict`.
+        """
+        options = Options(model, top_k, threshold, normalize, lang, timeout)
+        waiting: deque[Future[Outcomes]] = deque()
+        with ThreadPoolExecutor(BATCHES_IN_FLIGHT, "loupe-client") as senders:
+            for batch in _batches(pictures, options, batch_size):
+                waiting.append(senders.submit(self._hold, self._conversation.predict_batch(batch, options)))
+                while waiting and (len(waiting) == BATCHES_IN_FLIGHT or waiting[0].done()):
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+
+    def models(self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[ServedModel]:
+        """What the service serves.
+
+        Raises:
+            LoupeError: As for `predict`.
+        """
+        return self._hold(self._conversation.models(timeout))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _hold(self, conversation: Steps[T]) -> T:
+        heard: Heard = None
+        while True:
+            try:
+                step = conversation.send(heard)
+            except StopIteration as ended:
+                return ended.value  # type: ignore[no-any-return]
+            heard = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+            else:
+                heard = self._send(step)
+
+    def _send(self, request: httpx.Request) -> Heard:
+        try:
+            return self._http.send(request)
+        except httpx.RequestError as error:
+            return error
+
+
+class AsyncClient:
+    """A connection to the service that is awaited. What its methods take, give and raise is what those of `Client` do."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
+        self._conversation = Conversation(url, api_key)
+        self._http = httpx.AsyncClient(trust_env=_leaves_this_machine(url))
+
+    async def predict(
+        self,
+        picture: Source,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        normalize: Normalize = "auto",
+        lang: str = "en",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> Prediction:
+        """What a model sees in a picture; see `Client.predict`."""
+        options = Options(model, top_k, threshold, normalize, lang, timeout)
+        upload = await asyncio.to_thread(prepare, picture, normalize)
+        return await self._hold(self._conversation.predict(upload, options))
+
+    async def predict_many(
+        self,
+        pictures: Iterable[Source] | AsyncIterable[Source],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        normalize: Normalize = "auto",
+        lang: str = "en",
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        batch_size: int = BATCH_IMAGES,
+    ) -> AsyncIterator[Prediction | PredictionError]:
+        """What a model sees in many pictures, in their order; see `Client.predict_many`. The iterable may be asynchronous."""
+        options = Options(model, top_k, threshold, normalize, lang, timeout)
+        waiting: deque[asyncio.Task[Outcomes]] = deque()
+        try:
+            async for batch in _batches_async(pictures, options, batch_size):
+                waiting.append(asyncio.create_task(self._hold(self._conversation.predict_batch(batch, options))))
+                while waiting and (len(waiting) == BATCHES_IN_FLIGHT or waiting[0].done()):
+                    for outcome in await waiting.popleft():
+                        yield outcome
+            while waiting:
+                for outcome in await waiting.popleft():
+                    yield outcome
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def models(self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[ServedModel]:
+        """What the service serves; see `Client.models`."""
+        return await self._hold(self._conversation.models(timeout))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def _hold(self, conversation: Steps[T]) -> T:
+        heard: Heard = None
+        while True:
+            try:
+                step = conversation.send(heard)
+            except StopIteration as ended:
+                return ended.value  # type: ignore[no-any-return]
+            heard = None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+            else:
+                heard = await self._send(step)
+
+    async def _send(self, request: httpx.Request) -> Heard:
+        try:
+            return await self._http.send(request)
+        except httpx.RequestError as error:
+            return error
+
+
+def _batches(pictures: Iterable[Source], options: Options, size: int) -> Iterator[Batch]:
+    packer = Packer(size)
+    for picture in pictures:
+        if batch := packer.add(prepare_or_tell(picture, options.normalize)):
+            yield batch
+    if batch := packer.rest():
+        yield batch
+
+
+async def _batches_async(
+    pictures: Iterable[Source] | AsyncIterable[Source], options: Options, size: int
+) -> AsyncIterator[Batch]:
+    packer = Packer(size)
+    async for picture in _each(pictures):
+        if batch := packer.add(await _prepared(picture, options.normalize)):
+            yield batch
+    if batch := packer.rest():
+        yield batch
+
+
+async def _prepared(picture: Source, normalize: Normalize) -> Upload | LoupeError:
+    if isinstance(picture, bytes) or (isinstance(picture, np.ndarray) and picture.nbytes <= INLINE_BYTES):
+        return prepare_or_tell(picture, normalize)
+    return await asyncio.to_thread(prepare_or_tell, picture, normalize)
+
+
+async def _each(pictures: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:
+    if isinstance(pictures, AsyncIterable):
+        async for picture in pictures:
+            yield picture
+    else:
+        for picture in pictures:
+            yield picture
+
+
+def _leaves_this_machine(url: str) -> bool:
+    return httpx.URL(url).host not in THIS_MACHINE
