@@ -40,7 +40,7 @@ bench: $(INSTALLED) ## Measure the service and bulk scoring against plain loops,
 
 lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt
-	for extra in service worker train; do \
+	for extra in service grpc worker train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt

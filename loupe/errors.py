@@ -47,6 +47,7 @@
     ├── SourceChanged               409
     ├── InvalidOutput               422
     ├── AddressInUse
+    ├── GrpcUnavailable
     ├── ProgramFailed
     └── JobFailed
 
@@ -532,10 +533,21 @@ class AddressInUse(LoupeError):
 
     code = "address_in_use"
 
-    def __init__(self, host: str, port: int, problem: str) -> None:
+    def __init__(self, host: str, port: int, problem: str, setting: str) -> None:
         super().__init__(
-            f"Expected {host}:{port} to be free to listen on. Received: {problem}. "
-            "Choose another: --port or LOUPE_PORT."
+            f"Expected {host}:{port} to be free to listen on. Received: {problem}. Choose another: {setting}."
+        )
+
+
+class GrpcUnavailable(LoupeError):
+    """A port for gRPC is set, and what speaks it is not installed."""
+
+    code = "grpc_unavailable"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"Expected gRPC to be installed, since LOUPE_GRPC_PORT is set. Received: {problem}. "
+            "Install it: pip install 'loupe[grpc]'"
         )
 
 

@@ -7,13 +7,22 @@ from loupe.errors import AddressInUse
 BACKLOG = 2048  # connections that wait to be accepted; BentoML's own default
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; `AddressInUse` if it cannot."""
+def listen(host: str, port: int, setting: str = "--port or LOUPE_PORT") -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: A name or an address.
+        port: Of TCP.
+        setting: Where another port can be chosen, for the error.
+
+    Raises:
+        AddressInUse: If it cannot.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise AddressInUse(host, port, str(error.strerror).partition(" (")[0]) from error
+        raise AddressInUse(host, port, str(error.strerror).partition(" (")[0], setting) from error
 
 
 def free_port() -> int:

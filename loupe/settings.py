@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address the service listens on. Containers want 0.0.0.0.")
     port: int = Field(default=3000, ge=1, le=65535, description="Port the service listens on.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of the Open Inference Protocol over gRPC, at the same address; it needs loupe[grpc]. Unset: no gRPC.",
+    )
     api_keys: SecretStr | None = Field(
         default=None,
         description="Who may call the service, with commas between: NAME:KEY, or NAME:sha256:DIGEST as `loupe key NAME` prints it. "

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bentoml
 from pydantic import Field
@@ -16,6 +17,9 @@ from service import open_inference, own_api, tensorflow_serving
 from service.guard import Guard
 from service.logs import format_log
 from service.predictor import Predictor
+
+if TYPE_CHECKING:
+    from service.open_inference_grpc import GrpcServer
 
 # How soon the engine's thread gets the interpreter; Python's 5 ms is longer than most answers take.
 SWITCH_SECONDS = 0.0005
@@ -83,13 +87,24 @@ class Loupe:
     def __init__(self) -> None:
         self._predictor = protocols.state.predictor = Predictor(load_settings())
         self._following: asyncio.Task[None] | None = None
+        self._grpc: GrpcServer | None = None
         for name in ("predict", "predict_batch"):
             setattr(self, name, getattr(self, name))  # BentoML would inspect the signature anew at every request
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def tune(self) -> None:
-        """Tune the interpreter for many short requests, now that everything is loaded, and follow the store."""
+        """Tune the interpreter for many short requests, now that everything is loaded, and follow the store.
+
+        Raises:
+            GrpcUnavailable: If a port for gRPC is set, and gRPC is not installed.
+            AddressInUse: If something listens there already.
+        """
         format_log(self._predictor.settings.log_format)
+        if self._predictor.settings.grpc_port is not None:
+            from service.open_inference_grpc import GrpcServer
+
+            self._grpc = GrpcServer(self._predictor, self._predictor.settings.grpc_port)
+            await self._grpc.start()
         gc.collect()
         gc.freeze()  # full collections would walk through all that was imported, and stall requests for it
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -100,6 +115,8 @@ class Loupe:
         """Answer what waits."""
         if self._following is not None:
             self._following.cancel()
+        if self._grpc is not None:
+            await self._grpc.stop()  # before the models that its calls wait for
         await self._predictor.models.close()
 
     @bentoml.api(route="/predict", input_spec=ImageRequest, output_spec=Prediction)  # type: ignore[untyped-decorator]

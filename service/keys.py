@@ -4,10 +4,10 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from loupe.errors import InvalidKeyName, InvalidSetting
+from loupe.errors import InvalidKeyName, InvalidSetting, Unauthorized
 from loupe.settings import Settings
 
 HASHED = "sha256:"
@@ -33,6 +33,22 @@ class Keys:
             if hmac.compare_digest(known, digest):
                 found = name
         return found
+
+    def name_in(self, headers: Mapping[str, str]) -> str:
+        """Whose key headers carry, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+
+        Args:
+            headers: Of a request, by their names in small letters.
+
+        Raises:
+            Unauthorized: If it is nobody's.
+        """
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        name = self.name_of(given)
+        if name is None:
+            raise Unauthorized(given != "")
+        return name
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from loupe import __version__
 from loupe.errors import UnsupportedMediaType
 from loupe.images import SIDE
 from service import inputs, replies
+from service.models import ServedModel
 from service.open_inference_replies import answer
 from service.open_inference_requests import (
     INDEX,
@@ -20,16 +21,16 @@ from service.open_inference_requests import (
     parse_inference,
     read_images,
 )
-from service.predictor import Call, route
+from service.predictor import AnyCall, Call, route
 
 PROTOCOL = "v2"  # in the metrics
-EXTENSIONS = ["binary_tensor_data", "classification"]
+SERVER = {"name": "loupe", "version": __version__, "extensions": ["binary_tensor_data", "classification"]}
 PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorflow": "tensorflow_keras"}  # what runs the models, by engine
 
 
 async def server(call: Call) -> Response:
     """What answers here."""
-    return replies.json({"name": "loupe", "version": __version__, "extensions": EXTENSIONS})
+    return replies.json(SERVER)
 
 
 async def live(call: Call) -> Response:
@@ -51,20 +52,7 @@ async def model_ready(call: Call) -> Response:
 async def metadata(call: Call) -> Response:
     """What a model takes and what it answers with."""
     with call.model(_tag(call)) as served:
-        name, classes = served.stored.name, len(served.stored.card.class_names)
-        return replies.json(
-            {
-                "name": name,
-                "versions": [model.stored.version for model in call.models.all() if model.stored.name == name],
-                "platform": PLATFORMS[call.settings.engine],
-                "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, SIDE, SIDE]}],
-                "outputs": [
-                    {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, classes]},
-                    {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
-                    {"name": INDEX, "datatype": "INT64", "shape": [-1]},
-                ],
-            }
-        )
+        return replies.json(description(call, served))
 
 
 async def infer(call: Call) -> Response:
@@ -81,6 +69,22 @@ async def infer(call: Call) -> Response:
         probabilities = await call.predict(images, served, timeout_seconds=inference.timeout_seconds)
         with call.encoding():
             return answer(served.stored, inference, probabilities)
+
+
+def description(call: AnyCall, served: ServedModel) -> dict[str, object]:
+    """What a model takes and what it answers with, as the protocol says it."""
+    name, classes = served.stored.name, len(served.stored.card.class_names)
+    return {
+        "name": name,
+        "versions": [model.stored.version for model in call.models.all() if model.stored.name == name],
+        "platform": PLATFORMS[call.settings.engine],
+        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, SIDE, SIDE]}],
+        "outputs": [
+            {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, classes]},
+            {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
+            {"name": INDEX, "datatype": "INT64", "shape": [-1]},
+        ],
+    }
 
 
 def _tag(call: Call) -> str:

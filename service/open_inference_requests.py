@@ -1,12 +1,17 @@
 """Requests of the Open Inference Protocol: from JSON, with or without raw tensors behind it, to images and wanted outputs.
 
+Those over gRPC are read here too, once `service.open_inference_messages` has made of them what JSON would say.
+
 Whatever a request says of sizes is held against the bytes that came before anything is made of them.
 """
 
 import reprlib
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from typing import TypeAlias
 
 import numpy as np
 from pydantic import JsonValue
@@ -27,6 +32,12 @@ PLACES_TOLD = 10  # of images that cannot be used; more would be a page
 SIDES: dict[str, tuple[list[int], ...]] = {"UINT8": ([SIDE, SIDE], [SIDE, SIDE, 1]), "BYTES": ([], [1])}
 SHAPES = {"UINT8": f"[n, {SIDE}, {SIDE}] or [n, {SIDE}, {SIDE}, 1]", "BYTES": "[n] or [n, 1]"}
 
+# Of an input: nested or flat, numbers or base64 as JSON has them, or files; or raw.
+Values: TypeAlias = "Sequence[JsonValue | bytes] | memoryview"
+
+# From an input and its parameters to its values.
+ReadValues: TypeAlias = "Callable[[dict[str, JsonValue], dict[str, JsonValue]], Values]"
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -35,12 +46,12 @@ class Tensor:
     Attributes:
         datatype: `UINT8` for pixels, `BYTES` for pictures in files.
         shape: One of `SHAPES`; begins with the number of images.
-        values: Of JSON, nested or flat; or raw.
+        values: As they came.
     """
 
     datatype: str
     shape: list[int]
-    values: list[JsonValue] | memoryview
+    values: Values
 
 
 @dataclass(frozen=True)
@@ -87,11 +98,24 @@ def parse_inference(body: bytes, json_length: str | None) -> Inference:
     """
     end = len(body) if json_length is None else _length(json_length, len(body))
     request = _object(inputs.parse_json(memoryview(body)[:end]), "an inference request")
+    return read_inference(request, partial(_values, raw=memoryview(body)[end:]))
+
+
+def read_inference(request: dict[str, JsonValue], read_values: ReadValues) -> Inference:
+    """What a request asks for.
+
+    Args:
+        request: As JSON says it.
+        read_values: Called with an input whose name, datatype and shape are those of images.
+
+    Raises:
+        InvalidRequest: If it is not what the protocol says, or not what these models take.
+    """
     parameters = _parameters(request, "the request")
     return Inference(
         _id(request.get("id")),
         _timeout(parameters.get("timeout")),
-        _images(request.get("inputs"), memoryview(body)[end:]),
+        _images(request.get("inputs"), read_values),
         _outputs(request.get("outputs"), binary=_flag(parameters, "binary_data_output", default=False)),
     )
 
@@ -160,7 +184,7 @@ def _timeout(value: JsonValue) -> float | None:
     return value / MICROSECONDS
 
 
-def _images(value: JsonValue, raw: memoryview) -> Tensor:
+def _images(value: JsonValue, read_values: ReadValues) -> Tensor:
     tensors = _list(value, "inputs")
     if len(tensors) != 1:
         raise InvalidRequest(f"one input, '{INPUT}'", f"{len(tensors):,}")
@@ -170,7 +194,8 @@ def _images(value: JsonValue, raw: memoryview) -> Tensor:
     datatype = tensor.get("datatype")
     if not isinstance(datatype, str) or datatype not in SHAPES:
         raise InvalidRequest(f"'{INPUT}' of datatype UINT8 or BYTES", _shown(datatype))
-    return Tensor(datatype, _shape(tensor.get("shape"), datatype), _values(tensor, raw))
+    shape = _shape(tensor.get("shape"), datatype)
+    return Tensor(datatype, shape, read_values(tensor, _parameters(tensor, f"'{INPUT}'")))
 
 
 def _shape(value: JsonValue, datatype: str) -> list[int]:
@@ -180,8 +205,8 @@ def _shape(value: JsonValue, datatype: str) -> list[int]:
     return sides
 
 
-def _values(tensor: dict[str, JsonValue], raw: memoryview) -> list[JsonValue] | memoryview:
-    size = _parameters(tensor, f"'{INPUT}'").get("binary_data_size")
+def _values(tensor: dict[str, JsonValue], parameters: dict[str, JsonValue], raw: memoryview) -> Values:
+    size = parameters.get("binary_data_size")
     if size is None:
         if raw:
             raise InvalidRequest(f"binary_data_size of '{INPUT}' for the {len(raw):,} bytes behind the JSON", "none")
@@ -227,7 +252,7 @@ def _pixels(tensor: Tensor) -> UInt8Array:
     return pixels.reshape(-1, SIDE, SIDE)
 
 
-def _from_numbers(values: list[JsonValue]) -> UInt8Array:
+def _from_numbers(values: Sequence[JsonValue | bytes]) -> UInt8Array:
     with suppress(TypeError, ValueError):  # what is no integer, and integers that are no bytes
         pixels = np.frombuffer(bytes(values), np.uint8)  # type: ignore[arg-type]  # NumPy would ask each for its type
         # Truth values pass for 0 and 1; a mask made of them would be an image almost without ink.
@@ -242,15 +267,15 @@ def _files(tensor: Tensor) -> list[inputs.Item]:
     count = tensor.shape[0]
     if isinstance(tensor.values, memoryview):
         return _split(tensor.values, count)
-    texts = _flat(tensor.values, tensor.shape)
-    if len(texts) != count:
-        raise InvalidRequest(f"{count:,} values for the shape {tensor.shape}", f"{len(texts):,}")
-    return [_file(text) for text in texts]
+    values = _flat(tensor.values, tensor.shape)
+    if len(values) != count:
+        raise InvalidRequest(f"{count:,} values for the shape {tensor.shape}", f"{len(values):,}")
+    return [_file(value) for value in values]
 
 
-def _file(text: JsonValue) -> inputs.Item:
+def _file(value: JsonValue | bytes) -> inputs.Item:
     try:
-        return inputs.from_base64(text)
+        return value if isinstance(value, bytes) else inputs.from_base64(value)
     except LoupeError as error:
         return error
 
@@ -273,11 +298,11 @@ def _split(raw: memoryview, count: int) -> list[inputs.Item]:
     return elements
 
 
-def _flat(values: list[JsonValue], shape: list[int]) -> list[JsonValue]:
+def _flat(values: Sequence[JsonValue | bytes], shape: list[int]) -> Sequence[JsonValue | bytes]:
     """The values row by row, whether they came so or nested as the shape is."""
     if not values or not isinstance(values[0], list):
         return values
-    parts: list[list[JsonValue]] = [values]
+    parts: Sequence[Sequence[JsonValue | bytes]] = [values]
     for side in shape:
         if any(not isinstance(part, list) or len(part) != side for part in parts):
             raise InvalidRequest(f"values flat or nested as the shape {shape}", "nested otherwise")
@@ -292,6 +317,6 @@ def _told(places: list[int]) -> str:
     return f"Images {', '.join(map(str, places[:PLACES_TOLD]))}{more} cannot be used. Image {places[0]}"
 
 
-def _shown(value: JsonValue) -> str:
+def _shown(value: JsonValue | bytes) -> str:
     """A value, however long or deep, on one line."""
     return "nothing" if value is None else reprlib.repr(value)

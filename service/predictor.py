@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +23,7 @@ logger = logging.getLogger("bentoml.loupe.predictor")  # below BentoML's logger,
 
 
 Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
+Answer = TypeVar("Answer")
 
 
 def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
@@ -53,16 +54,23 @@ class Predictor:
     async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
         """What a handler answers, or the error that it ends with; either is counted."""
         call = Call(self, request)
-        try:
-            response = await handler(call)
-        except LoupeError as error:
-            response = self._refused(error)
-        except Exception:  # its text may hold what is no caller's business
-            logger.exception("%s %s failed", request.method, request.url.path)
-            response = self._refused(InternalError())
+        outcome = await self.outcome(f"{request.method} {request.scope['path']}", handler(call))
+        response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
         key: str = request.scope.get("state", {}).get("key", NO_KEY)
         self.metrics.answered(protocol, call.model_name, response.status_code, key)
         return response
+
+    async def outcome(self, name: str, answer: Awaitable[Answer]) -> Answer | LoupeError:
+        """An answer, or the error that stands for it; that is counted, and told in the log by the call's name if it is ours."""
+        try:
+            return await answer
+        except LoupeError as error:
+            refused = error
+        except Exception:  # its text may hold what is no caller's business
+            logger.exception("%s failed", name)
+            refused = InternalError()
+        self.metrics.rejected(refused.code)
+        return refused
 
     def exposed_metrics(self) -> bytes:
         """What is so at this moment, in Prometheus's text format."""
@@ -72,29 +80,23 @@ class Predictor:
             in_flight[model.stored.name] = in_flight.get(model.stored.name, 0) + model.batcher.admitted
         return self.metrics.exposed(in_flight, [model.stored for model in served])
 
-    def _refused(self, error: LoupeError) -> Response:
-        self.metrics.rejected(error.code)
-        return replies.failure(error)
 
-
-class Call:
-    """A request that is being answered.
+class AnyCall:
+    """What is being answered, however it came.
 
     Attributes:
-        request: As it came.
         settings: Of the service.
         models: What is served.
         model_name: Of the model that answers; `NO_MODEL` before it is known.
+        begun: When it came, on the clock of `time.monotonic`.
     """
 
-    def __init__(self, predictor: Predictor, request: Request) -> None:
-        self.request = request
+    def __init__(self, predictor: Predictor) -> None:
         self.settings = predictor.settings
         self.models = predictor.models
         self.model_name = NO_MODEL
-        self.exposed_metrics = predictor.exposed_metrics
+        self.begun = time.monotonic()
         self._metrics = predictor.metrics
-        self._begun = time.monotonic()
 
     @contextmanager
     def model(self, tag: str | None) -> Iterator[ServedModel]:
@@ -120,6 +122,31 @@ class Call:
         with self._metrics.encode.time():
             yield
 
+    async def compute(
+        self, images: UInt8Array, served: ServedModel, caller: Caller, threshold: float | None = None
+    ) -> Float32Array:
+        """Class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`; `threshold` is for the metrics.
+
+        Raises:
+            LoupeError: See `Batcher.predict`.
+        """
+        probabilities = await served.batcher.predict(images, caller)
+        served.metrics.tally.add(probabilities, threshold)
+        return probabilities
+
+
+class Call(AnyCall):
+    """A request over HTTP that is being answered.
+
+    Attributes:
+        request: As it came.
+    """
+
+    def __init__(self, predictor: Predictor, request: Request) -> None:
+        super().__init__(predictor)
+        self.request = request
+        self.exposed_metrics = predictor.exposed_metrics
+
     async def predict(
         self,
         images: UInt8Array,
@@ -142,7 +169,5 @@ class Call:
         """
         longest = self.settings.request_timeout_seconds
         seconds = read_timeout(self.request, longest) if timeout_seconds is None else min(timeout_seconds, longest)
-        caller = Caller(seconds, self._begun + seconds, self.request.is_disconnected)
-        probabilities = await served.batcher.predict(images, caller)
-        served.metrics.tally.add(probabilities, threshold)
-        return probabilities
+        caller = Caller(seconds, self.begun + seconds, self.request.is_disconnected)
+        return await self.compute(images, served, caller, threshold)

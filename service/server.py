@@ -26,6 +26,7 @@ def serve(settings: Settings) -> None:
 
     Raises:
         AddressInUse: If something listens there already.
+        GrpcUnavailable: If a port for gRPC is set, and gRPC is not installed.
         ModelNotFound: If there is no model to serve.
         InvalidSetting: If the API keys are none.
         ModelCorrupted: If its files are not those that were saved.
@@ -39,6 +40,10 @@ def serve(settings: Settings) -> None:
     verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
     listening = listen(settings.host, settings.port)
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # one process, whose numbers need no files
+    if settings.grpc_port is not None:
+        import service.open_inference_grpc  # noqa: F401 - an error here is one line, as above
+
+        listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT").close()
     from _bentoml_impl.worker.service import main
 
     os.chdir(Path(__file__).parent.parent)  # where BentoML looks for the service
