@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install demo up test lint type bench lock clean
+.PHONY: help install demo up test lint type bench soak lock clean
 
 help: ## List the chores
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -35,13 +35,18 @@ lint: $(INSTALLED) ## Check style and the direction of imports
 type: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## Measure the service and bulk scoring against plain loops, side by side
+bench: $(INSTALLED) ## Measure the service and bulk scoring beside plain loops and other servers; a quarter of an hour
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt || echo 'going on without other servers'
 	@$(BIN)/python -m bench
+
+soak: $(INSTALLED) ## Load the service with everything at once for half an hour, and see that it stays as it was
+	@$(BIN)/python -m bench.soak
 
 lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt
 	for extra in service grpc worker train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
+	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt
 

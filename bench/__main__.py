@@ -1,40 +1,60 @@
-"""`python -m bench [service] [start] [bulk] [networks]`: measure what is named, or everything."""
+"""`python -m bench [NAME…] [--plot docs/batching.png]`: measure what is named, or everything."""
 
 import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
 
-from bench import bulk, networks, service, start
+from bench import batches, batching, bulk, lone, networks, overload, photos, service, start, swaps
 from bench.report import Row, show
+from bench.wrk import find_wrk
 from loupe.cli import report_nothing
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX
 from loupe.store import StoredModel, find_model
 
-BENCHMARKS: dict[str, Callable[[StoredModel], Iterator[Row]]] = {
+Benchmarks: TypeAlias = dict[str, Callable[[StoredModel], Iterator[Row]]]
+BENCHMARKS: Benchmarks = {
     "service": service.measure,
+    "lone": lone.measure,
+    "batches": batches.measure,
+    "batching": batching.measure,
+    "overload": overload.measure,
+    "photos": photos.measure,
+    "swaps": swaps.measure,
     "start": start.measure,
     "bulk": bulk.measure,
     "networks": networks.measure,
 }
+NEED_WRK = {"service", "lone", "batches", "batching", "photos"}
 
 
 def main() -> int:
     """Run the benchmarks; exit code 1 if there is no model, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Loupe beside the barest peers.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Loupe beside its peers.")
     parser.add_argument("benchmarks", nargs="*", metavar="|".join(BENCHMARKS), help="default: all")
-    chosen: list[str] = parser.parse_args().benchmarks or list(BENCHMARKS)
+    plot_help = (
+        "a picture to draw the figures of batching in; their table goes into the page of the same name beside it"
+    )
+    parser.add_argument("--plot", type=Path, metavar="docs/batching.png", help=plot_help)
+    arguments = parser.parse_args()
+    chosen: list[str] = arguments.benchmarks or list(BENCHMARKS)
     if unknown := set(chosen) - set(BENCHMARKS):
         parser.error(f"expected {', '.join(BENCHMARKS)}; received {', '.join(sorted(unknown))}")
-    _use_default_settings()
+    if arguments.plot is not None and "batching" not in chosen:
+        parser.error("--plot draws the figures of batching, which is not among the benchmarks named")
+    benchmarks: Benchmarks = {**BENCHMARKS, "batching": partial(batching.measure, page=arguments.plot)}
+    use_default_settings()
     report_nothing()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through every `finally`
     try:
         model = find_model()
-        print(f"measuring with {model.tag}, the newest model in the store; this takes a few minutes")
-        show([row for name in chosen for row in BENCHMARKS[name](model)])
+        print(f"measuring with {model.tag}, the newest model in the store; all of it takes a quarter of an hour")
+        show([row for name in _possible(chosen) for row in benchmarks[name](model)])
     except LoupeError as error:
         print(error.message, file=sys.stderr)
         return 1
@@ -43,7 +63,16 @@ def main() -> int:
     return 0
 
 
-def _use_default_settings() -> None:
+def _possible(chosen: list[str]) -> list[str]:
+    """Those of the benchmarks that have what they need."""
+    if not NEED_WRK.intersection(chosen) or find_wrk():
+        return chosen
+    skipped = [name for name in chosen if name in NEED_WRK]
+    print(f"{', '.join(skipped)}: skipped for want of wrk (apt install wrk, brew install wrk)")
+    return [name for name in chosen if name not in NEED_WRK]
+
+
+def use_default_settings() -> None:
     """Figures are comparable only with the settings that everybody has, and no job may reach a queue in use."""
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from loupe.engine import available_cores, load_engine
 from loupe.images import Float32Array, UInt8Array
+from loupe.settings import load_settings
 from loupe.store import find_model
 
 
@@ -59,7 +60,7 @@ class Batchable:
     """Classifies single PNGs."""
 
     def __init__(self) -> None:
-        stored = find_model()
+        stored = find_model(load_settings().model)
         self._engine = load_engine(stored, threads=max(1, available_cores() - 1))
         _Answer.class_names = stored.card.class_names
 

@@ -1,0 +1,49 @@
+"""Twice as many requests as the service can answer: as many as ever are to be answered, and soon, and the others refused."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench import posts
+from bench.open_loop import Outcome, closed_loop, offer
+from bench.peers import LOUPE, serving
+from bench.pictures import find_images
+from bench.report import Row, at_least, at_most, median_ratio
+from bench.wrk import in_words
+from loupe.store import StoredModel
+
+ROUNDS = 3
+PEAK_CONNECTIONS = 64
+PEAK_SECONDS = 4
+OVERLOAD = 2  # times the peak
+OVERLOAD_SECONDS = 8
+GOODPUT_TARGET = at_least(0.9)
+TAIL_TARGET = at_most(3)
+
+
+def measure(model: StoredModel) -> Iterator[Row]:
+    """Goodput and the times of accepted requests, at the peak and beyond, in turns and by the same generator."""
+    post = posts.png(find_images(model, 1)[0])
+    peaks, beyond = [], []
+    with tempfile.TemporaryDirectory() as folder, serving([LOUPE], model, Path(folder)) as programs:
+        port = programs[LOUPE].port
+        closed_loop(port, post, PEAK_CONNECTIONS, 1)  # warms up
+        for turn in range(ROUNDS):
+            peak = closed_loop(port, post, PEAK_CONNECTIONS, PEAK_SECONDS)
+            peaks.append(peak)
+            beyond.append(offer(port, post, OVERLOAD * peak.goodput, OVERLOAD_SECONDS, seed=turn))
+    what = f"{OVERLOAD} times the capacity for {OVERLOAD_SECONDS} s"
+    goodput = median_ratio([each.goodput for each in beyond], [each.goodput for each in peaks])
+    peak_words = f"peak, {PEAK_CONNECTIONS} at a time\n{in_words([each.load for each in peaks])}"
+    yield Row(f"{what}: goodput", in_words([each.load for each in beyond]), peak_words, goodput, GOODPUT_TARGET)
+    tail = median_ratio([each.percentile_ms(99) for each in beyond], [each.percentile_ms(99) for each in peaks])
+    yield Row(f"{what}: p99 of the accepted", _statuses(beyond), "peak's p99", tail, TAIL_TARGET)
+
+
+def _statuses(outcomes: Sequence[Outcome]) -> str:
+    """How many of each status there were in all runs together, those that are to be expected always."""
+    counts: dict[int | str, int] = dict.fromkeys((200, 429, 503, 504), 0)
+    for outcome in outcomes:
+        for status, count in outcome.statuses.items():
+            counts[status] = counts.get(status, 0) + count
+    return "\n".join(f"{status}: {count:,}" for status, count in counts.items())
