@@ -561,14 +561,6 @@ def test_the_metrics_tell_what_was_asked_and_what_was_answered(client: httpx.Cli
         assert f'loupe_seconds_count{{phase="{phase}"}} 0.0' not in metrics
 
 
-def test_the_api_describes_itself(client: httpx.Client) -> None:
-    described = client.get("/docs.json").json()
-
-    assert {"/predict", "/predict_batch"} <= described["paths"].keys()
-    answer = described["components"]["schemas"]["Prediction"]
-    assert {"model", "label", "index", "confidence", "probabilities"} <= answer["properties"].keys()
-
-
 # Limits that are settings, and the end
 
 
