@@ -4,11 +4,14 @@
     ├── InvalidRequest              400
     │   ├── InvalidJson             400
     │   ├── BodyTooLarge            413
+    │   ├── BodyTooSlow             408
     │   ├── TooManyImages           413
     │   ├── UnknownLanguage         400
     │   ├── NotAcceptable           406
     │   ├── HeadersTooLarge         431
     │   └── UnsupportedMediaType    415
+    ├── RouteNotFound               404
+    ├── MethodNotAllowed            405
     ├── Unauthorized                401
     ├── InvalidImage                422
     │   ├── ImageTooLarge           422
@@ -55,8 +58,10 @@ Each class builds its message from typed arguments and knows its code and HTTP s
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+SHOWN_CHARACTERS = 80  # of a path that an error repeats
 
 
 class LoupeError(Exception):
@@ -108,6 +113,16 @@ class BodyTooLarge(InvalidRequest):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"a body of at most {limit_bytes:,} bytes (LOUPE_MAX_BODY_BYTES)", "a longer one")
+
+
+class BodyTooSlow(InvalidRequest):
+    """The body takes longer to come than the service waits for it."""
+
+    code = "body_too_slow"
+    status = 408
+
+    def __init__(self, limit_seconds: float, received_bytes: int) -> None:
+        super().__init__(f"the whole body within {limit_seconds:g} s", f"{received_bytes:,} bytes of it")
 
 
 class TooManyImages(InvalidRequest):
@@ -168,6 +183,29 @@ class UnsupportedMediaType(InvalidRequest):
 
     code = "unsupported_media_type"
     status = 415
+
+
+class RouteNotFound(LoupeError):
+    """A path that leads nowhere."""
+
+    code = "route_not_found"
+    status = 404
+
+    def __init__(self, expected: str, path: str, nearest: str | None = None) -> None:
+        hint = f"; the nearest is {nearest}" if nearest else ""
+        super().__init__(f"Expected {expected}. Received: {_shortened(path)}{hint}.")
+
+
+class MethodNotAllowed(LoupeError):
+    """A path that is known, with a method that is not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        expected = " or ".join(each for each in allowed if each not in ("HEAD", "OPTIONS"))
+        super().__init__(f"Expected {expected} for {_shortened(path)}. Received: {method}.")
+        self.allowed = allowed
 
 
 # Images
@@ -639,3 +677,8 @@ class JobFailed(LoupeError):
 def _fraction(value: float) -> str:
     """Six digits, without the zeros at the end: as exact as a test set can be."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _shortened(path: str) -> str:
+    """A path on one line, however long it is and whatever stands in it."""
+    return repr(path if len(path) <= SHOWN_CHARACTERS else path[:SHOWN_CHARACTERS] + "…")

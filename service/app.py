@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from loupe.settings import load_settings
-from service import open_inference, own_api, tensorflow_serving
+from service import open_inference, own_api, pages, tensorflow_serving
 from service.guard import Guard
 from service.logs import format_log
 from service.predictor import Predictor
+from service.unrouted import Unrouted
 
 if TYPE_CHECKING:
     from service.open_inference_grpc import GrpcServer
@@ -26,7 +27,7 @@ SWITCH_SECONDS = 0.0005
 
 
 class _RequestSpec(bentoml.IODescriptor):  # type: ignore[misc]
-    """Hands the request through as it is; the fields of the subclasses are for the OpenAPI page."""
+    """Hands the request through as it is; the fields of the subclasses are for BentoML's clients, which ask for `/schema.json`."""
 
     __root_input__ = True
 
@@ -64,7 +65,10 @@ class Predictions(bentoml.IODescriptor):  # type: ignore[misc]
     predictions: list[dict[str, object]]
 
 
-protocols = Starlette(routes=[*own_api.ROUTES, *open_inference.ROUTES, *tensorflow_serving.ROUTES])
+# BentoML's own routes come before these. What it has behind them, its page among it, is never reached: the last one takes everything.
+protocols = Starlette(
+    routes=[*own_api.ROUTES, *open_inference.ROUTES, *tensorflow_serving.ROUTES, *pages.ROUTES, Unrouted()]
+)
 
 
 @bentoml.service(

@@ -10,15 +10,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loupe.errors import HeadersTooLarge, LoupeError
+from loupe.errors import HeadersTooLarge, LoupeError, RouteNotFound, UnsupportedMediaType
 from loupe.settings import load_settings
-from service import replies
+from service import pages, replies
 from service.keys import read_keys
 from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
 from service.open_inference_requests import JSON_LENGTH
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = pages.OPEN_PATHS | {"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"}
+PICKLE = "application/vnd.bentoml+pickle"  # which BentoML refuses in words of its own, on the routes that it knows
 MAX_HEADER_BYTES = 32 * 1024  # of all headers together; browsers and proxies stay far below
 CALLERS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # nothing that could break a line of the log
 SECURITY_HEADERS = {
@@ -85,10 +86,20 @@ class Guard:
 
         Raises:
             HeadersTooLarge: If the headers are.
+            RouteNotFound: If the path is one that Starlette's routes are not made for.
             Unauthorized: If a key is needed and none of ours came.
+            UnsupportedMediaType: If the body is Python's.
         """
         if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
             raise HeadersTooLarge(MAX_HEADER_BYTES)
+        name = self._caller(scope, headers)
+        if "\n" in scope["path"] or not scope["path"].startswith("/"):
+            raise RouteNotFound("a path on one line that begins with a slash", scope["path"])
+        if scope["path"].startswith("/predict") and headers.get("content-type", "").lower().startswith(PICKLE):
+            raise UnsupportedMediaType("no pickled Python objects", f"Content-Type {PICKLE!r}")
+        return name
+
+    def _caller(self, scope: Scope, headers: Headers) -> str:
         if self._keys is None or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
             return NO_KEY
         return self._keys.name_in(headers)

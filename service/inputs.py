@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from loupe.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     CallerGone,
     InvalidImage,
     InvalidJson,
@@ -34,6 +35,7 @@ from loupe.images import SIDE, Look, Picture, UInt8Array, check_batch, open_pict
 from loupe.settings import Settings
 from service.options import Normalize
 
+BODY_SECONDS = 25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
 NPY_MAGIC = b"\x93NUMPY"
 INLINE_PIXELS = 64 * 64  # a picture this small is decoded faster than a thread is woken
 ONE_IMAGE = (
@@ -162,16 +164,20 @@ def check_count(count: int, settings: Settings) -> None:
         raise TooManyImages(settings.max_images_per_request, count)
 
 
-async def read_body(request: Request, limit_bytes: int, expected: str = "an image") -> bytes:
+async def read_body(
+    request: Request, limit_bytes: int, expected: str = "an image", limit_seconds: float = BODY_SECONDS
+) -> bytes:
     """A body that is not empty.
 
     Args:
         request: Whose body it is.
         limit_bytes: What it may have.
         expected: What the caller is told that should be in it.
+        limit_seconds: Within which it has to come.
 
     Raises:
         BodyTooLarge: If it says that it is longer, or is.
+        BodyTooSlow: If it takes longer to come.
         CallerGone: If the caller goes before its end.
         InvalidRequest: If it is empty.
     """
@@ -180,6 +186,7 @@ async def read_body(request: Request, limit_bytes: int, expected: str = "an imag
         raise BodyTooLarge(limit_bytes)
     chunks = []
     size = 0
+    alarm = _Alarm(limit_seconds)
     try:
         async for chunk in request.stream():
             size += len(chunk)
@@ -188,9 +195,33 @@ async def read_body(request: Request, limit_bytes: int, expected: str = "an imag
             chunks.append(chunk)
     except ClientDisconnect:
         raise CallerGone from None
+    except asyncio.CancelledError:
+        if alarm.rang:
+            raise BodyTooSlow(limit_seconds, size) from None
+        raise
+    finally:
+        alarm.stop()
     if not size:
         raise InvalidRequest(f"{expected} in the body", "an empty body")
     return b"".join(chunks)
+
+
+class _Alarm:
+    """Cancels what the task waits for when a time is over. `asyncio.wait_for` would cost every request a task of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self.rang = False
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    def stop(self) -> None:
+        """It has not to ring any more."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        self.rang = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 def parse_json(body: bytes | memoryview) -> JsonValue:

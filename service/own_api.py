@@ -1,7 +1,9 @@
 """Loupe's own protocol: pictures of any kind in, labels and probabilities by name out."""
 
+import asyncio
+
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from loupe.errors import NotAcceptable, ReportNotFound
 from loupe.store import REPORT_FILE
@@ -66,7 +68,8 @@ async def report(call: Call) -> Response:
         if not path.is_file():
             raise ReportNotFound(served.stored.tag, REPORT_FILE)
         # The page is a file somebody else may have made: it may show itself, and nothing more.
-        return FileResponse(path, headers={"Content-Security-Policy": REPORT_POLICY})
+        headers = {"Content-Security-Policy": REPORT_POLICY}
+        return Response(await asyncio.to_thread(path.read_bytes), headers=headers, media_type="text/html")
 
 
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from loupe.errors import LoupeError, Overloaded, ShuttingDown, Unauthorized
+from loupe.errors import LoupeError, MethodNotAllowed, Overloaded, ShuttingDown, Unauthorized
 from loupe.images import Float32Array
 from service.inputs import Batch
 from service.options import Options
@@ -48,6 +48,8 @@ def failure(error: LoupeError) -> Response:
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
     elif isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
+    elif isinstance(error, MethodNotAllowed):
+        headers = {"Allow": ", ".join(error.allowed)}
     return json(error.to_json(), error.status, headers)
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Literal
 
 from pydantic import JsonValue
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from loupe.errors import InvalidRequest, LoupeError, ModelNotFound
@@ -29,7 +30,6 @@ ONE_BODY = (
 ONE_INSTANCE = (
     f'{SIDE} rows of {SIDE} integers, {{"b64": "<base64 of a picture>"}}, or either as {{"{INPUT}": …}} for an image'
 )
-PATHS = "/v1/models/MODEL[/versions/VERSION|/labels/LABEL]"
 MAX_KEYS = 5  # of an object, that an error names
 MAX_NAMED = 40  # characters of a key or name that an error repeats
 
@@ -88,25 +88,25 @@ async def metadata(call: Call) -> Response:
         )
 
 
-async def malformed(call: Call) -> Response:
-    """Refuse what TensorFlow Serving has no answer to either, and what Loupe's models have none to: `classify`, `regress`."""
-    received = f"{call.request.method} {call.request.url.path}"
-    raise InvalidRequest(f"GET {PATHS}[/metadata] or POST {PATHS}:predict", received)
+class _Name(Convertor[str]):
+    """A part of a path up to the colon, behind which stands what to do."""
 
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("name", _Name())
+MODEL = "/v1/models/{model:name}"
 
 ROUTES = [
-    route("POST", "/v1/models/{model}:predict", PROTOCOL, predict),
-    route("POST", "/v1/models/{model}/versions/{version}:predict", PROTOCOL, predict),
-    route("POST", "/v1/models/{model}/labels/{label}:predict", PROTOCOL, predict),
-    route("GET", "/v1/models/{path:path}:predict", PROTOCOL, malformed),
-    route("GET", "/v1/models/{model}", PROTOCOL, status),
-    route("GET", "/v1/models/{model}/versions/{version}", PROTOCOL, status),
-    route("GET", "/v1/models/{model}/labels/{label}", PROTOCOL, status),
-    route("GET", "/v1/models/{model}/metadata", PROTOCOL, metadata),
-    route("GET", "/v1/models/{model}/versions/{version}/metadata", PROTOCOL, metadata),
-    route("GET", "/v1/models/{model}/labels/{label}/metadata", PROTOCOL, metadata),
-    route("GET", "/v1/models/{path:path}", PROTOCOL, malformed),
-    route("POST", "/v1/models/{path:path}", PROTOCOL, malformed),
+    route(method, path + end, PROTOCOL, handler)
+    for path in (MODEL, MODEL + "/versions/{version:name}", MODEL + "/labels/{label:name}")
+    for method, end, handler in (("POST", ":predict", predict), ("GET", "", status), ("GET", "/metadata", metadata))
 ]
 
 

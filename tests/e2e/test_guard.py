@@ -69,7 +69,9 @@ def test_the_client_and_the_command_line_show_their_key(guarded: RunningService,
         ({"X-API-Key": digest_of(KEY)}, "one that is not known"),
     ],
 )
-@pytest.mark.parametrize("route", ["/predict", "/models", "/metrics", "/nowhere"])
+@pytest.mark.parametrize(
+    "route", ["/predict", "/models", "/metrics", "/nowhere", "/schema.json", "/static_content/nothing.js"]
+)
 def test_who_has_none_may_call_nothing(
     caller: httpx.Client, route: str, headers: dict[str, str], received: str
 ) -> None:
@@ -86,8 +88,14 @@ def test_who_has_none_may_call_nothing(
     }
 
 
-@pytest.mark.parametrize("route", ["/livez", "/readyz"])
-def test_whether_it_is_well_everybody_may_ask(caller: httpx.Client, route: str) -> None:
+@pytest.mark.parametrize(
+    "route",
+    [
+        *("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"),
+        *("/", "/openapi.json", "/docs.json", "/static_content/page.js", "/static_content/swagger-ui-bundle.js"),
+    ],
+)
+def test_whether_it_is_well_and_how_to_call_it_everybody_may_ask(caller: httpx.Client, route: str) -> None:
     assert caller.get(route).status_code == 200
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import Message
 
-from loupe.errors import BodyTooLarge, CallerGone, InvalidRequest, LoupeError, UnsupportedMediaType
+from loupe.errors import BodyTooLarge, BodyTooSlow, CallerGone, InvalidRequest, LoupeError, UnsupportedMediaType
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
-from service.inputs import Batch, preparation, read_batch, read_image
+from service.inputs import Batch, preparation, read_batch, read_body, read_image
 from service.options import Normalize
 from tests import pictures
 
@@ -211,3 +211,34 @@ def test_who_goes_while_the_body_comes_is_called_gone() -> None:
     going = Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}, receive)
     with pytest.raises(CallerGone):
         asyncio.run(read_image(going, SETTINGS, preparation("ink", "auto")))
+
+
+def test_a_body_that_does_not_come_to_its_end_is_not_waited_for() -> None:
+    parts = iter([b"half of "])
+
+    async def receive() -> Message:
+        for part in parts:
+            return {"type": "http.request", "body": part, "more_body": True}
+        await asyncio.sleep(30)
+        raise AssertionError("nobody should have waited so long")
+
+    slow = Request({"type": "http", "method": "POST", "headers": [], "query_string": b""}, receive)
+
+    with pytest.raises(BodyTooSlow, match=r"Expected the whole body within 0.05 s\. Received: 8 bytes of it\."):
+        asyncio.run(read_body(slow, 1000, limit_seconds=0.05))
+
+
+def test_who_is_cancelled_while_the_body_comes_is_cancelled() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(30)
+        raise AssertionError("nobody should have waited so long")
+
+    async def cancelled() -> None:
+        waiting = Request({"type": "http", "method": "POST", "headers": [], "query_string": b""}, receive)
+        reading = asyncio.create_task(read_body(waiting, 1000))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await reading
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled())

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from starlette.responses import Response
 
-from loupe.errors import EngineFailed, InvalidImage, LoupeError, ModelNotFound, Overloaded, ShuttingDown
+from loupe.errors import (
+    EngineFailed,
+    InvalidImage,
+    LoupeError,
+    MethodNotAllowed,
+    ModelNotFound,
+    Overloaded,
+    ShuttingDown,
+)
 from service import replies
 from service.inputs import Batch
 from service.options import DEFAULTS, Options
@@ -99,3 +107,9 @@ def test_an_error_has_its_status_and_says_when_to_try_again(
     assert response.status_code == status
     assert read(response) == {"error": str(error), "code": error.code}
     assert response.headers.get("retry-after") == retry_after
+
+
+def test_a_method_that_is_not_allowed_is_answered_with_those_that_are() -> None:
+    response = replies.failure(MethodNotAllowed("GET", "/predict", ["OPTIONS", "POST"]))
+
+    assert (response.status_code, response.headers["allow"]) == (405, "OPTIONS, POST")

@@ -19,6 +19,7 @@ from loupe.settings import Settings
 from loupe.store import StoredModel
 from service import tensorflow_serving
 from service.predictor import Predictor
+from service.unrouted import Unrouted
 from tests import pictures
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Client:
 @pytest.fixture(scope="module")
 def client(digits_model: StoredModel) -> Iterator[Client]:
     """The protocol without a server, with low limits."""
-    app = Starlette(routes=tensorflow_serving.ROUTES)
+    app = Starlette(routes=[*tensorflow_serving.ROUTES, Unrouted()])
     predictor = app.state.predictor = Predictor(LIMITS.model_copy(update={"models": digits_model.tag}))
     with closing(Client(app)) as client:
         yield client
@@ -235,5 +236,10 @@ def test_whatever_the_json_it_is_answered_or_refused_with_a_reason(client: Clien
 def test_whatever_the_path_it_is_refused_with_a_reason(client: Client, path: str, method: str) -> None:
     response = client.request(method, f"/v1/models/{path}")
 
-    assert response.status_code in (400, 404), response.text
-    assert response.json()["code"] in ("invalid_request", "model_not_found")
+    refusals = [
+        (404, "model_not_found"),
+        (404, "route_not_found"),
+        (405, "method_not_allowed"),
+        (400, "invalid_request"),
+    ]
+    assert (response.status_code, response.json()["code"]) in refusals, response.text
