@@ -109,17 +109,22 @@ class Settings(BaseSettings):
     @property
     def model_tags(self) -> list[str]:
         """The models to serve; none for every name in the store."""
-        return [tag.strip() for tag in (self.models or "").split(",") if tag.strip()]
+        return _listed(self.models)
 
     @property
     def origins(self) -> list[str]:
         """The origins whose pages may call."""
-        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
+        return _listed(self.cors_origins)
 
     @property
     def home(self) -> Path:
         """The data folder as an absolute path."""
         return self.data_dir.expanduser().absolute()
+
+
+def _listed(text: str | None) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def load_settings() -> Settings:
