@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 import bentoml
 from pydantic import Field
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
 from loupe.settings import load_settings
-from service import open_inference, own_api, pages, tensorflow_serving
+from service import health, open_inference, own_api, pages, replies, tensorflow_serving
 from service.guard import Guard
-from service.logs import format_log
-from service.predictor import Predictor
+from service.logs import set_up_log
+from service.predictor import Call, Predictor, Routes, route
 from service.unrouted import Unrouted
 
 if TYPE_CHECKING:
@@ -65,9 +64,22 @@ class Predictions(bentoml.IODescriptor):  # type: ignore[misc]
     predictions: list[dict[str, object]]
 
 
-# BentoML's own routes come before these. What it has behind them, its page among it, is never reached: the last one takes everything.
-protocols = Starlette(
-    routes=[*own_api.ROUTES, *open_inference.ROUTES, *tensorflow_serving.ROUTES, *pages.ROUTES, Unrouted()]
+async def schema(call: Call) -> Response:
+    """What BentoML's clients ask for."""
+    return replies.json(Loupe.schema())  # type: ignore[attr-defined]
+
+
+# All that is asked over HTTP is answered by these, before BentoML's own routes: its way to an answer takes as long as the answer.
+routes = Routes(
+    [
+        *own_api.ROUTES,
+        *open_inference.ROUTES,
+        *tensorflow_serving.ROUTES,
+        *health.ROUTES,
+        *pages.ROUTES,
+        route("GET", "/schema.json", "bentoml", schema),
+        Unrouted(),
+    ]
 )
 
 
@@ -79,7 +91,6 @@ protocols = Starlette(
     metrics={"enabled": False},  # ours cost less and tell more
     tracing={"excluded_urls": ".*"},
 )
-@bentoml.asgi_app(protocols)
 class Loupe:
     """Classifies small images.
 
@@ -89,11 +100,9 @@ class Loupe:
     """
 
     def __init__(self) -> None:
-        self._predictor = protocols.state.predictor = Predictor(load_settings())
+        self._predictor = routes.predictor = Predictor(load_settings())
         self._following: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | None = None
-        for name in ("predict", "predict_batch"):
-            setattr(self, name, getattr(self, name))  # BentoML would inspect the signature anew at every request
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def tune(self) -> None:
@@ -103,7 +112,7 @@ class Loupe:
             GrpcUnavailable: If a port for gRPC is set, and gRPC is not installed.
             AddressInUse: If something listens there already.
         """
-        format_log(self._predictor.settings.log_format)
+        set_up_log(self._predictor.settings.log_format)
         if self._predictor.settings.grpc_port is not None:
             from service.open_inference_grpc import GrpcServer
 
@@ -117,6 +126,7 @@ class Loupe:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def close(self) -> None:
         """Answer what waits."""
+        self._predictor.stopping = True
         if self._following is not None:
             self._following.cancel()
         if self._grpc is not None:
@@ -142,4 +152,4 @@ class Loupe:
         return await self._predictor.respond(own_api.PROTOCOL, request, own_api.predict_batch)
 
 
-Loupe.add_asgi_middleware(Guard)  # type: ignore[attr-defined]
+Loupe.add_asgi_middleware(Guard, answers=routes)  # type: ignore[attr-defined]

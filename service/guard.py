@@ -6,11 +6,11 @@ import secrets
 import time
 from collections.abc import Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loupe.errors import HeadersTooLarge, LoupeError, RouteNotFound, UnsupportedMediaType
+from loupe.errors import HeadersTooLarge, LoupeError, RouteNotFound
 from loupe.settings import load_settings
 from service import pages, replies
 from service.keys import read_keys
@@ -19,14 +19,13 @@ from service.metrics import NO_KEY
 from service.open_inference_requests import JSON_LENGTH
 
 OPEN_PATHS = pages.OPEN_PATHS | {"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"}
-PICKLE = "application/vnd.bentoml+pickle"  # which BentoML refuses in words of its own, on the routes that it knows
 MAX_HEADER_BYTES = 32 * 1024  # of all headers together; browsers and proxies stay far below
 CALLERS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # nothing that could break a line of the log
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
 
 access_log = logging.getLogger("bentoml.loupe.access")  # below BentoML's logger, so that its handlers apply
 
@@ -34,19 +33,24 @@ access_log = logging.getLogger("bentoml.loupe.access")  # below BentoML's logger
 class Guard:
     """ASGI middleware: API keys, request ids, a limit of headers, security headers, cross-origin rules and the access log.
 
+    Args:
+        app: What is begun and ended with the service.
+        answers: What answers requests over HTTP, in place of `app`.
+
     Raises:
         InvalidSetting: If the API keys are none.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, answers: ASGIApp) -> None:
         settings = load_settings()
         self._keys = read_keys(settings)
         self._logs_access = settings.access_log
         self._app = app
+        self._answers = answers
         if settings.origins:
             exposed = ["X-Request-ID", replies.MODEL_HEADER, JSON_LENGTH, "Retry-After"]
-            self._app = CORSMiddleware(
-                app, settings.origins, ["GET", "POST"], allow_headers=["*"], expose_headers=exposed
+            self._answers = CORSMiddleware(
+                answers, settings.origins, ["GET", "POST"], allow_headers=["*"], expose_headers=exposed
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,10 +68,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    answer.setdefault(name, value)
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
             await send(message)
 
         key = NO_KEY
@@ -77,7 +78,7 @@ class Guard:
             await replies.failure(error)(scope, receive, signed)
         else:
             scope.setdefault("state", {})["key"] = key
-            await self._app(scope, receive, signed)
+            await self._answers(scope, receive, signed)
         if self._logs_access:
             log_access(scope["method"], scope["path"], status, started, key)
 
@@ -88,15 +89,12 @@ class Guard:
             HeadersTooLarge: If the headers are.
             RouteNotFound: If the path is one that Starlette's routes are not made for.
             Unauthorized: If a key is needed and none of ours came.
-            UnsupportedMediaType: If the body is Python's.
         """
         if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
             raise HeadersTooLarge(MAX_HEADER_BYTES)
         name = self._caller(scope, headers)
         if "\n" in scope["path"] or not scope["path"].startswith("/"):
             raise RouteNotFound("a path on one line that begins with a slash", scope["path"])
-        if scope["path"].startswith("/predict") and headers.get("content-type", "").lower().startswith(PICKLE):
-            raise UnsupportedMediaType("no pickled Python objects", f"Content-Type {PICKLE!r}")
         return name
 
     def _caller(self, scope: Scope, headers: Headers) -> str:

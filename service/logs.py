@@ -37,8 +37,13 @@ class TextFormatter(logging.Formatter):
         return line if request_id is None else f"{line} [{request_id}]"
 
 
-def format_log(style: str) -> None:
-    """Have all handlers of BentoML's loggers, ours among them, write `text` or `json`."""
+def set_up_log(style: str) -> None:
+    """Have everything that is logged, by BentoML and uvicorn too, written to standard error as `text` or `json`."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.StreamHandler())
+    logging.getLogger("bentoml").setLevel(logging.INFO)
+    logging.getLogger("bentoml.serve").setLevel(logging.WARNING)  # it tells every step of starting and stopping
     formatter = JsonFormatter() if style == "json" else TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("bentoml", "uvicorn.error", ""):
         for handler in logging.getLogger(name).handlers:

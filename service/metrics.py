@@ -22,6 +22,7 @@ from loupe.store import StoredModel
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)  # upper bounds; the last takes rounding errors too
+MOST_UNCOUNTED = 64  # images
 NO_MODEL = "-"  # where a request has got none
 NO_KEY = "-"  # where none is needed
 
@@ -81,7 +82,7 @@ class Metrics:
 
 
 class Tally:
-    """What was answered: images by class, and confidences by bucket. Arrays, because a request may have thousands of images."""
+    """What was answered: images by class, and confidences by bucket. Answers are counted many at a time, which costs a lone one least."""
 
     def __init__(self, model: str, classes: Sequence[str]) -> None:
         self.model = model
@@ -90,16 +91,30 @@ class Tally:
         self.confidences = np.zeros(len(CONFIDENCES), np.int64)
         self.sum_of_confidences = 0.0
         self.abstained = 0
+        self._uncounted: list[Float32Array] = []
+        self._uncounted_images = 0
 
     def add(self, probabilities: Float32Array, threshold: float | None) -> None:
-        """Count images that have been answered; `probabilities` is float32 of shape `(n, classes)`."""
+        """Images that have been answered; `probabilities` is float32 of shape `(n, classes)`."""
+        if threshold is not None:
+            self.abstained += int(np.count_nonzero(probabilities.max(axis=1, initial=0) < threshold))
+        self._uncounted.append(probabilities)
+        self._uncounted_images += len(probabilities)
+        if self._uncounted_images >= MOST_UNCOUNTED:
+            self.count()
+
+    def count(self) -> None:
+        """Bring the figures up to now."""
+        if not self._uncounted:
+            return
+        probabilities = np.concatenate(self._uncounted)
+        self._uncounted.clear()
+        self._uncounted_images = 0
         best = probabilities.max(axis=1, initial=0)
         self.images += np.bincount(probabilities.argmax(axis=1), minlength=len(self.classes))
         buckets = np.minimum(np.searchsorted(CONFIDENCES, best), len(CONFIDENCES) - 1)
         self.confidences += np.bincount(buckets, minlength=len(CONFIDENCES))
         self.sum_of_confidences += float(best.sum())
-        if threshold is not None:
-            self.abstained += int(np.count_nonzero(best < threshold))
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,8 @@ class _Answers(Collector):
         confidence = HistogramMetricFamily("loupe_confidence", "Probability of the best class", labels=["model"])
         for model in dict.fromkeys(tally.model for tally in self._tallies):
             tallies = [tally for tally in self._tallies if tally.model == model]
+            for tally in tallies:
+                tally.count()
             by_class: defaultdict[str, int] = defaultdict(int)
             for tally in tallies:
                 for label, count in zip(tally.classes, tally.images.tolist(), strict=True):

@@ -7,7 +7,7 @@ in Triton's extensions, docs/protocol/extension_binary_data.md and extension_cla
 from starlette.responses import Response
 
 from loupe import __version__
-from loupe.errors import UnsupportedMediaType
+from loupe.errors import ShuttingDown, UnsupportedMediaType
 from loupe.images import SIDE
 from service import inputs, replies
 from service.models import ServedModel
@@ -39,7 +39,13 @@ async def live(call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    """That models are served: the service takes no request before."""
+    """That models are served: the service takes no request before.
+
+    Raises:
+        ShuttingDown: If it has been told to stop.
+    """
+    if call.stopping:
+        raise ShuttingDown
     return replies.json({"live": True, "ready": True})  # the word of the specification, and the one of its servers
 
 

@@ -114,8 +114,8 @@ async def live(call: RpcCall) -> Message:
 
 
 async def ready(call: RpcCall) -> Message:
-    """That models are served: the service takes no call before."""
-    return pb.ServerReadyResponse(ready=True)
+    """Whether models are served: the service takes no call before, and has not been told to stop."""
+    return pb.ServerReadyResponse(ready=not call.stopping)
 
 
 async def server(call: RpcCall) -> Message:

@@ -75,6 +75,8 @@ async def report(call: Call) -> Response:
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 ROUTES = [
+    route("POST", "/predict", PROTOCOL, predict),
+    route("POST", "/predict_batch", PROTOCOL, predict_batch),
     route("GET", "/metrics", PROTOCOL, metrics),
     route("GET", "/models", PROTOCOL, models),
     route("GET", "/models/{tag}/report", PROTOCOL, report),

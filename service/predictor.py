@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
 
 from loupe.errors import InternalError, LoupeError
 from loupe.images import Float32Array, UInt8Array
@@ -26,8 +27,36 @@ Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
 Answer = TypeVar("Answer")
 
 
+class Routes(Router):
+    """All routes of the service.
+
+    Attributes:
+        predictor: What all of them answer with; given before the first request comes.
+    """
+
+    predictor: "Predictor"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        scope.setdefault("state", {})["predictor"] = self.predictor
+        await super().__call__(scope, receive, send)
+
+
+class _Endpoint:
+    """An ASGI app that answers by a handler. Starlette's own for functions would do the same by three calls more."""
+
+    def __init__(self, protocol: str, handler: Handler) -> None:
+        self._protocol = protocol
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        predictor: Predictor = scope["state"]["predictor"]
+        response = await predictor.respond(self._protocol, Request(scope, receive, send), self._handler)
+        await response(scope, receive, send)
+
+
 def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
-    """A route of an app whose `state.predictor` is the `Predictor`.
+    """One of `Routes`.
 
     Args:
         method: `GET` or `POST`.
@@ -35,19 +64,19 @@ def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
         protocol: What the call counts as in the metrics.
         handler: Answers a call; its errors are answered as they are everywhere.
     """
-
-    async def endpoint(request: Request) -> Response:
-        predictor: Predictor = request.app.state.predictor
-        return await predictor.respond(protocol, request, handler)
-
-    return Route(path, endpoint, methods=[method])
+    return Route(path, _Endpoint(protocol, handler), methods=[method])
 
 
 class Predictor:
-    """The models that are served, and all that a call of them needs."""
+    """The models that are served, and all that a call of them needs.
+
+    Attributes:
+        stopping: Whether the service has been told to stop; what is in hand is answered still.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.stopping = False
         self.metrics = Metrics()
         self.models = ServedModels(settings, self.metrics)
 
@@ -89,6 +118,7 @@ class AnyCall:
         models: What is served.
         model_name: Of the model that answers; `NO_MODEL` before it is known.
         begun: When it came, on the clock of `time.monotonic`.
+        stopping: Whether the service had been told to stop by then.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -96,6 +126,7 @@ class AnyCall:
         self.models = predictor.models
         self.model_name = NO_MODEL
         self.begun = time.monotonic()
+        self.stopping = predictor.stopping
         self._metrics = predictor.metrics
 
     @contextmanager
@@ -110,17 +141,13 @@ class AnyCall:
         with served.in_use():
             yield served
 
-    @contextmanager
-    def decoding(self) -> Iterator[None]:
+    def decoding(self) -> AbstractContextManager[object]:
         """Times the reading of a body and its pictures."""
-        with self._metrics.decode.time():
-            yield
+        return self._metrics.decode.time()
 
-    @contextmanager
-    def encoding(self) -> Iterator[None]:
+    def encoding(self) -> AbstractContextManager[object]:
         """Times the writing of an answer."""
-        with self._metrics.encode.time():
-            yield
+        return self._metrics.encode.time()
 
     async def compute(
         self, images: UInt8Array, served: ServedModel, caller: Caller, threshold: float | None = None

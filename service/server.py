@@ -1,4 +1,4 @@
-"""Start the service: the process that `bentoml serve` would start, without the supervisor that `bentoml serve` puts before it.
+"""Start the service: BentoML's app in a process of its own, without the supervisor that `bentoml serve` puts before it.
 
 That supervisor has one child to watch, needs as long to start as the service itself, and takes 100 MB. Whoever runs Loupe (compose,
 systemd, `loupe up`) watches processes already.
@@ -7,18 +7,24 @@ systemd, `loupe up`) watches processes already.
 import logging
 import os
 import signal
-from pathlib import Path
+import socket
+from types import FrameType
 from typing import NoReturn
+
+import uvicorn
+from starlette.applications import Starlette
 
 from loupe.ports import BACKLOG, listen
 from loupe.settings import Settings
 from loupe.store import find_model, verify
+from service.guard import Guard
 from service.keys import read_keys
+from service.logs import set_up_log
+from service.predictor import Routes
 
-SERVICE = "service.app:Loupe"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("bentoml.loupe.server")  # below BentoML's logger, so that its handlers apply
 
 
 def serve(settings: Settings) -> None:
@@ -33,6 +39,7 @@ def serve(settings: Settings) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    set_up_log(settings.log_format)
     if read_keys(settings) is None and settings.host not in LOOPBACK:
         logger.warning(
             "listening on %s without API keys: everybody who reaches it may call (LOUPE_API_KEYS)", settings.host
@@ -44,12 +51,46 @@ def serve(settings: Settings) -> None:
         import service.open_inference_grpc  # noqa: F401 - an error here is one line, as above
 
         listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT").close()
-    from _bentoml_impl.worker.service import main
+    from service.app import Loupe, routes
 
-    os.chdir(Path(__file__).parent.parent)  # where BentoML looks for the service
-    command = [SERVICE, "--service-name", "loupe", "--fd", str(listening.detach()), "--backlog", str(BACKLOG)]
-    command += ["--worker-id", "1", "--timeout-graceful-shutdown", str(settings.shutdown_timeout_seconds)]
-    main(command, standalone_mode=False)
+    config = uvicorn.Config(
+        without_timeout(Loupe.to_asgi()),  # type: ignore[attr-defined]
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
+    )
+    Server(config, routes).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """Says when it listens, and from the first signal on that the service is not ready; finishes the requests in hand."""
+
+    def __init__(self, config: uvicorn.Config, routes: Routes) -> None:
+        super().__init__(config)
+        self._routes = routes
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        for listening in sockets or []:
+            logger.info("listening on http://%s:%d", *listening.getsockname()[:2])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop."""
+        self._routes.predictor.stopping = True
+        super().handle_exit(sig, frame)
+
+
+def without_timeout(app: Starlette) -> Starlette:
+    """BentoML's app from our own middleware on.
+
+    What it has before that gives every request a task and a timer of 30 seconds: our own limits are shorter, and answer in our words.
+    """
+    ours = [isinstance(each.cls, type) and issubclass(each.cls, Guard) for each in app.user_middleware].index(True)
+    del app.user_middleware[:ours]
+    return app
 
 
 def _leave(*_: object) -> NoReturn:

@@ -1,12 +1,12 @@
 """What comes after every route: an answer, as errors are answered everywhere, where none of them fits."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from loupe.errors import MethodNotAllowed, RouteNotFound
@@ -26,9 +26,8 @@ class Unrouted(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and be counted."""
-        request = Request(scope, receive, send)
-        predictor: Predictor = request.app.state.predictor
-        response = await predictor.respond(PROTOCOL, request, answer)
+        predictor: Predictor = scope["state"]["predictor"]
+        response = await predictor.respond(PROTOCOL, Request(scope, receive, send), answer)
         await response(scope, receive, send)
 
 
@@ -40,7 +39,7 @@ async def answer(call: Call) -> Response:
         RouteNotFound: If there is no such path.
     """
     scope = call.request.scope
-    routes = list(all_routes(scope["router"].routes))  # of the whole service, BentoML's among them
+    routes = [route for route in scope["router"].routes if isinstance(route, Route)]
     methods = {method for route in routes if route.matches(scope)[0] != Match.NONE for method in route.methods or ()}
     if not methods:
         raise not_found(scope["path"], [route.path_format for route in routes])
@@ -48,15 +47,6 @@ async def answer(call: Call) -> Response:
     if scope["method"] == "OPTIONS":
         return Response(status_code=204, headers={"Allow": ", ".join(allowed)})
     raise MethodNotAllowed(scope["method"], scope["path"], allowed)
-
-
-def all_routes(routes: Iterable[BaseRoute]) -> Iterator[Route]:
-    """Those of mounted apps among them."""
-    for route in routes:
-        if isinstance(route, Mount):
-            yield from all_routes(route.routes)
-        elif isinstance(route, Route):
-            yield route
 
 
 def not_found(path: str, known: Iterable[str]) -> RouteNotFound:

@@ -29,14 +29,15 @@ NO_ANSWERS = {
 FOUND = """
 import json, sys
 from loupe.errors import LoupeError
-from service.app import Loupe
-from service.unrouted import all_routes
+from service.app import routes
+from starlette.routing import Route
 
 names = [name for name in sys.modules if name.startswith("service.") or name in ("loupe.card", "loupe.images")]
 named = [each for name in names for each in vars(sys.modules[name]).values() if isinstance(each, type)]
 codes = [each.code for each in named if issubclass(each, LoupeError)]
-routes = [(route.path_format, method) for route in all_routes(Loupe.to_asgi().routes) for method in route.methods]
-print(json.dumps({"codes": codes, "routes": routes}))
+named = [route for route in routes.routes if isinstance(route, Route)]
+methods = [(route.path_format, method) for route in named for method in route.methods or ()]
+print(json.dumps({"codes": codes, "routes": methods}))
 """
 
 

@@ -21,7 +21,7 @@ from loupe.gate import promote
 from loupe.images import Float32Array, UInt8Array, normalize
 from loupe.store import StoredModel
 from tests import pictures
-from tests.programs import RunningService, serving
+from tests.programs import RunningService, serving, until
 from tests.stores import copied, damage
 
 TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
@@ -571,6 +571,14 @@ def test_the_metrics_tell_what_was_asked_and_what_was_answered(client: httpx.Cli
 # Limits that are settings, and the end
 
 
+def is_ready(service: RunningService) -> bool:
+    """What somebody learns who decides by it where requests go."""
+    try:
+        return httpx.get(f"{service.url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
@@ -580,6 +588,7 @@ def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
             connection.send(body[:20])
             httpx.get(f"{service.url}/livez")  # what came before it on another connection has been read
             os.kill(service.process.pid, signal.SIGTERM)
+            until(lambda: not is_ready(service))
             connection.send(body[20:])
 
             assert connection.getresponse().status == 200

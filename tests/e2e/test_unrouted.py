@@ -23,7 +23,7 @@ def test_a_path_that_is_none_is_told_the_nearest(client: httpx.Client, path: str
     answer = client.get(path)
 
     assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
-    assert answer.json()["error"].startswith("Expected one of /livez, ")
+    assert answer.json()["error"].startswith("Expected one of /predict, ")
     assert answer.json()["error"].endswith(
         f"; /openapi.json describes them all. Received: '{path}'; the nearest is {nearest}."
     )

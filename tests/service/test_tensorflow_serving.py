@@ -13,12 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import JsonValue
-from starlette.applications import Starlette
 
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from service import tensorflow_serving
-from service.predictor import Predictor
+from service.predictor import Predictor, Routes
 from service.unrouted import Unrouted
 from tests import pictures
 
@@ -51,7 +50,7 @@ BODIES = st.builds(
 class Client:
     """Requests to an app in this process; an error that nobody names comes out of them."""
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: Routes) -> None:
         self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://loupe")
         self._loop = asyncio.new_event_loop()
 
@@ -73,8 +72,8 @@ class Client:
 @pytest.fixture(scope="module")
 def client(digits_model: StoredModel) -> Iterator[Client]:
     """The protocol without a server, with low limits."""
-    app = Starlette(routes=[*tensorflow_serving.ROUTES, Unrouted()])
-    predictor = app.state.predictor = Predictor(LIMITS.model_copy(update={"models": digits_model.tag}))
+    app = Routes([*tensorflow_serving.ROUTES, Unrouted()])
+    predictor = app.predictor = Predictor(LIMITS.model_copy(update={"models": digits_model.tag}))
     with closing(Client(app)) as client:
         yield client
         client.run(predictor.models.close())

@@ -1,0 +1,31 @@
+"""Whether the service lives and takes requests, for those who watch it."""
+
+from starlette.responses import PlainTextResponse, Response
+
+from loupe.errors import ShuttingDown
+from service.predictor import Call, route
+
+PROTOCOL = "health"  # in the metrics
+
+
+async def live(call: Call) -> Response:
+    """That the service answers."""
+    return PlainTextResponse("\n")
+
+
+async def ready(call: Call) -> Response:
+    """That the service takes requests: it listens only after it has loaded its models.
+
+    Raises:
+        ShuttingDown: If it has been told to stop.
+    """
+    if call.stopping:
+        raise ShuttingDown
+    return PlainTextResponse("\n")
+
+
+ROUTES = [
+    route("GET", "/livez", PROTOCOL, live),
+    route("GET", "/healthz", PROTOCOL, live),
+    route("GET", "/readyz", PROTOCOL, ready),
+]
