@@ -31,14 +31,20 @@ class Connection(asyncio.Protocol):
         _, connection = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         return connection
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side has not closed it."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def ask(self, request: bytes) -> Reply:
         """Send a whole request, and wait for the whole answer.
 
         Raises:
             ConnectionError: If the other side closes the connection instead.
         """
-        if self._transport is None or self._transport.is_closing():
+        if not self.is_open:
             raise ConnectionResetError("the connection is closed")
+        assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer

@@ -1,7 +1,7 @@
 """Load as the world makes it: requests come at random moments (a Poisson process), whether or not those before them have been answered.
 
 wrk sends its next request only after an answer, so that a service that stalls is asked less and looks better than it is. Here the time
-of an answer counts from the moment the request was to be sent, on however many connections that takes.
+of an answer counts from the moment the request was to be sent, also where none of the connections was free by then.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from bench.posts import Post
 from bench.wrk import Load
 
 T = TypeVar("T")
-MAX_CONNECTIONS = 8192  # below the usual limit of open files
+CONNECTIONS = 1024  # opened before the first request; each takes one at a time
 PATIENCE_SECONDS = 12.0  # for the answers that are still out at the end; Loupe's own limit is 10
 LEAD_SECONDS = 0.05  # before the first request, to set things up in
-NO_ANSWER, NO_CONNECTION = "no answer", "no connection"
+NO_ANSWER = "no answer"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
 
 
 async def _offer(port: int, request: bytes, moments: Iterable[float]) -> Outcome:
-    pool = _Pool(port)
+    pool = await _Pool.open(port, CONNECTIONS)
     answers: list[Answer] = []
     begun = time.perf_counter() + LEAD_SECONDS
 
@@ -119,7 +119,7 @@ async def _offer(port: int, request: bytes, moments: Iterable[float]) -> Outcome
 
 
 async def _closed_loop(port: int, request: bytes, connections: int, seconds: float) -> Outcome:
-    pool = _Pool(port)
+    pool = await _Pool.open(port, connections)
     answers: list[Answer] = []
     begun = time.perf_counter()
 
@@ -134,40 +134,35 @@ async def _closed_loop(port: int, request: bytes, connections: int, seconds: flo
 
 
 class _Pool:
-    """Connections to one port: the idle one that was used last, or a new one."""
+    """Connections to one port; whoever wants one gets the one that was used last, or waits until one is free."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[Connection] = []
-        self._open = 0
+        self._idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+
+    @classmethod
+    async def open(cls, port: int, connections: int) -> "_Pool":
+        """So many connections."""
+        pool = cls(port)
+        for _ in range(connections):
+            pool._idle.put_nowait(await Connection.open(port))
+        return pool
 
     async def post(self, request: bytes) -> int | str:
         """The status of the answer, or what went wrong."""
+        connection = await self._idle.get()
         try:
-            connection = self._idle.pop() if self._idle else await self._connect()
+            if not connection.is_open:  # the other side closes those that nobody has used for a while
+                connection = await Connection.open(self._port)
+            return (await connection.ask(request)).status
         except OSError:
-            return NO_CONNECTION
-        try:
-            reply = await connection.ask(request)
-        except ConnectionError:
-            self._open -= 1
             return NO_ANSWER
-        self._idle.append(connection)
-        return reply.status
+        finally:
+            self._idle.put_nowait(connection)
 
     def close(self) -> None:
-        for connection in self._idle:
-            connection.close()
-
-    async def _connect(self) -> Connection:
-        if self._open >= MAX_CONNECTIONS:
-            raise OSError("too many connections")
-        self._open += 1
-        try:
-            return await Connection.open(self._port)
-        except OSError:
-            self._open -= 1
-            raise
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
 
 
 class _Alarm:

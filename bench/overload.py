@@ -13,7 +13,7 @@ from bench.wrk import in_words
 from loupe.store import StoredModel
 
 ROUNDS = 3
-PEAK_CONNECTIONS = 64
+PEAK_CONNECTIONS = 256
 PEAK_SECONDS = 4
 OVERLOAD = 2  # times the peak
 OVERLOAD_SECONDS = 8

@@ -33,6 +33,7 @@
     ├── EngineFailed                500
     ├── InternalError               500
     ├── Overloaded                  429
+    ├── TooManyRequests             429
     ├── DeadlineExceeded            504
     ├── CallerGone                  499
     ├── ShuttingDown                503
@@ -454,6 +455,18 @@ class Overloaded(LoupeError):
         super().__init__(
             f"Expected at most {limit:,} images waiting (LOUPE_MAX_QUEUED_IMAGES). "
             f"Received more while {waiting:,} wait; try again in a second."
+        )
+
+
+class TooManyRequests(LoupeError):
+    """More requests wait for their answers than the service keeps."""
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"Expected at most {limit:,} requests at a time (LOUPE_MAX_REQUESTS). Received more; try again in a second."
         )
 
 

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Most images in one run of the engine. Above a few hundred nothing gets faster, only later.",
     )
+    max_requests: int = Field(
+        default=512,
+        ge=1,
+        description="Requests in hand at a time; beyond it they get 429 at once. Bounds how long anybody waits.",
+    )
     max_queued_images: int = Field(
         default=8192, ge=1, description="Images that may wait for the engine; beyond it requests get 429 at once."
     )

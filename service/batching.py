@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,10 +25,9 @@ SLICE = 64  # images of one request in a run; engines are as fast with so few, a
 SLICES_AHEAD = 2  # of one request in the queue, so that the engine never waits for its next one
 LONELY_RUNS = 3  # of one request each, one after the other, after which the next one may be run in place
 SHORT_RUN_SECONDS = 0.002  # that nobody notices who comes meanwhile
-LONG_WAIT_SECONDS = 0.05  # before it is worth asking whether a caller is still there
 
 
-async def _stays() -> bool:
+def _stays() -> bool:
     return False
 
 
@@ -44,10 +43,10 @@ class Caller:
 
     timeout_seconds: float
     deadline: float
-    gone: Callable[[], Awaitable[bool]] = _stays
+    gone: Callable[[], bool] = _stays
 
     @classmethod
-    def within(cls, timeout_seconds: float, gone: Callable[[], Awaitable[bool]] = _stays) -> "Caller":
+    def within(cls, timeout_seconds: float, gone: Callable[[], bool] = _stays) -> "Caller":
         """A caller whose time begins now."""
         return cls(timeout_seconds, time.monotonic() + timeout_seconds, gone)
 
@@ -167,7 +166,7 @@ class Batcher:
             if len(waiting) == SLICES_AHEAD:
                 answers.append(await waiting[0])
                 waiting.popleft()
-                if await caller.gone():
+                if caller.gone():
                     raise CallerGone
             waiting.append(self._enqueue(images[start : start + self._slice], caller))
         return np.concatenate([*answers, *[await answer for answer in waiting]])
@@ -186,11 +185,11 @@ class Batcher:
                 self._arrival.clear()
                 await self._arrival.wait()
                 continue
-            batch = await self._take_batch()
+            batch = self._take_batch()
             if batch:
                 await self._answer(batch)
 
-    async def _take_batch(self) -> list[_Waiting]:
+    def _take_batch(self) -> list[_Waiting]:
         """What waits, oldest first, without those whose time is up or whose callers have gone."""
         batch: list[_Waiting] = []
         size = 0
@@ -198,9 +197,8 @@ class Batcher:
             waiting = self._queue.popleft()
             if waiting.answer.done():  # the caller's time is up
                 continue
-            if time.monotonic() - waiting.since > LONG_WAIT_SECONDS and await waiting.caller.gone():
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(CallerGone())
+            if waiting.caller.gone():
+                waiting.answer.set_exception(CallerGone())
                 continue
             batch.append(waiting)
             size += len(waiting.images)

@@ -18,7 +18,8 @@ from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
 from service.open_inference_requests import JSON_LENGTH
 
-OPEN_PATHS = pages.OPEN_PATHS | {"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"}
+HEALTH_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = pages.OPEN_PATHS | HEALTH_PATHS
 MAX_HEADER_BYTES = 32 * 1024  # of all headers together; browsers and proxies stay far below
 CALLERS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # nothing that could break a line of the log
 SECURITY_HEADERS = (

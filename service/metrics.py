@@ -1,10 +1,13 @@
 """What Prometheus sees of the service. Labels have few values: models that are served, their classes, protocols, codes of errors."""
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # before the next import: one process, whose numbers need no files
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -23,6 +26,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)  # upper bounds; the last takes rounding errors too
 MOST_UNCOUNTED = 64  # images
+NO_PROTOCOL = "-"  # where it is not known
 NO_MODEL = "-"  # where a request has got none
 NO_KEY = "-"  # where none is needed
 
@@ -52,6 +56,17 @@ class Metrics:
     def rejected(self, code: str) -> None:
         """A request was refused."""
         self._rejected.labels(code).inc()
+
+    def refusal(self, code: str, status: int) -> Callable[[], None]:
+        """What counts a request that is refused before anything is known of it; made once, since it is called when time is short."""
+        rejected = self._rejected.labels(code)
+        answered = self._requests.labels(NO_PROTOCOL, NO_MODEL, str(status), NO_KEY)
+
+        def count() -> None:
+            rejected.inc()
+            answered.inc()
+
+        return count
 
     def swapped(self, model: StoredModel, *, succeeded: bool) -> None:
         """A model has taken the place of another, or could not."""

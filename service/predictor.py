@@ -162,6 +162,11 @@ class AnyCall:
         return probabilities
 
 
+def _cannot_tell() -> bool:
+    """Whether a caller has gone, where the connection is not one of `service.connection`."""
+    return False
+
+
 class Call(AnyCall):
     """A request over HTTP that is being answered.
 
@@ -172,6 +177,7 @@ class Call(AnyCall):
     def __init__(self, predictor: Predictor, request: Request) -> None:
         super().__init__(predictor)
         self.request = request
+        self._is_gone: Callable[[], bool] = request.scope["state"].get("is_gone", _cannot_tell)
         self.exposed_metrics = predictor.exposed_metrics
 
     async def predict(
@@ -196,5 +202,5 @@ class Call(AnyCall):
         """
         longest = self.settings.request_timeout_seconds
         seconds = read_timeout(self.request, longest) if timeout_seconds is None else min(timeout_seconds, longest)
-        caller = Caller(seconds, self.begun + seconds, self.request.is_disconnected)
+        caller = Caller(seconds, self.begun + seconds, self._is_gone)
         return await self.compute(images, served, caller, threshold)

@@ -5,9 +5,9 @@ systemd, `loupe up`) watches processes already.
 """
 
 import logging
-import os
 import signal
 import socket
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -17,12 +17,15 @@ from starlette.applications import Starlette
 from loupe.ports import BACKLOG, listen
 from loupe.settings import Settings
 from loupe.store import find_model, verify
+from service.connection import Connection, InHand
 from service.guard import Guard
 from service.keys import read_keys
 from service.logs import set_up_log
 from service.predictor import Routes
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+ACCEPTED_AT_ONCE = 16  # new connections
 
 logger = logging.getLogger("bentoml.loupe.server")  # below BentoML's logger, so that its handlers apply
 
@@ -46,7 +49,6 @@ def serve(settings: Settings) -> None:
         )
     verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
     listening = listen(settings.host, settings.port)
-    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # one process, whose numbers need no files
     if settings.grpc_port is not None:
         import service.open_inference_grpc  # noqa: F401 - an error here is one line, as above
 
@@ -55,13 +57,15 @@ def serve(settings: Settings) -> None:
 
     config = uvicorn.Config(
         without_timeout(Loupe.to_asgi()),  # type: ignore[attr-defined]
+        http=partial(Connection, in_hand=InHand(settings, routes)),  # type: ignore[arg-type]
         backlog=BACKLOG,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
     )
-    Server(config, routes).run(sockets=[listening])
+    # The event loop accepts one connection per socket and round, and a round takes long when there is much to do.
+    Server(config, routes).run(sockets=[listening, *(listening.dup() for _ in range(ACCEPTED_AT_ONCE - 1))])
 
 
 class Server(uvicorn.Server):
@@ -74,8 +78,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         await super().startup(sockets)
-        for listening in sockets or []:
-            logger.info("listening on http://%s:%d", *listening.getsockname()[:2])
+        if sockets:
+            logger.info("listening on http://%s:%d", *sockets[0].getsockname()[:2])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop."""

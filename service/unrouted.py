@@ -10,9 +10,9 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from loupe.errors import MethodNotAllowed, RouteNotFound
+from service.metrics import NO_PROTOCOL
 from service.predictor import Call, Predictor
 
-PROTOCOL = "-"  # in the metrics
 LONGEST_COMPARED = 200  # characters of a path; the time that it takes to find the nearest one grows with their square
 LIKENESS = 0.75  # 0..1, from which on one path is taken for a slip of the pen for another
 
@@ -27,7 +27,7 @@ class Unrouted(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and be counted."""
         predictor: Predictor = scope["state"]["predictor"]
-        response = await predictor.respond(PROTOCOL, Request(scope, receive, send), answer)
+        response = await predictor.respond(NO_PROTOCOL, Request(scope, receive, send), answer)
         await response(scope, receive, send)
 
 

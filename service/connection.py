@@ -1,0 +1,173 @@
+"""One connection of HTTP: uvicorn's, with a limit of time and size for the head of a request, and of the requests in hand at a time.
+
+When more requests come than can be answered, those that are too many are refused here, before anything is made of them: that takes a
+tenth of what an answer takes, so that nearly all of the time is left for answers, and nobody waits long.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any
+
+from starlette.datastructures import Headers
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from loupe.errors import HeadersTooLarge, LoupeError, TooManyRequests
+from loupe.settings import Settings
+from service import replies
+from service.guard import HEALTH_PATHS, MAX_HEADER_BYTES, SECURITY_HEADERS, log_access, read_request_id
+from service.logs import REQUEST_ID
+from service.metrics import NO_KEY
+from service.predictor import Routes
+
+MOST_DISCARDED_BYTES = 64 * 1024  # of a refused request's body; longer ones are refused where they are read
+HEALTH_URLS = frozenset(path.encode() for path in HEALTH_PATHS)
+HEAD_SECONDS = 10  # within which the head of a request has to come, and the first one after the connection
+
+
+class InHand:
+    """How many requests have come whole and wait for their answers, on all connections together.
+
+    Args:
+        settings: How many there may be, and whether those that are refused stand in the log.
+        routes: Where requests lead, and refusals are counted.
+    """
+
+    def __init__(self, settings: Settings, routes: Routes) -> None:
+        self.requests = 0
+        self._most = settings.max_requests
+        self._logs_access = settings.access_log
+        self._routes = routes
+        self._refusal = encoded(TooManyRequests(self._most), (b"x-request-id", b"%b"))
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as there may be."""
+        return self.requests >= self._most
+
+    def refusal(self, method: bytes, url: bytes, headers: Headers) -> bytes:
+        """The answer to one more request, which is counted, and logged where all are."""
+        self._count()
+        request_id = read_request_id(headers)
+        if self._logs_access:
+            token = REQUEST_ID.set(request_id)
+            path = url.partition(b"?")[0].decode()
+            log_access(method.decode(), path, TooManyRequests.status, time.monotonic(), NO_KEY)
+            REQUEST_ID.reset(token)
+        return self._refusal % request_id.encode()
+
+    @cached_property
+    def _count(self) -> Callable[[], None]:
+        return self._routes.predictor.metrics.refusal(TooManyRequests.code, TooManyRequests.status)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of a service.
+
+    Args:
+        in_hand: The same for all connections.
+        about: What uvicorn gives its own.
+    """
+
+    def __init__(self, *, in_hand: InHand, **about: Any) -> None:
+        super().__init__(**about)
+        self._in_hand = in_hand
+        self._is_counted = False  # among those in hand
+        self._awaits_head = True
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request, but not for ever."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_head_timer()
+        self._release()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a head without an end is refused."""
+        super().data_received(data)
+        if not self._awaits_head or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > 2 * MAX_HEADER_BYTES:  # those below are told by the guard
+            self.transport.write(HEAD_TOO_LARGE)
+            self.transport.close()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        """The next head begins."""
+        super().on_message_begin()
+        self._awaits_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Begin with the request, or refuse it."""
+        self._awaits_head = False
+        self._stop_head_timer()
+        if self._in_hand.full and self._is_refusable():
+            self.cycle = _REFUSED
+            self.transport.write(self._in_hand.refusal(self.parser.get_method(), self.url, Headers(raw=self.headers)))
+            super().on_response_complete()
+            return
+        self.scope["state"]["is_gone"] = self.transport.is_closing
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        super().on_message_complete()
+        if not self.cycle.response_complete and not self._is_counted:
+            self._is_counted = True
+            self._in_hand.requests += 1
+
+    def on_response_complete(self) -> None:
+        """The request is answered."""
+        self._release()
+        super().on_response_complete()
+
+    def _is_refusable(self) -> bool:
+        """Whether nothing comes before the request on this connection, its body is short, and it is no question after health."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"0")
+        is_short = length.isdigit() and int(length) <= MOST_DISCARDED_BYTES
+        is_whole = not self.expect_100_continue and b"transfer-encoding" not in headers
+        return is_short and is_whole and self.parser.should_keep_alive() and self.url not in HEALTH_URLS
+
+    def _release(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._in_hand.requests -= 1
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class _Refused(RequestResponseCycle):
+    """In place of a request that was answered before it began; what comes of its body is dropped."""
+
+    def __init__(self) -> None:
+        self.response_complete = True
+        self.message_event = asyncio.Event()
+
+
+def encoded(error: LoupeError, *more_headers: tuple[bytes, bytes]) -> bytes:
+    """An answer as it goes over the wire."""
+    response = replies.failure(error)
+    status = b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode())
+    headers = [b"%b: %b" % header for header in (*response.raw_headers, *SECURITY_HEADERS, *more_headers)]
+    return b"\r\n".join([status, *headers, b"", response.body])
+
+
+_REFUSED = _Refused()
+HEAD_TOO_LARGE = encoded(HeadersTooLarge(MAX_HEADER_BYTES), (b"connection", b"close"))

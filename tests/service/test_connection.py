@@ -1,0 +1,279 @@
+"""Connections: a real server on a real port, and an app whose answers wait until the test lets them go."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from loupe.settings import Settings
+from loupe.store import StoredModel
+from service import connection
+from service.connection import MOST_DISCARDED_BYTES, Connection, InHand
+from service.guard import MAX_HEADER_BYTES
+from service.predictor import Predictor, Routes
+
+MOST = 2  # requests in hand
+
+
+class Gate:
+    """An app that reads the whole body and answers with its length, once the gate is open."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.begun = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        self.begun += 1
+        length, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            length += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        if scope["path"] == "/predict":
+            await self.open.wait()
+        body = str(length).encode()
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Caller:
+    """One connection to the server, and what comes back on it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def ask(self, body: bytes = b"image", path: str = "/predict") -> None:
+        self.send(head(len(body), path) + body)
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body."""
+        status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        return int(status.split()[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
+
+    async def is_closed(self) -> bool:
+        """Whether the server ends the connection without another word."""
+        return await self._reader.read(1) == b""
+
+    def leave(self) -> None:
+        self._writer.transport.abort()
+
+
+class Scene:
+    """A server, its app, and its callers."""
+
+    def __init__(self, routes: Routes) -> None:
+        self.gate = Gate()
+        self.in_hand = InHand(Settings(max_requests=MOST, access_log=True), routes)
+        self._callers: list[Caller] = []
+
+    async def caller(self) -> Caller:
+        made = Caller(*await asyncio.open_connection("127.0.0.1", self._port))
+        self._callers.append(made)
+        return made
+
+    async def until(self, requests: int) -> None:
+        """Wait until so many requests are in hand."""
+        while self.in_hand.requests != requests:
+            await asyncio.sleep(0.001)
+
+    async def play(self, story: Callable[["Scene"], Awaitable[None]]) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+            self._port = listening.getsockname()[1]
+            protocol = partial(Connection, in_hand=self.in_hand)
+            config = uvicorn.Config(self.gate, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve([listening]))
+            try:
+                await asyncio.wait_for(story(self), 30)
+            finally:
+                self.gate.open.set()
+                for caller in self._callers:
+                    caller.leave()
+                server.should_exit = True
+                await serving
+
+
+def head(length: int, path: str = "/predict", *more: str) -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: loupe", f"Content-Length: {length}", *more, "", ""]).encode()
+
+
+@pytest.fixture(scope="module")
+def routes(digits_model: StoredModel) -> Routes:
+    made = Routes([])
+    made.predictor = Predictor(Settings(model=digits_model.tag))
+    return made
+
+
+def play(routes: Routes, story: Callable[[Scene], Awaitable[None]]) -> None:
+    asyncio.run(Scene(routes).play(story))
+
+
+async def fill(scene: Scene) -> list[Caller]:
+    """Callers with as many requests in hand as there may be."""
+    callers = [await scene.caller() for _ in range(MOST)]
+    for caller in callers:
+        caller.ask()
+    await scene.until(MOST)
+    return callers
+
+
+def test_a_request_too_many_is_refused_at_once_and_those_in_hand_are_answered(
+    routes: Routes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(scene: Scene) -> None:
+        early = await fill(scene)
+        late = await scene.caller()
+        late.send(head(100, "/predict?top_k=1", "X-Request-ID: late") + b"x" * 100)
+        status, headers, body = await late.answer()
+
+        assert (status, headers["retry-after"], headers["x-frame-options"]) == (429, "1", "deny")
+        assert headers["x-request-id"] == "late"
+        assert json.loads(body) == {
+            "error": "Expected at most 2 requests at a time (LOUPE_MAX_REQUESTS). Received more; try again in a second.",
+            "code": "too_many_requests",
+        }
+        assert scene.gate.begun == MOST
+        scene.gate.open.set()
+        assert [(await caller.answer())[::2] for caller in early] == [(200, b"5")] * MOST
+        late.ask(b"x" * 100)  # on the same connection, since the body of the refused request has been left behind
+        assert (await late.answer())[::2] == (200, b"100")
+        assert scene.in_hand.requests == 0
+
+    with caplog.at_level("INFO", "bentoml.loupe.access"):
+        play(routes, story)
+    assert "POST '/predict' 429 " in caplog.text
+    assert b'loupe_rejected_total{code="too_many_requests"}' in routes.predictor.exposed_metrics()
+
+
+def test_the_body_of_a_refused_request_may_come_later(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        await fill(scene)
+        late = await scene.caller()
+        late.send(head(3))
+        assert (await late.answer())[0] == 429
+        late.send(b"abc" + head(2, "/livez") + b"de")
+        assert (await late.answer())[::2] == (200, b"2")
+
+    play(routes, story)
+
+
+def test_whether_the_service_is_well_is_answered_however_many_wait(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        await fill(scene)
+        watcher = await scene.caller()
+        watcher.ask(path="/readyz")
+        assert (await watcher.answer())[0] == 200
+
+    play(routes, story)
+
+
+@pytest.mark.parametrize("more", [["Expect: 100-continue"], ["Connection: close"]])
+def test_a_request_that_cannot_be_refused_in_passing_goes_on_to_the_app(routes: Routes, more: list[str]) -> None:
+    async def story(scene: Scene) -> None:
+        early = await fill(scene)
+        late = await scene.caller()
+        late.send(head(3, "/predict", *more))
+        while scene.gate.begun <= MOST:
+            await asyncio.sleep(0.001)
+        for caller in (*early, late):
+            caller.leave()
+        await scene.until(0)
+
+    play(routes, story)
+
+
+def test_a_long_body_is_left_to_those_who_read_it(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        await fill(scene)
+        late = await scene.caller()
+        late.ask(bytes(MOST_DISCARDED_BYTES + 1), "/elsewhere")
+        assert (await late.answer())[::2] == (200, str(MOST_DISCARDED_BYTES + 1).encode())
+
+    play(routes, story)
+
+
+def test_who_is_still_sending_takes_nobody_s_place(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        slow = [await scene.caller() for _ in range(2 * MOST)]
+        for caller in slow:
+            caller.send(head(5) + b"imag")
+        while scene.gate.begun < len(slow):
+            await asyncio.sleep(0.001)
+        assert scene.in_hand.requests == 0
+        quick = await scene.caller()
+        quick.ask(path="/elsewhere")
+        assert (await quick.answer())[0] == 200
+
+    play(routes, story)
+
+
+def test_who_leaves_makes_room(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        early = await fill(scene)
+        early[0].leave()
+        await scene.until(MOST - 1)
+        early[1].leave()
+        await scene.until(0)
+
+    play(routes, story)
+
+
+def test_requests_that_follow_on_one_connection_without_waiting_are_all_answered(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        scene.gate.open.set()
+        caller = await scene.caller()
+        for length in range(1, 6):
+            caller.ask(bytes(length))
+        assert [(await caller.answer())[::2] for _ in range(5)] == [(200, str(n).encode()) for n in range(1, 6)]
+        await scene.until(0)
+
+    play(routes, story)
+
+
+def test_headers_without_an_end_are_refused(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        line = b"X: " + b"x" * 1000 + b"\r\n"
+        caller.send(b"GET / HTTP/1.1\r\n" + line * (2 * MAX_HEADER_BYTES // len(line) + 1))
+        status, headers, body = await caller.answer()
+        assert (status, headers["connection"], json.loads(body)["code"]) == (431, "close", "headers_too_large")
+
+    play(routes, story)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost:"])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
+
+    async def story(scene: Scene) -> None:
+        first = await scene.caller()
+        first.send(sent)
+        assert await first.is_closed()
+        scene.gate.open.set()
+        second = await scene.caller()
+        second.ask()
+        assert (await second.answer())[0] == 200
+        if sent:
+            second.send(sent)
+            assert await second.is_closed()
+
+    play(routes, story)
