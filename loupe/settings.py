@@ -76,9 +76,9 @@ class Settings(BaseSettings):
         default=None, description="The key that `loupe predict` shows the service. Unset: none."
     )
     max_batch_size: int = Field(
-        default=256,
+        default=128,
         ge=1,
-        description="Most images in one run of the engine. Above a few hundred nothing gets faster, only later.",
+        description="Most images in one run of the engine. Above a hundred nothing gets faster, only later.",
     )
     max_requests: int = Field(
         default=512,

@@ -1,8 +1,9 @@
 """Adaptive batching in front of one engine.
 
 The policy is greedy: whenever the engine is free, it runs everything that waits, up to `max_batch_size`. There is no timer, so a lone
-caller never waits for company, and under load batches form by themselves while the engine is busy. As long as callers come one at a
-time, the engine is run where they are answered, without the way to its thread and back.
+caller never waits for company, and under load batches form by themselves while the engine is busy. A batch that is full before that
+is given to the engine's thread at once, which then goes on with it without a pause. As long as callers come one at a time, the engine
+is run where they are answered, without the way to its thread and back.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SLICE = 64  # images of one request in a run; engines are as fast with so few, and others wait for no more
 SLICES_AHEAD = 2  # of one request in the queue, so that the engine never waits for its next one
+MOST_UNDER_WAY = 2  # runs: one, and one that the engine's thread goes on with
 LONELY_RUNS = 3  # of one request each, one after the other, after which the next one may be run in place
 SHORT_RUN_SECONDS = 0.002  # that nobody notices who comes meanwhile
 
@@ -68,6 +70,15 @@ class _Waiting:
     answer: asyncio.Future[Float32Array]
 
 
+@dataclass(slots=True)
+class _Run:
+    """One run of the engine: for whom, over how many images, and what will come of it."""
+
+    batch: list[_Waiting]
+    images: int
+    outcome: "asyncio.Future[tuple[Float32Array, float, float]]"  # answers, when it began, and how many seconds it took
+
+
 class Batcher:
     """A bounded queue of images and the loop that empties it.
 
@@ -100,8 +111,10 @@ class Batcher:
         self._lonely_runs = 0  # up to now, without one of several requests between
         self._seconds_per_image = float("inf")  # of the last run
         self._queue: deque[_Waiting] = deque()
+        self._queued = 0  # images in the queue
+        self._under_way: deque[_Run] = deque()
         self._admitted = 0  # images of all callers that have no answer yet
-        self._arrival = asyncio.Event()
+        self._turn = asyncio.Event()  # for the loop to look what there is to do
         self._closing = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._loop: asyncio.Task[None] | None = None
@@ -153,7 +166,7 @@ class Batcher:
     async def close(self) -> None:
         """Answer what waits, refuse what comes, and end the loop."""
         self._closing = True
-        self._arrival.set()
+        self._turn.set()
         if self._loop is not None:
             await self._loop
         self._thread.shutdown()
@@ -176,18 +189,28 @@ class Batcher:
             self._loop = asyncio.create_task(self._empty_queue(), name="batcher")
         answer: asyncio.Future[Float32Array] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(images, caller, time.monotonic(), answer))
-        self._arrival.set()
+        self._queued += len(images)
+        if self._may_begin():
+            self._turn.set()
         return answer
 
+    def _may_begin(self) -> bool:
+        """Whether there is something to run, and the engine is free for it, or will go on with it as it is."""
+        if not self._under_way:
+            return bool(self._queue)
+        return self._queued >= self._max_batch_size and len(self._under_way) < MOST_UNDER_WAY
+
     async def _empty_queue(self) -> None:
-        while self._queue or not self._closing:
-            if not self._queue:
-                self._arrival.clear()
-                await self._arrival.wait()
-                continue
-            batch = self._take_batch()
-            if batch:
-                await self._answer(batch)
+        while self._queue or self._under_way or not self._closing:
+            if self._may_begin():
+                batch = self._take_batch()
+                if batch:
+                    self._begin(batch)
+            else:
+                self._turn.clear()
+                await self._turn.wait()
+            while self._under_way and self._under_way[0].outcome.done():
+                self._answer(self._under_way.popleft())
 
     def _take_batch(self) -> list[_Waiting]:
         """What waits, oldest first, without those whose time is up or whose callers have gone."""
@@ -195,6 +218,7 @@ class Batcher:
         size = 0
         while self._queue and size + len(self._queue[0].images) <= self._max_batch_size:
             waiting = self._queue.popleft()
+            self._queued -= len(waiting.images)
             if waiting.answer.done():  # the caller's time is up
                 continue
             if waiting.caller.gone():
@@ -209,39 +233,54 @@ class Batcher:
     def _is_lonely(self, batch: list[_Waiting]) -> bool:
         """Whether nobody else has come for a while, and the run is so short that whoever comes now need not mind."""
         images = len(batch[0].images)
-        if len(batch) > 1 or self._admitted > images:
+        if len(batch) > 1 or self._admitted > images or self._under_way:
             self._lonely_runs = 0
             return False
         self._lonely_runs += 1
         return self._lonely_runs > LONELY_RUNS and images * self._seconds_per_image < SHORT_RUN_SECONDS
 
-    async def _answer(self, batch: list[_Waiting]) -> None:
-        """Run the engine once and give every caller its own rows."""
+    def _begin(self, batch: list[_Waiting]) -> None:
+        """Have the engine run a batch."""
+        loop = asyncio.get_running_loop()
         images = batch[0].images if len(batch) == 1 else np.concatenate([waiting.images for waiting in batch])
-        started = time.monotonic()
+        outcome: asyncio.Future[tuple[Float32Array, float, float]]
+        if self._is_lonely(batch):
+            outcome = loop.create_future()
+            try:
+                outcome.set_result(self._timed(images))
+            except Exception as error:  # noqa: BLE001 - told where the answer is looked at, as that of the thread
+                outcome.set_exception(error)
+        else:
+            outcome = loop.run_in_executor(self._thread, self._timed, images)
+            outcome.add_done_callback(lambda _: self._turn.set())
+        self._under_way.append(_Run(batch, len(images), outcome))
+
+    def _timed(self, images: UInt8Array) -> tuple[Float32Array, float, float]:
+        begun = time.monotonic()
+        answers = self._run(images)
+        return answers, begun, time.monotonic() - begun
+
+    def _answer(self, run: _Run) -> None:
+        """Give every caller of a run that has ended its own rows."""
         try:
-            if self._is_lonely(batch):
-                answers = self._run(images)
-            else:
-                answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, images)
-            if answers.shape != (len(images), self._classes):
+            answers, begun, seconds = run.outcome.result()
+            if answers.shape != (run.images, self._classes):
                 raise EngineFailed(
-                    f"Expected {len(images)} rows of {self._classes} probabilities from the engine. "
+                    f"Expected {run.images} rows of {self._classes} probabilities from the engine. "
                     f"Received: shape {answers.shape}. This is a bug."
                 )
         except Exception as error:  # the loop must outlive whatever the engine does
-            logger.exception("the engine failed on a batch of %d images", len(images))
+            logger.exception("the engine failed on a batch of %d images", run.images)
             failure = error if isinstance(error, LoupeError) else EngineFailed(f"The engine failed: {error}")
-            for waiting in batch:
+            for waiting in run.batch:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(failure)
             return
-        seconds = time.monotonic() - started
-        self._seconds_per_image = seconds / len(images)
+        self._seconds_per_image = seconds / run.images
         if self._observer is not None:
-            self._observer.ran(len(images), [started - waiting.since for waiting in batch], seconds)
+            self._observer.ran(run.images, [begun - waiting.since for waiting in run.batch], seconds)
         start = 0
-        for waiting in batch:
+        for waiting in run.batch:
             rows = answers[start : start + len(waiting.images)]
             start += len(waiting.images)
             if not waiting.answer.done():

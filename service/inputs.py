@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -331,25 +331,43 @@ def json_type(value: JsonValue) -> str:
 
 def _parse_npy(body: bytes) -> UInt8Array:
     """The array of an `.npy` file. The header is checked against the body's length before anything is allocated."""
-    file = io.BytesIO(body)
     try:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(file)
+        length, shape, fortran_order, dtype = _npy_header(body[: _npy_header_bytes(body)])
     except Exception as error:  # whatever Python's tokenizer and NumPy's types make of a hostile header
         raise InvalidPixels("a whole .npy file", f"a damaged one ({error})") from error
     if dtype.hasobject:
         raise InvalidPixels(f"uint8 images of shape (n, {SIDE}, {SIDE})", "pickled Python objects")
-    values = body[file.tell() :]
-    if len(values) != math.prod(shape) * dtype.itemsize:
+    if len(body) - length != math.prod(shape) * dtype.itemsize:
         raise InvalidPixels(
-            f"{math.prod(shape) * dtype.itemsize:,} bytes of values, as the .npy header says", f"{len(values):,}"
+            f"{math.prod(shape) * dtype.itemsize:,} bytes of values, as the .npy header says", f"{len(body) - length:,}"
         )
     try:
-        images = np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C")
+        images = np.frombuffer(body, dtype, offset=length).reshape(shape, order="F" if fortran_order else "C")
     except (ValueError, OverflowError) as error:  # negative or endless sides, values of no size
         raise InvalidPixels("a whole .npy file", f"a damaged one ({error})") from error
     return check_batch(images)
+
+
+def _npy_header_bytes(body: bytes) -> int:
+    """How long the header of an `.npy` file says that it is, with what comes before it.
+
+    Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    """
+    version, length_bytes = body[6:7], 2 if body[6:7] == b"\x01" else 4
+    start = len(NPY_MAGIC) + len(version) + 1 + length_bytes
+    return start + int.from_bytes(body[start - length_bytes : start], "little")
+
+
+@lru_cache(
+    maxsize=64
+)  # callers send the same shape again and again, and Python's parser takes longer than all else that is done with it
+def _npy_header(header: bytes) -> tuple[int, tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Length of a header, and shape, order and type of the array that follows it."""
+    file = io.BytesIO(header)
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(file)
+    return file.tell(), shape, fortran_order, dtype
 
 
 async def _read_uploads(headers: Headers, body: bytes, field: str, expected: str, settings: Settings) -> list[Item]:

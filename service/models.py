@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from loupe.engine import available_cores, load_engine
+from loupe.engine import load_engine
 from loupe.errors import LoupeError, ModelCorrupted, ModelNotFound
 from loupe.settings import Settings
 from loupe.store import LATEST, StoredModel, find_model, labels, names, revision
@@ -161,8 +161,7 @@ class ServedModels:
 
     def _open(self, stored: StoredModel) -> ServedModel:
         settings = self._settings
-        threads = settings.threads or max(1, available_cores() - 1)  # one core is busy with HTTP and decoding
-        engine = load_engine(stored, settings.engine, threads)
+        engine = load_engine(stored, settings.engine, settings.threads)
         metrics = self._metrics.of(stored)
         batcher = Batcher(
             engine.predict,

@@ -274,6 +274,27 @@ def test_a_request_whose_time_was_up_before_it_came_is_not_computed() -> None:
     play(scene())
 
 
+def test_the_engine_goes_on_with_a_full_batch_without_waiting_for_anybody() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_batch_size=2)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        others = [await asked(waiting, random_images(1, seed=seed)) for seed in (1, 2, 3)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        deadline = time.monotonic() + 10
+        while len(gate.batches) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)  # the event loop stands still meanwhile
+        assert [len(images) for images in gate.batches] == [1, 2]
+        for seed, answer in enumerate([first, *others]):
+            np.testing.assert_array_equal(await answer, sums(random_images(1, seed=seed)))
+        await waiting.close()
+        assert [len(images) for images in gate.batches] == [1, 2, 1]
+
+    play(scene())
+
+
 def test_a_caller_who_has_gone_while_waiting_costs_nothing_and_others_are_answered() -> None:
     async def scene() -> None:
         gate = Gate()
