@@ -5,6 +5,8 @@ import base64
 import binascii
 import io
 import math
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -37,6 +39,7 @@ from service.options import Normalize
 
 BODY_SECONDS = 25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
 NPY_MAGIC = b"\x93NUMPY"
+DECODER_NICENESS = 10
 INLINE_PIXELS = 64 * 64  # a picture this small is decoded faster than a thread is woken
 ONE_IMAGE = (
     "an image body (Content-Type: image/png …), multipart/form-data with a field 'image', "
@@ -53,7 +56,15 @@ Prepare: TypeAlias = Callable[[Picture], UInt8Array]
 # A thing that came in place of an image: encoded bytes, finished pixels, or what is wrong with it.
 Item: TypeAlias = "bytes | UInt8Array | LoupeError"
 
-_decoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")  # bounds the memory of large pictures
+
+def _step_back() -> None:
+    """Let the event loop and the engine go first: a photo is the work of many small requests."""
+    if sys.platform == "linux":  # elsewhere the whole process would step back
+        os.nice(DECODER_NICENESS)
+
+
+# Two threads bound the memory of large pictures.
+_decoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode", initializer=_step_back)
 
 
 @dataclass(frozen=True)
