@@ -34,6 +34,7 @@
     ├── InternalError               500
     ├── Overloaded                  429
     ├── TooManyRequests             429
+    ├── TooManyBytes                429
     ├── DeadlineExceeded            504
     ├── CallerGone                  499
     ├── ShuttingDown                503
@@ -467,6 +468,19 @@ class TooManyRequests(LoupeError):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"Expected at most {limit:,} requests at a time (LOUPE_MAX_REQUESTS). Received more; try again in a second."
+        )
+
+
+class TooManyBytes(LoupeError):
+    """The bodies of the requests in hand would take more memory than the service gives them."""
+
+    code = "too_many_bytes"
+    status = 429
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"Expected bodies of at most {limit:,} bytes at a time, all requests together (eight times LOUPE_MAX_BODY_BYTES). "
+            "Received more; try again in a second."
         )
 
 

@@ -68,7 +68,7 @@ async def infer(call: Call) -> Response:
             encoding = call.request.headers.get("content-encoding", "identity")
             if encoding != "identity":
                 raise UnsupportedMediaType("a body that is not compressed", f"Content-Encoding {encoding!r}")
-            body = await inputs.read_body(call.request, call.settings.max_body_bytes, "an inference request")
+            body = await call.bodies.read(call.request, "an inference request")
             inference = parse_inference(body, call.request.headers.get(JSON_LENGTH))
             prepare = inputs.preparation(served.stored.card.look, "auto")
             images = await read_images(inference.images, call.settings, prepare)

@@ -191,7 +191,8 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),  # a port of somebody else is an error, and not shared
                 ("grpc.max_receive_message_length", min(self._settings.max_body_bytes, MAX_INT)),
                 ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
-            ]
+            ],
+            maximum_concurrent_rpcs=self._settings.max_requests,
         )
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from loupe.errors import InvalidPixels, InvalidRequest, LoupeError
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
-from service import inputs
+from service import inputs, items
 
 JSON_LENGTH = "Inference-Header-Content-Length"  # the header that says where JSON ends and raw tensors begin
 INPUT = "images"
@@ -97,7 +97,7 @@ def parse_inference(body: bytes, json_length: str | None) -> Inference:
         InvalidRequest: If it is not what the protocol says, or not what these models take.
     """
     end = len(body) if json_length is None else _length(json_length, len(body))
-    request = _object(inputs.parse_json(memoryview(body)[:end]), "an inference request")
+    request = _object(items.parse_json(memoryview(body)[:end]), "an inference request")
     return read_inference(request, partial(_values, raw=memoryview(body)[end:]))
 
 
@@ -145,13 +145,13 @@ def _length(text: str, body_bytes: int) -> int:
 
 def _object(value: JsonValue, what: str) -> dict[str, JsonValue]:
     if not isinstance(value, dict):
-        raise InvalidRequest(f"a JSON object as {what}", f"JSON of type {inputs.json_type(value)}")
+        raise InvalidRequest(f"a JSON object as {what}", f"JSON of type {items.json_type(value)}")
     return value
 
 
 def _list(value: JsonValue, what: str) -> list[JsonValue]:
     if not isinstance(value, list):
-        raise InvalidRequest(f"a JSON array as {what}", f"JSON of type {inputs.json_type(value)}")
+        raise InvalidRequest(f"a JSON array as {what}", f"JSON of type {items.json_type(value)}")
     return value
 
 
@@ -263,7 +263,7 @@ def _from_numbers(values: Sequence[JsonValue | bytes]) -> UInt8Array:
     raise InvalidPixels("integers from 0 to 255", _shown(values[place])).at(_told([place // SIDE**2]))
 
 
-def _files(tensor: Tensor) -> list[inputs.Item]:
+def _files(tensor: Tensor) -> list[items.Item]:
     count = tensor.shape[0]
     if isinstance(tensor.values, memoryview):
         return _split(tensor.values, count)
@@ -273,16 +273,16 @@ def _files(tensor: Tensor) -> list[inputs.Item]:
     return [_file(value) for value in values]
 
 
-def _file(value: JsonValue | bytes) -> inputs.Item:
+def _file(value: JsonValue | bytes) -> items.Item:
     try:
-        return value if isinstance(value, bytes) else inputs.from_base64(value)
+        return value if isinstance(value, bytes) else items.from_base64(value)
     except LoupeError as error:
         return error
 
 
-def _split(raw: memoryview, count: int) -> list[inputs.Item]:
+def _split(raw: memoryview, count: int) -> list[items.Item]:
     """The elements of a raw BYTES tensor: the length of each stands before it."""
-    elements: list[inputs.Item] = []
+    elements: list[items.Item] = []
     start = 0
     for place in range(count):
         begin = start + LENGTH_BYTES

@@ -23,7 +23,8 @@ async def predict(call: Call) -> Response:
         names = card.names(options.language)
         with call.decoding():
             prepare = inputs.preparation(card.look, options.normalize)
-            image = await inputs.read_image(call.request, call.settings, prepare)
+            body = await call.bodies.read(call.request)
+            image = await inputs.read_image(body, call.request.headers, call.settings, prepare)
         probabilities = await call.predict(image[None], served, threshold=options.threshold)  # (1, classes)
         with call.encoding():
             return replies.prediction(served.stored.tag, names, probabilities[0], options)
@@ -37,7 +38,8 @@ async def predict_batch(call: Call) -> Response:
         names = card.names(options.language)
         with call.decoding():
             prepare = inputs.preparation(card.look, options.normalize)
-            batch = await inputs.read_batch(call.request, call.settings, prepare)
+            body = await call.bodies.read(call.request)
+            batch = await inputs.read_batch(body, call.request.headers, call.settings, prepare)
         as_npy = replies.NPY in call.request.headers.get("accept", "")
         if as_npy and batch.errors:
             wanted = "images that can all be read, for an answer as .npy"

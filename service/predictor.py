@@ -16,6 +16,7 @@ from loupe.images import Float32Array, UInt8Array
 from loupe.settings import Settings
 from service import replies
 from service.batching import Caller
+from service.bodies import Bodies
 from service.metrics import NO_KEY, NO_MODEL, Metrics
 from service.models import ServedModel, ServedModels
 from service.options import read_timeout
@@ -79,12 +80,14 @@ class Predictor:
         self.stopping = False
         self.metrics = Metrics()
         self.models = ServedModels(settings, self.metrics)
+        self.bodies = Bodies(settings)
 
     async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
         """What a handler answers, or the error that it ends with; either is counted."""
         call = Call(self, request)
         outcome = await self.outcome(f"{request.method} {request.scope['path']}", handler(call))
         response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
+        self.bodies.release(request.scope)
         key: str = request.scope.get("state", {}).get("key", NO_KEY)
         self.metrics.answered(protocol, call.model_name, response.status_code, key)
         return response
@@ -172,11 +175,13 @@ class Call(AnyCall):
 
     Attributes:
         request: As it came.
+        bodies: What reads its body.
     """
 
     def __init__(self, predictor: Predictor, request: Request) -> None:
         super().__init__(predictor)
         self.request = request
+        self.bodies = predictor.bodies
         self._is_gone: Callable[[], bool] = request.scope["state"].get("is_gone", _cannot_tell)
         self.exposed_metrics = predictor.exposed_metrics
 

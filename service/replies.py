@@ -7,7 +7,15 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from loupe.errors import LoupeError, MethodNotAllowed, Overloaded, ShuttingDown, TooManyRequests, Unauthorized
+from loupe.errors import (
+    LoupeError,
+    MethodNotAllowed,
+    Overloaded,
+    ShuttingDown,
+    TooManyBytes,
+    TooManyRequests,
+    Unauthorized,
+)
 from loupe.images import Float32Array
 from service.inputs import Batch
 from service.options import Options
@@ -44,7 +52,7 @@ def npy(model: str, probabilities: Float32Array) -> Response:
 def failure(error: LoupeError) -> Response:
     """The answer to a request that cannot be served."""
     headers = None
-    if isinstance(error, (Overloaded, TooManyRequests, ShuttingDown)):
+    if isinstance(error, (Overloaded, TooManyRequests, TooManyBytes, ShuttingDown)):
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
     elif isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from loupe.errors import InvalidRequest, LoupeError, ModelNotFound
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
-from service import inputs, replies
+from service import inputs, items, replies
 from service.predictor import Call, route
 
 PROTOCOL = "tensorflow-serving"  # in the metrics
@@ -53,8 +53,8 @@ async def predict(call: Call) -> Response:
     """Answer with rows of probabilities, in the order of the images."""
     with call.model(_tag(call)) as served:
         with call.decoding():
-            body = await inputs.read_body(call.request, call.settings.max_body_bytes, "JSON")
-            tensor = _read_tensor(inputs.parse_json(body))
+            body = await call.bodies.read(call.request, "JSON")
+            tensor = _read_tensor(items.parse_json(body))
             prepare = inputs.preparation(served.stored.card.look, "auto")
             images = await _read_images(tensor, call.settings, prepare)
         probabilities = await call.predict(images, served)
@@ -133,12 +133,12 @@ def _read_tensor(body: JsonValue) -> _Tensor:
         InvalidRequest: If they have not one of these forms.
     """
     if not isinstance(body, dict):
-        raise InvalidRequest(ONE_BODY, f"JSON of type {inputs.json_type(body)}")
+        raise InvalidRequest(ONE_BODY, f"JSON of type {items.json_type(body)}")
     if ("instances" in body) == ("inputs" in body):
         raise InvalidRequest(ONE_BODY, "both" if "inputs" in body else _keys(body))
     signature = body.get("signature_name", SIGNATURE)
     if not isinstance(signature, str):
-        raise InvalidRequest(f'"{SIGNATURE}" as signature_name', inputs.json_type(signature))
+        raise InvalidRequest(f'"{SIGNATURE}" as signature_name', items.json_type(signature))
     if signature not in (SIGNATURE, ""):  # an empty one is none, as in TensorFlow Serving
         raise InvalidRequest(f'"{SIGNATURE}" as signature_name', repr(signature[:MAX_NAMED]))
     if "instances" in body:
@@ -151,7 +151,7 @@ def _read_tensor(body: JsonValue) -> _Tensor:
 
 def _listed(place: str, value: JsonValue) -> list[JsonValue]:
     if not isinstance(value, list):
-        received = _keys(value) if isinstance(value, dict) else inputs.json_type(value)
+        received = _keys(value) if isinstance(value, dict) else items.json_type(value)
         raise InvalidRequest(f"a list of images as {place}", received)
     return value
 
@@ -170,18 +170,18 @@ async def _read_images(tensor: _Tensor, settings: Settings, prepare: inputs.Prep
     return batch.images
 
 
-def _read_row(row: JsonValue) -> inputs.Item:
+def _read_row(row: JsonValue) -> items.Item:
     """One image: an array, an encoded picture, or either under the tensor's name."""
     if isinstance(row, dict) and row.keys() == {INPUT}:
         row = row[INPUT]
     try:
         if isinstance(row, list):
-            return inputs.from_pixels(row)
+            return items.from_pixels(row)
         if isinstance(row, dict) and row.keys() == {"b64"}:
-            return inputs.from_base64(row["b64"])
+            return items.from_base64(row["b64"])
     except LoupeError as error:
         return error
-    return InvalidRequest(ONE_INSTANCE, _keys(row) if isinstance(row, dict) else inputs.json_type(row))
+    return InvalidRequest(ONE_INSTANCE, _keys(row) if isinstance(row, dict) else items.json_type(row))
 
 
 def _keys(value: dict[str, JsonValue]) -> str:

@@ -14,10 +14,19 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import Message
 
-from loupe.errors import BodyTooLarge, BodyTooSlow, CallerGone, InvalidRequest, LoupeError, UnsupportedMediaType
+from loupe.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    CallerGone,
+    InvalidRequest,
+    LoupeError,
+    TooManyBytes,
+    UnsupportedMediaType,
+)
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
-from service.inputs import Batch, preparation, read_batch, read_body, read_image
+from service.bodies import MOST_OF_THE_LONGEST, Bodies
+from service.inputs import Batch, preparation, read_batch, read_image
 from service.options import Normalize
 from tests import pictures
 
@@ -45,13 +54,25 @@ def request(body: bytes, media_type: str | None, length: str | None) -> Request:
 def image_of(
     body: bytes, media_type: str | None = None, length: str | None = None, normalize: Normalize = "auto"
 ) -> UInt8Array:
-    return asyncio.run(read_image(request(body, media_type, length), SETTINGS, preparation("ink", normalize)))
+    async def read() -> UInt8Array:
+        came = request(body, media_type, length)
+        return await read_image(
+            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, preparation("ink", normalize)
+        )
+
+    return asyncio.run(read())
 
 
 def batch_of(
     body: bytes, media_type: str | None = None, length: str | None = None, normalize: Normalize = "auto"
 ) -> Batch:
-    return asyncio.run(read_batch(request(body, media_type, length), SETTINGS, preparation("ink", normalize)))
+    async def read() -> Batch:
+        came = request(body, media_type, length)
+        return await read_batch(
+            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, preparation("ink", normalize)
+        )
+
+    return asyncio.run(read())
 
 
 def refusal(read: Callable[..., UInt8Array | Batch], *arguments: object) -> LoupeError | None:
@@ -210,7 +231,7 @@ def test_who_goes_while_the_body_comes_is_called_gone() -> None:
 
     going = Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}, receive)
     with pytest.raises(CallerGone):
-        asyncio.run(read_image(going, SETTINGS, preparation("ink", "auto")))
+        asyncio.run(Bodies(SETTINGS).read(going))
 
 
 def test_a_body_that_does_not_come_to_its_end_is_not_waited_for() -> None:
@@ -225,7 +246,7 @@ def test_a_body_that_does_not_come_to_its_end_is_not_waited_for() -> None:
     slow = Request({"type": "http", "method": "POST", "headers": [], "query_string": b""}, receive)
 
     with pytest.raises(BodyTooSlow, match=r"Expected the whole body within 0.05 s\. Received: 8 bytes of it\."):
-        asyncio.run(read_body(slow, 1000, limit_seconds=0.05))
+        asyncio.run(Bodies(SETTINGS).read(slow, limit_seconds=0.05))
 
 
 def test_who_is_cancelled_while_the_body_comes_is_cancelled() -> None:
@@ -235,10 +256,30 @@ def test_who_is_cancelled_while_the_body_comes_is_cancelled() -> None:
 
     async def cancelled() -> None:
         waiting = Request({"type": "http", "method": "POST", "headers": [], "query_string": b""}, receive)
-        reading = asyncio.create_task(read_body(waiting, 1000))
+        reading = asyncio.create_task(Bodies(SETTINGS).read(waiting))
         await asyncio.sleep(0)
         reading.cancel()
         await reading
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancelled())
+
+
+def test_all_bodies_together_have_room_for_so_many_bytes_until_their_requests_are_answered() -> None:
+    bodies = Bodies(SETTINGS)
+    held = [request(bytes(100_000), None, None) for _ in range(MOST_OF_THE_LONGEST)]
+    late = request(b"x", None, None)
+
+    async def story() -> None:
+        for each in held:
+            await bodies.read(each)
+        with pytest.raises(TooManyBytes, match=r"at most 800,000 bytes at a time, all requests together"):
+            await bodies.read(late)
+        bodies.release(late.scope)
+        bodies.release(held[0].scope)
+        bodies.release(held[0].scope)  # what has been released takes no room any more
+        assert len(await bodies.read(request(bytes(100_000), None, None))) == 100_000
+        with pytest.raises(TooManyBytes):
+            await bodies.read(request(b"x", None, None))
+
+    asyncio.run(story())

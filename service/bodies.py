@@ -1,0 +1,94 @@
+"""The bodies of requests over HTTP: read within limits of time, of bytes each, and of bytes of all of them together."""
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
+
+from loupe.errors import BodyTooLarge, BodyTooSlow, CallerGone, InvalidRequest, TooManyBytes
+from loupe.settings import Settings
+
+BODY_SECONDS = 25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
+MOST_OF_THE_LONGEST = 8  # bodies of the greatest length may be in memory at a time, or so many more that are shorter
+HELD = "loupe.held_bytes"  # of a request's body
+
+
+class Bodies:
+    """The bodies that are in memory.
+
+    Args:
+        settings: How long one may be.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._most_of_one = settings.max_body_bytes
+        self._most_of_all = MOST_OF_THE_LONGEST * settings.max_body_bytes
+        self._held = 0  # bytes
+
+    async def read(self, request: Request, expected: str = "an image", limit_seconds: float = BODY_SECONDS) -> bytes:
+        """A body that is not empty. It counts as being in memory until its request is released.
+
+        Args:
+            request: Whose body it is.
+            expected: What the caller is told that should be in it.
+            limit_seconds: Within which it has to come.
+
+        Raises:
+            BodyTooLarge: If it says that it is longer than one may be, or is.
+            BodyTooSlow: If it takes longer to come.
+            CallerGone: If the caller goes before its end.
+            InvalidRequest: If it is empty.
+            TooManyBytes: If there is no room for it beside the others.
+        """
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self._most_of_one:
+            raise BodyTooLarge(self._most_of_one)
+        chunks = []
+        size = 0
+        alarm = _Alarm(limit_seconds)
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > self._most_of_one:
+                    raise BodyTooLarge(self._most_of_one)
+                self._hold(request.scope, len(chunk))
+                chunks.append(chunk)
+        except ClientDisconnect:
+            raise CallerGone from None
+        except asyncio.CancelledError:
+            if alarm.rang:
+                raise BodyTooSlow(limit_seconds, size) from None
+            raise
+        finally:
+            alarm.stop()
+        if not size:
+            raise InvalidRequest(f"{expected} in the body", "an empty body")
+        return b"".join(chunks)
+
+    def release(self, scope: Scope) -> None:
+        """A request has been answered."""
+        self._held -= scope.pop(HELD, 0)
+
+    def _hold(self, scope: Scope, size: int) -> None:
+        if self._held + size > self._most_of_all:
+            raise TooManyBytes(self._most_of_all)
+        self._held += size
+        scope[HELD] = scope.get(HELD, 0) + size
+
+
+class _Alarm:
+    """Cancels what the task waits for when a time is over. `asyncio.wait_for` would cost every request a task of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self.rang = False
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+
+    def stop(self) -> None:
+        """It has not to ring any more."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        self.rang = True
+        if self._task is not None:
+            self._task.cancel()
