@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install demo up test lint type bench soak lock clean
+.PHONY: help install demo up test lint type bench soak lock audit clean
 
 help: ## List the chores
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -49,6 +49,9 @@ lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt
+
+audit: $(INSTALLED) ## Ask PyPI for known vulnerabilities of the locked packages
+	for lock in dev bench uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
