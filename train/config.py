@@ -106,7 +106,7 @@ RECIPES: dict[Architecture, TrainConfig] = {
         schedule="one-cycle",
         weight_decay=0.05,
         batch_size=64,
-        epochs=22,
+        epochs=21,
         initializer="he-normal",
         augmentation=True,
     ),
