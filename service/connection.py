@@ -16,14 +16,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from loupe.errors import HeadersTooLarge, LoupeError, TooManyRequests
 from loupe.settings import Settings
-from service import replies
-from service.guard import HEALTH_PATHS, MAX_HEADER_BYTES, SECURITY_HEADERS, log_access, read_request_id
+from service import health, replies
+from service.guard import MAX_HEADER_BYTES, SECURITY_HEADERS, log_access, read_request_id
 from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
 from service.predictor import Routes
 
 MOST_DISCARDED_BYTES = 64 * 1024  # of a refused request's body; longer ones are refused where they are read
-HEALTH_URLS = frozenset(path.encode() for path in HEALTH_PATHS)
+HEALTH_URLS = frozenset(path.encode() for path in health.PATHS)
 HEAD_SECONDS = 10  # within which the head of a request has to come, and the first one after the connection
 
 

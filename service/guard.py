@@ -12,14 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loupe.errors import HeadersTooLarge, LoupeError, RouteNotFound
 from loupe.settings import load_settings
-from service import pages, replies
+from service import health, pages, replies
 from service.keys import read_keys
 from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
 from service.open_inference_requests import JSON_LENGTH
 
-HEALTH_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
-OPEN_PATHS = pages.OPEN_PATHS | HEALTH_PATHS
+OPEN_PATHS = pages.OPEN_PATHS | health.PATHS
 MAX_HEADER_BYTES = 32 * 1024  # of all headers together; browsers and proxies stay far below
 CALLERS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # nothing that could break a line of the log
 SECURITY_HEADERS = (

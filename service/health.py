@@ -6,6 +6,8 @@ from loupe.errors import ShuttingDown
 from service.predictor import Call, route
 
 PROTOCOL = "health"  # in the metrics
+# What is answered to everybody, however much there is to do; the Open Inference Protocol's own questions among it.
+PATHS = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
 async def live(call: Call) -> Response:
