@@ -1,6 +1,9 @@
 """Loupe's own protocol: pictures of any kind in, labels and probabilities by name out."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
@@ -9,46 +12,66 @@ from loupe.errors import NotAcceptable, ReportNotFound
 from loupe.store import REPORT_FILE
 from service import inputs, replies
 from service.models import ServedModel
-from service.options import read_options
+from service.options import Options, read_options
 from service.predictor import Call, route
 
 PROTOCOL = "loupe"  # in the metrics
 
 
-async def predict(call: Call) -> Response:
-    """Answer for one image."""
+@dataclass(frozen=True)
+class Question:
+    """What a request asks beside its images.
+
+    Attributes:
+        served: The model that answers.
+        names: Of its classes, in the language asked for.
+        prepare: What is done to a picture before the model sees it.
+        options: How to answer.
+    """
+
+    served: ServedModel
+    names: Sequence[str]
+    prepare: inputs.Prepare
+    options: Options
+
+
+@contextmanager
+def asked(call: Call) -> Iterator[Question]:
+    """A request's question, whose model stays until the block ends."""
     options = read_options(call.request)
     with call.model(options.model) as served:
         card = served.stored.card
-        names = card.names(options.language)
+        yield Question(served, card.names(options.language), inputs.preparation(card.look, options.normalize), options)
+
+
+async def predict(call: Call) -> Response:
+    """Answer for one image."""
+    with asked(call) as question:
         with call.decoding():
-            prepare = inputs.preparation(card.look, options.normalize)
             body = await call.bodies.read(call.request)
-            image = await inputs.read_image(body, call.request.headers, call.settings, prepare)
+            image = await inputs.read_image(body, call.request.headers, call.settings, question.prepare)
+        served, options = question.served, question.options
         probabilities = await call.predict(image[None], served, threshold=options.threshold)  # (1, classes)
         with call.encoding():
-            return replies.prediction(served.stored.tag, names, probabilities[0], options)
+            return replies.prediction(served.stored.tag, question.names, probabilities[0], options)
 
 
 async def predict_batch(call: Call) -> Response:
     """Answer for many images, each by itself."""
-    options = read_options(call.request)
-    with call.model(options.model) as served:
-        card = served.stored.card
-        names = card.names(options.language)
+    with asked(call) as question:
         with call.decoding():
-            prepare = inputs.preparation(card.look, options.normalize)
             body = await call.bodies.read(call.request)
-            batch = await inputs.read_batch(body, call.request.headers, call.settings, prepare)
+            batch = await inputs.read_batch(body, call.request.headers, call.settings, question.prepare)
         as_npy = replies.NPY in call.request.headers.get("accept", "")
         if as_npy and batch.errors:
             wanted = "images that can all be read, for an answer as .npy"
             raise NotAcceptable(wanted, f"{len(batch.errors)} that cannot")
+        served, options = question.served, question.options
         probabilities = await call.predict(batch.images, served, threshold=options.threshold)
         with call.encoding():
             if as_npy:
                 return replies.npy(served.stored.tag, probabilities)
-            return replies.predictions(served.stored.tag, names, batch, probabilities, options)
+            return replies.predictions(served.stored.tag, question.names, batch, probabilities, options)
 
 
 async def models(call: Call) -> Response:
