@@ -7,7 +7,7 @@ Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 
 import threading
 from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -62,7 +62,7 @@ class TracedGuard(Guard):
 
 
 class TracedCall(Call):
-    """A request whose span is told the route and the model, and has a span for each phase."""
+    """A sampled request, whose span is told the route and the model, and that has a span for each phase."""
 
     def __init__(self, predictor: Predictor, request: Request) -> None:
         super().__init__(predictor, request)
@@ -110,8 +110,8 @@ class TracedPredictor(Predictor):
         trace.set_tracer_provider(self._spans)
 
     def call(self, request: Request) -> Call:
-        """A request that is to be answered."""
-        return TracedCall(self, request)
+        """A request that is to be answered; where it is not sampled, nothing is to be told of it."""
+        return TracedCall(self, request) if trace.get_current_span().is_recording() else super().call(request)
 
     async def outcome(self, name: str, answer: Awaitable[Answer]) -> Answer | LoupeError:
         """An answer, or the error that stands for it, whose code the span is told."""
@@ -128,6 +128,11 @@ class TracedPredictor(Predictor):
         sending.join(FLUSH_SECONDS)
 
 
-def _phase(name: str, about: Mapping[str, int] | None = None) -> AbstractContextManager[object]:
-    """A span within that of the request. A refusal that ends it is no failure of it: the request's span says what came of all."""
-    return tracer.start_as_current_span(name, attributes=about, record_exception=False, set_status_on_exception=False)
+@contextmanager
+def _phase(name: str, about: Mapping[str, int] | None = None) -> Iterator[None]:
+    """A span within that of the request; nothing has spans within it, so that it need not be the current one."""
+    span = tracer.start_span(name, attributes=about)
+    try:
+        yield
+    finally:
+        span.end()

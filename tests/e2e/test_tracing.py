@@ -56,7 +56,7 @@ def collecting() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             if self.path == "/v1/traces":
-                collector.take(self.rfile.read(int(self.headers["content-length"])))
+                running.take(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(200 if self.path == "/v1/traces" else 404)
             self.end_headers()
 
@@ -64,9 +64,9 @@ def collecting() -> Iterator[Collector]:
             """Keep silent."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector = Collector(server.server_port)
+        running = Collector(server.server_port)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield collector
+        yield running
         server.shutdown()
 
 
