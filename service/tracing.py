@@ -8,6 +8,7 @@ Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 import threading
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -45,20 +46,25 @@ class TracedGuard(Guard):
         if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
             await super().__call__(scope, receive, send)
             return
-        parent = propagate.extract(Headers(scope=scope))
         about = {"http.request.method": scope["method"], "url.path": scope["path"], "url.scheme": scope["scheme"]}
-        with tracer.start_as_current_span(scope["method"], parent, trace.SpanKind.SERVER, about) as span:
+        parent = propagate.extract(Headers(scope=scope))
+        span = tracer.start_span(scope["method"], parent, trace.SpanKind.SERVER, about)
+        TRACE_ID.set(trace.format_trace_id(span.get_span_context().trace_id))
+        if span.is_recording():
+            with trace.use_span(span, end_on_exit=True):
+                await super().__call__(scope, receive, partial(_noted, span, send))
+                span.set_attribute("loupe.request_id", REQUEST_ID.get() or "")
+        else:  # it is not sampled
+            await super().__call__(scope, receive, send)
 
-            async def noted(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    span.set_attribute("http.response.status_code", message["status"])
-                    if message["status"] >= 500:
-                        span.set_status(trace.StatusCode.ERROR)
-                await send(message)
 
-            TRACE_ID.set(trace.format_trace_id(span.get_span_context().trace_id))
-            await super().__call__(scope, receive, noted)
-            span.set_attribute("loupe.request_id", REQUEST_ID.get() or "")
+async def _noted(span: trace.Span, send: Send, message: Message) -> None:
+    """Send a part of an answer, whose status the span is told."""
+    if message["type"] == "http.response.start":
+        span.set_attribute("http.response.status_code", message["status"])
+        if message["status"] >= 500:
+            span.set_status(trace.StatusCode.ERROR)
+    await send(message)
 
 
 class TracedCall(Call):
