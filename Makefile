@@ -44,7 +44,7 @@ soak: $(INSTALLED) ## Load the service with everything at once for half an hour,
 
 lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt
-	for extra in service grpc worker train; do \
+	for extra in service grpc tracing worker train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.10 --generate-hashes --no-emit-index-url \

@@ -53,6 +53,7 @@
     ├── InvalidOutput               422
     ├── AddressInUse
     ├── GrpcUnavailable
+    ├── TracingUnavailable
     ├── ProgramFailed
     └── JobFailed
 
@@ -613,6 +614,18 @@ class GrpcUnavailable(LoupeError):
         super().__init__(
             f"Expected gRPC to be installed, since LOUPE_GRPC_PORT is set. Received: {problem}. "
             "Install it: pip install 'loupe[grpc]'"
+        )
+
+
+class TracingUnavailable(LoupeError):
+    """Traces are asked for, and what sends them is not installed."""
+
+    code = "tracing_unavailable"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"Expected OpenTelemetry's exporter to be installed, since its endpoint is set (OTEL_EXPORTER_OTLP_…). Received: {problem}. "
+            "Install it: pip install 'loupe[tracing]'"
         )
 
 

@@ -1,5 +1,6 @@
 """Settings, read from `LOUPE_…` environment variables once per process."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -125,6 +126,13 @@ class Settings(BaseSettings):
     def home(self) -> Path:
         """The data folder as an absolute path."""
         return self.data_dir.expanduser().absolute()
+
+
+def traces_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables, which are no settings of Loupe's, ask for traces over OTLP."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return any(environment.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("TRACES_ENDPOINT", "ENDPOINT"))
 
 
 def _listed(text: str | None) -> list[str]:

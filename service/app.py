@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,16 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from loupe.settings import load_settings
+from loupe.settings import load_settings, traces_wanted
 from service import health, open_inference, own_api, pages, replies, tensorflow_serving
 from service.guard import Guard
 from service.logs import set_up_log
 from service.predictor import Call, Predictor, Routes, route
 from service.unrouted import Unrouted
+
+TRACED = traces_wanted(os.environ)
+if TRACED:  # what it needs takes a while to import, and is an extra
+    from service.tracing import TracedGuard, TracedPredictor
 
 if TYPE_CHECKING:
     from service.open_inference_grpc import GrpcServer
@@ -100,7 +105,8 @@ class Loupe:
     """
 
     def __init__(self) -> None:
-        self._predictor = routes.predictor = Predictor(load_settings())
+        settings = load_settings()
+        self._predictor = routes.predictor = TracedPredictor(settings) if TRACED else Predictor(settings)
         self._following: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | None = None
 
@@ -131,7 +137,7 @@ class Loupe:
             self._following.cancel()
         if self._grpc is not None:
             await self._grpc.stop()  # before the models that its calls wait for
-        await self._predictor.models.close()
+        await self._predictor.close()
 
     @bentoml.api(route="/predict", input_spec=ImageRequest, output_spec=Prediction)  # type: ignore[untyped-decorator]
     async def predict(self, request: Request) -> Response:
@@ -152,4 +158,4 @@ class Loupe:
         return await self._predictor.respond(own_api.PROTOCOL, request, own_api.predict_batch)
 
 
-Loupe.add_asgi_middleware(Guard, answers=routes)  # type: ignore[attr-defined]
+Loupe.add_asgi_middleware(TracedGuard if TRACED else Guard, answers=routes)  # type: ignore[attr-defined]

@@ -6,10 +6,11 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)  # where requests are traced
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: `time`, `level`, `logger`, `message`, `request_id`, `error`, and the fields of an access."""
+    """One JSON object per line: `time`, `level`, `logger`, `message`, `request_id`, `trace_id`, `error`, and the fields of an access."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -21,6 +22,8 @@ class JsonFormatter(logging.Formatter):
         }
         if (request_id := REQUEST_ID.get()) is not None:
             line["request_id"] = request_id
+        if (trace_id := TRACE_ID.get()) is not None:
+            line["trace_id"] = trace_id
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)

@@ -82,9 +82,13 @@ class Predictor:
         self.models = ServedModels(settings, self.metrics)
         self.bodies = Bodies(settings)
 
+    def call(self, request: Request) -> "Call":
+        """A request that is to be answered."""
+        return Call(self, request)
+
     async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
         """What a handler answers, or the error that it ends with; either is counted."""
-        call = Call(self, request)
+        call = self.call(request)
         outcome = await self.outcome(f"{request.method} {request.scope['path']}", handler(call))
         response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
         self.bodies.release(request.scope)
@@ -103,6 +107,10 @@ class Predictor:
             refused = InternalError()
         self.metrics.rejected(refused.code)
         return refused
+
+    async def close(self) -> None:
+        """Answer what waits."""
+        await self.models.close()
 
     def exposed_metrics(self) -> bytes:
         """What is so at this moment, in Prometheus's text format."""

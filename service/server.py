@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 import uvicorn
+from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.applications import Starlette
 
 from loupe.ports import BACKLOG, listen
@@ -36,6 +37,7 @@ def serve(settings: Settings) -> None:
     Raises:
         AddressInUse: If something listens there already.
         GrpcUnavailable: If a port for gRPC is set, and gRPC is not installed.
+        TracingUnavailable: If traces are asked for, and what sends them is not installed.
         ModelNotFound: If there is no model to serve.
         InvalidSetting: If the API keys are none.
         ModelCorrupted: If its files are not those that were saved.
@@ -54,6 +56,8 @@ def serve(settings: Settings) -> None:
 
         listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT").close()
     from service.app import Loupe, routes
+
+    BentoMLContainer.tracer_provider.set(None)  # BentoML would load OpenTelemetry's SDK, for what is dropped below
 
     config = uvicorn.Config(
         without_timeout(Loupe.to_asgi()),  # type: ignore[attr-defined]

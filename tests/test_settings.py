@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loupe.errors import InvalidSetting
-from loupe.settings import Settings, load_settings
+from loupe.settings import Settings, load_settings, traces_wanted
 
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +60,19 @@ def test_every_setting_says_how_to_choose_it() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://collector:4318/v1/metrics"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SDK_DISABLED": "True"}, False),
+    ],
+)
+def test_traces_are_wanted_where_the_standard_variables_say_where_to(variables: dict[str, str], wanted: bool) -> None:
+    assert traces_wanted(variables) is wanted
