@@ -18,8 +18,9 @@ from loupe import __version__
 from loupe.errors import LoupeError, TracingUnavailable
 from loupe.images import Float32Array, UInt8Array
 from loupe.settings import Settings
+from service import health
 from service.batching import Caller
-from service.guard import HEALTH_PATHS, Guard
+from service.guard import Guard
 from service.logs import REQUEST_ID, TRACE_ID
 from service.models import ServedModel
 from service.predictor import Answer, Call, Predictor
@@ -43,7 +44,7 @@ class TracedGuard(Guard):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
-        if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
+        if scope["type"] != "http" or scope["path"] in health.PATHS:
             await super().__call__(scope, receive, send)
             return
         about = {"http.request.method": scope["method"], "url.path": scope["path"], "url.scheme": scope["scheme"]}
