@@ -56,7 +56,8 @@ class InHand:
             path = url.partition(b"?")[0].decode()
             log_access(method.decode(), path, TooManyRequests.status, time.monotonic(), NO_KEY)
             REQUEST_ID.reset(token)
-        return self._refusal % request_id.encode()
+        refusal = self._refusal % request_id.encode()
+        return refusal.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == b"HEAD" else refusal
 
     @cached_property
     def _count(self) -> Callable[[], None]:
@@ -73,7 +74,11 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *, in_hand: InHand, **about: Any) -> None:
         super().__init__(**about)
+        self.ws_protocol_class = (
+            None  # who asks for a WebSocket gets HTTP; uvicorn would take the connection away from here
+        )
         self._in_hand = in_hand
+        self._earlier: list[RequestResponseCycle] = []  # requests that another one came after before they were answered
         self._is_counted = False  # among those in hand
         self._awaits_head = True
         self._head_bytes = 0
@@ -88,6 +93,8 @@ class Connection(HttpToolsProtocol):
         """Wait no more."""
         self._stop_head_timer()
         self._release()
+        for cycle in self._earlier:
+            cycle.disconnected = True  # uvicorn tells it the last one only, and fails at the answers to the others
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -118,6 +125,8 @@ class Connection(HttpToolsProtocol):
             super().on_response_complete()
             return
         self.scope["state"]["is_gone"] = self.transport.is_closing
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._earlier = [cycle for cycle in (*self._earlier, self.cycle) if not cycle.response_complete]
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

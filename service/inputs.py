@@ -164,6 +164,8 @@ async def _read_uploads(headers: Headers, body: bytes, field: str, expected: str
         raise InvalidRequest(expected, f"a damaged form ({error.message})") from error
     except KeyError as error:
         raise InvalidRequest(expected, "multipart/form-data without a boundary") from error
+    except UnicodeError as error:  # of an alphabet like punycode; other names of none are passed over
+        raise InvalidRequest(expected, f"a form in an alphabet that does not fit ({error})") from error
     try:
         items: list[Item] = [
             await value.read()

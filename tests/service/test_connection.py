@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.types import Receive, Scope, Send
 
 from loupe.settings import Settings
@@ -63,9 +64,13 @@ class Caller:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body."""
+        status, headers = await self.head()
+        return status, headers, await self._reader.readexactly(int(headers["content-length"]))
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Status and headers, where no body follows them."""
         status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines)
-        return int(status.split()[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
+        return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines)
 
     async def is_closed(self) -> bool:
         """Whether the server ends the connection without another word."""
@@ -122,7 +127,7 @@ def routes(digits_model: StoredModel) -> Routes:
 
 
 def play(routes: Routes, story: Callable[[Scene], Awaitable[None]]) -> None:
-    asyncio.run(Scene(routes).play(story))
+    uvloop.run(Scene(routes).play(story))  # what the service runs on
 
 
 async def fill(scene: Scene) -> list[Caller]:
@@ -174,6 +179,17 @@ def test_the_body_of_a_refused_request_may_come_later(routes: Routes) -> None:
     play(routes, story)
 
 
+def test_a_head_that_is_refused_has_no_body(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        await fill(scene)
+        late = await scene.caller()
+        late.send(b"HEAD /models HTTP/1.1\r\n\r\n" * 2)
+        assert (await late.head())[0] == 429
+        assert (await late.head())[0] == 429
+
+    play(routes, story)
+
+
 def test_whether_the_service_is_well_is_answered_however_many_wait(routes: Routes) -> None:
     async def story(scene: Scene) -> None:
         await fill(scene)
@@ -220,6 +236,40 @@ def test_who_is_still_sending_takes_nobody_s_place(routes: Routes) -> None:
         quick = await scene.caller()
         quick.ask(path="/elsewhere")
         assert (await quick.answer())[0] == 200
+
+    play(routes, story)
+
+
+def test_who_leaves_while_several_of_his_requests_wait_is_forgotten(
+    routes: Routes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        caller.send(2 * (head(5) + b"image"))
+        await scene.until(1)
+        caller.leave()
+        await scene.until(0)
+        scene.gate.open.set()
+        other = await scene.caller()
+        other.ask()
+        assert (await other.answer())[0] == 200
+
+    play(routes, story)
+    assert "Exception in ASGI application" not in caplog.text
+
+
+def test_who_asks_for_a_websocket_gets_http_and_takes_no_place_for_ever(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        key = ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"]
+        asks = head(0, "/elsewhere", "Connection: Upgrade", "Upgrade: websocket", *key)
+        caller = await scene.caller()
+        caller.send(head(5) + b"image" + asks)
+        await scene.until(1)
+        caller.leave()
+        await scene.until(0)
+        other = await scene.caller()
+        other.send(asks)
+        assert (await other.answer())[::2] == (200, b"0")
 
     play(routes, story)
 

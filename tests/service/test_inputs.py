@@ -204,6 +204,13 @@ def test_whatever_a_form_holds_it_ends_in_a_named_error(body: bytes, boundary: s
         assert error is None or error.status in (400, 413, 422)
 
 
+@pytest.mark.parametrize("alphabet", ["punycode", "undefined"])
+def test_a_form_in_an_alphabet_that_does_not_fit_is_refused(alphabet: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a:b"\r\n\r\na\r\n--x--'
+    with pytest.raises(InvalidRequest, match="a form in an alphabet that does not fit"):
+        image_of(body, f"multipart/form-data; boundary=x; charset={alphabet}")
+
+
 def test_a_form_with_too_many_parts_is_refused_as_too_many_images() -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\na\r\n'
     with pytest.raises(InvalidRequest, match=r"^Expected at most 64 images in one request .* Received: 65\.$"):
