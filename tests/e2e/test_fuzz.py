@@ -7,9 +7,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bench.fuzz import Seen, fuzz
-from bench.fuzz_http import make_case
-from bench.fuzz_known import Known, learn
+from bench.fuzz.__main__ import Seen, fuzz
+from bench.fuzz.http import make_case
+from bench.fuzz.known import Known, learn
 from bench.open_loop import run
 from loupe.store import StoredModel
 from tests.programs import RunningService

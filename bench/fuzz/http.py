@@ -6,10 +6,10 @@ from random import Random
 from typing import Literal, TypeAlias
 
 from bench.connection import Reply
-from bench.fuzz_bodies import BODIES, damage
-from bench.fuzz_heads import HEADS, METHODS
-from bench.fuzz_known import Check, Known, Maker, Request
-from bench.fuzz_right import RIGHT
+from bench.fuzz.bodies import BODIES, damage
+from bench.fuzz.heads import HEADS, METHODS
+from bench.fuzz.known import Check, Known, Maker, Request
+from bench.fuzz.right import RIGHT
 
 RIGHT_SHARE, WRONG_SHARE = 0.35, 0.5  # of all; the rest is broken
 WRONG: Sequence[Maker] = (*BODIES, *HEADS)

@@ -18,9 +18,9 @@ from statistics import median
 import psutil
 
 from bench.__main__ import use_default_settings
-from bench.fuzz_http import Case, make_case, plain
-from bench.fuzz_known import Known, learn
-from bench.fuzz_line import Caller, Outcome
+from bench.fuzz.http import Case, make_case, plain
+from bench.fuzz.known import Known, learn
+from bench.fuzz.line import Caller, Outcome
 from bench.open_loop import run
 from bench.peers import LOUPE, serving
 from bench.report import Row, at_most, show

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from bench.connection import Reply
-from bench.fuzz_known import FORM, JSON, JSON_LENGTH, NPY, PNG, Known, Maker, Request, b64, form, npy
+from bench.fuzz.known import FORM, JSON, JSON_LENGTH, NPY, PNG, Known, Maker, Request, b64, form, npy
 from loupe.card import ModelCard
 from loupe.images import Float32Array
 

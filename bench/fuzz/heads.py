@@ -5,9 +5,9 @@ from dataclasses import replace
 from random import Random
 from urllib.parse import quote
 
-from bench.fuzz_bodies import NAMES, NUMBERS, check, latin
-from bench.fuzz_known import FORM, JSON, JSON_LENGTH, NPY, PNG, Known, Maker, Request
-from bench.fuzz_right import RIGHT, predict, predict_batch
+from bench.fuzz.bodies import NAMES, NUMBERS, check, latin
+from bench.fuzz.known import FORM, JSON, JSON_LENGTH, NPY, PNG, Known, Maker, Request
+from bench.fuzz.right import RIGHT, predict, predict_batch
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "LOCK", "PURGE")
 TYPES = (

@@ -11,8 +11,8 @@ import orjson
 from PIL import Image
 
 from bench.connection import Reply
-from bench.fuzz_known import BOUNDARY, FORM, JSON, JSON_LENGTH, NPY, PNG, Known, Maker, Request, form, npy
-from bench.fuzz_right import RIGHT
+from bench.fuzz.known import BOUNDARY, FORM, JSON, JSON_LENGTH, NPY, PNG, Known, Maker, Request, form, npy
+from bench.fuzz.right import RIGHT
 
 REFUSALS = (429, 503, 504)  # which any request may get
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")

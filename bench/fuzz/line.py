@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bench.connection import Reply
-from bench.fuzz_bodies import REFUSALS
-from bench.fuzz_bodies import check as check_wrong
-from bench.fuzz_http import Case
-from bench.fuzz_known import Check
+from bench.fuzz.bodies import REFUSALS
+from bench.fuzz.bodies import check as check_wrong
+from bench.fuzz.http import Case
+from bench.fuzz.known import Check
 
 PATIENCE_SECONDS = 30.0  # for an answer that has to come; the service's own limit is 10
 MOMENT_SECONDS = 0.2  # for one that need not
