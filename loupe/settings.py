@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         description="Most images in one run of the engine. Above a hundred nothing gets faster, only later.",
     )
     max_requests: int = Field(
-        default=512,
+        default=256,
         ge=1,
         description="Requests in hand at a time; beyond it they get 429 at once. Bounds how long anybody waits.",
     )

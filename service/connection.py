@@ -24,7 +24,10 @@ from service.predictor import Routes
 
 MOST_DISCARDED_BYTES = 64 * 1024  # of a refused request's body; longer ones are refused where they are read
 HEALTH_URLS = frozenset(path.encode() for path in health.PATHS)
-HEAD_SECONDS = 10  # within which the head of a request has to come, and the first one after the connection
+HEAD_SECONDS = 10  # within which the head of a request has to come, once it has begun
+IDLE_SECONDS = (
+    75  # without a request, after which a connection ends: longer than the minute for which proxies keep theirs
+)
 
 
 class InHand:
@@ -87,7 +90,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, but not for ever."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._head_timer = self.loop.call_later(IDLE_SECONDS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -106,7 +109,8 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > 2 * MAX_HEADER_BYTES:  # those below are told by the guard
             self.transport.write(HEAD_TOO_LARGE)
             self.transport.close()
-        elif self._head_timer is None:
+        elif self._head_bytes == len(data):  # its first piece
+            self._stop_head_timer()
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def on_message_begin(self) -> None:

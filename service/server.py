@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from loupe.ports import BACKLOG, listen
 from loupe.settings import Settings
 from loupe.store import find_model, verify
-from service.connection import Connection, InHand
+from service.connection import IDLE_SECONDS, Connection, InHand
 from service.guard import Guard
 from service.keys import read_keys
 from service.logs import set_up_log
@@ -66,6 +66,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
     )
     # The event loop accepts one connection per socket and round, and a round takes long when there is much to do.

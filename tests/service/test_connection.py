@@ -312,7 +312,7 @@ def test_headers_without_an_end_are_refused(routes: Routes) -> None:
 def test_a_head_that_does_not_come_is_not_waited_for(
     routes: Routes, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "HEAD_SECONDS" if sent else "IDLE_SECONDS", 0.05)
 
     async def story(scene: Scene) -> None:
         first = await scene.caller()
