@@ -48,19 +48,28 @@ def main() -> int:
     if arguments.plot is not None and "batching" not in chosen:
         parser.error("--plot draws the figures of batching, which is not among the benchmarks named")
     benchmarks: Benchmarks = {**BENCHMARKS, "batching": partial(batching.measure, page=arguments.plot)}
-    use_default_settings()
-    report_nothing()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through every `finally`
-    try:
+
+    def measure() -> int:
         model = find_model()
         print(f"measuring with {model.tag}, the newest model in the store; all of it takes a quarter of an hour")
         show([row for name in _possible(chosen) for row in benchmarks[name](model)])
+        return 0
+
+    return exit_code(measure)
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What a program of this folder ends with: its work's own code, 1 after an error that Loupe names, 130 after Ctrl-C."""
+    use_default_settings()
+    report_nothing()
+    try:
+        return work()
     except LoupeError as error:
         print(error.message, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 def _possible(chosen: list[str]) -> list[str]:

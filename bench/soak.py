@@ -14,15 +14,13 @@ from statistics import median
 import psutil
 
 from bench import posts
-from bench.__main__ import use_default_settings
+from bench.__main__ import exit_code
 from bench.batches import is_taken
 from bench.connection import Connection
 from bench.open_loop import run
 from bench.peers import LOUPE, Serving, serving
 from bench.pictures import find_images, photo
 from bench.report import Row, at_most, show
-from loupe.cli import report_nothing
-from loupe.errors import LoupeError
 from loupe.store import StoredModel, find_model
 
 MINUTES = 30.0
@@ -68,20 +66,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description="Mixed load on Loupe for a long time.")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"default: {MINUTES:g}")
     minutes: float = parser.parse_args().minutes
-    use_default_settings()
-    report_nothing()
-    try:
+
+    def soak() -> int:
         model = find_model()
         print(f"soaking with {model.tag} for {minutes:g} minutes")
         with tempfile.TemporaryDirectory() as folder, serving([LOUPE], model, Path(folder)) as programs:
             callers = _callers(programs[LOUPE], model)
             show(_rows(run(_soak(programs[LOUPE], callers, minutes * 60))))
-    except LoupeError as error:
-        print(error.message, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        return 0
+
+    return exit_code(soak)
 
 
 def _callers(program: Serving, model: StoredModel) -> list[Caller]:

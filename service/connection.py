@@ -25,9 +25,7 @@ from service.predictor import Routes
 MOST_DISCARDED_BYTES = 64 * 1024  # of a refused request's body; longer ones are refused where they are read
 HEALTH_URLS = frozenset(path.encode() for path in health.PATHS)
 HEAD_SECONDS = 10  # within which the head of a request has to come, once it has begun
-IDLE_SECONDS = (
-    75  # without a request, after which a connection ends: longer than the minute for which proxies keep theirs
-)
+IDLE_SECONDS = 75  # without a request, after which a connection ends; proxies keep theirs for a minute
 
 
 class InHand:
@@ -77,9 +75,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *, in_hand: InHand, **about: Any) -> None:
         super().__init__(**about)
-        self.ws_protocol_class = (
-            None  # who asks for a WebSocket gets HTTP; uvicorn would take the connection away from here
-        )
+        self.ws_protocol_class = None  # uvicorn would take the connection away from here for a WebSocket
         self._in_hand = in_hand
         self._earlier: list[RequestResponseCycle] = []  # requests that another one came after before they were answered
         self._is_counted = False  # among those in hand

@@ -89,9 +89,11 @@ class Predictor:
     async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
         """What a handler answers, or the error that it ends with; either is counted."""
         call = self.call(request)
-        outcome = await self.outcome(f"{request.method} {request.scope['path']}", handler(call))
+        try:
+            outcome = await self.outcome(f"{request.method} {request.scope['path']}", handler(call))
+        finally:  # also where it was cancelled
+            self.bodies.release(request.scope)
         response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
-        self.bodies.release(request.scope)
         key: str = request.scope.get("state", {}).get("key", NO_KEY)
         self.metrics.answered(protocol, call.model_name, response.status_code, key)
         return response

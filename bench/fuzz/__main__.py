@@ -17,15 +17,13 @@ from statistics import median
 
 import psutil
 
-from bench.__main__ import use_default_settings
+from bench.__main__ import exit_code
 from bench.fuzz.http import Case, make_case, plain
 from bench.fuzz.known import Known, learn
 from bench.fuzz.line import Caller, Outcome
 from bench.open_loop import run
 from bench.peers import LOUPE, serving
 from bench.report import Row, at_most, show
-from loupe.cli import report_nothing
-from loupe.errors import LoupeError
 from loupe.store import find_model
 
 REQUESTS = 100_000
@@ -85,20 +83,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is sent; default: 0")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="send this one request of the seed")
     arguments = parser.parse_args()
-    use_default_settings()
-    report_nothing()
-    try:
+
+    def fuzz_and_tell() -> int:
         seen = _fuzz_a_service(arguments.requests, arguments.seed, arguments.only)
-    except LoupeError as error:
-        print(error.message, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    rows = _rows(seen)
-    show(rows)
-    for failure in seen.failures:
-        print(failure)
-    return int(not all(row.target.holds(row.ratio) for row in rows if row.target and row.ratio is not None))
+        rows = _rows(seen)
+        show(rows)
+        for failure in seen.failures:
+            print(failure)
+        return int(not all(row.target.holds(row.ratio) for row in rows if row.target and row.ratio is not None))
+
+    return exit_code(fuzz_and_tell)
 
 
 def _fuzz_a_service(requests: int, seed: int, only: int | None) -> Seen:

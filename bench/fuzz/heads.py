@@ -26,22 +26,6 @@ TYPES = (
     ),
     *("application/json; charset=utf-16", "application/x-www-form-urlencoded", "application/vnd.bentoml+pickle", "é"),
 )
-TYPES = (
-    *(
-        JSON,
-        NPY,
-        PNG,
-        FORM,
-        "multipart/form-data",
-        "multipart/form-data; boundary=",
-        "text/plain",
-        "image/",
-        "/",
-        ";",
-        "",
-    ),
-    *("application/json; charset=utf-16", "application/x-www-form-urlencoded", "application/vnd.bentoml+pickle", "é"),
-)
 
 
 def wrong_headers(random: Random, known: Known) -> Request:
