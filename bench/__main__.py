@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from bench import batches, batching, bulk, lone, networks, overload, photos, service, start, swaps
 from bench.report import Row, show
-from bench.wrk import find_wrk
+from bench.tools import PACKAGES, find_tool
 from loupe.cli import report_nothing
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX
@@ -30,7 +30,7 @@ BENCHMARKS: Benchmarks = {
     "bulk": bulk.measure,
     "networks": networks.measure,
 }
-NEED_WRK = {"service", "lone", "batches", "batching", "photos"}
+TOOLS = dict.fromkeys(("service", "lone", "batches", "batching", "photos"), "wrk") | {"overload": "h2load"}
 
 
 def main() -> int:
@@ -74,11 +74,11 @@ def exit_code(work: Callable[[], int]) -> int:
 
 def _possible(chosen: list[str]) -> list[str]:
     """Those of the benchmarks that have what they need."""
-    if not NEED_WRK.intersection(chosen) or find_wrk():
-        return chosen
-    skipped = [name for name in chosen if name in NEED_WRK]
-    print(f"{', '.join(skipped)}: skipped for want of wrk (apt install wrk, brew install wrk)")
-    return [name for name in chosen if name not in NEED_WRK]
+    missing = {tool for tool in sorted({TOOLS[name] for name in chosen if name in TOOLS}) if not find_tool(tool)}
+    for tool in sorted(missing):
+        skipped = [name for name in chosen if TOOLS.get(name) == tool]
+        print(f"{', '.join(skipped)}: skipped for want of {tool} (apt install {PACKAGES[tool]})")
+    return [name for name in chosen if TOOLS.get(name) not in missing]
 
 
 def use_default_settings() -> None:

@@ -73,9 +73,9 @@ class Outcome:
         return float(np.percentile(times, percent)) * 1e3 if times else float("inf")
 
 
-def offer(port: int, post: Post, per_second: float, seconds: float, seed: int = 0) -> Outcome:
+def offer(port: int, post: Post, per_second: float, seconds: float) -> Outcome:
     """Make requests at random moments, so many per second on average."""
-    gaps = np.random.default_rng(seed).exponential(1 / per_second, round(per_second * seconds))
+    gaps = np.random.default_rng(0).exponential(1 / per_second, round(per_second * seconds))
     gc.disable()  # a look at all the answers that were kept would stop the requests
     try:
         return run(_offer(port, post.encoded(), np.cumsum(gaps).tolist()))

@@ -1,10 +1,10 @@
 """What comes before every route: who may call, and under which id the call stands in the log."""
 
 import logging
+import random
 import re
-import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -60,7 +60,7 @@ class Guard:
             return
         started = time.monotonic()
         headers = Headers(scope=scope)
-        request_id = read_request_id(headers)
+        request_id = read_request_id(headers.raw)
         REQUEST_ID.set(request_id)
         status = 0
 
@@ -110,7 +110,17 @@ def log_access(method: str, path: str, status: int, started: float, key: str) ->
     access_log.info("%(method)s %(path)r %(status)s %(ms)s ms, key %(key)s", about, extra={"fields": about})
 
 
-def read_request_id(headers: Mapping[str, str]) -> str:
-    """The caller's id for the request, or a new one."""
-    given = headers.get("x-request-id", "")
-    return given if CALLERS_ID.fullmatch(given) else secrets.token_hex(8)
+def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The caller's id for the request, or a new one; of headers as ASGI has them, their names in lower case."""
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
+    return checked_request_id(given.decode("latin-1"))
+
+
+def checked_request_id(given: str) -> str:
+    """The caller's id, if it is one that may stand in the log, or a new one."""
+    return given if CALLERS_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """16 hexadecimal digits. They tell requests apart, and are no secret."""
+    return f"{random.getrandbits(64):016x}"

@@ -22,7 +22,7 @@ from loupe.errors import (
 from loupe.images import Float32Array, UInt8Array
 from service import inputs
 from service.batching import Caller
-from service.guard import log_access, read_request_id
+from service.guard import checked_request_id, log_access
 from service.keys import read_keys
 from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
@@ -223,7 +223,7 @@ class GrpcServer:
     async def _respond(self, name: str, method: Method, message: bytes, context: grpc.aio.ServicerContext) -> Message:
         """What a method answers, or the error that it ends with; either is counted."""
         headers: dict[str, str] = dict(context.invocation_metadata())
-        request_id = read_request_id(headers)
+        request_id = checked_request_id(headers.get("x-request-id", ""))
         REQUEST_ID.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         call = RpcCall(self._predictor, message, context)

@@ -6,10 +6,13 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import uvicorn
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from loupe.settings import Settings
@@ -20,6 +23,7 @@ from service.guard import MAX_HEADER_BYTES
 from service.predictor import Predictor, Routes
 
 MOST = 2  # requests in hand
+HARMLESS = ["Accept: */*", "Connection: keep-alive", "User-Agent: a program", "X-Request-ID: mine"]
 
 
 class Gate:
@@ -165,6 +169,43 @@ def test_a_request_too_many_is_refused_at_once_and_those_in_hand_are_answered(
         play(routes, story)
     assert "POST '/predict' 429 " in caplog.text
     assert b'loupe_rejected_total{code="too_many_requests"}' in routes.predictor.exposed_metrics()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.sets(st.sampled_from(HARMLESS))), min_size=1, max_size=3),
+    st.lists(st.integers(1, 400), max_size=4),
+)
+@settings(max_examples=30)
+def test_requests_too_many_are_refused_one_by_one_in_whatever_pieces_they_come(
+    routes: Routes, requests: list[tuple[int, set[str]]], cuts: list[int]
+) -> None:
+    stream = b"".join(head(length, "/predict", *sorted(more)) + bytes(length) for length, more in requests)
+
+    async def story(scene: Scene) -> None:
+        early = await fill(scene)
+        late = await scene.caller()
+        for begin, end in pairwise([0, *sorted(cuts), len(stream)]):
+            late.send(stream[begin:end])
+            await asyncio.sleep(0.001)
+        assert [(await late.answer())[0] for _ in requests] == [429] * len(requests)
+        scene.gate.open.set()
+        for caller in early:
+            await caller.answer()
+        late.ask(b"image")
+        assert (await late.answer())[::2] == (200, b"5")
+
+    play(routes, story)
+
+
+@pytest.mark.parametrize("more", ["Content-Length: 4", "Transfer-Encoding: chunked", "no colon"])
+def test_a_request_that_ends_nobody_knows_where_is_invalid_however_many_wait(routes: Routes, more: str) -> None:
+    async def story(scene: Scene) -> None:
+        await fill(scene)
+        late = await scene.caller()
+        late.send(head(5, "/predict", more) + b"0\r\n\r\n")
+        assert (await late.head())[0] == 400
+
+    play(routes, story)
 
 
 def test_the_body_of_a_refused_request_may_come_later(routes: Routes) -> None:
