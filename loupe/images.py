@@ -122,6 +122,7 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         raise InvalidImage("no bytes at all")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image.decodermaxblock = len(data)  # in one go; after every 64 KiB the decoder would wait for Python's lock
         animated = image.format in MANY_FRAMES and bool(getattr(image, "is_animated", False))
     except UnidentifiedImageError:
         raise InvalidImage(_describe(data)) from None
