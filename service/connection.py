@@ -90,6 +90,7 @@ class Connection(HttpToolsProtocol):
         self._awaits_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._last_refused = 0.0  # on the event loop's clock
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, but not for ever."""
@@ -162,10 +163,22 @@ class Connection(HttpToolsProtocol):
             return None
         return head["url"]
 
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that has been idle; one on which requests were refused since its last answer has not."""
+        left = self._last_refused + IDLE_SECONDS - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
     def _refuse(self, method: bytes, url: bytes, request_id: str) -> None:
-        self._stop_head_timer()
         self.transport.write(self._in_hand.refusal(method, url, request_id))
-        super().on_response_complete()
+        self._last_refused = self.loop.time()
+        if (
+            self.timeout_keep_alive_task is None
+        ):  # the one that runs is told when it rings, which is cheaper than another one
+            self._stop_head_timer()
+            super().on_response_complete()
 
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -33,9 +33,15 @@ Prepare: TypeAlias = Callable[[Picture], UInt8Array]
 
 
 def _step_back() -> None:
-    """Let the event loop and the engine go first: a photo is the work of many small requests."""
+    """Let the event loop and the engine go first: a photo is the work of many small requests.
+
+    To Linux a core that runs nothing but such threads is free for others: that keeps small requests out of the queue behind a photo.
+    """
     if sys.platform == "linux":  # elsewhere the whole process would step back
-        os.nice(DECODER_NICENESS)
+        try:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        except OSError:  # some sandboxes know no such thing
+            os.nice(DECODER_NICENESS)
 
 
 # Two threads bound the memory of large pictures.

@@ -106,7 +106,13 @@ class Scene:
         with closing(socket.create_server(("127.0.0.1", 0))) as listening:
             self._port = listening.getsockname()[1]
             protocol = partial(Connection, in_hand=self.in_hand)
-            config = uvicorn.Config(self.gate, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
+            config = uvicorn.Config(
+                self.gate,
+                http=protocol,  # type: ignore[arg-type]
+                lifespan="off",
+                log_config=None,
+                timeout_keep_alive=connection.IDLE_SECONDS,
+            )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve([listening]))
             try:
@@ -366,5 +372,22 @@ def test_a_head_that_does_not_come_is_not_waited_for(
         if sent:
             second.send(sent)
             assert await second.is_closed()
+
+    play(routes, story)
+
+
+def test_a_connection_is_not_idle_while_its_requests_are_refused(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.3)
+
+    async def story(scene: Scene) -> None:
+        await fill(scene)
+        late = await scene.caller()
+        for _ in range(6):
+            late.ask()
+            assert (await late.answer())[0] == 429
+            await asyncio.sleep(0.1)
+        assert await late.is_closed()
 
     play(routes, story)
