@@ -127,10 +127,9 @@ class Consumer:
         output = Path(job.output)
         output.mkdir(parents=True, exist_ok=True)
         source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
-        listing = output / f".listing-{delivery.attempt}.tmp"
-        plan = source.plan(job.shard_images, listing)
-        if listing.exists():
-            listing.replace(outputs.listing_path(output, plan.revision))
+        with outputs.taking_notes(output) as notes:
+            plan = source.plan(job.shard_images, notes)
+            outputs.keep_notes(notes, plan.revision)
         return self.queue.commit_plan(delivery, plan.total, plan.revision, plan.shards)
 
     def _score(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
@@ -152,7 +151,7 @@ class Consumer:
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
         source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
-        return source.batches(step, BATCH_SIZE, outputs.listing_path(Path(job.output), job.revision), job.revision)
+        return source.batches(step, BATCH_SIZE, outputs.notes_path(Path(job.output), job.revision), job.revision)
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)

@@ -1,7 +1,10 @@
 """The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name."""
 
+import hashlib
 import json
 import os
+import shutil
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -60,9 +63,30 @@ def release_folder(folder: Path) -> None:
     (folder / CLAIM).unlink(missing_ok=True)
 
 
-def listing_path(folder: Path, revision: str) -> Path:
-    """Where a folder source keeps the paths it was planned on while the job runs; another revision has another file."""
-    return folder / f"_files-{revision[:16]}.jsonl"
+def notes_path(folder: Path, revision: str) -> Path:
+    """The folder where the plan of a source keeps what reading needs while the job runs; another revision has another."""
+    return folder / f"_plan-{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
+
+
+@contextmanager
+def taking_notes(folder: Path) -> Iterator[Path]:
+    """A folder for the notes of a plan that is gone when the block ends, unless they are kept."""
+    notes = folder / f".plan-{uuid.uuid4().hex}.tmp"
+    notes.mkdir()
+    try:
+        yield notes
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+
+
+def keep_notes(notes: Path, revision: str) -> None:
+    """Let shards find the notes. Where another attempt at the same plan has left its own, they are as good."""
+    kept = notes_path(notes.parent, revision)
+    try:
+        notes.rename(kept)
+    except OSError:
+        if not kept.is_dir():
+            raise
 
 
 def predictions_name(shard: int, shards: int) -> str:
@@ -126,8 +150,12 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: in
     }
     with _appearing(folder / SUMMARY) as path:
         path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for leftover in [folder / CLAIM, listing_path(folder, job.revision), *folder.glob(".*.tmp")]:
-        leftover.unlink(missing_ok=True)
+    shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
+    for leftover in [folder / CLAIM, *folder.glob(".*.tmp")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
     (folder / SUCCESS).touch()
 
 
