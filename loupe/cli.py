@@ -97,7 +97,7 @@ def worker(
 
 @app.command()
 def score(
-    source: Annotated[Path, typer.Argument(help="A folder of images, an .npy array or an IDX file.")],
+    source: Annotated[Path, typer.Argument(help="A folder, a pattern, an archive, a table or an array of images; docs/scoring.md has the list.")],
     out: Annotated[Path, typer.Option(help="New or empty folder for the results.")],
     model: Annotated[
         str | None,

@@ -15,7 +15,7 @@ def submit(jobs: Jobs, source: Path, output: Path, model: str | None, shard_imag
 
     Args:
         jobs: The queue's client side.
-        source: A folder of images, an `.npy` array or an IDX file.
+        source: What `worker.sources` reads: a folder, a pattern, an archive, a table or an array.
         output: A new or empty folder.
         model: As `loupe.store.find_model` takes it, or nothing; the job keeps the version found now, wherever labels move.
         shard_images: Most images in one shard.
