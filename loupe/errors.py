@@ -673,6 +673,16 @@ class JobNotFound(LoupeError):
         super().__init__(f"Job '{job_id}' is not known. List the known ones: loupe jobs")
 
 
+class JobEnded(LoupeError):
+    """A job that has ended, and is asked for what only a living one can do."""
+
+    code = "job_ended"
+    status = 409
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"Job '{job_id}' has ended already: it is {state}.")
+
+
 class InvalidRecord(LoupeError):
     """A record of a source that is not even tried."""
 

@@ -107,7 +107,9 @@ class Consumer:
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
             self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
         else:
-            outcome = "done" if committed else "lost to another worker"
+            if not committed:
+                self.queue.give_up(delivery)
+            outcome = "done" if committed else "given up: its job is cancelled, or it is another worker's by now"
             seconds = time.monotonic() - started
             logger.info(
                 "job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds
@@ -155,7 +157,8 @@ class Consumer:
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)
-        outputs.write_summary(Path(job.output), job, model.card.class_names, job.shards)
+        shards = self.queue.committed_shards(job.id) if job.state == "cancelling" else range(job.shards)
+        outputs.write_summary(Path(job.output), job, model.card.class_names, shards)
         return self.queue.commit_finish(delivery)
 
     def _engine(self, job: Job) -> tuple[StoredModel, Engine]:
@@ -189,7 +192,7 @@ class Lease:
         self._thread.join()
 
     def _renew(self) -> None:
-        while not self._over.wait(self._queue.lease_seconds / 3):
+        while not self._over.wait(self._queue.lease_seconds / 4):
             try:
                 if not self._queue.renew(self._delivery, self.scored):
                     self.lost = True

@@ -3,15 +3,20 @@
 import json
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, TypedDict, cast
 
 from redis import Redis
 
-from loupe.errors import JobNotFound
+from loupe.errors import JobEnded, JobNotFound
 
-JobState = Literal["queued", "planning", "running", "finishing", "done", "failed"]
-ENDED: frozenset[JobState] = frozenset({"done", "failed"})
+JobState = Literal["queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"]
+ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
+
+TOLD = (
+    *("id", "state", "model", "source", "total", "done", "failed"),
+    *("created", "started", "finished", "eta_seconds", "output", "error"),
+)  # to callers, of a job
 
 # Every Redis key. A job's own keys share the hash tag {job:ID}, so that a cluster keeps them together for the Lua scripts.
 JOBS = "loupe:jobs"  # sorted set: job id by time of creation
@@ -19,6 +24,20 @@ ACTIVE = "loupe:active"  # list: ids of jobs with work to do, taken in turn
 WORKERS = "loupe:workers"  # sorted set: worker name by time of its last sign of life
 WORKERS_GROUP = "workers"  # the consumer group of every job's stream
 WORKER_SILENT_SECONDS = 5.0  # a worker says that it lives every second
+
+# KEYS: the job's record, steps, fences, delayed, dead, progress. A job that nobody has begun ends at once; of another one, what is in hand
+# is given back or committed, and whoever comes next finds its last step.
+_CANCEL = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'queued' then
+    redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished', ARGV[1])
+    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+elseif state == 'planning' or state == 'running' then
+    redis.call('HSET', KEYS[1], 'state', 'cancelling')
+    redis.call('DEL', KEYS[4])
+end
+return state
+"""
 
 PLAN, SHARD, FINISH = "plan", "shard", "finish"  # the kinds of steps in a job's stream
 
@@ -53,6 +72,11 @@ def progress_key(job_id: str) -> str:
     return f"{job_key(job_id)}:progress"
 
 
+def job_keys(job_id: str) -> list[str]:
+    """All keys of a job, in the order in which the scripts have them."""
+    return [name(job_id) for name in (job_key, steps_key, fences_key, delayed_key, dead_key, progress_key)]
+
+
 class Step(TypedDict, total=False):
     """One message of a job's stream; JSON. `start`, `stop`, `offset` are a shard's range of records in the source."""
 
@@ -70,7 +94,7 @@ class Job:
 
     Attributes:
         id: Its name.
-        state: `queued → planning → running → finishing → done`, or `failed`.
+        state: `queued → planning → running → finishing → done`, or `failed`, or `cancelling → cancelled`.
         model: Full tag of the model, resolved when the job was submitted.
         model_digest: SHA-256 of that model's card, so that no other model is taken for it.
         source: What is scored.
@@ -102,6 +126,11 @@ class Job:
     revision: str
     error: str | None
 
+    def to_json(self) -> dict[str, object]:
+        """The record as callers see it."""
+        about = asdict(self) | {"eta_seconds": self.eta_seconds}
+        return {name: about[name] for name in TOLD}
+
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until it is done, if it goes on as it went so far; `None` when that cannot be told."""
@@ -116,6 +145,7 @@ class Jobs:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._cancel = redis.register_script(_CANCEL)
 
     def submit(self, source: str, output: str, *, model: str, model_digest: str, shard_images: int) -> Job:
         """Put a job into the queue.
@@ -147,6 +177,20 @@ class Jobs:
             pipeline.execute()
         self._redis.zadd(JOBS, {job_id: now})
         self._redis.rpush(ACTIVE, job_id)
+        return self.get(job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        """Score no more of a job; the parts it has finished stay. One that workers are at has ended when they have put down what they had.
+
+        Raises:
+            JobNotFound: If there is none by that id.
+            JobEnded: If it has ended already, or all of it has been scored.
+        """
+        state = cast("JobState | None", self._cancel(keys=job_keys(job_id), args=[time.time()]))
+        if state is None:
+            raise JobNotFound(job_id)
+        if state in {*ENDED, "finishing"}:
+            raise JobEnded(job_id, state)
         return self.get(job_id)
 
     def get(self, job_id: str) -> Job:

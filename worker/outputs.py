@@ -23,6 +23,7 @@ from worker.jobs import Job
 CLAIM = "_RUNNING"  # an empty file: the folder belongs to a job that has not ended
 SUMMARY = "summary.json"
 SUCCESS = "_SUCCESS"
+CANCELLED = "_CANCELLED"
 
 
 @dataclass(frozen=True)
@@ -110,16 +111,68 @@ def write_part(folder: Path, shard: int, shards: int, part: Part, class_names: S
         pq.write_table(_table(part, class_names), path, use_dictionary=["label"])
 
 
-def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: int) -> None:
-    """Count what the parts hold, write `summary.json`, remove what only the running job needed, and write `_SUCCESS`.
+def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
+    """Count what the parts hold, write `summary.json`, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
+
+    Args:
+        folder: The job's.
+        job: Its record; of one that is cancelled, parts that are not among `shards` are removed.
+        class_names: Of its model.
+        shards: Whose parts are to be there.
 
     Raises:
-        ValueError: If the parts do not hold every record of the source.
+        ValueError: If the parts do not hold every record of the source, and the job was not cancelled.
     """
+    is_cancelled = job.state == "cancelling"
+    counts = _count(folder, shards, job.shards)
+    done, failed = counts.labels.total(), counts.errors.total()
+    if not is_cancelled and done + failed != job.total:
+        raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
+    now = datetime.now(timezone.utc)
+    started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
+    summary = {
+        "job": job.id,
+        "state": "cancelled" if is_cancelled else "done",
+        "model": job.model,
+        "source": job.source,
+        "total": job.total,
+        "done": done,
+        "failed": failed,
+        "labels": {name: counts.labels[name] for name in class_names},
+        "errors": dict(counts.errors),
+        "mean_confidence": counts.confidence / done if done else None,
+        "parts": len(shards),
+        "started": started.isoformat(),
+        "finished": now.isoformat(),
+        "images_per_second": (done + failed) / (now - started).total_seconds(),
+    }
+    with _appearing(folder / SUMMARY) as path:
+        path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _tidy(folder, job, shards)
+    (folder / (CANCELLED if is_cancelled else SUCCESS)).touch()
+
+
+def read_errors(folder: Path) -> Iterator[dict[str, str]]:
+    """Id, error and code of each record that could not be read, as far as parts are written."""
+    for path in sorted(folder.glob("errors-*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Images by label and by error, and the sum of their confidences."""
+
+    labels: Counter[str]
+    errors: Counter[str]
+    confidence: float
+
+
+def _count(folder: Path, parts: Sequence[int], shards: int) -> _Counts:
     labels: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     confidence = 0.0
-    for shard in range(shards):
+    for shard in parts:
         table = pq.read_table(folder / predictions_name(shard, shards), columns=["label", "confidence"])
         labels.update(table["label"].to_pylist())
         confidence += float(np.asarray(table["confidence"], dtype=np.float64).sum())
@@ -127,36 +180,19 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: in
         if path.exists():
             with path.open(encoding="utf-8") as lines:
                 errors.update(json.loads(line)["code"] for line in lines)
-    done, failed = labels.total(), errors.total()
-    if done + failed != job.total:
-        raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
-    now = datetime.now(timezone.utc)
-    started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
-    seconds = (now - started).total_seconds()
-    summary = {
-        "job": job.id,
-        "model": job.model,
-        "source": job.source,
-        "total": job.total,
-        "done": done,
-        "failed": failed,
-        "labels": {name: labels[name] for name in class_names},
-        "errors": dict(errors),
-        "mean_confidence": confidence / done if done else None,
-        "parts": shards,
-        "started": started.isoformat(),
-        "finished": now.isoformat(),
-        "images_per_second": job.total / seconds,
-    }
-    with _appearing(folder / SUMMARY) as path:
-        path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return _Counts(labels, errors, confidence)
+
+
+def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
+    """Remove what nobody needs any more: notes, temporary files, and parts that were written and never counted."""
+    counted = {name(shard, job.shards) for shard in shards for name in (predictions_name, errors_name)}
+    parts = [*folder.glob("predictions-*.parquet"), *folder.glob("errors-*.jsonl")]
     shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
-    for leftover in [folder / CLAIM, *folder.glob(".*.tmp")]:
+    for leftover in [folder / CLAIM, *folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
-    (folder / SUCCESS).touch()
 
 
 @contextmanager

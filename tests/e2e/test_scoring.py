@@ -302,7 +302,7 @@ def test_a_failed_job_ends_the_command_that_follows_it_with_code_one(
                 assert score.wait(50) == 1
 
     words = (tmp_path / "log").read_text()
-    assert f"error: job_failed: Job {job.id} failed: Expected a folder of images" in words
+    assert f"error: job_failed: Job {job.id} failed: Expected a folder, an archive" in words
     assert "Traceback" not in words
 
 

@@ -144,7 +144,7 @@ def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -
 
 
 def finished(folder: Path, job: Job = JOB) -> dict[str, object]:
-    write_summary(folder, job, CLASSES, job.shards)
+    write_summary(folder, job, CLASSES, range(job.shards))
     summary: dict[str, object] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return summary
 
