@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -107,16 +107,26 @@ def score(
         typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."),
     ] = None,
     follow: Annotated[bool, typer.Option(help="Show progress until the job is done.")] = True,
+    format_: Annotated[
+        Literal["parquet", "csv", "jsonl"], typer.Option("--format", help="Of the files with predictions.")
+    ] = "parquet",
+    top_k: Annotated[int, typer.Option(min=1, help="Labels in a row, the most probable first.")] = 1,
+    probabilities: Annotated[bool, typer.Option(help="Write the probabilities of all classes.")] = True,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Confidence from which on a label is given. Default: always.")
+    ] = None,
+    single: Annotated[bool, typer.Option("--single", help="One file in the end, instead of parts.")] = False,
 ) -> None:
     """Score a whole set of images through the queue."""
     settings = load_settings()
     from loupe.redis_server import open_redis
-    from worker.jobs import Jobs
+    from worker.jobs import Jobs, Options
     from worker.submission import submit
 
+    options = Options(format_, top_k, probabilities, threshold, single)
     with open_redis(settings) as redis:
         queue = Jobs(redis)
-        job = submit(queue, source, out, model or settings.model, settings.shard_images)
+        job = submit(queue, source, out, model or settings.model, settings.shard_images, options)
         console.print(f"job [bold]{job.id}[/] scores {job.source} with {job.model}", highlight=False)
         if not queue.workers():
             notices.print("[yellow]No worker is running; the job waits for one. Start it: loupe worker[/]")

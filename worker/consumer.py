@@ -148,7 +148,7 @@ class Consumer:
             answers.append(scored.probabilities)
             lease.scored = len(ids)
         part = outputs.Part(ids, np.concatenate(answers), errors)  # type: ignore[arg-type]
-        outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names)
+        outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names, job.options)
         return self.queue.commit_shard(delivery, len(ids), len(errors))
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from redis import Redis
 from loupe.errors import JobEnded, JobNotFound
 
 JobState = Literal["queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"]
+Format = Literal["parquet", "csv", "jsonl"]
 ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
 
 TOLD = (
@@ -77,6 +78,28 @@ def job_keys(job_id: str) -> list[str]:
     return [name(job_id) for name in (job_key, steps_key, fences_key, delayed_key, dead_key, progress_key)]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the result of a job looks like.
+
+    Attributes:
+        format: Of the files with predictions.
+        top_k: Labels in a row, the most probable first.
+        probabilities: Whether those of all classes follow.
+        threshold: Confidence from which on a label is given; `None` gives one always.
+        single: Whether the parts become one file in the end.
+    """
+
+    format: Format = "parquet"
+    top_k: int = 1
+    probabilities: bool = True
+    threshold: float | None = None
+    single: bool = False
+
+
+DEFAULT_OPTIONS = Options()
+
+
 class Step(TypedDict, total=False):
     """One message of a job's stream; JSON. `start`, `stop`, `offset` are a shard's range of records in the source."""
 
@@ -107,6 +130,7 @@ class Job:
         created: Seconds since the epoch, as are `started` and `finished`.
         revision: What the source was when the plan was made.
         error: Why the job failed.
+        options: What its result looks like.
     """
 
     id: str
@@ -125,6 +149,7 @@ class Job:
     finished: float | None
     revision: str
     error: str | None
+    options: Options = DEFAULT_OPTIONS
 
     def to_json(self) -> dict[str, object]:
         """The record as callers see it."""
@@ -147,7 +172,16 @@ class Jobs:
         self._redis = redis
         self._cancel = redis.register_script(_CANCEL)
 
-    def submit(self, source: str, output: str, *, model: str, model_digest: str, shard_images: int) -> Job:
+    def submit(
+        self,
+        source: str,
+        output: str,
+        *,
+        model: str,
+        model_digest: str,
+        shard_images: int,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> Job:
         """Put a job into the queue.
 
         Args:
@@ -156,6 +190,7 @@ class Jobs:
             model: Full tag.
             model_digest: SHA-256 of the model's card.
             shard_images: Most images in one shard.
+            options: What the result is to look like.
         """
         job_id = uuid.uuid4().hex[:12]
         now = time.time()
@@ -169,6 +204,7 @@ class Jobs:
                     "source": source,
                     "output": output,
                     "shard_images": shard_images,
+                    "options": json.dumps(asdict(options)),
                     "created": now,
                 },
             )
@@ -222,6 +258,7 @@ class Jobs:
             finished=float(record["finished"]) if "finished" in record else None,
             revision=record.get("revision", ""),
             error=record.get("error"),
+            options=Options(**json.loads(record["options"])),
         )
 
     def all(self) -> list[Job]:

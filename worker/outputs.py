@@ -13,12 +13,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from loupe.errors import InvalidOutput, LoupeError
 from loupe.images import Float32Array
-from worker.jobs import Job
+from worker import formats
+from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options
 
 CLAIM = "_RUNNING"  # an empty file: the folder belongs to a job that has not ended
 SUMMARY = "summary.json"
@@ -90,9 +89,9 @@ def keep_notes(notes: Path, revision: str) -> None:
             raise
 
 
-def predictions_name(shard: int, shards: int) -> str:
+def predictions_name(shard: int, shards: int, kind: Format = "parquet") -> str:
     """File name of a shard's predictions."""
-    return f"predictions-{shard:05d}-of-{shards:05d}.parquet"
+    return f"predictions-{shard:05d}-of-{shards:05d}.{kind}"
 
 
 def errors_name(shard: int, shards: int) -> str:
@@ -100,15 +99,17 @@ def errors_name(shard: int, shards: int) -> str:
     return f"errors-{shard:05d}-of-{shards:05d}.jsonl"
 
 
-def write_part(folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str]) -> None:
+def write_part(
+    folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str], options: Options = DEFAULT_OPTIONS
+) -> None:
     """Write a shard's rows, and its errors where it has any; each file appears whole or not at all."""
     if part.errors:
         lines = [json.dumps({"id": record, **error.to_json()}, ensure_ascii=False) for record, error in part.errors]
         with _appearing(folder / errors_name(shard, shards)) as path:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with _appearing(folder / predictions_name(shard, shards)) as path:
-        # Ids and probabilities hardly repeat: dictionaries of them make the file larger and take twice as long.
-        pq.write_table(_table(part, class_names), path, use_dictionary=["label"])
+    rows = formats.table(part.ids, part.probabilities, class_names, options)
+    with _appearing(folder / predictions_name(shard, shards, options.format)) as path:
+        formats.write(rows, path, options.format)
 
 
 def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
@@ -124,8 +125,9 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
         ValueError: If the parts do not hold every record of the source, and the job was not cancelled.
     """
     is_cancelled = job.state == "cancelling"
-    counts = _count(folder, shards, job.shards)
-    done, failed = counts.labels.total(), counts.errors.total()
+    predictions = _predictions(folder, job, shards)
+    counts = _count(predictions, [folder / errors_name(shard, job.shards) for shard in shards], job.options.format)
+    done, failed = counts.done, counts.errors.total()
     if not is_cancelled and done + failed != job.total:
         raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
     now = datetime.now(timezone.utc)
@@ -138,6 +140,7 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
         "total": job.total,
         "done": done,
         "failed": failed,
+        "abstained": done - counts.labels.total(),
         "labels": {name: counts.labels[name] for name in class_names},
         "errors": dict(counts.errors),
         "mean_confidence": counts.confidence / done if done else None,
@@ -159,34 +162,51 @@ def read_errors(folder: Path) -> Iterator[dict[str, str]]:
             yield from map(json.loads, lines)
 
 
+def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
+    """The files with the rows of these shards: one, if they are to be merged, which can be done only once."""
+    kind = job.options.format
+    parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
+    if not job.options.single or not parts:
+        return parts
+    merged = folder / f"predictions.{kind}"
+    if not merged.exists():
+        with _appearing(merged) as path:
+            formats.merge(parts, path, kind)
+    return [merged]
+
+
 @dataclass(frozen=True)
 class _Counts:
-    """Images by label and by error, and the sum of their confidences."""
+    """Rows, those with a label by label, errors by code, and the sum of all confidences."""
 
+    done: int
     labels: Counter[str]
     errors: Counter[str]
     confidence: float
 
 
-def _count(folder: Path, parts: Sequence[int], shards: int) -> _Counts:
-    labels: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
+def _count(predictions: Sequence[Path], errors: Sequence[Path], kind: Format) -> _Counts:
+    labels: Counter[str | None] = Counter()
+    codes: Counter[str] = Counter()
     confidence = 0.0
-    for shard in parts:
-        table = pq.read_table(folder / predictions_name(shard, shards), columns=["label", "confidence"])
-        labels.update(table["label"].to_pylist())
-        confidence += float(np.asarray(table["confidence"], dtype=np.float64).sum())
-        path = folder / errors_name(shard, shards)
+    for path in predictions:
+        for rows in formats.read_labels(path, kind):
+            labels.update(rows.column(formats.LABEL).to_pylist())
+            confidence += float(np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64).sum())
+    for path in errors:
         if path.exists():
             with path.open(encoding="utf-8") as lines:
-                errors.update(json.loads(line)["code"] for line in lines)
-    return _Counts(labels, errors, confidence)
+                codes.update(json.loads(line)["code"] for line in lines)
+    done = labels.total()
+    return _Counts(done, Counter({label: n for label, n in labels.items() if label is not None}), codes, confidence)
 
 
 def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
-    """Remove what nobody needs any more: notes, temporary files, and parts that were written and never counted."""
-    counted = {name(shard, job.shards) for shard in shards for name in (predictions_name, errors_name)}
-    parts = [*folder.glob("predictions-*.parquet"), *folder.glob("errors-*.jsonl")]
+    """Remove what nobody needs any more: notes, temporary files, and parts that are merged or were never counted."""
+    counted = {errors_name(shard, job.shards) for shard in shards}
+    if not job.options.single:
+        counted |= {predictions_name(shard, job.shards, job.options.format) for shard in shards}
+    parts = [*folder.glob("predictions-*"), *folder.glob("errors-*.jsonl")]
     shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
     for leftover in [folder / CLAIM, *folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
         if leftover.is_dir():
@@ -207,17 +227,3 @@ def _appearing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-
-
-def _table(part: Part, class_names: Sequence[str]) -> pa.Table:
-    probabilities = part.probabilities
-    index = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
-    columns = {
-        "id": pa.array(part.ids, pa.int64() if part.ids and isinstance(part.ids[0], int) else pa.string()),
-        "label": pa.array(class_names, pa.string()).take(pa.array(index)),
-        "index": pa.array(index.astype(np.int16)),
-        "confidence": pa.array(probabilities[np.arange(len(index)), index]),
-    }
-    for column, name in enumerate(class_names):
-        columns[f"p_{name}"] = pa.array(np.ascontiguousarray(probabilities[:, column]))
-    return pa.table(columns)
