@@ -107,13 +107,15 @@ class Consumer:
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
             self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
         else:
-            if not committed:
-                self.queue.give_up(delivery)
-            outcome = "done" if committed else "given up: its job is cancelled, or it is another worker's by now"
+            outcome = "done" if committed else self._put_down(delivery)
             seconds = time.monotonic() - started
             logger.info(
                 "job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds
             )
+
+    def _put_down(self, delivery: Delivery) -> str:
+        """Why a step was not committed, once it is nobody's or another worker's."""
+        return "given up, since the job is cancelled" if self.queue.give_up(delivery) else "lost to another worker"
 
     def _do(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         match delivery.step["kind"]:

@@ -206,9 +206,9 @@ class Queue:
         """Keep the lease and tell how far the step is. False if the step is another worker's by now, or its job is cancelled."""
         return self._held(self._renew, delivery, self.worker, scored)
 
-    def give_up(self, delivery: Delivery) -> None:
-        """Put down a step of a job that is cancelled. A stale fence changes nothing."""
-        self._held(self._give_up, delivery)
+    def give_up(self, delivery: Delivery) -> bool:
+        """Put down a step of a job that is cancelled. False, and nothing is changed, if the fence is stale."""
+        return self._held(self._give_up, delivery)
 
     def committed_shards(self, job_id: str) -> list[int]:
         """Numbers of the shards whose parts are written and counted."""

@@ -34,7 +34,7 @@ def rows_in(path: Path, kind: Format) -> list[dict[str, object]]:
         return list(csv.DictReader(lines)) if kind == "csv" else [json.loads(line) for line in lines]
 
 
-def labels_in(path: Path, kind: Format) -> list[tuple[str | None, float]]:
+def labels_in(path: Path, kind: Format) -> list[tuple[str | None, object]]:
     return [
         (row["label"], pytest.approx(row["confidence"], abs=1e-6))
         for batch in formats.read_labels(path, kind)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import pytest
@@ -353,7 +354,8 @@ def test_what_is_in_hand_of_a_cancelled_job_may_be_committed_or_given_up_before_
 
     assert other.claim() is None
     assert not other.renew(given_up, 3)
-    other.give_up(given_up)
+    assert other.give_up(given_up)
+    assert not other.give_up(replace(committed, attempt=9))
     assert other.claim() is None
     assert queue.commit_shard(kept, 9, 1)
     assert queue.committed_shards(job.id) == [0, 1]
