@@ -7,18 +7,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from loupe.commands import data, models, train
+from loupe.commands import data, jobs, models, train
 from loupe.commands.predict import predict
-from loupe.errors import JobFailed, LoupeError
+from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
 from loupe.terminal import console, log_to_stderr, notices
-
-if TYPE_CHECKING:
-    from worker.jobs import Job, Jobs
 
 app = typer.Typer(
     name="loupe",
@@ -29,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(data.app, name="data")
 app.command()(predict)
 
@@ -97,45 +95,43 @@ def worker(
 
 @app.command()
 def score(
-    source: Annotated[Path, typer.Argument(help="A folder of images, an .npy array or an IDX file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder, a pattern, an archive, a table or an array of images; docs/scoring.md has the list."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="New or empty folder for the results.")],
     model: Annotated[
         str | None,
         typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."),
     ] = None,
     follow: Annotated[bool, typer.Option(help="Show progress until the job is done.")] = True,
+    format_: Annotated[
+        Literal["parquet", "csv", "jsonl"], typer.Option("--format", help="Of the files with predictions.")
+    ] = "parquet",
+    top_k: Annotated[int, typer.Option(min=1, help="Labels in a row, the most probable first.")] = 1,
+    probabilities: Annotated[bool, typer.Option(help="Write the probabilities of all classes.")] = True,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Confidence from which on a label is given. Default: always.")
+    ] = None,
+    single: Annotated[bool, typer.Option("--single", help="One file in the end, instead of parts.")] = False,
 ) -> None:
     """Score a whole set of images through the queue."""
     settings = load_settings()
     from loupe.redis_server import open_redis
-    from worker.jobs import Jobs
+    from worker.jobs import Jobs, Options
     from worker.submission import submit
 
+    options = Options(format_, top_k, probabilities, threshold, single)
     with open_redis(settings) as redis:
-        jobs = Jobs(redis)
-        job = submit(jobs, source, out, model or settings.model, settings.shard_images)
+        queue = Jobs(redis)
+        job = submit(queue, source, out, model or settings.model, settings.shard_images, options)
         console.print(f"job [bold]{job.id}[/] scores {job.source} with {job.model}", highlight=False)
-        if not jobs.workers():
+        if not queue.workers():
             notices.print("[yellow]No worker is running; the job waits for one. Start it: loupe worker[/]")
         if follow:
-            follow_job(jobs, job)
-
-
-@app.command("jobs")
-def list_jobs() -> None:
-    """List the bulk-scoring jobs, newest first."""
-    from loupe.redis_server import open_redis
-    from worker.jobs import Jobs
-
-    with open_redis(load_settings()) as redis:
-        for job in Jobs(redis).all():
-            total = "?" if job.total is None else f"{job.total:,}"
-            eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s to go"
-            console.print(
-                f"[bold]{job.id}[/]  {job.state:<9}  {job.done:,} of {total} scored, errors: {job.failed:,}{eta}"
-            )
-            about = f"{job.model} → {job.output}" + (f"\n  {job.error}" if job.error else "")
-            console.print(f"  {about}", markup=False, highlight=False, soft_wrap=True)
+            jobs.follow_job(queue, job)
 
 
 @app.command()
@@ -160,27 +156,6 @@ def up(
         console.print(f"[bold]look[/]     {stack.url} (API), {stack.url}/metrics", highlight=False)
         console.print("Ctrl-C stops everything.\n")
         stack.watch(stopping)
-
-
-def follow_job(jobs: "Jobs", job: "Job") -> "Job":
-    """Show a job's progress until it has ended.
-
-    Raises:
-        JobFailed: If it failed.
-    """
-    from worker.progress import follow
-
-    try:
-        ended = follow(jobs, job.id, console)
-    except KeyboardInterrupt:
-        console.print(f"\nJob {job.id} goes on without you. See it: loupe jobs")
-        raise typer.Exit from None
-    if ended.state == "failed":
-        raise JobFailed(ended.id, str(ended.error))
-    seconds = (ended.finished or 0) - (ended.started or 0)
-    rate = (ended.total or 0) / seconds if seconds else 0.0
-    console.print(f"{ended.done:,} scored, errors: {ended.failed:,}, {rate:,.0f} images/s → {ended.output}")
-    return ended
 
 
 def _settings(**options: str | int | None) -> Settings:

@@ -673,6 +673,26 @@ class JobNotFound(LoupeError):
         super().__init__(f"Job '{job_id}' is not known. List the known ones: loupe jobs")
 
 
+class JobEnded(LoupeError):
+    """A job that has ended, and is asked for what only a living one can do."""
+
+    code = "job_ended"
+    status = 409
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"Job '{job_id}' has ended already: it is {state}.")
+
+
+class InvalidRecord(LoupeError):
+    """A record of a source that is not even tried."""
+
+    code = "invalid_record"
+    status = 422
+
+    def __init__(self, received: str) -> None:
+        super().__init__(f"Expected a picture file with an id of its own. Received: {received}.")
+
+
 class InvalidSource(LoupeError):
     """A source of images that cannot be scored."""
 
@@ -681,7 +701,7 @@ class InvalidSource(LoupeError):
 
     def __init__(self, source: str, received: str) -> None:
         super().__init__(
-            f"Expected a folder of images, an .npy array or an IDX file at '{source}'. Received: {received}."
+            f"Expected a folder, an archive, a table or an array of images at '{source}'. Received: {received}."
         )
 
 

@@ -105,7 +105,7 @@ def test_a_source_that_is_not_there_ends_the_program_with_code_one_and_one_line(
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr == (
-        "error: invalid_source: Expected a folder of images, an .npy array or an IDX file at "
+        "error: invalid_source: Expected a folder, an archive, a table or an array of images at "
         f"'{place / 'nowhere'}'. Received: nothing; no such file or folder.\n"
     )
 

@@ -107,11 +107,15 @@ class Consumer:
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
             self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
         else:
-            outcome = "done" if committed else "lost to another worker"
+            outcome = "done" if committed else self._put_down(delivery)
             seconds = time.monotonic() - started
             logger.info(
                 "job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds
             )
+
+    def _put_down(self, delivery: Delivery) -> str:
+        """Why a step was not committed, once it is nobody's or another worker's."""
+        return "given up, since the job is cancelled" if self.queue.give_up(delivery) else "lost to another worker"
 
     def _do(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         match delivery.step["kind"]:
@@ -127,10 +131,9 @@ class Consumer:
         output = Path(job.output)
         output.mkdir(parents=True, exist_ok=True)
         source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
-        listing = output / f".listing-{delivery.attempt}.tmp"
-        plan = source.plan(job.shard_images, listing)
-        if listing.exists():
-            listing.replace(outputs.listing_path(output, plan.revision))
+        with outputs.taking_notes(output) as notes:
+            plan = source.plan(job.shard_images, notes)
+            outputs.keep_notes(notes, plan.revision)
         return self.queue.commit_plan(delivery, plan.total, plan.revision, plan.shards)
 
     def _score(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
@@ -147,16 +150,17 @@ class Consumer:
             answers.append(scored.probabilities)
             lease.scored = len(ids)
         part = outputs.Part(ids, np.concatenate(answers), errors)  # type: ignore[arg-type]
-        outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names)
+        outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names, job.options)
         return self.queue.commit_shard(delivery, len(ids), len(errors))
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
         source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
-        return source.batches(step, BATCH_SIZE, outputs.listing_path(Path(job.output), job.revision), job.revision)
+        return source.batches(step, BATCH_SIZE, outputs.notes_path(Path(job.output), job.revision), job.revision)
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)
-        outputs.write_summary(Path(job.output), job, model.card.class_names, job.shards)
+        shards = self.queue.committed_shards(job.id) if job.state == "cancelling" else range(job.shards)
+        outputs.write_summary(Path(job.output), job, model.card.class_names, shards)
         return self.queue.commit_finish(delivery)
 
     def _engine(self, job: Job) -> tuple[StoredModel, Engine]:
@@ -190,7 +194,7 @@ class Lease:
         self._thread.join()
 
     def _renew(self) -> None:
-        while not self._over.wait(self._queue.lease_seconds / 3):
+        while not self._over.wait(self._queue.lease_seconds / 4):
             try:
                 if not self._queue.renew(self._delivery, self.scored):
                     self.lost = True

@@ -3,15 +3,21 @@
 import json
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, TypedDict, cast
 
 from redis import Redis
 
-from loupe.errors import JobNotFound
+from loupe.errors import JobEnded, JobNotFound
 
-JobState = Literal["queued", "planning", "running", "finishing", "done", "failed"]
-ENDED: frozenset[JobState] = frozenset({"done", "failed"})
+JobState = Literal["queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"]
+Format = Literal["parquet", "csv", "jsonl"]
+ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
+
+TOLD = (
+    *("id", "state", "model", "source", "total", "done", "failed"),
+    *("created", "started", "finished", "eta_seconds", "output", "error"),
+)  # to callers, of a job
 
 # Every Redis key. A job's own keys share the hash tag {job:ID}, so that a cluster keeps them together for the Lua scripts.
 JOBS = "loupe:jobs"  # sorted set: job id by time of creation
@@ -19,6 +25,20 @@ ACTIVE = "loupe:active"  # list: ids of jobs with work to do, taken in turn
 WORKERS = "loupe:workers"  # sorted set: worker name by time of its last sign of life
 WORKERS_GROUP = "workers"  # the consumer group of every job's stream
 WORKER_SILENT_SECONDS = 5.0  # a worker says that it lives every second
+
+# KEYS: the job's record, steps, fences, delayed, dead, progress. A job that nobody has begun ends at once; of another one, what is in hand
+# is given back or committed, and whoever comes next finds its last step.
+_CANCEL = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'queued' then
+    redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished', ARGV[1])
+    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+elseif state == 'planning' or state == 'running' then
+    redis.call('HSET', KEYS[1], 'state', 'cancelling')
+    redis.call('DEL', KEYS[4])
+end
+return state
+"""
 
 PLAN, SHARD, FINISH = "plan", "shard", "finish"  # the kinds of steps in a job's stream
 
@@ -53,6 +73,33 @@ def progress_key(job_id: str) -> str:
     return f"{job_key(job_id)}:progress"
 
 
+def job_keys(job_id: str) -> list[str]:
+    """All keys of a job, in the order in which the scripts have them."""
+    return [name(job_id) for name in (job_key, steps_key, fences_key, delayed_key, dead_key, progress_key)]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the result of a job looks like.
+
+    Attributes:
+        format: Of the files with predictions.
+        top_k: Labels in a row, the most probable first.
+        probabilities: Whether those of all classes follow.
+        threshold: Confidence from which on a label is given; `None` gives one always.
+        single: Whether the parts become one file in the end.
+    """
+
+    format: Format = "parquet"
+    top_k: int = 1
+    probabilities: bool = True
+    threshold: float | None = None
+    single: bool = False
+
+
+DEFAULT_OPTIONS = Options()
+
+
 class Step(TypedDict, total=False):
     """One message of a job's stream; JSON. `start`, `stop`, `offset` are a shard's range of records in the source."""
 
@@ -70,7 +117,7 @@ class Job:
 
     Attributes:
         id: Its name.
-        state: `queued → planning → running → finishing → done`, or `failed`.
+        state: `queued → planning → running → finishing → done`, or `failed`, or `cancelling → cancelled`.
         model: Full tag of the model, resolved when the job was submitted.
         model_digest: SHA-256 of that model's card, so that no other model is taken for it.
         source: What is scored.
@@ -83,6 +130,7 @@ class Job:
         created: Seconds since the epoch, as are `started` and `finished`.
         revision: What the source was when the plan was made.
         error: Why the job failed.
+        options: What its result looks like.
     """
 
     id: str
@@ -101,6 +149,12 @@ class Job:
     finished: float | None
     revision: str
     error: str | None
+    options: Options = DEFAULT_OPTIONS
+
+    def to_json(self) -> dict[str, object]:
+        """The record as callers see it."""
+        about = asdict(self) | {"eta_seconds": self.eta_seconds}
+        return {name: about[name] for name in TOLD}
 
     @property
     def eta_seconds(self) -> float | None:
@@ -116,8 +170,18 @@ class Jobs:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._cancel = redis.register_script(_CANCEL)
 
-    def submit(self, source: str, output: str, *, model: str, model_digest: str, shard_images: int) -> Job:
+    def submit(
+        self,
+        source: str,
+        output: str,
+        *,
+        model: str,
+        model_digest: str,
+        shard_images: int,
+        options: Options = DEFAULT_OPTIONS,
+    ) -> Job:
         """Put a job into the queue.
 
         Args:
@@ -126,6 +190,7 @@ class Jobs:
             model: Full tag.
             model_digest: SHA-256 of the model's card.
             shard_images: Most images in one shard.
+            options: What the result is to look like.
         """
         job_id = uuid.uuid4().hex[:12]
         now = time.time()
@@ -139,6 +204,7 @@ class Jobs:
                     "source": source,
                     "output": output,
                     "shard_images": shard_images,
+                    "options": json.dumps(asdict(options)),
                     "created": now,
                 },
             )
@@ -147,6 +213,20 @@ class Jobs:
             pipeline.execute()
         self._redis.zadd(JOBS, {job_id: now})
         self._redis.rpush(ACTIVE, job_id)
+        return self.get(job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        """Score no more of a job; the parts it has finished stay. One that workers are at has ended when they have put down what they had.
+
+        Raises:
+            JobNotFound: If there is none by that id.
+            JobEnded: If it has ended already, or all of it has been scored.
+        """
+        state = cast("JobState | None", self._cancel(keys=job_keys(job_id), args=[time.time()]))
+        if state is None:
+            raise JobNotFound(job_id)
+        if state in {*ENDED, "finishing"}:
+            raise JobEnded(job_id, state)
         return self.get(job_id)
 
     def get(self, job_id: str) -> Job:
@@ -178,6 +258,7 @@ class Jobs:
             finished=float(record["finished"]) if "finished" in record else None,
             revision=record.get("revision", ""),
             error=record.get("error"),
+            options=Options(**json.loads(record["options"])),
         )
 
     def all(self) -> list[Job]:

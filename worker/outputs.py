@@ -1,7 +1,10 @@
 """The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name."""
 
+import hashlib
 import json
 import os
+import shutil
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,16 +13,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from loupe.errors import InvalidOutput, LoupeError
 from loupe.images import Float32Array
-from worker.jobs import Job
+from worker import formats
+from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options
 
 CLAIM = "_RUNNING"  # an empty file: the folder belongs to a job that has not ended
 SUMMARY = "summary.json"
 SUCCESS = "_SUCCESS"
+CANCELLED = "_CANCELLED"
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,35 @@ def release_folder(folder: Path) -> None:
     (folder / CLAIM).unlink(missing_ok=True)
 
 
-def listing_path(folder: Path, revision: str) -> Path:
-    """Where a folder source keeps the paths it was planned on while the job runs; another revision has another file."""
-    return folder / f"_files-{revision[:16]}.jsonl"
+def notes_path(folder: Path, revision: str) -> Path:
+    """The folder where the plan of a source keeps what reading needs while the job runs; another revision has another."""
+    return folder / f"_plan-{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
 
 
-def predictions_name(shard: int, shards: int) -> str:
+@contextmanager
+def taking_notes(folder: Path) -> Iterator[Path]:
+    """A folder for the notes of a plan that is gone when the block ends, unless they are kept."""
+    notes = folder / f".plan-{uuid.uuid4().hex}.tmp"
+    notes.mkdir()
+    try:
+        yield notes
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+
+
+def keep_notes(notes: Path, revision: str) -> None:
+    """Let shards find the notes. Where another attempt at the same plan has left its own, they are as good."""
+    kept = notes_path(notes.parent, revision)
+    try:
+        notes.rename(kept)
+    except OSError:
+        if not kept.is_dir():
+            raise
+
+
+def predictions_name(shard: int, shards: int, kind: Format = "parquet") -> str:
     """File name of a shard's predictions."""
-    return f"predictions-{shard:05d}-of-{shards:05d}.parquet"
+    return f"predictions-{shard:05d}-of-{shards:05d}.{kind}"
 
 
 def errors_name(shard: int, shards: int) -> str:
@@ -75,60 +99,120 @@ def errors_name(shard: int, shards: int) -> str:
     return f"errors-{shard:05d}-of-{shards:05d}.jsonl"
 
 
-def write_part(folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str]) -> None:
+def write_part(
+    folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str], options: Options = DEFAULT_OPTIONS
+) -> None:
     """Write a shard's rows, and its errors where it has any; each file appears whole or not at all."""
     if part.errors:
         lines = [json.dumps({"id": record, **error.to_json()}, ensure_ascii=False) for record, error in part.errors]
         with _appearing(folder / errors_name(shard, shards)) as path:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with _appearing(folder / predictions_name(shard, shards)) as path:
-        # Ids and probabilities hardly repeat: dictionaries of them make the file larger and take twice as long.
-        pq.write_table(_table(part, class_names), path, use_dictionary=["label"])
+    rows = formats.table(part.ids, part.probabilities, class_names, options)
+    with _appearing(folder / predictions_name(shard, shards, options.format)) as path:
+        formats.write(rows, path, options.format)
 
 
-def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: int) -> None:
-    """Count what the parts hold, write `summary.json`, remove what only the running job needed, and write `_SUCCESS`.
+def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
+    """Count what the parts hold, write `summary.json`, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
+
+    Args:
+        folder: The job's.
+        job: Its record; of one that is cancelled, parts that are not among `shards` are removed.
+        class_names: Of its model.
+        shards: Whose parts are to be there.
 
     Raises:
-        ValueError: If the parts do not hold every record of the source.
+        ValueError: If the parts do not hold every record of the source, and the job was not cancelled.
     """
-    labels: Counter[str] = Counter()
-    errors: Counter[str] = Counter()
-    confidence = 0.0
-    for shard in range(shards):
-        table = pq.read_table(folder / predictions_name(shard, shards), columns=["label", "confidence"])
-        labels.update(table["label"].to_pylist())
-        confidence += float(np.asarray(table["confidence"], dtype=np.float64).sum())
-        path = folder / errors_name(shard, shards)
-        if path.exists():
-            with path.open(encoding="utf-8") as lines:
-                errors.update(json.loads(line)["code"] for line in lines)
-    done, failed = labels.total(), errors.total()
-    if done + failed != job.total:
+    is_cancelled = job.state == "cancelling"
+    predictions = _predictions(folder, job, shards)
+    counts = _count(predictions, [folder / errors_name(shard, job.shards) for shard in shards], job.options.format)
+    done, failed = counts.done, counts.errors.total()
+    if not is_cancelled and done + failed != job.total:
         raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
     now = datetime.now(timezone.utc)
     started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
-    seconds = (now - started).total_seconds()
     summary = {
         "job": job.id,
+        "state": "cancelled" if is_cancelled else "done",
         "model": job.model,
         "source": job.source,
         "total": job.total,
         "done": done,
         "failed": failed,
-        "labels": {name: labels[name] for name in class_names},
-        "errors": dict(errors),
-        "mean_confidence": confidence / done if done else None,
-        "parts": shards,
+        "abstained": done - counts.labels.total(),
+        "labels": {name: counts.labels[name] for name in class_names},
+        "errors": dict(counts.errors),
+        "mean_confidence": counts.confidence / done if done else None,
+        "parts": len(shards),
         "started": started.isoformat(),
         "finished": now.isoformat(),
-        "images_per_second": job.total / seconds,
+        "images_per_second": (done + failed) / (now - started).total_seconds(),
     }
     with _appearing(folder / SUMMARY) as path:
         path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for leftover in [folder / CLAIM, listing_path(folder, job.revision), *folder.glob(".*.tmp")]:
-        leftover.unlink(missing_ok=True)
-    (folder / SUCCESS).touch()
+    _tidy(folder, job, shards)
+    (folder / (CANCELLED if is_cancelled else SUCCESS)).touch()
+
+
+def read_errors(folder: Path) -> Iterator[dict[str, str]]:
+    """Id, error and code of each record that could not be read, as far as parts are written."""
+    for path in sorted(folder.glob("errors-*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
+    """The files with the rows of these shards: one, if they are to be merged, which can be done only once."""
+    kind = job.options.format
+    parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
+    if not job.options.single or not parts:
+        return parts
+    merged = folder / f"predictions.{kind}"
+    if not merged.exists():
+        with _appearing(merged) as path:
+            formats.merge(parts, path, kind)
+    return [merged]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Rows, those with a label by label, errors by code, and the sum of all confidences."""
+
+    done: int
+    labels: Counter[str]
+    errors: Counter[str]
+    confidence: float
+
+
+def _count(predictions: Sequence[Path], errors: Sequence[Path], kind: Format) -> _Counts:
+    labels: Counter[str | None] = Counter()
+    codes: Counter[str] = Counter()
+    confidence = 0.0
+    for path in predictions:
+        for rows in formats.read_labels(path, kind):
+            labels.update(rows.column(formats.LABEL).to_pylist())
+            confidence += float(np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64).sum())
+    for path in errors:
+        if path.exists():
+            with path.open(encoding="utf-8") as lines:
+                codes.update(json.loads(line)["code"] for line in lines)
+    done = labels.total()
+    return _Counts(done, Counter({label: n for label, n in labels.items() if label is not None}), codes, confidence)
+
+
+def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
+    """Remove what nobody needs any more: notes, temporary files, and parts that are merged or were never counted."""
+    counted = {errors_name(shard, job.shards) for shard in shards}
+    if not job.options.single:
+        counted |= {predictions_name(shard, job.shards, job.options.format) for shard in shards}
+    parts = [*folder.glob("predictions-*"), *folder.glob("errors-*.jsonl")]
+    shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
+    for leftover in [folder / CLAIM, *folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -143,17 +227,3 @@ def _appearing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-
-
-def _table(part: Part, class_names: Sequence[str]) -> pa.Table:
-    probabilities = part.probabilities
-    index = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
-    columns = {
-        "id": pa.array(part.ids, pa.int64() if part.ids and isinstance(part.ids[0], int) else pa.string()),
-        "label": pa.array(class_names, pa.string()).take(pa.array(index)),
-        "index": pa.array(index.astype(np.int16)),
-        "confidence": pa.array(probabilities[np.arange(len(index)), index]),
-    }
-    for column, name in enumerate(class_names):
-        columns[f"p_{name}"] = pa.array(np.ascontiguousarray(probabilities[:, column]))
-    return pa.table(columns)

@@ -17,21 +17,35 @@ from worker.jobs import ACTIVE, WORKERS, WORKERS_GROUP, Step
 
 BACKOFF_SECONDS = 0.5  # before the second try; doubled for each further one
 BACKOFF_CAP_SECONDS = 30.0
+FINISH = json.dumps(Step(name=jobs.FINISH, kind="finish"))
 GONE = "gone"  # what the claim script says of a job that needs no more work
 
 # KEYS of every script: the job's record, steps, fences, delayed, dead, progress.
 _CLAIM = """
 local state = redis.call('HGET', KEYS[1], 'state')
-if not state or state == 'done' or state == 'failed' then return 'gone' end
-local group, worker, lease_ms, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if not state or state == 'done' or state == 'failed' or state == 'cancelled' then return 'gone' end
+local group, worker, lease_ms, now, finish = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 for _, step in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now)) do
     redis.call('ZREM', KEYS[4], step)
     redis.call('XADD', KEYS[2], '*', 'step', step)
 end
-local message = redis.call('XAUTOCLAIM', KEYS[2], group, worker, lease_ms, '0', 'COUNT', 1)[2][1]
-if not message then
+local function next_message()
+    local message = redis.call('XAUTOCLAIM', KEYS[2], group, worker, lease_ms, '0', 'COUNT', 1)[2][1]
+    if message then return message end
     local streams = redis.call('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', KEYS[2], '>')
-    message = streams and streams[1] and streams[1][2][1]
+    return streams and streams[1] and streams[1][2][1]
+end
+local message = next_message()
+if state == 'cancelling' then
+    while message and message[2][2] ~= finish do
+        redis.call('XACK', KEYS[2], group, message[1])
+        redis.call('XDEL', KEYS[2], message[1])
+        message = next_message()
+    end
+    if not message and redis.call('XPENDING', KEYS[2], group)[1] == 0 then
+        redis.call('XADD', KEYS[2], '*', 'step', finish)
+        message = next_message()
+    end
 end
 if not message then return false end
 local step = message[2][2]
@@ -48,6 +62,7 @@ if redis.call('HGET', KEYS[3], name) ~= attempt then return 0 end
 _RENEW = (
     _HELD
     + """
+if redis.call('HGET', KEYS[1], 'state') == 'cancelling' and name ~= 'finish' then return 0 end
 redis.call('XCLAIM', KEYS[2], ARGV[4], ARGV[5], 0, message, 'JUSTID')
 redis.call('HSET', KEYS[6], name, ARGV[6])
 return 1
@@ -61,13 +76,24 @@ redis.call('HDEL', KEYS[6], name)
 redis.call('HSET', KEYS[3], name, 'committed')
 """
 
+_GIVE_UP = (
+    _HELD
+    + """
+redis.call('XACK', KEYS[2], ARGV[4], message)
+redis.call('XDEL', KEYS[2], message)
+redis.call('HDEL', KEYS[6], name)
+return 1
+"""
+)
+
 _COMMIT_PLAN = (
     _HELD
     + _ACK
     + """
 local shards = #ARGV - 7
-redis.call('HSET', KEYS[1], 'state', 'running', 'total', ARGV[5], 'revision', ARGV[6], 'started', ARGV[7],
-           'shards', shards, 'remaining', shards)
+redis.call('HSET', KEYS[1], 'total', ARGV[5], 'revision', ARGV[6], 'started', ARGV[7], 'shards', shards, 'remaining', shards)
+if redis.call('HGET', KEYS[1], 'state') == 'cancelling' then return 1 end
+redis.call('HSET', KEYS[1], 'state', 'running')
 for i = 8, #ARGV do redis.call('XADD', KEYS[2], '*', 'step', ARGV[i]) end
 return 1
 """
@@ -79,7 +105,7 @@ _COMMIT_SHARD = (
     + """
 redis.call('HINCRBY', KEYS[1], 'done', ARGV[5])
 redis.call('HINCRBY', KEYS[1], 'failed', ARGV[6])
-if redis.call('HINCRBY', KEYS[1], 'remaining', -1) == 0 then
+if redis.call('HINCRBY', KEYS[1], 'remaining', -1) == 0 and redis.call('HGET', KEYS[1], 'state') == 'running' then
     redis.call('HSET', KEYS[1], 'state', 'finishing')
     redis.call('XADD', KEYS[2], '*', 'step', ARGV[7])
 end
@@ -90,7 +116,8 @@ return 1
 _COMMIT_FINISH = (
     _HELD
     + """
-redis.call('HSET', KEYS[1], 'state', 'done', 'finished', ARGV[5])
+local state = redis.call('HGET', KEYS[1], 'state') == 'cancelling' and 'cancelled' or 'done'
+redis.call('HSET', KEYS[1], 'state', state, 'finished', ARGV[5])
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
 return 1
 """
@@ -152,6 +179,7 @@ class Queue:
         self._redis = redis
         self._claim = redis.register_script(_CLAIM)
         self._renew = redis.register_script(_RENEW)
+        self._give_up = redis.register_script(_GIVE_UP)
         self._commit_plan = redis.register_script(_COMMIT_PLAN)
         self._commit_shard = redis.register_script(_COMMIT_SHARD)
         self._commit_finish = redis.register_script(_COMMIT_FINISH)
@@ -165,7 +193,8 @@ class Queue:
             if job_id is None:
                 return None
             lease_ms = int(self.lease_seconds * 1000)
-            claimed: Any = self._claim(keys=_keys(job_id), args=[WORKERS_GROUP, self.worker, lease_ms, time.time()])
+            args: list[str | float] = [WORKERS_GROUP, self.worker, lease_ms, time.time(), FINISH]
+            claimed: Any = self._claim(keys=jobs.job_keys(job_id), args=args)
             if claimed == GONE:
                 self._redis.lrem(ACTIVE, 0, job_id)
             elif claimed:
@@ -174,8 +203,18 @@ class Queue:
         return None
 
     def renew(self, delivery: Delivery, scored: int) -> bool:
-        """Keep the lease and tell how far the step is. False if the step has been given to another worker."""
+        """Keep the lease and tell how far the step is. False if the step is another worker's by now, or its job is cancelled."""
         return self._held(self._renew, delivery, self.worker, scored)
+
+    def give_up(self, delivery: Delivery) -> bool:
+        """Put down a step of a job that is cancelled. False, and nothing is changed, if the fence is stale."""
+        return self._held(self._give_up, delivery)
+
+    def committed_shards(self, job_id: str) -> list[int]:
+        """Numbers of the shards whose parts are written and counted."""
+        fences = cast("dict[str, str]", self._redis.hgetall(jobs.fences_key(job_id)))
+        names = [name for name, fence in fences.items() if fence == "committed"]
+        return sorted(int(name.removeprefix("shard-")) for name in names if name.startswith("shard-"))
 
     def commit_plan(self, delivery: Delivery, total: int, revision: str, shards: list[Step]) -> bool:
         """Put a planned job's shards into its stream. False, and nothing is changed, if the fence is stale."""
@@ -184,8 +223,7 @@ class Queue:
 
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
         """Count a shard whose part is written; queue the final step after the last one. False if the fence is stale."""
-        finish = json.dumps(Step(name=jobs.FINISH, kind="finish"))
-        return self._held(self._commit_shard, delivery, done, failed, finish)
+        return self._held(self._commit_shard, delivery, done, failed, FINISH)
 
     def commit_finish(self, delivery: Delivery) -> bool:
         """End the job well. False if the fence is stale."""
@@ -217,18 +255,7 @@ class Queue:
         name = delivery.step["name"]
         return bool(
             script(
-                keys=_keys(delivery.job_id),
+                keys=jobs.job_keys(delivery.job_id),
                 args=[name, delivery.attempt, delivery.message, WORKERS_GROUP, *args],
             )
         )
-
-
-def _keys(job_id: str) -> list[str]:
-    return [
-        jobs.job_key(job_id),
-        jobs.steps_key(job_id),
-        jobs.fences_key(job_id),
-        jobs.delayed_key(job_id),
-        jobs.dead_key(job_id),
-        jobs.progress_key(job_id),
-    ]

@@ -5,20 +5,23 @@ from pathlib import Path
 from loupe.card import FILE_NAME, digest
 from loupe.errors import InvalidOutput
 from loupe.store import find_model, verify
-from worker.jobs import Job, Jobs
+from worker.jobs import DEFAULT_OPTIONS, Job, Jobs, Options
 from worker.outputs import claim_folder, release_folder
 from worker.sources import check_source
 
 
-def submit(jobs: Jobs, source: Path, output: Path, model: str | None, shard_images: int) -> Job:
+def submit(
+    jobs: Jobs, source: Path, output: Path, model: str | None, shard_images: int, options: Options = DEFAULT_OPTIONS
+) -> Job:
     """Put a job into the queue.
 
     Args:
         jobs: The queue's client side.
-        source: A folder of images, an `.npy` array or an IDX file.
+        source: What `worker.sources` reads: a folder, a pattern, an archive, a table or an array.
         output: A new or empty folder.
         model: As `loupe.store.find_model` takes it, or nothing; the job keeps the version found now, wherever labels move.
         shard_images: Most images in one shard.
+        options: What the result is to look like.
 
     Raises:
         InvalidSource: If the source is clearly nothing to score.
@@ -40,6 +43,7 @@ def submit(jobs: Jobs, source: Path, output: Path, model: str | None, shard_imag
             model=found.tag,
             model_digest=digest(found.folder / FILE_NAME),
             shard_images=shard_images,
+            options=options,
         )
     except BaseException:
         release_folder(output)

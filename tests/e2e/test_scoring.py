@@ -1,7 +1,9 @@
 """Bulk scoring as a user runs it: workers are processes, and some of them die."""
 
+import csv
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +124,32 @@ def test_a_folder_with_broken_files_is_scored_but_for_those(
     assert summary["errors"] == {"invalid_image": 3, "image_too_large": 1}
     assert summary["model"] == digits_model.tag
     assert (output / "_SUCCESS").exists()
+
+
+def test_a_zip_archive_is_scored_into_one_csv_file(
+    tmp_path: Path, data: Path, folder: tuple[Path, UInt8Array], digits_model: StoredModel, engine: Engine
+) -> None:
+    source, images = folder
+    archive = shutil.make_archive(str(tmp_path / "images"), "zip", source)
+    settings = {"LOUPE_DATA_DIR": data, "LOUPE_SHARD_IMAGES": 12, "LOUPE_MAX_IMAGE_PIXELS": 10_000_000}
+    options = ["--format", "csv", "--single", "--top-k", 2, "--no-probabilities", "--threshold", 0.9]
+    with running(tmp_path / "log", "worker", **settings):
+        ended = run("score", archive, "--out", tmp_path / "out", "--model", "digits", *options, **settings)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "40 scored, errors: 4" in ended.stdout
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as lines:
+        rows = {row["id"]: row for row in csv.DictReader(lines)}
+    expected = engine.predict(images)
+    for name, row in rows.items():
+        probabilities = expected[int(Path(name).stem)]
+        assert float(row["confidence"]) == pytest.approx(probabilities.max(), abs=1e-5)
+        assert row["label_2"] == digits_model.card.class_names[probabilities.argsort()[-2]]
+        assert (row["label"] == "") == (probabilities.max() < 0.9)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["abstained"] == sum(row["label"] == "" for row in rows.values())
+    assert len(rows) == 40
+    assert list((tmp_path / "out").glob("predictions-*")) == []
 
 
 def test_two_workers_score_an_array_once(
@@ -302,7 +330,7 @@ def test_a_failed_job_ends_the_command_that_follows_it_with_code_one(
                 assert score.wait(50) == 1
 
     words = (tmp_path / "log").read_text()
-    assert f"error: job_failed: Job {job.id} failed: Expected a folder of images" in words
+    assert f"error: job_failed: Job {job.id} failed: Expected a folder, an archive" in words
     assert "Traceback" not in words
 
 

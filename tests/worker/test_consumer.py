@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +37,20 @@ def array_job(jobs: Jobs, folder: Path, model: StoredModel, count: int, shard_im
     return submit(jobs, folder / "images.npy", folder / "out", model.tag, shard_images)
 
 
-def run_until_failed(consumer: Consumer, job: Job) -> None:
+@contextmanager
+def at_work(consumer: Consumer) -> Iterator[None]:
     thread = threading.Thread(target=consumer.run)
     thread.start()
     try:
-        until(lambda: consumer.jobs.get(job.id).state == "failed")
+        yield
     finally:
         consumer.stopping.set()
         thread.join()
+
+
+def run_until_failed(consumer: Consumer, job: Job) -> None:
+    with at_work(consumer):
+        until(lambda: consumer.jobs.get(job.id).state == "failed")
 
 
 def test_a_burst_does_all_that_is_queued_and_ends(
@@ -120,6 +128,26 @@ def test_a_step_whose_workers_all_died_fails_its_job(
     run_until_failed(consumer, job)
 
     assert jobs.get(job.id).error == "plan: the workers that tried it 2 times all died"
+
+
+@pytest.mark.parametrize("shard_images", [128, 100_000])
+def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
+    jobs: Jobs, redis: Redis, settings: Settings, tmp_path: Path, digits_model: StoredModel, shard_images: int
+) -> None:
+    consumer = Consumer(jobs, Queue(redis, "a", lease_seconds=0.2, max_attempts=2), settings)
+    job = array_job(jobs, tmp_path, digits_model, 100_000, shard_images)
+    with at_work(consumer):
+        until(lambda: jobs.get(job.id).done)
+        jobs.cancel(job.id)
+        until(lambda: jobs.get(job.id).state == "cancelled")
+
+    output, ended = tmp_path / "out", jobs.get(job.id)
+    rows = sum(pq.read_metadata(part).num_rows for part in output.glob("predictions-*.parquet"))
+    summary = json.loads((output / "summary.json").read_text())
+    assert rows == summary["done"] == ended.done < 100_000
+    assert (summary["state"], summary["total"], summary["failed"]) == ("cancelled", 100_000, 0)
+    left = {path.name for path in output.iterdir() if not path.name.startswith("predictions-")}
+    assert left == {"_CANCELLED", "summary.json"}
 
 
 def test_a_worker_that_is_told_to_stop_takes_no_further_step(

@@ -144,7 +144,7 @@ def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -
 
 
 def finished(folder: Path, job: Job = JOB) -> dict[str, object]:
-    write_summary(folder, job, CLASSES, job.shards)
+    write_summary(folder, job, CLASSES, range(job.shards))
     summary: dict[str, object] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return summary
 
@@ -175,7 +175,7 @@ def test_file_names_with_strange_characters_are_counted_once(tmp_path: Path, nam
 
 def test_success_comes_last_and_what_only_the_job_needed_goes(tmp_path: Path) -> None:
     claim_folder(tmp_path)
-    outputs.listing_path(tmp_path, JOB.revision).touch()
+    outputs.notes_path(tmp_path, JOB.revision).mkdir()
     (tmp_path / ".predictions-00000-of-00001.parquet.123.tmp").touch()  # of a worker that died
     write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
     finished(tmp_path, replace(JOB, shards=1, total=2))

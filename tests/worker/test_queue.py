@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import pytest
 from redis import Redis
 
-from loupe.errors import JobNotFound
+from loupe.errors import JobEnded, JobNotFound
 from tests.programs import until
 from worker import jobs as keys
 from worker.jobs import Job, Jobs, Step
@@ -327,3 +328,91 @@ def test_a_failed_job_is_no_hindrance_to_the_next(jobs: Jobs, new_queue: NewQueu
     healthy = submitted(jobs)
 
     assert claimed(queue).job_id == healthy.id
+
+
+# Cancelling
+
+
+def test_a_job_that_nobody_has_begun_is_cancelled_at_once(jobs: Jobs, new_queue: NewQueue, redis: Redis) -> None:
+    job = submitted(jobs)
+    cancelled = jobs.cancel(job.id)
+
+    assert cancelled.state == "cancelled"
+    assert cancelled.finished is not None
+    assert new_queue().claim() is None
+    assert sorted(redis.keys("*")) == sorted([keys.JOBS, keys.job_key(job.id)])
+
+
+def test_what_is_in_hand_of_a_cancelled_job_may_be_committed_or_given_up_before_its_last_step(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue, other = new_queue("a"), new_queue("b")
+    job = planned(jobs, queue, 5)
+    committed, kept, given_up = claimed(queue), claimed(queue), claimed(other)
+    assert queue.commit_shard(committed, 10, 0)
+    assert jobs.cancel(job.id).state == "cancelling"
+
+    assert other.claim() is None
+    assert not other.renew(given_up, 3)
+    assert other.give_up(given_up)
+    assert not other.give_up(replace(committed, attempt=9))
+    assert other.claim() is None
+    assert queue.commit_shard(kept, 9, 1)
+    assert queue.committed_shards(job.id) == [0, 1]
+
+    finish = claimed(other)
+    assert finish.step == Step(name="finish", kind="finish")
+    assert queue.claim() is None
+    assert other.renew(finish, 0)
+    assert other.commit_finish(finish)
+    ended = jobs.get(job.id)
+    assert (ended.state, ended.done, ended.failed, ended.total) == ("cancelled", 19, 1, 50)
+
+
+def test_a_job_that_is_cancelled_while_it_is_planned_gets_no_shards(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    job = submitted(jobs)
+    plan = claimed(queue)
+    jobs.cancel(job.id)
+
+    assert queue.commit_plan(plan, 50, "revision", shards(5))
+    finish = claimed(queue)
+    assert finish.step["kind"] == "finish"
+    assert queue.committed_shards(job.id) == []
+
+
+def test_the_step_of_a_worker_that_died_does_not_hold_up_a_cancelled_job(jobs: Jobs, new_queue: NewQueue) -> None:
+    dead, queue = new_queue("dead", lease_seconds=0.05), new_queue("b", lease_seconds=0.05)
+    job = planned(jobs, queue, 2)
+    claimed(dead)
+    jobs.cancel(job.id)
+    finish = until(queue.claim)
+
+    assert finish.step["kind"] == "finish"
+
+
+def test_the_last_step_of_a_cancelled_job_is_tried_again(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    jobs.cancel(job.id)
+    first = claimed(queue)
+    queue.fail(first, "disk full")
+    second = until(queue.claim)
+
+    assert (second.step, second.attempt) == (first.step, 2)
+    assert queue.commit_finish(second)
+    assert jobs.get(job.id).state == "cancelled"
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled", "finishing"])
+def test_a_job_that_has_ended_cannot_be_cancelled(jobs: Jobs, redis: Redis, end: str) -> None:
+    job = submitted(jobs)
+    redis.hset(keys.job_key(job.id), "state", end)
+
+    with pytest.raises(JobEnded, match=rf"^Job '{job.id}' has ended already: it is {end}\.$"):
+        jobs.cancel(job.id)
+
+
+def test_an_unknown_job_cannot_be_cancelled(jobs: Jobs) -> None:
+    with pytest.raises(JobNotFound):
+        jobs.cancel("nothing")

@@ -20,12 +20,12 @@ from worker.sources import Plan, Records, check_source, open_source, printable
 MAX_PIXELS = 100_000
 
 
-def planned(source: Path, shard_images: int, listing: Path) -> Plan:
-    return open_source(source, "ink", MAX_PIXELS).plan(shard_images, listing)
+def planned(source: Path, shard_images: int, notes: Path) -> Plan:
+    return open_source(source, "ink", MAX_PIXELS).plan(shard_images, notes)
 
 
-def read(source: Path, plan: Plan, shard: int, listing: Path, batch_size: int = 1000) -> list[Records]:
-    batches = open_source(source, "ink", MAX_PIXELS).batches(plan.shards[shard], batch_size, listing, plan.revision)
+def read(source: Path, plan: Plan, shard: int, notes: Path, batch_size: int = 1000) -> list[Records]:
+    batches = open_source(source, "ink", MAX_PIXELS).batches(plan.shards[shard], batch_size, notes, plan.revision)
     return [batch() for batch in batches]
 
 
@@ -38,8 +38,10 @@ def errors(records: list[Records]) -> dict[str, LoupeError]:
 
 
 @pytest.fixture
-def listing(tmp_path: Path) -> Path:
-    return tmp_path / "listing"
+def notes(tmp_path: Path) -> Path:
+    made = tmp_path / "notes"
+    made.mkdir()
+    return made
 
 
 @pytest.fixture
@@ -70,12 +72,12 @@ def as_packed_idx(images: UInt8Array, path: Path) -> None:
 
 @pytest.mark.parametrize("write", [as_npy, as_fortran_npy, as_idx, as_packed_idx])
 def test_an_array_is_read_shard_by_shard(
-    tmp_path: Path, listing: Path, write: Callable[[UInt8Array, Path], None]
+    tmp_path: Path, notes: Path, write: Callable[[UInt8Array, Path], None]
 ) -> None:
     images = pictures.digits(25)
     source = tmp_path / "images.npy"
     write(images, source)
-    plan = planned(source, 10, listing)
+    plan = planned(source, 10, notes)
 
     assert plan.total == 25
     assert [(shard["name"], shard["start"], shard["stop"]) for shard in plan.shards] == [
@@ -84,7 +86,7 @@ def test_an_array_is_read_shard_by_shard(
         ("shard-2", 20, 25),
     ]
     for index, shard in enumerate(plan.shards):
-        records = read(source, plan, index, listing, batch_size=4)
+        records = read(source, plan, index, notes, batch_size=4)
         assert max(len(batch.ids) for batch in records) <= 4
         assert ids(records) == list(range(shard["start"], shard["stop"]))
         np.testing.assert_array_equal(
@@ -98,22 +100,22 @@ def test_whatever_the_sizes_every_row_is_read_once(
 ) -> None:
     folder = tmp_path_factory.mktemp("array")
     np.save(folder / "images.npy", np.zeros((total, 28, 28), np.uint8))
-    plan = planned(folder / "images.npy", shard_images, folder / "listing")
+    plan = planned(folder / "images.npy", shard_images, folder)
     shards = [read(folder / "images.npy", plan, index, folder, batch_size) for index in range(len(plan.shards))]
 
     assert [row for records in shards for row in ids(records)] == list(range(total))
 
 
-def test_an_array_that_changes_after_the_plan_is_refused(tmp_path: Path, listing: Path) -> None:
+def test_an_array_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: Path) -> None:
     source = tmp_path / "images.npy"
     np.save(source, pictures.digits(4))
-    plan = planned(source, 10, listing)
+    plan = planned(source, 10, notes)
     np.save(source, pictures.digits(5))
 
     with pytest.raises(
         SourceChanged, match=r"images\.npy' has changed since the job began\. Submit it again, into a new"
     ):
-        read(source, plan, 0, listing)
+        read(source, plan, 0, notes)
 
 
 def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
@@ -148,22 +150,20 @@ BAD_ARRAYS = [
 
 
 @pytest.mark.parametrize(("data", "received"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_ARRAYS])
-def test_a_file_that_is_no_array_of_images_is_refused(
-    tmp_path: Path, listing: Path, data: bytes, received: str
-) -> None:
+def test_a_file_that_is_no_array_of_images_is_refused(tmp_path: Path, notes: Path, data: bytes, received: str) -> None:
     source = tmp_path / "file"
     source.write_bytes(data)
-    for refuse in (lambda: check_source(source), lambda: planned(source, 10, listing)):
+    for refuse in (lambda: check_source(source), lambda: planned(source, 10, notes)):
         with pytest.raises(InvalidSource) as raised:
             refuse()
-        expected = f"Expected a folder of images, an .npy array or an IDX file at '{source}'. Received: {received}"
+        expected = f"Expected a folder, an archive, a table or an array of images at '{source}'. Received: {received}"
         assert raised.value.message.startswith(expected)
 
 
 # Folders
 
 
-def test_a_folder_is_read_in_the_order_of_its_paths_with_all_that_is_below(folder: Path, listing: Path) -> None:
+def test_a_folder_is_read_in_the_order_of_its_paths_with_all_that_is_below(folder: Path, notes: Path) -> None:
     image = pictures.png(pictures.digits(1)[0])
     for path in (
         "b.png",
@@ -178,19 +178,19 @@ def test_a_folder_is_read_in_the_order_of_its_paths_with_all_that_is_below(folde
     ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(image)
-    plan = planned(folder, 3, listing)
+    plan = planned(folder, 3, notes)
 
     in_order = ["a.PNG", "b.png", "c/10.jpg", "c/2.jpg", "c/d/e.webp", "z/1.png"]
     assert plan.total == len(in_order)
-    assert [ids(read(folder, plan, shard, listing)) for shard in (0, 1)] == [in_order[:3], in_order[3:]]
+    assert [ids(read(folder, plan, shard, notes)) for shard in (0, 1)] == [in_order[:3], in_order[3:]]
 
 
-def test_shards_know_where_their_paths_begin(folder: Path, listing: Path) -> None:
+def test_shards_know_where_their_paths_begin(folder: Path, notes: Path) -> None:
     images = pictures.digits(11)
     for place, image in enumerate(images):
         (folder / f"{'long' * (place % 3)}-é-{place:02}.png").write_bytes(pictures.png(image))
-    plan = planned(folder, 4, listing)
-    seen = [records for shard in (2, 0, 1) for records in read(folder, plan, shard, listing, batch_size=3)]
+    plan = planned(folder, 4, notes)
+    seen = [records for shard in (2, 0, 1) for records in read(folder, plan, shard, notes, batch_size=3)]
 
     assert plan.shards[0]["offset"] == 0
     assert sorted(ids(seen)) == sorted(path.name for path in folder.iterdir())
@@ -199,26 +199,26 @@ def test_shards_know_where_their_paths_begin(folder: Path, listing: Path) -> Non
             np.testing.assert_array_equal(image, images[int(str(name)[-6:-4])])
 
 
-def test_a_folder_s_revision_follows_its_paths(folder: Path, listing: Path) -> None:
+def test_a_folder_s_revision_follows_its_paths(folder: Path, notes: Path) -> None:
     image = pictures.png(pictures.digits(1)[0])
     (folder / "a.png").write_bytes(image)
-    first = planned(folder, 10, listing).revision
-    assert planned(folder, 10, listing).revision == first
+    first = planned(folder, 10, notes).revision
+    assert planned(folder, 10, notes).revision == first
 
     (folder / "b.png").write_bytes(image)
-    assert planned(folder, 10, listing).revision != first
+    assert planned(folder, 10, notes).revision != first
 
 
-def test_each_file_that_cannot_be_read_is_one_error(folder: Path, listing: Path) -> None:
+def test_each_file_that_cannot_be_read_is_one_error(folder: Path, notes: Path) -> None:
     (folder / "1-good.png").write_bytes(pictures.png(pictures.digits(1)[0]))
     (folder / "2-text.png").write_bytes(b"text")
     (folder / "3-gone.png").symlink_to("nowhere")
     (folder / "4-huge.png").write_bytes(pictures.huge_png(1000))
     (folder / "5-good.png").write_bytes(pictures.png(pictures.digits(2)[1]))
     (folder / "6-late.png").write_bytes(pictures.png(pictures.digits(2)[1]))
-    plan = planned(folder, 10, listing)
+    plan = planned(folder, 10, notes)
     (folder / "6-late.png").unlink()
-    records = read(folder, plan, 0, listing)
+    records = read(folder, plan, 0, notes)
 
     assert ids(records) == ["1-good.png", "5-good.png"]
     found = errors(records)
@@ -231,23 +231,23 @@ def test_each_file_that_cannot_be_read_is_one_error(folder: Path, listing: Path)
     assert found["3-gone.png"].message.endswith("Received: a file that cannot be read (No such file or directory).")
 
 
-def test_a_batch_of_broken_files_has_no_images(folder: Path, listing: Path) -> None:
+def test_a_batch_of_broken_files_has_no_images(folder: Path, notes: Path) -> None:
     (folder / "a.png").touch()
-    (records,) = read(folder, planned(folder, 10, listing), 0, listing)
+    (records,) = read(folder, planned(folder, 10, notes), 0, notes)
 
     assert records.ids == []
     assert records.images.shape == (0, 28, 28)
 
 
 def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_their_own(
-    folder: Path, listing: Path
+    folder: Path, notes: Path
 ) -> None:
     os.mkfifo(folder / "1-pipe.png")
     with (folder / "2-large.png").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     (folder / "3-good.png").write_bytes(pictures.png(np.zeros((28, 28), np.uint8)))
 
-    records = read(folder, planned(folder, 10, listing), 0, listing)
+    records = read(folder, planned(folder, 10, notes), 0, notes)
 
     assert ids(records) == ["3-good.png"]
     found = errors(records)
@@ -256,10 +256,10 @@ def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_the
 
 
 @pytest.mark.skipif(os.name != "posix" or os.uname().sysname == "Darwin", reason="file names are Unicode here")
-def test_a_file_name_that_is_no_utf_8_is_read_and_can_be_printed(folder: Path, listing: Path) -> None:
+def test_a_file_name_that_is_no_utf_8_is_read_and_can_be_printed(folder: Path, notes: Path) -> None:
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(pictures.png(pictures.digits(1)[0]))
     (folder / os.fsdecode(b"\xff.png")).write_bytes(b"broken")
-    records = read(folder, planned(folder, 10, listing), 0, listing)
+    records = read(folder, planned(folder, 10, notes), 0, notes)
 
     assert ids(records) == ["caf\\udce9.png"]
     assert list(errors(records)) == ["\\udcff.png"]
@@ -273,10 +273,10 @@ def test_what_can_be_printed_stays_as_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("files", [[], ["notes.txt"], [".hidden.png"]])
-def test_a_folder_without_images_is_refused(folder: Path, listing: Path, files: list[str]) -> None:
+def test_a_folder_without_images_is_refused(folder: Path, notes: Path, files: list[str]) -> None:
     for name in files:
         (folder / name).touch()
-    for refuse in (lambda: check_source(folder), lambda: planned(folder, 10, listing)):
+    for refuse in (lambda: check_source(folder), lambda: planned(folder, 10, notes)):
         with pytest.raises(InvalidSource, match=r"Received: a folder without \.bmp, \.gif, .*, \.webp files\.$"):
             refuse()
 

@@ -1,0 +1,141 @@
+"""`loupe jobs`: what became of the bulk-scoring jobs, and what is to become of them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loupe.errors import JobFailed
+from loupe.settings import load_settings
+from loupe.tables import print_sections
+from loupe.terminal import console, notices
+
+if TYPE_CHECKING:
+    from worker.jobs import Job, Jobs
+
+app = typer.Typer(help="List, show, follow and cancel the bulk-scoring jobs.")
+JobId = Annotated[str, typer.Argument(metavar="ID", help="As loupe score and loupe jobs tell it.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+SHOWN_ERRORS = 20  # on a terminal; --json shows all
+
+
+@app.callback(invoke_without_command=True)
+def jobs(context: typer.Context) -> None:
+    """List, show, follow and cancel the bulk-scoring jobs. Alone it lists them."""
+    if context.invoked_subcommand is None:
+        list_()
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the jobs, newest first."""
+    with _open_jobs() as known:
+        found = known.all()
+    if as_json:
+        console.print_json(json.dumps([job.to_json() for job in found]))
+        return
+    for job in found:
+        console.print(f"[bold]{job.id}[/]  {_progress(job)}")
+        about = f"{job.model} → {job.output}" + (f"\n  {job.error}" if job.error else "")
+        console.print(f"  {about}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(job_id: JobId, as_json: Json = False) -> None:
+    """Show all that is known about a job."""
+    with _open_jobs() as known:
+        job = known.get(job_id)
+    if as_json:
+        console.print_json(json.dumps(job.to_json()))
+        return
+    console.print(f"[bold]{job.id}[/]  {_progress(job)}")
+    times = {name: _local(getattr(job, name)) for name in ("created", "started", "finished")}
+    error = {} if job.error is None else {"error": job.error}
+    print_sections({"": {"model": job.model, "source": job.source, "output": job.output, **times, **error}})
+
+
+@app.command()
+def follow(job_id: JobId) -> None:
+    """Show a job's progress until it has ended."""
+    with _open_jobs() as known:
+        follow_job(known, known.get(job_id))
+
+
+@app.command()
+def cancel(job_id: JobId) -> None:
+    """Score no more of a job. The parts it has finished stay, and its summary counts them."""
+    with _open_jobs() as known:
+        job = known.cancel(job_id)
+        if job.state == "cancelled":
+            from worker.outputs import release_folder
+
+            release_folder(Path(job.output))
+        elif not known.workers():
+            notices.print("[yellow]No worker is running; one has to write the summary. Start it: loupe worker[/]")
+        console.print(f"job [bold]{job.id}[/] is {job.state}; {job.done:,} scored → {job.output}", highlight=False)
+
+
+@app.command()
+def errors(job_id: JobId, as_json: Json = False) -> None:
+    """Show which images of a job could not be read, and why."""
+    with _open_jobs() as known:
+        job = known.get(job_id)
+    from worker.outputs import read_errors
+
+    found = read_errors(Path(job.output))
+    if as_json:
+        for error in found:
+            typer.echo(json.dumps(error, ensure_ascii=False))
+        return
+    for number, error in enumerate(found):
+        if number == SHOWN_ERRORS:
+            console.print("… all of them: --json", highlight=False)
+            return
+        console.print(f"[bold]{error['code']}[/]", end="  ")
+        console.print(f"{error['id']}\n  {error['error']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def follow_job(jobs: "Jobs", job: "Job") -> "Job":
+    """Show a job's progress until it has ended.
+
+    Raises:
+        JobFailed: If it failed.
+    """
+    from worker.progress import follow
+
+    try:
+        ended = follow(jobs, job.id, console)
+    except KeyboardInterrupt:
+        console.print(f"\nJob {job.id} goes on without you. See it: loupe jobs")
+        raise typer.Exit from None
+    if ended.state == "failed":
+        raise JobFailed(ended.id, str(ended.error))
+    seconds = (ended.finished or 0) - (ended.started or 0)
+    rate = (ended.done + ended.failed) / seconds if ended.started and seconds else 0.0
+    cancelled = "cancelled: " if ended.state == "cancelled" else ""
+    figures = f"{ended.done:,} scored, errors: {ended.failed:,}, {rate:,.0f} images/s"
+    console.print(f"{cancelled}{figures} → {ended.output}")
+    return ended
+
+
+@contextmanager
+def _open_jobs() -> "Iterator[Jobs]":
+    from loupe.redis_server import open_redis
+    from worker.jobs import Jobs
+
+    with open_redis(load_settings()) as redis:
+        yield Jobs(redis)
+
+
+def _progress(job: "Job") -> str:
+    total = "?" if job.total is None else f"{job.total:,}"
+    eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s to go"
+    return f"{job.state:<9}  {job.done:,} of {total} scored, errors: {job.failed:,}{eta}"
+
+
+def _local(moment: float | None) -> str:
+    return "—" if moment is None else datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,101 @@
+"""The files that results are written to: Parquet, CSV or JSON lines, with the same columns in each."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from loupe.images import Float32Array
+from worker.jobs import Format, Options
+
+LABEL, CONFIDENCE = "label", "confidence"
+ROWS = 4096  # held in memory at a time where files are read or merged
+
+
+def table(
+    ids: Sequence[str] | Sequence[int], probabilities: Float32Array, class_names: Sequence[str], options: Options
+) -> pa.Table:
+    """The rows of a result.
+
+    Args:
+        ids: Of the records.
+        probabilities: float32, shape `(len(ids), classes)`.
+        class_names: Of the model.
+        options: How many labels a row has, whether all probabilities follow, and from which confidence on a label is given.
+    """
+    names = pa.array(class_names, pa.string())
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, : min(options.top_k, len(class_names))]
+    columns = {"id": pa.array(ids, pa.int64() if ids and isinstance(ids[0], int) else pa.string())}
+    for rank in range(order.shape[1]):
+        index = order[:, rank]
+        confidence = probabilities[np.arange(len(index)), index]
+        unsure = confidence < options.threshold if options.threshold is not None and rank == 0 else None
+        place = f"_{rank + 1}" if rank else ""
+        columns[f"{LABEL}{place}"] = names.take(pa.array(index, mask=unsure))
+        columns[f"index{place}"] = pa.array(index.astype(np.int16), mask=unsure)
+        columns[f"{CONFIDENCE}{place}"] = pa.array(confidence)
+    if options.probabilities:
+        for column, name in enumerate(class_names):
+            columns[f"p_{name}"] = pa.array(np.ascontiguousarray(probabilities[:, column]))
+    return pa.table(columns)
+
+
+def write(rows: pa.Table, path: Path, kind: Format) -> None:
+    """Write a file."""
+    match kind:
+        case "parquet":
+            # Ids and probabilities hardly repeat: dictionaries of them make the file larger and take twice as long.
+            repeating = [name for name in rows.column_names if name.startswith(LABEL)]
+            pq.write_table(rows, path, use_dictionary=repeating)
+        case "csv":
+            pyarrow.csv.write_csv(rows, path)
+        case "jsonl":
+            with path.open("w", encoding="utf-8") as lines:
+                for batch in rows.to_batches(ROWS):
+                    lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
+
+
+def read_labels(path: Path, kind: Format) -> Iterator[pa.RecordBatch]:
+    """The columns `label` and `confidence` of a file, some rows at a time."""
+    columns = [LABEL, CONFIDENCE]
+    match kind:
+        case "parquet":
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(ROWS, columns=columns)
+        case "csv":
+            types = {LABEL: pa.string(), CONFIDENCE: pa.float32()}
+            convert = pyarrow.csv.ConvertOptions(
+                column_types=types, include_columns=columns, null_values=[""], strings_can_be_null=True
+            )
+            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a path may have some
+            with pyarrow.csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
+                yield from reader
+        case "jsonl":
+            with path.open(encoding="utf-8") as lines:
+                rows = [json.loads(line) for line in lines]
+            yield pa.RecordBatch.from_pylist([{name: row[name] for name in columns} for row in rows])
+
+
+def merge(paths: Sequence[Path], merged: Path, kind: Format) -> None:
+    """Put the rows of many files into one, in their order."""
+    if kind == "parquet":
+        filled = [path for path in paths if pq.read_metadata(path).num_rows] or paths[
+            :1
+        ]  # one without rows knows no type of ids
+        with pq.ParquetWriter(merged, pq.read_schema(filled[0])) as writer:
+            for path in filled:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(ROWS):
+                        writer.write_batch(batch)
+        return
+    with merged.open("wb") as whole:
+        for number, path in enumerate(paths):
+            with path.open("rb") as part:
+                if kind == "csv" and number:
+                    part.readline()  # the header, which the first one has; no class has a line break in its name
+                shutil.copyfileobj(part, whole)

@@ -1,0 +1,186 @@
+"""Picture files, wherever they lie: what is common to folders, archives, manifests and tables of them."""
+
+import hashlib
+import json
+import threading
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from loupe.errors import InvalidImage, InvalidRecord, InvalidSource, LoupeError, SourceChanged
+from loupe.images import SIDE, Look, Picture, UInt8Array, open_picture
+from worker.jobs import Step
+from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable
+
+SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
+LISTING, STAMP = "listing.jsonl", "stamp"
+
+
+class Entry(NamedTuple):
+    """One record of a collection, as a line of JSON.
+
+    Attributes:
+        id: Path or key, always a text that says which record it is.
+        where: Whatever the collection needs to find the picture.
+        refused: Why it is not even tried, if it is not.
+    """
+
+    id: str
+    where: list[Any]
+    refused: str | None = None
+
+
+Read: TypeAlias = Callable[[Entry], bytes]
+"""The file of one picture; raises `LoupeError` or `OSError` where there is none."""
+
+
+class Collection(Protocol):
+    """Pictures that can be listed without being read."""
+
+    where: str  # for errors
+    nothing: str  # what to call it where there are none
+
+    def stamp(self) -> str:
+        """Changes when the collection does; empty where only reading can tell."""
+
+    def entries(self, notes: Path | None) -> Iterator[Entry]:
+        """All pictures, always in the same order. `notes` is a folder to keep what reading needs beside the entries, if it will be read."""
+
+    def reading(self, notes: Path) -> AbstractContextManager[Read]:
+        """While the context lasts, its function reads pictures."""
+
+
+class Decoder:
+    """From files to images, for one thread of decoding where that is mostly Python's work, and for many where it is not.
+
+    Args:
+        look: How the model's training images look.
+        max_pixels: Most pixels of a picture, width × height.
+    """
+
+    def __init__(self, look: Look, max_pixels: int) -> None:
+        self._look = look
+        self._max_pixels = max_pixels
+        self._turn = threading.Lock()
+
+    def records(self, entries: list[Entry], read: Read) -> Records:
+        """Read and decode these; what cannot be read is an error of its own."""
+        ids: list[str] = []
+        images: list[UInt8Array] = []
+        errors: list[tuple[str, LoupeError]] = []
+        with self._turn:  # threads that decode small pictures at once only fight over the interpreter
+            for entry in entries:
+                name = printable(entry.id)
+                try:
+                    if entry.refused is not None:
+                        raise InvalidRecord(entry.refused)
+                    images.append(self._pixels(open_picture(read(entry), max_pixels=self._max_pixels)))
+                    ids.append(name)
+                except SourceChanged:
+                    raise
+                except LoupeError as error:
+                    errors.append((name, error))
+                except OSError as error:
+                    errors.append((name, InvalidImage(f"a file that cannot be read ({error.strerror})")))
+        return Records(ids, np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors)
+
+    def _pixels(self, picture: Picture) -> UInt8Array:
+        if picture.pixel_count <= SMALL_PIXELS:
+            return picture.pixels(self._look)
+        self._turn.release()  # large ones are decoded outside of the interpreter, on as many cores as there are
+        try:
+            return picture.pixels(self._look)
+        finally:
+            self._turn.acquire()
+
+
+class PictureSource:
+    """The pictures of a collection.
+
+    Args:
+        collection: Where they are.
+        decoder: What makes images of them.
+    """
+
+    def __init__(self, collection: Collection, decoder: Decoder) -> None:
+        self._collection = collection
+        self._decoder = decoder
+
+    def check(self) -> None:
+        """See `Source.check`. No more than the first entry is looked at."""
+        if next(self._collection.entries(None), None) is None:
+            raise InvalidSource(self._collection.where, self._collection.nothing)
+
+    def plan(self, shard_images: int, notes: Path) -> Plan:
+        """See `Source.plan`. The listing gets one entry a line, so that no shard has to list the collection again."""
+        stamp = self._collection.stamp()
+        listing = notes / LISTING
+        hashes = _write(listing, self._collection.entries(notes))
+        if not hashes:
+            raise InvalidSource(self._collection.where, self._collection.nothing)
+        _refuse_repeated(listing, hashes)
+        shards = cut(len(hashes), shard_images)
+        revision = hashlib.sha256(stamp.encode())
+        with listing.open("rb") as lines:
+            for number, line in enumerate(iter(lines.readline, b"")):
+                if number % shard_images == 0:
+                    shards[number // shard_images]["offset"] = lines.tell() - len(line)
+                revision.update(line)
+        (notes / STAMP).write_text(stamp)
+        return Plan(len(hashes), revision.hexdigest(), shards)
+
+    def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
+        """See `Source.batches`."""
+        check_unchanged(self._collection.where, (notes / STAMP).read_text(), self._collection.stamp())
+        with (notes / LISTING).open("rb") as lines:
+            lines.seek(shard["offset"])
+            entries = [_entry(lines.readline()) for _ in range(shard["start"], shard["stop"])]
+        for start in range(0, len(entries), batch_size):
+            yield partial(self._read, entries[start : start + batch_size], notes)
+
+    def _read(self, entries: list[Entry], notes: Path) -> Records:
+        with self._collection.reading(notes) as read:
+            return self._decoder.records(entries, read)
+
+
+def _write(listing: Path, entries: Iterable[Entry]) -> "array[int]":
+    """Eight bytes of each id, to tell whether there are two alike."""
+    hashes = array("q")
+    with listing.open("wb") as lines:
+        for entry in entries:
+            lines.write(json.dumps(entry).encode() + b"\n")
+            hashes.append(hash(entry.id))
+    return hashes
+
+
+def _refuse_repeated(listing: Path, hashes: "array[int]") -> None:
+    """Of entries with the same id all but the first are refused."""
+    values, counts = np.unique(hashes, return_counts=True)
+    repeated = set(values[counts > 1].tolist())
+    if not repeated:
+        return
+    earlier = listing.rename(listing.with_suffix(".repeated"))
+    with earlier.open("rb") as lines:
+        _write(listing, _refused(map(_entry, lines), repeated))
+    earlier.unlink()
+
+
+def _refused(entries: Iterable[Entry], repeated: set[int]) -> Iterator[Entry]:
+    seen = set()
+    for entry in entries:
+        if hash(entry.id) not in repeated:
+            yield entry
+        elif entry.id in seen:
+            yield entry._replace(refused="the id of a record before it")
+        else:
+            seen.add(entry.id)
+            yield entry
+
+
+def _entry(line: bytes) -> Entry:
+    return Entry(*json.loads(line))

@@ -1,0 +1,80 @@
+"""What every source of images can do: be planned once, and be read shard by shard afterwards, by whichever process has time."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from loupe.errors import LoupeError, SourceChanged
+from loupe.images import UInt8Array
+from worker.jobs import Step
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some records of a source, in its order.
+
+    Attributes:
+        ids: Path, key or row number of each record that could be read.
+        images: uint8, shape `(len(ids), 28, 28)`.
+        errors: Id and error of each record that could not be read.
+    """
+
+    ids: list[str] | list[int]
+    images: UInt8Array
+    errors: list[tuple[str, LoupeError]]
+
+
+Batch: TypeAlias = Callable[[], Records]  # read when it is called, by whichever thread has time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a source is cut.
+
+    Attributes:
+        total: Records in it.
+        revision: Changes when the source does.
+        shards: The steps that score it.
+    """
+
+    total: int
+    revision: str
+    shards: list[Step]
+
+
+class Source(Protocol):
+    """A set of images."""
+
+    def check(self) -> None:
+        """Raises `InvalidSource` if this is clearly nothing to score."""
+
+    def plan(self, shard_images: int, notes: Path) -> Plan:
+        """Cut the source into shards of at most `shard_images` records. `notes` is a folder to keep what reading them needs."""
+
+    def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
+        """The records of one shard, a few at a time; `SourceChanged` if the source is not what was planned."""
+
+
+def cut(total: int, shard_images: int) -> list[Step]:
+    """Shards of as many records, but for the last."""
+    return [
+        Step(name=f"shard-{index}", kind="shard", index=index, start=start, stop=min(start + shard_images, total))
+        for index, start in enumerate(range(0, total, shard_images))
+    ]
+
+
+def stamp(*paths: Path) -> str:
+    """What changes when one of these files does: sizes and times of their last change."""
+    return " ".join(f"{status.st_size}-{status.st_mtime_ns}" for status in map(Path.stat, paths))
+
+
+def check_unchanged(where: str, planned: str, now: str) -> None:
+    """Raises `SourceChanged` if two stamps differ."""
+    if planned != now:
+        raise SourceChanged(where)
+
+
+def printable(path: str) -> str:
+    """A path as text that can be written anywhere; bytes that are no UTF-8 become `\\udc..`."""
+    return path.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,153 @@
+"""A Parquet file with picture files in a column, as Hugging Face's have it, or with one column for each pixel."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loupe.errors import InvalidPixels, InvalidRecord, InvalidSource, LoupeError
+from loupe.images import SIDE
+from worker.jobs import Step
+from worker.sources.pictures import Decoder, Entry
+from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, stamp
+
+PARQUET_MAGIC = b"PAR1"
+IMAGE, BYTES, ID = "image", "bytes", "id"
+NO_PIXELS = frozenset({ID, "label", "class", "target"})  # numbers that say something about the picture
+PIXELS = SIDE * SIDE
+BRIGHTEST = 255
+
+
+class TableSource:
+    """The rows of a Parquet file. Their ids are those of its column `id`, or their numbers.
+
+    Args:
+        path: The file.
+        decoder: What makes images of picture files.
+    """
+
+    def __init__(self, path: Path, decoder: Decoder) -> None:
+        self._path = path
+        self._decoder = decoder
+
+    def check(self) -> None:
+        """See `Source.check`."""
+        self._count()
+
+    def plan(self, shard_images: int, notes: Path) -> Plan:
+        """See `Source.plan`."""
+        total = self._count()
+        return Plan(total, stamp(self._path), cut(total, shard_images))
+
+    def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
+        """See `Source.batches`."""
+        check_unchanged(str(self._path), revision, stamp(self._path))
+        with self._open() as file:
+            images = self._image_columns(file.schema_arrow)
+            columns = [*images, *([ID] if ID in file.schema_arrow.names else [])]
+            decode = self._pictures if images == [IMAGE] else self._pixels
+            for row, rows in _rows(file, shard["start"], shard["stop"], batch_size, columns):
+                yield partial(decode, rows, row, images)
+
+    def _count(self) -> int:
+        """How many rows it has; `InvalidSource` if it has none, or no images."""
+        with self._open() as file:
+            self._image_columns(file.schema_arrow)
+            if not file.metadata.num_rows:
+                raise InvalidSource(str(self._path), "a Parquet file without rows")
+            return int(file.metadata.num_rows)
+
+    def _open(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self._path)
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidSource(str(self._path), f"a damaged Parquet file ({error})") from error
+
+    def _image_columns(self, schema: pa.Schema) -> list[str]:
+        if IMAGE in schema.names and _holds_files(schema.field(IMAGE).type):
+            return [IMAGE]
+        numbers = [field.name for field in schema if pa.types.is_integer(field.type) and field.name not in NO_PIXELS]
+        if len(numbers) == PIXELS:
+            return numbers
+        received = (
+            f"a Parquet file with {len(numbers)} columns of whole numbers, and no column '{IMAGE}' of picture files"
+        )
+        raise InvalidSource(str(self._path), f"{received} ({', '.join(schema.names[:5])} …)")
+
+    def _pictures(self, rows: pa.RecordBatch, first: int, images: Sequence[str]) -> Records:
+        ids = _ids(rows, first)
+        column = rows.column(IMAGE)
+        files = (column.field(BYTES) if pa.types.is_struct(column.type) else column).to_pylist()
+
+        def read(entry: Entry) -> bytes:
+            file = files[entry.where[0]]
+            if file is None:
+                raise InvalidRecord("a row without a picture file")
+            return bytes(file)
+
+        records = self._decoder.records([Entry(str(name), [place]) for place, name in enumerate(ids)], read)
+        return (
+            records
+            if ids and isinstance(ids[0], str)
+            else Records(list(map(int, records.ids)), records.images, records.errors)
+        )
+
+    def _pixels(self, rows: pa.RecordBatch, first: int, images: Sequence[str]) -> Records:
+        ids = _ids(rows, first)
+        null = np.zeros(len(rows), bool)
+        pixels = np.empty((len(rows), PIXELS), np.int64)
+        for place, name in enumerate(images):
+            column = rows.column(name)
+            null |= column.is_null().to_numpy(zero_copy_only=False)
+            pixels[:, place] = column.fill_null(0).to_numpy(zero_copy_only=False)
+        outside = ((pixels < 0) | (pixels > BRIGHTEST)).any(axis=1)
+        good = ~(null | outside)
+        errors: list[tuple[str, LoupeError]] = [
+            (
+                str(ids[place]),
+                InvalidPixels(
+                    f"{PIXELS} whole numbers from 0 to {BRIGHTEST}", "a row with another value, or without one"
+                ),
+            )
+            for place in np.flatnonzero(~good)
+        ]
+        kept = [ids[place] for place in np.flatnonzero(good)]
+        return Records(kept, pixels[good].astype(np.uint8).reshape(-1, SIDE, SIDE), errors)  # type: ignore[arg-type]
+
+
+def _rows(
+    file: pq.ParquetFile, start: int, stop: int, batch_size: int, columns: list[str]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Rows from `start` on, a few at a time with the number of the first; row groups that have none of them are not read."""
+    groups: list[int] = []
+    first = begins = 0
+    for group in range(file.num_row_groups):
+        ends = begins + file.metadata.row_group(group).num_rows
+        if begins < stop and ends > start:
+            first = first if groups else begins
+            groups.append(group)
+        begins = ends
+    row = first
+    for rows in file.iter_batches(batch_size, row_groups=groups, columns=columns):
+        wanted = rows.slice(max(0, start - row), max(0, min(stop, row + len(rows)) - max(start, row)))
+        if len(wanted):
+            yield max(start, row), wanted
+        row += len(rows)
+        if row >= stop:
+            return
+
+
+def _ids(rows: pa.RecordBatch, first: int) -> list[str] | list[int]:
+    if ID not in rows.schema.names:
+        return list(range(first, first + len(rows)))
+    ids = rows.column(ID).to_pylist()
+    return ids if all(isinstance(each, int) for each in ids) else list(map(str, ids))
+
+
+def _holds_files(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index(BYTES) >= 0 and _holds_files(kind.field(BYTES).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
