@@ -72,6 +72,29 @@ def augment(images: tf.Tensor, turned: tf.Tensor, seed: tf.Tensor, how: Augmenta
     return _erase(images, seed, how.erasing) if how.erasing else images
 
 
+def mix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Each image of a batch mixed with another one of it, and their targets in the same parts.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
+
+    Args:
+        images: uint8, shape `(n, height, width)`.
+        targets: float32, shape `(n, classes)`, rows sum to 1.
+        seed: int, shape `(2,)`; the same seed gives the same mixture.
+        alpha: Parts are drawn from the beta distribution of (alpha, alpha): near 0 one image has nearly all, 1 draws evenly.
+
+    Returns:
+        Images and targets of the same shapes and types.
+    """
+    gammas = tf.random.stateless_gamma((2, tf.shape(images)[0]), tf.bitwise.invert(seed), alpha)
+    part = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
+    part = tf.maximum(part, 1 - part)
+    of_image, of_target = part[:, tf.newaxis, tf.newaxis], part[:, tf.newaxis]
+    grey = tf.cast(images, tf.float32)
+    mixed = tf.cast(tf.round(of_image * grey + (1 - of_image) * grey[::-1]), tf.uint8)
+    return mixed, of_target * targets + (1 - of_target) * targets[::-1]
+
+
 def _move(images: tf.Tensor, seed: tf.Tensor, how: Augmentation) -> tf.Tensor:
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32)[..., tf.newaxis],

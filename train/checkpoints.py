@@ -1,5 +1,6 @@
 """Checkpoints: after every epoch the weights, the optimiser's state and the history are on disk, and the best epoch's stay there."""
 
+import math
 import time
 from pathlib import Path
 
@@ -33,14 +34,19 @@ class State(BaseModel):
         """How many epochs are behind the last checkpoint."""
         return self.history[-1].number if self.history else 0
 
-    def after(self, epoch: Epoch, file: str) -> "State":
+    def after(self, epoch: Epoch, file: str, margin: float = 0.0) -> "State":
         """The state once an epoch has ended and its weights are in a file.
 
         The best epoch is the one with the highest validation accuracy, of equals the one with the lowest validation loss; without a
-        validation split it is the last.
+        validation split it is the last. With a `margin` it is the last one whose accuracy is less than that below the highest.
         """
         before = next((known for known in self.history if known.number == self.best), None)
-        better = before is None or epoch.validation_accuracy is None or _rank(epoch) > _rank(before)
+        if before is None or epoch.validation_accuracy is None:
+            better = True
+        elif margin:
+            better = epoch.validation_accuracy > max(_rank(known)[0] for known in self.history) - margin
+        else:
+            better = _rank(epoch) > _rank(before)
         best = epoch.number if better else self.best
         files = {epoch.number: file} | ({} if better else {best: self.files[best]})
         return State(history=(*self.history, epoch), best=best, files=files)
@@ -63,13 +69,14 @@ class State(BaseModel):
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the best epoch's weights, stops when nothing gets better, and writes down where to go on after any end."""
 
-    def __init__(self, config: TrainConfig, folder: Path | None, block: int) -> None:
+    def __init__(self, config: TrainConfig, folder: Path | None, block: int, validation_images: int) -> None:
         """`block` is how many epochs Keras counts as one; without a folder nothing is written."""
         super().__init__()
         self.state = State.load(folder) if folder else State()
         self._config = config
         self._folder = folder
         self._block = block
+        self._validation_images = validation_images
         self._best_weights: list[NDArray[np.float32]] = []
         self._started = 0.0
 
@@ -112,7 +119,7 @@ class Checkpoints(keras.callbacks.Callback):
             seconds=time.monotonic() - self._started,
         )
         name = f"epoch-{ended.number:04d}.weights.h5"
-        state = self.state.after(ended, name)
+        state = self.state.after(ended, name, self._margin(ended.validation_accuracy))
         if self._folder:
             self._write(self._folder, name, state)
         elif state.best == ended.number:
@@ -120,6 +127,15 @@ class Checkpoints(keras.callbacks.Callback):
         self.state = state
         if self.finished:
             self.model.stop_training = True
+
+    def _margin(self, accuracy: float | None) -> float:
+        """By how much two epochs' accuracies may differ by chance, where the learning rate falls: there the later one has settled more.
+
+        It is one standard error. Source: Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3.
+        """
+        if accuracy is None or self._config.schedule == "constant":
+            return 0.0
+        return math.sqrt(accuracy * (1 - accuracy) / self._validation_images)
 
     def _write(self, folder: Path, name: str, state: State) -> None:
         """Weights first, the state that names them next, and only then away with those that nothing names any more."""

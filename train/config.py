@@ -37,6 +37,8 @@ class TrainConfig:
         augmentation: Whether images are changed a little in every epoch.
         erasing: Share, 0..1, of the images of which a part is hidden behind noise, where there is augmentation: those who learn for long
             would else know their images by heart.
+        mixup: Where there is augmentation, how evenly each image is mixed with another, as are their labels: the parameter of a beta
+            distribution; 0 for not at all. It keeps those who learn for long from believing every label.
         class_weights: Whether an image counts the more the fewer its class has.
         seed: Makes weights, order, augmentation and dropout the same again on the same machine.
     """
@@ -55,6 +57,7 @@ class TrainConfig:
     bias: float = 0.0
     augmentation: bool = False
     erasing: float = 0.0
+    mixup: float = 0.0
     class_weights: bool = False
     seed: int = 0
 
@@ -67,6 +70,7 @@ class TrainConfig:
             ("patience", "0 epochs or more", self.patience >= 0),
             ("validation fraction", "a share of 0 or more, below 1", 0 <= self.validation_fraction < 1),
             ("erasing", "a share of 0 to 1", 0 <= self.erasing <= 1),
+            ("mixup", "a number of 0 or more", 0 <= self.mixup < float("inf")),
             ("hidden", "units of at least 1", all(units >= 1 for units in self.hidden)),
         ):
             if not good:
@@ -122,6 +126,7 @@ RECIPES: dict[Architecture, TrainConfig] = {
         initializer="he-normal",
         augmentation=True,
         erasing=0.5,
+        mixup=0.2,
     ),
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from train import architectures
-from train.augmentation import BY_LOOK, augment, mirrored
+from train.augmentation import BY_LOOK, augment, mirrored, mix
 from train.checkpoints import Checkpoints
 from train.config import FULL_BATCH, TrainConfig
 from train.datasets import Dataset, Split
@@ -73,15 +73,15 @@ def fit(
     block = report_every(config.epochs) if per_epoch == 1 else 1
     model.compile(
         optimizer=optimizer(config, per_epoch * config.epochs),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         steps_per_execution=block,
         jit_compile=False,  # convolutions are twice as slow under XLA on a CPU
     )
     model.optimizer.build(model.trainable_variables)  # or Keras makes the graph of a step twice
-    checkpoints = Checkpoints(config, folder, block)
-    checkpoints.restore(model)
     validation = dataset.validation
+    checkpoints = Checkpoints(config, folder, block, len(validation.labels) if validation else 0)
+    checkpoints.restore(model)
     weights = class_weights(dataset.train, len(dataset.class_names)) if config.class_weights else None
     try:
         with _interruptible() as interrupted:
@@ -91,7 +91,7 @@ def fit(
                     steps_per_epoch=per_epoch * block,
                     initial_epoch=checkpoints.state.epochs_done // block,
                     epochs=config.epochs // block,
-                    validation_data=in_order(validation) if validation else None,
+                    validation_data=in_order(validation, len(dataset.class_names)) if validation else None,
                     class_weight=weights,
                     callbacks=[_Guard(config, interrupted), checkpoints, *callbacks],
                     shuffle=False,  # the batches come shuffled
@@ -116,13 +116,14 @@ def report_every(epochs: int) -> int:
 
 
 def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
-    """Batches of images and labels, from the first step of an epoch on, without end.
+    """Batches of images and targets, from the first step of an epoch on, without end; a target has a part, 0..1, of each class.
 
     Order and augmentation are functions of the seed and the step alone, so that a resumed training sees what it would have seen.
     """
-    images, labels = tf.constant(dataset.train.images), tf.constant(dataset.train.labels)
+    images = tf.constant(dataset.train.images)
+    targets = tf.one_hot(dataset.train.labels, len(dataset.class_names))
     if config.batch_size == FULL_BATCH and not config.augmentation:
-        return tf.data.Dataset.from_tensors((images, labels)).repeat()
+        return tf.data.Dataset.from_tensors((images, targets)).repeat()
     count = len(dataset.train.labels)
     size = config.batch_size or count
     seed = tf.constant(config.seed, tf.int64)
@@ -134,8 +135,11 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
 
     def read(step: tf.Tensor, chosen: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         indices, turned = chosen
-        batch = tf.gather(images, indices)
-        return augment(batch, turned, tf.stack([seed, step]), how) if how else batch, tf.gather(labels, indices)
+        batch, wanted = tf.gather(images, indices), tf.gather(targets, indices)
+        if how is None:
+            return batch, wanted
+        changed = augment(batch, turned, tf.stack([seed, step]), how)
+        return mix(changed, wanted, tf.stack([seed, step]), config.mixup) if config.mixup else (changed, wanted)
 
     how = replace(BY_LOOK[dataset.look], erasing=config.erasing) if config.augmentation else None
     first_step = first_epoch * math.ceil(count / size)
@@ -143,9 +147,9 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
     return epochs.flat_map(order).enumerate(start=first_step).map(read).prefetch(PREFETCHED)
 
 
-def in_order(split: Split) -> tf.data.Dataset:
+def in_order(split: Split, classes: int) -> tf.data.Dataset:
     """Batches of a split, each image once: Keras reads these many times faster than the arrays, which counts where epochs are short."""
-    return tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(VALIDATED)
+    return tf.data.Dataset.from_tensor_slices((split.images, tf.one_hot(split.labels, classes))).batch(VALIDATED)
 
 
 def class_weights(split: Split, classes: int) -> dict[int, float]:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from loupe.images import Look, UInt8Array
+from loupe.images import Float32Array, Look, UInt8Array
 from tests import pictures
-from train.augmentation import BY_LOOK, Augmentation, augment, mirrored
+from train.augmentation import BY_LOOK, Augmentation, augment, mirrored, mix
 
 NOTHING = Augmentation(rotation=0, zoom=0, shift=0, mirror=False)
 SEED = tf.constant([1, 2], tf.int64)
@@ -93,3 +95,28 @@ def test_what_is_hidden_is_a_rectangle_of_noise_in_the_share_of_images_that_was_
     assert (
         hidden.sum(axis=(1, 2))[touched] > 0.9 * heights * widths
     ).all()  # one value in 256 of the noise is white, too
+
+
+def mixed(images: UInt8Array, targets: Float32Array, alpha: float, seed: int = 0) -> tuple[UInt8Array, Float32Array]:
+    made = mix(tf.constant(images), tf.constant(targets), tf.constant([seed, 0], tf.int64), alpha)
+    return made[0].numpy(), made[1].numpy()
+
+
+@given(alpha=st.floats(0.01, 10), seed=st.integers(0, 2**62))
+@settings(max_examples=30)
+def test_what_is_mixed_has_each_class_in_the_part_that_its_image_has(alpha: float, seed: int) -> None:
+    images = np.repeat(np.arange(10, dtype=np.uint8) * 25, 28 * 28).reshape(10, 28, 28)
+    made, targets = mixed(images, np.eye(10, dtype=np.float32), alpha, seed)
+
+    assert made.dtype == np.uint8
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(made[:, 0, 0], targets @ (np.arange(10) * 25), atol=0.51)
+    assert (targets.argmax(axis=1) == np.arange(10)).mean() >= 0.9  # its own image has at least half
+
+
+def test_the_smaller_alpha_the_less_is_mixed() -> None:
+    images, targets = np.zeros((2000, 28, 28), np.uint8), np.tile(np.eye(2, dtype=np.float32), (1000, 1))
+    parts = [mixed(images, targets, alpha)[1].max(axis=1).mean() for alpha in (0.05, 0.2, 1, 5)]
+
+    assert parts == sorted(parts, reverse=True)
+    assert parts[2] == pytest.approx(0.75, abs=0.02)  # even: between a half and all

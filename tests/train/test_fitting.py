@@ -1,6 +1,7 @@
 """Fitting: seeds, the best epoch, early ends of every kind, and going on after them."""
 
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from train.checkpoints import State
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.datasets import Dataset, Split
 from train.errors import CheckpointFailed, TrainingDiverged, TrainingInterrupted
+from train.evaluation import Epoch
 from train.fitting import Fitted, batches, class_weights, fit, report_every
 
 # All that is random: weights, order, augmentation and dropout; and a normalisation that remembers.
-RANDOM = recipe("cnn-small", epochs=4, batch_size=8, augmentation=True, erasing=0.5, seed=3)
+RANDOM = recipe("cnn-small", epochs=4, batch_size=8, augmentation=True, erasing=0.5, mixup=0.4, seed=3)
 PLAIN = recipe("softmax", epochs=4, batch_size=8, patience=0)
 HOPELESS = recipe("softmax", optimizer="sgd", learning_rate=1e-30, epochs=50, patience=3)
 
@@ -210,7 +212,7 @@ def images_of(dataset: Dataset, config: TrainConfig, first_epoch: int, count: in
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(dataset: Dataset) -> None:
     config = replace(RANDOM, augmentation=False)
-    labels = [label for _, labels in batches(dataset, config).take(8) for label in labels.numpy().tolist()]
+    labels = [label for _, targets in batches(dataset, config).take(8) for label in targets.numpy().argmax(axis=1)]
 
     assert sorted(labels[:32]) == sorted(labels[32:]) == sorted(dataset.train.labels.tolist())
     assert labels[:32] != labels[32:]
@@ -241,3 +243,35 @@ def test_class_weights_are_trained_with(dataset: Dataset) -> None:
     )
 
     assert (plain != weighted).any()
+
+
+def epoch(number: int, accuracy: float | None, loss: float = 0.5) -> Epoch:
+    return Epoch(
+        number=number,
+        loss=loss,
+        accuracy=0.9,
+        validation_loss=None if accuracy is None else loss,
+        validation_accuracy=accuracy,
+        learning_rate=0.1,
+        seconds=1,
+    )
+
+
+def best_after(epochs: Sequence[Epoch], margin: float = 0.0) -> int:
+    state = State()
+    for each in epochs:
+        state = state.after(each, f"epoch-{each.number}", margin)
+        assert set(state.files) == {state.best, each.number}
+    return state.best
+
+
+def test_the_best_epoch_is_the_most_accurate_and_of_equals_the_one_of_lowest_loss() -> None:
+    epochs = [epoch(1, 0.8), epoch(2, 0.9, 0.3), epoch(3, 0.9, 0.2), epoch(4, 0.9, 0.4), epoch(5, 0.85)]
+    assert best_after(epochs) == 3
+    assert best_after([epoch(1, None), epoch(2, None)]) == 2
+
+
+def test_with_a_margin_the_best_epoch_is_the_last_within_it() -> None:
+    epochs = [epoch(1, 0.8), epoch(2, 0.90), epoch(3, 0.897), epoch(4, 0.893), epoch(5, 0.899), epoch(6, 0.88)]
+    assert best_after(epochs, 0.004) == 5
+    assert best_after([*epochs, epoch(7, 0.91), epoch(8, 0.90)], 0.004) == 7
