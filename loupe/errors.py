@@ -48,6 +48,8 @@
     ├── InvalidKeyName
     ├── RedisUnavailable            503
     ├── JobNotFound                 404
+    ├── JobEnded                    409
+    ├── InvalidRecord               422
     ├── InvalidSource               422
     ├── SourceChanged               409
     ├── InvalidOutput               422

@@ -46,7 +46,7 @@ def test_wrong_use_is_told_in_one_line_with_exit_code_2(
 
 @pytest.mark.timeout(120)  # TensorFlow is imported
 def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(
-    loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path
 ) -> None:
     log = tmp_path / "log"
     options = (
