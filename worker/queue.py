@@ -69,22 +69,20 @@ return 1
 """
 )
 
-_ACK = """
+_PUT_DOWN = """
 redis.call('XACK', KEYS[2], ARGV[4], message)
 redis.call('XDEL', KEYS[2], message)
 redis.call('HDEL', KEYS[6], name)
-redis.call('HSET', KEYS[3], name, 'committed')
 """
 
-_GIVE_UP = (
-    _HELD
+_ACK = (
+    _PUT_DOWN
     + """
-redis.call('XACK', KEYS[2], ARGV[4], message)
-redis.call('XDEL', KEYS[2], message)
-redis.call('HDEL', KEYS[6], name)
-return 1
+redis.call('HSET', KEYS[3], name, 'committed')
 """
 )
+
+_GIVE_UP = _HELD + _PUT_DOWN + "return 1"
 
 _COMMIT_PLAN = (
     _HELD
@@ -125,10 +123,8 @@ return 1
 
 _RETRY = (
     _HELD
+    + _PUT_DOWN
     + """
-redis.call('XACK', KEYS[2], ARGV[4], message)
-redis.call('XDEL', KEYS[2], message)
-redis.call('HDEL', KEYS[6], name)
 redis.call('ZADD', KEYS[4], ARGV[5], ARGV[6])
 return 1
 """

@@ -1,4 +1,4 @@
-"""Check what a user asks for, and make a job of it."""
+"""Check what a user asks for, and make a job of it; end a job before its time."""
 
 from pathlib import Path
 
@@ -48,3 +48,11 @@ def submit(
     except BaseException:
         release_folder(output)
         raise
+
+
+def cancel(jobs: Jobs, job_id: str) -> Job:
+    """Score no more of a job; the output folder of one that nobody had begun is free again. Raises what `Jobs.cancel` does."""
+    job = jobs.cancel(job_id)
+    if job.state == "cancelled":
+        release_folder(Path(job.output))
+    return job

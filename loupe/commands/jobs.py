@@ -68,13 +68,11 @@ def follow(job_id: JobId) -> None:
 @app.command()
 def cancel(job_id: JobId) -> None:
     """Score no more of a job. The parts it has finished stay, and its summary counts them."""
-    with _open_jobs() as known:
-        job = known.cancel(job_id)
-        if job.state == "cancelled":
-            from worker.outputs import release_folder
+    from worker.submission import cancel as cancel_job
 
-            release_folder(Path(job.output))
-        elif not known.workers():
+    with _open_jobs() as known:
+        job = cancel_job(known, job_id)
+        if job.state == "cancelling" and not known.workers():
             notices.print("[yellow]No worker is running; one has to write the summary. Start it: loupe worker[/]")
         console.print(f"job [bold]{job.id}[/] is {job.state}; {job.done:,} scored → {job.output}", highlight=False)
 

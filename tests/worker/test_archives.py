@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import MAX_FILE_BYTES, UInt8Array
 from tests import pictures
-from worker.sources import Records, check_source, open_source
+from tests.worker.conftest import MAX_PIXELS, scored
+from worker.sources import check_source, open_source
 
-MAX_PIXELS = 100_000
 IMAGES = pictures.digits(11)
 FILES = {f"{'deep/' * (place % 3)}{place:02}-é.png": pictures.png(image) for place, image in enumerate(IMAGES)}
 Files = Mapping[str, bytes]
@@ -64,21 +64,6 @@ Write = Callable[[Path, Files], None]
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     return tmp_path / "a file without a telling name"
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    made = tmp_path / "notes"
-    made.mkdir()
-    return made
-
-
-def scored(path: Path, notes: Path, shard_images: int = 1000, batch_size: int = 3) -> list[Records]:
-    source = open_source(path, "ink", MAX_PIXELS)
-    plan = source.plan(shard_images, notes)
-    batches = [batch() for shard in plan.shards for batch in source.batches(shard, batch_size, notes, plan.revision)]
-    assert sum(len(batch.ids) + len(batch.errors) for batch in batches) == plan.total
-    return batches
 
 
 def read(path: Path, notes: Path, shard_images: int = 1000) -> dict[str | int, UInt8Array]:

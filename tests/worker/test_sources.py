@@ -15,9 +15,8 @@ from loupe import idx
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import MAX_FILE_BYTES, UInt8Array
 from tests import pictures
+from tests.worker.conftest import MAX_PIXELS
 from worker.sources import Plan, Records, check_source, open_source, printable
-
-MAX_PIXELS = 100_000
 
 
 def planned(source: Path, shard_images: int, notes: Path) -> Plan:
@@ -35,13 +34,6 @@ def ids(records: list[Records]) -> list[str | int]:
 
 def errors(records: list[Records]) -> dict[str, LoupeError]:
     return {name: error for batch in records for name, error in batch.errors}
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    made = tmp_path / "notes"
-    made.mkdir()
-    return made
 
 
 @pytest.fixture

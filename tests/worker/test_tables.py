@@ -16,26 +16,11 @@ from hypothesis import strategies as st
 
 from loupe.errors import InvalidSource, SourceChanged
 from tests import pictures
+from tests.worker.conftest import MAX_PIXELS, scored
 from worker.sources import Records, check_source, open_source
 
-MAX_PIXELS = 100_000
 IMAGES = pictures.digits(11)
 FILES = [pictures.png(image) for image in IMAGES]
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    made = tmp_path / "notes"
-    made.mkdir()
-    return made
-
-
-def scored(path: Path, notes: Path, shard_images: int = 4, batch_size: int = 3) -> list[Records]:
-    source = open_source(path, "ink", MAX_PIXELS)
-    plan = source.plan(shard_images, notes)
-    batches = [batch() for shard in plan.shards for batch in source.batches(shard, batch_size, notes, plan.revision)]
-    assert sum(len(batch.ids) + len(batch.errors) for batch in batches) == plan.total
-    return batches
 
 
 def ids(batches: Sequence[Records]) -> list[str | int]:

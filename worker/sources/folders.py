@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,13 +12,11 @@ from loupe.errors import InvalidSource, SourceChanged
 from loupe.images import SUFFIXES, read_file
 from worker.sources.pictures import Entry, Read
 
-NOTHING = f"a folder without {', '.join(sorted(SUFFIXES))} files"
-
 
 class Folder:
     """Picture files below a folder, in the order of their paths. Hidden files are passed over."""
 
-    nothing = NOTHING
+    nothing = f"a folder without {', '.join(sorted(SUFFIXES))} files"
 
     def __init__(self, folder: Path) -> None:
         self.where = str(folder)
@@ -81,9 +80,7 @@ def is_picture(path: str) -> bool:
 
 def _fixed_part(pattern: str) -> str:
     parts = Path(pattern).parts
-    fixed = [part for part, magic in zip(parts, map(glob.has_magic, parts), strict=True)]
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    return str(Path(*fixed[:first]))
+    return str(Path(*takewhile(lambda part: not glob.has_magic(part), parts)))
 
 
 def _stamp(path: str) -> list[int] | None:

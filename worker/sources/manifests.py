@@ -14,7 +14,6 @@ from worker.sources.pictures import Entry, Read
 from worker.sources.source import stamp
 
 PATH, ID = "path", "id"
-LONGEST_LINE = 2**20  # characters
 
 
 class Manifest:

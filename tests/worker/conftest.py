@@ -1,0 +1,25 @@
+"""What the tests of sources share."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.sources import Records, open_source
+
+MAX_PIXELS = 100_000
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    made = tmp_path / "notes"
+    made.mkdir()
+    return made
+
+
+def scored(path: Path, notes: Path, shard_images: int = 4, batch_size: int = 3) -> list[Records]:
+    """All records of a source, planned and then read shard by shard."""
+    source = open_source(path, "ink", MAX_PIXELS)
+    plan = source.plan(shard_images, notes)
+    batches = [batch() for shard in plan.shards for batch in source.batches(shard, batch_size, notes, plan.revision)]
+    assert sum(len(batch.ids) + len(batch.errors) for batch in batches) == plan.total
+    return batches
