@@ -7,10 +7,9 @@ tenth of what an answer takes, so that nearly all of the time is left for answer
 import asyncio
 import re
 import time
-from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -19,10 +18,11 @@ from loupe.settings import Settings
 from service import health, replies
 from service.guard import MAX_HEADER_BYTES, SECURITY_HEADERS, log_access, new_request_id, read_request_id
 from service.logs import REQUEST_ID
-from service.metrics import NO_KEY
+from service.metrics import NO_KEY, Metrics
 from service.predictor import Routes
 
 MOST_DISCARDED_BYTES = 64 * 1024  # of a refused request's body; longer ones are refused where they are read
+MOST_PLAIN_HEAD_BYTES = 1024  # of a request that is refused without the parser
 HEALTH_URLS = frozenset(path.encode() for path in health.PATHS)
 HEAD_SECONDS = 10  # within which the head of a request has to come, once it has begun
 IDLE_SECONDS = 75  # without a request, after which a connection ends; proxies keep theirs for a minute
@@ -58,7 +58,7 @@ class InHand:
 
     def refusal(self, method: bytes, url: bytes, request_id: str) -> bytes:
         """The answer to one more request, which is counted, and logged where all are."""
-        self._count()
+        self._metrics.too_many += 1
         if self._logs_access:
             token = REQUEST_ID.set(request_id)
             path = url.partition(b"?")[0].decode()
@@ -68,8 +68,8 @@ class InHand:
         return refusal.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == b"HEAD" else refusal
 
     @cached_property
-    def _count(self) -> Callable[[], None]:
-        return self._routes.predictor.metrics.refusal(TooManyRequests.code, TooManyRequests.status)
+    def _metrics(self) -> Metrics:
+        return self._routes.predictor.metrics
 
 
 class Connection(HttpToolsProtocol):
@@ -158,10 +158,9 @@ class Connection(HttpToolsProtocol):
         """Where this leads, if it is a whole request that needs no parser to be refused, which would take three times as long."""
         if not self._is_between_requests or not self._is_answered() or len(data) > MOST_DISCARDED_BYTES:
             return None
-        head = _PLAIN_POST.match(data)
-        if head is None or head.end() + int(head["length"]) != len(data) or head["url"] in HEALTH_URLS:
-            return None
-        return head["url"]
+        head_bytes = data.find(b"\r\n\r\n", 0, MOST_PLAIN_HEAD_BYTES) + 4
+        plain = _plain_head(data[:head_bytes])
+        return plain.url if plain is not None and head_bytes + plain.body_bytes == len(data) else None
 
     def timeout_keep_alive_handler(self) -> None:
         """End a connection that has been idle; one on which requests were refused since its last answer has not."""
@@ -210,6 +209,21 @@ class _Refused(RequestResponseCycle):
     def __init__(self) -> None:
         self.response_complete = True
         self.message_event = asyncio.Event()
+
+
+class _PlainHead(NamedTuple):
+    """Of a request that can be refused without the parser."""
+
+    url: bytes
+    body_bytes: int
+
+
+@lru_cache(maxsize=1024)  # a client sends the same one again and again
+def _plain_head(head: bytes) -> _PlainHead | None:
+    match = _PLAIN_POST.fullmatch(head)
+    if match is None or match["url"] in HEALTH_URLS:
+        return None
+    return _PlainHead(match["url"], int(match["length"]))
 
 
 def encoded(error: LoupeError, *more_headers: tuple[bytes, bytes]) -> bytes:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from loupe.errors import TooManyRequests
 from loupe.images import Float32Array
 from loupe.store import StoredModel
 
@@ -46,6 +47,7 @@ class Metrics:
         self.decode, self.queue, self.compute, self.encode = (
             seconds.labels(phase) for phase in ("decode", "queue", "compute", "encode")
         )
+        self.too_many = 0  # requests refused since the last look because too many were in hand; a sum costs least when time is short
         self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}  # by name and classes of a model
         self._registry.register(_Answers(self._tallies.values()))
 
@@ -56,17 +58,6 @@ class Metrics:
     def rejected(self, code: str) -> None:
         """A request was refused."""
         self._rejected.labels(code).inc()
-
-    def refusal(self, code: str, status: int) -> Callable[[], None]:
-        """What counts a request that is refused before anything is known of it; made once, since it is called when time is short."""
-        rejected = self._rejected.labels(code)
-        answered = self._requests.labels(NO_PROTOCOL, NO_MODEL, str(status), NO_KEY)
-
-        def count() -> None:
-            rejected.inc()
-            answered.inc()
-
-        return count
 
     def swapped(self, model: StoredModel, *, succeeded: bool) -> None:
         """A model has taken the place of another, or could not."""
@@ -85,9 +76,15 @@ class Metrics:
             in_flight: Images that have no answer yet, by model.
             served: The models that are served.
         """
+        self._count_too_many()
         state = CollectorRegistry()
         state.register(_State(in_flight, served))
         return generate_latest(self._registry) + generate_latest(state)
+
+    def _count_too_many(self) -> None:
+        refused, self.too_many = self.too_many, 0
+        self._rejected.labels(TooManyRequests.code).inc(refused)
+        self._requests.labels(NO_PROTOCOL, NO_MODEL, str(TooManyRequests.status), NO_KEY).inc(refused)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self._registry)
