@@ -7,6 +7,7 @@ it, as shared memory and the loading of models, is not implemented, and answered
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -228,7 +229,8 @@ class GrpcServer:
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         call = RpcCall(self._predictor, message, context)
         try:
-            outcome = await self._predictor.outcome(name, self._admit(name, method, call, headers))
+            with nullcontext() if name in OPEN_METHODS else self._predictor.rpc(SERVICE, name, headers):
+                outcome = await self._predictor.outcome(name, self._admit(name, method, call, headers))
         except asyncio.CancelledError:  # the caller has gone, or its deadline is over
             gone = DeadlineExceeded if context.time_remaining() == 0 else CallerGone
             self._predictor.metrics.rejected(gone.code)

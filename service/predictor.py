@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias, TypeVar
 
 from starlette.requests import Request
@@ -85,6 +85,10 @@ class Predictor:
     def call(self, request: Request) -> "Call":
         """A request that is to be answered."""
         return Call(self, request)
+
+    def rpc(self, service: str, method: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        """What a call over gRPC happens in."""
+        return nullcontext()
 
     async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
         """What a handler answers, or the error that it ends with; either is counted."""

@@ -1,7 +1,7 @@
-"""Spans of OpenTelemetry: one for each request over HTTP, with one in it for each of its phases.
+"""Spans of OpenTelemetry: one for each call over gRPC, and one for each request over HTTP, with one in it for each of its phases.
 
 Imported only where traces are asked for. What OpenTelemetry's variables say of exporter, sampler, service and limits, its SDK reads itself.
-Attributes follow its conventions for HTTP; those beside them begin with `loupe.`.
+Attributes follow its conventions for HTTP and RPC; those beside them begin with `loupe.`.
 Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 """
 
@@ -63,8 +63,6 @@ async def _noted(span: trace.Span, send: Send, message: Message) -> None:
     """Send a part of an answer, whose status the span is told."""
     if message["type"] == "http.response.start":
         span.set_attribute("http.response.status_code", message["status"])
-        if message["status"] >= 500:
-            span.set_status(trace.StatusCode.ERROR)
     await send(message)
 
 
@@ -120,11 +118,24 @@ class TracedPredictor(Predictor):
         """A request that is to be answered; where it is not sampled, nothing is to be told of it."""
         return TracedCall(self, request) if trace.get_current_span().is_recording() else super().call(request)
 
+    @contextmanager
+    def rpc(self, service: str, method: str, headers: Mapping[str, str]) -> Iterator[None]:
+        """The span of a call over gRPC, within the trace that its caller is in."""
+        about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        parent = propagate.extract(headers)
+        with tracer.start_as_current_span(f"{service}/{method}", parent, trace.SpanKind.SERVER, about) as span:
+            TRACE_ID.set(trace.format_trace_id(span.get_span_context().trace_id))
+            span.set_attribute("loupe.request_id", REQUEST_ID.get() or "")
+            yield
+
     async def outcome(self, name: str, answer: Awaitable[Answer]) -> Answer | LoupeError:
         """An answer, or the error that stands for it, whose code the span is told."""
         outcome = await super().outcome(name, answer)
         if isinstance(outcome, LoupeError):
-            trace.get_current_span().set_attribute("loupe.code", outcome.code)
+            span = trace.get_current_span()
+            span.set_attribute("loupe.code", outcome.code)
+            if outcome.status >= 500:
+                span.set_status(trace.StatusCode.ERROR)
         return outcome
 
     async def close(self) -> None:

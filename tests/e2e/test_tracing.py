@@ -12,10 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tritonclient.grpc as triton
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from tritonclient.utils import InferenceServerException
 
 from loupe.store import StoredModel
 from tests import pictures
@@ -78,13 +80,20 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def traced(
-    collector: Collector, digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+    collector: Collector, grpc_port: int, digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
     """A service that sends its spans at once, with a log of every request for programs."""
-    settings = {"LOUPE_MODEL": digits_model.tag, "LOUPE_ACCESS_LOG": "true", "LOUPE_LOG_FORMAT": "json"}
+    log_settings = {"LOUPE_ACCESS_LOG": "true", "LOUPE_LOG_FORMAT": "json"}
+    settings = {"LOUPE_MODEL": digits_model.tag, "LOUPE_GRPC_PORT": grpc_port, **log_settings}
     log = tmp_path_factory.mktemp("traced") / "log"
     with serving(log, OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **AT_ONCE, **settings) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def grpc_port() -> int:
+    """Where the traced service takes calls over gRPC."""
+    return free_port()
 
 
 @pytest.fixture
@@ -174,6 +183,28 @@ def test_a_request_without_a_trace_begins_one_that_the_log_names(traced: Running
     request = collector.of(line["trace_id"])["GET /models"]
     assert not request.parent_span_id
     assert told(request.attributes)["loupe.request_id"] == "begins-a-trace"
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_call_over_grpc_is_a_span_in_the_trace_of_its_caller(
+    collector: Collector, grpc_port: int, trace_id: str
+) -> None:
+    with triton.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
+        client.is_server_ready(headers=within(trace_id))
+        with pytest.raises(InferenceServerException):
+            client.get_model_metadata("nobody", headers={**within(trace_id), "x-request-id": "order-66"})
+    ((name, call),) = collector.of(trace_id).items()
+
+    assert name == "inference.GRPCInferenceService/ModelMetadata"
+    assert (call.kind, call.parent_span_id.hex()) == (Span.SPAN_KIND_SERVER, CALLERS_SPAN)
+    assert call.status.code == Status.STATUS_CODE_UNSET
+    assert told(call.attributes) == {
+        "rpc.system": "grpc",
+        "rpc.service": "inference.GRPCInferenceService",
+        "rpc.method": "ModelMetadata",
+        "loupe.code": "model_not_found",
+        "loupe.request_id": "order-66",
+    }
 
 
 def test_questions_after_health_are_no_spans(traced: RunningService, collector: Collector, trace_id: str) -> None:
