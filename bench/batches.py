@@ -23,8 +23,8 @@ from loupe.store import ONNX_FILE, StoredModel
 
 IMAGES = 256  # in one request
 CONNECTIONS = 4
-ROUNDS = 8
-ROUND_SECONDS = 1
+ROUNDS = 5
+ROUND_SECONDS = 3
 LOOP = "plain loop"
 NPY, NPY_TO_JSON = ".npy to .npy", ".npy to JSON"
 BINARY_TENSORS, JSON_TENSORS = "Open Inference Protocol, binary tensors", "Open Inference Protocol, JSON tensors"
