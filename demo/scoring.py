@@ -13,6 +13,7 @@ from loupe.settings import load_settings
 from loupe.store import StoredModel
 from train.datasets import Dataset
 from worker.jobs import Jobs
+from worker.outputs import SUMMARY, read_errors
 from worker.progress import follow
 from worker.submission import submit
 
@@ -27,11 +28,9 @@ def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, consol
     if job.state == "failed":
         raise JobFailed(job.id, str(job.error))
     accuracy = _accuracy(output, dataset)
-    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
-    for path in sorted(output.glob("errors-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            error = json.loads(line)
-            console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False)
+    summary = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
+    for error in read_errors(output):
+        console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False)
     rate = summary["images_per_second"]
     console.print(f"{job.done:,} scored, {rate:,.0f} images/s, accuracy {accuracy:.4f}, {job.failed} errors")
     return [
@@ -53,7 +52,6 @@ def _write_files(source: Path, dataset: Dataset) -> None:
 
 def _accuracy(output: Path, dataset: Dataset) -> float:
     """Fraction of the scored files whose label is right; a file's name is its place in the test split."""
-    parts = sorted(output.glob("predictions-*.parquet"))
-    rows = [row for part in parts for row in pq.read_table(part, columns=["id", "index"]).to_pylist()]
+    rows = pq.read_table(output, columns=["id", "index"]).to_pylist()
     right = sum(row["index"] == dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows)
     return float(right) / len(rows)

@@ -1,4 +1,7 @@
-"""The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name."""
+"""The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name.
+
+Readers of Parquet folders pass over what begins with `_` or `.`, so whatever is no row of the result has such a name.
+"""
 
 import hashlib
 import json
@@ -20,7 +23,7 @@ from worker import formats
 from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options
 
 CLAIM = "_RUNNING"  # an empty file: the folder belongs to a job that has not ended
-SUMMARY = "summary.json"
+SUMMARY = "_summary.json"
 SUCCESS = "_SUCCESS"
 CANCELLED = "_CANCELLED"
 
@@ -96,7 +99,7 @@ def predictions_name(shard: int, shards: int, kind: Format = "parquet") -> str:
 
 def errors_name(shard: int, shards: int) -> str:
     """File name of a shard's errors."""
-    return f"errors-{shard:05d}-of-{shards:05d}.jsonl"
+    return f"_errors-{shard:05d}-of-{shards:05d}.jsonl"
 
 
 def write_part(
@@ -113,7 +116,7 @@ def write_part(
 
 
 def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
-    """Count what the parts hold, write `summary.json`, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
+    """Count what the parts hold, write `_summary.json`, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
 
     Args:
         folder: The job's.
@@ -157,7 +160,7 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
 
 def read_errors(folder: Path) -> Iterator[dict[str, str]]:
     """Id, error and code of each record that could not be read, as far as parts are written."""
-    for path in sorted(folder.glob("errors-*.jsonl")):
+    for path in sorted(folder.glob("_errors-*.jsonl")):
         with path.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
@@ -206,7 +209,7 @@ def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
     counted = {errors_name(shard, job.shards) for shard in shards}
     if not job.options.single:
         counted |= {predictions_name(shard, job.shards, job.options.format) for shard in shards}
-    parts = [*folder.glob("predictions-*"), *folder.glob("errors-*.jsonl")]
+    parts = [*folder.glob("predictions-*"), *folder.glob("_errors-*.jsonl")]
     shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
     for leftover in [folder / CLAIM, *folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
         if leftover.is_dir():

@@ -83,12 +83,12 @@ def assert_scores_the_array(output: Path, images: UInt8Array, engine: Engine, mo
     assert table["id"].to_pylist() == list(range(len(images)))
     np.testing.assert_allclose(probabilities(table, model), expected, atol=1e-5)
     assert table["label"].to_pylist() == [model.card.class_names[best] for best in expected.argmax(axis=1)]
-    summary = json.loads((output / "summary.json").read_text())
+    summary = json.loads((output / "_summary.json").read_text())
     assert (summary["total"], summary["done"], summary["failed"]) == (len(images), len(images), 0)
     assert sum(summary["labels"].values()) == len(images)
     assert sorted(path.name for path in output.iterdir() if "predictions" not in path.name) == [
         "_SUCCESS",
-        "summary.json",
+        "_summary.json",
     ]
 
 
@@ -111,7 +111,7 @@ def test_a_folder_with_broken_files_is_scored_but_for_those(
     table = rows(output)
     assert table["id"].to_pylist() == [f"{'deep/er/' if place >= 25 else ''}{place:02}.png" for place in range(40)]
     np.testing.assert_allclose(probabilities(table, digits_model), engine.predict(images), atol=1e-5)
-    texts = [path.read_text() for path in sorted(output.glob("errors-*.jsonl"))]
+    texts = [path.read_text() for path in sorted(output.glob("_errors-*.jsonl"))]
     lines = [json.loads(line) for text in texts for line in text.splitlines()]
     assert [(line["id"], line["code"]) for line in lines] == [
         ("03-text.png", "invalid_image"),
@@ -120,7 +120,7 @@ def test_a_folder_with_broken_files_is_scored_but_for_those(
         ("deep/er/99-huge.png", "image_too_large"),
     ]
     assert "text starting 'no image'" in lines[0]["error"]
-    summary = json.loads((output / "summary.json").read_text())
+    summary = json.loads((output / "_summary.json").read_text())
     assert summary["errors"] == {"invalid_image": 3, "image_too_large": 1}
     assert summary["model"] == digits_model.tag
     assert (output / "_SUCCESS").exists()
@@ -146,7 +146,7 @@ def test_a_zip_archive_is_scored_into_one_csv_file(
         assert float(row["confidence"]) == pytest.approx(probabilities.max(), abs=1e-5)
         assert row["label_2"] == digits_model.card.class_names[probabilities.argsort()[-2]]
         assert (row["label"] == "") == (probabilities.max() < 0.9)
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "_summary.json").read_text())
     assert summary["abstained"] == sum(row["label"] == "" for row in rows.values())
     assert len(rows) == 40
     assert list((tmp_path / "out").glob("predictions-*")) == []

@@ -78,7 +78,7 @@ def test_two_models_take_turns_in_one_worker(
 
     assert [jobs.get(job.id).state for job in made] == ["done", "done"]
     for model in (digits_model, shapes_model):
-        summary = json.loads((tmp_path / model.name / "out" / "summary.json").read_text())
+        summary = json.loads((tmp_path / model.name / "out" / "_summary.json").read_text())
         assert list(summary["labels"]) == list(model.card.class_names)
 
 
@@ -143,11 +143,11 @@ def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
 
     output, ended = tmp_path / "out", jobs.get(job.id)
     rows = sum(pq.read_metadata(part).num_rows for part in output.glob("predictions-*.parquet"))
-    summary = json.loads((output / "summary.json").read_text())
+    summary = json.loads((output / "_summary.json").read_text())
     assert rows == summary["done"] == ended.done < 100_000
     assert (summary["state"], summary["total"], summary["failed"]) == ("cancelled", 100_000, 0)
     left = {path.name for path in output.iterdir() if not path.name.startswith("predictions-")}
-    assert left == {"_CANCELLED", "summary.json"}
+    assert left == {"_CANCELLED", "_summary.json"}
 
 
 def test_a_worker_that_is_told_to_stop_takes_no_further_step(

@@ -5,8 +5,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -91,7 +94,7 @@ def test_errors_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
         tmp_path, 0, 1, part(["a.png"], [("ü.png", InvalidImage("text")), ("c.gif", AnimatedImage("GIF"))]), CLASSES
     )
 
-    text = (tmp_path / "errors-00000-of-00001.jsonl").read_text(encoding="utf-8")
+    text = (tmp_path / "_errors-00000-of-00001.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line) for line in text.splitlines()] == [
         {"id": "ü.png", **InvalidImage("text").to_json()},
         {"id": "c.gif", **AnimatedImage("GIF").to_json()},
@@ -145,7 +148,7 @@ def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -
 
 def finished(folder: Path, job: Job = JOB) -> dict[str, object]:
     write_summary(folder, job, CLASSES, range(job.shards))
-    summary: dict[str, object] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, object] = json.loads((folder / "_summary.json").read_text(encoding="utf-8"))
     return summary
 
 
@@ -169,7 +172,7 @@ def test_file_names_with_strange_characters_are_counted_once(tmp_path: Path, nam
     summary = finished(tmp_path, replace(JOB, shards=1, total=2))
 
     assert summary["errors"] == {"invalid_image": 1}
-    with (tmp_path / "errors-00000-of-00001.jsonl").open(encoding="utf-8") as lines:
+    with (tmp_path / "_errors-00000-of-00001.jsonl").open(encoding="utf-8") as lines:
         assert [json.loads(line)["id"] for line in lines] == [name]
 
 
@@ -180,8 +183,8 @@ def test_success_comes_last_and_what_only_the_job_needed_goes(tmp_path: Path) ->
     write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
     finished(tmp_path, replace(JOB, shards=1, total=2))
 
-    assert names(tmp_path) == ["_SUCCESS", "predictions-00000-of-00001.parquet", "summary.json"]
-    ages = [(tmp_path / name).stat().st_mtime_ns for name in ("predictions-00000-of-00001.parquet", "summary.json")]
+    assert names(tmp_path) == ["_SUCCESS", "_summary.json", "predictions-00000-of-00001.parquet"]
+    ages = [(tmp_path / name).stat().st_mtime_ns for name in ("predictions-00000-of-00001.parquet", "_summary.json")]
     assert max(ages) <= (tmp_path / "_SUCCESS").stat().st_mtime_ns
 
 
@@ -206,7 +209,25 @@ def test_parts_that_do_not_hold_every_record_are_no_success(tmp_path: Path) -> N
         finished(tmp_path, replace(JOB, shards=1))
 
     assert not (tmp_path / "_SUCCESS").exists()
-    assert not (tmp_path / "summary.json").exists()
+    assert not (tmp_path / "_summary.json").exists()
+
+
+def test_the_folder_is_read_as_it_is(tmp_path: Path) -> None:
+    claim_folder(tmp_path)
+    first, second = part(["a", "b", "c"]), part(["d"], [("e", InvalidImage("text"))], seed=1)
+    write_part(tmp_path, 0, 2, first, CLASSES)
+    write_part(tmp_path, 1, 2, second, CLASSES)
+
+    def read_by_others() -> list[list[str]]:
+        return [
+            pd.read_parquet(tmp_path)["id"].to_list(),
+            pyarrow.dataset.dataset(tmp_path).to_table()["id"].to_pylist(),
+            [row[0] for row in duckdb.read_parquet(f"{tmp_path}/*.parquet").fetchall()],
+        ]
+
+    assert read_by_others() == [["a", "b", "c", "d"]] * 3  # while the job runs
+    finished(tmp_path)
+    assert read_by_others() == [["a", "b", "c", "d"]] * 3
 
 
 # Claiming the folder
