@@ -87,7 +87,13 @@ def worker(
     from worker.queue import Queue
 
     with open_redis(settings) as redis:
-        queue = Queue(redis, worker_name(), lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
+        queue = Queue(
+            redis,
+            worker_name(),
+            lease_seconds=settings.lease_seconds,
+            max_attempts=settings.max_attempts,
+            keep_seconds=settings.keep_jobs_days * 24 * 3600,
+        )
         consumer = Consumer(Jobs(redis), queue, settings)
         with _signals(consumer.stopping):
             consumer.run(burst=burst)
@@ -96,12 +102,14 @@ def worker(
 @app.command()
 def score(
     source: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             help="A folder, a pattern, an archive, a table or an array of images; docs/scoring.md has the list."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="New or empty folder for the results.")],
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New or empty folder for the results, or that of the same job before.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."),
@@ -116,20 +124,47 @@ def score(
         float | None, typer.Option(min=0, max=1, help="Confidence from which on a label is given. Default: always.")
     ] = None,
     single: Annotated[bool, typer.Option("--single", help="One file in the end, instead of parts.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Make a result anew that is there already.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Instead of SOURCE and --out: go on with the job of a folder, even if Redis has lost it.",
+        ),
+    ] = None,
+    priority: Annotated[
+        Literal["high", "normal", "low"], typer.Option(help="Jobs of a higher one go first.")
+    ] = "normal",
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Most workers at it at a time. Default: all of them.")
+    ] = None,
 ) -> None:
-    """Score a whole set of images through the queue."""
+    """Score a whole set of images through the queue. The same command again is the same job."""
+    if (source is None) != (out is None) or (source is None) == (resume is None):
+        raise typer.BadParameter("needs SOURCE and --out, or --resume alone")
     settings = load_settings()
     from loupe.redis_server import open_redis
+    from worker import submission
     from worker.jobs import Jobs, Options
-    from worker.submission import submit
 
-    options = Options(format_, top_k, probabilities, threshold, single)
     with open_redis(settings) as redis:
         queue = Jobs(redis)
-        job = submit(queue, source, out, model or settings.model, settings.shard_images, options)
+        if source is None or out is None:
+            job = submission.resume(queue, Path(resume or ""))
+        else:
+            job = submission.submit(
+                queue,
+                source,
+                out,
+                model or settings.model,
+                settings.shard_images,
+                Options(format_, top_k, probabilities, threshold, single),
+                again=again,
+                priority=priority,
+                most_in_flight=max_in_flight,
+            )
         console.print(f"job [bold]{job.id}[/] scores {job.source} with {job.model}", highlight=False)
-        if not queue.workers():
-            notices.print("[yellow]No worker is running; the job waits for one. Start it: loupe worker[/]")
+        jobs.warn_without_worker(queue)
         if follow:
             jobs.follow_job(queue, job)
 

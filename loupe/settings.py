@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         default=3.0, gt=0, description="How long a silent worker keeps its shard. Longer than any pause of the machine."
     )
+    keep_jobs_days: float = Field(
+        default=30.0, gt=0, description="How long a job that has ended is remembered. Its results stay where they are."
+    )
     max_attempts: int = Field(
         default=5, ge=1, description="Times a shard is tried before it, and with it the job, has failed."
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ from redis.exceptions import RedisError
 
 from loupe.card import FILE_NAME, digest
 from loupe.engine import Engine, available_cores, load_engine
-from loupe.errors import LoupeError, ModelCorrupted
+from loupe.errors import ContractDiffers, LoupeError, ModelCorrupted, RecordFailed
+from loupe.images import SIDE
 from loupe.settings import Settings
 from loupe.store import StoredModel, find_model
-from worker import outputs
-from worker.jobs import Job, Jobs, Step
+from worker import bisection, outputs, receipts
+from worker.jobs import CONTRACT, Job, Jobs, Step
 from worker.queue import Delivery, Queue
-from worker.sources import Batch, open_source
+from worker.sources import Batch, Records, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -90,19 +92,27 @@ class Consumer:
 
     def _work(self, delivery: Delivery) -> None:
         """Do one step; whatever goes wrong is recorded on its job, and the loop goes on."""
-        job = self.jobs.get(delivery.job_id)
+        job = self.jobs.find(delivery.job_id)
+        if job is None:
+            logger.warning("job %s is gone from Redis; see how to go on with it: loupe score --help", delivery.job_id)
+            return
         started = time.monotonic()
         lease = Lease(self.queue, delivery)
         try:
             with lease:
-                if delivery.attempt > self.queue.max_attempts:
-                    raise RuntimeError(f"the workers that tried it {self.queue.max_attempts} times all died")
+                if job.contract != CONTRACT:
+                    raise ContractDiffers(job.id, CONTRACT, job.contract)
+                if delivery.attempt > self._most_attempts(delivery):
+                    raise RecordsFailed(f"the workers that tried it {self._most_attempts(delivery)} times all died")
                 committed = self._do(job, delivery, lease)
         except RedisError:
             raise
         except LoupeError as error:
             logger.warning("job %s, %s: %s", job.id, delivery.step["name"], error)
             self.queue.fail(delivery, error.message, final=True)
+        except RecordsFailed as error:
+            logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
+            self._blame(delivery, error)
         except Exception as error:  # the border of the loop
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
             self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
@@ -112,6 +122,19 @@ class Consumer:
             logger.info(
                 "job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds
             )
+
+    def _most_attempts(self, delivery: Delivery) -> int:
+        return bisection.PROBE_ATTEMPTS if delivery.step["kind"] == "probe" else self.queue.max_attempts
+
+    def _blame(self, delivery: Delivery, error: "RecordsFailed") -> None:
+        """Try a step again later; after its last try, look for the record that makes it fail."""
+        reason = f"{delivery.step['name']}: {error}"
+        is_last = delivery.attempt >= self._most_attempts(delivery)
+        step = bisection.after_failure(delivery.step, str(error)) if is_last and "start" in delivery.step else None
+        if step is None:
+            self.queue.fail(delivery, reason, final=is_last)
+        else:
+            self.queue.replace(delivery, step)
 
     def _put_down(self, delivery: Delivery) -> str:
         """Why a step was not committed, once it is nobody's or another worker's."""
@@ -123,6 +146,8 @@ class Consumer:
                 return self._plan(job, delivery)
             case "shard":
                 return self._score(job, delivery, lease)
+            case "probe":
+                return self._probe(job, delivery, lease)
             case "finish":
                 return self._finish(job, delivery)
 
@@ -134,28 +159,71 @@ class Consumer:
         with outputs.taking_notes(output) as notes:
             plan = source.plan(job.shard_images, notes)
             outputs.keep_notes(notes, plan.revision)
-        return self.queue.commit_plan(delivery, plan.total, plan.revision, plan.shards)
+        fingerprint = job.request.fingerprint(plan.revision)
+        kept = dict(receipts.trusted(output, len(plan.shards), fingerprint))
+        return self.queue.commit_plan(
+            delivery,
+            plan.total,
+            plan.revision,
+            [shard for shard in plan.shards if shard["index"] not in kept],
+            [shard["name"] for shard in plan.shards if shard["index"] in kept],
+            done=sum(receipt.done for receipt in kept.values()),
+            failed=sum(receipt.failed for receipt in kept.values()),
+        )
 
     def _score(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         model, engine = self._engine(job)
         step = delivery.step
-        ids: list[str | int] = []
-        answers = [np.empty((0, len(model.card.class_names)), np.float32)]
-        errors: list[tuple[str, LoupeError]] = []
-        for scored in self._scorers.map(partial(_score_batch, engine), self._batches(job, model, step)):
-            if lease.lost:
-                return False
-            ids.extend(scored.ids)
-            errors.extend(scored.errors)
-            answers.append(scored.probabilities)
-            lease.scored = len(ids)
-        part = outputs.Part(ids, np.concatenate(answers), errors)  # type: ignore[arg-type]
-        outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names, job.options)
-        return self.queue.commit_shard(delivery, len(ids), len(errors))
+        batches = self._batches(job, model, step)
+        parts = []
+        try:
+            for scored in self._scorers.map(partial(_score_batch, engine), batches):
+                if lease.lost:
+                    return False
+                parts.append(scored)
+                lease.scored += len(scored.ids)
+        except (LoupeError, RedisError, OSError):  # no record is at fault
+            raise
+        except Exception as error:
+            raise RecordsFailed(str(error)) from error
+        part = outputs.joined(parts, len(model.card.class_names))
+        output = Path(job.output)
+        files = outputs.write_part(output, step["index"], job.shards, part, model.card.class_names, job.options)
+        fingerprint, done, failed = job.request.fingerprint(job.revision), len(part.ids), len(part.errors)
+        receipts.write_receipt(
+            output, step["index"], job.shards, files, fingerprint=fingerprint, done=done, failed=failed
+        )
+        return self.queue.commit_shard(delivery, done, failed)
+
+    def _probe(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
+        """Try some records of a shard by themselves, and have the search go on where the one must be that makes it fail."""
+        model, engine = self._engine(job)
+        first, stop = bisection.probed(delivery.step)
+        try:
+            for batch in islice(self._batches(job, model, delivery.step), first, stop):
+                if lease.lost:
+                    return False
+                _score_batch(engine, batch)
+        except (LoupeError, RedisError, OSError):  # no record is at fault
+            raise
+        except Exception as error:
+            raise RecordsFailed(str(error)) from error
+        return self.queue.replace(delivery, bisection.after_success(delivery.step))
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
+        """The records of a shard, a few at a time; one by one where some are to be left out, or one is to be found."""
         source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
-        return source.batches(step, BATCH_SIZE, outputs.notes_path(Path(job.output), job.revision), job.revision)
+        notes = outputs.notes_path(Path(job.output), job.revision)
+        if step["kind"] == "shard" and not step.get("poisoned"):
+            yield from source.batches(step, BATCH_SIZE, notes, job.revision)
+            return
+        poisoned = set(step.get("poisoned", []))
+        for place, batch in enumerate(source.batches(step, 1, notes, job.revision)):
+            if place not in poisoned:
+                yield batch
+            else:
+                record = source.record_id(step, place, notes)
+                yield partial(_failed_record, record, RecordFailed(step["reason"]))
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)
@@ -201,6 +269,14 @@ class Lease:
                     return
             except RedisError:
                 logger.warning("a lease could not be renewed: Redis does not answer")
+
+
+class RecordsFailed(Exception):
+    """A shard, or a probe, that failed while its records were read and scored: one of them may be at fault."""
+
+
+def _failed_record(record: str, error: LoupeError) -> Records:
+    return Records([], np.empty((0, SIDE, SIDE), np.uint8), [(record, error)])
 
 
 def _score_batch(engine: Engine, batch: Batch) -> outputs.Part:

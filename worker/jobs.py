@@ -1,5 +1,6 @@
 """Jobs as everybody sees them: submit, look up, list. The client side of the queue; it imports nothing heavy."""
 
+import hashlib
 import json
 import time
 import uuid
@@ -12,6 +13,7 @@ from loupe.errors import JobEnded, JobNotFound
 
 JobState = Literal["queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"]
 Format = Literal["parquet", "csv", "jsonl"]
+Priority = Literal["high", "normal", "low"]
 ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
 
 TOLD = (
@@ -21,18 +23,34 @@ TOLD = (
 
 # Every Redis key. A job's own keys share the hash tag {job:ID}, so that a cluster keeps them together for the Lua scripts.
 JOBS = "loupe:jobs"  # sorted set: job id by time of creation
-ACTIVE = "loupe:active"  # list: ids of jobs with work to do, taken in turn
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 WORKERS = "loupe:workers"  # sorted set: worker name by time of its last sign of life
 WORKERS_GROUP = "workers"  # the consumer group of every job's stream
 WORKER_SILENT_SECONDS = 5.0  # a worker says that it lives every second
 
-# KEYS: the job's record, steps, fences, delayed, dead, progress. A job that nobody has begun ends at once; of another one, what is in hand
+KEEP_SECONDS = 30 * 24 * 3600  # that the record of a job that has ended is kept
+CONTRACT = "1"  # changes with the meaning of records and steps: a worker does not touch what it might misread
+
+# KEYS of every script: the job's record, steps, fences, delayed, dead, progress. A job that has not ended is the same job; what is left of
+# one that has goes.
+_SUBMIT = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state and state ~= 'done' and state ~= 'failed' and state ~= 'cancelled' then return 0 end
+redis.call('DEL', unpack(KEYS))
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM')
+redis.call('XADD', KEYS[2], '*', 'step', ARGV[2])
+return 1
+"""
+
+# A job that nobody has begun ends at once; of another one, what is in hand
 # is given back or committed, and whoever comes next finds its last step.
 _CANCEL = """
 local state = redis.call('HGET', KEYS[1], 'state')
 if state == 'queued' then
     redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished', ARGV[1])
     redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+    redis.call('EXPIRE', KEYS[1], ARGV[2])
 elseif state == 'planning' or state == 'running' then
     redis.call('HSET', KEYS[1], 'state', 'cancelling')
     redis.call('DEL', KEYS[4])
@@ -40,7 +58,12 @@ end
 return state
 """
 
-PLAN, SHARD, FINISH = "plan", "shard", "finish"  # the kinds of steps in a job's stream
+PLAN, SHARD, PROBE, FINISH = "plan", "shard", "probe", "finish"  # the kinds of steps in a job's stream
+
+
+def active_key(priority: Priority) -> str:
+    """List: ids of jobs with work to do, taken in turn."""
+    return f"loupe:active:{priority}"
 
 
 def job_key(job_id: str) -> str:
@@ -101,14 +124,92 @@ DEFAULT_OPTIONS = Options()
 
 
 class Step(TypedDict, total=False):
-    """One message of a job's stream; JSON. `start`, `stop`, `offset` are a shard's range of records in the source."""
+    """One message of a job's stream; JSON.
+
+    Attributes:
+        name: Tells it from all other steps that the job ever has.
+        kind: What is to be done. A probe tries some records of a shard, to find the one that it fails for.
+        index: Number of the shard.
+        start: Its first record in the source.
+        stop: The record after its last one.
+        offset: Where the source's notes on it begin.
+        suspects: First and last but one of the records among which one makes the shard fail, counted from its start.
+        generation: How often the shard was begun anew, with more records to leave out.
+        poisoned: Records that the shard leaves out, counted from its start, each of which becomes an error.
+        cleared: Whether none of its records made it fail when they were tried one by one.
+        reason: How the shard failed.
+    """
 
     name: str
-    kind: Literal["plan", "shard", "finish"]
+    kind: Literal["plan", "shard", "probe", "finish"]
     index: int
     start: int
     stop: int
     offset: int
+    suspects: list[int]
+    generation: int
+    poisoned: list[int]
+    cleared: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What makes a job this job and no other: the same request again is the same job.
+
+    Attributes:
+        source: What is scored.
+        output: Folder of the results.
+        model: Full tag.
+        model_digest: SHA-256 of the model's card.
+        shard_images: Most images in one shard.
+        options: What the result looks like.
+    """
+
+    source: str
+    output: str
+    model: str
+    model_digest: str
+    shard_images: int
+    options: Options
+
+    @property
+    def job_id(self) -> str:
+        """Twelve hexadecimal digits of the request's digest."""
+        return _digest(json.dumps(asdict(self), sort_keys=True))[:12]
+
+    def fingerprint(self, revision: str) -> str:
+        """What the rows of every part are a function of: the request, and what the source was when it was planned."""
+        return _digest(json.dumps([asdict(self), revision], sort_keys=True))
+
+    @staticmethod
+    def from_json(text: str) -> "Request":
+        """What `to_json` made."""
+        about = json.loads(text)
+        return Request(**about | {"options": Options(**about["options"])})
+
+    def to_json(self) -> str:
+        """A line of text."""
+        return json.dumps(asdict(self))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A step that failed for good.
+
+    Attributes:
+        step: Its name.
+        error: Why.
+        time: When, in seconds since the epoch.
+    """
+
+    step: str
+    error: str
+    time: float
 
 
 @dataclass(frozen=True)
@@ -131,6 +232,9 @@ class Job:
         revision: What the source was when the plan was made.
         error: Why the job failed.
         options: What its result looks like.
+        priority: Jobs of a higher one go first; those of the same one take turns.
+        most_in_flight: Most of its steps in the hands of workers at a time; `None` for as many as there are workers.
+        contract: What its record and steps mean; see `CONTRACT`.
     """
 
     id: str
@@ -150,6 +254,14 @@ class Job:
     revision: str
     error: str | None
     options: Options = DEFAULT_OPTIONS
+    priority: Priority = "normal"
+    most_in_flight: int | None = None
+    contract: str = CONTRACT
+
+    @property
+    def request(self) -> Request:
+        """What was asked for."""
+        return Request(self.source, self.output, self.model, self.model_digest, self.shard_images, self.options)
 
     def to_json(self) -> dict[str, object]:
         """The record as callers see it."""
@@ -170,6 +282,7 @@ class Jobs:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._submit = redis.register_script(_SUBMIT)
         self._cancel = redis.register_script(_CANCEL)
 
     def submit(
@@ -181,39 +294,79 @@ class Jobs:
         model_digest: str,
         shard_images: int,
         options: Options = DEFAULT_OPTIONS,
+        job_id: str | None = None,
+        priority: Priority = "normal",
+        most_in_flight: int | None = None,
     ) -> Job:
-        """Put a job into the queue.
+        """Put a job into the queue. One of that id that has not ended stays as it is.
 
         Args:
             source: Absolute path of what to score.
-            output: Absolute path of an empty folder.
+            output: Absolute path of an empty folder, or of that of the same job before.
             model: Full tag.
             model_digest: SHA-256 of the model's card.
             shard_images: Most images in one shard.
             options: What the result is to look like.
+            job_id: That of the request, or a random one if not given.
+            priority: Jobs of a higher one go first.
+            most_in_flight: Most of its steps in the hands of workers at a time.
         """
-        job_id = uuid.uuid4().hex[:12]
+        job_id = job_id or uuid.uuid4().hex[:12]
         now = time.time()
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(
-                job_key(job_id),
-                mapping={
-                    "state": "queued",
-                    "model": model,
-                    "model_digest": model_digest,
-                    "source": source,
-                    "output": output,
-                    "shard_images": shard_images,
-                    "options": json.dumps(asdict(options)),
-                    "created": now,
-                },
-            )
-            pipeline.xgroup_create(steps_key(job_id), WORKERS_GROUP, id="0", mkstream=True)
-            pipeline.xadd(steps_key(job_id), {"step": json.dumps(Step(name=PLAN, kind="plan"))})
+        record: dict[str, str | int | float] = {
+            "contract": CONTRACT,
+            "state": "queued",
+            "model": model,
+            "model_digest": model_digest,
+            "source": source,
+            "output": output,
+            "shard_images": shard_images,
+            "options": json.dumps(asdict(options)),
+            "priority": priority,
+            "most_in_flight": most_in_flight or 0,
+            "created": now,
+        }
+        plan = json.dumps(Step(name=PLAN, kind="plan"))
+        fields = [word for field in record.items() for word in field]
+        is_new = self._submit(keys=job_keys(job_id), args=[WORKERS_GROUP, plan, *fields])
+        job = self.get(job_id)
+        with self._redis.pipeline(
+            transaction=True
+        ) as pipeline:  # again for a job that is known: its first submitter may have died here
+            pipeline.zadd(JOBS, {job_id: now}, nx=not is_new)
+            pipeline.lrem(active_key(job.priority), 0, job_id)
+            pipeline.rpush(active_key(job.priority), job_id)
             pipeline.execute()
-        self._redis.zadd(JOBS, {job_id: now})
-        self._redis.rpush(ACTIVE, job_id)
-        return self.get(job_id)
+        return job
+
+    def again(self, job: Job) -> Job:
+        """Put a job that has ended into the queue once more; parts that it has finished count."""
+        return self.submit(
+            job.source,
+            job.output,
+            model=job.model,
+            model_digest=job.model_digest,
+            shard_images=job.shard_images,
+            options=job.options,
+            job_id=job.id,
+            priority=job.priority,
+            most_in_flight=job.most_in_flight,
+        )
+
+    def find(self, job_id: str) -> Job | None:
+        """A job as it stands, or nothing."""
+        try:
+            return self.get(job_id)
+        except JobNotFound:
+            return None
+
+    def dead_letters(self, job_id: str) -> list[DeadLetter]:
+        """The steps of a job that failed for good."""
+        letters = cast("list[tuple[str, dict[str, str]]]", self._redis.xrange(dead_key(job_id)))
+        return [
+            DeadLetter(json.loads(letter["step"])["name"], letter["error"], int(message.partition("-")[0]) / 1000)
+            for message, letter in letters
+        ]
 
     def cancel(self, job_id: str) -> Job:
         """Score no more of a job; the parts it has finished stay. One that workers are at has ended when they have put down what they had.
@@ -222,7 +375,7 @@ class Jobs:
             JobNotFound: If there is none by that id.
             JobEnded: If it has ended already, or all of it has been scored.
         """
-        state = cast("JobState | None", self._cancel(keys=job_keys(job_id), args=[time.time()]))
+        state = cast("JobState | None", self._cancel(keys=job_keys(job_id), args=[time.time(), KEEP_SECONDS]))
         if state is None:
             raise JobNotFound(job_id)
         if state in {*ENDED, "finishing"}:
@@ -259,13 +412,29 @@ class Jobs:
             revision=record.get("revision", ""),
             error=record.get("error"),
             options=Options(**json.loads(record["options"])),
+            priority=cast(Priority, record["priority"]),
+            most_in_flight=int(record["most_in_flight"]) or None,
+            contract=record["contract"],
         )
 
     def all(self) -> list[Job]:
-        """All jobs, newest first."""
-        return [self.get(job_id) for job_id in cast("list[str]", self._redis.zrange(JOBS, 0, -1, desc=True))]
+        """All jobs, newest first, but for those whose records have expired."""
+        found = []
+        for job_id in cast("list[str]", self._redis.zrange(JOBS, 0, -1, desc=True)):
+            job = self.find(job_id)
+            if job is None:
+                self._redis.zrem(JOBS, job_id)
+            else:
+                found.append(job)
+        return found
 
     def workers(self) -> list[str]:
         """Names of the workers that are alive."""
-        since = time.time() - WORKER_SILENT_SECONDS
+        since = server_time(self._redis) - WORKER_SILENT_SECONDS
         return cast("list[str]", self._redis.zrangebyscore(WORKERS, since, "+inf"))
+
+
+def server_time(redis: Redis) -> float:
+    """Seconds since the epoch on Redis' clock, which is the same for all machines."""
+    seconds, microseconds = redis.time()
+    return seconds + microseconds / 1e6

@@ -14,15 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from loupe.errors import InvalidOutput, LoupeError
 from loupe.images import Float32Array
 from worker import formats
-from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options
+from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options, Request
 
-CLAIM = "_RUNNING"  # an empty file: the folder belongs to a job that has not ended
+CLAIM = "_RUNNING"  # the folder belongs to a job that has not ended well; holds its request, as the two below do
 SUMMARY = "_summary.json"
 SUCCESS = "_SUCCESS"
 CANCELLED = "_CANCELLED"
@@ -43,7 +44,14 @@ class Part:
     errors: Sequence[tuple[str, LoupeError]]
 
 
-def claim_folder(folder: Path) -> None:
+def joined(parts: Sequence[Part], classes: int) -> Part:
+    """The result of a shard, of those of its batches in their order."""
+    ids: list[Any] = [record for part in parts for record in part.ids]
+    answers = [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
+    return Part(ids, np.concatenate(answers), [error for part in parts for error in part.errors])
+
+
+def claim_folder(folder: Path, request: Request) -> None:
     """Make an output folder, and make sure that it is empty and only ours.
 
     Raises:
@@ -54,7 +62,7 @@ def claim_folder(folder: Path) -> None:
         found = sorted(path.name for path in folder.iterdir())
         if found:
             raise InvalidOutput(str(folder), f"a folder with {len(found)} entries ({', '.join(found[:3])} …)")
-        (folder / CLAIM).touch(exist_ok=False)
+        _write_claim(folder, request)
     except FileExistsError as error:
         raise InvalidOutput(str(folder), "a file, or a folder that another job has just taken") from error
     except OSError as error:
@@ -64,6 +72,58 @@ def claim_folder(folder: Path) -> None:
 def release_folder(folder: Path) -> None:
     """Undo `claim_folder` when no job came of it."""
     (folder / CLAIM).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Whose result a folder holds.
+
+    Attributes:
+        request: What was asked for.
+        mark: `_RUNNING`, `_CANCELLED` or `_SUCCESS`.
+    """
+
+    request: Request
+    mark: str
+
+
+def held(folder: Path) -> Held | None:
+    """Whose result a folder holds, if it is that of a job."""
+    for mark in (CLAIM, SUCCESS, CANCELLED):
+        with suppress(OSError, ValueError, TypeError):
+            return Held(Request.from_json((folder / mark).read_text(encoding="utf-8")), mark)
+    return None
+
+
+def reclaim_folder(folder: Path, request: Request) -> None:
+    """Let the same job go on in its folder; parts that it has finished stay."""
+    with suppress(FileExistsError):
+        _write_claim(folder, request)
+    for mark in (SUCCESS, CANCELLED):
+        (folder / mark).unlink(missing_ok=True)
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove what a job has written; what others have put there stays."""
+    (folder / SUMMARY).unlink(missing_ok=True)
+    for pattern in (
+        "predictions[-.]*",
+        "_errors-*.jsonl",
+        "_part-*.json",
+        ".*.tmp",
+        "_plan-*",
+        SUCCESS,
+        CANCELLED,
+        CLAIM,
+    ):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _write_claim(folder: Path, request: Request) -> None:
+    """Write the claim, which is there whole or not at all; `FileExistsError` if there is one."""
+    with appearing_once(folder / CLAIM) as path:
+        path.write_text(request.to_json() + "\n", encoding="utf-8")
 
 
 def notes_path(folder: Path, revision: str) -> Path:
@@ -102,17 +162,29 @@ def errors_name(shard: int, shards: int) -> str:
     return f"_errors-{shard:05d}-of-{shards:05d}.jsonl"
 
 
+def receipt_name(shard: int, shards: int) -> str:
+    """File name of a shard's receipt; readers of Parquet folders pass over it."""
+    return f"_part-{shard:05d}-of-{shards:05d}.json"
+
+
 def write_part(
     folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str], options: Options = DEFAULT_OPTIONS
-) -> None:
-    """Write a shard's rows, and its errors where it has any; each file appears whole or not at all."""
+) -> list[str]:
+    """Write a shard's rows, and its errors where it has any; each file appears whole or not at all.
+
+    Returns:
+        The names of the files.
+    """
+    names = [predictions_name(shard, shards, options.format)]
     if part.errors:
         lines = [json.dumps({"id": record, **error.to_json()}, ensure_ascii=False) for record, error in part.errors]
-        with _appearing(folder / errors_name(shard, shards)) as path:
+        names.append(errors_name(shard, shards))
+        with appearing(folder / names[-1]) as path:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = formats.table(part.ids, part.probabilities, class_names, options)
-    with _appearing(folder / predictions_name(shard, shards, options.format)) as path:
+    with appearing(folder / names[0]) as path:
         formats.write(rows, path, options.format)
+    return names
 
 
 def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
@@ -140,6 +212,7 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
         "state": "cancelled" if is_cancelled else "done",
         "model": job.model,
         "source": job.source,
+        "revision": job.revision,
         "total": job.total,
         "done": done,
         "failed": failed,
@@ -152,10 +225,18 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
         "finished": now.isoformat(),
         "images_per_second": (done + failed) / (now - started).total_seconds(),
     }
-    with _appearing(folder / SUMMARY) as path:
+    with appearing(folder / SUMMARY) as path:
         path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _tidy(folder, job, shards)
-    (folder / (CANCELLED if is_cancelled else SUCCESS)).touch()
+    with appearing(folder / (CANCELLED if is_cancelled else SUCCESS)) as path:
+        path.write_text(job.request.to_json() + "\n", encoding="utf-8")
+    (folder / CLAIM).unlink(missing_ok=True)
+
+
+def read_summary(folder: Path) -> dict[str, object]:
+    """What `write_summary` wrote."""
+    found: dict[str, object] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return found
 
 
 def read_errors(folder: Path) -> Iterator[dict[str, str]]:
@@ -173,7 +254,7 @@ def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
         return parts
     merged = folder / f"predictions.{kind}"
     if not merged.exists():
-        with _appearing(merged) as path:
+        with appearing(merged) as path:
             formats.merge(parts, path, kind)
     return [merged]
 
@@ -209,9 +290,11 @@ def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
     counted = {errors_name(shard, job.shards) for shard in shards}
     if not job.options.single:
         counted |= {predictions_name(shard, job.shards, job.options.format) for shard in shards}
-    parts = [*folder.glob("predictions-*"), *folder.glob("_errors-*.jsonl")]
+    if job.state == "cancelling" and not job.options.single:
+        counted |= {receipt_name(shard, job.shards) for shard in shards}  # should the job go on
+    parts = [*folder.glob("predictions-*"), *folder.glob("_errors-*.jsonl"), *folder.glob("_part-*.json")]
     shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
-    for leftover in [folder / CLAIM, *folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
+    for leftover in [*folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -219,7 +302,7 @@ def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # readers of Parquet folders pass over hidden files
     try:
@@ -230,3 +313,14 @@ def _appearing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def appearing_once(path: Path) -> Iterator[Path]:
+    """The same, if nothing has the name already; else `FileExistsError`."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

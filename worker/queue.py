@@ -6,25 +6,32 @@ Lua script that checks the fence first, so that it is changed exactly once.
 
 import json
 import random
+import re
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from redis import Redis
 
 from worker import jobs
-from worker.jobs import ACTIVE, WORKERS, WORKERS_GROUP, Step
+from worker.jobs import KEEP_SECONDS, PRIORITIES, WORKERS, WORKERS_GROUP, Step, active_key, server_time
 
 BACKOFF_SECONDS = 0.5  # before the second try; doubled for each further one
 BACKOFF_CAP_SECONDS = 30.0
 FINISH = json.dumps(Step(name=jobs.FINISH, kind="finish"))
+SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # with its generation, if it is not the first
 GONE = "gone"  # what the claim script says of a job that needs no more work
 
-# KEYS of every script: the job's record, steps, fences, delayed, dead, progress.
+# KEYS of every script: the job's record, steps, fences, delayed, dead, progress. What is waited for goes by Redis' own clock: those of
+# workers differ, and jump.
 _CLAIM = """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state or state == 'done' or state == 'failed' or state == 'cancelled' then return 'gone' end
-local group, worker, lease_ms, now, finish = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local group, worker, lease_ms, finish = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local most = tonumber(redis.call('HGET', KEYS[1], 'most_in_flight') or 0)
 for _, step in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now)) do
     redis.call('ZREM', KEYS[4], step)
     redis.call('XADD', KEYS[2], '*', 'step', step)
@@ -32,6 +39,7 @@ end
 local function next_message()
     local message = redis.call('XAUTOCLAIM', KEYS[2], group, worker, lease_ms, '0', 'COUNT', 1)[2][1]
     if message then return message end
+    if most > 0 and redis.call('XPENDING', KEYS[2], group)[1] >= most then return nil end
     local streams = redis.call('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', KEYS[2], '>')
     return streams and streams[1] and streams[1][2][1]
 end
@@ -57,6 +65,7 @@ return {message[1], step, attempt}
 _HELD = """
 local name, attempt, message = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HGET', KEYS[3], name) ~= attempt then return 0 end
+if #redis.call('XPENDING', KEYS[2], ARGV[4], message, message, 1) == 0 then return 0 end
 """
 
 _RENEW = (
@@ -88,11 +97,14 @@ _COMMIT_PLAN = (
     _HELD
     + _ACK
     + """
-local shards = #ARGV - 7
-redis.call('HSET', KEYS[1], 'total', ARGV[5], 'revision', ARGV[6], 'started', ARGV[7], 'shards', shards, 'remaining', shards)
+local kept, steps = cjson.decode(ARGV[11]), #ARGV - 11
+redis.call('HSET', KEYS[1], 'total', ARGV[5], 'revision', ARGV[6], 'started', ARGV[7], 'shards', steps + #kept, 'remaining', steps)
+redis.call('HSET', KEYS[1], 'done', ARGV[8], 'failed', ARGV[9])
+for _, shard in ipairs(kept) do redis.call('HSET', KEYS[3], shard, 'committed') end
 if redis.call('HGET', KEYS[1], 'state') == 'cancelling' then return 1 end
-redis.call('HSET', KEYS[1], 'state', 'running')
-for i = 8, #ARGV do redis.call('XADD', KEYS[2], '*', 'step', ARGV[i]) end
+redis.call('HSET', KEYS[1], 'state', steps > 0 and 'running' or 'finishing')
+if steps == 0 then redis.call('XADD', KEYS[2], '*', 'step', ARGV[10]) end
+for i = 12, #ARGV do redis.call('XADD', KEYS[2], '*', 'step', ARGV[i]) end
 return 1
 """
 )
@@ -117,6 +129,18 @@ _COMMIT_FINISH = (
 local state = redis.call('HGET', KEYS[1], 'state') == 'cancelling' and 'cancelled' or 'done'
 redis.call('HSET', KEYS[1], 'state', state, 'finished', ARGV[5])
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+return 1
+"""
+)
+
+# Another step in the place of one: whoever still has that one has a stale fence from now on.
+_REPLACE = (
+    _HELD
+    + _PUT_DOWN
+    + """
+redis.call('HDEL', KEYS[3], name)
+redis.call('XADD', KEYS[2], '*', 'step', ARGV[5])
 return 1
 """
 )
@@ -125,7 +149,8 @@ _RETRY = (
     _HELD
     + _PUT_DOWN
     + """
-redis.call('ZADD', KEYS[4], ARGV[5], ARGV[6])
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[4], time[1] + time[2] / 1000000 + ARGV[5], ARGV[6])
 return 1
 """
 )
@@ -136,6 +161,8 @@ _BURY = (
 redis.call('XADD', KEYS[5], '*', 'step', ARGV[5], 'error', ARGV[6])
 redis.call('HSET', KEYS[1], 'state', 'failed', 'error', ARGV[6], 'finished', ARGV[7])
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+redis.call('EXPIRE', KEYS[1], ARGV[8])
+redis.call('EXPIRE', KEYS[5], ARGV[8])
 return 1
 """
 )
@@ -166,12 +193,22 @@ class Queue:
         worker: This worker's name; no two live workers share one.
         lease_seconds: How long a step stays this worker's without a renewal.
         max_attempts: Times a step is tried before its job has failed.
+        keep_seconds: How long the record of a job that has ended is kept.
     """
 
-    def __init__(self, redis: Redis, worker: str, *, lease_seconds: float, max_attempts: int) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        worker: str,
+        *,
+        lease_seconds: float,
+        max_attempts: int,
+        keep_seconds: float = KEEP_SECONDS,
+    ) -> None:
         self.worker = worker
         self.lease_seconds = lease_seconds
         self.max_attempts = max_attempts
+        self._keep_seconds = round(keep_seconds)
         self._redis = redis
         self._claim = redis.register_script(_CLAIM)
         self._renew = redis.register_script(_RENEW)
@@ -179,24 +216,32 @@ class Queue:
         self._commit_plan = redis.register_script(_COMMIT_PLAN)
         self._commit_shard = redis.register_script(_COMMIT_SHARD)
         self._commit_finish = redis.register_script(_COMMIT_FINISH)
+        self._replace = redis.register_script(_REPLACE)
         self._retry = redis.register_script(_RETRY)
         self._bury = redis.register_script(_BURY)
 
     def claim(self) -> Delivery | None:
-        """The next step of the next job in turn, or `None` if no job has one to give."""
-        for _ in range(self._redis.llen(ACTIVE)):
-            job_id = cast("str | None", self._redis.lmove(ACTIVE, ACTIVE, "LEFT", "RIGHT"))
-            if job_id is None:
-                return None
-            lease_ms = int(self.lease_seconds * 1000)
-            args: list[str | float] = [WORKERS_GROUP, self.worker, lease_ms, time.time(), FINISH]
+        """The next step of the next job in turn, or `None` if no job has one to give. Jobs of a higher priority go first."""
+        for job_id, active in self._in_turn():
+            args: list[str | int] = [WORKERS_GROUP, self.worker, int(self.lease_seconds * 1000), FINISH]
             claimed: Any = self._claim(keys=jobs.job_keys(job_id), args=args)
             if claimed == GONE:
-                self._redis.lrem(ACTIVE, 0, job_id)
+                self._redis.lrem(active, 0, job_id)
             elif claimed:
                 message, step, attempt = claimed
                 return Delivery(job_id, json.loads(step), message, int(attempt))
         return None
+
+    def _in_turn(self) -> Iterator[tuple[str, str]]:
+        """Each job that has work to do, and the list that it is in, whose last one it then is."""
+        for active in map(active_key, PRIORITIES):
+            seen: set[str] = set()
+            while (job_id := cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))) not in {
+                None,
+                *seen,
+            }:
+                seen.add(str(job_id))
+                yield str(job_id), active
 
     def renew(self, delivery: Delivery, scored: int) -> bool:
         """Keep the lease and tell how far the step is. False if the step is another worker's by now, or its job is cancelled."""
@@ -210,12 +255,33 @@ class Queue:
         """Numbers of the shards whose parts are written and counted."""
         fences = cast("dict[str, str]", self._redis.hgetall(jobs.fences_key(job_id)))
         names = [name for name, fence in fences.items() if fence == "committed"]
-        return sorted(int(name.removeprefix("shard-")) for name in names if name.startswith("shard-"))
+        return sorted(int(SHARD_NAME.sub(r"\1", name)) for name in names if SHARD_NAME.fullmatch(name))
 
-    def commit_plan(self, delivery: Delivery, total: int, revision: str, shards: list[Step]) -> bool:
-        """Put a planned job's shards into its stream. False, and nothing is changed, if the fence is stale."""
+    def commit_plan(
+        self,
+        delivery: Delivery,
+        total: int,
+        revision: str,
+        shards: Sequence[Step],
+        kept: Sequence[str] = (),
+        done: int = 0,
+        failed: int = 0,
+    ) -> bool:
+        """Put a planned job's shards into its stream. False, and nothing is changed, if the fence is stale.
+
+        Args:
+            delivery: The plan's.
+            total: Records in the source.
+            revision: What the source is now.
+            shards: What is to be scored.
+            kept: Names of the shards whose parts are there already.
+            done: Images scored in those.
+            failed: Records of those that could not be read.
+        """
         steps = [json.dumps(shard) for shard in shards]
-        return self._held(self._commit_plan, delivery, total, revision, time.time(), *steps)
+        return self._held(
+            self._commit_plan, delivery, total, revision, time.time(), done, failed, FINISH, json.dumps(kept), *steps
+        )
 
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
         """Count a shard whose part is written; queue the final step after the last one. False if the fence is stale."""
@@ -223,24 +289,31 @@ class Queue:
 
     def commit_finish(self, delivery: Delivery) -> bool:
         """End the job well. False if the fence is stale."""
-        committed = self._held(self._commit_finish, delivery, time.time())
-        self._redis.lrem(ACTIVE, 0, delivery.job_id)
-        return committed
+        return self._held(self._commit_finish, delivery, time.time(), self._keep_seconds)
 
-    def fail(self, delivery: Delivery, error: str, *, final: bool = False) -> None:
-        """Try a step again later; after its last try, or at once if `final`, its job has failed. A stale fence changes nothing."""
+    def replace(self, delivery: Delivery, step: Step) -> bool:
+        """Put another step in the place of this one. False if the fence is stale."""
+        return self._held(self._replace, delivery, json.dumps(step))
+
+    def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> None:
+        """Try a step again later, or have its job fail; a stale fence changes nothing.
+
+        Args:
+            delivery: The step.
+            error: Why.
+            final: Whether no further try can mend it; if not given, that is after so many tries as there may be.
+        """
         step = json.dumps(delivery.step)
-        if final or delivery.attempt >= self.max_attempts:
-            if self._held(self._bury, delivery, step, error, time.time()):
-                self._redis.lrem(ACTIVE, 0, delivery.job_id)
+        if delivery.attempt >= self.max_attempts if final is None else final:
+            self._held(self._bury, delivery, step, error, time.time(), self._keep_seconds)
             return
         backoff = min(BACKOFF_SECONDS * 2 ** (delivery.attempt - 1), BACKOFF_CAP_SECONDS)
         jitter = random.uniform(0.5, 1.5)  # noqa: S311 - keeps workers apart, hides nothing
-        self._held(self._retry, delivery, time.time() + backoff * jitter, step)
+        self._held(self._retry, delivery, backoff * jitter, step)
 
     def beat(self) -> None:
         """Say that this worker is alive."""
-        self._redis.zadd(WORKERS, {self.worker: time.time()})
+        self._redis.zadd(WORKERS, {self.worker: server_time(self._redis)})
 
     def leave(self) -> None:
         """Say that this worker has gone."""

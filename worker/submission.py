@@ -1,33 +1,49 @@
-"""Check what a user asks for, and make a job of it; end a job before its time."""
+"""Check what a user asks for, and make a job of it; end a job before its time, or let one go on."""
 
+import tempfile
+from datetime import datetime
 from pathlib import Path
 
 from loupe.card import FILE_NAME, digest
-from loupe.errors import InvalidOutput
-from loupe.store import find_model, verify
-from worker.jobs import DEFAULT_OPTIONS, Job, Jobs, Options
-from worker.outputs import claim_folder, release_folder
-from worker.sources import check_source
+from loupe.errors import InvalidOutput, JobNotEnded, NothingToResume, ResultExists
+from loupe.store import StoredModel, find_model, verify
+from worker import outputs
+from worker.jobs import DEFAULT_OPTIONS, ENDED, Job, Jobs, Options, Priority, Request
+from worker.sources import check_source, open_source
 
 
 def submit(
-    jobs: Jobs, source: Path, output: Path, model: str | None, shard_images: int, options: Options = DEFAULT_OPTIONS
+    jobs: Jobs,
+    source: Path,
+    output: Path,
+    model: str | None,
+    shard_images: int,
+    options: Options = DEFAULT_OPTIONS,
+    *,
+    again: bool = False,
+    priority: Priority = "normal",
+    most_in_flight: int | None = None,
 ) -> Job:
-    """Put a job into the queue.
+    """Put a job into the queue; the same request once more is the same job, which goes on where it has not ended well.
 
     Args:
         jobs: The queue's client side.
         source: What `worker.sources` reads: a folder, a pattern, an archive, a table or an array.
-        output: A new or empty folder.
+        output: A new or empty folder, or that of the same job before.
         model: As `loupe.store.find_model` takes it, or nothing; the job keeps the version found now, wherever labels move.
         shard_images: Most images in one shard.
         options: What the result is to look like.
+        again: Whether a result that is there already is to be made anew.
+        priority: Jobs of a higher one go first.
+        most_in_flight: Most steps in the hands of workers at a time.
 
     Raises:
         InvalidSource: If the source is clearly nothing to score.
         ModelNotFound: If there is no such model.
         ModelCorrupted: If its files are not those that were saved.
         InvalidOutput: If the output folder cannot take the results, or lies inside the source.
+        ResultExists: If the folder holds the result of the same job on another state of the source.
+        JobNotEnded: If a job is to be made anew that has not ended.
     """
     source, output = source.absolute(), output.absolute()
     check_source(source)
@@ -35,24 +51,118 @@ def submit(
     verify(found)
     if output.resolve().is_relative_to(source.resolve()):
         raise InvalidOutput(str(output), f"a folder inside the source '{source}', where the next job would find it")
-    claim_folder(output)
-    try:
-        return jobs.submit(
-            str(source),
-            str(output),
-            model=found.tag,
-            model_digest=digest(found.folder / FILE_NAME),
-            shard_images=shard_images,
-            options=options,
-        )
-    except BaseException:
-        release_folder(output)
-        raise
+    card_digest = digest(found.folder / FILE_NAME)
+    request = Request(str(source), str(output), found.tag, card_digest, shard_images, options)
+    mark = _claimed(output, request)
+    if mark is not None and again:
+        _clear(jobs, request)
+        outputs.claim_folder(output, request)
+    elif mark == outputs.SUCCESS:
+        return _as_it_was(jobs, request, found)
+    elif mark is not None:
+        outputs.reclaim_folder(output, request)
+    return _queued(jobs, request, priority, most_in_flight)
+
+
+def resume(jobs: Jobs, output: Path) -> Job:
+    """Let the job of a folder go on, whatever has become of its record; shards whose parts are whole are not scored again.
+
+    Raises:
+        NothingToResume: If the folder holds no job, or one that is done.
+    """
+    output = output.absolute()
+    held = outputs.held(output)
+    if held is None or held.mark == outputs.SUCCESS:
+        raise NothingToResume(str(output), "one that is done" if held else "none")
+    outputs.reclaim_folder(output, held.request)
+    return _queued(jobs, held.request, "normal", None)
+
+
+def retry(jobs: Jobs, job_id: str) -> Job:
+    """Let a job that has failed, or was cancelled, go on where it ended.
+
+    Raises:
+        JobNotFound: If there is none by that id.
+        JobNotEnded: If it goes on anyway, or is done.
+    """
+    job = jobs.get(job_id)
+    if job.state not in {"failed", "cancelled"}:
+        raise JobNotEnded(job.id, job.state)
+    outputs.reclaim_folder(Path(job.output), job.request)
+    return jobs.again(job)
 
 
 def cancel(jobs: Jobs, job_id: str) -> Job:
     """Score no more of a job; the output folder of one that nobody had begun is free again. Raises what `Jobs.cancel` does."""
     job = jobs.cancel(job_id)
     if job.state == "cancelled":
-        release_folder(Path(job.output))
+        outputs.release_folder(Path(job.output))
     return job
+
+
+def _claimed(output: Path, request: Request) -> str | None:
+    """Make the folder the request's. If it has been before, how that went; see `outputs.Held`."""
+    try:
+        outputs.claim_folder(output, request)
+    except InvalidOutput:
+        held = outputs.held(output)
+        if held is None or held.request != request:
+            raise
+        return held.mark
+    return None
+
+
+def _queued(jobs: Jobs, request: Request, priority: Priority, most_in_flight: int | None) -> Job:
+    return jobs.submit(
+        request.source,
+        request.output,
+        model=request.model,
+        model_digest=request.model_digest,
+        shard_images=request.shard_images,
+        options=request.options,
+        job_id=request.job_id,
+        priority=priority,
+        most_in_flight=most_in_flight,
+    )
+
+
+def _clear(jobs: Jobs, request: Request) -> None:
+    job = jobs.find(request.job_id)
+    if job is not None and job.state not in ENDED:
+        raise JobNotEnded(job.id, job.state)
+    outputs.clear_folder(Path(request.output))
+
+
+def _as_it_was(jobs: Jobs, request: Request, model: StoredModel) -> Job:
+    """The job that has made this result, if its source is still what it was."""
+    job = jobs.find(request.job_id) or _remembered(request)
+    with tempfile.TemporaryDirectory() as notes:
+        source = open_source(Path(request.source), model.card.look, 1)
+        if source.plan(request.shard_images, Path(notes)).revision != job.revision:
+            raise ResultExists(request.output)
+    return job
+
+
+def _remembered(request: Request) -> Job:
+    """A job that is done and whose record has expired, from its summary."""
+    summary = outputs.read_summary(Path(request.output))
+    times = {name: datetime.fromisoformat(str(summary[name])).timestamp() for name in ("started", "finished")}
+    return Job(
+        id=request.job_id,
+        state="done",
+        model=request.model,
+        model_digest=request.model_digest,
+        source=request.source,
+        output=request.output,
+        shard_images=request.shard_images,
+        shards=int(str(summary["parts"])),
+        total=int(str(summary["total"])),
+        done=int(str(summary["done"])),
+        failed=int(str(summary["failed"])),
+        created=times["started"],
+        started=times["started"],
+        finished=times["finished"],
+        revision=str(summary["revision"]),
+        error=None,
+        options=request.options,
+    )

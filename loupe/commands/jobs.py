@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ from loupe.terminal import console, notices
 if TYPE_CHECKING:
     from worker.jobs import Job, Jobs
 
-app = typer.Typer(help="List, show, follow and cancel the bulk-scoring jobs.")
+app = typer.Typer(help="List, show, follow, cancel and retry the bulk-scoring jobs.")
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As loupe score and loupe jobs tell it.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 SHOWN_ERRORS = 20  # on a terminal; --json shows all
@@ -25,7 +26,7 @@ SHOWN_ERRORS = 20  # on a terminal; --json shows all
 
 @app.callback(invoke_without_command=True)
 def jobs(context: typer.Context) -> None:
-    """List, show, follow and cancel the bulk-scoring jobs. Alone it lists them."""
+    """List, show, follow, cancel and retry the bulk-scoring jobs. Alone it lists them."""
     if context.invoked_subcommand is None:
         list_()
 
@@ -49,13 +50,18 @@ def show(job_id: JobId, as_json: Json = False) -> None:
     """Show all that is known about a job."""
     with _open_jobs() as known:
         job = known.get(job_id)
+        letters = known.dead_letters(job_id)
     if as_json:
-        console.print_json(json.dumps(job.to_json()))
+        console.print_json(json.dumps({**job.to_json(), "dead_letters": [asdict(letter) for letter in letters]}))
         return
     console.print(f"[bold]{job.id}[/]  {_progress(job)}")
     times = {name: _local(getattr(job, name)) for name in ("created", "started", "finished")}
-    error = {} if job.error is None else {"error": job.error}
-    print_sections({"": {"model": job.model, "source": job.source, "output": job.output, **times, **error}})
+    print_sections({"": {"model": job.model, "source": job.source, "output": job.output, **times}})
+    for letter in letters:
+        console.print(f"[bold]{letter.step}[/] failed for good at {_local(letter.time)}", highlight=False)
+        console.print(f"  {letter.error}", markup=False, highlight=False, soft_wrap=True)
+    if job.state == "failed":
+        console.print(f"What is finished stays. Try the rest again: loupe jobs retry {job.id}", highlight=False)
 
 
 @app.command()
@@ -72,9 +78,20 @@ def cancel(job_id: JobId) -> None:
 
     with _open_jobs() as known:
         job = cancel_job(known, job_id)
-        if job.state == "cancelling" and not known.workers():
-            notices.print("[yellow]No worker is running; one has to write the summary. Start it: loupe worker[/]")
+        if job.state == "cancelling":
+            warn_without_worker(known)
         console.print(f"job [bold]{job.id}[/] is {job.state}; {job.done:,} scored → {job.output}", highlight=False)
+
+
+@app.command()
+def retry(job_id: JobId) -> None:
+    """Let a job that has failed, or was cancelled, go on where it ended."""
+    from worker.submission import retry as retry_job
+
+    with _open_jobs() as known:
+        job = retry_job(known, job_id)
+        console.print(f"job [bold]{job.id}[/] is {job.state}", highlight=False)
+        warn_without_worker(known)
 
 
 @app.command()
@@ -95,6 +112,12 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
             return
         console.print(f"[bold]{error['code']}[/]", end="  ")
         console.print(f"{error['id']}\n  {error['error']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def warn_without_worker(jobs: "Jobs") -> None:
+    """Say so if nobody does what is queued."""
+    if not jobs.workers():
+        notices.print("[yellow]No worker is running; the job waits for one. Start it: loupe worker[/]")
 
 
 def follow_job(jobs: "Jobs", job: "Job") -> "Job":

@@ -146,7 +146,7 @@ def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
     summary = json.loads((output / "_summary.json").read_text())
     assert rows == summary["done"] == ended.done < 100_000
     assert (summary["state"], summary["total"], summary["failed"]) == ("cancelled", 100_000, 0)
-    left = {path.name for path in output.iterdir() if not path.name.startswith("predictions-")}
+    left = {path.name for path in output.iterdir() if not path.name.startswith(("predictions-", "_part-"))}
     assert left == {"_CANCELLED", "_summary.json"}
 
 

@@ -1,6 +1,8 @@
 """Jobs as they are submitted and looked up."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,13 @@ from redis import Redis
 from loupe.card import FILE_NAME, digest
 from loupe.errors import InvalidOutput, InvalidSource, ModelCorrupted, ModelNotFound
 from loupe.gate import promote
+from loupe.settings import Settings
 from loupe.store import StoredModel, find_model
 from tests import pictures
 from tests.stores import damage, stored
-from worker.jobs import Jobs, job_key, progress_key
+from worker.consumer import Consumer
+from worker.jobs import Jobs, Options, Request, job_key, progress_key
+from worker.queue import Queue
 from worker.submission import submit
 
 
@@ -64,9 +69,47 @@ def test_two_jobs_cannot_have_one_output_folder(
 ) -> None:
     submit(jobs, source, tmp_path / "out", "digits", 100)
     with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_RUNNING"):
-        submit(jobs, source, tmp_path / "out", "digits", 100)
+        submit(jobs, source, tmp_path / "out", "digits", 99)
 
     assert len(jobs.all()) == 1
+
+
+def test_the_same_request_again_is_the_same_job(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    first = submit(jobs, source, tmp_path / "out", "digits", 100)
+    second = submit(jobs, source, tmp_path / "out", digits_model.tag, 100)
+
+    assert second == first
+    assert len(jobs.all()) == 1
+
+
+def test_many_who_submit_the_same_at_once_get_one_job(
+    jobs: Jobs, redis: Redis, settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(submit, jobs, source, tmp_path / "out", "digits", 100) for _ in range(8)]
+    assert {each.result().id for each in made} == {jobs.all()[0].id}
+
+    Consumer(jobs, Queue(redis, "a", lease_seconds=30.0, max_attempts=2), settings).run(burst=True)
+    (job,) = jobs.all()
+    assert (job.state, job.done, job.failed) == ("done", 3, 0)
+
+
+def test_a_request_differs_by_everything_that_the_rows_depend_on() -> None:
+    asked = Request("/images", "/out", "digits:1", "abc", 10, Options())
+    others = [
+        replace(asked, source="/others"),
+        replace(asked, output="/elsewhere"),
+        replace(asked, model="digits:2"),
+        replace(asked, model_digest="def"),
+        replace(asked, shard_images=11),
+        replace(asked, options=Options(top_k=2)),
+    ]
+
+    assert len({each.job_id for each in (asked, *others)}) == 7
+    assert len({each.fingerprint("revision") for each in (asked, *others)} | {asked.fingerprint("later")}) == 8
+    assert Request.from_json(asked.to_json()) == asked
 
 
 def test_what_is_refused_leaves_neither_a_job_nor_a_folder(

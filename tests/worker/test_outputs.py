@@ -135,7 +135,7 @@ def test_a_part_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part(["a"]), CLASSES)
-    with outputs._appearing(tmp_path / "predictions-00001-of-00002.parquet") as path:
+    with outputs.appearing(tmp_path / "predictions-00001-of-00002.parquet") as path:
         path.write_bytes(b"half a fi")
         assert path.name.startswith(".")
         assert pq.read_table(tmp_path).num_rows == 1
@@ -177,7 +177,7 @@ def test_file_names_with_strange_characters_are_counted_once(tmp_path: Path, nam
 
 
 def test_success_comes_last_and_what_only_the_job_needed_goes(tmp_path: Path) -> None:
-    claim_folder(tmp_path)
+    claim_folder(tmp_path, JOB.request)
     outputs.notes_path(tmp_path, JOB.revision).mkdir()
     (tmp_path / ".predictions-00000-of-00001.parquet.123.tmp").touch()  # of a worker that died
     write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
@@ -213,7 +213,7 @@ def test_parts_that_do_not_hold_every_record_are_no_success(tmp_path: Path) -> N
 
 
 def test_the_folder_is_read_as_it_is(tmp_path: Path) -> None:
-    claim_folder(tmp_path)
+    claim_folder(tmp_path, JOB.request)
     first, second = part(["a", "b", "c"]), part(["d"], [("e", InvalidImage("text"))], seed=1)
     write_part(tmp_path, 0, 2, first, CLASSES)
     write_part(tmp_path, 1, 2, second, CLASSES)
@@ -234,27 +234,27 @@ def test_the_folder_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
-    claim_folder(tmp_path / "a" / "b")
+    claim_folder(tmp_path / "a" / "b", JOB.request)
 
     assert names(tmp_path / "a" / "b") == ["_RUNNING"]
 
 
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
-    claim_folder(tmp_path)
+    claim_folder(tmp_path, JOB.request)
     with pytest.raises(
         InvalidOutput, match=r"to be a new or empty folder\. Received: a folder with 1 entries \(_RUNNING"
     ):
-        claim_folder(tmp_path)
+        claim_folder(tmp_path, JOB.request)
 
     release_folder(tmp_path)
-    claim_folder(tmp_path)
+    claim_folder(tmp_path, JOB.request)
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) -> None:
     for name in "dcba":
         (tmp_path / name).touch()
     with pytest.raises(InvalidOutput) as raised:
-        claim_folder(tmp_path)
+        claim_folder(tmp_path, JOB.request)
 
     assert raised.value.message == (
         f"Expected '{tmp_path}' to be a new or empty folder. Received: a folder with 4 entries (a, b, c …)."
@@ -265,13 +265,13 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidOutput, match=r"Received: a file, or a folder that another job has just taken\.$"):
-        claim_folder(tmp_path / "file")
+        claim_folder(tmp_path / "file", JOB.request)
     with pytest.raises(InvalidOutput, match=r"Received: a folder that cannot be written to \(Not a directory\)\.$"):
-        claim_folder(tmp_path / "file" / "below")
+        claim_folder(tmp_path / "file" / "below", JOB.request)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InvalidOutput, match=r"Received: a folder that cannot be written to \(Permission denied\)\.$"):
-        claim_folder(tmp_path / "new")
+        claim_folder(tmp_path / "new", JOB.request)

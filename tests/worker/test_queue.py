@@ -99,6 +99,7 @@ def test_a_job_that_is_done_leaves_only_its_record(jobs: Jobs, new_queue: NewQue
     queue.commit_shard(claimed(queue), 10, 0)
     queue.commit_finish(claimed(queue))
 
+    assert queue.claim() is None
     assert sorted(redis.keys("*")) == sorted([keys.JOBS, keys.job_key(job.id)])
 
 
@@ -416,3 +417,138 @@ def test_a_job_that_has_ended_cannot_be_cancelled(jobs: Jobs, redis: Redis, end:
 def test_an_unknown_job_cannot_be_cancelled(jobs: Jobs) -> None:
     with pytest.raises(JobNotFound):
         jobs.cancel("nothing")
+
+
+# Priorities, limits, expiry
+
+
+def test_jobs_of_a_higher_priority_go_first_and_those_of_one_take_turns(jobs: Jobs, new_queue: NewQueue) -> None:
+    made = [
+        (priority, jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, priority=priority).id)
+        for priority in ("low", "normal", "high", "low")
+    ]
+    claimed_in_turn = [claimed(new_queue()).job_id for _ in made]
+
+    assert claimed_in_turn == [made[2][1], made[1][1], made[0][1], made[3][1]]
+
+
+def test_no_more_steps_of_a_job_are_in_hand_than_it_wants(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, most_in_flight=2)
+    queue = new_queue()
+    queue.commit_plan(claimed(queue), 50, "revision", shards(5))
+    first = claimed(queue)
+    claimed(new_queue("b"))
+    other = submitted(jobs)
+
+    assert claimed(new_queue("c")).job_id == other.id
+    assert new_queue("d").claim() is None
+    queue.commit_shard(first, 10, 0)
+    assert claimed(new_queue("d")).job_id == job.id
+
+
+def test_a_limit_does_not_keep_the_step_of_a_dead_worker_from_others(jobs: Jobs, new_queue: NewQueue) -> None:
+    jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, most_in_flight=1)
+    claimed(new_queue("dead", lease_seconds=0.01))
+
+    assert until(new_queue("b", lease_seconds=0.01).claim).attempt == 2
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_the_record_of_a_job_that_has_ended_expires(jobs: Jobs, redis: Redis, new_queue: NewQueue, end: str) -> None:
+    queue = new_queue()
+    if end == "cancelled":
+        job = submitted(jobs)
+        jobs.cancel(job.id)
+    else:
+        job = planned(jobs, queue, 1)
+        assert redis.ttl(keys.job_key(job.id)) == -1
+        if end == "failed":
+            queue.fail(claimed(queue), "no", final=True)
+            assert 0 < redis.ttl(keys.dead_key(job.id)) <= keys.KEEP_SECONDS
+        else:
+            queue.commit_shard(claimed(queue), 10, 0)
+            queue.commit_finish(claimed(queue))
+
+    assert 0 < redis.ttl(keys.job_key(job.id)) <= keys.KEEP_SECONDS
+    redis.delete(keys.job_key(job.id))
+    assert jobs.all() == []
+    assert redis.zcard(keys.JOBS) == 0
+
+
+# The same job again
+
+
+def test_a_job_that_is_submitted_again_while_it_runs_stays_as_it_is(
+    jobs: Jobs, new_queue: NewQueue, redis: Redis
+) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    queue.commit_shard(claimed(queue), 10, 0)
+    again = jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, job_id=job.id)
+
+    assert again == jobs.get(job.id)
+    assert (again.state, again.done) == ("running", 10)
+    assert redis.lrange(keys.active_key("normal"), 0, -1) == [job.id]
+
+
+def test_a_worker_that_slept_through_the_end_of_a_job_commits_nothing_when_the_job_goes_on(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    stale, doomed = claimed(queue), claimed(queue)
+    queue.fail(doomed, "no", final=True)
+    jobs.again(jobs.get(job.id))
+    queue.commit_plan(claimed(queue), 20, "revision", shards(2))
+    live = claimed(queue)
+
+    assert (stale.step["name"], stale.attempt) == (live.step["name"], live.attempt)
+    assert not queue.commit_shard(stale, 10, 0)
+    assert queue.commit_shard(live, 9, 1)
+    assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (9, 1)
+
+
+def test_shards_whose_parts_are_there_count_from_the_start(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = submitted(jobs)
+    queue = new_queue()
+    queue.commit_plan(claimed(queue), 30, "revision", shards(3)[2:], ["shard-0", "shard-1"], done=18, failed=2)
+    planned_job = jobs.get(job.id)
+    assert (planned_job.shards, planned_job.total, planned_job.done, planned_job.failed) == (3, 30, 18, 2)
+    assert queue.committed_shards(job.id) == [0, 1]
+
+    assert claimed_and_committed(queue) == "shard-2"
+    assert claimed(queue).step["name"] == "finish"
+
+
+def test_a_job_all_of_whose_parts_are_there_only_has_to_finish(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = submitted(jobs)
+    queue = new_queue()
+    queue.commit_plan(claimed(queue), 10, "revision", [], ["shard-0"], done=10)
+
+    assert jobs.get(job.id).state == "finishing"
+    assert claimed(queue).step["name"] == "finish"
+
+
+def claimed_and_committed(queue: Queue) -> str:
+    delivery = claimed(queue)
+    assert queue.commit_shard(delivery, 10, 0)
+    return delivery.step["name"]
+
+
+def test_a_step_that_takes_the_place_of_another_begins_with_attempts_of_its_own(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue = new_queue()
+    planned(jobs, queue, 1)
+    shard = claimed(queue)
+    probe = Step(name="probe-0+0-0-10", kind="probe", index=0, start=0, stop=10, suspects=[0, 10])
+    assert queue.replace(shard, probe)
+
+    assert not queue.replace(shard, probe)
+    assert not queue.commit_shard(shard, 10, 0)
+    delivery = claimed(queue)
+    assert (delivery.step, delivery.attempt) == (probe, 1)
+    assert queue.replace(delivery, Step(name="shard-0+1", kind="shard", index=0, start=0, stop=10))
+    again = claimed(queue)
+    assert queue.commit_shard(again, 9, 1)
+    assert queue.committed_shards(again.job_id) == [0]

@@ -39,6 +39,10 @@ class ArraySource:
         for start in range(shard["start"], shard["stop"], batch_size):
             yield partial(_read_rows, images, start, min(start + batch_size, shard["stop"]))
 
+    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+        """See `Source.record_id`."""
+        return str(shard["start"] + place)
+
     def _open(self) -> UInt8Array:
         """All of its images; `InvalidSource` if it is no array of images."""
         try:

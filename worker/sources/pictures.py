@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -142,6 +143,13 @@ class PictureSource:
             entries = [_entry(lines.readline()) for _ in range(shard["start"], shard["stop"])]
         for start in range(0, len(entries), batch_size):
             yield partial(self._read, entries[start : start + batch_size], notes)
+
+    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+        """See `Source.record_id`."""
+        with (notes / LISTING).open("rb") as lines:
+            lines.seek(shard["offset"])
+            line = next(islice(lines, place, None))
+        return printable(_entry(line).id)
 
     def _read(self, entries: list[Entry], notes: Path) -> Records:
         with self._collection.reading(notes) as read:

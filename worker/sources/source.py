@@ -55,6 +55,9 @@ class Source(Protocol):
     def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
         """The records of one shard, a few at a time; `SourceChanged` if the source is not what was planned."""
 
+    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+        """Path, key or row number of one record of a shard, which is not read for it; `place` counts from the shard's start."""
+
 
 def cut(total: int, shard_images: int) -> list[Step]:
     """Shards of as many records, but for the last."""

@@ -52,6 +52,15 @@ class TableSource:
             for row, rows in _rows(file, shard["start"], shard["stop"], batch_size, columns):
                 yield partial(decode, rows, row, images)
 
+    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+        """See `Source.record_id`."""
+        row = shard["start"] + place
+        with self._open() as file:
+            if ID not in file.schema_arrow.names:
+                return str(row)
+            ((_, rows),) = _rows(file, row, row + 1, 1, [ID])
+        return str(rows.column(ID)[0].as_py())
+
     def _count(self) -> int:
         """How many rows it has; `InvalidSource` if it has none, or no images."""
         with self._open() as file:

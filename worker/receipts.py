@@ -1,0 +1,73 @@
+"""Receipts: for each part a small file beside it, written last, that says what the part is of. They let a job go on whose queue is lost."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from worker.outputs import appearing, receipt_name
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a part is of, and what is in its files.
+
+    Attributes:
+        fingerprint: Of the job's request and the state of the source.
+        done: Images scored.
+        failed: Records that could not be.
+        digests: SHA-256 of each file of the part, by its name.
+    """
+
+    fingerprint: str
+    done: int
+    failed: int
+    digests: dict[str, str]
+
+
+def write_receipt(
+    folder: Path, shard: int, shards: int, files: Sequence[str], *, fingerprint: str, done: int, failed: int
+) -> None:
+    """Vouch for a part that is written.
+
+    Args:
+        folder: Of the job.
+        shard: Number of the shard.
+        shards: How many there are.
+        files: Names of the part's files.
+        fingerprint: See `Request.fingerprint`.
+        done: Images scored.
+        failed: Records that could not be.
+    """
+    receipt = Receipt(fingerprint, done, failed, {name: _digest(folder / name) for name in files})
+    with appearing(folder / receipt_name(shard, shards)) as path:
+        path.write_text(json.dumps(asdict(receipt)), encoding="utf-8")
+
+
+def trusted(folder: Path, shards: int, fingerprint: str) -> Iterator[tuple[int, Receipt]]:
+    """Number and receipt of each shard whose part is of this fingerprint, and whose files are those that were written."""
+    for shard in range(shards):
+        receipt = _read(folder / receipt_name(shard, shards))
+        if receipt is not None and receipt.fingerprint == fingerprint and _is_whole(folder, receipt):
+            yield shard, receipt
+
+
+def _read(path: Path) -> Receipt | None:
+    try:
+        return Receipt(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):  # damaged: the shard is scored again
+        return None
+
+
+def _is_whole(folder: Path, receipt: Receipt) -> bool:
+    return all(
+        (folder / name).is_file() and _digest(folder / name) == digest for name, digest in receipt.digests.items()
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
