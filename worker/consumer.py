@@ -16,7 +16,8 @@ import numpy as np
 from redis.exceptions import RedisError
 
 from loupe.card import FILE_NAME, digest
-from loupe.engine import Engine, available_cores, load_engine
+from loupe.cores import available_cores
+from loupe.engine import Engine, load_engine
 from loupe.errors import LoupeError, ModelCorrupted
 from loupe.settings import Settings
 from loupe.store import StoredModel, find_model
