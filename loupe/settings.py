@@ -29,7 +29,9 @@ class Settings(BaseSettings):
         default="onnx", description="What runs the models. TensorFlow is the slow reference; it needs loupe[train]."
     )
     threads: int | None = Field(
-        default=None, ge=1, description="Cores an engine may use. Unset: all the process may, by its CPU affinity and the quotas of its control groups."
+        default=None,
+        ge=1,
+        description="Cores an engine may use. Unset: all the process may, by its CPU affinity and the quotas of its control groups.",
     )
     model: str | None = Field(
         default=None,

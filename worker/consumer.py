@@ -15,21 +15,26 @@ from pathlib import Path
 import numpy as np
 from redis.exceptions import RedisError
 
-from loupe.card import FILE_NAME, digest
 from loupe.cores import available_cores
-from loupe.engine import Engine, load_engine
-from loupe.errors import LoupeError, ModelCorrupted
+from loupe.engine import Engine
+from loupe.errors import LoupeError
 from loupe.settings import Settings
-from loupe.store import StoredModel, find_model
+from loupe.store import StoredModel
 from worker import outputs
+from worker.engines import Engines
 from worker.jobs import Job, Jobs, Step
+from worker.lookahead import map_ahead
 from worker.queue import Delivery, Queue
 from worker.sources import Batch, open_source
 
 logger = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.1  # between looks at an empty queue
+IDLE_SECONDS = 0.1  # between looks for a step of the jobs that there are
+NO_JOB_SECONDS = (
+    0.5  # of waiting for a job in Redis; it begins as soon as it comes, and a worker that is to stop does so after this
+)
 BATCH_SIZE = 128  # images that one thread reads and scores in a row; what becomes of them then stays in its cache
+AHEAD = 2  # batches for each thread that are read before their turn; more would only take memory
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
 
 
@@ -52,8 +57,10 @@ class Consumer:
     def __post_init__(self) -> None:
         # Each thread reads and scores its own batches, the engine in one thread: that is faster than an engine in many threads,
         # which wait for each other in every layer, and pictures are decoded by one while another scores.
-        self._scorers = ThreadPoolExecutor(self.settings.threads or available_cores(), thread_name_prefix="score")
-        self._engines: dict[str, tuple[StoredModel, Engine]] = {}
+        self._threads = self.settings.threads or available_cores()
+        self._scorers = ThreadPoolExecutor(self._threads, thread_name_prefix="score")
+        self._engines = Engines(self.settings.engine)
+        self._lease: Lease | None = None  # of the step in hand
 
     def run(self, *, burst: bool = False) -> None:
         """Work until `stopping` is set or, with `burst`, until no step is left to claim."""
@@ -67,7 +74,7 @@ class Consumer:
                         self._work(delivery)
                     elif burst:
                         return
-                    else:
+                    elif not self.queue.wait_for_job(NO_JOB_SECONDS):
                         self.stopping.wait(IDLE_SECONDS)
                 except RedisError:
                     logger.exception("Redis does not answer; trying again")
@@ -76,6 +83,11 @@ class Consumer:
             self.stopping.set()
             beat.join()
             self._scorers.shutdown()
+
+    def hand_back(self) -> None:
+        """From another thread, when there is no time to finish the step in hand: let another worker have it at once."""
+        if (lease := self._lease) is not None and lease.hand_back():
+            logger.info("handed back what could not be finished in time")
 
     def _beat(self) -> None:
         while True:
@@ -93,7 +105,7 @@ class Consumer:
         """Do one step; whatever goes wrong is recorded on its job, and the loop goes on."""
         job = self.jobs.get(delivery.job_id)
         started = time.monotonic()
-        lease = Lease(self.queue, delivery)
+        self._lease = lease = Lease(self.queue, delivery)
         try:
             with lease:
                 if delivery.attempt > self.queue.max_attempts:
@@ -143,7 +155,8 @@ class Consumer:
         ids: list[str | int] = []
         answers = [np.empty((0, len(model.card.class_names)), np.float32)]
         errors: list[tuple[str, LoupeError]] = []
-        for scored in self._scorers.map(partial(_score_batch, engine), self._batches(job, model, step)):
+        work, batches = partial(_score_batch, engine), self._batches(job, model, step)
+        for scored in map_ahead(self._scorers, work, batches, AHEAD * self._threads):
             if lease.lost:
                 return False
             ids.extend(scored.ids)
@@ -152,6 +165,8 @@ class Consumer:
             lease.scored = len(ids)
         part = outputs.Part(ids, np.concatenate(answers), errors)  # type: ignore[arg-type]
         outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names, job.options)
+        if lease.lost:
+            return False
         return self.queue.commit_shard(delivery, len(ids), len(errors))
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
@@ -166,13 +181,7 @@ class Consumer:
 
     def _engine(self, job: Job) -> tuple[StoredModel, Engine]:
         """The job's model and no other, loaded once."""
-        if job.model not in self._engines:
-            model = find_model(job.model)
-            self._engines[job.model] = model, load_engine(model, self.settings.engine, threads=1)
-        model, engine = self._engines[job.model]
-        if digest(model.folder / FILE_NAME) != job.model_digest:
-            raise ModelCorrupted(job.model, FILE_NAME, "is not the one the job was submitted with")
-        return model, engine
+        return self._engines.get(job.model, job.model_digest)
 
 
 class Lease:
@@ -193,6 +202,12 @@ class Lease:
     def __exit__(self, *error: object) -> None:
         self._over.set()
         self._thread.join()
+
+    def hand_back(self) -> bool:
+        """Give it back to the queue before the block ends, if it is still held."""
+        self.lost = True  # before the queue knows: who sees it commits no more
+        self._over.set()
+        return self._queue.hand_back(self._delivery)
 
     def _renew(self) -> None:
         while not self._over.wait(self._queue.lease_seconds / 4):

@@ -140,6 +140,19 @@ return 1
 """
 )
 
+# The attempt does not count: the next claim has its number again.
+_HAND_BACK = (
+    _HELD
+    + """
+redis.call('XACK', KEYS[2], ARGV[4], message)
+redis.call('XDEL', KEYS[2], message)
+redis.call('HDEL', KEYS[6], name)
+redis.call('HINCRBY', KEYS[3], name, -1)
+redis.call('XADD', KEYS[2], '*', 'step', ARGV[5])
+return 1
+"""
+)
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -181,6 +194,7 @@ class Queue:
         self._commit_finish = redis.register_script(_COMMIT_FINISH)
         self._retry = redis.register_script(_RETRY)
         self._bury = redis.register_script(_BURY)
+        self._hand_back = redis.register_script(_HAND_BACK)
 
     def claim(self) -> Delivery | None:
         """The next step of the next job in turn, or `None` if no job has one to give."""
@@ -255,3 +269,17 @@ class Queue:
                 args=[name, delivery.attempt, delivery.message, WORKERS_GROUP, *args],
             )
         )
+
+    def hand_back(self, delivery: Delivery) -> bool:
+        """Let another worker claim a step at once, as if this one never had. False, and nothing is changed, if the fence is stale.
+
+        Whoever hands a step back commits it no more.
+        """
+        return self._held(self._hand_back, delivery, json.dumps(delivery.step))
+
+    def wait_for_job(self, seconds: float) -> bool:
+        """Wait until a job comes, but no longer than this. False, and at once, if there are jobs already."""
+        if self._redis.llen(ACTIVE):
+            return False
+        self._redis.blmove(ACTIVE, ACTIVE, seconds, "LEFT", "RIGHT")  # type: ignore[arg-type]  # fractions are taken too
+        return True

@@ -280,6 +280,42 @@ def test_a_stale_worker_cannot_fail_a_step(jobs: Jobs, new_queue: NewQueue) -> N
 # Failures
 
 
+def test_a_step_that_is_handed_back_goes_to_another_worker_at_once_and_the_attempt_does_not_count(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    first = new_queue("a")
+    job = planned(jobs, first, 1)
+    delivery = claimed(first)
+    first.renew(delivery, 4)
+    assert first.hand_back(delivery)
+
+    assert jobs.get(job.id).done == 0
+    assert not first.commit_shard(delivery, 10, 0)
+    again = claimed(new_queue("b"))
+    assert (again.step, again.attempt) == (delivery.step, delivery.attempt)
+    assert new_queue("b").commit_shard(again, 10, 0)
+    assert not first.hand_back(delivery)
+
+
+def test_a_step_that_another_worker_has_cannot_be_handed_back(jobs: Jobs, new_queue: NewQueue) -> None:
+    planned(jobs, new_queue(), 1)
+    stale = claimed(new_queue("a"))
+    fresh = claimed(new_queue("b", lease_seconds=0))
+
+    assert not new_queue("a").hand_back(stale)
+    assert new_queue("b").commit_shard(fresh, 10, 0)
+
+
+def test_a_worker_without_jobs_waits_for_one(jobs: Jobs, new_queue: NewQueue) -> None:
+    assert new_queue().wait_for_job(0.01)
+    submitter = threading.Timer(0.1, submitted, [jobs])
+    submitter.start()
+
+    assert new_queue().wait_for_job(100)
+    assert new_queue().claim()
+    assert not new_queue().wait_for_job(100)
+
+
 def test_a_failed_step_is_tried_again_by_anybody(jobs: Jobs, new_queue: NewQueue) -> None:
     job = submitted(jobs)
     queue = new_queue("a")
