@@ -113,6 +113,13 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         default=5, ge=1, description="Times a shard is tried before it, and with it the job, has failed."
     )
+    worker_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port at LOUPE_HOST where Prometheus finds a worker's metrics; of several processes of one command, each has the "
+        "next. Unset: none.",
+    )
 
     @property
     def model_tags(self) -> list[str]:

@@ -24,6 +24,7 @@ from worker import outputs
 from worker.engines import Engines
 from worker.jobs import Job, Jobs, Step
 from worker.lookahead import map_ahead
+from worker.metrics import Metrics, Outcome, ShardClock
 from worker.queue import Delivery, Queue
 from worker.sources import Batch, open_source
 
@@ -37,6 +38,12 @@ BATCH_SIZE = 128  # images that one thread reads and scores in a row; what becom
 AHEAD = 2  # batches for each thread that are read before their turn; more would only take memory
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
 
+SAID: dict[Outcome, str] = {
+    "done": "done",
+    "cancelled": "given up, since the job is cancelled",
+    "lost": "lost to another worker",
+}  # in the log, of steps that did not fail
+
 
 @dataclass
 class Consumer:
@@ -47,12 +54,14 @@ class Consumer:
         queue: Where steps come from.
         settings: Limits and threads.
         stopping: Set it, and the loop ends after the step in hand.
+        metrics: What it has done.
     """
 
     jobs: Jobs
     queue: Queue
     settings: Settings
     stopping: threading.Event = field(default_factory=threading.Event)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         # Each thread reads and scores its own batches, the engine in one thread: that is faster than an engine in many threads,
@@ -104,6 +113,7 @@ class Consumer:
     def _work(self, delivery: Delivery) -> None:
         """Do one step; whatever goes wrong is recorded on its job, and the loop goes on."""
         job = self.jobs.get(delivery.job_id)
+        self.metrics.claimed(delivery)
         started = time.monotonic()
         self._lease = lease = Lease(self.queue, delivery)
         try:
@@ -116,19 +126,27 @@ class Consumer:
         except LoupeError as error:
             logger.warning("job %s, %s: %s", job.id, delivery.step["name"], error)
             self.queue.fail(delivery, error.message, final=True)
+            self.metrics.ended(delivery, "failed")
         except Exception as error:  # the border of the loop
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
             self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
+            self.metrics.ended(delivery, "retried" if delivery.attempt < self.queue.max_attempts else "failed")
         else:
-            outcome = "done" if committed else self._put_down(delivery)
+            outcome: Outcome = "done" if committed else self._put_down(delivery)
+            self.metrics.ended(delivery, outcome)
             seconds = time.monotonic() - started
             logger.info(
-                "job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds
+                "job %s, %s, attempt %d: %s, %.2f s",
+                job.id,
+                delivery.step["name"],
+                delivery.attempt,
+                SAID[outcome],
+                seconds,
             )
 
-    def _put_down(self, delivery: Delivery) -> str:
+    def _put_down(self, delivery: Delivery) -> Outcome:
         """Why a step was not committed, once it is nobody's or another worker's."""
-        return "given up, since the job is cancelled" if self.queue.give_up(delivery) else "lost to another worker"
+        return "cancelled" if self.queue.give_up(delivery) else "lost"
 
     def _do(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         match delivery.step["kind"]:
@@ -155,7 +173,8 @@ class Consumer:
         ids: list[str | int] = []
         answers = [np.empty((0, len(model.card.class_names)), np.float32)]
         errors: list[tuple[str, LoupeError]] = []
-        work, batches = partial(_score_batch, engine), self._batches(job, model, step)
+        clock = ShardClock()
+        work, batches = partial(_score_batch, engine, clock), self._batches(job, model, step)
         for scored in map_ahead(self._scorers, work, batches, AHEAD * self._threads):
             if lease.lost:
                 return False
@@ -164,10 +183,12 @@ class Consumer:
             answers.append(scored.probabilities)
             lease.scored = len(ids)
         part = outputs.Part(ids, np.concatenate(answers), errors)  # type: ignore[arg-type]
-        outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names, job.options)
-        if lease.lost:
-            return False
-        return self.queue.commit_shard(delivery, len(ids), len(errors))
+        with clock.phase("write"):
+            outputs.write_part(Path(job.output), step["index"], job.shards, part, model.card.class_names, job.options)
+        committed = not lease.lost and self.queue.commit_shard(delivery, len(ids), len(errors))
+        if committed:
+            self.metrics.committed(len(ids), len(errors), clock)
+        return committed
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
         source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels)
@@ -219,9 +240,12 @@ class Lease:
                 logger.warning("a lease could not be renewed: Redis does not answer")
 
 
-def _score_batch(engine: Engine, batch: Batch) -> outputs.Part:
-    records = batch()
-    return outputs.Part(records.ids, engine.predict(records.images), records.errors)
+def _score_batch(engine: Engine, clock: ShardClock, batch: Batch) -> outputs.Part:
+    with clock.phase("read"):
+        records = batch()
+    with clock.phase("score"):
+        probabilities = engine.predict(records.images)
+    return outputs.Part(records.ids, probabilities, records.errors)
 
 
 def worker_name() -> str:

@@ -8,6 +8,7 @@ from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from worker.consumer import Consumer, worker_name
 from worker.jobs import Jobs
+from worker.metrics import exposed
 from worker.queue import Queue
 
 logger = logging.getLogger(__name__)
@@ -26,11 +27,13 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
 
     Raises:
         RedisUnavailable: If there is no Redis.
+        AddressInUse: If something else listens where the metrics are to be had.
     """
     with open_redis(settings) as redis:
         queue = Queue(redis, worker_name(), lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
         consumer = Consumer(Jobs(redis), queue, settings, stopping)
-        return run_consumer(consumer, burst=burst, grace_seconds=settings.shutdown_timeout_seconds)
+        with exposed(consumer.metrics, redis, settings):
+            return run_consumer(consumer, burst=burst, grace_seconds=settings.shutdown_timeout_seconds)
 
 
 def run_consumer(consumer: Consumer, *, burst: bool, grace_seconds: float) -> bool:

@@ -47,7 +47,10 @@ def supervise(settings: Settings, processes: int, stopping: threading.Event, *, 
 def variables_of(settings: Settings, processes: int, number: int) -> dict[str, str]:
     """What is different in the environment of one of so many workers; the first has number 0."""
     threads = settings.threads or max(1, available_cores() // processes)
-    return {f"{ENV_PREFIX}THREADS": str(threads)}
+    variables = {f"{ENV_PREFIX}THREADS": str(threads)}
+    if settings.worker_metrics_port is not None:
+        variables[f"{ENV_PREFIX}WORKER_METRICS_PORT"] = str(settings.worker_metrics_port + number)
+    return variables
 
 
 def _keep(name: str, settings: Settings, variables: dict[str, str], stopping: threading.Event, burst: bool) -> None:
