@@ -12,7 +12,8 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from loupe.engine import available_cores, load_engine
+from loupe.cores import available_cores
+from loupe.engine import load_engine
 from loupe.images import Float32Array, UInt8Array
 from loupe.settings import load_settings
 from loupe.store import find_model

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from bench.batching import Figures
 from bench.peers import BATCHABLE, LOUPE, UNBATCHED
 from bench.wrk import Load
-from loupe.engine import available_cores
+from loupe.cores import available_cores
 from loupe.store import StoredModel
 from train.plots import BLUE, DASHED, MUTED, ORANGE, WIDTH, picture
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from loupe.engine import available_cores, load_engine
+from loupe.cores import available_cores
+from loupe.engine import load_engine
 from loupe.settings import load_settings
 from loupe.store import find_model
 

@@ -77,26 +77,26 @@ def key(name: Annotated[str, typer.Argument(help="Of whoever is to have it; it s
 @app.command()
 def worker(
     burst: Annotated[bool, typer.Option("--burst", help="Exit when the queue is empty.")] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that share the cores, each with a model of its own.")
+    ] = 1,
 ) -> None:
     """Score the jobs in the queue."""
     settings = load_settings()
     log_to_stderr()
-    from loupe.redis_server import open_redis
-    from worker.consumer import Consumer, worker_name
-    from worker.jobs import Jobs
-    from worker.queue import Queue
+    stopping = threading.Event()
+    if processes > 1:
+        from worker.supervisor import supervise
 
-    with open_redis(settings) as redis:
-        queue = Queue(
-            redis,
-            worker_name(),
-            lease_seconds=settings.lease_seconds,
-            max_attempts=settings.max_attempts,
-            keep_seconds=settings.keep_jobs_days * 24 * 3600,
-        )
-        consumer = Consumer(Jobs(redis), queue, settings)
-        with _signals(consumer.stopping):
-            consumer.run(burst=burst)
+        with _signals(stopping):
+            supervise(settings, processes, stopping, burst=burst)
+        return
+    from worker.process import work
+
+    with _signals(stopping):
+        ended = work(settings, stopping, burst=burst)
+    if not ended:
+        os._exit(0)  # now, and not when its threads have finished what nobody needs any more
 
 
 @app.command()

@@ -1,12 +1,12 @@
 """Engines: run a stored model. ONNX Runtime serves and scores; TensorFlow is the reference and is imported only when asked for."""
 
-import os
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
+from loupe.cores import available_cores
 from loupe.errors import EngineUnavailable
 from loupe.images import SIDE, Float32Array, UInt8Array, check_batch
 from loupe.store import KERAS_FILE, ONNX_FILE, StoredModel, verify
@@ -91,10 +91,3 @@ def _open(folder: Path, name: EngineName, threads: int | None) -> Engine:
     if name == "onnx":
         return OnnxEngine(folder / ONNX_FILE, threads)
     return TensorflowEngine(folder / KERAS_FILE)
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -602,7 +602,7 @@ class InvalidSetting(LoupeError):
 
 
 class AddressInUse(LoupeError):
-    """The service cannot listen where it should."""
+    """A program cannot listen where it should."""
 
     code = "address_in_use"
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -38,8 +38,11 @@ BACKOFF = ExponentialBackoff(cap=1.0, base=0.05)  # seconds
 PATIENT: dict[str, Any] = {
     "decode_responses": True,
     "health_check_interval": 30,  # seconds
+    "socket_timeout": 5,  # seconds
+    "socket_keepalive": True,
     "retry": Retry(BACKOFF, RETRIES),
-    "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+    # A primary that has become a replica only refuses to write; the new connection of the next try finds its successor.
+    "retry_on_error": [RedisConnectionError, RedisTimeoutError, ReadOnlyError],
 }
 
 
@@ -66,7 +69,7 @@ def _client(**connection: object) -> Redis:
 def _given(url: str) -> Redis:
     try:
         with Redis.from_url(url, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)) as probe:
-            probe.ping()
+            _wait_while_loading(probe, f"{_without_password(url)} (LOUPE_REDIS_URL)")
         return Redis.from_url(url, **PATIENT)
     except (RedisError, ValueError, OSError) as error:
         raise RedisUnavailable(f"{_without_password(url)} (LOUPE_REDIS_URL)", str(error).rstrip(".")) from error
@@ -123,16 +126,25 @@ def _socket_path(folder: Path) -> Path:
 
 def _answers(socket: Path) -> bool:
     """Whether a Redis runs there, waiting while it still reads its data."""
+    try:
+        with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
+            _wait_while_loading(client, str(socket))
+    except RedisConnectionError:
+        return False
+    return True
+
+
+def _wait_while_loading(client: Redis, where: str) -> None:
+    """Return when a server answers; one that still reads its data has a while for it."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
-            with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
-                return bool(client.ping())
-        except BusyLoadingError:  # a kind of connection error too, so it stands first
+            client.ping()
+        except BusyLoadingError:
             time.sleep(POLL_SECONDS)
-        except RedisConnectionError:
-            return False
-    raise RedisUnavailable(str(socket), f"one that still reads its data after {START_SECONDS:.0f} s")
+        else:
+            return
+    raise RedisUnavailable(where, f"one that still reads its data after {START_SECONDS:.0f} s")
 
 
 def _start(folder: Path, socket: Path) -> None:

@@ -29,7 +29,9 @@ class Settings(BaseSettings):
         default="onnx", description="What runs the models. TensorFlow is the slow reference; it needs loupe[train]."
     )
     threads: int | None = Field(
-        default=None, ge=1, description="Cores an engine may use. Unset: all the process may run on."
+        default=None,
+        ge=1,
+        description="Cores an engine may use. Unset: all the process may, by its CPU affinity and the quotas of its control groups.",
     )
     model: str | None = Field(
         default=None,
@@ -113,6 +115,13 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(
         default=5, ge=1, description="Times a shard is tried before it, and with it the job, has failed."
+    )
+    worker_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port at LOUPE_HOST where Prometheus finds a worker's metrics; of several processes of one command, each has the "
+        "next. Unset: none.",
     )
 
     @property

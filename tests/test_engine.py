@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loupe.engine import Engine, OnnxEngine, available_cores, load_engine
+from loupe.engine import Engine, OnnxEngine, load_engine
 from loupe.errors import InvalidPixels, ModelCorrupted
 from loupe.store import ONNX_FILE, StoredModel
 from tests import pictures
@@ -81,7 +81,3 @@ def test_threads_change_nothing_but_speed(digits_model: StoredModel) -> None:
     one, two = (OnnxEngine(digits_model.folder / ONNX_FILE, threads).predict(images) for threads in (1, 2))
 
     np.testing.assert_allclose(one, two, atol=TOLERANCE)
-
-
-def test_there_is_a_core_to_run_on() -> None:
-    assert available_cores() >= 1

@@ -16,6 +16,7 @@ from loupe.errors import RedisUnavailable
 from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from tests.programs import environment, free_port, until
+from tests.redis_servers import redis_server
 
 USER = """
 import sys
@@ -117,6 +118,13 @@ def test_a_server_that_still_reads_its_data_is_waited_for_and_not_doubled(settin
         assert redis.dbsize() == 500_000
         assert pids_in(folder) == [server_of(redis).pid]
     assert pids_in(folder) == []
+
+
+def test_a_redis_that_the_settings_name_is_waited_for_while_it_reads_its_data(tmp_path: Path) -> None:
+    command = b"*3\r\n$3\r\nSET\r\n$8\r\n%08d\r\n$1\r\nx\r\n"
+    (tmp_path / "appendonly.aof").write_bytes(b"".join(command % number for number in range(1_000_000)))
+    with redis_server(tmp_path, appendonly="yes") as server, open_redis(Settings(redis_url=server.url)) as redis:
+        assert redis.dbsize() == 1_000_000
 
 
 def pids_in(folder: Path) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from loupe.engine import available_cores
+from loupe.cores import available_cores
 from train.classics_findings import accuracies_of, findings, shown
 from train.classics_plan import Factor, Plan, Trial
 from train.classics_results import Figures, Result, Summary, current_versions, summarize

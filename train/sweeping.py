@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from loupe.engine import available_cores
+from loupe.cores import available_cores
 from train.config import recipe
 from train.datasets import Dataset
 from train.errors import InvalidTraining, SweepInterrupted, SweepProcessDied

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from loupe.engine import available_cores
+from loupe.cores import available_cores
 from loupe.errors import LoupeError
 from train.calibration import log_probabilities
 from train.datasets import Dataset

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -16,22 +17,32 @@ from pathlib import Path
 import numpy as np
 from redis.exceptions import RedisError
 
-from loupe.card import FILE_NAME, digest
-from loupe.engine import Engine, available_cores, load_engine
-from loupe.errors import ContractDiffers, LoupeError, ModelCorrupted, RecordFailed
+from loupe.cores import available_cores
+from loupe.engine import Engine
+from loupe.errors import ContractDiffers, LoupeError, RecordFailed
 from loupe.images import SIDE
 from loupe.settings import Settings
-from loupe.store import StoredModel, find_model
+from loupe.store import StoredModel
 from worker import bisection, outputs, receipts
+from worker.engines import Engines
 from worker.jobs import CONTRACT, Job, Jobs, Step
+from worker.lookahead import map_ahead
+from worker.metrics import Metrics, Outcome, ShardClock
 from worker.queue import Delivery, Queue
 from worker.sources import Batch, Records, open_source
 
 logger = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.1  # between looks at an empty queue
+IDLE_SECONDS = 0.1  # between looks for a step; a job that is new wakes one worker at once
 BATCH_SIZE = 128  # images that one thread reads and scores in a row; what becomes of them then stays in its cache
+AHEAD = 2  # batches for each thread that are read before their turn; more would only take memory
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
+
+SAID: dict[Outcome, str] = {
+    "done": "done",
+    "cancelled": "given up, since the job is cancelled",
+    "lost": "lost to another worker",
+}  # in the log, of steps that did not fail
 
 
 @dataclass
@@ -43,18 +54,22 @@ class Consumer:
         queue: Where steps come from.
         settings: Limits and threads.
         stopping: Set it, and the loop ends after the step in hand.
+        metrics: What it has done.
     """
 
     jobs: Jobs
     queue: Queue
     settings: Settings
     stopping: threading.Event = field(default_factory=threading.Event)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         # Each thread reads and scores its own batches, the engine in one thread: that is faster than an engine in many threads,
         # which wait for each other in every layer, and pictures are decoded by one while another scores.
-        self._scorers = ThreadPoolExecutor(self.settings.threads or available_cores(), thread_name_prefix="score")
-        self._engines: dict[str, tuple[StoredModel, Engine]] = {}
+        self._threads = self.settings.threads or available_cores()
+        self._scorers = ThreadPoolExecutor(self._threads, thread_name_prefix="score")
+        self._engines = Engines(self.settings.engine)
+        self._lease: Lease | None = None  # of the step in hand
 
     def run(self, *, burst: bool = False) -> None:
         """Work until `stopping` is set or, with `burst`, until no step is left to claim."""
@@ -69,7 +84,7 @@ class Consumer:
                     elif burst:
                         return
                     else:
-                        self.stopping.wait(IDLE_SECONDS)
+                        self.queue.wait(IDLE_SECONDS)
                 except RedisError:
                     logger.exception("Redis does not answer; trying again")
                     self.stopping.wait(REDIS_PAUSE_SECONDS)
@@ -77,6 +92,11 @@ class Consumer:
             self.stopping.set()
             beat.join()
             self._scorers.shutdown()
+
+    def hand_back(self) -> None:
+        """From another thread, when there is no time to finish the step in hand: let another worker have it at once."""
+        if (lease := self._lease) is not None and lease.hand_back():
+            logger.info("handed back what could not be finished in time")
 
     def _beat(self) -> None:
         while True:
@@ -96,8 +116,9 @@ class Consumer:
         if job is None:
             logger.warning("job %s is gone from Redis; see how to go on with it: loupe score --help", delivery.job_id)
             return
+        self.metrics.claimed(delivery)
         started = time.monotonic()
-        lease = Lease(self.queue, delivery)
+        self._lease = lease = Lease(self.queue, delivery)
         try:
             with lease:
                 if job.contract != CONTRACT:
@@ -110,35 +131,43 @@ class Consumer:
         except LoupeError as error:
             logger.warning("job %s, %s: %s", job.id, delivery.step["name"], error)
             self.queue.fail(delivery, error.message, final=True)
+            self.metrics.ended(delivery, "failed")
         except RecordsFailed as error:
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
-            self._blame(delivery, error)
+            self.metrics.ended(delivery, self._blame(delivery, error))
         except Exception as error:  # the border of the loop
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
             self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
+            self.metrics.ended(delivery, "retried" if delivery.attempt < self.queue.max_attempts else "failed")
         else:
-            outcome = "done" if committed else self._put_down(delivery)
+            outcome: Outcome = "done" if committed else self._put_down(delivery)
+            self.metrics.ended(delivery, outcome)
             seconds = time.monotonic() - started
             logger.info(
-                "job %s, %s, attempt %d: %s, %.2f s", job.id, delivery.step["name"], delivery.attempt, outcome, seconds
+                "job %s, %s, attempt %d: %s, %.2f s",
+                job.id,
+                delivery.step["name"],
+                delivery.attempt,
+                SAID[outcome],
+                seconds,
             )
 
     def _most_attempts(self, delivery: Delivery) -> int:
         return bisection.PROBE_ATTEMPTS if delivery.step["kind"] == "probe" else self.queue.max_attempts
 
-    def _blame(self, delivery: Delivery, error: "RecordsFailed") -> None:
+    def _blame(self, delivery: Delivery, error: "RecordsFailed") -> Outcome:
         """Try a step again later; after its last try, look for the record that makes it fail."""
-        reason = f"{delivery.step['name']}: {error}"
         is_last = delivery.attempt >= self._most_attempts(delivery)
         step = bisection.after_failure(delivery.step, str(error)) if is_last and "start" in delivery.step else None
         if step is None:
-            self.queue.fail(delivery, reason, final=is_last)
-        else:
-            self.queue.replace(delivery, step)
+            self.queue.fail(delivery, f"{delivery.step['name']}: {error}", final=is_last)
+            return "failed" if is_last else "retried"
+        self.queue.replace(delivery, step)
+        return "retried"
 
-    def _put_down(self, delivery: Delivery) -> str:
+    def _put_down(self, delivery: Delivery) -> Outcome:
         """Why a step was not committed, once it is nobody's or another worker's."""
-        return "given up, since the job is cancelled" if self.queue.give_up(delivery) else "lost to another worker"
+        return "cancelled" if self.queue.give_up(delivery) else "lost"
 
     def _do(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         match delivery.step["kind"]:
@@ -174,40 +203,38 @@ class Consumer:
     def _score(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         model, engine = self._engine(job)
         step = delivery.step
-        batches = self._batches(job, model, step)
+        clock = ShardClock()
+        work, batches = partial(_score_batch, engine, clock), self._batches(job, model, step)
         parts = []
-        try:
-            for scored in self._scorers.map(partial(_score_batch, engine), batches):
+        with _blaming_records():
+            for scored in map_ahead(self._scorers, work, batches, AHEAD * self._threads):
                 if lease.lost:
                     return False
                 parts.append(scored)
                 lease.scored += len(scored.ids)
-        except (LoupeError, RedisError, OSError):  # no record is at fault
-            raise
-        except Exception as error:
-            raise RecordsFailed(str(error)) from error
         part = outputs.joined(parts, len(model.card.class_names))
+        with clock.phase("write"):
+            self._write(job, step["index"], part, model)
+        committed = not lease.lost and self.queue.commit_shard(delivery, len(part.ids), len(part.errors))
+        if committed:
+            self.metrics.committed(len(part.ids), len(part.errors), clock)
+        return committed
+
+    def _write(self, job: Job, shard: int, part: outputs.Part, model: StoredModel) -> None:
         output = Path(job.output)
-        files = outputs.write_part(output, step["index"], job.shards, part, model.card.class_names, job.options)
+        files = outputs.write_part(output, shard, job.shards, part, model.card.class_names, job.options)
         fingerprint, done, failed = job.request.fingerprint(job.revision), len(part.ids), len(part.errors)
-        receipts.write_receipt(
-            output, step["index"], job.shards, files, fingerprint=fingerprint, done=done, failed=failed
-        )
-        return self.queue.commit_shard(delivery, done, failed)
+        receipts.write_receipt(output, shard, job.shards, files, fingerprint=fingerprint, done=done, failed=failed)
 
     def _probe(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         """Try some records of a shard by themselves, and have the search go on where the one must be that makes it fail."""
         model, engine = self._engine(job)
         first, stop = bisection.probed(delivery.step)
-        try:
+        with _blaming_records():
             for batch in islice(self._batches(job, model, delivery.step), first, stop):
                 if lease.lost:
                     return False
-                _score_batch(engine, batch)
-        except (LoupeError, RedisError, OSError):  # no record is at fault
-            raise
-        except Exception as error:
-            raise RecordsFailed(str(error)) from error
+                _score_batch(engine, ShardClock(), batch)
         return self.queue.replace(delivery, bisection.after_success(delivery.step))
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
@@ -233,13 +260,7 @@ class Consumer:
 
     def _engine(self, job: Job) -> tuple[StoredModel, Engine]:
         """The job's model and no other, loaded once."""
-        if job.model not in self._engines:
-            model = find_model(job.model)
-            self._engines[job.model] = model, load_engine(model, self.settings.engine, threads=1)
-        model, engine = self._engines[job.model]
-        if digest(model.folder / FILE_NAME) != job.model_digest:
-            raise ModelCorrupted(job.model, FILE_NAME, "is not the one the job was submitted with")
-        return model, engine
+        return self._engines.get(job.model, job.model_digest)
 
 
 class Lease:
@@ -261,6 +282,12 @@ class Lease:
         self._over.set()
         self._thread.join()
 
+    def hand_back(self) -> bool:
+        """Give it back to the queue before the block ends, if it is still held."""
+        self.lost = True  # before the queue knows: who sees it commits no more
+        self._over.set()
+        return self._queue.hand_back(self._delivery)
+
     def _renew(self) -> None:
         while not self._over.wait(self._queue.lease_seconds / 4):
             try:
@@ -275,13 +302,27 @@ class RecordsFailed(Exception):
     """A shard, or a probe, that failed while its records were read and scored: one of them may be at fault."""
 
 
+@contextmanager
+def _blaming_records() -> Iterator[None]:
+    """Raises `RecordsFailed` for what no better explanation is known for."""
+    try:
+        yield
+    except (LoupeError, RedisError, OSError):  # no record is at fault
+        raise
+    except Exception as error:
+        raise RecordsFailed(str(error)) from error
+
+
 def _failed_record(record: str, error: LoupeError) -> Records:
     return Records([], np.empty((0, SIDE, SIDE), np.uint8), [(record, error)])
 
 
-def _score_batch(engine: Engine, batch: Batch) -> outputs.Part:
-    records = batch()
-    return outputs.Part(records.ids, engine.predict(records.images), records.errors)
+def _score_batch(engine: Engine, clock: ShardClock, batch: Batch) -> outputs.Part:
+    with clock.phase("read"):
+        records = batch()
+    with clock.phase("score"):
+        probabilities = engine.predict(records.images)
+    return outputs.Part(records.ids, probabilities, records.errors)
 
 
 def worker_name() -> str:

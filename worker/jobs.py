@@ -21,10 +21,12 @@ TOLD = (
     *("created", "started", "finished", "eta_seconds", "output", "error"),
 )  # to callers, of a job
 
-# Every Redis key. A job's own keys share the hash tag {job:ID}, so that a cluster keeps them together for the Lua scripts.
-JOBS = "loupe:jobs"  # sorted set: job id by time of creation
+# Every Redis key. A job's own keys share the hash tag {job:ID}, and those of all jobs {queue}, so that a cluster keeps together what is
+# changed together.
+JOBS = "loupe:{queue}:jobs"  # sorted set: job id by time of creation
+WAKE = "loupe:{queue}:wake"  # list: of one element, that wakes a worker which waits for something to do
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
-WORKERS = "loupe:workers"  # sorted set: worker name by time of its last sign of life
+WORKERS = "loupe:{queue}:workers"  # sorted set: worker name by time of its last sign of life
 WORKERS_GROUP = "workers"  # the consumer group of every job's stream
 WORKER_SILENT_SECONDS = 5.0  # a worker says that it lives every second
 
@@ -63,7 +65,7 @@ PLAN, SHARD, PROBE, FINISH = "plan", "shard", "probe", "finish"  # the kinds of 
 
 def active_key(priority: Priority) -> str:
     """List: ids of jobs with work to do, taken in turn."""
-    return f"loupe:active:{priority}"
+    return f"loupe:{{queue}}:active:{priority}"
 
 
 def job_key(job_id: str) -> str:
@@ -336,6 +338,8 @@ class Jobs:
             pipeline.zadd(JOBS, {job_id: now}, nx=not is_new)
             pipeline.lrem(active_key(job.priority), 0, job_id)
             pipeline.rpush(active_key(job.priority), job_id)
+            pipeline.lpush(WAKE, job_id)
+            pipeline.ltrim(WAKE, 0, 0)
             pipeline.execute()
         return job
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 from redis import Redis
 
 from worker import jobs
-from worker.jobs import KEEP_SECONDS, PRIORITIES, WORKERS, WORKERS_GROUP, Step, active_key, server_time
+from worker.jobs import KEEP_SECONDS, PRIORITIES, WAKE, WORKERS, WORKERS_GROUP, Step, active_key, server_time
 
 BACKOFF_SECONDS = 0.5  # before the second try; doubled for each further one
 BACKOFF_CAP_SECONDS = 30.0
@@ -167,6 +167,19 @@ return 1
 """
 )
 
+# The attempt does not count: the next claim has its number again.
+_HAND_BACK = (
+    _HELD
+    + """
+redis.call('XACK', KEYS[2], ARGV[4], message)
+redis.call('XDEL', KEYS[2], message)
+redis.call('HDEL', KEYS[6], name)
+redis.call('HINCRBY', KEYS[3], name, -1)
+redis.call('XADD', KEYS[2], '*', 'step', ARGV[5])
+return 1
+"""
+)
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -219,6 +232,7 @@ class Queue:
         self._replace = redis.register_script(_REPLACE)
         self._retry = redis.register_script(_RETRY)
         self._bury = redis.register_script(_BURY)
+        self._hand_back = redis.register_script(_HAND_BACK)
 
     def claim(self) -> Delivery | None:
         """The next step of the next job in turn, or `None` if no job has one to give. Jobs of a higher priority go first."""
@@ -328,3 +342,14 @@ class Queue:
                 args=[name, delivery.attempt, delivery.message, WORKERS_GROUP, *args],
             )
         )
+
+    def hand_back(self, delivery: Delivery) -> bool:
+        """Let another worker claim a step at once, as if this one never had. False, and nothing is changed, if the fence is stale.
+
+        Whoever hands a step back commits it no more.
+        """
+        return self._held(self._hand_back, delivery, json.dumps(delivery.step))
+
+    def wait(self, seconds: float) -> None:
+        """Wait until somebody submits a job, but no longer than this."""
+        self._redis.blpop([WAKE], seconds)

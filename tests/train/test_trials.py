@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from loupe.engine import available_cores
 from tests.pictures import sort_into_folders
 from tests.train.sweeps import sweep
 from train.runs import Source
@@ -80,7 +79,3 @@ def test_published_data_sets_keep_their_test_split() -> None:
 
 def test_a_process_reads_the_same_images_once() -> None:
     assert load(DIGITS, 0.25, 5) is load(DIGITS, 0.25, 5)
-
-
-def test_there_is_a_core_at_least() -> None:
-    assert available_cores() >= 1

@@ -21,6 +21,7 @@ from worker import consumer as consuming
 from worker import receipts
 from worker.consumer import Consumer
 from worker.jobs import ENDED, Job, Jobs, Options
+from worker.metrics import ShardClock
 from worker.outputs import read_errors, read_summary
 from worker.queue import Queue
 from worker.sources import Records
@@ -268,10 +269,10 @@ def test_a_record_that_makes_its_shard_fail_becomes_an_error_and_the_rest_is_sco
             (tmp_path / "images.npy" / f"{number:02d}.png").write_bytes(pictures.png(image))
     score = consuming._score_batch
 
-    def fragile(engine: Engine, batch: Callable[[], Records]) -> object:
+    def fragile(engine: Engine, clock: ShardClock, batch: Callable[[], Records]) -> object:
         if (batch().images == 77).all(axis=(1, 2)).any():
             raise MemoryError("it is too grey")
-        return score(engine, batch)
+        return score(engine, clock, batch)
 
     monkeypatch.setattr(consuming, "_score_batch", fragile)
     job = submit(jobs, tmp_path / "images.npy", tmp_path / "out", digits_model.tag, SHARD, Options(top_k=2))

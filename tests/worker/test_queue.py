@@ -100,6 +100,7 @@ def test_a_job_that_is_done_leaves_only_its_record(jobs: Jobs, new_queue: NewQue
     queue.commit_finish(claimed(queue))
 
     assert queue.claim() is None
+    queue.wait(0.01)
     assert sorted(redis.keys("*")) == sorted([keys.JOBS, keys.job_key(job.id)])
 
 
@@ -281,6 +282,41 @@ def test_a_stale_worker_cannot_fail_a_step(jobs: Jobs, new_queue: NewQueue) -> N
 # Failures
 
 
+def test_a_step_that_is_handed_back_goes_to_another_worker_at_once_and_the_attempt_does_not_count(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    first = new_queue("a")
+    job = planned(jobs, first, 1)
+    delivery = claimed(first)
+    first.renew(delivery, 4)
+    assert first.hand_back(delivery)
+
+    assert jobs.get(job.id).done == 0
+    assert not first.commit_shard(delivery, 10, 0)
+    again = claimed(new_queue("b"))
+    assert (again.step, again.attempt) == (delivery.step, delivery.attempt)
+    assert new_queue("b").commit_shard(again, 10, 0)
+    assert not first.hand_back(delivery)
+
+
+def test_a_step_that_another_worker_has_cannot_be_handed_back(jobs: Jobs, new_queue: NewQueue) -> None:
+    planned(jobs, new_queue(), 1)
+    stale = claimed(new_queue("a"))
+    fresh = claimed(new_queue("b", lease_seconds=0))
+
+    assert not new_queue("a").hand_back(stale)
+    assert new_queue("b").commit_shard(fresh, 10, 0)
+
+
+def test_a_worker_that_waits_is_woken_by_a_job(jobs: Jobs, new_queue: NewQueue) -> None:
+    new_queue().wait(0.01)
+    submitter = threading.Timer(0.1, submitted, [jobs])
+    submitter.start()
+    new_queue().wait(100)
+
+    assert new_queue().claim()
+
+
 def test_a_failed_step_is_tried_again_by_anybody(jobs: Jobs, new_queue: NewQueue) -> None:
     job = submitted(jobs)
     queue = new_queue("a")
@@ -341,6 +377,7 @@ def test_a_job_that_nobody_has_begun_is_cancelled_at_once(jobs: Jobs, new_queue:
     assert cancelled.state == "cancelled"
     assert cancelled.finished is not None
     assert new_queue().claim() is None
+    new_queue().wait(0.01)
     assert sorted(redis.keys("*")) == sorted([keys.JOBS, keys.job_key(job.id)])
 
 

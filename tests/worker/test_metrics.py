@@ -1,0 +1,128 @@
+"""What Prometheus sees of a worker, from jobs on a real Redis and over real HTTP."""
+
+import socket
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from loupe.errors import AddressInUse
+from loupe.settings import Settings
+from loupe.store import StoredModel
+from tests import pictures
+from tests.programs import free_port
+from worker.consumer import Consumer
+from worker.jobs import Jobs, Step
+from worker.metrics import Metrics, exposed
+from worker.queue import Queue
+from worker.submission import submit
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", worker_metrics_port=free_port())
+
+
+@pytest.fixture
+def queue(redis: Redis) -> Queue:
+    return Queue(redis, "a", lease_seconds=300, max_attempts=2)
+
+
+def scraped(settings: Settings) -> dict[str, float]:
+    """All samples, as `name{value of each label}`."""
+    text = httpx.get(f"http://127.0.0.1:{settings.worker_metrics_port}/metrics").raise_for_status().text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {f"{sample.name}{{{','.join(sample.labels.values())}}}": sample.value for sample in samples}
+
+
+def submitted(jobs: Jobs) -> str:
+    return jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10).id
+
+
+def test_images_and_steps_are_counted_and_shards_are_timed(
+    redis: Redis, queue: Queue, settings: Settings, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    (tmp_path / "images").mkdir()
+    for place, image in enumerate(pictures.digits(7)):
+        (tmp_path / "images" / f"{place}.png").write_bytes(pictures.png(image))
+    (tmp_path / "images" / "broken.png").write_bytes(b"text")
+    submit(Jobs(redis), tmp_path / "images", tmp_path / "out", digits_model.tag, 4)
+    consumer = Consumer(Jobs(redis), queue, settings)
+    consumer.run(burst=True)
+
+    with exposed(consumer.metrics, redis, settings):
+        found = scraped(settings)
+    assert (found["loupe_worker_images_total{scored}"], found["loupe_worker_images_total{failed}"]) == (7, 1)
+    for kind, count in {"plan": 1, "shard": 2, "finish": 1}.items():
+        assert found[f"loupe_worker_steps_total{{{kind},done}}"] == count
+    for phase in ("read", "score", "write"):
+        assert found[f"loupe_worker_shard_seconds_count{{{phase}}}"] == 2
+        assert found[f"loupe_worker_shard_seconds_sum{{{phase}}}"] > 0
+    assert found["process_resident_memory_bytes{}"] > 0
+
+
+def test_steps_that_fail_are_counted_as_retried_and_as_claimed_again(
+    redis: Redis, queue: Queue, settings: Settings, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(5))
+    submit(Jobs(redis), tmp_path / "images.npy", tmp_path / "out", digits_model.tag, 4)
+    assert queue.claim()  # by a worker that dies
+    consumer = Consumer(Jobs(redis), Queue(redis, "b", lease_seconds=0.2, max_attempts=1), settings)
+    delivery = None
+    while delivery is None:
+        delivery = consumer.queue.claim()
+    consumer._work(delivery)
+
+    with exposed(consumer.metrics, redis, settings):
+        found = scraped(settings)
+    assert found["loupe_worker_steps_claimed_again_total{}"] == 1
+    assert found["loupe_worker_steps_total{plan,failed}"] == 1
+
+
+def test_the_depth_of_the_queue_is_that_of_all_jobs(redis: Redis, queue: Queue, settings: Settings) -> None:
+    jobs = Jobs(redis)
+    submitted(jobs)
+    plan = queue.claim()
+    assert plan is not None
+    shards = [Step(name=f"shard-{index}", kind="shard", index=index, start=index, stop=index + 1) for index in range(5)]
+    queue.commit_plan(plan, 5, "revision", shards)
+    submitted(jobs)
+    first, second = queue.claim(), queue.claim()
+    assert first is not None
+    assert second is not None
+    queue.fail(second, "no luck")
+
+    with exposed(Metrics(), redis, settings):
+        found = scraped(settings)
+        places = {place: found[f"loupe_queue_steps{{{place}}}"] for place in ("waiting", "in_hand", "delayed")}
+        assert places == {"waiting": 4, "in_hand": 1, "delayed": 1}
+        assert found["loupe_queue_jobs{running}"] == 1
+        assert found["loupe_queue_jobs{planning}"] == 1
+        age = found["loupe_queue_oldest_seconds{}"]
+        assert 0 < age < scraped(settings)["loupe_queue_oldest_seconds{}"]
+
+
+def test_an_empty_queue_has_no_depth(redis: Redis, settings: Settings) -> None:
+    with exposed(Metrics(), redis, settings):
+        found = scraped(settings)
+
+    assert found["loupe_queue_steps{waiting}"] == found["loupe_queue_oldest_seconds{}"] == 0
+
+
+def test_a_port_that_is_taken_is_an_error_that_names_the_setting(redis: Redis, settings: Settings) -> None:
+    address = ("127.0.0.1", settings.worker_metrics_port)
+    with (
+        socket.create_server(address),
+        pytest.raises(AddressInUse, match="LOUPE_WORKER_METRICS_PORT"),
+        exposed(Metrics(), redis, settings),
+    ):
+        pass
+
+
+def test_without_a_port_nothing_listens(redis: Redis, tmp_path: Path) -> None:
+    metrics = Metrics()
+    with exposed(metrics, redis, Settings(data_dir=tmp_path)):
+        assert metrics.registry.get_sample_value("loupe_queue_oldest_seconds") is None
