@@ -1,115 +1,91 @@
-"""Whole image sets: one worker process beside a plain loop over the same images."""
+"""Whole image sets: one worker process beside a plain loop over the same container, and two workers beside one."""
 
-import os
-import sys
+import tarfile
 import tempfile
-import time
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime as ort
-from PIL import Image
 
+from bench.loops import BATCH_SIZES, PlainLoop
 from bench.pictures import find_images, save_pngs
-from bench.report import Row, at_least, median_ratio
-from loupe.errors import JobFailed
-from loupe.images import Float32Array, UInt8Array
-from loupe.processes import running
-from loupe.redis_server import open_redis
-from loupe.settings import Settings
-from loupe.store import ONNX_FILE, StoredModel
-from worker.jobs import ENDED, Jobs
-from worker.submission import submit
+from bench.report import Row, Target, at_least, median_ratio
+from bench.turns import in_turns, per_second
+from bench.workers import working
+from loupe import idx
+from loupe.images import UInt8Array
+from loupe.store import StoredModel
 
-ARRAY_IMAGES = 70_000
-PNG_FILES = 10_000
-ROUNDS = 5
-TARGET = at_least(0.85)
-LOOP_BATCH_SIZES = (32, 128, 512, 2048)
-POLL_SECONDS = 0.01
-
-
-class PlainLoop:
-    """What a short script would do: ONNX Runtime with its default options, at the batch size that suits it best."""
-
-    def __init__(self, model: StoredModel, sample: UInt8Array) -> None:
-        self._session = ort.InferenceSession(model.folder / ONNX_FILE, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self.batch_size = min(LOOP_BATCH_SIZES, key=lambda size: _seconds(lambda: self._run(sample, size)))
-
-    def score_array(self, path: Path) -> Float32Array:
-        """Probabilities of the images in an `.npy` file, float32 `(n, classes)`."""
-        return self._run(np.load(path, mmap_mode="r"), self.batch_size)
-
-    def score_pngs(self, folder: Path) -> Float32Array:
-        """Probabilities of the PNG files in a folder, float32 `(n, classes)`."""
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - twice as fast as pathlib
-        answers = []
-        for start in range(0, len(names), self.batch_size):
-            batch = names[start : start + self.batch_size]
-            images = np.stack([np.asarray(Image.open(f"{folder}/{name}").convert("L")) for name in batch])
-            answers.append(self._session.run(None, {self._input: images})[0])
-        return np.concatenate(answers)
-
-    def _run(self, images: UInt8Array, batch_size: int) -> Float32Array:
-        batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in batches])
+IMAGES = 70_000  # as many as Fashion-MNIST has
+TARS = 7
+ROUNDS = 3
+ARRAY_TARGET, FILES_TARGET = at_least(0.9), at_least(0.95)
+WORKERS_TARGET = at_least(1.8)
+LOUPE, LOOP = "Loupe", "plain loop"
+ONE, TWO = "one worker", "two workers"
 
 
 def measure(model: StoredModel) -> Iterator[Row]:
-    """Images per second from the submission of a job to its end, with a worker that waits for it."""
+    """Images per second from the submission of a job to its end, with workers that wait for it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = find_images(model, ARRAY_IMAGES)
-        array, pngs = folder / "images.npy", folder / "pngs"
-        np.save(array, images)
-        save_pngs(images[:PNG_FILES], pngs)
-        loop = PlainLoop(model, images[: 4 * max(LOOP_BATCH_SIZES)])
-        with _worker(model, folder) as score:
-            yield _compare(".npy images", ARRAY_IMAGES, lambda: score(array), lambda: loop.score_array(array))
-            yield _compare("PNG files", PNG_FILES, lambda: score(pngs), lambda: loop.score_pngs(pngs))
+        images = find_images(model, IMAGES)
+        save_containers(images, folder)
+        yield from _one_worker(model, folder, PlainLoop(model, images[: 4 * max(BATCH_SIZES)]))
+        yield from _two_workers(model, folder)
 
 
-@contextmanager
-def _worker(model: StoredModel, folder: Path) -> Iterator[Callable[[Path], None]]:
-    """A worker with a queue of its own, and a function that has a source scored by it."""
-    settings = Settings(data_dir=folder / "data")
-    command = [sys.executable, "-m", "loupe.cli", "worker"]
-    environment = {"LOUPE_DATA_DIR": str(settings.home)}
+def save_containers(images: UInt8Array, folder: Path) -> None:
+    """Write the images as `images.npy`, `images-idx3-ubyte`, a folder `pngs`, `pngs.zip`, and archives in a folder `tars`."""
+    np.save(folder / "images.npy", images)
+    (folder / "images-idx3-ubyte").write_bytes(idx.encode(images))
+    save_pngs(images, folder / "pngs")
+    pngs = sorted((folder / "pngs").iterdir())
+    with zipfile.ZipFile(folder / "pngs.zip", "w") as archive:
+        for png in pngs:
+            archive.write(png, png.name)
+    (folder / "tars").mkdir()
+    for number in range(TARS):
+        with tarfile.open(folder / "tars" / f"pngs-{number:03d}.tar", "w") as tar:
+            for png in pngs[number::TARS]:
+                tar.add(png, png.name)
+
+
+def _one_worker(model: StoredModel, folder: Path, loop: PlainLoop) -> Iterator[Row]:
+    npy, idx_file, pngs, zipped = (folder / name for name in ("images.npy", "images-idx3-ubyte", "pngs", "pngs.zip"))
+    tars = folder / "tars"
+    comparisons: list[tuple[str, Path, Callable[[], object], Target]] = [
+        (".npy images", npy, lambda: loop.score_npy(npy), ARRAY_TARGET),
+        ("IDX images", idx_file, lambda: loop.score_idx(idx_file), ARRAY_TARGET),
+        ("PNG files in a folder", pngs, lambda: loop.score_folder(pngs), FILES_TARGET),
+        ("PNG files in a zip", zipped, lambda: loop.score_zip(zipped), FILES_TARGET),
+        (f"PNG files in {TARS} tars", tars / "pngs-*.tar", lambda: loop.score_tars(tars), FILES_TARGET),
+    ]
+    with working(model, folder) as worker:
+        for what, source, plain, target in comparisons:
+            job = partial(worker.score, source)
+            rates = in_turns(
+                {LOOP: partial(per_second, IMAGES, plain), LOUPE: partial(per_second, IMAGES, job)}, ROUNDS
+            )
+            yield compared(f"{IMAGES:,} {what}", rates, LOUPE, LOOP, target)
+
+
+def _two_workers(model: StoredModel, folder: Path) -> Iterator[Row]:
     with (
-        open_redis(settings) as redis,
-        running("loupe worker", command, environment=environment, log=folder / "worker.log") as worker,
+        working(model, folder, LOUPE_THREADS="1") as one,
+        working(model, folder, count=2, LOUPE_THREADS="1") as two,
     ):
-        jobs = Jobs(redis)
-
-        def score(source: Path) -> None:
-            output = Path(tempfile.mkdtemp(dir=folder))
-            job = submit(jobs, source, output, model.tag, settings.shard_images)
-            while job.state not in ENDED:
-                worker.check()
-                time.sleep(POLL_SECONDS)
-                job = jobs.get(job.id)
-            if job.state != "done":
-                raise JobFailed(job.id, str(job.error))
-
-        yield score
+        for what, source in ((".npy images", folder / "images.npy"), ("PNG files in a folder", folder / "pngs")):
+            runs = {name: partial(workers.score, source) for name, workers in ((ONE, one), (TWO, two))}
+            rates = in_turns({name: partial(per_second, IMAGES, run) for name, run in runs.items()}, ROUNDS)
+            yield compared(f"{IMAGES:,} {what}, {TWO} of one thread", rates, TWO, ONE, WORKERS_TARGET)
 
 
-def _compare(what: str, images: int, job: Callable[[], object], loop: Callable[[], object]) -> Row:
-    job()  # warms the worker and the page cache
-    loop()
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
-        theirs.append(images / _seconds(loop))
-        ours.append(images / _seconds(job))
-    peer = f"plain loop\n{median(theirs):,.0f} images/s"
-    return Row(f"{images:,} {what}", f"{median(ours):,.0f} images/s", peer, median_ratio(ours, theirs), TARGET)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+def compared(what: str, rates: dict[str, list[float]], mine: str, other: str, target: Target) -> Row:
+    """A row of images per second from runs in turns."""
+    ours, theirs = rates[mine], rates[other]
+    peer = f"{other}\n{median(theirs):,.0f} images/s"
+    return Row(what, f"{median(ours):,.0f} images/s", peer, median_ratio(ours, theirs), target)
