@@ -9,7 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from bench import batches, batching, bulk, lone, networks, overload, photos, service, start, swaps
+from bench import (
+    batches,
+    batching,
+    bulk,
+    bulk_peers,
+    jobs,
+    lone,
+    networks,
+    overload,
+    photos,
+    queue,
+    service,
+    start,
+    swaps,
+)
 from bench.report import Row, show
 from bench.tools import PACKAGES, find_tool
 from loupe.cli import report_nothing
@@ -28,6 +42,9 @@ BENCHMARKS: Benchmarks = {
     "swaps": swaps.measure,
     "start": start.measure,
     "bulk": bulk.measure,
+    "bulk-peers": bulk_peers.measure,
+    "jobs": jobs.measure,
+    "queue": queue.measure,
     "networks": networks.measure,
 }
 TOOLS = dict.fromkeys(("service", "lone", "batches", "batching", "photos"), "wrk") | {"overload": "h2load"}
@@ -52,7 +69,7 @@ def main() -> int:
 
     def measure() -> int:
         model = find_model()
-        print(f"measuring with {model.tag}, the newest model in the store; all of it takes a quarter of an hour")
+        print(f"measuring with {model.tag}, the newest model in the store; all of it takes half an hour")
         show([row for name in _possible(chosen) for row in benchmarks[name](model)])
         return 0
 

@@ -32,8 +32,7 @@ class PlainLoop:
     def __init__(self, model: StoredModel, sample: UInt8Array) -> None:
         self._session = ort.InferenceSession(model.folder / ONNX_FILE, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-        times = {size: seconds(lambda size=size: self._score(sample, size)) for size in BATCH_SIZES}
-        self._batch_size = min(times, key=times.__getitem__)
+        self._batch_size = min(BATCH_SIZES, key=lambda size: seconds(lambda: self._score(sample, size)))
 
     def score_npy(self, path: Path) -> Float32Array:
         """Probabilities of the images in an `.npy` file, float32 `(n, classes)`, as are all of these."""

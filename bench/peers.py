@@ -74,8 +74,7 @@ def serving(names: Sequence[str], model: StoredModel, folder: Path, **environmen
         ready: dict[str, Serving] = {}
         for name in names:
             peer, port = PEERS[name], free_port()
-            if find_spec(peer.needs) is None:
-                print(f"{name}: skipped, it needs the package {peer.needs} (make bench installs it)")
+            if not is_there(name, peer.needs):
                 continue
             command = [part.format(port=port, folder=model.folder) for part in peer.command.split()]
             variables = {
@@ -91,3 +90,11 @@ def serving(names: Sequence[str], model: StoredModel, folder: Path, **environmen
             ready[name] = Serving(f"http://127.0.0.1:{port}", stack.enter_context(program))
             wait_until_ready(f"{ready[name].url}/readyz", ready[name].program)
         yield ready
+
+
+def is_there(name: str, package: str) -> bool:
+    """Whether the package that a peer needs is installed; says so if it is not."""
+    if find_spec(package) is None:
+        print(f"{name}: skipped, it needs the package {package} (make bench installs it)")
+        return False
+    return True
