@@ -50,7 +50,13 @@ def ray_data(model: StoredModel, folder: Path) -> Iterator[Callable[[Path], None
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     cores = available_cores()
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder / "ray"))
+    ray.init(
+        num_cpus=cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=str(folder / "ray"),
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     def score(source: Path) -> None:
