@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from loupe.engine import available_cores
+from loupe.cores import available_cores
 from loupe.store import ONNX_FILE, StoredModel
 
 BATCH_SIZE = 128  # images
