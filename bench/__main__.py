@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from bench import batches, batching, bulk, lone, networks, overload, photos, service, start, swaps
+from bench import batches, batching, bulk, lone, memory, networks, overload, photos, service, start, swaps
 from bench.report import Row, show
 from bench.tools import PACKAGES, find_tool
 from loupe.cli import report_nothing
@@ -28,6 +28,7 @@ BENCHMARKS: Benchmarks = {
     "swaps": swaps.measure,
     "start": start.measure,
     "bulk": bulk.measure,
+    "memory": memory.measure,
     "networks": networks.measure,
 }
 TOOLS = dict.fromkeys(("service", "lone", "batches", "batching", "photos"), "wrk") | {"overload": "h2load"}
