@@ -16,6 +16,7 @@ from bench import (
     bulk_peers,
     jobs,
     lone,
+    memory,
     networks,
     overload,
     photos,
@@ -45,6 +46,7 @@ BENCHMARKS: Benchmarks = {
     "bulk-peers": bulk_peers.measure,
     "jobs": jobs.measure,
     "queue": queue.measure,
+    "memory": memory.measure,
     "networks": networks.measure,
 }
 TOOLS = dict.fromkeys(("service", "lone", "batches", "batching", "photos"), "wrk") | {"overload": "h2load"}

@@ -28,9 +28,9 @@ def save_pngs(images: UInt8Array, folder: Path) -> None:
         Image.fromarray(image).save(folder / f"{number:06d}.png")
 
 
-def photo() -> bytes:
+def photo(seed: int = 0) -> bytes:
     """A JPEG file of 12 megapixels that is as hard to decode as a photo: shapes, shades, and detail of every size; the same each time."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     width, height = PHOTO_SIZE
     pixels = np.zeros((height, width, 3), np.float32)
     for cells, strength in ((4, 90), (32, 40), (250, 20), (1000, 10)):  # over the width

@@ -264,7 +264,7 @@ def test_a_worker_told_to_stop_finishes_the_shard_in_hand(
     tmp_path: Path, data: Path, redis_here: Redis, jobs: Jobs, long_job: tuple[Job, UInt8Array]
 ) -> None:
     job, _ = long_job
-    with running(tmp_path / "log", "worker", **fast(data)) as worker:
+    with running(tmp_path / "log", "worker", **fast(data), LOUPE_SHUTDOWN_TIMEOUT_SECONDS=40) as worker:
         caught_in_a_shard(worker, redis_here, jobs, job)
         before = committed(redis_here, job)
         worker.terminate()

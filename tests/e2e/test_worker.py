@@ -2,10 +2,13 @@
 
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -15,7 +18,7 @@ from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
-from tests.programs import descendants, run, running, until
+from tests.programs import descendants, environment, free_port, run, running, until
 from worker.jobs import WORKERS_GROUP, Job, Jobs, fences_key, steps_key
 from worker.submission import submit
 
@@ -101,6 +104,21 @@ def test_workers_of_one_command_stop_when_it_is_told_to(
     assert not any(worker.is_running() for worker in workers)
     assert jobs.workers() == []
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_several_workers_are_healthy_and_measured_as_one_is(tmp_path: Path, data: Path, jobs: Jobs) -> None:
+    port = free_port()
+    settings = {"LOUPE_DATA_DIR": data, "LOUPE_WORKER_METRICS_PORT": port}
+    health = [sys.executable, "-m", "worker.health"]
+    with running(tmp_path / "log", "worker", "--processes", 2, **settings) as supervisor:
+        until(lambda: len(jobs.workers()) == 2)
+        assert subprocess.run(health, env=environment(**settings)).returncode == 0
+        texts = [httpx.get(f"http://127.0.0.1:{port + number}/metrics").text for number in (0, 1)]
+        supervisor.terminate()
+        assert supervisor.wait(30) == 0
+
+    assert all("loupe_queue_oldest_seconds 0.0" in text for text in texts)
+    assert subprocess.run(health, env=environment(**settings)).returncode == 1
 
 
 def test_another_worker_takes_the_place_of_one_that_dies(tmp_path: Path, data: Path, jobs: Jobs) -> None:
