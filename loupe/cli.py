@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ from loupe.commands.predict import predict
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
 from loupe.terminal import console, log_to_stderr, notices
+
+if TYPE_CHECKING:
+    from worker.jobs import Job
 
 app = typer.Typer(
     name="loupe",
@@ -135,6 +138,9 @@ def score(
     priority: Annotated[
         Literal["high", "normal", "low"], typer.Option(help="Jobs of a higher one go first.")
     ] = "normal",
+    local: Annotated[
+        bool, typer.Option("--local", help="All of it in this process, without Redis and workers.")
+    ] = False,
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Most workers at it at a time. Default: all of them.")
     ] = None,
@@ -143,12 +149,10 @@ def score(
     if (source is None) != (out is None) or (source is None) == (resume is None):
         raise typer.BadParameter("needs SOURCE and --out, or --resume alone")
     settings = load_settings()
-    from loupe.redis_server import open_redis
     from worker import submission
-    from worker.jobs import Jobs, Options
+    from worker.jobs import Options, Submissions
 
-    with open_redis(settings) as redis:
-        queue = Jobs(redis)
+    def submitted(queue: Submissions) -> "Job":
         if source is None or out is None:
             job = submission.resume(queue, Path(resume or ""))
         else:
@@ -163,7 +167,18 @@ def score(
                 priority=priority,
                 most_in_flight=max_in_flight,
             )
-        console.print(f"job [bold]{job.id}[/] scores {job.source} with {job.model}", highlight=False)
+        does = "has scored" if job.state == "done" else "scores"
+        console.print(f"job [bold]{job.id}[/] {does} {job.source} with {job.model}", highlight=False)
+        return job
+
+    if local:
+        from worker.local import working
+
+        with working(settings) as here, _signals(here.interrupted):
+            jobs.follow_job(here, submitted(here))
+        return
+    with jobs.open_jobs() as queue:
+        job = submitted(queue)
         jobs.warn_without_worker(queue)
         if follow:
             jobs.follow_job(queue, job)

@@ -25,10 +25,10 @@ from loupe.settings import Settings
 from loupe.store import StoredModel
 from worker import bisection, outputs, receipts
 from worker.engines import Engines
-from worker.jobs import CONTRACT, Job, Jobs, Step
+from worker.jobs import CONTRACT, Job, Step, Submissions
 from worker.lookahead import map_ahead
 from worker.metrics import Metrics, Outcome, ShardClock
-from worker.queue import Delivery, Queue
+from worker.queue import Delivery, Steps
 from worker.sources import Batch, Records, open_source
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ class Consumer:
         metrics: What it has done.
     """
 
-    jobs: Jobs
-    queue: Queue
+    jobs: Submissions
+    queue: Steps
     settings: Settings
     stopping: threading.Event = field(default_factory=threading.Event)
     metrics: Metrics = field(default_factory=Metrics)
@@ -266,7 +266,7 @@ class Consumer:
 class Lease:
     """Renews a delivery's lease from a thread while a block runs, and notices when it is lost."""
 
-    def __init__(self, queue: Queue, delivery: Delivery) -> None:
+    def __init__(self, queue: Steps, delivery: Delivery) -> None:
         self.scored = 0
         self.lost = False
         self._queue = queue

@@ -5,7 +5,7 @@ import json
 import time
 import uuid
 from dataclasses import asdict, dataclass
-from typing import Literal, TypedDict, cast
+from typing import Literal, Protocol, TypedDict, cast
 
 from redis import Redis
 
@@ -277,6 +277,26 @@ class Job:
         if self.state != "running" or self.started is None or self.total is None or not handled:
             return None
         return (time.time() - self.started) / handled * (self.total - handled)
+
+
+class Submissions(Protocol):
+    """Where jobs are submitted to and looked up; `Jobs` says what each does."""
+
+    def submit(  # noqa: D102
+        self,
+        source: str,
+        output: str,
+        *,
+        model: str,
+        model_digest: str,
+        shard_images: int,
+        options: Options = DEFAULT_OPTIONS,
+        job_id: str | None = None,
+        priority: Priority = "normal",
+        most_in_flight: int | None = None,
+    ) -> Job: ...
+    def find(self, job_id: str) -> Job | None: ...  # noqa: D102
+    def get(self, job_id: str) -> Job: ...  # noqa: D102
 
 
 class Jobs:

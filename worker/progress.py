@@ -5,12 +5,12 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from worker.jobs import ENDED, Job, Jobs
+from worker.jobs import ENDED, Job, Submissions
 
 POLL_SECONDS = 0.1
 
 
-def follow(jobs: Jobs, job_id: str, console: Console) -> Job:
+def follow(jobs: Submissions, job_id: str, console: Console) -> Job:
     """Draw a bar until the job has ended, and return how it ended."""
     columns = (
         TextColumn("{task.description:>9}"),

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from redis import Redis
 
@@ -181,6 +181,12 @@ return 1
 )
 
 
+def backoff_seconds(attempt: int) -> float:
+    """How long to wait after that many tries; at random, so that workers do not come all at once."""
+    pause = min(BACKOFF_SECONDS * 2.0 ** (attempt - 1), BACKOFF_CAP_SECONDS)
+    return pause * random.uniform(0.5, 1.5)  # noqa: S311 - hides nothing
+
+
 @dataclass(frozen=True)
 class Delivery:
     """A step in this worker's hands.
@@ -196,6 +202,37 @@ class Delivery:
     step: Step
     message: str
     attempt: int
+
+
+class Steps(Protocol):
+    """What a worker needs of a queue; `Queue` says what each does."""
+
+    worker: str
+    lease_seconds: float
+    max_attempts: int
+
+    def claim(self) -> Delivery | None: ...  # noqa: D102
+    def wait(self, seconds: float) -> None: ...  # noqa: D102
+    def renew(self, delivery: Delivery, scored: int) -> bool: ...  # noqa: D102
+    def give_up(self, delivery: Delivery) -> bool: ...  # noqa: D102
+    def hand_back(self, delivery: Delivery) -> bool: ...  # noqa: D102
+    def committed_shards(self, job_id: str) -> list[int]: ...  # noqa: D102
+    def commit_plan(  # noqa: D102
+        self,
+        delivery: Delivery,
+        total: int,
+        revision: str,
+        shards: Sequence[Step],
+        kept: Sequence[str] = (),
+        done: int = 0,
+        failed: int = 0,
+    ) -> bool: ...
+    def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool: ...  # noqa: D102
+    def commit_finish(self, delivery: Delivery) -> bool: ...  # noqa: D102
+    def replace(self, delivery: Delivery, step: Step) -> bool: ...  # noqa: D102
+    def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> None: ...  # noqa: D102
+    def beat(self) -> None: ...  # noqa: D102
+    def leave(self) -> None: ...  # noqa: D102
 
 
 class Queue:
@@ -321,9 +358,7 @@ class Queue:
         if delivery.attempt >= self.max_attempts if final is None else final:
             self._held(self._bury, delivery, step, error, time.time(), self._keep_seconds)
             return
-        backoff = min(BACKOFF_SECONDS * 2 ** (delivery.attempt - 1), BACKOFF_CAP_SECONDS)
-        jitter = random.uniform(0.5, 1.5)  # noqa: S311 - keeps workers apart, hides nothing
-        self._held(self._retry, delivery, backoff * jitter, step)
+        self._held(self._retry, delivery, backoff_seconds(delivery.attempt), step)
 
     def beat(self) -> None:
         """Say that this worker is alive."""

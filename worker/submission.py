@@ -8,12 +8,12 @@ from loupe.card import FILE_NAME, digest
 from loupe.errors import InvalidOutput, JobNotEnded, NothingToResume, ResultExists
 from loupe.store import StoredModel, find_model, verify
 from worker import outputs
-from worker.jobs import DEFAULT_OPTIONS, ENDED, Job, Jobs, Options, Priority, Request
+from worker.jobs import DEFAULT_OPTIONS, ENDED, Job, Jobs, Options, Priority, Request, Submissions
 from worker.sources import check_source, open_source
 
 
 def submit(
-    jobs: Jobs,
+    jobs: Submissions,
     source: Path,
     output: Path,
     model: str | None,
@@ -64,7 +64,7 @@ def submit(
     return _queued(jobs, request, priority, most_in_flight)
 
 
-def resume(jobs: Jobs, output: Path) -> Job:
+def resume(jobs: Submissions, output: Path) -> Job:
     """Let the job of a folder go on, whatever has become of its record; shards whose parts are whole are not scored again.
 
     Raises:
@@ -112,7 +112,7 @@ def _claimed(output: Path, request: Request) -> str | None:
     return None
 
 
-def _queued(jobs: Jobs, request: Request, priority: Priority, most_in_flight: int | None) -> Job:
+def _queued(jobs: Submissions, request: Request, priority: Priority, most_in_flight: int | None) -> Job:
     return jobs.submit(
         request.source,
         request.output,
@@ -126,14 +126,14 @@ def _queued(jobs: Jobs, request: Request, priority: Priority, most_in_flight: in
     )
 
 
-def _clear(jobs: Jobs, request: Request) -> None:
+def _clear(jobs: Submissions, request: Request) -> None:
     job = jobs.find(request.job_id)
     if job is not None and job.state not in ENDED:
         raise JobNotEnded(job.id, job.state)
     outputs.clear_folder(Path(request.output))
 
 
-def _as_it_was(jobs: Jobs, request: Request, model: StoredModel) -> Job:
+def _as_it_was(jobs: Submissions, request: Request, model: StoredModel) -> Job:
     """The job that has made this result, if its source is still what it was."""
     job = jobs.find(request.job_id) or _remembered(request)
     with tempfile.TemporaryDirectory() as notes:
