@@ -144,6 +144,20 @@ def score(
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Most workers at it at a time. Default: all of them.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="True labels, to tell accuracy: 'folder', that an image lies in, or 'column:NAME' of a table or manifest.",
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="COLUMN,…", help="Columns of a table or manifest that the rows repeat.")
+    ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", metavar="COLUMN", help="Column of a table or manifest with the ids. Default: id."),
+    ] = None,
 ) -> None:
     """Score a whole set of images through the queue. The same command again is the same job."""
     if (source is None) != (out is None) or (source is None) == (resume is None):
@@ -151,6 +165,8 @@ def score(
     settings = load_settings()
     from worker import submission
     from worker.jobs import Options, Submissions
+
+    kept = tuple(name.strip() for name in keep.split(",")) if keep else ()
 
     def submitted(queue: Submissions) -> "Job":
         if source is None or out is None:
@@ -162,7 +178,7 @@ def score(
                 out,
                 model or settings.model,
                 settings.shard_images,
-                Options(format_, top_k, probabilities, threshold, single),
+                Options(format_, top_k, probabilities, threshold, single, labels, kept, id_),
                 again=again,
                 priority=priority,
                 most_in_flight=max_in_flight,

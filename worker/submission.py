@@ -8,7 +8,9 @@ from loupe.card import FILE_NAME, digest
 from loupe.errors import InvalidOutput, JobNotEnded, NothingToResume, ResultExists
 from loupe.store import StoredModel, find_model, verify
 from worker import outputs
+from worker.formats import check_kept
 from worker.jobs import DEFAULT_OPTIONS, ENDED, Job, Jobs, Options, Priority, Request, Submissions
+from worker.labels import check_labels
 from worker.sources import check_source, open_source
 
 
@@ -38,7 +40,9 @@ def submit(
         most_in_flight: Most steps in the hands of workers at a time.
 
     Raises:
+        InvalidRequest: If the options do not go together, or not with the source.
         InvalidSource: If the source is clearly nothing to score.
+        ColumnNotFound: If it does not have a column that the options name.
         ModelNotFound: If there is no such model.
         ModelCorrupted: If its files are not those that were saved.
         InvalidOutput: If the output folder cannot take the results, or lies inside the source.
@@ -46,9 +50,11 @@ def submit(
         JobNotEnded: If a job is to be made anew that has not ended.
     """
     source, output = source.absolute(), output.absolute()
-    check_source(source)
+    check_labels(options)
+    check_source(source, options)
     found = find_model(model)
     verify(found)
+    check_kept(found.card.class_names, options)
     if output.resolve().is_relative_to(source.resolve()):
         raise InvalidOutput(str(output), f"a folder inside the source '{source}', where the next job would find it")
     card_digest = digest(found.folder / FILE_NAME)
@@ -137,7 +143,7 @@ def _as_it_was(jobs: Submissions, request: Request, model: StoredModel) -> Job:
     """The job that has made this result, if its source is still what it was."""
     job = jobs.find(request.job_id) or _remembered(request)
     with tempfile.TemporaryDirectory() as notes:
-        source = open_source(Path(request.source), model.card.look, 1)
+        source = open_source(Path(request.source), model.card.look, 1, request.options)
         if source.plan(request.shard_images, Path(notes)).revision != job.revision:
             raise ResultExists(request.output)
     return job

@@ -126,7 +126,9 @@ def follow_job(jobs: "Submissions", job: "Job") -> "Job":
     Raises:
         JobFailed: If it failed.
     """
+    from worker.outputs import SUMMARY, read_summary
     from worker.progress import follow
+    from worker.summary import print_summary
 
     try:
         ended = job if job.state == "done" else follow(jobs, job.id, console)
@@ -135,11 +137,14 @@ def follow_job(jobs: "Submissions", job: "Job") -> "Job":
         raise typer.Exit from None
     if ended.state == "failed":
         raise JobFailed(ended.id, str(ended.error))
-    seconds = (ended.finished or 0) - (ended.started or 0)
-    rate = (ended.done + ended.failed) / seconds if ended.started and seconds else 0.0
+    output = Path(ended.output)
+    summary = read_summary(output) if (output / SUMMARY).exists() else None  # it may be on another machine
+    rate = 0.0 if summary is None else summary["images_per_second"]
     cancelled = "cancelled: " if ended.state == "cancelled" else ""
     figures = f"{ended.done:,} scored, errors: {ended.failed:,}, {rate:,.0f} images/s"
     console.print(f"{cancelled}{figures} → {ended.output}")
+    if summary is not None:
+        print_summary(summary)
     return ended
 
 

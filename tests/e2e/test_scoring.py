@@ -88,6 +88,8 @@ def assert_scores_the_array(output: Path, images: UInt8Array, engine: Engine, mo
     assert sum(summary["labels"].values()) == len(images)
     assert sorted(path.name for path in output.iterdir() if "predictions" not in path.name) == [
         "_SUCCESS",
+        "_least-confident.png",
+        "_sample.png",
         "_summary.json",
     ]
 

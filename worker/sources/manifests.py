@@ -2,16 +2,17 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loupe.errors import InvalidSource
+from loupe.errors import ColumnNotFound, InvalidSource
 from loupe.images import read_file
+from worker.jobs import DEFAULT_OPTIONS, Options
 from worker.sources.pictures import Entry, Read
-from worker.sources.source import stamp
+from worker.sources.source import printable, stamp
 
 PATH, ID = "path", "id"
 
@@ -21,9 +22,10 @@ class Manifest:
 
     nothing = "a manifest without records"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: Options = DEFAULT_OPTIONS) -> None:
         self.where = str(path)
         self._path = path
+        self._options = options
 
     def stamp(self) -> str:
         """See `Collection.stamp`."""
@@ -48,6 +50,8 @@ class Manifest:
         first = next(file, "")
         lines = chain([first], file)
         if first.lstrip().startswith("{"):
+            if isinstance(record := json.loads(first), dict):
+                self._check_columns([*record])
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, json.loads(line)
@@ -56,12 +60,27 @@ class Manifest:
         if PATH not in (reader.fieldnames or ()):
             named = ", ".join(islice(reader.fieldnames or ["none"], 5))
             raise InvalidSource(self.where, f"a manifest whose columns ({named}) are without '{PATH}'")
+        self._check_columns(list(reader.fieldnames or ()))
         for record in reader:
             yield reader.line_num, record
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        """Raises `ColumnNotFound` if one that was asked for is not among these; of JSON lines, those of the first line."""
+        for column in [*([self._options.id] if self._options.id else []), *self._options.columns]:
+            if column not in columns:
+                raise ColumnNotFound(self.where, column, columns)
 
     def _entry(self, number: int, record: Any) -> Entry:
         path = record.get(PATH) if isinstance(record, dict) else None
         if not isinstance(path, str) or not path or "\0" in path:
             return Entry(f"line {number}", [], f"a line without a '{PATH}'")
-        name = record.get(ID, path)
-        return Entry(path if name in (None, "") else str(name), [path])
+        name = record.get(self._options.id or ID, path)
+        columns = [_text(record.get(column)) for column in self._options.columns]
+        return Entry(path if name in (None, "") else str(name), [path], columns=columns)
+
+
+def _text(value: Any) -> str | None:
+    """A value as the rows have it, in which a column is of one type: text, and what JSON has beside that as JSON."""
+    if value is None:
+        return None
+    return printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)
