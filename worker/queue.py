@@ -285,14 +285,17 @@ class Queue:
 
     def _in_turn(self) -> Iterator[tuple[str, str]]:
         """Each job that has work to do, and the list that it is in, whose last one it then is."""
-        for active in map(active_key, PRIORITIES):
+        lists = [active_key(priority) for priority in PRIORITIES]
+        with self._redis.pipeline(transaction=False) as pipeline:  # one question for all of them, since most are empty
+            for active in lists:
+                pipeline.lmove(active, active, "LEFT", "RIGHT")
+            firsts = cast("list[str | None]", pipeline.execute())
+        for active, job_id in zip(lists, firsts, strict=True):
             seen: set[str] = set()
-            while (job_id := cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))) not in {
-                None,
-                *seen,
-            }:
-                seen.add(str(job_id))
-                yield str(job_id), active
+            while job_id is not None and job_id not in seen:
+                seen.add(job_id)
+                yield job_id, active
+                job_id = cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))
 
     def renew(self, delivery: Delivery, scored: int) -> bool:
         """Keep the lease and tell how far the step is. False if the step is another worker's by now, or its job is cancelled."""
