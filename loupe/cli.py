@@ -117,7 +117,7 @@ def score(
         str | None,
         typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."),
     ] = None,
-    follow: Annotated[bool, typer.Option(help="Show progress until the job is done.")] = True,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job's end.")] = False,
     format_: Annotated[
         Literal["parquet", "csv", "jsonl"], typer.Option("--format", help="Of the files with predictions.")
     ] = "parquet",
@@ -196,7 +196,7 @@ def score(
     with jobs.open_jobs() as queue:
         job = submitted(queue)
         jobs.warn_without_worker(queue)
-        if follow:
+        if not detach:
             jobs.follow_job(queue, job)
 
 

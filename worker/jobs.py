@@ -317,6 +317,7 @@ class Submissions(Protocol):
     ) -> Job: ...
     def find(self, job_id: str) -> Job | None: ...  # noqa: D102
     def get(self, job_id: str) -> Job: ...  # noqa: D102
+    def workers(self) -> list[str]: ...  # noqa: D102
 
 
 class Jobs:

@@ -106,6 +106,10 @@ class LocalQueue:
             self._steps.clear()
             self._put(Step(name=FINISH, kind="finish"))
 
+    def workers(self) -> list[str]:
+        """The one that there is."""
+        return [self.worker]
+
     # Its steps, one at a time
 
     def claim(self) -> Delivery | None:

@@ -61,7 +61,7 @@ def test_true_labels_ids_and_columns_to_keep_become_options_of_the_job(
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("path,key,shop,class\na.png,1,x,7\n")
     wanted = ["--labels", "column:class", "--keep", "shop, path", "--id", "key"]
-    arguments = ["score", manifest, "--out", tmp_path / "new", "--model", digits_model.tag, "--no-follow"]
+    arguments = ["score", manifest, "--out", tmp_path / "new", "--model", digits_model.tag, "--detach"]
     assert loupe(*arguments, *wanted).code == 0
 
     (job,) = Jobs(redis_here).all()

@@ -364,7 +364,7 @@ def test_jobs_outlive_the_processes_that_made_them(tmp_path: Path, data: Path, d
         tmp_path / "out",
         "--model",
         "digits",
-        "--no-follow",
+        "--detach",
         LOUPE_DATA_DIR=data,
     )
     assert sent.returncode == 0, sent.stderr
