@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loupe.images import Float32Array
@@ -57,6 +57,7 @@ def assert_same_rows(one: bytes, kind: Format, folder: Path, ids: list[str] | li
     with_probabilities=st.booleans(),
     cut=st.integers(0, 9),
 )
+@settings(max_examples=30)
 def test_rows_are_the_same_in_every_format(
     tmp_path_factory: pytest.TempPathFactory,
     kind: Format,
