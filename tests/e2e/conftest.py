@@ -17,10 +17,13 @@ def service_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def service(digits_model: StoredModel, shapes_model: StoredModel, service_data: Path) -> Iterator[RunningService]:
-    """A service with both models; the digits answer where no model is named."""
+def service(
+    digits_model: StoredModel, shapes_model: StoredModel, service_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    """A service with both models; the digits answer where no model is named. Jobs may read the folders of all tests."""
     log = service_data.with_name("log")
-    with serving(log, LOUPE_MODEL=digits_model.tag, LOUPE_DATA_DIR=service_data) as running:
+    settings = {"LOUPE_DATA_DIR": service_data, "LOUPE_JOB_ROOTS": tmp_path_factory.getbasetemp()}
+    with serving(log, LOUPE_MODEL=digits_model.tag, **settings) as running:
         yield running
 
 
