@@ -19,6 +19,7 @@ from loupe.exchange import (
     Pause,
     Prediction,
     PredictionError,
+    Save,
     Steps,
     T,
 )
@@ -44,7 +45,7 @@ def held(steps: Steps[T], answer: Callable[[httpx.Request], Heard]) -> tuple[T, 
         if isinstance(step, Pause):
             pauses.append(step.seconds)
         else:
-            heard = answer(step)
+            heard = answer(step.request if isinstance(step, Save) else step)
 
 
 def one(request: httpx.Request) -> httpx.Response:
