@@ -1,5 +1,6 @@
 # Three images from one file: docker build --target service|worker|train
-# Each gets its own locked packages: the service has no queue, the worker no HTTP server, and only training has TensorFlow.
+# Each gets its own locked packages: the service has only the client side of the queue, the worker no HTTP server, and only training has
+# TensorFlow.
 
 FROM python:3.11-slim-bookworm AS packages
 COPY requirements/ /requirements/
@@ -50,6 +51,7 @@ FROM base AS service
 COPY --from=service-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY service/ service/
+COPY worker/__init__.py worker/jobs.py worker/
 USER 1000:1000
 ENV LOUPE_HOST=0.0.0.0
 EXPOSE 3000

@@ -6,14 +6,22 @@ __version__ = "0.1.0"  # an image has Loupe's code and no package of it that cou
 
 if TYPE_CHECKING:
     from loupe.client import AsyncClient as AsyncClient
+    from loupe.client import AsyncScoringRun as AsyncScoringRun
     from loupe.client import Client as Client
     from loupe.client import Prediction as Prediction
     from loupe.client import PredictionError as PredictionError
+    from loupe.client import RecordError as RecordError
+    from loupe.client import ScoringJob as ScoringJob
+    from loupe.client import ScoringRun as ScoringRun
 else:
+    OF_THE_CLIENT = {
+        *("AsyncClient", "AsyncScoringRun", "Client", "Prediction", "PredictionError"),
+        *("RecordError", "ScoringJob", "ScoringRun"),
+    }
 
     def __getattr__(name: str) -> object:
         """Imports the client when somebody asks for it: most who import `loupe` have no use for HTTP."""
-        if name not in ("AsyncClient", "Client", "Prediction", "PredictionError"):
+        if name not in OF_THE_CLIENT:
             raise AttributeError(f"module 'loupe' has no attribute '{name}'")
         from loupe import client
 

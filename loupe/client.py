@@ -1,12 +1,15 @@
 """The Python client of the service: `Client` waits for its answers, `AsyncClient` awaits them. What they say is in `loupe.exchange`."""
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, aclosing, closing, contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import httpx
 import numpy as np
@@ -15,18 +18,31 @@ from loupe.errors import LoupeError
 from loupe.exchange import (
     DEFAULT_TIMEOUT_SECONDS,
     DEFAULT_URL,
-    Conversation,
     Heard,
     Options,
     Pause,
     Prediction,
     PredictionError,
+    Save,
     ServedModel,
     Steps,
 )
+from loupe.results import Format
+from loupe.runs import AsyncScoringRun, ScoringRun
+from loupe.scoring import RecordError, ScoringConversation, ScoringJob, ScoringOptions, uploadable
 from loupe.uploads import BATCH_IMAGES, Batch, Normalize, Packer, Source, Upload, prepare, prepare_or_tell
 
-__all__ = ["AsyncClient", "Client", "Prediction", "PredictionError", "ServedModel"]
+__all__ = [
+    "AsyncClient",
+    "AsyncScoringRun",
+    "Client",
+    "Prediction",
+    "PredictionError",
+    "RecordError",
+    "ScoringJob",
+    "ScoringRun",
+    "ServedModel",
+]
 
 T = TypeVar("T")
 Outcomes = list[Prediction | PredictionError]
@@ -49,7 +65,7 @@ class Client:
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
-        self._conversation = Conversation(url, api_key)
+        self._conversation = ScoringConversation(url, api_key)
         self._http = httpx.Client(trust_env=_leaves_this_machine(url))
 
     def predict(
@@ -132,6 +148,51 @@ class Client:
         """
         return self._hold(self._conversation.models(timeout))
 
+    def score(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        on_server: bool = False,
+        model: str | None = None,
+        format: Format = "parquet",
+        top_k: int = 1,
+        probabilities: bool = True,
+        threshold: float | None = None,
+        single: bool = False,
+    ) -> ScoringRun:
+        """Have a whole set of images scored by the service's workers. Returns as soon as the job is in their queue.
+
+        Args:
+            source: A folder of pictures, an archive of such, a Parquet file or an array, as docs/scoring.md has them. It is sent, in
+                pieces; a folder as an archive, which is made before.
+            on_server: Whether `source` is a path on the service's side instead, which the service lets its callers name.
+            model: As for `predict`; the version found now scores all of it.
+            format: Of the result.
+            top_k: Labels in a row, the most probable first.
+            probabilities: Whether the probabilities of all classes follow.
+            threshold: Confidence, 0..1, from which on a label is given.
+            single: Whether the job's output folder has one file in the end, instead of parts.
+
+        Raises:
+            InvalidSource: If there is nothing here to send.
+            LoupeError: As for `predict`.
+        """
+        options = ScoringOptions(model, format, top_k, probabilities, threshold, single)
+        if on_server:
+            job = self._hold(self._conversation.submit_named(os.fspath(source), options))
+        else:
+            with uploadable(source) as file:
+                job = self._hold(self._conversation.submit_file(file, options))
+        return ScoringRun(job, self._conversation, self._hold)
+
+    def run(self, job_id: str) -> ScoringRun:
+        """A job that was submitted before.
+
+        Raises:
+            LoupeError: As for `predict`.
+        """
+        return ScoringRun(self._hold(self._conversation.job(job_id)), self._conversation, self._hold)
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -155,18 +216,28 @@ class Client:
             else:
                 heard = self._send(step)
 
-    def _send(self, request: httpx.Request) -> Heard:
+    def _send(self, step: httpx.Request | Save) -> Heard:
         try:
-            return self._http.send(request)
+            return self._save(step) if isinstance(step, Save) else self._http.send(step)
         except httpx.RequestError as error:
             return error
+
+    def _save(self, step: Save) -> httpx.Response:
+        with closing(self._http.send(step.request, stream=True)) as response:
+            if response.is_success:
+                with _appearing(step.path) as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+            else:
+                response.read()
+            return response
 
 
 class AsyncClient:
     """A connection to the service that is awaited. What its methods take, give and raise is what those of `Client` do."""
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
-        self._conversation = Conversation(url, api_key)
+        self._conversation = ScoringConversation(url, api_key)
         self._http = httpx.AsyncClient(trust_env=_leaves_this_machine(url))
 
     async def predict(
@@ -218,6 +289,32 @@ class AsyncClient:
         """What the service serves; see `Client.models`."""
         return await self._hold(self._conversation.models(timeout))
 
+    async def score(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        on_server: bool = False,
+        model: str | None = None,
+        format: Format = "parquet",
+        top_k: int = 1,
+        probabilities: bool = True,
+        threshold: float | None = None,
+        single: bool = False,
+    ) -> AsyncScoringRun:
+        """Have a whole set of images scored by the service's workers; see `Client.score`."""
+        options = ScoringOptions(model, format, top_k, probabilities, threshold, single)
+        if on_server:
+            job = await self._hold(self._conversation.submit_named(os.fspath(source), options))
+        else:
+            with ExitStack() as stack:
+                file = await asyncio.to_thread(stack.enter_context, uploadable(source))
+                job = await self._hold(self._conversation.submit_file(file, options))
+        return AsyncScoringRun(job, self._conversation, self._hold)
+
+    async def run(self, job_id: str) -> AsyncScoringRun:
+        """A job that was submitted before; see `Client.run`."""
+        return AsyncScoringRun(await self._hold(self._conversation.job(job_id)), self._conversation, self._hold)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -241,11 +338,33 @@ class AsyncClient:
             else:
                 heard = await self._send(step)
 
-    async def _send(self, request: httpx.Request) -> Heard:
+    async def _send(self, step: httpx.Request | Save) -> Heard:
         try:
-            return await self._http.send(request)
+            return await (self._save(step) if isinstance(step, Save) else self._http.send(step))
         except httpx.RequestError as error:
             return error
+
+    async def _save(self, step: Save) -> httpx.Response:
+        async with aclosing(await self._http.send(step.request, stream=True)) as response:
+            if response.is_success:
+                with _appearing(step.path) as file:
+                    async for piece in response.aiter_bytes():
+                        await asyncio.to_thread(file.write, piece)
+            else:
+                await response.aread()
+            return response
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when the block ends well, and is gone otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _batches(pictures: Iterable[Source], options: Options, size: int) -> Iterator[Batch]:

@@ -54,6 +54,11 @@
     ├── ResultExists                409
     ├── ContractDiffers             409
     ├── RecordFailed                500
+    ├── JobNotDone                  409
+    ├── ResultsNotFound             404
+    ├── SourceForbidden             403
+    ├── TooManyTransfers            429
+    ├── UploadNotSaved              507
     ├── InvalidRecord               422
     ├── InvalidSource               422
     ├── ColumnNotFound              422
@@ -123,8 +128,8 @@ class BodyTooLarge(InvalidRequest):
     code = "body_too_large"
     status = 413
 
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"a body of at most {limit_bytes:,} bytes (LOUPE_MAX_BODY_BYTES)", "a longer one")
+    def __init__(self, limit_bytes: int, setting: str = "LOUPE_MAX_BODY_BYTES") -> None:
+        super().__init__(f"a body of at most {limit_bytes:,} bytes ({setting})", "a longer one")
 
 
 class BodyTooSlow(InvalidRequest):
@@ -133,8 +138,8 @@ class BodyTooSlow(InvalidRequest):
     code = "body_too_slow"
     status = 408
 
-    def __init__(self, limit_seconds: float, received_bytes: int) -> None:
-        super().__init__(f"the whole body within {limit_seconds:g} s", f"{received_bytes:,} bytes of it")
+    def __init__(self, limit_seconds: float, received_bytes: int, expected: str = "the whole body") -> None:
+        super().__init__(f"{expected} within {limit_seconds:g} s", f"{received_bytes:,} bytes of it")
 
 
 class TooManyImages(InvalidRequest):
@@ -679,7 +684,7 @@ class JobNotFound(LoupeError):
     status = 404
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job '{job_id}' is not known. List the known ones: loupe jobs")
+        super().__init__(f"Job {_shortened(job_id)} is not known. List the known ones: loupe jobs")
 
 
 class JobEnded(LoupeError):
@@ -748,6 +753,64 @@ class RecordFailed(LoupeError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"Expected to score this record. Received: a failure each time it was tried ({reason}).")
+
+
+class JobNotDone(LoupeError):
+    """A job whose results are asked for before it has any, or that has failed."""
+
+    code = "job_not_done"
+    status = 409
+
+    def __init__(self, job_id: str, state: str, error: str | None) -> None:
+        why = f": {error}" if error else "."
+        super().__init__(f"Expected a job that is done. Received: '{job_id}', which is {state}{why}")
+
+
+class ResultsNotFound(LoupeError):
+    """A job that has ended, without results that could be read."""
+
+    code = "results_not_found"
+    status = 404
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(
+            f"Expected the results of job '{job_id}', which is {state}. Received: none in its folder. Submit its source again."
+        )
+
+
+class SourceForbidden(LoupeError):
+    """A source that callers over HTTP may not name; the message tells nothing of what is there."""
+
+    code = "source_forbidden"
+    status = 403
+
+    def __init__(self, source: str) -> None:
+        super().__init__(
+            "Expected an absolute path below one of the folders that jobs may read (LOUPE_JOB_ROOTS). "
+            f"Received: {_shortened(source)}. Send the images themselves, as the body of the request."
+        )
+
+
+class TooManyTransfers(LoupeError):
+    """More uploads, or more downloads and followers of jobs, than the service has at a time."""
+
+    code = "too_many_transfers"
+    status = 429
+
+    def __init__(self, kind: str, limit: int) -> None:
+        super().__init__(f"Expected at most {limit} {kind} at a time. Received one more; try again in a second.")
+
+
+class UploadNotSaved(LoupeError):
+    """An upload that the service's disk does not take."""
+
+    code = "upload_not_saved"
+    status = 507
+
+    def __init__(self, received_bytes: int, reason: str) -> None:
+        super().__init__(
+            f"Expected room for the upload in the service's data folder. Received: {reason}, after {received_bytes:,} bytes."
+        )
 
 
 class InvalidRecord(LoupeError):

@@ -1,13 +1,14 @@
 """What is asked of a service and how its answers are understood, whoever sends and waits: `loupe.client` does that, in two ways.
 
 A conversation is told as `Steps`: a generator that yields a request and is sent the response, or what came in its place; or yields a
-`Pause` and goes on after it.
+`Pause` and goes on after it. What is said about jobs is in `loupe.scoring`.
 """
 
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import httpx
@@ -138,8 +139,16 @@ class Pause:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Save:
+    """A request whose answer, if it is a good one, is written into a file while it comes; of the answer, only the head is heard."""
+
+    request: httpx.Request
+    path: Path
+
+
 Heard: TypeAlias = httpx.Response | httpx.RequestError | None
-Steps: TypeAlias = Generator[httpx.Request | Pause, Heard, T]
+Steps: TypeAlias = Generator[httpx.Request | Save | Pause, Heard, T]
 
 
 @dataclass
@@ -229,25 +238,42 @@ class Conversation:
         return request
 
     def _request(
-        self, method: str, path: str, timeout: float, params: dict[str, str] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        timeout: float,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> httpx.Request:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         seconds = httpx.Timeout(timeout + GRACE_SECONDS).as_dict()
         return httpx.Request(
-            method, self.url + path, params=params, headers=headers, content=content, extensions={"timeout": seconds}
+            method,
+            self.url + path,
+            params=params,
+            headers=headers,
+            content=content,
+            extensions={"timeout": seconds},
         )
 
-    def _ask(self, request: httpx.Request) -> Steps[httpx.Response]:
-        """Send a request, again where that may help: all that is asked here may be asked twice."""
+    def _ask(self, request: httpx.Request, *, once: bool = False, into: Path | None = None) -> Steps[httpx.Response]:
+        """Send a request, again where that may help.
+
+        Args:
+            request: What is asked.
+            once: Whether it must not be done twice: then it is asked again only where it was certainly not done.
+            into: The file for its answer, if that is not to be held.
+        """
         attempt = 0
         while True:
             attempt += 1
-            heard = yield request
+            heard = yield request if into is None else Save(request, into)
             if isinstance(heard, httpx.Response):
                 self._answered = True
                 if heard.is_success:
                     return heard
-            seconds = None if attempt == MAX_ATTEMPTS else self._pause_seconds(heard, attempt)
+            may_be_done = once and isinstance(heard, httpx.RequestError) and not isinstance(heard, httpx.ConnectError)
+            seconds = None if attempt == MAX_ATTEMPTS or may_be_done else self._pause_seconds(heard, attempt)
             if seconds is None:
                 raise self._error(heard)
             yield Pause(seconds)

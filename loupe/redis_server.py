@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -44,33 +44,34 @@ PATIENT: dict[str, Any] = {
     # A primary that has become a replica only refuses to write; the new connection of the next try finds its successor.
     "retry_on_error": [RedisConnectionError, RedisTimeoutError, ReadOnlyError],
 }
+HASTY: dict[str, Any] = PATIENT | {"retry": Retry(BACKOFF, 2), "socket_timeout": 2.0, "socket_connect_timeout": 2.0}
 
 
 @contextmanager
-def open_redis(settings: Settings) -> Iterator[Redis]:
+def open_redis(settings: Settings, connection: Mapping[str, Any] = PATIENT) -> Iterator[Redis]:
     """A client of the queue's Redis, for as long as the block lasts. Strings come back as `str`.
+
+    Args:
+        settings: Where Redis is.
+        connection: `PATIENT` outlasts a Redis that restarts; `HASTY` tells within seconds, for callers who wait.
 
     Raises:
         RedisUnavailable: If none answers at the given address, or none can be started.
     """
     if settings.redis_url is not None:
-        with _given(settings.redis_url) as client:
+        with _given(settings.redis_url, connection) as client:
             yield client
         return
     folder = settings.home / "redis"
-    with _shared_server(folder) as socket, _client(unix_socket_path=str(socket)) as client:
+    with _shared_server(folder) as socket, Redis(unix_socket_path=str(socket), **connection) as client:
         yield client
 
 
-def _client(**connection: object) -> Redis:
-    return Redis(**connection, **PATIENT)  # type: ignore[arg-type]
-
-
-def _given(url: str) -> Redis:
+def _given(url: str, connection: Mapping[str, Any]) -> Redis:
     try:
         with Redis.from_url(url, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)) as probe:
             _wait_while_loading(probe, f"{_without_password(url)} (LOUPE_REDIS_URL)")
-        return Redis.from_url(url, **PATIENT)
+        return Redis.from_url(url, **connection)
     except (RedisError, ValueError, OSError) as error:
         raise RedisUnavailable(f"{_without_password(url)} (LOUPE_REDIS_URL)", str(error).rstrip(".")) from error
 

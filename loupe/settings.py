@@ -1,5 +1,6 @@
 """Settings, read from `LOUPE_…` environment variables once per process."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -95,6 +96,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=64 * 2**20, ge=1, description="Bytes of one request's body. Bounds the memory one caller can take."
     )
+    job_roots: str | None = Field(
+        default=None,
+        description="Folders that jobs submitted over HTTP may read, as absolute paths with colons between. Unset: none, only uploads.",
+    )
+    max_upload_bytes: int = Field(
+        default=4 * 2**30,
+        ge=1,
+        description="Bytes of an upload to be scored as a job. Uploads are kept in the data folder.",
+    )
     max_image_pixels: int = Field(
         default=50_000_000, ge=1, description="Pixels of one image, as its header says. Large phones make 50 million."
     )
@@ -133,6 +143,16 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """The origins whose pages may call."""
         return _listed(self.cors_origins)
+
+    @property
+    def source_roots(self) -> list[Path]:
+        """The folders that jobs submitted over HTTP may read."""
+        return [Path(part).expanduser().absolute() for part in (self.job_roots or "").split(os.pathsep) if part]
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether callers of the service need an API key."""
+        return self.api_keys is not None or self.api_keys_file is not None
 
     @property
     def home(self) -> Path:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from loupe.settings import load_settings, traces_wanted
-from service import health, open_inference, own_api, pages, replies, tensorflow_serving
+from service import health, jobs_api, open_inference, own_api, pages, replies, tensorflow_serving
 from service.guard import Guard
 from service.logs import set_up_log
 from service.predictor import Call, Predictor, Routes, route
@@ -78,6 +78,7 @@ async def schema(call: Call) -> Response:
 routes = Routes(
     [
         *own_api.ROUTES,
+        *jobs_api.ROUTES,
         *open_inference.ROUTES,
         *tensorflow_serving.ROUTES,
         *health.ROUTES,

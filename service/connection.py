@@ -137,6 +137,7 @@ class Connection(HttpToolsProtocol):
             return
         self._stop_head_timer()
         self.scope["state"]["is_gone"] = self.transport.is_closing
+        self.scope["state"]["let_go"] = self._release
         if not self._is_answered():
             self._earlier = [cycle for cycle in (*self._earlier, self.cycle) if not cycle.response_complete]
         super().on_headers_complete()

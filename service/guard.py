@@ -48,9 +48,9 @@ class Guard:
         self._app = app
         self._answers = answers
         if settings.origins:
-            exposed = ["X-Request-ID", replies.MODEL_HEADER, JSON_LENGTH, "Retry-After"]
+            exposed = ["X-Request-ID", replies.MODEL_HEADER, JSON_LENGTH, "Retry-After", "Location"]
             self._answers = CORSMiddleware(
-                answers, settings.origins, ["GET", "POST"], allow_headers=["*"], expose_headers=exposed
+                answers, settings.origins, ["GET", "POST", "DELETE"], allow_headers=["*"], expose_headers=exposed
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -70,18 +70,18 @@ async def read_image(body: bytes, headers: Headers, settings: Settings, prepare:
     Raises:
         LoupeError: If the request holds anything else.
     """
-    media_type = _media_type(headers)
-    if media_type.startswith("image/") or media_type == "application/octet-stream":
+    sent_as = media_type(headers)
+    if sent_as.startswith("image/") or sent_as == "application/octet-stream":
         item: Item = body
-    elif media_type == "application/json":
+    elif sent_as == "application/json":
         item = json_image(parse_json(body), ONE_IMAGE)
-    elif media_type == "multipart/form-data":
+    elif sent_as == "multipart/form-data":
         uploads = await _read_uploads(headers, body, "image", ONE_IMAGE, settings)
         if len(uploads) > 1:
             raise InvalidRequest("one field 'image'; send many to /predict_batch", f"{len(uploads)} of them")
         item = uploads[0]
     else:
-        raise UnsupportedMediaType(ONE_IMAGE, f"Content-Type {media_type!r}")
+        raise UnsupportedMediaType(ONE_IMAGE, f"Content-Type {sent_as!r}")
     return await _to_pixels(item, settings, prepare)
 
 
@@ -91,18 +91,18 @@ async def read_batch(body: bytes, headers: Headers, settings: Settings, prepare:
     Raises:
         LoupeError: If the request as a whole is wrong.
     """
-    media_type = _media_type(headers)
+    sent_as = media_type(headers)
     items: Sequence[Item]
     if body.startswith(NPY_MAGIC):
         images = parse_npy(body)
         check_count(len(images), settings)
         return Batch(images, {})
-    if media_type == "application/json":
+    if sent_as == "application/json":
         items = json_images(parse_json(body))
-    elif media_type == "multipart/form-data":
+    elif sent_as == "multipart/form-data":
         items = await _read_uploads(headers, body, "images", MANY_IMAGES, settings)
     else:
-        raise UnsupportedMediaType(MANY_IMAGES, f"Content-Type {media_type!r} with a body that is no .npy file")
+        raise UnsupportedMediaType(MANY_IMAGES, f"Content-Type {sent_as!r} with a body that is no .npy file")
     check_count(len(items), settings)
     return await decode_all(items, settings, prepare)
 
@@ -137,7 +137,8 @@ async def _to_pixels(item: Item, settings: Settings, prepare: Prepare) -> UInt8A
     return await asyncio.get_running_loop().run_in_executor(_decoders, prepare, picture)
 
 
-def _media_type(headers: Headers) -> str:
+def media_type(headers: Headers) -> str:
+    """What a body is said to be, in small letters and without parameters."""
     return headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
 
 

@@ -92,9 +92,7 @@ def read_keys(settings: Settings) -> Keys | None:
             problem = f"cannot be read ({error})"
             raise InvalidSetting({"LOUPE_API_KEYS_FILE": (str(settings.api_keys_file), problem)}) from error
         _add("LOUPE_API_KEYS_FILE", (line for line in lines if not line.lstrip().startswith("#")), digests)
-    if settings.api_keys is None and settings.api_keys_file is None:
-        return None
-    return Keys(digests)
+    return Keys(digests) if settings.needs_keys else None
 
 
 def _add(variable: str, entries: Iterable[str], digests: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from loupe.settings import Settings
 from service import replies
 from service.batching import Caller
 from service.bodies import Bodies
+from service.job_queue import JobQueue
 from service.metrics import NO_KEY, NO_MODEL, Metrics
 from service.models import ServedModel, ServedModels
 from service.options import read_timeout
@@ -60,7 +61,7 @@ def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
     """One of `Routes`.
 
     Args:
-        method: `GET` or `POST`.
+        method: `GET`, `POST` or `DELETE`.
         path: As Starlette takes it, with parameters in braces.
         protocol: What the call counts as in the metrics.
         handler: Answers a call; its errors are answered as they are everywhere.
@@ -81,6 +82,7 @@ class Predictor:
         self.metrics = Metrics()
         self.models = ServedModels(settings, self.metrics)
         self.bodies = Bodies(settings)
+        self.jobs = JobQueue(settings)
 
     def call(self, request: Request) -> "Call":
         """A request that is to be answered."""
@@ -117,6 +119,7 @@ class Predictor:
     async def close(self) -> None:
         """Answer what waits."""
         await self.models.close()
+        await self.jobs.close()
 
     def exposed_metrics(self) -> bytes:
         """What is so at this moment, in Prometheus's text format."""
@@ -190,14 +193,28 @@ class Call(AnyCall):
     Attributes:
         request: As it came.
         bodies: What reads its body.
+        jobs: The client side of the queue.
+        is_gone: Whether its caller has gone.
     """
 
     def __init__(self, predictor: Predictor, request: Request) -> None:
         super().__init__(predictor)
         self.request = request
         self.bodies = predictor.bodies
-        self._is_gone: Callable[[], bool] = request.scope["state"].get("is_gone", _cannot_tell)
+        self.jobs = predictor.jobs
+        self.is_gone: Callable[[], bool] = request.scope["state"].get("is_gone", _cannot_tell)
+        self._predictor = predictor
         self.exposed_metrics = predictor.exposed_metrics
+
+    @property
+    def owner(self) -> str | None:
+        """The name of the caller's API key; `None` where nobody needs one."""
+        key: str = self.request.scope["state"]["key"]
+        return key if self.settings.needs_keys else None
+
+    def is_stopping(self) -> bool:
+        """Whether the service has been told to stop by now."""
+        return self._predictor.stopping
 
     async def predict(
         self,
@@ -221,5 +238,5 @@ class Call(AnyCall):
         """
         longest = self.settings.request_timeout_seconds
         seconds = read_timeout(self.request, longest) if timeout_seconds is None else min(timeout_seconds, longest)
-        caller = Caller(seconds, self.begun + seconds, self._is_gone)
+        caller = Caller(seconds, self.begun + seconds, self.is_gone)
         return await self.compute(images, served, caller, threshold)

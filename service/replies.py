@@ -14,6 +14,7 @@ from loupe.errors import (
     ShuttingDown,
     TooManyBytes,
     TooManyRequests,
+    TooManyTransfers,
     Unauthorized,
 )
 from loupe.images import Float32Array
@@ -52,7 +53,7 @@ def npy(model: str, probabilities: Float32Array) -> Response:
 def failure(error: LoupeError) -> Response:
     """The answer to a request that cannot be served."""
     headers = None
-    if isinstance(error, (Overloaded, TooManyRequests, TooManyBytes, ShuttingDown)):
+    if isinstance(error, (Overloaded, TooManyRequests, TooManyBytes, TooManyTransfers, ShuttingDown)):
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
     elif isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}

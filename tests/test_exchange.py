@@ -19,9 +19,11 @@ from loupe.exchange import (
     Pause,
     Prediction,
     PredictionError,
+    Save,
     Steps,
     T,
 )
+from loupe.scoring import ScoringConversation, ScoringOptions
 from loupe.uploads import Batch
 from tests import pictures
 
@@ -44,7 +46,7 @@ def held(steps: Steps[T], answer: Callable[[httpx.Request], Heard]) -> tuple[T, 
         if isinstance(step, Pause):
             pauses.append(step.seconds)
         else:
-            heard = answer(step)
+            heard = answer(step.request if isinstance(step, Save) else step)
 
 
 def one(request: httpx.Request) -> httpx.Response:
@@ -220,3 +222,71 @@ def test_a_service_that_abstains_gives_no_label() -> None:
     answer, _ = held(calm().predict(pictures.digits(1)[0], Options()), in_turn(httpx.Response(200, json=unsure)))
 
     assert (answer.label, answer.index, answer.abstained) == (None, None, True)
+
+
+# Jobs
+
+
+JOB = {
+    "id": "a",
+    "state": "queued",
+    "model": "m:1",
+    "source": "/images",
+    "total": None,
+    "done": 0,
+    "failed": 0,
+    "created": 1.0,
+    "started": None,
+    "finished": None,
+    "eta_seconds": None,
+    "output": "/out",
+    "error": None,
+}
+
+
+def submitted(*answers: Heard) -> tuple[int, list[float]]:
+    """How often a job was asked for, and the pauses, when these answers come before a good one."""
+    asked = 0
+    waiting = list(answers)
+
+    def answer(request: httpx.Request) -> Heard:
+        nonlocal asked
+        asked += 1
+        return waiting.pop(0) if waiting else httpx.Response(202, json=JOB)
+
+    _, pauses = held(ScoringConversation(URL, jitter=lambda: 1.0).submit_named("/images", ScoringOptions()), answer)
+    return asked, pauses
+
+
+def test_a_job_is_not_submitted_twice_where_the_first_may_have_been_taken() -> None:
+    for heard in (
+        RESET,
+        httpx.RemoteProtocolError("gone"),
+    ):
+        with pytest.raises(LoupeError):
+            submitted(httpx.Response(503, json={"error": "later", "code": "redis_unavailable"}), heard)
+
+
+def test_a_job_that_was_refused_is_submitted_again() -> None:
+    refused = [httpx.Response(status, json={"error": "later", "code": "x"}) for status in (503, 429)]
+    asked, pauses = submitted(*refused, httpx.ConnectError("refused"))
+
+    assert (asked, len(pauses)) == (4, 3)
+
+
+def test_a_job_is_looked_at_less_often_while_nothing_changes_but_the_time_that_is_left() -> None:
+    before = {**JOB, "state": "running", "eta_seconds": 9.0}
+    conversation = ScoringConversation(URL)
+    first, _ = held(conversation.job("a"), lambda _: httpx.Response(200, json=before))
+    answers = [{**before, "eta_seconds": 8.0 - number} for number in range(8)] + [{**before, "done": 1}]
+    changed, pauses = held(conversation.changed(first), lambda _: httpx.Response(200, json=answers.pop(0)))
+
+    assert changed.done == 1
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 1.0
+
+
+def test_options_of_a_job_are_sent_where_they_differ_from_the_defaults() -> None:
+    step = next(ScoringConversation(URL).submit_named("/images", ScoringOptions(top_k=2, probabilities=False)))
+    assert isinstance(step, httpx.Request)
+    assert json.loads(step.read()) == {"source": "/images", "top_k": 2, "probabilities": False}

@@ -1,7 +1,6 @@
 """The files that results are written to: Parquet, CSV or JSON lines, with the same columns in each."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from loupe.conversion import dictionary_columns, json_lines
 from loupe.errors import SHOWN_COLUMNS, InvalidRequest
 from loupe.images import Float32Array
-from worker.jobs import Format, Options
+from loupe.results import Format, as_one_file
+from worker.jobs import Options
 from worker.labels import LABEL_TRUE, true_labels
 
 LABEL, CONFIDENCE = "label", "confidence"
@@ -73,17 +74,12 @@ def write(rows: pa.Table, path: Path, kind: Format) -> None:
     """Write a file."""
     match kind:
         case "parquet":
-            # Ids and probabilities hardly repeat: dictionaries of them make the file larger and take twice as long.
-            repeating = [name for name in rows.column_names if name.startswith(LABEL)]
-            pq.write_table(rows, path, use_dictionary=repeating)
+            pq.write_table(rows, path, use_dictionary=dictionary_columns(rows.column_names))
         case "csv":
             pyarrow.csv.write_csv(rows, path)
         case "jsonl":
-            with path.open("w", encoding="utf-8") as lines:
-                for batch in rows.to_batches(ROWS):
-                    lines.writelines(
-                        json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch.to_pylist()
-                    )
+            with path.open("wb") as lines:
+                lines.writelines(map(json_lines, rows.to_batches(ROWS)))
 
 
 def read_labels(path: Path, kind: Format, *, with_true: bool = False) -> Iterator[pa.RecordBatch]:
@@ -109,19 +105,5 @@ def read_labels(path: Path, kind: Format, *, with_true: bool = False) -> Iterato
 
 def merge(paths: Sequence[Path], merged: Path, kind: Format) -> None:
     """Put the rows of many files into one, in their order."""
-    if kind == "parquet":
-        filled = [path for path in paths if pq.read_metadata(path).num_rows] or paths[
-            :1
-        ]  # one without rows knows no type of ids
-        with pq.ParquetWriter(merged, pq.read_schema(filled[0])) as writer:
-            for path in filled:
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(ROWS):
-                        writer.write_batch(batch)
-        return
     with merged.open("wb") as whole:
-        for number, path in enumerate(paths):
-            with path.open("rb") as part:
-                if kind == "csv" and number:
-                    part.readline()  # the header, which the first one has; no class has a line break in its name
-                shutil.copyfileobj(part, whole)
+        whole.writelines(as_one_file(paths, kind, kind))

@@ -10,9 +10,9 @@ from typing import Literal, Protocol, TypedDict, cast
 from redis import Redis
 
 from loupe.errors import JobEnded, JobNotFound
+from loupe.results import Format
 
 JobState = Literal["queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"]
-Format = Literal["parquet", "csv", "jsonl"]
 Priority = Literal["high", "normal", "low"]
 FOLDER_LABELS, LABEL_COLUMN = "folder", "column:"  # where true labels come from
 ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
@@ -257,6 +257,7 @@ class Job:
         priority: Jobs of a higher one go first; those of the same one take turns.
         most_in_flight: Most of its steps in the hands of workers at a time; `None` for as many as there are workers.
         contract: What its record and steps mean; see `CONTRACT`.
+        owner: Name of the API key that submitted it over HTTP; `None` where that had none, or it came another way.
     """
 
     id: str
@@ -279,6 +280,7 @@ class Job:
     priority: Priority = "normal"
     most_in_flight: int | None = None
     contract: str = CONTRACT
+    owner: str | None = None
 
     @property
     def request(self) -> Request:
@@ -340,6 +342,7 @@ class Jobs:
         job_id: str | None = None,
         priority: Priority = "normal",
         most_in_flight: int | None = None,
+        owner: str | None = None,
     ) -> Job:
         """Put a job into the queue. One of that id that has not ended stays as it is.
 
@@ -353,6 +356,7 @@ class Jobs:
             job_id: That of the request, or a random one if not given.
             priority: Jobs of a higher one go first.
             most_in_flight: Most of its steps in the hands of workers at a time.
+            owner: Name of the API key that its caller has.
         """
         job_id = job_id or uuid.uuid4().hex[:12]
         now = time.time()
@@ -368,6 +372,7 @@ class Jobs:
             "priority": priority,
             "most_in_flight": most_in_flight or 0,
             "created": now,
+            **({} if owner is None else {"owner": owner}),
         }
         plan = json.dumps(Step(name=PLAN, kind="plan"))
         fields = [word for field in record.items() for word in field]
@@ -396,6 +401,7 @@ class Jobs:
             job_id=job.id,
             priority=job.priority,
             most_in_flight=job.most_in_flight,
+            owner=job.owner,
         )
 
     def find(self, job_id: str) -> Job | None:
@@ -460,6 +466,7 @@ class Jobs:
             priority=cast(Priority, record["priority"]),
             most_in_flight=int(record["most_in_flight"]) or None,
             contract=record["contract"],
+            owner=record.get("owner"),
         )
 
     def all(self) -> list[Job]:

@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from loupe.errors import InvalidOutput, LoupeError
 from loupe.images import Float32Array
+from loupe.results import errors_name, predictions_name, single_name
 from worker import contact_sheet, formats
 from worker.figures import Figures
-from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options, Request
+from worker.jobs import DEFAULT_OPTIONS, Job, Options, Request
 from worker.summary import Summary, count, summarize
 
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
@@ -159,16 +160,6 @@ def keep_notes(notes: Path, revision: str) -> None:
             raise
 
 
-def predictions_name(shard: int, shards: int, kind: Format = "parquet") -> str:
-    """File name of a shard's predictions."""
-    return f"predictions-{shard:05d}-of-{shards:05d}.{kind}"
-
-
-def errors_name(shard: int, shards: int) -> str:
-    """File name of a shard's errors."""
-    return f"_errors-{shard:05d}-of-{shards:05d}.jsonl"
-
-
 def receipt_name(shard: int, shards: int) -> str:
     """File name of a shard's receipt; readers of Parquet folders pass over it."""
     return f"_part-{shard:05d}-of-{shards:05d}.json"
@@ -253,20 +244,13 @@ def _draw_sheets(folder: Path, job: Job, class_names: Sequence[str], figures: Fi
                 path.write_bytes(contact_sheet.draw(title, tiles, class_names, job.options.threshold))
 
 
-def read_errors(folder: Path) -> Iterator[dict[str, str]]:
-    """Id, error and code of each record that could not be read, as far as parts are written."""
-    for path in sorted(folder.glob("_errors-*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-
 def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
     """The files with the rows of these shards: one, if they are to be merged, which can be done only once."""
     kind = job.options.format
     parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
     if not job.options.single or not parts:
         return parts
-    merged = folder / f"predictions.{kind}"
+    merged = folder / single_name(kind)
     if not merged.exists():
         with appearing(merged) as path:
             formats.merge(parts, path, kind)

@@ -99,7 +99,7 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     """Show which images of a job could not be read, and why."""
     with open_jobs() as known:
         job = known.get(job_id)
-    from worker.outputs import read_errors
+    from loupe.results import read_errors
 
     found = read_errors(Path(job.output))
     if as_json:

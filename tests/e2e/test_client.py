@@ -10,18 +10,19 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from loupe import AsyncClient, Client, Prediction, PredictionError
+from loupe import AsyncClient, Client, Prediction, PredictionError, ScoringJob
 from loupe.client import BATCHES_IN_FLIGHT
 from loupe.engine import Engine
-from loupe.errors import InvalidImage, RequestRefused
+from loupe.errors import InvalidImage, InvalidSource, JobFailed, RequestRefused
 from loupe.images import Float32Array, UInt8Array
 from loupe.store import StoredModel
 from loupe.uploads import Source
 from tests import pictures
-from tests.programs import RunningService, environment, run
+from tests.programs import RunningService, environment, run, running, serving
 
 TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
 PAGE = Path(__file__).parents[2] / "docs" / "client.md"
@@ -194,13 +195,120 @@ def test_no_pictures_get_no_answers(client: Client) -> None:
     assert list(client.predict_many([])) == []
 
 
+# Whole sets
+
+
+@pytest.fixture(scope="module")
+def worker(service_data: Path) -> Iterator[None]:
+    with running(service_data.with_name("worker-of-clients.log"), "worker", LOUPE_DATA_DIR=service_data):
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """25 pictures in two folders, a text among them, and what is passed over."""
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for number, image in enumerate(pictures.digits(25, seed=3)):
+        (folder / ("deep" if number % 2 else ".") / f"{number:02}.png").write_bytes(pictures.png(image))
+    (folder / "notes.png").write_text("socks")
+    (folder / "notes.txt").write_text("socks")
+    (folder / ".hidden" / "a.png").write_bytes(pictures.png(DIGIT))
+    return folder
+
+
+def test_a_folder_is_scored_as_the_command_line_does_it(
+    client: Client, worker: None, folder: Path, service_data: Path, tmp_path: Path
+) -> None:
+    run_of = client.score(folder, model="digits", format="jsonl", top_k=2, probabilities=False, threshold=0.5)
+    states = list(run_of)
+    expected = run(
+        *("score", folder, "--out", tmp_path / "out", "--model", "digits", "--format", "jsonl", "--single"),
+        *("--top-k", 2, "--no-probabilities", "--threshold", 0.5),
+        LOUPE_DATA_DIR=service_data,
+    )
+
+    assert expected.returncode == 0, expected.stderr
+    assert (states[0].state, states[-1].state, states[-1].done, states[-1].failed) == ("queued", "done", 25, 1)
+    assert run_of.job == run_of.wait() == client.run(run_of.job.id).job == states[-1]
+    assert len(set(states)) == len(states)
+    saved = run_of.results(tmp_path / "results.jsonl")
+    assert saved.read_bytes() == (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    table = pq.read_table(run_of.results(tmp_path / "results.parquet", "parquet"))
+    assert table["id"].to_pylist() == [json.loads(line)["id"] for line in saved.read_text().splitlines()]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out", "results.jsonl", "results.parquet"]
+    (error,) = run_of.errors()
+    assert (error.id, error.code) == ("notes.png", "invalid_image")
+    assert "text starting 'socks'" in error.message
+
+
+def test_a_folder_on_the_service_s_side_is_named(client: Client, worker: None, folder: Path, tmp_path: Path) -> None:
+    run_of = client.score(folder, on_server=True)
+    assert (run_of.wait().done, run_of.job.source) == (25, str(folder))
+    with pytest.raises(RequestRefused) as raised:
+        client.score("/etc", on_server=True)
+    assert (raised.value.status, raised.value.code) == (403, "source_forbidden")
+
+
+def test_an_array_is_scored_asynchronously(service: RunningService, worker: None, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(300, seed=6))
+
+    async def score() -> list[ScoringJob]:
+        async with AsyncClient(service.url) as client:
+            run_of = await client.score(tmp_path / "images.npy", format="csv", single=True)
+            states = [job async for job in run_of]
+            assert await run_of.wait() == (await client.run(run_of.job.id)).job
+            assert await run_of.errors() == []
+            await run_of.results(tmp_path / "results.csv")
+            with pytest.raises(RequestRefused) as raised:
+                await run_of.cancel()
+            assert raised.value.code == "job_ended"
+            with pytest.raises(RequestRefused, match="is not known"):
+                await client.run("nothing")
+        return states
+
+    states = asyncio.run(score())
+    assert (states[-1].state, states[-1].done) == ("done", 300)
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 301
+
+
+def test_a_job_that_fails_is_told_by_who_waits_for_it(client: Client, worker: None, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("socks")
+    run_of = client.score(tmp_path / "notes.txt")
+    with pytest.raises(JobFailed, match=f"^Job {run_of.job.id} failed: Expected "):
+        run_of.wait()
+    with pytest.raises(RequestRefused) as raised:
+        run_of.results(tmp_path / "results.parquet")
+    assert (raised.value.status, raised.value.code) == (409, "job_not_done")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_what_is_nothing_to_score_is_not_sent(client: Client, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidSource):
+        client.score(tmp_path / name)
+
+
+def test_a_job_is_cancelled(digits_model: StoredModel, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(3))
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
+    with serving(tmp_path / "log", **settings) as idle, Client(idle.url) as client:
+        run_of = client.score(tmp_path / "images.npy")
+        assert run_of.cancel().state == "cancelled"
+        assert [job.state for job in run_of] == ["cancelled"]
+        assert run_of.wait() == run_of.job
+
+
 # The page
 
 
 @pytest.mark.parametrize(
-    "example", re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL), ids=["one", "many", "async"]
+    "example",
+    re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL),
+    ids=["one", "many", "whole set", "async"],
 )
-def test_the_page_s_examples_run(service: RunningService, place: Path, example: str) -> None:
+def test_the_page_s_examples_run(service: RunningService, worker: None, place: Path, example: str) -> None:
     script = example.replace("http://127.0.0.1:3000", service.url)
     paths = {"PYTHONPATH": str(PAGE.parents[1])}
     ended = subprocess.run(

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from pydantic import JsonValue
 
 from tests import pictures
-from tests.programs import RunningService, environment
+from tests.programs import RunningService, environment, running
 
 PAGE = Path(__file__).parents[2] / "docs" / "http-api.md"
 ADDRESS = "localhost:3000"
@@ -42,7 +43,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "digits.npy", digits)
     (folder / "digit.png").write_bytes(pictures.png(digits[0]))
     Image.fromarray(digits[1]).resize((300, 400)).save(folder / "photo.jpg")
+    (folder / "images").mkdir()
+    for number, digit in enumerate(digits):
+        (folder / "images" / f"{number}.png").write_bytes(pictures.png(digit))
+    (folder / "images" / "notes.png").write_text("socks")
+    shutil.make_archive(str(folder / "images"), "zip", folder / "images")
     return folder
+
+
+@pytest.fixture(scope="module")
+def worker(service_data: Path) -> Iterator[None]:
+    """Scores the jobs that the page submits."""
+    with running(service_data.with_name("worker.log"), "worker", LOUPE_DATA_DIR=service_data):
+        yield
 
 
 def shape(value: JsonValue) -> object:
@@ -66,7 +79,7 @@ def test_the_page_has_examples_for_all_that_it_promises() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[f"{place}-{each.language}" for place, each in enumerate(EXAMPLES)])
 def test_an_example_runs_and_is_answered_as_the_page_says(
-    service: RunningService, folder: Path, example: Example
+    service: RunningService, worker: None, folder: Path, example: Example
 ) -> None:
     if example.language == "sh" and shutil.which("curl") is None:
         pytest.skip("curl is not installed")

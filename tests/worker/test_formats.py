@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from loupe.errors import InvalidRequest
 from loupe.images import Float32Array
+from loupe.results import Format
 from worker import formats
-from worker.jobs import Format, Options
+from worker.jobs import Options
 
 KINDS: tuple[Format, ...] = get_args(Format)
 CLASSES = ("T-shirt/top", 'Ankle "boot", left', "Ärmel")

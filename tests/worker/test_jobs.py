@@ -134,6 +134,14 @@ def test_a_damaged_model_scores_nothing(jobs: Jobs, source: Path, tmp_path: Path
         (digits_model.folder / "model.onnx").write_bytes(whole)
 
 
+def test_a_job_tells_whose_it_is_if_it_is_anybodys(jobs: Jobs) -> None:
+    about = {"model": "digits:1", "model_digest": "0", "shard_images": 10}
+    alices = jobs.submit("/images", "/a", owner="alice", **about)  # type: ignore[arg-type]
+    nobodys = jobs.submit("/images", "/b", **about)  # type: ignore[arg-type]
+
+    assert [jobs.get(job.id).owner for job in (alices, nobodys)] == ["alice", None]
+
+
 def test_the_time_left_follows_what_has_been_handled(jobs: Jobs, redis: Redis) -> None:
     job = jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
     started = time.time() - 100

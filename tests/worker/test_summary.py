@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidImage
+from loupe.results import Format
 from tests.worker.test_outputs import CLASSES, JOB, finished
 from worker.figures import Figures
-from worker.jobs import Format, Options
+from worker.jobs import Options
 from worker.outputs import Part, write_part
 from worker.summary import count, print_summary
 
