@@ -1,5 +1,6 @@
 """The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name.
 
+A file on this machine is written under a temporary name and renamed; to a bucket it is put whole.
 Readers of Parquet folders pass over what begins with `_` or `.`, so whatever is no row of the result has such a name.
 """
 
@@ -7,10 +8,11 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,11 +24,13 @@ from loupe.errors import InvalidOutput, LoupeError
 from loupe.images import Float32Array
 from worker import formats
 from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options, Request
+from worker.places import Place, Remote, local_copy
 
 CLAIM = "_RUNNING"  # the folder belongs to a job that has not ended well; holds its request, as the two below do
 SUMMARY = "_summary.json"
 SUCCESS = "_SUCCESS"
 CANCELLED = "_CANCELLED"
+NOTES = "_plan-"  # what the name of a folder with notes begins with
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def joined(parts: Sequence[Part], classes: int) -> Part:
     return Part(ids, np.concatenate(answers), [error for part in parts for error in part.errors])
 
 
-def claim_folder(folder: Path, request: Request) -> None:
+def claim_folder(folder: Place, request: Request) -> None:
     """Make an output folder, and make sure that it is empty and only ours.
 
     Raises:
@@ -66,10 +70,10 @@ def claim_folder(folder: Path, request: Request) -> None:
     except FileExistsError as error:
         raise InvalidOutput(str(folder), "a file, or a folder that another job has just taken") from error
     except OSError as error:
-        raise InvalidOutput(str(folder), f"a folder that cannot be written to ({error.strerror})") from error
+        raise InvalidOutput(str(folder), f"a folder that cannot be written to ({error.strerror or error})") from error
 
 
-def release_folder(folder: Path) -> None:
+def release_folder(folder: Place) -> None:
     """Undo `claim_folder` when no job came of it."""
     (folder / CLAIM).unlink(missing_ok=True)
 
@@ -87,7 +91,7 @@ class Held:
     mark: str
 
 
-def held(folder: Path) -> Held | None:
+def held(folder: Place) -> Held | None:
     """Whose result a folder holds, if it is that of a job."""
     for mark in (CLAIM, SUCCESS, CANCELLED):
         with suppress(OSError, ValueError, TypeError):
@@ -95,7 +99,7 @@ def held(folder: Path) -> Held | None:
     return None
 
 
-def reclaim_folder(folder: Path, request: Request) -> None:
+def reclaim_folder(folder: Place, request: Request) -> None:
     """Let the same job go on in its folder; parts that it has finished stay."""
     with suppress(FileExistsError):
         _write_claim(folder, request)
@@ -103,7 +107,7 @@ def reclaim_folder(folder: Path, request: Request) -> None:
         (folder / mark).unlink(missing_ok=True)
 
 
-def clear_folder(folder: Path) -> None:
+def clear_folder(folder: Place) -> None:
     """Remove what a job has written; what others have put there stays."""
     (folder / SUMMARY).unlink(missing_ok=True)
     for pattern in (
@@ -111,29 +115,33 @@ def clear_folder(folder: Path) -> None:
         "_errors-*.jsonl",
         "_part-*.json",
         ".*.tmp",
-        "_plan-*",
+        f"{NOTES}*",
         SUCCESS,
         CANCELLED,
         CLAIM,
     ):
         for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove(path)
 
 
-def _write_claim(folder: Path, request: Request) -> None:
+def _write_claim(folder: Place, request: Request) -> None:
     """Write the claim, which is there whole or not at all; `FileExistsError` if there is one."""
     with appearing_once(folder / CLAIM) as path:
         path.write_text(request.to_json() + "\n", encoding="utf-8")
 
 
-def notes_path(folder: Path, revision: str) -> Path:
+def notes_path(folder: Place, revision: str) -> Place:
     """The folder where the plan of a source keeps what reading needs while the job runs; another revision has another."""
-    return folder / f"_plan-{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
+    return folder / f"{NOTES}{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
-def taking_notes(folder: Path) -> Iterator[Path]:
-    """A folder for the notes of a plan that is gone when the block ends, unless they are kept."""
+def taking_notes(folder: Place) -> Iterator[Path]:
+    """A folder on this machine for the notes of a plan that is gone when the block ends, unless they are kept."""
+    if isinstance(folder, Remote):
+        with tempfile.TemporaryDirectory(prefix="loupe-plan-") as aside:
+            yield Path(aside)
+        return
     notes = folder / f".plan-{uuid.uuid4().hex}.tmp"
     notes.mkdir()
     try:
@@ -142,9 +150,13 @@ def taking_notes(folder: Path) -> Iterator[Path]:
         shutil.rmtree(notes, ignore_errors=True)
 
 
-def keep_notes(notes: Path, revision: str) -> None:
+def keep_notes(folder: Place, notes: Path, revision: str) -> None:
     """Let shards find the notes. Where another attempt at the same plan has left its own, they are as good."""
-    kept = notes_path(notes.parent, revision)
+    kept = notes_path(folder, revision)
+    if isinstance(kept, Remote):
+        for file in notes.iterdir():
+            (kept / file.name).upload(file)
+        return
     try:
         notes.rename(kept)
     except OSError:
@@ -168,7 +180,7 @@ def receipt_name(shard: int, shards: int) -> str:
 
 
 def write_part(
-    folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str], options: Options = DEFAULT_OPTIONS
+    folder: Place, shard: int, shards: int, part: Part, class_names: Sequence[str], options: Options = DEFAULT_OPTIONS
 ) -> list[str]:
     """Write a shard's rows, and its errors where it has any; each file appears whole or not at all.
 
@@ -187,7 +199,7 @@ def write_part(
     return names
 
 
-def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
+def write_summary(folder: Place, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
     """Count what the parts hold, write `_summary.json`, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
 
     Args:
@@ -233,20 +245,21 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
     (folder / CLAIM).unlink(missing_ok=True)
 
 
-def read_summary(folder: Path) -> dict[str, object]:
+def read_summary(folder: Place) -> dict[str, object]:
     """What `write_summary` wrote."""
     found: dict[str, object] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     return found
 
 
-def read_errors(folder: Path) -> Iterator[dict[str, str]]:
+def read_errors(folder: Place) -> Iterator[dict[str, str]]:
     """Id, error and code of each record that could not be read, as far as parts are written."""
-    for path in sorted(folder.glob("_errors-*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
+    found: Iterable[Place] = folder.glob("_errors-*.jsonl")
+    for file in sorted(found, key=str):
+        with file.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
 
-def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
+def _predictions(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
     """The files with the rows of these shards: one, if they are to be merged, which can be done only once."""
     kind = job.options.format
     parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
@@ -254,8 +267,8 @@ def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
         return parts
     merged = folder / f"predictions.{kind}"
     if not merged.exists():
-        with appearing(merged) as path:
-            formats.merge(parts, path, kind)
+        with appearing(merged) as path, ExitStack() as copies:
+            formats.merge([copies.enter_context(local_copy(part)) for part in parts], path, kind)
     return [merged]
 
 
@@ -269,23 +282,24 @@ class _Counts:
     confidence: float
 
 
-def _count(predictions: Sequence[Path], errors: Sequence[Path], kind: Format) -> _Counts:
+def _count(predictions: Sequence[Place], errors: Sequence[Place], kind: Format) -> _Counts:
     labels: Counter[str | None] = Counter()
     codes: Counter[str] = Counter()
     confidence = 0.0
-    for path in predictions:
-        for rows in formats.read_labels(path, kind):
-            labels.update(rows.column(formats.LABEL).to_pylist())
-            confidence += float(np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64).sum())
-    for path in errors:
-        if path.exists():
-            with path.open(encoding="utf-8") as lines:
+    for file in predictions:
+        with local_copy(file) as path:
+            for rows in formats.read_labels(path, kind):
+                labels.update(rows.column(formats.LABEL).to_pylist())
+                confidence += float(np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64).sum())
+    for file in errors:
+        if file.exists():
+            with file.open(encoding="utf-8") as lines:
                 codes.update(json.loads(line)["code"] for line in lines)
     done = labels.total()
     return _Counts(done, Counter({label: n for label, n in labels.items() if label is not None}), codes, confidence)
 
 
-def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
+def _tidy(folder: Place, job: Job, shards: Sequence[int]) -> None:
     """Remove what nobody needs any more: notes, temporary files, and parts that are merged or were never counted."""
     counted = {errors_name(shard, job.shards) for shard in shards}
     if not job.options.single:
@@ -293,17 +307,29 @@ def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
     if job.state == "cancelling" and not job.options.single:
         counted |= {receipt_name(shard, job.shards) for shard in shards}  # should the job go on
     parts = [*folder.glob("predictions-*"), *folder.glob("_errors-*.jsonl"), *folder.glob("_part-*.json")]
-    shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
-    for leftover in [*folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
+    uncounted = [part for part in parts if part.name not in counted]
+    for leftover in [notes_path(folder, job.revision), *folder.glob(".*.tmp"), *uncounted]:
+        _remove(leftover)
+
+
+def _remove(leftover: Place) -> None:
+    """Remove a file or a folder, if it is there."""
+    if isinstance(leftover, Remote):
+        for file in leftover.iterdir() if leftover.name.startswith(NOTES) else [leftover]:
+            file.unlink(missing_ok=True)
+    elif leftover.is_dir():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well."""
+def appearing(path: Place) -> Iterator[Path]:
+    """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well, or is put into the bucket."""
+    if isinstance(path, Remote):
+        with path.appearing() as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # readers of Parquet folders pass over hidden files
     try:
         yield temporary
@@ -316,8 +342,12 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def appearing_once(path: Path) -> Iterator[Path]:
+def appearing_once(path: Place) -> Iterator[Path]:
     """The same, if nothing has the name already; else `FileExistsError`."""
+    if isinstance(path, Remote):
+        with path.appearing(once=True) as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -100,8 +99,9 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     with _open_jobs() as known:
         job = known.get(job_id)
     from worker.outputs import read_errors
+    from worker.places import place
 
-    found = read_errors(Path(job.output))
+    found = read_errors(place(job.output))
     if as_json:
         for error in found:
             typer.echo(json.dumps(error, ensure_ascii=False))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.places import Place
 from worker.sources import Records, open_source
 
 MAX_PIXELS = 100_000
@@ -16,7 +17,7 @@ def notes(tmp_path: Path) -> Path:
     return made
 
 
-def scored(path: Path, notes: Path, shard_images: int = 4, batch_size: int = 3) -> list[Records]:
+def scored(path: Place, notes: Path, shard_images: int = 4, batch_size: int = 3) -> list[Records]:
     """All records of a source, planned and then read shard by shard."""
     source = open_source(path, "ink", MAX_PIXELS)
     plan = source.plan(shard_images, notes)

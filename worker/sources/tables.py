@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from loupe.errors import InvalidPixels, InvalidRecord, InvalidSource, LoupeError
 from loupe.images import SIDE
 from worker.jobs import Step
+from worker.places import Place
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, stamp
 
@@ -25,12 +26,12 @@ class TableSource:
     """The rows of a Parquet file. Their ids are those of its column `id`, or their numbers.
 
     Args:
-        path: The file.
+        file: The file.
         decoder: What makes images of picture files.
     """
 
-    def __init__(self, path: Path, decoder: Decoder) -> None:
-        self._path = path
+    def __init__(self, file: Place, decoder: Decoder) -> None:
+        self._file = file
         self._decoder = decoder
 
     def check(self) -> None:
@@ -40,11 +41,11 @@ class TableSource:
     def plan(self, shard_images: int, notes: Path) -> Plan:
         """See `Source.plan`."""
         total = self._count()
-        return Plan(total, stamp(self._path), cut(total, shard_images))
+        return Plan(total, stamp(self._file), cut(total, shard_images))
 
     def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
         """See `Source.batches`."""
-        check_unchanged(str(self._path), revision, stamp(self._path))
+        check_unchanged(str(self._file), revision, stamp(self._file))
         with self._open() as file:
             images = self._image_columns(file.schema_arrow)
             columns = [*images, *([ID] if ID in file.schema_arrow.names else [])]
@@ -66,14 +67,14 @@ class TableSource:
         with self._open() as file:
             self._image_columns(file.schema_arrow)
             if not file.metadata.num_rows:
-                raise InvalidSource(str(self._path), "a Parquet file without rows")
+                raise InvalidSource(str(self._file), "a Parquet file without rows")
             return int(file.metadata.num_rows)
 
     def _open(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self._path)
+            return pq.ParquetFile(self._file if isinstance(self._file, Path) else self._file.open("rb"))
         except (pa.ArrowException, OSError) as error:
-            raise InvalidSource(str(self._path), f"a damaged Parquet file ({error})") from error
+            raise InvalidSource(str(self._file), f"a damaged Parquet file ({error})") from error
 
     def _image_columns(self, schema: pa.Schema) -> list[str]:
         if IMAGE in schema.names and _holds_files(schema.field(IMAGE).type):
@@ -84,7 +85,7 @@ class TableSource:
         received = (
             f"a Parquet file with {len(numbers)} columns of whole numbers, and no column '{IMAGE}' of picture files"
         )
-        raise InvalidSource(str(self._path), f"{received} ({', '.join(schema.names[:5])} …)")
+        raise InvalidSource(str(self._file), f"{received} ({', '.join(schema.names[:5])} …)")
 
     def _pictures(self, rows: pa.RecordBatch, first: int, images: Sequence[str]) -> Records:
         ids = _ids(rows, first)
