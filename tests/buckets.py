@@ -70,7 +70,7 @@ def put_all(folder: Path, to: Remote) -> None:
 def names(folder: Remote) -> list[str]:
     """Of all objects below a URL."""
     start = len(folder.path) + 1
-    return sorted(path[start:] for path in folder.find())
+    return sorted(path[start:] for path in folder.find() if path[start:])
 
 
 def forbid(action: str, bucket: Remote) -> None:

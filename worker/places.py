@@ -450,7 +450,10 @@ class _File(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
+        try:
+            return int(self._file.seek(offset, whence))
+        except ValueError as error:  # before the start, of which other files say so
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self._url) from error
 
     def tell(self) -> int:
         return int(self._file.tell())
