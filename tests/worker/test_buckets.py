@@ -106,7 +106,8 @@ def told(batches: list[Records]) -> tuple[list[tuple[str | int, bytes]], dict[st
     """All that batches say, however they are cut."""
     rows: list[tuple[str | int, bytes]] = []
     for batch in batches:
-        rows.extend((name, image.tobytes()) for name, image in zip(batch.ids, batch.images, strict=True))
+        names: list[str | int] = [*batch.ids]
+        rows.extend((name, image.tobytes()) for name, image in zip(names, batch.images, strict=True))
     return rows, {name: error.to_json() for batch in batches for name, error in batch.errors}
 
 
