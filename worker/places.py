@@ -293,7 +293,7 @@ def stamps(files: Sequence[Place]) -> list[str]:
             status = file.stat()
             return f"{status.st_size}-{status.st_mtime_ns}"
         with told(file.url):
-            return stamp_of(_or_raise(infos[file]))
+            return stamp_of(or_raise(infos[file]))
 
     return list(map(stamp, files))
 
@@ -304,7 +304,7 @@ def missing(files: Sequence[Place]) -> list[Place]:
     kinds: dict[Remote, str] = {}
     for file, info in zip(remote, _infos(remote) if remote else [], strict=True):
         with told(file.url), suppress(FileNotFoundError):
-            kinds[file] = _or_raise(info)["type"]
+            kinds[file] = or_raise(info)["type"]
     return [file for file in files if not (file.is_file() if isinstance(file, Path) else kinds.get(file) == "file")]
 
 
@@ -360,7 +360,7 @@ def _fetched(file: Remote, ranges: Iterable[tuple[int, int]]) -> list[tuple[int,
         for path, start, stop in zip(paths, starts, stops, strict=True)
     )
     with told(file.url):
-        return [(start, _or_raise(piece)) for start, piece in zip(starts, pieces, strict=True)]
+        return [(start, or_raise(piece)) for start, piece in zip(starts, pieces, strict=True)]
 
 
 def _within(file: Remote, pieces: list[tuple[int, bytes]], size: int, offset: int) -> bytes:
@@ -387,7 +387,8 @@ def gather(requests: Iterable[Callable[[], Awaitable[T]]]) -> list[T | BaseExcep
     return cast("list[T | BaseException]", sync(get_loop(), answered))
 
 
-def _or_raise(answer: T | BaseException) -> T:
+def or_raise(answer: T | BaseException) -> T:
+    """An answer, unless it is an error."""
     if isinstance(answer, BaseException):
         raise answer
     return answer

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 from loupe.errors import InvalidImage, InvalidSource, SourceChanged
 from loupe.images import MAX_FILE_BYTES
-from worker.places import Remote, gather, stamp_of, told
+from worker.places import Remote, gather, or_raise, stamp_of, told
 from worker.sources.folders import Folder, Pattern, is_picture
 from worker.sources.pictures import Entry, Read
 
@@ -74,14 +74,7 @@ def matching(pattern: Remote) -> list[Remote]:
 def reading_fetched(entries: Iterable[Entry], answers: Iterable[bytes | BaseException]) -> Read:
     """A function that knows what has been fetched of each entry, or why nothing was."""
     fetched = {entry.id: answer for entry, answer in zip(entries, answers, strict=True)}
-
-    def read(entry: Entry) -> bytes:
-        answer = fetched[entry.id]
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    return read
+    return lambda entry: or_raise(fetched[entry.id])
 
 
 async def fetch(file: Remote) -> bytes:

@@ -3,16 +3,16 @@
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from indexed_gzip import IndexedGzipFile
 
-from loupe.errors import InvalidImage, InvalidSource
+from loupe.errors import InvalidImage, InvalidSource, LoupeError
 from loupe.idx import GZIP_MAGIC
 from loupe.images import SUFFIXES
-from worker.places import Place, ReadAt, Remote, reading_at
+from worker.places import Place, ReadAt, Remote, or_raise, reading_at
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Entry, Read
@@ -40,7 +40,7 @@ class Tars:
         for number, archive in enumerate(self._files):
             before = f"{archive.name}/" if len(self._files) > 1 else ""
             try:
-                with archive.open("rb") as packed, _unpacked(packed) as file:
+                with _opened(archive) as file:
                     for member in _members(cast("BinaryIO", _Sober(file))):
                         where = [number, member.offset_data, member.size]
                         yield Entry(before + member.name, where, _why_refused(member))
@@ -90,11 +90,28 @@ def _index(notes: Path, number: int) -> Path:
     return notes / f"{number:05d}.gzidx"
 
 
-def _unpacked(packed: BinaryIO) -> BinaryIO:
-    """A tar archive, unpacked as it is read if it is gzipped."""
-    is_gzipped = packed.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    packed.seek(0)
-    return cast("BinaryIO", IndexedGzipFile(fileobj=packed)) if is_gzipped else packed
+@contextmanager
+def _opened(archive: Place, index: Path | None = None) -> Iterator[BinaryIO]:
+    """A tar archive; one that is gzipped can be read from the places that the index of it knows."""
+    with archive.open("rb") as file, ExitStack() as stack:
+        is_gzipped = index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if is_gzipped:
+            packed = {"filename": str(archive)} if isinstance(archive, Path) else {"fileobj": file}
+            file = stack.enter_context(IndexedGzipFile(**packed, index_file=None if index is None else str(index)))
+            stack.enter_context(_unpacking())
+        yield file
+
+
+@contextmanager
+def _unpacking() -> Iterator[None]:
+    """What a store has said stands behind what became of the unpacking for it."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.__cause__, LoupeError):
+            raise error.__cause__ from None
+        raise
 
 
 @contextmanager
@@ -104,12 +121,21 @@ def _reading_at(archive: Place, index: Path, ranges: Sequence[tuple[int, int]]) 
         with reading_at(archive, ranges) as read_at:
             yield read_at
     elif isinstance(archive, Path):
-        with closing(IndexedGzipFile(str(archive), index_file=str(index))) as file:
-            yield file.pread
+        with _opened(archive, index) as file:
+            yield cast("IndexedGzipFile", file).pread
     else:
-        with archive.open("rb") as packed, closing(IndexedGzipFile(fileobj=packed, index_file=str(index))) as file:
-            fetched = {(stop - start, start): file.pread(stop - start, start) for start, stop in ranges}
-        yield lambda size, offset: fetched[size, offset]
+        with _opened(archive, index) as file:
+            fetched = {(stop - start, start): _tried(file, stop - start, start) for start, stop in ranges}
+        yield lambda size, offset: or_raise(fetched[size, offset])
+
+
+def _tried(file: BinaryIO, size: int, offset: int) -> bytes | OSError:
+    """A part of an unpacked archive, or why it cannot be read."""
+    try:
+        with _unpacking():
+            return cast("IndexedGzipFile", file).pread(size, offset)  # type: ignore[no-any-return]
+    except OSError as error:
+        return error
 
 
 class _Sober:
