@@ -213,7 +213,7 @@ def write_summary(folder: Place, job: Job, class_names: Sequence[str], shards: S
     """
     is_cancelled = job.state == "cancelling"
     predictions = _predictions(folder, job, shards)
-    counts = _count(predictions, [folder / errors_name(shard, job.shards) for shard in shards], job.options.format)
+    counts = _count(predictions, _errors(folder, job, shards), job.options.format)
     done, failed = counts.done, counts.errors.total()
     if not is_cancelled and done + failed != job.total:
         raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
@@ -272,6 +272,12 @@ def _predictions(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
     return [merged]
 
 
+def _errors(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
+    """The files with the errors of these shards, of those that have some."""
+    names = {errors_name(shard, job.shards) for shard in shards}
+    return [file for file in folder.glob("_errors-*.jsonl") if file.name in names]
+
+
 @dataclass(frozen=True)
 class _Counts:
     """Rows, those with a label by label, errors by code, and the sum of all confidences."""
@@ -292,9 +298,8 @@ def _count(predictions: Sequence[Place], errors: Sequence[Place], kind: Format) 
                 labels.update(rows.column(formats.LABEL).to_pylist())
                 confidence += float(np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64).sum())
     for file in errors:
-        if file.exists():
-            with file.open(encoding="utf-8") as lines:
-                codes.update(json.loads(line)["code"] for line in lines)
+        with file.open(encoding="utf-8") as lines:
+            codes.update(json.loads(line)["code"] for line in lines)
     done = labels.total()
     return _Counts(done, Counter({label: n for label, n in labels.items() if label is not None}), codes, confidence)
 

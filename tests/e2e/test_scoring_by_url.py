@@ -34,7 +34,8 @@ def test_a_bucket_is_scored_into_a_bucket(
     settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_SHARD_IMAGES": 12}
     with running(tmp_path / "log", "worker", **settings):
         ended = run("score", images, "--out", bucket / "out", "--model", "digits", "--single", **settings)
-        repeated = run("score", images, "--out", bucket / "out", "--model", "digits", **settings)
+        repeated = run("score", images, "--out", bucket / "out", "--model", "digits", "--single", **settings)
+        other = run("score", images, "--out", bucket / "out", "--model", "digits", **settings)
         with open_redis(Settings(data_dir=tmp_path / "data")) as redis:
             (job,) = Jobs(redis).all()
         errors = run("jobs", "errors", job.id, "--json", **settings)
@@ -43,9 +44,9 @@ def test_a_bucket_is_scored_into_a_bucket(
     assert "40 scored, errors: 1" in ended.stdout
     assert buckets.names(bucket / "out") == [
         "_SUCCESS",
-        "errors-00001-of-00004.jsonl",
+        "_errors-00001-of-00004.jsonl",
+        "_summary.json",
         "predictions.parquet",
-        "summary.json",
     ]
     with (bucket / "out/predictions.parquet").open("rb") as file:
         table = pq.read_table(file)
@@ -54,9 +55,10 @@ def test_a_bucket_is_scored_into_a_bucket(
     np.testing.assert_allclose(found, engine.predict(IMAGES), atol=1e-5)
     assert (job.source, job.output) == (str(images), f"{bucket}/out")
     assert [json.loads(line)["id"] for line in errors.stdout.splitlines()] == ["17-text.png"]
-    assert repeated.returncode == 1
-    assert "error: invalid_output: Expected 's3://" in repeated.stderr
-    assert "a folder with 4 entries" in repeated.stderr
+    assert (repeated.returncode, repeated.stdout) == (0, ended.stdout)
+    assert other.returncode == 1
+    assert "error: invalid_output: Expected 's3://" in other.stderr
+    assert "a folder with 4 entries" in other.stderr
 
 
 def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
@@ -79,13 +81,10 @@ def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
 @pytest.mark.parametrize(
     ("arguments", "variables", "said"),
     [
-        (["s3://no-such-bucket/a"], {}, "invalid_source: "),
         (["{bucket}/images", "s3://no-such-bucket/out"], {}, "invalid_output: "),
         (["{bucket}/images"], {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "storage_refused: "),
-        (["{bucket}/images", "{bucket}/images/out"], {}, "invalid_output: "),
-        (["gs://bucket/images"], {}, "protocol_unavailable: "),
     ],
-    ids=["no bucket", "no bucket for the output", "no credentials", "an output inside the source", "no package"],
+    ids=["no bucket for the output", "no credentials"],
 )
 def test_what_is_wrong_with_a_url_is_one_line(
     tmp_path: Path,

@@ -34,6 +34,7 @@ from worker import outputs
 from worker.notes import NoteCopies
 from worker.outputs import claim_folder, read_errors, release_folder, write_part, write_summary
 from worker.places import Place, Remote, lies_in, place
+from worker.receipts import trusted, write_receipt
 from worker.sources import Records, check_source, open_source
 
 IMAGES = pictures.digits(11)
@@ -355,25 +356,25 @@ def test_a_place_knows_what_lies_in_it(bucket: Remote, tmp_path: Path) -> None:
 
 def test_a_folder_in_a_bucket_is_claimed_once(bucket: Remote) -> None:
     bucket.fs.call_s3("put_object", Bucket=bucket.path, Key="out/", Body=b"")  # as some programs mark a folder
-    claim_folder(bucket / "out")
+    claim_folder(bucket / "out", JOB.request)
     assert buckets.names(bucket / "out") == ["_RUNNING"]
     with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_RUNNING …\)\.$"):
-        claim_folder(bucket / "out")
+        claim_folder(bucket / "out", JOB.request)
 
     release_folder(bucket / "out")
-    claim_folder(bucket / "out")
-    with pytest.raises(FileExistsError):
-        (bucket / "out" / "_RUNNING").touch(exist_ok=False)
+    claim_folder(bucket / "out", JOB.request)
+    with pytest.raises(FileExistsError), outputs.appearing_once(bucket / "out" / "_RUNNING") as claim:
+        claim.write_text("of another job")
 
 
 def test_a_bucket_that_takes_no_results_is_told(bucket: Remote) -> None:
     with pytest.raises(
         InvalidOutput, match=r"Received: a folder that cannot be written to \(The specified bucket does"
     ):
-        claim_folder(Remote("s3://no-such-bucket/out", "s3"))
+        claim_folder(Remote("s3://no-such-bucket/out", "s3"), JOB.request)
     buckets.forbid("s3:PutObject", bucket)
     with pytest.raises(StorageRefused):
-        claim_folder(bucket / "out")
+        claim_folder(bucket / "out", JOB.request)
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -381,7 +382,7 @@ def test_results_in_a_bucket_are_those_of_a_folder(tmp_path: Path, bucket: Remot
     job = replace(JOB, options=replace(JOB.options, single=single))
     summaries = []
     for out in (tmp_path / "out", bucket / "out"):
-        claim_folder(out)
+        claim_folder(out, JOB.request)
         with outputs.taking_notes(out) as notes:
             (notes / "listing.jsonl").write_text("a line")
             outputs.keep_notes(out, notes, job.revision)
@@ -389,8 +390,7 @@ def test_results_in_a_bucket_are_those_of_a_folder(tmp_path: Path, bucket: Remot
         write_part(out, 1, 2, part(["d"], [("e", InvalidSource("x", "y"))], seed=1), CLASSES, job.options)
         errors = list(read_errors(out))
         write_summary(out, job, CLASSES, range(2))
-        with (out / "summary.json").open(encoding="utf-8") as file:
-            summary = json.load(file)
+        summary = outputs.read_summary(out)
         summaries.append(
             [errors, *(summary[name] for name in ("labels", "errors", "mean_confidence", "done", "parts"))]
         )
@@ -405,9 +405,30 @@ def test_results_in_a_bucket_are_those_of_a_folder(tmp_path: Path, bucket: Remot
                 assert file.read() == (tmp_path / "out" / name).read_bytes()
 
 
+def test_a_job_goes_on_in_a_bucket_with_the_parts_that_are_whole(bucket: Remote) -> None:
+    out = bucket / "out"
+    claim_folder(out, JOB.request)
+    for shard, ids in enumerate([["a", "b"], ["c"], ["d"]]):
+        files = write_part(out, shard, 3, part(ids), CLASSES)
+        write_receipt(out, shard, 3, files, fingerprint="one", done=len(ids), failed=0)
+    put(b"damaged", out / "predictions-00001-of-00003.parquet")
+    held = outputs.held(out)
+
+    assert held == outputs.Held(JOB.request, "_RUNNING")
+    assert [(shard, receipt.done) for shard, receipt in trusted(out, 3, "one")] == [(0, 2), (2, 1)]
+    assert list(trusted(out, 3, "another")) == []
+    outputs.reclaim_folder(out, JOB.request)
+    with outputs.taking_notes(out) as notes:
+        (notes / "listing.jsonl").write_text("a line")
+        outputs.keep_notes(out, notes, JOB.revision)
+    put(b"of somebody else", out / "notes.txt")
+    outputs.clear_folder(out)
+    assert buckets.names(out) == ["notes.txt"]
+
+
 def test_what_fails_half_way_is_not_put(bucket: Remote) -> None:
     def half() -> None:
-        with outputs._appearing(bucket / "out" / "part") as path:
+        with outputs.appearing(bucket / "out" / "part") as path:
             path.write_bytes(b"half a fi")
             raise ValueError("half way")
 
