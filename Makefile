@@ -35,8 +35,8 @@ lint: $(INSTALLED) ## Check style and the direction of imports
 type: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## Measure the service and bulk scoring beside plain loops and other servers; a quarter of an hour
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt || echo 'going on without other servers'
+bench: $(INSTALLED) ## Measure the service and bulk scoring beside plain loops, other servers and other queues; half an hour
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt || echo 'going on without other servers and queues'
 	@$(BIN)/python -m bench
 
 soak: $(INSTALLED) ## Load the service with everything at once for half an hour, and see that it stays as it was

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from loupe.commands.predict import predict
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX, Settings, load_settings
 from loupe.terminal import console, log_to_stderr, notices
+
+if TYPE_CHECKING:
+    from worker.jobs import Job
 
 app = typer.Typer(
     name="loupe",
@@ -114,7 +117,7 @@ def score(
         str | None,
         typer.Option(help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."),
     ] = None,
-    follow: Annotated[bool, typer.Option(help="Show progress until the job is done.")] = True,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job's end.")] = False,
     format_: Annotated[
         Literal["parquet", "csv", "jsonl"], typer.Option("--format", help="Of the files with predictions.")
     ] = "parquet",
@@ -135,20 +138,37 @@ def score(
     priority: Annotated[
         Literal["high", "normal", "low"], typer.Option(help="Jobs of a higher one go first.")
     ] = "normal",
+    local: Annotated[
+        bool, typer.Option("--local", help="All of it in this process, without Redis and workers.")
+    ] = False,
     max_in_flight: Annotated[
         int | None, typer.Option(min=1, help="Most workers at it at a time. Default: all of them.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="True labels, to tell accuracy: 'folder', that an image lies in, or 'column:NAME' of a table or manifest.",
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="COLUMN,…", help="Columns of a table or manifest that the rows repeat.")
+    ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", metavar="COLUMN", help="Column of a table or manifest with the ids. Default: id."),
     ] = None,
 ) -> None:
     """Score a whole set of images through the queue. The same command again is the same job."""
     if (source is None) != (out is None) or (source is None) == (resume is None):
         raise typer.BadParameter("needs SOURCE and --out, or --resume alone")
     settings = load_settings()
-    from loupe.redis_server import open_redis
     from worker import submission
-    from worker.jobs import Jobs, Options
+    from worker.jobs import Options, Submissions
 
-    with open_redis(settings) as redis:
-        queue = Jobs(redis)
+    kept = tuple(name.strip() for name in keep.split(",")) if keep else ()
+
+    def submitted(queue: Submissions) -> "Job":
         if source is None or out is None:
             job = submission.resume(queue, resume or "")
         else:
@@ -158,15 +178,26 @@ def score(
                 out,
                 model or settings.model,
                 settings.shard_images,
-                Options(format_, top_k, probabilities, threshold, single),
+                Options(format_, top_k, probabilities, threshold, single, labels, kept, id_),
                 again=again,
                 priority=priority,
                 most_in_flight=max_in_flight,
                 https_sources=settings.https_sources,
             )
-        console.print(f"job [bold]{job.id}[/] scores {job.source} with {job.model}", highlight=False)
+        does = "has scored" if job.state == "done" else "scores"
+        console.print(f"job [bold]{job.id}[/] {does} {job.source} with {job.model}", highlight=False)
+        return job
+
+    if local:
+        from worker.local import working
+
+        with working(settings) as here, _signals(here.interrupted):
+            jobs.follow_job(here, submitted(here))
+        return
+    with jobs.open_jobs() as queue:
+        job = submitted(queue)
         jobs.warn_without_worker(queue)
-        if follow:
+        if not detach:
             jobs.follow_job(queue, job)
 
 

@@ -56,6 +56,7 @@
     ├── RecordFailed                500
     ├── InvalidRecord               422
     ├── InvalidSource               422
+    ├── ColumnNotFound              422
     ├── SourceChanged               409
     ├── InvalidOutput               422
     ├── InvalidUrl                  422
@@ -76,6 +77,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 SHOWN_CHARACTERS = 80  # of a path that an error repeats
+SHOWN_COLUMNS = 12  # of a table that lacks one
 
 
 class LoupeError(Exception):
@@ -773,6 +775,18 @@ class InvalidSource(LoupeError):
         super().__init__(
             f"Expected a folder, an archive, a table or an array of images at '{source}'. Received: {received}."
         )
+
+
+class ColumnNotFound(LoupeError):
+    """A column that a job is to read and that its source does not have."""
+
+    code = "column_not_found"
+    status = 422
+
+    def __init__(self, source: str, column: str, columns: Sequence[str]) -> None:
+        listed = ", ".join(columns[:SHOWN_COLUMNS]) + (" …" if len(columns) > SHOWN_COLUMNS else "")
+        received = f"columns {listed}" if columns else "a source without columns; tables and manifests have some"
+        super().__init__(f"Expected a column {_shortened(column)} in '{source}'. Received: {received}.")
 
 
 class SourceChanged(LoupeError):

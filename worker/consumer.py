@@ -19,17 +19,18 @@ from redis.exceptions import RedisError
 from loupe.cores import available_cores
 from loupe.engine import Engine
 from loupe.errors import ContractDiffers, LoupeError, RecordFailed, StorageUnavailable
-from loupe.images import SIDE
+from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from worker import bisection, outputs, receipts
 from worker.engines import Engines
-from worker.jobs import CONTRACT, Job, Jobs, Step
+from worker.figures import Figures
+from worker.jobs import CONTRACT, Job, Step, Submissions
 from worker.lookahead import map_ahead
 from worker.metrics import Metrics, Outcome, ShardClock
 from worker.notes import NoteCopies
 from worker.places import place
-from worker.queue import Delivery, Queue
+from worker.queue import Delivery, Steps
 from worker.sources import Batch, Records, Source, open_source
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ class Consumer:
         metrics: What it has done.
     """
 
-    jobs: Jobs
-    queue: Queue
+    jobs: Submissions
+    queue: Steps
     settings: Settings
     stopping: threading.Event = field(default_factory=threading.Event)
     metrics: Metrics = field(default_factory=Metrics)
@@ -188,9 +189,12 @@ class Consumer:
         model, _ = self._engine(job)
         output = place(job.output)
         output.mkdir(parents=True, exist_ok=True)
+        clock = ShardClock()
         with outputs.taking_notes(output) as notes:
-            plan = self._source(job, model).plan(job.shard_images, notes)
+            with clock.phase("plan"):
+                plan = self._source(job, model).plan(job.shard_images, notes)
             outputs.keep_notes(output, notes, plan.revision)
+        receipts.write_plan(output, Figures([self.queue.worker], dict(clock.seconds)))
         fingerprint = job.request.fingerprint(plan.revision)
         kept = dict(receipts.trusted(output, len(plan.shards), fingerprint))
         return self.queue.commit_plan(
@@ -206,28 +210,38 @@ class Consumer:
     def _score(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         model, engine = self._engine(job)
         step = delivery.step
-        clock = ShardClock()
+        clock, figures, random = ShardClock(), Figures([self.queue.worker]), np.random.default_rng(step["index"])
         work, batches = partial(_score_batch, engine, clock), self._batches(job, model, step)
         parts = []
         with _blaming_records():
-            for scored in map_ahead(self._scorers, work, batches, AHEAD * self._threads):
+            for scored, images in map_ahead(self._scorers, work, batches, AHEAD * self._threads):
                 if lease.lost:
                     return False
+                figures.look_at(scored.ids, images, scored.probabilities, random)
                 parts.append(scored)
                 lease.scored += len(scored.ids)
         part = outputs.joined(parts, len(model.card.class_names))
+        output, names = place(job.output), model.card.class_names
         with clock.phase("write"):
-            self._write(job, step["index"], part, model)
+            files = outputs.write_part(output, step["index"], job.shards, part, names, job.options)
+        figures.seconds = dict(clock.seconds)
+        self._vouch(job, step["index"], part, files, figures)
         committed = not lease.lost and self.queue.commit_shard(delivery, len(part.ids), len(part.errors))
         if committed:
             self.metrics.committed(len(part.ids), len(part.errors), clock)
         return committed
 
-    def _write(self, job: Job, shard: int, part: outputs.Part, model: StoredModel) -> None:
-        output = place(job.output)
-        files = outputs.write_part(output, shard, job.shards, part, model.card.class_names, job.options)
-        fingerprint, done, failed = job.request.fingerprint(job.revision), len(part.ids), len(part.errors)
-        receipts.write_receipt(output, shard, job.shards, files, fingerprint=fingerprint, done=done, failed=failed)
+    def _vouch(self, job: Job, shard: int, part: outputs.Part, files: list[str], figures: Figures) -> None:
+        receipts.write_receipt(
+            place(job.output),
+            shard,
+            job.shards,
+            files,
+            fingerprint=job.request.fingerprint(job.revision),
+            done=len(part.ids),
+            failed=len(part.errors),
+            figures=figures,
+        )
 
     def _probe(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
         """Try some records of a shard by themselves, and have the search go on where the one must be that makes it fail."""
@@ -258,12 +272,13 @@ class Consumer:
     def _source(self, job: Job, model: StoredModel) -> Source:
         https = self.settings.https_sources
         source = place(job.source, https=https)
-        return open_source(source, model.card.look, self.settings.max_image_pixels, https=https)
+        return open_source(source, model.card.look, self.settings.max_image_pixels, job.options, https=https)
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)
         shards = self.queue.committed_shards(job.id) if job.state == "cancelling" else range(job.shards)
-        outputs.write_summary(place(job.output), job, model.card.class_names, shards)
+        output = place(job.output)
+        outputs.write_summary(output, job, model.card.class_names, shards, receipts.figures(output, shards, job.shards))
         return self.queue.commit_finish(delivery)
 
     def _engine(self, job: Job) -> tuple[StoredModel, Engine]:
@@ -274,7 +289,7 @@ class Consumer:
 class Lease:
     """Renews a delivery's lease from a thread while a block runs, and notices when it is lost."""
 
-    def __init__(self, queue: Queue, delivery: Delivery) -> None:
+    def __init__(self, queue: Steps, delivery: Delivery) -> None:
         self.scored = 0
         self.lost = False
         self._queue = queue
@@ -325,12 +340,13 @@ def _failed_record(record: str, error: LoupeError) -> Records:
     return Records([], np.empty((0, SIDE, SIDE), np.uint8), [(record, error)])
 
 
-def _score_batch(engine: Engine, clock: ShardClock, batch: Batch) -> outputs.Part:
+def _score_batch(engine: Engine, clock: ShardClock, batch: Batch) -> tuple[outputs.Part, UInt8Array]:
+    """The result of a batch, and its images."""
     with clock.phase("read"):
         records = batch()
     with clock.phase("score"):
         probabilities = engine.predict(records.images)
-    return outputs.Part(records.ids, probabilities, records.errors)
+    return outputs.Part(records.ids, probabilities, records.errors, records.columns), records.images
 
 
 def worker_name() -> str:

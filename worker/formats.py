@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,21 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from loupe.errors import SHOWN_COLUMNS, InvalidRequest
 from loupe.images import Float32Array
 from worker.jobs import Format, Options
+from worker.labels import LABEL_TRUE, true_labels
 
 LABEL, CONFIDENCE = "label", "confidence"
 ROWS = 4096  # held in memory at a time where files are read or merged
 
 
 def table(
-    ids: Sequence[str] | Sequence[int], probabilities: Float32Array, class_names: Sequence[str], options: Options
+    ids: Sequence[str] | Sequence[int],
+    probabilities: Float32Array,
+    class_names: Sequence[str],
+    options: Options,
+    kept: pa.Table | None = None,
 ) -> pa.Table:
     """The rows of a result.
 
@@ -26,7 +33,9 @@ def table(
         ids: Of the records.
         probabilities: float32, shape `(len(ids), classes)`.
         class_names: Of the model.
-        options: How many labels a row has, whether all probabilities follow, and from which confidence on a label is given.
+        options: How many labels a row has, whether all probabilities follow, from which confidence on a label is given, and whether the
+            true label and columns of the source come last.
+        kept: What else the source says of the records, if anything of it is asked for.
     """
     names = pa.array(class_names, pa.string())
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : min(options.top_k, len(class_names))]
@@ -42,7 +51,20 @@ def table(
     if options.probabilities:
         for column, name in enumerate(class_names):
             columns[f"p_{name}"] = pa.array(np.ascontiguousarray(probabilities[:, column]))
+    if options.labels:
+        columns[LABEL_TRUE] = true_labels(ids, kept, class_names, options)
+    for name in options.keep:
+        columns[name] = pa.nulls(len(ids)) if kept is None else kept[name]  # of a shard without any good record
     return pa.table(columns)
+
+
+def check_kept(class_names: Sequence[str], options: Options) -> None:
+    """Raises `InvalidRequest` if a column of the source that is to be kept has the name of one that rows have anyway."""
+    own = table([], np.empty((0, len(class_names)), np.float32), class_names, replace(options, keep=())).column_names
+    for name in options.keep:
+        if name in own:
+            expected = "columns to keep whose names the rows of the result do not have already"
+            raise InvalidRequest(expected, f"'{name}', beside {', '.join(own[:SHOWN_COLUMNS])}")
 
 
 def write(rows: pa.Table, path: Path, kind: Format) -> None:
@@ -57,18 +79,20 @@ def write(rows: pa.Table, path: Path, kind: Format) -> None:
         case "jsonl":
             with path.open("w", encoding="utf-8") as lines:
                 for batch in rows.to_batches(ROWS):
-                    lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
+                    lines.writelines(
+                        json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in batch.to_pylist()
+                    )
 
 
-def read_labels(path: Path, kind: Format) -> Iterator[pa.RecordBatch]:
-    """The columns `label` and `confidence` of a file, some rows at a time."""
-    columns = [LABEL, CONFIDENCE]
+def read_labels(path: Path, kind: Format, *, with_true: bool = False) -> Iterator[pa.RecordBatch]:
+    """The columns `label` and `confidence` of a file, and `label_true` if it has it, some rows at a time."""
+    columns = [LABEL, CONFIDENCE, *([LABEL_TRUE] if with_true else [])]
     match kind:
         case "parquet":
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(ROWS, columns=columns)
         case "csv":
-            types = {LABEL: pa.string(), CONFIDENCE: pa.float32()}
+            types = {LABEL: pa.string(), CONFIDENCE: pa.float32(), LABEL_TRUE: pa.string()}
             convert = pyarrow.csv.ConvertOptions(
                 column_types=types, include_columns=columns, null_values=[""], strings_can_be_null=True
             )

@@ -5,7 +5,7 @@ import json
 import time
 import uuid
 from dataclasses import asdict, dataclass
-from typing import Literal, TypedDict, cast
+from typing import Literal, Protocol, TypedDict, cast
 
 from redis import Redis
 
@@ -14,6 +14,7 @@ from loupe.errors import JobEnded, JobNotFound
 JobState = Literal["queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"]
 Format = Literal["parquet", "csv", "jsonl"]
 Priority = Literal["high", "normal", "low"]
+FOLDER_LABELS, LABEL_COLUMN = "folder", "column:"  # where true labels come from
 ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
 
 TOLD = (
@@ -113,6 +114,9 @@ class Options:
         probabilities: Whether those of all classes follow.
         threshold: Confidence from which on a label is given; `None` gives one always.
         single: Whether the parts become one file in the end.
+        labels: Where true labels come from: `folder`, the name of the folder that a record lies in, or `column:NAME`; `None` knows none.
+        keep: Columns of the source that the rows repeat.
+        id: The source's column of ids; `None` takes `id` where there is one.
     """
 
     format: Format = "parquet"
@@ -120,6 +124,22 @@ class Options:
     probabilities: bool = True
     threshold: float | None = None
     single: bool = False
+    labels: str | None = None
+    keep: tuple[str, ...] = ()
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", tuple(self.keep))  # JSON makes a list of it
+
+    @property
+    def label_column(self) -> str | None:
+        """The source's column of true labels."""
+        return self.labels.removeprefix(LABEL_COLUMN) if self.labels and self.labels.startswith(LABEL_COLUMN) else None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the source, that are read besides the images and their ids."""
+        return tuple(dict.fromkeys([*self.keep, *([self.label_column] if self.label_column else [])]))
 
 
 DEFAULT_OPTIONS = Options()
@@ -277,6 +297,27 @@ class Job:
         if self.state != "running" or self.started is None or self.total is None or not handled:
             return None
         return (time.time() - self.started) / handled * (self.total - handled)
+
+
+class Submissions(Protocol):
+    """Where jobs are submitted to and looked up; `Jobs` says what each does."""
+
+    def submit(  # noqa: D102
+        self,
+        source: str,
+        output: str,
+        *,
+        model: str,
+        model_digest: str,
+        shard_images: int,
+        options: Options = DEFAULT_OPTIONS,
+        job_id: str | None = None,
+        priority: Priority = "normal",
+        most_in_flight: int | None = None,
+    ) -> Job: ...
+    def find(self, job_id: str) -> Job | None: ...  # noqa: D102
+    def get(self, job_id: str) -> Job: ...  # noqa: D102
+    def workers(self) -> list[str]: ...  # noqa: D102
 
 
 class Jobs:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -24,7 +25,7 @@ from loupe.settings import Settings
 from worker.jobs import PRIORITIES, WORKERS_GROUP, active_key, delayed_key, job_key, server_time, steps_key
 from worker.queue import Delivery
 
-Phase = Literal["read", "score", "write"]
+Phase = Literal["plan", "read", "score", "write"]
 Outcome = Literal["done", "cancelled", "lost", "retried", "failed"]
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
@@ -33,7 +34,7 @@ class ShardClock:
     """Seconds that one shard takes by phase, summed over all threads: two that read at once for a second have read for two."""
 
     def __init__(self) -> None:
-        self.seconds: Tally[Phase] = Tally()
+        self.seconds: dict[str, float] = defaultdict(float)
         self._turn = threading.Lock()
 
     @contextmanager
@@ -43,7 +44,7 @@ class ShardClock:
         yield
         seconds = time.perf_counter() - started
         with self._turn:
-            self.seconds[phase] += seconds  # type: ignore[assignment]  # Counter is typed for whole numbers
+            self.seconds[phase] += seconds
 
 
 class Metrics:

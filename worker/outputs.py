@@ -10,22 +10,24 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from loupe.errors import InvalidOutput, LoupeError
 from loupe.images import Float32Array
-from worker import formats
+from worker import contact_sheet, formats
+from worker.figures import Figures
 from worker.jobs import DEFAULT_OPTIONS, Format, Job, Options, Request
 from worker.places import Place, Remote, local_copy
+from worker.summary import Summary, count, summarize
 
+SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
 CLAIM = "_RUNNING"  # the folder belongs to a job that has not ended well; holds its request, as the two below do
 SUMMARY = "_summary.json"
 SUCCESS = "_SUCCESS"
@@ -41,18 +43,22 @@ class Part:
         ids: Path or row number of each scored record.
         probabilities: float32, shape `(len(ids), classes)`.
         errors: Id and error of each record that could not be read.
+        kept: What else the source says of each scored record, if anything of it is asked for.
     """
 
     ids: Sequence[str] | Sequence[int]
     probabilities: Float32Array
     errors: Sequence[tuple[str, LoupeError]]
+    kept: pa.Table | None = None
 
 
 def joined(parts: Sequence[Part], classes: int) -> Part:
     """The result of a shard, of those of its batches in their order."""
     ids: list[Any] = [record for part in parts for record in part.ids]
     answers = [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
-    return Part(ids, np.concatenate(answers), [error for part in parts for error in part.errors])
+    errors = [error for part in parts for error in part.errors]
+    kept = [part.kept for part in parts if part.kept is not None]
+    return Part(ids, np.concatenate(answers), errors, pa.concat_tables(kept) if kept else None)
 
 
 def claim_folder(folder: Place, request: Request) -> None:
@@ -109,7 +115,8 @@ def reclaim_folder(folder: Place, request: Request) -> None:
 
 def clear_folder(folder: Place) -> None:
     """Remove what a job has written; what others have put there stays."""
-    (folder / SUMMARY).unlink(missing_ok=True)
+    for name in (SUMMARY, SAMPLE, LEAST_CONFIDENT):
+        (folder / name).unlink(missing_ok=True)
     for pattern in (
         "predictions[-.]*",
         "_errors-*.jsonl",
@@ -193,62 +200,69 @@ def write_part(
         names.append(errors_name(shard, shards))
         with appearing(folder / names[-1]) as path:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    rows = formats.table(part.ids, part.probabilities, class_names, options)
+    rows = formats.table(part.ids, part.probabilities, class_names, options, part.kept)
     with appearing(folder / names[0]) as path:
         formats.write(rows, path, options.format)
     return names
 
 
-def write_summary(folder: Place, job: Job, class_names: Sequence[str], shards: Sequence[int]) -> None:
-    """Count what the parts hold, write `_summary.json`, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
+def write_summary(folder: Place, job: Job, class_names: Sequence[str], shards: Sequence[int], figures: Figures) -> None:
+    """Count what the parts hold, write the summary, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
 
     Args:
         folder: The job's.
         job: Its record; of one that is cancelled, parts that are not among `shards` are removed.
         class_names: Of its model.
         shards: Whose parts are to be there.
+        figures: Of its steps.
 
     Raises:
         ValueError: If the parts do not hold every record of the source, and the job was not cancelled.
     """
     is_cancelled = job.state == "cancelling"
-    predictions = _predictions(folder, job, shards)
-    counts = _count(predictions, _errors(folder, job, shards), job.options.format)
-    done, failed = counts.done, counts.errors.total()
-    if not is_cancelled and done + failed != job.total:
-        raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
-    now = datetime.now(timezone.utc)
-    started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
-    summary = {
-        "job": job.id,
-        "state": "cancelled" if is_cancelled else "done",
-        "model": job.model,
-        "source": job.source,
-        "revision": job.revision,
-        "total": job.total,
-        "done": done,
-        "failed": failed,
-        "abstained": done - counts.labels.total(),
-        "labels": {name: counts.labels[name] for name in class_names},
-        "errors": dict(counts.errors),
-        "mean_confidence": counts.confidence / done if done else None,
-        "parts": len(shards),
-        "started": started.isoformat(),
-        "finished": now.isoformat(),
-        "images_per_second": (done + failed) / (now - started).total_seconds(),
-    }
-    with appearing(folder / SUMMARY) as path:
-        path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if is_cancelled or not _is_told(folder, job):
+        predictions = _predictions(folder, job, shards)
+        counts = count(predictions, _errors(folder, job, shards), job.options)
+        done, failed = counts.done, counts.errors.total()
+        if not is_cancelled and done + failed != job.total:
+            raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
+        _draw_sheets(folder, job, class_names, figures, done)
+        summary = summarize(job, class_names, shards, counts, figures)
+        with appearing(folder / SUMMARY) as path:
+            path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _tidy(folder, job, shards)
     with appearing(folder / (CANCELLED if is_cancelled else SUCCESS)) as path:
         path.write_text(job.request.to_json() + "\n", encoding="utf-8")
     (folder / CLAIM).unlink(missing_ok=True)
 
 
-def read_summary(folder: Place) -> dict[str, object]:
+def read_summary(folder: Place) -> Summary:
     """What `write_summary` wrote."""
-    found: dict[str, object] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    found: Summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     return found
+
+
+def _is_told(folder: Place, job: Job) -> bool:
+    """Whether an earlier attempt has written the summary; it may have removed the receipts from which it knew what each phase took."""
+    try:
+        summary = read_summary(folder)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    about = {"job": job.id, "state": "done", "revision": job.revision}
+    return {name: summary.get(name) for name in about} == about
+
+
+def _draw_sheets(folder: Place, job: Job, class_names: Sequence[str], figures: Figures, done: int) -> None:
+    """Show some of the images, and those with the least confidence, where there are any."""
+    sheets = {
+        SAMPLE: ("drawn at random", figures.sample),
+        LEAST_CONFIDENT: ("the least confident", figures.least_confident),
+    }
+    for name, (which, tiles) in sheets.items():
+        if tiles:
+            title = f"{len(tiles)} of {done:,} images, {which}; {job.model}"
+            with appearing(folder / name) as path:
+                path.write_bytes(contact_sheet.draw(title, tiles, class_names, job.options.threshold))
 
 
 def read_errors(folder: Place) -> Iterator[dict[str, str]]:
@@ -276,32 +290,6 @@ def _errors(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
     """The files with the errors of these shards, of those that have some."""
     names = {errors_name(shard, job.shards) for shard in shards}
     return [file for file in folder.glob("_errors-*.jsonl") if file.name in names]
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """Rows, those with a label by label, errors by code, and the sum of all confidences."""
-
-    done: int
-    labels: Counter[str]
-    errors: Counter[str]
-    confidence: float
-
-
-def _count(predictions: Sequence[Place], errors: Sequence[Place], kind: Format) -> _Counts:
-    labels: Counter[str | None] = Counter()
-    codes: Counter[str] = Counter()
-    confidence = 0.0
-    for file in predictions:
-        with local_copy(file) as path:
-            for rows in formats.read_labels(path, kind):
-                labels.update(rows.column(formats.LABEL).to_pylist())
-                confidence += float(np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64).sum())
-    for file in errors:
-        with file.open(encoding="utf-8") as lines:
-            codes.update(json.loads(line)["code"] for line in lines)
-    done = labels.total()
-    return _Counts(done, Counter({label: n for label, n in labels.items() if label is not None}), codes, confidence)
 
 
 def _tidy(folder: Place, job: Job, shards: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from redis import Redis
 
@@ -181,6 +181,12 @@ return 1
 )
 
 
+def backoff_seconds(attempt: int) -> float:
+    """How long to wait after that many tries; at random, so that workers do not come all at once."""
+    pause = min(BACKOFF_SECONDS * 2.0 ** (attempt - 1), BACKOFF_CAP_SECONDS)
+    return pause * random.uniform(0.5, 1.5)  # noqa: S311 - hides nothing
+
+
 @dataclass(frozen=True)
 class Delivery:
     """A step in this worker's hands.
@@ -196,6 +202,37 @@ class Delivery:
     step: Step
     message: str
     attempt: int
+
+
+class Steps(Protocol):
+    """What a worker needs of a queue; `Queue` says what each does."""
+
+    worker: str
+    lease_seconds: float
+    max_attempts: int
+
+    def claim(self) -> Delivery | None: ...  # noqa: D102
+    def wait(self, seconds: float) -> None: ...  # noqa: D102
+    def renew(self, delivery: Delivery, scored: int) -> bool: ...  # noqa: D102
+    def give_up(self, delivery: Delivery) -> bool: ...  # noqa: D102
+    def hand_back(self, delivery: Delivery) -> bool: ...  # noqa: D102
+    def committed_shards(self, job_id: str) -> list[int]: ...  # noqa: D102
+    def commit_plan(  # noqa: D102
+        self,
+        delivery: Delivery,
+        total: int,
+        revision: str,
+        shards: Sequence[Step],
+        kept: Sequence[str] = (),
+        done: int = 0,
+        failed: int = 0,
+    ) -> bool: ...
+    def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool: ...  # noqa: D102
+    def commit_finish(self, delivery: Delivery) -> bool: ...  # noqa: D102
+    def replace(self, delivery: Delivery, step: Step) -> bool: ...  # noqa: D102
+    def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> None: ...  # noqa: D102
+    def beat(self) -> None: ...  # noqa: D102
+    def leave(self) -> None: ...  # noqa: D102
 
 
 class Queue:
@@ -248,14 +285,17 @@ class Queue:
 
     def _in_turn(self) -> Iterator[tuple[str, str]]:
         """Each job that has work to do, and the list that it is in, whose last one it then is."""
-        for active in map(active_key, PRIORITIES):
+        lists = [active_key(priority) for priority in PRIORITIES]
+        with self._redis.pipeline(transaction=False) as pipeline:  # one question for all of them, since most are empty
+            for active in lists:
+                pipeline.lmove(active, active, "LEFT", "RIGHT")
+            firsts = cast("list[str | None]", pipeline.execute())
+        for active, job_id in zip(lists, firsts, strict=True):
             seen: set[str] = set()
-            while (job_id := cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))) not in {
-                None,
-                *seen,
-            }:
-                seen.add(str(job_id))
-                yield str(job_id), active
+            while job_id is not None and job_id not in seen:
+                seen.add(job_id)
+                yield job_id, active
+                job_id = cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))
 
     def renew(self, delivery: Delivery, scored: int) -> bool:
         """Keep the lease and tell how far the step is. False if the step is another worker's by now, or its job is cancelled."""
@@ -321,9 +361,7 @@ class Queue:
         if delivery.attempt >= self.max_attempts if final is None else final:
             self._held(self._bury, delivery, step, error, time.time(), self._keep_seconds)
             return
-        backoff = min(BACKOFF_SECONDS * 2 ** (delivery.attempt - 1), BACKOFF_CAP_SECONDS)
-        jitter = random.uniform(0.5, 1.5)  # noqa: S311 - keeps workers apart, hides nothing
-        self._held(self._retry, delivery, backoff * jitter, step)
+        self._held(self._retry, delivery, backoff_seconds(delivery.attempt), step)
 
     def beat(self) -> None:
         """Say that this worker is alive."""

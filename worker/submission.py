@@ -8,13 +8,15 @@ from loupe.card import FILE_NAME, digest
 from loupe.errors import InvalidOutput, JobNotEnded, NothingToResume, ResultExists
 from loupe.store import find_model, verify
 from worker import outputs
-from worker.jobs import DEFAULT_OPTIONS, ENDED, Job, Jobs, Options, Priority, Request
+from worker.formats import check_kept
+from worker.jobs import DEFAULT_OPTIONS, ENDED, Job, Jobs, Options, Priority, Request, Submissions
+from worker.labels import check_labels
 from worker.places import Place, lies_in, place
 from worker.sources import Source, check_source, open_source
 
 
 def submit(
-    jobs: Jobs,
+    jobs: Submissions,
     source: str | Path,
     output: str | Path,
     model: str | None,
@@ -43,7 +45,9 @@ def submit(
     Raises:
         InvalidUrl: If a URL is none that Loupe reads from or writes to.
         StorageUnavailable: If what is behind a URL does not answer, or not to these credentials.
+        InvalidRequest: If the options do not go together, or not with the source.
         InvalidSource: If the source is clearly nothing to score.
+        ColumnNotFound: If it does not have a column that the options name.
         ModelNotFound: If there is no such model.
         ModelCorrupted: If its files are not those that were saved.
         InvalidOutput: If the output folder cannot take the results, or lies inside the source.
@@ -51,9 +55,11 @@ def submit(
         JobNotEnded: If a job is to be made anew that has not ended.
     """
     images, results = place(source, https=https_sources), place(output)
-    check_source(images, https=https_sources)
+    check_labels(options)
+    check_source(images, options, https=https_sources)
     found = find_model(model)
     verify(found)
+    check_kept(found.card.class_names, options)
     if lies_in(results, images):
         raise InvalidOutput(str(results), f"a folder inside the source '{images}', where the next job would find it")
     card_digest = digest(found.folder / FILE_NAME)
@@ -63,13 +69,13 @@ def submit(
         _clear(jobs, request)
         outputs.claim_folder(results, request)
     elif mark == outputs.SUCCESS:
-        return _as_it_was(jobs, request, open_source(images, found.card.look, 1, https=https_sources))
+        return _as_it_was(jobs, request, open_source(images, found.card.look, 1, options, https=https_sources))
     elif mark is not None:
         outputs.reclaim_folder(results, request)
     return _queued(jobs, request, priority, most_in_flight)
 
 
-def resume(jobs: Jobs, output: str | Path) -> Job:
+def resume(jobs: Submissions, output: str | Path) -> Job:
     """Let the job of a folder go on, whatever has become of its record; shards whose parts are whole are not scored again.
 
     Raises:
@@ -117,7 +123,7 @@ def _claimed(output: Place, request: Request) -> str | None:
     return None
 
 
-def _queued(jobs: Jobs, request: Request, priority: Priority, most_in_flight: int | None) -> Job:
+def _queued(jobs: Submissions, request: Request, priority: Priority, most_in_flight: int | None) -> Job:
     return jobs.submit(
         request.source,
         request.output,
@@ -131,14 +137,14 @@ def _queued(jobs: Jobs, request: Request, priority: Priority, most_in_flight: in
     )
 
 
-def _clear(jobs: Jobs, request: Request) -> None:
+def _clear(jobs: Submissions, request: Request) -> None:
     job = jobs.find(request.job_id)
     if job is not None and job.state not in ENDED:
         raise JobNotEnded(job.id, job.state)
     outputs.clear_folder(place(request.output))
 
 
-def _as_it_was(jobs: Jobs, request: Request, source: Source) -> Job:
+def _as_it_was(jobs: Submissions, request: Request, source: Source) -> Job:
     """The job that has made this result, if its source is still what it was."""
     job = jobs.find(request.job_id) or _remembered(request)
     with tempfile.TemporaryDirectory() as notes:

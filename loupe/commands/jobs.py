@@ -15,7 +15,7 @@ from loupe.tables import print_sections
 from loupe.terminal import console, notices
 
 if TYPE_CHECKING:
-    from worker.jobs import Job, Jobs
+    from worker.jobs import Job, Jobs, Submissions
 
 app = typer.Typer(help="List, show, follow, cancel and retry the bulk-scoring jobs.")
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As loupe score and loupe jobs tell it.")]
@@ -33,7 +33,7 @@ def jobs(context: typer.Context) -> None:
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the jobs, newest first."""
-    with _open_jobs() as known:
+    with open_jobs() as known:
         found = known.all()
     if as_json:
         console.print_json(json.dumps([job.to_json() for job in found]))
@@ -47,7 +47,7 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(job_id: JobId, as_json: Json = False) -> None:
     """Show all that is known about a job."""
-    with _open_jobs() as known:
+    with open_jobs() as known:
         job = known.get(job_id)
         letters = known.dead_letters(job_id)
     if as_json:
@@ -66,7 +66,7 @@ def show(job_id: JobId, as_json: Json = False) -> None:
 @app.command()
 def follow(job_id: JobId) -> None:
     """Show a job's progress until it has ended."""
-    with _open_jobs() as known:
+    with open_jobs() as known:
         follow_job(known, known.get(job_id))
 
 
@@ -75,7 +75,7 @@ def cancel(job_id: JobId) -> None:
     """Score no more of a job. The parts it has finished stay, and its summary counts them."""
     from worker.submission import cancel as cancel_job
 
-    with _open_jobs() as known:
+    with open_jobs() as known:
         job = cancel_job(known, job_id)
         if job.state == "cancelling":
             warn_without_worker(known)
@@ -87,7 +87,7 @@ def retry(job_id: JobId) -> None:
     """Let a job that has failed, or was cancelled, go on where it ended."""
     from worker.submission import retry as retry_job
 
-    with _open_jobs() as known:
+    with open_jobs() as known:
         job = retry_job(known, job_id)
         console.print(f"job [bold]{job.id}[/] is {job.state}", highlight=False)
         warn_without_worker(known)
@@ -96,7 +96,7 @@ def retry(job_id: JobId) -> None:
 @app.command()
 def errors(job_id: JobId, as_json: Json = False) -> None:
     """Show which images of a job could not be read, and why."""
-    with _open_jobs() as known:
+    with open_jobs() as known:
         job = known.get(job_id)
     from worker.outputs import read_errors
     from worker.places import place
@@ -120,31 +120,38 @@ def warn_without_worker(jobs: "Jobs") -> None:
         notices.print("[yellow]No worker is running; the job waits for one. Start it: loupe worker[/]")
 
 
-def follow_job(jobs: "Jobs", job: "Job") -> "Job":
+def follow_job(jobs: "Submissions", job: "Job") -> "Job":
     """Show a job's progress until it has ended.
 
     Raises:
         JobFailed: If it failed.
     """
+    from worker.outputs import SUMMARY, read_summary
+    from worker.places import place
     from worker.progress import follow
+    from worker.summary import print_summary
 
     try:
-        ended = follow(jobs, job.id, console)
+        ended = job if job.state == "done" else follow(jobs, job.id, console)
     except KeyboardInterrupt:
         console.print(f"\nJob {job.id} goes on without you. See it: loupe jobs")
         raise typer.Exit from None
     if ended.state == "failed":
         raise JobFailed(ended.id, str(ended.error))
-    seconds = (ended.finished or 0) - (ended.started or 0)
-    rate = (ended.done + ended.failed) / seconds if ended.started and seconds else 0.0
+    output = place(ended.output)
+    summary = read_summary(output) if (output / SUMMARY).exists() else None  # it may be on another machine
+    rate = 0.0 if summary is None else summary["images_per_second"]
     cancelled = "cancelled: " if ended.state == "cancelled" else ""
     figures = f"{ended.done:,} scored, errors: {ended.failed:,}, {rate:,.0f} images/s"
     console.print(f"{cancelled}{figures} → {ended.output}")
+    if summary is not None:
+        print_summary(summary)
     return ended
 
 
 @contextmanager
-def _open_jobs() -> "Iterator[Jobs]":
+def open_jobs() -> "Iterator[Jobs]":
+    """The jobs in the Redis that the settings name."""
     from loupe.redis_server import open_redis
     from worker.jobs import Jobs
 

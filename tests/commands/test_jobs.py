@@ -14,7 +14,7 @@ from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
 from tests.commands.conftest import Loupe
-from worker.jobs import Job, Jobs, job_key
+from worker.jobs import Job, Jobs, Options, job_key
 from worker.outputs import Part, write_part
 from worker.submission import submit
 
@@ -53,6 +53,25 @@ def test_jobs_are_also_told_in_json(loupe: Loupe, job: Job) -> None:
     ]  # fmt: skip
     assert (shown["id"], shown["state"], shown["total"]) == (job.id, "queued", None)
     assert json.loads(loupe("jobs", "list", "--json").out) == [shown]
+
+
+def test_true_labels_ids_and_columns_to_keep_become_options_of_the_job(
+    loupe: Loupe, redis_here: Redis, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("path,key,shop,class\na.png,1,x,7\n")
+    wanted = ["--labels", "column:class", "--keep", "shop, path", "--id", "key"]
+    arguments = ["score", manifest, "--out", tmp_path / "new", "--model", digits_model.tag, "--detach"]
+    assert loupe(*arguments, *wanted).code == 0
+
+    (job,) = Jobs(redis_here).all()
+    assert job.options == Options(labels="column:class", keep=("shop", "path"), id="key")
+    assert (job.options.label_column, job.options.columns) == ("class", ("shop", "path", "class"))
+    refused = loupe(*arguments, "--keep", "shop,shoe")
+    assert (refused.code, refused.err) == (
+        1,
+        f"error: column_not_found: Expected a column 'shoe' in '{manifest}'. Received: columns path, key, shop, class.\n",
+    )
 
 
 def test_a_job_that_waits_is_cancelled_at_once_and_its_folder_is_free_again(loupe: Loupe, job: Job) -> None:

@@ -88,6 +88,8 @@ def assert_scores_the_array(output: Path, images: UInt8Array, engine: Engine, mo
     assert sum(summary["labels"].values()) == len(images)
     assert sorted(path.name for path in output.iterdir() if "predictions" not in path.name) == [
         "_SUCCESS",
+        "_least-confident.png",
+        "_sample.png",
         "_summary.json",
     ]
 
@@ -150,6 +152,22 @@ def test_a_zip_archive_is_scored_into_one_csv_file(
     assert summary["abstained"] == sum(row["label"] == "" for row in rows.values())
     assert len(rows) == 40
     assert list((tmp_path / "out").glob("predictions-*")) == []
+
+
+def test_without_redis_and_workers_the_command_does_it_all_and_says_so_when_asked_again(
+    tmp_path: Path, folder: tuple[Path, UInt8Array], digits_model: StoredModel
+) -> None:
+    source, images = folder
+    command = ["score", source, "--out", tmp_path / "out", "--model", digits_model.tag, "--local"]
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_SHARD_IMAGES": 12, "LOUPE_MAX_IMAGE_PIXELS": 10_000_000}
+    first, second = (run(*command, **settings) for _ in range(2))
+
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "40 scored, errors: 4" in first.stdout
+    assert "40 scored, errors: 4" in second.stdout
+    assert f"has scored {source}" in " ".join(second.stdout.split())
+    assert len(rows(tmp_path / "out")) == len(images)
+    assert not (tmp_path / "data").exists()
 
 
 def test_two_workers_score_an_array_once(
@@ -346,7 +364,7 @@ def test_jobs_outlive_the_processes_that_made_them(tmp_path: Path, data: Path, d
         tmp_path / "out",
         "--model",
         "digits",
-        "--no-follow",
+        "--detach",
         LOUPE_DATA_DIR=data,
     )
     assert sent.returncode == 0, sent.stderr

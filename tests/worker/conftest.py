@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.jobs import DEFAULT_OPTIONS, Options
 from worker.places import Place
 from worker.sources import Records, open_source
 
@@ -17,9 +18,11 @@ def notes(tmp_path: Path) -> Path:
     return made
 
 
-def scored(path: Place, notes: Path, shard_images: int = 4, batch_size: int = 3) -> list[Records]:
+def scored(
+    path: Place, notes: Path, shard_images: int = 4, batch_size: int = 3, options: Options = DEFAULT_OPTIONS
+) -> list[Records]:
     """All records of a source, planned and then read shard by shard."""
-    source = open_source(path, "ink", MAX_PIXELS)
+    source = open_source(path, "ink", MAX_PIXELS, options)
     plan = source.plan(shard_images, notes)
     batches = [batch() for shard in plan.shards for batch in source.batches(shard, batch_size, notes, plan.revision)]
     assert sum(len(batch.ids) + len(batch.errors) for batch in batches) == plan.total

@@ -31,6 +31,7 @@ from tests.buckets import put
 from tests.worker.conftest import MAX_PIXELS, scored
 from tests.worker.test_outputs import CLASSES, JOB, part
 from worker import outputs
+from worker.figures import Figures
 from worker.notes import NoteCopies
 from worker.outputs import claim_folder, read_errors, release_folder, write_part, write_summary
 from worker.places import Place, Remote, lies_in, place
@@ -389,7 +390,7 @@ def test_results_in_a_bucket_are_those_of_a_folder(tmp_path: Path, bucket: Remot
         write_part(out, 0, 2, part(["a", "b", "c"]), CLASSES, job.options)
         write_part(out, 1, 2, part(["d"], [("e", InvalidSource("x", "y"))], seed=1), CLASSES, job.options)
         errors = list(read_errors(out))
-        write_summary(out, job, CLASSES, range(2))
+        write_summary(out, job, CLASSES, range(2), Figures())
         summary = outputs.read_summary(out)
         summaries.append(
             [errors, *(summary[name] for name in ("labels", "errors", "mean_confidence", "done", "parts"))]
@@ -410,7 +411,7 @@ def test_a_job_goes_on_in_a_bucket_with_the_parts_that_are_whole(bucket: Remote)
     claim_folder(out, JOB.request)
     for shard, ids in enumerate([["a", "b"], ["c"], ["d"]]):
         files = write_part(out, shard, 3, part(ids), CLASSES)
-        write_receipt(out, shard, 3, files, fingerprint="one", done=len(ids), failed=0)
+        write_receipt(out, shard, 3, files, fingerprint="one", done=len(ids), failed=0, figures=Figures())
     put(b"damaged", out / "predictions-00001-of-00003.parquet")
     held = outputs.held(out)
 

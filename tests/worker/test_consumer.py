@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from redis import Redis
 
 from loupe.engine import Engine
@@ -16,8 +18,9 @@ from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
 from tests.programs import until
+from train.datasets import load_dataset
 from worker.consumer import Consumer, Lease, worker_name
-from worker.jobs import Job, Jobs
+from worker.jobs import Job, Jobs, Options
 from worker.queue import Queue
 from worker.submission import submit
 
@@ -65,6 +68,58 @@ def test_a_burst_does_all_that_is_queued_and_ends(
     found = np.stack([table[f"p_{name}"].to_numpy() for name in digits_model.card.class_names], axis=1)
     np.testing.assert_allclose(found, engine.predict(pictures.digits(700)), atol=1e-5)
     assert jobs.workers() == []
+
+
+def test_the_summary_knows_what_each_phase_took_and_the_sheets_show_the_images(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    array_job(jobs, tmp_path, digits_model, 700, 300)
+    consumer.run(burst=True)
+
+    summary = json.loads((tmp_path / "out" / "_summary.json").read_text())
+    assert summary["workers"] == ["a"]
+    assert summary["seconds"]["score"] > 0
+    assert sum(summary["confidence_histogram"]) == 700
+    for name in ("_sample.png", "_least-confident.png"):
+        with Image.open(tmp_path / "out" / name) as sheet:
+            assert sheet.format == "PNG"
+
+
+def test_true_labels_tell_how_good_the_labels_are(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    test = load_dataset("digits").test
+    for place, (image, label) in enumerate(zip(test.images, test.labels, strict=True)):
+        (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / str(label) / f"{place}.png").write_bytes(pictures.png(image))
+    submit(jobs, tmp_path / "images", tmp_path / "out", digits_model.tag, 100, Options(labels="folder"))
+    consumer.run(burst=True)
+
+    rows = pq.read_table(tmp_path / "out")
+    right = np.mean(np.array(rows["label"].to_pylist()) == rows["label_true"].to_pylist())
+    summary = json.loads((tmp_path / "out" / "_summary.json").read_text())
+    assert summary["labelled"] == len(test.labels)
+    assert summary["accuracy"] == pytest.approx(right)
+    assert summary["accuracy"] == pytest.approx(digits_model.card.figures.accuracy, abs=0.01)
+    assert np.array(summary["confusion_matrix"]).sum(axis=1).tolist() == np.bincount(test.labels).tolist()
+
+
+def test_columns_of_a_table_come_with_the_rows(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    files = [pictures.png(image) for image in pictures.digits(25)]
+    files[12] = b"text"
+    about = {"key": [f"k{row}" for row in range(25)], "shop": [row % 3 for row in range(25)], "truth": [7] * 25}
+    pq.write_table(pa.table({"image": files, **about}), tmp_path / "table")
+    options = Options(labels="column:truth", keep=("shop",), id="key", probabilities=False)
+    submit(jobs, tmp_path / "table", tmp_path / "out", digits_model.tag, 10, options)
+    consumer.run(burst=True)
+
+    rows = pq.read_table(tmp_path / "out")
+    assert rows.column_names == ["id", "label", "index", "confidence", "label_true", "shop"]
+    assert rows["id"].to_pylist() == [f"k{row}" for row in range(25) if row != 12]
+    assert rows["shop"].to_pylist() == [row % 3 for row in range(25) if row != 12]
+    assert set(rows["label_true"].to_pylist()) == {"7"}
 
 
 def test_two_models_take_turns_in_one_worker(
@@ -147,7 +202,8 @@ def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
     assert rows == summary["done"] == ended.done < 100_000
     assert (summary["state"], summary["total"], summary["failed"]) == ("cancelled", 100_000, 0)
     left = {path.name for path in output.iterdir() if not path.name.startswith(("predictions-", "_part-"))}
-    assert left == {"_CANCELLED", "_summary.json"}
+    sheets = {"_sample.png", "_least-confident.png"} if rows else set()
+    assert left == {"_CANCELLED", "_summary.json"} | sheets
 
 
 def test_a_worker_that_is_told_to_stop_takes_no_further_step(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loupe.errors import InvalidRequest
 from loupe.images import Float32Array
 from worker import formats
 from worker.jobs import Format, Options
@@ -81,6 +83,28 @@ def test_below_the_threshold_a_row_has_no_label_and_keeps_its_confidence() -> No
     assert table["index"].to_pylist() == [None, 0]
     np.testing.assert_allclose(table["confidence"], [0.5, 0.6])
     assert table["label_2"].null_count == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_true_label_and_columns_of_the_source_come_last(tmp_path: Path, kind: Format) -> None:
+    kept = pa.table({"shop": ["é", None], "when": [datetime(2026, 1, 2, 3, 4), None], "class": [2, None]})
+    options = Options(labels="column:class", keep=("when", "shop"), format=kind)
+    formats.write(formats.table([1, 2], probabilities(2), CLASSES, options, kept), tmp_path / "rows", kind)
+    first, second = rows_in(tmp_path / "rows", kind)
+
+    assert [*first][-4:] == ["p_Ärmel", "label_true", "when", "shop"]
+    assert [first["label_true"], first["shop"]] == ["Ärmel", "é"]
+    assert str(first["when"]).startswith("2026-01-02 03:04:00")
+    assert not any([second["label_true"], second["when"], second["shop"]])
+    read = [row for rows in formats.read_labels(tmp_path / "rows", kind, with_true=True) for row in rows.to_pylist()]
+    assert [row["label_true"] for row in read] == ["Ärmel", None]
+
+
+@pytest.mark.parametrize("name", ["id", "label", "p_Ärmel", "label_true"])
+def test_columns_that_rows_have_already_cannot_be_kept(name: str) -> None:
+    formats.check_kept(CLASSES, Options(keep=("other", "label_2"), labels="folder"))
+    with pytest.raises(InvalidRequest, match=rf"Received: '{name}', beside id, label, index, confidence"):
+        formats.check_kept(CLASSES, Options(keep=("other", name), labels="folder"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -211,7 +211,12 @@ def test_a_cancelled_job_goes_on_where_it_ended(
     new_consumer().run(burst=True)
 
     assert scored == [2, 3, 4]
-    assert sorted(path.name for path in out.glob("_*")) == ["_SUCCESS", "_summary.json"]
+    assert sorted(path.name for path in out.glob("_*")) == [
+        "_SUCCESS",
+        "_least-confident.png",
+        "_sample.png",
+        "_summary.json",
+    ]
     assert len(rows(out)) == IMAGES
 
 

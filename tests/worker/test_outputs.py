@@ -16,6 +16,7 @@ import pytest
 from loupe.errors import AnimatedImage, InvalidImage, InvalidOutput, LoupeError
 from loupe.images import Float32Array
 from worker import outputs
+from worker.figures import Figures
 from worker.jobs import Job
 from worker.outputs import Part, claim_folder, release_folder, write_part, write_summary
 
@@ -146,8 +147,8 @@ def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -
 # The summary
 
 
-def finished(folder: Path, job: Job = JOB) -> dict[str, object]:
-    write_summary(folder, job, CLASSES, range(job.shards))
+def finished(folder: Path, job: Job = JOB, figures: Figures | None = None) -> dict[str, object]:
+    write_summary(folder, job, CLASSES, range(job.shards), figures or Figures())
     summary: dict[str, object] = json.loads((folder / "_summary.json").read_text(encoding="utf-8"))
     return summary
 
@@ -188,11 +189,14 @@ def test_success_comes_last_and_what_only_the_job_needed_goes(tmp_path: Path) ->
     assert max(ages) <= (tmp_path / "_SUCCESS").stat().st_mtime_ns
 
 
-def test_the_last_step_can_be_done_again(tmp_path: Path) -> None:
+def test_the_last_step_can_be_done_again_and_knows_what_it_knew(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
     job = replace(JOB, shards=1, total=2)
 
-    assert finished(tmp_path, job)["labels"] == finished(tmp_path, job)["labels"]
+    first = finished(tmp_path, job, Figures(["a"]))
+    assert first["workers"] == ["a"]
+    assert finished(tmp_path, job) == first
+    assert finished(tmp_path, replace(job, revision="other"))["workers"] == []
 
 
 def test_a_source_of_broken_files_has_no_mean_confidence(tmp_path: Path) -> None:

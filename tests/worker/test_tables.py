@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loupe.errors import InvalidSource, SourceChanged
+from loupe.errors import ColumnNotFound, InvalidRequest, InvalidSource, SourceChanged
 from tests import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
+from worker.jobs import Options
 from worker.sources import Records, check_source, open_source
 
 IMAGES = pictures.digits(11)
@@ -110,6 +112,73 @@ def test_a_row_whose_pixels_are_none_is_an_error(tmp_path: Path, notes: Path) ->
     assert errors(seen) == dict.fromkeys("123", "a row with another value, or without one.")
 
 
+@pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
+@pytest.mark.parametrize("names", [[f"é{row}" for row in range(10)], list(range(100, 110))])
+def test_a_row_without_its_id_is_an_error(tmp_path: Path, notes: Path, table: Any, names: Sequence[object]) -> None:
+    pq.write_table(table(id=[*names[:5], None, *names[5:]]), tmp_path / "table")
+    seen = scored(tmp_path / "table", notes)
+
+    assert ids(seen) == list(names)
+    assert errors(seen) == {"row 5": "a row without an id."}
+
+
+@pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
+def test_other_columns_are_read_with_the_rows_that_are_good(tmp_path: Path, notes: Path, table: Any) -> None:
+    names = [None if row == 5 else f"é{row}" for row in range(len(IMAGES))]
+    times = [datetime(2026, 1, 1 + row) for row in range(len(IMAGES))]
+    shops = pa.array(["a", "b"] * 5 + [None]).dictionary_encode()
+    pq.write_table(table(name=names, count=list(range(len(IMAGES))), time=times, shop=shops), tmp_path / "table")
+    options = Options(id="name", keep=("time", "shop"), labels="column:count")
+    check_source(tmp_path / "table", options)
+    seen = scored(tmp_path / "table", notes, options=options)
+
+    good = [row for row in range(len(IMAGES)) if row != 5]
+    assert ids(seen) == [names[row] for row in good]
+    columns = pa.concat_tables([batch.columns for batch in seen])
+    assert columns.column_names == ["time", "shop", "count"]
+    assert columns["time"].to_pylist() == [times[row] for row in good]
+    assert columns["count"].to_pylist() == good
+    assert columns["shop"].to_pylist() == [["a", "b"][row % 2] if row < 10 else None for row in good]
+
+
+@pytest.mark.parametrize("options", [Options(id="x"), Options(keep=("label", "x")), Options(labels="column:x")])
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, options: Options) -> None:
+    pq.write_table(of_files(), tmp_path / "table")
+    (tmp_path / "manifest.csv").write_text("path,label\na.png,1\n")
+    (tmp_path / "manifest.jsonl").write_text('{"path": "a.png", "label": 1}\n')
+    for name, columns in (
+        ("table", "image, label"),
+        ("manifest.csv", "path, label"),
+        ("manifest.jsonl", "path, label"),
+    ):
+        with pytest.raises(ColumnNotFound) as raised:
+            check_source(tmp_path / name, options)
+        expected = f"Expected a column 'x' in '{tmp_path / name}'. Received: columns {columns}."
+        assert raised.value.message == expected
+
+
+def test_what_has_no_columns_says_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    for source in (tmp_path, tmp_path / "images.npy"):
+        with pytest.raises(ColumnNotFound, match="Received: a source without columns; tables and manifests have some"):
+            check_source(source, Options(keep=("x",)))
+
+
+@pytest.mark.parametrize("name", ["images.npy", "table"])
+def test_labels_of_folders_need_folders(tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    pq.write_table(of_files(), tmp_path / "table")
+    with pytest.raises(InvalidRequest, match="Expected a folder, an archive or a manifest for labels that are names"):
+        check_source(tmp_path / name, Options(labels="folder"))
+
+
+def test_a_column_that_no_row_of_a_result_can_hold_is_refused(tmp_path: Path) -> None:
+    pq.write_table(of_files(boxes=[[1, 2]] * len(FILES)), tmp_path / "table")
+    for column in ("boxes", "image"):
+        with pytest.raises(InvalidSource, match=f"column '{column}' is no text, number or time, but "):
+            check_source(tmp_path / "table", Options(keep=(column,)))
+
+
 @pytest.mark.parametrize(
     ("table", "received"),
     [
@@ -198,6 +267,31 @@ def test_a_manifest_may_give_ids_and_name_a_picture_twice(folder: Path, notes: P
 
     assert ids(seen) == ["b", "a", PATHS[0]]
     assert errors(seen) == {"b": "the id of a record before it."}
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
+def test_other_columns_of_a_manifest_are_text(folder: Path, notes: Path, write: Any, suffix: str) -> None:
+    manifest = folder / f"manifest{suffix}"
+    records = [{"path": path, "key": f"k{place}", "shop": f"é{place}"} for place, path in enumerate(PATHS)]
+    manifest.write_text(write([*records[:3], {**records[3], "path": "gone.png"}, *records[4:]]), encoding="utf-8")
+    seen = scored(manifest, notes, options=Options(id="key", keep=("shop", "path")))
+
+    good = [place for place in range(len(PATHS)) if place != 3]
+    assert ids(seen) == [f"k{place}" for place in good]
+    columns = pa.concat_tables([batch.columns for batch in seen])
+    assert columns.schema.equals(pa.schema([("shop", pa.string()), ("path", pa.string())]))
+    assert columns["shop"].to_pylist() == [f"é{place}" for place in good]
+    assert columns["path"].to_pylist() == [PATHS[place] for place in good]
+
+
+def test_values_of_json_that_are_no_text_are_written_as_json(folder: Path, notes: Path) -> None:
+    values = [1, "text", None, {"a": [True]}, "\ud800"]
+    lines = [json.dumps({"path": path, "x": value}) for path, value in zip(PATHS, values, strict=False)]
+    (folder / "manifest.jsonl").write_text("\n".join([*lines, json.dumps({"path": PATHS[6]})]))
+    seen = scored(folder / "manifest.jsonl", notes, options=Options(keep=("x",)))
+
+    columns = pa.concat_tables([batch.columns for batch in seen])
+    assert columns["x"].to_pylist() == ["1", "text", None, '{"a": [true]}', "\\ud800", None]
 
 
 def test_a_line_without_a_path_and_a_path_without_a_file_are_errors(folder: Path, notes: Path) -> None:

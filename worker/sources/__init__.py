@@ -3,12 +3,14 @@
 import glob
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import bracex
 
-from loupe.errors import InvalidSource
+from loupe.errors import ColumnNotFound, InvalidRequest, InvalidSource
 from loupe.images import Look
+from worker.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, Options
 from worker.places import Place, Remote, missing
 from worker.sources.arrays import NPY_MAGIC, ArraySource
 from worker.sources.buckets import Bucket, BucketPattern, matching
@@ -28,47 +30,72 @@ HEAD_BYTES = 4096  # of a file, to see what it is
 MOST_TARS = 100_000  # that one pattern may stand for
 
 
-def open_source(place: Place, look: Look, max_pixels: int, *, https: bool = False) -> Source:
+def open_source(
+    place: Place, look: Look, max_pixels: int, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+) -> Source:
     """The source at a place; what a file is, its first bytes say, but for manifests.
 
     Args:
         place: Where it is.
         look: How the model's training images look.
         max_pixels: Most pixels of a picture, width × height.
+        options: What is read of it besides images.
         https: Whether a manifest may name URLs of `https`.
 
     Raises:
         InvalidSource: If there is nothing.
+        ColumnNotFound: If columns are to be read, and it has none.
     """
     decoder = Decoder(look, max_pixels)
-    if place.is_dir():
-        return PictureSource(Folder(place) if isinstance(place, Path) else Bucket(place), decoder)
-    if not place.exists():
-        return PictureSource(_pattern(place), decoder)
-    if place.suffix.lower() in MANIFESTS:
-        return PictureSource(Manifest(place, https=https), decoder)
-    return _open_file(place, decoder)
+    found = _find(place, options, https)
+    if isinstance(found, _Table):
+        return TableSource(found.file, decoder, options)
+    if not isinstance(found, Manifest):
+        for column in [*([options.id] if options.id else []), *options.columns]:
+            raise ColumnNotFound(str(place), column, [])
+    if isinstance(found, Path | Remote):
+        return ArraySource(found)
+    return PictureSource(found, decoder, options.columns)
 
 
-def check_source(place: Place, *, https: bool = False) -> None:
+def check_source(place: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False) -> None:
     """Refuse what is clearly nothing to score, before a job is made of it.
 
     Raises:
         InvalidSource: If there is nothing, no picture in a collection, or no array in a file.
+        ColumnNotFound: If it does not have a column that is to be read.
+        InvalidRequest: If folders are to be labels, and its records lie in none.
     """
-    open_source(place, "ink", 1, https=https).check()
+    source = open_source(place, "ink", 1, options, https=https)
+    if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource):
+        raise InvalidRequest("a folder, an archive or a manifest for labels that are names of folders", f"'{place}'")
+    source.check()
 
 
-def _open_file(file: Place, decoder: Decoder) -> Source:
-    with file.open("rb") as opened:
+@dataclass(frozen=True)
+class _Table:
+    """A Parquet file."""
+
+    file: Place
+
+
+def _find(place: Place, options: Options, https: bool) -> Collection | _Table | Place:
+    """The collection at a place, the table, or the file that is neither."""
+    if place.is_dir():
+        return Folder(place) if isinstance(place, Path) else Bucket(place)
+    if not place.exists():
+        return _pattern(place)
+    if place.suffix.lower() in MANIFESTS:
+        return Manifest(place, options, https=https)
+    with place.open("rb") as opened:
         head = opened.read(HEAD_BYTES)
     if is_tar(head):
-        return PictureSource(Tars(str(file), [file]), decoder)
+        return Tars(str(place), [place])
     if head.startswith(PARQUET_MAGIC):
-        return TableSource(file, decoder)
-    if file.suffix.lower() != ".npz" and (head.startswith(ZIP_MAGIC) or _ends_as_a_zip(file, head)):
-        return PictureSource(Zip(file), decoder)
-    return ArraySource(file)
+        return _Table(place)
+    if place.suffix.lower() != ".npz" and (head.startswith(ZIP_MAGIC) or _ends_as_a_zip(place, head)):
+        return Zip(place)
+    return place
 
 
 def _ends_as_a_zip(file: Place, head: bytes) -> bool:

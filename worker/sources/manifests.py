@@ -9,12 +9,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loupe.errors import InvalidRecord, InvalidSource, InvalidUrl
+from loupe.errors import ColumnNotFound, InvalidRecord, InvalidSource, InvalidUrl
 from loupe.images import read_file
+from worker.jobs import DEFAULT_OPTIONS, Options
 from worker.places import Place, Remote, gather, is_url, place
 from worker.sources.buckets import fetch, reading_fetched
 from worker.sources.pictures import Entry, Read
-from worker.sources.source import stamp
+from worker.sources.source import printable, stamp
 
 PATH, ID = "path", "id"
 USUAL_BYTES = 2**20  # of a picture whose length nobody has told yet
@@ -25,15 +26,17 @@ class Manifest:
 
     Args:
         file: The manifest.
+        options: Which of its columns are read.
         https: Whether it may name URLs of `https`.
     """
 
     nothing = "a manifest without records"
     quick = True
 
-    def __init__(self, file: Place, *, https: bool = False) -> None:
+    def __init__(self, file: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False) -> None:
         self.where = str(file)
         self._file = file
+        self._options = options
         self._https = https
 
     def stamp(self) -> str:
@@ -78,6 +81,8 @@ class Manifest:
         first = next(file, "")
         lines = chain([first], file)
         if first.lstrip().startswith("{"):
+            if isinstance(record := json.loads(first), dict):
+                self._check_columns([*record])
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, json.loads(line)
@@ -86,15 +91,23 @@ class Manifest:
         if PATH not in (reader.fieldnames or ()):
             named = ", ".join(islice(reader.fieldnames or ["none"], 5))
             raise InvalidSource(self.where, f"a manifest whose columns ({named}) are without '{PATH}'")
+        self._check_columns(list(reader.fieldnames or ()))
         for record in reader:
             yield reader.line_num, record
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        """Raises `ColumnNotFound` if one that was asked for is not among these; of JSON lines, those of the first line."""
+        for column in [*([self._options.id] if self._options.id else []), *self._options.columns]:
+            if column not in columns:
+                raise ColumnNotFound(self.where, column, columns)
 
     def _entry(self, number: int, record: Any) -> Entry:
         path = record.get(PATH) if isinstance(record, dict) else None
         if not isinstance(path, str) or not path or "\0" in path:
             return Entry(f"line {number}", [], f"a line without a '{PATH}'")
-        name = record.get(ID, path)
-        return Entry(path if name in (None, "") else str(name), [path], self._why_refused(path))
+        name = record.get(self._options.id or ID, path)
+        columns = [_text(record.get(column)) for column in self._options.columns]
+        return Entry(path if name in (None, "") else str(name), [path], self._why_refused(path), columns)
 
     def _why_refused(self, path: str) -> str | None:
         if isinstance(self._file, Path) and not is_url(path):
@@ -104,3 +117,10 @@ class Manifest:
         except (InvalidRecord, InvalidUrl) as error:
             return error.received
         return None
+
+
+def _text(value: Any) -> str | None:
+    """A value as the rows have it, in which a column is of one type: text, and what JSON has beside that as JSON."""
+    if value is None:
+        return None
+    return printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 
 from loupe.errors import InvalidImage, InvalidRecord, InvalidSource, LoupeError, SourceChanged, StorageUnavailable
 from loupe.images import SIDE, Look, Picture, UInt8Array, open_picture
@@ -30,11 +31,13 @@ class Entry(NamedTuple):
         id: Path or key, always a text that says which record it is.
         where: Whatever the collection needs to find the picture.
         refused: Why it is not even tried, if it is not.
+        columns: What else is said of it, in the order in which that was asked for.
     """
 
     id: str
     where: list[Any]
     refused: str | None = None
+    columns: Sequence[str | None] = ()
 
 
 Read: TypeAlias = Callable[[Entry], bytes]
@@ -74,26 +77,29 @@ class Decoder:
         self._max_pixels = max_pixels
         self._turn = threading.Lock()
 
-    def records(self, entries: list[Entry], read: Read) -> Records:
-        """Read and decode these; what cannot be read is an error of its own."""
+    def records(self, entries: list[Entry], read: Read, columns: pa.Table | None = None) -> Records:
+        """Read and decode these, of which `columns` has a row each; what cannot be read is an error of its own."""
         ids: list[str] = []
+        places: list[int] = []
         images: list[UInt8Array] = []
         errors: list[tuple[str, LoupeError]] = []
         with self._turn:  # threads that decode small pictures at once only fight over the interpreter
-            for entry in entries:
+            for place, entry in enumerate(entries):
                 name = printable(entry.id)
                 try:
                     if entry.refused is not None:
                         raise InvalidRecord(entry.refused)
                     images.append(self._pixels(open_picture(read(entry), max_pixels=self._max_pixels)))
                     ids.append(name)
+                    places.append(place)
                 except (SourceChanged, StorageUnavailable):
                     raise
                 except LoupeError as error:
                     errors.append((name, error))
                 except OSError as error:
                     errors.append((name, InvalidImage(f"a file that cannot be read ({error.strerror})")))
-        return Records(ids, np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors)
+        stacked = np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8)
+        return Records(ids, stacked, errors, None if columns is None else columns.take(pa.array(places, pa.int64())))
 
     def _pixels(self, picture: Picture) -> UInt8Array:
         if picture.pixel_count <= SMALL_PIXELS:
@@ -111,11 +117,13 @@ class PictureSource:
     Args:
         collection: Where they are.
         decoder: What makes images of them.
+        columns: Names of what else its entries say.
     """
 
-    def __init__(self, collection: Collection, decoder: Decoder) -> None:
+    def __init__(self, collection: Collection, decoder: Decoder, columns: Sequence[str] = ()) -> None:
         self._collection = collection
         self._decoder = decoder
+        self._columns = columns
 
     def check(self) -> None:
         """See `Source.check`. No more than the first entry is looked at, and what is slow to list is left to the plan."""
@@ -158,7 +166,15 @@ class PictureSource:
 
     def _read(self, entries: list[Entry], notes: Path) -> Records:
         with self._collection.reading([entry for entry in entries if entry.refused is None], notes) as read:
-            return self._decoder.records(entries, read)
+            return self._decoder.records(entries, read, self._table(entries))
+
+    def _table(self, entries: Sequence[Entry]) -> pa.Table | None:
+        """What the entries say of their pictures, as text."""
+        if not self._columns:
+            return None
+        rows = [entry.columns or [None] * len(self._columns) for entry in entries]
+        columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
+        return pa.table(columns, names=list(self._columns))
 
 
 def _cut(entries: list[Entry], batch_size: int, bytes_of: Callable[[Entry], int]) -> Iterator[list[Entry]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+import pyarrow as pa
+
 from loupe.errors import LoupeError, SourceChanged
 from loupe.images import UInt8Array
 from worker.jobs import Step
@@ -19,11 +21,13 @@ class Records:
         ids: Path, key or row number of each record that could be read.
         images: uint8, shape `(len(ids), 28, 28)`.
         errors: Id and error of each record that could not be read.
+        columns: What else the source says of each record that could be read, if that was asked for.
     """
 
     ids: list[str] | list[int]
     images: UInt8Array
     errors: list[tuple[str, LoupeError]]
+    columns: pa.Table | None = None
 
 
 Batch: TypeAlias = Callable[[], Records]  # read when it is called, by whichever thread has time
