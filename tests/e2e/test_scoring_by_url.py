@@ -42,6 +42,8 @@ def test_a_bucket_is_scored_into_a_bucket(
     assert buckets.names(bucket / "out") == [
         "_SUCCESS",
         "_errors-00001-of-00004.jsonl",
+        "_least-confident.png",
+        "_sample.png",
         "_summary.json",
         "predictions.parquet",
     ]
