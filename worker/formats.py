@@ -60,6 +60,8 @@ def table(
 
 def check_kept(class_names: Sequence[str], options: Options) -> None:
     """Raises `InvalidRequest` if a column of the source that is to be kept has the name of one that rows have anyway."""
+    if not options.keep:
+        return
     own = table([], np.empty((0, len(class_names)), np.float32), class_names, replace(options, keep=())).column_names
     for name in options.keep:
         if name in own:

@@ -22,7 +22,7 @@ from tests.programs import descendants, environment, free_port, run, running, un
 from worker.jobs import WORKERS_GROUP, Job, Jobs, fences_key, steps_key
 from worker.submission import submit
 
-LONG_SHARD = 150_000  # images: no machine scores them in a second in one thread
+LONG_SHARD = 80_000  # images: no machine scores them in a second in one thread
 
 
 @pytest.fixture

@@ -147,6 +147,23 @@ def test_a_folder_goes_on_when_the_queue_is_lost_and_scores_only_what_is_missing
     assert not list(out.glob("_part-*"))
 
 
+def test_the_summary_of_a_job_that_went_on_knows_all_who_worked_at_it(
+    jobs: Jobs,
+    redis: Redis,
+    settings: Settings,
+    new_consumer: NewConsumer,
+    job: Job,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped_after(2, new_consumer, monkeypatch)
+    redis.flushall()
+    resume(jobs, out)
+    Consumer(Jobs(redis), Queue(redis, "b", lease_seconds=30.0, max_attempts=2), settings).run(burst=True)
+
+    assert read_summary(out)["workers"] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     "harm", ["predictions cut short", "predictions gone", "receipt cut short", "receipt of other rows"]
 )
