@@ -47,7 +47,7 @@ fuzz: $(INSTALLED) ## Send the service 100,000 requests, right, wrong and broken
 
 lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt
-	for extra in service grpc tracing worker train; do \
+	for extra in service grpc tracing worker s3 train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.10 --generate-hashes --no-emit-index-url \

@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -105,13 +104,14 @@ def worker(
 @app.command()
 def score(
     source: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            help="A folder, a pattern, an archive, a table or an array of images; docs/scoring.md has the list."
+            help="A folder, a pattern, an archive, a table or an array of images, by path or URL; docs/scoring.md has the list."
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New or empty folder for the results, or that of the same job before.")
+        str | None,
+        typer.Option(help="New or empty folder for the results, by path or URL, or that of the same job before."),
     ] = None,
     model: Annotated[
         str | None,
@@ -129,7 +129,7 @@ def score(
     single: Annotated[bool, typer.Option("--single", help="One file in the end, instead of parts.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Make a result anew that is there already.")] = False,
     resume: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="OUT",
             help="Instead of SOURCE and --out: go on with the job of a folder, even if Redis has lost it.",
@@ -170,7 +170,7 @@ def score(
 
     def submitted(queue: Submissions) -> "Job":
         if source is None or out is None:
-            job = submission.resume(queue, Path(resume or ""))
+            job = submission.resume(queue, resume or "")
         else:
             job = submission.submit(
                 queue,
@@ -182,6 +182,7 @@ def score(
                 again=again,
                 priority=priority,
                 most_in_flight=max_in_flight,
+                https_sources=settings.https_sources,
             )
         does = "has scored" if job.state == "done" else "scores"
         console.print(f"job [bold]{job.id}[/] {does} {job.source} with {job.model}", highlight=False)

@@ -64,6 +64,10 @@
     ├── ColumnNotFound              422
     ├── SourceChanged               409
     ├── InvalidOutput               422
+    ├── InvalidUrl                  422
+    ├── StorageUnavailable          503
+    │   ├── StorageRefused          403
+    │   └── ProtocolUnavailable     503
     ├── AddressInUse
     ├── GrpcUnavailable
     ├── TracingUnavailable
@@ -821,6 +825,7 @@ class InvalidRecord(LoupeError):
 
     def __init__(self, received: str) -> None:
         super().__init__(f"Expected a picture file with an id of its own. Received: {received}.")
+        self.received = received
 
 
 class InvalidSource(LoupeError):
@@ -865,6 +870,57 @@ class InvalidOutput(LoupeError):
 
     def __init__(self, output: str, received: str) -> None:
         super().__init__(f"Expected '{output}' to be a new or empty folder. Received: {received}.")
+
+
+class InvalidUrl(LoupeError):
+    """A URL that no source or output can have."""
+
+    code = "invalid_url"
+    status = 422
+    exit_code = 2
+
+    def __init__(self, url: str, received: str) -> None:
+        super().__init__(
+            f"Expected a path, or a URL of file://, s3://, gs://, az:// or abfs://, at '{url}'. Received: {received}."
+        )
+        self.received = received
+
+
+class StorageUnavailable(LoupeError):
+    """A store of files that does not answer as it should. A later try, or another worker, may fare better."""
+
+    code = "storage_unavailable"
+    status = 503
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(f"Expected the storage of '{url}' to answer. Received: {problem}.")
+
+
+class StorageRefused(StorageUnavailable):
+    """A store of files that does not let Loupe in: no credentials, wrong ones, or ones that may not do this."""
+
+    code = "storage_refused"
+    status = 403
+
+    def __init__(self, url: str, problem: str) -> None:
+        Exception.__init__(
+            self,
+            f"Expected credentials that open '{url}'. Received: {problem}. "
+            "Give some that do, here and to each worker; docs/scoring.md says how.",
+        )
+
+
+class ProtocolUnavailable(StorageUnavailable):
+    """A URL whose protocol needs a package that is not installed."""
+
+    code = "protocol_unavailable"
+
+    def __init__(self, url: str, package: str) -> None:
+        Exception.__init__(
+            self,
+            f"Expected what speaks {url.partition(':')[0]}:// to be installed, here and for each worker. Received: none. "
+            f"Install it: pip install {package}",
+        )
 
 
 class JobFailed(LoupeError):

@@ -27,7 +27,7 @@ def encode(values: UInt8Array) -> bytes:
 
 def decode(data: bytes) -> UInt8Array:
     """The uint8 array in the bytes of an IDX file; `ValueError` if they are none."""
-    shape, start = _header(data)
+    shape, start = header(data)
     _check_length(shape, len(data) - start)
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
@@ -44,16 +44,29 @@ def read(path: Path) -> UInt8Array:
             return _unpack(path)
         except zlib.error as error:
             raise ValueError(f"a damaged gzip file holding IDX values ({error})") from error
-    shape, start = _header(head)
+    shape, start = header(head)
     _check_length(shape, path.stat().st_size - start)
     return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
+
+
+def header(data: bytes) -> tuple[tuple[int, ...], int]:
+    """Shape, and where the values start, by the first bytes of a file; `ValueError` if they are not those of one."""
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise ValueError("no IDX header")
+    if data[2] != UINT8:
+        raise ValueError(f"IDX values of type 0x{data[2]:02x}, not unsigned bytes (0x08)")
+    dimensions = data[3]
+    start = 4 + 4 * dimensions
+    if not 1 <= dimensions <= MAX_DIMENSIONS or len(data) < start:
+        raise ValueError(f"an IDX header of {dimensions} dimensions")
+    return struct.unpack(f">{dimensions}I", data[4:start]), start
 
 
 def _unpack(path: Path) -> UInt8Array:
     """The array in a gzipped file. No more is ever unpacked than the header promises: a small file can hold terabytes."""
     with gzip.open(path) as file:
         head = file.read(MAX_HEADER_BYTES)
-        shape, start = _header(head)
+        shape, start = header(head)
         promised = math.prod(shape)
         values = bytearray(head[start:])
         while len(values) < promised and (chunk := file.read(min(CHUNK_BYTES, promised - len(values)))):
@@ -68,16 +81,3 @@ def _check_length(shape: tuple[int, ...], length: int) -> None:
     if length != promised:
         received = f"{length:,}" if length < promised else f"more than {promised:,}"
         raise ValueError(f"an IDX header of shape {shape} followed by {received} bytes")
-
-
-def _header(data: bytes) -> tuple[tuple[int, ...], int]:
-    """Shape, and where the values start."""
-    if len(data) < 4 or data[:2] != b"\0\0":
-        raise ValueError("no IDX header")
-    if data[2] != UINT8:
-        raise ValueError(f"IDX values of type 0x{data[2]:02x}, not unsigned bytes (0x08)")
-    dimensions = data[3]
-    start = 4 + 4 * dimensions
-    if not 1 <= dimensions <= MAX_DIMENSIONS or len(data) < start:
-        raise ValueError(f"an IDX header of {dimensions} dimensions")
-    return struct.unpack(f">{dimensions}I", data[4:start]), start

@@ -3,7 +3,6 @@
 Light to import; what knows the formats from inside is in `loupe.conversion`, and imported where files are not simply strung together.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -37,13 +36,6 @@ def find_predictions(folder: Path, kind: Format) -> list[Path]:
 def find_errors(folder: Path) -> list[Path]:
     """The files in an output folder that together hold its errors, in their order."""
     return sorted(folder.glob("_errors-*.jsonl"))
-
-
-def read_errors(folder: Path) -> Iterator[dict[str, str]]:
-    """Id, error and code of each record that could not be read, as far as parts are written."""
-    for path in find_errors(folder):
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
 
 
 def as_one_file(paths: Sequence[Path], kind: Format, wanted: Format) -> Iterator[bytes]:

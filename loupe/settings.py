@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         "next. Unset: none.",
     )
 
+    https_sources: bool = Field(
+        default=False,
+        description="Whether sources, and lines of manifests, may be https:// URLs. Workers then fetch from whatever host somebody names.",
+    )
+
     @property
     def model_tags(self) -> list[str]:
         """The models to serve; none for every name in the store."""

@@ -28,7 +28,8 @@ from loupe.engine import Engine, load_engine  # noqa: E402
 from loupe.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
 from loupe.store import StoredModel  # noqa: E402
-from tests import pictures  # noqa: E402
+from tests import buckets, pictures  # noqa: E402
+from worker.places import Remote  # noqa: E402
 
 # Neither time limits nor a memory of earlier runs: a slow machine is no failure, and a run tells only of itself.
 hypothesis_settings.register_profile(
@@ -93,6 +94,20 @@ def redis(_redis: Redis) -> Redis:
     """An empty Redis."""
     _redis.flushall()
     return _redis
+
+
+@pytest.fixture(scope="session")
+def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with buckets.serving(tmp_path_factory.mktemp("s3") / "log") as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture
+def bucket(_s3: None) -> Remote:
+    """An empty bucket on a server that speaks S3, for this process and its children."""
+    return buckets.new_bucket()
 
 
 @pytest.fixture

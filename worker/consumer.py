@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from redis.exceptions import RedisError
 
 from loupe.cores import available_cores
 from loupe.engine import Engine
-from loupe.errors import ContractDiffers, LoupeError, RecordFailed
+from loupe.errors import ContractDiffers, LoupeError, RecordFailed, StorageUnavailable
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
 from loupe.store import StoredModel
@@ -29,8 +28,10 @@ from worker.figures import Figures
 from worker.jobs import CONTRACT, Job, Step, Submissions
 from worker.lookahead import map_ahead
 from worker.metrics import Metrics, Outcome, ShardClock
+from worker.notes import NoteCopies
+from worker.places import place
 from worker.queue import Delivery, Steps
-from worker.sources import Batch, Records, open_source
+from worker.sources import Batch, Records, Source, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Consumer:
         self._scorers = ThreadPoolExecutor(self._threads, thread_name_prefix="score")
         self._engines = Engines(self.settings.engine)
         self._lease: Lease | None = None  # of the step in hand
+        self._notes = NoteCopies()
 
     def run(self, *, burst: bool = False) -> None:
         """Work until `stopping` is set or, with `burst`, until no step is left to claim."""
@@ -93,6 +95,7 @@ class Consumer:
             self.stopping.set()
             beat.join()
             self._scorers.shutdown()
+            self._notes.close()
 
     def hand_back(self) -> None:
         """From another thread, when there is no time to finish the step in hand: let another worker have it at once."""
@@ -131,8 +134,9 @@ class Consumer:
             raise
         except LoupeError as error:
             logger.warning("job %s, %s: %s", job.id, delivery.step["name"], error)
-            self.queue.fail(delivery, error.message, final=True)
-            self.metrics.ended(delivery, "failed")
+            is_last = not isinstance(error, StorageUnavailable) or delivery.attempt >= self._most_attempts(delivery)
+            self.queue.fail(delivery, error.message, final=is_last)
+            self.metrics.ended(delivery, "failed" if is_last else "retried")
         except RecordsFailed as error:
             logger.exception("job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt)
             self.metrics.ended(delivery, self._blame(delivery, error))
@@ -183,14 +187,13 @@ class Consumer:
 
     def _plan(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)
-        output = Path(job.output)
+        output = place(job.output)
         output.mkdir(parents=True, exist_ok=True)
-        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels, job.options)
         clock = ShardClock()
         with outputs.taking_notes(output) as notes:
             with clock.phase("plan"):
-                plan = source.plan(job.shard_images, notes)
-            outputs.keep_notes(notes, plan.revision)
+                plan = self._source(job, model).plan(job.shard_images, notes)
+            outputs.keep_notes(output, notes, plan.revision)
         receipts.write_plan(output, Figures([self.queue.worker], dict(clock.seconds)))
         fingerprint = job.request.fingerprint(plan.revision)
         kept = dict(receipts.trusted(output, len(plan.shards), fingerprint))
@@ -218,7 +221,7 @@ class Consumer:
                 parts.append(scored)
                 lease.scored += len(scored.ids)
         part = outputs.joined(parts, len(model.card.class_names))
-        output, names = Path(job.output), model.card.class_names
+        output, names = place(job.output), model.card.class_names
         with clock.phase("write"):
             files = outputs.write_part(output, step["index"], job.shards, part, names, job.options)
         figures.seconds = dict(clock.seconds)
@@ -230,7 +233,7 @@ class Consumer:
 
     def _vouch(self, job: Job, shard: int, part: outputs.Part, files: list[str], figures: Figures) -> None:
         receipts.write_receipt(
-            Path(job.output),
+            place(job.output),
             shard,
             job.shards,
             files,
@@ -253,23 +256,28 @@ class Consumer:
 
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
         """The records of a shard, a few at a time; one by one where some are to be left out, or one is to be found."""
-        source = open_source(Path(job.source), model.card.look, self.settings.max_image_pixels, job.options)
-        notes = outputs.notes_path(Path(job.output), job.revision)
+        source = self._source(job, model)
+        notes = self._notes.of(outputs.notes_path(place(job.output), job.revision))
         if step["kind"] == "shard" and not step.get("poisoned"):
             yield from source.batches(step, BATCH_SIZE, notes, job.revision)
             return
         poisoned = set(step.get("poisoned", []))
-        for place, batch in enumerate(source.batches(step, 1, notes, job.revision)):
-            if place not in poisoned:
+        for number, batch in enumerate(source.batches(step, 1, notes, job.revision)):
+            if number not in poisoned:
                 yield batch
             else:
-                record = source.record_id(step, place, notes)
+                record = source.record_id(step, number, notes)
                 yield partial(_failed_record, record, RecordFailed(step["reason"]))
+
+    def _source(self, job: Job, model: StoredModel) -> Source:
+        https = self.settings.https_sources
+        source = place(job.source, https=https)
+        return open_source(source, model.card.look, self.settings.max_image_pixels, job.options, https=https)
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)
         shards = self.queue.committed_shards(job.id) if job.state == "cancelling" else range(job.shards)
-        output = Path(job.output)
+        output = place(job.output)
         outputs.write_summary(output, job, model.card.class_names, shards, receipts.figures(output, shards, job.shards))
         return self.queue.commit_finish(delivery)
 

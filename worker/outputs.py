@@ -1,5 +1,6 @@
 """The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name.
 
+A file on this machine is written under a temporary name and renamed; to a bucket it is put whole.
 Readers of Parquet folders pass over what begins with `_` or `.`, so whatever is no row of the result has such a name.
 """
 
@@ -7,9 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from loupe.results import errors_name, predictions_name, single_name
 from worker import contact_sheet, formats
 from worker.figures import Figures
 from worker.jobs import DEFAULT_OPTIONS, Job, Options, Request
+from worker.places import Place, Remote, local_copy
 from worker.summary import Summary, count, summarize
 
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
@@ -30,6 +33,7 @@ CLAIM = "_RUNNING"  # the folder belongs to a job that has not ended well; holds
 SUMMARY = "_summary.json"
 SUCCESS = "_SUCCESS"
 CANCELLED = "_CANCELLED"
+NOTES = "_plan-"  # what the name of a folder with notes begins with
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def joined(parts: Sequence[Part], classes: int) -> Part:
     return Part(ids, np.concatenate(answers), errors, pa.concat_tables(kept) if kept else None)
 
 
-def claim_folder(folder: Path, request: Request) -> None:
+def claim_folder(folder: Place, request: Request) -> None:
     """Make an output folder, and make sure that it is empty and only ours.
 
     Raises:
@@ -73,10 +77,10 @@ def claim_folder(folder: Path, request: Request) -> None:
     except FileExistsError as error:
         raise InvalidOutput(str(folder), "a file, or a folder that another job has just taken") from error
     except OSError as error:
-        raise InvalidOutput(str(folder), f"a folder that cannot be written to ({error.strerror})") from error
+        raise InvalidOutput(str(folder), f"a folder that cannot be written to ({error.strerror or error})") from error
 
 
-def release_folder(folder: Path) -> None:
+def release_folder(folder: Place) -> None:
     """Undo `claim_folder` when no job came of it."""
     (folder / CLAIM).unlink(missing_ok=True)
 
@@ -94,7 +98,7 @@ class Held:
     mark: str
 
 
-def held(folder: Path) -> Held | None:
+def held(folder: Place) -> Held | None:
     """Whose result a folder holds, if it is that of a job."""
     for mark in (CLAIM, SUCCESS, CANCELLED):
         with suppress(OSError, ValueError, TypeError):
@@ -102,7 +106,7 @@ def held(folder: Path) -> Held | None:
     return None
 
 
-def reclaim_folder(folder: Path, request: Request) -> None:
+def reclaim_folder(folder: Place, request: Request) -> None:
     """Let the same job go on in its folder; parts that it has finished stay."""
     with suppress(FileExistsError):
         _write_claim(folder, request)
@@ -110,7 +114,7 @@ def reclaim_folder(folder: Path, request: Request) -> None:
         (folder / mark).unlink(missing_ok=True)
 
 
-def clear_folder(folder: Path) -> None:
+def clear_folder(folder: Place) -> None:
     """Remove what a job has written; what others have put there stays."""
     for name in (SUMMARY, SAMPLE, LEAST_CONFIDENT):
         (folder / name).unlink(missing_ok=True)
@@ -119,29 +123,33 @@ def clear_folder(folder: Path) -> None:
         "_errors-*.jsonl",
         "_part-*.json",
         ".*.tmp",
-        "_plan-*",
+        f"{NOTES}*",
         SUCCESS,
         CANCELLED,
         CLAIM,
     ):
         for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove(path)
 
 
-def _write_claim(folder: Path, request: Request) -> None:
+def _write_claim(folder: Place, request: Request) -> None:
     """Write the claim, which is there whole or not at all; `FileExistsError` if there is one."""
     with appearing_once(folder / CLAIM) as path:
         path.write_text(request.to_json() + "\n", encoding="utf-8")
 
 
-def notes_path(folder: Path, revision: str) -> Path:
+def notes_path(folder: Place, revision: str) -> Place:
     """The folder where the plan of a source keeps what reading needs while the job runs; another revision has another."""
-    return folder / f"_plan-{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
+    return folder / f"{NOTES}{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
-def taking_notes(folder: Path) -> Iterator[Path]:
-    """A folder for the notes of a plan that is gone when the block ends, unless they are kept."""
+def taking_notes(folder: Place) -> Iterator[Path]:
+    """A folder on this machine for the notes of a plan that is gone when the block ends, unless they are kept."""
+    if isinstance(folder, Remote):
+        with tempfile.TemporaryDirectory(prefix="loupe-plan-") as aside:
+            yield Path(aside)
+        return
     notes = folder / f".plan-{uuid.uuid4().hex}.tmp"
     notes.mkdir()
     try:
@@ -150,9 +158,13 @@ def taking_notes(folder: Path) -> Iterator[Path]:
         shutil.rmtree(notes, ignore_errors=True)
 
 
-def keep_notes(notes: Path, revision: str) -> None:
+def keep_notes(folder: Place, notes: Path, revision: str) -> None:
     """Let shards find the notes. Where another attempt at the same plan has left its own, they are as good."""
-    kept = notes_path(notes.parent, revision)
+    kept = notes_path(folder, revision)
+    if isinstance(kept, Remote):
+        for file in notes.iterdir():
+            (kept / file.name).upload(file)
+        return
     try:
         notes.rename(kept)
     except OSError:
@@ -166,7 +178,7 @@ def receipt_name(shard: int, shards: int) -> str:
 
 
 def write_part(
-    folder: Path, shard: int, shards: int, part: Part, class_names: Sequence[str], options: Options = DEFAULT_OPTIONS
+    folder: Place, shard: int, shards: int, part: Part, class_names: Sequence[str], options: Options = DEFAULT_OPTIONS
 ) -> list[str]:
     """Write a shard's rows, and its errors where it has any; each file appears whole or not at all.
 
@@ -185,7 +197,7 @@ def write_part(
     return names
 
 
-def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Sequence[int], figures: Figures) -> None:
+def write_summary(folder: Place, job: Job, class_names: Sequence[str], shards: Sequence[int], figures: Figures) -> None:
     """Count what the parts hold, write the summary, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
 
     Args:
@@ -201,7 +213,7 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
     is_cancelled = job.state == "cancelling"
     if is_cancelled or not _is_told(folder, job):
         predictions = _predictions(folder, job, shards)
-        counts = count(predictions, [folder / errors_name(shard, job.shards) for shard in shards], job.options)
+        counts = count(predictions, _errors(folder, job, shards), job.options)
         done, failed = counts.done, counts.errors.total()
         if not is_cancelled and done + failed != job.total:
             raise ValueError(f"the parts hold {done} rows and {failed} errors, the source {job.total} records")
@@ -215,13 +227,13 @@ def write_summary(folder: Path, job: Job, class_names: Sequence[str], shards: Se
     (folder / CLAIM).unlink(missing_ok=True)
 
 
-def read_summary(folder: Path) -> Summary:
+def read_summary(folder: Place) -> Summary:
     """What `write_summary` wrote."""
     found: Summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     return found
 
 
-def _is_told(folder: Path, job: Job) -> bool:
+def _is_told(folder: Place, job: Job) -> bool:
     """Whether an earlier attempt has written the summary; it may have removed the receipts from which it knew what each phase took."""
     try:
         summary = read_summary(folder)
@@ -231,7 +243,7 @@ def _is_told(folder: Path, job: Job) -> bool:
     return {name: summary.get(name) for name in about} == about
 
 
-def _draw_sheets(folder: Path, job: Job, class_names: Sequence[str], figures: Figures, done: int) -> None:
+def _draw_sheets(folder: Place, job: Job, class_names: Sequence[str], figures: Figures, done: int) -> None:
     """Show some of the images, and those with the least confidence, where there are any."""
     sheets = {
         SAMPLE: ("drawn at random", figures.sample),
@@ -244,7 +256,15 @@ def _draw_sheets(folder: Path, job: Job, class_names: Sequence[str], figures: Fi
                 path.write_bytes(contact_sheet.draw(title, tiles, class_names, job.options.threshold))
 
 
-def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
+def read_errors(folder: Place) -> Iterator[dict[str, str]]:
+    """Id, error and code of each record that could not be read, as far as parts are written."""
+    found: Iterable[Place] = folder.glob("_errors-*.jsonl")
+    for file in sorted(found, key=str):
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def _predictions(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
     """The files with the rows of these shards: one, if they are to be merged, which can be done only once."""
     kind = job.options.format
     parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
@@ -252,12 +272,18 @@ def _predictions(folder: Path, job: Job, shards: Sequence[int]) -> list[Path]:
         return parts
     merged = folder / single_name(kind)
     if not merged.exists():
-        with appearing(merged) as path:
-            formats.merge(parts, path, kind)
+        with appearing(merged) as path, ExitStack() as copies:
+            formats.merge([copies.enter_context(local_copy(part)) for part in parts], path, kind)
     return [merged]
 
 
-def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
+def _errors(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
+    """The files with the errors of these shards, of those that have some."""
+    names = {errors_name(shard, job.shards) for shard in shards}
+    return [file for file in folder.glob("_errors-*.jsonl") if file.name in names]
+
+
+def _tidy(folder: Place, job: Job, shards: Sequence[int]) -> None:
     """Remove what nobody needs any more: notes, temporary files, and parts that are merged or were never counted."""
     counted = {errors_name(shard, job.shards) for shard in shards}
     if not job.options.single:
@@ -265,17 +291,29 @@ def _tidy(folder: Path, job: Job, shards: Sequence[int]) -> None:
     if job.state == "cancelling" and not job.options.single:
         counted |= {receipt_name(shard, job.shards) for shard in shards}  # should the job go on
     parts = [*folder.glob("predictions-*"), *folder.glob("_errors-*.jsonl"), *folder.glob("_part-*.json")]
-    shutil.rmtree(notes_path(folder, job.revision), ignore_errors=True)
-    for leftover in [*folder.glob(".*.tmp"), *(part for part in parts if part.name not in counted)]:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
+    uncounted = [part for part in parts if part.name not in counted]
+    for leftover in [notes_path(folder, job.revision), *folder.glob(".*.tmp"), *uncounted]:
+        _remove(leftover)
+
+
+def _remove(leftover: Place) -> None:
+    """Remove a file or a folder, if it is there."""
+    if isinstance(leftover, Remote):
+        for file in leftover.iterdir() if leftover.name.startswith(NOTES) else [leftover]:
+            file.unlink(missing_ok=True)
+    elif leftover.is_dir():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well."""
+def appearing(path: Place) -> Iterator[Path]:
+    """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well, or is put into the bucket."""
+    if isinstance(path, Remote):
+        with path.appearing() as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # readers of Parquet folders pass over hidden files
     try:
         yield temporary
@@ -288,8 +326,12 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def appearing_once(path: Path) -> Iterator[Path]:
+def appearing_once(path: Place) -> Iterator[Path]:
     """The same, if nothing has the name already; else `FileExistsError`."""
+    if isinstance(path, Remote):
+        with path.appearing(once=True) as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -5,10 +5,12 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from worker.figures import Figures
 from worker.outputs import appearing, receipt_name
+from worker.places import Place
+
+CHUNK_BYTES = 2**20  # of a part, read at a time
 
 PLAN = "_part-plan.json"  # beside the receipts, and gone with them
 
@@ -33,7 +35,7 @@ class Receipt:
 
 
 def write_receipt(
-    folder: Path,
+    folder: Place,
     shard: int,
     shards: int,
     files: Sequence[str],
@@ -60,13 +62,13 @@ def write_receipt(
         path.write_text(json.dumps(asdict(receipt)), encoding="utf-8")
 
 
-def write_plan(folder: Path, figures: Figures) -> None:
+def write_plan(folder: Place, figures: Figures) -> None:
     """Keep what is to be told of the plan."""
     with appearing(folder / PLAN) as path:
         path.write_text(json.dumps(asdict(figures)), encoding="utf-8")
 
 
-def figures(folder: Path, shards: Sequence[int], of: int) -> Figures:
+def figures(folder: Place, shards: Sequence[int], of: int) -> Figures:
     """The figures of the plan and of these shards together, each counted once, as far as they are there.
 
     Args:
@@ -77,22 +79,29 @@ def figures(folder: Path, shards: Sequence[int], of: int) -> Figures:
     together = Figures()
     with suppress(FileNotFoundError):
         together += Figures.from_json(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+    found = _receipts(folder)
     for shard in shards:
-        receipt = _read(folder / receipt_name(shard, of))
+        receipt = _read(folder / receipt_name(shard, of)) if receipt_name(shard, of) in found else None
         if receipt is not None:
             together += receipt.figures
     return together
 
 
-def trusted(folder: Path, shards: int, fingerprint: str) -> Iterator[tuple[int, Receipt]]:
+def trusted(folder: Place, shards: int, fingerprint: str) -> Iterator[tuple[int, Receipt]]:
     """Number and receipt of each shard whose part is of this fingerprint, and whose files are those that were written."""
+    found = _receipts(folder)
     for shard in range(shards):
-        receipt = _read(folder / receipt_name(shard, shards))
+        receipt = _read(folder / receipt_name(shard, shards)) if receipt_name(shard, shards) in found else None
         if receipt is not None and receipt.fingerprint == fingerprint and _is_whole(folder, receipt):
             yield shard, receipt
 
 
-def _read(path: Path) -> Receipt | None:
+def _receipts(folder: Place) -> set[str]:
+    """The names of those there are, asked for at once."""
+    return {path.name for path in folder.glob("_part-*.json")}
+
+
+def _read(path: Place) -> Receipt | None:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         return Receipt(**about | {"figures": Figures.from_json(about["figures"])})
@@ -102,12 +111,15 @@ def _read(path: Path) -> Receipt | None:
         return None
 
 
-def _is_whole(folder: Path, receipt: Receipt) -> bool:
+def _is_whole(folder: Place, receipt: Receipt) -> bool:
     return all(
         (folder / name).is_file() and _digest(folder / name) == digest for name, digest in receipt.digests.items()
     )
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(file: Place) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

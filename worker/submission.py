@@ -6,18 +6,19 @@ from pathlib import Path
 
 from loupe.card import FILE_NAME, digest
 from loupe.errors import InvalidOutput, JobNotEnded, NothingToResume, ResultExists
-from loupe.store import StoredModel, find_model, verify
+from loupe.store import find_model, verify
 from worker import outputs
 from worker.formats import check_kept
 from worker.jobs import DEFAULT_OPTIONS, ENDED, Job, Jobs, Options, Priority, Request, Submissions
 from worker.labels import check_labels
-from worker.sources import check_source, open_source
+from worker.places import Place, lies_in, place
+from worker.sources import Source, check_source, open_source
 
 
 def submit(
     jobs: Submissions,
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     model: str | None,
     shard_images: int,
     options: Options = DEFAULT_OPTIONS,
@@ -25,21 +26,25 @@ def submit(
     again: bool = False,
     priority: Priority = "normal",
     most_in_flight: int | None = None,
+    https_sources: bool = False,
 ) -> Job:
     """Put a job into the queue; the same request once more is the same job, which goes on where it has not ended well.
 
     Args:
         jobs: The queue's client side.
-        source: What `worker.sources` reads: a folder, a pattern, an archive, a table or an array.
-        output: A new or empty folder, or that of the same job before.
+        source: What `worker.sources` reads: a folder, a pattern, an archive, a table or an array; by path or by URL.
+        output: A new or empty folder, or that of the same job before; by path or by URL.
         model: As `loupe.store.find_model` takes it, or nothing; the job keeps the version found now, wherever labels move.
         shard_images: Most images in one shard.
         options: What the result is to look like.
         again: Whether a result that is there already is to be made anew.
         priority: Jobs of a higher one go first.
         most_in_flight: Most steps in the hands of workers at a time.
+        https_sources: Whether the source may be a URL of `https`, or a manifest that names some.
 
     Raises:
+        InvalidUrl: If a URL is none that Loupe reads from or writes to.
+        StorageUnavailable: If what is behind a URL does not answer, or not to these credentials.
         InvalidRequest: If the options do not go together, or not with the source.
         InvalidSource: If the source is clearly nothing to score.
         ColumnNotFound: If it does not have a column that the options name.
@@ -49,38 +54,38 @@ def submit(
         ResultExists: If the folder holds the result of the same job on another state of the source.
         JobNotEnded: If a job is to be made anew that has not ended.
     """
-    source, output = source.absolute(), output.absolute()
+    images, results = place(source, https=https_sources), place(output)
     check_labels(options)
-    check_source(source, options)
+    check_source(images, options, https=https_sources)
     found = find_model(model)
     verify(found)
     check_kept(found.card.class_names, options)
-    if output.resolve().is_relative_to(source.resolve()):
-        raise InvalidOutput(str(output), f"a folder inside the source '{source}', where the next job would find it")
+    if lies_in(results, images):
+        raise InvalidOutput(str(results), f"a folder inside the source '{images}', where the next job would find it")
     card_digest = digest(found.folder / FILE_NAME)
-    request = Request(str(source), str(output), found.tag, card_digest, shard_images, options)
-    mark = _claimed(output, request)
+    request = Request(str(images), str(results), found.tag, card_digest, shard_images, options)
+    mark = _claimed(results, request)
     if mark is not None and again:
         _clear(jobs, request)
-        outputs.claim_folder(output, request)
+        outputs.claim_folder(results, request)
     elif mark == outputs.SUCCESS:
-        return _as_it_was(jobs, request, found)
+        return _as_it_was(jobs, request, open_source(images, found.card.look, 1, options, https=https_sources))
     elif mark is not None:
-        outputs.reclaim_folder(output, request)
+        outputs.reclaim_folder(results, request)
     return _queued(jobs, request, priority, most_in_flight)
 
 
-def resume(jobs: Submissions, output: Path) -> Job:
+def resume(jobs: Submissions, output: str | Path) -> Job:
     """Let the job of a folder go on, whatever has become of its record; shards whose parts are whole are not scored again.
 
     Raises:
         NothingToResume: If the folder holds no job, or one that is done.
     """
-    output = output.absolute()
-    held = outputs.held(output)
+    results = place(output)
+    held = outputs.held(results)
     if held is None or held.mark == outputs.SUCCESS:
-        raise NothingToResume(str(output), "one that is done" if held else "none")
-    outputs.reclaim_folder(output, held.request)
+        raise NothingToResume(str(results), "one that is done" if held else "none")
+    outputs.reclaim_folder(results, held.request)
     return _queued(jobs, held.request, "normal", None)
 
 
@@ -94,7 +99,7 @@ def retry(jobs: Jobs, job_id: str) -> Job:
     job = jobs.get(job_id)
     if job.state not in {"failed", "cancelled"}:
         raise JobNotEnded(job.id, job.state)
-    outputs.reclaim_folder(Path(job.output), job.request)
+    outputs.reclaim_folder(place(job.output), job.request)
     return jobs.again(job)
 
 
@@ -102,11 +107,11 @@ def cancel(jobs: Jobs, job_id: str) -> Job:
     """Score no more of a job; the output folder of one that nobody had begun is free again. Raises what `Jobs.cancel` does."""
     job = jobs.cancel(job_id)
     if job.state == "cancelled":
-        outputs.release_folder(Path(job.output))
+        outputs.release_folder(place(job.output))
     return job
 
 
-def _claimed(output: Path, request: Request) -> str | None:
+def _claimed(output: Place, request: Request) -> str | None:
     """Make the folder the request's. If it has been before, how that went; see `outputs.Held`."""
     try:
         outputs.claim_folder(output, request)
@@ -136,14 +141,13 @@ def _clear(jobs: Submissions, request: Request) -> None:
     job = jobs.find(request.job_id)
     if job is not None and job.state not in ENDED:
         raise JobNotEnded(job.id, job.state)
-    outputs.clear_folder(Path(request.output))
+    outputs.clear_folder(place(request.output))
 
 
-def _as_it_was(jobs: Submissions, request: Request, model: StoredModel) -> Job:
+def _as_it_was(jobs: Submissions, request: Request, source: Source) -> Job:
     """The job that has made this result, if its source is still what it was."""
     job = jobs.find(request.job_id) or _remembered(request)
     with tempfile.TemporaryDirectory() as notes:
-        source = open_source(Path(request.source), model.card.look, 1, request.options)
         if source.plan(request.shard_images, Path(notes)).revision != job.revision:
             raise ResultExists(request.output)
     return job
@@ -151,7 +155,7 @@ def _as_it_was(jobs: Submissions, request: Request, model: StoredModel) -> Job:
 
 def _remembered(request: Request) -> Job:
     """A job that is done and whose record has expired, from its summary."""
-    summary = outputs.read_summary(Path(request.output))
+    summary = outputs.read_summary(place(request.output))
     times = {name: datetime.fromisoformat(str(summary[name])).timestamp() for name in ("started", "finished")}
     return Job(
         id=request.job_id,

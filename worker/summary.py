@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from worker import formats
 from worker.figures import PHASES, Figures
 from worker.jobs import Job, Options
 from worker.labels import LABEL_TRUE, agreement
+from worker.places import Place, local_copy
 
 BINS = 10  # of the histogram of confidences: from 0.0 to 0.1, and so on
 BAR = 24  # characters of the longest
@@ -45,23 +45,23 @@ class Counts:
         return sum(n for (_, given), n in self.labels.items() if given == label)
 
 
-def count(predictions: Iterable[Path], errors: Iterable[Path], options: Options) -> Counts:
-    """Count the rows and errors in these files, of which those with errors need not be there."""
+def count(predictions: Iterable[Place], errors: Iterable[Place], options: Options) -> Counts:
+    """Count the rows and errors in these files."""
     labels: Counter[tuple[str | None, str | None]] = Counter()
     codes: Counter[str] = Counter()
     confidence = 0.0
     histogram = np.zeros(BINS, np.int64)
-    for path in predictions:
-        for rows in formats.read_labels(path, options.format, with_true=options.labels is not None):
-            true = rows.column(LABEL_TRUE).to_pylist() if options.labels else [None] * len(rows)
-            labels.update(zip(true, rows.column(formats.LABEL).to_pylist(), strict=True))
-            found = np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64)
-            confidence += float(found.sum())
-            histogram += np.histogram(found.clip(0, 1), BINS, (0, 1))[0]
-    for path in errors:
-        if path.exists():
-            with path.open(encoding="utf-8") as lines:
-                codes.update(json.loads(line)["code"] for line in lines)
+    for file in predictions:
+        with local_copy(file) as path:
+            for rows in formats.read_labels(path, options.format, with_true=options.labels is not None):
+                true = rows.column(LABEL_TRUE).to_pylist() if options.labels else [None] * len(rows)
+                labels.update(zip(true, rows.column(formats.LABEL).to_pylist(), strict=True))
+                found = np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64)
+                confidence += float(found.sum())
+                histogram += np.histogram(found.clip(0, 1), BINS, (0, 1))[0]
+    for file in errors:
+        with file.open(encoding="utf-8") as lines:
+            codes.update(json.loads(line)["code"] for line in lines)
     return Counts(labels.total(), labels, codes, confidence, histogram.tolist())
 
 

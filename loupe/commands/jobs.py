@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -99,9 +98,10 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     """Show which images of a job could not be read, and why."""
     with open_jobs() as known:
         job = known.get(job_id)
-    from loupe.results import read_errors
+    from worker.outputs import read_errors
+    from worker.places import place
 
-    found = read_errors(Path(job.output))
+    found = read_errors(place(job.output))
     if as_json:
         for error in found:
             typer.echo(json.dumps(error, ensure_ascii=False))
@@ -127,6 +127,7 @@ def follow_job(jobs: "Submissions", job: "Job") -> "Job":
         JobFailed: If it failed.
     """
     from worker.outputs import SUMMARY, read_summary
+    from worker.places import place
     from worker.progress import follow
     from worker.summary import print_summary
 
@@ -137,7 +138,7 @@ def follow_job(jobs: "Submissions", job: "Job") -> "Job":
         raise typer.Exit from None
     if ended.state == "failed":
         raise JobFailed(ended.id, str(ended.error))
-    output = Path(ended.output)
+    output = place(ended.output)
     summary = read_summary(output) if (output / SUMMARY).exists() else None  # it may be on another machine
     rate = 0.0 if summary is None else summary["images_per_second"]
     cancelled = "cancelled: " if ended.state == "cancelled" else ""

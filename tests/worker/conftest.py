@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from worker.jobs import DEFAULT_OPTIONS, Options
+from worker.places import Place
 from worker.sources import Records, open_source
 
 MAX_PIXELS = 100_000
@@ -18,7 +19,7 @@ def notes(tmp_path: Path) -> Path:
 
 
 def scored(
-    path: Path, notes: Path, shard_images: int = 4, batch_size: int = 3, options: Options = DEFAULT_OPTIONS
+    path: Place, notes: Path, shard_images: int = 4, batch_size: int = 3, options: Options = DEFAULT_OPTIONS
 ) -> list[Records]:
     """All records of a source, planned and then read shard by shard."""
     source = open_source(path, "ink", MAX_PIXELS, options)

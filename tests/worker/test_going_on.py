@@ -13,7 +13,6 @@ from redis import Redis
 
 from loupe.engine import Engine
 from loupe.errors import JobNotEnded, NothingToResume, ResultExists
-from loupe.results import read_errors
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
@@ -23,7 +22,7 @@ from worker import receipts
 from worker.consumer import Consumer
 from worker.jobs import ENDED, Job, Jobs, Options
 from worker.metrics import ShardClock
-from worker.outputs import read_summary
+from worker.outputs import read_errors, read_summary
 from worker.queue import Queue
 from worker.sources import Records
 from worker.submission import cancel, resume, retry, submit

@@ -2,6 +2,8 @@
 
 import glob
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import bracex
@@ -9,7 +11,9 @@ import bracex
 from loupe.errors import ColumnNotFound, InvalidRequest, InvalidSource
 from loupe.images import Look
 from worker.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, Options
-from worker.sources.arrays import ArraySource
+from worker.places import Place, Remote, missing
+from worker.sources.arrays import NPY_MAGIC, ArraySource
+from worker.sources.buckets import Bucket, BucketPattern, matching
 from worker.sources.folders import Folder, Pattern
 from worker.sources.manifests import Manifest
 from worker.sources.pictures import Collection, Decoder, PictureSource
@@ -22,33 +26,39 @@ __all__ = ["Batch", "Plan", "Records", "Source", "check_source", "open_source", 
 
 MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"
+HEAD_BYTES = 4096  # of a file, to see what it is
 MOST_TARS = 100_000  # that one pattern may stand for
 
 
-def open_source(path: Path, look: Look, max_pixels: int, options: Options = DEFAULT_OPTIONS) -> Source:
-    """The source at a path; what a file is, its first bytes say, but for manifests.
+def open_source(
+    place: Place, look: Look, max_pixels: int, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+) -> Source:
+    """The source at a place; what a file is, its first bytes say, but for manifests.
 
     Args:
-        path: Where it is.
+        place: Where it is.
         look: How the model's training images look.
         max_pixels: Most pixels of a picture, width × height.
         options: What is read of it besides images.
+        https: Whether a manifest may name URLs of `https`.
 
     Raises:
         InvalidSource: If there is nothing.
         ColumnNotFound: If columns are to be read, and it has none.
     """
     decoder = Decoder(look, max_pixels)
-    found = _find(path, options)
-    if isinstance(found, Path) and _begins_with(found, PARQUET_MAGIC):
-        return TableSource(found, decoder, options)
+    found = _find(place, options, https)
+    if isinstance(found, _Table):
+        return TableSource(found.file, decoder, options)
     if not isinstance(found, Manifest):
         for column in [*([options.id] if options.id else []), *options.columns]:
-            raise ColumnNotFound(str(path), column, [])
-    return ArraySource(found) if isinstance(found, Path) else PictureSource(found, decoder, options.columns)
+            raise ColumnNotFound(str(place), column, [])
+    if isinstance(found, Path | Remote):
+        return ArraySource(found)
+    return PictureSource(found, decoder, options.columns)
 
 
-def check_source(path: Path, options: Options = DEFAULT_OPTIONS) -> None:
+def check_source(place: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False) -> None:
     """Refuse what is clearly nothing to score, before a job is made of it.
 
     Raises:
@@ -56,43 +66,67 @@ def check_source(path: Path, options: Options = DEFAULT_OPTIONS) -> None:
         ColumnNotFound: If it does not have a column that is to be read.
         InvalidRequest: If folders are to be labels, and its records lie in none.
     """
-    source = open_source(path, "ink", 1, options)
+    source = open_source(place, "ink", 1, options, https=https)
     if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource):
-        raise InvalidRequest("a folder, an archive or a manifest for labels that are names of folders", f"'{path}'")
+        raise InvalidRequest("a folder, an archive or a manifest for labels that are names of folders", f"'{place}'")
     source.check()
 
 
-def _find(path: Path, options: Options) -> Collection | Path:
-    """The collection at a path, or the file that is none."""
-    if path.is_dir():
-        return Folder(path)
-    if not path.exists():
-        return _pattern(str(path))
-    if path.suffix.lower() in MANIFESTS:
-        return Manifest(path, options)
-    if is_tar(path):
-        return Tars(str(path), [path])
-    if path.suffix.lower() != ".npz" and (_begins_with(path, ZIP_MAGIC) or zipfile.is_zipfile(path)):
-        return Zip(path)
-    return path
+@dataclass(frozen=True)
+class _Table:
+    """A Parquet file."""
+
+    file: Place
 
 
-def _pattern(pattern: str) -> Collection:
+def _find(place: Place, options: Options, https: bool) -> Collection | _Table | Place:
+    """The collection at a place, the table, or the file that is neither."""
+    if place.is_dir():
+        return Folder(place) if isinstance(place, Path) else Bucket(place)
+    if not place.exists():
+        return _pattern(place)
+    if place.suffix.lower() in MANIFESTS:
+        return Manifest(place, options, https=https)
+    with place.open("rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    if is_tar(head):
+        return Tars(str(place), [place])
+    if head.startswith(PARQUET_MAGIC):
+        return _Table(place)
+    if place.suffix.lower() != ".npz" and (head.startswith(ZIP_MAGIC) or _ends_as_a_zip(place, head)):
+        return Zip(place)
+    return place
+
+
+def _ends_as_a_zip(file: Place, head: bytes) -> bool:
+    if head.startswith(NPY_MAGIC):
+        return False
+    with file.open("rb") as opened:
+        return zipfile.is_zipfile(opened)
+
+
+def _pattern(place: Place) -> Collection:
     """Picture files or tar archives that a pattern stands for, as a shell would have it: `*`, `**`, `?`, `[…]`, `{…}`."""
-    names = bracex.expand(pattern, limit=MOST_TARS)
+    pattern = str(place)
     if ".tar" in pattern.rpartition("/")[2]:
-        paths = sorted(Path(path) for name in names for path in (glob.glob(name) if glob.has_magic(name) else [name]))  # noqa: PTH207
-        if missing := [path for path in paths if not path.is_file()]:
+        archives = _tars(place, bracex.expand(pattern, limit=MOST_TARS))
+        if gone := missing(archives):
             raise InvalidSource(
-                pattern, f"{len(missing)} of {len(paths)} tar archives that are not there, '{missing[0]}' for one"
+                pattern, f"{len(gone)} of {len(archives)} tar archives that are not there, '{gone[0]}' for one"
             )
-        if paths:
-            return Tars(pattern, paths)
-    elif glob.has_magic(pattern):
+        if archives:
+            return Tars(pattern, archives)
+    elif glob.has_magic(pattern) and isinstance(place, Path):
         return Pattern(pattern)
+    elif glob.has_magic(pattern) and isinstance(place, Remote) and place.protocol != "https":
+        return BucketPattern(place)
     raise InvalidSource(pattern, "nothing; no such file or folder")
 
 
-def _begins_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+def _tars(place: Place, names: Sequence[str]) -> Sequence[Place]:
+    """The places of tar archives, each told by its name or by a pattern."""
+    if isinstance(place, Path):
+        return sorted(Path(path) for name in names for path in (glob.glob(name) if glob.has_magic(name) else [name]))  # noqa: PTH207
+    remote = [Remote(name, place.protocol) for name in names]
+    found = [each for name in remote for each in (matching(name) if glob.has_magic(name.url) else [name])]
+    return sorted(found, key=str)

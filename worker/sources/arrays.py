@@ -1,27 +1,30 @@
 """Images in one array: `.npy`, `.npz`, and the IDX files of MNIST."""
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from loupe import idx
-from loupe.errors import InvalidPixels, InvalidSource
+from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.images import SIDE, UInt8Array, check_batch
 from worker.jobs import Step
+from worker.places import Place, Remote, local_copy, reading_at
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, stamp
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK"
+AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class ArraySource:
-    """An array of images, mapped from disk where it can be."""
+    """An array of images, mapped from disk where it can be, or read from a bucket row by row."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: Place) -> None:
+        self._file = file
 
     def check(self) -> None:
         """See `Source.check`."""
@@ -29,50 +32,98 @@ class ArraySource:
 
     def plan(self, shard_images: int, notes: Path) -> Plan:
         """See `Source.plan`."""
-        total = len(self._open())
-        return Plan(total, stamp(self._path), cut(total, shard_images))
+        images, _ = self._open()
+        return Plan(len(images), stamp(self._file), cut(len(images), shard_images))
 
     def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
         """See `Source.batches`."""
-        check_unchanged(str(self._path), revision, stamp(self._path))
-        images = self._open()
-        for start in range(shard["start"], shard["stop"], batch_size):
-            yield partial(_read_rows, images, start, min(start + batch_size, shard["stop"]))
+        check_unchanged(str(self._file), revision, stamp(self._file))
+        images, begin = self._open()
+        first, stop = 0, shard["stop"]
+        if begin is not None:
+            first = shard["start"]
+            images = self._fetch(begin, first, stop)
+        for start in range(shard["start"], stop, batch_size):
+            yield partial(_read_rows, images, first, start, min(start + batch_size, stop))
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
         """See `Source.record_id`."""
         return str(shard["start"] + place)
 
-    def _open(self) -> UInt8Array:
-        """All of its images; `InvalidSource` if it is no array of images."""
+    def _open(self) -> tuple[UInt8Array, int | None]:
+        """All of its images, or only their shape, and where in the file they begin; `InvalidSource` if it is no array of images."""
         try:
-            array = self._load()
+            array, begin = self._load()
             images = check_batch(array)
-        except InvalidSource:
-            raise
         except InvalidPixels as error:
             raise InvalidSource(
-                str(self._path), f"{array.dtype}, shape {array.shape}, not uint8 (n, {SIDE}, {SIDE})"
+                str(self._file), f"{array.dtype}, shape {array.shape}, not uint8 (n, {SIDE}, {SIDE})"
             ) from error
+        except LoupeError:
+            raise
         except Exception as error:  # NumPy hands on what Python's tokenizer makes of a hostile header
-            raise InvalidSource(str(self._path), f"a file that is neither ({error})") from error
+            raise InvalidSource(str(self._file), f"a file that is neither ({error})") from error
         if not len(images):
-            raise InvalidSource(str(self._path), "an array without images")
-        return images
+            raise InvalidSource(str(self._file), "an array without images")
+        return images, begin
 
-    def _load(self) -> np.ndarray[Any, np.dtype[Any]]:
-        with self._path.open("rb") as file:
+    def _load(self) -> tuple[AnyArray, int | None]:
+        outline = _outline(self._file) if isinstance(self._file, Remote) else None
+        if outline is not None:
+            return outline
+        with local_copy(self._file) as path:
+            return self._load_local(path), None
+
+    def _load_local(self, path: Path) -> AnyArray:
+        with path.open("rb") as file:
             magic = file.read(len(NPY_MAGIC))
         if magic == NPY_MAGIC:
-            return np.load(self._path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+            return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
         if not magic.startswith(ZIP_MAGIC):
-            return idx.read(self._path)
-        with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return idx.read(path)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if len(arrays.files) != 1:
                 named = ", ".join(sorted(arrays.files)[:5]) or "none"
-                raise InvalidSource(str(self._path), f"{len(arrays.files)} arrays ({named}), not one")
+                raise InvalidSource(str(self._file), f"{len(arrays.files)} arrays ({named}), not one")
             return arrays[arrays.files[0]]  # type: ignore[no-any-return]
 
+    def _fetch(self, begin: int, start: int, stop: int) -> UInt8Array:
+        """Rows of a file whose images begin somewhere."""
+        row = SIDE * SIDE
+        first, last = begin + start * row, begin + stop * row
+        with reading_at(self._file, [(first, last)]) as read_at:
+            return np.frombuffer(read_at(last - first, first), np.uint8).reshape(-1, SIDE, SIDE)
 
-def _read_rows(images: UInt8Array, start: int, stop: int) -> Records:
-    return Records(list(range(start, stop)), images[start:stop], [])
+
+def _outline(file: Remote) -> tuple[AnyArray, int] | None:
+    """An array of the type and the shape of the one in a file, without its values, and where those begin.
+
+    `None` if the rows do not lie there one behind the other: packed ones, and those in Fortran's order.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(len(NPY_MAGIC))
+        opened.seek(0)
+        if head == NPY_MAGIC:
+            version = np.lib.format.read_magic(opened)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, is_fortran, dtype = read_header(opened)
+            begin = opened.tell()
+            if is_fortran:
+                return None
+        elif head.startswith((ZIP_MAGIC, idx.GZIP_MAGIC)):
+            return None
+        else:
+            shape, begin = idx.header(opened.read(idx.MAX_HEADER_BYTES))
+            dtype = np.dtype(np.uint8)
+        length = opened.seek(0, os.SEEK_END) - begin
+    outline = np.broadcast_to(np.zeros((), dtype), shape)
+    if outline.nbytes > length or (outline.nbytes < length and head != NPY_MAGIC):
+        raise ValueError(f"a header of shape {shape} followed by {length:,} bytes")
+    return outline, begin
+
+
+def _read_rows(images: UInt8Array, first: int, start: int, stop: int) -> Records:
+    """Rows from `start` on of an array whose first row is `first`."""
+    return Records(list(range(start, stop)), images[start - first : stop - first], [])

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -17,6 +17,7 @@ class Folder:
     """Picture files below a folder, in the order of their paths. Hidden files are passed over."""
 
     nothing = f"a folder without {', '.join(sorted(SUFFIXES))} files"
+    quick = True
 
     def __init__(self, folder: Path) -> None:
         self.where = str(folder)
@@ -30,9 +31,13 @@ class Folder:
         return map(self._entry, self.paths())
 
     @contextmanager
-    def reading(self, notes: Path) -> Iterator[Read]:
+    def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
         yield self._read
+
+    def fetched_bytes(self, entry: Entry) -> int:
+        """See `Collection.fetched_bytes`."""
+        return 0
 
     def paths(self) -> Iterator[str]:
         """Relative to the folder."""

@@ -4,46 +4,77 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loupe.errors import ColumnNotFound, InvalidSource
+from loupe.errors import ColumnNotFound, InvalidRecord, InvalidSource, InvalidUrl
 from loupe.images import read_file
 from worker.jobs import DEFAULT_OPTIONS, Options
+from worker.places import Place, Remote, gather, is_url, place
+from worker.sources.buckets import fetch, reading_fetched
 from worker.sources.pictures import Entry, Read
 from worker.sources.source import printable, stamp
 
 PATH, ID = "path", "id"
+USUAL_BYTES = 2**20  # of a picture whose length nobody has told yet
 
 
 class Manifest:
-    """The picture files that a manifest names, in its order. Paths are relative to its folder."""
+    """The picture files that a manifest names, in its order: by paths, which are relative to its folder, or by URLs.
+
+    Args:
+        file: The manifest.
+        options: Which of its columns are read.
+        https: Whether it may name URLs of `https`.
+    """
 
     nothing = "a manifest without records"
+    quick = True
 
-    def __init__(self, path: Path, options: Options = DEFAULT_OPTIONS) -> None:
-        self.where = str(path)
-        self._path = path
+    def __init__(self, file: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False) -> None:
+        self.where = str(file)
+        self._file = file
         self._options = options
+        self._https = https
 
     def stamp(self) -> str:
         """See `Collection.stamp`."""
-        return stamp(self._path)
+        return stamp(self._file)
 
     def entries(self, notes: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
         try:
-            with self._path.open(encoding="utf-8-sig", newline="") as file:
-                for number, record in self._records(file):
+            with self._file.open(encoding="utf-8-sig", newline="") as lines:
+                for number, record in self._records(lines):
                     yield self._entry(number, record)
         except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
             raise InvalidSource(self.where, f"a damaged manifest ({error})") from error
 
     @contextmanager
-    def reading(self, notes: Path) -> Iterator[Read]:
+    def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
-        yield lambda entry: read_file(self._path.parent / entry.where[0])
+        places = [(entry, self._place(entry.where[0])) for entry in entries]
+        remote = [(entry, found) for entry, found in places if isinstance(found, Remote)]
+        read_fetched = reading_fetched(
+            [entry for entry, _ in remote], gather(partial(fetch, found) for _, found in remote) if remote else []
+        )
+        local = {entry.id: found for entry, found in places if isinstance(found, Path)}
+        yield lambda entry: read_file(local[entry.id]) if entry.id in local else read_fetched(entry)
+
+    def fetched_bytes(self, entry: Entry) -> int:
+        """See `Collection.fetched_bytes`."""
+        return USUAL_BYTES if isinstance(self._file, Remote) or is_url(entry.where[0]) else 0
+
+    def _place(self, path: str) -> Place:
+        """Where a line leads; `InvalidUrl` or `InvalidRecord` if it may not."""
+        if isinstance(self._file, Path):
+            return place(path, https=self._https) if is_url(path) else self._file.parent / path
+        found = place(path, https=self._https) if is_url(path) else self._file.parent.below(path)
+        if found is None or isinstance(found, Path):
+            raise InvalidRecord("a path that a manifest in a bucket does not reach")
+        return found
 
     def _records(self, file: Iterator[str]) -> Iterator[tuple[int, Any]]:
         """Number of the line, and what stands there."""
@@ -76,7 +107,16 @@ class Manifest:
             return Entry(f"line {number}", [], f"a line without a '{PATH}'")
         name = record.get(self._options.id or ID, path)
         columns = [_text(record.get(column)) for column in self._options.columns]
-        return Entry(path if name in (None, "") else str(name), [path], columns=columns)
+        return Entry(path if name in (None, "") else str(name), [path], self._why_refused(path), columns)
+
+    def _why_refused(self, path: str) -> str | None:
+        if isinstance(self._file, Path) and not is_url(path):
+            return None
+        try:
+            self._place(path)
+        except (InvalidRecord, InvalidUrl) as error:
+            return error.received
+        return None
 
 
 def _text(value: Any) -> str | None:

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from loupe.errors import InvalidImage, InvalidRecord, InvalidSource, LoupeError, SourceChanged
+from loupe.errors import InvalidImage, InvalidRecord, InvalidSource, LoupeError, SourceChanged, StorageUnavailable
 from loupe.images import SIDE, Look, Picture, UInt8Array, open_picture
 from worker.jobs import Step
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable
 
 SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
+FETCHED_BYTES = 2**24  # at a time, by one thread, of pictures that are not on this machine
 LISTING, STAMP = "listing.jsonl", "stamp"
 
 
@@ -48,6 +49,7 @@ class Collection(Protocol):
 
     where: str  # for errors
     nothing: str  # what to call it where there are none
+    quick: bool  # whether the first entry is there before all of them are listed
 
     def stamp(self) -> str:
         """Changes when the collection does; empty where only reading can tell."""
@@ -55,8 +57,11 @@ class Collection(Protocol):
     def entries(self, notes: Path | None) -> Iterator[Entry]:
         """All pictures, always in the same order. `notes` is a folder to keep what reading needs beside the entries, if it will be read."""
 
-    def reading(self, notes: Path) -> AbstractContextManager[Read]:
-        """While the context lasts, its function reads pictures."""
+    def reading(self, entries: Sequence[Entry], notes: Path) -> AbstractContextManager[Read]:
+        """While the context lasts, its function reads these pictures. What is not on this machine is fetched when it begins."""
+
+    def fetched_bytes(self, entry: Entry) -> int:
+        """About how many that is for one of them; 0 on this machine."""
 
 
 class Decoder:
@@ -87,7 +92,7 @@ class Decoder:
                     images.append(self._pixels(open_picture(read(entry), max_pixels=self._max_pixels)))
                     ids.append(name)
                     places.append(place)
-                except SourceChanged:
+                except (SourceChanged, StorageUnavailable):
                     raise
                 except LoupeError as error:
                     errors.append((name, error))
@@ -121,8 +126,8 @@ class PictureSource:
         self._columns = columns
 
     def check(self) -> None:
-        """See `Source.check`. No more than the first entry is looked at."""
-        if next(self._collection.entries(None), None) is None:
+        """See `Source.check`. No more than the first entry is looked at, and what is slow to list is left to the plan."""
+        if self._collection.quick and next(self._collection.entries(None), None) is None:
             raise InvalidSource(self._collection.where, self._collection.nothing)
 
     def plan(self, shard_images: int, notes: Path) -> Plan:
@@ -149,8 +154,8 @@ class PictureSource:
         with (notes / LISTING).open("rb") as lines:
             lines.seek(shard["offset"])
             entries = [_entry(lines.readline()) for _ in range(shard["start"], shard["stop"])]
-        for start in range(0, len(entries), batch_size):
-            yield partial(self._read, entries[start : start + batch_size], notes)
+        for batch in _cut(entries, batch_size, self._collection.fetched_bytes):
+            yield partial(self._read, batch, notes)
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
         """See `Source.record_id`."""
@@ -160,7 +165,7 @@ class PictureSource:
         return printable(_entry(line).id)
 
     def _read(self, entries: list[Entry], notes: Path) -> Records:
-        with self._collection.reading(notes) as read:
+        with self._collection.reading([entry for entry in entries if entry.refused is None], notes) as read:
             return self._decoder.records(entries, read, self._table(entries))
 
     def _table(self, entries: Sequence[Entry]) -> pa.Table | None:
@@ -170,6 +175,21 @@ class PictureSource:
         rows = [entry.columns or [None] * len(self._columns) for entry in entries]
         columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
         return pa.table(columns, names=list(self._columns))
+
+
+def _cut(entries: list[Entry], batch_size: int, bytes_of: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+    """Batches of as many entries, or of fewer where those are too much to fetch at once."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        more = 0 if entry.refused else bytes_of(entry)
+        if len(batch) == batch_size or (batch and size + more > FETCHED_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += more
+    if batch:
+        yield batch
 
 
 def _write(listing: Path, entries: Iterable[Entry]) -> "array[int]":

@@ -10,6 +10,7 @@ import pyarrow as pa
 from loupe.errors import LoupeError, SourceChanged
 from loupe.images import UInt8Array
 from worker.jobs import Step
+from worker.places import Place, stamps
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def cut(total: int, shard_images: int) -> list[Step]:
     ]
 
 
-def stamp(*paths: Path) -> str:
-    """What changes when one of these files does: sizes and times of their last change."""
-    return " ".join(f"{status.st_size}-{status.st_mtime_ns}" for status in map(Path.stat, paths))
+def stamp(*files: Place) -> str:
+    """What changes when one of these files does."""
+    return " ".join(stamps(files))
 
 
 def check_unchanged(where: str, planned: str, now: str) -> None:

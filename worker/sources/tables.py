@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from loupe.errors import ColumnNotFound, InvalidPixels, InvalidRecord, InvalidSource, LoupeError
 from loupe.images import SIDE
 from worker.jobs import DEFAULT_OPTIONS, Options, Step
+from worker.places import Place
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable, stamp
 
@@ -28,13 +29,13 @@ class TableSource:
     """The rows of a Parquet file. Their ids are those of its column `id`, or of the one that the options name, or their numbers.
 
     Args:
-        path: The file.
+        file: The file.
         decoder: What makes images of picture files.
         options: Which of its columns are read besides.
     """
 
-    def __init__(self, path: Path, decoder: Decoder, options: Options = DEFAULT_OPTIONS) -> None:
-        self._path = path
+    def __init__(self, file: Place, decoder: Decoder, options: Options = DEFAULT_OPTIONS) -> None:
+        self._file = file
         self._decoder = decoder
         self._options = options
         self._id = options.id or ID
@@ -46,11 +47,11 @@ class TableSource:
     def plan(self, shard_images: int, notes: Path) -> Plan:
         """See `Source.plan`."""
         total = self._count()
-        return Plan(total, stamp(self._path), cut(total, shard_images))
+        return Plan(total, stamp(self._file), cut(total, shard_images))
 
     def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
         """See `Source.batches`."""
-        check_unchanged(str(self._path), revision, stamp(self._path))
+        check_unchanged(str(self._file), revision, stamp(self._file))
         with self._open() as file:
             images = self._image_columns(file.schema_arrow)
             others = [*([self._id] if self._id in file.schema_arrow.names else []), *self._options.columns]
@@ -74,14 +75,14 @@ class TableSource:
             self._image_columns(file.schema_arrow)
             self._check_columns(file.schema_arrow)
             if not file.metadata.num_rows:
-                raise InvalidSource(str(self._path), "a Parquet file without rows")
+                raise InvalidSource(str(self._file), "a Parquet file without rows")
             return int(file.metadata.num_rows)
 
     def _open(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self._path)
+            return pq.ParquetFile(self._file if isinstance(self._file, Path) else self._file.open("rb"))
         except (pa.ArrowException, OSError) as error:
-            raise InvalidSource(str(self._path), f"a damaged Parquet file ({error})") from error
+            raise InvalidSource(str(self._file), f"a damaged Parquet file ({error})") from error
 
     def _image_columns(self, schema: pa.Schema) -> list[str]:
         if IMAGE in schema.names and _holds_files(schema.field(IMAGE).type):
@@ -93,17 +94,17 @@ class TableSource:
         received = (
             f"a Parquet file with {len(numbers)} columns of whole numbers, and no column '{IMAGE}' of picture files"
         )
-        raise InvalidSource(str(self._path), f"{received} ({', '.join(schema.names[:5])} …)")
+        raise InvalidSource(str(self._file), f"{received} ({', '.join(schema.names[:5])} …)")
 
     def _check_columns(self, schema: pa.Schema) -> None:
         """Raises `ColumnNotFound` if one that was asked for is not there, `InvalidSource` if it is of a type that rows cannot have."""
         for column in [*([self._options.id] if self._options.id else []), *self._options.columns]:
             if column not in schema.names:
-                raise ColumnNotFound(str(self._path), column, schema.names)
+                raise ColumnNotFound(str(self._file), column, schema.names)
             kind = schema.field(column).type
             if pa.types.is_nested(kind) or _is_binary(kind):
                 raise InvalidSource(
-                    str(self._path), f"a Parquet file whose column '{column}' is no text, number or time, but {kind}"
+                    str(self._file), f"a Parquet file whose column '{column}' is no text, number or time, but {kind}"
                 )
 
     def _pictures(self, rows: pa.RecordBatch, first: int, images: Sequence[str]) -> Records:

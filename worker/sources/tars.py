@@ -1,6 +1,5 @@
 """Pictures in tar archives, also many of them, as WebDataset's shards are. Nothing is ever written to disk."""
 
-import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,10 @@ from typing import BinaryIO, cast
 
 from indexed_gzip import IndexedGzipFile
 
-from loupe.errors import InvalidImage, InvalidSource
+from loupe.errors import InvalidImage, InvalidSource, LoupeError
 from loupe.idx import GZIP_MAGIC
 from loupe.images import SUFFIXES
+from worker.places import Place, ReadAt, Remote, or_raise, reading_at
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Entry, Read
@@ -25,72 +25,117 @@ class Tars:
     """The picture files of tar archives, in their order; ids are their paths, after the archive's name where there are several."""
 
     nothing = f"a tar archive without {', '.join(sorted(SUFFIXES))} files"
+    quick = True
 
-    def __init__(self, where: str, paths: Sequence[Path]) -> None:
+    def __init__(self, where: str, files: Sequence[Place]) -> None:
         self.where = where
-        self._paths = paths
+        self._files = files
 
     def stamp(self) -> str:
         """See `Collection.stamp`."""
-        return stamp(*self._paths)
+        return stamp(*self._files)
 
     def entries(self, notes: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
-        for number, path in enumerate(self._paths):
-            before = f"{path.name}/" if len(self._paths) > 1 else ""
+        for number, archive in enumerate(self._files):
+            before = f"{archive.name}/" if len(self._files) > 1 else ""
             try:
-                with _opened(path) as file:
+                with _opened(archive) as file:
                     for member in _members(cast("BinaryIO", _Sober(file))):
                         where = [number, member.offset_data, member.size]
                         yield Entry(before + member.name, where, _why_refused(member))
                     if notes is not None and isinstance(file, IndexedGzipFile):
-                        file.export_index(_index(notes, number))
+                        file.export_index(str(_index(notes, number)))
             except (tarfile.TarError, OSError, EOFError) as error:
-                raise InvalidSource(self.where, f"a damaged tar archive '{path}' ({error})") from error
+                raise InvalidSource(self.where, f"a damaged tar archive '{archive}' ({error})") from error
 
     @contextmanager
-    def reading(self, notes: Path) -> Iterator[Read]:
+    def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for number, offset, size in (entry.where for entry in entries):
+            ranges.setdefault(number, []).append((offset, offset + size))
         with ExitStack() as stack:
-            files: dict[int, BinaryIO] = {}
+            read_at = {
+                number: stack.enter_context(_reading_at(self._files[number], _index(notes, number), wanted))
+                for number, wanted in ranges.items()
+            }
 
             def read(entry: Entry) -> bytes:
                 number, offset, size = entry.where
-                if number not in files:
-                    files[number] = stack.enter_context(_opened(self._paths[number], _index(notes, number)))
-                files[number].seek(offset)
-                data = files[number].read(size)
+                data = read_at[number](size, offset)
                 if len(data) < size:
                     raise InvalidImage(f"{len(data):,} of {size:,} bytes before the end of the tar archive")
                 return data
 
             yield read
 
-
-def is_gzipped(path: Path) -> bool:
-    """By its first bytes."""
-    with path.open("rb") as file:
-        return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-
-
-def is_tar(path: Path) -> bool:
-    """Whether a file, gzipped or not, begins as a tar archive does."""
-    with gzip.open(path) if is_gzipped(path) else path.open("rb") as file:
-        try:
-            return tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape").chksum > 0
-        except (tarfile.HeaderError, OSError, EOFError, zlib.error):
-            return False
+    def fetched_bytes(self, entry: Entry) -> int:
+        """See `Collection.fetched_bytes`."""
+        number, _, size = entry.where
+        return int(size) if isinstance(self._files[number], Remote) else 0
 
 
-def _index(notes: Path, number: int) -> str:
-    return str(notes / f"{number:05d}.gzidx")
+def is_tar(head: bytes) -> bool:
+    """Whether the first bytes of a file, gzipped or not, are those of a tar archive."""
+    try:
+        if head.startswith(GZIP_MAGIC):
+            head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, tarfile.BLOCKSIZE)
+        return tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape").chksum > 0
+    except (tarfile.HeaderError, zlib.error):
+        return False
 
 
-def _opened(path: Path, index: str | None = None) -> BinaryIO:
+def _index(notes: Path, number: int) -> Path:
+    return notes / f"{number:05d}.gzidx"
+
+
+@contextmanager
+def _opened(archive: Place, index: Path | None = None) -> Iterator[BinaryIO]:
     """A tar archive; one that is gzipped can be read from the places that the index of it knows."""
-    if not is_gzipped(path):
-        return path.open("rb")
-    return cast("BinaryIO", IndexedGzipFile(str(path), index_file=index))
+    with archive.open("rb") as file, ExitStack() as stack:
+        is_gzipped = index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if is_gzipped:
+            packed = {"filename": str(archive)} if isinstance(archive, Path) else {"fileobj": file}
+            file = stack.enter_context(IndexedGzipFile(**packed, index_file=None if index is None else str(index)))
+            stack.enter_context(_unpacking())
+        yield file
+
+
+@contextmanager
+def _unpacking() -> Iterator[None]:
+    """What a store has said stands behind what became of the unpacking for it."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.__cause__, LoupeError):
+            raise error.__cause__ from None
+        raise
+
+
+@contextmanager
+def _reading_at(archive: Place, index: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[ReadAt]:
+    """See `reading_at`. A gzipped archive is read from the places that the index of it knows."""
+    if not index.exists():
+        with reading_at(archive, ranges) as read_at:
+            yield read_at
+    elif isinstance(archive, Path):
+        with _opened(archive, index) as file:
+            yield cast("IndexedGzipFile", file).pread
+    else:
+        with _opened(archive, index) as file:
+            fetched = {(stop - start, start): _tried(file, stop - start, start) for start, stop in ranges}
+        yield lambda size, offset: or_raise(fetched[size, offset])
+
+
+def _tried(file: BinaryIO, size: int, offset: int) -> bytes | OSError:
+    """A part of an unpacked archive, or why it cannot be read."""
+    try:
+        with _unpacking():
+            return cast("IndexedGzipFile", file).pread(size, offset)  # type: ignore[no-any-return]
+    except OSError as error:
+        return error
 
 
 class _Sober:

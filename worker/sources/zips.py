@@ -9,13 +9,14 @@ Source: PKWARE, "APPNOTE.TXT, .ZIP File Format Specification", sections 4.3 and 
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from loupe.errors import InvalidImage, InvalidSource
 from loupe.images import SUFFIXES
+from worker.places import Place, ReadAt, Remote, reading_at
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Entry, Read
@@ -31,6 +32,7 @@ ZIP_64 = 0x0001  # an extra field
 IN_ZIP_64 = 2**32 - 1
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF_8 = 0x1, 0x800
+USUAL_HEAD_BYTES = 512  # of a member, with its name and extra field: only its own head says how long that is
 
 
 class Zip:
@@ -38,27 +40,36 @@ class Zip:
 
     nothing = f"a zip archive without {', '.join(sorted(SUFFIXES))} files"
 
-    def __init__(self, path: Path) -> None:
-        self.where = str(path)
-        self._path = path
+    quick = True
+
+    def __init__(self, file: Place) -> None:
+        self.where = str(file)
+        self._file = file
 
     def stamp(self) -> str:
         """See `Collection.stamp`."""
-        return stamp(self._path)
+        return stamp(self._file)
 
     def entries(self, notes: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
-        with self._path.open("rb") as file:
+        with self._file.open("rb") as file:
             try:
                 yield from _members(file)
             except (struct.error, ValueError) as error:
                 raise InvalidSource(self.where, f"a damaged zip archive ({error})") from error
 
     @contextmanager
-    def reading(self, notes: Path) -> Iterator[Read]:
+    def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
-        with self._path.open("rb") as file:
-            yield lambda entry: _unpack(file.fileno(), *entry.where)
+        members = (
+            (offset, offset + USUAL_HEAD_BYTES + packed) for offset, packed, *_ in (entry.where for entry in entries)
+        )
+        with reading_at(self._file, members) as read_at:
+            yield lambda entry: _unpack(read_at, *entry.where)
+
+    def fetched_bytes(self, entry: Entry) -> int:
+        """See `Collection.fetched_bytes`."""
+        return entry.where[1] if isinstance(self._file, Remote) else 0
 
 
 def _members(file: BinaryIO) -> Iterator[Entry]:
@@ -123,13 +134,13 @@ def _why_refused(name: str, flags: int, method: int, unpacked: int, packed: int)
     return why_refused(name, unpacked, packed)
 
 
-def _unpack(file: int, offset: int, packed: int, unpacked: int, method: int, crc: int) -> bytes:
+def _unpack(read_at: ReadAt, offset: int, packed: int, unpacked: int, method: int, crc: int) -> bytes:
     """The bytes of a member, no more than its directory promises; `InvalidImage` if they are not what was packed."""
-    head = os.pread(file, LOCAL.size, offset)
+    head = read_at(LOCAL.size, offset)
     if len(head) < LOCAL.size or not head.startswith(b"PK\x03\x04"):
         raise InvalidImage("a member that is not where the zip archive's directory says")
     _, name_bytes, extra_bytes = LOCAL.unpack(head)
-    data = os.pread(file, packed, offset + LOCAL.size + name_bytes + extra_bytes)
+    data = read_at(packed, offset + LOCAL.size + name_bytes + extra_bytes)
     if method == DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, unpacked + 1)
