@@ -272,7 +272,7 @@ def test_without_keys_everybody_sees_every_job_those_of_the_command_line_too(
     place: Path, caller: httpx.Client, settings: dict[str, object], tmp_path: Path
 ) -> None:
     source, data = place / "root" / "images", {**settings, "LOUPE_DATA_DIR": place / "idle"}
-    ended = run("score", source, "--out", tmp_path / "out", "--no-follow", **data)
+    ended = run("score", source, "--out", tmp_path / "out", "--detach", **data)
 
     assert ended.returncode == 0, ended.stderr
     newest = caller.get("/jobs").json()["jobs"][0]
@@ -310,7 +310,7 @@ def test_a_job_belongs_to_the_key_that_submitted_it(
     place: Path, alice: httpx.Client, bob: httpx.Client, settings: dict[str, object], tmp_path: Path
 ) -> None:
     job = accepted(alice.post("/jobs", content=npy(9), headers={"Content-Type": "application/x-npy"}))
-    run("score", place / "root" / "images", "--out", tmp_path / "out", "--no-follow", **settings)
+    assert run("score", place / "root" / "images", "--out", tmp_path / "out", "--detach", **settings).returncode == 0
 
     def seen(client: httpx.Client) -> list[str]:
         return [each["id"] for each in client.get("/jobs").json()["jobs"]]
