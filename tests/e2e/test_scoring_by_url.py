@@ -60,7 +60,7 @@ def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
     tmp_path: Path, bucket: Remote, images: Remote, digits_model: StoredModel
 ) -> None:
     settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MAX_ATTEMPTS": 100}
-    sent = run("score", images, "--out", bucket / "out", "--model", "digits", "--no-follow", **settings)
+    sent = run("score", images, "--out", bucket / "out", "--model", "digits", "--detach", **settings)
     assert sent.returncode == 0, sent.stderr
     log = tmp_path / "without"
     with running(log, "worker", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", **settings):
