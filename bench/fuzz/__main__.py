@@ -100,7 +100,10 @@ def _fuzz_a_service(requests: int, seed: int, only: int | None) -> Seen:
     known = learn(model)
     numbers = range(requests) if only is None else [only]
     print(f"fuzzing {model.tag} with {len(numbers):,} requests of seed {seed}")
-    with tempfile.TemporaryDirectory() as folder, serving([LOUPE], model, Path(folder)) as programs:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving([LOUPE], model, Path(folder), LOUPE_DATA_DIR=f"{folder}/data") as programs,
+    ):
         port, program = programs[LOUPE].port, programs[LOUPE].program
         assert program.log is not None
         return run(fuzz(port, program.process.pid, program.log, known, numbers, seed))

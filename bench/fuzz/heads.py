@@ -1,5 +1,6 @@
 """Wrong heads: headers, options, paths and methods that there are none of. HTTP itself is in order."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -85,6 +86,8 @@ def wrong_path(random: Random, known: Known) -> Request:
             f"/{name}/{more}",
             f"/models/{name}/report",
             f"/models/{known.model.tag}/report",
+            f"/jobs/{name}",
+            f"/jobs/{name}/{random.choice(['events', 'errors', 'results', more])}?format={more}",
             f"/static_content/{name}",
             f"/static_content/..%2f{more}",
             f"/v1/models/{known.model.name}/labels/{name}:predict",
@@ -101,4 +104,18 @@ def wrong_method(random: Random, known: Known) -> Request:
     return replace(request, method=random.choice(METHODS), check=check)
 
 
-HEADS: Sequence[Maker] = (wrong_headers, wrong_query, wrong_path, wrong_method)
+def wrong_job(random: Random, known: Known) -> Request:
+    """Jobs that cannot be: sources outside of the allowed folders, and what no job has."""
+    about = {
+        "source": random.choice(
+            [*NAMES, "/etc", "/etc/passwd", "../..", "~", "s3://bucket/key", "/proc/self/mem", 7, None]
+        ),
+        "model": random.choice([known.model.tag, *NAMES]),
+        random.choice(["format", "top_k", "threshold", "single", "shard_images", *NAMES]): random.choice(
+            [*NAMES, -1, 1e99, []]
+        ),
+    }
+    return Request("POST", "/jobs", (("Content-Type", JSON),), json.dumps(about).encode(), check)
+
+
+HEADS: Sequence[Maker] = (wrong_headers, wrong_query, wrong_path, wrong_method, wrong_job)
