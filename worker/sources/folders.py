@@ -11,6 +11,7 @@ from typing import NoReturn
 from loupe.errors import InvalidSource, SourceChanged
 from loupe.images import SUFFIXES, read_file
 from worker.sources.pictures import Entry, Read
+from worker.sources.sorting import in_order
 
 
 class Folder:
@@ -41,12 +42,27 @@ class Folder:
 
     def paths(self) -> Iterator[str]:
         """Relative to the folder."""
-        for root, folders, files in os.walk(self.where, onerror=self._refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            below = os.path.relpath(root, self.where)
-            for name in sorted(files):
-                if is_picture(name):
-                    yield name if below == "." else f"{below}/{name}"
+        yield from self._paths_below("")
+
+    def _paths_below(self, below: str) -> Iterator[str]:
+        """Files of a folder first, then what its folders hold; `below` ends with a slash, but for the first."""
+        folders: list[str] = []
+        yield from (below + name for name in in_order(self._pictures(below, folders)))
+        for name in sorted(folders):
+            yield from self._paths_below(f"{below}{name}/")
+
+    def _pictures(self, below: str, folders: list[str]) -> Iterator[str]:
+        """Names of the picture files in a folder, in any order; those of its folders are added to the list."""
+        try:
+            with os.scandir(os.path.join(self.where, below)) as listed:  # noqa: PTH118
+                for each in listed:
+                    if not each.is_dir():
+                        if is_picture(each.name):
+                            yield each.name
+                    elif not each.name.startswith(".") and not each.is_symlink():
+                        folders.append(each.name)
+        except OSError as error:
+            self._refuse(error)
 
     def _entry(self, path: str) -> Entry:
         return Entry(path, [_stamp(os.path.join(self.where, path))])  # noqa: PTH118 - twice as fast as pathlib
@@ -74,7 +90,7 @@ class Pattern(Folder):
     def paths(self) -> Iterator[str]:
         """Relative to the part of the pattern that stands for itself."""
         found: Iterable[str] = glob.iglob(self._pattern, root_dir=self.where, recursive=True)  # noqa: PTH207 - as the shell has it
-        yield from sorted(filter(is_picture, found))
+        yield from in_order(filter(is_picture, found))
 
 
 def is_picture(path: str) -> bool:

@@ -204,8 +204,8 @@ def _write(listing: Path, entries: Iterable[Entry]) -> "array[int]":
 
 def _refuse_repeated(listing: Path, hashes: "array[int]") -> None:
     """Of entries with the same id all but the first are refused."""
-    values, counts = np.unique(hashes, return_counts=True)
-    repeated = set(values[counts > 1].tolist())
+    values = np.sort(np.frombuffer(hashes, np.int64))
+    repeated = set(values[1:][values[1:] == values[:-1]].tolist())
     if not repeated:
         return
     earlier = listing.rename(listing.with_suffix(".repeated"))
