@@ -24,7 +24,7 @@ from worker.jobs import ENDED, Jobs
 from worker.submission import submit
 
 IMAGES = 70_000
-PHOTOS, DIFFERENT_PHOTOS = 200, 20  # the same file by ten names is read ten times
+PHOTOS, DIFFERENT_PHOTOS = 1_000, 20  # the same file by fifty names is read fifty times
 SMALL_MB, LARGE_MB = 350, 500  # of 10^6 bytes; a photo of 12 megapixels takes 36 of them
 POLL_SECONDS = 0.01
 
