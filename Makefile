@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install demo up test lint type bench soak fuzz lock audit clean
+.PHONY: help install demo up test lint type bench soak fuzz chaos lock audit clean
 
 help: ## List the chores
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -44,6 +44,9 @@ soak: $(INSTALLED) ## Load the service with everything at once for half an hour,
 
 fuzz: $(INSTALLED) ## Send the service 100,000 requests, right, wrong and broken, and see that it answers rightly or refuses
 	@$(BIN)/python -m bench.fuzz
+
+chaos: $(INSTALLED) ## Score in bulk for ten minutes while workers are killed and Redis is restarted, and see that the results are the same
+	@$(BIN)/python -m tests.chaos
 
 lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt
