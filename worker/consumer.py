@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from redis.exceptions import RedisError
@@ -29,9 +30,9 @@ from worker.jobs import CONTRACT, Job, Step, Submissions
 from worker.lookahead import map_ahead
 from worker.metrics import Metrics, Outcome, ShardClock
 from worker.notes import NoteCopies
-from worker.places import place
+from worker.places import Place, place
 from worker.queue import Delivery, Steps
-from worker.sources import Batch, Records, Source, open_source
+from worker.sources import Batch, Records, Source, check_unchanged, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -229,6 +230,8 @@ class Consumer:
         committed = not lease.lost and self.queue.commit_shard(delivery, len(part.ids), len(part.errors))
         if committed:
             self.metrics.committed(len(part.ids), len(part.errors), clock)
+        else:
+            outputs.tidy_late(output, job, step["index"])
         return committed
 
     def _vouch(self, job: Job, shard: int, part: outputs.Part, files: list[str], figures: Figures) -> None:
@@ -257,7 +260,7 @@ class Consumer:
     def _batches(self, job: Job, model: StoredModel, step: Step) -> Iterator[Batch]:
         """The records of a shard, a few at a time; one by one where some are to be left out, or one is to be found."""
         source = self._source(job, model)
-        notes = self._notes.of(outputs.notes_path(place(job.output), job.revision))
+        notes = self._notes.of(self._planned(job, source))
         if step["kind"] == "shard" and not step.get("poisoned"):
             yield from source.batches(step, BATCH_SIZE, notes, job.revision)
             return
@@ -273,6 +276,16 @@ class Consumer:
         https = self.settings.https_sources
         source = place(job.source, https=https)
         return open_source(source, model.card.look, self.settings.max_image_pixels, job.options, https=https)
+
+    def _planned(self, job: Job, source: Source) -> Place:
+        """Where the notes of the plan are; made again where they are gone, as when Redis has lost the end of a job that was done."""
+        output = place(job.output)
+        notes = outputs.notes_path(output, job.revision)
+        if isinstance(notes, Path) and not notes.is_dir():
+            with outputs.taking_notes(output) as made:
+                check_unchanged(job.source, job.revision, source.plan(job.shard_images, made).revision)
+                outputs.keep_notes(output, made, job.revision)
+        return notes
 
     def _finish(self, job: Job, delivery: Delivery) -> bool:
         model, _ = self._engine(job)

@@ -110,6 +110,8 @@ def reclaim_folder(folder: Place, request: Request) -> None:
     """Let the same job go on in its folder; parts that it has finished stay."""
     with suppress(FileExistsError):
         _write_claim(folder, request)
+    if (folder / CANCELLED).exists():  # what was merged then is not all
+        (folder / single_name(request.options.format)).unlink(missing_ok=True)
     for mark in (SUCCESS, CANCELLED):
         (folder / mark).unlink(missing_ok=True)
 
@@ -307,6 +309,14 @@ def _remove(leftover: Place) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def tidy_late(folder: Place, job: Job, shard: int) -> None:
+    """Remove what a worker has written of a shard that another one has committed, where the last step has tidied already."""
+    if (folder / SUMMARY).exists():
+        (folder / receipt_name(shard, job.shards)).unlink(missing_ok=True)
+    if (folder / single_name(job.options.format)).exists():
+        (folder / predictions_name(shard, job.shards, job.options.format)).unlink(missing_ok=True)
+
+
 @contextmanager
 def appearing(path: Place) -> Iterator[Path]:
     """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well, or is put into the bucket."""
@@ -314,7 +324,8 @@ def appearing(path: Place) -> Iterator[Path]:
         with path.appearing() as temporary:
             yield temporary
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # readers of Parquet folders pass over hidden files
+    # Readers of Parquet folders pass over hidden files. Workers in containers often have one and the same process id.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -7,7 +7,6 @@ Lua script that checks the fence first, so that it is changed exactly once.
 import json
 import random
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -334,7 +333,7 @@ class Queue:
         """
         steps = [json.dumps(shard) for shard in shards]
         return self._held(
-            self._commit_plan, delivery, total, revision, time.time(), done, failed, FINISH, json.dumps(kept), *steps
+            self._commit_plan, delivery, total, revision, self._now(), done, failed, FINISH, json.dumps(kept), *steps
         )
 
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
@@ -343,7 +342,7 @@ class Queue:
 
     def commit_finish(self, delivery: Delivery) -> bool:
         """End the job well. False if the fence is stale."""
-        return self._held(self._commit_finish, delivery, time.time(), self._keep_seconds)
+        return self._held(self._commit_finish, delivery, self._now(), self._keep_seconds)
 
     def replace(self, delivery: Delivery, step: Step) -> bool:
         """Put another step in the place of this one. False if the fence is stale."""
@@ -359,13 +358,16 @@ class Queue:
         """
         step = json.dumps(delivery.step)
         if delivery.attempt >= self.max_attempts if final is None else final:
-            self._held(self._bury, delivery, step, error, time.time(), self._keep_seconds)
+            self._held(self._bury, delivery, step, error, self._now(), self._keep_seconds)
             return
         self._held(self._retry, delivery, backoff_seconds(delivery.attempt), step)
 
     def beat(self) -> None:
         """Say that this worker is alive."""
-        self._redis.zadd(WORKERS, {self.worker: server_time(self._redis)})
+        self._redis.zadd(WORKERS, {self.worker: self._now()})
+
+    def _now(self) -> float:
+        return server_time(self._redis)
 
     def leave(self) -> None:
         """Say that this worker has gone."""

@@ -18,7 +18,7 @@ from loupe.images import Float32Array
 from worker import outputs
 from worker.figures import Figures
 from worker.jobs import Job
-from worker.outputs import Part, claim_folder, release_folder, write_part, write_summary
+from worker.outputs import Part, appearing, claim_folder, release_folder, write_part, write_summary
 
 CLASSES = ("T-shirt/top", "Ankle boot", "Ärmel")
 JOB = Job(
@@ -132,6 +132,17 @@ def test_a_part_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         write_part(tmp_path, 0, 1, broken, CLASSES)
 
     assert names(tmp_path) == []
+
+
+def test_two_workers_that_write_the_same_part_do_not_write_the_same_file(tmp_path: Path) -> None:
+    with appearing(tmp_path / "part") as one:
+        one.write_text("whole")
+        with appearing(tmp_path / "part") as other:
+            other.write_text("as good")
+        assert (tmp_path / "part").read_text() == "as good"
+
+    assert (tmp_path / "part").read_text() == "whole"
+    assert names(tmp_path) == ["part"]
 
 
 def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -> None:

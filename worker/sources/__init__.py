@@ -17,12 +17,12 @@ from worker.sources.buckets import Bucket, BucketPattern, matching
 from worker.sources.folders import Folder, Pattern
 from worker.sources.manifests import Manifest
 from worker.sources.pictures import Collection, Decoder, PictureSource
-from worker.sources.source import Batch, Plan, Records, Source, printable
+from worker.sources.source import Batch, Plan, Records, Source, check_unchanged, printable
 from worker.sources.tables import PARQUET_MAGIC, TableSource
 from worker.sources.tars import Tars, is_tar
 from worker.sources.zips import Zip
 
-__all__ = ["Batch", "Plan", "Records", "Source", "check_source", "open_source", "printable"]
+__all__ = ["Batch", "Plan", "Records", "Source", "check_source", "check_unchanged", "open_source", "printable"]
 
 MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"

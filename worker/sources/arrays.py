@@ -44,11 +44,17 @@ class ArraySource:
             first = shard["start"]
             images = self._fetch(begin, first, stop)
         for start in range(shard["start"], stop, batch_size):
-            yield partial(_read_rows, images, first, start, min(start + batch_size, stop))
+            yield partial(self._read_rows, images, revision, first, start, min(start + batch_size, stop))
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
         """See `Source.record_id`."""
         return str(shard["start"] + place)
+
+    def _read_rows(self, images: UInt8Array, revision: str, first: int, start: int, stop: int) -> Records:
+        """Rows from `start` on of an array whose first row is `first`."""
+        if isinstance(self._file, Path):  # who reads from a mapped file what is not there any more is killed (SIGBUS)
+            check_unchanged(str(self._file), revision, stamp(self._file))
+        return Records(list(range(start, stop)), images[start - first : stop - first].copy(), [])
 
     def _open(self) -> tuple[UInt8Array, int | None]:
         """All of its images, or only their shape, and where in the file they begin; `InvalidSource` if it is no array of images."""
@@ -122,8 +128,3 @@ def _outline(file: Remote) -> tuple[AnyArray, int] | None:
     if outline.nbytes > length or (outline.nbytes < length and head != NPY_MAGIC):
         raise ValueError(f"a header of shape {shape} followed by {length:,} bytes")
     return outline, begin
-
-
-def _read_rows(images: UInt8Array, first: int, start: int, stop: int) -> Records:
-    """Rows from `start` on of an array whose first row is `first`."""
-    return Records(list(range(start, stop)), images[start - first : stop - first], [])
