@@ -45,7 +45,14 @@ LATEST = 0.95  # of the work; what comes later may come too late
 MOST_PAUSE_SECONDS = 0.5  # progress is seen when a shard is committed, and not only then is something to happen
 ARRAY_IMAGES, PICTURES, BROKEN = 12_000, 1_200, 7
 WORKER = {"LOUPE_LEASE_SECONDS": 1, "LOUPE_THREADS": 1}
-TIMES = {"job", "output", "started", "finished", "images_per_second"}  # of a summary: what no two jobs have in common
+TIMES = {
+    "job",
+    "workers",
+    "started",
+    "finished",
+    "seconds",
+    "images_per_second",
+}  # of a summary: what no two jobs have in common
 Disturbance: TypeAlias = Literal["kill", "restart"]
 
 

@@ -170,10 +170,10 @@ def test_workers_that_are_killed_between_any_two_things_they_do_lose_nothing_and
 @pytest.mark.parametrize(
     ("point", "options"),
     [
-        pytest.param("worker.outputs:write_part", PLAIN, id="before it writes"),
-        pytest.param("worker.outputs:write_part", SINGLE, id="before it writes what is merged by then"),
-        pytest.param("pathlib:Path.replace", SINGLE, id="before it renames"),
-        pytest.param("worker.receipts:write_receipt", PLAIN, id="before it vouches"),
+        pytest.param("before:worker.outputs:write_part", PLAIN, id="before it writes"),
+        pytest.param("before:worker.outputs:write_part", SINGLE, id="before it writes what is merged by then"),
+        pytest.param("after:worker.formats:write", SINGLE, id="before it renames"),
+        pytest.param("before:worker.receipts:write_receipt", PLAIN, id="before it vouches"),
     ],
 )
 def test_a_worker_that_wakes_while_it_writes_when_the_job_is_done_leaves_nothing_behind(
@@ -181,7 +181,7 @@ def test_a_worker_that_wakes_while_it_writes_when_the_job_is_done_leaves_nothing
 ) -> None:
     expected = undisturbed(source, digits_model, tmp_path, options)
     job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD, options)
-    with faulty(tmp_path / "log", f"stop:before:{point}", **FAST, LOUPE_DATA_DIR=data) as sleeper:
+    with faulty(tmp_path / "log", f"stop:{point}", **FAST, LOUPE_DATA_DIR=data) as sleeper:
         asleep = stopped(sleeper)
         with running(tmp_path / "second", "worker", **FAST, LOUPE_DATA_DIR=data):
             assert_done(jobs, job, expected)
