@@ -34,6 +34,7 @@ from tests.programs import run, running, until
 from tests.redis_servers import RedisServer, redis_server
 from worker.jobs import ENDED, Job, Jobs
 from worker.submission import submit
+from worker.supervisor import WELL
 
 MINUTES = 10.0
 WORKERS = 3
@@ -104,6 +105,7 @@ def main() -> int:
                     f"seed {seed}: {len(sources)} jobs, {ended.done['kill']} workers killed, {ended.done['restart']} restarts of Redis, "
                     f"{ended.seconds:.0f} s: {'; '.join(ended.failures) or 'the same as undisturbed'}",
                     highlight=False,
+                    soft_wrap=True,
                 )
                 failures += len(ended.failures)
                 if time.monotonic() > deadline:
@@ -195,7 +197,7 @@ class _Crew:
         for worker in self._workers:
             worker.terminate()
         codes = [worker.wait() for worker in self._workers]
-        return [f"a worker has ended with exit code {code}" for code in codes if code]
+        return [f"a worker has ended with exit code {code}" for code in codes if code not in WELL]
 
     def _start(self) -> Popen[bytes]:
         log = self._folder / f"worker-{next(self._started)}.log"
