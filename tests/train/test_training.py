@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
 
 from loupe.card import ModelCard
 from loupe.engine import Engine, load_engine
@@ -60,12 +62,15 @@ def test_the_temperature_is_fitted_on_the_validation_split(digits_model: StoredM
 
 
 @pytest.fixture(scope="module")
-def plain_model() -> StoredModel:
-    """A model of shapes without a validation split, measured on a user's own pictures too."""
+def plain_model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    """A model of shapes without a validation split, measured on a user's own pictures too; in a store that no service sees."""
     shapes = pictures.shapes()
-    own = Split(shapes.test.images[:5], shapes.test.labels[:5])
-    dataset = replace(shapes, name="bars", extra=own)  # services of other tests would take up newer shapes
-    return train(dataset, replace(TINY, validation_fraction=0.0), min_accuracy=0)
+    dataset = replace(shapes, extra=Split(shapes.test.images[:5], shapes.test.labels[:5]))
+    BentoMLContainer.model_store.set(ModelStore(tmp_path_factory.mktemp("models")))
+    try:
+        return train(dataset, replace(TINY, validation_fraction=0.0), min_accuracy=0)
+    finally:
+        BentoMLContainer.model_store.reset()
 
 
 def test_without_a_validation_split_probabilities_stay_as_they_are(plain_model: StoredModel) -> None:
