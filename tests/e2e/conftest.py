@@ -1,13 +1,17 @@
-"""One service for all tests that do not end it."""
+"""One service for all tests that do not end it, and a queue for each test that wants one of its own."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 
+from loupe.redis_server import open_redis
+from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests.programs import RunningService, serving
+from worker.jobs import Jobs
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +35,22 @@ def service(
 def client(service: RunningService) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url, timeout=50) as client:
         yield client
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder, with the embedded Redis of one test."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def redis_here(data: Path) -> Iterator[Redis]:
+    """That Redis."""
+    with open_redis(Settings(data_dir=data)) as client:
+        yield client
+
+
+@pytest.fixture
+def jobs(redis_here: Redis) -> Jobs:
+    """The jobs in it."""
+    return Jobs(redis_here)

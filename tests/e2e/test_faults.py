@@ -43,23 +43,6 @@ Submit: TypeAlias = Callable[..., Job]
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A data folder, with the embedded Redis of one test."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def redis_here(data: Path) -> Iterator[Redis]:
-    with open_redis(Settings(data_dir=data)) as client:
-        yield client
-
-
-@pytest.fixture
-def jobs(redis_here: Redis) -> Jobs:
-    return Jobs(redis_here)
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
     """50 pictures in a folder, two of them broken."""
     folder = tmp_path / "images"

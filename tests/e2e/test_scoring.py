@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
 
@@ -28,23 +28,6 @@ from worker.submission import submit
 
 LEASE_SECONDS = 1.0
 SHARD_IMAGES = 10_000  # enough work to be caught in the middle of it
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A data folder, with the embedded Redis of one test."""
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def redis_here(data: Path) -> Iterator[Redis]:
-    with open_redis(Settings(data_dir=data)) as client:
-        yield client
-
-
-@pytest.fixture
-def jobs(redis_here: Redis) -> Jobs:
-    return Jobs(redis_here)
 
 
 @pytest.fixture

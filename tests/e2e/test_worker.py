@@ -4,7 +4,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
 
@@ -14,8 +14,6 @@ import psutil
 import pytest
 from redis import Redis
 
-from loupe.redis_server import open_redis
-from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
 from tests.programs import descendants, environment, free_port, run, running, until
@@ -24,22 +22,6 @@ from worker.queue import Queue
 from worker.submission import submit
 
 LONG_SHARD = 400_000  # images: no machine scores them in a second in one thread
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def redis_here(data: Path) -> Iterator[Redis]:
-    with open_redis(Settings(data_dir=data)) as client:
-        yield client
-
-
-@pytest.fixture
-def jobs(redis_here: Redis) -> Jobs:
-    return Jobs(redis_here)
 
 
 def array_job(jobs: Jobs, folder: Path, model: StoredModel, images: int, shard_images: int) -> Job:
