@@ -144,13 +144,27 @@ def read_file(path: str | Path) -> bytes:
         InvalidImage: If it is no file, or too long a one.
         OSError: If it cannot be read.
     """
-    status = os.stat(path)  # noqa: PTH116 - twice as fast as pathlib
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidImage("something that is no file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise InvalidImage(f"a file of {status.st_size:,} bytes")
-    with open(path, "rb") as file:  # noqa: PTH123
-        return file.read()
+    return read_with_status(path)[0]
+
+
+def read_with_status(path: str | Path) -> tuple[bytes, os.stat_result]:
+    """The same, and what the file system says of the file after it was read.
+
+    In a third of the time of `open(path, "rb").read()` with `os.stat` before and behind it, which is much among small pictures.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidImage("something that is no file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise InvalidImage(f"a file of {status.st_size:,} bytes")
+        data = os.read(descriptor, status.st_size)
+        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data))):
+            data += more
+        return data, os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def normalize(grey: UInt8Array, look: Look) -> UInt8Array:

@@ -40,7 +40,7 @@ class LocalQueue:
         self._attempts: Counter[str] = Counter()
         self._committed: set[str] = set()
         self._remaining = 0
-        self._scored = 0  # of the shard in hand
+        self._in_hand: dict[str, int] = {}  # names of steps, and how many images of each are scored
 
     # The job
 
@@ -89,7 +89,7 @@ class LocalQueue:
             job = self._job
             if job is None or job.id != job_id:
                 return None
-            return replace(job, done=job.done + self._scored)
+            return replace(job, done=job.done + sum(self._in_hand.values()))
 
     def get(self, job_id: str) -> Job:
         """The job; `JobNotFound` if it has another id."""
@@ -110,7 +110,7 @@ class LocalQueue:
         """The one that there is."""
         return [self.worker]
 
-    # Its steps, one at a time
+    # Its steps
 
     def claim(self) -> Delivery | None:
         """The next step, if there is one."""
@@ -120,9 +120,10 @@ class LocalQueue:
             now = time.monotonic()
             self._steps.extend(step for due, step in self._delayed if due <= now)
             self._delayed = [(due, step) for due, step in self._delayed if due > now]
-            if not self._steps or self._job is None:
+            if not self._is_ready() or self._job is None:
                 return None
             step = self._steps.popleft()
+            self._in_hand[step["name"]] = 0
             self._attempts[step["name"]] += 1
             if self._job.state == "queued":
                 self._change(state="planning")
@@ -131,20 +132,22 @@ class LocalQueue:
     def wait(self, seconds: float) -> None:
         """Wait until there is a step, but no longer than this."""
         with self._come:
-            self._come.wait_for(lambda: self._steps, seconds)
+            self._come.wait_for(self._is_ready, seconds)
 
     def renew(self, delivery: Delivery, scored: int) -> bool:
         """Tell how far the step is. False if the job is cancelled."""
         with self._turn:
-            self._scored = scored
+            if delivery.step["name"] in self._in_hand:
+                self._in_hand[delivery.step["name"]] = scored
             if self.interrupted.is_set():
                 self._cancel()
             return not self._is_cancelled(delivery)
 
     def give_up(self, delivery: Delivery) -> bool:
         """Put down a step of a job that is cancelled."""
-        self._scored = 0
-        return True
+        with self._turn:
+            self._put_down(delivery)
+            return True
 
     hand_back = give_up  # nobody else could take it
 
@@ -165,6 +168,7 @@ class LocalQueue:
     ) -> bool:
         """Go on with the shards; see `Queue.commit_plan`."""
         with self._turn:
+            self._put_down(delivery)
             about = {"total": total, "revision": revision, "started": time.time(), "done": done, "failed": failed}
             self._change(shards=len(shards) + len(kept), **about)
             self._committed = set(kept)
@@ -177,7 +181,7 @@ class LocalQueue:
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
         """Count a shard whose part is written; the final step follows the last one."""
         with self._turn:
-            self._scored = 0
+            self._put_down(delivery)
             self._committed.add(delivery.step["name"].partition("+")[0])
             self._remaining -= 1
             if self._job is not None:
@@ -190,6 +194,7 @@ class LocalQueue:
     def commit_finish(self, delivery: Delivery) -> bool:
         """End the job well."""
         with self._turn:
+            self._put_down(delivery)
             self._change(state="cancelled" if self._job and self._job.state == "cancelling" else "done")
             self._change(finished=time.time())
             return True
@@ -197,7 +202,7 @@ class LocalQueue:
     def replace(self, delivery: Delivery, step: Step) -> bool:
         """Put another step in the place of this one."""
         with self._turn:
-            self._scored = 0
+            self._put_down(delivery)
             if not self._is_cancelled(delivery):
                 self._put(step)
             return True
@@ -205,7 +210,7 @@ class LocalQueue:
     def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> None:
         """Try a step again later, or have the job fail; see `Queue.fail`."""
         with self._turn:
-            self._scored = 0
+            self._put_down(delivery)
             if delivery.attempt >= self.max_attempts if final is None else final:
                 self._change(state="failed", error=error, finished=time.time())
                 self._steps.clear()
@@ -217,6 +222,14 @@ class LocalQueue:
 
     def leave(self) -> None:
         """Nobody asks."""
+
+    def _is_ready(self) -> bool:
+        """Whether there is a step to claim; the last one waits until nothing else is in hand."""
+        return bool(self._steps) and not (self._steps[0]["kind"] == "finish" and self._in_hand)
+
+    def _put_down(self, delivery: Delivery) -> None:
+        self._in_hand.pop(delivery.step["name"], None)
+        self._come.notify_all()
 
     def _put(self, *steps: Step) -> None:
         self._steps.extend(steps)

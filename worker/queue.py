@@ -90,7 +90,14 @@ redis.call('HSET', KEYS[3], name, 'committed')
 """
 )
 
-_GIVE_UP = _HELD + _PUT_DOWN + "return 1"
+_GIVE_UP = (
+    _HELD
+    + """
+if redis.call('HGET', KEYS[1], 'state') ~= 'cancelling' then return 0 end
+"""
+    + _PUT_DOWN
+    + "return 1"
+)
 
 _COMMIT_PLAN = (
     _HELD
@@ -301,7 +308,7 @@ class Queue:
         return self._held(self._renew, delivery, self.worker, scored)
 
     def give_up(self, delivery: Delivery) -> bool:
-        """Put down a step of a job that is cancelled. False, and nothing is changed, if the fence is stale."""
+        """Put down a step of a job that is cancelled. False, and nothing is changed, if the job is not, or the fence is stale."""
         return self._held(self._give_up, delivery)
 
     def committed_shards(self, job_id: str) -> list[int]:

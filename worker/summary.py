@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 
 from loupe.tables import Column, print_sections, print_table
 from worker import formats
@@ -54,8 +55,7 @@ def count(predictions: Iterable[Place], errors: Iterable[Place], options: Option
     for file in predictions:
         with local_copy(file) as path:
             for rows in formats.read_labels(path, options.format, with_true=options.labels is not None):
-                true = rows.column(LABEL_TRUE).to_pylist() if options.labels else [None] * len(rows)
-                labels.update(zip(true, rows.column(formats.LABEL).to_pylist(), strict=True))
+                labels.update(_pairs(rows))
                 found = np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64)
                 confidence += float(found.sum())
                 histogram += np.histogram(found.clip(0, 1), BINS, (0, 1))[0]
@@ -63,6 +63,13 @@ def count(predictions: Iterable[Place], errors: Iterable[Place], options: Option
         with file.open(encoding="utf-8") as lines:
             codes.update(json.loads(line)["code"] for line in lines)
     return Counts(labels.total(), labels, codes, confidence, histogram.tolist())
+
+
+def _pairs(rows: pa.RecordBatch) -> dict[tuple[str | None, str | None], int]:
+    """Rows by true label, where they have one, and by label."""
+    keys = [name for name in (LABEL_TRUE, formats.LABEL) if name in rows.schema.names]
+    counted = pa.table(rows.select(keys)).group_by(keys).aggregate([([], "count_all")]).to_pylist()
+    return {(group.get(LABEL_TRUE), group[formats.LABEL]): group["count_all"] for group in counted}
 
 
 def summarize(job: Job, class_names: Sequence[str], shards: Sequence[int], counts: Counts, figures: Figures) -> Summary:

@@ -19,6 +19,7 @@ from loupe.store import StoredModel
 from tests import pictures
 from tests.programs import until
 from train.datasets import load_dataset
+from worker import outputs
 from worker.consumer import Consumer, Lease, worker_name
 from worker.jobs import Job, Jobs, Options
 from worker.queue import Queue
@@ -68,6 +69,27 @@ def test_a_burst_does_all_that_is_queued_and_ends(
     found = np.stack([table[f"p_{name}"].to_numpy() for name in digits_model.card.class_names], axis=1)
     np.testing.assert_allclose(found, engine.predict(pictures.digits(700)), atol=1e-5)
     assert jobs.workers() == []
+
+
+def test_a_shard_is_scored_while_the_one_before_is_written(
+    jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = array_job(jobs, tmp_path, digits_model, 20, 10)
+    second_is_scored = threading.Event()
+    write_part = outputs.write_part
+
+    def written(folder: Path, shard: int, *about: object) -> list[str]:
+        if shard == 0:
+            assert second_is_scored.wait(20)
+        else:
+            second_is_scored.set()
+        return write_part(folder, shard, *about)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outputs, "write_part", written)
+    consumer.run(burst=True)
+
+    assert jobs.get(job.id).state == "done"
+    assert pq.read_table(tmp_path / "out")["id"].to_pylist() == list(range(20))
 
 
 def test_the_summary_knows_what_each_phase_took_and_the_sheets_show_the_images(

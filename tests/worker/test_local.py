@@ -12,7 +12,7 @@ from loupe.store import StoredModel
 from tests import pictures
 from tests.programs import until
 from worker.consumer import Consumer
-from worker.jobs import ENDED, Job, Jobs
+from worker.jobs import ENDED, Job, Jobs, Step
 from worker.local import LocalQueue, working
 from worker.outputs import read_summary
 from worker.queue import Queue
@@ -93,3 +93,26 @@ def test_a_step_that_fails_is_tried_again(
 
     assert (queue.get(job.id).state, queue.get(job.id).error) == ("failed", "the disk is full")
     assert queue.claim() is None
+
+
+def test_a_cancelled_job_ends_when_no_shard_is_in_hand_any_more(
+    settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    queue = LocalQueue(max_attempts=2)
+    submit(queue, source, tmp_path / "out", digits_model.tag, SHARD)
+    shards = [Step(name=f"shard-{index}", kind="shard", index=index, start=index, stop=index + 1) for index in range(2)]
+    queue.commit_plan(until(queue.claim), 2, "", shards)
+    written, given_up = queue.claim(), queue.claim()
+    assert written is not None
+    assert given_up is not None
+    queue.interrupted.set()
+
+    assert queue.claim() is None
+    queue.commit_shard(written, 1, 0)
+    assert not queue.renew(given_up, 1)
+    assert queue.claim() is None
+    queue.give_up(given_up)
+    last = queue.claim()
+    assert last is not None
+    assert last.step["kind"] == "finish"
+    assert queue.committed_shards("") == [0]

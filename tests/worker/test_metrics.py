@@ -1,6 +1,7 @@
 """What Prometheus sees of a worker, from jobs on a real Redis and over real HTTP."""
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -74,7 +75,8 @@ def test_steps_that_fail_are_counted_as_retried_and_as_claimed_again(
     delivery = None
     while delivery is None:
         delivery = consumer.queue.claim()
-    consumer._work(delivery)
+    with ExitStack() as turn:
+        consumer._work(delivery, turn)
 
     with exposed(consumer.metrics, redis, settings):
         found = scraped(settings)

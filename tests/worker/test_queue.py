@@ -299,6 +299,16 @@ def test_a_step_that_is_handed_back_goes_to_another_worker_at_once_and_the_attem
     assert not first.hand_back(delivery)
 
 
+def test_only_steps_of_cancelled_jobs_can_be_given_up(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 1)
+    delivery = claimed(queue)
+
+    assert not queue.give_up(delivery)
+    assert queue.commit_shard(delivery, 10, 0)
+    assert jobs.get(job.id).done == 10
+
+
 def test_a_step_that_another_worker_has_cannot_be_handed_back(jobs: Jobs, new_queue: NewQueue) -> None:
     planned(jobs, new_queue(), 1)
     stale = claimed(new_queue("a"))

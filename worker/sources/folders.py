@@ -8,8 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
-from loupe.errors import InvalidSource, SourceChanged
-from loupe.images import SUFFIXES, read_file
+from loupe.errors import InvalidSource, LoupeError, SourceChanged
+from loupe.images import SUFFIXES, read_with_status
+from worker.places import or_raise
 from worker.sources.pictures import Entry, Read
 from worker.sources.sorting import in_order
 
@@ -34,11 +35,13 @@ class Folder:
     @contextmanager
     def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
-        yield self._read
+        files = {entry.id: self._outcome(entry) for entry in entries}  # while another thread decodes
+        yield lambda entry: or_raise(files.pop(entry.id))
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
-        return 0
+        stamp = entry.where[0]
+        return stamp[0] if stamp else 0
 
     def paths(self) -> Iterator[str]:
         """Relative to the folder."""
@@ -67,10 +70,16 @@ class Folder:
     def _entry(self, path: str) -> Entry:
         return Entry(path, [_stamp(os.path.join(self.where, path))])  # noqa: PTH118 - twice as fast as pathlib
 
+    def _outcome(self, entry: Entry) -> bytes | Exception:
+        try:
+            return self._read(entry)
+        except (LoupeError, OSError) as error:
+            return error
+
     def _read(self, entry: Entry) -> bytes:
         path = os.path.join(self.where, entry.id)  # noqa: PTH118
-        data = read_file(path)
-        if _stamp(path) != entry.where[0]:
+        data, status = read_with_status(path)
+        if _stamp_of(status) != entry.where[0]:
             raise SourceChanged(path)
         return data
 
@@ -107,7 +116,10 @@ def _fixed_part(pattern: str) -> str:
 def _stamp(path: str) -> list[int] | None:
     """Size, and time of the last change in nanoseconds; nothing where there is no file."""
     try:
-        status = os.stat(path)  # noqa: PTH116
+        return _stamp_of(os.stat(path))  # noqa: PTH116
     except OSError:
         return None
+
+
+def _stamp_of(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns]

@@ -20,7 +20,7 @@ from worker.jobs import Step
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable
 
 SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
-FETCHED_BYTES = 2**24  # at a time, by one thread, of pictures that are not on this machine
+FETCHED_BYTES = 2**24  # of picture files, at a time, by one thread
 LISTING, STAMP = "listing.jsonl", "stamp"
 
 
@@ -58,10 +58,10 @@ class Collection(Protocol):
         """All pictures, always in the same order. `notes` is a folder to keep what reading needs beside the entries, if it will be read."""
 
     def reading(self, entries: Sequence[Entry], notes: Path) -> AbstractContextManager[Read]:
-        """While the context lasts, its function reads these pictures. What is not on this machine is fetched when it begins."""
+        """While the context lasts, its function reads these pictures. Those of `fetched_bytes` are fetched when it begins."""
 
     def fetched_bytes(self, entry: Entry) -> int:
-        """About how many that is for one of them; 0 on this machine."""
+        """About how much memory one of them takes that is fetched; 0 where it is read only when its turn comes."""
 
 
 class Decoder:
