@@ -56,6 +56,7 @@ def main() -> int:
     """Run the benchmarks; exit code 1 if there is no model, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Loupe beside its peers.")
     parser.add_argument("benchmarks", nargs="*", metavar="|".join(BENCHMARKS), help="default: all")
+    parser.add_argument("--model", metavar="NAME:VERSION", help="what scores; default: the newest in the store")
     plot_help = (
         "a picture to draw the figures of batching in; their table goes into the page of the same name beside it"
     )
@@ -70,8 +71,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through every `finally`
 
     def measure() -> int:
-        model = find_model()
-        print(f"measuring with {model.tag}, the newest model in the store; all of it takes half an hour")
+        model = find_model(arguments.model)
+        print(f"measuring with {model.tag}; all of it takes half an hour")
         show([row for name in _possible(chosen) for row in benchmarks[name](model)])
         return 0
 

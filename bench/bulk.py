@@ -21,7 +21,7 @@ from loupe.store import StoredModel
 
 IMAGES = 70_000  # as many as Fashion-MNIST has
 TARS = 7
-ROUNDS, WORKERS_ROUNDS = 2, 3
+ROUNDS = 3
 ARRAY_TARGET, FILES_TARGET = at_least(0.9), at_least(0.95)
 WORKERS_TARGET = at_least(1.8)
 LOUPE, LOOP = "Loupe", "plain loop"
@@ -80,7 +80,7 @@ def _two_workers(model: StoredModel, folder: Path) -> Iterator[Row]:
     ):
         for what, source in ((".npy images", folder / "images.npy"), ("PNG files in a folder", folder / "pngs")):
             runs = {name: partial(workers.score, source) for name, workers in ((ONE, one), (TWO, two))}
-            rates = in_turns({name: partial(per_second, IMAGES, run) for name, run in runs.items()}, WORKERS_ROUNDS)
+            rates = in_turns({name: partial(per_second, IMAGES, run) for name, run in runs.items()}, ROUNDS)
             yield compared(f"{IMAGES:,} {what}, {TWO} of one thread", rates, TWO, ONE, WORKERS_TARGET)
 
 
