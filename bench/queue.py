@@ -19,7 +19,7 @@ from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from worker.consumer import worker_name
-from worker.jobs import Jobs
+from worker.jobs import Jobs, Options, Request
 from worker.queue import Queue
 from worker.sources import Plan, open_source
 from worker.sources.source import cut
@@ -110,8 +110,8 @@ def _queue(redis: Redis) -> Queue:
 def _put(redis: Redis, queue: Queue, model: StoredModel, plan: Plan, jobs: int = 1) -> None:
     """Put jobs with this plan into an empty queue."""
     shard_images, card = Settings().shard_images, digest(model.folder / FILE_NAME)
-    for _ in range(jobs):
-        Jobs(redis).submit("/source", "/output", model=model.tag, model_digest=card, shard_images=shard_images)
+    for number in range(jobs):
+        Jobs(redis).submit(Request("/source", f"/output-{number}", model.tag, card, shard_images, Options()))
     for delivery in [queue.claim() for _ in range(jobs)]:
         if delivery is None or not queue.commit_plan(delivery, plan.total, plan.revision, plan.shards):
             raise RuntimeError(f"Expected {jobs} jobs to plan. Received: {delivery}.")

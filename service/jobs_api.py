@@ -84,17 +84,17 @@ async def _submitted(call: Call, source: Path, folder: Path, wanted: Wanted) -> 
 
 
 def _submit(jobs: "Jobs", call: Call, source: Path, folder: Path, wanted: Wanted, model: StoredModel) -> "Job":
-    from worker.jobs import Options
+    from worker.jobs import Options, Request
 
-    return jobs.submit(
-        str(source),
-        str(folder / "results"),
+    request = Request(
+        source=str(source),
+        output=str(folder / "results"),
         model=model.tag,
         model_digest=digest(model.folder / FILE_NAME),
         shard_images=call.settings.shard_images,
         options=Options(**wanted.model_dump(include=set(Options.__dataclass_fields__))),
-        owner=call.owner,
     )
+    return jobs.submit(request, owner=call.owner)
 
 
 async def jobs(call: Call) -> Response:

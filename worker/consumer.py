@@ -25,7 +25,7 @@ from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from worker import bisection, outputs, receipts
-from worker.engines import Engines
+from worker.engines import Engines, stored
 from worker.figures import Figures
 from worker.jobs import CONTRACT, Job, Step, Submissions
 from worker.lookahead import map_ahead
@@ -213,7 +213,7 @@ class Consumer:
                 return self._finish(job, delivery, turn)
 
     def _plan(self, job: Job, delivery: Delivery) -> bool:
-        model, _ = self._engine(job)
+        model = stored(job.model, job.model_digest)
         output = place(job.output)
         output.mkdir(parents=True, exist_ok=True)
         clock = ShardClock()
@@ -330,8 +330,8 @@ class Consumer:
         return notes
 
     def _finish(self, job: Job, delivery: Delivery, turn: ExitStack) -> bool:
-        model, _ = self._engine(job)
         turn.close()
+        model = stored(job.model, job.model_digest)
         shards = self.queue.committed_shards(job.id) if job.state == "cancelling" else range(job.shards)
         output = place(job.output)
         outputs.write_summary(output, job, model.card.class_names, shards, receipts.figures(output, shards, job.shards))

@@ -22,7 +22,7 @@ class Engines:
         self._loaded: OrderedDict[str, tuple[StoredModel, Engine]] = OrderedDict()
 
     def get(self, tag: str, card_digest: str) -> tuple[StoredModel, Engine]:
-        """The model of a full tag and no other; its files are verified when it is loaded, its card each time.
+        """The same as `stored`, with its engine. Its files are verified when it is loaded, its card each time.
 
         Args:
             tag: Of the model.
@@ -33,8 +33,7 @@ class Engines:
             ModelCorrupted: If its card is another one, or a file is not the one that was saved.
         """
         if tag not in self._loaded:
-            model = find_model(tag)
-            _check(model, card_digest)
+            model = stored(tag, card_digest)
             self._loaded[tag] = model, load_engine(model, self._name, threads=1)
             if len(self._loaded) > MOST_ENGINES:
                 self._loaded.popitem(last=False)
@@ -42,6 +41,22 @@ class Engines:
         model, engine = self._loaded[tag]
         _check(model, card_digest)
         return model, engine
+
+
+def stored(tag: str, card_digest: str) -> StoredModel:
+    """The model of a full tag and no other, for whoever needs only its card.
+
+    Args:
+        tag: Of the model.
+        card_digest: SHA-256 of the card that it has to have.
+
+    Raises:
+        ModelNotFound: If it is not in the store, or not any more.
+        ModelCorrupted: If its card is another one.
+    """
+    model = find_model(tag)
+    _check(model, card_digest)
+    return model
 
 
 def _check(model: StoredModel, card_digest: str) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-import uuid
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, TypedDict, cast
 
@@ -305,17 +304,7 @@ class Submissions(Protocol):
     """Where jobs are submitted to and looked up; `Jobs` says what each does."""
 
     def submit(  # noqa: D102
-        self,
-        source: str,
-        output: str,
-        *,
-        model: str,
-        model_digest: str,
-        shard_images: int,
-        options: Options = DEFAULT_OPTIONS,
-        job_id: str | None = None,
-        priority: Priority = "normal",
-        most_in_flight: int | None = None,
+        self, request: Request, *, priority: Priority = "normal", most_in_flight: int | None = None
     ) -> Job: ...
     def find(self, job_id: str) -> Job | None: ...  # noqa: D102
     def get(self, job_id: str) -> Job: ...  # noqa: D102
@@ -332,43 +321,31 @@ class Jobs:
 
     def submit(
         self,
-        source: str,
-        output: str,
+        request: Request,
         *,
-        model: str,
-        model_digest: str,
-        shard_images: int,
-        options: Options = DEFAULT_OPTIONS,
-        job_id: str | None = None,
         priority: Priority = "normal",
         most_in_flight: int | None = None,
         owner: str | None = None,
     ) -> Job:
-        """Put a job into the queue. One of that id that has not ended stays as it is.
+        """Put a job into the queue. The same request once more is the same job, which stays as it is unless it has ended.
 
         Args:
-            source: Absolute path of what to score.
-            output: Absolute path of an empty folder, or of that of the same job before.
-            model: Full tag.
-            model_digest: SHA-256 of the model's card.
-            shard_images: Most images in one shard.
-            options: What the result is to look like.
-            job_id: That of the request, or a random one if not given.
+            request: What is asked for. Its output is an empty folder, or that of the same job before.
             priority: Jobs of a higher one go first.
             most_in_flight: Most of its steps in the hands of workers at a time.
             owner: Name of the API key that its caller has.
         """
-        job_id = job_id or uuid.uuid4().hex[:12]
+        job_id = request.job_id
         now = time.time()
         record: dict[str, str | int | float] = {
             "contract": CONTRACT,
             "state": "queued",
-            "model": model,
-            "model_digest": model_digest,
-            "source": source,
-            "output": output,
-            "shard_images": shard_images,
-            "options": json.dumps(asdict(options)),
+            "model": request.model,
+            "model_digest": request.model_digest,
+            "source": request.source,
+            "output": request.output,
+            "shard_images": request.shard_images,
+            "options": json.dumps(asdict(request.options)),
             "priority": priority,
             "most_in_flight": most_in_flight or 0,
             "created": now,
@@ -391,18 +368,7 @@ class Jobs:
 
     def again(self, job: Job) -> Job:
         """Put a job that has ended into the queue once more; parts that it has finished count."""
-        return self.submit(
-            job.source,
-            job.output,
-            model=job.model,
-            model_digest=job.model_digest,
-            shard_images=job.shard_images,
-            options=job.options,
-            job_id=job.id,
-            priority=job.priority,
-            most_in_flight=job.most_in_flight,
-            owner=job.owner,
-        )
+        return self.submit(job.request, priority=job.priority, most_in_flight=job.most_in_flight, owner=job.owner)
 
     def find(self, job_id: str) -> Job | None:
         """A job as it stands, or nothing."""

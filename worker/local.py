@@ -10,7 +10,7 @@ from dataclasses import replace
 from loupe.errors import JobNotFound
 from loupe.settings import Settings
 from worker.consumer import Consumer
-from worker.jobs import DEFAULT_OPTIONS, FINISH, PLAN, Job, Options, Priority, Step
+from worker.jobs import FINISH, PLAN, Job, Priority, Request, Step
 from worker.queue import Delivery, backoff_seconds
 
 PROGRESS_SECONDS = 0.1  # between looks at how far a shard is
@@ -44,29 +44,17 @@ class LocalQueue:
 
     # The job
 
-    def submit(
-        self,
-        source: str,
-        output: str,
-        *,
-        model: str,
-        model_digest: str,
-        shard_images: int,
-        options: Options = DEFAULT_OPTIONS,
-        job_id: str | None = None,
-        priority: Priority = "normal",
-        most_in_flight: int | None = None,
-    ) -> Job:
+    def submit(self, request: Request, *, priority: Priority = "normal", most_in_flight: int | None = None) -> Job:
         """Begin the job; see `Jobs.submit`."""
         with self._turn:
             self._job = Job(
-                id=job_id or "local",
+                id=request.job_id,
                 state="queued",
-                model=model,
-                model_digest=model_digest,
-                source=source,
-                output=output,
-                shard_images=shard_images,
+                model=request.model,
+                model_digest=request.model_digest,
+                source=request.source,
+                output=request.output,
+                shard_images=request.shard_images,
                 shards=0,
                 total=None,
                 done=0,
@@ -76,7 +64,7 @@ class LocalQueue:
                 finished=None,
                 revision="",
                 error=None,
-                options=options,
+                options=request.options,
                 priority=priority,
                 most_in_flight=most_in_flight,
             )

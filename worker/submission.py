@@ -72,7 +72,7 @@ def submit(
         return _as_it_was(jobs, request, open_source(images, found.card.look, 1, options, https=https_sources))
     elif mark is not None:
         outputs.reclaim_folder(results, request)
-    return _queued(jobs, request, priority, most_in_flight)
+    return jobs.submit(request, priority=priority, most_in_flight=most_in_flight)
 
 
 def resume(jobs: Submissions, output: str | Path) -> Job:
@@ -86,7 +86,7 @@ def resume(jobs: Submissions, output: str | Path) -> Job:
     if held is None or held.mark == outputs.SUCCESS:
         raise NothingToResume(str(results), "one that is done" if held else "none")
     outputs.reclaim_folder(results, held.request)
-    return _queued(jobs, held.request, "normal", None)
+    return jobs.submit(held.request)
 
 
 def retry(jobs: Jobs, job_id: str) -> Job:
@@ -121,20 +121,6 @@ def _claimed(output: Place, request: Request) -> str | None:
             raise
         return held.mark
     return None
-
-
-def _queued(jobs: Submissions, request: Request, priority: Priority, most_in_flight: int | None) -> Job:
-    return jobs.submit(
-        request.source,
-        request.output,
-        model=request.model,
-        model_digest=request.model_digest,
-        shard_images=request.shard_images,
-        options=request.options,
-        job_id=request.job_id,
-        priority=priority,
-        most_in_flight=most_in_flight,
-    )
 
 
 def _clear(jobs: Submissions, request: Request) -> None:

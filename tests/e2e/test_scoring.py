@@ -23,7 +23,7 @@ from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
 from tests.programs import run, running, until
-from worker.jobs import WORKERS_GROUP, Job, Jobs, JobState, job_key, steps_key
+from worker.jobs import WORKERS_GROUP, Job, Jobs, JobState, Options, Request, job_key, steps_key
 from worker.submission import submit
 
 LEASE_SECONDS = 1.0
@@ -301,13 +301,8 @@ def test_a_job_keeps_the_model_it_was_submitted_with(
     tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel
 ) -> None:
     np.save(tmp_path / "images.npy", pictures.digits(5))
-    job = jobs.submit(
-        str(tmp_path / "images.npy"),
-        str(tmp_path / "out"),
-        model=digits_model.tag,
-        model_digest="0" * 64,
-        shard_images=10,
-    )
+    source, output = str(tmp_path / "images.npy"), str(tmp_path / "out")
+    job = jobs.submit(Request(source, output, digits_model.tag, "0" * 64, 10, Options()))
     with running(tmp_path / "log", "worker", "--burst", LOUPE_DATA_DIR=data) as worker:
         assert worker.wait(50) == 0
 

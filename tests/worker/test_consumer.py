@@ -17,6 +17,7 @@ from loupe.engine import Engine
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
+from tests.job_requests import new_request
 from tests.programs import until
 from train.datasets import load_dataset
 from worker import outputs
@@ -239,7 +240,7 @@ def test_a_worker_that_is_told_to_stop_takes_no_further_step(
 
 
 def test_a_lease_notices_that_it_is_lost(jobs: Jobs, redis: Redis) -> None:
-    jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    jobs.submit(new_request())
     mine = Queue(redis, "a", lease_seconds=0.03, max_attempts=5)
     delivery = mine.claim()
     assert delivery is not None
@@ -250,7 +251,7 @@ def test_a_lease_notices_that_it_is_lost(jobs: Jobs, redis: Redis) -> None:
 
 
 def test_a_lease_that_is_held_goes_on_and_tells_how_far_it_is(jobs: Jobs, redis: Redis) -> None:
-    job = jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    job = jobs.submit(new_request())
     redis.hset(f"loupe:{{job:{job.id}}}", "total", 100)
     queue = Queue(redis, "a", lease_seconds=0.3, max_attempts=5)
     delivery = queue.claim()

@@ -15,6 +15,7 @@ from loupe.gate import promote
 from loupe.settings import Settings
 from loupe.store import StoredModel, find_model
 from tests import pictures
+from tests.job_requests import new_request
 from tests.stores import damage, stored
 from worker.consumer import Consumer
 from worker.jobs import Jobs, Options, Request, job_key, progress_key
@@ -135,15 +136,14 @@ def test_a_damaged_model_scores_nothing(jobs: Jobs, source: Path, tmp_path: Path
 
 
 def test_a_job_tells_whose_it_is_if_it_is_anybodys(jobs: Jobs) -> None:
-    about = {"model": "digits:1", "model_digest": "0", "shard_images": 10}
-    alices = jobs.submit("/images", "/a", owner="alice", **about)  # type: ignore[arg-type]
-    nobodys = jobs.submit("/images", "/b", **about)  # type: ignore[arg-type]
+    alices = jobs.submit(new_request(), owner="alice")
+    nobodys = jobs.submit(new_request())
 
     assert [jobs.get(job.id).owner for job in (alices, nobodys)] == ["alice", None]
 
 
 def test_the_time_left_follows_what_has_been_handled(jobs: Jobs, redis: Redis) -> None:
-    job = jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    job = jobs.submit(new_request())
     started = time.time() - 100
     record = {"state": "running", "total": 100, "done": 20, "failed": 5, "started": started}
     redis.hset(job_key(job.id), mapping=record)  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ def test_the_time_left_follows_what_has_been_handled(jobs: Jobs, redis: Redis) -
 
 
 def test_progress_never_shows_more_than_there_is(jobs: Jobs, redis: Redis) -> None:
-    job = jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10)
+    job = jobs.submit(new_request())
     redis.hset(job_key(job.id), mapping={"state": "running", "total": 100, "done": 90, "failed": 5})
     redis.hset(progress_key(job.id), mapping={"shard-8": 10, "shard-9": 10})
 

@@ -14,6 +14,7 @@ from loupe.errors import AddressInUse
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
+from tests.job_requests import new_request
 from tests.programs import free_port
 from worker.consumer import Consumer
 from worker.jobs import Jobs, Step
@@ -40,7 +41,7 @@ def scraped(settings: Settings) -> dict[str, float]:
 
 
 def submitted(jobs: Jobs) -> str:
-    return jobs.submit("/images", "/out", model="digits:1", model_digest="0", shard_images=10).id
+    return jobs.submit(new_request()).id
 
 
 def test_images_and_steps_are_counted_and_shards_are_timed(

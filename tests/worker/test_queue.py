@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from loupe.errors import JobEnded, JobNotFound
+from tests.job_requests import new_request
 from tests.programs import until
 from worker import jobs as keys
 from worker.jobs import Job, Jobs, Step
@@ -34,7 +35,7 @@ def new_queue(redis: Redis) -> NewQueue:
 
 
 def submitted(jobs: Jobs, source: str = "/images") -> Job:
-    return jobs.submit(source, "/out", model="digits:1", model_digest="abc", shard_images=10)
+    return jobs.submit(new_request(source))
 
 
 def claimed(queue: Queue) -> Delivery:
@@ -471,8 +472,7 @@ def test_an_unknown_job_cannot_be_cancelled(jobs: Jobs) -> None:
 
 def test_jobs_of_a_higher_priority_go_first_and_those_of_one_take_turns(jobs: Jobs, new_queue: NewQueue) -> None:
     made = [
-        (priority, jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, priority=priority).id)
-        for priority in ("low", "normal", "high", "low")
+        (priority, jobs.submit(new_request(), priority=priority).id) for priority in ("low", "normal", "high", "low")
     ]
     claimed_in_turn = [claimed(new_queue()).job_id for _ in made]
 
@@ -480,7 +480,7 @@ def test_jobs_of_a_higher_priority_go_first_and_those_of_one_take_turns(jobs: Jo
 
 
 def test_no_more_steps_of_a_job_are_in_hand_than_it_wants(jobs: Jobs, new_queue: NewQueue) -> None:
-    job = jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, most_in_flight=2)
+    job = jobs.submit(new_request(), most_in_flight=2)
     queue = new_queue()
     queue.commit_plan(claimed(queue), 50, "revision", shards(5))
     first = claimed(queue)
@@ -494,7 +494,7 @@ def test_no_more_steps_of_a_job_are_in_hand_than_it_wants(jobs: Jobs, new_queue:
 
 
 def test_a_limit_does_not_keep_the_step_of_a_dead_worker_from_others(jobs: Jobs, new_queue: NewQueue) -> None:
-    jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, most_in_flight=1)
+    jobs.submit(new_request(), most_in_flight=1)
     claimed(new_queue("dead", lease_seconds=0.01))
 
     assert until(new_queue("b", lease_seconds=0.01).claim).attempt == 2
@@ -531,7 +531,7 @@ def test_a_job_that_is_submitted_again_while_it_runs_stays_as_it_is(
     queue = new_queue()
     job = planned(jobs, queue, 2)
     queue.commit_shard(claimed(queue), 10, 0)
-    again = jobs.submit("/images", "/out", model="m:1", model_digest="0", shard_images=10, job_id=job.id)
+    again = jobs.submit(job.request)
 
     assert again == jobs.get(job.id)
     assert (again.state, again.done) == ("running", 10)
