@@ -66,6 +66,8 @@ class Metrics:
     def of(self, model: StoredModel) -> "ModelMetrics":
         """Those of one model; versions of a name that have the same classes are counted together."""
         classes = model.card.class_names
+        for outcome in ("succeeded", "failed"):
+            self._swaps.labels(model.name, outcome)  # from zero on, so that the first one is seen as an increase
         tally = self._tallies.setdefault((model.name, classes), Tally(model.name, classes))
         return ModelMetrics(self, self._batch_size.labels(model.name), tally)
 

@@ -263,7 +263,7 @@ class Consumer:
         self._vouch(job, step["index"], part, files, figures)
         committed = not lease.lost and self.queue.commit_shard(delivery, len(part.ids), len(part.errors))
         if committed:
-            self.metrics.committed(len(part.ids), len(part.errors), clock)
+            self.metrics.committed(len(part.ids), [error.code for _, error in part.errors], clock)
         else:
             outputs.tidy_late(output, job, step["index"])
         return committed

@@ -1,12 +1,13 @@
 """What Prometheus sees of a worker: what this process has done, and how the queue stands that it shares with all others."""
 
+import logging
 import threading
 import time
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,14 +20,22 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis import Redis
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from loupe.errors import AddressInUse
+from loupe.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
 from worker.jobs import PRIORITIES, WORKERS_GROUP, active_key, delayed_key, job_key, server_time, steps_key
 from worker.queue import Delivery
 
+logger = logging.getLogger(__name__)
+
 Phase = Literal["plan", "read", "score", "write"]
 Outcome = Literal["done", "cancelled", "lost", "retried", "failed"]
+KINDS = ("plan", "shard", "probe", "finish")  # of steps
+# Prometheus waits for ten seconds at most, and a connection's retries multiply those of its commands.
+PROMPT: dict[str, Any] = HASTY | {"retry": Retry(BACKOFF, 1), "socket_timeout": 1.0, "socket_connect_timeout": 1.0}
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -53,6 +62,12 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._images = Counter("loupe_worker_images", "Images of committed shards", ["outcome"], registry=self.registry)
+        self._errors = Counter(
+            "loupe_worker_errors",
+            "Images of committed shards that could not be read, by the error's code",
+            ["code"],
+            registry=self.registry,
+        )
         self._steps = Counter(
             "loupe_worker_steps", "Steps of jobs, by how they ended here", ["kind", "outcome"], registry=self.registry
         )
@@ -68,6 +83,15 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Have what alerts look at there from the start: a series that begins with 1 has never grown for Prometheus."""
+        for outcome in ("scored", "failed"):
+            self._images.labels(outcome)
+        for kind in KINDS:
+            for ending in get_args(Outcome):
+                self._steps.labels(kind, ending)
 
     def claimed(self, delivery: Delivery) -> None:
         """A step has come into this worker's hands."""
@@ -78,10 +102,12 @@ class Metrics:
         """A step has left this worker's hands."""
         self._steps.labels(delivery.step["kind"], outcome).inc()
 
-    def committed(self, done: int, failed: int, clock: ShardClock) -> None:
-        """A shard was committed with so many images scored, and so many that could not be read."""
+    def committed(self, done: int, codes: Sequence[str], clock: ShardClock) -> None:
+        """A shard was committed with so many images scored, and one that could not be read for each of the errors' codes."""
         self._images.labels("scored").inc(done)
-        self._images.labels("failed").inc(failed)
+        self._images.labels("failed").inc(len(codes))
+        for code, images in Tally(codes).items():
+            self._errors.labels(code).inc(images)
         for phase, seconds in clock.seconds.items():
             self._seconds.labels(phase).observe(seconds)
 
@@ -93,11 +119,17 @@ class QueueDepth(Collector):
         self._redis = redis
 
     def collect(self) -> Iterator[Metric]:
-        """Depth, age and states of all jobs that have not ended."""
+        """Depth, age and states of all jobs that have not ended; only that it is unknown while Redis does not answer."""
+        try:
+            places, states, age = self._look()
+        except RedisError as error:
+            logger.warning("the metrics of the queue are missing: Redis does not answer: %s", error)
+            yield _reachable(0)
+            return
+        yield _reachable(1)
         steps = GaugeMetricFamily("loupe_queue_steps", "Steps of all jobs, by where they are", labels=["place"])
         oldest = GaugeMetricFamily("loupe_queue_oldest_seconds", "How long the first of the waiting steps has waited")
         by_state = GaugeMetricFamily("loupe_queue_jobs", "Jobs that have not ended, by state", labels=["state"])
-        places, states, age = self._look()
         for place in ("waiting", "in_hand", "delayed"):
             steps.add_metric([place], places[place])
         for state in ("queued", "planning", "running", "finishing", "cancelling"):
@@ -135,9 +167,18 @@ class QueueDepth(Collector):
         return places, states, max(0.0, now - born)
 
 
+def _reachable(value: int) -> Metric:
+    return GaugeMetricFamily("loupe_queue_reachable", "1 while Redis answers this worker", value=value)
+
+
 @contextmanager
 def exposed(metrics: Metrics, redis: Redis, settings: Settings) -> Iterator[None]:
     """Answer `GET /metrics` while the block lasts, if there is a port to do it at.
+
+    Args:
+        metrics: What this worker has done.
+        redis: Where the queue is; a `PROMPT` client, which soon gives up.
+        settings: Where to listen.
 
     Raises:
         AddressInUse: If something else listens there.

@@ -10,7 +10,7 @@ from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from worker.consumer import Consumer, worker_name
 from worker.jobs import Jobs
-from worker.metrics import exposed
+from worker.metrics import PROMPT, exposed
 from worker.queue import Queue
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
         AddressInUse: If something else listens where the metrics are to be had.
     """
     sys.meta_path.insert(0, WithoutPandas())
-    with open_redis(settings) as redis:
+    with open_redis(settings) as redis, open_redis(settings, PROMPT) as prompt_redis:
         queue = Queue(
             redis,
             worker_name(),
@@ -41,7 +41,7 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
             keep_seconds=settings.keep_jobs_days * 24 * 3600,
         )
         consumer = Consumer(Jobs(redis), queue, settings, stopping)
-        with exposed(consumer.metrics, redis, settings):
+        with exposed(consumer.metrics, prompt_redis, settings):
             return run_consumer(consumer, burst=burst, grace_seconds=settings.shutdown_timeout_seconds)
 
 

@@ -60,6 +60,8 @@ def test_a_newcomer_that_is_not_whole_leaves_the_old_one_serving_and_is_tried_ag
 ) -> None:
     copied(digits_model, store, "digits:old")
     with serving(tmp_path / "log", BENTOML_HOME=store, LOUPE_FOLLOW_SECONDS="0.05") as service:
+        failed = 'loupe_model_swaps_total{model="digits",outcome="failed"}'
+        assert f"{failed} 0.0" in httpx.get(f"{service.url}/metrics").text
         aside = tmp_path / "aside"
         aside.mkdir()
         broken = copied(digits_model, aside, "digits:new").folder
@@ -68,8 +70,7 @@ def test_a_newcomer_that_is_not_whole_leaves_the_old_one_serving_and_is_tried_ag
         broken.rename(store / "models" / "digits" / "new")
         until(lambda: "not serving digits:new: " in service.log.read_text())
         assert answers_with(service, "digits:old")
-        metrics = httpx.get(f"{service.url}/metrics").text
-        assert 'loupe_model_swaps_total{model="digits",outcome="failed"}' in metrics
+        assert f"{failed} 1.0" in httpx.get(f"{service.url}/metrics").text
 
         (store / "models" / "digits" / "new" / "model.onnx").write_bytes(whole)
         until(lambda: answers_with(service, "digits:new"))

@@ -1,5 +1,6 @@
 """What Prometheus sees of a worker, from jobs on a real Redis and over real HTTP."""
 
+import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,14 +12,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from loupe.errors import AddressInUse
+from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
 from tests.job_requests import new_request
 from tests.programs import free_port
+from tests.redis_servers import redis_server
 from worker.consumer import Consumer
 from worker.jobs import Jobs, Step
-from worker.metrics import Metrics, exposed
+from worker.metrics import PROMPT, Metrics, exposed
 from worker.queue import Queue
 from worker.submission import submit
 
@@ -33,9 +36,10 @@ def queue(redis: Redis) -> Queue:
     return Queue(redis, "a", lease_seconds=300, max_attempts=2)
 
 
-def scraped(settings: Settings) -> dict[str, float]:
+def scraped(settings: Settings, patience_seconds: float = 5) -> dict[str, float]:
     """All samples, as `name{value of each label}`."""
-    text = httpx.get(f"http://127.0.0.1:{settings.worker_metrics_port}/metrics").raise_for_status().text
+    url = f"http://127.0.0.1:{settings.worker_metrics_port}/metrics"
+    text = httpx.get(url, timeout=patience_seconds).raise_for_status().text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {f"{sample.name}{{{','.join(sample.labels.values())}}}": sample.value for sample in samples}
 
@@ -58,6 +62,7 @@ def test_images_and_steps_are_counted_and_shards_are_timed(
     with exposed(consumer.metrics, redis, settings):
         found = scraped(settings)
     assert (found["loupe_worker_images_total{scored}"], found["loupe_worker_images_total{failed}"]) == (7, 1)
+    assert found["loupe_worker_errors_total{invalid_image}"] == 1
     for kind, count in {"plan": 1, "shard": 2, "finish": 1}.items():
         assert found[f"loupe_worker_steps_total{{{kind},done}}"] == count
     for phase in ("read", "score", "write"):
@@ -106,6 +111,33 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(redis: Redis, queue: Queue, 
         assert found["loupe_queue_jobs{planning}"] == 1
         age = found["loupe_queue_oldest_seconds{}"]
         assert 0 < age < scraped(settings)["loupe_queue_oldest_seconds{}"]
+
+
+def test_what_alerts_look_at_is_there_before_it_has_happened(redis: Redis, settings: Settings) -> None:
+    with exposed(Metrics(), redis, settings):
+        found = scraped(settings)
+
+    assert found["loupe_worker_images_total{failed}"] == 0
+    for kind in ("plan", "shard", "probe", "finish"):
+        assert found[f"loupe_worker_steps_total{{{kind},failed}}"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "paused"])
+def test_a_redis_that_does_not_answer_is_told_of_before_prometheus_gives_up(
+    tmp_path: Path, settings: Settings, number: signal.Signals
+) -> None:
+    with (
+        redis_server(tmp_path) as server,
+        open_redis(Settings(redis_url=server.url), PROMPT) as prompt,
+        exposed(Metrics(), prompt, settings),
+    ):
+        assert scraped(settings)["loupe_queue_reachable{}"] == 1
+        server.process.send_signal(number)
+        found = scraped(settings, patience_seconds=10)
+
+    assert found["loupe_queue_reachable{}"] == 0
+    assert "loupe_queue_oldest_seconds{}" not in found
+    assert found["loupe_worker_images_total{scored}"] == 0
 
 
 def test_an_empty_queue_has_no_depth(redis: Redis, settings: Settings) -> None:
