@@ -1,0 +1,273 @@
+"""What Prometheus and Grafana are given: alerts that are tested and told of, and dashboards that show something.
+
+A real service and a real worker answer and score while the tests look. Where Prometheus is on the PATH, it scrapes them.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+import yaml
+
+from loupe.redis_server import open_redis
+from loupe.settings import Settings
+from loupe.store import StoredModel
+from tests import pictures
+from tests.programs import free_port, running, serving, until
+from worker.jobs import Job, Jobs
+from worker.submission import submit
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "deploy" / "monitoring"
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(MONITORING.glob("grafana/dashboards/*.json"))}
+PANELS = {f"{name}: {panel['title']}": panel for name, board in DASHBOARDS.items() for panel in board["panels"]}
+RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+GUIDE = (ROOT / "docs" / "monitoring.md").read_text()
+METRIC = re.compile(r"\b(?:\w+:)?(?:loupe|process)_\w+(?::\w+)?")
+SCRAPES = 12  # seconds of load, with a scrape in each
+WINDOW = "4s"  # has four scrapes, and as many lie before it
+
+needs_prometheus = pytest.mark.skipif(
+    not shutil.which("prometheus") or not shutil.which("promtool"),
+    reason="needs prometheus and promtool on the PATH; Debian has both in the package prometheus",
+)
+
+
+@dataclass
+class Stack:
+    """A service and a worker that share a queue and have something to do.
+
+    Attributes:
+        service: Address of the service.
+        worker: Address of the worker's metrics.
+        folder: Has pictures, one of which is broken.
+        jobs: The queue.
+        model: What answers and scores.
+    """
+
+    service: str
+    worker: str
+    folder: Path
+    jobs: Jobs
+    model: StoredModel
+    job: Job | None = None
+    submitted: int = 0
+
+    def load(self) -> None:
+        """Give them a little more to do."""
+        for image in pictures.digits(5):
+            httpx.post(f"{self.service}/predict?threshold=0.9", content=pictures.png(image)).raise_for_status()
+        assert httpx.post(f"{self.service}/predict", content=b"no picture").status_code == 422
+        if self.job is None or self.jobs.get(self.job.id).state == "done":
+            self.submitted += 1
+            output = self.folder.parent / f"results-{self.submitted}"
+            self.job = submit(self.jobs, self.folder, output, self.model.tag, 10)
+
+
+@pytest.fixture(scope="module")
+def stack(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder, port = tmp_path_factory.mktemp("monitoring"), free_port()
+    settings = {"LOUPE_DATA_DIR": folder / "data"}
+    images = folder / "images"
+    images.mkdir()
+    for place, image in enumerate(pictures.digits(25)):
+        (images / f"{place}.png").write_bytes(pictures.png(image))
+    (images / "broken.png").write_bytes(b"no picture")
+    with (
+        open_redis(Settings(data_dir=folder / "data")) as redis,
+        serving(folder / "service", LOUPE_MODELS=digits_model.tag, **settings) as service,
+        running(folder / "worker", "worker", LOUPE_WORKER_METRICS_PORT=port, **settings),
+    ):
+        jobs = Jobs(redis)
+        until(jobs.workers)
+        stack = Stack(service.url, f"http://127.0.0.1:{port}", images, jobs, digits_model)
+        stack.load()
+        first = stack.job
+        assert first is not None
+        until(lambda: jobs.get(first.id).state == "done")
+        yield stack
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """One that has scraped for a while.
+
+    Attributes:
+        url: Where it answers.
+        moment: Seconds since the epoch, while there still was load.
+    """
+
+    url: str
+    moment: float
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The samples of an instant query at that moment."""
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression, "time": self.moment}).json()
+        assert answer["status"] == "success", answer
+        assert not answer.get("warnings"), answer
+        return cast("list[dict[str, Any]]", answer["data"]["result"])
+
+
+@pytest.fixture(scope="module")
+def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """It scrapes every second, and evaluates the very alerts."""
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    targets = {"service": stack.service, "worker": stack.worker}
+    jobs = [
+        {"job_name": job, "static_configs": [{"targets": [url.removeprefix("http://")]}]}
+        for job, url in targets.items()
+    ]
+    (folder / "prometheus.yml").write_text(
+        yaml.safe_dump(
+            {
+                "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+                "rule_files": [str(MONITORING / "alerts.yml")],
+                "scrape_configs": jobs,
+            }
+        )
+    )
+    url, log = f"http://127.0.0.1:{port}", folder / "log"
+    options = {"config.file": folder / "prometheus.yml", "storage.tsdb.path": folder, "web.listen-address": url[7:]}
+    command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
+    with log.open("wb") as words:
+        process = subprocess.Popen(command, stdout=words, stderr=words)
+
+    def moment_after_enough_scrapes() -> float | None:
+        if process.poll() is not None:
+            raise RuntimeError(f"Prometheus ended with {process.returncode}: {log.read_text()}")
+        stack.load()
+        try:
+            answer = httpx.get(f"{url}/api/v1/query", params={"query": "min(sum_over_time(up[1m]))"})
+        except httpx.TransportError:
+            return None
+        if answer.status_code != 200:  # it is about to be ready
+            return None
+        samples = answer.json()["data"]["result"]
+        return samples[0]["value"][0] if samples and float(samples[0]["value"][1]) >= SCRAPES else None
+
+    try:
+        yield Prometheus(url, until(moment_after_enough_scrapes))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def expressions(panel: dict[str, Any]) -> list[str]:
+    """The queries of a panel, its variables filled in as Grafana would."""
+    values = {"$__rate_interval": WINDOW, "$__range": "1m", "$window": WINDOW, "$model": "digits"}
+    found = [target["expr"] for target in panel["targets"]]
+    for name, value in values.items():
+        found = [expression.replace(name, value) for expression in found]
+    assert not [expression for expression in found if "$" in expression]
+    return found
+
+
+def test_every_alert_says_how_bad_it_is_what_it_means_and_what_to_do() -> None:
+    for name, alert in ALERTS.items():
+        assert "for" in alert, name
+        assert alert["labels"]["severity"] in ("critical", "warning"), name
+        assert set(alert["annotations"]) == {"summary", "description", "action"}, name
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_the_guide_says_of_an_alert_what_the_alert_itself_says(name: str) -> None:
+    _, _, after = GUIDE.partition(f"### {name}\n")
+    section = " ".join(after.partition("\n#")[0].split())
+
+    assert section.startswith(ALERTS[name]["annotations"]["summary"])
+    assert ALERTS[name]["annotations"]["action"] in section
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_the_guide_says_of_every_panel_what_the_panel_itself_says(name: str) -> None:
+    board = DASHBOARDS[name]
+    _, _, after = GUIDE.partition(f"## Dashboard: {board['title'].removeprefix('Loupe: ')}\n")
+    rows = [line for line in after.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+
+    assert rows[1:] == [f"| {panel['title']} | {panel['description']} |" for panel in board["panels"]]
+
+
+def test_panels_ask_the_data_source_that_is_provisioned_and_do_not_overlap() -> None:
+    (source,) = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    for board in DASHBOARDS.values():
+        places = [panel["gridPos"] for panel in board["panels"]]
+        fields = [
+            (place["x"] + x, place["y"] + y) for place in places for x in range(place["w"]) for y in range(place["h"])
+        ]
+        assert len(fields) == len(set(fields))
+        assert max(x for x, _ in fields) == 23
+    for panel in PANELS.values():
+        for asked in (panel, *panel["targets"]):
+            assert asked["datasource"] == {"type": "prometheus", "uid": source["uid"]}
+    assert len(PANELS) == sum(len(board["panels"]) for board in DASHBOARDS.values())  # no two of one name
+    assert len({board["uid"] for board in DASHBOARDS.values()}) == len(DASHBOARDS) == 3
+
+
+def test_alerts_and_panels_name_only_metrics_that_the_service_and_the_worker_have(stack: Stack) -> None:
+    exposed = "".join(httpx.get(f"{url}/metrics").text for url in (stack.service, stack.worker))
+    asked = [rule["expr"] for rule in RULES]
+    for panel in PANELS.values():
+        asked += expressions(panel)
+    named = {metric for expression in asked for metric in METRIC.findall(expression)}
+
+    assert len(named) > 20
+    missing = {name for name in named - RECORDED if not re.search(rf"^{name}[{{ ]", exposed, re.MULTILINE)}
+    assert not missing
+
+
+@needs_prometheus
+def test_the_configuration_and_the_alerts_are_valid() -> None:
+    for subject, path in {"config": MONITORING / "prometheus.yml", "rules": MONITORING / "alerts.yml"}.items():
+        checked = subprocess.run(["promtool", "check", subject, path], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@needs_prometheus
+def test_alerts_fire_when_they_are_to_and_not_before() -> None:
+    tested = subprocess.run(
+        ["promtool", "test", "rules", MONITORING / "alerts_test.yml"], capture_output=True, text=True
+    )
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_of_every_alert_it_is_tested_that_it_fires_and_that_it_does_not(name: str) -> None:
+    tests = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())["tests"]
+    looks = [look for test in tests for look in test["promql_expr_test"] if f'"{name}"' in look["expr"]]
+
+    assert any(look["exp_samples"] for look in looks)
+    assert any(not look["exp_samples"] for look in looks)
+
+
+@needs_prometheus
+@pytest.mark.parametrize("title", PANELS)
+def test_a_panel_shows_something_while_there_is_load(prometheus: Prometheus, title: str) -> None:
+    for expression in expressions(PANELS[title]):
+        samples = prometheus.query(expression)
+        assert samples, expression
+        assert all(sample["value"][1] != "NaN" for sample in samples), (expression, samples)
+
+
+@needs_prometheus
+def test_no_alert_fires_under_a_little_load_and_none_is_erroneous(prometheus: Prometheus) -> None:
+    def rules() -> list[dict[str, Any]] | None:
+        groups = httpx.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
+        found = [rule for group in groups for rule in group["rules"]]
+        return found if all(rule["health"] != "unknown" for rule in found) else None
+
+    found = until(rules)
+    assert len(found) == len(RULES)
+    assert [rule["name"] for rule in found if rule["health"] != "ok"] == []
+    assert [rule["name"] for rule in found if rule.get("state", "inactive") != "inactive"] == []
