@@ -59,7 +59,7 @@ def open_redis(settings: Settings, connection: Mapping[str, Any] = PATIENT) -> I
         RedisUnavailable: If none answers at the given address, or none can be started.
     """
     if settings.redis_url is not None:
-        with _given(settings.redis_url, connection) as client:
+        with _given(settings.redis_url, settings.redis_password_file, connection) as client:
             yield client
         return
     folder = settings.home / "redis"
@@ -67,11 +67,12 @@ def open_redis(settings: Settings, connection: Mapping[str, Any] = PATIENT) -> I
         yield client
 
 
-def _given(url: str, connection: Mapping[str, Any]) -> Redis:
+def _given(url: str, password_file: Path | None, connection: Mapping[str, Any]) -> Redis:
     try:
-        with Redis.from_url(url, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)) as probe:
+        password = password_file.read_text().strip() if password_file else None  # one in the address goes before it
+        with Redis.from_url(url, password=password, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)) as probe:
             _wait_while_loading(probe, f"{_without_password(url)} (LOUPE_REDIS_URL)")
-        return Redis.from_url(url, **connection)
+        return Redis.from_url(url, password=password, **connection)
     except (RedisError, ValueError, OSError) as error:
         raise RedisUnavailable(f"{_without_password(url)} (LOUPE_REDIS_URL)", str(error).rstrip(".")) from error
 

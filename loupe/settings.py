@@ -26,6 +26,9 @@ class Settings(BaseSettings):
         default=None,
         description="Redis of the job queue, as redis://host:6379/0. Unset: an embedded one in the data folder.",
     )
+    redis_password_file: Path | None = Field(
+        default=None, description="A file with the password of that Redis, where its address has none."
+    )
     engine: Literal["onnx", "tensorflow"] = Field(
         default="onnx", description="What runs the models. TensorFlow is the slow reference; it needs loupe[train]."
     )

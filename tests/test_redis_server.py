@@ -127,6 +127,31 @@ def test_a_redis_that_the_settings_name_is_waited_for_while_it_reads_its_data(tm
         assert redis.dbsize() == 1_000_000
 
 
+def test_the_password_of_that_redis_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret-word\n")
+    with redis_server(tmp_path, requirepass="secret-word") as server:
+        named = Settings(redis_url=server.url.replace(":secret-word@", ""), redis_password_file=tmp_path / "password")
+        with open_redis(named) as redis:
+            assert redis.ping()
+
+
+@pytest.mark.parametrize(
+    ("words", "received"), [("another-word", "invalid username-password pair"), (None, "No such file or directory")]
+)
+def test_a_wrong_password_or_none_where_it_should_be_is_told_without_it(
+    tmp_path: Path, words: str | None, received: str
+) -> None:
+    if words:
+        (tmp_path / "password").write_text(words)
+    with redis_server(tmp_path, requirepass="secret-word") as server:
+        url = server.url.replace(":secret-word@", "")
+        named = Settings(redis_url=url, redis_password_file=tmp_path / "password")
+        with pytest.raises(RedisUnavailable, match=received) as raised, open_redis(named):
+            pass
+    assert raised.value.message.startswith(f"Expected a Redis at {url} (LOUPE_REDIS_URL). Received: ")
+    assert "-word" not in raised.value.message
+
+
 def pids_in(folder: Path) -> list[int]:
     """Servers that run in a folder."""
     found = []

@@ -69,6 +69,9 @@ def train(
             min=0, max=1, help="Least test accuracy of a model that is saved. The default depends on the data."
         ),
     ] = None,
+    if_empty: Annotated[
+        bool, typer.Option("--if-empty", help="Do nothing where the store has a model already.")
+    ] = False,
     resume: Annotated[str | None, typer.Option(help="Go on with a run that was stopped.", metavar="RUN")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Open TensorBoard beside the training.")] = False,
 ) -> None:
@@ -76,6 +79,11 @@ def train(
     if context.invoked_subcommand:
         return
     log_to_stderr()
+    from loupe.store import list_models
+
+    if if_empty and (there := list_models()):
+        console.print(f"The store has [bold]{there[0].tag}[/]: nothing to train.", highlight=False)
+        return
     from train.config import recipe
     from train.datasets import check_size
     from train.errors import InvalidTraining

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loupe.store import find_model
+from loupe.store import StoredModel, find_model, list_models
 from tests.commands.conftest import Loupe
 from tests.programs import running, until
+from tests.stores import copied
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,28 @@ def test_wrong_use_is_told_in_one_line_with_exit_code_2(
     assert message in told.err
     assert "Traceback" not in told.err
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_store_that_has_a_model_is_left_as_it_is_where_only_a_first_one_is_wanted(
+    loupe: Loupe, store: Path, digits_model: StoredModel
+) -> None:
+    there = copied(digits_model, store)
+    told = loupe("train", "--if-empty", "--dataset", "digits")
+
+    assert (told.code, told.out) == (0, f"The store has {there.tag}: nothing to train.\n")
+    assert [model.tag for model in list_models()] == [there.tag]
+
+
+@pytest.mark.timeout(120)  # TensorFlow is imported
+def test_an_empty_store_gets_its_first_model(
+    loupe: Loupe, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
+    options = ("--dataset", "digits", "--architecture", "softmax", "--epochs", "2", "--min-accuracy", "0")
+    told = loupe("train", "--if-empty", *options)
+
+    assert told.code == 0, told.err
+    assert [model.name for model in list_models()] == ["digits"]
 
 
 @pytest.mark.timeout(120)  # TensorFlow is imported
