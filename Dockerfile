@@ -1,21 +1,27 @@
 # Three images from one file: docker build --target service|worker|train
 # Each gets its own locked packages: the service has only the client side of the queue, the worker no HTTP server, and only training has
-# TensorFlow.
+# TensorFlow. Packages come before code, so that changed code is copied in a second.
 
-FROM python:3.11-slim-bookworm AS packages
-COPY requirements/ /requirements/
+FROM python:3.11-slim-bookworm AS venv
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv --without-pip /opt/venv
+WORKDIR /requirements
 
-FROM packages AS service-packages
-RUN pip --python /opt/venv install --no-cache-dir --disable-pip-version-check --require-hashes -r /requirements/service.txt
+# With gRPC and traces, for those who set LOUPE_GRPC_PORT or OTEL_EXPORTER_OTLP_ENDPOINT.
+FROM venv AS service-packages
+COPY requirements/service.txt requirements/grpc.txt requirements/tracing.txt ./
+RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r service.txt -r grpc.txt -r tracing.txt
 
-FROM packages AS worker-packages
-RUN pip --python /opt/venv install --no-cache-dir --disable-pip-version-check --require-hashes -r /requirements/worker.txt
+FROM venv AS worker-packages
+COPY requirements/worker.txt requirements/s3.txt ./
+RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r worker.txt -r s3.txt
 
-FROM packages AS train-packages
-RUN pip --python /opt/venv install --no-cache-dir --disable-pip-version-check --require-hashes -r /requirements/train.txt
+FROM venv AS train-packages
+COPY requirements/train.txt ./
+RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r train.txt
 
 FROM python:3.11-slim-bookworm AS base
+LABEL org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -31,6 +37,13 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "loupe.cli"]
 
 FROM base AS train
+LABEL org.opencontainers.image.title="loupe-train" \
+      org.opencontainers.image.description="Trains classifiers of small images"
+# Fashion-MNIST, so that the first model needs no download. Caches of Keras and Matplotlib may vanish with the container.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends dataset-fashion-mnist=0.0~git20200523.55506a9-1 \
+    && rm -rf /var/lib/apt/lists/*
+ENV KERAS_HOME=/tmp/keras MPLCONFIGDIR=/tmp/matplotlib
 COPY --from=train-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY train/ train/
@@ -40,14 +53,18 @@ HEALTHCHECK NONE
 CMD ["train", "--dataset", "fashion-mnist"]
 
 FROM base AS worker
+LABEL org.opencontainers.image.title="loupe-worker" \
+      org.opencontainers.image.description="Scores whole sets of small images from a queue"
 COPY --from=worker-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY worker/ worker/
 USER 1000:1000
-HEALTHCHECK --interval=5s --timeout=5s --start-period=20s CMD ["python", "-m", "worker.health"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-m", "worker.health"]
 CMD ["worker"]
 
 FROM base AS service
+LABEL org.opencontainers.image.title="loupe-service" \
+      org.opencontainers.image.description="Serves classifiers of small images over HTTP and gRPC"
 COPY --from=service-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY service/ service/
@@ -55,6 +72,6 @@ COPY worker/__init__.py worker/jobs.py worker/
 USER 1000:1000
 ENV LOUPE_HOST=0.0.0.0
 EXPOSE 3000
-HEALTHCHECK --interval=5s --timeout=5s --start-period=20s \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:3000/readyz', timeout=4)"]
 CMD ["serve"]

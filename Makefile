@@ -11,10 +11,10 @@ INSTALLED := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install demo up test lint type bench soak fuzz chaos lock audit clean
+.PHONY: help install demo up bento test test-deployment lint type bench soak fuzz chaos lock audit clean
 
 help: ## List the chores
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 install: $(INSTALLED) ## Make the virtual environment and install the locked packages
 
@@ -24,8 +24,15 @@ demo: $(INSTALLED) ## Train on Fashion-MNIST, serve, and bulk-score 10,000 image
 up: $(INSTALLED) ## Run an embedded Redis, a worker and the service until Ctrl-C
 	@$(BIN)/loupe up
 
+bento: $(INSTALLED) ## Build the Bento, of the fashion-mnist that is the newest in the store
+	@$(BIN)/loupe models show fashion-mnist >/dev/null
+	@BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml build
+
 test: $(INSTALLED) ## Run the tests, two at a time
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+test-deployment: $(INSTALLED) ## Build the images, run all of it in containers, and break it; needs Docker, or LOUPE_CONTAINER_ENGINE
+	$(BIN)/pytest tests/deployment -m 'containers or not containers' -rs --durations=20 --durations-min=1
 
 lint: $(INSTALLED) ## Check style and the direction of imports
 	$(BIN)/ruff check .

@@ -70,6 +70,19 @@ def test_it_holds_the_service_and_names_its_model(bento: Path) -> None:
     assert not {"train", "tests", "bench"} & folders
 
 
+def test_it_is_small_beside_its_model(bento: Path) -> None:
+    assert sum(path.stat().st_size for path in bento.rglob("*") if path.is_file()) < 30e6
+
+
+def test_where_the_store_is_empty_it_is_told_what_to_do(tmp_path: Path) -> None:
+    command = ["make", "--old-file", ".venv/.installed", "bento"]
+    told = subprocess.run(command, cwd=ROOT, env=_environment(tmp_path), capture_output=True, text=True)
+
+    assert told.returncode != 0
+    assert "loupe train" in told.stderr
+    assert not (tmp_path / "bentos" / "loupe").exists()
+
+
 def test_its_packages_are_locked_and_have_no_tensorflow(bento: Path) -> None:
     locked = (bento / "env" / "python" / "requirements.txt").read_text()
 

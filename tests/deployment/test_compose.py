@@ -1,17 +1,24 @@
 """What docker-compose.yml and the Dockerfile promise, read without an engine."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+TOOLS = Path(sys.executable).parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES = COMPOSE["services"]
-LONG_LIVED = ["redis", "service", "worker"]
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE = yaml.safe_load(COMPOSE_TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXAMPLE = (ROOT / ".env.example").read_text()
+LONG_LIVED = [name for name, service in SERVICES.items() if service["restart"] != "no"]
+PROGRAMS = ["service", "worker", "train"]
+PERSONAL = {"AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "COMPOSE_PROFILES"}  # for the programs, and for compose itself
 
 Stages: TypeAlias = dict[str, str]
 
@@ -23,78 +30,138 @@ def stages() -> Stages:
     return dict(found)
 
 
-def test_compose_runs_redis_the_service_and_workers_and_trains_only_when_asked() -> None:
-    assert set(SERVICES) == {*LONG_LIVED, "train"}
-    assert [name for name in SERVICES if "profiles" in SERVICES[name]] == ["train"]
-    assert SERVICES["train"]["profiles"] == ["train"]
+def test_compose_is_as_its_specification_has_it() -> None:
+    command: list[str | Path] = [
+        TOOLS / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        ROOT / "docker-compose.yml",
+    ]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.skipif(not (TOOLS / "hadolint").exists(), reason="hadolint has no package for this platform")
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    checked = subprocess.run([TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_what_is_no_part_of_serving_and_scoring_runs_only_when_asked_for() -> None:
+    assert {"redis", *PROGRAMS} <= {name for name in SERVICES if "profiles" not in SERVICES[name]}
+    assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} <= {"s3", "monitoring"}
+    assert SERVICES["s3"]["profiles"] == ["s3"]
 
 
 @pytest.mark.parametrize("name", LONG_LIVED)
-def test_what_runs_for_long_comes_back_after_a_crash_and_shows_its_health(name: str) -> None:
-    assert SERVICES[name]["restart"] == "unless-stopped"
-    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
-    assert "stop_grace_period" in SERVICES[name]
+def test_what_runs_for_long_comes_back_after_a_crash_shows_its_health_and_keeps_to_its_limits(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert {"stop_grace_period", "mem_limit"} <= service.keys()
+    assert {"max-size", "max-file"} == service["logging"]["options"].keys()
+    assert service["cap_drop"] == ["ALL"]
 
 
-def test_only_the_service_can_be_reached_from_outside() -> None:
-    assert [name for name in SERVICES if "ports" in SERVICES[name]] == ["service"]
+@pytest.mark.parametrize("name", ["redis", *PROGRAMS])
+def test_nothing_writes_beside_its_volumes(name: str) -> None:
+    assert SERVICES[name]["read_only"] is True
+    assert SERVICES[name]["tmpfs"] == ["/tmp"]  # noqa: S108 - in its container
+
+
+def test_only_the_service_and_dashboards_can_be_reached_from_outside() -> None:
+    assert {name for name in SERVICES if "ports" in SERVICES[name]} <= {"service", "grafana"}
     assert SERVICES["service"]["ports"] == ["${LOUPE_ADDRESS:-127.0.0.1}:${LOUPE_PORT:-3000}:3000"]
     assert SERVICES["service"]["environment"]["LOUPE_HOST"] == "0.0.0.0"  # noqa: S104 - inside its container
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+    assert SERVICES["redis"]["networks"] == SERVICES["s3"]["networks"] == ["inside"]
 
 
-def test_redis_writes_what_it_holds_to_a_volume() -> None:
-    command = SERVICES["redis"]["command"]
-    assert command[command.index("--appendonly") + 1] == "yes"
+def test_redis_writes_what_it_holds_to_a_volume_and_forgets_no_job() -> None:
+    command = SERVICES["redis"]["command"][-1]
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
     assert SERVICES["redis"]["volumes"] == ["queue:/data"]
+
+
+def test_the_password_of_redis_is_a_secret_of_those_who_need_it() -> None:
+    holders = {name for name in SERVICES if "redis_password" in SERVICES[name].get("secrets", [])}
+    assert holders >= {"redis", "service", "worker"}
+    assert "train" not in holders
+    assert not re.search(r"--requirepass|redis://[^ \"}]*@", COMPOSE_TEXT)
+    default = re.search(r":-(.+)}", COMPOSE["secrets"]["redis_password"]["file"])
+    assert default
+    assert (ROOT / default[1]).read_text().strip()
 
 
 def test_all_programs_use_one_model_store() -> None:
     assert "BENTOML_HOME=/var/lib/loupe/store" in DOCKERFILE
-    for name in ("service", "worker", "train"):
+    for name in PROGRAMS:
         assert "store:/var/lib/loupe/store" in SERVICES[name]["volumes"]
 
 
+def test_service_and_workers_wait_for_a_model_and_workers_for_redis() -> None:
+    trained = {"train": {"condition": "service_completed_successfully"}}
+    assert SERVICES["service"]["depends_on"] == trained  # predictions do without Redis
+    assert SERVICES["worker"]["depends_on"] == {"redis": {"condition": "service_healthy"}} | trained
+    assert SERVICES["train"]["command"].startswith("train --if-empty ")
+
+
 def test_workers_can_be_many() -> None:
-    assert "container_name" not in SERVICES["worker"]
-    assert SERVICES["worker"]["depends_on"] == {"redis": {"condition": "service_healthy"}}
-    assert SERVICES["worker"]["environment"]["LOUPE_REDIS_URL"] == "redis://redis:6379/0"
+    assert not {"container_name", "ports"} & SERVICES["worker"].keys()
 
 
 def test_every_volume_that_is_mounted_is_declared() -> None:
-    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]}
+    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     assert {name for name in mounted if name.isalpha()} == set(COMPOSE["volumes"])
 
 
-@pytest.mark.parametrize("target", ["service", "worker", "train"])
-def test_images_run_as_a_user_without_rights_and_stop_on_sigterm(stages: Stages, target: str) -> None:
+def test_the_example_of_env_lists_every_variable_with_its_default() -> None:
+    default = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE_TEXT))
+    shown = dict(re.findall(r"^#([A-Z][A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE))
+
+    assert {name: value for name, value in shown.items() if name not in PERSONAL} == default
+    assert not re.search(r"^[^#\n]", EXAMPLE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", PROGRAMS)
+def test_images_say_what_they_are_run_as_a_user_without_rights_and_stop_on_sigterm(stages: Stages, target: str) -> None:
     assert SERVICES[target]["build"]["target"] == target
+    assert f'org.opencontainers.image.title="loupe-{target}"' in stages[target]
     assert "USER 1000:1000" in stages[target]
     assert "HEALTHCHECK" in stages[target]
     assert "STOPSIGNAL SIGTERM" in stages["base"]
 
 
-@pytest.mark.parametrize("target", ["service", "worker", "train"])
-def test_packages_are_installed_from_hashed_locks_in_a_stage_of_their_own(stages: Stages, target: str) -> None:
-    assert f"--require-hashes -r /requirements/{target}.txt" in stages[f"{target}-packages"]
-    assert f"COPY --from={target}-packages /opt/venv /opt/venv" in stages[target]
-    assert not re.search(r"^RUN", stages[target], re.MULTILINE)
+@pytest.mark.parametrize(
+    ("target", "locks"),
+    [("service", ["service", "grpc", "tracing"]), ("worker", ["worker", "s3"]), ("train", ["train"])],
+)
+def test_packages_are_installed_from_hashed_locks_before_the_code(
+    stages: Stages, target: str, locks: list[str]
+) -> None:
+    install = "--require-hashes " + " ".join(f"-r {lock}.txt" for lock in locks)
+    assert install in stages[f"{target}-packages"]
+    packages = stages[target].index(f"COPY --from={target}-packages /opt/venv /opt/venv")
+    assert packages < stages[target].index("COPY loupe/")
+    assert "RUN" not in stages[target][packages:]
 
 
 def test_nothing_is_built_on_a_moving_base_or_needs_a_frontend() -> None:
     bases = set(re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE))
-    assert bases == {"python:3.11-slim-bookworm", "packages", "base"}
+    assert bases == {"python:3.11-slim-bookworm", "venv", "base"}
     assert not DOCKERFILE.startswith("# syntax")
 
 
-@pytest.mark.parametrize("program", ["service", "worker"])
-def test_only_training_has_tensorflow(program: str) -> None:
-    assert not re.search(r"^(tensorflow|keras)==", (ROOT / f"requirements/{program}.txt").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("name", ["service", "grpc", "tracing", "worker", "s3"])
+def test_only_training_has_tensorflow(name: str) -> None:
+    assert not re.search(r"^(tensorflow|keras)==", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)
     assert re.search(r"^tensorflow==", (ROOT / "requirements/train.txt").read_text(), re.MULTILINE)
 
 
 def test_what_the_images_copy_is_sent_to_the_engine() -> None:
     sent = (ROOT / ".dockerignore").read_text().splitlines()
-    copied = re.findall(r"^COPY (?!--from)(\w+)/", DOCKERFILE, re.MULTILINE)
-    for folder in set(copied) - {"requirements"}:
+    copied = re.findall(r"^COPY (?!--from)(\w+)/ ", DOCKERFILE, re.MULTILINE)
+    for folder in copied:
         assert f"!{folder}" in sent
         assert (ROOT / folder).is_dir()

@@ -1,0 +1,102 @@
+"""A container engine: Docker, or a program that stands in for one, named by LOUPE_CONTAINER_ENGINE.
+
+Such a program prepares an engine of its own (`prepare`), starts it for building with the network of this machine (`build`) or for running
+in a network of its own (`run`), prints the variables that lead to it (`env`), runs commands in that network (`exec`) and stops it (`stop`).
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FOREIGN = ("LOUPE_", "AWS_", "OTEL_", "COMPOSE_", "BENTOML_")  # what would reach the containers from here
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine, and a checkout whose compose file it runs.
+
+    Attributes:
+        folder: The checkout.
+        environment: What leads commands to the engine.
+        stand_in: The program that is the engine, if it is none that is installed.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+    stand_in: str | None
+
+    def bash(self, command: str) -> str:
+        """What a command, run in the checkout and in the engine's network, prints."""
+        ended = self.try_bash(command)
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        return ended.stdout
+
+    def try_bash(self, command: str) -> subprocess.CompletedProcess[str]:
+        """The same, for a command that may fail."""
+        network = [self.stand_in, "exec"] if self.stand_in else []
+        return subprocess.run(
+            [*network, "bash", "-eu", "-o", "pipefail", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def build(self) -> None:
+        """Build the images of all services."""
+        if self.stand_in:
+            self._tell("build")
+            network = "".join(
+                f"  {name}:\n    build:\n      network: host\n" for name in ("service", "worker", "train")
+            )
+            (self.folder / "network.yml").write_text(f"services:\n{network}")
+        files = "docker-compose.yml" + (":network.yml" if self.stand_in else "")
+        built = subprocess.run(
+            ["docker", "compose", "build"],
+            cwd=self.folder,
+            env={**self.environment, "COMPOSE_FILE": files},
+            capture_output=True,
+            text=True,
+        )
+        assert built.returncode == 0, built.stderr[-5000:]
+        if self.stand_in:
+            self._tell("run")
+
+    def _tell(self, verb: str) -> None:
+        assert self.stand_in
+        told = subprocess.run([self.stand_in, verb], capture_output=True, text=True)
+        assert told.returncode == 0, told.stderr
+
+
+@contextmanager
+def engine(folder: Path, project: str) -> Iterator[Engine]:
+    """An engine for a checkout, while a block lasts; without one the test is skipped."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    environment["COMPOSE_PROJECT_NAME"] = project
+    stand_in = os.environ.get("LOUPE_CONTAINER_ENGINE")
+    if stand_in is None:
+        try:
+            subprocess.run(["docker", "info"], check=True, capture_output=True)
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no container engine: {error}; LOUPE_CONTAINER_ENGINE names none")
+        yield Engine(folder, environment, None)
+        return
+    prepared = subprocess.run([stand_in, "prepare"], capture_output=True, text=True)
+    assert prepared.returncode == 0, prepared.stderr
+    try:
+        led = subprocess.run(
+            ["bash", "-c", f'eval "$({stand_in} env)"; env -0'],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        variables = dict(line.split("=", 1) for line in led.stdout.split("\0") if line)
+        yield Engine(folder, variables, stand_in)
+    finally:
+        subprocess.run([stand_in, "stop"], check=True)

@@ -1,0 +1,205 @@
+"""The stranger's path through the README in real containers, and then whatever may happen to them. The tests build on each other."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.deployment.engines import Engine, engine
+from tests.programs import until
+from train.datasets import load_dataset
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "loupe-test"
+BASE = "python:3.11-slim-bookworm"
+PICTURES = 300
+MANY = 300_000  # images of a job that lasts long enough to be disturbed
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The images, built from a copy of the checkout that has what a clone would have."""
+    folder = tmp_path_factory.mktemp("clone")
+    tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    for name in subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    with engine(folder, PROJECT) as found:
+        found.build()
+        try:
+            yield found
+        finally:
+            found.try_bash("docker compose down --volumes --remove-orphans")
+
+
+@pytest.fixture(scope="module")
+def commands(built: Engine) -> dict[str, str]:
+    """What each command of the README's section on containers has printed, by the command."""
+    images, labels = load_dataset("fashion-mnist").test.images, load_dataset("fashion-mnist").test.labels
+    Image.fromarray(images[np.flatnonzero(labels == 9)[0]]).save(built.folder / "boot.png")
+    (built.folder / "PICTURES").mkdir()
+    for number, image in enumerate(images[:PICTURES]):
+        Image.fromarray(image).save(built.folder / "PICTURES" / f"{number}.png")
+    return {command: built.bash(command) for command in readme_commands()}
+
+
+@pytest.fixture
+def stack(built: Engine, commands: dict[str, str]) -> Engine:
+    """What runs when the README's commands have been followed."""
+    return built
+
+
+def readme_commands() -> list[str]:
+    """The commands of the README's section on containers that come after the clone, without their comments."""
+    section = (ROOT / "README.md").read_text().partition("## In containers\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^    (\S.*?)(?: {2,}#.*)?$", section, re.MULTILINE)
+    return [line for line in lines if not line.startswith(("git clone", "{"))]
+
+
+def test_the_images_are_small(built: Engine) -> None:
+    sizes = {
+        name: int(built.bash(f"docker image inspect --format '{{{{.Size}}}}' {name}")) / 1e6
+        for name in (BASE, "loupe-service", "loupe-worker", "loupe-train")
+    }
+    assert sizes["loupe-service"] - sizes[BASE] <= 600, sizes
+    assert sizes["loupe-worker"] - sizes[BASE] <= 600, sizes
+
+
+@pytest.mark.parametrize("profile", ["", "s3"])
+def test_compose_understands_every_profile(built: Engine, profile: str) -> None:
+    built.bash(f"COMPOSE_PROFILES={profile} docker compose config --quiet")
+
+
+def test_the_readme_leads_from_a_clone_to_a_prediction_and_to_scored_pictures(
+    stack: Engine, commands: dict[str, str]
+) -> None:
+    predicted = next(words for command, words in commands.items() if command.startswith("curl"))
+    results = stack.folder / "data" / "results" / "first"
+
+    assert json.loads(predicted)["label"] == "Ankle boot"
+    assert (results / "_SUCCESS").is_file()
+    assert json.loads((results / "_summary.json").read_text())["done"] == PICTURES
+
+
+def test_another_model_is_served_as_soon_as_it_is_trained(stack: Engine) -> None:
+    until(lambda: "digits" in curl(stack, "/v1/models/digits"))
+    answer = curl(stack, "/predict?model=digits", "--data-binary @boot.png -H 'Content-Type: image/png'")
+    assert json.loads(answer)["model"].startswith("digits:")
+
+
+def test_nothing_is_trained_where_there_is_a_model(stack: Engine) -> None:
+    assert "nothing to train" in stack.bash("docker compose run --rm train")
+
+
+def test_the_service_tells_prometheus_of_its_work(stack: Engine) -> None:
+    assert "loupe_requests_total{" in curl(stack, "/metrics")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="killing a container's process takes root")
+@pytest.mark.parametrize("victim", ["worker", "service", "redis"])
+def test_a_job_comes_through_the_kill_of_any_container(stack: Engine, victim: str) -> None:
+    stack.bash("docker compose up --detach --wait --scale worker=3")
+    job = submit(stack)
+    until(lambda: begun(stack, job))
+    container = stack.bash(f"docker compose ps --quiet {victim}").split()[0]
+
+    os.kill(int(inspect(stack, container, ".State.Pid")), signal.SIGKILL)
+
+    state = until(lambda: ended(stack, job))
+    assert (state["state"], state["done"]) == ("done", MANY), state
+    rows = f"curl -sSf 'localhost:3000/jobs/{job}/results?format=csv' | tail -n +2"
+    assert int(stack.bash(f"{rows} | wc -l")) == MANY
+    assert int(stack.bash(f"{rows} | cut -d, -f1 | sort -u | wc -l")) == MANY
+    until(lambda: inspect(stack, container, ".State.Health.Status") == "healthy")
+    assert inspect(stack, container, ".RestartCount") == "1"
+
+
+def test_with_a_wrong_password_predictions_go_on_and_jobs_say_why_not(stack: Engine) -> None:
+    (stack.folder / "other-password").write_text("another-word\n")
+    stack.bash(
+        "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose up --detach --wait --no-deps --force-recreate service"
+    )
+
+    predicted = curl(stack, "/predict", "--data-binary @boot.png -H 'Content-Type: image/png'")
+    refused = stack.bash("curl -sS -w ' %{http_code}' localhost:3000/jobs")
+
+    assert "label" in json.loads(predicted)
+    assert refused.endswith(" 503")
+    assert "redis" in refused.lower()
+    stack.bash("docker compose up --detach --wait --no-deps --force-recreate service")
+
+
+def test_a_worker_without_its_password_is_not_healthy(stack: Engine) -> None:
+    told = stack.try_bash(
+        "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose run --rm --no-deps worker worker --burst"
+    )
+    assert told.returncode != 0
+    assert "password" in told.stdout + told.stderr
+
+
+def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(stack: Engine) -> None:
+    job = submit(stack)
+    until(lambda: begun(stack, job))
+    containers = stack.bash("docker compose ps --quiet").split()
+    stack.bash("docker compose stop")
+    codes = {inspect(stack, name, ".Name"): inspect(stack, name, ".State.ExitCode") for name in containers}
+    assert set(codes.values()) == {"0"}, codes
+
+    stack.bash("docker compose up --detach --wait")
+    state = until(lambda: ended(stack, job))
+    assert (state["state"], state["done"]) == ("done", MANY)
+
+
+def test_nothing_is_left_when_all_of_it_is_removed(stack: Engine) -> None:
+    stack.bash("docker compose down --volumes")
+    for kind in ("ps --all", "volume ls", "network ls"):
+        assert stack.bash(f"docker {kind} --quiet --filter label=com.docker.compose.project={PROJECT}") == ""
+
+
+def curl(stack: Engine, path: str, options: str = "") -> str:
+    """What the service answers."""
+    return stack.bash(f"curl -sSf {options} 'localhost:3000{path}'")
+
+
+def submit(stack: Engine) -> str:
+    """A job that lasts; its id."""
+    if not (stack.folder / "data" / "many.npy").exists():
+        image = np.asarray(Image.open(stack.folder / "boot.png"))
+        np.save(stack.folder / "data" / "many.npy", np.broadcast_to(image, (MANY, *image.shape)))
+    body = json.dumps({"source": "/data/many.npy", "model": "fashion-mnist", "probabilities": False})
+    answer = curl(stack, "/jobs", f"-H 'Content-Type: application/json' -d '{body}'")
+    return str(json.loads(answer)["id"])
+
+
+def state_of(stack: Engine, job: str) -> dict[str, Any] | None:
+    """What the service says of a job, if it and Redis answer."""
+    answer = stack.try_bash(f"curl -sSf localhost:3000/jobs/{job}")
+    return json.loads(answer.stdout) if answer.returncode == 0 else None
+
+
+def begun(stack: Engine, job: str) -> bool:
+    """Whether a part of a job is done."""
+    state = state_of(stack, job)
+    return state is not None and state["done"] > 0
+
+
+def ended(stack: Engine, job: str) -> dict[str, Any] | None:
+    """What is known about a job that has ended."""
+    state = state_of(stack, job)
+    return state if state and state["state"] in ("done", "failed", "cancelled") else None
+
+
+def inspect(stack: Engine, container: str, what: str) -> str:
+    """A field of what the engine knows about a container."""
+    return stack.bash(f"docker inspect --format '{{{{{what}}}}}' {container}").strip()
