@@ -47,25 +47,31 @@ class Engine:
             text=True,
         )
 
-    def build(self) -> None:
-        """Build the images of all services."""
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """A block in which images are built: a stand-in has the network of this machine then, and runs nothing."""
         if self.stand_in:
             self._tell("build")
-            network = "".join(
-                f"  {name}:\n    build:\n      network: host\n" for name in ("service", "worker", "train")
-            )
-            (self.folder / "network.yml").write_text(f"services:\n{network}")
-        files = "docker-compose.yml" + (":network.yml" if self.stand_in else "")
-        built = subprocess.run(
-            ["docker", "compose", "build"],
-            cwd=self.folder,
-            env={**self.environment, "COMPOSE_FILE": files},
-            capture_output=True,
-            text=True,
-        )
-        assert built.returncode == 0, built.stderr[-5000:]
+        yield
         if self.stand_in:
             self._tell("run")
+
+    def build(self) -> None:
+        """Build the images of all services."""
+        files = "docker-compose.yml"
+        if self.stand_in:
+            network = [f"  {name}: {{ build: {{ network: host }} }}" for name in ("service", "worker", "train")]
+            (self.folder / "network.yml").write_text("\n".join(["services:", *network]))
+            files += ":network.yml"
+        with self.building():
+            built = subprocess.run(
+                ["docker", "compose", "build"],
+                cwd=self.folder,
+                env={**self.environment, "COMPOSE_FILE": files},
+                capture_output=True,
+                text=True,
+            )
+            assert built.returncode == 0, built.stderr[-5000:]
 
     def _tell(self, verb: str) -> None:
         assert self.stand_in

@@ -1,5 +1,6 @@
 """The Bento that `bentoml build` makes of the checkout: what is in it, and that it answers."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from loupe.store import StoredModel
+from tests.deployment.engines import engine
 from tests.programs import free_port, until
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +112,30 @@ def test_it_answers(url: str) -> None:
 
     assert answer.status_code == 200
     assert answer.json()["model"] == f"fashion-mnist:{VERSION}"
+
+
+@pytest.mark.containers
+@pytest.mark.timeout(300)
+def test_its_image_answers_and_stops_when_told_to(home: Path, bento: Path, tmp_path: Path) -> None:
+    image = f"loupe-bento:{bento.name}"
+    with engine(tmp_path, "loupe-bento") as containers:
+        with containers.building():
+            command = [sys.executable, "-m", "bentoml", "containerize", f"loupe:{bento.name}", "--image-tag", image]
+            options = ["--opt", "network=host"] if containers.stand_in else []
+            variables = {**_environment(home), **containers.environment}
+            made = subprocess.run([*command, *options], env=variables, capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr[-5000:]
+        container = containers.bash(f"docker run --detach --publish 127.0.0.1:3000:3000 {image}").strip()
+        try:
+            until(lambda: containers.try_bash("curl -sSf localhost:3000/readyz").returncode == 0)
+            body = json.dumps({"pixels": [[0] * 28 for _ in range(28)]})
+            predict = f"curl -sSf -H 'Content-Type: application/json' -d '{body}' localhost:3000/predict"
+            assert json.loads(containers.bash(predict))["model"] == f"fashion-mnist:{VERSION}"
+
+            containers.bash(f"docker stop --time 30 {container}")
+            assert containers.bash(f"docker inspect --format '{{{{.State.ExitCode}}}}' {container}").strip() == "0"
+        finally:
+            containers.try_bash(f"docker rm --force {container}; docker image rm {image}")
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -140,6 +140,20 @@ def test_with_a_wrong_password_predictions_go_on_and_jobs_say_why_not(stack: Eng
     stack.bash("docker compose up --detach --wait --no-deps --force-recreate service")
 
 
+def test_a_queue_that_is_full_refuses_jobs_and_keeps_those_it_has(stack: Engine) -> None:
+    redis = "docker compose exec redis sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) redis-cli config set maxmemory {}'"
+    known = json.loads(curl(stack, "/jobs"))
+    stack.bash(redis.format("1mb"))
+    body = json.dumps({"source": "/data/many.npy"})
+    refused = stack.bash(
+        f"curl -sS -w ' %{{http_code}}' -H 'Content-Type: application/json' -d '{body}' localhost:3000/jobs"
+    )
+
+    assert refused.endswith(" 503"), refused
+    assert json.loads(curl(stack, "/jobs")) == known
+    stack.bash(redis.format("256mb"))
+
+
 def test_a_worker_without_its_password_is_not_healthy(stack: Engine) -> None:
     told = stack.try_bash(
         "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose run --rm --no-deps worker worker --burst"
