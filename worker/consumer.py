@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from redis.exceptions import RedisError
@@ -400,9 +399,9 @@ def _blaming_records() -> Iterator[None]:
 def _look_at(figures: Figures, batches: Sequence[tuple[outputs.Part, UInt8Array]], random: np.random.Generator) -> None:
     if not batches:
         return
-    ids: list[Any] = [record for part, _ in batches for record in part.ids]
-    probabilities = np.concatenate([part.probabilities for part, _ in batches])
-    figures.look_at(ids, np.concatenate([images for _, images in batches]), probabilities, random)
+    parts, images = zip(*batches, strict=True)
+    seen = outputs.joined(parts, parts[0].probabilities.shape[1])
+    figures.look_at(seen.ids, np.concatenate(images), seen.probabilities, random)
 
 
 def _failed_record(record: str, error: LoupeError) -> Records:

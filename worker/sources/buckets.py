@@ -2,16 +2,16 @@
 
 import glob
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 
 from loupe.errors import InvalidImage, InvalidSource, SourceChanged
 from loupe.images import MAX_FILE_BYTES
-from worker.places import Remote, gather, or_raise, stamp_of, told
+from worker.places import Remote, gather, stamp_of, told
 from worker.sources.folders import Folder, Pattern, is_picture
-from worker.sources.pictures import Entry, Read
+from worker.sources.pictures import Entry, Read, reading_fetched
 
 
 class Bucket:
@@ -69,12 +69,6 @@ def matching(pattern: Remote) -> list[Remote]:
     folder, below = _split(pattern)
     start = len(folder.path.rstrip("/")) + 1
     return [folder / path[start:] for path, info in folder.find(below).items() if info["type"] == "file"]
-
-
-def reading_fetched(entries: Iterable[Entry], answers: Iterable[bytes | BaseException]) -> Read:
-    """A function that knows what has been fetched of each entry, or why nothing was."""
-    fetched = {entry.id: answer for entry, answer in zip(entries, answers, strict=True)}
-    return lambda entry: or_raise(fetched[entry.id])
 
 
 async def fetch(file: Remote) -> bytes:

@@ -10,8 +10,7 @@ from typing import NoReturn
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import SUFFIXES, read_with_status
-from worker.places import or_raise
-from worker.sources.pictures import Entry, Read
+from worker.sources.pictures import Entry, Read, reading_fetched
 from worker.sources.sorting import in_order
 
 
@@ -35,8 +34,7 @@ class Folder:
     @contextmanager
     def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
-        files = {entry.id: self._outcome(entry) for entry in entries}  # while another thread decodes
-        yield lambda entry: or_raise(files.pop(entry.id))
+        yield reading_fetched(entries, map(self._outcome, entries))  # while another thread decodes
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""

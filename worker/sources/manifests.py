@@ -13,8 +13,8 @@ from loupe.errors import ColumnNotFound, InvalidRecord, InvalidSource, InvalidUr
 from loupe.images import read_file
 from worker.jobs import DEFAULT_OPTIONS, Options
 from worker.places import Place, Remote, gather, is_url, place
-from worker.sources.buckets import fetch, reading_fetched
-from worker.sources.pictures import Entry, Read
+from worker.sources.buckets import fetch
+from worker.sources.pictures import Entry, Read, reading_fetched
 from worker.sources.source import printable, stamp
 
 PATH, ID = "path", "id"

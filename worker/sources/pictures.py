@@ -17,6 +17,7 @@ import pyarrow as pa
 from loupe.errors import InvalidImage, InvalidRecord, InvalidSource, LoupeError, SourceChanged, StorageUnavailable
 from loupe.images import SIDE, Look, Picture, UInt8Array, open_picture
 from worker.jobs import Step
+from worker.places import or_raise
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable
 
 SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
@@ -175,6 +176,12 @@ class PictureSource:
         rows = [entry.columns or [None] * len(self._columns) for entry in entries]
         columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
         return pa.table(columns, names=list(self._columns))
+
+
+def reading_fetched(entries: Iterable[Entry], answers: Iterable[bytes | BaseException]) -> Read:
+    """A function that knows what has been fetched of each entry, or why nothing was; each can be had once."""
+    fetched = {entry.id: answer for entry, answer in zip(entries, answers, strict=True)}
+    return lambda entry: or_raise(fetched.pop(entry.id))
 
 
 def _cut(entries: list[Entry], batch_size: int, bytes_of: Callable[[Entry], int]) -> Iterator[list[Entry]]:
