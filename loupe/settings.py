@@ -35,7 +35,8 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="Cores an engine may use. Unset: all the process may, by its CPU affinity and the quotas of its control groups.",
+        description="Cores that an engine may use, each for runs of its own. Unset: all the process may, "
+        "by its CPU affinity and the quotas of its control groups.",
     )
     model: str | None = Field(
         default=None,

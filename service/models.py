@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from loupe.cores import available_cores
 from loupe.engine import load_engine
 from loupe.errors import LoupeError, ModelCorrupted, ModelNotFound
 from loupe.settings import Settings
@@ -161,13 +162,14 @@ class ServedModels:
 
     def _open(self, stored: StoredModel) -> ServedModel:
         settings = self._settings
-        engine = load_engine(stored, settings.engine, settings.threads)
+        engine = load_engine(stored, settings.engine, threads=1)
         metrics = self._metrics.of(stored)
         batcher = Batcher(
             engine.predict,
             classes=len(stored.card.class_names),
             max_batch_size=settings.max_batch_size,
             max_queued_images=settings.max_queued_images,
+            lanes=settings.threads or available_cores(),
             together=settings.batching,
             observer=metrics,
         )

@@ -128,11 +128,11 @@ def cnn(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
 
 
 def resnet(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """A residual network of ten layers that weighs its channels, for those who can wait: 116 MFLOP an image of 28 × 28."""
+    """A residual network of ten layers that weighs its channels, for those who can wait: 236 MFLOP an image of 28 × 28."""
     x = start.conv(32, padding="same", use_bias=False)(_normal_conv(_image(pixels), 32, start))
     x = _normal(layers.MaxPooling2D()(x))  # (n, 14, 14, 32)
-    x = _residual(_normal_conv(x, 64, start), start)
-    x = _normal_conv(layers.MaxPooling2D()(x), 128, start)  # (n, 7, 7, 128)
+    x = _residual(_normal_conv(x, 96, start), start)
+    x = _normal_conv(layers.MaxPooling2D()(x), 192, start)  # (n, 7, 7, 192)
     x = _residual(_residual(x, start), start)
     return layers.Dropout(0.4)(layers.Flatten()(x))
 

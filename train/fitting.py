@@ -22,6 +22,7 @@ from train.errors import TrainingDiverged, TrainingInterrupted
 from train.evaluation import Epoch
 from train.finishing import finished
 from train.optimizers import optimizer
+from train.precision import bfloat16_convolutions
 
 REPORTS = 100  # about so many where an epoch is a single step: reporting one takes longer than training it
 VALIDATED = 512  # images at once; only a matter of speed
@@ -34,7 +35,7 @@ class Fitted:
 
     Attributes:
         model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`, with the weights of the best epoch. Trained on mirrored
-            images, it answers with the mean over the image and its mirror image.
+            images, it answers with the mean over the image and its mirror image; with `shifted_views`, over each of them shifted too.
         history: Every epoch that was reported, in order.
         best_epoch: Number of the epoch whose weights the model has.
         seconds: What training took, over all its sittings.
@@ -84,7 +85,7 @@ def fit(
     checkpoints.restore(model)
     weights = class_weights(dataset.train, len(dataset.class_names)) if config.class_weights else None
     try:
-        with _interruptible() as interrupted:
+        with _interruptible() as interrupted, bfloat16_convolutions(config.bfloat16):
             if not checkpoints.finished:
                 model.fit(
                     batches(dataset, config, checkpoints.state.epochs_done),
@@ -105,7 +106,8 @@ def fit(
         raise TrainingInterrupted(checkpoints.state.epochs_done, config.epochs) from None
     checkpoints.restore_best(model)
     history = checkpoints.state.history
-    model = finished(model, both_ways=config.augmentation and BY_LOOK[dataset.look].mirror)
+    both_ways = config.augmentation and BY_LOOK[dataset.look].mirror
+    model = finished(model, both_ways=both_ways, shifted=config.shifted_views)
     return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))
 
 

@@ -31,7 +31,7 @@ WORKERS_GROUP = "workers"  # the consumer group of every job's stream
 WORKER_SILENT_SECONDS = 5.0  # a worker says that it lives every second
 
 KEEP_SECONDS = 30 * 24 * 3600  # that the record of a job that has ended is kept
-CONTRACT = "1"  # changes with the meaning of records and steps: a worker does not touch what it might misread
+CONTRACT = "2"  # changes with the meaning of records and steps: a worker does not touch what it might misread
 
 # KEYS of every script: the job's record, steps, fences, delayed, dead, progress. A job that has not ended is the same job; what is left of
 # one that has goes.
@@ -200,8 +200,8 @@ class Request:
         return _digest(json.dumps(asdict(self), sort_keys=True))[:12]
 
     def fingerprint(self, revision: str) -> str:
-        """What the rows of every part are a function of: the request, and what the source was when it was planned."""
-        return _digest(json.dumps([asdict(self), revision], sort_keys=True))
+        """What the rows of every part are a function of: the request, the source as it was planned, and how plans are made."""
+        return _digest(json.dumps([CONTRACT, asdict(self), revision], sort_keys=True))
 
     @staticmethod
     def from_json(text: str) -> "Request":

@@ -223,6 +223,71 @@ def test_a_large_request_goes_through_in_slices_that_let_others_in_between() -> 
     play(scene())
 
 
+# Lanes
+
+
+def test_another_lane_begins_with_enough_images_while_the_first_has_work_and_ends_by_itself() -> None:
+    async def scene() -> None:
+        gate = Gate()
+
+        def run(images: UInt8Array) -> Float32Array:
+            return gate(images) if len(images) == 1 else sums(images)
+
+        waiting = batcher(run, lanes=2, max_batch_size=4)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        np.testing.assert_array_equal(await waiting.predict(random_images(4), patient()), sums(random_images(4)))
+        assert not first.done()
+        gate.open.set()
+        assert len(await first) == 1
+        await waiting.close()
+
+    play(scene())
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, [1, 2]), (0.01, [1, 1, 1])])
+def test_one_image_begins_another_lane_only_where_it_is_much_work(seconds: float, runs: list[int]) -> None:
+    async def scene() -> None:
+        gate = Gate()
+        gate.open.set()
+
+        def run(images: UInt8Array) -> Float32Array:
+            time.sleep(seconds * len(images))
+            return gate(images)
+
+        waiting = batcher(run, lanes=4)
+        await waiting.predict(random_images(1), patient())  # tells how long one image takes
+        gate.open.clear()
+        gate.busy.clear()
+        gate.batches.clear()
+        asked_for = [await asked(waiting, random_images(1))]
+        await gate.is_busy()
+        asked_for += [await asked(waiting, random_images(1, seed=seed)) for seed in (1, 2)]
+        await asyncio.sleep(0.1)
+        gate.open.set()
+        for seed, answer in enumerate(asked_for):
+            np.testing.assert_array_equal(await answer, sums(random_images(1, seed=seed)))
+        await waiting.close()
+        assert [len(images) for images in gate.batches] == runs
+
+    play(scene())
+
+
+def test_of_a_large_request_every_lane_has_a_slice() -> None:
+    async def scene() -> None:
+        both = threading.Barrier(2)
+
+        def run(images: UInt8Array) -> Float32Array:
+            both.wait(10)
+            return sums(images)
+
+        waiting = batcher(run, lanes=2, max_batch_size=4)
+        np.testing.assert_array_equal(await waiting.predict(random_images(16), patient()), sums(random_images(16)))
+        await waiting.close()
+
+    play(scene())
+
+
 # Refusals
 
 

@@ -13,11 +13,11 @@ from train.finishing import finished
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "mlp"])
-@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize(("both_ways", "shifted"), [(False, False), (True, False), (True, True)])
 def test_a_finished_model_is_loaded_without_code_of_ours_and_answers_alike(
-    architecture: str, both_ways: bool, tmp_path: Path
+    architecture: str, both_ways: bool, shifted: bool, tmp_path: Path
 ) -> None:
-    model = finished(build((28, 28), 3, recipe(architecture)), both_ways=both_ways)
+    model = finished(build((28, 28), 3, recipe(architecture)), both_ways=both_ways, shifted=shifted)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
 
@@ -33,6 +33,23 @@ def test_a_model_that_looks_both_ways_answers_with_the_mean() -> None:
         model(images), (np.asarray(network(images)) + np.asarray(network(images[:, :, ::-1]))) / 2, atol=1e-6
     )
     np.testing.assert_allclose(model(images), model(images[:, :, ::-1]), atol=1e-6)
+
+
+def test_a_model_that_looks_higher_and_lower_answers_with_the_mean() -> None:
+    network, images = build((28, 28), 3, recipe("cnn")), pictures.digits(4)
+    blank = np.zeros((4, 1, 28), np.uint8)
+    views = [
+        images,
+        np.concatenate([images[:, 1:], blank], axis=1),
+        np.concatenate([blank, images[:, :-1]], axis=1),
+    ]
+    mean = np.mean([network(view) for view in views], axis=0)
+    mirrored = np.mean([network(view[:, :, ::-1]) for view in views], axis=0)
+
+    np.testing.assert_allclose(finished(network, both_ways=False, shifted=True)(images), mean, atol=1e-6)
+    np.testing.assert_allclose(
+        finished(network, both_ways=True, shifted=True)(images), (mean + mirrored) / 2, atol=1e-6
+    )
 
 
 def test_a_model_that_looks_one_way_answers_as_its_network_does() -> None:

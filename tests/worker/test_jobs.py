@@ -97,7 +97,7 @@ def test_many_who_submit_the_same_at_once_get_one_job(
     assert (job.state, job.done, job.failed) == ("done", 3, 0)
 
 
-def test_a_request_differs_by_everything_that_the_rows_depend_on() -> None:
+def test_a_request_differs_by_everything_that_the_rows_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Request("/images", "/out", "digits:1", "abc", 10, Options())
     others = [
         replace(asked, source="/others"),
@@ -111,6 +111,10 @@ def test_a_request_differs_by_everything_that_the_rows_depend_on() -> None:
     assert len({each.job_id for each in (asked, *others)}) == 7
     assert len({each.fingerprint("revision") for each in (asked, *others)} | {asked.fingerprint("later")}) == 8
     assert Request.from_json(asked.to_json()) == asked
+
+    before = asked.fingerprint("revision")
+    monkeypatch.setattr("worker.jobs.CONTRACT", "another")
+    assert asked.fingerprint("revision") != before  # plans may be cut in another way
 
 
 def test_what_is_refused_leaves_neither_a_job_nor_a_folder(

@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import math
 import os
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from loupe.images import MAX_FILE_BYTES, UInt8Array
 from tests import pictures
 from tests.worker.conftest import MAX_PIXELS
 from worker.sources import Plan, Records, check_source, open_source, printable
+from worker.sources.source import cut
 
 
 def planned(source: Path, shard_images: int, notes: Path) -> Plan:
@@ -73,9 +76,9 @@ def test_an_array_is_read_shard_by_shard(
 
     assert plan.total == 25
     assert [(shard["name"], shard["start"], shard["stop"]) for shard in plan.shards] == [
-        ("shard-0", 0, 10),
-        ("shard-1", 10, 20),
-        ("shard-2", 20, 25),
+        ("shard-0", 0, 8),
+        ("shard-1", 8, 16),
+        ("shard-2", 16, 25),
     ]
     for index, shard in enumerate(plan.shards):
         records = read(source, plan, index, notes, batch_size=4)
@@ -84,6 +87,17 @@ def test_an_array_is_read_shard_by_shard(
         np.testing.assert_array_equal(
             np.concatenate([batch.images for batch in records]), images[shard["start"] : shard["stop"]]
         )
+
+
+@given(total=st.integers(1, 100_000), shard_images=st.integers(1, 5_000))
+def test_shards_are_as_few_as_will_do_and_of_one_size(total: int, shard_images: int) -> None:
+    shards = cut(total, shard_images)
+    sizes = [shard["stop"] - shard["start"] for shard in shards]
+
+    assert len(shards) == math.ceil(total / shard_images)
+    assert max(sizes) <= min(shard_images, min(sizes) + 1)
+    assert [shard["start"] for shard in shards] == list(accumulate([0, *sizes[:-1]]))
+    assert sum(sizes) == total
 
 
 @given(total=st.integers(1, 200), shard_images=st.integers(1, 70), batch_size=st.integers(1, 50))

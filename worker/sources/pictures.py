@@ -140,11 +140,12 @@ class PictureSource:
             raise InvalidSource(self._collection.where, self._collection.nothing)
         _refuse_repeated(listing, hashes)
         shards = cut(len(hashes), shard_images)
+        begins = {shard["start"]: shard for shard in shards}
         revision = hashlib.sha256(stamp.encode())
         with listing.open("rb") as lines:
             for number, line in enumerate(iter(lines.readline, b"")):
-                if number % shard_images == 0:
-                    shards[number // shard_images]["offset"] = lines.tell() - len(line)
+                if number in begins:
+                    begins[number]["offset"] = lines.tell() - len(line)
                 revision.update(line)
         (notes / STAMP).write_text(stamp)
         return Plan(len(hashes), revision.hexdigest(), shards)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -65,10 +66,12 @@ class Source(Protocol):
 
 
 def cut(total: int, shard_images: int) -> list[Step]:
-    """Shards of as many records, but for the last."""
+    """As few shards as will do, all of one size or one record less: a small rest would leave workers with nothing to do at the end."""
+    shards = -(-total // shard_images)
+    ends = [total * index // max(shards, 1) for index in range(shards + 1)]
     return [
-        Step(name=f"shard-{index}", kind="shard", index=index, start=start, stop=min(start + shard_images, total))
-        for index, start in enumerate(range(0, total, shard_images))
+        Step(name=f"shard-{index}", kind="shard", index=index, start=start, stop=stop)
+        for index, (start, stop) in enumerate(pairwise(ends))
     ]
 
 
