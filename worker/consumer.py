@@ -52,7 +52,7 @@ SAID: dict[Outcome, str] = {
 
 @dataclass
 class Consumer:
-    """One worker's loops, which take turns: each scores a shard, and writes it while the next one is scored.
+    """One worker's loops, which take turns: each reads and scores a shard, and writes it while the next one is scored.
 
     Attributes:
         jobs: Where jobs are looked up.
@@ -74,7 +74,9 @@ class Consumer:
         self._threads = self.settings.threads or available_cores()
         self._scorers = ThreadPoolExecutor(self._threads, thread_name_prefix="score")
         self._engines = Engines(self.settings.engine)
-        self._turn = threading.Lock()  # of the loop that may claim and score; engines and notes are only its
+        self._turn = (
+            threading.Lock()
+        )  # of the loop that may claim and read; what it has read may be scored beside the next
         self._leases: set[Lease] = set()  # of the steps in hand
         self._notes = NoteCopies()
 
@@ -237,7 +239,7 @@ class Consumer:
         model, engine = self._engine(job)
         step = delivery.step
         clock, figures, random = ShardClock(), Figures([self.queue.worker]), np.random.default_rng(step["index"])
-        work, batches = partial(_score_batch, engine, clock), self._batches(job, model, step, lease)
+        work, batches = partial(_score_batch, engine, clock), _closing(turn, self._batches(job, model, step, lease))
         parts: list[outputs.Part] = []
         unseen: list[tuple[outputs.Part, UInt8Array]] = []
         with _blaming_records():
@@ -252,7 +254,6 @@ class Consumer:
                 lease.scored += len(scored.ids)
         if lease.lost:
             return False
-        turn.close()
         _look_at(figures, unseen, random)
         part = outputs.joined(parts, len(model.card.class_names))
         output, names = place(job.output), model.card.class_names
@@ -402,6 +403,12 @@ def _look_at(figures: Figures, batches: Sequence[tuple[outputs.Part, UInt8Array]
     parts, images = zip(*batches, strict=True)
     seen = outputs.joined(parts, parts[0].probabilities.shape[1])
     figures.look_at(seen.ids, np.concatenate(images), seen.probabilities, random)
+
+
+def _closing(turn: ExitStack, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; after the last, whoever waits for the turn may claim, so that there is work when they are scored."""
+    yield from batches
+    turn.close()
 
 
 def _failed_record(record: str, error: LoupeError) -> Records:

@@ -19,10 +19,11 @@ class NoteCopies:
         """The notes themselves where they are on this machine, or else a copy."""
         if isinstance(notes, Path):
             return notes
-        if notes not in self._copies:
-            self._copies[notes] = _copy(notes)
-            self._drop(MOST_COPIES)
-        return self._copies[notes]
+        copy = self._copies[notes] = self._copies.pop(notes, None) or _copy(
+            notes
+        )  # what is used stands last, and is dropped last
+        self._drop(MOST_COPIES)
+        return copy
 
     def close(self) -> None:
         """Remove all copies."""

@@ -453,3 +453,22 @@ def test_a_worker_copies_the_notes_of_a_job_once(bucket: Remote, tmp_path: Path)
     assert copies.of(tmp_path) == tmp_path
     copies.close()
     assert not copy.exists()
+
+
+def test_of_the_copies_of_notes_the_one_that_was_used_last_stays(
+    bucket: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.notes.MOST_COPIES", 2)
+    copies, kept = NoteCopies(), []
+    for revision in ("first", "second", "third"):
+        with outputs.taking_notes(bucket / "out") as notes:
+            (notes / "listing.jsonl").write_text(revision)
+            outputs.keep_notes(bucket / "out", notes, revision)
+        kept.append(outputs.notes_path(bucket / "out", revision))
+    first, second = copies.of(kept[0]), copies.of(kept[1])
+    copies.of(kept[0])
+    copies.of(kept[2])
+
+    assert first.exists()  # a shard may still be read with it
+    assert not second.exists()
+    copies.close()
