@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, TypeAlias, TypeVar, cast, overload
 from urllib.parse import unquote
@@ -400,6 +401,7 @@ def told(where: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        _raise_other_than_not_found(error.__cause__, where)
         said = _line(error)  # a sentence, or only the path once more
         raise FileNotFoundError(errno.ENOENT, said if " " in said else os.strerror(errno.ENOENT), where) from error
     except FileExistsError:
@@ -419,6 +421,17 @@ def told(where: str) -> Iterator[None]:
         }:
             raise StorageUnavailable(where, _line(error) or type(error).__name__) from error
         raise
+
+
+def _raise_other_than_not_found(answer: BaseException | None, where: str) -> None:
+    """Raises what a web server's answer is, if that is not that there is no such file: fsspec makes `FileNotFoundError` of them all."""
+    if answer is None or not type(answer).__module__.startswith("aiohttp"):
+        return
+    status = getattr(answer, "status", None)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise StorageRefused(where, _line(answer)) from answer
+    if status not in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        raise StorageUnavailable(where, _line(answer)) from answer
 
 
 def _line(error: BaseException) -> str:
