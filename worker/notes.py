@@ -19,9 +19,8 @@ class NoteCopies:
         """The notes themselves where they are on this machine, or else a copy."""
         if isinstance(notes, Path):
             return notes
-        copy = self._copies[notes] = self._copies.pop(notes, None) or _copy(
-            notes
-        )  # what is used stands last, and is dropped last
+        copy = self._copies.pop(notes) if notes in self._copies else _copy(notes)
+        self._copies[notes] = copy  # what was used last stands last, and is dropped last
         self._drop(MOST_COPIES)
         return copy
 
