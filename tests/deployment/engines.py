@@ -80,10 +80,16 @@ class Engine:
 
 
 @contextmanager
-def engine(folder: Path, project: str) -> Iterator[Engine]:
-    """An engine for a checkout, while a block lasts; without one the test is skipped."""
+def engine(folder: Path, project: str, **variables: str) -> Iterator[Engine]:
+    """An engine for a checkout, while a block lasts; without one the test is skipped.
+
+    Args:
+        folder: The checkout.
+        project: The name of what runs there, for Docker.
+        variables: Of the environment that the compose file is read in.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    environment["COMPOSE_PROJECT_NAME"] = project
+    environment |= {"COMPOSE_PROJECT_NAME": project, **variables}
     stand_in = os.environ.get("LOUPE_CONTAINER_ENGINE")
     if stand_in is None:
         try:
@@ -102,7 +108,6 @@ def engine(folder: Path, project: str) -> Iterator[Engine]:
             text=True,
             check=True,
         )
-        variables = dict(line.split("=", 1) for line in led.stdout.split("\0") if line)
-        yield Engine(folder, variables, stand_in)
+        yield Engine(folder, dict(line.split("=", 1) for line in led.stdout.split("\0") if line), stand_in)
     finally:
         subprocess.run([stand_in, "stop"], check=True)
