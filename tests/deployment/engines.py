@@ -13,6 +13,12 @@ from pathlib import Path
 
 import pytest
 
+BASE = "python:3.11-slim-bookworm"  # of our images
+PROXY = "haproxy:3.0"
+PROMETHEUS = (
+    "prom/prometheus:latest",
+    "prom/prometheus:v3.5.0",
+)  # as a stand-in makes it, and as the compose file names it
 FOREIGN = ("LOUPE_", "AWS_", "OTEL_", "COMPOSE_", "BENTOML_")  # what would reach the containers from here
 
 
@@ -30,6 +36,11 @@ class Engine:
     environment: dict[str, str]
     stand_in: str | None
 
+    @property
+    def more_files(self) -> str:
+        """What is to be added to the compose files to build images with: a stand-in has no network of its own for that."""
+        return ":network.yml" if self.stand_in else ""
+
     def bash(self, command: str) -> str:
         """What a command, run in the checkout and in the engine's network, prints."""
         ended = self.try_bash(command)
@@ -38,14 +49,13 @@ class Engine:
 
     def try_bash(self, command: str) -> subprocess.CompletedProcess[str]:
         """The same, for a command that may fail."""
-        network = [self.stand_in, "exec"] if self.stand_in else []
         return subprocess.run(
-            [*network, "bash", "-eu", "-o", "pipefail", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
+            self._in_bash(command), cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
+
+    def start(self, command: str) -> subprocess.Popen[bytes]:
+        """The same, for one that goes on meanwhile."""
+        return subprocess.Popen(self._in_bash(command), cwd=self.folder, env=self.environment)
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -57,21 +67,39 @@ class Engine:
             self._tell("run")
 
     def build(self) -> None:
-        """Build the images of all services."""
-        files = "docker-compose.yml"
+        """Build the images of all services; a stand-in makes those of others that it can make of Debian's packages."""
         if self.stand_in:
             network = [f"  {name}: {{ build: {{ network: host }} }}" for name in ("service", "worker", "train")]
             (self.folder / "network.yml").write_text("\n".join(["services:", *network]))
-            files += ":network.yml"
         with self.building():
             built = subprocess.run(
                 ["docker", "compose", "build"],
                 cwd=self.folder,
-                env={**self.environment, "COMPOSE_FILE": files},
+                env={**self.environment, "COMPOSE_FILE": f"docker-compose.yml{self.more_files}"},
                 capture_output=True,
                 text=True,
             )
             assert built.returncode == 0, built.stderr[-5000:]
+            if self.stand_in:
+                self._build_proxy()
+                subprocess.run(["docker", "tag", *PROMETHEUS], env=self.environment, check=True)
+
+    def _in_bash(self, command: str) -> list[str]:
+        network = [self.stand_in, "exec"] if self.stand_in else []
+        return [*network, "bash", "-eu", "-o", "pipefail", "-c", command]
+
+    def _build_proxy(self) -> None:
+        """What has the name of HAProxy's own image, and Debian's HAProxy in it."""
+        recipe = f"FROM {BASE}\nRUN apt-get update && apt-get install --yes haproxy\nUSER haproxy\n"
+        recipe += 'CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]\n'
+        built = subprocess.run(
+            ["docker", "build", "--network", "host", "--tag", PROXY, "-"],
+            env=self.environment,
+            input=recipe,
+            capture_output=True,
+            text=True,
+        )
+        assert built.returncode == 0, built.stderr[-5000:]
 
     def _tell(self, verb: str) -> None:
         assert self.stand_in

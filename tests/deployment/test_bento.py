@@ -125,7 +125,9 @@ def test_its_image_answers_and_stops_when_told_to(home: Path, bento: Path, tmp_p
             variables = {**_environment(home), **containers.environment}
             made = subprocess.run([*command, *options], env=variables, capture_output=True, text=True)
             assert made.returncode == 0, made.stderr[-5000:]
-        container = containers.bash(f"docker run --detach --publish 127.0.0.1:3000:3000 {image}").strip()
+        containers.bash("docker network create loupe-bento")  # an engine may have none before
+        run = f"docker run --detach --network loupe-bento --publish 127.0.0.1:3000:3000 {image}"
+        container = containers.bash(run).strip()
         try:
             until(lambda: containers.try_bash("curl -sSf localhost:3000/readyz").returncode == 0)
             body = json.dumps({"pixels": [[0] * 28 for _ in range(28)]})
@@ -135,7 +137,9 @@ def test_its_image_answers_and_stops_when_told_to(home: Path, bento: Path, tmp_p
             containers.bash(f"docker stop --time 30 {container}")
             assert containers.bash(f"docker inspect --format '{{{{.State.ExitCode}}}}' {container}").strip() == "0"
         finally:
-            containers.try_bash(f"docker rm --force {container}; docker image rm {image}")
+            containers.try_bash(
+                f"docker rm --force {container}; docker image rm {image}; docker network rm loupe-bento"
+            )
 
 
 def _environment(home: Path) -> dict[str, str]:

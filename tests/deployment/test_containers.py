@@ -7,20 +7,21 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from tests.deployment.engines import Engine, engine
+from tests.deployment.engines import BASE, Engine, engine
 from tests.programs import until
 from train.datasets import load_dataset
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "loupe-test"
-BASE = "python:3.11-slim-bookworm"
 PICTURES = 300
 MANY = 300_000  # images of a job that lasts long enough to be disturbed
 FIRST_MODEL = "--dataset fashion-mnist --architecture cnn-small"  # the default takes a quarter of an hour
@@ -78,7 +79,7 @@ def test_the_images_are_small(built: Engine) -> None:
     assert sizes["loupe-worker"] - sizes[BASE] <= 600, sizes
 
 
-@pytest.mark.parametrize("profile", ["", "s3"])
+@pytest.mark.parametrize("profile", ["", "s3", "monitoring"])
 def test_compose_understands_every_profile(built: Engine, profile: str) -> None:
     built.bash(f"COMPOSE_PROFILES={profile} docker compose config --quiet")
 
@@ -102,10 +103,6 @@ def test_another_model_is_served_as_soon_as_it_is_trained(stack: Engine) -> None
 
 def test_nothing_is_trained_where_there_is_a_model(stack: Engine) -> None:
     assert "nothing to train" in stack.bash("docker compose run --rm train")
-
-
-def test_the_service_tells_prometheus_of_its_work(stack: Engine) -> None:
-    assert "loupe_requests_total{" in curl(stack, "/metrics")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="killing a container's process takes root")
@@ -164,6 +161,62 @@ def test_a_worker_without_its_password_is_not_healthy(stack: Engine) -> None:
     assert "password" in told.stdout + told.stderr
 
 
+def test_an_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
+    begin, update = operations_commands("Two services behind a proxy")
+    ask = "curl -sS -o answer.json -w '%{http_code}\\n' --data-binary @boot.png -H 'Content-Type: image/png' localhost:3000/predict"
+    with (stack.folder / "service" / "__init__.py").open("a") as code:
+        code.write("# another version\n")
+
+    stack.bash(begin)
+    asking = stack.start(f"while [ ! -e enough ]; do {ask}; done > codes")
+    try:
+        stack.bash(f"{begin.splitlines()[0]}{stack.more_files}\n{update}")
+    finally:
+        (stack.folder / "enough").touch()
+        asking.wait(30)
+        stack.bash("docker compose up --detach --wait --remove-orphans")
+
+    codes = (stack.folder / "codes").read_text().split()
+    assert set(codes) == {"200"}, {code: codes.count(code) for code in codes}
+    assert len(codes) > 100
+    last = "docker compose exec service tail -n 1 service/__init__.py"
+    assert stack.bash(last) == "# another version\n"
+
+
+def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(stack: Engine) -> None:
+    stack.bash("COMPOSE_PROFILES=monitoring docker compose up --detach --wait prometheus")
+
+    def asked(path: str) -> Any:
+        fetch = f"import urllib.request as r; print(r.urlopen('http://prometheus:9090/api/v1/{path}').read().decode())"
+        return json.loads(stack.bash(f'docker compose exec service python -c "{fetch}"'))["data"]
+
+    def up() -> set[tuple[str, str]]:
+        return {(each["metric"]["job"], each["value"][1]) for each in asked("query?query=up")["result"]}
+
+    well = {("service", "1"), ("worker", "1")}
+    with suppress(TimeoutError):
+        until(lambda: up() == well)
+    assert up() == well
+    assert asked("query?query=loupe_requests_total")["result"]
+    assert asked("query?query=loupe_worker_images_total")["result"]
+    known = [rule["name"] for group in asked("rules")["groups"] for rule in group["rules"]]
+    written = yaml.safe_load((ROOT / "deploy" / "monitoring" / "alerts.yml").read_text())
+    assert known == [rule["alert"] for group in written["groups"] for rule in group["rules"]]
+    stack.bash("docker compose --profile monitoring rm --stop --force prometheus")
+
+
+def test_models_and_jobs_come_back_from_a_backup(stack: Engine) -> None:
+    backup, restore = operations_commands("Back up and restore")
+    models, jobs = (json.loads(curl(stack, path)) for path in ("/models", "/jobs"))
+
+    stack.bash(backup)
+    stack.bash(restore)
+
+    tags = [[model["model"] for model in found["models"]] for found in (models, json.loads(curl(stack, "/models")))]
+    assert tags[0] == tags[1]
+    assert json.loads(curl(stack, "/jobs")) == jobs
+
+
 def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(stack: Engine) -> None:
     job = submit(stack)
     until(lambda: begun(stack, job))
@@ -181,6 +234,13 @@ def test_nothing_is_left_when_all_of_it_is_removed(stack: Engine) -> None:
     stack.bash("docker compose down --volumes")
     for kind in ("ps --all", "volume ls", "network ls"):
         assert stack.bash(f"docker {kind} --quiet --filter label=com.docker.compose.project={PROJECT}") == ""
+
+
+def operations_commands(title: str) -> list[str]:
+    """The blocks of commands of a section of docs/operations.md, for the project of these tests."""
+    section = (ROOT / "docs" / "operations.md").read_text().partition(f"### {title}\n")[2].partition("\n##")[0]
+    blocks = re.findall(r"(?:^    \S.*\n)+", section, re.MULTILINE)
+    return [re.sub(r"^    ", "", block, flags=re.MULTILINE).replace("loupe_", f"{PROJECT}_") for block in blocks]
 
 
 def curl(stack: Engine, path: str, options: str = "") -> str:
