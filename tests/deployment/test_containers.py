@@ -39,10 +39,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
             shutil.copy(ROOT / name, folder / name)
     with engine(folder, PROJECT, LOUPE_TRAIN=FIRST_MODEL) as found:
         found.build()
+        remove = "docker compose --profile '*' down --volumes --remove-orphans"
+        found.try_bash(remove)  # what tests that were killed have left
         try:
             yield found
         finally:
-            found.try_bash("docker compose down --volumes --remove-orphans")
+            found.try_bash(remove)
 
 
 @pytest.fixture(scope="module")
