@@ -185,12 +185,18 @@ def test_an_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
     assert stack.bash(last) == "# another version\n"
 
 
-def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(stack: Engine) -> None:
-    stack.bash("COMPOSE_PROFILES=monitoring docker compose up --detach --wait prometheus")
+@pytest.fixture
+def monitored(stack: Engine) -> Iterator[Engine]:
+    """The stack with Prometheus beside it."""
+    stack.bash("docker compose --profile monitoring up --detach --wait prometheus")
+    yield stack
+    stack.bash("docker compose --profile monitoring rm --stop --force --volumes prometheus")
 
+
+def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(monitored: Engine) -> None:
     def asked(path: str) -> Any:
         fetch = f"import urllib.request as r; print(r.urlopen('http://prometheus:9090/api/v1/{path}').read().decode())"
-        return json.loads(stack.bash(f'docker compose exec service python -c "{fetch}"'))["data"]
+        return json.loads(monitored.bash(f'docker compose exec service python -c "{fetch}"'))["data"]
 
     def up() -> set[tuple[str, str]]:
         return {(each["metric"]["job"], each["value"][1]) for each in asked("query?query=up")["result"]}
@@ -201,10 +207,9 @@ def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(stack: Eng
     assert up() == well
     assert asked("query?query=loupe_requests_total")["result"]
     assert asked("query?query=loupe_worker_images_total")["result"]
-    known = [rule["name"] for group in asked("rules")["groups"] for rule in group["rules"]]
+    known = {rule["name"] for group in asked("rules")["groups"] for rule in group["rules"]}
     written = yaml.safe_load((ROOT / "deploy" / "monitoring" / "alerts.yml").read_text())
-    assert known == [rule.get("alert") or rule["record"] for group in written["groups"] for rule in group["rules"]]
-    stack.bash("docker compose --profile monitoring rm --stop --force prometheus")
+    assert known == {rule.get("alert") or rule["record"] for group in written["groups"] for rule in group["rules"]}
 
 
 def test_models_and_jobs_come_back_from_a_backup(stack: Engine) -> None:
