@@ -238,7 +238,7 @@ def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(st
 
 
 def test_nothing_is_left_when_all_of_it_is_removed(stack: Engine) -> None:
-    stack.bash("docker compose down --volumes")
+    stack.bash("docker compose --profile '*' down --volumes")
     for kind in ("ps --all", "volume ls", "network ls"):
         assert stack.bash(f"docker {kind} --quiet --filter label=com.docker.compose.project={PROJECT}") == ""
 
