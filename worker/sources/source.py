@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -68,10 +67,15 @@ class Source(Protocol):
 def cut(total: int, shard_images: int) -> list[Step]:
     """As few shards as will do, all of one size or one record less: a small rest would leave workers with nothing to do at the end."""
     shards = -(-total // shard_images)
-    ends = [total * index // max(shards, 1) for index in range(shards + 1)]
     return [
-        Step(name=f"shard-{index}", kind="shard", index=index, start=start, stop=stop)
-        for index, (start, stop) in enumerate(pairwise(ends))
+        Step(
+            name=f"shard-{index}",
+            kind="shard",
+            index=index,
+            start=total * index // shards,
+            stop=total * (index + 1) // shards,
+        )
+        for index in range(shards)
     ]
 
 
