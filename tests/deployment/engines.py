@@ -15,6 +15,20 @@ import pytest
 
 BASE = "python:3.11-slim-bookworm"  # of our images
 PROXY = "haproxy:3.0"
+PROXY_RECIPE = f"""FROM {BASE}
+RUN apt-get update && apt-get install --yes haproxy
+USER haproxy
+CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+"""
+S3 = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
+# Another program that speaks S3, under the names of MinIO's two. It keeps all in memory, and makes a bucket of the folder it is given.
+S3_RECIPE = f"""FROM {BASE}
+RUN apt-get update && apt-get install --yes curl && pip install --no-cache-dir 'moto[s3,server]>=5,<6'
+RUN printf '%s\\n' '#!/bin/sh' 'curl --retry 30 --retry-connrefused --retry-delay 1 -sSf -X PUT http://127.0.0.1:9000/$(ls $2) &' \
+        'exec moto_server --host 0.0.0.0 --port 9000' > /usr/local/bin/minio \
+    && printf '%s\\n' '#!/bin/sh' 'curl -sSf http://127.0.0.1:9000/loupe' > /usr/local/bin/mc \
+    && chmod +x /usr/local/bin/minio /usr/local/bin/mc
+"""
 PROMETHEUS = (
     "prom/prometheus:latest",
     "prom/prometheus:v3.5.0",
@@ -81,24 +95,18 @@ class Engine:
             )
             assert built.returncode == 0, built.stderr[-5000:]
             if self.stand_in:
-                self._build_proxy()
+                self._build(PROXY, PROXY_RECIPE)
+                self._build(S3, S3_RECIPE)
                 subprocess.run(["docker", "tag", *PROMETHEUS], env=self.environment, check=True)
 
     def _in_bash(self, command: str) -> list[str]:
         network = [self.stand_in, "exec"] if self.stand_in else []
         return [*network, "bash", "-eu", "-o", "pipefail", "-c", command]
 
-    def _build_proxy(self) -> None:
-        """What has the name of HAProxy's own image, and Debian's HAProxy in it."""
-        recipe = f"FROM {BASE}\nRUN apt-get update && apt-get install --yes haproxy\nUSER haproxy\n"
-        recipe += 'CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]\n'
-        built = subprocess.run(
-            ["docker", "build", "--network", "host", "--tag", PROXY, "-"],
-            env=self.environment,
-            input=recipe,
-            capture_output=True,
-            text=True,
-        )
+    def _build(self, name: str, recipe: str) -> None:
+        """Make what has the name of another's image."""
+        command = ["docker", "build", "--network", "host", "--tag", name, "-"]
+        built = subprocess.run(command, env=self.environment, input=recipe, capture_output=True, text=True)
         assert built.returncode == 0, built.stderr[-5000:]
 
     def _tell(self, verb: str) -> None:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from train.datasets import load_dataset
 ROOT = Path(__file__).parents[2]
 PROJECT = "loupe-test"
 PICTURES = 300
+STORE = "/var/lib/loupe/store"  # in the containers
 MANY = 300_000  # images of a job that lasts long enough to be disturbed
 FIRST_MODEL = "--dataset fashion-mnist --architecture cnn-small"  # the default takes a quarter of an hour
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
@@ -62,6 +63,14 @@ def commands(built: Engine) -> dict[str, str]:
 def stack(built: Engine, commands: dict[str, str]) -> Engine:
     """What runs when the README's commands have been followed."""
     return built
+
+
+@pytest.fixture
+def volume(stack: Engine) -> Iterator[str]:
+    """The name of a volume that is not there yet."""
+    name = f"{PROJECT}-other"
+    yield name
+    stack.bash(f"docker volume rm --force {name}")
 
 
 def readme_commands() -> list[str]:
@@ -155,12 +164,90 @@ def test_a_queue_that_is_full_refuses_jobs_and_keeps_those_it_has(stack: Engine)
     stack.bash(redis.format("256mb"))
 
 
+def test_a_store_that_cannot_be_written_is_served_and_takes_no_model(stack: Engine) -> None:
+    mount = f"{PROJECT}_store:{STORE}:ro"
+
+    with detached(stack, mount, "service"):
+        pass  # it is well
+    assert "nothing to train" in told(stack, mount, "train train --if-empty", status=0)
+    refused = told(stack, mount, "train train --dataset digits", status=1)
+    assert "store_unwritable" in refused
+    assert "Read-only file system" in refused
+
+
+def test_a_store_that_is_full_is_left_as_it_was(stack: Engine, volume: str) -> None:
+    options = "--driver local --opt type=tmpfs --opt device=tmpfs --opt o=size=200k,uid=1000,gid=1000"
+    stack.bash(f"docker volume create {options} {volume}")
+    stack.bash(f"docker run --detach --name {volume} --volume {volume}:{STORE} {BASE} sleep 300")  # keeps its contents
+    try:
+        quick = "train train --dataset digits --architecture softmax --epochs 1 --min-accuracy 0.1"
+        refused = told(stack, f"{volume}:{STORE}", quick, status=1)
+        left = stack.bash(f"docker exec {volume} find {STORE} -type f")
+    finally:
+        stack.bash(f"docker rm --force {volume}")
+
+    assert "store_unwritable" in refused
+    assert "No space left on device" in refused
+    assert left == ""
+
+
+def test_an_empty_store_says_what_to_train(stack: Engine, volume: str) -> None:
+    assert "Train one first: loupe train" in told(stack, f"{volume}:{STORE}", "service", status=1)
+
+
+def test_a_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: str) -> None:
+    copy = "cp -a /from/. /to && for model in /to/models/fashion-mnist/*/model.onnx; do printf x >> $model; done"
+    volumes = f"--volume {PROJECT}_store:/from:ro --volume {volume}:/to"
+    stack.bash(f"docker run --rm --network none --user root {volumes} {BASE} sh -c '{copy}'")
+    mount = f"{volume}:{STORE}"
+    score = "worker score /data/pictures --out /data/results/damaged --model fashion-mnist"
+
+    with detached(stack, mount, "service") as service:
+        log = stack.bash(f"docker logs {service} 2>&1")
+
+    damage = "model.onnx is not the file that was saved"
+    assert damage in log
+    assert "serving digits:" in log
+    assert damage in told(stack, mount, score, status=1)
+
+
+def test_a_port_that_is_taken_is_named(stack: Engine) -> None:
+    other = stack.start("exec python3 -m http.server 3077 2> other.log")
+    try:
+        until(lambda: stack.try_bash("curl -sSf localhost:3077").returncode == 0)
+        refused = stack.try_bash("LOUPE_PORT=3077 docker compose up --detach --no-deps service")
+    finally:
+        other.terminate()
+        other.wait(30)
+        stack.bash("docker compose up --detach --wait")
+
+    assert refused.returncode != 0
+    assert "3077" in refused.stderr
+    assert "address already in use" in refused.stderr
+
+
+def test_a_worker_of_another_contract_refuses_a_job_and_says_why(stack: Engine) -> None:
+    jobs = (stack.folder / "worker" / "jobs.py").read_text()
+    (stack.folder / "other_jobs.py").write_text(re.sub('^CONTRACT = ".*"', 'CONTRACT = "other"', jobs, flags=re.M))
+    stack.bash("docker compose stop worker")
+    job = submit(stack)
+
+    told(stack, f"{stack.folder}/other_jobs.py:/opt/loupe/worker/jobs.py:ro", "worker worker --burst", status=0)
+    stack.bash("docker compose up --detach --wait worker")
+
+    state = state_of(stack, job)
+    assert state is not None
+    assert state["state"] == "failed"
+    assert "to follow version other of the contract" in state["error"]
+    assert "Let both run the same version of Loupe" in state["error"]
+
+
 def test_a_worker_without_its_password_is_not_healthy(stack: Engine) -> None:
-    told = stack.try_bash(
+    ended = stack.try_bash(
         "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose run --rm --no-deps worker worker --burst"
     )
-    assert told.returncode != 0
-    assert "password" in told.stdout + told.stderr
+    assert ended.returncode != 0
+    assert "password" in ended.stdout + ended.stderr
 
 
 def test_an_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
@@ -210,6 +297,35 @@ def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(monitored:
     known = {rule["name"] for group in asked("rules")["groups"] for rule in group["rules"]}
     written = yaml.safe_load((ROOT / "deploy" / "monitoring" / "alerts.yml").read_text())
     assert known == {rule.get("alert") or rule["record"] for group in written["groups"] for rule in group["rules"]}
+
+
+@pytest.fixture
+def with_s3(stack: Engine) -> Iterator[Engine]:
+    """The stack as `.env.example` tells how to have it with a store that speaks S3."""
+    example = (stack.folder / ".env.example").read_text()
+    chosen = re.findall("^#((?:COMPOSE_PROFILES=s3|AWS_).*)$", example, re.MULTILINE)
+    (stack.folder / ".env").write_text("\n".join(chosen))
+    stack.bash("docker compose up --detach --wait")
+    yield stack
+    stack.bash("docker compose rm --stop --force s3")
+    (stack.folder / ".env").unlink()
+    stack.bash("docker compose up --detach --wait")
+
+
+def test_pictures_in_buckets_are_scored_into_buckets(with_s3: Engine) -> None:
+    copy = "import fsspec; fsspec.filesystem('s3').{}, recursive=True)"
+    with_s3.bash(
+        f"""docker compose exec worker python -c "{copy.format("put('/data/pictures/', 's3://loupe/pictures/'")}" """
+    )
+    score = "score s3://loupe/pictures --out s3://loupe/results/first --model fashion-mnist"
+    with_s3.bash(f"docker compose run --rm worker {score}")
+    with_s3.bash(
+        f"""docker compose exec worker python -c "{copy.format("get('s3://loupe/results/first/', '/data/results/s3/'")}" """
+    )
+
+    results = with_s3.folder / "data" / "results" / "s3"
+    assert json.loads((results / "_summary.json").read_text())["done"] == PICTURES
+    assert (results / "_SUCCESS").is_file()
 
 
 def test_models_and_jobs_come_back_from_a_backup(stack: Engine) -> None:
@@ -281,6 +397,25 @@ def ended(stack: Engine, job: str) -> dict[str, Any] | None:
     """What is known about a job that has ended."""
     state = state_of(stack, job)
     return state if state and state["state"] in ("done", "failed", "cancelled") else None
+
+
+@contextmanager
+def detached(stack: Engine, mount: str, container: str) -> Iterator[str]:
+    """The name of a container of its own, with something else mounted, that is well; it is removed after a block."""
+    name = f"{PROJECT}-{container}-other"
+    stack.bash(f"docker compose run --detach --no-deps --name {name} --volume {mount} {container}")
+    try:
+        until(lambda: inspect(stack, name, ".State.Health.Status") == "healthy")
+        yield name
+    finally:
+        stack.bash(f"docker rm --force {name}")
+
+
+def told(stack: Engine, mount: str, container: str, *, status: int) -> str:
+    """What a container of its own, with something else mounted, says before it ends with that status."""
+    ended = stack.try_bash(f"timeout 60 docker compose run --rm --no-deps --volume {mount} {container}")
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
 
 
 def inspect(stack: Engine, container: str, what: str) -> str:
