@@ -3,12 +3,13 @@
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from train.errors import FileNotWritable
@@ -17,6 +18,8 @@ from train.sweeps import Result, Setting, Spread, Summary, Sweep, Value, as_text
 
 SUMMARY_FILE = "summary.csv"
 LISTED = 20  # settings in the table on the terminal; the file has all
+# Of a table that has to fit a terminal of 80 columns.
+NARROW: Any = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
 HIGHEST = 1.015  # end of the axis of accuracies: a spread may reach above 1, an accuracy does not
 DOT_SPREAD = 0.12  # of the distance between two values, to each side: runs with the same accuracy stay apart
 
@@ -45,15 +48,12 @@ def ranking(sweep: Sweep, summaries: Sequence[Summary]) -> Table:
     """The settings, the best first, of many only the first `LISTED`."""
     validated = any(summary.validation_accuracy for summary in summaries)
     chosen = "validation" if validated else "test"
-    table = Table(title=f"best {chosen} accuracy first, over {sweep.seeds} seeds", title_justify="left")
-    for heading in ["setting"] if sweep.plan == "one-at-a-time" else map(as_words, sweep.varied):
-        table.add_column(heading, overflow="fold")
-    columns = ["train %", *(["validation %"] if validated else []), "test %", "test loss", "seconds"]
     failed = any(summary.failed for summary in summaries)
-    for column in [*columns, *(["failed"] if failed else [])]:
-        table.add_column(column, justify="right", no_wrap=True)
-    for summary in summaries[:LISTED]:
-        cells = [
+    settings = ["setting"] if sweep.plan == "one-at-a-time" else [as_words(name) for name in sweep.varied]
+    figures = ["train %", *(["validation %"] if validated else []), "test %", "test loss", "seconds"]
+    rows = [
+        [
+            *_described(sweep, summary.setting),
             _percent(summary.train_accuracy),
             *([_percent(summary.validation_accuracy)] if validated else []),
             _percent(summary.test_accuracy),
@@ -61,7 +61,14 @@ def ranking(sweep: Sweep, summaries: Sequence[Summary]) -> Table:
             f"{summary.seconds.mean:.1f}" if summary.seconds else "",
             *([f"{summary.failed} of {summary.runs}"] if failed else []),
         ]
-        table.add_row(*_described(sweep, summary.setting), *cells)
+        for summary in summaries[:LISTED]
+    ]
+    table = Table(title=f"best {chosen} accuracy first, over {sweep.seeds} seeds", title_justify="left", **NARROW)
+    for number, heading in enumerate([*settings, *figures, *(["failed"] if failed else [])]):
+        width = max(map(len, [*heading.split(), *(row[number] for row in rows)]))  # no number is broken
+        table.add_column(heading, justify="left" if number < len(settings) else "right", width=width)
+    for row in rows:
+        table.add_row(*row)
     if len(summaries) > LISTED:
         table.caption = f"and {len(summaries) - LISTED:,} more in {SUMMARY_FILE}"
     return table
