@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,8 +18,6 @@ from train.sweeps import Result, Setting, Spread, Summary, Sweep, Value, as_text
 
 SUMMARY_FILE = "summary.csv"
 LISTED = 20  # settings in the table on the terminal; the file has all
-# Of a table that has to fit a terminal of 80 columns.
-NARROW: Any = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
 HIGHEST = 1.015  # end of the axis of accuracies: a spread may reach above 1, an accuracy does not
 DOT_SPREAD = 0.12  # of the distance between two values, to each side: runs with the same accuracy stay apart
 
@@ -63,7 +61,14 @@ def ranking(sweep: Sweep, summaries: Sequence[Summary]) -> Table:
         ]
         for summary in summaries[:LISTED]
     ]
-    table = Table(title=f"best {chosen} accuracy first, over {sweep.seeds} seeds", title_justify="left", **NARROW)
+    table = Table(
+        title=f"best {chosen} accuracy first, over {sweep.seeds} seeds",
+        title_justify="left",
+        box=SIMPLE_HEAD,  # three varied parameters fit 80 columns
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for number, heading in enumerate([*settings, *figures, *(["failed"] if failed else [])]):
         width = max(map(len, [*heading.split(), *(row[number] for row in rows)]))  # no number is broken
         table.add_column(heading, justify="left" if number < len(settings) else "right", width=width)
