@@ -313,15 +313,14 @@ def with_s3(stack: Engine) -> Iterator[Engine]:
 
 
 def test_pictures_in_buckets_are_scored_into_buckets(with_s3: Engine) -> None:
-    copy = "import fsspec; fsspec.filesystem('s3').{}, recursive=True)"
-    with_s3.bash(
-        f"""docker compose exec worker python -c "{copy.format("put('/data/pictures/', 's3://loupe/pictures/'")}" """
-    )
+    def copy(verb: str, here: str, there: str) -> None:
+        call = f"import fsspec; fsspec.filesystem('s3').{verb}('{here}', '{there}', recursive=True)"
+        with_s3.bash(f'docker compose exec worker python -c "{call}"')
+
+    copy("put", "/data/pictures/", "s3://loupe/pictures/")
     score = "score s3://loupe/pictures --out s3://loupe/results/first --model fashion-mnist"
     with_s3.bash(f"docker compose run --rm worker {score}")
-    with_s3.bash(
-        f"""docker compose exec worker python -c "{copy.format("get('s3://loupe/results/first/', '/data/results/s3/'")}" """
-    )
+    copy("get", "s3://loupe/results/first/", "/data/results/s3/")
 
     results = with_s3.folder / "data" / "results" / "s3"
     assert json.loads((results / "_summary.json").read_text())["done"] == PICTURES
