@@ -8,13 +8,14 @@ import io
 import os
 import stat
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageFilter, ImageOps, UnidentifiedImageError
 
 from loupe.errors import AnimatedImage, ImageTooLarge, ImageTooSmall, InvalidImage, InvalidPixels
 
@@ -31,10 +32,12 @@ FINE_SIDE = 80  # pixels; four times as fine as the result is enough to judge st
 STROKE_WIDTH = 2.0  # pixels in the 20 × 20 box; MNIST's own strokes are two to three wide
 INK_FLOOR = 0.15  # fraction of the strongest ink below which a pixel is paper: shadows, JPEG noise
 DRAFT_SIZE = (4 * SIDE, 4 * SIDE)  # libjpeg decodes down to not much more than this: ten times faster on photos
+PART_BYTES = 256 * 1024  # of a JPEG file; decoding them takes about two milliseconds
 MAX_FILE_BYTES = 256 * 2**20  # more than the pixels of the largest picture take unpacked
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-MANY_FRAMES = frozenset({"PNG", "WEBP", "GIF", "TIFF"})  # not MPO: a phone's JPEG with a preview or depth map behind it
+JPEG = frozenset({"JPEG", "MPO"})  # a phone's JPEG with a preview or depth map behind it is an MPO
+MANY_FRAMES = frozenset({"PNG", "WEBP", "GIF", "TIFF"})  # not MPO: only the first picture of it is the photo
 EXIF_ORIENTATION = 0x0112
 # Decoders report damage in many ways; what all of these say is that the bytes are no whole image.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError)
@@ -49,12 +52,23 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 class Picture:
     """A picture whose header has been checked and whose pixels have not been decoded."""
 
-    image: Image.Image
+    image: ImageFile.ImageFile
+    data: bytes = field(repr=False)
 
     @property
     def pixel_count(self) -> int:
         """Width × height, as the header says; what decoding costs grows with it."""
         return self.image.width * self.image.height
+
+    def pause_with(self, pause: Callable[[], object]) -> None:
+        """Have decoding pause after every `PART_BYTES` of a JPEG file, which is decoded in one go else.
+
+        Args:
+            pause: Called in the thread that decodes.
+        """
+        if self.image.format in JPEG:
+            self.image.fp = _InParts(self.data, pause)
+            self.image.decodermaxblock = PART_BYTES
 
     def pixels(self, look: Look) -> UInt8Array:
         """Decode, and make the picture look like the training data.
@@ -108,6 +122,18 @@ class Picture:
         return InvalidImage(f"a damaged {self.image.format} file ({error})")
 
 
+class _InParts(io.BytesIO):
+    """A file that pauses whenever some of it has been worked off."""
+
+    def __init__(self, data: bytes, pause: Callable[[], object]) -> None:
+        super().__init__(data)
+        self._pause = pause
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._pause()
+        return super().read(size)
+
+
 def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     """Check a picture's header without decoding its pixels.
 
@@ -134,7 +160,7 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         raise ImageTooSmall(image.width, image.height, MIN_SIDE)
     if animated:
         raise AnimatedImage(str(image.format))
-    return Picture(image)
+    return Picture(image, data)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -215,7 +241,7 @@ def check_batch(images: NDArray[np.generic]) -> UInt8Array:
 
 def _to_grey(image: Image.Image) -> UInt8Array:
     """Decode to uint8 `(height, width)`: upright, transparency over white, 0 = black."""
-    if image.format in ("JPEG", "MPO"):
+    if image.format in JPEG:
         image.draft("L", DRAFT_SIZE)
     if image.mode == "L" and "transparency" not in image.info and image.format == "PNG" and "exif" not in image.info:
         pixels = np.frombuffer(image.tobytes(), np.uint8)  # takes half the time of np.asarray(image)

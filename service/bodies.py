@@ -1,8 +1,10 @@
 """The bodies of requests over HTTP: read within limits of time, of bytes each, and of bytes of all of them together."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Scope
 
 from loupe.errors import BodyTooLarge, BodyTooSlow, CallerGone, InvalidRequest, TooManyBytes
@@ -10,7 +12,13 @@ from loupe.settings import Settings
 
 BODY_SECONDS = 25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
 MOST_OF_THE_LONGEST = 8  # bodies of the greatest length may be in memory at a time, or so many more that are shorter
+LONG_BYTES = 256 * 1024  # to come; for fewer, receiving them in their place is not worth the while
+MOST_LONG_BYTES = 16 * 2**20  # whose place is taken before they come
 HELD = "loupe.held_bytes"  # of a request's body
+
+
+# From what has come of a body to the whole of it; see `service.connection.Connection.receive_rest`.
+ReceiveRest: TypeAlias = Callable[[bytes, int, Callable[[int], None]], Awaitable[bytes]]
 
 
 class Bodies:
@@ -43,18 +51,31 @@ class Bodies:
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > self._most_of_one:
             raise BodyTooLarge(self._most_of_one)
-        chunks = []
+        receive_rest: ReceiveRest | None = request.scope.get("state", {}).get("receive_rest")
+        chunks: list[bytes] = []
         size = 0
+        more = True
+
+        def count(came: int) -> None:
+            nonlocal size
+            size += came
+
         alarm = _Alarm(limit_seconds)
         try:
-            async for chunk in request.stream():
-                size += len(chunk)
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerGone
+                chunk, more = message.get("body", b""), message.get("more_body", False)
+                count(len(chunk))
                 if size > self._most_of_one:
                     raise BodyTooLarge(self._most_of_one)
                 self._hold(request.scope, len(chunk))
+                left = int(declared) - size
+                if receive_rest is not None and more and not chunks and LONG_BYTES <= left <= MOST_LONG_BYTES:
+                    self._hold(request.scope, left)
+                    return await receive_rest(chunk, int(declared), count)
                 chunks.append(chunk)
-        except ClientDisconnect:
-            raise CallerGone from None
         except asyncio.CancelledError:
             if alarm.rang:
                 raise BodyTooSlow(limit_seconds, size) from None

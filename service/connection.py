@@ -7,17 +7,20 @@ tenth of what an answer takes, so that nearly all of the time is left for answer
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from loupe.errors import HeadersTooLarge, LoupeError, TooManyRequests
+from loupe.errors import CallerGone, HeadersTooLarge, LoupeError, TooManyRequests
 from loupe.settings import Settings
 from service import health, replies
 from service.guard import MAX_HEADER_BYTES, SECURITY_HEADERS, log_access, new_request_id, read_request_id
 from service.logs import REQUEST_ID
+from service.long_bodies import LongBody
 from service.metrics import NO_KEY, Metrics
 from service.predictor import Routes
 
@@ -138,9 +141,49 @@ class Connection(HttpToolsProtocol):
         self._stop_head_timer()
         self.scope["state"]["is_gone"] = self.transport.is_closing
         self.scope["state"]["let_go"] = self._release
+        if self.scheme == "http":  # TLS decrypts into a buffer of its own
+            self.scope["state"]["receive_rest"] = self.receive_rest
         if not self._is_answered():
             self._earlier = [cycle for cycle in (*self._earlier, self.cycle) if not cycle.response_complete]
         super().on_headers_complete()
+
+    async def receive_rest(self, begun: bytes, length: int, count: Callable[[int], None]) -> bytes:
+        """The whole body of the request in hand; the rest of it does not go through the parser.
+
+        Args:
+            begun: What has come of it.
+            length: Of the whole of it, in bytes.
+            count: Is told how many bytes come.
+
+        Raises:
+            CallerGone: If the caller goes before its end.
+        """
+        count(len(self.cycle.body))
+        begun += self.cycle.body  # came meanwhile
+        self.cycle.body.clear()
+        if self.cycle.disconnected:
+            raise CallerGone
+        if not self.cycle.more_body:
+            return begun
+        rest = LongBody(begun, length, count, self.flow, self)
+        self._give_way_to(rest)
+        try:
+            await rest.came
+        except BaseException:
+            self.cycle.keep_alive = False  # the rest may come still
+            raise
+        finally:
+            self._give_way_to(self)
+        self.parser = HttpRequestParser(self)  # the other one waits for the rest
+        self.on_message_complete()
+        self.cycle.message_event.clear()
+        return rest.body()
+
+    def _give_way_to(self, protocol: asyncio.BaseProtocol) -> None:
+        """From now on, what comes on this connection goes to a protocol."""
+        self.flow.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         """The request is whole."""

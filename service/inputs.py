@@ -6,8 +6,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -28,9 +26,6 @@ from service.options import Normalize
 DECODER_NICENESS = 10
 INLINE_PIXELS = 64 * 64  # a picture this small is decoded faster than a thread is woken
 
-# From a picture to uint8 (28, 28), as the model takes it.
-Prepare: TypeAlias = Callable[[Picture], UInt8Array]
-
 
 def _step_back() -> None:
     """Let the event loop and the engine go first: a photo is the work of many small requests.
@@ -44,8 +39,44 @@ def _step_back() -> None:
             os.nice(DECODER_NICENESS)
 
 
+def _let_others_go() -> None:
+    """Between two parts of a photo: who waits for this thread's core gets it now.
+
+    Linux may leave a waiting thread there until the next tick, which is four milliseconds away, and decoding makes no system call.
+    """
+    if sys.platform == "linux":
+        os.sched_yield()
+
+
+def _nobody() -> bool:
+    return False
+
+
 # Two threads bound the memory of large pictures.
 _decoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode", initializer=_step_back)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to pictures before a model sees them.
+
+    Attributes:
+        look: How the model's training images look.
+        normalize: `auto`: they are made to look so; `off`: they are taken as they are.
+        others_wait: Tells whether somebody's images wait for an answer: the decoder of a photo then goes out of their way.
+    """
+
+    look: Look
+    normalize: Normalize
+    others_wait: Callable[[], bool] = _nobody
+
+    def pixels(self, picture: Picture) -> UInt8Array:
+        """uint8, shape `(28, 28)`, as the model takes it.
+
+        Raises:
+            LoupeError: See `Picture.pixels` and `Picture.unchanged`.
+        """
+        return picture.pixels(self.look) if self.normalize == "auto" else picture.unchanged()
 
 
 @dataclass(frozen=True)
@@ -64,7 +95,7 @@ class Batch:
         return len(self.images) + len(self.errors)
 
 
-async def read_image(body: bytes, headers: Headers, settings: Settings, prepare: Prepare) -> UInt8Array:
+async def read_image(body: bytes, headers: Headers, settings: Settings, preparation: Preparation) -> UInt8Array:
     """The one image of a request: uint8, shape `(28, 28)`.
 
     Raises:
@@ -82,10 +113,10 @@ async def read_image(body: bytes, headers: Headers, settings: Settings, prepare:
         item = uploads[0]
     else:
         raise UnsupportedMediaType(ONE_IMAGE, f"Content-Type {sent_as!r}")
-    return await _to_pixels(item, settings, prepare)
+    return await _to_pixels(item, settings, preparation)
 
 
-async def read_batch(body: bytes, headers: Headers, settings: Settings, prepare: Prepare) -> Batch:
+async def read_batch(body: bytes, headers: Headers, settings: Settings, preparation: Preparation) -> Batch:
     """The images of a batch request; what is wrong with one of them stays with it.
 
     Raises:
@@ -104,21 +135,16 @@ async def read_batch(body: bytes, headers: Headers, settings: Settings, prepare:
     else:
         raise UnsupportedMediaType(MANY_IMAGES, f"Content-Type {sent_as!r} with a body that is no .npy file")
     check_count(len(items), settings)
-    return await decode_all(items, settings, prepare)
+    return await decode_all(items, settings, preparation)
 
 
-def preparation(look: Look, normalize: Normalize) -> Prepare:
-    """What is done to a picture before a model sees it: it is made to look like the training data, or taken as it is."""
-    return partial(Picture.pixels, look=look) if normalize == "auto" else Picture.unchanged
-
-
-async def decode_all(items: Iterable[Item], settings: Settings, prepare: Prepare) -> Batch:
+async def decode_all(items: Iterable[Item], settings: Settings, preparation: Preparation) -> Batch:
     """The images of a request's items; what is wrong with one of them stays with it."""
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
     for place, item in enumerate(items):
         try:
-            images.append(await _to_pixels(item, settings, prepare))
+            images.append(await _to_pixels(item, settings, preparation))
         except LoupeError as error:
             errors[place] = error
         if place % 16 == 15:
@@ -126,15 +152,17 @@ async def decode_all(items: Iterable[Item], settings: Settings, prepare: Prepare
     return Batch(np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors)
 
 
-async def _to_pixels(item: Item, settings: Settings, prepare: Prepare) -> UInt8Array:
+async def _to_pixels(item: Item, settings: Settings, preparation: Preparation) -> UInt8Array:
     if isinstance(item, LoupeError):
         raise item
     if isinstance(item, np.ndarray):
         return item
     picture = open_picture(item, max_pixels=settings.max_image_pixels)
     if picture.pixel_count <= INLINE_PIXELS:
-        return prepare(picture)
-    return await asyncio.get_running_loop().run_in_executor(_decoders, prepare, picture)
+        return preparation.pixels(picture)
+    if preparation.others_wait():
+        picture.pause_with(_let_others_go)
+    return await asyncio.get_running_loop().run_in_executor(_decoders, preparation.pixels, picture)
 
 
 def media_type(headers: Headers) -> str:

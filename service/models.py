@@ -104,6 +104,10 @@ class ServedModels:
         """Each once, by name and time."""
         return sorted(set(self._followed.values()), key=lambda served: (served.stored.name, served.stored.card.created))
 
+    def are_busy(self) -> bool:
+        """Whether somebody waits for an answer of any of them."""
+        return any(served.batcher.admitted for served in self._followed.values())
+
     def tags(self) -> list[str]:
         """The full tags of what is served."""
         return [served.stored.tag for served in self.all()]

@@ -70,8 +70,8 @@ async def infer(call: Call) -> Response:
                 raise UnsupportedMediaType("a body that is not compressed", f"Content-Encoding {encoding!r}")
             body = await call.bodies.read(call.request, "an inference request")
             inference = parse_inference(body, call.request.headers.get(JSON_LENGTH))
-            prepare = inputs.preparation(served.stored.card.look, "auto")
-            images = await read_images(inference.images, call.settings, prepare)
+            preparation = inputs.Preparation(served.stored.card.look, "auto", call.models.are_busy)
+            images = await read_images(inference.images, call.settings, preparation)
         probabilities = await call.predict(images, served, timeout_seconds=inference.timeout_seconds)
         with call.encoding():
             return answer(served.stored, inference, probabilities)

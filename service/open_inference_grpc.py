@@ -147,8 +147,8 @@ async def infer(call: RpcCall) -> Message:
     with call.model(_tag(request.model_name, request.model_version)) as served:
         with call.decoding():
             inference = parse_inference(request)
-            prepare = inputs.preparation(served.stored.card.look, "auto")
-            images = await read_images(inference.images, call.settings, prepare)
+            preparation = inputs.Preparation(served.stored.card.look, "auto", call.models.are_busy)
+            images = await read_images(inference.images, call.settings, preparation)
         probabilities = await call.predict(images, served, inference.timeout_seconds)
         with call.encoding():
             return answer(served.stored, inference, probabilities)

@@ -120,7 +120,7 @@ def read_inference(request: dict[str, JsonValue], read_values: ReadValues) -> In
     )
 
 
-async def read_images(tensor: Tensor, settings: Settings, prepare: inputs.Prepare) -> UInt8Array:
+async def read_images(tensor: Tensor, settings: Settings, preparation: inputs.Preparation) -> UInt8Array:
     """The images of an input: uint8, shape `(n, 28, 28)`; pixels as they came, pictures prepared for the model.
 
     Raises:
@@ -130,7 +130,7 @@ async def read_images(tensor: Tensor, settings: Settings, prepare: inputs.Prepar
     inputs.check_count(tensor.shape[0], settings)
     if tensor.datatype == "UINT8":
         return _pixels(tensor)
-    batch = await inputs.decode_all(_files(tensor), settings, prepare)
+    batch = await inputs.decode_all(_files(tensor), settings, preparation)
     if batch.errors:
         first = min(batch.errors)
         raise batch.errors[first].at(_told(sorted(batch.errors)))

@@ -25,13 +25,13 @@ class Question:
     Attributes:
         served: The model that answers.
         names: Of its classes, in the language asked for.
-        prepare: What is done to a picture before the model sees it.
+        preparation: What is done to a picture before the model sees it.
         options: How to answer.
     """
 
     served: ServedModel
     names: Sequence[str]
-    prepare: inputs.Prepare
+    preparation: inputs.Preparation
     options: Options
 
 
@@ -41,7 +41,8 @@ def asked(call: Call) -> Iterator[Question]:
     options = read_options(call.request)
     with call.model(options.model) as served:
         card = served.stored.card
-        yield Question(served, card.names(options.language), inputs.preparation(card.look, options.normalize), options)
+        preparation = inputs.Preparation(card.look, options.normalize, call.models.are_busy)
+        yield Question(served, card.names(options.language), preparation, options)
 
 
 async def predict(call: Call) -> Response:
@@ -49,7 +50,7 @@ async def predict(call: Call) -> Response:
     with asked(call) as question:
         with call.decoding():
             body = await call.bodies.read(call.request)
-            image = await inputs.read_image(body, call.request.headers, call.settings, question.prepare)
+            image = await inputs.read_image(body, call.request.headers, call.settings, question.preparation)
         served, options = question.served, question.options
         probabilities = await call.predict(image[None], served, threshold=options.threshold)  # (1, classes)
         with call.encoding():
@@ -61,7 +62,7 @@ async def predict_batch(call: Call) -> Response:
     with asked(call) as question:
         with call.decoding():
             body = await call.bodies.read(call.request)
-            batch = await inputs.read_batch(body, call.request.headers, call.settings, question.prepare)
+            batch = await inputs.read_batch(body, call.request.headers, call.settings, question.preparation)
         as_npy = replies.NPY in call.request.headers.get("accept", "")
         if as_npy and batch.errors:
             wanted = "images that can all be read, for an answer as .npy"

@@ -55,8 +55,8 @@ async def predict(call: Call) -> Response:
         with call.decoding():
             body = await call.bodies.read(call.request, "JSON")
             tensor = _read_tensor(items.parse_json(body))
-            prepare = inputs.preparation(served.stored.card.look, "auto")
-            images = await _read_images(tensor, call.settings, prepare)
+            preparation = inputs.Preparation(served.stored.card.look, "auto", call.models.are_busy)
+            images = await _read_images(tensor, call.settings, preparation)
         probabilities = await call.predict(images, served)
         with call.encoding():
             return replies.json({tensor.answer: probabilities})
@@ -156,14 +156,14 @@ def _listed(place: str, value: JsonValue) -> list[JsonValue]:
     return value
 
 
-async def _read_images(tensor: _Tensor, settings: Settings, prepare: inputs.Prepare) -> UInt8Array:
+async def _read_images(tensor: _Tensor, settings: Settings, preparation: inputs.Preparation) -> UInt8Array:
     """The images, uint8 `(n, 28, 28)`, in their order.
 
     Raises:
         LoupeError: What is wrong with the first that cannot be read, and which that is.
     """
     inputs.check_count(len(tensor.rows), settings)
-    batch = await inputs.decode_all(map(_read_row, tensor.rows), settings, prepare)
+    batch = await inputs.decode_all(map(_read_row, tensor.rows), settings, preparation)
     if batch.errors:
         place = min(batch.errors)
         raise batch.errors[place].at(f"{tensor.place}[{place}]")

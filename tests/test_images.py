@@ -15,7 +15,7 @@ from PIL import Image
 
 from loupe.engine import Engine
 from loupe.errors import AnimatedImage, ImageTooLarge, ImageTooSmall, InvalidImage, InvalidPixels
-from loupe.images import INK_SIDE, SIDE, Look, UInt8Array, border_mean, check_batch, normalize, open_picture
+from loupe.images import INK_SIDE, PART_BYTES, SIDE, Look, UInt8Array, border_mean, check_batch, normalize, open_picture
 from tests import pictures
 from tests.pictures import encoded, png
 
@@ -305,6 +305,25 @@ def test_people_are_shown_what_is_transparent_on_white() -> None:
     clear = Image.new("RGBA", (8, 8), (200, 30, 30, 0))
 
     assert open_picture(encoded(clear, "PNG"), max_pixels=100).preview(100).getpixel((4, 4)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_decoding_a_photo_pauses_between_its_parts_and_comes_to_the_same(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 1100, 3), dtype=np.uint8)
+    more = {"save_all": True, "append_images": [Image.new("RGB", (30, 20))]} if kind == "MPO" else {}
+    data = encoded(Image.fromarray(noise), kind, quality=95, **more)
+    parts = -(-len(data) // PART_BYTES)
+    assert parts > 2
+    pauses: list[None] = []
+    picture = open_picture(data, max_pixels=10**6)
+    picture.pause_with(lambda: pauses.append(None))
+
+    np.testing.assert_array_equal(picture.pixels("object"), open_picture(data, max_pixels=10**6).pixels("object"))
+    assert parts <= len(pauses) <= parts + 1
+    cut = open_picture(data[: PART_BYTES + 1000], max_pixels=10**6)
+    cut.pause_with(lambda: pauses.append(None))
+    with pytest.raises(InvalidImage, match=f"a damaged {kind} file"):
+        cut.pixels("object")
 
 
 def test_people_are_shown_nothing_of_a_damaged_picture() -> None:

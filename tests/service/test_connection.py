@@ -1,7 +1,9 @@
 """Connections: a real server on a real port, and an app whose answers wait until the test lets them go."""
 
 import asyncio
+import hashlib
 import json
+import random
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -11,13 +13,17 @@ from itertools import pairwise
 import pytest
 import uvicorn
 import uvloop
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
+from loupe.errors import BodyTooSlow, CallerGone, LoupeError
 from loupe.settings import Settings
 from loupe.store import StoredModel
-from service import connection
+from service import connection, replies
+from service.bodies import LONG_BYTES, MOST_LONG_BYTES, Bodies
 from service.connection import MOST_DISCARDED_BYTES, Connection, InHand
 from service.guard import MAX_HEADER_BYTES
 from service.predictor import Predictor, Routes
@@ -27,17 +33,27 @@ HARMLESS = ["Accept: */*", "Connection: keep-alive", "User-Agent: a program", "X
 
 
 class Gate:
-    """An app that reads the whole body and answers with its length, once the gate is open."""
+    """An app that reads the whole body and answers with its length, once the gate is open.
+
+    Under `/read` it reads the body as the service does, in so many seconds, and keeps what is refused there.
+    """
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
         self.begun = 0
+        self.bodies = Bodies(Settings())
+        self.limit_seconds = 30.0
+        self.late_seconds = 0.0  # that what comes is on its way from the connection to the app, as through middleware
+        self.refused: list[LoupeError] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             return
         self.begun += 1
+        if scope["path"] == "/read":
+            await self._read(scope, receive, send)
+            return
         length, more = 0, True
         while more:
             message = await receive()
@@ -51,6 +67,25 @@ class Gate:
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _read(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with a digest of the body, read as the service reads it."""
+
+        async def receive_late() -> Message:
+            message = await receive()
+            await asyncio.sleep(self.late_seconds)
+            return message
+
+        request = Request(scope, receive_late if self.late_seconds else receive, send)
+        try:
+            body = await self.bodies.read(request, limit_seconds=self.limit_seconds)
+            response = Response(hashlib.sha256(body).digest())
+        except LoupeError as error:
+            self.refused.append(error)
+            response = replies.failure(error)
+        finally:
+            self.bodies.release(scope)
+        await response(scope, receive, send)
 
 
 class Caller:
@@ -389,5 +424,132 @@ def test_a_connection_is_not_idle_while_its_requests_are_refused(
             assert (await late.answer())[0] == 429
             await asyncio.sleep(0.1)
         assert await late.is_closed()
+
+    play(routes, story)
+
+
+# Long bodies
+
+
+def digest(body: bytes) -> tuple[int, bytes]:
+    """Status and body of the answer to a body that was read whole."""
+    return 200, hashlib.sha256(body).digest()
+
+
+@given(
+    lengths=st.lists(
+        st.integers(0, 2).map(lambda n: n * LONG_BYTES) | st.integers(1, 4 * LONG_BYTES), min_size=1, max_size=3
+    ),
+    cuts=st.lists(st.integers(1, 12 * LONG_BYTES), max_size=6),
+    late_seconds=st.sampled_from([0.0, 0.01]),
+)
+@example(lengths=[LONG_BYTES + 1, 3 * LONG_BYTES, 5], cuts=[], late_seconds=0)
+@example(lengths=[4 * LONG_BYTES], cuts=[100, 300, 200_000, 200_001], late_seconds=0)
+@example(lengths=[4 * LONG_BYTES, 9], cuts=[100, 300_000], late_seconds=0.01)
+@example(lengths=[2 * LONG_BYTES], cuts=[LONG_BYTES // 2], late_seconds=0.01)
+@settings(max_examples=40, deadline=None)
+def test_bodies_of_every_length_are_read_whole_in_whatever_pieces_they_come(
+    routes: Routes, lengths: list[int], cuts: list[int], late_seconds: float
+) -> None:
+    bodies = [random.Random(length).randbytes(length or 1) for length in lengths]
+    stream = b"".join(head(len(body), "/read") + body for body in bodies)
+
+    async def story(scene: Scene) -> None:
+        scene.gate.late_seconds = late_seconds
+        caller = await scene.caller()
+        for begin, end in pairwise([0, *sorted(cuts), len(stream)]):
+            caller.send(stream[begin:end])
+            await asyncio.sleep(0.001)
+        assert [(await caller.answer())[::2] for _ in bodies] == [digest(body) for body in bodies]
+        await scene.until(0)
+
+    play(routes, story)
+
+
+def test_a_body_may_have_come_before_the_app_learns_that_it_is_long(routes: Routes) -> None:
+    body = random.Random(0).randbytes(LONG_BYTES + 1000)
+
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        for _ in range(4):  # the system's buffers grow with use
+            caller.ask(4 * body, "/read")
+            assert (await caller.answer())[::2] == digest(4 * body)
+        scene.gate.late_seconds = 0.05
+        for piece in (head(len(body), "/read"), body[:40], body[40:60_000], body[60_000:]):
+            caller.send(piece)
+            await asyncio.sleep(0.01)
+        assert (await caller.answer())[::2] == digest(body)
+
+    play(routes, story)
+
+
+@pytest.mark.parametrize("length", [LONG_BYTES, MOST_LONG_BYTES + LONG_BYTES + 1])
+def test_a_long_body_that_is_announced_is_asked_for(routes: Routes, length: int) -> None:
+    body = random.Random(0).randbytes(length)
+
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        caller.send(head(length, "/read", "Expect: 100-continue"))
+        assert (await caller.head())[0] == 100
+        caller.send(body)
+        assert (await caller.answer())[::2] == digest(body)
+
+    play(routes, story)
+
+
+@pytest.mark.parametrize("sent", [1000, LONG_BYTES])
+@pytest.mark.parametrize("late_seconds", [0, 0.05])
+def test_who_leaves_in_the_middle_of_a_long_body_is_called_gone(routes: Routes, sent: int, late_seconds: float) -> None:
+    async def story(scene: Scene) -> None:
+        scene.gate.late_seconds = late_seconds
+        caller = await scene.caller()
+        caller.send(head(4 * LONG_BYTES, "/read") + bytes(sent))
+        while not scene.gate.begun:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        caller.leave()
+        while not scene.gate.refused:
+            await asyncio.sleep(0.001)
+        assert isinstance(scene.gate.refused[0], CallerGone)
+        other = await scene.caller()
+        other.ask(b"image", "/read")
+        assert (await other.answer())[::2] == digest(b"image")
+        assert scene.in_hand.requests == 0
+
+    play(routes, story)
+
+
+def test_a_long_body_that_does_not_come_to_its_end_is_not_waited_for_nor_taken_for_another_request(
+    routes: Routes,
+) -> None:
+    sent = 2 * LONG_BYTES + 17
+
+    async def story(scene: Scene) -> None:
+        scene.gate.limit_seconds = 0.2
+        caller = await scene.caller()
+        caller.send(head(4 * LONG_BYTES, "/read") + bytes(sent))
+        status, _, body = await caller.answer()
+        assert (status, json.loads(body)["code"]) == (BodyTooSlow.status, "body_too_slow")
+        assert f"Received: {sent:,} bytes of it." in json.loads(body)["error"]
+        caller.send(head(5, "/read") + b"image")
+        assert await caller.is_closed()
+        assert scene.gate.begun == 1
+
+    play(routes, story)
+
+
+def test_long_bodies_have_no_more_room_than_others(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        scene.gate.bodies = Bodies(Settings(max_body_bytes=4 * LONG_BYTES))
+        held = [await scene.caller() for _ in range(9)]
+        for caller in held:
+            caller.send(head(4 * LONG_BYTES, "/read") + bytes(LONG_BYTES))  # takes the place of all of it
+            while scene.gate.begun < 1 + held.index(caller):
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+        assert json.loads((await held[8].answer())[2])["code"] == "too_many_bytes"
+        for caller in held[:8]:
+            caller.send(bytes(3 * LONG_BYTES))
+            assert (await caller.answer())[::2] == digest(bytes(4 * LONG_BYTES))
 
     play(routes, story)

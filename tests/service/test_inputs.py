@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import threading
 import tracemalloc
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -25,8 +27,9 @@ from loupe.errors import (
 )
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
+from service import inputs
 from service.bodies import MOST_OF_THE_LONGEST, Bodies
-from service.inputs import Batch, preparation, read_batch, read_image
+from service.inputs import Batch, Preparation, read_batch, read_image
 from service.options import Normalize
 from tests import pictures
 
@@ -57,7 +60,7 @@ def image_of(
     async def read() -> UInt8Array:
         came = request(body, media_type, length)
         return await read_image(
-            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, preparation("ink", normalize)
+            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, Preparation("ink", normalize)
         )
 
     return asyncio.run(read())
@@ -69,7 +72,7 @@ def batch_of(
     async def read() -> Batch:
         came = request(body, media_type, length)
         return await read_batch(
-            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, preparation("ink", normalize)
+            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, Preparation("ink", normalize)
         )
 
     return asyncio.run(read())
@@ -230,6 +233,18 @@ def test_a_picture_of_another_size_cannot_be_taken_as_it_is() -> None:
 
     assert error is not None
     assert error.message == "Expected a picture of 28 × 28 pixels, since it is to be taken as it is. Received: 30 × 28."
+
+
+@pytest.mark.parametrize("others_wait", [False, True])
+def test_the_decoder_of_a_photo_lets_others_go_if_they_wait(monkeypatch: pytest.MonkeyPatch, others_wait: bool) -> None:
+    pauses: list[str] = []
+    monkeypatch.setattr(inputs, "_let_others_go", lambda: pauses.append(threading.current_thread().name))
+    sheet = pictures.encoded(Image.fromarray(np.tile(pictures.digits(1)[0], (4, 4))), "JPEG")
+    headers = Headers({"content-type": "image/jpeg"})
+
+    asyncio.run(read_image(sheet, headers, SETTINGS, Preparation("ink", "auto", lambda: others_wait)))
+    assert bool(pauses) is others_wait
+    assert all(name.startswith("decode") for name in pauses)
 
 
 def test_who_goes_while_the_body_comes_is_called_gone() -> None:

@@ -18,7 +18,7 @@ from loupe.errors import LoupeError
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
 from loupe.store import StoredModel
-from service.inputs import preparation
+from service.inputs import Preparation
 from service.open_inference_replies import answer, compute
 from service.open_inference_requests import Inference, Tensor, Wanted, parse_inference, read_images
 from tests import pictures
@@ -45,7 +45,7 @@ def body(inputs: object = None, raw: bytes = b"", **fields: object) -> tuple[byt
 
 
 def images_of(tensor: Tensor) -> UInt8Array:
-    return asyncio.run(read_images(tensor, SETTINGS, preparation("ink", "auto")))
+    return asyncio.run(read_images(tensor, SETTINGS, Preparation("ink", "auto")))
 
 
 def read(request: bytes, json_length: str | None = None) -> UInt8Array:

@@ -3,12 +3,15 @@
 import asyncio
 from contextlib import suppress
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from loupe.images import SIDE
 from loupe.settings import Settings
 from loupe.store import StoredModel
+from service.batching import Caller
 from service.bodies import MOST_OF_THE_LONGEST
 from service.predictor import Call, Predictor
 
@@ -37,3 +40,19 @@ def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(dig
         return (await predictor.respond("loupe", request(), read)).status_code
 
     assert asyncio.run(story()) == 200
+
+
+def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(digits_model: StoredModel) -> None:
+    async def story() -> list[bool]:
+        models = Predictor(Settings(model=digits_model.tag)).models
+        busy = [models.are_busy()]
+        images = np.zeros((1000, SIDE, SIDE), np.uint8)
+        waiting = asyncio.create_task(models.find(None).batcher.predict(images, Caller.within(30)))
+        await asyncio.sleep(0)
+        busy.append(models.are_busy())
+        await waiting
+        busy.append(models.are_busy())
+        await models.close()
+        return busy
+
+    assert asyncio.run(story()) == [False, True, False]
