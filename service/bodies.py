@@ -13,7 +13,8 @@ from loupe.settings import Settings
 BODY_SECONDS = 25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
 MOST_OF_THE_LONGEST = 8  # bodies of the greatest length may be in memory at a time, or so many more that are shorter
 LONG_BYTES = 256 * 1024  # to come; for fewer, receiving them in their place is not worth the while
-MOST_LONG_BYTES = 16 * 2**20  # whose place is taken before they come
+MOST_LONG_BYTES = 8 * 2**20  # to come; making room for more at once would keep the event loop too long
+MOST_ON_TRUST = 4  # times as much as has come is given room before it comes
 HELD = "loupe.held_bytes"  # of a request's body
 
 
@@ -71,11 +72,15 @@ class Bodies:
                 if size > self._most_of_one:
                     raise BodyTooLarge(self._most_of_one)
                 self._hold(request.scope, len(chunk))
-                left = int(declared) - size
-                if receive_rest is not None and more and not chunks and LONG_BYTES <= left <= MOST_LONG_BYTES:
-                    self._hold(request.scope, left)
-                    return await receive_rest(chunk, int(declared), count)
                 chunks.append(chunk)
+                left = int(declared) - size
+                if (
+                    receive_rest is not None
+                    and more
+                    and LONG_BYTES <= left <= min(MOST_LONG_BYTES, MOST_ON_TRUST * size)
+                ):
+                    self._hold(request.scope, left)
+                    return await receive_rest(b"".join(chunks), int(declared), count)
         except asyncio.CancelledError:
             if alarm.rang:
                 raise BodyTooSlow(limit_seconds, size) from None

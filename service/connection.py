@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -141,43 +141,50 @@ class Connection(HttpToolsProtocol):
         self._stop_head_timer()
         self.scope["state"]["is_gone"] = self.transport.is_closing
         self.scope["state"]["let_go"] = self._release
-        if self.scheme == "http":  # TLS decrypts into a buffer of its own
-            self.scope["state"]["receive_rest"] = self.receive_rest
         if not self._is_answered():
             self._earlier = [cycle for cycle in (*self._earlier, self.cycle) if not cycle.response_complete]
         super().on_headers_complete()
+        if self.scheme == "http":  # TLS decrypts into a buffer of its own
+            self.scope["state"]["receive_rest"] = partial(self.receive_rest, self.cycle)
 
-    async def receive_rest(self, begun: bytes, length: int, count: Callable[[int], None]) -> bytes:
-        """The whole body of the request in hand; the rest of it does not go through the parser.
+    async def receive_rest(
+        self, cycle: RequestResponseCycle, begun: bytes, length: int, count: Callable[[int], None]
+    ) -> bytes:
+        """The whole body of a request; the rest of it does not go through the parser.
 
         Args:
-            begun: What has come of it.
-            length: Of the whole of it, in bytes.
+            cycle: Of the request.
+            begun: What its app has got of the body.
+            length: Of the whole body, in bytes.
             count: Is told how many bytes come.
 
         Raises:
-            CallerGone: If the caller goes before its end.
+            CallerGone: If the caller goes before the end of the body.
         """
-        count(len(self.cycle.body))
-        begun += self.cycle.body  # came meanwhile
-        self.cycle.body.clear()
-        if self.cycle.disconnected:
+        count(len(cycle.body))
+        begun += cycle.body  # came meanwhile
+        cycle.body.clear()
+        if cycle.disconnected:
             raise CallerGone
-        if not self.cycle.more_body:
+        if not cycle.more_body:
             return begun
         rest = LongBody(begun, length, count, self.flow, self)
         self._give_way_to(rest)
         try:
-            await rest.came
-        except BaseException:
-            self.cycle.keep_alive = False  # the rest may come still
+            await rest.ended
+        except asyncio.CancelledError:
+            cycle.keep_alive = False  # the rest may come still
             raise
         finally:
             self._give_way_to(self)
+            body = rest.take()
+        if cycle.disconnected:
+            raise CallerGone
         self.parser = HttpRequestParser(self)  # the other one waits for the rest
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         self.on_message_complete()
-        self.cycle.message_event.clear()
-        return rest.body()
+        cycle.message_event.clear()
+        return body
 
     def _give_way_to(self, protocol: asyncio.BaseProtocol) -> None:
         """From now on, what comes on this connection goes to a protocol."""

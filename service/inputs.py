@@ -63,7 +63,7 @@ class Preparation:
     Attributes:
         look: How the model's training images look.
         normalize: `auto`: they are made to look so; `off`: they are taken as they are.
-        others_wait: Tells whether somebody's images wait for an answer: the decoder of a photo then goes out of their way.
+        others_wait: Tells whether somebody's images wait for an answer; the decoder that begins with a photo then lets them go first.
     """
 
     look: Look
@@ -146,7 +146,7 @@ async def decode_all(items: Iterable[Item], settings: Settings, preparation: Pre
         try:
             images.append(await _to_pixels(item, settings, preparation))
         except LoupeError as error:
-            errors[place] = error
+            errors[place] = error.with_traceback(None)  # as in `Predictor.outcome`
         if place % 16 == 15:
             await asyncio.sleep(0)  # others' requests come in between
     return Batch(np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors)

@@ -66,7 +66,7 @@ def json_images(value: JsonValue) -> list[Item]:
         try:
             items.append(json_image(image, ONE_IMAGE) if isinstance(image, dict) else from_base64(image))
         except LoupeError as error:
-            items.append(error)
+            items.append(error.with_traceback(None))  # as in `Predictor.outcome`
     return items
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from loupe.errors import CallerGone
-
 
 class LongBody(asyncio.BufferedProtocol):
     """Stands in for a connection while the rest of a long body comes.
@@ -20,13 +18,13 @@ class LongBody(asyncio.BufferedProtocol):
         connection: Is told of all but what comes.
 
     Attributes:
-        came: Done when the body has come, or its caller has gone.
+        ended: Done when the body has come whole, or its caller has gone.
     """
 
     def __init__(
         self, begun: bytes, length: int, count: Callable[[int], None], flow: FlowControl, connection: asyncio.Protocol
     ) -> None:
-        self.came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count = count
         self._flow = flow
         self._connection = connection
@@ -37,10 +35,12 @@ class LongBody(asyncio.BufferedProtocol):
         self._file.write(begun)
         self._room = self._file.getbuffer()[len(begun) :]
 
-    def body(self) -> bytes:
-        """The whole body, once it has come."""
-        self._room.release()
-        return self._file.getvalue()
+    def take(self) -> bytes:
+        """The body, which is not kept here: the transport may keep this protocol as long as the connection stays."""
+        self._room = memoryview(b"")
+        body = self._file.getvalue()
+        self._file = io.BytesIO()
+        return body
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to put what comes."""
@@ -52,14 +52,12 @@ class LongBody(asyncio.BufferedProtocol):
         self._room = self._room[nbytes:]
         if not self._room:
             self._flow.pause_reading()
-            if not self.came.done():
-                self.came.set_result(None)
+            self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has gone."""
-        if not self.came.done():
-            self.came.set_exception(CallerGone())
         self._connection.connection_lost(exc)
+        self._end()
 
     def pause_writing(self) -> None:
         """The caller does not take what is sent."""
@@ -68,3 +66,7 @@ class LongBody(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The caller takes it again."""
         self._connection.resume_writing()
+
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)

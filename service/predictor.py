@@ -109,7 +109,7 @@ class Predictor:
         try:
             return await answer
         except LoupeError as error:
-            refused = error
+            refused = error.with_traceback(None)  # else its frames would keep the request until garbage is collected
         except Exception:  # its text may hold what is no caller's business
             logger.exception("%s failed", name)
             refused = InternalError()

@@ -1,10 +1,12 @@
 """Connections: a real server on a real port, and an app whose answers wait until the test lets them go."""
 
 import asyncio
+import gc
 import hashlib
 import json
 import random
 import socket
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
@@ -23,7 +25,7 @@ from loupe.errors import BodyTooSlow, CallerGone, LoupeError
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from service import connection, replies
-from service.bodies import LONG_BYTES, MOST_LONG_BYTES, Bodies
+from service.bodies import LONG_BYTES, MOST_LONG_BYTES, MOST_OF_THE_LONGEST, Bodies
 from service.connection import MOST_DISCARDED_BYTES, Connection, InHand
 from service.guard import MAX_HEADER_BYTES
 from service.predictor import Predictor, Routes
@@ -44,7 +46,7 @@ class Gate:
         self.bodies = Bodies(Settings())
         self.limit_seconds = 30.0
         self.late_seconds = 0.0  # that what comes is on its way from the connection to the app, as through middleware
-        self.refused: list[LoupeError] = []
+        self.refused: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -81,7 +83,7 @@ class Gate:
             body = await self.bodies.read(request, limit_seconds=self.limit_seconds)
             response = Response(hashlib.sha256(body).digest())
         except LoupeError as error:
-            self.refused.append(error)
+            self.refused.append(error.code)
             response = replies.failure(error)
         finally:
             self.bodies.release(scope)
@@ -466,19 +468,22 @@ def test_bodies_of_every_length_are_read_whole_in_whatever_pieces_they_come(
     play(routes, story)
 
 
-def test_a_body_may_have_come_before_the_app_learns_that_it_is_long(routes: Routes) -> None:
-    body = random.Random(0).randbytes(LONG_BYTES + 1000)
+def test_a_body_and_another_request_may_have_come_before_the_app_learns_that_it_is_long(routes: Routes) -> None:
+    body, other = (random.Random(seed).randbytes(LONG_BYTES + 90_000) for seed in range(2))
+    parts = (head(len(body), "/read") + body[:40_000], body[40_000:80_000], body[80_000:140_000])
+    last = body[140_000:] + head(len(other), "/read") + other[:20]
 
     async def story(scene: Scene) -> None:
         caller = await scene.caller()
         for _ in range(4):  # the system's buffers grow with use
             caller.ask(4 * body, "/read")
             assert (await caller.answer())[::2] == digest(4 * body)
-        scene.gate.late_seconds = 0.05
-        for piece in (head(len(body), "/read"), body[:40], body[40:60_000], body[60_000:]):
-            caller.send(piece)
-            await asyncio.sleep(0.01)
+        scene.gate.late_seconds = 0.1
+        for part, seconds in zip((*parts, last, other[20:]), (0.13, 0.03, 0.02, 0.2, 0), strict=True):
+            caller.send(part)
+            await asyncio.sleep(seconds)
         assert (await caller.answer())[::2] == digest(body)
+        assert (await caller.answer())[::2] == digest(other)
 
     play(routes, story)
 
@@ -510,7 +515,7 @@ def test_who_leaves_in_the_middle_of_a_long_body_is_called_gone(routes: Routes, 
         caller.leave()
         while not scene.gate.refused:
             await asyncio.sleep(0.001)
-        assert isinstance(scene.gate.refused[0], CallerGone)
+        assert scene.gate.refused == [CallerGone.code]
         other = await scene.caller()
         other.ask(b"image", "/read")
         assert (await other.answer())[::2] == digest(b"image")
@@ -539,17 +544,75 @@ def test_a_long_body_that_does_not_come_to_its_end_is_not_waited_for_nor_taken_f
 
 
 def test_long_bodies_have_no_more_room_than_others(routes: Routes) -> None:
+    body = bytes(4 * LONG_BYTES)
+
     async def story(scene: Scene) -> None:
-        scene.gate.bodies = Bodies(Settings(max_body_bytes=4 * LONG_BYTES))
-        held = [await scene.caller() for _ in range(9)]
-        for caller in held:
-            caller.send(head(4 * LONG_BYTES, "/read") + bytes(LONG_BYTES))  # takes the place of all of it
-            while scene.gate.begun < 1 + held.index(caller):
+        scene.gate.bodies = Bodies(Settings(max_body_bytes=len(body)))
+        callers = [await scene.caller() for _ in range(MOST_OF_THE_LONGEST + 1)]
+        for place, caller in enumerate(callers, start=1):
+            caller.send(head(len(body), "/read") + body[:LONG_BYTES])  # takes the place of all of it
+            while scene.gate.begun < place:
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0.01)
-        assert json.loads((await held[8].answer())[2])["code"] == "too_many_bytes"
-        for caller in held[:8]:
-            caller.send(bytes(3 * LONG_BYTES))
-            assert (await caller.answer())[::2] == digest(bytes(4 * LONG_BYTES))
+        assert json.loads((await callers.pop().answer())[2])["code"] == "too_many_bytes"
+        for caller in callers:
+            caller.send(body[LONG_BYTES:])
+            assert (await caller.answer())[::2] == digest(body)
+
+    play(routes, story)
+
+
+def test_little_room_is_made_for_a_body_of_which_little_has_come(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        scene.gate.bodies = Bodies(Settings(max_body_bytes=MOST_LONG_BYTES))
+        for _ in range(2 * MOST_OF_THE_LONGEST):
+            caller = await scene.caller()
+            caller.send(head(MOST_LONG_BYTES, "/read") + bytes(10_000))
+        other = await scene.caller()
+        other.ask(bytes(4 * LONG_BYTES), "/read")
+        assert (await other.answer())[::2] == digest(bytes(4 * LONG_BYTES))
+
+    play(routes, story)
+
+
+@pytest.mark.parametrize("ends", ["whole", "too slow", "gone"])
+def test_nothing_is_kept_of_a_long_body_that_has_been_answered(routes: Routes, ends: str) -> None:
+    length = 16 * LONG_BYTES
+    sent = length if ends == "whole" else length // 2
+
+    async def story(scene: Scene) -> None:
+        scene.gate.limit_seconds = 0.2 if ends == "too slow" else 30
+        callers = [await scene.caller() for _ in range(4)]
+        for caller in callers:
+            caller.send(head(length, "/read") + bytes(sent))
+            if ends == "gone":
+                await asyncio.sleep(0.1)
+                caller.leave()
+            else:
+                await caller.answer()
+        while ends == "gone" and len(scene.gate.refused) < len(callers):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert tracemalloc.get_traced_memory()[0] < length
+
+    gc.collect()
+    gc.disable()  # what only that would find stays long in a service that makes little garbage
+    tracemalloc.start()
+    try:
+        play(routes, story)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+def test_the_next_request_after_a_long_body_may_be_the_last_one_and_have_something_behind_it(routes: Routes) -> None:
+    body = bytes(4 * LONG_BYTES)
+
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        caller.ask(body, "/read")
+        assert (await caller.answer())[::2] == digest(body)
+        caller.send(head(5, "/read", "Connection: close") + b"image" + head(5, "/read") + b"image")
+        assert (await caller.answer())[::2] == digest(b"image")
 
     play(routes, story)

@@ -1,6 +1,8 @@
 """What every protocol does alike, without a server."""
 
 import asyncio
+import gc
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
@@ -8,11 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from loupe.errors import InvalidImage
 from loupe.images import SIDE
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from service.batching import Caller
 from service.bodies import MOST_OF_THE_LONGEST
+from service.inputs import Preparation, decode_all
+from service.items import Item, json_images
 from service.predictor import Call, Predictor
 
 
@@ -56,3 +61,37 @@ def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(digits_model:
         return busy
 
     assert asyncio.run(story()) == [False, True, False]
+
+
+def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel) -> None:
+    megabyte = 2**20
+
+    async def refuse(call: Call) -> Response:
+        body = bytes(megabyte)
+        raise InvalidImage(f"{len(body)} bytes")
+
+    async def refuse_one(call: Call) -> Response:
+        items: list[Item] = [bytes(megabyte), InvalidImage("none")]
+        batch = await decode_all(items, call.settings, Preparation("ink", "auto"))
+        return Response(f"{len(batch.errors)} errors")
+
+    async def refuse_one_in_json(call: Call) -> Response:
+        return Response(f"{len(json_images({'images': ['x' * megabyte, 1]}))} items")
+
+    async def story() -> None:
+        predictor = Predictor(Settings(model=digits_model.tag))
+        for handler in (refuse, refuse_one, refuse_one_in_json):
+            scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
+            await predictor.respond("loupe", Request(scope), handler)  # what is kept from the first time on stays
+            tracemalloc.start()
+            await predictor.respond("loupe", Request(scope), handler)
+            kept, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert kept < megabyte < peak, handler
+
+    gc.collect()
+    gc.disable()  # what only that would find stays long in a service that makes little garbage
+    try:
+        asyncio.run(story())
+    finally:
+        gc.enable()

@@ -1,9 +1,11 @@
 """Sources: planned once, read shard by shard, always in the same order."""
 
+import gc
 import gzip
 import io
 import math
 import os
+import tracemalloc
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
@@ -19,6 +21,7 @@ from loupe.images import MAX_FILE_BYTES, UInt8Array
 from tests import pictures
 from tests.worker.conftest import MAX_PIXELS
 from worker.sources import Plan, Records, check_source, open_source, printable
+from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import cut
 
 
@@ -243,6 +246,27 @@ def test_a_batch_of_broken_files_has_no_images(folder: Path, notes: Path) -> Non
 
     assert records.ids == []
     assert records.images.shape == (0, 28, 28)
+
+
+def test_a_broken_picture_keeps_none_of_those_around_it_in_memory() -> None:
+    broken, entries = Entry("broken", []), [Entry(str(number), []) for number in range(2000)]
+    picture = pictures.png(np.zeros((28, 28), np.uint8))
+    decoder = Decoder("ink", MAX_PIXELS)
+
+    def kept() -> int:
+        tracemalloc.start()
+        try:
+            decoder.records([*entries, broken], lambda entry: b"" if entry is broken else picture)
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert kept() < len(entries) * 28 * 28
+    finally:
+        gc.enable()
 
 
 def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_their_own(

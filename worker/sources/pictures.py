@@ -96,7 +96,7 @@ class Decoder:
                 except (SourceChanged, StorageUnavailable):
                     raise
                 except LoupeError as error:
-                    errors.append((name, error))
+                    errors.append((name, error.with_traceback(None)))  # else its frames would keep all pictures
                 except OSError as error:
                     errors.append((name, InvalidImage(f"a file that cannot be read ({error.strerror})")))
         stacked = np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8)
