@@ -246,7 +246,8 @@ def _to_grey(image: Image.Image) -> UInt8Array:
     if image.mode == "L" and "transparency" not in image.info and image.format == "PNG" and "exif" not in image.info:
         pixels = np.frombuffer(image.tobytes(), np.uint8)  # takes half the time of np.asarray(image)
         return pixels.reshape(image.height, image.width)
-    return np.asarray(_on_white(image).convert("L"))
+    shown = _on_white(image)
+    return np.asarray(shown if shown.mode == "L" else shown.convert("L"))  # which would copy it
 
 
 def _on_white(image: Image.Image) -> Image.Image:

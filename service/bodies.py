@@ -12,9 +12,10 @@ from loupe.settings import Settings
 
 BODY_SECONDS = 25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
 MOST_OF_THE_LONGEST = 8  # bodies of the greatest length may be in memory at a time, or so many more that are shorter
+BEGUN_BYTES = 64 * 1024  # of a body; room for the rest is only made for those who have sent so much
 LONG_BYTES = 256 * 1024  # to come; for fewer, receiving them in their place is not worth the while
 MOST_LONG_BYTES = 8 * 2**20  # to come; making room for more at once would keep the event loop too long
-MOST_ON_TRUST = 4  # times as much as has come is given room before it comes
+MOST_ON_TRUST_BYTES = 64 * 2**20  # to come of all bodies; the others come in pieces, as short ones do
 HELD = "loupe.held_bytes"  # of a request's body
 
 
@@ -33,6 +34,7 @@ class Bodies:
         self._most_of_one = settings.max_body_bytes
         self._most_of_all = MOST_OF_THE_LONGEST * settings.max_body_bytes
         self._held = 0  # bytes
+        self._on_trust = 0  # bytes of them that may still have to come
 
     async def read(self, request: Request, expected: str = "an image", limit_seconds: float = BODY_SECONDS) -> bytes:
         """A body that is not empty. It counts as being in memory until its request is released.
@@ -74,13 +76,13 @@ class Bodies:
                 self._hold(request.scope, len(chunk))
                 chunks.append(chunk)
                 left = int(declared) - size
-                if (
-                    receive_rest is not None
-                    and more
-                    and LONG_BYTES <= left <= min(MOST_LONG_BYTES, MOST_ON_TRUST * size)
-                ):
+                if receive_rest is not None and more and self._trusts(size, left):
                     self._hold(request.scope, left)
-                    return await receive_rest(b"".join(chunks), int(declared), count)
+                    self._on_trust += left
+                    try:
+                        return await receive_rest(b"".join(chunks), int(declared), count)
+                    finally:
+                        self._on_trust -= left
         except asyncio.CancelledError:
             if alarm.rang:
                 raise BodyTooSlow(limit_seconds, size) from None
@@ -94,6 +96,11 @@ class Bodies:
     def release(self, scope: Scope) -> None:
         """A request has been answered."""
         self._held -= scope.pop(HELD, 0)
+
+    def _trusts(self, size: int, left: int) -> bool:
+        """Whether room is made for the rest of a body before it comes."""
+        is_worth_it = size >= BEGUN_BYTES and LONG_BYTES <= left <= MOST_LONG_BYTES
+        return is_worth_it and self._on_trust + left <= MOST_ON_TRUST_BYTES
 
     def _hold(self, scope: Scope, size: int) -> None:
         if self._held + size > self._most_of_all:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import uvicorn
@@ -24,10 +25,11 @@ from starlette.types import Message, Receive, Scope, Send
 from loupe.errors import BodyTooSlow, CallerGone, LoupeError
 from loupe.settings import Settings
 from loupe.store import StoredModel
-from service import connection, replies
-from service.bodies import LONG_BYTES, MOST_LONG_BYTES, MOST_OF_THE_LONGEST, Bodies
+from service import bodies, connection, replies
+from service.bodies import BEGUN_BYTES, LONG_BYTES, MOST_LONG_BYTES, MOST_OF_THE_LONGEST, Bodies
 from service.connection import MOST_DISCARDED_BYTES, Connection, InHand
 from service.guard import MAX_HEADER_BYTES
+from service.long_bodies import LongBody
 from service.predictor import Predictor, Routes
 
 MOST = 2  # requests in hand
@@ -453,8 +455,8 @@ def digest(body: bytes) -> tuple[int, bytes]:
 def test_bodies_of_every_length_are_read_whole_in_whatever_pieces_they_come(
     routes: Routes, lengths: list[int], cuts: list[int], late_seconds: float
 ) -> None:
-    bodies = [random.Random(length).randbytes(length or 1) for length in lengths]
-    stream = b"".join(head(len(body), "/read") + body for body in bodies)
+    sent = [random.Random(length).randbytes(length or 1) for length in lengths]
+    stream = b"".join(head(len(body), "/read") + body for body in sent)
 
     async def story(scene: Scene) -> None:
         scene.gate.late_seconds = late_seconds
@@ -462,7 +464,7 @@ def test_bodies_of_every_length_are_read_whole_in_whatever_pieces_they_come(
         for begin, end in pairwise([0, *sorted(cuts), len(stream)]):
             caller.send(stream[begin:end])
             await asyncio.sleep(0.001)
-        assert [(await caller.answer())[::2] for _ in bodies] == [digest(body) for body in bodies]
+        assert [(await caller.answer())[::2] for _ in sent] == [digest(body) for body in sent]
         await scene.until(0)
 
     play(routes, story)
@@ -571,6 +573,37 @@ def test_little_room_is_made_for_a_body_of_which_little_has_come(routes: Routes)
         other = await scene.caller()
         other.ask(bytes(4 * LONG_BYTES), "/read")
         assert (await other.answer())[::2] == digest(bytes(4 * LONG_BYTES))
+
+    play(routes, story)
+
+
+def test_only_so_much_room_is_made_for_what_has_not_come(routes: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = bytes(4 * LONG_BYTES)
+    given = []
+
+    def give(*about: Any) -> LongBody:
+        given.append(about)
+        return LongBody(*about)
+
+    monkeypatch.setattr(bodies, "MOST_ON_TRUST_BYTES", len(body))
+    monkeypatch.setattr(connection, "LongBody", give)
+
+    async def story(scene: Scene) -> None:
+        scene.gate.bodies = Bodies(Settings(max_body_bytes=len(body)))
+        callers = [await scene.caller() for _ in range(2 * MOST_OF_THE_LONGEST)]
+        for caller in callers:
+            caller.send(head(len(body), "/read") + body[: BEGUN_BYTES + 1])
+        while scene.gate.begun < len(callers) or not given:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert len(given) == 1
+        for caller in callers[::-1]:
+            caller.send(body[BEGUN_BYTES + 1 :])
+            assert (await caller.answer())[::2] == digest(body)
+        given.clear()
+        caller.ask(body, "/read")
+        assert (await caller.answer())[::2] == digest(body)
+        assert len(given) == 1
 
     play(routes, story)
 
