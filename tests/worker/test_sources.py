@@ -7,6 +7,7 @@ import math
 import os
 import tracemalloc
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import MAX_FILE_BYTES, UInt8Array
 from tests import pictures
 from tests.worker.conftest import MAX_PIXELS
-from worker.sources import Plan, Records, check_source, open_source, printable
+from worker.places import reading_at
+from worker.sources import Plan, Records, arrays, check_source, open_source, printable
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import cut
 
@@ -127,6 +129,24 @@ def test_an_array_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: 
         read(source, plan, 0, notes)
 
 
+@pytest.mark.parametrize("name", ["images.npy", "images-idx3-ubyte"])
+def test_an_array_that_is_cut_short_while_it_is_read_is_an_error_of_the_job(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = tmp_path / name
+    images = pictures.digits(40)
+    source.write_bytes(npy(images) if name.endswith(".npy") else idx.encode(images))
+    plan = planned(source, 100, notes)
+
+    def cut_and_read(file: Path, ranges: list[tuple[int, int]]) -> AbstractContextManager[Callable[[int, int], bytes]]:
+        os.truncate(source, 4096)
+        return reading_at(file, ranges)
+
+    monkeypatch.setattr(arrays, "reading_at", cut_and_read)
+    with pytest.raises(SourceChanged):
+        read(source, plan, 0, notes)
+
+
 def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
@@ -140,14 +160,18 @@ BAD_ARRAYS = [
     ("other sides", npy(np.zeros((2, 32, 32), np.uint8)), "uint8, shape (2, 32, 32), not uint8 (n, 28, 28)"),
     ("labels", idx.encode(np.zeros(9, np.uint8)), "uint8, shape (9,), not uint8 (n, 28, 28)"),
     ("no rows", npy(np.zeros((0, 28, 28), np.uint8)), "an array without images"),
-    ("objects", npy(np.array([{}])), "a file that is neither (Array can't be memory-mapped: Python objects in dtype.)"),
-    ("a cut npy", npy(pictures.digits(3))[:-1], "a file that is neither (mmap length is greater than file size)"),
+    ("objects", npy(np.array([{}])), "object, shape (1,), not uint8 (n, 28, 28)"),
+    (
+        "a cut npy",
+        npy(pictures.digits(3))[:-1],
+        "a file that is neither (a header of shape (3, 28, 28) followed by 2,351 bytes)",
+    ),
     ("a cut header", npy(pictures.digits(3))[:30], "a file that is neither ("),
     ("an npy header of brackets", b"\x93NUMPY\x01\x00\x05\x00{'a'\n", "a file that is neither ("),
     (
         "a cut IDX file",
         idx.encode(pictures.digits(3))[:-1],
-        "a file that is neither (an IDX header of shape (3, 28, 28)",
+        "a file that is neither (a header of shape (3, 28, 28) followed by 2,351 bytes)",
     ),
     (
         "a cut gzip file",

@@ -12,7 +12,7 @@ from loupe import idx
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.images import SIDE, UInt8Array, check_batch
 from worker.jobs import Step
-from worker.places import Place, Remote, local_copy, reading_at
+from worker.places import Place, local_copy, reading_at
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, stamp
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -21,7 +21,7 @@ AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class ArraySource:
-    """An array of images, mapped from disk where it can be, or read from a bucket row by row."""
+    """An array of images, of which each shard reads its rows, from disk or from a bucket; packed ones are unpacked as a whole."""
 
     def __init__(self, file: Place) -> None:
         self._file = file
@@ -42,7 +42,7 @@ class ArraySource:
         first, stop = 0, shard["stop"]
         if begin is not None:
             first = shard["start"]
-            images = self._fetch(begin, first, stop)
+            images = self._fetch(begin, first, stop, revision)
         for start in range(shard["start"], stop, batch_size):
             yield partial(self._read_rows, images, revision, first, start, min(start + batch_size, stop))
 
@@ -52,7 +52,7 @@ class ArraySource:
 
     def _read_rows(self, images: UInt8Array, revision: str, first: int, start: int, stop: int) -> Records:
         """Rows from `start` on of an array whose first row is `first`."""
-        if isinstance(self._file, Path):  # who reads from a mapped file what is not there any more is killed (SIGBUS)
+        if isinstance(images, np.memmap):  # who reads from it what is not in the file any more is killed (SIGBUS)
             check_unchanged(str(self._file), revision, stamp(self._file))
         return Records(list(range(start, stop)), images[start - first : stop - first].copy(), [])
 
@@ -74,7 +74,7 @@ class ArraySource:
         return images, begin
 
     def _load(self) -> tuple[AnyArray, int | None]:
-        outline = _outline(self._file) if isinstance(self._file, Remote) else None
+        outline = _outline(self._file)
         if outline is not None:
             return outline
         with local_copy(self._file) as path:
@@ -93,15 +93,17 @@ class ArraySource:
                 raise InvalidSource(str(self._file), f"{len(arrays.files)} arrays ({named}), not one")
             return arrays[arrays.files[0]]  # type: ignore[no-any-return]
 
-    def _fetch(self, begin: int, start: int, stop: int) -> UInt8Array:
-        """Rows of a file whose images begin somewhere."""
+    def _fetch(self, begin: int, start: int, stop: int, revision: str) -> UInt8Array:
+        """Rows of a file whose images begin somewhere. They are read and not mapped: a file may be cut short at any time."""
         row = SIDE * SIDE
         first, last = begin + start * row, begin + stop * row
         with reading_at(self._file, [(first, last)]) as read_at:
-            return np.frombuffer(read_at(last - first, first), np.uint8).reshape(-1, SIDE, SIDE)
+            data = read_at(last - first, first)
+        check_unchanged(str(self._file), revision, stamp(self._file))
+        return np.frombuffer(data, np.uint8).reshape(-1, SIDE, SIDE)
 
 
-def _outline(file: Remote) -> tuple[AnyArray, int] | None:
+def _outline(file: Place) -> tuple[AnyArray, int] | None:
     """An array of the type and the shape of the one in a file, without its values, and where those begin.
 
     `None` if the rows do not lie there one behind the other: packed ones, and those in Fortran's order.
