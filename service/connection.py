@@ -7,6 +7,7 @@ tenth of what an answer takes, so that nearly all of the time is left for answer
 import asyncio
 import re
 import time
+import weakref
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from http import HTTPStatus
@@ -145,15 +146,20 @@ class Connection(HttpToolsProtocol):
             self._earlier = [cycle for cycle in (*self._earlier, self.cycle) if not cycle.response_complete]
         super().on_headers_complete()
         if self.scheme == "http":  # TLS decrypts into a buffer of its own
-            self.scope["state"]["receive_rest"] = partial(self.receive_rest, self.cycle)
+            # By a weak reference: the request has the scope, and the two would wait together for the garbage collector.
+            self.scope["state"]["receive_rest"] = partial(self.receive_rest, weakref.ref(self.cycle))
 
     async def receive_rest(
-        self, cycle: RequestResponseCycle, begun: bytes, length: int, count: Callable[[int], None]
+        self,
+        request: weakref.ref[RequestResponseCycle],
+        begun: bytes,
+        length: int,
+        count: Callable[[int], None],
     ) -> bytes:
         """The whole body of a request; the rest of it does not go through the parser.
 
         Args:
-            cycle: Of the request.
+            request: That is being answered.
             begun: What its app has got of the body.
             length: Of the whole body, in bytes.
             count: Is told how many bytes come.
@@ -161,6 +167,9 @@ class Connection(HttpToolsProtocol):
         Raises:
             CallerGone: If the caller goes before the end of the body.
         """
+        cycle = request()
+        if cycle is None:
+            raise CallerGone
         count(len(cycle.body))
         begun += cycle.body  # came meanwhile
         cycle.body.clear()

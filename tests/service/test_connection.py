@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from loupe.errors import BodyTooSlow, CallerGone, LoupeError
 from loupe.settings import Settings
@@ -649,3 +650,21 @@ def test_the_next_request_after_a_long_body_may_be_the_last_one_and_have_somethi
         assert (await caller.answer())[::2] == digest(b"image")
 
     play(routes, story)
+
+
+@pytest.mark.parametrize("length", [5, 4 * LONG_BYTES])
+def test_requests_that_have_been_answered_wait_for_no_garbage_collector(routes: Routes, length: int) -> None:
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        for _ in range(10):
+            caller.ask(bytes(length), "/read")
+            assert (await caller.answer())[0] == 200
+        left = [thing for thing in gc.get_objects() if type(thing) is RequestResponseCycle]
+        assert len(left) == 1  # the connection's last one
+
+    gc.collect()
+    gc.disable()
+    try:
+        play(routes, story)
+    finally:
+        gc.enable()
