@@ -52,7 +52,7 @@ class ArraySource:
 
     def _read_rows(self, images: UInt8Array, revision: str, first: int, start: int, stop: int) -> Records:
         """Rows from `start` on of an array whose first row is `first`."""
-        if isinstance(images, np.memmap):  # who reads from it what is not in the file any more is killed (SIGBUS)
+        if isinstance(self._file, Path):  # who reads from a mapped file what is not there any more is killed (SIGBUS)
             check_unchanged(str(self._file), revision, stamp(self._file))
         return Records(list(range(start, stop)), images[start - first : stop - first].copy(), [])
 
