@@ -32,6 +32,7 @@ from service.connection import MOST_DISCARDED_BYTES, Connection, InHand
 from service.guard import MAX_HEADER_BYTES
 from service.long_bodies import LongBody
 from service.predictor import Predictor, Routes
+from tests.garbage import uncollected
 
 MOST = 2  # requests in hand
 HARMLESS = ["Accept: */*", "Connection: keep-alive", "User-Agent: a program", "X-Request-ID: mine"]
@@ -629,14 +630,12 @@ def test_nothing_is_kept_of_a_long_body_that_has_been_answered(routes: Routes, e
         await asyncio.sleep(0.01)
         assert tracemalloc.get_traced_memory()[0] < length
 
-    gc.collect()
-    gc.disable()  # what only that would find stays long in a service that makes little garbage
-    tracemalloc.start()
-    try:
-        play(routes, story)
-    finally:
-        tracemalloc.stop()
-        gc.enable()
+    with uncollected():
+        tracemalloc.start()
+        try:
+            play(routes, story)
+        finally:
+            tracemalloc.stop()
 
 
 def test_the_next_request_after_a_long_body_may_be_the_last_one_and_have_something_behind_it(routes: Routes) -> None:
@@ -662,9 +661,5 @@ def test_requests_that_have_been_answered_wait_for_no_garbage_collector(routes: 
         left = [thing for thing in gc.get_objects() if type(thing) is RequestResponseCycle]
         assert len(left) == 1  # the connection's last one
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         play(routes, story)
-    finally:
-        gc.enable()

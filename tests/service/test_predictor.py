@@ -1,7 +1,6 @@
 """What every protocol does alike, without a server."""
 
 import asyncio
-import gc
 import tracemalloc
 from contextlib import suppress
 
@@ -19,6 +18,7 @@ from service.bodies import MOST_OF_THE_LONGEST
 from service.inputs import Preparation, decode_all
 from service.items import Item, json_images
 from service.predictor import Call, Predictor
+from tests.garbage import uncollected
 
 
 def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(digits_model: StoredModel) -> None:
@@ -89,9 +89,5 @@ def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel
             tracemalloc.stop()
             assert kept < megabyte < peak, handler
 
-    gc.collect()
-    gc.disable()  # what only that would find stays long in a service that makes little garbage
-    try:
+    with uncollected():
         asyncio.run(story())
-    finally:
-        gc.enable()

@@ -1,6 +1,5 @@
 """Sources: planned once, read shard by shard, always in the same order."""
 
-import gc
 import gzip
 import io
 import math
@@ -20,6 +19,7 @@ from loupe import idx
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import MAX_FILE_BYTES, UInt8Array
 from tests import pictures
+from tests.garbage import uncollected
 from tests.worker.conftest import MAX_PIXELS
 from worker.places import reading_at
 from worker.sources import Plan, Records, arrays, check_source, open_source, printable
@@ -285,12 +285,8 @@ def test_a_broken_picture_keeps_none_of_those_around_it_in_memory() -> None:
         finally:
             tracemalloc.stop()
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         assert kept() < len(entries) * 28 * 28
-    finally:
-        gc.enable()
 
 
 def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_their_own(
