@@ -79,6 +79,7 @@ def serving(names: Sequence[str], model: StoredModel, folder: Path, **environmen
             command = [part.format(port=port, folder=model.folder) for part in peer.command.split()]
             variables = {
                 "LOUPE_MODEL": model.tag,
+                "LOUPE_MODELS": model.tag,  # nothing that is saved meanwhile
                 "BENTOML_DO_NOT_TRACK": "True",
                 "PROMETHEUS_MULTIPROC_DIR": str(folder / f"metrics-{port}"),
                 "PYTHONPATH": str(Path.cwd()),
