@@ -189,7 +189,8 @@ class ServedModels:
         for alias, full in choice.aliases.items():
             if full in by_tag:
                 by_tag[alias] = by_tag[full]
-        self._by_tag = {**by_tag, **self._followed}
+        newest = {served.stored.name: served for served in self.all()}  # for names that stand for a version left out
+        self._by_tag = {**newest, **by_tag, **self._followed}
         now = set(self._followed.values())
         for served in now - before:
             logger.info("serving %s", served.stored.tag)

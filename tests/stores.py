@@ -18,12 +18,15 @@ def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredMode
     folder = home / "models" / name / version
     aside = Path(shutil.copytree(model.folder, home / f"copy-{version}"))
     about = yaml.safe_load((aside / "model.yaml").read_text())
-    about["creation_time"] = datetime.now(timezone.utc).isoformat()
+    now = datetime.now(timezone.utc)
+    about["creation_time"] = now.isoformat()
     (aside / "model.yaml").write_text(yaml.safe_dump(about))
+    card = model.card.model_copy(update={"created": now})
+    card.save(aside)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)
     (folder.parent / "latest").write_text(version)
-    return replace(model, tag=tag, folder=folder)
+    return replace(model, tag=tag, folder=folder, card=card)
 
 
 def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) -> ModelCard:

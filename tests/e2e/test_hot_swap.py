@@ -55,6 +55,18 @@ def test_several_versions_of_a_name_are_served_at_once_where_the_settings_say_so
         assert httpx.post(f"{service.url}/predict?model=digits:old", content=DIGIT).status_code == 404
 
 
+def test_a_name_stands_for_the_newest_version_that_is_served_where_the_settings_leave_newer_ones_out(
+    store: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    for version in ("old", "good", "new"):
+        copied(digits_model, store, f"digits:{version}")
+    pinned = {"LOUPE_MODEL": "digits:old", "LOUPE_MODELS": "digits:good"}
+    with serving(tmp_path / "log", BENTOML_HOME=store, **pinned) as service:
+        assert answers_with(service, "digits:old")
+        assert answers_with(service, "digits:good", model="digits")
+        assert httpx.post(f"{service.url}/predict?model=digits:latest", content=DIGIT).status_code == 404
+
+
 def test_a_newcomer_that_is_not_whole_leaves_the_old_one_serving_and_is_tried_again_when_it_is(
     store: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
