@@ -176,7 +176,7 @@ def score(
                 queue,
                 source,
                 out,
-                model or settings.model,
+                model or settings.default_tag,
                 settings.shard_images,
                 Options(format_, top_k, probabilities, threshold, single, labels, kept, id_),
                 again=again,

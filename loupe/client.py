@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -9,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO, TypedDict, TypeVar
 
 import httpx
 import numpy as np
@@ -66,7 +67,7 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
         self._conversation = ScoringConversation(url, api_key)
-        self._http = httpx.Client(trust_env=_leaves_this_machine(url))
+        self._http = httpx.Client(**_from_environment(url))
 
     def predict(
         self,
@@ -238,7 +239,7 @@ class AsyncClient:
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
         self._conversation = ScoringConversation(url, api_key)
-        self._http = httpx.AsyncClient(trust_env=_leaves_this_machine(url))
+        self._http = httpx.AsyncClient(**_from_environment(url))
 
     async def predict(
         self,
@@ -402,5 +403,11 @@ async def _each(pictures: Iterable[Source] | AsyncIterable[Source]) -> AsyncIter
             yield picture
 
 
-def _leaves_this_machine(url: str) -> bool:
-    return httpx.URL(url).host not in THIS_MACHINE
+class _Environment(TypedDict):
+    verify: ssl.SSLContext
+    trust_env: bool
+
+
+def _from_environment(url: str) -> _Environment:
+    """What httpx takes from the environment: `SSL_CERT_FILE` always, and its proxies where a URL leaves this machine."""
+    return {"verify": httpx.create_ssl_context(), "trust_env": httpx.URL(url).host not in THIS_MACHINE}

@@ -154,7 +154,7 @@ class TooManyImages(InvalidRequest):
 
     def __init__(self, limit: int, received: int) -> None:
         super().__init__(
-            f"at most {limit:,} images in one request (LOUPE_MAX_IMAGES_PER_REQUEST); "
+            f"at most {limit:,} images in one request (LOUPE_MAX_IMAGES_PER_REQUEST, LOUPE_MAX_QUEUED_IMAGES); "
             "send several requests, or score the set as a job",
             f"{received:,}",
         )
@@ -511,7 +511,8 @@ class DeadlineExceeded(LoupeError):
 
     def __init__(self, timeout_seconds: float) -> None:
         super().__init__(
-            f"No answer within {timeout_seconds:g} s (the header X-Request-Timeout, at most LOUPE_REQUEST_TIMEOUT_SECONDS)."
+            f"No answer within {timeout_seconds:g} s: what the request gives itself (X-Request-Timeout, or its protocol's own way to "
+            "say so), at most LOUPE_REQUEST_TIMEOUT_SECONDS."
         )
 
 

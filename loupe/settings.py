@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     model: str | None = Field(
         default=None,
         description="Model that answers where none is named: NAME, NAME:VERSION or NAME:production. "
-        "Unset: the name that has the newest in the store.",
+        "Unset: the first of LOUPE_MODELS, or the name that has the newest in the store.",
     )
     models: str | None = Field(
         default=None,
@@ -147,6 +147,16 @@ class Settings(BaseSettings):
     def model_tags(self) -> list[str]:
         """The models to serve; none for every name in the store."""
         return _listed(self.models)
+
+    @property
+    def default_tag(self) -> str | None:
+        """The model that answers where none is named; none for the name that has the newest in the store."""
+        return self.model or next(iter(self.model_tags), None)
+
+    @property
+    def most_images(self) -> int:
+        """That a request may hold: more would not even find room in an empty queue."""
+        return min(self.max_images_per_request, self.max_queued_images)
 
     @property
     def origins(self) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from loupe.errors import CallerGone, DeadlineExceeded, EngineFailed, LoupeError, Overloaded, ShuttingDown
 from loupe.images import Float32Array, UInt8Array
+from service.caller import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -30,30 +31,6 @@ WORTH_A_LANE_SECONDS = (
 )
 LONELY_RUNS = 3  # of one request each, one after the other, after which the next one may be run in place
 SHORT_RUN_SECONDS = 0.002  # that nobody notices who comes meanwhile
-
-
-def _stays() -> bool:
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who waits for an answer.
-
-    Attributes:
-        timeout_seconds: From its beginning on, how long the request may take.
-        deadline: When that is over, on the clock of `time.monotonic`.
-        gone: Tells whether nobody waits any more.
-    """
-
-    timeout_seconds: float
-    deadline: float
-    gone: Callable[[], bool] = _stays
-
-    @classmethod
-    def within(cls, timeout_seconds: float, gone: Callable[[], bool] = _stays) -> "Caller":
-        """A caller whose time begins now."""
-        return cls(timeout_seconds, time.monotonic() + timeout_seconds, gone)
 
 
 class Observer(Protocol):

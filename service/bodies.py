@@ -7,7 +7,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.types import Scope
 
-from loupe.errors import BodyTooLarge, BodyTooSlow, CallerGone, InvalidRequest, TooManyBytes
+from loupe.errors import BodyTooLarge, BodyTooSlow, CallerGone, InvalidRequest, TooManyBytes, UnsupportedMediaType
 from loupe.settings import Settings
 
 BODY_SECONDS = 25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
@@ -16,6 +16,7 @@ BEGUN_BYTES = 64 * 1024  # of a body; room for the rest is only made for those w
 LONG_BYTES = 256 * 1024  # to come; for fewer, receiving them in their place is not worth the while
 MOST_LONG_BYTES = 8 * 2**20  # to come; making room for more at once would keep the event loop too long
 MOST_ON_TRUST_BYTES = 64 * 2**20  # to come of all bodies; the others come in pieces, as short ones do
+MOST_SHOWN = 40  # characters of a header that an error repeats
 HELD = "loupe.held_bytes"  # of a request's body
 
 
@@ -50,10 +51,9 @@ class Bodies:
             CallerGone: If the caller goes before its end.
             InvalidRequest: If it is empty.
             TooManyBytes: If there is no room for it beside the others.
+            UnsupportedMediaType: If it is compressed.
         """
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > self._most_of_one:
-            raise BodyTooLarge(self._most_of_one)
+        declared = self._declared(request)
         receive_rest: ReceiveRest | None = request.scope.get("state", {}).get("receive_rest")
         chunks: list[bytes] = []
         size = 0
@@ -75,12 +75,12 @@ class Bodies:
                     raise BodyTooLarge(self._most_of_one)
                 self._hold(request.scope, len(chunk))
                 chunks.append(chunk)
-                left = int(declared) - size
+                left = declared - size
                 if receive_rest is not None and more and self._trusts(size, left):
                     self._hold(request.scope, left)
                     self._on_trust += left
                     try:
-                        return await receive_rest(b"".join(chunks), int(declared), count)
+                        return await receive_rest(b"".join(chunks), declared, count)
                     finally:
                         self._on_trust -= left
         except asyncio.CancelledError:
@@ -96,6 +96,16 @@ class Bodies:
     def release(self, scope: Scope) -> None:
         """A request has been answered."""
         self._held -= scope.pop(HELD, 0)
+
+    def _declared(self, request: Request) -> int:
+        """How many bytes the headers say that the body has; 0 where they do not."""
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise UnsupportedMediaType("a body that is not compressed", f"Content-Encoding {encoding[:MOST_SHOWN]!r}")
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self._most_of_one:
+            raise BodyTooLarge(self._most_of_one)
+        return int(declared)
 
     def _trusts(self, size: int, left: int) -> bool:
         """Whether room is made for the rest of a body before it comes."""

@@ -14,12 +14,13 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from httptools import HttpRequestParser
+from starlette.datastructures import MutableHeaders
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from loupe.errors import CallerGone, HeadersTooLarge, LoupeError, TooManyRequests
+from loupe.errors import CallerGone, HeadersTooLarge, InvalidRequest, LoupeError, TooManyRequests
 from loupe.settings import Settings
 from service import health, replies
-from service.guard import MAX_HEADER_BYTES, SECURITY_HEADERS, log_access, new_request_id, read_request_id
+from service.guard import MAX_HEADER_BYTES, SECURITY_HEADERS, cross_origin, log_access, new_request_id, read_request_id
 from service.logs import REQUEST_ID
 from service.long_bodies import LongBody
 from service.metrics import NO_KEY, Metrics
@@ -32,7 +33,7 @@ HEAD_SECONDS = 10  # within which the head of a request has to come, once it has
 IDLE_SECONDS = 75  # without a request, after which a connection ends; proxies keep theirs for a minute
 
 # A request that can be refused without the parser: none of its headers bears on where it ends, or on what the answer says.
-_PARSED = rb"connection(?!: *keep-alive\r)|content-length|expect|transfer-encoding|upgrade|x-request-id"
+_PARSED = rb"connection(?!: *keep-alive\r)|content-length|expect|origin|transfer-encoding|upgrade|x-request-id"
 _LINES = rb"(?:(?!(?:%b):)[\w-]+:[^\r\n]*\r\n)*" % _PARSED
 _PLAIN_POST = re.compile(
     rb"POST (?P<url>/[!-~]*) HTTP/1\.1\r\n%bcontent-length: *(?P<length>\d{1,5})\r\n%b\r\n" % (_LINES, _LINES),
@@ -54,22 +55,37 @@ class InHand:
         self._logs_access = settings.access_log
         self._routes = routes
         self._refusal = encoded(TooManyRequests(self._most), (b"x-request-id", b"%b"))
+        self._cross_origin = cross_origin(routes, settings)
 
     @property
     def full(self) -> bool:
         """Whether there are as many as there may be."""
         return self.requests >= self._most
 
-    def refusal(self, method: bytes, url: bytes, request_id: str) -> bytes:
-        """The answer to one more request, which is counted, and logged where all are."""
+    def refusal(self, method: bytes, url: bytes, request_id: str, origin: str = "") -> bytes:
+        """The answer to one more request, which is counted, and logged where all are; `origin` is of the page that asks, if one does."""
         self._metrics.too_many += 1
         if self._logs_access:
             token = REQUEST_ID.set(request_id)
             path = url.partition(b"?")[0].decode()
             log_access(method.decode(), path, TooManyRequests.status, time.monotonic(), NO_KEY)
             REQUEST_ID.reset(token)
-        refusal = self._refusal % request_id.encode()
-        return refusal.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == b"HEAD" else refusal
+        head, end, body = (self._refusal % request_id.encode()).partition(b"\r\n\r\n")
+        lines = [head, *(b"%b: %b" % header for header in self._headers_for(origin))]
+        return b"\r\n".join(lines) + end + (b"" if method == b"HEAD" else body)
+
+    def _headers_for(self, origin: str) -> list[tuple[bytes, bytes]]:
+        """What lets a page of an origin read the answer, if it may."""
+        if not origin or not self._cross_origin.is_allowed_origin(origin):
+            return []
+        headers = MutableHeaders(self._cross_origin.simple_headers)
+        if not self._cross_origin.allow_all_origins:
+            self._cross_origin.allow_explicit_origin(headers, origin)
+        return headers.raw
+
+    def count(self, error: LoupeError) -> None:
+        """A request was refused that nobody can make out."""
+        self._metrics.refused(error)
 
     @cached_property
     def _metrics(self) -> Metrics:
@@ -93,6 +109,7 @@ class Connection(HttpToolsProtocol):
         self._is_between_requests = True
         self._awaits_head = True
         self._head_bytes = 0
+        self._ended_here = False  # whether a request's end is in the piece that was last read
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_refused = 0.0  # on the event loop's clock
 
@@ -114,16 +131,28 @@ class Connection(HttpToolsProtocol):
         if self._in_hand.full and (url := self._plain_post(data)):
             self._refuse(b"POST", url, new_request_id())
             return
+        self._ended_here = False
         super().data_received(data)
         if not self._awaits_head or self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > 2 * MAX_HEADER_BYTES:  # those below are told by the guard
-            self.transport.write(HEAD_TOO_LARGE)
-            self.transport.close()
-        elif self._head_bytes == len(data):  # its first piece
+        if not self._head_bytes:  # its first piece
             self._stop_head_timer()
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        # Of a piece with other requests before the head, nobody knows how much is the head's: the guard looks when it is whole.
+        self._head_bytes += 1 if self._ended_here else len(data)
+        if self._head_bytes > 2 * MAX_HEADER_BYTES:  # those below are told by the guard
+            self._turn_away(HeadersTooLarge(MAX_HEADER_BYTES))
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser does not understand; uvicorn calls this with words of its own."""
+        self._turn_away(InvalidRequest("a request of HTTP/1.1", "bytes that are none"))
+
+    def _turn_away(self, error: LoupeError) -> None:
+        """Answer with an error where it is not known what is asked, nor where the next request begins."""
+        self._in_hand.count(error)
+        request_id = (b"x-request-id", new_request_id().encode())
+        self.transport.write(encoded(error, request_id, (b"connection", b"close")))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """The next head begins."""
@@ -137,7 +166,8 @@ class Connection(HttpToolsProtocol):
         self._awaits_head = False
         if self._in_hand.full and self._is_refusable():
             self.cycle = _REFUSED
-            self._refuse(self.parser.get_method(), self.url, read_request_id(self.headers))
+            origin = dict(self.headers).get(b"origin", b"").decode("latin-1")
+            self._refuse(self.parser.get_method(), self.url, read_request_id(self.headers), origin)
             return
         self._stop_head_timer()
         self.scope["state"]["is_gone"] = self.transport.is_closing
@@ -204,7 +234,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         super().on_message_complete()
-        self._is_between_requests = True
+        self._is_between_requests = self._ended_here = True
         if not self.cycle.response_complete and not self._is_counted:
             self._is_counted = True
             self._in_hand.requests += 1
@@ -230,8 +260,8 @@ class Connection(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def _refuse(self, method: bytes, url: bytes, request_id: str) -> None:
-        self.transport.write(self._in_hand.refusal(method, url, request_id))
+    def _refuse(self, method: bytes, url: bytes, request_id: str, origin: str = "") -> None:
+        self.transport.write(self._in_hand.refusal(method, url, request_id, origin))
         self._last_refused = self.loop.time()
         if (
             self.timeout_keep_alive_task is None
@@ -295,4 +325,3 @@ def encoded(error: LoupeError, *more_headers: tuple[bytes, bytes]) -> bytes:
 
 
 _REFUSED = _Refused()
-HEAD_TOO_LARGE = encoded(HeadersTooLarge(MAX_HEADER_BYTES), (b"connection", b"close"))

@@ -11,12 +11,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loupe.errors import HeadersTooLarge, LoupeError, RouteNotFound
-from loupe.settings import load_settings
+from loupe.settings import Settings, load_settings
 from service import health, pages, replies
 from service.keys import read_keys
 from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
 from service.open_inference_requests import JSON_LENGTH
+from service.predictor import Routes
 
 OPEN_PATHS = pages.OPEN_PATHS | health.PATHS
 MAX_HEADER_BYTES = 32 * 1024  # of all headers together; browsers and proxies stay far below
@@ -41,17 +42,15 @@ class Guard:
         InvalidSetting: If the API keys are none.
     """
 
-    def __init__(self, app: ASGIApp, answers: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, answers: Routes) -> None:
         settings = load_settings()
         self._keys = read_keys(settings)
         self._logs_access = settings.access_log
         self._app = app
         self._answers = answers
+        self._guarded: ASGIApp = self._answer
         if settings.origins:
-            exposed = ["X-Request-ID", replies.MODEL_HEADER, JSON_LENGTH, "Retry-After", "Location"]
-            self._answers = CORSMiddleware(
-                answers, settings.origins, ["GET", "POST", "DELETE"], allow_headers=["*"], expose_headers=exposed
-            )
+            self._guarded = cross_origin(self._answer, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -59,8 +58,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        headers = Headers(scope=scope)
-        request_id = read_request_id(headers.raw)
+        request_id = read_request_id(scope["headers"])
         REQUEST_ID.set(request_id)
         status = 0
 
@@ -71,16 +69,20 @@ class Guard:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
             await send(message)
 
-        key = NO_KEY
+        await self._guarded(scope, receive, signed)
+        if self._logs_access:
+            log_access(scope["method"], scope["path"], status, started, scope.get("state", {}).get("key", NO_KEY))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
         try:
-            key = self._admitted(scope, headers)
+            key = self._admitted(scope, Headers(scope=scope))
         except LoupeError as error:
-            await replies.failure(error)(scope, receive, signed)
+            self._answers.predictor.metrics.refused(error)
+            await replies.failure(error)(scope, receive, send)
         else:
             scope.setdefault("state", {})["key"] = key
-            await self._answers(scope, receive, signed)
-        if self._logs_access:
-            log_access(scope["method"], scope["path"], status, started, key)
+            await self._answers(scope, receive, send)
 
     def _admitted(self, scope: Scope, headers: Headers) -> str:
         """The name of the caller's key.
@@ -101,6 +103,13 @@ class Guard:
         if self._keys is None or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
             return NO_KEY
         return self._keys.name_in(headers)
+
+
+def cross_origin(app: ASGIApp, settings: Settings) -> CORSMiddleware:
+    """An app whose answers may be read by the pages that the settings allow to."""
+    exposed = ["X-Request-ID", replies.MODEL_HEADER, JSON_LENGTH, "Retry-After", "Location"]
+    methods = ["GET", "POST", "DELETE"]
+    return CORSMiddleware(app, settings.origins, methods, allow_headers=["*"], expose_headers=exposed)
 
 
 def log_access(method: str, path: str, status: int, started: float, key: str) -> None:

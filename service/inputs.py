@@ -12,6 +12,8 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from loupe.errors import (
+    CallerGone,
+    DeadlineExceeded,
     InvalidImage,
     InvalidRequest,
     LoupeError,
@@ -20,6 +22,7 @@ from loupe.errors import (
 )
 from loupe.images import SIDE, Look, Picture, UInt8Array, open_picture
 from loupe.settings import Settings
+from service.caller import Caller
 from service.items import MANY_IMAGES, NPY_MAGIC, ONE_IMAGE, Item, json_image, json_images, parse_json, parse_npy
 from service.options import Normalize
 
@@ -63,19 +66,22 @@ class Preparation:
     Attributes:
         look: How the model's training images look.
         normalize: `auto`: they are made to look so; `off`: they are taken as they are.
+        caller: Who waits for them.
         others_wait: Tells whether somebody's images wait for an answer; the decoder that begins with a photo then lets them go first.
     """
 
     look: Look
     normalize: Normalize
+    caller: Caller
     others_wait: Callable[[], bool] = _nobody
 
     def pixels(self, picture: Picture) -> UInt8Array:
         """uint8, shape `(28, 28)`, as the model takes it.
 
         Raises:
-            LoupeError: See `Picture.pixels` and `Picture.unchanged`.
+            LoupeError: See `Caller.check`, `Picture.pixels` and `Picture.unchanged`.
         """
+        self.caller.check()
         return picture.pixels(self.look) if self.normalize == "auto" else picture.unchanged()
 
 
@@ -139,12 +145,19 @@ async def read_batch(body: bytes, headers: Headers, settings: Settings, preparat
 
 
 async def decode_all(items: Iterable[Item], settings: Settings, preparation: Preparation) -> Batch:
-    """The images of a request's items; what is wrong with one of them stays with it."""
+    """The images of a request's items; what is wrong with one of them stays with it.
+
+    Raises:
+        CallerGone: If nobody waits for them any more; no more of them are decoded then.
+        DeadlineExceeded: If the caller's time is over, likewise.
+    """
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
     for place, item in enumerate(items):
         try:
             images.append(await _to_pixels(item, settings, preparation))
+        except (CallerGone, DeadlineExceeded):
+            raise
         except LoupeError as error:
             errors[place] = error.with_traceback(None)  # as in `Predictor.outcome`
         if place % 16 == 15:
@@ -162,7 +175,14 @@ async def _to_pixels(item: Item, settings: Settings, preparation: Preparation) -
         return preparation.pixels(picture)
     if preparation.others_wait():
         picture.pause_with(_let_others_go)
-    return await asyncio.get_running_loop().run_in_executor(_decoders, preparation.pixels, picture)
+    decoding = asyncio.get_running_loop().run_in_executor(_decoders, preparation.pixels, picture)
+    try:
+        await asyncio.wait({decoding}, timeout=preparation.caller.seconds_left)
+        if decoding.done():
+            return decoding.result()
+        raise DeadlineExceeded(preparation.caller.timeout_seconds)
+    finally:
+        decoding.cancel()  # what no thread has begun with never is
 
 
 def media_type(headers: Headers) -> str:
@@ -179,13 +199,13 @@ def check_count(count: int, settings: Settings) -> None:
     """
     if count == 0:
         raise InvalidRequest("at least one image", "an empty batch")
-    if count > settings.max_images_per_request:
-        raise TooManyImages(settings.max_images_per_request, count)
+    if count > settings.most_images:
+        raise TooManyImages(settings.most_images, count)
 
 
 async def _read_uploads(headers: Headers, body: bytes, field: str, expected: str, settings: Settings) -> list[Item]:
     """The files of one multipart field. A text in its place is an error of its own item: it is never taken for a URL."""
-    limit = settings.max_images_per_request
+    limit = settings.most_images
 
     async def stream() -> AsyncIterator[bytes]:
         yield body

@@ -19,7 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from loupe.errors import TooManyRequests
+from loupe.errors import LoupeError, TooManyRequests
 from loupe.images import Float32Array
 from loupe.store import StoredModel
 
@@ -58,6 +58,11 @@ class Metrics:
     def rejected(self, code: str) -> None:
         """A request was refused."""
         self._rejected.labels(code).inc()
+
+    def refused(self, error: LoupeError) -> None:
+        """A request was refused before it was known what it asks."""
+        self.rejected(error.code)
+        self.answered(NO_PROTOCOL, NO_MODEL, error.status, NO_KEY)
 
     def swapped(self, model: StoredModel, *, succeeded: bool) -> None:
         """A model has taken the place of another, or could not."""

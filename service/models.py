@@ -77,7 +77,7 @@ class ServedModels:
         """
         self._settings = settings
         self._metrics = metrics
-        self.default = settings.model or find_model().name
+        self.default = settings.default_tag or find_model().name
         self._followed: dict[str, ServedModel] = {}  # by the tag that is followed
         self._by_tag: dict[str, ServedModel] = {}  # by every tag that a request may use
         self._seen: object = None  # the store's revision that is served

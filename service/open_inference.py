@@ -7,9 +7,9 @@ in Triton's extensions, docs/protocol/extension_binary_data.md and extension_cla
 from starlette.responses import Response
 
 from loupe import __version__
-from loupe.errors import ShuttingDown, UnsupportedMediaType
+from loupe.errors import ShuttingDown
 from loupe.images import SIDE
-from service import inputs, replies
+from service import replies
 from service.models import ServedModel
 from service.open_inference_replies import answer
 from service.open_inference_requests import (
@@ -65,14 +65,11 @@ async def infer(call: Call) -> Response:
     """Classes of the images in a request; one that cannot be used refuses it, since a tensor has no place for errors."""
     with call.model(_tag(call)) as served:
         with call.decoding():
-            encoding = call.request.headers.get("content-encoding", "identity")
-            if encoding != "identity":
-                raise UnsupportedMediaType("a body that is not compressed", f"Content-Encoding {encoding!r}")
             body = await call.bodies.read(call.request, "an inference request")
             inference = parse_inference(body, call.request.headers.get(JSON_LENGTH))
-            preparation = inputs.Preparation(served.stored.card.look, "auto", call.models.are_busy)
-            images = await read_images(inference.images, call.settings, preparation)
-        probabilities = await call.predict(images, served, timeout_seconds=inference.timeout_seconds)
+            caller = call.caller(inference.timeout_seconds)
+            images = await read_images(inference.images, call.settings, call.preparation(served, caller))
+        probabilities = await call.predict(images, served, caller)
         with call.encoding():
             return answer(served.stored, inference, probabilities)
 

@@ -20,14 +20,11 @@ from loupe.errors import (
     LoupeError,
     ModelNotFound,
 )
-from loupe.images import Float32Array, UInt8Array
-from service import inputs
-from service.batching import Caller
+from service.caller import Caller
 from service.guard import checked_request_id, log_access
 from service.keys import read_keys
 from service.logs import REQUEST_ID
 from service.metrics import NO_KEY
-from service.models import ServedModel
 from service.open_inference import SERVER, description
 from service.open_inference_requests import read_images
 from service.predictor import AnyCall, Predictor
@@ -92,21 +89,12 @@ class RpcCall(AnyCall):
             raise InvalidRequest(f"a {kind.DESCRIPTOR.name}", f"bytes that are none ({error})") from error
         return message
 
-    async def predict(self, images: UInt8Array, served: ServedModel, timeout_seconds: float | None) -> Float32Array:
-        """Class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`, before the call's deadline.
-
-        Args:
-            images: What to look at.
-            served: The model that answers.
-            timeout_seconds: What the message says of its time, if it does.
-
-        Raises:
-            LoupeError: See `Batcher.predict`.
-        """
+    def caller(self, timeout_seconds: float | None) -> Caller:
+        """Who waits for the answer; `timeout_seconds` is what the message says of its time, if it does."""
         limits = (self.settings.request_timeout_seconds, timeout_seconds, self._seconds_left)
         seconds = min(limit for limit in limits if limit is not None)
         # Nobody need ask whether the caller has gone: gRPC cancels the call's task then.
-        return await self.compute(images, served, Caller(seconds, self.begun + seconds))
+        return Caller(seconds, self.begun + seconds)
 
 
 async def live(call: RpcCall) -> Message:
@@ -128,7 +116,7 @@ async def model_ready(call: RpcCall) -> Message:
     """Whether a model is served."""
     asked = call.read(pb.ModelReadyRequest)
     try:
-        with call.model(_tag(asked.name, asked.version)):
+        with call.model(_tag(call, asked.name, asked.version)):
             return pb.ModelReadyResponse(ready=True)
     except ModelNotFound:
         return pb.ModelReadyResponse(ready=False)
@@ -137,26 +125,28 @@ async def model_ready(call: RpcCall) -> Message:
 async def metadata(call: RpcCall) -> Message:
     """What a model takes and what it answers with."""
     asked = call.read(pb.ModelMetadataRequest)
-    with call.model(_tag(asked.name, asked.version)) as served:
+    with call.model(_tag(call, asked.name, asked.version)) as served:
         return pb.ModelMetadataResponse(**description(call, served))
 
 
 async def infer(call: RpcCall) -> Message:
     """Classes of the images in a request; one that cannot be used refuses it, since a tensor has no place for errors."""
     request = call.read(pb.ModelInferRequest)
-    with call.model(_tag(request.model_name, request.model_version)) as served:
+    with call.model(_tag(call, request.model_name, request.model_version)) as served:
         with call.decoding():
             inference = parse_inference(request)
-            preparation = inputs.Preparation(served.stored.card.look, "auto", call.models.are_busy)
-            images = await read_images(inference.images, call.settings, preparation)
-        probabilities = await call.predict(images, served, inference.timeout_seconds)
+            caller = call.caller(inference.timeout_seconds)
+            images = await read_images(inference.images, call.settings, call.preparation(served, caller))
+        probabilities = await call.predict(images, served, caller)
         with call.encoding():
             return answer(served.stored, inference, probabilities)
 
 
-def _tag(name: str, version: str) -> str:
-    """The model that a message names; labels, as `production`, are versions too."""
-    return f"{name}:{version}" if version else name
+def _tag(call: RpcCall, name: str, version: str) -> str:
+    """The model that a message names; labels, as `production`, are versions too, and no name is that of the default model."""
+    if not version:
+        return name
+    return f"{name or call.models.find(None).stored.name}:{version}"
 
 
 Method: TypeAlias = Callable[[RpcCall], Awaitable[Message]]

@@ -157,14 +157,17 @@ def _list(value: JsonValue, what: str) -> list[JsonValue]:
 
 def _parameters(owner: dict[str, JsonValue], whose: str) -> dict[str, JsonValue]:
     """Parameters that nobody here knows are left alone, as the protocol has it, unless the answer would go astray."""
-    parameters = _object(owner.get("parameters", {}), f"parameters of {whose}")
+    given = owner.get("parameters")
+    parameters = _object({} if given is None else given, f"parameters of {whose}")
     if "shared_memory_region" in parameters:
         raise InvalidRequest(f"no shared memory; send and receive {whose} in the body", "shared_memory_region")
     return parameters
 
 
 def _flag(parameters: dict[str, JsonValue], name: str, *, default: bool) -> bool:
-    value = parameters.get(name, default)
+    value = parameters.get(name)
+    if value is None:
+        return default
     if not isinstance(value, bool):
         raise InvalidRequest(f"true or false as {name}", _shown(value))
     return value

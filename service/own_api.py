@@ -11,6 +11,7 @@ from starlette.responses import Response
 from loupe.errors import NotAcceptable, ReportNotFound
 from loupe.store import REPORT_FILE
 from service import inputs, replies
+from service.caller import Caller
 from service.models import ServedModel
 from service.options import Options, read_options
 from service.predictor import Call, route
@@ -25,12 +26,14 @@ class Question:
     Attributes:
         served: The model that answers.
         names: Of its classes, in the language asked for.
+        caller: Who asks.
         preparation: What is done to a picture before the model sees it.
         options: How to answer.
     """
 
     served: ServedModel
     names: Sequence[str]
+    caller: Caller
     preparation: inputs.Preparation
     options: Options
 
@@ -38,11 +41,10 @@ class Question:
 @contextmanager
 def asked(call: Call) -> Iterator[Question]:
     """A request's question, whose model stays until the block ends."""
-    options = read_options(call.request)
+    options, caller = read_options(call.request), call.caller()
     with call.model(options.model) as served:
-        card = served.stored.card
-        preparation = inputs.Preparation(card.look, options.normalize, call.models.are_busy)
-        yield Question(served, card.names(options.language), preparation, options)
+        preparation = call.preparation(served, caller, options.normalize)
+        yield Question(served, served.stored.card.names(options.language), caller, preparation, options)
 
 
 async def predict(call: Call) -> Response:
@@ -52,7 +54,7 @@ async def predict(call: Call) -> Response:
             body = await call.bodies.read(call.request)
             image = await inputs.read_image(body, call.request.headers, call.settings, question.preparation)
         served, options = question.served, question.options
-        probabilities = await call.predict(image[None], served, threshold=options.threshold)  # (1, classes)
+        probabilities = await call.predict(image[None], served, question.caller, options.threshold)  # (1, classes)
         with call.encoding():
             return replies.prediction(served.stored.tag, question.names, probabilities[0], options)
 
@@ -68,7 +70,7 @@ async def predict_batch(call: Call) -> Response:
             wanted = "images that can all be read, for an answer as .npy"
             raise NotAcceptable(wanted, f"{len(batch.errors)} that cannot")
         served, options = question.served, question.options
-        probabilities = await call.predict(batch.images, served, threshold=options.threshold)
+        probabilities = await call.predict(batch.images, served, question.caller, options.threshold)
         with call.encoding():
             if as_npy:
                 return replies.npy(served.stored.tag, probabilities)

@@ -1,5 +1,6 @@
 """What every protocol does alike: find the model that a call names, have images computed, answer errors, and count it all."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -11,16 +12,17 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from loupe.errors import InternalError, LoupeError
+from loupe.errors import InternalError, LoupeError, ShuttingDown
 from loupe.images import Float32Array, UInt8Array
 from loupe.settings import Settings
 from service import replies
-from service.batching import Caller
 from service.bodies import Bodies
+from service.caller import Caller
+from service.inputs import Preparation
 from service.job_queue import JobQueue
 from service.metrics import NO_KEY, NO_MODEL, Metrics
 from service.models import ServedModel, ServedModels
-from service.options import read_timeout
+from service.options import Normalize, read_timeout
 
 logger = logging.getLogger("bentoml.loupe.predictor")  # below BentoML's logger, so that its handlers apply
 
@@ -95,8 +97,14 @@ class Predictor:
     async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
         """What a handler answers, or the error that it ends with; either is counted."""
         call = self.call(request)
+        outcome: Response | LoupeError
         try:
             outcome = await self.outcome(f"{request.method} {request.scope['path']}", handler(call))
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+            outcome = ShuttingDown()  # the time that requests in hand have after a stop signal is over
+            self.metrics.rejected(outcome.code)
         finally:  # also where it was cancelled
             self.bodies.release(request.scope)
         response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
@@ -169,7 +177,11 @@ class AnyCall:
         """Times the writing of an answer."""
         return self._metrics.encode.time()
 
-    async def compute(
+    def preparation(self, served: ServedModel, caller: Caller, normalize: Normalize = "auto") -> Preparation:
+        """What is done to pictures before a model sees them."""
+        return Preparation(served.stored.card.look, normalize, caller, self.models.are_busy)
+
+    async def predict(
         self, images: UInt8Array, served: ServedModel, caller: Caller, threshold: float | None = None
     ) -> Float32Array:
         """Class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`; `threshold` is for the metrics.
@@ -216,27 +228,15 @@ class Call(AnyCall):
         """Whether the service has been told to stop by now."""
         return self._predictor.stopping
 
-    async def predict(
-        self,
-        images: UInt8Array,
-        served: ServedModel,
-        *,
-        threshold: float | None = None,
-        timeout_seconds: float | None = None,
-    ) -> Float32Array:
-        """Class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`.
+    def caller(self, timeout_seconds: float | None = None) -> Caller:
+        """Who waits for the answer.
 
         Args:
-            images: What to look at.
-            served: The model that answers.
-            threshold: Confidence below which the answer will give no label; for the metrics.
             timeout_seconds: What the request says of its time, if its protocol has a way of its own to say so.
 
         Raises:
             InvalidRequest: If the request's header for its time holds none.
-            LoupeError: See `Batcher.predict`.
         """
         longest = self.settings.request_timeout_seconds
         seconds = read_timeout(self.request, longest) if timeout_seconds is None else min(timeout_seconds, longest)
-        caller = Caller(seconds, self.begun + seconds, self.is_gone)
-        return await self.compute(images, served, caller, threshold)
+        return Caller(seconds, self.begun + seconds, self.is_gone)

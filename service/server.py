@@ -49,7 +49,7 @@ def serve(settings: Settings) -> None:
         logger.warning(
             "listening on %s without API keys: everybody who reaches it may call (LOUPE_API_KEYS)", settings.host
         )
-    verify(find_model(settings.model))  # an error here is one line, and in the server's start a traceback
+    verify(find_model(settings.default_tag))  # an error here is one line, and in the server's start a traceback
     listening = listen(settings.host, settings.port)
     if settings.grpc_port is not None:
         import service.open_inference_grpc  # noqa: F401 - an error here is one line, as above

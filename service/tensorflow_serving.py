@@ -51,13 +51,13 @@ class _Tensor:
 
 async def predict(call: Call) -> Response:
     """Answer with rows of probabilities, in the order of the images."""
+    caller = call.caller()
     with call.model(_tag(call)) as served:
         with call.decoding():
             body = await call.bodies.read(call.request, "JSON")
             tensor = _read_tensor(items.parse_json(body))
-            preparation = inputs.Preparation(served.stored.card.look, "auto", call.models.are_busy)
-            images = await _read_images(tensor, call.settings, preparation)
-        probabilities = await call.predict(images, served)
+            images = await _read_images(tensor, call.settings, call.preparation(served, caller))
+        probabilities = await call.predict(images, served, caller)
         with call.encoding():
             return replies.json({tensor.answer: probabilities})
 

@@ -19,7 +19,7 @@ from loupe.errors import LoupeError, TracingUnavailable
 from loupe.images import Float32Array, UInt8Array
 from loupe.settings import Settings
 from service import health
-from service.batching import Caller
+from service.caller import Caller
 from service.guard import Guard
 from service.logs import REQUEST_ID, TRACE_ID
 from service.models import ServedModel
@@ -95,12 +95,12 @@ class TracedCall(Call):
         with _phase("encode"), super().encoding():
             yield
 
-    async def compute(
+    async def predict(
         self, images: UInt8Array, served: ServedModel, caller: Caller, threshold: float | None = None
     ) -> Float32Array:
-        """Class probabilities; see `Call.compute`. The span lasts from the queue to the answer."""
+        """Class probabilities; see `Call.predict`. The span lasts from the queue to the answer."""
         with _phase("predict", {"loupe.images": len(images)}):
-            return await super().compute(images, served, caller, threshold)
+            return await super().predict(images, served, caller, threshold)
 
 
 class TracedPredictor(Predictor):

@@ -137,6 +137,30 @@ def test_only_pages_of_the_origins_in_the_settings_may_call(caller: httpx.Client
     )
 
 
+def test_a_page_may_read_that_it_has_no_key(caller: httpx.Client) -> None:
+    answer = caller.get("/models", headers={"Origin": "https://pages.example"})
+
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, "https://pages.example")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"), [({}, 401, "unauthorized"), ({"X-Long": "x" * 40_000}, 431, "headers_too_large")]
+)
+def test_who_is_not_let_in_is_counted(caller: httpx.Client, headers: dict[str, str], status: int, code: str) -> None:
+    def counted(name: str) -> float:
+        lines = caller.get("/metrics", headers={"X-API-Key": KEY}).text.splitlines()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
+
+    names = (
+        f'loupe_rejected_total{{code="{code}"}}',
+        f'loupe_requests_total{{key="-",model="-",protocol="-",status="{status}"}}',
+    )
+    before = [counted(name) for name in names]
+    for _ in range(3):
+        assert caller.get("/models", headers=headers).status_code == status
+    assert [counted(name) for name in names] == [count + 3 for count in before]
+
+
 def test_headers_that_are_too_long_are_refused(caller: httpx.Client) -> None:
     answer = caller.get("/livez", headers={"X-Long": "x" * 40_000})
 

@@ -12,7 +12,7 @@ from loupe.gate import promote
 from loupe.store import StoredModel, remove_model
 from tests import pictures
 from tests.e2e.test_service import NPY, npy
-from tests.programs import RunningService, serving, until
+from tests.programs import RunningService, run, serving, until
 from tests.stores import copied, damage
 
 DIGIT = pictures.png(pictures.digits(1)[0])
@@ -60,11 +60,22 @@ def test_a_name_stands_for_the_newest_version_that_is_served_where_the_settings_
 ) -> None:
     for version in ("old", "good", "new"):
         copied(digits_model, store, f"digits:{version}")
-    pinned = {"LOUPE_MODEL": "digits:old", "LOUPE_MODELS": "digits:good"}
-    with serving(tmp_path / "log", BENTOML_HOME=store, **pinned) as service:
+    promote("digits:new")
+    with serving(tmp_path / "log", BENTOML_HOME=store, LOUPE_MODELS="digits:old, digits:good") as service:
         assert answers_with(service, "digits:old")
         assert answers_with(service, "digits:good", model="digits")
+        served = httpx.get(f"{service.url}/models").json()
+        assert served["default"] == "digits:old"
+        assert [model["model"] for model in served["models"]] == ["digits:old", "digits:good"]
         assert httpx.post(f"{service.url}/predict?model=digits:latest", content=DIGIT).status_code == 404
+
+
+def test_a_service_whose_first_model_is_not_there_does_not_start(store: Path, digits_model: StoredModel) -> None:
+    copied(digits_model, store, "digits:only")
+    ended = run("serve", BENTOML_HOME=store, LOUPE_MODELS="digitz")
+
+    assert ended.returncode == 1
+    assert "Model 'digitz' is not there." in ended.stderr
 
 
 def test_a_newcomer_that_is_not_whole_leaves_the_old_one_serving_and_is_tried_again_when_it_is(

@@ -198,7 +198,8 @@ def test_only_the_outputs_that_are_wanted_come_in_the_order_they_are_wanted(
 
 
 def test_the_default_answers_where_no_model_is_named(client: triton.InferenceServerClient) -> None:
-    assert client.infer("", [tensor(DIGITS)]).get_response().model_name == "digits"
+    for version in ("", "latest"):
+        assert client.infer("", [tensor(DIGITS)], model_version=version).get_response().model_name == "digits"
 
 
 def test_versions_and_labels_lead_to_their_models_and_a_newcomer_takes_over_without_a_lost_call(

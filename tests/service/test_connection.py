@@ -9,7 +9,6 @@ import socket
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -146,7 +145,10 @@ class Scene:
     async def play(self, story: Callable[["Scene"], Awaitable[None]]) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as listening:
             self._port = listening.getsockname()[1]
-            protocol = partial(Connection, in_hand=self.in_hand)
+
+            def protocol(**about: Any) -> Connection:
+                return Connection(in_hand=self.in_hand, **about)
+
             config = uvicorn.Config(
                 self.gate,
                 http=protocol,  # type: ignore[arg-type]
@@ -385,6 +387,78 @@ def test_requests_that_follow_on_one_connection_without_waiting_are_all_answered
     play(routes, story)
 
 
+def test_a_head_that_begins_in_the_same_piece_as_a_long_body_ends_is_waited_for(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        scene.gate.open.set()
+        caller = await scene.caller()
+        length = 2 * MAX_HEADER_BYTES
+        for _ in range(10):
+            caller.send(head(length) + bytes(length) + head(5)[:20])
+            await asyncio.sleep(0.01)
+            caller.send(head(5)[20:] + b"image")
+            answers = [(await caller.answer())[::2] for _ in range(2)]
+            assert answers == [(200, str(length).encode()), (200, b"5")]
+
+    play(routes, story)
+
+
+def test_many_requests_in_one_piece_are_all_answered(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        scene.gate.open.set()
+        caller = await scene.caller()
+        caller.send((head(400, "/read") + bytes(400)) * 300)
+        assert [(await caller.answer())[0] for _ in range(300)] == [200] * 300
+
+    play(routes, story)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01\x02\x00\x01\x00", "GET /é HTTP/1.1\r\nHost: loupe\r\n\r\n".encode(), b"no word of HTTP\r\n\r\n"],
+)
+def test_what_is_no_http_is_refused_like_anything_else_and_counted(routes: Routes, sent: bytes) -> None:
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        caller.send(sent)
+        status, headers, body = await caller.answer()
+        assert (status, headers["connection"], headers["content-type"]) == (400, "close", "application/json")
+        assert len(headers["x-request-id"]) == 16
+        assert json.loads(body) == {
+            "error": "Expected a request of HTTP/1.1. Received: bytes that are none.",
+            "code": "invalid_request",
+        }
+        assert await caller.is_closed()
+
+    play(routes, story)
+    counted = b'loupe_requests_total{key="-",model="-",protocol="-",status="400"}'
+    assert counted in routes.predictor.exposed_metrics()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "answered"),
+    [
+        ("https://pages.example", "https://pages.example", "https://pages.example"),
+        ("https://pages.example", "https://other.example", None),
+        ("*", "https://other.example", "*"),
+        ("", "https://pages.example", None),
+    ],
+)
+def test_a_page_may_read_that_its_request_was_one_too_many(
+    routes: Routes, allowed: str, origin: str, answered: str | None
+) -> None:
+    async def story(scene: Scene) -> None:
+        scene.in_hand = InHand(Settings(max_requests=1, cors_origins=allowed), routes)
+        early, late = await scene.caller(), await scene.caller()
+        early.ask()
+        await scene.until(1)
+        late.send(head(5, "/predict", f"Origin: {origin}") + b"image")
+        status, headers, _ = await late.answer()
+        assert (status, headers.get("access-control-allow-origin")) == (429, answered)
+        assert ("retry-after" in headers.get("access-control-expose-headers", "")) is (answered is not None)
+
+    play(routes, story)
+
+
 def test_headers_without_an_end_are_refused(routes: Routes) -> None:
     async def story(scene: Scene) -> None:
         caller = await scene.caller()
@@ -392,6 +466,7 @@ def test_headers_without_an_end_are_refused(routes: Routes) -> None:
         caller.send(b"GET / HTTP/1.1\r\n" + line * (2 * MAX_HEADER_BYTES // len(line) + 1))
         status, headers, body = await caller.answer()
         assert (status, headers["connection"], json.loads(body)["code"]) == (431, "close", "headers_too_large")
+        assert len(headers["x-request-id"]) == 16
 
     play(routes, story)
 

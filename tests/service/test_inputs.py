@@ -20,6 +20,7 @@ from loupe.errors import (
     BodyTooLarge,
     BodyTooSlow,
     CallerGone,
+    DeadlineExceeded,
     InvalidRequest,
     LoupeError,
     TooManyBytes,
@@ -29,7 +30,8 @@ from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
 from service import inputs
 from service.bodies import MOST_OF_THE_LONGEST, Bodies
-from service.inputs import Batch, Preparation, read_batch, read_image
+from service.caller import Caller
+from service.inputs import Batch, Preparation, decode_all, read_batch, read_image
 from service.options import Normalize
 from tests import pictures
 
@@ -60,7 +62,7 @@ def image_of(
     async def read() -> UInt8Array:
         came = request(body, media_type, length)
         return await read_image(
-            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, Preparation("ink", normalize)
+            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, Preparation("ink", normalize, Caller.within(10))
         )
 
     return asyncio.run(read())
@@ -72,7 +74,7 @@ def batch_of(
     async def read() -> Batch:
         came = request(body, media_type, length)
         return await read_batch(
-            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, Preparation("ink", normalize)
+            await Bodies(SETTINGS).read(came), came.headers, SETTINGS, Preparation("ink", normalize, Caller.within(10))
         )
 
     return asyncio.run(read())
@@ -242,9 +244,52 @@ def test_the_decoder_of_a_photo_lets_others_go_if_they_wait(monkeypatch: pytest.
     sheet = pictures.encoded(Image.fromarray(np.tile(pictures.digits(1)[0], (4, 4))), "JPEG")
     headers = Headers({"content-type": "image/jpeg"})
 
-    asyncio.run(read_image(sheet, headers, SETTINGS, Preparation("ink", "auto", lambda: others_wait)))
+    asyncio.run(
+        read_image(sheet, headers, SETTINGS, Preparation("ink", "auto", Caller.within(10), lambda: others_wait))
+    )
     assert bool(pauses) is others_wait
     assert all(name.startswith("decode") for name in pauses)
+
+
+def test_the_pictures_of_who_has_gone_are_not_decoded() -> None:
+    large = [pictures.png(np.full((100, 100), 255, np.uint8))] * 3
+    looks = iter([False, True])  # who goes while the first one is decoded
+    gone = Caller.within(10, lambda: next(looks))
+
+    with pytest.raises(CallerGone):
+        asyncio.run(decode_all(large, SETTINGS, Preparation("ink", "auto", gone)))
+    assert list(looks) == []
+
+
+def test_a_picture_that_waits_longer_than_its_caller_is_refused_in_time_and_never_decoded() -> None:
+    large = pictures.png(np.full((100, 100), 255, np.uint8))
+    headers = Headers({"content-type": "image/png"})
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    taken_up: list[str] = []
+
+    def hold() -> bool:
+        begun.release()
+        return not go_on.wait(30)
+
+    def take_up() -> bool:
+        taken_up.append("late")
+        return False
+
+    async def read(caller: Caller) -> UInt8Array:
+        return await read_image(large, headers, SETTINGS, Preparation("ink", "auto", caller))
+
+    async def story() -> None:
+        early = [asyncio.create_task(read(Caller.within(30, hold))) for _ in range(2)]  # one for each decoder
+        for _ in early:
+            await asyncio.to_thread(begun.acquire)
+        with pytest.raises(DeadlineExceeded):
+            await read(Caller.within(0.05, take_up))
+        go_on.set()
+        assert [image.shape for image in await asyncio.gather(*early)] == [(28, 28)] * 2
+        assert (await read(Caller.within(30))).shape == (28, 28)  # behind it, had it stayed
+
+    asyncio.run(story())
+    assert taken_up == []
 
 
 def test_who_goes_while_the_body_comes_is_called_gone() -> None:

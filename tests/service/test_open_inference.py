@@ -18,6 +18,7 @@ from loupe.errors import LoupeError
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
 from loupe.store import StoredModel
+from service.caller import Caller
 from service.inputs import Preparation
 from service.open_inference_replies import answer, compute
 from service.open_inference_requests import Inference, Tensor, Wanted, parse_inference, read_images
@@ -45,7 +46,7 @@ def body(inputs: object = None, raw: bytes = b"", **fields: object) -> tuple[byt
 
 
 def images_of(tensor: Tensor) -> UInt8Array:
-    return asyncio.run(read_images(tensor, SETTINGS, Preparation("ink", "auto")))
+    return asyncio.run(read_images(tensor, SETTINGS, Preparation("ink", "auto", Caller.within(10))))
 
 
 def read(request: bytes, json_length: str | None = None) -> UInt8Array:
@@ -83,6 +84,14 @@ def test_pixels_are_read_raw_nested_or_flat(shape: list[int]) -> None:
         np.testing.assert_array_equal(read(*request), DIGITS)
 
 
+def test_fields_that_serializers_leave_null_are_as_if_they_were_not_there() -> None:
+    data = {"data": DIGITS.tolist(), "parameters": None}
+    outputs = [{"name": "index", "parameters": None}, {"name": "label", "parameters": {"binary_data": None}}]
+
+    inference = parse_inference(*body([{**PIXELS, **data}], outputs=outputs))
+    assert inference.outputs == [Wanted("index", binary=False), Wanted("label", binary=False)]
+
+
 def test_raw_pixels_are_not_copied() -> None:
     request, json_length = binary(PIXELS, DIGITS.tobytes())
 
@@ -107,6 +116,8 @@ def test_all_outputs_are_wanted_where_none_is_named() -> None:
         binary(PIXELS, b""),
         binary(PIXELS, b"", outputs=[]),
         binary(PIXELS, b"", outputs=None),
+        binary(PIXELS, b"", id=None, parameters=None),
+        binary(PIXELS, b"", parameters={"binary_data_output": None, "timeout": None}),
     ):
         inference = parse_inference(*request)
 

@@ -10,6 +10,7 @@ from tritonclient.grpc import service_pb2 as pb
 from loupe.errors import LoupeError
 from loupe.images import SIDE, UInt8Array
 from loupe.settings import Settings
+from service.caller import Caller
 from service.inputs import Preparation
 from service.open_inference_messages import parse_inference
 from service.open_inference_requests import Inference, read_images
@@ -40,7 +41,7 @@ INPUTS = st.fixed_dictionaries(
 
 
 def images_of(inference: Inference) -> UInt8Array:
-    return asyncio.run(read_images(inference.images, SETTINGS, Preparation("ink", "auto")))
+    return asyncio.run(read_images(inference.images, SETTINGS, Preparation("ink", "auto", Caller.within(10))))
 
 
 def read(said: dict[str, object]) -> UInt8Array | LoupeError:

@@ -1,10 +1,12 @@
 """What every protocol does alike, without a server."""
 
 import asyncio
+import json
 import tracemalloc
 from contextlib import suppress
 
 import numpy as np
+import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
@@ -13,8 +15,8 @@ from loupe.errors import InvalidImage
 from loupe.images import SIDE
 from loupe.settings import Settings
 from loupe.store import StoredModel
-from service.batching import Caller
 from service.bodies import MOST_OF_THE_LONGEST
+from service.caller import Caller
 from service.inputs import Preparation, decode_all
 from service.items import Item, json_images
 from service.predictor import Call, Predictor
@@ -47,6 +49,30 @@ def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(dig
     assert asyncio.run(story()) == 200
 
 
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_request_that_a_stop_cuts_short_is_told_so(digits_model: StoredModel, stopping: bool) -> None:
+    async def wait(call: Call) -> Response:
+        await asyncio.sleep(30)
+        raise AssertionError("nobody should have waited so long")
+
+    async def story() -> Response:
+        predictor = Predictor(Settings(model=digits_model.tag))
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
+        waiting = asyncio.create_task(predictor.respond("loupe", Request(scope), wait))
+        await asyncio.sleep(0)
+        predictor.stopping = stopping
+        waiting.cancel()
+        return await waiting
+
+    if stopping:
+        answer = asyncio.run(story())
+        assert (answer.status_code, json.loads(bytes(answer.body))["code"]) == (503, "shutting_down")
+        assert answer.headers["retry-after"] == "1"
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(story())
+
+
 def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(digits_model: StoredModel) -> None:
     async def story() -> list[bool]:
         models = Predictor(Settings(model=digits_model.tag)).models
@@ -72,7 +98,7 @@ def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel
 
     async def refuse_one(call: Call) -> Response:
         items: list[Item] = [bytes(megabyte), InvalidImage("none")]
-        batch = await decode_all(items, call.settings, Preparation("ink", "auto"))
+        batch = await decode_all(items, call.settings, Preparation("ink", "auto", Caller.within(10)))
         return Response(f"{len(batch.errors)} errors")
 
     async def refuse_one_in_json(call: Call) -> Response:
