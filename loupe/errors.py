@@ -69,6 +69,7 @@
     │   ├── StorageRefused          403
     │   └── ProtocolUnavailable     503
     ├── AddressInUse
+    ├── HostUnknown
     ├── GrpcUnavailable
     ├── TracingUnavailable
     ├── ProgramFailed
@@ -298,7 +299,7 @@ class ModelNotFound(LoupeError):
 
     def __init__(self, tag: str | None, known: Iterable[str]) -> None:
         names = ", ".join(known)
-        wanted = f"Model '{tag}' is not there." if tag is not None else "The model store is empty."
+        wanted = f"Model {_shortened(tag)} is not there." if tag is not None else "The model store is empty."
         advice = f"There are: {names}." if names else "Train one first: loupe train --dataset fashion-mnist"
         super().__init__(f"{wanted} {advice}")
 
@@ -621,6 +622,17 @@ class AddressInUse(LoupeError):
     def __init__(self, host: str, port: int, problem: str, setting: str) -> None:
         super().__init__(
             f"Expected {host}:{port} to be free to listen on. Received: {problem}. Choose another: {setting}."
+        )
+
+
+class HostUnknown(LoupeError):
+    """A program cannot listen at an address, since this machine does not have it."""
+
+    code = "host_unknown"
+
+    def __init__(self, host: str, problem: str) -> None:
+        super().__init__(
+            f"Expected an address of this machine to listen on. Received: '{host}' ({problem}). Choose another: --host or LOUPE_HOST."
         )
 
 

@@ -154,6 +154,8 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         raise InvalidImage(_describe(data)) from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
         raise InvalidImage(f"a damaged file ({error})") from error
+    if image.mode == "LAB":  # Pillow decodes it, and converts it to nothing
+        raise InvalidImage(f"a {image.format} file in LAB colours; save it in RGB")
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(image.width, image.height, max_pixels)
     if min(image.size) < MIN_SIDE:

@@ -1,16 +1,38 @@
 """Settings, read from `LOUPE_…` environment variables once per process."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loupe.errors import InvalidSetting
 
 ENV_PREFIX = "LOUPE_"
+PASSWORD = re.compile(r"(?<=:)[^:@]+(?=@)")  # in an address
+
+
+def _like(pattern: str, expected: str) -> AfterValidator:
+    """What refuses a text that a pattern does not match, with words for it."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise PydanticCustomError("pattern", "Input should be {expected}", {"expected": expected})
+        return text
+
+    return AfterValidator(check)
+
+
+_ORIGIN = r"\s*[a-z][a-z0-9+.-]*://[^\s,/]+\s*"
+Origins = Annotated[
+    str, _like(rf"\s*\*\s*|{_ORIGIN}(,{_ORIGIN})*", "*, or origins as https://app.example, without a path")
+]
+Folders = Annotated[str, _like(r"[/~][^:]*(:[/~][^:]*)*", "absolute paths with colons between")]
+RedisUrl = Annotated[str, _like(r"(rediss?|unix)://.+", "an address as redis://host:6379/0, rediss://… or unix://…")]
 
 
 class Settings(BaseSettings):
@@ -22,7 +44,7 @@ class Settings(BaseSettings):
         default=Path("~/.loupe"),
         description="Folder of the embedded Redis and of cached data sets. Processes that share it share the queue.",
     )
-    redis_url: str | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         description="Redis of the job queue, as redis://host:6379/0. Unset: an embedded one in the data folder.",
     )
@@ -65,7 +87,7 @@ class Settings(BaseSettings):
         "Unset: everybody.",
     )
     api_keys_file: Path | None = Field(default=None, description="A file with such an entry on each line.")
-    cors_origins: str | None = Field(
+    cors_origins: Origins | None = Field(
         default=None,
         description="Origins whose pages may call the service from a browser, with commas between; * for all. Unset: none but its own.",
     )
@@ -100,7 +122,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=64 * 2**20, ge=1, description="Bytes of one request's body. Bounds the memory one caller can take."
     )
-    job_roots: str | None = Field(
+    job_roots: Folders | None = Field(
         default=None,
         description="Folders that jobs submitted over HTTP may read, as absolute paths with colons between. Unset: none, only uploads.",
     )
@@ -203,7 +225,7 @@ def load_settings() -> Settings:
         raise InvalidSetting(
             {
                 ENV_PREFIX + "_".join(str(part) for part in problem["loc"]).upper(): (
-                    str(problem["input"]),
+                    PASSWORD.sub("…", str(problem["input"])),
                     problem["msg"],
                 )
                 for problem in error.errors()

@@ -42,6 +42,7 @@ SERVICE = "inference.GRPCInferenceService"
 PROTOCOL = "grpc"  # in the metrics
 OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})  # whether it is well, everybody may ask
 REQUEST_ID_KEY = "x-request-id"  # of metadata
+EARLY_SECONDS = 0.05  # by which a client's clock may end a call before ours does
 MAX_INT = 2**31 - 1  # gRPC's options are no larger
 UNCOMPRESSED = (
     1 << 0
@@ -222,7 +223,8 @@ class GrpcServer:
             with nullcontext() if name in OPEN_METHODS else self._predictor.rpc(SERVICE, name, headers):
                 outcome = await self._predictor.outcome(name, self._admit(name, method, call, headers))
         except asyncio.CancelledError:  # the caller has gone, or its deadline is over
-            gone = DeadlineExceeded if context.time_remaining() == 0 else CallerGone
+            left: float | None = context.time_remaining()
+            gone = DeadlineExceeded if left is not None and left < EARLY_SECONDS else CallerGone
             self._predictor.metrics.rejected(gone.code)
             self._count(name, call, gone.status)
             raise

@@ -154,6 +154,15 @@ def test_a_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1"])  # no address, and one that is nobody's
+def test_serve_names_a_host_that_is_not_this_machine(digits_model: StoredModel, host: str) -> None:
+    ended = run("serve", "--host", host, "--port", free_port(), "--model", digits_model.tag)
+
+    assert ended.returncode == 1
+    expected = f"error: host_unknown: Expected an address of this machine to listen on. Received: '{host}' ("
+    assert expected in ended.stderr
+
+
 def test_a_bad_setting_ends_the_program_in_one_line() -> None:
     ended = run("serve", LOUPE_PORT="eighty", LOUPE_ENGINE="torch")
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from loupe.client import BATCHES_IN_FLIGHT
 from loupe.errors import RequestRefused, ServiceUnreachable
 from loupe.exchange import MAX_ATTEMPTS
 from loupe.images import UInt8Array
+from tests import tls_server
 from tests.programs import environment, free_port
 
 ANSWER = {"label": "boot", "index": 1, "confidence": 0.9, "probabilities": {"shoe": 0.1, "boot": 0.9}}
@@ -175,6 +177,17 @@ def test_a_service_that_fails_is_asked_once(server: Server) -> None:
         client.predict(b"picture")
 
     assert len(server.heard) == 1
+
+
+def test_a_certificate_that_the_environment_trusts_is_trusted_on_this_machine_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tls_server.serving(tmp_path, tmp_path) as (url, certificate):
+        with Client(url) as client, pytest.raises(ServiceUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+            client.models()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Client(url) as client, pytest.raises(RequestRefused, match="404"):  # it has files, and no models
+            client.models()
 
 
 def test_the_key_is_shown_to_the_service(server: Server) -> None:

@@ -189,6 +189,13 @@ BAD_IMAGES = [
         "Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image.",
     ),
     (
+        "LAB colours",
+        encoded(Image.new("LAB", (9, 9)), "TIFF"),
+        InvalidImage,
+        "invalid_image",
+        "Received: a TIFF file in LAB colours; save it in RGB.",
+    ),
+    (
         "truncated PNG",
         png(digit_sheet())[:-60],
         InvalidImage,

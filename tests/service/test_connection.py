@@ -447,7 +447,7 @@ def test_a_page_may_read_that_its_request_was_one_too_many(
     routes: Routes, allowed: str, origin: str, answered: str | None
 ) -> None:
     async def story(scene: Scene) -> None:
-        scene.in_hand = InHand(Settings(max_requests=1, cors_origins=allowed), routes)
+        scene.in_hand = InHand(Settings(max_requests=1, cors_origins=allowed or None), routes)
         early, late = await scene.caller(), await scene.caller()
         early.ask()
         await scene.until(1)
