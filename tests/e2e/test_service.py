@@ -613,6 +613,20 @@ def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
         assert "Traceback" not in service.log.read_text()
 
 
+def test_a_request_that_takes_longer_than_a_stop_waits_for_is_told_to_go_elsewhere(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with serving(tmp_path / "log", LOUPE_MODEL=digits_model.tag, LOUPE_SHUTDOWN_TIMEOUT_SECONDS=1) as service:
+        with begun(service, "/predict", {"Content-Length": "1000"}) as connection:
+            httpx.get(f"{service.url}/livez")
+            os.kill(service.process.pid, signal.SIGTERM)
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert json.loads(answer.read())["code"] == "shutting_down"
+        assert service.process.wait(30) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
 @pytest.fixture(scope="module")
 def narrow_service(
     digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
