@@ -15,7 +15,7 @@ from typing import IO, TypedDict, TypeVar
 import httpx
 import numpy as np
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidSetting, LoupeError
 from loupe.exchange import (
     DEFAULT_TIMEOUT_SECONDS,
     DEFAULT_URL,
@@ -63,6 +63,7 @@ class Client:
     Raises:
         InvalidAddress: If the URL is no address of HTTP.
         InvalidApiKey: If a header cannot carry the key.
+        InvalidSetting: If the environment names certificates that cannot be read.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
@@ -409,5 +410,11 @@ class _Environment(TypedDict):
 
 
 def _from_environment(url: str) -> _Environment:
-    """What httpx takes from the environment: `SSL_CERT_FILE` always, and its proxies where a URL leaves this machine."""
-    return {"verify": httpx.create_ssl_context(), "trust_env": httpx.URL(url).host not in THIS_MACHINE}
+    """What httpx takes from the environment: certificates to trust for https, and proxies where a URL leaves this machine."""
+    address = httpx.URL(url)
+    try:
+        verify = httpx.create_ssl_context(trust_env=address.scheme == "https")
+    except OSError as error:
+        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ]
+        raise InvalidSetting({name: (os.environ[name], str(error)) for name in names}) from error
+    return {"verify": verify, "trust_env": address.host not in THIS_MACHINE}

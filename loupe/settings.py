@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from loupe.errors import InvalidSetting
 
 ENV_PREFIX = "LOUPE_"
-PASSWORD = re.compile(r"(?<=:)[^:@]+(?=@)")  # in an address
+SECRET = re.compile(r"(?<=://)[^/\s]*(?=@)")  # name and password in an address
 
 
 def _like(pattern: str, expected: str) -> AfterValidator:
@@ -27,11 +27,10 @@ def _like(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_ORIGIN = r"\s*[a-z][a-z0-9+.-]*://[^\s,/]+\s*"
-Origins = Annotated[
-    str, _like(rf"\s*\*\s*|{_ORIGIN}(,{_ORIGIN})*", "*, or origins as https://app.example, without a path")
-]
-Folders = Annotated[str, _like(r"[/~][^:]*(:[/~][^:]*)*", "absolute paths with colons between")]
+_ORIGIN = r"\s*(null|[a-z][a-z0-9+.-]*://[^A-Z\s,/]+)?\s*"  # as browsers write them
+_ORIGINS = rf"\s*\*\s*|{_ORIGIN}(,{_ORIGIN})*"
+Origins = Annotated[str, _like(_ORIGINS, "*, or origins as https://app.example, in small letters and without a path")]
+Folders = Annotated[str, _like(r"([/~][^:]*)?(:([/~][^:]*)?)*", "absolute paths with colons between")]
 RedisUrl = Annotated[str, _like(r"(rediss?|unix)://.+", "an address as redis://host:6379/0, rediss://… or unix://…")]
 
 
@@ -225,7 +224,7 @@ def load_settings() -> Settings:
         raise InvalidSetting(
             {
                 ENV_PREFIX + "_".join(str(part) for part in problem["loc"]).upper(): (
-                    PASSWORD.sub("…", str(problem["input"])),
+                    SECRET.sub("…", str(problem["input"])),
                     problem["msg"],
                 )
                 for problem in error.errors()

@@ -108,8 +108,10 @@ class Connection(HttpToolsProtocol):
         self._is_counted = False  # among those in hand
         self._is_between_requests = True
         self._awaits_head = True
-        self._head_bytes = 0
-        self._ended_here = False  # whether a request's end is in the piece that was last read
+        self._stalled_bytes = 0  # that have come since a request came further
+        self._came_further = (
+            False  # by the piece that was last read: whether a head or a request ended in it, or it has some of a body
+        )
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_refused = 0.0  # on the event loop's clock
 
@@ -131,16 +133,18 @@ class Connection(HttpToolsProtocol):
         if self._in_hand.full and (url := self._plain_post(data)):
             self._refuse(b"POST", url, new_request_id())
             return
-        self._ended_here = False
+        self._came_further = False
         super().data_received(data)
-        if not self._awaits_head or self.transport.is_closing():
+        if self._is_between_requests or self.transport.is_closing():
             return
-        if not self._head_bytes:  # its first piece
+        if self._awaits_head and not self._stalled_bytes:  # the first piece of a head
             self._stop_head_timer()
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-        # Of a piece with other requests before the head, nobody knows how much is the head's: the guard looks when it is whole.
-        self._head_bytes += 1 if self._ended_here else len(data)
-        if self._head_bytes > 2 * MAX_HEADER_BYTES:  # those below are told by the guard
+        # Of a piece with something else before a head, nobody knows how much is the head's: the guard looks when it is whole.
+        self._stalled_bytes = 1 if self._came_further else self._stalled_bytes + len(data)
+        if (
+            self._stalled_bytes > 2 * MAX_HEADER_BYTES
+        ):  # a head, or what a chunked body has beside the body; shorter heads, the guard tells
             self._turn_away(HeadersTooLarge(MAX_HEADER_BYTES))
 
     def send_400_response(self, msg: str) -> None:
@@ -159,11 +163,17 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._is_between_requests = False
         self._awaits_head = True
-        self._head_bytes = 0
+        self._stalled_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a body has come."""
+        self._came_further = True
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Begin with the request, or refuse it."""
         self._awaits_head = False
+        self._came_further = True
         if self._in_hand.full and self._is_refusable():
             self.cycle = _REFUSED
             origin = dict(self.headers).get(b"origin", b"").decode("latin-1")
@@ -234,7 +244,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         super().on_message_complete()
-        self._is_between_requests = self._ended_here = True
+        self._is_between_requests = self._came_further = True
         if not self.cycle.response_complete and not self._is_counted:
             self._is_counted = True
             self._in_hand.requests += 1
@@ -273,14 +283,17 @@ class Connection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _is_refusable(self) -> bool:
-        """Whether nothing comes before the request on this connection, its body is short, and it is no question after health."""
+        """Whether nothing comes before the request on this connection, its body is short, and it is one that may be refused."""
         if not self._is_answered():
             return False
         headers = dict(self.headers)
         length = headers.get(b"content-length", b"0")
         is_short = length.isdigit() and int(length) <= MOST_DISCARDED_BYTES
         is_whole = not self.expect_100_continue and b"transfer-encoding" not in headers
-        return is_short and is_whole and self.parser.should_keep_alive() and self.url not in HEALTH_URLS
+        is_always_answered = (
+            self.url in HEALTH_URLS or self.parser.get_method() == b"OPTIONS"
+        )  # browsers ask so before they ask
+        return is_short and is_whole and self.parser.should_keep_alive() and not is_always_answered
 
     def _release(self) -> None:
         if self._is_counted:

@@ -175,14 +175,23 @@ async def _to_pixels(item: Item, settings: Settings, preparation: Preparation) -
         return preparation.pixels(picture)
     if preparation.others_wait():
         picture.pause_with(_let_others_go)
-    decoding = asyncio.get_running_loop().run_in_executor(_decoders, preparation.pixels, picture)
+    waiting = [picture]
+    del picture
+    decoding = asyncio.get_running_loop().run_in_executor(_decoders, _decode, waiting, preparation)
     try:
         await asyncio.wait({decoding}, timeout=preparation.caller.seconds_left)
         if decoding.done():
             return decoding.result()
         raise DeadlineExceeded(preparation.caller.timeout_seconds)
     finally:
-        decoding.cancel()  # what no thread has begun with never is
+        decoding.cancel()  # what no thread has begun with never is,
+        waiting.clear()  # and is not kept until one comes to it
+        del decoding  # an error has this frame, and would wait with it for the garbage collector
+
+
+def _decode(waiting: list[Picture], preparation: Preparation) -> UInt8Array:
+    """The picture that waits; nobody sees the error if it has been taken away."""
+    return preparation.pixels(waiting.pop())
 
 
 def media_type(headers: Headers) -> str:

@@ -27,6 +27,8 @@ from service.options import Normalize, read_timeout
 logger = logging.getLogger("bentoml.loupe.predictor")  # below BentoML's logger, so that its handlers apply
 
 
+LAST_WORD_SECONDS = 0.5  # for an answer that says that the service stops
+
 Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
 Answer = TypeVar("Answer")
 
@@ -105,6 +107,8 @@ class Predictor:
                 raise
             outcome = ShuttingDown()  # the time that requests in hand have after a stop signal is over
             self.metrics.rejected(outcome.code)
+            if (task := asyncio.current_task()) is not None:  # who does not read the answer is not waited for
+                asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, task.cancel)
         finally:  # also where it was cancelled
             self.bodies.release(request.scope)
         response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome

@@ -18,7 +18,7 @@ import pytest
 
 from loupe import AsyncClient, Client, Prediction, PredictionError
 from loupe.client import BATCHES_IN_FLIGHT
-from loupe.errors import RequestRefused, ServiceUnreachable
+from loupe.errors import InvalidSetting, RequestRefused, ServiceUnreachable
 from loupe.exchange import MAX_ATTEMPTS
 from loupe.images import UInt8Array
 from tests import tls_server
@@ -188,6 +188,15 @@ def test_a_certificate_that_the_environment_trusts_is_trusted_on_this_machine_to
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         with Client(url) as client, pytest.raises(RequestRefused, match="404"):  # it has files, and no models
             client.models()
+
+
+def test_certificates_that_are_not_there_are_told_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    with (
+        Client("http://127.0.0.1:1"),
+        pytest.raises(InvalidSetting, match=r"^SSL_CERT_FILE has value '/nowhere.pem': "),
+    ):
+        Client("https://127.0.0.1:1")
 
 
 def test_the_key_is_shown_to_the_service(server: Server) -> None:

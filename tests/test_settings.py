@@ -40,9 +40,10 @@ def test_variables_set_what_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOUPE_REDIS_URL", "localhost:6379", "Input should be an address as redis://host:6379/0"),
         ("LOUPE_JOB_ROOTS", "pictures", "Input should be absolute paths with colons between"),
         ("LOUPE_JOB_ROOTS", "/srv:pictures", "Input should be absolute paths with colons between"),
-        ("LOUPE_CORS_ORIGINS", "app.example", "Input should be *, or origins as https://app.example, without a path"),
+        ("LOUPE_CORS_ORIGINS", "app.example", "Input should be *, or origins as https://app.example, in"),
         ("LOUPE_CORS_ORIGINS", "https://app.example/", "Input should be *, or origins"),
         ("LOUPE_CORS_ORIGINS", "https://app.example, *", "Input should be *, or origins"),
+        ("LOUPE_CORS_ORIGINS", "https://App.example", "Input should be *, or origins"),
     ],
 )
 def test_a_bad_value_is_refused_with_variable_value_and_expectation(
@@ -60,10 +61,16 @@ def test_a_bad_value_is_refused_with_variable_value_and_expectation(
     [
         *[("LOUPE_REDIS_URL", f"{scheme}://:secret@redis:6379/0") for scheme in ("redis", "rediss")],
         ("LOUPE_REDIS_URL", "unix:///run/redis.sock"),
-        *[("LOUPE_JOB_ROOTS", roots) for roots in ("/srv/pictures", "/srv/a b:~/pictures", "/")],
+        *[("LOUPE_JOB_ROOTS", roots) for roots in ("/srv/pictures", "/srv/a b:~/pictures", "/", "/srv:")],
         *[
             ("LOUPE_CORS_ORIGINS", origins)
-            for origins in ("*", "https://a.example, http://localhost:8080", "capacitor://app")
+            for origins in (
+                "*",
+                "https://a.example, http://localhost:8080",
+                "capacitor://app",
+                "https://a.example,",
+                "null",
+            )
         ],
     ],
 )
@@ -74,8 +81,8 @@ def test_values_of_every_form_that_can_be_are_taken(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_password_in_a_bad_address_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOUPE_REDIS_URL", "radis://somebody:secret@redis:6379")
-    with pytest.raises(InvalidSetting, match=r"^LOUPE_REDIS_URL has value 'radis://somebody:…@redis:6379': "):
+    monkeypatch.setenv("LOUPE_REDIS_URL", "radis://somebody:a:secret@a@redis:6379")
+    with pytest.raises(InvalidSetting, match=r"^LOUPE_REDIS_URL has value 'radis://…@redis:6379': "):
         load_settings()
 
 

@@ -402,6 +402,34 @@ def test_a_head_that_begins_in_the_same_piece_as_a_long_body_ends_is_waited_for(
     play(routes, story)
 
 
+@pytest.mark.parametrize("piece", [b"a: b\r\n" * 1000, b"a" * 5000], ids=["many", "one"])
+def test_trailers_without_an_end_are_refused(routes: Routes, piece: bytes) -> None:
+    async def story(scene: Scene) -> None:
+        caller = await scene.caller()
+        caller.send(b"POST /predict HTTP/1.1\r\nHost: loupe\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nx: ")
+        for _ in range(2 * MAX_HEADER_BYTES // len(piece) + 1):
+            await asyncio.sleep(0.001)
+            caller.send(piece)
+        status, headers, body = await caller.answer()
+        assert (status, headers["connection"], json.loads(body)["code"]) == (431, "close", "headers_too_large")
+
+    play(routes, story)
+
+
+def test_a_body_in_small_chunks_and_its_trailers_are_taken(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        scene.gate.open.set()
+        caller = await scene.caller()
+        caller.send(b"POST /predict HTTP/1.1\r\nHost: loupe\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            caller.send(b"1\r\nx\r\n" * 500)
+            await asyncio.sleep(0.001)
+        caller.send(b"0\r\nDigest: none\r\n\r\n")
+        assert (await caller.answer())[::2] == (200, b"50000")
+
+    play(routes, story)
+
+
 def test_many_requests_in_one_piece_are_all_answered(routes: Routes) -> None:
     async def story(scene: Scene) -> None:
         scene.gate.open.set()
@@ -432,6 +460,16 @@ def test_what_is_no_http_is_refused_like_anything_else_and_counted(routes: Route
     play(routes, story)
     counted = b'loupe_requests_total{key="-",model="-",protocol="-",status="400"}'
     assert counted in routes.predictor.exposed_metrics()
+
+
+def test_a_page_may_ask_what_it_may_do_however_many_wait(routes: Routes) -> None:
+    async def story(scene: Scene) -> None:
+        await fill(scene)
+        late = await scene.caller()
+        late.send(b"OPTIONS /nowhere HTTP/1.1\r\nHost: loupe\r\n\r\n")
+        assert (await late.answer())[0] == 200
+
+    play(routes, story)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -26,7 +27,7 @@ from loupe.errors import (
     TooManyBytes,
     UnsupportedMediaType,
 )
-from loupe.images import SIDE, UInt8Array
+from loupe.images import SIDE, Picture, UInt8Array, open_picture
 from loupe.settings import Settings
 from service import inputs
 from service.bodies import MOST_OF_THE_LONGEST, Bodies
@@ -34,6 +35,8 @@ from service.caller import Caller
 from service.inputs import Batch, Preparation, decode_all, read_batch, read_image
 from service.options import Normalize
 from tests import pictures
+from tests.garbage import uncollected
+from tests.programs import until
 
 SETTINGS = Settings(max_images_per_request=64, max_body_bytes=100_000)
 JSON_VALUES = st.recursive(
@@ -261,7 +264,9 @@ def test_the_pictures_of_who_has_gone_are_not_decoded() -> None:
     assert list(looks) == []
 
 
-def test_a_picture_that_waits_longer_than_its_caller_is_refused_in_time_and_never_decoded() -> None:
+def test_a_picture_that_waits_longer_than_its_caller_is_refused_in_time_and_never_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     large = pictures.png(np.full((100, 100), 255, np.uint8))
     headers = Headers({"content-type": "image/png"})
     begun, go_on = threading.Semaphore(0), threading.Event()
@@ -278,18 +283,57 @@ def test_a_picture_that_waits_longer_than_its_caller_is_refused_in_time_and_neve
     async def read(caller: Caller) -> UInt8Array:
         return await read_image(large, headers, SETTINGS, Preparation("ink", "auto", caller))
 
+    opened: list[weakref.ref[Picture]] = []
+
+    def open_and_note(data: bytes, *, max_pixels: int) -> Picture:
+        picture = open_picture(data, max_pixels=max_pixels)
+        opened.append(weakref.ref(picture))
+        return picture
+
+    monkeypatch.setattr(inputs, "open_picture", open_and_note)
+
     async def story() -> None:
         early = [asyncio.create_task(read(Caller.within(30, hold))) for _ in range(2)]  # one for each decoder
         for _ in early:
             await asyncio.to_thread(begun.acquire)
         with pytest.raises(DeadlineExceeded):
             await read(Caller.within(0.05, take_up))
+        assert opened[-1]() is None  # though both decoders are busy still
         go_on.set()
         assert [image.shape for image in await asyncio.gather(*early)] == [(28, 28)] * 2
         assert (await read(Caller.within(30))).shape == (28, 28)  # behind it, had it stayed
 
-    asyncio.run(story())
+    with uncollected():
+        asyncio.run(story())
+        until(lambda: all(picture() is None for picture in opened))
     assert taken_up == []
+
+
+def test_nothing_is_kept_of_a_picture_whose_decoding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[weakref.ref[Picture]] = []
+
+    def open_and_note(data: bytes, *, max_pixels: int) -> Picture:
+        picture = open_picture(data, max_pixels=max_pixels)
+        opened.append(weakref.ref(picture))
+        return picture
+
+    def fail() -> bool:
+        raise MemoryError
+
+    async def story() -> None:
+        failing = Preparation("ink", "auto", Caller.within(10, fail))
+        try:
+            await read_image(large, Headers({"content-type": "image/png"}), SETTINGS, failing)
+        except MemoryError:
+            pass
+        else:
+            raise AssertionError("it should have failed")
+
+    large = pictures.png(np.full((100, 100), 255, np.uint8))
+    monkeypatch.setattr(inputs, "open_picture", open_and_note)
+    with uncollected():
+        asyncio.run(story())
+        until(lambda: opened[0]() is None)  # the decoder lets go of it a moment later
 
 
 def test_who_goes_while_the_body_comes_is_called_gone() -> None:

@@ -73,6 +73,29 @@ def test_a_request_that_a_stop_cuts_short_is_told_so(digits_model: StoredModel, 
             asyncio.run(story())
 
 
+def test_who_does_not_read_that_the_service_stops_is_not_waited_for(digits_model: StoredModel) -> None:
+    async def wait(call: Call) -> Response:
+        await asyncio.sleep(30)
+        raise AssertionError("nobody should have waited so long")
+
+    async def story() -> None:
+        predictor = Predictor(Settings(model=digits_model.tag))
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
+
+        async def answer() -> None:
+            await predictor.respond("loupe", Request(scope), wait)
+            await asyncio.sleep(30)  # as long as the connection takes nothing
+
+        answering = asyncio.create_task(answer())
+        await asyncio.sleep(0)
+        predictor.stopping = True
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(answering, 20)
+
+    asyncio.run(story())
+
+
 def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(digits_model: StoredModel) -> None:
     async def story() -> list[bool]:
         models = Predictor(Settings(model=digits_model.tag)).models
