@@ -23,6 +23,11 @@ from service.predictor import Call, Predictor
 from tests.garbage import uncollected
 
 
+async def wait(call: Call) -> Response:
+    await asyncio.sleep(30)
+    raise AssertionError("nobody should have waited so long")
+
+
 def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(digits_model: StoredModel) -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": bytes(100)}
@@ -51,10 +56,6 @@ def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(dig
 
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_request_that_a_stop_cuts_short_is_told_so(digits_model: StoredModel, stopping: bool) -> None:
-    async def wait(call: Call) -> Response:
-        await asyncio.sleep(30)
-        raise AssertionError("nobody should have waited so long")
-
     async def story() -> Response:
         predictor = Predictor(Settings(model=digits_model.tag))
         scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
@@ -74,10 +75,6 @@ def test_a_request_that_a_stop_cuts_short_is_told_so(digits_model: StoredModel, 
 
 
 def test_who_does_not_read_that_the_service_stops_is_not_waited_for(digits_model: StoredModel) -> None:
-    async def wait(call: Call) -> Response:
-        await asyncio.sleep(30)
-        raise AssertionError("nobody should have waited so long")
-
     async def story() -> None:
         predictor = Predictor(Settings(model=digits_model.tag))
         scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
