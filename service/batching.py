@@ -130,7 +130,7 @@ class Batcher:
             raise ShuttingDown
         if self._admitted + len(images) > self._max_queued_images:
             raise Overloaded(self._admitted, self._max_queued_images)
-        left = caller.deadline - time.monotonic()
+        left = caller.seconds_left
         if left <= 0:
             raise DeadlineExceeded(caller.timeout_seconds)
         waiting: deque[asyncio.Future[Float32Array]] = deque()

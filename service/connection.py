@@ -110,7 +110,7 @@ class Connection(HttpToolsProtocol):
         self._awaits_head = True
         self._stalled_bytes = 0  # that have come since a request came further
         self._came_further = (
-            False  # by the piece that was last read: whether a head or a request ended in it, or it has some of a body
+            False  # by the piece that was last read: it has the end of a head or request, or some of a body
         )
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_refused = 0.0  # on the event loop's clock
@@ -142,9 +142,8 @@ class Connection(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
         # Of a piece with something else before a head, nobody knows how much is the head's: the guard looks when it is whole.
         self._stalled_bytes = 1 if self._came_further else self._stalled_bytes + len(data)
-        if (
-            self._stalled_bytes > 2 * MAX_HEADER_BYTES
-        ):  # a head, or what a chunked body has beside the body; shorter heads, the guard tells
+        # Of a head, or of what a chunked body has beside the body; heads not as long as this are told by the guard.
+        if self._stalled_bytes > 2 * MAX_HEADER_BYTES:
             self._turn_away(HeadersTooLarge(MAX_HEADER_BYTES))
 
     def send_400_response(self, msg: str) -> None:
@@ -290,9 +289,8 @@ class Connection(HttpToolsProtocol):
         length = headers.get(b"content-length", b"0")
         is_short = length.isdigit() and int(length) <= MOST_DISCARDED_BYTES
         is_whole = not self.expect_100_continue and b"transfer-encoding" not in headers
-        is_always_answered = (
-            self.url in HEALTH_URLS or self.parser.get_method() == b"OPTIONS"
-        )  # browsers ask so before they ask
+        # Browsers ask by OPTIONS whether they may ask.
+        is_always_answered = self.url in HEALTH_URLS or self.parser.get_method() == b"OPTIONS"
         return is_short and is_whole and self.parser.should_keep_alive() and not is_always_answered
 
     def _release(self) -> None:

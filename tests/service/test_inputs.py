@@ -264,8 +264,22 @@ def test_the_pictures_of_who_has_gone_are_not_decoded() -> None:
     assert list(looks) == []
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Picture]]:
+    """The pictures that are opened from now on, as long as somebody has them."""
+    noted: list[weakref.ref[Picture]] = []
+
+    def open_and_note(data: bytes, *, max_pixels: int) -> Picture:
+        picture = open_picture(data, max_pixels=max_pixels)
+        noted.append(weakref.ref(picture))
+        return picture
+
+    monkeypatch.setattr(inputs, "open_picture", open_and_note)
+    return noted
+
+
 def test_a_picture_that_waits_longer_than_its_caller_is_refused_in_time_and_never_decoded(
-    monkeypatch: pytest.MonkeyPatch,
+    opened: list[weakref.ref[Picture]],
 ) -> None:
     large = pictures.png(np.full((100, 100), 255, np.uint8))
     headers = Headers({"content-type": "image/png"})
@@ -282,15 +296,6 @@ def test_a_picture_that_waits_longer_than_its_caller_is_refused_in_time_and_neve
 
     async def read(caller: Caller) -> UInt8Array:
         return await read_image(large, headers, SETTINGS, Preparation("ink", "auto", caller))
-
-    opened: list[weakref.ref[Picture]] = []
-
-    def open_and_note(data: bytes, *, max_pixels: int) -> Picture:
-        picture = open_picture(data, max_pixels=max_pixels)
-        opened.append(weakref.ref(picture))
-        return picture
-
-    monkeypatch.setattr(inputs, "open_picture", open_and_note)
 
     async def story() -> None:
         early = [asyncio.create_task(read(Caller.within(30, hold))) for _ in range(2)]  # one for each decoder
@@ -309,14 +314,7 @@ def test_a_picture_that_waits_longer_than_its_caller_is_refused_in_time_and_neve
     assert taken_up == []
 
 
-def test_nothing_is_kept_of_a_picture_whose_decoding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[weakref.ref[Picture]] = []
-
-    def open_and_note(data: bytes, *, max_pixels: int) -> Picture:
-        picture = open_picture(data, max_pixels=max_pixels)
-        opened.append(weakref.ref(picture))
-        return picture
-
+def test_nothing_is_kept_of_a_picture_whose_decoding_fails(opened: list[weakref.ref[Picture]]) -> None:
     def fail() -> bool:
         raise MemoryError
 
@@ -330,7 +328,6 @@ def test_nothing_is_kept_of_a_picture_whose_decoding_fails(monkeypatch: pytest.M
             raise AssertionError("it should have failed")
 
     large = pictures.png(np.full((100, 100), 255, np.uint8))
-    monkeypatch.setattr(inputs, "open_picture", open_and_note)
     with uncollected():
         asyncio.run(story())
         until(lambda: opened[0]() is None)  # the decoder lets go of it a moment later
