@@ -61,7 +61,7 @@ class Batchable:
     """Classifies single PNGs."""
 
     def __init__(self) -> None:
-        stored = find_model(load_settings().model)
+        stored = find_model(load_settings().default_tag)
         self._engine = load_engine(stored, threads=max(1, available_cores() - 1))
         _Answer.class_names = stored.card.class_names
 

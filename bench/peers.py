@@ -78,7 +78,6 @@ def serving(names: Sequence[str], model: StoredModel, folder: Path, **environmen
                 continue
             command = [part.format(port=port, folder=model.folder) for part in peer.command.split()]
             variables = {
-                "LOUPE_MODEL": model.tag,
                 "LOUPE_MODELS": model.tag,  # nothing that is saved meanwhile
                 "BENTOML_DO_NOT_TRACK": "True",
                 "PROMETHEUS_MULTIPROC_DIR": str(folder / f"metrics-{port}"),

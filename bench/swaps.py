@@ -46,8 +46,7 @@ def measure(model: StoredModel) -> Iterator[Row]:
         models = {each.tag: load_engine(each).predict(images) for each in (there, back)}
         promote(there.tag, force=True)
         environment = {"BENTOML_HOME": str(home), "LOUPE_FOLLOW_SECONDS": str(FOLLOW_SECONDS)}
-        followed = dict.fromkeys(("LOUPE_MODEL", "LOUPE_MODELS"), model.name)
-        with serving([LOUPE], there, Path(name), **environment, **followed) as programs:
+        with serving([LOUPE], there, Path(name), **environment, LOUPE_MODELS=model.name) as programs:
             seen = run(_swap_under_load(programs[LOUPE].port, images, models))
     requests = f"{seen.total():,} requests"
     for what in (LOST, MIXED):

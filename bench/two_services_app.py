@@ -19,7 +19,7 @@ class BatchedModel:
     """Runs the model on what many requests bring."""
 
     def __init__(self) -> None:
-        self._engine = load_engine(find_model(load_settings().model), threads=max(1, available_cores() - 1))
+        self._engine = load_engine(find_model(load_settings().default_tag), threads=max(1, available_cores() - 1))
 
     @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=10_000)  # type: ignore[untyped-decorator]
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -34,7 +34,7 @@ class TwoServices:
     model = bentoml.depends(BatchedModel)
 
     def __init__(self) -> None:
-        self._class_names = find_model(load_settings().model).card.class_names
+        self._class_names = find_model(load_settings().default_tag).card.class_names
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def predict(self, image: Image, /) -> dict[str, object]:

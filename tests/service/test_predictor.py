@@ -23,19 +23,22 @@ from service.predictor import Call, Predictor
 from tests.garbage import uncollected
 
 
+def request() -> Request:
+    """One with a body of a hundred bytes."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(100)}
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
+    return Request(scope, receive)
+
+
 async def wait(call: Call) -> Response:
     await asyncio.sleep(30)
     raise AssertionError("nobody should have waited so long")
 
 
 def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(digits_model: StoredModel) -> None:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": bytes(100)}
-
-    def request() -> Request:
-        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
-        return Request(scope, receive)
-
     async def read(call: Call) -> Response:
         return Response(await call.bodies.read(call.request))
 
@@ -58,8 +61,7 @@ def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(dig
 def test_a_request_that_a_stop_cuts_short_is_told_so(digits_model: StoredModel, stopping: bool) -> None:
     async def story() -> Response:
         predictor = Predictor(Settings(model=digits_model.tag))
-        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
-        waiting = asyncio.create_task(predictor.respond("loupe", Request(scope), wait))
+        waiting = asyncio.create_task(predictor.respond("loupe", request(), wait))
         await asyncio.sleep(0)
         predictor.stopping = stopping
         waiting.cancel()
@@ -77,10 +79,9 @@ def test_a_request_that_a_stop_cuts_short_is_told_so(digits_model: StoredModel, 
 def test_who_does_not_read_that_the_service_stops_is_not_waited_for(digits_model: StoredModel) -> None:
     async def story() -> None:
         predictor = Predictor(Settings(model=digits_model.tag))
-        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
 
         async def answer() -> None:
-            await predictor.respond("loupe", Request(scope), wait)
+            await predictor.respond("loupe", request(), wait)
             await asyncio.sleep(30)  # as long as the connection takes nothing
 
         answering = asyncio.create_task(answer())
@@ -127,10 +128,9 @@ def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel
     async def story() -> None:
         predictor = Predictor(Settings(model=digits_model.tag))
         for handler in (refuse, refuse_one, refuse_one_in_json):
-            scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "state": {}}
-            await predictor.respond("loupe", Request(scope), handler)  # what is kept from the first time on stays
+            await predictor.respond("loupe", request(), handler)  # what is kept from the first time on stays
             tracemalloc.start()
-            await predictor.respond("loupe", Request(scope), handler)
+            await predictor.respond("loupe", request(), handler)
             kept, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert kept < megabyte < peak, handler
