@@ -1,4 +1,4 @@
-"""`python -m bench [NAME…] [--plot docs/batching.png]`: measure what is named, or everything."""
+"""`python -m bench [NAME…] [--plot docs/batching-benchmark.png]`: measure what is named, or everything."""
 
 import argparse
 import os
@@ -60,7 +60,7 @@ def main() -> int:
     plot_help = (
         "a picture to draw the figures of batching in; their table goes into the page of the same name beside it"
     )
-    parser.add_argument("--plot", type=Path, metavar="docs/batching.png", help=plot_help)
+    parser.add_argument("--plot", type=Path, metavar="docs/batching-benchmark.png", help=plot_help)
     arguments = parser.parse_args()
     chosen: list[str] = arguments.benchmarks or list(BENCHMARKS)
     if unknown := set(chosen) - set(BENCHMARKS):

@@ -1,4 +1,4 @@
-"""The picture and the table of `docs/batching.md`, from the figures of one run."""
+"""The picture and the table of `docs/batching-benchmark.md`, from the figures of one run."""
 
 import platform
 from collections.abc import Mapping, Sequence

@@ -251,7 +251,7 @@ def test_a_worker_without_its_password_is_not_healthy(stack: Engine) -> None:
 
 
 def test_an_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
-    begin, update = operations_commands("Two services behind a proxy")
+    begin, update = guide_commands("upgrade.md", "Two services behind a proxy")
     ask = "curl -sS -o answer.json -w '%{http_code}\\n' --data-binary @boot.png -H 'Content-Type: image/png' localhost:3000/predict"
     with (stack.folder / "service" / "__init__.py").open("a") as code:
         code.write("# another version\n")
@@ -328,7 +328,8 @@ def test_pictures_in_buckets_are_scored_into_buckets(with_s3: Engine) -> None:
 
 
 def test_models_and_jobs_come_back_from_a_backup(stack: Engine) -> None:
-    backup, restore = operations_commands("Back up and restore")
+    (backup,) = guide_commands("backup.md", "Back up")
+    (restore,) = guide_commands("backup.md", "Restore")
     models, jobs = (json.loads(curl(stack, path)) for path in ("/models", "/jobs"))
 
     stack.bash(backup)
@@ -358,9 +359,9 @@ def test_nothing_is_left_when_all_of_it_is_removed(stack: Engine) -> None:
         assert stack.bash(f"docker {kind} --quiet --filter label=com.docker.compose.project={PROJECT}") == ""
 
 
-def operations_commands(title: str) -> list[str]:
-    """The blocks of commands of a section of docs/operations.md, for the project of these tests."""
-    section = (ROOT / "docs" / "operations.md").read_text().partition(f"### {title}\n")[2].partition("\n##")[0]
+def guide_commands(page: str, title: str) -> list[str]:
+    """Return the blocks of commands in a section of a page in docs/, for the project of these tests."""
+    section = (ROOT / "docs" / page).read_text().partition(f"## {title}\n")[2].partition("\n##")[0]
     blocks = re.findall(r"(?:^    \S.*\n)+", section, re.MULTILINE)
     return [re.sub(r"^    ", "", block, flags=re.MULTILINE).replace("loupe_", f"{PROJECT}_") for block in blocks]
 
