@@ -1,13 +1,14 @@
 # Three images from one file: docker build --target service|worker|train
-# Each gets its own locked packages: the service has only the client side of the queue, the worker no HTTP server, and only training has
-# TensorFlow. Packages come before code, so that changed code is copied in a second.
+# Each has its own locked packages: the service has only the client side of the queue, the worker has
+# no HTTP server, and only training has TensorFlow. Packages are installed before the code is copied,
+# so a code change rebuilds in a second.
 
 FROM python:3.11-slim-bookworm AS venv
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv --without-pip /opt/venv
 WORKDIR /requirements
 
-# With gRPC and traces, for those who set LOUPE_GRPC_PORT or OTEL_EXPORTER_OTLP_ENDPOINT.
+# Includes gRPC (LOUPE_GRPC_PORT) and traces (OTEL_EXPORTER_OTLP_ENDPOINT).
 FROM venv AS service-packages
 COPY requirements/service.txt requirements/grpc.txt requirements/tracing.txt ./
 RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r service.txt -r grpc.txt -r tracing.txt
@@ -29,7 +30,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1 \
     BENTOML_HOME=/var/lib/loupe/store \
     LOUPE_DATA_DIR=/var/lib/loupe/data
-# The folders that volumes are mounted on belong to the user before, so that new volumes do too.
+# New volumes inherit the owner of the folders they are mounted on.
 RUN useradd --uid 1000 --create-home loupe \
     && install --directory --owner=loupe --group=loupe /var/lib/loupe /var/lib/loupe/store /var/lib/loupe/data
 WORKDIR /opt/loupe
@@ -39,7 +40,8 @@ ENTRYPOINT ["python", "-m", "loupe.cli"]
 FROM base AS train
 LABEL org.opencontainers.image.title="loupe-train" \
       org.opencontainers.image.description="Trains classifiers of small images"
-# Fashion-MNIST, so that the first model needs no download. Caches of Keras and Matplotlib may vanish with the container.
+# Fashion-MNIST, so that the first model needs no download. Keras and Matplotlib keep only caches
+# in /tmp.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends dataset-fashion-mnist=0.0~git20200523.55506a9-1 \
     && rm -rf /var/lib/apt/lists/*
@@ -48,7 +50,7 @@ COPY --from=train-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY train/ train/
 USER 1000:1000
-# It runs once and ends; its exit code says whether it is well.
+# It runs once; its exit code reports success.
 HEALTHCHECK NONE
 CMD ["train", "--dataset", "fashion-mnist"]
 

@@ -1,4 +1,4 @@
-# One verb per chore; `make help` lists them. Needs Python 3.10, 3.11 or 3.12.
+# `make help` lists the commands. Needs Python 3.10, 3.11 or 3.12.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -13,28 +13,28 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 -
 
 .PHONY: help install demo up bento test test-deployment lint type bench soak fuzz chaos lock audit clean
 
-help: ## List the chores
+help: ## List all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
-install: $(INSTALLED) ## Make the virtual environment and install the locked packages
+install: $(INSTALLED) ## Create the virtual environment and install the locked packages
 
-demo: $(INSTALLED) ## Train on Fashion-MNIST, serve, and bulk-score 10,000 images; leaves nothing running
+demo: $(INSTALLED) ## Train on Fashion-MNIST, serve, and score 10,000 images; leaves nothing running
 	@$(BIN)/python -m demo
 
 up: $(INSTALLED) ## Run an embedded Redis, a worker and the service until Ctrl-C
 	@$(BIN)/loupe up
 
-bento: $(INSTALLED) ## Build the Bento, of the fashion-mnist that is the newest in the store
+bento: $(INSTALLED) ## Build a Bento with the newest fashion-mnist model in the store
 	@$(BIN)/loupe models show fashion-mnist >/dev/null
 	@BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml build
 
-test: $(INSTALLED) ## Run the tests, two at a time
+test: $(INSTALLED) ## Run the tests in two processes
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
-test-deployment: $(INSTALLED) ## Build the images, run all of it in containers, and break it; needs Docker, or LOUPE_CONTAINER_ENGINE
+test-deployment: $(INSTALLED) ## Build the images, run everything in containers, and test failures; needs Docker or LOUPE_CONTAINER_ENGINE
 	$(BIN)/pytest tests/deployment -m containers -rs --durations=20 --durations-min=1
 
-lint: $(INSTALLED) ## Check style and the direction of imports
+lint: $(INSTALLED) ## Check style and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -42,20 +42,20 @@ lint: $(INSTALLED) ## Check style and the direction of imports
 type: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## Measure the service and bulk scoring beside plain loops, other servers and other queues; half an hour
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt || echo 'going on without other servers and queues'
+bench: $(INSTALLED) ## Compare the service and bulk scoring with plain loops, other servers and other queues; half an hour
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt || echo 'continuing without other servers and queues'
 	@$(BIN)/python -m bench
 
-soak: $(INSTALLED) ## Load the service with everything at once for half an hour, and see that it stays as it was
+soak: $(INSTALLED) ## Load the service with mixed traffic for half an hour, and check that it stays stable
 	@$(BIN)/python -m bench.soak
 
-fuzz: $(INSTALLED) ## Send the service 100,000 requests, right, wrong and broken, and see that it answers rightly or refuses
+fuzz: $(INSTALLED) ## Send the service 100,000 valid, wrong and broken requests, and check every answer
 	@$(BIN)/python -m bench.fuzz
 
-chaos: $(INSTALLED) ## Score in bulk for ten minutes while workers are killed and Redis is restarted, and see that the results are the same
+chaos: $(INSTALLED) ## Score for ten minutes while workers are killed and Redis restarts, and compare the results
 	@$(BIN)/python -m tests.chaos
 
-lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of pyproject.toml
+lock: $(INSTALLED) ## Upgrade all locked packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt
 	for extra in service grpc tracing worker s3 train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
@@ -63,7 +63,7 @@ lock: $(INSTALLED) ## Choose newer versions of all packages within the bounds of
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt
 
-audit: $(INSTALLED) ## Ask PyPI for known vulnerabilities of the locked packages
+audit: $(INSTALLED) ## Check the locked packages for known vulnerabilities
 	for lock in dev bench uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
 
 clean: ## Remove the virtual environment and all caches
@@ -72,7 +72,7 @@ clean: ## Remove the virtual environment and all caches
 
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'Loupe needs Python 3.10, 3.11 or 3.12; found: '$$(python3 --version 2>&1) >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo '$(PYTHON) cannot make virtual environments. On Debian: apt install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo '$(PYTHON) cannot create virtual environments. On Debian: apt install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/dev.txt
