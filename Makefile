@@ -47,13 +47,13 @@ bench: $(INSTALLED) ## Compare the service and bulk scoring with plain loops, ot
 	@$(BIN)/python -m bench
 
 soak: $(INSTALLED) ## Load the service with mixed traffic for half an hour, and check that it stays stable
-	@$(BIN)/python -m bench.soak
+	@$(BIN)/python -m tests.stress.soak
 
 fuzz: $(INSTALLED) ## Send the service 100,000 valid, wrong and broken requests, and check every answer
-	@$(BIN)/python -m bench.fuzz
+	@$(BIN)/python -m tests.stress.fuzz
 
 chaos: $(INSTALLED) ## Score for ten minutes while workers are killed and Redis restarts, and compare the results
-	@$(BIN)/python -m tests.chaos
+	@$(BIN)/python -m tests.stress.chaos
 
 lock: $(INSTALLED) ## Upgrade all locked packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt

@@ -1,1 +1,1 @@
-"""Benchmarks: what Loupe costs beside the barest program that does the same, measured in turns in one run."""
+"""Benchmarks that compare Loupe with plain loops, other servers and other queues."""

@@ -1,110 +1,85 @@
-"""`python -m bench [NAME…] [--plot docs/batching-benchmark.png]`: measure what is named, or everything."""
+"""`python -m bench [NAME…] [--plot docs/batching-benchmark.png]`: run some or all benchmarks."""
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from bench import (
-    batches,
-    batching,
-    bulk,
-    bulk_peers,
-    jobs,
-    lone,
-    memory,
-    networks,
-    overload,
-    photos,
-    queue,
-    service,
-    start,
-    swaps,
-)
-from bench.report import Row, show
-from bench.tools import PACKAGES, find_tool
-from loupe.cli import report_nothing
-from loupe.errors import LoupeError
-from loupe.settings import ENV_PREFIX
-from loupe.store import StoredModel, find_model
+from loupe.store import StoredModel
 
-Benchmarks: TypeAlias = dict[str, Callable[[StoredModel], Iterator[Row]]]
-BENCHMARKS: Benchmarks = {
-    "service": service.measure,
-    "lone": lone.measure,
-    "batches": batches.measure,
+from bench.bulk import jobs, queue, sources
+from bench.bulk import peers as bulk_peers
+from bench.harness import Row, run_program, show
+from bench.inputs import benchmark_model
+from bench.service import batching, overload, payloads, single
+from bench.service.load import DEBIAN_PACKAGES, find_tool
+
+Benchmark: TypeAlias = Callable[[StoredModel], Iterator[Row]]
+BENCHMARKS: dict[str, Benchmark] = {
+    "service": single.measure,
+    "peers": single.measure_peers,
+    "batches": payloads.measure_batches,
+    "photos": payloads.measure_photos,
     "batching": batching.measure,
     "overload": overload.measure,
-    "photos": photos.measure,
-    "swaps": swaps.measure,
-    "start": start.measure,
-    "bulk": bulk.measure,
+    "bulk": sources.measure,
     "bulk-peers": bulk_peers.measure,
     "jobs": jobs.measure,
+    "memory": jobs.measure_memory,
     "queue": queue.measure,
-    "memory": memory.measure,
-    "networks": networks.measure,
 }
-TOOLS = dict.fromkeys(("service", "lone", "batches", "batching", "photos"), "wrk") | {"overload": "h2load"}
+WRK, H2LOAD = "wrk", "h2load"
+TOOLS = dict.fromkeys(("service", "peers", "batches", "photos", "batching"), WRK)
+TOOLS |= {"overload": H2LOAD}
 
 
 def main() -> int:
-    """Run the benchmarks; exit code 1 if there is no model, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Loupe beside its peers.")
-    parser.add_argument("benchmarks", nargs="*", metavar="|".join(BENCHMARKS), help="default: all")
-    parser.add_argument("--model", metavar="NAME:VERSION", help="what scores; default: the newest in the store")
-    plot_help = (
-        "a picture to draw the figures of batching in; their table goes into the page of the same name beside it"
+    """Parse the command line and run the benchmarks. Return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Loupe.")
+    parser.add_argument("names", nargs="*", metavar="|".join(BENCHMARKS), help="default: all")
+    parser.add_argument(
+        "--model",
+        metavar="NAME:VERSION",
+        help="model to measure with; default: the newest cnn-small, or one trained for this run",
     )
-    parser.add_argument("--plot", type=Path, metavar="docs/batching-benchmark.png", help=plot_help)
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="docs/batching-benchmark.png",
+        help="file for the chart of `batching`; updates the table in the .md file next to it",
+    )
     arguments = parser.parse_args()
-    chosen: list[str] = arguments.benchmarks or list(BENCHMARKS)
-    if unknown := set(chosen) - set(BENCHMARKS):
-        parser.error(f"expected {', '.join(BENCHMARKS)}; received {', '.join(sorted(unknown))}")
-    if arguments.plot is not None and "batching" not in chosen:
-        parser.error("--plot draws the figures of batching, which is not among the benchmarks named")
-    benchmarks: Benchmarks = {**BENCHMARKS, "batching": partial(batching.measure, page=arguments.plot)}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through every `finally`
+    names: list[str] = arguments.names or list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+    if arguments.plot is not None and "batching" not in names:
+        parser.error("--plot needs the benchmark `batching`")
+    benchmarks: dict[str, Benchmark] = {
+        **BENCHMARKS,
+        "batching": partial(batching.measure, plot=arguments.plot),
+    }
 
     def measure() -> int:
-        model = find_model(arguments.model)
-        print(f"measuring with {model.tag}; all of it takes half an hour")
-        show([row for name in _possible(chosen) for row in benchmarks[name](model)])
+        available = _available(names)
+        with benchmark_model(arguments.model) as model:
+            print(f"Measuring {', '.join(available)} with {model.tag}.")
+            show([row for name in available for row in benchmarks[name](model)])
         return 0
 
-    return exit_code(measure)
+    return run_program(measure)
 
 
-def exit_code(work: Callable[[], int]) -> int:
-    """What a program of this folder ends with: its work's own code, 1 after an error that Loupe names, 130 after Ctrl-C."""
-    use_default_settings()
-    report_nothing()
-    try:
-        return work()
-    except LoupeError as error:
-        print(error.message, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def _possible(chosen: list[str]) -> list[str]:
-    """Those of the benchmarks that have what they need."""
-    missing = {tool for tool in sorted({TOOLS[name] for name in chosen if name in TOOLS}) if not find_tool(tool)}
-    for tool in sorted(missing):
-        skipped = [name for name in chosen if TOOLS.get(name) == tool]
-        print(f"{', '.join(skipped)}: skipped for want of {tool} (apt install {PACKAGES[tool]})")
-    return [name for name in chosen if TOOLS.get(name) not in missing]
-
-
-def use_default_settings() -> None:
-    """Figures are comparable only with the settings that everybody has, and no job may reach a queue in use."""
-    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-        del os.environ[name]
+def _available(names: list[str]) -> list[str]:
+    """Return the benchmarks whose load generator is installed."""
+    needed = {TOOLS[name] for name in names if name in TOOLS}
+    missing = {tool for tool in sorted(needed) if not find_tool(tool)}
+    for name in names:
+        if TOOLS.get(name) in missing:
+            tool = TOOLS[name]
+            print(f"{name}: skipped, {tool} is missing (apt install {DEBIAN_PACKAGES[tool]})")
+    return [name for name in names if TOOLS.get(name) not in missing]
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from loupe.redis_server import open_redis
 from loupe.settings import Settings
 from loupe.store import StoredModel
 from tests import pictures
-from tests.chaos import Result, read_result
 from tests.faulty_worker import POISON
 from tests.programs import descendants, environment, run, running, until
 from tests.redis_servers import RedisServer, redis_server
 from tests.stores import copied, damage
+from tests.stress.chaos import Result, read_result
 from worker.consumer import Consumer
 from worker.jobs import ENDED, Job, Jobs, Options
 from worker.outputs import read_errors

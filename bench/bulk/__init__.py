@@ -1,0 +1,1 @@
+"""Benchmarks of bulk scoring: sources, peers, waiting times, and the queue."""

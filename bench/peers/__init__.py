@@ -1,0 +1,1 @@
+"""The servers that Loupe is compared with; they import nothing of Loupe."""

@@ -1,0 +1,106 @@
+"""Overload: twice as many requests as the service can answer, made with h2load."""
+
+import math
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from loupe.store import StoredModel
+
+from bench.harness import Row, at_least, at_most, median_ratio
+from bench.inputs import Post, find_images, png_post
+from bench.service.load import describe
+from bench.service.open_loop import NO_RESPONSE, Outcome, Result
+from bench.service.servers import LOUPE, serving
+
+ROUNDS = 2
+CAPACITY_CONNECTIONS = 256
+CAPACITY_SECONDS = 15
+OVERLOAD = 2  # offered rate over capacity
+OVERLOAD_SECONDS = 60
+PEAK_SECONDS = 15
+GOODPUT_TARGET = at_least(0.85)
+TAIL_TARGET = at_most(2)
+OFFER_CONNECTIONS = 1024
+RAMP_SECONDS = 0.01  # between groups of new connections, to spread their requests
+
+
+def measure(model: StoredModel) -> Iterator[Row]:
+    """Compare goodput and p99 at twice the capacity with those at the capacity.
+
+    A closed loop finds the capacity. Both loads then offer requests at an even pace on the same
+    number of connections, so that they differ in nothing but the rate.
+    """
+    post = png_post(find_images(model, 1)[0])
+    overloads = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving([LOUPE], model, Path(folder)) as servers,
+    ):
+        port = servers[LOUPE].port
+        _closed_loop(port, post, 1)  # warms up
+        capacity = _closed_loop(port, post, CAPACITY_SECONDS).goodput
+        peaks = [_offer(port, post, capacity, PEAK_SECONDS)]
+        for _ in range(ROUNDS):
+            overloads.append(_offer(port, post, OVERLOAD * capacity, OVERLOAD_SECONDS))
+            capacity = _closed_loop(port, post, CAPACITY_SECONDS).goodput
+            peaks.append(_offer(port, post, capacity, PEAK_SECONDS))
+    what = f"{OVERLOAD} times the capacity for {OVERLOAD_SECONDS} s"
+    goodputs = [each.goodput for each in overloads]
+    ratio = median_ratio(goodputs, _neighbours([each.goodput for each in peaks]))
+    peer = f"at the capacity\n{describe([each.load for each in peaks])}"
+    loads = [each.load for each in overloads]
+    yield Row(f"{what}: goodput", describe(loads), peer, ratio, GOODPUT_TARGET)
+    times = [each.percentile_ms(99) for each in overloads]
+    ratio = median_ratio(times, _neighbours([each.percentile_ms(99) for each in peaks]))
+    statuses = _format_statuses(overloads)
+    yield Row(f"{what}: p99 of accepted", statuses, "p99 at the capacity", ratio, TAIL_TARGET)
+
+
+def _neighbours(peaks: Sequence[float]) -> list[float]:
+    """Return, for each overload run, the mean of the peaks before and after it."""
+    return [mean(pair) for pair in pairwise(peaks)]
+
+
+def _format_statuses(outcomes: Sequence[Outcome]) -> str:
+    counts: dict[int | str, int] = dict.fromkeys((200, 429, 503, 504), 0)
+    for outcome in outcomes:
+        for status, count in outcome.statuses.items():
+            counts[status] = counts.get(status, 0) + count
+    return "\n".join(f"{status}: {count:,}" for status, count in counts.items())
+
+
+def _offer(port: int, post: Post, per_second: float, seconds: float) -> Outcome:
+    """Send requests at an even pace. Response times count from the moment of sending."""
+    options = ["-n", str(round(per_second * seconds)), "-c", str(OFFER_CONNECTIONS)]
+    options += [f"--rps={per_second / OFFER_CONNECTIONS}"]
+    options += ["-r", str(math.ceil(per_second * RAMP_SECONDS))]
+    options += [f"--rate-period={RAMP_SECONDS * 1e3:.0f}ms"]
+    return _run_h2load(port, post, options, seconds)
+
+
+def _closed_loop(port: int, post: Post, seconds: int) -> Outcome:
+    """Send each request as soon as the previous one on its connection is answered."""
+    options = ["-D", str(seconds), "-c", str(CAPACITY_CONNECTIONS)]
+    return _run_h2load(port, post, options, seconds)
+
+
+def _run_h2load(port: int, post: Post, options: Sequence[str], seconds: float) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        body, log = Path(folder, "body"), Path(folder, "log")
+        body.write_bytes(post.body)
+        headers = [word for header in post.headers.items() for word in ("-H", ": ".join(header))]
+        command = ["h2load", "--h1", "-t", "1", *options, "-d", str(body), f"--log-file={log}"]
+        command += [*headers, f"http://127.0.0.1:{port}{post.route}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        # Microseconds; the status is 0 or less for requests without a response.
+        started, statuses, durations = np.loadtxt(log, dtype=np.int64, ndmin=2).T
+    due = (started - started.min()) / 1e6
+    done = due + durations / 1e6
+    rows = zip(statuses.tolist(), due.tolist(), done.tolist(), strict=True)
+    results = (Result(code if code > 0 else NO_RESPONSE, *times) for code, *times in rows)
+    return Outcome(tuple(results), seconds)

@@ -1,0 +1,1 @@
+"""Stress tests: fuzzing, chaos and soaking. Each also runs as a program."""

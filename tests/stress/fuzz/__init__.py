@@ -1,0 +1,1 @@
+"""Fuzzing: valid, invalid and malformed requests on all routes of the service."""

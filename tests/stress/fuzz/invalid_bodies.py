@@ -1,0 +1,247 @@
+"""Requests in valid HTTP with damaged, hostile or inconsistent bodies."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from random import Random
+
+import numpy as np
+import orjson
+from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
+from bench.service.open_loop import Reply
+from PIL import Image
+
+from tests.stress.fuzz.requests import (
+    BOUNDARY,
+    FORM,
+    Factory,
+    Reference,
+    Request,
+    encode_form,
+    post,
+)
+from tests.stress.fuzz.valid import VALID
+
+REFUSALS = (429, 503, 504)  # any request may get these
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+MODES = ("L", "RGB", "RGBA", "P", "1", "LA", "I;16", "I", "F", "CMYK")
+CODECS = ["utf-8", "utf-7", "utf-16", "ascii", "idna", "punycode", "undefined", "hex", "rot13"]
+CODECS += ["unicode_escape", "none", ""]
+NUMBERS = ["0", "-1", "1", "5", "1.5", "nan", "inf", "-inf", "1e400", "1_0", "٣", "²", "0x1", "x"]
+NUMBERS += [" 1 ", "9" * 19, "9" * 400, ""]
+NAMES = ["", "x", "latest", "a:b:c", ":", "::", "*", "..", "é"]
+NAMES += ["%", "%zz", "%00", "%0a", "%2f", "%ff", "%ed%a0%80", "x" * 3000]
+JSON_VALUES = ["null", "true", "-1", "255", "256", "0.5", "1e30", "1e400", "NaN", "Infinity"]
+JSON_VALUES += ["[]", "[[]]", "{}", "9" * 30, '""', '"AAAA"', '"' + "A" * 5000 + '"', '"\\ud800"']
+JSON_VALUES += ['{"image": "http://127.0.0.1/"}', '{"pixels": [[0]]}', '{"images": []}']
+JSON_VALUES += ['{"b64": 1}', '"data:,"']
+SHAPES = ["(1, 28, 28)", "(28, 28)", "()", "(0, 28, 28)", "(-1, 28, 28)", "(1.5,)", "'x'"]
+SHAPES += [f"({10**9}, 28, 28)", f"({2**63}, 0, 28)"]
+DTYPES = ["'|u1'", "'<f4'", "'|O'", "'<U9'", "'|V0'", "'<M8[ns]'", "[('a', '|u1')]", "'x'", "1"]
+DTYPES += ["__import__('os')", "'|S0'"]
+
+
+def check_refusal(reply: Reply) -> str | None:
+    """Check the response to a request that the service may accept or refuse."""
+    is_json = reply.headers.get(b"content-type", b"").startswith(b"application/json")
+    try:
+        body = orjson.loads(reply.body) if is_json and reply.body else None
+    except orjson.JSONDecodeError:
+        return f"malformed JSON: {reply.body[:200]!r}"
+    if 200 <= reply.status < 300:
+        return None
+    is_refusal = 400 <= reply.status < 500 or reply.status in REFUSALS
+    if is_refusal and isinstance(body, dict) and body.keys() == {"error", "code"}:
+        is_text = all(isinstance(value, str) for value in body.values())
+        return None if is_text else "an error or code that is not a string"
+    return f"{reply.status} without an error in JSON: {reply.body[:200]!r}"
+
+
+def damage(random: Random, data: bytes) -> bytes:
+    """Flip, remove, insert or move some of the bytes."""
+    start, end = sorted(random.randrange(len(data) + 1) for _ in range(2))
+    noise = random.randbytes(random.randint(1, 40))
+    flipped = bytearray(data)
+    for _ in range(random.randint(1, 8) if data else 0):
+        flipped[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    return random.choice(
+        [
+            bytes(flipped),
+            data[:start],
+            data[start:],
+            data[:start] + data[end:],
+            data[:start] + noise + data[start:],
+            data[:start] + noise + data[end:],
+            data[:end] + data[start:],
+            noise,
+        ]
+    )
+
+
+def damaged_body(random: Random, reference: Reference) -> Request:
+    """Damage the body of a valid request."""
+    request = random.choice(VALID)(random, reference)
+    return replace(request, body=damage(random, request.body), check=check_refusal)
+
+
+def damaged_picture(random: Random, reference: Reference) -> Request:
+    """Send a picture file of any format, with none to three faults."""
+    file = _picture(random.choice(FORMATS), random.choice(MODES), random.randint(0, 3))
+    for _ in range(random.randint(0, 3)):
+        file = damage(random, file)
+    if random.random() < 0.7:
+        return post("/predict", PNG, file, check_refusal)
+    form = encode_form("images", [file, reference.pngs[0]])
+    return post("/predict_batch", FORM, form, check_refusal)
+
+
+@cache
+def _picture(kind: str, mode: str, seed: int) -> bytes:
+    """Encode random pixels, as a PNG if the format does not support the mode."""
+    random = Random(seed)
+    size = (random.randint(2, 90), random.randint(2, 90))
+    base = Image.frombytes("RGB", size, random.randbytes(size[0] * size[1] * 3))
+    steps = ("L", "I", mode) if mode in ("I;16", "F") else (mode,)
+    image = base
+    for step in steps:
+        image = image.convert(step)
+    exif = Image.Exif()
+    exif[0x0112] = random.randint(0, 9)  # orientation, not always a valid one
+    file = io.BytesIO()
+    try:
+        image.save(file, kind, exif=exif)
+    except (OSError, ValueError, KeyError):
+        base.save(file, "PNG", exif=exif)
+    return file.getvalue()
+
+
+def hostile_json(random: Random, reference: Reference) -> Request:
+    """Send JSON of the wrong structure to any route that takes JSON."""
+    name = reference.model.name
+    infer, predict = f"/v2/models/{name}/infer", f"/v1/models/{name}:predict"
+    target = random.choice(["/predict", "/predict_batch", infer, predict])
+    keys = ["image", "images", "pixels", "instances", "inputs", "signature_name"]
+    key = random.choice([*keys, "x" * 100])
+    depth = random.choice([1, 10, 900, 1100, 100_000])
+    row = "[" + ",".join([random.choice(JSON_VALUES)] * 28) + "]"
+    image = "[" + ",".join([row] * random.choice([0, 1, 27, 28, 29])) + "]"
+    body = random.choice(
+        [
+            random.choice(JSON_VALUES),
+            f'{{"{key}": {random.choice(JSON_VALUES)}}}',
+            f'{{"{key}": [{random.choice(JSON_VALUES)}, {random.choice(JSON_VALUES)}]}}',
+            f'{{"{key}": {image}}}',
+            f'{{"{key}": [{image}, {{"pixels": {image}}}]}}',
+            f'{{"{key}": ' + "[" * depth + "]" * depth + "}",
+            '{"a":' * depth + "1" + "}" * depth,
+            "[" * depth,
+            f'{{"{key}": 1, "{key}": [{row}], "images": {{}}}}',
+            f'{{"{key}": [' + "0," * 5000 + "0]}",
+            "\ufeff{}",
+        ]
+    )
+    return post(target, JSON, body.encode(), check_refusal)
+
+
+def hostile_npy(random: Random, reference: Reference) -> Request:
+    """Send an `.npy` file with a false or dangerous header."""
+    order = random.choice(["True", "False", "2"])
+    header = f"{{'descr': {random.choice(DTYPES)}, 'fortran_order': {order}, "
+    end = random.choice(["", ", }", "}", "}" * 40, "(" * 300])
+    header += f"'shape': {random.choice(SHAPES)}{end}"
+    version = random.choice([b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x09", b""])
+    size = random.choice([len(header), len(header) + 1, 0, 2**16 - 1])
+    length = size.to_bytes(random.choice([2, 4]), "little")
+    data = bytes(random.choice([0, 1, 784, 3136]))
+    body = b"\x93NUMPY" + version + length + header.encode() + data
+    return post("/predict_batch", NPY, body, check_refusal)
+
+
+def wrong_array(random: Random, reference: Reference) -> Request:
+    """Send an array of an unsupported type or shape."""
+    shapes = [(28, 28), (1, 28, 29), (2, 28, 28, 1), (0, 28, 28), (5000, 28, 28), ()]
+    array = np.zeros(random.choice(shapes), random.choice("BbfdeFqU?"))
+    target = random.choice(["/predict", "/predict_batch"])
+    return post(target, NPY, encode_npy(array), check_refusal)
+
+
+def wrong_tensor(random: Random, reference: Reference) -> Request:
+    """Send an Open Inference request whose fields contradict each other."""
+    tensor, raw = _wrong_tensor(random, reference)
+    label = {"name": "label"}
+    classification = {**label, "parameters": {"classification": 1}}
+    timeout = random.choice([0, 1, -1, 2**64 - 1, 1.5, "x"])
+    message = {
+        "id": random.choice(["a", 1, None]),
+        "inputs": random.choice([[tensor], [tensor] * 2, [], {}]),
+        "outputs": random.choice(
+            [None, [], [{"name": "x"}], [label] * 2, 1, [1], [classification]]
+        ),
+        "parameters": random.choice([{}, {"timeout": timeout}, {"binary_data_output": 1}, []]),
+    }
+    head = orjson.dumps(message)
+    right = str(len(head))
+    length = random.choice([right, right, str(len(head) + 1), "-1", *NUMBERS])
+    headers = ((JSON_LENGTH, as_header(length)),)
+    target = f"/v2/models/{reference.model.name}/infer"
+    return Request("POST", target, headers, head + raw, check_refusal)
+
+
+def _wrong_tensor(random: Random, reference: Reference) -> tuple[dict[str, object], bytes]:
+    """Return the JSON part and the binary part of a tensor."""
+    images = reference.images[:2].tobytes()
+    raw = random.choice([images, b"", random.randbytes(50), b"\xff\xff\xff\xff", bytes(4)])
+    size = random.choice([len(raw), len(raw) - 1, 0, -1, 2**63, "1", None, True])
+    count = random.choice([1, 2, 3, 0, -1, 10**6, 2**62])
+    shapes: list[object] = [[count, 28, 28], [count, 28, 28, 1], [count], [count, 1]]
+    shapes += [[], [28, 28], "x", [count, 2.0]]
+    contents: list[dict[str, object]] = [
+        {"parameters": {"binary_data_size": size}},
+        {"data": [0] * 784},
+        {"data": ["x", None]},
+        {"data": [[[]]]},
+        {},
+    ]
+    tensor: dict[str, object] = {
+        "name": random.choice(["images", "images", "x", None]),
+        "datatype": random.choice(["UINT8", "BYTES", "FP32", 1]),
+        "shape": random.choice(shapes),
+        **random.choice(contents),
+    }
+    if random.random() < 1 / 3:
+        tensor["parameters"] = {"shared_memory_region": "x"}
+    return tensor, raw
+
+
+def wrong_form(random: Random, reference: Reference) -> Request:
+    """Send a form with faulty parts, charsets or boundaries."""
+    name = random.choice(["image", "images", "x", "", 'a"b', "\u00e9"])
+    field = f'form-data; name="{name}"'
+    filename = f'{field}; filename="{random.choice(NAMES[:10])}"'
+    disposition = random.choice([filename, field, "form-data", "", "attachment"])
+    header = random.choice(["Content-Disposition", "content-disposition", "X", ""])
+    values = [reference.pngs[0], b"", b"xn--a-ecp.ru", b"+2AA-", b"\xff\xfe", b"\r\n" * 20]
+    value = random.choice([*values, random.randbytes(30)])
+    part = f"--{BOUNDARY}\r\n{header}: {disposition}\r\n\r\n".encode() + value + b"\r\n"
+    end = random.choice([f"--{BOUNDARY}--\r\n".encode(), b"", b"--"])
+    body = part * random.choice([0, 1, 2, 30]) + end
+    content_type = FORM + random.choice(["", "x", f"; charset={random.choice(CODECS)}"])
+    target = random.choice(["/predict", "/predict_batch"])
+    return post(target, content_type, body, check_refusal)
+
+
+def as_header(text: str) -> str:
+    """Return text that becomes UTF-8 when headers are encoded as Latin-1."""
+    return text.encode("utf-8").decode("latin-1")
+
+
+INVALID_BODIES: Sequence[Factory] = (
+    damaged_body,
+    damaged_picture,
+    hostile_json,
+    hostile_npy,
+    wrong_array,
+    wrong_tensor,
+    wrong_form,
+)

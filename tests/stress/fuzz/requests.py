@@ -1,0 +1,104 @@
+"""Requests with the check of their responses, and the reference answers to check against."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TypeAlias
+
+import numpy as np
+from bench.inputs import encode_png, find_images
+from bench.service.open_loop import Reply
+from loupe.card import ModelCard
+from loupe.engine import load_engine
+from loupe.images import Float32Array, UInt8Array, has_light_ground
+from loupe.store import StoredModel
+
+IMAGES = 64
+BOUNDARY = "fuzz-boundary"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+
+# Returns a description of the fault in a response, or `None`.
+Check: TypeAlias = Callable[[Reply], str | None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request and the check of its response.
+
+    Attributes:
+        method: The HTTP method.
+        target: Path and query.
+        headers: Headers besides `Host` and the length of the body.
+        body: The body.
+        check: Applied to the response, unless its status is in `REFUSALS`.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    check: Check
+
+    def encoded(self) -> bytes:
+        """Encode the request for HTTP/1.1."""
+        return self.head(("Content-Length", str(len(self.body)))) + self.body
+
+    def head(self, *more: tuple[str, str]) -> bytes:
+        """Encode the request line and all headers."""
+        headers = (("Host", "127.0.0.1"), *self.headers, *more)
+        lines = [f"{self.method} {self.target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model and its answers to some images.
+
+    Attributes:
+        model: The model that the service answers with.
+        images: uint8, shape `(n, 28, 28)`, on a dark background, so that normalizing keeps them.
+        pngs: The same images as PNG files.
+        probabilities: float32, shape `(n, classes)`.
+    """
+
+    model: StoredModel
+    images: UInt8Array
+    pngs: Sequence[bytes]
+    probabilities: Float32Array
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self.model.card
+
+
+# Creates a random request of one kind.
+Factory: TypeAlias = Callable[[Random, Reference], Request]
+
+
+def make_reference(model: StoredModel) -> Reference:
+    """Run the model directly on images like those it was trained on."""
+    found = [image for image in find_images(model, 2 * IMAGES) if not has_light_ground(image)]
+    images = np.stack(found[:IMAGES])
+    probabilities = load_engine(model, threads=1).predict(images)
+    return Reference(model, images, [encode_png(image) for image in images], probabilities)
+
+
+def post(target: str, content_type: str, body: bytes, check: Check) -> Request:
+    """Return a POST request whose only header is its content type."""
+    return Request("POST", target, (("Content-Type", content_type),), body, check)
+
+
+def encode_base64(data: bytes) -> str:
+    """Encode bytes for JSON."""
+    return base64.b64encode(data).decode()
+
+
+def encode_form(name: str, files: Sequence[bytes]) -> bytes:
+    """Encode files as parts of one form field."""
+    disposition = f'Content-Disposition: form-data; name="{name}"; filename="a.png"'
+    head = f"--{BOUNDARY}\r\n{disposition}\r\n\r\n".encode()
+    parts = b"".join(head + file + b"\r\n" for file in files)
+    return parts + f"--{BOUNDARY}--\r\n".encode()
