@@ -70,7 +70,8 @@ LABEL org.opencontainers.image.title="loupe-service" \
 COPY --from=service-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY service/ service/
-COPY worker/__init__.py worker/jobs.py worker/
+COPY worker/__init__.py worker/
+COPY worker/queue/__init__.py worker/queue/jobs.py worker/queue/
 USER 1000:1000
 ENV LOUPE_HOST=0.0.0.0
 EXPOSE 3000

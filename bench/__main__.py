@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 
 from bench.bulk import jobs, queue, sources
 from bench.bulk import peers as bulk_peers

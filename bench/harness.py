@@ -10,7 +10,7 @@ from math import inf
 from statistics import median
 from typing import TypeVar
 
-from loupe.cli import report_nothing
+from loupe.cli import disable_telemetry
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX
 from rich.console import Console
@@ -140,7 +140,7 @@ def run_program(work: Callable[[], int]) -> int:
     """
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]
-    report_nothing()
+    disable_telemetry()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run every `finally`
     try:
         return work()

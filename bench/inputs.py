@@ -13,11 +13,11 @@ import numpy as np
 import orjson
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
-from loupe.images import SIDE, UInt8Array
-from loupe.store import StoredModel, find_model, list_models
+from loupe.images.spec import SIDE, UInt8Array
+from loupe.models.store import StoredModel, find_model, list_models
+from loupe.old_errors.train import DatasetNotFound
 from PIL import Image, ImageDraw
-from train.datasets import NAMES, load_dataset
-from train.errors import DatasetNotFound
+from train.data.datasets import NAMES, load_dataset
 
 ARCHITECTURE = "cnn-small"  # of the default model
 EPOCHS = 4  # are enough for an accuracy of 0.9 on digits
@@ -58,7 +58,7 @@ def _train() -> StoredModel:
 
     import_tensorflow()
     from train.config import recipe
-    from train.training import train
+    from train.fit.training import train
 
     return train(load_dataset("digits"), recipe(ARCHITECTURE, epochs=EPOCHS, batch_size=64))
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from loupe.cli import report_nothing
+from loupe.cli import disable_telemetry
 from loupe.errors import LoupeError
 from train.tensorflow import import_tensorflow
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Run the demonstration from the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    report_nothing()
+    disable_telemetry()
     logging.basicConfig(level=logging.WARNING)
     console = Console()
     started = time.monotonic()
@@ -63,7 +63,9 @@ def run(console: Console, folder: Path) -> list[Row]:
         rows += predictions.run(stack.url, dataset, console)
         console.rule("[bold]4  score in bulk, through the queue")
         rows += scoring.run(stack.redis, model, dataset, folder, console)
-    console.print("Stopped the service, the worker and Redis. The model stays in the store: make up")
+    console.print(
+        "Stopped the service, the worker and Redis. The model stays in the store: make up"
+    )
     return rows
 
 

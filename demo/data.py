@@ -6,8 +6,8 @@ import subprocess
 
 from rich.console import Console
 
-from train.datasets import Dataset, load_dataset
-from train.errors import DatasetNotFound
+from loupe.old_errors.train import DatasetNotFound
+from train.data.datasets import Dataset, load_dataset
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 
@@ -18,7 +18,9 @@ def load(console: Console) -> Dataset:
         dataset = _load_fashion_mnist(console)
     except DatasetNotFound as error:
         console.print(error.message, markup=False, highlight=False)
-        console.print("[bold]Fashion-MNIST cannot be had here: going on with scikit-learn's handwritten digits.[/]")
+        console.print(
+            "[bold]Fashion-MNIST cannot be had here: going on with scikit-learn's handwritten digits.[/]"
+        )
         dataset = load_dataset("digits")
     train, test = len(dataset.train.images), len(dataset.test.images)
     console.print(f"{dataset.name}: {train:,} images to train on, {test:,} to test with")
@@ -40,6 +42,9 @@ def _install_package(console: Console) -> None:
         for command in (["apt-get", "update"], ["apt-get", "install", "--yes", DEBIAN_PACKAGE]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                console.print(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}", highlight=False)
+                console.print(
+                    f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}",
+                    highlight=False,
+                )
                 return
     console.print(f"installed Debian's package {DEBIAN_PACKAGE}")

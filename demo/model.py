@@ -2,11 +2,11 @@
 
 from rich.console import Console
 
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 from train.config import recipe
-from train.datasets import Dataset
-from train.progress import ProgressBar
-from train.training import train
+from train.data.datasets import Dataset
+from train.fit.progress import ProgressBar
+from train.fit.training import train
 
 EPOCHS = 2
 EPOCHS_OF_FEW = 20  # for data sets of a few thousand images

@@ -14,9 +14,9 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from loupe.errors import ProgramFailed
-from loupe.images import UInt8Array
-from train.datasets import Dataset
+from loupe.images.spec import UInt8Array
+from loupe.old_errors.core import ProgramFailed
+from train.data.datasets import Dataset
 
 BATCH = 64  # images in one request
 SINGLES = 200  # requests of one image
@@ -35,9 +35,15 @@ def run(url: str, dataset: Dataset, console: Console) -> list[tuple[str, str]]:
 
 
 def _predict_one(client: httpx.Client, dataset: Dataset, console: Console) -> tuple[str, str]:
-    answer = client.post("/predict", content=_png(dataset.test.images[0]), headers=PNG).raise_for_status().json()
+    answer = (
+        client.post("/predict", content=_png(dataset.test.images[0]), headers=PNG)
+        .raise_for_status()
+        .json()
+    )
     truth = dataset.class_names[dataset.test.labels[0]]
-    console.print(f"one PNG: [bold]{answer['label']}[/], confidence {answer['confidence']:.4f} (it is: {truth})")
+    console.print(
+        f"one PNG: [bold]{answer['label']}[/], confidence {answer['confidence']:.4f} (it is: {truth})"
+    )
     return "one PNG", f"{answer['label']}, {answer['confidence']:.4f}"
 
 
@@ -45,26 +51,43 @@ def _predict_batch(client: httpx.Client, dataset: Dataset, console: Console) -> 
     body = io.BytesIO()
     np.save(body, dataset.test.images[:BATCH])
     started = time.perf_counter()
-    answers = client.post("/predict_batch", content=body.getvalue()).raise_for_status().json()["predictions"]
+    answers = (
+        client.post("/predict_batch", content=body.getvalue())
+        .raise_for_status()
+        .json()["predictions"]
+    )
     milliseconds = (time.perf_counter() - started) * 1000
-    right = sum(answer["index"] == label for answer, label in zip(answers, dataset.test.labels, strict=False))
+    right = sum(
+        answer["index"] == label
+        for answer, label in zip(answers, dataset.test.labels, strict=False)
+    )
     console.print(f"{BATCH} images in one request: {right} right, {milliseconds:.0f} ms")
     return f"{BATCH} images in one request", f"{right} right, {milliseconds:.0f} ms"
 
 
-def _predict_many(client: httpx.Client, dataset: Dataset, console: Console) -> list[tuple[str, str]]:
+def _predict_many(
+    client: httpx.Client, dataset: Dataset, console: Console
+) -> list[tuple[str, str]]:
     bodies = [_png(image) for image in dataset.test.images[:SINGLES]]
     images_before, batches_before = _batches(client)
     started = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as threads:
-        list(threads.map(partial(_post_all, client.base_url), (bodies[thread::THREADS] for thread in range(THREADS))))
+        list(
+            threads.map(
+                partial(_post_all, client.base_url),
+                (bodies[thread::THREADS] for thread in range(THREADS)),
+            )
+        )
     rate = SINGLES / (time.perf_counter() - started)
     images, batches = _batches(client)
     mean = (images - images_before) / (batches - batches_before)
     console.print(
         f"{SINGLES} single PNGs from {THREADS} threads: {rate:,.0f} requests/s, in batches of {mean:.1f} on average"
     )
-    return [(f"single PNGs, {THREADS} threads", f"{rate:,.0f} requests/s"), ("mean batch formed", f"{mean:.1f} images")]
+    return [
+        (f"single PNGs, {THREADS} threads", f"{rate:,.0f} requests/s"),
+        ("mean batch formed", f"{mean:.1f} images"),
+    ]
 
 
 def _post_all(url: httpx.URL, bodies: list[bytes]) -> None:

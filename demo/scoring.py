@@ -8,23 +8,27 @@ from PIL import Image
 from redis import Redis
 from rich.console import Console
 
-from loupe.errors import JobFailed
+from loupe.models.store import StoredModel
+from loupe.old_errors.core import JobFailed
 from loupe.settings import load_settings
-from loupe.store import StoredModel
-from train.datasets import Dataset
-from worker.jobs import Jobs
-from worker.outputs import SUMMARY, read_errors
-from worker.progress import follow
-from worker.submission import submit
+from train.data.datasets import Dataset
+from worker.queue.jobs import Jobs
+from worker.queue.progress import follow
+from worker.queue.submission import submit
+from worker.results.outputs import SUMMARY, read_errors
 
 
-def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, console: Console) -> list[tuple[str, str]]:
+def run(
+    redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, console: Console
+) -> list[tuple[str, str]]:
     """Write the files, submit the job, follow it, and compare the result with the truth; returns rows for the table."""
     source, output = folder / "images", folder / "results"
     with console.status(f"writing {len(dataset.test.images):,} PNG files, and three broken ones"):
         _write_files(source, dataset)
     jobs = Jobs(redis)
-    job = follow(jobs, submit(jobs, source, output, model.tag, load_settings().shard_images).id, console)
+    job = follow(
+        jobs, submit(jobs, source, output, model.tag, load_settings().shard_images).id, console
+    )
     if job.state == "failed":
         raise JobFailed(job.id, str(job.error))
     accuracy = _accuracy(output, dataset)
@@ -32,7 +36,9 @@ def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, consol
     for error in read_errors(output):
         console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False)
     rate = summary["images_per_second"]
-    console.print(f"{job.done:,} scored, {rate:,.0f} images/s, accuracy {accuracy:.4f}, {job.failed} errors")
+    console.print(
+        f"{job.done:,} scored, {rate:,.0f} images/s, accuracy {accuracy:.4f}, {job.failed} errors"
+    )
     return [
         ("bulk scoring from PNG files", f"{rate:,.0f} images/s"),
         ("bulk accuracy", f"{accuracy:.4f} of {job.done:,}"),
@@ -53,5 +59,7 @@ def _write_files(source: Path, dataset: Dataset) -> None:
 def _accuracy(output: Path, dataset: Dataset) -> float:
     """Fraction of the scored files whose label is right; a file's name is its place in the test split."""
     rows = pq.read_table(output, columns=["id", "index"]).to_pylist()
-    right = sum(row["index"] == dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows)
+    right = sum(
+        row["index"] == dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows
+    )
     return float(right) / len(rows)

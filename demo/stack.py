@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loupe.ports import free_port
+from loupe.runtime.ports import free_port
+from loupe.runtime.stack import Stack, running_stack
 from loupe.settings import load_settings
-from loupe.stack import Stack, running_stack
 
 
 @contextmanager
@@ -32,6 +32,8 @@ def started_stack(model: str, folder: Path, console: Console) -> Iterator[Stack]
     with ExitStack() as running:
         with console.status("starting Redis, a worker and the service"):
             stack = running.enter_context(running_stack(settings, threading.Event(), folder))
-        console.print(f"started Redis, a worker and the service on {stack.url} in {time.monotonic() - started:.1f} s")
+        console.print(
+            f"started Redis, a worker and the service on {stack.url} in {time.monotonic() - started:.1f} s"
+        )
         yield stack
         console.rule("[bold]5  stop")

@@ -47,7 +47,9 @@ def written(rows: Iterator[pa.RecordBatch], schema: pa.Schema, kind: Format) -> 
 
 def json_lines(rows: pa.RecordBatch) -> bytes:
     """A line of JSON for each row."""
-    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows.to_pylist()).encode()
+    return "".join(
+        json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows.to_pylist()
+    ).encode()
 
 
 def dictionary_columns(names: Sequence[str]) -> list[str]:
@@ -80,7 +82,9 @@ class _Sink(io.RawIOBase):
         return taken
 
 
-def _writer(sink: _Sink, schema: pa.Schema, kind: Format) -> "pq.ParquetWriter | pyarrow.csv.CSVWriter":
+def _writer(
+    sink: _Sink, schema: pa.Schema, kind: Format
+) -> "pq.ParquetWriter | pyarrow.csv.CSVWriter":
     if kind == "csv":
         return pyarrow.csv.CSVWriter(sink, schema)
     return pq.ParquetWriter(sink, schema, use_dictionary=dictionary_columns(schema.names))
@@ -97,15 +101,22 @@ def _read(path: Path, kind: Format) -> Iterator[pa.RecordBatch]:
         case "jsonl":
             with path.open(encoding="utf-8") as lines:
                 while rows := [_as_text(json.loads(line)) for line in islice(lines, ROWS)]:
-                    yield pa.RecordBatch.from_pylist(rows, _schema(list(rows[0]), isinstance(rows[0]["id"], int)))
+                    yield pa.RecordBatch.from_pylist(
+                        rows, _schema(list(rows[0]), isinstance(rows[0]["id"], int))
+                    )
 
 
 def _open_csv(path: Path) -> "pyarrow.csv.CSVStreamingReader":
     with path.open(encoding="utf-8", newline="") as lines:
         names = next(csv.reader([lines.readline()]))
-        schema = _schema(names, is_number=lines.read(1) not in ('"', ""))  # texts are always in quotes
+        schema = _schema(
+            names, is_number=lines.read(1) not in ('"', "")
+        )  # texts are always in quotes
     convert = pyarrow.csv.ConvertOptions(
-        column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+        column_types=schema,
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )
     parse = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a path may have some
     return pyarrow.csv.open_csv(path, parse_options=parse, convert_options=convert)
@@ -126,7 +137,9 @@ def _as_text(row: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """A row, whose columns of the source are texts."""
     kept = {name for name, value in row.items() if name != "id" and not OURS.fullmatch(name)}
     return {
-        name: json.dumps(value) if name in kept and value is not None and not isinstance(value, str) else value
+        name: json.dumps(value)
+        if name in kept and value is not None and not isinstance(value, str)
+        else value
         for name, value in row.items()
     }
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from loupe.errors import InvalidSetting
+from loupe.old_errors.core import InvalidSetting
 
 ENV_PREFIX = "LOUPE_"
 SECRET = re.compile(r"(?<=://)[^/\s]*(?=@)")  # name and password in an address
@@ -21,7 +21,9 @@ def _like(pattern: str, expected: str) -> AfterValidator:
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
-            raise PydanticCustomError("pattern", "Input should be {expected}", {"expected": expected})
+            raise PydanticCustomError(
+                "pattern", "Input should be {expected}", {"expected": expected}
+            )
         return text
 
     return AfterValidator(check)
@@ -29,15 +31,24 @@ def _like(pattern: str, expected: str) -> AfterValidator:
 
 _ORIGIN = r"\s*(null|[a-z][a-z0-9+.-]*://[^A-Z\s,/]+)?\s*"  # as browsers write them
 _ORIGINS = rf"\s*\*\s*|{_ORIGIN}(,{_ORIGIN})*"
-Origins = Annotated[str, _like(_ORIGINS, "*, or origins as https://app.example, in small letters and without a path")]
-Folders = Annotated[str, _like(r"([/~][^:]*)?(:([/~][^:]*)?)*", "absolute paths with colons between")]
-RedisUrl = Annotated[str, _like(r"(rediss?|unix)://.+", "an address as redis://host:6379/0, rediss://… or unix://…")]
+Origins = Annotated[
+    str,
+    _like(_ORIGINS, "*, or origins as https://app.example, in small letters and without a path"),
+]
+Folders = Annotated[
+    str, _like(r"([/~][^:]*)?(:([/~][^:]*)?)*", "absolute paths with colons between")
+]
+RedisUrl = Annotated[
+    str, _like(r"(rediss?|unix)://.+", "an address as redis://host:6379/0, rediss://… or unix://…")
+]
 
 
 class Settings(BaseSettings):
     """All settings with their defaults; each says how to choose it."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
 
     data_dir: Path = Field(
         default=Path("~/.loupe"),
@@ -48,10 +59,12 @@ class Settings(BaseSettings):
         description="Redis of the job queue, as redis://host:6379/0. Unset: an embedded one in the data folder.",
     )
     redis_password_file: Path | None = Field(
-        default=None, description="A file with the password of that Redis, where its address has none."
+        default=None,
+        description="A file with the password of that Redis, where its address has none.",
     )
     engine: Literal["onnx", "tensorflow"] = Field(
-        default="onnx", description="What runs the models. TensorFlow is the slow reference; it needs loupe[train]."
+        default="onnx",
+        description="What runs the models. TensorFlow is the slow reference; it needs loupe[train].",
     )
     threads: int | None = Field(
         default=None,
@@ -70,9 +83,13 @@ class Settings(BaseSettings):
         "Unset: every name in the store, those that come later too.",
     )
     follow_seconds: float = Field(
-        default=1.0, gt=0, description="How often the service looks for what was trained or promoted meanwhile."
+        default=1.0,
+        gt=0,
+        description="How often the service looks for what was trained or promoted meanwhile.",
     )
-    host: str = Field(default="127.0.0.1", description="Address the service listens on. Containers want 0.0.0.0.")
+    host: str = Field(
+        default="127.0.0.1", description="Address the service listens on. Containers want 0.0.0.0."
+    )
     port: int = Field(default=3000, ge=1, le=65535, description="Port the service listens on.")
     grpc_port: int | None = Field(
         default=None,
@@ -85,17 +102,22 @@ class Settings(BaseSettings):
         description="Who may call the service, with commas between: NAME:KEY, or NAME:sha256:DIGEST as `loupe key NAME` prints it. "
         "Unset: everybody.",
     )
-    api_keys_file: Path | None = Field(default=None, description="A file with such an entry on each line.")
+    api_keys_file: Path | None = Field(
+        default=None, description="A file with such an entry on each line."
+    )
     cors_origins: Origins | None = Field(
         default=None,
         description="Origins whose pages may call the service from a browser, with commas between; * for all. Unset: none but its own.",
     )
-    access_log: bool = Field(default=False, description="Whether every request gets a line in the log.")
+    access_log: bool = Field(
+        default=False, description="Whether every request gets a line in the log."
+    )
     log_format: Literal["text", "json"] = Field(
         default="text", description="The service's log, for people or for programs."
     )
     batching: bool = Field(
-        default=True, description="Whether requests are computed together. Off: each by itself, to compare."
+        default=True,
+        description="Whether requests are computed together. Off: each by itself, to compare.",
     )
     url: str | None = Field(
         default=None,
@@ -115,11 +137,17 @@ class Settings(BaseSettings):
         description="Requests in hand at a time; beyond it they get 429 at once. Bounds how long anybody waits.",
     )
     max_queued_images: int = Field(
-        default=8192, ge=1, description="Images that may wait for the engine; beyond it requests get 429 at once."
+        default=8192,
+        ge=1,
+        description="Images that may wait for the engine; beyond it requests get 429 at once.",
     )
-    max_images_per_request: int = Field(default=4096, ge=1, description="Images in one request; larger sets are jobs.")
+    max_images_per_request: int = Field(
+        default=4096, ge=1, description="Images in one request; larger sets are jobs."
+    )
     max_body_bytes: int = Field(
-        default=64 * 2**20, ge=1, description="Bytes of one request's body. Bounds the memory one caller can take."
+        default=64 * 2**20,
+        ge=1,
+        description="Bytes of one request's body. Bounds the memory one caller can take.",
     )
     job_roots: Folders | None = Field(
         default=None,
@@ -131,25 +159,40 @@ class Settings(BaseSettings):
         description="Bytes of an upload to be scored as a job. Uploads are kept in the data folder.",
     )
     max_image_pixels: int = Field(
-        default=50_000_000, ge=1, description="Pixels of one image, as its header says. Large phones make 50 million."
+        default=50_000_000,
+        ge=1,
+        description="Pixels of one image, as its header says. Large phones make 50 million.",
     )
     request_timeout_seconds: float = Field(
-        default=10.0, gt=0, le=25, description="How long an image may wait for the engine before its caller gets 504."
+        default=10.0,
+        gt=0,
+        le=25,
+        description="How long an image may wait for the engine before its caller gets 504.",
     )
     shutdown_timeout_seconds: int = Field(
-        default=10, ge=1, description="How long requests and shards in hand may take to finish after a stop signal."
+        default=10,
+        ge=1,
+        description="How long requests and shards in hand may take to finish after a stop signal.",
     )
     shard_images: int = Field(
-        default=4096, ge=1, description="Images of one shard of a job: a few seconds of work, so that little is lost."
+        default=4096,
+        ge=1,
+        description="Images of one shard of a job: a few seconds of work, so that little is lost.",
     )
     lease_seconds: float = Field(
-        default=3.0, gt=0, description="How long a silent worker keeps its shard. Longer than any pause of the machine."
+        default=3.0,
+        gt=0,
+        description="How long a silent worker keeps its shard. Longer than any pause of the machine.",
     )
     keep_jobs_days: float = Field(
-        default=30.0, gt=0, description="How long a job that has ended is remembered. Its results stay where they are."
+        default=30.0,
+        gt=0,
+        description="How long a job that has ended is remembered. Its results stay where they are.",
     )
     max_attempts: int = Field(
-        default=5, ge=1, description="Times a shard is tried before it, and with it the job, has failed."
+        default=5,
+        ge=1,
+        description="Times a shard is tried before it, and with it the job, has failed.",
     )
     worker_metrics_port: int | None = Field(
         default=None,
@@ -187,7 +230,11 @@ class Settings(BaseSettings):
     @property
     def source_roots(self) -> list[Path]:
         """The folders that jobs submitted over HTTP may read."""
-        return [Path(part).expanduser().absolute() for part in (self.job_roots or "").split(os.pathsep) if part]
+        return [
+            Path(part).expanduser().absolute()
+            for part in (self.job_roots or "").split(os.pathsep)
+            if part
+        ]
 
     @property
     def needs_keys(self) -> bool:
@@ -202,9 +249,14 @@ class Settings(BaseSettings):
 
 def traces_wanted(environment: Mapping[str, str]) -> bool:
     """Whether OpenTelemetry's own variables, which are no settings of Loupe's, ask for traces over OTLP."""
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
+    if (
+        environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or environment.get("OTEL_TRACES_EXPORTER") == "none"
+    ):
         return False
-    return any(environment.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("TRACES_ENDPOINT", "ENDPOINT"))
+    return any(
+        environment.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("TRACES_ENDPOINT", "ENDPOINT")
+    )
 
 
 def _listed(text: str | None) -> list[str]:
@@ -230,3 +282,15 @@ def load_settings() -> Settings:
                 for problem in error.errors()
             }
         ) from error
+
+
+def override_settings(**options: str | int | None) -> Settings:
+    """Load the settings with command-line options on top, for this process and its children.
+
+    Args:
+        options: By name of the setting; `None` leaves the variable as it is.
+    """
+    for name, value in options.items():
+        if value is not None:
+            os.environ[f"{ENV_PREFIX}{name.upper()}"] = str(value)
+    return load_settings()

@@ -13,18 +13,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from loupe.settings import load_settings, traces_wanted
-from service import health, jobs_api, open_inference, own_api, pages, replies, tensorflow_serving
-from service.guard import Guard
-from service.logs import set_up_log
-from service.predictor import Call, Predictor, Routes, route
-from service.unrouted import Unrouted
+from service import health
+from service.http import replies
+from service.http.guard import Guard
+from service.http.logs import set_up_log
+from service.http.not_found import Unrouted
+from service.jobs import api as jobs_api
+from service.prediction.predictor import Call, Predictor, Routes, route
+from service.protocols import native as own_api
+from service.protocols import tensorflow_serving
+from service.protocols.open_inference import rest as open_inference
+from service.web import pages
 
 TRACED = traces_wanted(os.environ)
 if TRACED:  # what it needs takes a while to import, and is an extra
     from service.tracing import TracedGuard, TracedPredictor
 
 if TYPE_CHECKING:
-    from service.open_inference_grpc import GrpcServer
+    from service.protocols.open_inference.grpc_server import GrpcServer
 
 # How soon the engine's thread gets the interpreter; Python's 5 ms is longer than most answers take.
 SWITCH_SECONDS = 0.0005
@@ -107,7 +113,9 @@ class Loupe:
 
     def __init__(self) -> None:
         settings = load_settings()
-        self._predictor = routes.predictor = TracedPredictor(settings) if TRACED else Predictor(settings)
+        self._predictor = routes.predictor = (
+            TracedPredictor(settings) if TRACED else Predictor(settings)
+        )
         self._following: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | None = None
 
@@ -121,14 +129,16 @@ class Loupe:
         """
         set_up_log(self._predictor.settings.log_format)
         if self._predictor.settings.grpc_port is not None:
-            from service.open_inference_grpc import GrpcServer
+            from service.protocols.open_inference.grpc_server import GrpcServer
 
             self._grpc = GrpcServer(self._predictor, self._predictor.settings.grpc_port)
             await self._grpc.start()
         gc.collect()
         gc.freeze()  # full collections would walk through all that was imported, and stall requests for it
         sys.setswitchinterval(SWITCH_SECONDS)
-        self._following = asyncio.create_task(self._predictor.models.follow(), name="follow the store")
+        self._following = asyncio.create_task(
+            self._predictor.models.follow(), name="follow the store"
+        )
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def close(self) -> None:

@@ -2,8 +2,8 @@
 
 from starlette.responses import PlainTextResponse, Response
 
-from loupe.errors import ShuttingDown
-from service.predictor import Call, route
+from loupe.old_errors.service import ShuttingDown
+from service.prediction.predictor import Call, route
 
 PROTOCOL = "health"  # in the metrics
 # What is answered to everybody, however much there is to do; the Open Inference Protocol's own questions among it.

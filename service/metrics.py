@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # before the next import: one process, whose numbers need no files
+os.environ.pop(
+    "PROMETHEUS_MULTIPROC_DIR", None
+)  # before the next import: one process, whose numbers need no files
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,16 +18,33 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from loupe.errors import LoupeError, TooManyRequests
-from loupe.images import Float32Array
-from loupe.store import StoredModel
+from loupe.errors import LoupeError
+from loupe.images.spec import Float32Array
+from loupe.models.store import StoredModel
+from loupe.old_errors.service import TooManyRequests
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)  # upper bounds; the last takes rounding errors too
+CONFIDENCES = (
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+    0.99,
+    1.0,
+)  # upper bounds; the last takes rounding errors too
 MOST_UNCOUNTED = 64  # images
 NO_PROTOCOL = "-"  # where it is not known
 NO_MODEL = "-"  # where a request has got none
@@ -39,16 +58,28 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        self._requests = self._counter("loupe_requests", "Requests answered", "protocol", "model", "status", "key")
-        self._rejected = self._counter("loupe_rejected", "Requests refused, by the error's code", "code")
-        self._swaps = self._counter("loupe_model_swaps", "Models that took over, or failed to", "model", "outcome")
-        self._batch_size = self._histogram("loupe_batch_size", "Images in one run of the engine", "model", BATCH_SIZES)
-        seconds = self._histogram("loupe_seconds", "Where the time of requests goes", "phase", SECONDS)
+        self._requests = self._counter(
+            "loupe_requests", "Requests answered", "protocol", "model", "status", "key"
+        )
+        self._rejected = self._counter(
+            "loupe_rejected", "Requests refused, by the error's code", "code"
+        )
+        self._swaps = self._counter(
+            "loupe_model_swaps", "Models that took over, or failed to", "model", "outcome"
+        )
+        self._batch_size = self._histogram(
+            "loupe_batch_size", "Images in one run of the engine", "model", BATCH_SIZES
+        )
+        seconds = self._histogram(
+            "loupe_seconds", "Where the time of requests goes", "phase", SECONDS
+        )
         self.decode, self.queue, self.compute, self.encode = (
             seconds.labels(phase) for phase in ("decode", "queue", "compute", "encode")
         )
         self.too_many = 0  # requests refused since the last look because too many were in hand; a sum costs least when time is short
-        self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}  # by name and classes of a model
+        self._tallies: dict[
+            tuple[str, tuple[str, ...]], Tally
+        ] = {}  # by name and classes of a model
         self._registry.register(_Answers(self._tallies.values()))
 
     def answered(self, protocol: str, model: str, status: int, key: str) -> None:
@@ -72,7 +103,9 @@ class Metrics:
         """Those of one model; versions of a name that have the same classes are counted together."""
         classes = model.card.class_names
         for outcome in ("succeeded", "failed"):
-            self._swaps.labels(model.name, outcome)  # from zero on, so that the first one is seen as an increase
+            self._swaps.labels(
+                model.name, outcome
+            )  # from zero on, so that the first one is seen as an increase
         tally = self._tallies.setdefault((model.name, classes), Tally(model.name, classes))
         return ModelMetrics(self, self._batch_size.labels(model.name), tally)
 
@@ -91,12 +124,16 @@ class Metrics:
     def _count_too_many(self) -> None:
         refused, self.too_many = self.too_many, 0
         self._rejected.labels(TooManyRequests.code).inc(refused)
-        self._requests.labels(NO_PROTOCOL, NO_MODEL, str(TooManyRequests.status), NO_KEY).inc(refused)
+        self._requests.labels(NO_PROTOCOL, NO_MODEL, str(TooManyRequests.status), NO_KEY).inc(
+            refused
+        )
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self._registry)
 
-    def _histogram(self, name: str, documentation: str, label: str, buckets: Sequence[float]) -> Histogram:
+    def _histogram(
+        self, name: str, documentation: str, label: str, buckets: Sequence[float]
+    ) -> Histogram:
         return Histogram(name, documentation, [label], buckets=buckets, registry=self._registry)
 
 
@@ -116,7 +153,9 @@ class Tally:
     def add(self, probabilities: Float32Array, threshold: float | None) -> None:
         """Images that have been answered; `probabilities` is float32 of shape `(n, classes)`."""
         if threshold is not None:
-            self.abstained += int(np.count_nonzero(probabilities.max(axis=1, initial=0) < threshold))
+            self.abstained += int(
+                np.count_nonzero(probabilities.max(axis=1, initial=0) < threshold)
+            )
         self._uncounted.append(probabilities)
         self._uncounted_images += len(probabilities)
         if self._uncounted_images >= MOST_UNCOUNTED:
@@ -159,9 +198,15 @@ class _Answers(Collector):
         self._tallies = tallies
 
     def collect(self) -> Iterator[Metric]:
-        images = CounterMetricFamily("loupe_predictions", "Images by their best class", labels=["model", "label"])
-        abstained = CounterMetricFamily("loupe_abstained", "Images below the threshold asked for", labels=["model"])
-        confidence = HistogramMetricFamily("loupe_confidence", "Probability of the best class", labels=["model"])
+        images = CounterMetricFamily(
+            "loupe_predictions", "Images by their best class", labels=["model", "label"]
+        )
+        abstained = CounterMetricFamily(
+            "loupe_abstained", "Images below the threshold asked for", labels=["model"]
+        )
+        confidence = HistogramMetricFamily(
+            "loupe_confidence", "Probability of the best class", labels=["model"]
+        )
         for model in dict.fromkeys(tally.model for tally in self._tallies):
             tallies = [tally for tally in self._tallies if tally.model == model]
             for tally in tallies:
@@ -176,7 +221,9 @@ class _Answers(Collector):
             up_to = np.cumsum(sum(tally.confidences for tally in tallies))
             bounds = [*map(str, CONFIDENCES[:-1]), "+Inf"]
             buckets = list(zip(bounds, up_to.tolist(), strict=True))
-            confidence.add_metric([model], buckets, sum_value=sum(tally.sum_of_confidences for tally in tallies))
+            confidence.add_metric(
+                [model], buckets, sum_value=sum(tally.sum_of_confidences for tally in tallies)
+            )
         yield from (images, abstained, confidence)
 
 
@@ -188,10 +235,14 @@ class _State(Collector):
         self._served = served
 
     def collect(self) -> Iterator[Metric]:
-        flying = GaugeMetricFamily("loupe_images_in_flight", "Images that have no answer yet", labels=["model"])
+        flying = GaugeMetricFamily(
+            "loupe_images_in_flight", "Images that have no answer yet", labels=["model"]
+        )
         for model, images in self._in_flight.items():
             flying.add_metric([model], images)
-        served = GaugeMetricFamily("loupe_model_served", "1 for each model that is served", labels=["model", "version"])
+        served = GaugeMetricFamily(
+            "loupe_model_served", "1 for each model that is served", labels=["model", "version"]
+        )
         for stored in self._served:
             served.add_metric([stored.name, stored.version], 1)
         yield from (flying, served)

@@ -15,20 +15,22 @@ import uvicorn
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.applications import Starlette
 
-from loupe.ports import BACKLOG, listen
+from loupe.models.store import find_model, verify
+from loupe.runtime.ports import BACKLOG, listen
 from loupe.settings import Settings
-from loupe.store import find_model, verify
-from service.connection import IDLE_SECONDS, Connection, InHand
-from service.guard import Guard
-from service.keys import read_keys
-from service.logs import set_up_log
-from service.predictor import Routes
+from service.http.connection import IDLE_SECONDS, Connection, InHand
+from service.http.guard import Guard
+from service.http.keys import read_keys
+from service.http.logs import set_up_log
+from service.prediction.predictor import Routes
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 ACCEPTED_AT_ONCE = 16  # new connections
 
-logger = logging.getLogger("bentoml.loupe.server")  # below BentoML's logger, so that its handlers apply
+logger = logging.getLogger(
+    "bentoml.loupe.server"
+)  # below BentoML's logger, so that its handlers apply
 
 
 def serve(settings: Settings) -> None:
@@ -47,17 +49,22 @@ def serve(settings: Settings) -> None:
     set_up_log(settings.log_format)
     if read_keys(settings) is None and settings.host not in LOOPBACK:
         logger.warning(
-            "listening on %s without API keys: everybody who reaches it may call (LOUPE_API_KEYS)", settings.host
+            "listening on %s without API keys: everybody who reaches it may call (LOUPE_API_KEYS)",
+            settings.host,
         )
-    verify(find_model(settings.default_tag))  # an error here is one line, and in the server's start a traceback
+    verify(
+        find_model(settings.default_tag)
+    )  # an error here is one line, and in the server's start a traceback
     listening = listen(settings.host, settings.port)
     if settings.grpc_port is not None:
-        import service.open_inference_grpc  # noqa: F401 - an error here is one line, as above
+        import service.protocols.open_inference.grpc_server  # noqa: F401 - an error here is one line, as above
 
         listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT").close()
     from service.app import Loupe, routes
 
-    BentoMLContainer.tracer_provider.set(None)  # BentoML would load OpenTelemetry's SDK, for what is dropped below
+    BentoMLContainer.tracer_provider.set(
+        None
+    )  # BentoML would load OpenTelemetry's SDK, for what is dropped below
 
     config = uvicorn.Config(
         without_timeout(Loupe.to_asgi()),  # type: ignore[attr-defined]
@@ -70,7 +77,9 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
     )
     # The event loop accepts one connection per socket and round, and a round takes long when there is much to do.
-    Server(config, routes).run(sockets=[listening, *(listening.dup() for _ in range(ACCEPTED_AT_ONCE - 1))])
+    Server(config, routes).run(
+        sockets=[listening, *(listening.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
+    )
 
 
 class Server(uvicorn.Server):
@@ -97,7 +106,9 @@ def without_timeout(app: Starlette) -> Starlette:
 
     What it has before that gives every request a task and a timer of 30 seconds: our own limits are shorter, and answer in our words.
     """
-    ours = [isinstance(each.cls, type) and issubclass(each.cls, Guard) for each in app.user_middleware].index(True)
+    ours = [
+        isinstance(each.cls, type) and issubclass(each.cls, Guard) for each in app.user_middleware
+    ].index(True)
     del app.user_middleware[:ours]
     return app
 

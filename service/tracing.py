@@ -15,20 +15,26 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from loupe import __version__
-from loupe.errors import LoupeError, TracingUnavailable
-from loupe.images import Float32Array, UInt8Array
+from loupe.errors import LoupeError
+from loupe.images.spec import Float32Array, UInt8Array
+from loupe.old_errors.service import TracingUnavailable
 from loupe.settings import Settings
 from service import health
-from service.caller import Caller
-from service.guard import Guard
-from service.logs import REQUEST_ID, TRACE_ID
-from service.models import ServedModel
-from service.predictor import Answer, Call, Predictor
+from service.http.guard import Guard
+from service.http.logs import REQUEST_ID, TRACE_ID
+from service.prediction.caller import Caller
+from service.prediction.predictor import Answer, Call, Predictor
+from service.prediction.served_models import ServedModel
 
 try:
     from opentelemetry import propagate, trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+    from opentelemetry.sdk.resources import (
+        SERVICE_NAME,
+        SERVICE_VERSION,
+        OTELResourceDetector,
+        Resource,
+    )
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 except ImportError as error:
@@ -36,7 +42,9 @@ except ImportError as error:
 
 FLUSH_SECONDS = 3  # at the end, for a collector that does not answer; supervisors kill who takes much longer to stop
 
-tracer = trace.get_tracer("loupe", __version__)  # of the provider that is set before the first request
+tracer = trace.get_tracer(
+    "loupe", __version__
+)  # of the provider that is set before the first request
 
 
 class TracedGuard(Guard):
@@ -47,7 +55,11 @@ class TracedGuard(Guard):
         if scope["type"] != "http" or scope["path"] in health.PATHS:
             await super().__call__(scope, receive, send)
             return
-        about = {"http.request.method": scope["method"], "url.path": scope["path"], "url.scheme": scope["scheme"]}
+        about = {
+            "http.request.method": scope["method"],
+            "url.path": scope["path"],
+            "url.scheme": scope["scheme"],
+        }
         parent = propagate.extract(Headers(scope=scope))
         span = tracer.start_span(scope["method"], parent, trace.SpanKind.SERVER, about)
         TRACE_ID.set(trace.format_trace_id(span.get_span_context().trace_id))
@@ -96,7 +108,11 @@ class TracedCall(Call):
             yield
 
     async def predict(
-        self, images: UInt8Array, served: ServedModel, caller: Caller, threshold: float | None = None
+        self,
+        images: UInt8Array,
+        served: ServedModel,
+        caller: Caller,
+        threshold: float | None = None,
     ) -> Float32Array:
         """Class probabilities; see `Call.predict`. The span lasts from the queue to the answer."""
         with _phase("predict", {"loupe.images": len(images)}):
@@ -109,21 +125,29 @@ class TracedPredictor(Predictor):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         ours = Resource.create({SERVICE_NAME: "loupe", SERVICE_VERSION: __version__})
-        resource = ours.merge(OTELResourceDetector().detect())  # what the environment says comes first
+        resource = ours.merge(
+            OTELResourceDetector().detect()
+        )  # what the environment says comes first
         self._spans = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(self._spans)
 
     def call(self, request: Request) -> Call:
         """A request that is to be answered; where it is not sampled, nothing is to be told of it."""
-        return TracedCall(self, request) if trace.get_current_span().is_recording() else super().call(request)
+        return (
+            TracedCall(self, request)
+            if trace.get_current_span().is_recording()
+            else super().call(request)
+        )
 
     @contextmanager
     def rpc(self, service: str, method: str, headers: Mapping[str, str]) -> Iterator[None]:
         """The span of a call over gRPC, within the trace that its caller is in."""
         about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         parent = propagate.extract(headers)
-        with tracer.start_as_current_span(f"{service}/{method}", parent, trace.SpanKind.SERVER, about) as span:
+        with tracer.start_as_current_span(
+            f"{service}/{method}", parent, trace.SpanKind.SERVER, about
+        ) as span:
             TRACE_ID.set(trace.format_trace_id(span.get_span_context().trace_id))
             span.set_attribute("loupe.request_id", REQUEST_ID.get() or "")
             yield
@@ -141,7 +165,9 @@ class TracedPredictor(Predictor):
     async def close(self) -> None:
         """Answer what waits, and send what is left of the spans."""
         await super().close()
-        sending = threading.Thread(target=self._spans.shutdown, daemon=True)  # waits ten times as long by itself
+        sending = threading.Thread(
+            target=self._spans.shutdown, daemon=True
+        )  # waits ten times as long by itself
         sending.start()
         sending.join(FLUSH_SECONDS)
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="loupe-tests-")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small models are trained faster than a GPU is opened
-os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # and no faster on two cores; the other one runs other tests
+os.environ["TF_NUM_INTRAOP_THREADS"] = (
+    "1"  # and no faster on two cores; the other one runs other tests
+)
 os.environ.pop("COLUMNS", None)  # of the terminal, if any; a test that minds its width says so
 OF_TESTS = ("LOUPE_TEST_DATA", "LOUPE_CONTAINER_ENGINE")
 for variable in [name for name in os.environ if name.startswith("LOUPE_") and name not in OF_TESTS]:
@@ -25,16 +28,22 @@ from hypothesis import HealthCheck  # noqa: E402
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 from redis import Redis  # noqa: E402
 
-from loupe.engine import Engine, load_engine  # noqa: E402
-from loupe.redis_server import open_redis  # noqa: E402
+from loupe.cli import main  # noqa: E402
+from loupe.models.engine import Engine, load_engine  # noqa: E402
+from loupe.models.store import StoredModel  # noqa: E402
+from loupe.runtime.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
-from loupe.store import StoredModel  # noqa: E402
-from tests import buckets, pictures  # noqa: E402
-from worker.places import Remote  # noqa: E402
+from tests.support import buckets, pictures  # noqa: E402
+from tests.support.command import Ended, Loupe  # noqa: E402
+from worker.storage import Remote  # noqa: E402
 
 # Neither time limits nor a memory of earlier runs: a slow machine is no failure, and a run tells only of itself.
 hypothesis_settings.register_profile(
-    "tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    "tests",
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
 )
 hypothesis_settings.load_profile("tests")
 
@@ -47,8 +56,8 @@ def pytest_unconfigure() -> None:
 def digits_model() -> StoredModel:
     """A model of handwritten digits, trained for seconds and right nine times in ten."""
     from train.config import recipe
-    from train.datasets import load_dataset
-    from train.training import train
+    from train.data.datasets import load_dataset
+    from train.fit.training import train
 
     return train(load_dataset("digits"), recipe("cnn-small", epochs=4, batch_size=64))
 
@@ -57,7 +66,7 @@ def digits_model() -> StoredModel:
 def shapes_model(digits_model: StoredModel) -> StoredModel:
     """A model of three shapes, of the look `object`; made after the digits, so that it is the newest in the store."""
     from train.config import recipe
-    from train.training import train
+    from train.fit.training import train
 
     return train(pictures.shapes(), recipe("cnn-small", epochs=1, batch_size=16), min_accuracy=0)
 
@@ -99,7 +108,10 @@ def redis(_redis: Redis) -> Redis:
 
 @pytest.fixture(scope="session")
 def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with buckets.serving(tmp_path_factory.mktemp("s3") / "log") as variables, pytest.MonkeyPatch.context() as patch:
+    with (
+        buckets.serving(tmp_path_factory.mktemp("s3") / "log") as variables,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         for name, value in variables.items():
             patch.setenv(name, value)
         yield
@@ -115,3 +127,19 @@ def bucket(_s3: None) -> Remote:
 def random() -> np.random.Generator:
     """Random numbers, the same in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def loupe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Loupe:
+    """Run `loupe` in this process, with a terminal 80 characters wide."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["loupe", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), output.out, output.err)
+
+    return run

@@ -37,7 +37,9 @@ def test_index_lists_every_page() -> None:
 
 def test_settings_page_lists_every_setting_with_its_default() -> None:
     rows = re.findall(
-        r"^\| `(LOUPE_\w+)` \| (?:`(.+?)`)? +\|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE
+        r"^\| `(LOUPE_\w+)` \| (?:`(.+?)`)? +\|",
+        (ROOT / "docs" / "settings.md").read_text(),
+        re.MULTILINE,
     )
     defaults = {
         f"{ENV_PREFIX}{name}".upper(): "" if field.default is None else str(field.default)

@@ -5,10 +5,18 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from train.errors import InvalidTraining
+from loupe.old_errors.train import InvalidTraining
 
 Architecture = Literal[
-    "softmax", "mlp-sigmoid", "mlp", "mlp-512", "mlp-small", "cnn-small", "cnn-classic", "cnn", "resnet"
+    "softmax",
+    "mlp-sigmoid",
+    "mlp",
+    "mlp-512",
+    "mlp-small",
+    "cnn-small",
+    "cnn-classic",
+    "cnn",
+    "resnet",
 ]
 Optimizer = Literal["sgd", "adam", "amsgrad", "adamw", "adagrad", "adadelta", "rmsprop"]
 Schedule = Literal["constant", "cosine", "one-cycle"]
@@ -73,13 +81,19 @@ class TrainConfig:
             ("learning rate", "a number above 0", 0 < self.learning_rate < float("inf")),
             ("weight decay", "a number of 0 or more", 0 <= self.weight_decay < float("inf")),
             ("patience", "0 epochs or more", self.patience >= 0),
-            ("validation fraction", "a share of 0 or more, below 1", 0 <= self.validation_fraction < 1),
+            (
+                "validation fraction",
+                "a share of 0 or more, below 1",
+                0 <= self.validation_fraction < 1,
+            ),
             ("erasing", "a share of 0 to 1", 0 <= self.erasing <= 1),
             ("mixup", "a number of 0 or more", 0 <= self.mixup < float("inf")),
             ("hidden", "units of at least 1", all(units >= 1 for units in self.hidden)),
         ):
             if not good:
-                raise InvalidTraining(option, expected, str(getattr(self, option.replace(" ", "_"))))
+                raise InvalidTraining(
+                    option, expected, str(getattr(self, option.replace(" ", "_")))
+                )
 
 
 # How each architecture is trained where nothing else is said.
@@ -138,12 +152,12 @@ RECIPES: dict[Architecture, TrainConfig] = {
 }
 
 
-FEWEST_STEPS = (
-    600  # the recipes are for tens of thousands of images; of fewer, more epochs are needed to learn anything
-)
+FEWEST_STEPS = 600  # the recipes are for tens of thousands of images; of fewer, more epochs are needed to learn anything
 
 
-def recipe(architecture: str = "cnn", images: int | None = None, /, **changes: object) -> TrainConfig:
+def recipe(
+    architecture: str = "cnn", images: int | None = None, /, **changes: object
+) -> TrainConfig:
     """The recipe of an architecture, with changes.
 
     Args:
@@ -156,12 +170,18 @@ def recipe(architecture: str = "cnn", images: int | None = None, /, **changes: o
     """
     known = RECIPES[_one_of("architecture", architecture, Architecture)]
     given = {name: value for name, value in changes.items() if value is not None}
-    for option, names in (("optimizer", Optimizer), ("schedule", Schedule), ("initializer", Initializer)):
+    for option, names in (
+        ("optimizer", Optimizer),
+        ("schedule", Schedule),
+        ("initializer", Initializer),
+    ):
         if option in given:
             _one_of(option, str(given[option]), names)
     if given.get("hidden") and not known.hidden:
         takers = ", ".join(name for name, config in RECIPES.items() if config.hidden)
-        raise InvalidTraining("hidden", f"an architecture with hidden sizes to choose ({takers})", architecture)
+        raise InvalidTraining(
+            "hidden", f"an architecture with hidden sizes to choose ({takers})", architecture
+        )
     config = replace(known, **given)  # type: ignore[arg-type]
     if images and "epochs" not in given and config.batch_size != FULL_BATCH:
         steps = math.ceil(images / config.batch_size)
@@ -174,6 +194,8 @@ def _one_of(option: str, name: str, literal: Any) -> Any:
     if name not in names:
         nearest = get_close_matches(name, names, 1)
         raise InvalidTraining(
-            option, f"one of {', '.join(names)}" + (f"; nearest: {nearest[0]}" if nearest else ""), name
+            option,
+            f"one of {', '.join(names)}" + (f"; nearest: {nearest[0]}" if nearest else ""),
+            name,
         )
     return name

@@ -2,13 +2,13 @@
 
 from rich.console import Console
 
-from loupe.store import StoredModel, check_writable
-from train import board
-from train.datasets import Dataset
-from train.progress import ProgressBar
-from train.report import PICTURES_FOLDER
+from loupe.models.store import StoredModel, check_writable
+from train.data.datasets import Dataset
+from train.evaluate.report import PICTURES_FOLDER
+from train.fit import board
+from train.fit.progress import ProgressBar
+from train.fit.training import train
 from train.runs import Run
-from train.training import train
 
 
 def work(run: Run, dataset: Dataset, console: Console) -> StoredModel:

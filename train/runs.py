@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from loupe.images import Look
+from loupe.images.spec import Look
+from loupe.old_errors.train import CheckpointFailed, RunNotFound
 from train.config import TrainConfig
-from train.datasets import DIGITS, Dataset, load_dataset
-from train.errors import CheckpointFailed, RunNotFound
-from train.extra import mix
-from train.splits import SPLIT_SEED
+from train.data.datasets import DIGITS, Dataset, load_dataset
+from train.data.extra import mix
+from train.data.splits import SPLIT_SEED
 
 REQUEST_FILE = "request.json"
 
@@ -36,7 +36,11 @@ class Source(BaseModel):
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
         """The images, with the user's own pictures mixed in."""
         dataset = load_dataset(
-            self.dataset, self.data_dir, look=self.look, test_fraction=test_fraction, split_seed=split_seed
+            self.dataset,
+            self.data_dir,
+            look=self.look,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
         )
         return mix(dataset, self.extra, self.extra_classes) if self.extra else dataset
 
@@ -64,7 +68,10 @@ class Run:
         Raises:
             CheckpointFailed: If it cannot be made.
         """
-        stem = "".join(letter if letter.isalnum() else "-" for letter in request.source.dataset.rpartition("/")[2])
+        stem = "".join(
+            letter if letter.isalnum() else "-"
+            for letter in request.source.dataset.rpartition("/")[2]
+        )
         name = f"{stem}-{request.config.architecture}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S-%f}"
         run = cls(_runs(home) / name)
         try:

@@ -5,9 +5,9 @@ import sys
 
 from redis import Redis
 
-from loupe.redis_server import open_redis
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import load_settings
-from worker.jobs import Jobs
+from worker.queue.jobs import Jobs
 
 
 def healthy(redis: Redis, host: str) -> bool:

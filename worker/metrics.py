@@ -23,11 +23,19 @@ from redis import Redis
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from loupe.errors import AddressInUse
-from loupe.redis_server import BACKOFF, HASTY
+from loupe.old_errors.core import AddressInUse
+from loupe.runtime.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
-from worker.jobs import PRIORITIES, WORKERS_GROUP, active_key, delayed_key, job_key, server_time, steps_key
-from worker.queue import Delivery
+from worker.queue.claims import Delivery
+from worker.queue.jobs import (
+    PRIORITIES,
+    WORKERS_GROUP,
+    active_key,
+    delayed_key,
+    job_key,
+    server_time,
+    steps_key,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +43,11 @@ Phase = Literal["plan", "read", "score", "write"]
 Outcome = Literal["done", "cancelled", "lost", "retried", "failed"]
 KINDS = ("plan", "shard", "probe", "finish")  # of steps
 # Prometheus waits for ten seconds at most, and a connection's retries multiply those of its commands.
-PROMPT: dict[str, Any] = HASTY | {"retry": Retry(BACKOFF, 1), "socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+PROMPT: dict[str, Any] = HASTY | {
+    "retry": Retry(BACKOFF, 1),
+    "socket_timeout": 1.0,
+    "socket_connect_timeout": 1.0,
+}
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -61,7 +73,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._images = Counter("loupe_worker_images", "Images of committed shards", ["outcome"], registry=self.registry)
+        self._images = Counter(
+            "loupe_worker_images", "Images of committed shards", ["outcome"], registry=self.registry
+        )
         self._errors = Counter(
             "loupe_worker_errors",
             "Images of committed shards that could not be read, by the error's code",
@@ -69,7 +83,10 @@ class Metrics:
             registry=self.registry,
         )
         self._steps = Counter(
-            "loupe_worker_steps", "Steps of jobs, by how they ended here", ["kind", "outcome"], registry=self.registry
+            "loupe_worker_steps",
+            "Steps of jobs, by how they ended here",
+            ["kind", "outcome"],
+            registry=self.registry,
         )
         self._claimed_again = Counter(
             "loupe_worker_steps_claimed_again",
@@ -127,9 +144,15 @@ class QueueDepth(Collector):
             yield _reachable(0)
             return
         yield _reachable(1)
-        steps = GaugeMetricFamily("loupe_queue_steps", "Steps of all jobs, by where they are", labels=["place"])
-        oldest = GaugeMetricFamily("loupe_queue_oldest_seconds", "How long the first of the waiting steps has waited")
-        by_state = GaugeMetricFamily("loupe_queue_jobs", "Jobs that have not ended, by state", labels=["state"])
+        steps = GaugeMetricFamily(
+            "loupe_queue_steps", "Steps of all jobs, by where they are", labels=["place"]
+        )
+        oldest = GaugeMetricFamily(
+            "loupe_queue_oldest_seconds", "How long the first of the waiting steps has waited"
+        )
+        by_state = GaugeMetricFamily(
+            "loupe_queue_jobs", "Jobs that have not ended, by state", labels=["state"]
+        )
         for place in ("waiting", "in_hand", "delayed"):
             steps.add_metric([place], places[place])
         for state in ("queued", "planning", "running", "finishing", "cancelling"):
@@ -160,15 +183,21 @@ class QueueDepth(Collector):
             places["in_hand"] += group["pending"]
             places["waiting"] += length - group["pending"]
             places["delayed"] += delayed
-            first: Any = self._redis.xrange(steps_key(job_id), min=f"({group['last-delivered-id']}", count=1)
+            first: Any = self._redis.xrange(
+                steps_key(job_id), min=f"({group['last-delivered-id']}", count=1
+            )
             waiting += [message_id for message_id, _ in first]
         now = server_time(self._redis)
-        born = min((int(message_id.partition("-")[0]) / 1000 for message_id in waiting), default=now)
+        born = min(
+            (int(message_id.partition("-")[0]) / 1000 for message_id in waiting), default=now
+        )
         return places, states, max(0.0, now - born)
 
 
 def _reachable(value: int) -> Metric:
-    return GaugeMetricFamily("loupe_queue_reachable", "1 while Redis answers this worker", value=value)
+    return GaugeMetricFamily(
+        "loupe_queue_reachable", "1 while Redis answers this worker", value=value
+    )
 
 
 @contextmanager

@@ -6,12 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.abc import MetaPathFinder
 
-from loupe.redis_server import open_redis
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from worker.consumer import Consumer, worker_name
-from worker.jobs import Jobs
 from worker.metrics import PROMPT, exposed
-from worker.queue import Queue
+from worker.queue.claims import Queue
+from worker.queue.jobs import Jobs
+from worker.scoring.consumer import Consumer, worker_name
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
         )
         consumer = Consumer(Jobs(redis), queue, settings, stopping)
         with exposed(consumer.metrics, prompt_redis, settings):
-            return run_consumer(consumer, burst=burst, grace_seconds=settings.shutdown_timeout_seconds)
+            return run_consumer(
+                consumer, burst=burst, grace_seconds=settings.shutdown_timeout_seconds
+            )
 
 
 class WithoutPandas(MetaPathFinder):
@@ -56,7 +58,9 @@ class WithoutPandas(MetaPathFinder):
 
 def run_consumer(consumer: Consumer, *, burst: bool, grace_seconds: float) -> bool:
     """As `work`, with a loop that is there already."""
-    threads = ThreadPoolExecutor(2, thread_name_prefix="consumer")  # left to itself in the end, so no `with`
+    threads = ThreadPoolExecutor(
+        2, thread_name_prefix="consumer"
+    )  # left to itself in the end, so no `with`
     run = threads.submit(consumer.run, burst=burst)
     while not run.done() and not consumer.stopping.is_set():
         wait([run], POLL_SECONDS)
@@ -68,5 +72,7 @@ def run_consumer(consumer: Consumer, *, burst: bool, grace_seconds: float) -> bo
     handed_back = threads.submit(consumer.hand_back)
     wait([handed_back], HAND_BACK_SECONDS)
     if not handed_back.done() or handed_back.exception() is not None:
-        logger.warning("the step in hand could not be handed back; another worker has it when its lease has run out")
+        logger.warning(
+            "the step in hand could not be handed back; another worker has it when its lease has run out"
+        )
     return False

@@ -6,20 +6,25 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from loupe.cores import available_cores
-from loupe.errors import ProgramFailed
-from loupe.processes import GRACE_SECONDS, running
-from loupe.redis_server import open_redis
+from loupe.old_errors.core import ProgramFailed
+from loupe.runtime.cores import available_cores
+from loupe.runtime.processes import GRACE_SECONDS, running
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import ENV_PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # between looks whether a process has died
 RESTART_PAUSE_SECONDS = 1.0  # one that dies as soon as it starts is not to take the whole machine
-WELL = {0, -signal.SIGTERM}  # how a process ends that was told to: the second before it had anything in hand
+WELL = {
+    0,
+    -signal.SIGTERM,
+}  # how a process ends that was told to: the second before it had anything in hand
 
 
-def supervise(settings: Settings, processes: int, stopping: threading.Event, *, burst: bool) -> None:
+def supervise(
+    settings: Settings, processes: int, stopping: threading.Event, *, burst: bool
+) -> None:
     """Keep so many workers running until `stopping` is set or, with `burst`, until each has found no step left to claim.
 
     Args:
@@ -33,10 +38,18 @@ def supervise(settings: Settings, processes: int, stopping: threading.Event, *, 
         ProgramFailed: If one did not stop in time.
     """
     # An embedded Redis stays while they come and go, and an address that is wrong is told once.
-    with open_redis(settings), ThreadPoolExecutor(processes, thread_name_prefix="supervisor") as keepers:
+    with (
+        open_redis(settings),
+        ThreadPoolExecutor(processes, thread_name_prefix="supervisor") as keepers,
+    ):
         kept = [
             keepers.submit(
-                _keep, f"worker {number + 1}", settings, variables_of(settings, processes, number), stopping, burst
+                _keep,
+                f"worker {number + 1}",
+                settings,
+                variables_of(settings, processes, number),
+                stopping,
+                burst,
             )
             for number in range(processes)
         ]
@@ -53,7 +66,9 @@ def variables_of(settings: Settings, processes: int, number: int) -> dict[str, s
     return variables
 
 
-def _keep(name: str, settings: Settings, variables: dict[str, str], stopping: threading.Event, burst: bool) -> None:
+def _keep(
+    name: str, settings: Settings, variables: dict[str, str], stopping: threading.Event, burst: bool
+) -> None:
     """Run one worker, and another one whenever it has died."""
     command = [sys.executable, "-m", "loupe.cli", "worker", *(["--burst"] if burst else [])]
     grace_seconds = settings.shutdown_timeout_seconds + GRACE_SECONDS
@@ -68,5 +83,10 @@ def _keep(name: str, settings: Settings, variables: dict[str, str], stopping: th
         elif burst and code == 0:
             return
         else:
-            logger.warning("%s has died (exit code %d); another one starts in %g s", name, code, RESTART_PAUSE_SECONDS)
+            logger.warning(
+                "%s has died (exit code %d); another one starts in %g s",
+                name,
+                code,
+                RESTART_PAUSE_SECONDS,
+            )
             stopping.wait(RESTART_PAUSE_SECONDS)

@@ -11,10 +11,10 @@ from statistics import median
 
 import numpy as np
 import psutil
-from loupe.images import UInt8Array
-from loupe.store import StoredModel
-from worker.jobs import ENDED
-from worker.submission import cancel
+from loupe.images.spec import UInt8Array
+from loupe.models.store import StoredModel
+from worker.queue.jobs import ENDED
+from worker.queue.submission import cancel
 
 from bench.bulk.workers import Workers, wait_until, working
 from bench.harness import Row, at_most, in_turns, median_ratio, seconds

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from loupe.cores import available_cores
-from loupe.processes import running
-from loupe.store import ONNX_FILE, StoredModel
+from loupe.models.store import ONNX_FILE, StoredModel
+from loupe.runtime.cores import available_cores
+from loupe.runtime.processes import running
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -9,14 +9,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from loupe.card import FILE_NAME, digest
-from loupe.redis_server import open_redis
+from loupe.models.card import FILE_NAME, digest
+from loupe.models.store import StoredModel
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from loupe.store import StoredModel
 from redis import Redis
-from worker.consumer import worker_name
-from worker.jobs import Jobs, Options, Request
-from worker.queue import Queue
+from worker.queue.claims import Queue
+from worker.queue.jobs import Jobs, Options, Request
+from worker.scoring.consumer import worker_name
 from worker.sources import Plan, open_source
 from worker.sources.source import cut
 

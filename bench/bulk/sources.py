@@ -13,9 +13,9 @@ from typing import IO
 
 import numpy as np
 import onnxruntime as ort
-from loupe import idx
-from loupe.images import Float32Array, UInt8Array
-from loupe.store import ONNX_FILE, StoredModel
+from loupe.images import idx
+from loupe.images.spec import Float32Array, UInt8Array
+from loupe.models.store import ONNX_FILE, StoredModel
 from PIL import Image
 
 from bench.bulk.workers import working

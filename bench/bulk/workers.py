@@ -8,18 +8,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loupe.errors import JobFailed
-from loupe.ports import free_port
-from loupe.processes import Program, running
-from loupe.redis_server import open_redis
+from loupe.models.store import StoredModel
+from loupe.old_errors.core import JobFailed
+from loupe.runtime.ports import free_port
+from loupe.runtime.processes import Program, running
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from loupe.store import StoredModel
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
-from worker.jobs import ENDED, WORKERS_GROUP, Job, Jobs, steps_key
-from worker.submission import submit
+from worker.queue.jobs import ENDED, WORKERS_GROUP, Job, Jobs, steps_key
+from worker.queue.submission import submit
 
 POLL_SECONDS = 0.002
 END_POLL_SECONDS = 0.02  # polling faster would take a fifth of a core from the workers

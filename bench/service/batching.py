@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from loupe.cores import available_cores
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
+from loupe.runtime.cores import available_cores
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from train.plots import BLUE, DASHED, MUTED, ORANGE, WIDTH, picture
+from train.evaluate.plots import BLUE, DASHED, MUTED, ORANGE, WIDTH, picture
 
 from bench.harness import Row, in_turns
 from bench.inputs import Post, find_images, png_post

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 
 from bench.harness import Row, at_least, at_most, median_ratio
 from bench.inputs import Post, find_images, png_post

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 
 import onnxruntime as ort
-from loupe.images import UInt8Array
-from loupe.store import ONNX_FILE, StoredModel
+from loupe.images.spec import UInt8Array
+from loupe.models.store import ONNX_FILE, StoredModel
 from PIL import Image
 
 from bench import inputs

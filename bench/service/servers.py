@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
-from loupe.ports import free_port
-from loupe.processes import Program, running, wait_until_ready
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
+from loupe.runtime.ports import free_port
+from loupe.runtime.processes import Program, running, wait_until_ready
 
 LOUPE = "Loupe"
 UNBATCHED = "Loupe, LOUPE_BATCHING=off"

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 
 from bench.harness import Row, Target, at_least, at_most, in_turns, median_ratio
 from bench.inputs import Post, find_images, png_post

@@ -33,7 +33,13 @@ PROMETHEUS = (
     "prom/prometheus:latest",
     "prom/prometheus:v3.5.0",
 )  # as a stand-in makes it, and as the compose file names it
-FOREIGN = ("LOUPE_", "AWS_", "OTEL_", "COMPOSE_", "BENTOML_")  # what would reach the containers from here
+FOREIGN = (
+    "LOUPE_",
+    "AWS_",
+    "OTEL_",
+    "COMPOSE_",
+    "BENTOML_",
+)  # what would reach the containers from here
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,11 @@ class Engine:
     def try_bash(self, command: str) -> subprocess.CompletedProcess[str]:
         """The same, for a command that may fail."""
         return subprocess.run(
-            self._in_bash(command), cwd=self.folder, env=self.environment, capture_output=True, text=True
+            self._in_bash(command),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
 
     def start(self, command: str) -> subprocess.Popen[bytes]:
@@ -83,7 +93,10 @@ class Engine:
     def build(self) -> None:
         """Build the images of all services; a stand-in makes those of others that it can make of Debian's packages."""
         if self.stand_in:
-            network = [f"  {name}: {{ build: {{ network: host }} }}" for name in ("service", "worker", "train")]
+            network = [
+                f"  {name}: {{ build: {{ network: host }} }}"
+                for name in ("service", "worker", "train")
+            ]
             (self.folder / "network.yml").write_text("\n".join(["services:", *network]))
         with self.building():
             built = subprocess.run(
@@ -106,7 +119,9 @@ class Engine:
     def _build(self, name: str, recipe: str) -> None:
         """Make what has the name of another's image."""
         command = ["docker", "build", "--network", "host", "--tag", name, "-"]
-        built = subprocess.run(command, env=self.environment, input=recipe, capture_output=True, text=True)
+        built = subprocess.run(
+            command, env=self.environment, input=recipe, capture_output=True, text=True
+        )
         assert built.returncode == 0, built.stderr[-5000:]
 
     def _tell(self, verb: str) -> None:
@@ -124,7 +139,9 @@ def engine(folder: Path, project: str, **variables: str) -> Iterator[Engine]:
         project: The name of what runs there, for Docker.
         variables: Of the environment that the compose file is read in.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
+    }
     environment |= {"COMPOSE_PROJECT_NAME": project, **variables}
     stand_in = os.environ.get("LOUPE_CONTAINER_ENGINE")
     if stand_in is None:
@@ -144,6 +161,8 @@ def engine(folder: Path, project: str, **variables: str) -> Iterator[Engine]:
             text=True,
             check=True,
         )
-        yield Engine(folder, dict(line.split("=", 1) for line in led.stdout.split("\0") if line), stand_in)
+        yield Engine(
+            folder, dict(line.split("=", 1) for line in led.stdout.split("\0") if line), stand_in
+        )
     finally:
         subprocess.run([stand_in, "stop"], check=True)

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import yaml
 
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 from tests.deployment.engines import engine
-from tests.programs import free_port, until
+from tests.support.programs import free_port, until
 
 ROOT = Path(__file__).parents[2]
 VERSION = "v1"
@@ -28,7 +28,9 @@ def home(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) ->
     folder = home / "models" / "fashion-mnist" / VERSION
     shutil.copytree(digits_model.folder, folder)
     about = yaml.safe_load((folder / "model.yaml").read_text())
-    (folder / "model.yaml").write_text(yaml.safe_dump({**about, "name": "fashion-mnist", "version": VERSION}))
+    (folder / "model.yaml").write_text(
+        yaml.safe_dump({**about, "name": "fashion-mnist", "version": VERSION})
+    )
     (folder.parent / "latest").write_text(VERSION)
     return home
 
@@ -48,10 +50,22 @@ def bento(home: Path) -> Path:
 def url(home: Path, bento: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The Bento served from a folder that knows nothing of the checkout."""
     port = free_port()
-    command = [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        str(bento),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     log = tmp_path_factory.mktemp("elsewhere") / "log"
     with log.open("wb") as words:
-        process = subprocess.Popen(command, env=_environment(home), cwd=log.parent, stdout=words, stderr=words)
+        process = subprocess.Popen(
+            command, env=_environment(home), cwd=log.parent, stdout=words, stderr=words
+        )
     try:
         until(lambda: process.poll() is not None or _ready(port))
         assert process.poll() is None, log.read_text()
@@ -78,7 +92,9 @@ def test_it_is_small_beside_its_model(bento: Path) -> None:
 
 def test_where_the_store_is_empty_it_is_told_what_to_do(tmp_path: Path) -> None:
     command = ["make", "--old-file", ".venv/.installed", "bento"]
-    told = subprocess.run(command, cwd=ROOT, env=_environment(tmp_path), capture_output=True, text=True)
+    told = subprocess.run(
+        command, cwd=ROOT, env=_environment(tmp_path), capture_output=True, text=True
+    )
 
     assert told.returncode != 0
     assert "loupe train" in told.stderr
@@ -100,7 +116,9 @@ def test_its_code_needs_nothing_of_the_checkout(bento: Path) -> None:
         "    if name.partition('.')[0] in ('loupe', 'service', 'worker', 'train'): print(module.__file__)"
     )
     command = [sys.executable, "-c", code]
-    imported = subprocess.run(command, cwd=bento / "src", capture_output=True, text=True, check=True).stdout.split()
+    imported = subprocess.run(
+        command, cwd=bento / "src", capture_output=True, text=True, check=True
+    ).stdout.split()
 
     assert imported
     assert all(Path(path).resolve().is_relative_to(bento.resolve()) for path in imported)
@@ -120,10 +138,20 @@ def test_its_image_answers_and_stops_when_told_to(home: Path, bento: Path, tmp_p
     image = f"loupe-bento:{bento.name}"
     with engine(tmp_path, "loupe-bento") as containers:
         with containers.building():
-            command = [sys.executable, "-m", "bentoml", "containerize", f"loupe:{bento.name}", "--image-tag", image]
+            command = [
+                sys.executable,
+                "-m",
+                "bentoml",
+                "containerize",
+                f"loupe:{bento.name}",
+                "--image-tag",
+                image,
+            ]
             options = ["--opt", "network=host"] if containers.stand_in else []
             variables = {**_environment(home), **containers.environment}
-            made = subprocess.run([*command, *options], env=variables, capture_output=True, text=True)
+            made = subprocess.run(
+                [*command, *options], env=variables, capture_output=True, text=True
+            )
             assert made.returncode == 0, made.stderr[-5000:]
         containers.bash("docker network create loupe-bento")  # an engine may have none before
         run = f"docker run --detach --network loupe-bento --publish 127.0.0.1:3000:3000 {image}"
@@ -131,11 +159,18 @@ def test_its_image_answers_and_stops_when_told_to(home: Path, bento: Path, tmp_p
         try:
             until(lambda: containers.try_bash("curl -sSf localhost:3000/readyz").returncode == 0)
             body = json.dumps({"pixels": [[0] * 28 for _ in range(28)]})
-            predict = f"curl -sSf -H 'Content-Type: application/json' -d '{body}' localhost:3000/predict"
+            predict = (
+                f"curl -sSf -H 'Content-Type: application/json' -d '{body}' localhost:3000/predict"
+            )
             assert json.loads(containers.bash(predict))["model"] == f"fashion-mnist:{VERSION}"
 
             containers.bash(f"docker stop --time 30 {container}")
-            assert containers.bash(f"docker inspect --format '{{{{.State.ExitCode}}}}' {container}").strip() == "0"
+            assert (
+                containers.bash(
+                    f"docker inspect --format '{{{{.State.ExitCode}}}}' {container}"
+                ).strip()
+                == "0"
+            )
         finally:
             containers.try_bash(
                 f"docker rm --force {container}; docker image rm {image}; docker network rm loupe-bento"

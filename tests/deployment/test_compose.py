@@ -18,7 +18,11 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = (ROOT / ".env.example").read_text()
 LONG_LIVED = [name for name, service in SERVICES.items() if service["restart"] != "no"]
 PROGRAMS = ["service", "worker", "train"]
-PERSONAL = {"AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "COMPOSE_PROFILES"}  # for the programs, and for compose itself
+PERSONAL = {
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "COMPOSE_PROFILES",
+}  # for the programs, and for compose itself
 
 Stages: TypeAlias = dict[str, str]
 
@@ -26,7 +30,9 @@ Stages: TypeAlias = dict[str, str]
 @pytest.fixture
 def stages() -> Stages:
     """The text of each stage of the Dockerfile, by name."""
-    found = re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    found = re.findall(
+        r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL
+    )
     return dict(found)
 
 
@@ -41,20 +47,28 @@ def test_compose_is_as_its_specification_has_it() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.skipif(not (TOOLS / "hadolint").exists(), reason="hadolint has no package for this platform")
+@pytest.mark.skipif(
+    not (TOOLS / "hadolint").exists(), reason="hadolint has no package for this platform"
+)
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    checked = subprocess.run([TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    checked = subprocess.run(
+        [TOOLS / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
 
 
 def test_what_is_no_part_of_serving_and_scoring_runs_only_when_asked_for() -> None:
     assert {"redis", *PROGRAMS} <= {name for name in SERVICES if "profiles" not in SERVICES[name]}
-    assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} <= {"s3", "monitoring"}
+    assert {
+        profile for service in SERVICES.values() for profile in service.get("profiles", [])
+    } <= {"s3", "monitoring"}
     assert SERVICES["s3"]["profiles"] == ["s3"]
 
 
 @pytest.mark.parametrize("name", LONG_LIVED)
-def test_what_runs_for_long_comes_back_after_a_crash_shows_its_health_and_keeps_to_its_limits(name: str) -> None:
+def test_what_runs_for_long_comes_back_after_a_crash_shows_its_health_and_keeps_to_its_limits(
+    name: str,
+) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
@@ -112,7 +126,11 @@ def test_workers_can_be_many() -> None:
 
 
 def test_every_volume_that_is_mounted_is_declared() -> None:
-    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    mounted = {
+        volume.split(":")[0]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+    }
     assert {name for name in mounted if name.isalpha()} == set(COMPOSE["volumes"])
 
 
@@ -125,7 +143,9 @@ def test_the_example_of_env_lists_every_variable_with_its_default() -> None:
 
 
 @pytest.mark.parametrize("target", PROGRAMS)
-def test_images_say_what_they_are_run_as_a_user_without_rights_and_stop_on_sigterm(stages: Stages, target: str) -> None:
+def test_images_say_what_they_are_run_as_a_user_without_rights_and_stop_on_sigterm(
+    stages: Stages, target: str
+) -> None:
     assert SERVICES[target]["build"]["target"] == target
     assert f'org.opencontainers.image.title="loupe-{target}"' in stages[target]
     assert "USER 1000:1000" in stages[target]
@@ -135,7 +155,11 @@ def test_images_say_what_they_are_run_as_a_user_without_rights_and_stop_on_sigte
 
 @pytest.mark.parametrize(
     ("target", "locks"),
-    [("service", ["service", "grpc", "tracing"]), ("worker", ["worker", "s3"]), ("train", ["train"])],
+    [
+        ("service", ["service", "grpc", "tracing"]),
+        ("worker", ["worker", "s3"]),
+        ("train", ["train"]),
+    ],
 )
 def test_packages_are_installed_from_hashed_locks_before_the_code(
     stages: Stages, target: str, locks: list[str]
@@ -155,7 +179,9 @@ def test_nothing_is_built_on_a_moving_base_or_needs_a_frontend() -> None:
 
 @pytest.mark.parametrize("name", ["service", "grpc", "tracing", "worker", "s3"])
 def test_only_training_has_tensorflow(name: str) -> None:
-    assert not re.search(r"^(tensorflow|keras)==", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)
+    assert not re.search(
+        r"^(tensorflow|keras)==", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE
+    )
     assert re.search(r"^tensorflow==", (ROOT / "requirements/train.txt").read_text(), re.MULTILINE)
 
 

@@ -17,15 +17,17 @@ import yaml
 from PIL import Image
 
 from tests.deployment.engines import BASE, Engine, engine
-from tests.programs import until
-from train.datasets import load_dataset
+from tests.support.programs import until
+from train.data.datasets import load_dataset
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "loupe-test"
 PICTURES = 300
 STORE = "/var/lib/loupe/store"  # in the containers
 MANY = 300_000  # images of a job that lasts long enough to be disturbed
-FIRST_MODEL = "--dataset fashion-mnist --architecture cnn-small"  # the default takes a quarter of an hour
+FIRST_MODEL = (
+    "--dataset fashion-mnist --architecture cnn-small"  # the default takes a quarter of an hour
+)
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 
@@ -34,7 +36,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The images, built from a copy of the checkout that has what a clone would have."""
     folder = tmp_path_factory.mktemp("clone")
     tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    for name in subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+    for name in subprocess.run(
+        tracked, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0"):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
@@ -51,7 +55,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def commands(built: Engine) -> dict[str, str]:
     """What each command of the README's section on containers has printed, by the command."""
-    images, labels = load_dataset("fashion-mnist").test.images, load_dataset("fashion-mnist").test.labels
+    images, labels = (
+        load_dataset("fashion-mnist").test.images,
+        load_dataset("fashion-mnist").test.labels,
+    )
     Image.fromarray(images[np.flatnonzero(labels == 9)[0]]).save(built.folder / "boot.png")
     (built.folder / "PICTURES").mkdir()
     for number, image in enumerate(images[:PICTURES]):
@@ -75,12 +82,16 @@ def volume(stack: Engine) -> Iterator[str]:
 
 def readme_commands() -> list[str]:
     """The commands of the README's section on containers that come after the clone, without their comments."""
-    section = (ROOT / "README.md").read_text().partition("## In containers\n")[2].partition("\n## ")[0]
+    section = (
+        (ROOT / "README.md").read_text().partition("## In containers\n")[2].partition("\n## ")[0]
+    )
     lines = re.findall(r"^    (\S.*?)(?: {2,}#.*)?$", section, re.MULTILINE)
     return [line for line in lines if not line.startswith(("git clone", "{"))]
 
 
-@pytest.mark.timeout(1800)  # they are built for it, and an engine that has built none yet fetches all packages
+@pytest.mark.timeout(
+    1800
+)  # they are built for it, and an engine that has built none yet fetches all packages
 def test_the_images_are_small(built: Engine) -> None:
     sizes = {
         name: int(built.bash(f"docker image inspect --format '{{{{.Size}}}}' {name}")) / 1e6
@@ -108,7 +119,9 @@ def test_the_readme_leads_from_a_clone_to_a_prediction_and_to_scored_pictures(
 
 def test_another_model_is_served_as_soon_as_it_is_trained(stack: Engine) -> None:
     until(lambda: "digits:" in curl(stack, "/models"))
-    answer = curl(stack, "/predict?model=digits", "--data-binary @boot.png -H 'Content-Type: image/png'")
+    answer = curl(
+        stack, "/predict?model=digits", "--data-binary @boot.png -H 'Content-Type: image/png'"
+    )
     assert json.loads(answer)["model"].startswith("digits:")
 
 
@@ -176,9 +189,13 @@ def test_a_store_that_cannot_be_written_is_served_and_takes_no_model(stack: Engi
 
 
 def test_a_store_that_is_full_is_left_as_it_was(stack: Engine, volume: str) -> None:
-    options = "--driver local --opt type=tmpfs --opt device=tmpfs --opt o=size=200k,uid=1000,gid=1000"
+    options = (
+        "--driver local --opt type=tmpfs --opt device=tmpfs --opt o=size=200k,uid=1000,gid=1000"
+    )
     stack.bash(f"docker volume create {options} {volume}")
-    stack.bash(f"docker run --detach --name {volume} --volume {volume}:{STORE} {BASE} sleep 300")  # keeps its contents
+    stack.bash(
+        f"docker run --detach --name {volume} --volume {volume}:{STORE} {BASE} sleep 300"
+    )  # keeps its contents
     try:
         quick = "train train --dataset digits --architecture softmax --epochs 1 --min-accuracy 0.1"
         refused = told(stack, f"{volume}:{STORE}", quick, status=1)
@@ -228,11 +245,18 @@ def test_a_port_that_is_taken_is_named(stack: Engine) -> None:
 
 def test_a_worker_of_another_contract_refuses_a_job_and_says_why(stack: Engine) -> None:
     jobs = (stack.folder / "worker" / "jobs.py").read_text()
-    (stack.folder / "other_jobs.py").write_text(re.sub('^CONTRACT = ".*"', 'CONTRACT = "other"', jobs, flags=re.M))
+    (stack.folder / "other_jobs.py").write_text(
+        re.sub('^CONTRACT = ".*"', 'CONTRACT = "other"', jobs, flags=re.M)
+    )
     stack.bash("docker compose stop worker")
     job = submit(stack)
 
-    told(stack, f"{stack.folder}/other_jobs.py:/opt/loupe/worker/jobs.py:ro", "worker worker --burst", status=0)
+    told(
+        stack,
+        f"{stack.folder}/other_jobs.py:/opt/loupe/worker/jobs.py:ro",
+        "worker worker --burst",
+        status=0,
+    )
     stack.bash("docker compose up --detach --wait worker")
 
     state = state_of(stack, job)
@@ -283,10 +307,14 @@ def monitored(stack: Engine) -> Iterator[Engine]:
 def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(monitored: Engine) -> None:
     def asked(path: str) -> Any:
         fetch = f"import urllib.request as r; print(r.urlopen('http://prometheus:9090/api/v1/{path}').read().decode())"
-        return json.loads(monitored.bash(f'docker compose exec service python -c "{fetch}"'))["data"]
+        return json.loads(monitored.bash(f'docker compose exec service python -c "{fetch}"'))[
+            "data"
+        ]
 
     def up() -> set[tuple[str, str]]:
-        return {(each["metric"]["job"], each["value"][1]) for each in asked("query?query=up")["result"]}
+        return {
+            (each["metric"]["job"], each["value"][1]) for each in asked("query?query=up")["result"]
+        }
 
     well = {("service", "1"), ("worker", "1")}
     with suppress(TimeoutError):
@@ -296,7 +324,11 @@ def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(monitored:
     assert asked("query?query=loupe_worker_images_total")["result"]
     known = {rule["name"] for group in asked("rules")["groups"] for rule in group["rules"]}
     written = yaml.safe_load((ROOT / "deploy" / "monitoring" / "alerts.yml").read_text())
-    assert known == {rule.get("alert") or rule["record"] for group in written["groups"] for rule in group["rules"]}
+    assert known == {
+        rule.get("alert") or rule["record"]
+        for group in written["groups"]
+        for rule in group["rules"]
+    }
 
 
 @pytest.fixture
@@ -335,17 +367,25 @@ def test_models_and_jobs_come_back_from_a_backup(stack: Engine) -> None:
     stack.bash(backup)
     stack.bash(restore)
 
-    tags = [[model["model"] for model in found["models"]] for found in (models, json.loads(curl(stack, "/models")))]
+    tags = [
+        [model["model"] for model in found["models"]]
+        for found in (models, json.loads(curl(stack, "/models")))
+    ]
     assert tags[0] == tags[1]
     assert json.loads(curl(stack, "/jobs")) == jobs
 
 
-def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(stack: Engine) -> None:
+def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(
+    stack: Engine,
+) -> None:
     job = submit(stack)
     until(lambda: begun(stack, job))
     containers = stack.bash("docker compose ps --quiet").split()
     stack.bash("docker compose stop")
-    codes = {inspect(stack, name, ".Name"): inspect(stack, name, ".State.ExitCode") for name in containers}
+    codes = {
+        inspect(stack, name, ".Name"): inspect(stack, name, ".State.ExitCode")
+        for name in containers
+    }
     assert set(codes.values()) == {"0"}, codes
 
     stack.bash("docker compose up --detach --wait")
@@ -356,14 +396,20 @@ def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(st
 def test_nothing_is_left_when_all_of_it_is_removed(stack: Engine) -> None:
     stack.bash("docker compose --profile '*' down --volumes")
     for kind in ("ps --all", "volume ls", "network ls"):
-        assert stack.bash(f"docker {kind} --quiet --filter label=com.docker.compose.project={PROJECT}") == ""
+        assert (
+            stack.bash(f"docker {kind} --quiet --filter label=com.docker.compose.project={PROJECT}")
+            == ""
+        )
 
 
 def guide_commands(page: str, title: str) -> list[str]:
     """Return the blocks of commands in a section of a page in docs/, for the project of these tests."""
     section = (ROOT / "docs" / page).read_text().partition(f"## {title}\n")[2].partition("\n##")[0]
     blocks = re.findall(r"(?:^    \S.*\n)+", section, re.MULTILINE)
-    return [re.sub(r"^    ", "", block, flags=re.MULTILINE).replace("loupe_", f"{PROJECT}_") for block in blocks]
+    return [
+        re.sub(r"^    ", "", block, flags=re.MULTILINE).replace("loupe_", f"{PROJECT}_")
+        for block in blocks
+    ]
 
 
 def curl(stack: Engine, path: str, options: str = "") -> str:
@@ -376,7 +422,9 @@ def submit(stack: Engine) -> str:
     if not (stack.folder / "data" / "many.npy").exists():
         image = np.asarray(Image.open(stack.folder / "boot.png"))
         np.save(stack.folder / "data" / "many.npy", np.broadcast_to(image, (MANY, *image.shape)))
-    body = json.dumps({"source": "/data/many.npy", "model": "fashion-mnist", "probabilities": False})
+    body = json.dumps(
+        {"source": "/data/many.npy", "model": "fashion-mnist", "probabilities": False}
+    )
     answer = curl(stack, "/jobs", f"-H 'Content-Type: application/json' -d '{body}'")
     return str(json.loads(answer)["id"])
 
@@ -413,7 +461,9 @@ def detached(stack: Engine, mount: str, container: str) -> Iterator[str]:
 
 def told(stack: Engine, mount: str, container: str, *, status: int) -> str:
     """What a container of its own, with something else mounted, says before it ends with that status."""
-    ended = stack.try_bash(f"timeout 60 docker compose run --rm --no-deps --volume {mount} {container}")
+    ended = stack.try_bash(
+        f"timeout 60 docker compose run --rm --no-deps --volume {mount} {container}"
+    )
     assert ended.returncode == status, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 

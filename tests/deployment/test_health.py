@@ -5,7 +5,7 @@ import time
 from redis import Redis
 
 from worker.health import healthy
-from worker.jobs import WORKER_SILENT_SECONDS, WORKERS
+from worker.queue.jobs import WORKER_SILENT_SECONDS, WORKERS
 
 
 def test_a_worker_is_healthy_while_its_heart_beats(redis: Redis) -> None:

@@ -16,19 +16,30 @@ import httpx
 import pytest
 import yaml
 
-from loupe.redis_server import open_redis
+from loupe.models.store import StoredModel
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from loupe.store import StoredModel
-from tests import pictures
-from tests.programs import free_port, running, serving, until
-from worker.jobs import Job, Jobs
-from worker.submission import submit
+from tests.support import pictures
+from tests.support.programs import free_port, running, serving, until
+from worker.queue.jobs import Job, Jobs
+from worker.queue.submission import submit
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
-DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(MONITORING.glob("grafana/dashboards/*.json"))}
-PANELS = {f"{name}: {panel['title']}": panel for name, board in DASHBOARDS.items() for panel in board["panels"]}
-RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+DASHBOARDS = {
+    path.stem: json.loads(path.read_text())
+    for path in sorted(MONITORING.glob("grafana/dashboards/*.json"))
+}
+PANELS = {
+    f"{name}: {panel['title']}": panel
+    for name, board in DASHBOARDS.items()
+    for panel in board["panels"]
+}
+RULES = [
+    rule
+    for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 GUIDE = (ROOT / "docs" / "monitoring.md").read_text()
@@ -65,7 +76,9 @@ class Stack:
     def load(self) -> None:
         """Give them a little more to do."""
         for image in pictures.digits(5):
-            httpx.post(f"{self.service}/predict?threshold=0.9", content=pictures.png(image)).raise_for_status()
+            httpx.post(
+                f"{self.service}/predict?threshold=0.9", content=pictures.png(image)
+            ).raise_for_status()
         assert httpx.post(f"{self.service}/predict", content=b"no picture").status_code == 422
         if self.job is None or self.jobs.get(self.job.id).state == "done":
             self.submitted += 1
@@ -111,7 +124,9 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples of an instant query at that moment."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression, "time": self.moment}).json()
+        answer = httpx.get(
+            f"{self.url}/api/v1/query", params={"query": expression, "time": self.moment}
+        ).json()
         assert answer["status"] == "success", answer
         assert not answer.get("warnings"), answer
         return cast("list[dict[str, Any]]", answer["data"]["result"])
@@ -129,14 +144,22 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump(
             {
-                "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+                "global": {
+                    "scrape_interval": "1s",
+                    "scrape_timeout": "1s",
+                    "evaluation_interval": "1s",
+                },
                 "rule_files": [str(MONITORING / "alerts.yml")],
                 "scrape_configs": jobs,
             }
         )
     )
     url, log = f"http://127.0.0.1:{port}", folder / "log"
-    options = {"config.file": folder / "prometheus.yml", "storage.tsdb.path": folder, "web.listen-address": url[7:]}
+    options = {
+        "config.file": folder / "prometheus.yml",
+        "storage.tsdb.path": folder,
+        "web.listen-address": url[7:],
+    }
     command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
     with log.open("wb") as words:
         process = subprocess.Popen(command, stdout=words, stderr=words)
@@ -146,13 +169,17 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             raise RuntimeError(f"Prometheus ended with {process.returncode}: {log.read_text()}")
         stack.load()
         try:
-            answer = httpx.get(f"{url}/api/v1/query", params={"query": "min(sum_over_time(up[1m]))"})
+            answer = httpx.get(
+                f"{url}/api/v1/query", params={"query": "min(sum_over_time(up[1m]))"}
+            )
         except httpx.TransportError:
             return None
         if answer.status_code != 200:  # it is about to be ready
             return None
         samples = answer.json()["data"]["result"]
-        return samples[0]["value"][0] if samples and float(samples[0]["value"][1]) >= SCRAPES else None
+        return (
+            samples[0]["value"][0] if samples and float(samples[0]["value"][1]) >= SCRAPES else None
+        )
 
     try:
         yield Prometheus(url, until(moment_after_enough_scrapes))
@@ -193,28 +220,37 @@ def test_the_guide_says_of_every_panel_what_the_panel_itself_says(name: str) -> 
     _, _, after = GUIDE.partition(f"## Dashboard: {board['title'].removeprefix('Loupe: ')}\n")
     rows = [line for line in after.partition("\n## ")[0].splitlines() if line.startswith("| ")]
 
-    assert rows[1:] == [f"| {panel['title']} | {panel['description']} |" for panel in board["panels"]]
+    assert rows[1:] == [
+        f"| {panel['title']} | {panel['description']} |" for panel in board["panels"]
+    ]
 
 
 def test_panels_ask_the_data_source_that_is_provisioned_and_do_not_overlap() -> None:
-    (source,) = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())[
-        "datasources"
-    ]
+    (source,) = yaml.safe_load(
+        (MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"]
     for board in DASHBOARDS.values():
         places = [panel["gridPos"] for panel in board["panels"]]
         fields = [
-            (place["x"] + x, place["y"] + y) for place in places for x in range(place["w"]) for y in range(place["h"])
+            (place["x"] + x, place["y"] + y)
+            for place in places
+            for x in range(place["w"])
+            for y in range(place["h"])
         ]
         assert len(fields) == len(set(fields))
         assert max(x for x, _ in fields) == 23
     for panel in PANELS.values():
         for asked in (panel, *panel["targets"]):
             assert asked["datasource"] == {"type": "prometheus", "uid": source["uid"]}
-    assert len(PANELS) == sum(len(board["panels"]) for board in DASHBOARDS.values())  # no two of one name
+    assert len(PANELS) == sum(
+        len(board["panels"]) for board in DASHBOARDS.values()
+    )  # no two of one name
     assert len({board["uid"] for board in DASHBOARDS.values()}) == len(DASHBOARDS) == 3
 
 
-def test_alerts_and_panels_name_only_metrics_that_the_service_and_the_worker_have(stack: Stack) -> None:
+def test_alerts_and_panels_name_only_metrics_that_the_service_and_the_worker_have(
+    stack: Stack,
+) -> None:
     exposed = "".join(httpx.get(f"{url}/metrics").text for url in (stack.service, stack.worker))
     asked = [rule["expr"] for rule in RULES]
     for panel in PANELS.values():
@@ -222,21 +258,30 @@ def test_alerts_and_panels_name_only_metrics_that_the_service_and_the_worker_hav
     named = {metric for expression in asked for metric in METRIC.findall(expression)}
 
     assert len(named) > 20
-    missing = {name for name in named - RECORDED if not re.search(rf"^{name}[{{ ]", exposed, re.MULTILINE)}
+    missing = {
+        name for name in named - RECORDED if not re.search(rf"^{name}[{{ ]", exposed, re.MULTILINE)
+    }
     assert not missing
 
 
 @needs_prometheus
 def test_the_configuration_and_the_alerts_are_valid() -> None:
-    for subject, path in {"config": MONITORING / "prometheus.yml", "rules": MONITORING / "alerts.yml"}.items():
-        checked = subprocess.run(["promtool", "check", subject, path], capture_output=True, text=True)
+    for subject, path in {
+        "config": MONITORING / "prometheus.yml",
+        "rules": MONITORING / "alerts.yml",
+    }.items():
+        checked = subprocess.run(
+            ["promtool", "check", subject, path], capture_output=True, text=True
+        )
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @needs_prometheus
 def test_alerts_fire_when_they_are_to_and_not_before() -> None:
     tested = subprocess.run(
-        ["promtool", "test", "rules", MONITORING / "alerts_test.yml"], capture_output=True, text=True
+        ["promtool", "test", "rules", MONITORING / "alerts_test.yml"],
+        capture_output=True,
+        text=True,
     )
 
     assert tested.returncode == 0, tested.stdout + tested.stderr
@@ -245,7 +290,9 @@ def test_alerts_fire_when_they_are_to_and_not_before() -> None:
 @pytest.mark.parametrize("name", ALERTS)
 def test_of_every_alert_it_is_tested_that_it_fires_and_that_it_does_not(name: str) -> None:
     tests = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())["tests"]
-    looks = [look for test in tests for look in test["promql_expr_test"] if f'"{name}"' in look["expr"]]
+    looks = [
+        look for test in tests for look in test["promql_expr_test"] if f'"{name}"' in look["expr"]
+    ]
 
     assert any(look["exp_samples"] for look in looks)
     assert any(not look["exp_samples"] for look in looks)

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from redis import Redis
 
-from loupe.redis_server import open_redis
+from loupe.models.store import StoredModel
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from loupe.store import StoredModel
-from tests.programs import RunningService, serving
-from worker.jobs import Jobs
+from tests.support.programs import RunningService, serving
+from worker.queue.jobs import Jobs
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,10 @@ def service_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def service(
-    digits_model: StoredModel, shapes_model: StoredModel, service_data: Path, tmp_path_factory: pytest.TempPathFactory
+    digits_model: StoredModel,
+    shapes_model: StoredModel,
+    service_data: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningService]:
     """A service with both models; the digits answer where no model is named. Jobs may read the folders of all tests."""
     log = service_data.with_name("log")

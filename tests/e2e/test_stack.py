@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import psutil
 
-from loupe.store import StoredModel
-from tests import pictures
-from tests.programs import descendants, free_port, run, running, until
+from loupe.models.store import StoredModel
+from tests.support import pictures
+from tests.support.programs import descendants, free_port, run, running, until
 
 
 def ready(process: Popen[bytes], log: Path, port: int) -> bool:
@@ -23,13 +23,17 @@ def ready(process: Popen[bytes], log: Path, port: int) -> bool:
         return False
 
 
-def test_up_predicts_and_scores_and_leaves_nothing_running(tmp_path: Path, digits_model: StoredModel) -> None:
+def test_up_predicts_and_scores_and_leaves_nothing_running(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
     port, log = free_port(), tmp_path / "log"
     settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
     np.save(tmp_path / "images.npy", pictures.digits(30))
     with running(log, "up", "--port", port, **settings) as up:
         until(lambda: ready(up, log, port))
-        answer = httpx.post(f"http://127.0.0.1:{port}/predict", content=pictures.png(pictures.digits(1)[0]))
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/predict", content=pictures.png(pictures.digits(1)[0])
+        )
         scored = run("score", tmp_path / "images.npy", "--out", tmp_path / "out", **settings)
         children = descendants(up.pid)
         os.kill(up.pid, signal.SIGINT)
@@ -42,7 +46,9 @@ def test_up_predicts_and_scores_and_leaves_nothing_running(tmp_path: Path, digit
     assert "Traceback" not in log.read_text()
 
 
-def test_up_ends_and_says_so_when_one_of_its_programs_dies(tmp_path: Path, digits_model: StoredModel) -> None:
+def test_up_ends_and_says_so_when_one_of_its_programs_dies(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
     port, log = free_port(), tmp_path / "log"
     settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
     with running(log, "up", "--port", port, **settings) as up:
@@ -53,4 +59,6 @@ def test_up_ends_and_says_so_when_one_of_its_programs_dies(tmp_path: Path, digit
 
         assert up.wait(50) == 1
     assert not [child for child in children if psutil.pid_exists(child.pid)]
-    assert log.read_text().endswith("error: program_failed: loupe worker ended with exit code -9.\n")
+    assert log.read_text().endswith(
+        "error: program_failed: loupe worker ended with exit code -9.\n"
+    )

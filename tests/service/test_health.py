@@ -5,10 +5,11 @@ import asyncio
 import httpx
 import pytest
 
+from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from loupe.store import StoredModel
-from service import health, open_inference
-from service.predictor import Predictor, Routes
+from service import health
+from service.prediction.predictor import Predictor, Routes
+from service.protocols.open_inference import rest as open_inference
 
 
 @pytest.fixture
@@ -21,7 +22,9 @@ def routes(digits_model: StoredModel) -> Routes:
 
 def asked(routes: Routes, path: str) -> httpx.Response:
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(routes), base_url="http://loupe") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(routes), base_url="http://loupe"
+        ) as client:
             return await client.get(path)
 
     return asyncio.run(ask())
@@ -35,4 +38,6 @@ def test_a_service_that_was_told_to_stop_is_not_ready(routes: Routes, path: str)
     answer = asked(routes, path)
 
     assert (answer.status_code, answer.json()["code"]) == (503, "shutting_down")
-    assert asked(routes, "/v2/health/live").status_code == asked(routes, "/livez").status_code == 200
+    assert (
+        asked(routes, "/v2/health/live").status_code == asked(routes, "/livez").status_code == 200
+    )

@@ -25,16 +25,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 from bench.harness import run_program
 from bench.inputs import benchmark_model
-from loupe.redis_server import open_redis
+from loupe.models.store import StoredModel
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from loupe.store import StoredModel
-from worker.jobs import ENDED, Job, Jobs
-from worker.submission import submit
+from worker.queue.jobs import ENDED, Job, Jobs
+from worker.queue.submission import submit
 from worker.supervisor import WELL
 
-from tests import pictures
-from tests.programs import run, running, until
-from tests.redis_servers import RedisServer, redis_server
+from tests.support import pictures
+from tests.support.programs import run, running, until
+from tests.support.redis_servers import RedisServer, redis_server
 
 MINUTES = 10.0
 WORKERS = 3

@@ -20,7 +20,7 @@ from bench.harness import Row, at_most, run_program, show
 from bench.inputs import Post, benchmark_model, find_images, make_photo
 from bench.service.open_loop import Connection, run_fast
 from bench.service.servers import LOUPE, RunningServer, serving
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 
 MINUTES = 30.0
 SAMPLE_SECONDS = 5.0  # between samples of memory

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 
 from tests.stress import chaos
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import orjson
 import pytest
 from bench.service.open_loop import run_fast
-from loupe.store import StoredModel
+from loupe.models.store import StoredModel
 
-from tests.programs import RunningService, serving
 from tests.stress.fuzz.__main__ import Report, fuzz
 from tests.stress.fuzz.cases import make_case
 from tests.stress.fuzz.requests import Reference, make_reference
+from tests.support.programs import RunningService, serving
 
 REQUESTS = 3_000
 ERROR = b'{"error": "", "code": ""}'

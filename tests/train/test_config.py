@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from loupe.old_errors.train import InvalidTraining
 from train.config import FULL_BATCH, RECIPES, recipe
-from train.errors import InvalidTraining
 
 
 def test_what_is_not_said_is_as_the_recipe_has_it() -> None:
@@ -32,8 +32,14 @@ def test_epochs_that_were_asked_for_are_kept_however_few_the_images() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adamm"}, "optimizer: expected one of sgd, .*rmsprop; nearest: adam. Received: adamm"),
-        ({"schedule": "stepwise"}, "schedule: expected one of constant, cosine, one-cycle. Received: stepwise"),
+        (
+            {"optimizer": "adamm"},
+            "optimizer: expected one of sgd, .*rmsprop; nearest: adam. Received: adamm",
+        ),
+        (
+            {"schedule": "stepwise"},
+            "schedule: expected one of constant, cosine, one-cycle. Received: stepwise",
+        ),
         ({"initializer": "he"}, "initializer: expected one of .*Received: he"),
         ({"epochs": 0}, "epochs: expected at least 1. Received: 0"),
         ({"batch_size": -1}, "batch size: expected at least 1 image, or 'full'. Received: -1"),
@@ -41,24 +47,32 @@ def test_epochs_that_were_asked_for_are_kept_however_few_the_images() -> None:
         ({"learning_rate": float("nan")}, "learning rate: .*Received: nan"),
         ({"weight_decay": -1.0}, "weight decay: expected a number of 0 or more. Received: -1.0"),
         ({"patience": -1}, "patience: expected 0 epochs or more. Received: -1"),
-        ({"validation_fraction": 1.0}, "validation fraction: expected a share of 0 or more, below 1. Received: 1.0"),
+        (
+            {"validation_fraction": 1.0},
+            "validation fraction: expected a share of 0 or more, below 1. Received: 1.0",
+        ),
         ({"hidden": (64, 0)}, r"hidden: expected units of at least 1. Received: \(64, 0\)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_impossible_values_are_told_with_what_was_expected(changes: dict[str, object], message: str) -> None:
+def test_impossible_values_are_told_with_what_was_expected(
+    changes: dict[str, object], message: str
+) -> None:
     with pytest.raises(InvalidTraining, match=message):
         recipe("mlp", **changes)
 
 
 def test_an_unknown_architecture_is_told_with_all_names_and_the_nearest() -> None:
-    with pytest.raises(InvalidTraining, match=r"one of softmax, .*, resnet; nearest: resnet\. Received: resnt"):
+    with pytest.raises(
+        InvalidTraining, match=r"one of softmax, .*, resnet; nearest: resnet\. Received: resnt"
+    ):
         recipe("resnt")
 
 
 def test_hidden_sizes_are_refused_where_there_is_no_hidden_layer_to_choose() -> None:
     with pytest.raises(
-        InvalidTraining, match=r"hidden sizes to choose \(mlp-sigmoid, mlp, mlp-512, mlp-small\). Received: cnn"
+        InvalidTraining,
+        match=r"hidden sizes to choose \(mlp-sigmoid, mlp, mlp-512, mlp-small\). Received: cnn",
     ):
         recipe("cnn", hidden=(64,))
 

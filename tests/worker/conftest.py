@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.jobs import DEFAULT_OPTIONS, Options
-from worker.places import Place
+from worker.queue.jobs import DEFAULT_OPTIONS, Options
 from worker.sources import Records, open_source
+from worker.storage import Place
 
 MAX_PIXELS = 100_000
 
@@ -19,11 +19,19 @@ def notes(tmp_path: Path) -> Path:
 
 
 def scored(
-    path: Place, notes: Path, shard_images: int = 4, batch_size: int = 3, options: Options = DEFAULT_OPTIONS
+    path: Place,
+    notes: Path,
+    shard_images: int = 4,
+    batch_size: int = 3,
+    options: Options = DEFAULT_OPTIONS,
 ) -> list[Records]:
     """All records of a source, planned and then read shard by shard."""
     source = open_source(path, "ink", MAX_PIXELS, options)
     plan = source.plan(shard_images, notes)
-    batches = [batch() for shard in plan.shards for batch in source.batches(shard, batch_size, notes, plan.revision)]
+    batches = [
+        batch()
+        for shard in plan.shards
+        for batch in source.batches(shard, batch_size, notes, plan.revision)
+    ]
     assert sum(len(batch.ids) + len(batch.errors) for batch in batches) == plan.total
     return batches

@@ -11,19 +11,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from loupe.errors import AddressInUse
-from loupe.redis_server import open_redis
+from loupe.models.store import StoredModel
+from loupe.old_errors.core import AddressInUse
+from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from loupe.store import StoredModel
-from tests import pictures
-from tests.job_requests import new_request
-from tests.programs import free_port
-from tests.redis_servers import redis_server
-from worker.consumer import Consumer
-from worker.jobs import Jobs, Step
+from tests.support import pictures
+from tests.support.job_requests import new_request
+from tests.support.programs import free_port
+from tests.support.redis_servers import redis_server
 from worker.metrics import PROMPT, Metrics, exposed
-from worker.queue import Queue
-from worker.submission import submit
+from worker.queue.claims import Queue
+from worker.queue.jobs import Jobs, Step
+from worker.queue.submission import submit
+from worker.scoring.consumer import Consumer
 
 
 @pytest.fixture
@@ -40,8 +40,12 @@ def scraped(settings: Settings, patience_seconds: float = 5) -> dict[str, float]
     """All samples, as `name{value of each label}`."""
     url = f"http://127.0.0.1:{settings.worker_metrics_port}/metrics"
     text = httpx.get(url, timeout=patience_seconds).raise_for_status().text
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {f"{sample.name}{{{','.join(sample.labels.values())}}}": sample.value for sample in samples}
+    samples = [
+        sample for family in text_string_to_metric_families(text) for sample in family.samples
+    ]
+    return {
+        f"{sample.name}{{{','.join(sample.labels.values())}}}": sample.value for sample in samples
+    }
 
 
 def submitted(jobs: Jobs) -> str:
@@ -61,7 +65,10 @@ def test_images_and_steps_are_counted_and_shards_are_timed(
 
     with exposed(consumer.metrics, redis, settings):
         found = scraped(settings)
-    assert (found["loupe_worker_images_total{scored}"], found["loupe_worker_images_total{failed}"]) == (7, 1)
+    assert (
+        found["loupe_worker_images_total{scored}"],
+        found["loupe_worker_images_total{failed}"],
+    ) == (7, 1)
     assert found["loupe_worker_errors_total{invalid_image}"] == 1
     for kind, count in {"plan": 1, "shard": 2, "finish": 1}.items():
         assert found[f"loupe_worker_steps_total{{{kind},done}}"] == count
@@ -90,12 +97,17 @@ def test_steps_that_fail_are_counted_as_retried_and_as_claimed_again(
     assert found["loupe_worker_steps_total{plan,failed}"] == 1
 
 
-def test_the_depth_of_the_queue_is_that_of_all_jobs(redis: Redis, queue: Queue, settings: Settings) -> None:
+def test_the_depth_of_the_queue_is_that_of_all_jobs(
+    redis: Redis, queue: Queue, settings: Settings
+) -> None:
     jobs = Jobs(redis)
     submitted(jobs)
     plan = queue.claim()
     assert plan is not None
-    shards = [Step(name=f"shard-{index}", kind="shard", index=index, start=index, stop=index + 1) for index in range(5)]
+    shards = [
+        Step(name=f"shard-{index}", kind="shard", index=index, start=index, stop=index + 1)
+        for index in range(5)
+    ]
     queue.commit_plan(plan, 5, "revision", shards)
     submitted(jobs)
     first, second = queue.claim(), queue.claim()
@@ -105,7 +117,10 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(redis: Redis, queue: Queue, 
 
     with exposed(Metrics(), redis, settings):
         found = scraped(settings)
-        places = {place: found[f"loupe_queue_steps{{{place}}}"] for place in ("waiting", "in_hand", "delayed")}
+        places = {
+            place: found[f"loupe_queue_steps{{{place}}}"]
+            for place in ("waiting", "in_hand", "delayed")
+        }
         assert places == {"waiting": 4, "in_hand": 1, "delayed": 1}
         assert found["loupe_queue_jobs{running}"] == 1
         assert found["loupe_queue_jobs{planning}"] == 1
@@ -113,7 +128,9 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(redis: Redis, queue: Queue, 
         assert 0 < age < scraped(settings)["loupe_queue_oldest_seconds{}"]
 
 
-def test_what_alerts_look_at_is_there_before_it_has_happened(redis: Redis, settings: Settings) -> None:
+def test_what_alerts_look_at_is_there_before_it_has_happened(
+    redis: Redis, settings: Settings
+) -> None:
     with exposed(Metrics(), redis, settings):
         found = scraped(settings)
 
@@ -147,7 +164,9 @@ def test_an_empty_queue_has_no_depth(redis: Redis, settings: Settings) -> None:
     assert found["loupe_queue_steps{waiting}"] == found["loupe_queue_oldest_seconds{}"] == 0
 
 
-def test_a_port_that_is_taken_is_an_error_that_names_the_setting(redis: Redis, settings: Settings) -> None:
+def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
+    redis: Redis, settings: Settings
+) -> None:
     address = ("127.0.0.1", settings.worker_metrics_port)
     with (
         socket.create_server(address),

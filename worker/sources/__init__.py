@@ -8,10 +8,10 @@ from pathlib import Path
 
 import bracex
 
-from loupe.errors import ColumnNotFound, InvalidRequest, InvalidSource
-from loupe.images import Look
-from worker.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, Options
-from worker.places import Place, Remote, missing
+from loupe.images.spec import Look
+from loupe.old_errors.service import InvalidRequest
+from loupe.old_errors.worker import ColumnNotFound, InvalidSource
+from worker.queue.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, Options
 from worker.sources.arrays import NPY_MAGIC, ArraySource
 from worker.sources.buckets import Bucket, BucketPattern, matching
 from worker.sources.folders import Folder, Pattern
@@ -21,8 +21,18 @@ from worker.sources.source import Batch, Plan, Records, Source, check_unchanged,
 from worker.sources.tables import PARQUET_MAGIC, TableSource
 from worker.sources.tars import Tars, is_tar
 from worker.sources.zips import Zip
+from worker.storage import Place, Remote, missing
 
-__all__ = ["Batch", "Plan", "Records", "Source", "check_source", "check_unchanged", "open_source", "printable"]
+__all__ = [
+    "Batch",
+    "Plan",
+    "Records",
+    "Source",
+    "check_source",
+    "check_unchanged",
+    "open_source",
+    "printable",
+]
 
 MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"
@@ -31,7 +41,12 @@ MOST_TARS = 100_000  # that one pattern may stand for
 
 
 def open_source(
-    place: Place, look: Look, max_pixels: int, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+    place: Place,
+    look: Look,
+    max_pixels: int,
+    options: Options = DEFAULT_OPTIONS,
+    *,
+    https: bool = False,
 ) -> Source:
     """The source at a place; what a file is, its first bytes say, but for manifests.
 
@@ -68,7 +83,9 @@ def check_source(place: Place, options: Options = DEFAULT_OPTIONS, *, https: boo
     """
     source = open_source(place, "ink", 1, options, https=https)
     if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource):
-        raise InvalidRequest("a folder, an archive or a manifest for labels that are names of folders", f"'{place}'")
+        raise InvalidRequest(
+            "a folder, an archive or a manifest for labels that are names of folders", f"'{place}'"
+        )
     source.check()
 
 
@@ -93,7 +110,9 @@ def _find(place: Place, options: Options, https: bool) -> Collection | _Table | 
         return Tars(str(place), [place])
     if head.startswith(PARQUET_MAGIC):
         return _Table(place)
-    if place.suffix.lower() != ".npz" and (head.startswith(ZIP_MAGIC) or _ends_as_a_zip(place, head)):
+    if place.suffix.lower() != ".npz" and (
+        head.startswith(ZIP_MAGIC) or _ends_as_a_zip(place, head)
+    ):
         return Zip(place)
     return place
 
@@ -112,7 +131,8 @@ def _pattern(place: Place) -> Collection:
         archives = _tars(place, bracex.expand(pattern, limit=MOST_TARS))
         if gone := missing(archives):
             raise InvalidSource(
-                pattern, f"{len(gone)} of {len(archives)} tar archives that are not there, '{gone[0]}' for one"
+                pattern,
+                f"{len(gone)} of {len(archives)} tar archives that are not there, '{gone[0]}' for one",
             )
         if archives:
             return Tars(pattern, archives)
@@ -126,7 +146,13 @@ def _pattern(place: Place) -> Collection:
 def _tars(place: Place, names: Sequence[str]) -> Sequence[Place]:
     """The places of tar archives, each told by its name or by a pattern."""
     if isinstance(place, Path):
-        return sorted(Path(path) for name in names for path in (glob.glob(name) if glob.has_magic(name) else [name]))  # noqa: PTH207
+        return sorted(
+            Path(path)
+            for name in names
+            for path in (glob.glob(name) if glob.has_magic(name) else [name])  # noqa: PTH207
+        )
     remote = [Remote(name, place.protocol) for name in names]
-    found = [each for name in remote for each in (matching(name) if glob.has_magic(name.url) else [name])]
+    found = [
+        each for name in remote for each in (matching(name) if glob.has_magic(name.url) else [name])
+    ]
     return sorted(found, key=str)

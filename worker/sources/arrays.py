@@ -8,12 +8,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from loupe import idx
-from loupe.errors import InvalidPixels, InvalidSource, LoupeError
-from loupe.images import SIDE, UInt8Array, check_batch
-from worker.jobs import Step
-from worker.places import Place, local_copy, reading_at
+from loupe.errors import LoupeError
+from loupe.images import idx
+from loupe.images.spec import SIDE, UInt8Array, check_batch
+from loupe.old_errors.core import InvalidPixels
+from loupe.old_errors.worker import InvalidSource
+from worker.queue.jobs import Step
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, stamp
+from worker.storage import Place, local_copy, reading_at
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK"
@@ -44,15 +46,21 @@ class ArraySource:
             first = shard["start"]
             images = self._fetch(begin, first, stop, revision)
         for start in range(shard["start"], stop, batch_size):
-            yield partial(self._read_rows, images, revision, first, start, min(start + batch_size, stop))
+            yield partial(
+                self._read_rows, images, revision, first, start, min(start + batch_size, stop)
+            )
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
         """See `Source.record_id`."""
         return str(shard["start"] + place)
 
-    def _read_rows(self, images: UInt8Array, revision: str, first: int, start: int, stop: int) -> Records:
+    def _read_rows(
+        self, images: UInt8Array, revision: str, first: int, start: int, stop: int
+    ) -> Records:
         """Rows from `start` on of an array whose first row is `first`."""
-        if isinstance(self._file, Path):  # who reads from a mapped file what is not there any more is killed (SIGBUS)
+        if isinstance(
+            self._file, Path
+        ):  # who reads from a mapped file what is not there any more is killed (SIGBUS)
             check_unchanged(str(self._file), revision, stamp(self._file))
         return Records(list(range(start, stop)), images[start - first : stop - first].copy(), [])
 
@@ -63,11 +71,14 @@ class ArraySource:
             images = check_batch(array)
         except InvalidPixels as error:
             raise InvalidSource(
-                str(self._file), f"{array.dtype}, shape {array.shape}, not uint8 (n, {SIDE}, {SIDE})"
+                str(self._file),
+                f"{array.dtype}, shape {array.shape}, not uint8 (n, {SIDE}, {SIDE})",
             ) from error
         except LoupeError:
             raise
-        except Exception as error:  # NumPy hands on what Python's tokenizer makes of a hostile header
+        except (
+            Exception
+        ) as error:  # NumPy hands on what Python's tokenizer makes of a hostile header
             raise InvalidSource(str(self._file), f"a file that is neither ({error})") from error
         if not len(images):
             raise InvalidSource(str(self._file), "an array without images")
@@ -90,7 +101,9 @@ class ArraySource:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if len(arrays.files) != 1:
                 named = ", ".join(sorted(arrays.files)[:5]) or "none"
-                raise InvalidSource(str(self._file), f"{len(arrays.files)} arrays ({named}), not one")
+                raise InvalidSource(
+                    str(self._file), f"{len(arrays.files)} arrays ({named}), not one"
+                )
             return arrays[arrays.files[0]]  # type: ignore[no-any-return]
 
     def _fetch(self, begin: int, start: int, stop: int, revision: str) -> UInt8Array:
@@ -114,7 +127,9 @@ def _outline(file: Place) -> tuple[AnyArray, int] | None:
         if head == NPY_MAGIC:
             version = np.lib.format.read_magic(opened)
             read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
             )
             shape, is_fortran, dtype = read_header(opened)
             begin = opened.tell()

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 
-from loupe.errors import InvalidImage, InvalidSource, SourceChanged
-from loupe.images import MAX_FILE_BYTES
-from worker.places import Remote, gather, stamp_of, told
+from loupe.images.decode import MAX_FILE_BYTES
+from loupe.old_errors.core import InvalidImage
+from loupe.old_errors.worker import InvalidSource, SourceChanged
 from worker.sources.folders import Folder, Pattern, is_picture
 from worker.sources.pictures import Entry, Read, reading_fetched
+from worker.storage import Remote, gather, stamp_of, told
 
 
 class Bucket:
@@ -31,7 +32,11 @@ class Bucket:
     def entries(self, notes: object = None) -> Iterator[Entry]:
         """See `Collection.entries`. The whole listing is held in memory, a kilobyte for each file."""
         below = len(self._folder.path.rstrip("/")) + 1
-        found = {path[below:]: info for path, info in self._folder.find().items() if info["type"] == "file"}
+        found = {
+            path[below:]: info
+            for path, info in self._folder.find().items()
+            if info["type"] == "file"
+        }
         for name in sorted(filter(_is_seen, found), key=_as_in_a_folder):
             yield _entry(name, found[name])
 
@@ -60,7 +65,9 @@ class BucketPattern(Bucket):
         """See `Collection.entries`."""
         below = len(self._folder.path.rstrip("/")) + 1
         found = self._folder.find(self._pattern)
-        for path in sorted(path for path in found if found[path]["type"] == "file" and _is_seen(path[below:])):
+        for path in sorted(
+            path for path in found if found[path]["type"] == "file" and _is_seen(path[below:])
+        ):
             yield _entry(path[below:], found[path])
 
 
@@ -68,7 +75,9 @@ def matching(pattern: Remote) -> list[Remote]:
     """The files that a pattern names."""
     folder, below = _split(pattern)
     start = len(folder.path.rstrip("/")) + 1
-    return [folder / path[start:] for path, info in folder.find(below).items() if info["type"] == "file"]
+    return [
+        folder / path[start:] for path, info in folder.find(below).items() if info["type"] == "file"
+    ]
 
 
 async def fetch(file: Remote) -> bytes:
@@ -109,7 +118,9 @@ def _entry(name: str, info: dict[str, object]) -> Entry:
 
 
 def _is_seen(path: str) -> bool:
-    return is_picture(path) and not any(part.startswith(".") for part in posixpath.dirname(path).split("/"))
+    return is_picture(path) and not any(
+        part.startswith(".") for part in posixpath.dirname(path).split("/")
+    )
 
 
 def _as_in_a_folder(path: str) -> list[tuple[bool, str]]:

@@ -8,8 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
-from loupe.errors import InvalidSource, LoupeError, SourceChanged
-from loupe.images import SUFFIXES, read_with_status
+from loupe.errors import LoupeError
+from loupe.images.decode import SUFFIXES, read_with_status
+from loupe.old_errors.worker import InvalidSource, SourceChanged
 from worker.sources.pictures import Entry, Read, reading_fetched
 from worker.sources.sorting import in_order
 

@@ -9,13 +9,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loupe.errors import ColumnNotFound, InvalidRecord, InvalidSource, InvalidUrl
-from loupe.images import read_file
-from worker.jobs import DEFAULT_OPTIONS, Options
-from worker.places import Place, Remote, gather, is_url, place
+from loupe.images.decode import read_file
+from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource, InvalidUrl
+from worker.queue.jobs import DEFAULT_OPTIONS, Options
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Entry, Read, reading_fetched
 from worker.sources.source import printable, stamp
+from worker.storage import Place, Remote, gather, is_url, place
 
 PATH, ID = "path", "id"
 USUAL_BYTES = 2**20  # of a picture whose length nobody has told yet
@@ -33,7 +33,9 @@ class Manifest:
     nothing = "a manifest without records"
     quick = True
 
-    def __init__(self, file: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False) -> None:
+    def __init__(
+        self, file: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+    ) -> None:
         self.where = str(file)
         self._file = file
         self._options = options
@@ -58,7 +60,8 @@ class Manifest:
         places = [(entry, self._place(entry.where[0])) for entry in entries]
         remote = [(entry, found) for entry, found in places if isinstance(found, Remote)]
         read_fetched = reading_fetched(
-            [entry for entry, _ in remote], gather(partial(fetch, found) for _, found in remote) if remote else []
+            [entry for entry, _ in remote],
+            gather(partial(fetch, found) for _, found in remote) if remote else [],
         )
         local = {entry.id: found for entry, found in places if isinstance(found, Path)}
         yield lambda entry: read_file(local[entry.id]) if entry.id in local else read_fetched(entry)
@@ -90,7 +93,9 @@ class Manifest:
         reader = csv.DictReader(lines, strict=True)
         if PATH not in (reader.fieldnames or ()):
             named = ", ".join(islice(reader.fieldnames or ["none"], 5))
-            raise InvalidSource(self.where, f"a manifest whose columns ({named}) are without '{PATH}'")
+            raise InvalidSource(
+                self.where, f"a manifest whose columns ({named}) are without '{PATH}'"
+            )
         self._check_columns(list(reader.fieldnames or ()))
         for record in reader:
             yield reader.line_num, record
@@ -107,7 +112,9 @@ class Manifest:
             return Entry(f"line {number}", [], f"a line without a '{PATH}'")
         name = record.get(self._options.id or ID, path)
         columns = [_text(record.get(column)) for column in self._options.columns]
-        return Entry(path if name in (None, "") else str(name), [path], self._why_refused(path), columns)
+        return Entry(
+            path if name in (None, "") else str(name), [path], self._why_refused(path), columns
+        )
 
     def _why_refused(self, path: str) -> str | None:
         if isinstance(self._file, Path) and not is_url(path):

@@ -2,9 +2,11 @@
 
 from pathlib import PurePosixPath
 
-from loupe.images import MAX_FILE_BYTES
+from loupe.images.decode import MAX_FILE_BYTES
 
-MOST_TIMES_PACKED = 200  # a picture of one colour, uncompressed, packs so well only where it is large
+MOST_TIMES_PACKED = (
+    200  # a picture of one colour, uncompressed, packs so well only where it is large
+)
 SMALL_BYTES = 2**20  # what is no longer than this may pack as well as it will
 
 
@@ -16,7 +18,11 @@ def why_refused(name: str, size: int, packed: int) -> str | None:
         size: Bytes it has.
         packed: Bytes it takes in the archive.
     """
-    if name.startswith(("/", "\\")) or ":" in name[:3] or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+    if (
+        name.startswith(("/", "\\"))
+        or ":" in name[:3]
+        or ".." in PurePosixPath(name.replace("\\", "/")).parts
+    ):
         return "a path that leads out of the archive"
     if size > MAX_FILE_BYTES:
         return f"a member of {size:,} bytes"

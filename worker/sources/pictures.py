@@ -14,11 +14,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from loupe.errors import InvalidImage, InvalidRecord, InvalidSource, LoupeError, SourceChanged, StorageUnavailable
-from loupe.images import SIDE, Look, Picture, UInt8Array, open_picture
-from worker.jobs import Step
-from worker.places import or_raise
+from loupe.errors import LoupeError
+from loupe.images.decode import Picture, open_picture
+from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.old_errors.core import InvalidImage
+from loupe.old_errors.worker import InvalidRecord, InvalidSource, SourceChanged, StorageUnavailable
+from worker.queue.jobs import Step
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable
+from worker.storage import or_raise
 
 SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
 FETCHED_BYTES = 2**24  # of picture files, at a time, by one thread
@@ -84,23 +87,36 @@ class Decoder:
         places: list[int] = []
         images: list[UInt8Array] = []
         errors: list[tuple[str, LoupeError]] = []
-        with self._turn:  # threads that decode small pictures at once only fight over the interpreter
+        with (
+            self._turn
+        ):  # threads that decode small pictures at once only fight over the interpreter
             for place, entry in enumerate(entries):
                 name = printable(entry.id)
                 try:
                     if entry.refused is not None:
                         raise InvalidRecord(entry.refused)
-                    images.append(self._pixels(open_picture(read(entry), max_pixels=self._max_pixels)))
+                    images.append(
+                        self._pixels(open_picture(read(entry), max_pixels=self._max_pixels))
+                    )
                     ids.append(name)
                     places.append(place)
                 except (SourceChanged, StorageUnavailable):
                     raise
                 except LoupeError as error:
-                    errors.append((name, error.with_traceback(None)))  # else its frames would keep all pictures
+                    errors.append(
+                        (name, error.with_traceback(None))
+                    )  # else its frames would keep all pictures
                 except OSError as error:
-                    errors.append((name, InvalidImage(f"a file that cannot be read ({error.strerror})")))
+                    errors.append(
+                        (name, InvalidImage(f"a file that cannot be read ({error.strerror})"))
+                    )
         stacked = np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8)
-        return Records(ids, stacked, errors, None if columns is None else columns.take(pa.array(places, pa.int64())))
+        return Records(
+            ids,
+            stacked,
+            errors,
+            None if columns is None else columns.take(pa.array(places, pa.int64())),
+        )
 
     def _pixels(self, picture: Picture) -> UInt8Array:
         if picture.pixel_count <= SMALL_PIXELS:
@@ -121,7 +137,9 @@ class PictureSource:
         columns: Names of what else its entries say.
     """
 
-    def __init__(self, collection: Collection, decoder: Decoder, columns: Sequence[str] = ()) -> None:
+    def __init__(
+        self, collection: Collection, decoder: Decoder, columns: Sequence[str] = ()
+    ) -> None:
         self._collection = collection
         self._decoder = decoder
         self._columns = columns
@@ -152,7 +170,9 @@ class PictureSource:
 
     def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
         """See `Source.batches`."""
-        check_unchanged(self._collection.where, (notes / STAMP).read_text(), self._collection.stamp())
+        check_unchanged(
+            self._collection.where, (notes / STAMP).read_text(), self._collection.stamp()
+        )
         with (notes / LISTING).open("rb") as lines:
             lines.seek(shard["offset"])
             entries = [_entry(lines.readline()) for _ in range(shard["start"], shard["stop"])]
@@ -167,7 +187,9 @@ class PictureSource:
         return printable(_entry(line).id)
 
     def _read(self, entries: list[Entry], notes: Path) -> Records:
-        with self._collection.reading([entry for entry in entries if entry.refused is None], notes) as read:
+        with self._collection.reading(
+            [entry for entry in entries if entry.refused is None], notes
+        ) as read:
             return self._decoder.records(entries, read, self._table(entries))
 
     def _table(self, entries: Sequence[Entry]) -> pa.Table | None:
@@ -185,7 +207,9 @@ def reading_fetched(entries: Iterable[Entry], answers: Iterable[bytes | BaseExce
     return lambda entry: or_raise(fetched.pop(entry.id))
 
 
-def _cut(entries: list[Entry], batch_size: int, bytes_of: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+def _cut(
+    entries: list[Entry], batch_size: int, bytes_of: Callable[[Entry], int]
+) -> Iterator[list[Entry]]:
     """Batches of as many entries, or of fewer where those are too much to fetch at once."""
     batch: list[Entry] = []
     size = 0

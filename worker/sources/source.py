@@ -7,10 +7,11 @@ from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
-from loupe.errors import LoupeError, SourceChanged
-from loupe.images import UInt8Array
-from worker.jobs import Step
-from worker.places import Place, stamps
+from loupe.errors import LoupeError
+from loupe.images.spec import UInt8Array
+from loupe.old_errors.worker import SourceChanged
+from worker.queue.jobs import Step
+from worker.storage import Place, stamps
 
 
 @dataclass(frozen=True)

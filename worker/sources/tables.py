@@ -10,16 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loupe.errors import ColumnNotFound, InvalidPixels, InvalidRecord, InvalidSource, LoupeError
-from loupe.images import SIDE
-from worker.jobs import DEFAULT_OPTIONS, Options, Step
-from worker.places import Place
+from loupe.errors import LoupeError
+from loupe.images.spec import SIDE
+from loupe.old_errors.core import InvalidPixels
+from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource
+from worker.queue.jobs import DEFAULT_OPTIONS, Options, Step
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable, stamp
+from worker.storage import Place
 
 PARQUET_MAGIC = b"PAR1"
 IMAGE, BYTES, ID = "image", "bytes", "id"
-NO_PIXELS = frozenset({ID, "label", "class", "target"})  # numbers that say something about the picture
+NO_PIXELS = frozenset(
+    {ID, "label", "class", "target"}
+)  # numbers that say something about the picture
 PIXELS = SIDE * SIDE
 NO_ID = "a row without an id"
 BRIGHTEST = 255
@@ -54,7 +58,10 @@ class TableSource:
         check_unchanged(str(self._file), revision, stamp(self._file))
         with self._open() as file:
             images = self._image_columns(file.schema_arrow)
-            others = [*([self._id] if self._id in file.schema_arrow.names else []), *self._options.columns]
+            others = [
+                *([self._id] if self._id in file.schema_arrow.names else []),
+                *self._options.columns,
+            ]
             columns = [*images, *dict.fromkeys(others)]
             decode = self._pictures if images == [IMAGE] else self._pixels
             for row, rows in _rows(file, shard["start"], shard["stop"], batch_size, columns):
@@ -80,7 +87,9 @@ class TableSource:
 
     def _open(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self._file if isinstance(self._file, Path) else self._file.open("rb"))
+            return pq.ParquetFile(
+                self._file if isinstance(self._file, Path) else self._file.open("rb")
+            )
         except (pa.ArrowException, OSError) as error:
             raise InvalidSource(str(self._file), f"a damaged Parquet file ({error})") from error
 
@@ -88,12 +97,14 @@ class TableSource:
         if IMAGE in schema.names and _holds_files(schema.field(IMAGE).type):
             return [IMAGE]
         others = {*NO_PIXELS, self._id, *self._options.columns}
-        numbers = [field.name for field in schema if pa.types.is_integer(field.type) and field.name not in others]
+        numbers = [
+            field.name
+            for field in schema
+            if pa.types.is_integer(field.type) and field.name not in others
+        ]
         if len(numbers) == PIXELS:
             return numbers
-        received = (
-            f"a Parquet file with {len(numbers)} columns of whole numbers, and no column '{IMAGE}' of picture files"
-        )
+        received = f"a Parquet file with {len(numbers)} columns of whole numbers, and no column '{IMAGE}' of picture files"
         raise InvalidSource(str(self._file), f"{received} ({', '.join(schema.names[:5])} …)")
 
     def _check_columns(self, schema: pa.Schema) -> None:
@@ -104,7 +115,8 @@ class TableSource:
             kind = schema.field(column).type
             if pa.types.is_nested(kind) or _is_binary(kind):
                 raise InvalidSource(
-                    str(self._file), f"a Parquet file whose column '{column}' is no text, number or time, but {kind}"
+                    str(self._file),
+                    f"a Parquet file whose column '{column}' is no text, number or time, but {kind}",
                 )
 
     def _pictures(self, rows: pa.RecordBatch, first: int, images: Sequence[str]) -> Records:
@@ -123,7 +135,11 @@ class TableSource:
             for place, name in enumerate(ids)
         ]
         records = self._decoder.records(entries, read, self._others(rows))
-        return replace(records, ids=list(map(int, records.ids))) if self._numbered(rows.schema) else records
+        return (
+            replace(records, ids=list(map(int, records.ids)))
+            if self._numbered(rows.schema)
+            else records
+        )
 
     def _pixels(self, rows: pa.RecordBatch, first: int, images: Sequence[str]) -> Records:
         ids = self._ids(rows, first)
@@ -140,7 +156,10 @@ class TableSource:
         errors: list[tuple[str, LoupeError]] = [
             (f"row {first + place}", InvalidRecord(NO_ID))
             if nameless[place]
-            else (str(ids[place]), InvalidPixels(expected, "a row with another value, or without one"))
+            else (
+                str(ids[place]),
+                InvalidPixels(expected, "a row with another value, or without one"),
+            )
             for place in np.flatnonzero(~good)
         ]
         kept = [ids[place] for place in np.flatnonzero(good)]
@@ -150,17 +169,27 @@ class TableSource:
 
     def _others(self, rows: pa.RecordBatch) -> pa.Table | None:
         """What else is read of these rows."""
-        return pa.Table.from_batches([rows]).select(list(self._options.columns)) if self._options.columns else None
+        return (
+            pa.Table.from_batches([rows]).select(list(self._options.columns))
+            if self._options.columns
+            else None
+        )
 
     def _ids(self, rows: pa.RecordBatch, first: int) -> list[Any]:
         """Numbers or texts; nothing for a row that has none."""
         if self._id not in rows.schema.names:
             return list(range(first, first + len(rows)))
         ids = rows.column(self._id).to_pylist()
-        return ids if self._numbered(rows.schema) else [None if name is None else printable(str(name)) for name in ids]
+        return (
+            ids
+            if self._numbered(rows.schema)
+            else [None if name is None else printable(str(name)) for name in ids]
+        )
 
     def _numbered(self, schema: pa.Schema) -> bool:
-        return self._id not in schema.names or bool(pa.types.is_integer(schema.field(self._id).type))
+        return self._id not in schema.names or bool(
+            pa.types.is_integer(schema.field(self._id).type)
+        )
 
 
 def _rows(
@@ -177,7 +206,9 @@ def _rows(
         begins = ends
     row = first
     for rows in file.iter_batches(batch_size, row_groups=groups, columns=columns):
-        wanted = rows.slice(max(0, start - row), max(0, min(stop, row + len(rows)) - max(start, row)))
+        wanted = rows.slice(
+            max(0, start - row), max(0, min(stop, row + len(rows)) - max(start, row))
+        )
         if len(wanted):
             yield max(start, row), wanted
         row += len(rows)
@@ -186,7 +217,11 @@ def _rows(
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def _holds_files(kind: pa.DataType) -> bool:

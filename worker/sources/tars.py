@@ -9,16 +9,20 @@ from typing import BinaryIO, cast
 
 from indexed_gzip import IndexedGzipFile
 
-from loupe.errors import InvalidImage, InvalidSource, LoupeError
-from loupe.idx import GZIP_MAGIC
-from loupe.images import SUFFIXES
-from worker.places import Place, ReadAt, Remote, or_raise, reading_at
+from loupe.errors import LoupeError
+from loupe.images.decode import SUFFIXES
+from loupe.images.idx import GZIP_MAGIC
+from loupe.old_errors.core import InvalidImage
+from loupe.old_errors.worker import InvalidSource
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Entry, Read
 from worker.sources.source import stamp
+from worker.storage import Place, ReadAt, Remote, or_raise, reading_at
 
-LONGEST_HEADER_BYTES = 2**20  # of names and attributes; tarfile reads whatever length an archive claims
+LONGEST_HEADER_BYTES = (
+    2**20
+)  # of names and attributes; tarfile reads whatever length an archive claims
 
 
 class Tars:
@@ -47,7 +51,9 @@ class Tars:
                     if notes is not None and isinstance(file, IndexedGzipFile):
                         file.export_index(str(_index(notes, number)))
             except (tarfile.TarError, OSError, EOFError) as error:
-                raise InvalidSource(self.where, f"a damaged tar archive '{archive}' ({error})") from error
+                raise InvalidSource(
+                    self.where, f"a damaged tar archive '{archive}' ({error})"
+                ) from error
 
     @contextmanager
     def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
@@ -57,7 +63,9 @@ class Tars:
             ranges.setdefault(number, []).append((offset, offset + size))
         with ExitStack() as stack:
             read_at = {
-                number: stack.enter_context(_reading_at(self._files[number], _index(notes, number), wanted))
+                number: stack.enter_context(
+                    _reading_at(self._files[number], _index(notes, number), wanted)
+                )
                 for number, wanted in ranges.items()
             }
 
@@ -65,7 +73,9 @@ class Tars:
                 number, offset, size = entry.where
                 data = read_at[number](size, offset)
                 if len(data) < size:
-                    raise InvalidImage(f"{len(data):,} of {size:,} bytes before the end of the tar archive")
+                    raise InvalidImage(
+                        f"{len(data):,} of {size:,} bytes before the end of the tar archive"
+                    )
                 return data
 
             yield read
@@ -81,7 +91,10 @@ def is_tar(head: bytes) -> bool:
     try:
         if head.startswith(GZIP_MAGIC):
             head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, tarfile.BLOCKSIZE)
-        return tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape").chksum > 0
+        return (
+            tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape").chksum
+            > 0
+        )
     except (tarfile.HeaderError, zlib.error):
         return False
 
@@ -98,7 +111,9 @@ def _opened(archive: Place, index: Path | None = None) -> Iterator[BinaryIO]:
         file.seek(0)
         if is_gzipped:
             packed = {"filename": str(archive)} if isinstance(archive, Path) else {"fileobj": file}
-            file = stack.enter_context(IndexedGzipFile(**packed, index_file=None if index is None else str(index)))
+            file = stack.enter_context(
+                IndexedGzipFile(**packed, index_file=None if index is None else str(index))
+            )
             stack.enter_context(_unpacking())
         yield file
 
@@ -125,7 +140,9 @@ def _reading_at(archive: Place, index: Path, ranges: Sequence[tuple[int, int]]) 
             yield cast("IndexedGzipFile", file).pread
     else:
         with _opened(archive, index) as file:
-            fetched = {(stop - start, start): _tried(file, stop - start, start) for start, stop in ranges}
+            fetched = {
+                (stop - start, start): _tried(file, stop - start, start) for start, stop in ranges
+            }
         yield lambda size, offset: or_raise(fetched[size, offset])
 
 
@@ -159,7 +176,9 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
             if is_picture(member.name):
                 yield member
         file.seek(archive.offset)
-        if any(file.read(tarfile.BLOCKSIZE)):  # to tarfile, a damaged header is the end of the archive
+        if any(
+            file.read(tarfile.BLOCKSIZE)
+        ):  # to tarfile, a damaged header is the end of the archive
             raise tarfile.ReadError(f"no member at {archive.offset:,}, and not the end")
 
 

@@ -14,17 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from loupe.errors import InvalidImage, InvalidSource
-from loupe.images import SUFFIXES
-from worker.places import Place, ReadAt, Remote, reading_at
+from loupe.images.decode import SUFFIXES
+from loupe.old_errors.core import InvalidImage
+from loupe.old_errors.worker import InvalidSource
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Entry, Read
 from worker.sources.source import stamp
+from worker.storage import Place, ReadAt, Remote, reading_at
 
 MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory
-LOCAL = struct.Struct("<4s22x2H")  # before the bytes of a member: lengths of its name and of its extra field
-END = struct.Struct("<4s6xH2LH")  # of the central directory: members, its size, its offset, length of the comment
+LOCAL = struct.Struct(
+    "<4s22x2H"
+)  # before the bytes of a member: lengths of its name and of its extra field
+END = struct.Struct(
+    "<4s6xH2LH"
+)  # of the central directory: members, its size, its offset, length of the comment
 END_64_LOCATOR = struct.Struct("<4s4xQ4x")
 END_64 = struct.Struct("<4s28x3Q")  # members, size, offset
 LONGEST_COMMENT = 2**16 - 1
@@ -32,7 +37,9 @@ ZIP_64 = 0x0001  # an extra field
 IN_ZIP_64 = 2**32 - 1
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF_8 = 0x1, 0x800
-USUAL_HEAD_BYTES = 512  # of a member, with its name and extra field: only its own head says how long that is
+USUAL_HEAD_BYTES = (
+    512  # of a member, with its name and extra field: only its own head says how long that is
+)
 
 
 class Zip:
@@ -62,7 +69,8 @@ class Zip:
     def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
         members = (
-            (offset, offset + USUAL_HEAD_BYTES + packed) for offset, packed, *_ in (entry.where for entry in entries)
+            (offset, offset + USUAL_HEAD_BYTES + packed)
+            for offset, packed, *_ in (entry.where for entry in entries)
         )
         with reading_at(self._file, members) as read_at:
             yield lambda entry: _unpack(read_at, *entry.where)
@@ -80,7 +88,9 @@ def _members(file: BinaryIO) -> Iterator[Entry]:
         raise ValueError(f"a directory of {size:,} bytes at {start:,} that ends at {end:,}")
     file.seek(before + start)
     for _ in range(count):
-        magic, flags, method, crc, packed, unpacked, *lengths, offset = MEMBER.unpack(file.read(MEMBER.size))
+        magic, flags, method, crc, packed, unpacked, *lengths, offset = MEMBER.unpack(
+            file.read(MEMBER.size)
+        )
         if magic != b"PK\x01\x02":
             raise ValueError("no member where its directory says that there is one")
         raw_name, extra, _comment = map(file.read, lengths)
@@ -89,7 +99,9 @@ def _members(file: BinaryIO) -> Iterator[Entry]:
             continue
         unpacked, packed, offset = _in_64_bits(extra, unpacked, packed, offset)
         yield Entry(
-            name, [before + offset, packed, unpacked, method, crc], _why_refused(name, flags, method, unpacked, packed)
+            name,
+            [before + offset, packed, unpacked, method, crc],
+            _why_refused(name, flags, method, unpacked, packed),
         )
 
 
@@ -134,7 +146,9 @@ def _why_refused(name: str, flags: int, method: int, unpacked: int, packed: int)
     return why_refused(name, unpacked, packed)
 
 
-def _unpack(read_at: ReadAt, offset: int, packed: int, unpacked: int, method: int, crc: int) -> bytes:
+def _unpack(
+    read_at: ReadAt, offset: int, packed: int, unpacked: int, method: int, crc: int
+) -> bytes:
     """The bytes of a member, no more than its directory promises; `InvalidImage` if they are not what was packed."""
     head = read_at(LOCAL.size, offset)
     if len(head) < LOCAL.size or not head.startswith(b"PK\x03\x04"):

@@ -9,10 +9,11 @@ from typing import TypeAlias
 import numpy as np
 from bench.inputs import encode_png, find_images
 from bench.service.open_loop import Reply
-from loupe.card import ModelCard
-from loupe.engine import load_engine
-from loupe.images import Float32Array, UInt8Array, has_light_ground
-from loupe.store import StoredModel
+from loupe.images.normalize import has_light_ground
+from loupe.images.spec import Float32Array, UInt8Array
+from loupe.models.card import ModelCard
+from loupe.models.engine import load_engine
+from loupe.models.store import StoredModel
 
 IMAGES = 64
 BOUNDARY = "fuzz-boundary"

@@ -1,0 +1,1 @@
+"""Pictures: read them safely and make them look like training data."""

@@ -1,0 +1,30 @@
+"""What an image is: its dtype, its shape and its look."""
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loupe.old_errors.core import InvalidPixels
+
+UInt8Array: TypeAlias = NDArray[np.uint8]
+Float32Array: TypeAlias = NDArray[np.float32]
+
+Look = Literal["ink", "object"]
+"""`ink`: strokes, centred by mass as in MNIST. `object`: a thing on a plain ground, as in Fashion-MNIST."""
+
+SIDE = 28  # pixels; the size of MNIST and Fashion-MNIST
+
+
+def check_batch(images: NDArray[np.generic]) -> UInt8Array:
+    """The array itself, once it is known to be a batch of images.
+
+    Raises:
+        InvalidPixels: If it is not uint8 of shape `(n, 28, 28)`.
+    """
+    if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or images.ndim != 3:
+        raise InvalidPixels(
+            f"uint8 images of shape (n, {SIDE}, {SIDE}), 0 = background, 255 = full ink",
+            f"{images.dtype}, shape {images.shape}",
+        )
+    return images.astype(np.uint8, copy=False)

@@ -1,0 +1,1 @@
+"""Stored models: the card, the store, the engines, and promotion."""

@@ -1,0 +1,97 @@
+"""Engines: run a stored model. ONNX Runtime serves and scores; TensorFlow is the reference and is imported only when asked for."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from loupe.images.spec import SIDE, Float32Array, UInt8Array, check_batch
+from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, verify
+from loupe.old_errors.core import EngineUnavailable
+from loupe.runtime.cores import available_cores
+
+EngineName = Literal["onnx", "tensorflow"]
+WARM_UP_SIZES = (1, 2, 8, 32)  # images; the first run of a size plans its memory
+
+
+class Engine(Protocol):
+    """A model ready to run."""
+
+    def predict(self, images: UInt8Array) -> Float32Array:
+        """Class probabilities for a batch of images.
+
+        Args:
+            images: uint8, shape `(n, 28, 28)`, 0 = background, 255 = full ink. `n` may be 0.
+
+        Returns:
+            float32, shape `(n, classes)`; rows sum to 1, columns follow `card.class_names`.
+
+        Raises:
+            InvalidPixels: If dtype or shape differ.
+        """
+
+
+class OnnxEngine:
+    """`model.onnx` on ONNX Runtime."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        # Spinning threads would take the core that the event loop or the image decoder needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [self._session.get_outputs()[0].name]
+
+    def predict(self, images: UInt8Array) -> Float32Array:
+        """See `Engine.predict`."""
+        probabilities: Float32Array = self._session.run(
+            self._outputs, {self._input: check_batch(images)}
+        )[0]
+        return probabilities
+
+
+class TensorflowEngine:
+    """`model.keras` on TensorFlow."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import keras
+        except ImportError as error:
+            raise EngineUnavailable("tensorflow", "train") from error
+        self._model = keras.models.load_model(path, compile=False)
+
+    def predict(self, images: UInt8Array) -> Float32Array:
+        """See `Engine.predict`."""
+        if not len(check_batch(images)):  # TensorFlow's convolutions refuse an empty batch
+            return np.empty((0, self._model.output_shape[-1]), np.float32)
+        return np.asarray(self._model(images, training=False), dtype=np.float32)
+
+
+def load_engine(
+    model: StoredModel, name: EngineName = "onnx", threads: int | None = None
+) -> Engine:
+    """An engine with a stored model, verified against its card and warmed up.
+
+    Args:
+        model: What to run.
+        name: Which engine.
+        threads: Cores to use; all that the process may run on if not given.
+
+    Raises:
+        ModelCorrupted: If a file is not the one that was saved.
+        EngineUnavailable: If the engine is not installed.
+    """
+    verify(model)
+    engine = _open(model.folder, name, threads)
+    for size in WARM_UP_SIZES:
+        engine.predict(np.zeros((size, SIDE, SIDE), np.uint8))
+    return engine
+
+
+def _open(folder: Path, name: EngineName, threads: int | None) -> Engine:
+    if name == "onnx":
+        return OnnxEngine(folder / ONNX_FILE, threads)
+    return TensorflowEngine(folder / KERAS_FILE)

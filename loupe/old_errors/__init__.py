@@ -1,0 +1,1 @@
+"""Errors that are about to move to where they are raised."""

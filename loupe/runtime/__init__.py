@@ -1,0 +1,1 @@
+"""Processes, ports, cores and the Redis server of this machine."""

@@ -1,0 +1,1 @@
+"""Bulk-scoring jobs over HTTP."""

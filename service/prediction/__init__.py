@@ -1,0 +1,1 @@
+"""From a request to probabilities: decoding, batching, served models."""

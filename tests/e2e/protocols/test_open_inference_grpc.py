@@ -1,0 +1,579 @@
+"""The Open Inference Protocol over gRPC as its own clients speak it: `tritonclient`, as it comes, beside HTTP in the same service."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+import tritonclient.http as triton_http
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+from tritonclient.utils import InferenceServerException
+
+from loupe.images.normalize import normalize
+from loupe.images.spec import UInt8Array
+from loupe.models.engine import Engine
+from loupe.models.promotion import promote
+from loupe.models.store import StoredModel
+from service.http.keys import digest_of
+from tests.support import pictures
+from tests.support.programs import RunningService, free_port, run, serving, until
+from tests.support.stores import copied
+
+TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
+DIGITS = pictures.digits(5, seed=11)
+MANY = np.zeros((4096, 28, 28), np.uint8)
+KEY = "the-key-of-alice-0001"
+
+
+@dataclass(frozen=True)
+class BothProtocols:
+    """A service that is ready.
+
+    Attributes:
+        service: As HTTP reaches it.
+        address: As gRPC does.
+    """
+
+    service: RunningService
+    address: str
+
+    def metrics(self, **headers: str) -> str:
+        return httpx.get(f"{self.service.url}/metrics", headers=headers).text
+
+
+@contextlib.contextmanager
+def serving_both(log: Path, **variables: object) -> Iterator[BothProtocols]:
+    """A service over HTTP and gRPC while a block lasts."""
+    port = free_port()
+    with serving(log, LOUPE_GRPC_PORT=port, **variables) as service:
+        yield BothProtocols(service, f"127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="module")
+def both(
+    digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BothProtocols]:
+    """A service with both models; the digits answer where no model is named."""
+    log = tmp_path_factory.mktemp("both") / "log"
+    with serving_both(log, LOUPE_MODEL=digits_model.tag, LOUPE_MAX_BODY_BYTES=4_000_000) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(both: BothProtocols) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(both.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def stub(both: BothProtocols) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
+    """What speaks the protocol without Triton's help, and so can say what Triton's clients never would."""
+    with grpc.insecure_channel(both.address) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def tensor(images: UInt8Array) -> triton.InferInput:
+    """Pixels, as an input."""
+    return triton.InferInput("images", list(images.shape), "UINT8").set_data_from_numpy(images)
+
+
+def files(contents: list[bytes]) -> triton.InferInput:
+    """Pictures in files, as an input."""
+    return triton.InferInput("images", [len(contents)], "BYTES").set_data_from_numpy(
+        np.array(contents, np.object_)
+    )
+
+
+def texts(values: NDArray[np.object_]) -> list[str]:
+    """The elements of a BYTES tensor."""
+    return [value.decode() for value in values.ravel()]
+
+
+def assert_answers(
+    result: triton.InferResult, images: UInt8Array, engine: Engine, model: StoredModel
+) -> None:
+    """All three outputs, against what the engine says of the images."""
+    expected = engine.predict(images)
+    best = expected.argmax(axis=1)
+    np.testing.assert_allclose(result.as_numpy("probabilities"), expected, atol=TOLERANCE)
+    np.testing.assert_array_equal(result.as_numpy("index"), best)
+    assert texts(result.as_numpy("label")) == [model.card.class_names[place] for place in best]
+    assert (result.get_response().model_name, result.get_response().model_version) == (
+        model.name,
+        model.version,
+    )
+
+
+# What answers
+
+
+def test_the_server_is_live_ready_and_says_what_it_can(
+    client: triton.InferenceServerClient,
+) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    described = client.get_server_metadata()
+    assert described.name == "loupe"
+    assert list(described.extensions) == ["binary_tensor_data", "classification"]
+
+
+def test_a_model_is_ready_by_its_name_its_version_or_a_label(
+    client: triton.InferenceServerClient, digits_model: StoredModel
+) -> None:
+    for name, version in (
+        ("digits", ""),
+        ("digits", digits_model.version),
+        ("digits", "latest"),
+        ("shapes", ""),
+    ):
+        assert client.is_model_ready(name, version)
+    for name, version in (("birds", ""), ("digits", "0000000"), ("digits:latest", "latest")):
+        assert not client.is_model_ready(name, version)
+
+
+def test_the_metadata_are_those_that_rest_tells(
+    client: triton.InferenceServerClient, both: BothProtocols
+) -> None:
+    for model in ("digits", "shapes"):
+        told = client.get_model_metadata(model, as_json=True)
+        for described in (*told["inputs"], *told["outputs"]):
+            described["shape"] = [
+                int(side) for side in described["shape"]
+            ]  # JSON of protobuf has them as texts
+        assert told == httpx.get(f"{both.service.url}/v2/models/{model}").json()
+
+
+def test_what_triton_has_beyond_the_protocol_is_not_implemented(
+    client: triton.InferenceServerClient,
+) -> None:
+    for call in (
+        client.get_model_repository_index,
+        client.get_inference_statistics,
+        client.get_log_settings,
+    ):
+        with pytest.raises(InferenceServerException) as raised:
+            call()
+        assert raised.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+# Inference
+
+
+@pytest.mark.parametrize("count", [1, 5, 300])
+def test_pixels_are_answered_with_all_outputs(
+    client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel, count: int
+) -> None:
+    images = pictures.digits(count, seed=12)
+
+    assert_answers(client.infer("digits", [tensor(images)]), images, engine, digits_model)
+    assert_answers(
+        client.infer("digits", [tensor(images[..., None])]), images, engine, digits_model
+    )
+
+
+def test_pictures_of_any_size_are_made_to_look_like_the_training_data(
+    client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel
+) -> None:
+    sheet = np.full((400, 300), 230, np.uint8)
+    sheet[100:300, 140:170] = 20
+    result = client.infer("digits", [files([pictures.png(sheet), pictures.png(DIGITS[0])])])
+
+    assert_answers(result, np.stack([normalize(sheet, "ink"), DIGITS[0]]), engine, digits_model)
+
+
+def test_values_that_are_not_raw_are_read_too(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+) -> None:
+    pixels = {"uint_contents": DIGITS.ravel().tolist()}
+    contents = {"bytes_contents": [pictures.png(digit) for digit in DIGITS]}
+    answers = [
+        stub.ModelInfer(
+            pb.ModelInferRequest(
+                model_name="digits",
+                inputs=[
+                    {"name": "images", "datatype": datatype, "shape": shape, "contents": values}
+                ],
+                outputs=[{"name": "probabilities"}],
+            )
+        )
+        for datatype, shape, values in (("UINT8", [5, 28, 28], pixels), ("BYTES", [5], contents))
+    ]
+
+    assert answers[0].raw_output_contents == answers[1].raw_output_contents
+    assert len(answers[0].raw_output_contents) == 1
+
+
+def test_only_the_outputs_that_are_wanted_come_in_the_order_they_are_wanted(
+    client: triton.InferenceServerClient,
+) -> None:
+    outputs = [
+        triton.InferRequestedOutput("index"),
+        triton.InferRequestedOutput("probabilities", class_count=2),
+    ]
+    result = client.infer("digits", [tensor(DIGITS)], outputs=outputs, request_id="seven")
+
+    assert [output.name for output in result.get_response().outputs] == ["index", "probabilities"]
+    assert result.get_response().id == "seven"
+    first = [text.split(":") for text in texts(result.as_numpy("probabilities")[:, 0])]
+    assert [int(index) for _, index, _ in first] == result.as_numpy("index").tolist()
+
+
+def test_the_default_answers_where_no_model_is_named(client: triton.InferenceServerClient) -> None:
+    for version in ("", "latest"):
+        assert (
+            client.infer("", [tensor(DIGITS)], model_version=version).get_response().model_name
+            == "digits"
+        )
+
+
+def test_versions_and_labels_lead_to_their_models_and_a_newcomer_takes_over_without_a_lost_call(
+    store: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    for version in ("better", "newest"):
+        copied(digits_model, store, f"digits:{version}")
+    promote("digits:better")
+    settings = {"LOUPE_MODELS": "digits:production,digits:latest", "LOUPE_FOLLOW_SECONDS": "0.05"}
+    with (
+        serving_both(tmp_path / "log", BENTOML_HOME=store, **settings) as both,
+        triton.InferenceServerClient(both.address) as client,
+    ):
+
+        def answering(version: str) -> str:
+            return str(
+                client.infer("digits", [tensor(DIGITS)], model_version=version)
+                .get_response()
+                .model_version
+            )
+
+        asked = ["production", "better", "latest", "newest"]
+        assert [answering(version) for version in asked] == ["better", "better", "newest", "newest"]
+        assert sorted(client.get_model_metadata("digits", "production").versions) == [
+            "better",
+            "newest",
+        ]
+        promote("digits:newest", force=True)
+        until(lambda: answering("production") == "newest")
+
+
+# Both protocols at once
+
+
+def test_both_protocols_at_once_answer_each_caller_from_the_same_queue(
+    both: BothProtocols, engine: Engine, digits_model: StoredModel
+) -> None:
+    requests = [pictures.digits(1 + place % 7, seed=200 + place) for place in range(40)]
+
+    def over_http(images: UInt8Array) -> triton_http.InferResult:
+        with triton_http.InferenceServerClient(
+            both.service.url.removeprefix("http://")
+        ) as http_client:
+            pixels = triton_http.InferInput(
+                "images", list(images.shape), "UINT8"
+            ).set_data_from_numpy(images)
+            return http_client.infer("digits", [pixels])
+
+    async def over_grpc() -> list[triton.InferResult]:
+        async with triton_aio.InferenceServerClient(both.address) as grpc_client:
+            asked = (grpc_client.infer("digits", [tensor(images)]) for images in requests)
+            return list(await asyncio.gather(*asked))
+
+    with ThreadPoolExecutor(8) as threads:
+        others = threads.map(over_http, requests)
+        for images, result in zip(requests, asyncio.run(over_grpc()), strict=True):
+            assert_answers(result, images, engine, digits_model)
+        for images, result in zip(requests, others, strict=True):
+            np.testing.assert_allclose(
+                result.as_numpy("probabilities"), engine.predict(images), atol=TOLERANCE
+            )
+    metrics = both.metrics()
+    for protocol in ("grpc", "v2"):
+        assert (
+            f'loupe_requests_total{{key="-",model="digits",protocol="{protocol}",status="200"}}'
+            in metrics
+        )
+    assert (
+        metrics.count("loupe_batch_size_count{model=") == 2
+    )  # one histogram of each model, whoever called
+
+
+# Refusals
+
+
+def refusal(
+    client: triton.InferenceServerClient, *inputs: triton.InferInput, **options: object
+) -> tuple[str, str]:
+    """Code and message of the error that a call ends in."""
+    with pytest.raises(InferenceServerException) as raised:
+        client.infer(**{"model_name": "digits", "inputs": list(inputs), **options})
+    return str(raised.value.status()).removeprefix("StatusCode."), raised.value.message()
+
+
+def test_errors_reach_the_client_with_code_and_reason(client: triton.InferenceServerClient) -> None:
+    good = pictures.png(DIGITS[0])
+    for code, text, refused in (
+        ("NOT_FOUND", "Model 'birds' is not there. There are: digits:", {"model_name": "birds"}),
+        ("NOT_FOUND", "Model 'digits:9' is not there.", {"model_version": "9"}),
+        (
+            "INVALID_ARGUMENT",
+            "one input, 'images'. Received: 2.",
+            {"inputs": [tensor(DIGITS), tensor(DIGITS)]},
+        ),
+        ("INVALID_ARGUMENT", "Received: [28, 28].", {"inputs": [tensor(DIGITS[0])]}),
+        ("INVALID_ARGUMENT", "Received: 'x'.", {"outputs": [triton.InferRequestedOutput("x")]}),
+        (
+            "INVALID_ARGUMENT",
+            "Received: 4,097.",
+            {"inputs": [tensor(np.zeros((4097, 28, 28), np.uint8))]},
+        ),
+        (
+            "INVALID_ARGUMENT",
+            "Image 1: Expected a whole PNG",
+            {"inputs": [files([good, b"no image"])]},
+        ),
+        ("DEADLINE_EXCEEDED", "No answer within 1e-06 s", {"timeout": 1}),
+        (
+            "RESOURCE_EXHAUSTED",
+            "larger than max",
+            {"inputs": [tensor(np.zeros((6000, 28, 28), np.uint8))]},
+        ),
+        ("UNIMPLEMENTED", "", {"compression_algorithm": "gzip"}),
+    ):
+        got, message = refusal(client, tensor(DIGITS), **refused)
+        assert (got, text in message) == (code, True), message
+    assert client.infer("digits", [tensor(DIGITS)]).as_numpy("index").shape == (5,)
+
+
+def test_shared_memory_is_refused(client: triton.InferenceServerClient) -> None:
+    shared = triton.InferInput("images", [1, 28, 28], "UINT8").set_shared_memory("region", 784)
+
+    code, message = refusal(client, shared)
+    assert (code, "Expected no shared memory" in message) == ("INVALID_ARGUMENT", True)
+
+
+PIXELS = {"name": "images", "datatype": "UINT8", "shape": [1, 28, 28]}
+RAW = bytes(784)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"inputs": [PIXELS]}, "Expected 784 values for the shape [1, 28, 28]. Received: 0."),
+        ({"inputs": [PIXELS], "raw_input_contents": [RAW[1:]]}, "Received: 783."),
+        (
+            {"inputs": [PIXELS], "raw_input_contents": [RAW, RAW]},
+            "Expected one element of raw_input_contents",
+        ),
+        (
+            {
+                "inputs": [{**PIXELS, "contents": {"uint_contents": [0]}}],
+                "raw_input_contents": [RAW],
+            },
+            "Expected 'images' in raw_input_contents or in uint_contents. Received: both.",
+        ),
+        (
+            {"inputs": [{**PIXELS, "contents": {"int_contents": [0] * 784}}]},
+            "Expected 'images' of datatype UINT8 in uint_contents. Received: int_contents.",
+        ),
+        (
+            {"inputs": [{**PIXELS, "contents": {"uint_contents": [0] * 783 + [256]}}]},
+            "Image 0: Expected integers from 0 to 255. Received: 256.",
+        ),
+        (
+            {"inputs": [{**PIXELS, "datatype": "FP32"}]},
+            "of datatype UINT8 or BYTES. Received: 'FP32'.",
+        ),
+        ({"inputs": [{**PIXELS, "shape": [-1, 28, 28]}]}, "Received: [-1, 28, 28]."),
+        (
+            {"inputs": [{**PIXELS, "shape": [2**62, 28, 28]}]},
+            "Received: 4,611,686,018,427,387,904.",
+        ),
+        (
+            {"inputs": [PIXELS], "parameters": {"timeout": {"string_param": "1"}}},
+            "Expected a whole number of microseconds as timeout. Received: '1'.",
+        ),
+    ],
+)
+def test_a_malformed_message_is_refused_with_its_reason(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, message: dict[str, object], text: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.ModelInfer(pb.ModelInferRequest(model_name="digits", **message))
+
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert text in raised.value.details()
+
+
+def test_bytes_that_are_no_message_are_refused_without_a_traceback(both: BothProtocols) -> None:
+    with grpc.insecure_channel(both.address) as channel, pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(b"\xff\xff")
+
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.details().startswith(
+        "Expected a ModelInferRequest. Received: bytes that are none ("
+    )
+    assert "Traceback" not in both.service.log.read_text()
+
+
+def test_a_call_whose_deadline_is_over_or_whose_caller_has_gone_is_given_up_and_counted_so(
+    client: triton.InferenceServerClient, both: BothProtocols
+) -> None:
+    patience_seconds = cycle(
+        (0.02, 0.04, 0.08, 0.16)
+    )  # some of it ends between the call's beginning and its answer
+
+    def counted(status: int) -> bool:
+        return (
+            f'loupe_requests_total{{key="-",model="digits",protocol="grpc",status="{status}"}}'
+            in both.metrics()
+        )
+
+    def waits_no_longer() -> bool:
+        with contextlib.suppress(InferenceServerException):
+            client.infer("digits", [tensor(MANY)], client_timeout=next(patience_seconds))
+        return counted(504)
+
+    async def hang_up() -> None:
+        async with triton_aio.InferenceServerClient(both.address) as impatient:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    impatient.infer("digits", [tensor(MANY)]), next(patience_seconds)
+                )
+
+    def hangs_up() -> bool:
+        asyncio.run(hang_up())
+        return counted(499)
+
+    until(waits_no_longer)
+    until(hangs_up)
+    until(lambda: 'loupe_images_in_flight{model="digits"} 0.0' in both.metrics())
+
+
+# Callers
+
+
+def test_a_call_keeps_the_id_it_came_with_or_gets_one(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+) -> None:
+    def answered(*given: tuple[str, str], message: pb.ModelInferRequest | None = None) -> str:
+        ask = stub.ServerLive if message is None else stub.ModelInfer
+        call = ask.future(message or pb.ServerLiveRequest(), metadata=given)
+        return str(dict(call.trailing_metadata())["x-request-id"])
+
+    assert answered(("x-request-id", "order-66:a.b_c")) == "order-66:a.b_c"
+    assert answered() != answered()
+    assert (
+        answered(("x-request-id", "refused"), message=pb.ModelInferRequest(model_name="birds"))
+        == "refused"
+    )
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BothProtocols]:
+    """A service with one key, and a log of every request."""
+    settings = {"LOUPE_API_KEYS": f"alice:sha256:{digest_of(KEY)}", "LOUPE_ACCESS_LOG": "true"}
+    with serving_both(
+        tmp_path_factory.mktemp("guarded") / "log", LOUPE_MODEL=digits_model.tag, **settings
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "header", [("authorization", f"Bearer {KEY}"), ("x-api-key", KEY)], ids=["bearer", "x-api-key"]
+)
+def test_who_has_a_key_may_call_and_is_counted_and_logged_by_its_name(
+    guarded: BothProtocols, header: tuple[str, str]
+) -> None:
+    with triton.InferenceServerClient(guarded.address) as client:
+        client.infer(
+            "digits", [tensor(DIGITS)], headers=dict([header, ("x-request-id", header[0])])
+        )
+
+    counted = 'loupe_requests_total{key="alice",model="digits",protocol="grpc",status="200"}'
+    assert counted in guarded.metrics(**{"X-API-Key": KEY})
+    log = guarded.service.log.read_text()
+    assert "gRPC '/inference.GRPCInferenceService/ModelInfer' 200" in log
+    assert f"key alice [{header[0]}]" in log
+    assert KEY not in log
+
+
+def test_who_has_none_may_only_ask_whether_it_is_well(guarded: BothProtocols) -> None:
+    with triton.InferenceServerClient(guarded.address) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        for headers, received in (
+            ({}, "none"),
+            ({"authorization": "Bearer wrong-key-of-alice"}, "one that is not known"),
+            ({"x-api-key": digest_of(KEY)}, "one that is not known"),
+        ):
+            told = "Expected an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. Received: "
+            expected = ("UNAUTHENTICATED", f"{told}{received}.")
+            assert refusal(client, tensor(DIGITS), headers=headers) == expected
+        with pytest.raises(InferenceServerException, match="Expected an API key"):
+            client.get_model_metadata("digits")
+
+
+# Beginning and end
+
+
+def test_a_stop_signal_lets_the_calls_in_hand_finish_and_ends_with_code_zero(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with (
+        serving_both(tmp_path / "log", LOUPE_MODEL=digits_model.tag) as both,
+        triton.InferenceServerClient(both.address) as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        answers = 0
+
+        def ask_until_refused() -> str:
+            nonlocal answers
+            while True:
+                try:
+                    assert client.infer("digits", [tensor(MANY)]).as_numpy("index").shape == (
+                        len(MANY),
+                    )
+                except InferenceServerException as error:
+                    return str(error.status())
+                answers += 1
+
+        refused = thread.submit(ask_until_refused)
+        until(lambda: answers)
+        os.kill(both.service.process.pid, signal.SIGTERM)
+
+        assert refused.result(30) == "StatusCode.UNAVAILABLE"  # before it was begun with
+        assert both.service.process.wait(30) == 0
+        assert "Traceback" not in both.service.log.read_text()
+
+
+def test_without_the_extra_or_a_free_port_it_does_not_start_and_says_why(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    (tmp_path / "grpc.py").write_text("raise ModuleNotFoundError(\"No module named 'grpc'\")")
+    missing = run("serve", "--port", free_port(), LOUPE_GRPC_PORT=free_port(), PYTHONPATH=tmp_path)
+    port = free_port()
+    taken = run("serve", "--port", port, LOUPE_GRPC_PORT=port)
+
+    assert (missing.returncode, taken.returncode) == (1, 1)
+    words = " ".join(missing.stderr.split())
+    assert (
+        "Expected gRPC to be installed, since LOUPE_GRPC_PORT is set. Received: No module named 'grpc'."
+        in words
+    )
+    assert "pip install 'loupe[grpc]'" in words
+    assert "Choose another: LOUPE_GRPC_PORT." in " ".join(taken.stderr.split())
+    assert "Traceback" not in missing.stderr + taken.stderr

@@ -1,0 +1,540 @@
+"""What may break while a job runs, one thing at a time; what comes of it in the end is what one undisturbed worker makes of the source."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from redis import Redis
+
+from loupe.models.store import StoredModel
+from loupe.old_errors.worker import JobEnded
+from loupe.runtime.redis_server import open_redis
+from loupe.settings import Settings
+from tests.stress.chaos import Result, read_result
+from tests.support import pictures
+from tests.support.faulty_worker import POISON
+from tests.support.programs import descendants, environment, run, running, until
+from tests.support.redis_servers import RedisServer, redis_server
+from tests.support.stores import copied, damage
+from worker.queue.claims import Queue
+from worker.queue.jobs import ENDED, Job, Jobs, Options
+from worker.queue.submission import cancel, resume, retry, submit
+from worker.results.outputs import read_errors
+from worker.scoring.consumer import Consumer
+
+IMAGES, SHARD = 50, 10
+PLAIN = Options()
+SINGLE = Options(single=True)
+FAST = {"LOUPE_LEASE_SECONDS": 0.5, "LOUPE_THREADS": 1}
+SLEEPER = {**FAST, "LOUPE_LEASE_SECONDS": 600}  # one that is stopped keeps what it has
+DAY = 24 * 3600
+Submit: TypeAlias = Callable[..., Job]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """50 pictures in a folder, two of them broken."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(pictures.digits(IMAGES, seed=3)):
+        (folder / f"{number:02d}.png").write_bytes(
+            pictures.png(image) if number not in {4, 31} else b"no picture"
+        )
+    return folder
+
+
+@pytest.fixture
+def array(tmp_path: Path) -> Path:
+    np.save(tmp_path / "images.npy", pictures.digits(IMAGES, seed=3))
+    return tmp_path / "images.npy"
+
+
+def undisturbed(
+    source: Path, model: StoredModel, folder: Path, options: Options = PLAIN, shard: int = SHARD
+) -> Result:
+    """What one worker makes of a source with nobody near it."""
+    with open_redis(Settings(data_dir=folder / "undisturbed")) as redis:
+        submit(Jobs(redis), source, folder / "expected", model.tag, shard, options)
+        queue = Queue(redis, "undisturbed", lease_seconds=30.0, max_attempts=1)
+        Consumer(Jobs(redis), queue, Settings(threads=1)).run(burst=True)
+    return read_result(folder / "expected")
+
+
+@contextmanager
+def faulty(log: Path, *faults: str, **variables: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker with these faults, one after the other, while a block lasts."""
+    with log.open("wb") as words:
+        command = [sys.executable, "-m", "tests.support.faulty_worker", *faults]
+        process = subprocess.Popen(
+            command, env=environment(**variables), stdout=words, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        process.kill()  # and its children with it
+        process.wait()
+
+
+def stopped(supervisor: subprocess.Popen[bytes]) -> psutil.Process:
+    """The worker itself, as soon as it has stopped."""
+
+    def worker() -> psutil.Process | None:
+        children = descendants(supervisor.pid)
+        return children[0] if children and children[0].status() == psutil.STATUS_STOPPED else None
+
+    return until(worker)
+
+
+def ended(jobs: Jobs, job: Job) -> Job:
+    """A job once it has ended."""
+    until(lambda: jobs.get(job.id).state in ENDED)
+    return jobs.get(job.id)
+
+
+def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
+    found = ended(jobs, job)
+    assert (found.state, found.error) == ("done", None)
+    assert found.done + found.failed == found.total
+    assert read_result(Path(job.output)).differences(expected) == []
+
+
+# Workers
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param(
+            ["before:worker.results.outputs:keep_notes", "before:worker.queue.claims:Queue.commit_plan", "after:worker.queue.claims:Queue.commit_plan"],
+            id="plan",
+        ),
+        pytest.param(
+            [
+                "before:worker.scoring.consumer:Consumer._score",  # claimed
+                "before:worker.results.outputs:joined",  # scored
+                "after:worker.results.formats:write",  # written
+                "after:pathlib:Path.replace",  # renamed
+                "before:worker.results.receipts:write_receipt",
+                "before:worker.queue.claims:Queue.commit_shard",  # vouched for
+                "after:worker.queue.claims:Queue.commit_shard",
+            ],
+            id="shard",
+        ),
+        pytest.param(
+            [
+                "before:worker.results.outputs:write_summary",
+                "after:worker.results.formats:merge",
+                "before:worker.results.outputs:_tidy",
+                "after:worker.results.outputs:_tidy",
+                "before:worker.queue.claims:Queue.commit_finish",
+                "after:worker.queue.claims:Queue.commit_finish",
+            ],
+            id="finish",
+        ),
+    ],
+)  # fmt: skip
+def test_workers_that_are_killed_between_any_two_things_they_do_lose_nothing_and_double_nothing(
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+    points: list[str],
+) -> None:
+    options = SINGLE if "after:worker.results.formats:merge" in points else PLAIN
+    expected = undisturbed(source, digits_model, tmp_path, options)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD, options)
+    variables = {**FAST, "LOUPE_DATA_DIR": data, "LOUPE_MAX_ATTEMPTS": 50}
+    with faulty(tmp_path / "log", *(f"kill:{point}" for point in points), **variables):
+        until(lambda: (tmp_path / "log").read_text().count("has ended with -9") == len(points))
+        assert_done(jobs, job, expected)
+
+
+@pytest.mark.parametrize(
+    ("point", "options"),
+    [
+        pytest.param("before:worker.results.outputs:write_part", PLAIN, id="before it writes"),
+        pytest.param(
+            "before:worker.results.outputs:write_part",
+            SINGLE,
+            id="before it writes what is merged by then",
+        ),
+        pytest.param("after:worker.results.formats:write", SINGLE, id="before it renames"),
+        pytest.param("before:worker.results.receipts:write_receipt", PLAIN, id="before it vouches"),
+    ],
+)
+def test_a_worker_that_wakes_while_it_writes_when_the_job_is_done_leaves_nothing_behind(
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+    options: Options,
+    point: str,
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path, options)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD, options)
+    with faulty(tmp_path / "log", f"stop:{point}", **FAST, LOUPE_DATA_DIR=data) as sleeper:
+        asleep = stopped(sleeper)
+        with running(tmp_path / "second", "worker", **FAST, LOUPE_DATA_DIR=data):
+            assert_done(jobs, job, expected)
+        asleep.resume()
+        until(lambda: ", shard-" in (tmp_path / "log").read_text())
+        sleeper.terminate()
+        assert sleeper.wait(30) == 0
+
+    assert_done(jobs, job, expected)
+
+
+def test_a_record_that_kills_every_worker_becomes_an_error_and_the_rest_is_scored(
+    tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel
+) -> None:
+    images = pictures.digits(12, seed=3)
+    images[6] = POISON
+    np.save(tmp_path / "images.npy", images)
+    expected = undisturbed(tmp_path / "images.npy", digits_model, tmp_path, shard=4)
+    job = submit(jobs, tmp_path / "images.npy", tmp_path / "out", digits_model.tag, 4)
+    with faulty(tmp_path / "log", "poison", **FAST, LOUPE_DATA_DIR=data, LOUPE_MAX_ATTEMPTS=2):
+        found = ended(jobs, job)
+
+    assert (found.state, found.done, found.failed) == ("done", 11, 1)
+    assert [(error["id"], error["code"]) for error in read_errors(tmp_path / "out")] == [
+        ("6", "record_failed")
+    ]
+    rows = pq.read_table(tmp_path / "out").to_pandas().set_index("id")
+    wanted = pq.read_table(tmp_path / "expected").to_pandas().set_index("id").drop(6)
+    assert list(rows.index) == list(wanted.index)
+    assert list(rows["label"]) == list(wanted["label"])
+    np.testing.assert_allclose(rows.filter(like="p_"), wanted.filter(like="p_"), atol=1e-5)
+    assert expected.summary["done"] == 12
+
+
+def test_a_worker_whose_clock_is_a_day_ahead_or_behind_does_its_part(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path, shard=1)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, 1)
+    with (
+        faulty(tmp_path / "early", f"clock:{DAY}", **FAST, LOUPE_DATA_DIR=data),
+        faulty(tmp_path / "late", f"clock:-{DAY}", **FAST, LOUPE_DATA_DIR=data),
+    ):
+        assert_done(jobs, job, expected)
+
+    found = jobs.get(job.id)
+    assert found.started is not None
+    assert found.finished is not None
+    assert found.created - 1 < found.started < found.finished < time.time() + 1
+
+
+# Redis
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis", appendonly="yes", appendfsync="everysec") as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["source", "array"])
+def test_when_redis_loses_its_last_commits_those_shards_are_scored_again_and_the_rows_are_the_same(
+    tmp_path: Path,
+    server: RedisServer,
+    digits_model: StoredModel,
+    kind: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    source = request.getfixturevalue(kind)
+    expected = undisturbed(source, digits_model, tmp_path)
+    jobs = Jobs(server.client)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
+    variables = {**FAST, "LOUPE_REDIS_URL": server.url}
+    with faulty(
+        tmp_path / "log", "stop:after:worker.queue.claims:Queue.commit_shard", **variables
+    ) as worker:
+        asleep = stopped(worker)
+        shutil.copytree(tmp_path / "redis", tmp_path / "a-second-ago")
+        asleep.resume()
+        assert_done(jobs, job, expected)
+        server.process.kill()
+        server.process.wait()
+        shutil.rmtree(tmp_path / "redis")
+        shutil.copytree(tmp_path / "a-second-ago", tmp_path / "redis")
+        server.start_again()
+        assert until(lambda: server.client.ping())
+        assert jobs.get(job.id).state == "running"
+        assert_done(jobs, job, expected)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "paused for 20 s"]
+)
+def test_a_redis_that_is_killed_or_paused_changes_no_row(
+    tmp_path: Path,
+    server: RedisServer,
+    source: Path,
+    digits_model: StoredModel,
+    number: signal.Signals,
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path, shard=1)
+    jobs = Jobs(server.client)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, 1)
+    with running(tmp_path / "log", "worker", **FAST, LOUPE_REDIS_URL=server.url):
+        until(lambda: jobs.get(job.id).done)
+        server.process.send_signal(number)
+        if number == signal.SIGKILL:
+            server.process.wait()
+            server.start_again()
+        else:
+            time.sleep(20)
+            server.process.send_signal(signal.SIGCONT)
+        until(lambda: server.client.ping())
+        assert_done(jobs, job, expected)
+
+
+def test_a_folder_goes_on_when_the_data_of_redis_are_wiped_under_a_worker(
+    tmp_path: Path,
+    data: Path,
+    redis_here: Redis,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path)
+    submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
+    with faulty(
+        tmp_path / "log",
+        "stop:before:worker.results.receipts:write_receipt",
+        **FAST,
+        LOUPE_DATA_DIR=data,
+    ) as worker:
+        asleep = stopped(worker)
+        redis_here.flushall()
+        resumed = resume(jobs, tmp_path / "out")
+        asleep.resume()
+        assert_done(jobs, resumed, expected)
+
+
+# Disk, model and source
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("full-disk:50000", "File too large"), ("unprivileged", "Permission denied")], ids=["full", "read-only"]
+)  # fmt: skip
+def test_a_job_whose_rows_cannot_be_written_fails_and_goes_on_when_they_can(
+    tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel, fault: str, error: str
+) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(4000))  # two parts of a hundred kilobytes each
+    expected = undisturbed(tmp_path / "images.npy", digits_model, tmp_path, shard=2000)
+    job = submit(jobs, tmp_path / "images.npy", tmp_path / "out", digits_model.tag, 2000)
+    if fault == "unprivileged":
+        (tmp_path / "out").chmod(0o555)
+    with faulty(tmp_path / "log", fault, **FAST, LOUPE_DATA_DIR=data, LOUPE_MAX_ATTEMPTS=2):
+        found = ended(jobs, job)
+    assert found.state == "failed"
+    assert error in str(found.error)
+    assert not list((tmp_path / "out").glob("predictions*"))
+    assert not list((tmp_path / "out").glob(".*"))
+
+    (tmp_path / "out").chmod(0o755)
+    assert run("jobs", "retry", job.id, LOUPE_DATA_DIR=data).returncode == 0
+    assert run("worker", "--burst", LOUPE_DATA_DIR=data).returncode == 0
+    assert_done(jobs, job, expected)
+
+
+@pytest.mark.parametrize("harm", ["deleted", "damaged"])
+def test_a_job_whose_model_is_deleted_or_damaged_fails_and_goes_on_with_the_same_model(
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+    store: Path,
+    harm: str,
+) -> None:
+    model = copied(digits_model, store)
+    expected = undisturbed(source, model, tmp_path)
+    aside = Path(shutil.copytree(model.folder, tmp_path / "aside"))
+    job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
+    variables = {**FAST, "LOUPE_DATA_DIR": data, "BENTOML_HOME": store}
+    with faulty(
+        tmp_path / "log", "stop:after:worker.queue.claims:Queue.commit_shard", **variables
+    ) as worker:
+        asleep = stopped(worker)
+        shutil.rmtree(model.folder) if harm == "deleted" else damage(model.folder / "model.onnx")
+        asleep.kill()  # the next one has the model yet to load
+        found = ended(jobs, job)
+        assert found.state == "failed"
+        assert model.tag in str(found.error)
+        shutil.copytree(aside, model.folder, dirs_exist_ok=True)
+        retry(jobs, job.id)
+        assert_done(jobs, job, expected)
+
+
+def in_mid_job(
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    model: StoredModel,
+    harm: Callable[[], object],
+) -> Job:
+    """How a job ends to whose source something happens after the second shard has been opened and before it is read."""
+    job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
+    points = [
+        "kill:after:worker.queue.claims:Queue.commit_shard",
+        "stop:before:worker.scoring.consumer:_score_batch",
+    ]
+    with faulty(tmp_path / "log", *points, **FAST, LOUPE_DATA_DIR=data) as worker:
+        asleep = stopped(worker)
+        harm()
+        asleep.resume()
+        return ended(jobs, job)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "replaced", "removed"])
+def test_an_array_that_is_harmed_in_mid_job_fails_the_job_and_kills_no_worker(
+    tmp_path: Path, data: Path, jobs: Jobs, array: Path, digits_model: StoredModel, harm: str
+) -> None:
+    harms: dict[str, Callable[[], object]] = {
+        "truncated": lambda: os.truncate(array, 4096),
+        "replaced": lambda: Path(shutil.copy(array, array.with_suffix(".new"))).replace(array),
+        "removed": array.unlink,
+    }
+    found = in_mid_job(tmp_path, data, jobs, array, digits_model, harms[harm])
+
+    assert found.state == "failed"
+    assert str(array) in str(found.error)
+    assert harm == "removed" or "has changed since the job began" in str(found.error)
+    assert (tmp_path / "log").read_text().count(
+        "has ended with"
+    ) == 1  # that which was killed after its shard
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize("harm", ["truncated", "replaced"])
+def test_a_picture_that_changes_in_mid_job_fails_the_job(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel, harm: str
+) -> None:
+    picture = source / "45.png"
+    other = pictures.png(pictures.digits(1, seed=99)[0])
+    harms: dict[str, Callable[[], object]] = {
+        "truncated": lambda: os.truncate(picture, 40),
+        "replaced": lambda: picture.write_bytes(other),
+    }
+    found = in_mid_job(tmp_path, data, jobs, source, digits_model, harms[harm])
+
+    assert found.state == "failed"
+    assert f"'{picture}' has changed since the job began" in str(found.error)
+
+
+def test_a_picture_that_is_removed_in_mid_job_is_an_error_and_the_rest_is_scored(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+) -> None:
+    found = in_mid_job(tmp_path, data, jobs, source, digits_model, (source / "45.png").unlink)
+
+    assert (found.state, found.done, found.failed) == ("done", IMAGES - 3, 3)
+    assert [error["id"] for error in read_errors(tmp_path / "out")] == [
+        "04.png",
+        "31.png",
+        "45.png",
+    ]
+
+
+def test_a_folder_that_is_removed_in_mid_job_fails_the_job(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+) -> None:
+    found = in_mid_job(tmp_path, data, jobs, source, digits_model, lambda: shutil.rmtree(source))
+
+    assert found.state == "failed"
+    assert str(source) in str(found.error)
+
+
+# Commands
+
+
+def test_two_who_submit_the_same_at_once_see_one_job_end(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path)
+    command = ["score", source, "--out", tmp_path / "out", "--model", digits_model.tag]
+    variables = {"LOUPE_DATA_DIR": data, "LOUPE_SHARD_IMAGES": SHARD}
+    with (
+        running(tmp_path / "one", *command, **variables) as one,
+        running(tmp_path / "two", *command, **variables) as two,
+        running(tmp_path / "worker", "worker", **variables),
+    ):
+        assert (one.wait(50), two.wait(50)) == (0, 0)
+
+    assert "48 scored, errors: 2" in (tmp_path / "one").read_text()
+    assert "48 scored, errors: 2" in (tmp_path / "two").read_text()
+    (job,) = jobs.all()
+    assert_done(jobs, job, expected)
+
+
+@pytest.mark.parametrize("options", [PLAIN, SINGLE], ids=["parts", "single"])
+@pytest.mark.parametrize(
+    "point",
+    ["before:worker.results.outputs:keep_notes", "after:worker.queue.claims:Queue.commit_shard"],
+)
+def test_a_job_that_is_cancelled_on_its_way_goes_on_when_it_is_told_to(
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+    options: Options,
+    point: str,
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path, options)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD, options)
+    with faulty(tmp_path / "log", f"stop:{point}", **SLEEPER, LOUPE_DATA_DIR=data) as worker:
+        asleep = stopped(worker)
+        assert cancel(jobs, job.id).state == "cancelling"
+        asleep.resume()
+        assert ended(jobs, job).state == "cancelled"
+        assert (tmp_path / "out" / "_CANCELLED").exists()
+        retry(jobs, job.id)
+        assert_done(jobs, job, expected)
+
+
+def test_a_job_that_is_finishing_is_not_cancelled_any_more(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
+    with faulty(
+        tmp_path / "log",
+        "stop:before:worker.results.outputs:write_summary",
+        **SLEEPER,
+        LOUPE_DATA_DIR=data,
+    ) as worker:
+        asleep = stopped(worker)
+        with pytest.raises(JobEnded):
+            cancel(jobs, job.id)
+        asleep.resume()
+        assert_done(jobs, job, expected)
+
+
+def test_a_job_that_is_cancelled_before_it_begins_leaves_its_folder_free(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
+    assert cancel(jobs, job.id).state == "cancelled"
+    assert os.listdir(tmp_path / "out") == []  # noqa: PTH208
+    assert submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD).id == job.id
+    assert run("worker", "--burst", LOUPE_DATA_DIR=data).returncode == 0
+
+    assert_done(jobs, job, expected)

@@ -1,0 +1,720 @@
+"""Bulk scoring over HTTP as its callers see it: a service, a Redis and a worker, each a process of its own."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from loupe.models.store import StoredModel
+from loupe.results import Format
+from service.jobs.api import MOST_UPLOADS
+from tests.support import pictures
+from tests.support.programs import RunningService, free_port, run, running, serving, until
+
+DIGIT = pictures.png(pictures.digits(1)[0])
+ALICE, BOB = "the-key-of-alice-0001", "the-key-of-bob-000002"
+KINDS: list[Format] = ["parquet", "csv", "jsonl"]
+UPLOAD_LIMIT = 2_000_000
+ZIP = {"Content-Type": "application/zip"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder, a root with pictures, and a folder outside of it."""
+    place = tmp_path_factory.mktemp("place")
+    for folder in ("data", "root/images/deep", "outside"):
+        (place / folder).mkdir(parents=True)
+    for number, image in enumerate(pictures.digits(30, seed=4)):
+        (
+            place / "root" / "images" / ("deep" if number % 2 else ".") / f"{number:02}.png"
+        ).write_bytes(pictures.png(image))
+    (place / "root" / "images" / "03-text.png").write_bytes(b"no image")
+    (place / "outside" / "secret.png").write_bytes(DIGIT)
+    (place / "root" / "link").symlink_to(place / "outside")
+    (place / "root" / "dangling").symlink_to(place / "nowhere")
+    return place
+
+
+@pytest.fixture(scope="module")
+def settings(place: Path, digits_model: StoredModel) -> dict[str, object]:
+    return {
+        "LOUPE_DATA_DIR": place / "data",
+        "LOUPE_MODEL": digits_model.tag,
+        "LOUPE_JOB_ROOTS": f"/nowhere:{place / 'root'}",
+        "LOUPE_MAX_UPLOAD_BYTES": UPLOAD_LIMIT,
+        "LOUPE_SHARD_IMAGES": 8,
+        "LOUPE_API_KEYS": f"alice:{ALICE},bob:{BOB}",
+        "LOUPE_ACCESS_LOG": "true",
+    }
+
+
+@pytest.fixture(scope="module")
+def service(place: Path, settings: dict[str, object]) -> Iterator[RunningService]:
+    with serving(place / "service.log", **settings) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def worker(place: Path, settings: dict[str, object]) -> Iterator[None]:
+    with running(place / "worker.log", "worker", **settings):
+        yield
+
+
+@pytest.fixture(scope="module")
+def alice(service: RunningService) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=50, headers={"X-API-Key": ALICE}) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def bob(service: RunningService) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=50, headers={"X-API-Key": BOB}) as client:
+        yield client
+
+
+def accepted(answer: httpx.Response) -> str:
+    """The id of the job that was made."""
+    assert answer.status_code == 202, answer.text
+    job: dict[str, str] = answer.json()
+    assert answer.headers["location"] == f"/jobs/{job['id']}"
+    assert job["state"] == "queued"
+    return job["id"]
+
+
+def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
+    """A job that has ended."""
+
+    def found() -> dict[str, Any] | None:
+        job: dict[str, Any] = client.get(f"/jobs/{job_id}").json()
+        return job if job["state"] in ("done", "failed", "cancelled") else None
+
+    return until(found)
+
+
+def archive(folder: Path) -> bytes:
+    """A zip archive of a folder's files, sorted by their paths."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:
+        for path in sorted(path for path in folder.rglob("*.png")):
+            zipped.write(path, path.relative_to(folder))
+    return file.getvalue()
+
+
+def npy(count: int) -> bytes:
+    file = io.BytesIO()
+    np.save(file, pictures.digits(count))
+    return file.getvalue()
+
+
+def jobs_folders(place: Path) -> set[str]:
+    folder = place / "data" / "jobs"
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def rows(body: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(body))
+
+
+# Whole jobs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_are_those_of_the_command_line_in_every_format(
+    place: Path,
+    alice: httpx.Client,
+    worker: None,
+    settings: dict[str, object],
+    kind: Format,
+    tmp_path: Path,
+) -> None:
+    source = place / "root" / "images"
+    options = {"format": kind, "top_k": 2, "threshold": 0.9}
+    job = accepted(alice.post("/jobs", json={"source": str(source), "model": "digits", **options}))
+    assert (ended(alice, job)["state"], ended(alice, job)["done"], ended(alice, job)["failed"]) == (
+        "done",
+        30,
+        1,
+    )
+
+    for wanted in KINDS:
+        arguments = [
+            "--format",
+            wanted,
+            "--top-k",
+            2,
+            "--threshold",
+            0.9,
+            "--single",
+            "--model",
+            "digits",
+        ]
+        scored = run("score", source, "--out", tmp_path / wanted, *arguments, **settings)
+        assert scored.returncode == 0, scored.stderr
+        expected = (tmp_path / wanted / f"predictions.{wanted}").read_bytes()
+        answer = alice.get(f"/jobs/{job}/results", params={"format": wanted})
+        assert answer.status_code == 200
+        assert answer.headers["content-disposition"] == f'attachment; filename="{job}.{wanted}"'
+        if wanted == "parquet":
+            assert rows(answer.content).equals(rows(expected))
+        else:
+            assert answer.content == expected
+        if wanted == kind:
+            assert alice.get(f"/jobs/{job}/results").content == answer.content
+
+
+@pytest.mark.parametrize("single", ["true", "false"])
+def test_an_uploaded_archive_is_scored(
+    place: Path, alice: httpx.Client, worker: None, single: str
+) -> None:
+    params = {"format": "csv", "single": single, "probabilities": "false"}
+    content = archive(place / "root" / "images")
+    job = accepted(alice.post("/jobs", content=content, headers=ZIP, params=params))
+
+    assert ended(alice, job)["state"] == "done"
+    table = rows(alice.get(f"/jobs/{job}/results", params={"format": "parquet"}).content)
+    assert table.num_rows == 30
+    assert table.column_names == ["id", "label", "index", "confidence"]
+    errors = alice.get(f"/jobs/{job}/errors")
+    assert errors.headers["content-type"] == "application/jsonl"
+    (line,) = map(json.loads, errors.text.splitlines())
+    assert (line["id"], line["code"]) == ("03-text.png", "invalid_image")
+
+
+def saved(save: Any, **arrays: Any) -> bytes:
+    file = io.BytesIO()
+    save(file, **arrays)
+    return file.getvalue()
+
+
+def parquet() -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": [pictures.png(image) for image in pictures.digits(9)]}), file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        pytest.param(npy(9), "application/x-npy", id="npy"),
+        pytest.param(saved(np.savez, x=pictures.digits(9)), "application/octet-stream", id="npz"),
+        pytest.param(
+            saved(np.savez_compressed, x=pictures.digits(9)), "application/zip", id="compressed npz"
+        ),
+        pytest.param(parquet(), "application/vnd.apache.parquet", id="Parquet"),
+    ],
+)
+def test_tables_and_arrays_may_be_uploaded_too(
+    alice: httpx.Client, worker: None, content: bytes, media_type: str
+) -> None:
+    job = accepted(alice.post("/jobs", content=content, headers={"Content-Type": media_type}))
+
+    assert (ended(alice, job)["state"], ended(alice, job)["done"]) == ("done", 9)
+    assert rows(alice.get(f"/jobs/{job}/results").content)["id"].to_pylist() == list(range(9))
+
+
+@pytest.mark.parametrize("line", ['{{"path": "{}"}}\n', "path\n{}\n"])
+def test_an_upload_cannot_name_files_of_the_service_s_machine(
+    place: Path, alice: httpx.Client, worker: None, line: str
+) -> None:
+    manifest = line.format(place / "outside" / "secret.png").encode()
+    job = accepted(
+        alice.post("/jobs", content=manifest, headers={"Content-Type": "application/octet-stream"})
+    )
+
+    assert ended(alice, job)["state"] == "failed"
+    refused = alice.get(f"/jobs/{job}/results")
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_not_done")
+    assert refused.json()["error"].startswith(
+        f"Expected a job that is done. Received: '{job}', which is failed: "
+    )
+
+
+def test_a_job_is_followed_to_its_end(alice: httpx.Client, worker: None) -> None:
+    job = accepted(
+        alice.post("/jobs", content=npy(400), headers={"Content-Type": "application/x-npy"})
+    )
+    with alice.stream("GET", f"/jobs/{job}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in answer.iter_lines() if line]
+
+    told = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert {each["id"] for each in told} == {job}
+    assert told[-1] == alice.get(f"/jobs/{job}").json()
+    assert (told[-1]["state"], told[-1]["done"]) == ("done", 400)
+    done = [each["done"] for each in told]
+    assert done == sorted(done)
+    without_time = [{**each, "eta_seconds": None} for each in told]
+    assert all(one != other for one, other in pairwise(without_time))
+
+
+# Without a worker
+
+
+@pytest.fixture(scope="module")
+def idle(place: Path, settings: dict[str, object]) -> Iterator[RunningService]:
+    """A service without keys whose jobs nobody works at."""
+    here = {**settings, "LOUPE_DATA_DIR": place / "idle"}
+    del here["LOUPE_API_KEYS"]
+    with serving(place / "idle.log", **here) as service:
+        yield service
+
+
+@pytest.fixture
+def caller(idle: RunningService) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=idle.url, timeout=50) as client:
+        yield client
+
+
+def test_a_job_is_cancelled_once(caller: httpx.Client) -> None:
+    job = accepted(
+        caller.post("/jobs", content=npy(9), headers={"Content-Type": "application/x-npy"})
+    )
+    waiting = caller.get(f"/jobs/{job}/results")
+    assert (waiting.status_code, waiting.json()["code"]) == (409, "job_not_done")
+    assert (
+        waiting.json()["error"]
+        == f"Expected a job that is done. Received: '{job}', which is queued."
+    )
+    assert caller.get(f"/jobs/{job}/errors").text == ""
+
+    cancelled = caller.delete(f"/jobs/{job}")
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    again = caller.delete(f"/jobs/{job}")
+    assert (again.status_code, again.json()["code"]) == (409, "job_ended")
+    nothing = caller.get(f"/jobs/{job}/results")
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "results_not_found")
+
+
+def test_without_keys_everybody_sees_every_job_those_of_the_command_line_too(
+    place: Path, caller: httpx.Client, settings: dict[str, object], tmp_path: Path
+) -> None:
+    source, data = place / "root" / "images", {**settings, "LOUPE_DATA_DIR": place / "idle"}
+    ended = run("score", source, "--out", tmp_path / "out", "--detach", **data)
+
+    assert ended.returncode == 0, ended.stderr
+    newest = caller.get("/jobs").json()["jobs"][0]
+    assert newest["output"] == str(tmp_path / "out")
+    assert caller.get(f"/jobs/{newest['id']}").json() == newest
+
+
+def test_followers_take_no_place_from_predictions_and_do_not_hold_up_the_end(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    here = {**settings, "LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MAX_REQUESTS": 2}
+    del here["LOUPE_API_KEYS"]
+    with (
+        serving(tmp_path / "log", **here) as service,
+        httpx.Client(base_url=service.url, timeout=50) as client,
+    ):
+        job = accepted(
+            client.post("/jobs", content=npy(9), headers={"Content-Type": "application/x-npy"})
+        )
+        with following(client, job), following(client, job), following(client, job):
+            assert client.post("/predict", content=DIGIT).status_code == 200
+        with following(client, job):
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(30) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@contextmanager
+def following(client: httpx.Client, job: str) -> Iterator[None]:
+    """A follower who has heard of the job."""
+    with client.stream("GET", f"/jobs/{job}/events") as answer:
+        assert next(answer.iter_lines()).startswith("data: ")
+        yield
+
+
+# Who sees what
+
+
+def test_a_job_belongs_to_the_key_that_submitted_it(
+    place: Path, alice: httpx.Client, bob: httpx.Client, settings: dict[str, object], tmp_path: Path
+) -> None:
+    job = accepted(
+        alice.post("/jobs", content=npy(9), headers={"Content-Type": "application/x-npy"})
+    )
+    assert (
+        run(
+            "score", place / "root" / "images", "--out", tmp_path / "out", "--detach", **settings
+        ).returncode
+        == 0
+    )
+
+    def seen(client: httpx.Client) -> list[str]:
+        return [each["id"] for each in client.get("/jobs").json()["jobs"]]
+
+    assert job in seen(alice)
+    assert job not in seen(bob)
+    nobodys = {
+        each["output"] for client in (alice, bob) for each in client.get("/jobs").json()["jobs"]
+    }
+    assert str(tmp_path / "out") not in nobodys
+    unknown = bob.get("/jobs/nothing")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "job_not_found")
+    for method, path in (
+        ("GET", ""),
+        ("DELETE", ""),
+        ("GET", "/events"),
+        ("GET", "/results"),
+        ("GET", "/errors"),
+    ):
+        refused = bob.request(method, f"/jobs/{job}{path}")
+        assert refused.status_code == 404
+        assert refused.text == unknown.text.replace("nothing", job)
+    assert alice.get(f"/jobs/{job}").status_code == 200
+    assert httpx.get(str(alice.base_url) + "/jobs").status_code == 401
+
+
+def test_jobs_stand_in_the_metrics_and_in_the_log(
+    service: RunningService, alice: httpx.Client
+) -> None:
+    alice.get("/jobs/nothing-to-see")
+    metrics = alice.get("/metrics").text
+
+    assert 'loupe_requests_total{key="alice",model="-",protocol="loupe",status="404"}' in metrics
+    assert 'loupe_rejected_total{code="job_not_found"}' in metrics
+    assert "GET '/jobs/nothing-to-see' 404" in service.log.read_text()
+
+
+# Sources outside of the roots
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "outside",
+            "outside/secret.png",
+            "outside/nothing.png",
+            "nowhere",
+            "root/../outside",
+            "root/link",
+        ),
+        *(
+            "root/link/secret.png",
+            "root/link/nothing.png",
+            "root/dangling",
+            "root/images/../../outside/secret.png",
+        ),
+        *("rooted", "data", "data/jobs"),
+        *("root/{a,../../outside}/secret.png", "root/../outside/*.png"),
+    ],
+)
+def test_a_source_outside_of_the_roots_is_refused_whether_it_is_there_or_not(
+    place: Path, alice: httpx.Client, source: str
+) -> None:
+    named = str(place / source) if "{" not in source else f"{place}/{source}"
+    refused = alice.post("/jobs", json={"source": named})
+
+    if "{" in source:  # no pattern: nothing within the root is called so
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_source")
+        return
+    assert (refused.status_code, refused.json()["code"]) == (403, "source_forbidden")
+    absent = alice.post("/jobs", json={"source": "/nothing-here"}).json()["error"]
+    shown = repr(named if len(named) <= 80 else named[:80] + "…")
+    assert refused.json()["error"] == absent.replace("'/nothing-here'", shown)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", ".", "images", "~/x", "\0", "/etc\0/passwd", "/" + "x" * 5000, "../" * 50 + "etc"],
+)
+def test_a_source_that_is_no_path_below_a_root_is_refused(alice: httpx.Client, source: str) -> None:
+    refused = alice.post("/jobs", json={"source": source})
+
+    assert (refused.status_code, refused.json()["code"]) in (
+        (403, "source_forbidden"),
+        (400, "invalid_request"),
+    )
+    assert len(refused.text) < 400
+
+
+@pytest.mark.parametrize("name", ["root/nothing", "root/images/*.png", "root/" + "x" * 5000])
+def test_a_source_that_is_missing_within_a_root_is_told(
+    place: Path, alice: httpx.Client, name: str
+) -> None:
+    refused = alice.post("/jobs", json={"source": f"{place}/{name}"})
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_source")
+    assert refused.json()["error"].endswith("Received: nothing; no such file or folder.")
+
+
+def test_without_roots_only_uploads_are_scored(
+    tmp_path: Path, place: Path, digits_model: StoredModel
+) -> None:
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
+    with serving(tmp_path / "log", **settings) as service:
+        refused = httpx.post(f"{service.url}/jobs", json={"source": str(place / "root" / "images")})
+        assert (refused.status_code, refused.json()["code"]) == (403, "source_forbidden")
+        job = httpx.post(
+            f"{service.url}/jobs", content=npy(3), headers={"Content-Type": "application/x-npy"}
+        )
+        assert job.status_code == 202
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("wanted", "received"),
+    [
+        ({"top_k": 0}, "'top_k' ('0'): Input should be greater than or equal to 1."),
+        ({"top_k": "3"}, "'top_k' ('3'): Input should be a valid integer."),
+        ({"top_k": True}, "'top_k' ('True'): Input should be a valid integer."),
+        ({"threshold": 1.5}, "'threshold' ('1.5'): Input should be less than or equal to 1."),
+        ({"format": "xlsx"}, "'format' ('xlsx'): Input should be 'parquet', 'csv' or 'jsonl'."),
+        ({"single": "yes"}, "'single' ('yes'): Input should be a valid boolean."),
+        ({"output": "/etc"}, "'output': Extra inputs are not permitted."),
+        ({"source": 5}, "'source' ('5'): Input should be a valid string."),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(
+    alice: httpx.Client, place: Path, wanted: dict[str, object], received: str
+) -> None:
+    refused = alice.post("/jobs", json={"source": str(place / "root" / "images"), **wanted})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert refused.json()["error"].endswith(f"Received: {received}")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "top_k=0",
+            "top_k=x",
+            "top_k=null",
+            "threshold=nan",
+            "threshold=-0.1",
+            "format=xlsx",
+            "probabilities=1",
+        ),
+        *("single=yes", "output=/etc", "source=/etc", "top_k=1&top_k=1", "model=birds"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused_before_the_upload(
+    alice: httpx.Client, place: Path, query: str
+) -> None:
+    before = jobs_folders(place)
+    refused = alice.post(
+        f"/jobs?{query}", content=npy(1), headers={"Content-Type": "application/x-npy"}
+    )
+
+    expected = (404, "model_not_found") if "birds" in query else (400, "invalid_request")
+    assert (refused.status_code, refused.json()["code"]) == expected
+    assert jobs_folders(place) == before
+
+
+@pytest.mark.parametrize(
+    "media_type", ["text/csv", "image/png", "multipart/form-data; boundary=x", "text/plain"]
+)
+def test_other_media_types_are_refused(alice: httpx.Client, media_type: str) -> None:
+    refused = alice.post("/jobs", content=b"anything", headers={"Content-Type": media_type})
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"{", "invalid_json"), (b"[]", "invalid_request"), (b"{}", "invalid_request")],
+)
+def test_json_that_names_no_source_is_refused(
+    alice: httpx.Client, content: bytes, code: str
+) -> None:
+    refused = alice.post("/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert (refused.status_code, refused.json()["code"]) == (400, code)
+
+
+def test_results_have_no_other_formats(alice: httpx.Client) -> None:
+    refused = alice.get("/jobs/nothing/results?format=xlsx")
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+
+
+# Uploads that do not end well
+
+
+def chunks(size: int) -> Iterator[bytes]:
+    for _ in range(0, size, 100_000):
+        yield bytes(100_000)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_that_is_too_long_leaves_nothing(
+    place: Path, alice: httpx.Client, declared: bool
+) -> None:
+    before = jobs_folders(place)
+    content = bytes(UPLOAD_LIMIT + 1) if declared else chunks(UPLOAD_LIMIT + 200_000)
+    refused = alice.post("/jobs", content=content, headers=ZIP)
+
+    assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
+    assert "at most 2,000,000 bytes (LOUPE_MAX_UPLOAD_BYTES)" in refused.json()["error"]
+    assert jobs_folders(place) == before
+
+
+def test_an_empty_upload_leaves_nothing(place: Path, alice: httpx.Client) -> None:
+    before = jobs_folders(place)
+    refused = alice.post("/jobs", content=b"", headers=ZIP)
+
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert jobs_folders(place) == before
+
+
+@contextmanager
+def begun(service: RunningService) -> Iterator[socket.socket]:
+    """An upload of which the first half has been sent."""
+    host, port = service.url.removeprefix("http://").split(":")
+    head = f"POST /jobs HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {ALICE}\r\nContent-Type: application/zip\r\n"
+    with socket.create_connection((host, int(port)), timeout=50) as connection:
+        connection.sendall(f"{head}Content-Length: 1900000\r\n\r\n".encode() + bytes(1_500_000))
+        yield connection
+
+
+def halves(place: Path) -> list[Path]:
+    """Of uploads, on their way."""
+    return [path for path in (place / "data" / "jobs").glob("*/upload.part") if path.stat().st_size]
+
+
+def test_a_caller_who_goes_in_the_middle_of_an_upload_leaves_nothing(
+    place: Path, service: RunningService, alice: httpx.Client
+) -> None:
+    before = jobs_folders(place)
+    with begun(service):
+        until(lambda: halves(place))
+    until(lambda: jobs_folders(place) == before)
+
+
+def test_no_more_uploads_are_taken_than_there_is_room_for(
+    place: Path, service: RunningService, alice: httpx.Client
+) -> None:
+    before = jobs_folders(place)
+    with ExitStack() as uploads:
+        for _ in range(MOST_UPLOADS):
+            uploads.enter_context(begun(service))
+        until(lambda: len(halves(place)) == MOST_UPLOADS)
+        refused = alice.post("/jobs", content=npy(1), headers=ZIP)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_transfers")
+        assert refused.headers["retry-after"] == "1"
+    until(lambda: jobs_folders(place) == before)
+
+
+def test_what_a_killed_service_left_of_an_upload_is_removed_by_the_next_one(
+    place: Path, alice: httpx.Client
+) -> None:
+    left = place / "data" / "jobs" / "left"
+    left.mkdir(parents=True)
+    (left / "upload.part").write_bytes(b"half")
+    os.utime(left / "upload.part", (0, 0))
+    accepted(alice.post("/jobs", content=npy(1), headers=ZIP))
+    assert not left.exists()
+
+
+# Without Redis
+
+
+def test_without_redis_there_are_no_jobs_and_predictions_go_on(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    address = f"redis://:secret@127.0.0.1:{free_port()}"
+    settings = {
+        "LOUPE_REDIS_URL": address,
+        "LOUPE_MODEL": digits_model.tag,
+        "LOUPE_DATA_DIR": tmp_path / "data",
+        "LOUPE_JOB_ROOTS": tmp_path,
+    }
+    np.save(tmp_path / "images.npy", pictures.digits(2))
+    with (
+        serving(tmp_path / "log", **settings) as service,
+        httpx.Client(base_url=service.url, timeout=50) as client,
+    ):
+        for answer in (
+            client.get("/jobs"),
+            client.get("/jobs/0123456789ab"),
+            client.delete("/jobs/0123456789ab"),
+            client.get("/jobs/0123456789ab/events"),
+            client.post("/jobs", content=npy(2), headers={"Content-Type": "application/x-npy"}),
+            client.post("/jobs", json={"source": str(tmp_path / "images.npy")}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "redis_unavailable")
+            assert "LOUPE_REDIS_URL" in answer.json()["error"]
+            assert "127.0.0.1" not in answer.json()["error"]
+        assert client.post("/predict", content=DIGIT).status_code == 200
+        assert not (tmp_path / "data" / "jobs").exists()
+    assert "secret" not in (tmp_path / "log").read_text()
+
+
+def test_an_embedded_redis_that_is_killed_is_started_by_the_next_question(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    data = tmp_path / "data"
+    settings = {"LOUPE_DATA_DIR": data, "LOUPE_MODEL": digits_model.tag}
+    with (
+        serving(tmp_path / "log", **settings) as service,
+        httpx.Client(base_url=service.url, timeout=50) as client,
+    ):
+        assert redis_processes(data) == []
+        job = accepted(
+            client.post("/jobs", content=npy(2), headers={"Content-Type": "application/x-npy"})
+        )
+        with client.stream("GET", f"/jobs/{job}/events") as answer:
+            (server,) = redis_processes(data)
+            until(lambda: b"xadd" in next((data / "redis").rglob("*.aof")).read_bytes().lower())
+            server.kill()
+            assert "event: error" in list(answer.iter_lines())
+
+        def back() -> bool:
+            assert client.post("/predict", content=DIGIT).status_code == 200
+            return client.get("/jobs").status_code == 200
+
+        until(back)
+        service.process.terminate()
+        assert service.process.wait(30) == 0
+    until(lambda: redis_processes(data) == [])
+
+
+def redis_processes(data: Path) -> list[psutil.Process]:
+    """Running servers of a data folder."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "redis-server":
+            try:
+                if data in Path(process.cwd()).parents:
+                    found.append(process)
+            except psutil.Error:
+                continue
+    return found
+
+
+def test_nothing_of_the_queue_is_imported_when_the_service_starts() -> None:
+    script = (
+        "import sys, service.app; print(sorted({'redis', 'pyarrow', 'worker'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert ended.stdout == "[]\n", ended.stderr
+
+
+def test_a_folder_that_was_removed_has_no_results(alice: httpx.Client, worker: None) -> None:
+    job = accepted(
+        alice.post("/jobs", content=npy(9), headers={"Content-Type": "application/x-npy"})
+    )
+    shutil.rmtree(ended(alice, job)["output"])
+
+    gone = alice.get(f"/jobs/{job}/results")
+    assert (gone.status_code, gone.json()["code"]) == (404, "results_not_found")
+    assert alice.get(f"/jobs/{job}/errors").text == ""

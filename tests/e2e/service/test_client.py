@@ -1,0 +1,463 @@
+"""The client and the service: every kind of picture, thousands of them, and the examples of its page."""
+
+import asyncio
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from loupe import AsyncClient, Client, Prediction, PredictionError, ScoringJob
+from loupe.client.client import BATCHES_IN_FLIGHT
+from loupe.client.uploads import Source
+from loupe.images.spec import Float32Array, UInt8Array
+from loupe.models.engine import Engine
+from loupe.models.store import StoredModel
+from loupe.old_errors.core import InvalidImage, JobFailed, RequestRefused
+from loupe.old_errors.worker import InvalidSource
+from tests.support import pictures
+from tests.support.programs import RunningService, environment, run, running, serving
+
+TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
+PAGE = Path(__file__).parents[3] / "docs" / "client.md"
+DIGIT = pictures.digits(1, seed=7)[0]
+
+
+@pytest.fixture(scope="module")
+def client(service: RunningService) -> Iterator[Client]:
+    with Client(service.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures, and a text among them."""
+    place = tmp_path_factory.mktemp("place")
+    for folder in (place, place / "pictures"):
+        folder.mkdir(exist_ok=True)
+        for name, image in zip(("bag", "boot"), pictures.digits(2, seed=7), strict=True):
+            (folder / f"{name}.png").write_bytes(pictures.png(image))
+    (place / "pictures" / "notes.txt").write_text("socks")
+    return place
+
+
+def assert_answers(
+    outcomes: list[Prediction | PredictionError], expected: Float32Array, model: StoredModel
+) -> None:
+    """All are predictions, and those of the engine, in order."""
+    answers = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
+    assert len(answers) == len(outcomes) == len(expected)
+    probabilities = [list(answer.probabilities.values()) for answer in answers]
+    np.testing.assert_allclose(probabilities, expected, atol=TOLERANCE)
+    assert {answer.model for answer in answers} == {model.tag}
+
+
+# One picture
+
+
+def test_a_picture_gets_the_same_answer_in_every_form(
+    client: Client, engine: Engine, digits_model: StoredModel, tmp_path: Path
+) -> None:
+    file = tmp_path / "digit.png"
+    file.write_bytes(pictures.png(DIGIT))
+    coloured = np.dstack([DIGIT] * 3)
+    sources: list[Source] = [
+        file,
+        str(file),
+        file.read_bytes(),
+        DIGIT,
+        coloured,
+        Image.fromarray(DIGIT),
+    ]
+    expected = engine.predict(DIGIT[None])
+
+    for source in sources:
+        answer = client.predict(source)
+        assert_answers([answer], expected, digits_model)
+        assert answer.index == int(expected[0].argmax())
+        assert answer.label == digits_model.card.class_names[answer.index]
+        assert answer.confidence == max(answer.probabilities.values())
+    assert_answers(
+        list(client.predict_many(sources)), expected.repeat(len(sources), axis=0), digits_model
+    )
+
+
+@pytest.mark.parametrize("normalize", ["auto", "off"])
+def test_an_array_on_a_light_ground_is_treated_as_its_file_is(
+    client: Client, normalize: str
+) -> None:
+    light = 255 - DIGIT
+    forms: list[Source] = [light, pictures.png(light), Image.fromarray(light)]
+    singly = [client.predict(form, normalize=normalize) for form in forms]  # type: ignore[arg-type]
+    alone = [next(client.predict_many([form], normalize=normalize)) for form in forms]  # type: ignore[arg-type]
+
+    assert singly[1:] == alone[1:] == singly[:-1] == alone[:-1]
+
+
+def test_a_caller_says_how_to_be_answered(client: Client, digits_model: StoredModel) -> None:
+    answer = client.predict(DIGIT, model="digits", top_k=2, threshold=1, lang="ja")
+
+    assert (answer.model, answer.label, answer.index, answer.abstained) == (
+        digits_model.tag,
+        None,
+        None,
+        True,
+    )
+    assert len(answer.probabilities) == 2
+
+
+def test_the_service_s_refusal_is_raised_with_what_it_said(client: Client) -> None:
+    for ask in (
+        lambda: client.predict(DIGIT, model="birds"),
+        lambda: list(client.predict_many([DIGIT], model="birds")),
+    ):
+        with pytest.raises(
+            RequestRefused, match=r"^Model 'birds' is not there\. There are: "
+        ) as raised:
+            ask()
+
+        assert (raised.value.status, raised.value.code) == (404, "model_not_found")
+    with pytest.raises(RequestRefused, match="text starting 'no picture'") as raised:
+        client.predict(b"no picture")
+    assert (raised.value.status, raised.value.code) == (422, "invalid_image")
+    with pytest.raises(InvalidImage, match="No such file"):
+        client.predict("nowhere.png")
+
+
+def test_what_is_served_is_listed(
+    client: Client, digits_model: StoredModel, shapes_model: StoredModel
+) -> None:
+    served = {model.model: model for model in client.models()}
+
+    assert {digits_model.tag, shapes_model.tag} <= set(served)
+    assert [model.model for model in served.values() if model.default] == [digits_model.tag]
+    assert served[shapes_model.tag].class_names == ["across", "upright", "square"]
+    assert served[shapes_model.tag].figures["accuracy"] == shapes_model.card.figures.accuracy
+
+
+# Many pictures
+
+
+def test_thousands_keep_their_order_and_are_not_all_held(
+    client: Client, engine: Engine, digits_model: StoredModel
+) -> None:
+    images = pictures.digits(5000, seed=2)
+    taken = answered = furthest = 0
+
+    def endless() -> Iterator[UInt8Array]:
+        nonlocal taken, furthest
+        for image in images:
+            taken += 1
+            furthest = max(furthest, taken - answered)
+            yield image
+
+    outcomes = []
+    for outcome in client.predict_many(endless(), batch_size=100):
+        answered += 1
+        outcomes.append(outcome)
+
+    assert_answers(outcomes, engine.predict(images), digits_model)
+    assert furthest <= BATCHES_IN_FLIGHT * 100
+
+
+def test_thousands_keep_their_order_and_are_not_all_held_asynchronously(
+    service: RunningService, engine: Engine, digits_model: StoredModel
+) -> None:
+    images = pictures.digits(3000, seed=3)
+    taken = answered = furthest = 0
+
+    async def endless() -> AsyncIterator[UInt8Array]:
+        nonlocal taken, furthest
+        for image in images:
+            taken += 1
+            furthest = max(furthest, taken - answered)
+            yield image
+
+    async def ask() -> list[Prediction | PredictionError]:
+        nonlocal answered
+        outcomes = []
+        async with AsyncClient(service.url) as client:
+            async for outcome in client.predict_many(endless(), batch_size=100):
+                answered += 1
+                outcomes.append(outcome)
+        return outcomes
+
+    assert_answers(asyncio.run(ask()), engine.predict(images), digits_model)
+    assert furthest <= BATCHES_IN_FLIGHT * 100
+
+
+def test_an_array_of_images_is_as_many_pictures(
+    client: Client, engine: Engine, digits_model: StoredModel
+) -> None:
+    images = pictures.digits(300, seed=4)
+
+    assert_answers(list(client.predict_many(images)), engine.predict(images), digits_model)
+
+
+def test_what_cannot_be_read_has_an_error_in_its_place(client: Client, engine: Engine) -> None:
+    images = pictures.digits(20, seed=5)
+    several: list[Source] = [pictures.png(image) for image in images]
+    several[7:7] = [b"no picture", "nowhere.png", np.zeros((3, 3)), pictures.png(DIGIT)[:-40]]
+    outcomes = list(client.predict_many(several, batch_size=8))
+
+    errors = {
+        place: each for place, each in enumerate(outcomes) if isinstance(each, PredictionError)
+    }
+    assert [error.code for error in errors.values()] == ["invalid_image"] * 2 + [
+        "invalid_pixels",
+        "invalid_image",
+    ]
+    assert list(errors) == [7, 8, 9, 10]
+    assert "text starting 'no picture'" in errors[7].message
+    assert "No such file" in errors[8].message
+    indices = [outcome.index for outcome in outcomes if isinstance(outcome, Prediction)]
+    assert indices == engine.predict(images).argmax(axis=1).tolist()
+
+
+def test_no_pictures_get_no_answers(client: Client) -> None:
+    assert list(client.predict_many([])) == []
+
+
+# Whole sets
+
+
+@pytest.fixture(scope="module")
+def worker(service_data: Path) -> Iterator[None]:
+    with running(
+        service_data.with_name("worker-of-clients.log"), "worker", LOUPE_DATA_DIR=service_data
+    ):
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """25 pictures in two folders, a text among them, and what is passed over."""
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for number, image in enumerate(pictures.digits(25, seed=3)):
+        (folder / ("deep" if number % 2 else ".") / f"{number:02}.png").write_bytes(
+            pictures.png(image)
+        )
+    (folder / "notes.png").write_text("socks")
+    (folder / "notes.txt").write_text("socks")
+    (folder / ".hidden" / "a.png").write_bytes(pictures.png(DIGIT))
+    return folder
+
+
+def test_a_folder_is_scored_as_the_command_line_does_it(
+    client: Client, worker: None, folder: Path, service_data: Path, tmp_path: Path
+) -> None:
+    run_of = client.score(
+        folder, model="digits", format="jsonl", top_k=2, probabilities=False, threshold=0.5
+    )
+    states = list(run_of)
+    expected = run(
+        *(
+            "score",
+            folder,
+            "--out",
+            tmp_path / "out",
+            "--model",
+            "digits",
+            "--format",
+            "jsonl",
+            "--single",
+        ),
+        *("--top-k", 2, "--no-probabilities", "--threshold", 0.5),
+        LOUPE_DATA_DIR=service_data,
+    )
+
+    assert expected.returncode == 0, expected.stderr
+    assert (states[0].state, states[-1].state, states[-1].done, states[-1].failed) == (
+        "queued",
+        "done",
+        25,
+        1,
+    )
+    assert run_of.job == run_of.wait() == client.run(run_of.job.id).job == states[-1]
+    assert len(set(states)) == len(states)
+    saved = run_of.results(tmp_path / "results.jsonl")
+    assert saved.read_bytes() == (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    table = pq.read_table(run_of.results(tmp_path / "results.parquet", "parquet"))
+    assert table["id"].to_pylist() == [
+        json.loads(line)["id"] for line in saved.read_text().splitlines()
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "images",
+        "out",
+        "results.jsonl",
+        "results.parquet",
+    ]
+    (error,) = run_of.errors()
+    assert (error.id, error.code) == ("notes.png", "invalid_image")
+    assert "text starting 'socks'" in error.message
+
+
+def test_a_folder_on_the_service_s_side_is_named(
+    client: Client, worker: None, folder: Path, tmp_path: Path
+) -> None:
+    run_of = client.score(folder, on_server=True)
+    assert (run_of.wait().done, run_of.job.source) == (25, str(folder))
+    with pytest.raises(RequestRefused) as raised:
+        client.score("/etc", on_server=True)
+    assert (raised.value.status, raised.value.code) == (403, "source_forbidden")
+
+
+def test_an_array_is_scored_asynchronously(
+    service: RunningService, worker: None, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(300, seed=6))
+
+    async def score() -> list[ScoringJob]:
+        async with AsyncClient(service.url) as client:
+            run_of = await client.score(tmp_path / "images.npy", format="csv", single=True)
+            states = [job async for job in run_of]
+            assert await run_of.wait() == (await client.run(run_of.job.id)).job
+            assert await run_of.errors() == []
+            await run_of.results(tmp_path / "results.csv")
+            with pytest.raises(RequestRefused) as raised:
+                await run_of.cancel()
+            assert raised.value.code == "job_ended"
+            with pytest.raises(RequestRefused, match="is not known"):
+                await client.run("nothing")
+        return states
+
+    states = asyncio.run(score())
+    assert (states[-1].state, states[-1].done) == ("done", 300)
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 301
+
+
+def test_a_job_that_fails_is_told_by_who_waits_for_it(
+    client: Client, worker: None, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("socks")
+    run_of = client.score(tmp_path / "notes.txt")
+    with pytest.raises(JobFailed, match=f"^Job {run_of.job.id} failed: Expected "):
+        run_of.wait()
+    with pytest.raises(RequestRefused) as raised:
+        run_of.results(tmp_path / "results.parquet")
+    assert (raised.value.status, raised.value.code) == (409, "job_not_done")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_what_is_nothing_to_score_is_not_sent(client: Client, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidSource):
+        client.score(tmp_path / name)
+
+
+def test_a_job_is_cancelled(digits_model: StoredModel, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(3))
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
+    with serving(tmp_path / "log", **settings) as idle, Client(idle.url) as client:
+        run_of = client.score(tmp_path / "images.npy")
+        assert run_of.cancel().state == "cancelled"
+        assert [job.state for job in run_of] == ["cancelled"]
+        assert run_of.wait() == run_of.job
+
+
+# The page
+
+
+@pytest.mark.parametrize(
+    "example",
+    re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL),
+    ids=["one", "many", "whole set", "async"],
+)
+def test_the_page_s_examples_run(
+    service: RunningService, worker: None, place: Path, example: str
+) -> None:
+    script = example.replace("http://127.0.0.1:3000", service.url)
+    paths = {"PYTHONPATH": str(PAGE.parents[1])}
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(**paths),
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout
+
+
+# The command line
+
+
+def predict(
+    service: RunningService, *arguments: object, **variables: object
+) -> subprocess.CompletedProcess[str]:
+    return run("predict", *arguments, LOUPE_URL=service.url, **variables)
+
+
+def test_files_are_answered_in_a_table_with_errors_in_their_rows(
+    service: RunningService, place: Path, engine: Engine
+) -> None:
+    files = [place / "bag.png", place / "pictures" / "notes.txt", place / "boot.png"]
+    ended = predict(service, *files, "--top-k", 2, COLUMNS=400)
+
+    header, bag, notes, boot = ended.stdout.splitlines()
+    assert ended.returncode == 1
+    assert header.split() == ["file", "label", "confidence", "others"]
+    for line, row in zip((bag, boot), engine.predict(pictures.digits(2, seed=7)), strict=True):
+        first, second = np.argsort(-row)[:2]
+        assert line.split()[1:] == [
+            f"{first}",
+            f"{row[first]:.4f}",
+            f"{second}",
+            f"{row[second]:.4f}",
+        ]
+    assert notes == (
+        f"{files[1]}  error: Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image. Received: text starting 'socks'."
+    )
+
+
+def test_files_are_answered_in_lines_of_json(
+    service: RunningService, place: Path, digits_model: StoredModel
+) -> None:
+    files = [place / "bag.png", place / "nowhere.png", place / "boot.png"]
+    ended = predict(
+        service, *files, "--json", "--threshold", 1, "--model", "digits:latest", "--lang", "ja"
+    )
+
+    bag, nowhere, boot = map(json.loads, ended.stdout.splitlines())
+    assert ended.returncode == 1
+    assert [line["file"] for line in (bag, nowhere, boot)] == [str(file) for file in files]
+    assert (boot["model"], boot["label"], boot["abstained"]) == (digits_model.tag, None, True)
+    assert len(bag["probabilities"]) == 10
+    assert set(nowhere) == {"file", "error", "code"}
+    assert nowhere["code"] == "invalid_image"
+
+
+def test_a_grid_shows_what_was_answered(
+    service: RunningService, place: Path, tmp_path: Path
+) -> None:
+    ended = predict(service, place / "bag.png", place / "boot.png", "--grid", tmp_path / "grid.png")
+
+    assert (ended.returncode, ended.stderr) == (0, f"grid: {tmp_path / 'grid.png'}\n")
+    with Image.open(io.BytesIO((tmp_path / "grid.png").read_bytes())) as grid:
+        assert grid.format == "PNG"
+        assert grid.width > grid.height
+
+
+def test_wrong_use_is_told_in_one_line(
+    service: RunningService, place: Path, tmp_path: Path
+) -> None:
+    nowhere = predict(service, place / "bag.png", "--grid", tmp_path / "none" / "grid.png")
+    assert (nowhere.returncode, nowhere.stdout) == (1, "")
+    assert nowhere.stderr.startswith(
+        f"error: file_not_writable: Expected to be able to write '{tmp_path}/none/grid.png'."
+    )
+    model = predict(service, place / "bag.png", "--model", "birds")
+    assert (model.returncode, model.stdout) == (1, "")
+    assert model.stderr.startswith(
+        "error: model_not_found: Model 'birds' is not there. There are: "
+    )

@@ -1,0 +1,119 @@
+"""Where there is no route there is an answer all the same, in the shape of all errors."""
+
+import httpx
+import pytest
+from starlette.routing import Match
+
+from service.http.not_found import Unrouted, not_found
+
+KNOWN = [
+    "/predict",
+    "/models",
+    "/models/{tag}/report",
+    "/v2/models/{model}/infer",
+    "/v1/models/{model}:predict",
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("/modles", "/models"),
+        ("/predict/", "/predict"),
+        ("/v2/models/digits/infr", "/v2/models/digits/infer"),
+        ("/v1/models/digits:predit", "/v1/models/digits:predict"),
+        ("/models/digits/reports", "/models/digits/report"),
+    ],
+)
+def test_a_path_that_is_none_is_told_the_nearest(
+    client: httpx.Client, path: str, nearest: str
+) -> None:
+    answer = client.get(path)
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
+    assert answer.json()["error"].startswith("Expected one of /predict, ")
+    assert answer.json()["error"].endswith(
+        f"; /openapi.json describes them all. Received: '{path}'; the nearest is {nearest}."
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/wp-login.php", "/" + "predict" * 5000, "/a%00b", "/a//b", "/é"]
+)
+def test_a_path_that_is_like_no_other_is_told_which_there_are(
+    client: httpx.Client, path: str
+) -> None:
+    answer = client.get(path)
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
+    assert "the nearest" not in answer.json()["error"]
+    assert len(answer.json()["error"]) < 500
+
+
+@pytest.mark.parametrize("path", ["/predict%0A", "/a%0Ab", "/models/digits%0A/report"])
+def test_a_path_of_two_lines_is_none(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/predict", "OPTIONS, POST"),
+        ("PUT", "/predict_batch", "OPTIONS, POST"),
+        ("DELETE", "/models", "GET, HEAD, OPTIONS"),
+        ("POST", "/livez", "GET, HEAD, OPTIONS"),
+        ("POST", "/", "GET, HEAD, OPTIONS"),
+        ("POST", "/schema.json", "GET, HEAD, OPTIONS"),
+        ("TRACE", "/static_content/page.js", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/v2/models/digits/infer", "OPTIONS, POST"),
+        ("GET", "/v1/models/digits/labels/latest:predict", "OPTIONS, POST"),
+        ("PROPFIND", "/metrics", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_method_that_a_path_has_not_is_told_those_it_has(
+    client: httpx.Client, method: str, path: str, allowed: str
+) -> None:
+    answer = client.request(method, path)
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    expected = "GET" if "GET" in allowed else "POST"
+    error = f"Expected {expected} for '{path}'. Received: {method}."
+    assert answer.json() == {"error": error, "code": "method_not_allowed"}
+    asked = client.options(path)
+    assert (asked.status_code, asked.content, asked.headers["allow"]) == (204, b"", allowed)
+
+
+def test_a_head_is_a_get_without_its_body(client: httpx.Client) -> None:
+    for path in ("/livez", "/models", "/", "/openapi.json"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert client.head("/predict").status_code == 405
+    assert client.options("/nowhere").status_code == 404
+
+
+def test_what_leads_nowhere_is_counted(client: httpx.Client) -> None:
+    client.get("/nowhere")
+    metrics = client.get("/metrics").text
+
+    assert 'loupe_rejected_total{code="route_not_found"}' in metrics
+    assert 'loupe_requests_total{key="-",model="-",protocol="-",status="404"}' in metrics
+
+
+def test_python_s_own_bodies_are_refused_as_others_are(client: httpx.Client) -> None:
+    answer = client.post(
+        "/predict", content=b"x", headers={"Content-Type": "application/vnd.bentoml+pickle"}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_only_the_beginnings_of_paths_are_told() -> None:
+    message = "Expected one of /predict, /models, /models/…, /v2/…, /v1/…; /openapi.json describes them all. Received: '/'."
+
+    assert not_found("/", KNOWN).message == message
+
+
+def test_websockets_are_left_to_others() -> None:
+    assert Unrouted().matches({"type": "websocket", "path": "/predict"}) == (Match.NONE, {})

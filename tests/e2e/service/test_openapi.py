@@ -1,0 +1,176 @@
+"""The description of the API, held against the service: its routes, its errors, its answers to whatever may be asked; and its page."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import JsonValue
+
+from loupe import __version__
+from loupe.models.store import StoredModel
+from tests.support.programs import RunningService
+
+ROOT = Path(__file__).parents[3]
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+METHODS = {"get", "post", "put", "patch", "delete"}
+NO_ANSWERS = {
+    "caller_gone",  # nobody receives it
+    "invalid_setting",  # stops the start
+    "invalid_key_name",  # of `loupe key`
+    "model_corrupted",  # keeps a model from being served
+}
+# In a process of its own, as importing a Bento service changes the one it is imported in.
+FOUND = """
+import json, sys
+import worker.queue.jobs  # what its routes ask of
+from loupe.errors import LoupeError
+from service.app import routes
+from starlette.routing import Route
+
+names = [name for name in sys.modules if name.startswith("service.") or name in ("loupe.models.card", "loupe.images", "worker.queue.jobs")]
+named = [each for name in names for each in vars(sys.modules[name]).values() if isinstance(each, type)]
+codes = [each.code for each in named if issubclass(each, LoupeError)]
+named = [route for route in routes.routes if isinstance(route, Route)]
+methods = [(route.path_format, method) for route in named for method in route.methods or ()]
+print(json.dumps({"codes": codes, "routes": methods}))
+"""
+
+
+@pytest.fixture(scope="module")
+def description(client: httpx.Client) -> dict[str, JsonValue]:
+    """The document, as anybody gets it."""
+    described: dict[str, JsonValue] = client.get("/openapi.json").json()
+    return described
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, list[JsonValue]]:
+    """The codes of all errors that the service's code names, and its routes: path and method."""
+    ended = subprocess.run(
+        [sys.executable, "-c", FOUND], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    codes_and_routes: dict[str, list[JsonValue]] = json.loads(ended.stdout)
+    return codes_and_routes
+
+
+def member(value: JsonValue, *names: str) -> dict[str, JsonValue]:
+    """An object within another one."""
+    for name in names:
+        assert isinstance(value, dict)
+        value = value[name]
+    assert isinstance(value, dict)
+    return value
+
+
+def codes_in(value: JsonValue) -> set[str]:
+    """The codes that the answers of a document, or of a part of it, may have."""
+    if isinstance(value, list):
+        return {code for each in value for code in codes_in(each)}
+    if not isinstance(value, dict):
+        return set()
+    if "code" in value and isinstance(value["code"], dict):
+        codes = value["code"].get("enum", [value["code"].get("const")])
+        return set(map(str, codes)) if isinstance(codes, list) else set()
+    return {code for each in value.values() for code in codes_in(each)}
+
+
+# The document and the code
+
+
+def test_every_route_is_described_and_every_description_has_its_route(
+    description: dict[str, JsonValue], found: dict[str, list[list[str]]]
+) -> None:
+    paths = member(description, "paths")
+    described = {
+        (path, method.upper()) for path in paths for method in METHODS & member(paths, path).keys()
+    }
+
+    assert described == {(path, method) for path, method in found["routes"] if method != "HEAD"}
+
+
+def test_every_error_that_the_service_answers_is_described(
+    description: dict[str, JsonValue], found: dict[str, list[str]]
+) -> None:
+    answered = set(found["codes"]) - NO_ANSWERS
+
+    assert codes_in(member(description, "components", "schemas", "Error")) == answered
+    explained = str(member(description, "info")["description"])
+    of_answers = codes_in(description["paths"]) | codes_in(
+        member(description, "components", "responses")
+    )
+    assert (
+        of_answers | set(re.findall("`(route_not_found|method_not_allowed)`", explained))
+        == answered
+    )
+
+
+def test_the_version_is_that_of_the_service(
+    client: httpx.Client, description: dict[str, JsonValue]
+) -> None:
+    assert member(description, "info")["version"] == __version__
+    assert client.get("/docs.json").json() == description
+
+
+# The document and the service
+
+
+@pytest.mark.skipif(find_spec("schemathesis") is None, reason="Schemathesis needs Python 3.11")
+@pytest.mark.timeout(120)
+def test_whatever_is_asked_the_answer_is_one_that_is_described(
+    service: RunningService,
+    description: dict[str, JsonValue],
+    digits_model: StoredModel,
+    tmp_path: Path,
+) -> None:
+    """Examples, limits of all parameters, random data, other methods: statuses, headers and bodies are as the document says."""
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        str(CONFIG),
+        "run",
+        "--no-color",
+    ]
+    ended = subprocess.run(
+        [*command, f"{service.url}/openapi.json"],
+        env={**os.environ, "DIGITS_VERSION": digits_model.version},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    paths = member(description, "paths")
+    operations = sum(len(METHODS & member(paths, path).keys()) for path in paths)
+    assert f"Tested: {operations - 1}\n" in ended.stdout  # all but the document's own
+    assert "Traceback" not in service.log.read_text()
+
+
+# The page
+
+
+def test_the_page_loads_everything_from_the_service(client: httpx.Client) -> None:
+    page = client.get("/")
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'; script-src 'self';" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|link rel="stylesheet" href)="([^"]+)"', page.text)
+    assert len(loaded) == 4
+    for path in loaded:
+        assert client.get(path).status_code == 200
+    assert "//" not in page.text
+    assert "http" not in client.get("static_content/page.js").text
+
+
+def test_the_page_has_no_files_but_its_own(client: httpx.Client) -> None:
+    refused = client.get("/static_content/marked.min.js")
+
+    assert (refused.status_code, refused.json()["code"]) == (404, "route_not_found")
+    assert refused.json()["error"].startswith("Expected one of /static_content/page.css, ")

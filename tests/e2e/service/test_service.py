@@ -1,0 +1,959 @@
+"""The service as its callers see it: a process of its own, and requests over HTTP."""
+
+import asyncio
+import base64
+import gzip
+import io
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from loupe.images.normalize import normalize
+from loupe.images.spec import Float32Array, UInt8Array
+from loupe.models.engine import Engine
+from loupe.models.promotion import promote
+from loupe.models.store import StoredModel
+from tests.support import pictures
+from tests.support.programs import RunningService, serving, until
+from tests.support.stores import copied, damage
+
+TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
+PNG = {"Content-Type": "image/png"}
+JSON = {"Content-Type": "application/json"}
+NPY = {"Content-Type": "application/octet-stream"}
+DIGIT = pictures.digits(1, seed=7)[0]
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def npy(
+    array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], *, allow_pickle: bool = False
+) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=allow_pickle)
+    return file.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "|u1", values: bytes = b"") -> bytes:
+    """An `.npy` file with a header that says whatever it is told to."""
+    header = (
+        f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117).encode()
+        + b"\n"
+    )
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + values
+
+
+def probabilities(answer: dict[str, object]) -> list[float]:
+    found = answer["probabilities"]
+    assert isinstance(found, dict)
+    return list(found.values())
+
+
+def assert_answers(answer: dict[str, object], expected: Float32Array, model: StoredModel) -> None:
+    """The whole answer to one image, against what the engine says of it."""
+    best = int(expected.argmax())
+    np.testing.assert_allclose(probabilities(answer), expected, atol=TOLERANCE)
+    assert answer["index"] == best
+    assert answer["label"] == model.card.class_names[best]
+    assert answer["confidence"] == pytest.approx(expected[best], abs=TOLERANCE)
+
+
+@contextmanager
+def begun(service: RunningService, route: str, headers: dict[str, str]) -> Iterator[HTTPConnection]:
+    """A request of which the head has been sent."""
+    with closing(HTTPConnection(service.url.removeprefix("http://"), timeout=50)) as connection:
+        connection.putrequest("POST", route)
+        for name, value in {**PNG, **headers}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        yield connection
+
+
+# One image
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"content": pictures.png(DIGIT), "headers": PNG}, id="image body"),
+        pytest.param({"content": pictures.png(DIGIT)}, id="image body without a content type"),
+        pytest.param({"files": {"image": ("a.png", pictures.png(DIGIT), "image/png")}}, id="form"),
+        pytest.param({"json": {"image": b64(pictures.png(DIGIT))}}, id="base64 in JSON"),
+        pytest.param(
+            {"json": {"image": "data:image/png;base64," + b64(pictures.png(DIGIT))}},
+            id="data URL in JSON",
+        ),
+        pytest.param({"json": {"pixels": DIGIT.tolist()}}, id="pixels in JSON"),
+    ],
+)
+def test_every_way_of_sending_an_image_gives_the_same_answer(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel, request_: dict[str, object]
+) -> None:
+    response = client.post("/predict", **request_)  # type: ignore[arg-type]
+
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["model"] == digits_model.tag
+    assert_answers(response.json(), engine.predict(DIGIT[None])[0], digits_model)
+
+
+def test_a_large_photo_is_made_to_look_like_the_training_data(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel
+) -> None:
+    sheet = np.full((400, 300), 230, np.uint8)
+    sheet[100:300, 140:170] = 20
+    answer = client.post("/predict", content=pictures.png(sheet), headers=PNG).json()
+
+    assert_answers(answer, engine.predict(normalize(sheet, "ink")[None])[0], digits_model)
+
+
+def test_probabilities_are_named_in_the_order_of_the_classes_and_sum_to_one(
+    client: httpx.Client, digits_model: StoredModel
+) -> None:
+    answer = client.post("/predict", json={"pixels": DIGIT.tolist()}).json()
+
+    assert list(answer["probabilities"]) == list(digits_model.card.class_names)
+    assert sum(probabilities(answer)) == pytest.approx(1, abs=1e-5)
+
+
+# Many images
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_every_way_of_sending_a_batch_gives_the_same_answers(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel, count: int
+) -> None:
+    images = pictures.digits(count, seed=count)
+    files = [
+        ("images", (f"{place}.png", pictures.png(image), "image/png"))
+        for place, image in enumerate(images)
+    ]
+    mixed = [
+        {"pixels": image.tolist()} if place % 2 else b64(pictures.png(image))
+        for place, image in enumerate(images)
+    ]
+    expected = engine.predict(images)
+
+    for response in (
+        client.post("/predict_batch", content=npy(images), headers=NPY),
+        client.post("/predict_batch", content=npy(np.asfortranarray(images)), headers=NPY),
+        client.post("/predict_batch", files=files),
+        client.post(
+            "/predict_batch", json={"images": [b64(pictures.png(image)) for image in images]}
+        ),
+        client.post("/predict_batch", json={"images": mixed}),
+    ):
+        assert response.status_code == 200, response.text
+        answers = response.json()["predictions"]
+        assert len(answers) == count
+        for answer, row in zip(answers, expected, strict=True):
+            assert_answers(answer, row, digits_model)
+
+
+def test_a_batch_of_one_answers_as_a_batch_of_many(client: httpx.Client) -> None:
+    images = pictures.digits(30, seed=3)
+    many = client.post("/predict_batch", content=npy(images), headers=NPY).json()["predictions"]
+    for image, answer in zip(images[::7], many[::7], strict=True):
+        alone = client.post("/predict", content=pictures.png(image), headers=PNG).json()
+
+        assert alone["label"] == answer["label"]
+        np.testing.assert_allclose(probabilities(alone), probabilities(answer), atol=TOLERANCE)
+
+
+def test_a_request_larger_than_a_batch_is_answered_in_its_order(
+    client: httpx.Client, engine: Engine
+) -> None:
+    images = pictures.digits(1000, seed=5)
+    answers = client.post("/predict_batch", content=npy(images), headers=NPY).json()["predictions"]
+
+    received = [probabilities(answer) for answer in answers]
+    np.testing.assert_allclose(received, engine.predict(images), atol=TOLERANCE)
+
+
+def test_what_is_wrong_with_one_image_of_a_batch_stays_with_it(client: httpx.Client) -> None:
+    good = b64(pictures.png(DIGIT))
+    mixed = [
+        good,
+        b64(b"no image"),
+        good,
+        "http://example.com/a.png",
+        {"pixels": [[1, 2]]},
+        7,
+        good,
+    ]
+    response = client.post("/predict_batch", json={"images": mixed})
+
+    assert response.status_code == 200
+    answers = response.json()["predictions"]
+    codes = [answer.get("code") for answer in answers]
+    assert codes == [
+        None,
+        "invalid_image",
+        None,
+        "invalid_image",
+        "invalid_pixels",
+        "invalid_image",
+        None,
+    ]
+    assert "text starting 'no image'" in answers[1]["error"]
+    assert "Loupe fetches nothing" in answers[3]["error"]
+    assert answers[0] == answers[2] == answers[6]
+
+
+# Ways to answer
+
+
+def test_a_request_may_say_how_it_wants_to_be_answered(
+    client: httpx.Client, engine: Engine, shapes_model: StoredModel
+) -> None:
+    row = engine.predict(DIGIT[None])[0]
+    asked: dict[str, str | int] = {"top_k": 2, "threshold": 1, "lang": "ja", "normalize": "off"}
+    answer = client.post("/predict", content=pictures.png(DIGIT), headers=PNG, params=asked).json()
+
+    best = [str(index) for index in np.argsort(-row)[:2]]
+    assert list(answer["probabilities"]) == best
+    assert (answer["label"], answer["index"], answer["abstained"]) == (None, None, True)
+    refused = client.post(
+        "/predict", content=pictures.png(DIGIT), params={"model": "shapes", "lang": "ja"}
+    )
+    message = "Expected a language that the model has class names in (en). Received: 'ja'."
+    assert_refused(refused, 400, "unknown_language", message)
+
+
+def test_an_array_may_be_answered_by_an_array(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel
+) -> None:
+    images = pictures.digits(150, seed=9)
+    response = client.post(
+        "/predict_batch", content=npy(images), headers={**NPY, "Accept": "application/x-npy"}
+    )
+    answer = np.load(io.BytesIO(response.content))
+
+    assert (response.headers["content-type"], answer.dtype) == (
+        "application/x-npy",
+        np.dtype(np.float32),
+    )
+    assert response.headers["x-loupe-model"] == digits_model.tag
+    np.testing.assert_allclose(answer, engine.predict(images), atol=TOLERANCE)
+
+
+def test_an_array_cannot_answer_for_images_that_cannot_be_read(client: httpx.Client) -> None:
+    response = client.post(
+        "/predict_batch",
+        json={"images": [b64(b"no image")]},
+        headers={"Accept": "application/x-npy"},
+    )
+
+    assert_refused(response, 406, "not_acceptable", "Received: 1 that cannot.")
+
+
+def test_who_has_little_time_is_told_when_it_is_over(client: httpx.Client) -> None:
+    body, headers = npy(np.zeros((4096, 28, 28), np.uint8)), {**NPY, "X-Request-Timeout": "0.001"}
+
+    assert_refused(
+        client.post("/predict_batch", content=body, headers=headers),
+        504,
+        "deadline_exceeded",
+        "No answer within 0.001 s",
+    )
+
+
+# Concurrency
+
+
+def test_nobody_waits_for_the_pictures_of_who_has_no_time_left(client: httpx.Client) -> None:
+    bomb = pictures.encoded(
+        Image.new("1", (7000, 7000)), "TIFF", compression="group4"
+    )  # 2 KB of 49 million pixels
+    late = client.post(
+        "/predict_batch", json={"images": [b64(bomb)] * 400}, headers={"X-Request-Timeout": "0.5"}
+    )
+    assert_refused(late, 504, "deadline_exceeded", "No answer within 0.5 s")
+
+    photo = pictures.encoded(Image.new("L", (280, 280), 255), "JPEG")
+    assert (
+        client.post("/predict", content=photo, headers={"X-Request-Timeout": "10"}).status_code
+        == 200
+    )
+
+
+def test_two_hundred_mixed_requests_at_once_each_get_their_own_answer(
+    service: RunningService, engine: Engine, digits_model: StoredModel
+) -> None:
+    random = np.random.default_rng(1)
+    requests = [
+        pictures.digits(int(random.integers(1, 12)), seed=100 + place) for place in range(200)
+    ]
+
+    async def ask(
+        client: httpx.AsyncClient, place: int, images: UInt8Array
+    ) -> list[dict[str, object]]:
+        if place % 3 == 0:
+            return [
+                (await client.post("/predict", content=pictures.png(images[0]), headers=PNG)).json()
+            ]
+        if place % 3 == 1:
+            response = await client.post("/predict_batch", content=npy(images), headers=NPY)
+        else:
+            response = await client.post(
+                "/predict_batch", json={"images": [b64(pictures.png(i)) for i in images]}
+            )
+        answers: list[dict[str, object]] = response.json()["predictions"]
+        return answers
+
+    async def ask_all() -> list[list[dict[str, object]]]:
+        async with httpx.AsyncClient(base_url=service.url, timeout=50) as client:
+            return await asyncio.gather(
+                *(ask(client, place, images) for place, images in enumerate(requests))
+            )
+
+    for place, (images, answers) in enumerate(zip(requests, asyncio.run(ask_all()), strict=True)):
+        assert len(answers) == (1 if place % 3 == 0 else len(images))
+        for answer, row in zip(answers, engine.predict(images), strict=False):
+            assert_answers(answer, row, digits_model)
+
+
+def test_one_broken_image_among_sixteen_at_once_fails_alone(service: RunningService) -> None:
+    whole = pictures.png(np.full((300, 300), 90, np.uint8))
+    bodies = [whole] * 15
+    bodies.insert(7, whole[:-30])
+
+    async def ask_all() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=service.url, timeout=50) as client:
+            return await asyncio.gather(
+                *(client.post("/predict", content=body, headers=PNG) for body in bodies)
+            )
+
+    responses = asyncio.run(ask_all())
+    assert [response.status_code for response in responses] == [200] * 7 + [422] + [200] * 8
+    assert responses[7].json()["code"] == "invalid_image"
+
+
+# Refusals
+
+ONE_PIXEL = pictures.png(np.zeros((1, 1), np.uint8))
+ROWS = DIGIT.tolist()
+
+BAD_REQUESTS = [
+    ("empty body", {"content": b"", "headers": PNG}, 400, "invalid_request", "an empty body"),
+    (
+        "text as an image",
+        {"content": b"hello", "headers": PNG},
+        422,
+        "invalid_image",
+        "text starting 'hello'",
+    ),
+    (
+        "truncated PNG",
+        {"content": pictures.png(DIGIT)[:-40], "headers": PNG},
+        422,
+        "invalid_image",
+        "a damaged PNG file",
+    ),
+    (
+        "PNG of 30,000 x 30,000",
+        {"content": pictures.huge_png(30_000), "headers": PNG},
+        422,
+        "image_too_large",
+        "30,000 × 30,000 = 900,000,000",
+    ),
+    (
+        "GIF of 10,000 frames",
+        {"content": pictures.long_gif(10_000)},
+        422,
+        "animated_image",
+        "a GIF of several frames",
+    ),
+    (
+        "one pixel",
+        {"content": ONE_PIXEL, "headers": PNG},
+        422,
+        "image_too_small",
+        "Received: 1 × 1",
+    ),
+    (
+        "a compressed PNG",
+        {"content": gzip.compress(ONE_PIXEL), "headers": {**PNG, "Content-Encoding": "gzip"}},
+        415,
+        "unsupported_media_type",
+        "Expected a body that is not compressed. Received: Content-Encoding 'gzip'.",
+    ),
+    (
+        "JSON that is none",
+        {"content": b'{"image": ', "headers": JSON},
+        400,
+        "invalid_json",
+        "a body that is none",
+    ),
+    ("JSON that is a list", {"json": [1]}, 400, "invalid_request", "JSON of type array"),
+    (
+        "JSON with other keys",
+        {"json": {"picture": "x"}},
+        400,
+        "invalid_request",
+        "JSON with the keys ['picture']",
+    ),
+    (
+        "JSON too deep",
+        {"content": b"[" * 50_000, "headers": JSON},
+        400,
+        "invalid_json",
+        "a body that is none",
+    ),
+    (
+        "pixels of another shape",
+        {"json": {"pixels": ROWS[:27]}},
+        422,
+        "invalid_pixels",
+        "Received: 27 rows.",
+    ),
+    (
+        "ragged pixels",
+        {"json": {"pixels": [*ROWS[:27], [0]]}},
+        422,
+        "invalid_pixels",
+        "Received: row 27 with 1 values.",
+    ),
+    (
+        "pixels too large",
+        {"json": {"pixels": [[256] * 28] * 28}},
+        422,
+        "invalid_pixels",
+        "row 0 with 256 in column 0.",
+    ),
+    (
+        "pixels too small",
+        {"json": {"pixels": [[-1] * 28] * 28}},
+        422,
+        "invalid_pixels",
+        "row 0 with -1 in column 0.",
+    ),
+    (
+        "pixels beyond 64 bits",
+        {"json": {"pixels": [[10**30] * 28] * 28}},
+        422,
+        "invalid_pixels",
+        "row 0 with 1e+30 in column 0.",
+    ),
+    (
+        "pixels that are fractions",
+        {"json": {"pixels": [[0.5] * 28] * 28}},
+        422,
+        "invalid_pixels",
+        "0.5 in column 0.",
+    ),
+    (
+        "pixels that are texts",
+        {"json": {"pixels": [["0"] * 28] * 28}},
+        422,
+        "invalid_pixels",
+        "string in column 0.",
+    ),
+    (
+        "pixels that are nothing",
+        {"json": {"pixels": None}},
+        422,
+        "invalid_pixels",
+        "Received: null.",
+    ),
+    ("bad base64", {"json": {"image": "a*b"}}, 422, "invalid_image", "text that is not base64"),
+    ("base64 of nothing", {"json": {"image": ""}}, 422, "invalid_image", "no bytes at all"),
+    (
+        "a number for an image",
+        {"json": {"image": 7}},
+        422,
+        "invalid_image",
+        "number where base64 text should be",
+    ),
+    (
+        "URL in JSON",
+        {"json": {"image": "http://localhost/a.png"}},
+        422,
+        "invalid_image",
+        "Loupe fetches nothing",
+    ),
+    (
+        "file URL in JSON",
+        {"json": {"image": "file:///etc/passwd"}},
+        422,
+        "invalid_image",
+        "Loupe fetches nothing",
+    ),
+    (
+        "URL in a form",
+        {"files": {"image": (None, "http://localhost/a.png")}},
+        422,
+        "invalid_image",
+        "the text 'http://localhost/a.png' instead of a file; Loupe fetches nothing",
+    ),
+    (
+        "form without the field",
+        {"files": {"x": b"1"}},
+        400,
+        "invalid_request",
+        "a form with the fields ['x']",
+    ),
+    (
+        "form with two images",
+        {"files": [("image", b"1"), ("image", b"2")]},
+        400,
+        "invalid_request",
+        "Expected one field 'image'; send many to /predict_batch. Received: 2 of them.",
+    ),
+    (
+        "form without a boundary",
+        {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+        400,
+        "invalid_request",
+        "boundary",
+    ),
+    (
+        "damaged form",
+        {"content": b"garbage", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        400,
+        "invalid_request",
+        "a damaged form",
+    ),
+    (
+        "another content type",
+        {"content": b"a,b", "headers": {"Content-Type": "text/csv"}},
+        415,
+        "unsupported_media_type",
+        "Content-Type 'text/csv'",
+    ),
+    (
+        "unknown model",
+        {"content": pictures.png(DIGIT), "params": {"model": "nowhere"}},
+        404,
+        "model_not_found",
+        "Model 'nowhere' is not there. There are: digits:",
+    ),
+]
+
+BAD_BATCHES = [
+    ("empty body", {"content": b""}, 400, "invalid_request", "an empty body"),
+    ("no images in JSON", {"json": {"images": []}}, 400, "invalid_request", "an empty batch"),
+    (
+        "no images in .npy",
+        {"content": npy(np.zeros((0, 28, 28), np.uint8))},
+        400,
+        "invalid_request",
+        "an empty batch",
+    ),
+    (
+        "JSON with other keys",
+        {"json": {"image": []}},
+        400,
+        "invalid_request",
+        "JSON with the keys ['image']",
+    ),
+    ("JSON that is a text", {"json": "images"}, 400, "invalid_request", "JSON of type string"),
+    (
+        "5,000 images in .npy",
+        {"content": npy(np.zeros((5000, 28, 28), np.uint8))},
+        413,
+        "too_many_images",
+        "at most 4,096 images in one request (LOUPE_MAX_IMAGES_PER_REQUEST",
+    ),
+    (
+        "5,000 images in JSON",
+        {"json": {"images": ["x"] * 5000}},
+        413,
+        "too_many_images",
+        "Received: 5,000.",
+    ),
+    (
+        "5,000 images in a form",
+        {"files": [("images", b"x")] * 5000},
+        413,
+        "too_many_images",
+        "at most 4,096 images",
+    ),
+    (
+        "another content type",
+        {"content": b"x"},
+        415,
+        "unsupported_media_type",
+        "a body that is no .npy file",
+    ),
+    (
+        "npy of floats",
+        {"content": npy(np.zeros((1, 28, 28)))},
+        422,
+        "invalid_pixels",
+        "float64, shape (1, 28, 28)",
+    ),
+    (
+        "npy of signed bytes",
+        {"content": npy(np.zeros((1, 28, 28), np.int8))},
+        422,
+        "invalid_pixels",
+        "int8, shape",
+    ),
+    ("npy of one image", {"content": npy(DIGIT)}, 422, "invalid_pixels", "uint8, shape (28, 28)"),
+    (
+        "npy of other sides",
+        {"content": npy(np.zeros((2, 32, 32), np.uint8))},
+        422,
+        "invalid_pixels",
+        "shape (2, 32, 32)",
+    ),
+    (
+        "npy of objects",
+        {"content": npy(np.array([{"a": 1}]), allow_pickle=True)},
+        422,
+        "invalid_pixels",
+        "pickled Python objects",
+    ),
+    (
+        "npy that promises a terabyte",
+        {"content": npy_header((10**9, 28, 28), values=b"12")},
+        422,
+        "invalid_pixels",
+        "Expected 784,000,000,000 bytes of values, as the .npy header says. Received: 2.",
+    ),
+    (
+        "npy of negative length",
+        {"content": npy_header((-1, 28, -28), values=bytes(784))},
+        422,
+        "invalid_pixels",
+        "npy",
+    ),
+    (
+        "npy of endless nothing",
+        {"content": npy_header((0, 2**70, 28))},
+        422,
+        "invalid_pixels",
+        "npy",
+    ),
+    (
+        "npy of values without size",
+        {"content": npy_header((1, 28, 28), "|V0")},
+        422,
+        "invalid_pixels",
+        "npy",
+    ),
+    (
+        "npy cut in its header",
+        {"content": npy(DIGIT[None])[:40]},
+        422,
+        "invalid_pixels",
+        "a whole .npy file",
+    ),
+    (
+        "npy with an open bracket",
+        {"content": b"\x93NUMPY\x01\x00\x05\x00{'a'\n"},
+        422,
+        "invalid_pixels",
+        ".npy",
+    ),
+    (
+        "npy of an unknown version",
+        {"content": b"\x93NUMPY\x09\x09" + bytes(64)},
+        422,
+        "invalid_pixels",
+        ".npy",
+    ),
+]
+
+
+def assert_refused(response: httpx.Response, status: int, code: str, text: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.json().keys() == {"error", "code"}
+    assert response.json()["code"] == code
+    assert text in response.json()["error"]
+
+
+@pytest.fixture
+def still_well(client: httpx.Client) -> Iterator[None]:
+    """Whatever a test sends, a good request is answered after it."""
+    yield
+    assert client.post("/predict", content=pictures.png(DIGIT), headers=PNG).status_code == 200
+
+
+@pytest.mark.usefixtures("still_well")
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "text"), [pytest.param(*r[1:], id=r[0]) for r in BAD_REQUESTS]
+)
+def test_a_bad_image_is_refused_with_its_reason(
+    client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
+) -> None:
+    assert_refused(client.post("/predict", **request_), status, code, text)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("still_well")
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "text"), [pytest.param(*r[1:], id=r[0]) for r in BAD_BATCHES]
+)
+def test_a_bad_batch_is_refused_with_its_reason(
+    client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
+) -> None:
+    request_ = {"headers": NPY, **request_} if "content" in request_ else request_
+    assert_refused(client.post("/predict_batch", **request_), status, code, text)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("still_well")
+@pytest.mark.parametrize("route", ["/predict", "/predict_batch"])
+def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(
+    service: RunningService, route: str
+) -> None:
+    with begun(service, route, {"Content-Length": "200000000"}) as connection:
+        connection.send(b"\x89PNG")
+        answer = connection.getresponse()
+
+        assert answer.status == 413
+        assert json.loads(answer.read())["code"] == "body_too_large"
+
+
+@pytest.mark.usefixtures("still_well")
+def test_a_body_of_200_megabytes_in_chunks_is_refused_without_being_read(
+    service: RunningService,
+) -> None:
+    with begun(service, "/predict", {"Transfer-Encoding": "chunked"}) as connection:
+        for _ in range(65):
+            connection.send(b"100000\r\n" + bytes(2**20) + b"\r\n")
+        answer = (
+            connection.getresponse()
+        )  # it comes without the other 135, and without the end of the body
+
+        assert answer.status == 413
+        assert json.loads(answer.read())["code"] == "body_too_large"
+
+
+def test_a_longer_body_than_allowed_is_refused_by_its_length_in_words(client: httpx.Client) -> None:
+    response = client.post("/predict", content=bytes(64 * 2**20 + 1), headers=PNG)
+
+    text = "Expected a body of at most 67,108,864 bytes (LOUPE_MAX_BODY_BYTES). Received: a longer one."
+    assert_refused(response, 413, "body_too_large", text)
+
+
+# Models
+
+
+def test_the_query_names_the_model_that_answers(
+    client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
+) -> None:
+    body = pictures.png(pictures.shapes().test.images[0])
+    for wanted in (shapes_model.name, shapes_model.tag):
+        answer = client.post("/predict", content=body, headers=PNG, params={"model": wanted}).json()
+        assert answer["model"] == shapes_model.tag
+        assert list(answer["probabilities"]) == ["across", "upright", "square"]
+    answer = client.post("/predict", content=body, headers=PNG, params={"model": "digits"}).json()
+    assert answer["model"] == digits_model.tag
+
+
+def test_a_version_that_is_not_served_is_not_answered_by_another(client: httpx.Client) -> None:
+    response = client.post(
+        "/predict", content=pictures.png(DIGIT), params={"model": "digits:0000000"}
+    )
+
+    assert_refused(
+        response, 404, "model_not_found", "Model 'digits:0000000' is not there. There are: digits:"
+    )
+
+
+def test_a_name_and_its_label_are_answered_by_the_version_in_production(
+    store: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    for version in ("better", "newest"):
+        copied(digits_model, store, f"digits:{version}")
+    promote("digits:better")
+    with serving(tmp_path / "log", BENTOML_HOME=store) as service:
+        url, body = f"{service.url}/predict", pictures.png(DIGIT)
+        for params in (
+            {},
+            {"model": "digits"},
+            {"model": "digits:production"},
+            {"model": "digits:better"},
+        ):
+            assert httpx.post(url, content=body, params=params).json()["model"] == "digits:better"
+        refused = httpx.post(url, content=body, params={"model": "digits:newest"})
+
+    assert_refused(
+        refused,
+        404,
+        "model_not_found",
+        "Model 'digits:newest' is not there. There are: digits:better.",
+    )
+
+
+# Around the predictions
+
+
+def test_what_is_served_is_listed_with_figures_and_a_report(
+    client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
+) -> None:
+    listed = client.get("/models").json()
+
+    assert listed["default"] == digits_model.tag
+    digits, shapes = listed["models"]
+    assert (digits["model"], shapes["model"]) == (digits_model.tag, shapes_model.tag)
+    assert {"digits", "digits:latest"} <= set(digits["aliases"])
+    assert digits["figures"]["accuracy"] == digits_model.card.figures.accuracy
+    page = client.get(digits["report"])
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert digits_model.tag in page.text
+    assert_refused(
+        client.get("/models/birds/report"), 404, "model_not_found", "Model 'birds' is not there."
+    )
+
+
+def test_a_report_comes_whole_whatever_part_is_asked_for(client: httpx.Client) -> None:
+    for part in ("bytes=0-3", "bytes=99999999-", "bytes=nonsense"):
+        answer = client.get("/models/digits/report", headers={"Range": part})
+
+        assert (answer.status_code, answer.text[-8:]) == (200, "</html>\n")
+
+
+@pytest.mark.parametrize("route", ["/livez", "/readyz"])
+def test_the_service_says_that_it_is_well(client: httpx.Client, route: str) -> None:
+    assert client.get(route).status_code == 200
+
+
+def test_the_metrics_tell_the_sizes_of_batches(client: httpx.Client) -> None:
+    client.post("/predict_batch", content=npy(pictures.digits(33)), headers=NPY)
+    metrics = client.get("/metrics").text
+
+    assert 'loupe_batch_size_bucket{le="64.0",model="digits"}' in metrics
+    assert 'loupe_batch_size_count{model="shapes"}' in metrics
+
+
+def test_the_metrics_tell_what_was_asked_and_what_was_answered(
+    client: httpx.Client, digits_model: StoredModel
+) -> None:
+    client.post(
+        "/predict_batch", content=npy(pictures.digits(33)), headers=NPY, params={"threshold": 1}
+    )
+    client.post("/predict", content=b"no image", headers=PNG)
+    metrics = client.get("/metrics").text
+
+    assert 'loupe_requests_total{key="-",model="digits",protocol="loupe",status="200"}' in metrics
+    assert 'loupe_requests_total{key="-",model="digits",protocol="loupe",status="422"}' in metrics
+    assert 'loupe_rejected_total{code="invalid_image"}' in metrics
+    assert f'loupe_model_served{{model="digits",version="{digits_model.version}"}} 1.0' in metrics
+    assert 'loupe_images_in_flight{model="digits"} 0.0' in metrics
+    counted = {
+        line.split("{")[0]: 0.0
+        for line in metrics.splitlines()
+        if line.startswith(("loupe_pred", "loupe_conf"))
+    }
+    assert {
+        "loupe_predictions_total",
+        "loupe_confidence_bucket",
+        "loupe_confidence_sum",
+    } <= counted.keys()
+    for phase in ("decode", "queue", "compute", "encode"):
+        assert f'loupe_seconds_count{{phase="{phase}"}} 0.0' not in metrics
+
+
+# Limits that are settings, and the end
+
+
+def is_ready(service: RunningService) -> bool:
+    """What somebody learns who decides by it where requests go."""
+    try:
+        return httpx.get(f"{service.url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with serving(tmp_path / "log", LOUPE_MODEL=digits_model.tag) as service:
+        body = pictures.png(DIGIT)
+        with begun(service, "/predict", {"Content-Length": str(len(body))}) as connection:
+            connection.send(body[:20])
+            httpx.get(
+                f"{service.url}/livez"
+            )  # what came before it on another connection has been read
+            os.kill(service.process.pid, signal.SIGTERM)
+            until(lambda: not is_ready(service))
+            connection.send(body[20:])
+
+            assert connection.getresponse().status == 200
+        assert service.process.wait(30) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+def test_a_request_that_takes_longer_than_a_stop_waits_for_is_told_to_go_elsewhere(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with serving(
+        tmp_path / "log", LOUPE_MODEL=digits_model.tag, LOUPE_SHUTDOWN_TIMEOUT_SECONDS=1
+    ) as service:
+        with begun(service, "/predict", {"Content-Length": "1000"}) as connection:
+            httpx.get(f"{service.url}/livez")
+            os.kill(service.process.pid, signal.SIGTERM)
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert json.loads(answer.read())["code"] == "shutting_down"
+        assert service.process.wait(30) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def narrow_service(
+    digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    """A service with low limits, and with a store in which the digits are whole and the shapes are not."""
+    home = tmp_path_factory.mktemp("store")
+    copied(digits_model, home)
+    damage(copied(shapes_model, home).folder / "model.onnx")
+    limits = {
+        "LOUPE_MAX_QUEUED_IMAGES": 4,
+        "LOUPE_MAX_IMAGES_PER_REQUEST": 8,
+        "LOUPE_MAX_BODY_BYTES": 9000,
+        "LOUPE_MAX_IMAGE_PIXELS": 10_000,
+    }
+    with serving(home / "log", BENTOML_HOME=home, LOUPE_MODEL="digits", **limits) as service:
+        yield service
+
+
+def test_limits_follow_the_settings(narrow_service: RunningService) -> None:
+    predict, batch = f"{narrow_service.url}/predict", f"{narrow_service.url}/predict_batch"
+    many = {images: npy(np.zeros((images, 28, 28), np.uint8)) for images in (4, 5)}
+
+    assert httpx.post(batch, content=many[4], headers=NPY, timeout=50).status_code == 200
+    assert_refused(
+        httpx.post(batch, content=many[5], headers=NPY), 413, "too_many_images", "at most 4 images"
+    )
+    assert_refused(
+        httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "at most 9,000 bytes"
+    )
+    wide = pictures.encoded(Image.new("1", (101, 100)), "PNG")
+    assert_refused(
+        httpx.post(predict, content=wide), 422, "image_too_large", "at most 10,000 pixels"
+    )
+
+
+def test_a_damaged_model_is_not_served_and_the_others_are(
+    narrow_service: RunningService, shapes_model: StoredModel
+) -> None:
+    body = pictures.png(DIGIT)
+    assert (
+        httpx.post(f"{narrow_service.url}/predict", content=body)
+        .json()["model"]
+        .startswith("digits:")
+    )
+
+    refused = httpx.post(f"{narrow_service.url}/predict", content=body, params={"model": "shapes"})
+    assert_refused(
+        refused, 404, "model_not_found", "Model 'shapes' is not there. There are: digits:"
+    )
+    assert (
+        f"not serving {shapes_model.tag}: Model '{shapes_model.tag}' cannot be trusted"
+        in narrow_service.log.read_text()
+    )

@@ -1,0 +1,138 @@
+"""IDX files: what is written is what is read, and what is none is said to be none."""
+
+import gzip
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from loupe.images import idx
+from loupe.images.spec import UInt8Array
+
+ANY_ARRAY = arrays(np.uint8, array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6))
+
+
+@given(values=ANY_ARRAY)
+def test_what_is_encoded_is_decoded(values: UInt8Array) -> None:
+    decoded = idx.decode(idx.encode(values))
+
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, values, strict=True)
+
+
+@given(values=ANY_ARRAY)
+def test_arrays_in_another_order_of_memory_are_encoded_alike(values: UInt8Array) -> None:
+    assert idx.encode(np.asfortranarray(values)) == idx.encode(values)
+
+
+def test_the_format_is_that_of_mnist() -> None:
+    images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+
+    assert idx.encode(images) == bytes.fromhex("00000803 00000003 00000002 00000002") + bytes(
+        range(12)
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+def test_files_are_read_whether_gzipped_or_not(tmp_path: Path, packed: bool) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    data = idx.encode(images)
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    array = idx.read(path)
+
+    np.testing.assert_array_equal(array, images)
+    assert isinstance(array, np.memmap) is not packed
+
+
+BAD_FILES = [
+    ("nothing", b"", "no IDX header"),
+    ("text", b"label,pixel1", "no IDX header"),
+    (
+        "floats",
+        struct.pack(">BBBBI", 0, 0, 0x0D, 1, 0),
+        "IDX values of type 0x0d, not unsigned bytes (0x08)",
+    ),
+    ("no dimension", bytes([0, 0, 8, 0]), "an IDX header of 0 dimensions"),
+    ("too many dimensions", bytes([0, 0, 8, 200]) + bytes(800), "an IDX header of 200 dimensions"),
+    ("a header cut short", bytes([0, 0, 8, 3, 0, 0, 0, 1]), "an IDX header of 3 dimensions"),
+    (
+        "too few values",
+        struct.pack(">BBBBI", 0, 0, 8, 1, 5) + b"abc",
+        "header of shape (5,) followed by 3 bytes",
+    ),
+    (
+        "too many values",
+        struct.pack(">BBBBI", 0, 0, 8, 1, 2) + b"abc",
+        "header of shape (2,) followed by more than 2 bytes",
+    ),
+    (
+        "terabytes",
+        struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 28) + b"abc",
+        "header of shape (4294967295, 4294967295, 28) followed by 3 bytes",
+    ),
+]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+@pytest.mark.parametrize(("data", "text"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_FILES])
+def test_other_files_are_refused_with_their_reason(
+    tmp_path: Path, data: bytes, text: str, packed: bool
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(ValueError, match="IDX") as raised:
+        idx.read(path)
+
+    assert text in str(raised.value)
+
+
+@given(data=st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"\0\0\x08" + data))
+def test_any_bytes_are_an_array_or_refused(data: bytes) -> None:
+    try:
+        decoded = idx.decode(data)
+    except ValueError:
+        return
+    assert idx.encode(decoded) == data
+
+
+@pytest.mark.parametrize("change", range(0, 60, 3))
+def test_a_damaged_gzip_file_is_refused(tmp_path: Path, change: int) -> None:
+    data = bytearray(gzip.compress(idx.encode(np.arange(200, dtype=np.uint8))))
+    data[10 + change] ^= 0x41
+    path = tmp_path / "file.gz"
+    path.write_bytes(data)
+
+    with pytest.raises((ValueError, OSError, EOFError)):
+        idx.read(path)
+
+
+def test_a_gzip_file_is_unpacked_no_further_than_its_header_promises(tmp_path: Path) -> None:
+    header = struct.pack(">BBBBI", 0, 0, 8, 1, 1000)
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header)
+        for _ in range(64):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(
+        ValueError, match=r"header of shape \(1000,\) followed by more than 1,000 bytes"
+    ):
+        idx.read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 4 * 2**20
+
+
+def test_a_gzip_file_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(idx.encode(np.arange(200, dtype=np.uint8))))
+    data[-8] ^= 1
+    (tmp_path / "file.gz").write_bytes(data)
+    with pytest.raises(OSError, match="CRC check failed"):
+        idx.read(tmp_path / "file.gz")

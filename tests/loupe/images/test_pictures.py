@@ -1,0 +1,634 @@
+"""From bytes to what a model sees: any picture there is, and any bytes that are none."""
+
+import functools
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from loupe.images.decode import PART_BYTES, open_picture
+from loupe.images.normalize import INK_SIDE, border_mean, normalize
+from loupe.images.spec import SIDE, Look, UInt8Array, check_batch
+from loupe.models.engine import Engine
+from loupe.old_errors.core import (
+    AnimatedImage,
+    ImageTooLarge,
+    ImageTooSmall,
+    InvalidImage,
+    InvalidPixels,
+)
+from tests.support import pictures
+from tests.support.pictures import encoded, png
+
+MAX_PIXELS = 1_000_000
+LOOKS: tuple[Look, ...] = ("ink", "object")
+FORMAT_MODES = {
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "JPEG": ("1", "L", "RGB", "CMYK"),
+    "WEBP": ("L", "LA", "P", "RGB", "RGBA"),
+    "BMP": ("1", "L", "P", "RGB"),
+    "GIF": ("1", "L", "P", "RGB", "RGBA"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
+}
+KINDS = [(kind, mode) for kind, modes in FORMAT_MODES.items() for mode in modes]
+
+
+def read(data: bytes, look: Look = "ink") -> UInt8Array:
+    return open_picture(data, max_pixels=MAX_PIXELS).pixels(look)
+
+
+def digit_sheet() -> UInt8Array:
+    """Dark ink on light paper, uint8 `(120, 90)`: a hook, off the middle."""
+    sheet = np.full((120, 90), 255, np.uint8)
+    sheet[20:90, 50:58] = 0
+    sheet[82:90, 30:58] = 60
+    return sheet
+
+
+def assert_is_image(image: UInt8Array) -> None:
+    assert image.dtype == np.uint8
+    assert image.shape == (SIDE, SIDE)
+
+
+# Any picture
+
+
+def of_mode(values: UInt8Array, mode: str) -> Image.Image:
+    """A picture of a mode, with some variety in every band."""
+    if mode == "I;16":
+        return Image.fromarray(values.astype(np.uint16) * 257)
+    if mode in ("I", "F"):
+        return Image.fromarray(values.astype(np.int32 if mode == "I" else np.float32) * 7 - 300)
+    rgb = Image.fromarray(np.stack([values, values[::-1], values[:, ::-1]], axis=2))
+    if mode in ("LA", "RGBA"):
+        picture = rgb.convert(mode)
+        picture.putalpha(Image.fromarray(values))
+        return picture
+    return rgb.convert(mode)
+
+
+@given(
+    height=st.integers(2, 70),
+    width=st.integers(2, 70),
+    seed=st.integers(0, 99),
+    kind_and_mode=st.sampled_from(KINDS),
+    look=st.sampled_from(LOOKS),
+)
+def test_a_picture_of_any_size_mode_and_format_becomes_28_by_28_bytes(
+    height: int, width: int, seed: int, kind_and_mode: tuple[str, str], look: Look
+) -> None:
+    kind, mode = kind_and_mode
+    values = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+    assert_is_image(read(encoded(of_mode(values, mode), kind), look))
+
+
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_every_mode_and_format_can_be_read(kind: str, mode: str) -> None:
+    values = np.full((40, 40), 255, np.uint8)
+    values[10:30, 15:20] = 60
+
+    assert_is_image(read(encoded(of_mode(values, mode), kind)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_formats_without_loss_give_the_same_pixels(kind: str) -> None:
+    sheet = Image.fromarray(digit_sheet())
+    options = {"lossless": True} if kind == "WEBP" else {}
+
+    np.testing.assert_array_equal(
+        read(encoded(sheet, kind, **options)), normalize(digit_sheet(), "ink")
+    )
+
+
+def test_a_jpeg_gives_nearly_the_same_pixels() -> None:
+    sheet = Image.fromarray(
+        np.kron(digit_sheet(), np.ones((12, 12), np.uint8))
+    )  # large enough to be decoded smaller
+    data = encoded(sheet, "JPEG", quality=95)
+    difference = open_picture(data, max_pixels=10**8).pixels("ink").astype(int) - normalize(
+        digit_sheet(), "ink"
+    )
+
+    assert np.abs(difference).mean() < 6
+
+
+# Any bytes
+
+
+def outcome(data: bytes) -> UInt8Array | None:
+    """The image, or `None` for bytes that Loupe says are none; every other error goes on to the test, as do warnings."""
+    try:
+        return read(data)
+    except InvalidImage:
+        return None
+
+
+@given(data=st.binary(max_size=200))
+@example(data=b"\x89PNG\r\n\x1a\n")
+@example(data=b"GIF89a")
+@example(data=b"RIFF\x04\x00\x00\x00WEBP")
+@example(data=b"BM" + bytes(60))
+@example(data=b"II*\0\x08\0\0\0\xff\xff")
+@example(data=b"MM\0*\0\0\0\x08\0\x01")
+@example(data=b"\xff\xd8\xff\xe0\0\x10JFIF")
+def test_random_bytes_are_no_image_and_nothing_worse(data: bytes) -> None:
+    outcome(data)
+
+
+@functools.cache
+def whole_files() -> list[bytes]:
+    """A small file of every format and mode, and of some ways to write them."""
+    values = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return [
+        *(encoded(of_mode(values, mode), kind) for kind, mode in KINDS),
+        *(
+            encoded(of_mode(values, "RGB"), kind, exif=exif)
+            for kind in ("PNG", "JPEG", "WEBP", "TIFF")
+        ),
+        *(
+            encoded(of_mode(values, "L"), "TIFF", compression=name)
+            for name in ("tiff_lzw", "tiff_deflate", "packbits")
+        ),
+        encoded(of_mode(values, "RGB"), "JPEG", progressive=True),
+    ]
+
+
+@runs(max_examples=500)
+@given(which=st.integers(0, 1000), share=st.floats(0, 1))
+def test_a_file_cut_anywhere_is_no_image_or_still_one(which: int, share: float) -> None:
+    data = whole_files()[which % len(whole_files())]
+
+    outcome(data[: int(share * len(data))])
+
+
+@runs(max_examples=1000)
+@given(
+    which=st.integers(0, 1000),
+    changes=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4
+    ),
+    in_head=st.booleans(),
+)
+def test_a_file_with_changed_bytes_is_no_image_or_still_one(
+    which: int, changes: list[tuple[float, int]], in_head: bool
+) -> None:
+    data = bytearray(whole_files()[which % len(whole_files())])
+    reach = min(len(data), 100) if in_head else len(data)
+    for place, change in changes:
+        data[int(place * reach)] ^= change
+
+    outcome(bytes(data))
+
+
+BAD_IMAGES = [
+    ("empty", b"", InvalidImage, "invalid_image", "Received: no bytes at all."),
+    (
+        "text",
+        b"hello there",
+        InvalidImage,
+        "invalid_image",
+        "Received: text starting 'hello there'.",
+    ),
+    (
+        "markup",
+        b"<svg>\n</svg>",
+        InvalidImage,
+        "invalid_image",
+        "Received: text starting '<svg>\\n</svg>'.",
+    ),
+    (
+        "text of a URL",
+        b" https://example.com/a.png",
+        InvalidImage,
+        "invalid_image",
+        "Received: the text of a URL; Loupe fetches nothing, send the image's bytes.",
+    ),
+    (
+        "noise",
+        b"\xfe\xff\x00" * 9,
+        InvalidImage,
+        "invalid_image",
+        "Received: 27 bytes of no image format Loupe knows.",
+    ),
+    ("zeros", bytes(99), InvalidImage, "invalid_image", "Received: 99 unreadable bytes."),
+    (
+        "another format",
+        encoded(Image.new("RGB", (9, 9)), "PPM"),
+        InvalidImage,
+        "invalid_image",
+        "Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image.",
+    ),
+    (
+        "LAB colours",
+        encoded(Image.new("LAB", (9, 9)), "TIFF"),
+        InvalidImage,
+        "invalid_image",
+        "Received: a TIFF file in LAB colours; save it in RGB.",
+    ),
+    (
+        "truncated PNG",
+        png(digit_sheet())[:-60],
+        InvalidImage,
+        "invalid_image",
+        "Received: a damaged PNG file (image file is",
+    ),
+    (
+        "PNG of 30,000 x 30,000",
+        pictures.huge_png(30_000),
+        ImageTooLarge,
+        "image_too_large",
+        "Expected an image of at most 1,000,000 pixels (LOUPE_MAX_IMAGE_PIXELS). "
+        "Received: 30,000 × 30,000 = 900,000,000.",
+    ),
+    (
+        "GIF of 10,000 frames",
+        pictures.long_gif(10_000),
+        AnimatedImage,
+        "animated_image",
+        "Expected one picture. Received: a GIF of several frames; send the frame you mean.",
+    ),
+    (
+        "one pixel",
+        png(np.zeros((1, 1), np.uint8)),
+        ImageTooSmall,
+        "image_too_small",
+        "Expected an image of at least 2 × 2 pixels. Received: 1 × 1.",
+    ),
+    (
+        "one row",
+        png(np.zeros((1, 50), np.uint8)),
+        ImageTooSmall,
+        "image_too_small",
+        "Expected an image of at least 2 × 2 pixels. Received: 50 × 1.",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "code", "text"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_IMAGES]
+)
+def test_what_is_no_image_is_refused_with_its_reason(
+    data: bytes, error: type[InvalidImage], code: str, text: str
+) -> None:
+    with pytest.raises(InvalidImage) as raised:
+        read(data)
+
+    assert type(raised.value) is error
+    assert raised.value.code == code
+    assert text in raised.value.message
+    assert raised.value.status == 422
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
+def test_a_file_of_two_pictures_is_refused(kind: str) -> None:
+    frames = [Image.new("RGB", (30, 30), color) for color in ("red", "blue")]
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+
+    with pytest.raises(
+        AnimatedImage, match=rf"^Expected one picture\. Received: a {kind} of several frames;"
+    ):
+        read(file.getvalue())
+
+
+def test_a_phone_s_jpeg_with_a_preview_behind_it_is_one_picture() -> None:
+    sheet = Image.fromarray(digit_sheet())
+    file = io.BytesIO()
+    sheet.save(file, "MPO", save_all=True, append_images=[sheet.resize((45, 60))])
+
+    np.testing.assert_array_equal(read(file.getvalue()), read(encoded(sheet, "JPEG")))
+
+
+# What a picture means
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_what_is_transparent_is_white_paper(kind: str) -> None:
+    sheet = digit_sheet()
+    rgba = np.zeros((*sheet.shape, 4), np.uint8)  # black all over, and seen only where there is ink
+    rgba[..., 3] = 255 - sheet
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+
+    np.testing.assert_array_equal(
+        read(encoded(Image.fromarray(rgba), kind, **options)), normalize(sheet, "ink")
+    )
+
+
+def test_a_transparent_palette_colour_is_white_paper() -> None:
+    sheet = digit_sheet()
+    palette = Image.fromarray((sheet == 255).astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 0, 0, 0])  # both colours are black
+    data = encoded(palette, "PNG", transparency=1)
+    inked = np.where(sheet == 255, 255, 0).astype(np.uint8)
+
+    np.testing.assert_array_equal(read(data), normalize(inked, "ink"))
+
+
+def test_a_transparent_grey_is_white_paper() -> None:
+    sheet = digit_sheet()
+    on_seven = np.where(sheet == 255, 7, sheet).astype(np.uint8)
+
+    np.testing.assert_array_equal(
+        read(encoded(Image.fromarray(on_seven), "PNG", transparency=7)), normalize(sheet, "ink")
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_people_are_shown_a_picture_upright_in_its_colours_and_no_larger_than_they_need(
+    kind: str,
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.new("RGB", (400, 200), (200, 30, 30))
+    shown = open_picture(encoded(picture, kind, exif=exif), max_pixels=10**6).preview(100)
+
+    assert (shown.mode, shown.size) == ("RGB", (50, 100))
+    np.testing.assert_allclose(np.asarray(shown)[50, 25], (200, 30, 30), atol=6)
+
+
+def test_people_are_shown_what_is_transparent_on_white() -> None:
+    clear = Image.new("RGBA", (8, 8), (200, 30, 30, 0))
+
+    assert open_picture(encoded(clear, "PNG"), max_pixels=100).preview(100).getpixel((4, 4)) == (
+        255,
+        255,
+        255,
+    )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_decoding_a_photo_pauses_between_its_parts_and_comes_to_the_same(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 1100, 3), dtype=np.uint8)
+    more = (
+        {"save_all": True, "append_images": [Image.new("RGB", (30, 20))]} if kind == "MPO" else {}
+    )
+    data = encoded(Image.fromarray(noise), kind, quality=95, **more)
+    parts = -(-len(data) // PART_BYTES)
+    assert parts > 2
+    pauses: list[None] = []
+    picture = open_picture(data, max_pixels=10**6)
+    picture.pause_with(lambda: pauses.append(None))
+
+    np.testing.assert_array_equal(
+        picture.pixels("object"), open_picture(data, max_pixels=10**6).pixels("object")
+    )
+    assert parts <= len(pauses) <= parts + 1
+    cut = open_picture(data[: PART_BYTES + 1000], max_pixels=10**6)
+    cut.pause_with(lambda: pauses.append(None))
+    with pytest.raises(InvalidImage, match=f"a damaged {kind} file"):
+        cut.pixels("object")
+
+
+def test_people_are_shown_nothing_of_a_damaged_picture() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8))
+    with pytest.raises(InvalidImage, match="a damaged PNG file"):
+        open_picture(encoded(noise, "PNG")[:-400], max_pixels=10**6).preview(100)
+
+
+def upright(values: UInt8Array, orientation: int) -> UInt8Array:
+    """What a viewer shows of stored values. Source: EXIF 2.3, tag 0x0112."""
+    turns = {
+        1: values,
+        2: values[:, ::-1],
+        3: values[::-1, ::-1],
+        4: values[::-1],
+        5: values.T,
+        6: np.rot90(values, -1),
+        7: values[::-1, ::-1].T,
+        8: np.rot90(values),
+    }
+    return np.ascontiguousarray(turns[orientation])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("PNG", "L"), ("PNG", "RGBA"), ("PNG", "I;16"), ("TIFF", "L"), ("WEBP", "RGBA")],
+)
+def test_a_picture_is_turned_as_its_camera_says(kind: str, mode: str, orientation: int) -> None:
+    sheet = digit_sheet()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if mode == "I;16":
+        picture = Image.fromarray(sheet.astype(np.uint16) * 257)
+    elif mode == "RGBA":
+        picture = Image.fromarray(np.dstack([np.zeros((*sheet.shape, 3), np.uint8), 255 - sheet]))
+    else:
+        picture = Image.fromarray(sheet)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = encoded(picture, kind, exif=exif, **options)
+
+    np.testing.assert_array_equal(read(data), normalize(upright(sheet, orientation), "ink"))
+
+
+def test_a_photo_is_turned_as_its_camera_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = read(encoded(Image.fromarray(digit_sheet()), "JPEG", exif=exif, quality=95))
+    expected = normalize(upright(digit_sheet(), 6), "ink")
+
+    assert np.abs(turned.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_read_as_their_upper_eight(kind: str) -> None:
+    sheet = digit_sheet()
+    sixteen = Image.fromarray(sheet.astype(np.uint16) * 257)
+
+    np.testing.assert_array_equal(read(encoded(sixteen, kind)), normalize(sheet, "ink"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max])
+def test_floats_that_are_no_numbers_harm_nothing(value: float) -> None:
+    values = np.zeros((30, 30), np.float32)
+    values[10:20, 10:20] = 5
+    values[0, 0] = value
+
+    assert_is_image(read(encoded(Image.fromarray(values), "TIFF")))
+
+
+# What normalize does
+
+
+@given(image=arrays(np.uint8, (SIDE, SIDE)), look=st.sampled_from(LOOKS))
+def test_a_28_by_28_picture_on_a_dark_ground_stays_as_it_is(image: UInt8Array, look: Look) -> None:
+    image[[0, -1]] = 0
+    image[:, [0, -1]] = 0
+
+    assert normalize(image, look) is image
+    np.testing.assert_array_equal(read(png(image), look), image)
+
+
+@given(
+    image=arrays(np.uint8, st.tuples(st.integers(2, 60), st.integers(2, 60))),
+    look=st.sampled_from(LOOKS),
+)
+def test_normalize_takes_any_grey(image: UInt8Array, look: Look) -> None:
+    assert_is_image(normalize(image, look))
+
+
+@given(
+    strokes=arrays(np.bool_, (15, 11)).filter(lambda strokes: bool(strokes.any())),
+    top=st.integers(2, 30),
+    left=st.integers(2, 30),
+    scale=st.integers(1, 4),
+)
+def test_dark_on_light_equals_light_on_dark(
+    strokes: UInt8Array, top: int, left: int, scale: int
+) -> None:
+    ink = np.kron(strokes, np.ones((scale, scale))).astype(bool)
+    light = np.full((130, 110), 255, np.uint8)
+    light[top : top + ink.shape[0], left : left + ink.shape[1]][ink] = 10
+
+    for look in LOOKS:
+        np.testing.assert_array_equal(normalize(light, look), normalize(255 - light, look))
+
+
+@given(
+    strokes=arrays(np.bool_, (12, 12)).filter(lambda strokes: bool(strokes[3:9, 3:9].any())),
+    top=st.integers(2, 30),
+    left=st.integers(2, 30),
+    scale=st.integers(2, 5),
+)
+def test_ink_fits_20_by_20_with_its_mass_in_the_middle(
+    strokes: UInt8Array, top: int, left: int, scale: int
+) -> None:
+    ink = np.kron(strokes, np.ones((scale, scale))).astype(bool)
+    sheet = np.full((140, 120), 250, np.uint8)
+    sheet[top : top + ink.shape[0], left : left + ink.shape[1]][ink] = 0
+    image = normalize(sheet, "ink")
+
+    rows, columns = np.nonzero(image)
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert max(height, width) <= INK_SIDE
+    middle = (
+        np.average(rows, weights=image[rows, columns]),
+        np.average(columns, weights=image[rows, columns]),
+    )
+    for centre, low, high in zip(
+        middle, (rows.min(), columns.min()), (rows.max(), columns.max()), strict=True
+    ):
+        # Half a pixel from the middle, unless the edge is in the way: ink is never cut.
+        assert abs(centre - 13.5) <= 0.51 or low == 0 or high == SIDE - 1
+
+
+def test_where_ink_stands_on_the_sheet_makes_no_difference() -> None:
+    moved = np.roll(digit_sheet(), (20, -15), axis=(0, 1))
+
+    np.testing.assert_array_equal(normalize(digit_sheet(), "ink"), normalize(moved, "ink"))
+
+
+def test_shadows_on_the_paper_are_no_ink() -> None:
+    sheet = digit_sheet()
+    shaded = sheet.copy()
+    shaded[:, :20] = 235
+
+    np.testing.assert_array_equal(normalize(shaded, "ink"), normalize(sheet, "ink"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "brightness"),
+    [((50, 40), brightness) for brightness in (0, 7, 127, 128, 200, 255)]
+    + [((SIDE, SIDE), 128), ((SIDE, SIDE), 255)],
+)
+def test_an_empty_sheet_has_no_ink(shape: tuple[int, int], brightness: int) -> None:
+    assert not normalize(np.full(shape, brightness, np.uint8), "ink").any()
+
+
+def test_an_object_keeps_its_proportions_and_is_centred() -> None:
+    photo = np.full((200, 100), 255, np.uint8)
+    photo[20:180, 20:80] = 40
+    image = normalize(photo, "object")
+
+    assert not image[:, :7].any()
+    assert not image[:, 21:].any()
+    assert image[14, 14] == 215
+
+
+def test_the_border_is_the_outermost_pixels() -> None:
+    image = np.zeros((4, 4), np.uint8)
+    image[0], image[:, 0], image[1:3, 1:3] = 160, 160, 255
+
+    assert border_mean(image) == 100
+
+
+# Batches
+
+
+def test_a_batch_is_passed_on_as_it_is() -> None:
+    batch = np.zeros((3, SIDE, SIDE), np.uint8)
+
+    assert np.shares_memory(check_batch(batch), batch)
+    assert len(check_batch(batch[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "received"),
+    [
+        pytest.param(
+            np.zeros((1, SIDE, SIDE), np.float32), "float32, shape (1, 28, 28)", id="floats"
+        ),
+        pytest.param(np.zeros((1, SIDE, SIDE), np.int8), "int8, shape (1, 28, 28)", id="signed"),
+        pytest.param(np.zeros((SIDE, SIDE), np.uint8), "uint8, shape (28, 28)", id="one image"),
+        pytest.param(np.zeros((1, SIDE * SIDE), np.uint8), "uint8, shape (1, 784)", id="flat"),
+        pytest.param(
+            np.zeros((1, SIDE, SIDE, 1), np.uint8),
+            "uint8, shape (1, 28, 28, 1)",
+            id="with a channel",
+        ),
+        pytest.param(np.zeros((), np.uint8), "uint8, shape ()", id="a number"),
+    ],
+)
+def test_other_arrays_are_no_batch(batch: UInt8Array, received: str) -> None:
+    with pytest.raises(InvalidPixels) as raised:
+        check_batch(batch)
+
+    assert raised.value.message == (
+        f"Expected uint8 images of shape (n, 28, 28), 0 = background, 255 = full ink. Received: {received}."
+    )
+
+
+# Against real handwriting
+
+
+def test_normalized_handwriting_is_read_better_than_handwriting_that_is_only_made_small(
+    engine: Engine,
+) -> None:
+    folder = os.environ.get("LOUPE_TEST_DATA")
+    if folder is None:
+        pytest.skip("LOUPE_TEST_DATA names no folder with handwriting/<digit>/*.png")
+    paths = sorted(Path(folder, "handwriting").glob("[0-9]/*.png"))[::5]
+    labels = np.array([int(path.parent.name) for path in paths])
+    normalized = np.stack([read(path.read_bytes()) for path in paths])
+    small = np.stack(
+        [np.asarray(Image.open(path).convert("L").resize((SIDE, SIDE))) for path in paths]
+    )
+
+    def accuracy(images: UInt8Array) -> float:
+        return float((engine.predict(images).argmax(axis=1) == labels).mean())
+
+    assert accuracy(normalized) > accuracy(small) + 0.1
+    assert accuracy(normalized) > accuracy(255 - small) + 0.1
+
+
+@pytest.mark.parametrize("width", range(1, 13))
+def test_a_line_of_any_width_is_as_strong_as_one_drawn_with_a_pen(width: int) -> None:
+    sheet = np.zeros((100, 100), np.uint8)
+    sheet[10:90, 40 : 40 + width] = 255
+
+    line = normalize(sheet, "ink")
+
+    assert line.max() == 255
+    strong = (line > 127).sum(axis=1).max()  # columns of strong ink
+    assert 1 <= strong <= 4
+    assert line.sum() >= 20 * 1.5 * 255  # 20 rows, one and a half columns full

@@ -1,0 +1,82 @@
+"""The model card as a file."""
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from loupe.models.card import Figures, ModelCard, digest
+
+CARD = ModelCard(
+    dataset="shapes",
+    class_names=("across", "upright"),
+    look="ink",
+    figures=Figures(
+        test_images=10,
+        test_digest="0" * 64,
+        accuracy=0.9,
+        loss=0.3,
+        train_accuracy=0.95,
+        calibration_error=0.02,
+        engines_difference=1e-6,
+        training_seconds=1.5,
+    ),
+    files={"model.onnx": "0" * 64},
+    config={"epochs": 3, "architecture": "cnn"},
+    made_with={"keras": "3"},
+    created=datetime(2024, 2, 29, 12, 0, tzinfo=timezone.utc),
+)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    CARD.save(tmp_path)
+
+    assert ModelCard.load(tmp_path) == CARD
+    assert json.loads((tmp_path / "card.json").read_text())["class_names"] == ["across", "upright"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        pytest.param(
+            {"class_names": ["same", "same"]},
+            "class names must differ from each other",
+            id="names twice",
+        ),
+        pytest.param(
+            {"class_names": ["alone"]}, "Tuple should have at least 2 items", id="one class"
+        ),
+        pytest.param({"look": "photo"}, "Input should be 'ink' or 'object'", id="another look"),
+        pytest.param({"card_version": 2}, "Input should be 1", id="a later version"),
+        pytest.param({"files": None}, "files", id="no files"),
+    ],
+)
+def test_a_card_that_cannot_be_is_refused(
+    tmp_path: Path, change: dict[str, object], text: str
+) -> None:
+    (tmp_path / "card.json").write_text(
+        json.dumps({**json.loads(CARD.model_dump_json()), **change})
+    )
+
+    with pytest.raises(ValidationError, match=text):
+        ModelCard.load(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
+def test_a_file_that_is_no_card_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "card.json").write_bytes(data)
+
+    with pytest.raises(ValueError, match="ModelCard"):
+        ModelCard.load(tmp_path)
+
+
+def test_a_digest_is_sha_256_in_hex(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+
+    # Source: FIPS 180-2, appendix B.1.
+    assert (
+        digest(tmp_path / "file")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

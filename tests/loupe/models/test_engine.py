@@ -1,0 +1,95 @@
+"""Engines on a real small model: they agree with each other and with themselves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loupe.models.engine import Engine, OnnxEngine, load_engine
+from loupe.models.store import ONNX_FILE, StoredModel
+from loupe.old_errors.core import InvalidPixels, ModelCorrupted
+from tests.support import pictures
+from tests.support.stores import copied, damage
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module", params=["onnx", "tensorflow"])
+def each_engine(request: pytest.FixtureRequest, digits_model: StoredModel) -> Engine:
+    return load_engine(digits_model, request.param)
+
+
+def test_both_engines_give_the_same_probabilities(each_engine: Engine, engine: Engine) -> None:
+    images = pictures.digits(200)
+
+    np.testing.assert_allclose(each_engine.predict(images), engine.predict(images), atol=1e-4)
+
+
+def test_probabilities_are_floats_in_rows_that_sum_to_one(each_engine: Engine) -> None:
+    probabilities = each_engine.predict(pictures.digits(50))
+
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (50, 10)
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=TOLERANCE)
+
+
+def test_a_batch_of_one_equals_a_batch_of_many(each_engine: Engine) -> None:
+    images = pictures.digits(40, seed=1)
+    alone = np.concatenate([each_engine.predict(image[None]) for image in images])
+
+    np.testing.assert_allclose(alone, each_engine.predict(images), atol=TOLERANCE)
+
+
+def test_no_images_have_no_probabilities(each_engine: Engine) -> None:
+    assert each_engine.predict(pictures.digits(0)).shape == (0, 10)
+
+
+def test_images_need_not_lie_in_one_piece_of_memory(each_engine: Engine) -> None:
+    images = pictures.digits(20)
+
+    np.testing.assert_allclose(
+        each_engine.predict(images[::2]), each_engine.predict(images)[::2], atol=TOLERANCE
+    )
+    turned = np.ascontiguousarray(images.transpose(0, 2, 1)).transpose(0, 2, 1)
+    np.testing.assert_allclose(
+        each_engine.predict(turned), each_engine.predict(images), atol=TOLERANCE
+    )
+
+
+def test_what_is_no_batch_of_images_is_refused(each_engine: Engine) -> None:
+    for images in (
+        np.zeros((1, 28, 28), np.float32),
+        np.zeros((28, 28), np.uint8),
+        np.zeros((1, 32, 32), np.uint8),
+    ):
+        with pytest.raises(
+            InvalidPixels, match=rf"Received: {images.dtype}, shape \({images.shape[0]}, "
+        ):
+            each_engine.predict(images)  # type: ignore[arg-type]
+
+
+def test_the_model_knows_digits(engine: Engine) -> None:
+    from train.data.datasets import load_dataset
+
+    dataset = load_dataset("digits")
+    right = engine.predict(dataset.test.images).argmax(axis=1) == dataset.test.labels
+
+    assert right.mean() > 0.85
+
+
+def test_a_damaged_model_is_not_loaded(tmp_path: Path, digits_model: StoredModel) -> None:
+    model = copied(digits_model, tmp_path)
+    damage(model.folder / ONNX_FILE)
+
+    with pytest.raises(ModelCorrupted, match=r"model\.onnx is not the file that was saved"):
+        load_engine(model)
+
+
+def test_threads_change_nothing_but_speed(digits_model: StoredModel) -> None:
+    images = pictures.digits(64)
+    one, two = (
+        OnnxEngine(digits_model.folder / ONNX_FILE, threads).predict(images) for threads in (1, 2)
+    )
+
+    np.testing.assert_allclose(one, two, atol=TOLERANCE)

@@ -1,0 +1,430 @@
+"""The gate: what gets into production, what goes back, and what cannot be deleted."""
+
+import subprocess
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+import bentoml
+import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from loupe.models.promotion import delete, promote, rollback
+from loupe.models.promotion_log import Promotion, read
+from loupe.models.store import StoredModel, find_model, labels, list_models, promotions_path
+from loupe.old_errors.core import (
+    LabelInUse,
+    LabelNotFound,
+    ModelCorrupted,
+    ModelNotFound,
+    NotBetter,
+    NotComparable,
+    NothingToRollBack,
+    VersionNeeded,
+)
+from tests.support.programs import environment
+from tests.support.stores import damage, stored
+
+
+def history() -> list[Promotion]:
+    return read(promotions_path())
+
+
+def in_production(model: StoredModel) -> bool:
+    return labels() == {model.tag: ["production"]}
+
+
+# Promotion
+
+
+def test_the_first_promotion_is_always_allowed_and_logged(store: Path) -> None:
+    model, began = stored(0.1), datetime.now(timezone.utc)
+    promotion = promote(model.tag)
+
+    assert promotion is not None
+    assert in_production(model)
+    assert history() == [promotion]
+    assert began <= promotion.time <= datetime.now(timezone.utc)
+    assert (promotion.kind, promotion.name, promotion.label, promotion.forced) == (
+        "promote",
+        "letters",
+        "production",
+        False,
+    )
+    assert (promotion.from_version, promotion.to_version) == (None, model.version)
+    assert promotion.from_figures is None
+    assert promotion.to_figures.model_dump() == {
+        "accuracy": 0.1,
+        "loss": 0.5,
+        "calibration_error": 0.02,
+        "test_digest": "same",
+    }
+
+
+def test_a_better_model_follows(store: Path) -> None:
+    worse, better = stored(0.9), stored(0.91)
+    promote(worse.tag)
+    promotion = promote(better.tag)
+
+    assert promotion is not None
+    assert in_production(better)
+    assert (promotion.from_version, promotion.to_version, promotion.forced) == (
+        worse.version,
+        better.version,
+        False,
+    )
+    assert promotion.from_figures == history()[0].to_figures
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [(0.8999, "with 0.8999, 0.0001 below, on"), (0.9, "with 0.9, no better, on")],
+)
+def test_a_model_that_is_not_better_is_refused_with_both_figures(
+    store: Path, accuracy: float, words: str
+) -> None:
+    first, second = stored(0.9), stored(accuracy)
+    promote(first.tag)
+
+    with pytest.raises(NotBetter) as raised:
+        promote(second.tag)
+    assert raised.value.message == (
+        f"Expected a test accuracy above 0.9, that of {first.tag} in production. Received: {second.tag} {words} the same "
+        f"test set. Promote it all the same: loupe models promote {second.tag} --force"
+    )
+    assert in_production(first)
+    assert len(history()) == 1
+
+
+def test_a_model_measured_on_another_test_set_is_refused_however_good(store: Path) -> None:
+    first, second = stored(0.9), stored(0.99, test_digest="other")
+    promote(first.tag)
+
+    with pytest.raises(NotComparable) as raised:
+        promote(second.tag)
+    assert raised.value.message == (
+        f"Expected the test set that {first.tag} in production was measured on. Received: {second.tag}, measured on "
+        "another: its test accuracy of 0.99 cannot be compared with 0.9. "
+        f"Promote it all the same: loupe models promote {second.tag} --force"
+    )
+    assert in_production(first)
+
+
+@pytest.mark.parametrize(("accuracy", "digest"), [(0.8, "same"), (0.99, "other")])
+def test_force_overrules_the_gate_and_the_log_says_so(
+    store: Path, accuracy: float, digest: str
+) -> None:
+    first, second = stored(0.9), stored(accuracy, test_digest=digest)
+    promote(first.tag)
+    promote(second.tag, force=True)
+
+    assert in_production(second)
+    assert [promotion.forced for promotion in history()] == [False, True]
+
+
+def test_force_where_none_is_needed_is_none(store: Path) -> None:
+    promote(stored(0.9).tag, force=True)
+    promote(stored(0.91).tag, force=True)
+
+    assert [promotion.forced for promotion in history()] == [False, False]
+
+
+def test_what_is_in_production_already_needs_no_line(store: Path) -> None:
+    model = stored()
+    promote(model.tag)
+
+    assert promote(model.tag) is None
+    assert promote("letters", force=True) is None
+    assert len(history()) == 1
+
+
+def test_every_name_has_a_production_of_its_own(store: Path) -> None:
+    letters, digits = stored(0.9), stored(0.1, name="digits")
+    promote(letters.tag)
+    promote(digits.tag)
+
+    assert labels() == {letters.tag: ["production"], digits.tag: ["production"]}
+
+
+def test_a_changed_file_is_not_promoted_even_by_force(store: Path) -> None:
+    model = stored()
+    damage(model.folder / "model.onnx")
+
+    with pytest.raises(ModelCorrupted, match=r"model\.onnx is not the file that was saved"):
+        promote(model.tag, force=True)
+    assert history() == []
+
+
+def test_an_unknown_model_is_not_promoted(store: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        promote("letters:0")
+    with pytest.raises(LabelNotFound):
+        promote(f"{stored().name}:production")
+
+
+def test_after_a_production_version_that_is_gone_any_may_follow(store: Path) -> None:
+    gone, worse = stored(0.9), stored(0.8)
+    promote(gone.tag)
+    bentoml.models.delete(gone.tag)
+    promotion = promote(worse.tag)
+
+    assert promotion is not None
+    assert (promotion.from_version, promotion.forced) == (gone.version, False)
+    assert in_production(worse)
+
+
+def test_of_two_processes_that_promote_at_once_the_better_model_wins(store: Path) -> None:
+    worse, better = stored(0.8), stored(0.9)
+    code = "import sys; from loupe.cli import main; sys.argv = ['loupe', 'models', 'promote', sys.argv[1]]; main()"
+    commands = [[sys.executable, "-c", code, model.tag] for model in (better, worse)]
+    programs = [
+        subprocess.Popen(command, env=environment(BENTOML_HOME=store)) for command in commands
+    ]
+    codes = [program.wait(50) for program in programs]
+
+    assert codes[0] == 0
+    assert in_production(better)
+    assert len(history()) == (2 if codes[1] == 0 else 1)
+
+
+# The way back
+
+
+def test_every_rollback_goes_one_step_further_back(store: Path) -> None:
+    models = [stored(accuracy) for accuracy in (0.7, 0.8, 0.9)]
+    for model in models:
+        promote(model.tag)
+
+    back = rollback("letters")
+    assert (back.promotion.kind, back.promotion.to_version, back.deleted) == (
+        "rollback",
+        models[1].version,
+        (),
+    )
+    assert back.promotion.from_figures == history()[2].to_figures
+    assert in_production(models[1])
+    rollback("letters")
+    assert in_production(models[0])
+    with pytest.raises(NothingToRollBack) as raised:
+        rollback("letters")
+    assert raised.value.message == (
+        "Expected the name of a model that had another version in production. "
+        f"Received: 'letters', of which {models[0].tag} is the first."
+    )
+    assert len(history()) == 5
+
+
+def test_what_was_rolled_back_is_no_step_any_more(store: Path) -> None:
+    first, bad, good = stored(0.7), stored(0.8), stored(0.9)
+    for model in (first, bad):
+        promote(model.tag)
+    rollback("letters")
+    promote(good.tag)
+    rollback("letters")
+
+    assert in_production(first)
+
+
+def test_a_rollback_passes_over_what_was_deleted_and_says_so(store: Path) -> None:
+    first, gone, last = stored(0.7), stored(0.8), stored(0.9)
+    for model in (first, gone, last):
+        promote(model.tag)
+    delete(gone.tag)
+    back = rollback("letters")
+
+    assert back.deleted == (gone.tag,)
+    assert in_production(first)
+
+
+def test_a_rollback_from_a_version_that_is_gone_works(store: Path) -> None:
+    first, gone = stored(0.7), stored(0.8)
+    promote(first.tag)
+    promote(gone.tag)
+    bentoml.models.delete(gone.tag)
+    rollback("letters")
+
+    assert in_production(first)
+
+
+def test_a_rollback_to_nothing_but_deleted_versions_is_refused(store: Path) -> None:
+    gone, last = stored(0.7), stored(0.8)
+    promote(gone.tag)
+    promote(last.tag)
+    delete(gone.tag)
+
+    with pytest.raises(NothingToRollBack) as raised:
+        rollback("letters")
+    assert raised.value.message == (
+        "Expected the name of a model that had another version in production. "
+        f"Received: 'letters': before {last.tag} there was {gone.tag}, not in the store any more."
+    )
+    assert in_production(last)
+
+
+@pytest.mark.parametrize("name", ["letters", "letters:1", "", "../.."])
+def test_a_name_that_was_never_promoted_cannot_go_back(store: Path, name: str) -> None:
+    stored()
+
+    with pytest.raises(
+        NothingToRollBack, match=rf"Received: '{name}', of which nothing has been promoted\.$"
+    ):
+        rollback(name)
+
+
+def test_a_changed_file_is_not_gone_back_to(store: Path) -> None:
+    first, second = stored(0.7), stored(0.8)
+    promote(first.tag)
+    promote(second.tag)
+    damage(first.folder / "model.onnx")
+
+    with pytest.raises(ModelCorrupted):
+        rollback("letters")
+    assert in_production(second)
+
+
+# Deletion
+
+
+def test_a_model_without_a_label_is_deleted_and_nothing_else(store: Path) -> None:
+    kept, gone = stored(), stored()
+
+    assert delete(gone.tag) == gone.tag
+    assert list_models() == [kept]
+    assert not gone.folder.exists()
+    with pytest.raises(ModelNotFound):
+        delete(gone.tag)
+
+
+def test_the_model_in_production_is_not_deleted_before_another_is_promoted(store: Path) -> None:
+    first, second = stored(0.7), stored(0.8)
+    promote(first.tag)
+
+    for tag in (first.tag, "letters:production"):
+        with pytest.raises(LabelInUse) as raised:
+            delete(tag)
+        assert raised.value.message == (
+            f"Expected a model without a label. Received: {first.tag}, which is 'production'. "
+            f"Promote one of {second.tag} first: loupe models promote TAG"
+        )
+    promote(second.tag)
+    delete(first.tag)
+    with pytest.raises(
+        LabelInUse, match=rf"the only version; .*: bentoml models delete {second.tag}$"
+    ):
+        delete(second.tag)
+    assert list_models() == [second]
+
+
+def test_a_name_alone_is_too_little_to_delete(store: Path) -> None:
+    stored()
+
+    with pytest.raises(VersionNeeded) as raised:
+        delete("letters")
+    assert raised.value.exit_code == 2
+    assert raised.value.message == (
+        "Expected one version, as NAME:VERSION. Received: 'letters'. `loupe models` lists the versions there are."
+    )
+
+
+def test_a_model_that_cannot_be_read_can_be_deleted(store: Path) -> None:
+    model = stored()
+    (model.folder / "card.json").write_text("{}")
+
+    delete(model.tag)
+    assert not model.folder.exists()
+
+
+class Gate(RuleBasedStateMachine):
+    """Any sequence of promotions, rollbacks and deletions, against a list of the versions that stand."""
+
+    models = Bundle("models")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._home = tempfile.TemporaryDirectory(prefix="loupe-gate-")
+        (Path(self._home.name) / "models").mkdir()
+        BentoMLContainer.model_store.set(ModelStore(Path(self._home.name) / "models"))
+        self.standing: list[StoredModel] = []
+        self.there: set[str] = set()
+        self.lines = 0
+
+    def teardown(self) -> None:
+        BentoMLContainer.model_store.reset()
+        self._home.cleanup()
+
+    @initialize(target=models)
+    def first(self) -> StoredModel:
+        return self.added(0.5, "same")
+
+    @rule(
+        target=models, tenths=st.integers(0, 9), digest=st.sampled_from(["same", "same", "other"])
+    )
+    def save(self, tenths: int, digest: str) -> StoredModel:
+        return self.added(tenths / 10, digest)
+
+    def added(self, accuracy: float, digest: str) -> StoredModel:
+        model = stored(accuracy, test_digest=digest)
+        self.there.add(model.tag)
+        return model
+
+    @rule(model=models, force=st.booleans())
+    def promote(self, model: StoredModel, force: bool) -> None:
+        current = self.standing[-1] if self.standing else None
+        figures = model.card.figures
+        if current == model:
+            assert promote(model.tag, force=force) is None
+            return
+        if current is None or force:
+            expected: type[Exception] | None = None
+        elif current.card.figures.test_digest != figures.test_digest:
+            expected = NotComparable
+        else:
+            expected = None if figures.accuracy > current.card.figures.accuracy else NotBetter
+        if expected:
+            with pytest.raises(expected):
+                promote(model.tag)
+            return
+        assert promote(model.tag, force=force)
+        self.standing.append(model)
+        self.lines += 1
+
+    @rule()
+    def roll_back(self) -> None:
+        earlier = [
+            model
+            for model in self.standing
+            if model.tag in self.there and model != self.standing[-1]
+        ]
+        if not earlier:
+            with pytest.raises(NothingToRollBack):
+                rollback("letters")
+            return
+        rollback("letters")
+        del self.standing[len(self.standing) - self.standing[::-1].index(earlier[-1]) :]
+        self.lines += 1
+
+    @rule(model=consumes(models))
+    def delete(self, model: StoredModel) -> None:
+        if self.standing and self.standing[-1] == model:
+            with pytest.raises(LabelInUse):
+                delete(model.tag)
+            return
+        delete(model.tag)
+        self.there.remove(model.tag)
+
+    @invariant()
+    def the_label_points_at_the_last_that_stands(self) -> None:
+        assert labels() == ({self.standing[-1].tag: ["production"]} if self.standing else {})
+        if self.standing:
+            assert find_model("letters") == find_model("letters:production") == self.standing[-1]
+        assert len(read(promotions_path())) == self.lines
+        assert {model.tag for model in list_models()} == self.there
+
+
+TestGate = Gate.TestCase
+TestGate.settings = settings(max_examples=12, stateful_step_count=14)

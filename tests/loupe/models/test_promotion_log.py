@@ -1,0 +1,187 @@
+"""The log of promotions: what is appended is read, nothing is half written, and two writers lose nothing."""
+
+import resource
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.models.promotion_log import (
+    Kind,
+    PromotedFigures,
+    Promotion,
+    pointers,
+    read,
+    standing,
+    writing,
+)
+from loupe.old_errors.core import StoreUnwritable
+
+FIGURES = PromotedFigures(accuracy=0.9, loss=0.3, calibration_error=0.01, test_digest="same")
+
+
+def moved(
+    to: str, kind: Kind = "promote", *, name: str = "letters", label: str = "production"
+) -> Promotion:
+    return Promotion(
+        time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+        kind=kind,
+        name=name,
+        label=label,
+        from_version=None,
+        to_version=to,
+        from_figures=None,
+        to_figures=FIGURES,
+        forced=False,
+    )
+
+
+def log(path: Path, *promotions: Promotion) -> None:
+    with writing(path) as opened:
+        for promotion in promotions:
+            opened.append(promotion)
+
+
+def test_what_is_appended_is_read_in_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "loupe" / "promotions.jsonl"
+    assert read(path) == []
+    log(path, moved("a"))
+    log(path, moved("b"), moved("a", "rollback"))
+
+    assert read(path) == [moved("a"), moved("b"), moved("a", "rollback")]
+    with writing(path) as opened:
+        assert opened.history == read(path)
+    assert path.read_text().count("\n") == 3
+
+
+def test_a_line_is_json_that_anyone_can_read(tmp_path: Path) -> None:
+    log(tmp_path / "log", moved("a"))
+
+    assert (tmp_path / "log").read_text() == (
+        '{"time":"2026-01-02T03:04:05Z","kind":"promote","name":"letters","label":"production","from_version":null,'
+        '"to_version":"a","from_figures":null,"to_figures":{"accuracy":0.9,"loss":0.3,"calibration_error":0.01,'
+        '"test_digest":"same"},"forced":false}\n'
+    )
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=2), max_size=4), st.integers(0, 400))
+def test_a_log_cut_anywhere_keeps_every_whole_line_and_takes_new_ones(
+    tmp_path_factory: pytest.TempPathFactory, versions: list[str], cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "log"
+    log(path, *map(moved, versions))
+    data = path.read_bytes()
+    path.write_bytes(data[: max(0, len(data) - cut)])
+
+    whole = path.read_bytes().count(b"\n")
+    assert read(path) == [moved(version) for version in versions[:whole]]
+    log(path, moved("new"))
+    assert read(path) == [*(moved(version) for version in versions[:whole]), moved("new")]
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_what_is_no_promotion_is_passed_over_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log"
+    log(path, moved("a"))
+    path.write_bytes(b'{"time": 3}\n\xff\xfe\n' + path.read_bytes() + b'{"time":"2026')
+
+    assert read(path) == [moved("a")]
+    assert caplog.messages == [
+        f"{path}: line 1 is no promotion and is passed over",
+        f"{path}: line 2 is no promotion and is passed over",
+        f"{path}: the last line was cut short and is passed over",
+    ]
+
+
+def test_the_last_line_of_a_name_and_label_is_where_it_points() -> None:
+    history = [moved("a"), moved("z", name="digits"), moved("b"), moved("a", label="trial")]
+
+    assert {key: promotion.to_version for key, promotion in pointers(history).items()} == {
+        ("letters", "production"): "b",
+        ("digits", "production"): "z",
+        ("letters", "trial"): "a",
+    }
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        pytest.param([], "", id="nothing"),
+        pytest.param([moved("a"), moved("b"), moved("c")], "abc", id="promotions"),
+        pytest.param([moved("a"), moved("b"), moved("a", "rollback")], "a", id="a rollback"),
+        pytest.param(
+            [moved("a"), moved("b"), moved("a", "rollback"), moved("c")],
+            "ac",
+            id="another after a rollback",
+        ),
+        pytest.param(
+            [moved("a"), moved("b"), moved("c"), moved("a", "rollback")],
+            "a",
+            id="two steps at once",
+        ),
+        pytest.param([moved("a"), moved("b"), moved("a")], "aba", id="there and back by promotion"),
+        pytest.param(
+            [moved("b"), moved("a", "rollback")], "a", id="a rollback to what no line tells of"
+        ),
+        pytest.param(
+            [moved("a"), moved("b", name="digits"), moved("c", label="trial")], "a", id="others"
+        ),
+    ],
+)
+def test_what_was_rolled_back_stands_no_more(history: list[Promotion], expected: str) -> None:
+    assert standing(history, "letters", "production") == list(expected)
+
+
+def test_processes_that_promote_at_once_lose_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    code = (
+        "import sys; from pathlib import Path; from tests.test_promotions import log, moved\n"
+        "for number in range(25): log(Path(sys.argv[1]), moved(f'{sys.argv[2]}{number}'))"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), letter]) for letter in "ab"]
+
+    assert [writer.wait(50) for writer in writers] == [0, 0]
+    written = [promotion.to_version for promotion in read(path)]
+    assert sorted(written) == sorted(f"{letter}{number}" for letter in "ab" for number in range(25))
+
+
+def test_a_disk_that_is_full_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log(path, moved("a"))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with writing(path) as opened:
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (len(before) + 20, limits[1])
+        )  # a part of the next line fits
+        try:
+            with pytest.raises(StoreUnwritable) as raised:
+                opened.append(moved("b"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert raised.value.message == (
+        f"Expected to read and write the model store at '{path}'. Received: File too large. Nothing was saved. "
+        "Make room there, or choose a folder of your own: BENTOML_HOME."
+    )
+    assert path.read_bytes() == before
+    log(path, moved("b"))
+    assert read(path) == [moved("a"), moved("b")]
+
+
+def test_a_log_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+
+    with pytest.raises(StoreUnwritable, match=r"Received: Is a directory \("):
+        read(tmp_path / "log")
+    with (
+        pytest.raises(StoreUnwritable, match=r"Received: Is a directory \("),
+        writing(tmp_path / "log"),
+    ):
+        pass

@@ -1,0 +1,398 @@
+"""The model store: what is saved is found, and what is not as it was saved is named."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import bentoml
+import pytest
+
+from loupe.models import promotion_log as promotions
+from loupe.models.card import ModelCard
+from loupe.models.promotion_log import PromotedFigures, Promotion
+from loupe.models.store import (
+    StoredModel,
+    check_writable,
+    find_model,
+    full_tag,
+    labels,
+    list_models,
+    names,
+    new_model,
+    promotions_path,
+    remove_model,
+    revision,
+    verify,
+)
+from loupe.old_errors.core import LabelNotFound, ModelCorrupted, ModelNotFound, StoreUnwritable
+from tests.support.programs import environment, run
+from tests.support.stores import card, copied, damage, stored
+
+
+def everything(folder: Path) -> list[str]:
+    """The names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def saved(name: str, card: ModelCard) -> Iterator[StoredModel]:
+    """A model in the store for as long as a block lasts."""
+    with new_model(name, card) as model:
+        Path(model.path_of("model.onnx")).write_bytes(b"no model at all")
+    try:
+        yield find_model(str(model.tag))
+    finally:
+        bentoml.models.delete(model.tag)
+
+
+def test_a_saved_model_is_found_by_tag_by_name_and_as_the_newest(digits_model: StoredModel) -> None:
+    with saved("letters", digits_model.card) as older, saved("letters", digits_model.card) as newer:
+        assert older.tag != newer.tag
+        assert find_model(older.tag) == older
+        assert find_model("letters") == newer
+        assert find_model() == newer
+        assert newer.name == "letters"
+        assert newer.card == digits_model.card
+        assert [model.tag for model in list_models()][:2] == [newer.tag, older.tag]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), ValueError("another"), KeyboardInterrupt()]
+)
+def test_nothing_is_in_the_store_when_saving_a_model_fails(
+    store: Path, error: BaseException
+) -> None:
+    told = StoreUnwritable if isinstance(error, OSError) else type(error)
+    with pytest.raises(told), new_model("letters", card()):
+        raise error
+
+    assert list_models() == []
+    assert everything(store) == ["loupe", "models"]
+
+
+def test_a_disk_that_is_full_leaves_nothing_in_the_store(store: Path) -> None:
+    """The files of the block fit on its disk, and their copies do not fit on the store's."""
+    code = (
+        "import resource, sys; from pathlib import Path; from loupe.models.store import new_model; from tests.support.stores import card\n"
+        "with new_model('letters', card()) as model:\n"
+        "    Path(model.path_of('model.onnx')).write_bytes(bytes(100_000))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(BENTOML_HOME=store),
+        capture_output=True,
+        text=True,
+    )
+
+    assert (
+        f"StoreUnwritable: Expected to read and write the model store at '{store / 'models'}'. Received: "
+        in ended.stderr
+    )
+    assert "File too large" in ended.stderr
+    assert everything(store / "models") == []
+    assert everything(store / "loupe") == []
+
+
+def test_a_killed_process_leaves_nothing_among_the_models(store: Path) -> None:
+    code = (
+        "import os, signal; from pathlib import Path; from loupe.models.store import new_model; from tests.support.stores import card\n"
+        "import loupe.models.store as s\n"
+        "s._enter = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with new_model('letters', card()) as model: pass\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment(BENTOML_HOME=store), capture_output=True
+    )
+
+    assert ended.returncode == -signal.SIGKILL
+    assert everything(store / "models") == []
+
+
+def test_a_store_that_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = run("models", BENTOML_HOME=tmp_path / "file" / "store")
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"error: store_unwritable: Expected to read and write the model store at '{tmp_path / 'file' / 'store'}'. "
+        f"Received: Not a directory ({tmp_path / 'file' / 'store'}). Nothing was saved. "
+        "Make room there, or choose a folder of your own: BENTOML_HOME.\n"
+    )
+
+
+def test_whether_a_model_can_be_saved_is_found_out_before_it_is_made(store: Path) -> None:
+    check_writable()
+    assert everything(store) == ["loupe", "models"]
+
+    (store / "loupe").rmdir()
+    (store / "loupe").touch()
+    with pytest.raises(StoreUnwritable, match=r"Received: File exists \("):
+        check_writable()
+
+
+def test_an_unknown_tag_is_refused_with_the_tags_there_are(digits_model: StoredModel) -> None:
+    unknown = (
+        "birds",
+        "birds:1",
+        "birds:production",
+        "birds:latest",
+        f"{digits_model.name}:nothing",
+    )
+    for wanted in (*unknown, "Not A Tag", "a:b:c", "../../etc", "digits:../digits", "digits:", ""):
+        with pytest.raises(ModelNotFound) as raised:
+            find_model(wanted)
+        assert raised.value.message.startswith(f"Model '{wanted}' is not there. There are: ")
+        assert digits_model.tag in raised.value.message
+
+
+def test_a_version_can_be_shortened_while_it_is_one(store: Path) -> None:
+    for version in ("abc", "abd"):
+        copied(stored(), store, f"digits:{version}")
+
+    assert full_tag("digits:abc") == "digits:abc"
+    assert full_tag("digits:abd") == "digits:abd"
+    with pytest.raises(ModelNotFound):
+        full_tag("digits:ab")
+    remove_model("digits:abd")
+    assert full_tag("digits:ab") == "digits:abc"
+
+
+def test_models_of_other_programs_are_passed_over(digits_model: StoredModel) -> None:
+    with bentoml.models.create("foreign", module="somebody.else") as model:
+        Path(model.path_of("weights")).write_bytes(b"")
+    try:
+        assert "foreign" not in [found.name for found in list_models()]
+        assert find_model().name != "foreign"
+        with pytest.raises(ModelNotFound):
+            find_model("foreign")
+        with pytest.raises(ModelNotFound):
+            find_model(str(model.tag))
+        with pytest.raises(ModelNotFound):
+            remove_model(str(model.tag))
+    finally:
+        bentoml.models.delete(model.tag)
+
+
+def test_a_model_without_a_readable_card_is_named_and_the_others_are_listed(
+    digits_model: StoredModel,
+) -> None:
+    with saved("letters", digits_model.card) as model:
+        (model.folder / "card.json").write_text("{}")
+
+        text = rf"^Model '{model.tag}' cannot be trusted: card\.json cannot be read \(ValidationError\)\."
+        with pytest.raises(ModelCorrupted, match=text):
+            find_model("letters")
+        tags = [found.tag for found in list_models()]
+        assert digits_model.tag in tags
+        assert model.tag not in tags
+
+
+@pytest.mark.parametrize(
+    "words", ["", "- a list", "a: [", "name: 3\nversion: x", "\0", "name: letters"]
+)
+def test_a_model_that_bentoml_cannot_read_is_named_and_the_others_are_listed(
+    store: Path, caplog: pytest.LogCaptureFixture, words: str
+) -> None:
+    whole, broken = stored(), stored(name="broken")
+    (broken.folder / "model.yaml").write_text(words)
+
+    assert list_models() == [whole]
+    assert caplog.messages[-1].startswith(
+        f"Model '{broken.tag}' cannot be trusted: model.yaml cannot be read ("
+    )
+    with pytest.raises(
+        ModelCorrupted,
+        match=rf"^Model '{broken.tag}' cannot be trusted: model\.yaml cannot be read \(",
+    ):
+        find_model(broken.tag)
+    remove_model(broken.tag)
+    assert list_models() == [whole]
+    assert everything(store / "models") == ["letters"]
+
+
+def test_what_is_left_of_half_a_model_hides_no_other(store: Path) -> None:
+    whole = stored()
+    (store / "models" / "letters" / "half").mkdir()
+    (store / "models" / "empty").mkdir()
+
+    assert list_models() == [whole]
+    assert find_model("letters") == whole
+
+
+# Labels
+
+
+def point(model: StoredModel, label: str = "production") -> None:
+    with promotions.writing(promotions_path()) as log:
+        log.append(
+            Promotion(
+                time=model.card.created,
+                kind="promote",
+                name=model.name,
+                label=label,
+                from_version=None,
+                to_version=model.version,
+                from_figures=None,
+                to_figures=PromotedFigures.of(model.card.figures),
+                forced=False,
+            )
+        )
+
+
+def test_the_revision_changes_with_everything_that_happens_to_the_store_and_with_nothing_else(
+    store: Path,
+) -> None:
+    def seen() -> bool:
+        """Whether the revision is another one than the last time."""
+        known.append(revision())
+        return known[-1] != known[-2]
+
+    known = [revision()]
+    assert not seen()
+    model = stored()
+    assert seen()
+    point(model)
+    assert seen()
+    list_models()
+    find_model("letters:production")
+    assert not seen()
+    damage(model.folder / "model.onnx")
+    assert seen()
+    remove_model(model.tag)
+    assert seen()
+    assert not seen()
+
+
+def test_a_name_stands_for_its_production_version_and_else_for_its_newest(store: Path) -> None:
+    older, newer, other = stored(), stored(), stored(name="digits")
+    assert find_model("letters") == newer
+    assert find_model() == other
+    assert names() == ["digits", "letters"]
+
+    point(older)
+    assert find_model("letters") == older
+    assert find_model("letters:production") == older
+    assert find_model("letters:latest") == newer
+    assert find_model() == other
+    assert labels() == {older.tag: ["production"]}
+
+    point(newer)
+    assert find_model("letters:production") == newer
+    assert labels() == {newer.tag: ["production"]}
+
+
+def test_without_a_tag_the_name_with_the_newest_model_is_meant(store: Path) -> None:
+    older, newer = stored(), stored()
+    point(older)
+
+    assert list_models()[0] == newer
+    assert find_model() == older
+
+
+def test_a_label_that_was_never_given_is_told_with_what_could_have_it(store: Path) -> None:
+    model = stored()
+
+    with pytest.raises(LabelNotFound) as raised:
+        find_model("letters:production")
+    assert raised.value.message == (
+        "Model 'letters:production' is not there: the label 'production' of 'letters' has never been given. "
+        f"Promote one of {model.tag}: loupe models promote TAG"
+    )
+
+
+def test_a_label_whose_model_was_deleted_by_other_means_is_told(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newer = stored(), stored()
+    point(newer)
+    bentoml.models.delete(newer.tag)
+
+    with pytest.raises(LabelNotFound) as raised:
+        find_model("letters:production")
+    assert raised.value.message == (
+        f"Model 'letters:production' is not there: the label 'production' of 'letters' points at {newer.tag}, "
+        f"which is not in the store any more. Promote one of {older.tag}: loupe models promote TAG"
+    )
+    assert find_model("letters") == older
+    assert caplog.messages == [
+        f"{newer.tag} is in production and not in the store; its newest version is taken"
+    ]
+
+
+# Files
+
+
+def test_bentoml_finds_what_was_saved_and_what_is_left(store: Path) -> None:
+    older, newer = stored(), stored()
+    assert str(bentoml.models.get("letters:latest").tag) == newer.tag
+    assert sorted(str(model.tag) for model in bentoml.models.list()) == sorted(
+        [older.tag, newer.tag]
+    )
+
+    remove_model(newer.tag)
+    assert str(bentoml.models.get("letters").tag) == older.tag
+    remove_model(older.tag)
+    assert everything(store / "models") == []
+    assert everything(store / "loupe") == []
+
+
+def test_a_model_s_size_is_that_of_its_files(store: Path) -> None:
+    model = stored()
+    (model.folder / "pictures").mkdir()
+    before = model.size_bytes
+    (model.folder / "pictures" / "a.png").write_bytes(bytes(1000))
+
+    assert before > 0
+    assert model.size_bytes == before + 1000
+
+
+def test_a_whole_model_is_verified(digits_model: StoredModel) -> None:
+    assert set(digits_model.card.files) == {"model.keras", "model.onnx"}
+    verify(digits_model)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.onnx"])
+def test_a_changed_file_is_named(tmp_path: Path, digits_model: StoredModel, name: str) -> None:
+    model = copied(digits_model, tmp_path)
+    damage(model.folder / name)
+
+    text = (
+        rf"^Model '{model.tag}' cannot be trusted: {name} is not the file that was saved \(its SHA-256 differs\)\. "
+        r"Delete it from the store and train again\.$"
+    )
+    with pytest.raises(ModelCorrupted, match=text):
+        verify(model)
+
+
+def test_a_missing_file_is_named(tmp_path: Path, digits_model: StoredModel) -> None:
+    model = copied(digits_model, tmp_path)
+    (model.folder / "model.onnx").unlink()
+
+    with pytest.raises(
+        ModelCorrupted, match=rf"^Model '{model.tag}' cannot be trusted: model\.onnx is missing\."
+    ):
+        verify(model)
+
+
+def test_a_file_that_the_card_does_not_know_is_no_matter(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    model = replace(digits_model, folder=copied(digits_model, tmp_path).folder)
+    (model.folder / "notes.txt").touch()
+
+    verify(model)
+
+
+def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
+    listed = run("models", BENTOML_HOME=tmp_path)
+
+    assert listed.returncode == 0, listed.stderr
+    assert (
+        listed.stdout
+        == "The model store is empty. Train a model: loupe train --dataset fashion-mnist\n"
+    )

@@ -1,0 +1,268 @@
+"""The embedded Redis: shared by all who use its folder, stopped by the last, with data that stays."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from redis import Redis
+
+from loupe.old_errors.core import RedisUnavailable
+from loupe.runtime.redis_server import open_redis
+from loupe.settings import Settings
+from tests.support.programs import environment, free_port, until
+from tests.support.redis_servers import redis_server
+
+USER = """
+import sys
+from loupe.runtime.redis_server import open_redis
+from loupe.settings import load_settings
+with open_redis(load_settings()) as redis:
+    print(redis.info("server")["process_id"], flush=True)
+    sys.stdin.readline()
+"""
+
+
+def server_of(redis: Redis) -> psutil.Process:
+    information = redis.info("server")
+    return psutil.Process(information["process_id"])
+
+
+def another_user(data: Path) -> "subprocess.Popen[str]":
+    """A process that holds the folder's Redis until it is told to go."""
+    return subprocess.Popen(
+        [sys.executable, "-c", USER],
+        env=environment(LOUPE_DATA_DIR=data),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_data_stays_when_the_server_stops(settings: Settings) -> None:
+    with open_redis(settings) as redis:
+        redis.set("name", "Ärmel")
+        server = server_of(redis)
+    assert not server.is_running()
+
+    with open_redis(settings) as redis:
+        assert redis.get("name") == "Ärmel"
+
+
+def test_all_who_use_a_folder_share_one_server_and_the_last_one_stops_it(
+    settings: Settings,
+) -> None:
+    with open_redis(settings) as first:
+        server = server_of(first)
+        with open_redis(settings) as second:
+            assert server_of(second).pid == server.pid
+        assert server.is_running()
+        assert first.ping()
+    assert not server.is_running()
+
+
+def test_another_process_shares_it_and_may_be_the_last(settings: Settings) -> None:
+    with open_redis(settings) as redis:
+        server = server_of(redis)
+        with another_user(settings.home) as other:
+            assert other.stdout is not None
+            assert int(other.stdout.readline()) == server.pid
+            other.communicate("go\n")
+        assert redis.ping()
+    with another_user(settings.home) as other:
+        assert other.stdout is not None
+        pid = int(other.stdout.readline())
+        with open_redis(settings):
+            pass
+        assert psutil.pid_exists(pid)
+        other.communicate("go\n")
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_user_that_is_killed_counts_as_gone(settings: Settings) -> None:
+    with another_user(settings.home) as other:
+        assert other.stdout is not None
+        pid = int(other.stdout.readline())
+        other.kill()
+    assert psutil.pid_exists(pid)  # nobody was left to stop it
+
+    with open_redis(settings) as redis:
+        assert server_of(redis).pid == pid
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_server_that_was_killed_is_started_again_with_its_data(settings: Settings) -> None:
+    with open_redis(settings) as redis:
+        redis.set("name", "value")
+        server = server_of(redis)
+    assert not server.is_running()
+    with open_redis(settings) as redis:
+        os.kill(server_of(redis).pid, signal.SIGKILL)
+        with open_redis(settings) as second:
+            assert second.get("name") == "value"
+
+
+def test_a_server_that_still_reads_its_data_is_waited_for_and_not_doubled(
+    settings: Settings,
+) -> None:
+    folder = settings.home / "redis"
+    folder.mkdir(parents=True)
+    command = b"*3\r\n$3\r\nSET\r\n$8\r\n%08d\r\n$1\r\nx\r\n"
+    (folder / "appendonly.aof").write_bytes(b"".join(command % number for number in range(500_000)))
+    with another_user(settings.home) as starter:
+        until((folder / "redis.sock").exists)
+        starter.kill()
+
+    with open_redis(settings) as redis:
+        assert redis.dbsize() == 500_000
+        assert pids_in(folder) == [server_of(redis).pid]
+    assert pids_in(folder) == []
+
+
+def test_a_redis_that_the_settings_name_is_waited_for_while_it_reads_its_data(
+    tmp_path: Path,
+) -> None:
+    command = b"*3\r\n$3\r\nSET\r\n$8\r\n%08d\r\n$1\r\nx\r\n"
+    (tmp_path / "appendonly.aof").write_bytes(
+        b"".join(command % number for number in range(1_000_000))
+    )
+    with (
+        redis_server(tmp_path, appendonly="yes") as server,
+        open_redis(Settings(redis_url=server.url)) as redis,
+    ):
+        assert redis.dbsize() == 1_000_000
+
+
+def test_the_password_of_that_redis_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret-word\n")
+    with redis_server(tmp_path, requirepass="secret-word") as server:
+        named = Settings(
+            redis_url=server.url.replace(":secret-word@", ""),
+            redis_password_file=tmp_path / "password",
+        )
+        with open_redis(named) as redis:
+            assert redis.ping()
+
+
+@pytest.mark.parametrize(
+    ("words", "received"),
+    [("another-word", "invalid username-password pair"), (None, "No such file or directory")],
+)
+def test_a_wrong_password_or_none_where_it_should_be_is_told_without_it(
+    tmp_path: Path, words: str | None, received: str
+) -> None:
+    if words:
+        (tmp_path / "password").write_text(words)
+    with redis_server(tmp_path, requirepass="secret-word") as server:
+        url = server.url.replace(":secret-word@", "")
+        named = Settings(redis_url=url, redis_password_file=tmp_path / "password")
+        with pytest.raises(RedisUnavailable, match=received) as raised, open_redis(named):
+            pass
+    assert raised.value.message.startswith(
+        f"Expected a Redis at {url} (LOUPE_REDIS_URL). Received: "
+    )
+    assert "-word" not in raised.value.message
+
+
+def pids_in(folder: Path) -> list[int]:
+    """Servers that run in a folder."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "redis-server":
+            with suppress(psutil.Error):
+                if process.cwd() == str(folder):
+                    found.append(process.pid)
+    return found
+
+
+def test_many_who_come_and_go_at_once_meet_one_server(settings: Settings) -> None:
+    servers: set[int] = set()
+    together = threading.Barrier(8)
+
+    def come_and_go() -> None:
+        for _ in range(3):
+            with open_redis(settings) as redis:
+                servers.add(server_of(redis).pid)
+                together.wait(30)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(servers) <= 3  # one at a time
+    assert not any(psutil.pid_exists(pid) for pid in servers)
+
+
+def test_two_folders_have_two_servers(tmp_path: Path) -> None:
+    with (
+        open_redis(Settings(data_dir=tmp_path / "a")) as one,
+        open_redis(Settings(data_dir=tmp_path / "b")) as two,
+    ):
+        one.set("name", "one")
+        assert two.get("name") is None
+
+
+def test_a_folder_with_a_long_path_has_a_server_too(tmp_path: Path) -> None:
+    with open_redis(Settings(data_dir=tmp_path / ("long" * 30))) as redis:
+        assert redis.ping()
+
+
+def test_nobody_else_may_look_into_the_folder(settings: Settings) -> None:
+    with open_redis(settings):
+        assert (settings.home / "redis").stat().st_mode & 0o077 == 0
+
+
+def test_a_server_that_cannot_start_is_told_with_its_last_words(settings: Settings) -> None:
+    folder = settings.home / "redis"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof").write_bytes(b"no such file format")
+
+    with (
+        pytest.raises(
+            RedisUnavailable, match=r"Received: one that did not start \(.*append only file"
+        ),
+        open_redis(settings),
+    ):
+        pass
+
+
+def test_the_redis_that_the_settings_name_is_used(settings: Settings) -> None:
+    with open_redis(settings) as embedded:
+        port = free_port()
+        embedded.config_set("port", port)
+        until(lambda: embedded.ping())
+        embedded.set("name", "value")
+        named = Settings(data_dir=settings.home / "unused", redis_url=f"redis://127.0.0.1:{port}/0")
+        with open_redis(named) as redis:
+            assert redis.get("name") == "value"
+        assert embedded.ping()  # it is not ours to stop
+    assert not named.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+        ("redis://somebody:secret@127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+        ("unix:///nowhere.sock", "unix:/nowhere.sock"),
+    ],
+)
+def test_an_address_without_a_redis_is_told_without_its_password(
+    tmp_path: Path, url: str, where: str
+) -> None:
+    with (
+        pytest.raises(RedisUnavailable) as raised,
+        open_redis(Settings(data_dir=tmp_path, redis_url=url)),
+    ):
+        pass
+
+    assert raised.value.message.startswith(
+        f"Expected a Redis at {where} (LOUPE_REDIS_URL). Received: "
+    )
+    assert "secret" not in raised.value.message

@@ -1,0 +1,289 @@
+"""The command line: what it refuses, and how it says so."""
+
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loupe.cli import main
+from loupe.models.store import StoredModel
+from tests.support import pictures
+from tests.support.programs import free_port, run
+from tests.support.stores import copied, damage
+
+# Bulk scoring
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -> Path:
+    """A folder with one of each kind of source and output."""
+    place = tmp_path_factory.mktemp("place")
+    for name in ("empty", "texts", "images", "full"):
+        (place / name).mkdir()
+    (place / "texts" / "a.txt").write_text("text")
+    (place / "images" / "a.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    (place / "full" / "old.parquet").touch()
+    (place / "file").write_text("text")
+    np.save(place / "floats.npy", np.zeros((2, 28, 28)))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "model", "code", "text"),
+    [
+        pytest.param(
+            "nowhere",
+            "new",
+            "digits",
+            "invalid_source",
+            "nothing; no such file or folder.",
+            id="no source",
+        ),
+        pytest.param(
+            "empty",
+            "new",
+            "digits",
+            "invalid_source",
+            "a folder without .bmp, .gif,",
+            id="empty folder",
+        ),
+        pytest.param(
+            "texts",
+            "new",
+            "digits",
+            "invalid_source",
+            "a folder without .bmp, .gif,",
+            id="no images",
+        ),
+        pytest.param(
+            "file",
+            "new",
+            "digits",
+            "invalid_source",
+            "a file that is neither (no IDX header)",
+            id="text file",
+        ),
+        pytest.param(
+            "floats.npy",
+            "new",
+            "digits",
+            "invalid_source",
+            "float64, shape (2, 28, 28), not uint8",
+            id="floats",
+        ),
+        pytest.param(
+            "images",
+            "full",
+            "digits",
+            "invalid_output",
+            "a folder with 1 entries (old.parquet",
+            id="full output",
+        ),
+        pytest.param(
+            "images",
+            "file",
+            "digits",
+            "invalid_output",
+            "Received: a file, or",
+            id="output is a file",
+        ),
+        pytest.param(
+            "images",
+            "file/x",
+            "digits",
+            "invalid_output",
+            "(Not a directory)",
+            id="output below a file",
+        ),
+        pytest.param(
+            "images",
+            "new",
+            "birds",
+            "model_not_found",
+            "Model 'birds' is not there. There are: ",
+            id="no model",
+        ),
+    ],
+)
+def test_a_job_that_cannot_succeed_is_refused_in_one_line(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    out: str,
+    model: str,
+    code: str,
+    text: str,
+) -> None:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
+    command = ["loupe", "score", str(place / source), "--out", str(place / out), "--model", model]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 1
+    words = capsys.readouterr().err
+    assert words.startswith(f"error: {code}: ")
+    assert text in words
+    assert words.count("\n") == 1
+    assert not (place / "new").exists()
+
+
+def test_without_a_redis_at_the_address_nothing_is_scored(place: Path) -> None:
+    ended = run(
+        "score",
+        place / "images",
+        "--out",
+        place / "new",
+        LOUPE_REDIS_URL="redis://me:secret@127.0.0.1:1/0",
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(
+        "error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0 (LOUPE_REDIS_URL). Received: "
+    )
+    assert "refused" in ended.stderr
+    assert "secret" not in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_worker_without_a_redis_at_the_address_ends_in_one_line() -> None:
+    ended = run("worker", LOUPE_REDIS_URL="redis://127.0.0.1:1/0")
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(
+        "error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)."
+    )
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_source_that_is_not_there_ends_the_program_with_code_one_and_one_line(
+    place: Path, tmp_path: Path
+) -> None:
+    ended = run("score", place / "nowhere", "--out", place / "new", LOUPE_DATA_DIR=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr == (
+        "error: invalid_source: Expected a folder, an archive, a table or an array of images at "
+        f"'{place / 'nowhere'}'. Received: nothing; no such file or folder.\n"
+    )
+
+
+# The service
+
+
+def test_an_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
+    ended = run("serve", "--port", free_port(), BENTOML_HOME=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "error: model_not_found: The model store is empty. Train one first: loupe train --dataset fashion-mnist\n"
+    )
+
+
+def test_a_corrupted_model_ends_the_service_in_one_line(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    damage(copied(digits_model, tmp_path).folder / "model.onnx")
+    ended = run("serve", "--port", free_port(), BENTOML_HOME=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"error: model_corrupted: Model '{digits_model.tag}' cannot be trusted: model.onnx is not the file that was saved "
+        "(its SHA-256 differs). Delete it from the store and train again.\n"
+    )
+
+
+def test_a_default_model_that_is_not_there_ends_the_service_in_one_line(
+    digits_model: StoredModel,
+) -> None:
+    ended = run("serve", "--port", free_port(), "--model", "birds")
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(
+        "error: model_not_found: Model 'birds' is not there. There are: "
+    )
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("serve", "--port", port, "--model", digits_model.tag)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(
+        f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on. Received: "
+    )
+    assert ended.stderr.endswith("Choose another: --port or LOUPE_PORT.\n")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1"])  # no address, and one that is nobody's
+def test_serve_names_a_host_that_is_not_this_machine(digits_model: StoredModel, host: str) -> None:
+    ended = run("serve", "--host", host, "--port", free_port(), "--model", digits_model.tag)
+
+    assert ended.returncode == 1
+    expected = f"error: host_unknown: Expected an address of this machine to listen on. Received: '{host}' ("
+    assert expected in ended.stderr
+
+
+def test_a_bad_setting_ends_the_program_in_one_line() -> None:
+    ended = run("serve", LOUPE_PORT="eighty", LOUPE_ENGINE="torch")
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "error: invalid_setting: LOUPE_ENGINE has value 'torch': Input should be 'onnx' or 'tensorflow'; "
+        "LOUPE_PORT has value 'eighty': Input should be a valid integer, unable to parse string as an integer\n"
+    )
+
+
+# Models and data sets
+
+
+def test_an_unknown_data_set_is_refused_with_the_names_there_are() -> None:
+    ended = run("train", "--dataset", "letters")
+
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "error: unknown_dataset: There is no data set 'letters'. "
+        "Expected one of fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR.\n"
+    )
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    shown = run("--help")
+
+    assert shown.returncode == 0
+    for command in ("train", "serve", "predict", "score", "worker", "jobs", "models", "data"):
+        assert command in shown.stdout
+
+
+def test_everything_at_once_is_refused_where_something_listens_already(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run(
+            "up", "--port", port, BENTOML_HOME=tmp_path / "store", LOUPE_DATA_DIR=tmp_path / "data"
+        )
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""  # no banner, and no training before it
+    assert ended.stderr.startswith(
+        f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on."
+    )
+
+
+def test_results_do_not_go_into_the_folder_they_are_made_from(
+    digits_model: StoredModel, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    ended = run("score", tmp_path, "--out", tmp_path / "results", LOUPE_DATA_DIR=tmp_path / "data")
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: invalid_output: ")
+    assert "a folder inside the source" in ended.stderr
+    assert not (tmp_path / "results").exists()

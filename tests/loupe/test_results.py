@@ -1,0 +1,118 @@
+"""Results in one file: whatever format the parts have, the rows are those that would have been written in the wanted one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loupe.images.spec import Float32Array
+from loupe.results import Format, as_one_file, find_predictions
+from worker.queue.jobs import Options
+from worker.results import formats
+
+CLASSES = ["T-shirt/top", "Ärmel, lang", '"0"', "label_2"]
+KINDS: list[Format] = ["parquet", "csv", "jsonl"]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+def probabilities(count: int) -> Float32Array:
+    return np.random.default_rng(count).dirichlet(np.ones(len(CLASSES)), count).astype(np.float32)
+
+
+def in_parts(
+    folder: Path, kind: Format, ids: list[str] | list[int], sizes: list[int], options: Options
+) -> tuple[list[Path], Float32Array]:
+    """Files with the rows of a result, and its probabilities."""
+    found, paths, start = probabilities(len(ids)), [], 0
+    for number, size in enumerate([*sizes, len(ids) - sum(sizes)]):
+        paths.append(folder / f"predictions-{number:05}-of-{len(sizes) + 1:05}.{kind}")
+        rows = slice(start, start + size)
+        formats.write(formats.table(ids[rows], found[rows], CLASSES, options), paths[-1], kind)
+        start += size
+    return paths, found
+
+
+def assert_same_rows(
+    one: bytes, kind: Format, folder: Path, ids: list[str] | list[int], options: Options
+) -> None:
+    """As if all rows had been written into one file of the wanted format."""
+    table = formats.table(ids, probabilities(len(ids)), CLASSES, options)
+    formats.write(table, folder / "whole", kind)
+    if kind != "parquet":
+        assert one == (folder / "whole").read_bytes()
+        return
+    (folder / "one").write_bytes(one)
+    assert pq.read_table(folder / "one").equals(pq.read_table(folder / "whole"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wanted", KINDS)
+@given(
+    ids=st.lists(TEXTS, min_size=1, max_size=9)
+    | st.lists(st.integers(0, 2**40), min_size=1, max_size=9),
+    threshold=st.none() | st.floats(0, 1),
+    top_k=st.integers(1, 5),
+    with_probabilities=st.booleans(),
+    cut=st.integers(0, 9),
+)
+@settings(max_examples=30)
+def test_rows_are_the_same_in_every_format(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: Format,
+    wanted: Format,
+    ids: list[str] | list[int],
+    threshold: float | None,
+    top_k: int,
+    with_probabilities: bool,
+    cut: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("results")
+    options = Options(kind, top_k, with_probabilities, threshold)
+    paths, _ = in_parts(folder, kind, ids, [0, min(cut, len(ids))], options)
+
+    assert_same_rows(b"".join(as_one_file(paths, kind, wanted)), wanted, folder, ids, options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wanted", KINDS)
+def test_a_result_without_rows_is_an_empty_file_of_its_format(
+    tmp_path: Path, kind: Format, wanted: Format
+) -> None:
+    paths, _ = in_parts(tmp_path, kind, [], [0], Options(kind))
+    one = b"".join(as_one_file(paths, kind, wanted))
+
+    if kind != "jsonl":  # lines that are none have no columns
+        assert_same_rows(one, wanted, tmp_path, [], Options(kind))
+
+
+def test_many_rows_come_in_pieces(tmp_path: Path) -> None:
+    ids = [f"images/{number}.png" for number in range(40_000)]
+    paths, _ = in_parts(tmp_path, "parquet", ids, [15_000], Options())
+    for wanted in KINDS:
+        pieces = list(as_one_file(paths, "parquet", wanted))
+        assert len(pieces) >= 3
+        assert_same_rows(b"".join(pieces), wanted, tmp_path, ids, Options())
+
+
+def test_the_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
+    paths, _ = in_parts(tmp_path, "csv", list(range(5)), [2, 2], Options("csv"))
+    assert find_predictions(tmp_path, "csv") == paths
+    assert find_predictions(tmp_path, "parquet") == []
+    (tmp_path / "predictions.csv").touch()
+    assert find_predictions(tmp_path, "csv") == [tmp_path / "predictions.csv"]
+
+
+def test_nothing_heavy_is_imported_for_files_that_are_only_strung_together(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"id"\n1\n')
+    script = (
+        "import sys; from pathlib import Path; from loupe.results import as_one_file;"
+        f"print(*as_one_file([Path({str(tmp_path / 'a.csv')!r})] * 2, 'csv', 'csv'), 'pyarrow' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert ended.stdout == "b'\"id\"\\n1\\n' b'1\\n' False\n", ended.stderr

@@ -1,0 +1,91 @@
+"""Tables: what is left out of a narrow terminal, and lines that are not broken."""
+
+import pytest
+
+from loupe.terminal import Column, fitting, print_sections, print_table, table_lines
+
+COLUMNS = [
+    Column("tag", ["digits:1", "mnist:22"]),  # 8 wide
+    Column("data set", ["digits", "mnist"], rank=2),  # 8
+    Column("test\naccuracy", ["0.9", "0.95"], rank=1, justify="right"),  # 8
+    Column("size", ["1 MB", "大 MB"], rank=3),  # 5
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (100, ["tag", "data set", "test\naccuracy", "size"]),
+        (35, ["tag", "data set", "test\naccuracy", "size"]),
+        (34, ["tag", "data set", "test\naccuracy"]),
+        (27, ["tag", "test\naccuracy"]),
+        (17, ["tag"]),
+        (1, ["tag"]),
+    ],
+)
+def test_the_columns_that_matter_least_are_left_out_first(width: int, expected: list[str]) -> None:
+    assert [column.header for column in fitting(COLUMNS, width)] == expected
+
+
+def test_columns_stand_below_their_headers_and_lines_end_with_their_text() -> None:
+    header, rows = table_lines(COLUMNS)
+
+    assert header == [
+        "                        test",
+        "tag       data set  accuracy  size",
+    ]
+    assert rows == [
+        "digits:1  digits         0.9  1 MB",
+        "mnist:22  mnist         0.95  大 MB",
+    ]
+
+
+def test_a_narrow_terminal_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(COLUMNS, "See elsewhere.")
+
+    words = capsys.readouterr()
+    assert (
+        words.out
+        == "              test\ntag       accuracy\ndigits:1       0.9\nmnist:22      0.95\n"
+    )
+    assert words.err == "Too narrow for: data set, size. See elsewhere.\n"
+
+
+def test_a_row_may_have_words_of_any_length_instead_of_its_cells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table([COLUMNS[0], COLUMNS[2]], instead={0: "error: it could not be looked at"})
+
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "digits:1  error: it could not be looked at",
+        "mnist:22      0.95",
+    ]
+
+
+def test_a_pipe_gets_all_columns_and_whole_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table([Column("a", ["x" * 200]), Column("b", ["[bold]y[/]"], rank=1)])
+
+    assert capsys.readouterr() == (f"a{' ' * 201}b\n{'x' * 200}  [bold]y[/]\n", "")
+
+
+def test_long_values_are_broken_between_words_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    print_sections(
+        {
+            "": {"folder": "/a/very/long/path/that-is-not-broken"},
+            "data": {"class": "one two three four five", "no": ""},
+        }
+    )
+
+    assert capsys.readouterr().out == (
+        "  folder  /a/very/long/path/that-is-not-broken\n\ndata\n  class   one two three four\n          five\n  no\n"
+    )

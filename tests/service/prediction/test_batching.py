@@ -1,0 +1,564 @@
+"""The batcher in front of a real, trivial engine: it answers with sums, so that every image has an answer of its own."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.images.spec import SIDE, Float32Array, UInt8Array
+from loupe.old_errors.core import InvalidPixels
+from loupe.old_errors.service import (
+    CallerGone,
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    ShuttingDown,
+)
+from service.prediction import batching
+from service.prediction.batching import LONELY_RUNS, SHORT_RUN_SECONDS, SLICE, Batcher
+from service.prediction.caller import Caller
+
+Run = Callable[[UInt8Array], Float32Array]
+
+
+def sums(images: UInt8Array) -> Float32Array:
+    """Sums of the upper and the lower half of each image."""
+    halves = images.reshape(-1, 2, SIDE * SIDE // 2)
+    return np.asarray(halves.sum(axis=2), np.float32)  # (n, 2)
+
+
+def random_images(count: int, seed: int = 0) -> UInt8Array:
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8)
+
+
+class Gate:
+    """An engine that waits to be let go, so that a test decides what meets in the queue."""
+
+    def __init__(self) -> None:
+        self.batches: list[UInt8Array] = []
+        self.busy = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, images: UInt8Array) -> Float32Array:
+        self.batches.append(images)
+        self.busy.set()
+        assert self.open.wait(30)
+        return sums(images)
+
+    async def is_busy(self) -> None:
+        await asyncio.to_thread(self.busy.wait, 30)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Remembers how many images each run had."""
+
+    sizes: list[int]
+
+    def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
+        assert all(wait >= 0 for wait in (*waited, seconds))
+        self.sizes.append(images)
+
+
+def batcher(run: Run, **limits: Any) -> Batcher:
+    defaults = {"classes": 2, "max_batch_size": 16, "max_queued_images": 10_000}
+    return Batcher(run, **{**defaults, **limits})
+
+
+def patient() -> Caller:
+    """A caller who waits for longer than a test lasts."""
+    return Caller.within(30)
+
+
+async def asked(
+    waiting: Batcher, images: UInt8Array, caller: Caller | None = None
+) -> "asyncio.Task[Float32Array]":
+    """A request that has reached the queue."""
+    task = asyncio.create_task(waiting.predict(images, caller or patient()))
+    await asyncio.sleep(0)
+    return task
+
+
+def play(scene: Coroutine[object, object, None]) -> None:
+    """Run a scene on an event loop of its own."""
+    asyncio.run(scene)
+
+
+# Answers
+
+
+def test_answers_return_to_the_right_caller_under_two_hundred_concurrent_requests() -> None:
+    random = np.random.default_rng(0)
+    requests = [random_images(int(random.integers(1, 9)), seed) for seed in range(200)]
+
+    async def scene() -> None:
+        waiting = batcher(sums)
+        answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
+        for images, answer in zip(requests, answers, strict=True):
+            np.testing.assert_array_equal(answer, sums(images))
+        await waiting.close()
+
+    play(scene())
+
+
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=20),
+    max_batch_size=st.integers(1, 20),
+)
+def test_whatever_the_sizes_all_callers_get_their_own_rows_and_no_run_is_too_large(
+    sizes: list[int], max_batch_size: int
+) -> None:
+    runs: list[int] = []
+    requests = [random_images(size, seed) for seed, size in enumerate(sizes)]
+
+    async def scene() -> None:
+        waiting = batcher(sums, max_batch_size=max_batch_size, observer=Runs(runs))
+        answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
+        for images, answer in zip(requests, answers, strict=True):
+            np.testing.assert_array_equal(answer, sums(images))
+        await waiting.close()
+
+    play(scene())
+    assert sum(runs) == sum(sizes)
+    assert max(runs, default=0) <= max_batch_size
+
+
+def test_what_waits_while_the_engine_is_busy_goes_into_one_run() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        others = [await asked(waiting, random_images(2, seed)) for seed in range(5)]
+        gate.open.set()
+        await asyncio.gather(first, *others)
+        assert [len(images) for images in gate.batches] == [1, 10]
+        await waiting.close()
+
+    play(scene())
+
+
+def test_every_request_is_run_by_itself_where_batching_is_off() -> None:
+    async def scene() -> None:
+        runs: list[int] = []
+        waiting = batcher(sums, together=False, observer=Runs(runs))
+        requests = [random_images(size, seed=size) for size in (1, 2, 3)]
+        answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
+        for images, answer in zip(requests, answers, strict=True):
+            np.testing.assert_array_equal(answer, sums(images))
+        await waiting.close()
+        assert runs == [1, 2, 3]
+
+    play(scene())
+
+
+def test_callers_who_come_one_at_a_time_are_answered_in_place_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "SHORT_RUN_SECONDS", 60.0)  # however slow the machine
+
+    async def scene() -> None:
+        threads: list[bool] = []
+
+        def where(images: UInt8Array) -> Float32Array:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return sums(images)
+
+        waiting = batcher(where)
+        for seed in range(LONELY_RUNS + 2):
+            np.testing.assert_array_equal(
+                await waiting.predict(random_images(1, seed), patient()),
+                sums(random_images(1, seed)),
+            )
+        assert threads == [False] * LONELY_RUNS + [True] * 2
+        threads.clear()
+        await asyncio.gather(
+            *(waiting.predict(random_images(1, seed), patient()) for seed in range(2))
+        )
+        await waiting.predict(random_images(1), patient())
+        assert not any(threads)
+        await waiting.close()
+
+    play(scene())
+
+
+def test_a_slow_engine_is_never_run_in_place() -> None:
+    async def scene() -> None:
+        places: list[bool] = []
+
+        def slowly(images: UInt8Array) -> Float32Array:
+            places.append(threading.current_thread() is threading.main_thread())
+            time.sleep(SHORT_RUN_SECONDS)
+            return sums(images)
+
+        waiting = batcher(slowly)
+        for _ in range(LONELY_RUNS + 2):
+            await waiting.predict(random_images(1), patient())
+        assert not any(places)
+        await waiting.close()
+
+    play(scene())
+
+
+def test_no_images_get_no_rows() -> None:
+    async def scene() -> None:
+        waiting = batcher(sums)
+        answer = await waiting.predict(random_images(0), patient())
+        assert answer.shape == (0, 2)
+        assert answer.dtype == np.float32
+        await waiting.close()
+
+    play(scene())
+
+
+def test_a_large_request_goes_through_in_slices_that_let_others_in_between() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_batch_size=4)
+        images, single = random_images(10), random_images(1, seed=9)
+        large = await asked(waiting, images)
+        await gate.is_busy()
+        small = await asked(waiting, single)
+        gate.open.set()
+        np.testing.assert_array_equal(await large, sums(images))
+        np.testing.assert_array_equal(await small, sums(single))
+        assert [len(batch) for batch in gate.batches[:2]] == [4, 4]
+        np.testing.assert_array_equal(
+            gate.batches[2][:1], single
+        )  # before the last slice, or with it
+        await waiting.close()
+
+    play(scene())
+
+
+# Lanes
+
+
+def test_another_lane_begins_with_enough_images_while_the_first_has_work_and_ends_by_itself() -> (
+    None
+):
+    async def scene() -> None:
+        gate = Gate()
+
+        def run(images: UInt8Array) -> Float32Array:
+            return gate(images) if len(images) == 1 else sums(images)
+
+        waiting = batcher(run, lanes=2, max_batch_size=4)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        np.testing.assert_array_equal(
+            await waiting.predict(random_images(4), patient()), sums(random_images(4))
+        )
+        assert not first.done()
+        gate.open.set()
+        assert len(await first) == 1
+        await waiting.close()
+
+    play(scene())
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, [1, 2]), (0.01, [1, 1, 1])])
+def test_one_image_begins_another_lane_only_where_it_is_much_work(
+    seconds: float, runs: list[int]
+) -> None:
+    async def scene() -> None:
+        gate = Gate()
+        gate.open.set()
+
+        def run(images: UInt8Array) -> Float32Array:
+            time.sleep(seconds * len(images))
+            return gate(images)
+
+        waiting = batcher(run, lanes=4)
+        await waiting.predict(random_images(1), patient())  # tells how long one image takes
+        gate.open.clear()
+        gate.busy.clear()
+        gate.batches.clear()
+        asked_for = [await asked(waiting, random_images(1))]
+        await gate.is_busy()
+        asked_for += [await asked(waiting, random_images(1, seed=seed)) for seed in (1, 2)]
+        await asyncio.sleep(0.1)
+        gate.open.set()
+        for seed, answer in enumerate(asked_for):
+            np.testing.assert_array_equal(await answer, sums(random_images(1, seed=seed)))
+        await waiting.close()
+        assert [len(images) for images in gate.batches] == runs
+
+    play(scene())
+
+
+def test_of_a_large_request_every_lane_has_a_slice() -> None:
+    async def scene() -> None:
+        both = threading.Barrier(2)
+
+        def run(images: UInt8Array) -> Float32Array:
+            both.wait(10)
+            return sums(images)
+
+        waiting = batcher(run, lanes=2, max_batch_size=4)
+        np.testing.assert_array_equal(
+            await waiting.predict(random_images(16), patient()), sums(random_images(16))
+        )
+        await waiting.close()
+
+    play(scene())
+
+
+# Refusals
+
+
+def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_queued_images=5)
+        accepted = [
+            await asked(waiting, random_images(2)),
+            await asked(waiting, random_images(3, seed=1)),
+        ]
+        text = (
+            r"^Expected at most 5 images waiting \(LOUPE_MAX_QUEUED_IMAGES\)\. "
+            r"Received more while 5 wait; try again in a second\.$"
+        )
+        with pytest.raises(Overloaded, match=text):
+            await waiting.predict(random_images(1), patient())
+        gate.open.set()
+        await asyncio.gather(*accepted)
+        assert len(await waiting.predict(random_images(5), patient())) == 5  # there is room again
+        await waiting.close()
+
+    play(scene())
+
+
+def test_a_caller_gets_an_error_when_the_time_is_up_and_what_has_not_begun_is_not_computed() -> (
+    None
+):
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        late = await asked(waiting, random_images(1, seed=1), Caller.within(0.05))
+        text = r"^No answer within 0\.05 s: what the request gives itself .*, at most LOUPE_REQUEST_TIMEOUT_SECONDS\.$"
+        with pytest.raises(DeadlineExceeded, match=text):
+            await late  # while the engine is still busy
+        gate.open.set()
+        assert len(await first) == 1
+        await waiting.close()
+        assert len(gate.batches) == 1
+
+    play(scene())
+
+
+def test_a_request_whose_time_was_up_before_it_came_is_not_computed() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        with pytest.raises(DeadlineExceeded):
+            await waiting.predict(random_images(1), Caller.within(-1))
+        await waiting.close()
+        assert not gate.batches
+
+    play(scene())
+
+
+def test_the_engine_goes_on_with_a_full_batch_without_waiting_for_anybody() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_batch_size=2)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        others = [await asked(waiting, random_images(1, seed=seed)) for seed in (1, 2, 3)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        deadline = time.monotonic() + 10
+        while len(gate.batches) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)  # the event loop stands still meanwhile
+        assert [len(images) for images in gate.batches] == [1, 2]
+        for seed, answer in enumerate([first, *others]):
+            np.testing.assert_array_equal(await answer, sums(random_images(1, seed=seed)))
+        await waiting.close()
+        assert [len(images) for images in gate.batches] == [1, 2, 1]
+
+    play(scene())
+
+
+def test_a_caller_who_has_gone_while_waiting_costs_nothing_and_others_are_answered() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_batch_size=2)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        left = await asked(waiting, random_images(1, seed=1), Caller.within(30, lambda: True))
+        stayed = await asked(waiting, random_images(1, seed=2), Caller.within(30, lambda: False))
+        gate.open.set()
+        with pytest.raises(CallerGone):
+            await left
+        np.testing.assert_array_equal(await stayed, sums(random_images(1, seed=2)))
+        await first
+        await waiting.close()
+        assert [len(images) for images in gate.batches] == [1, 1]
+
+    play(scene())
+
+
+def test_of_a_large_request_whose_caller_has_gone_only_the_slices_that_were_queued_are_computed() -> (
+    None
+):
+    async def scene() -> None:
+        runs: list[int] = []
+
+        def gone() -> bool:
+            return len(runs) >= 3
+
+        waiting = batcher(sums, max_batch_size=SLICE, observer=Runs(runs))
+        with pytest.raises(CallerGone):
+            await waiting.predict(random_images(20 * SLICE), Caller.within(30, gone))
+        await waiting.close()
+        assert sum(runs) <= 5 * SLICE
+
+    play(scene())
+
+
+def test_the_work_of_a_caller_who_has_gone_is_not_done() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_queued_images=4)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        gone = await asked(waiting, random_images(3, seed=1))
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        successor = await asked(
+            waiting, random_images(3, seed=2)
+        )  # takes the room of the one who has gone
+        gate.open.set()
+        await first
+        np.testing.assert_array_equal(await successor, sums(random_images(3, seed=2)))
+        assert [len(images) for images in gate.batches] == [1, 3]
+        await waiting.close()
+
+    play(scene())
+
+
+def test_a_caller_who_goes_while_the_engine_runs_disturbs_nobody() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        gone = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        gone.cancel()
+        gate.open.set()
+        np.testing.assert_array_equal(
+            await waiting.predict(random_images(2), patient()), sums(random_images(2))
+        )
+        await waiting.close()
+
+    play(scene())
+
+
+# Engines that fail
+
+
+def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def one_row_short(images: UInt8Array) -> Float32Array:
+        return sums(images)[: len(images) - (len(images) == 3)]
+
+    async def scene() -> None:
+        waiting = batcher(one_row_short)
+        outcomes = await asyncio.gather(
+            waiting.predict(random_images(1), patient()),
+            waiting.predict(random_images(2), patient()),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            assert isinstance(outcome, EngineFailed)
+            assert outcome.message == (
+                "Expected 3 rows of 2 probabilities from the engine. Received: shape (2, 2). This is a bug."
+            )
+        np.testing.assert_array_equal(
+            await waiting.predict(random_images(4), patient()), sums(random_images(4))
+        )
+        await waiting.close()
+
+    play(scene())
+    assert "the engine failed on a batch of 3 images" in caplog.text
+
+
+def test_a_wrong_number_of_classes_is_noticed() -> None:
+    async def scene() -> None:
+        waiting = batcher(sums, classes=3)
+        with pytest.raises(
+            EngineFailed,
+            match=r"^Expected 1 rows of 3 probabilities from the engine\. Received: shape",
+        ):
+            await waiting.predict(random_images(1), patient())
+        await waiting.close()
+
+    play(scene())
+
+
+def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
+    def no_zeros(images: UInt8Array) -> Float32Array:
+        if not images.any():
+            raise RuntimeError("out of memory")
+        return sums(images)
+
+    async def scene() -> None:
+        waiting = batcher(no_zeros)
+        with pytest.raises(EngineFailed, match=r"^The engine failed: out of memory$"):
+            await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), patient())
+        assert len(await waiting.predict(random_images(1), patient())) == 1
+        await waiting.close()
+
+    play(scene())
+
+
+def test_an_error_that_the_engine_names_itself_keeps_its_name() -> None:
+    def refuses(images: UInt8Array) -> Float32Array:
+        raise InvalidPixels("pixels", "none")
+
+    async def scene() -> None:
+        waiting = batcher(refuses)
+        with pytest.raises(InvalidPixels, match=r"^Expected pixels\. Received: none\.$"):
+            await waiting.predict(random_images(1), patient())
+        await waiting.close()
+
+    play(scene())
+
+
+# The end
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate)
+        first = await asked(waiting, random_images(1))
+        await gate.is_busy()
+        second = await asked(waiting, random_images(2, seed=1))
+        closing = asyncio.create_task(waiting.close())
+        await asyncio.sleep(0)
+        with pytest.raises(
+            ShuttingDown, match=r"^The service is shutting down; send the request again\.$"
+        ):
+            await waiting.predict(random_images(1), patient())
+        gate.open.set()
+        await closing
+        np.testing.assert_array_equal(await first, sums(random_images(1)))
+        np.testing.assert_array_equal(await second, sums(random_images(2, seed=1)))
+
+    play(scene())
+
+
+def test_a_batcher_that_nobody_asked_closes() -> None:
+    play(batcher(sums).close())

@@ -1,0 +1,161 @@
+"""What every protocol does alike, without a server."""
+
+import asyncio
+import json
+import tracemalloc
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from loupe.images.spec import SIDE
+from loupe.models.store import StoredModel
+from loupe.old_errors.core import InvalidImage
+from loupe.settings import Settings
+from service.http.bodies import MOST_OF_THE_LONGEST
+from service.prediction.caller import Caller
+from service.prediction.inputs import Preparation, decode_all
+from service.prediction.items import Item, json_images
+from service.prediction.predictor import Call, Predictor
+from tests.support.garbage import uncollected
+
+
+def request() -> Request:
+    """One with a body of a hundred bytes."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(100)}
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "query_string": b"",
+        "headers": [],
+        "state": {},
+    }
+    return Request(scope, receive)
+
+
+async def wait(call: Call) -> Response:
+    await asyncio.sleep(30)
+    raise AssertionError("nobody should have waited so long")
+
+
+def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(
+    digits_model: StoredModel,
+) -> None:
+    async def read(call: Call) -> Response:
+        return Response(await call.bodies.read(call.request))
+
+    async def read_and_wait(call: Call) -> Response:
+        await read(call)
+        await asyncio.sleep(30)
+        raise AssertionError("nobody should have waited so long")
+
+    async def story() -> int:
+        predictor = Predictor(Settings(model=digits_model.tag, max_body_bytes=100))
+        for _ in range(MOST_OF_THE_LONGEST):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(predictor.respond("loupe", request(), read_and_wait), 0.01)
+        return (await predictor.respond("loupe", request(), read)).status_code
+
+    assert asyncio.run(story()) == 200
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_request_that_a_stop_cuts_short_is_told_so(
+    digits_model: StoredModel, stopping: bool
+) -> None:
+    async def story() -> Response:
+        predictor = Predictor(Settings(model=digits_model.tag))
+        waiting = asyncio.create_task(predictor.respond("loupe", request(), wait))
+        await asyncio.sleep(0)
+        predictor.stopping = stopping
+        waiting.cancel()
+        return await waiting
+
+    if stopping:
+        answer = asyncio.run(story())
+        assert (answer.status_code, json.loads(bytes(answer.body))["code"]) == (
+            503,
+            "shutting_down",
+        )
+        assert answer.headers["retry-after"] == "1"
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(story())
+
+
+def test_who_does_not_read_that_the_service_stops_is_not_waited_for(
+    digits_model: StoredModel,
+) -> None:
+    async def story() -> None:
+        predictor = Predictor(Settings(model=digits_model.tag))
+
+        async def answer() -> None:
+            await predictor.respond("loupe", request(), wait)
+            await asyncio.sleep(30)  # as long as the connection takes nothing
+
+        answering = asyncio.create_task(answer())
+        await asyncio.sleep(0)
+        predictor.stopping = True
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(answering, 20)
+
+    asyncio.run(story())
+
+
+def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(
+    digits_model: StoredModel,
+) -> None:
+    async def story() -> list[bool]:
+        models = Predictor(Settings(model=digits_model.tag)).models
+        busy = [models.are_busy()]
+        images = np.zeros((1000, SIDE, SIDE), np.uint8)
+        waiting = asyncio.create_task(models.find(None).batcher.predict(images, Caller.within(30)))
+        await asyncio.sleep(0)
+        busy.append(models.are_busy())
+        await waiting
+        busy.append(models.are_busy())
+        await models.close()
+        return busy
+
+    assert asyncio.run(story()) == [False, True, False]
+
+
+def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel) -> None:
+    megabyte = 2**20
+
+    async def refuse(call: Call) -> Response:
+        body = bytes(megabyte)
+        raise InvalidImage(f"{len(body)} bytes")
+
+    async def refuse_one(call: Call) -> Response:
+        items: list[Item] = [bytes(megabyte), InvalidImage("none")]
+        batch = await decode_all(
+            items, call.settings, Preparation("ink", "auto", Caller.within(10))
+        )
+        return Response(f"{len(batch.errors)} errors")
+
+    async def refuse_one_in_json(call: Call) -> Response:
+        return Response(f"{len(json_images({'images': ['x' * megabyte, 1]}))} items")
+
+    async def story() -> None:
+        predictor = Predictor(Settings(model=digits_model.tag))
+        for handler in (refuse, refuse_one, refuse_one_in_json):
+            await predictor.respond(
+                "loupe", request(), handler
+            )  # what is kept from the first time on stays
+            tracemalloc.start()
+            await predictor.respond("loupe", request(), handler)
+            kept, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert kept < megabyte < peak, handler
+
+    with uncollected():
+        asyncio.run(story())

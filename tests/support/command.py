@@ -1,0 +1,16 @@
+"""A command of the command line that has ended; the fixture `loupe` runs one in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The exit code and the output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+Loupe = Callable[..., Ended]

@@ -1,0 +1,127 @@
+"""`python -m tests.support.faulty_worker FAULT…`: `loupe worker`, in a process that has a fault; when that dies, in one with the next fault.
+
+After the last fault there is none. The processes are forked from one that has imported what they need, so that they start at once.
+
+    kill:before:MODULE:FUNCTION   `kill -9` before, or `after`, the first call of a function
+    stop:before:MODULE:FUNCTION   SIGSTOP, of the same kind
+    poison                        `kill -9` whenever an image is to be scored all of whose pixels are `POISON`; in all further processes too
+    clock:SECONDS                 a clock that is so far ahead
+    full-disk:BYTES               no file may become longer
+    unprivileged                  permissions count, for root too
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from itertools import chain, repeat
+from typing import NoReturn
+
+import pandas  # noqa: F401 - pyarrow imports it when it makes its first table
+
+import worker.process  # imported once for all processes
+import worker.scoring.consumer
+from loupe import cli
+from loupe.models.engine import Engine
+from worker.metrics import ShardClock
+from worker.sources import Batch
+
+POISON = 77
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 1, 24, 1
+LIBC = ctypes.CDLL(None)
+
+
+def main() -> int:
+    """Keep a worker running until SIGTERM; the exit code of the last one."""
+    faults = sys.argv[1:]
+    stopping = threading.Event()
+    code = 0
+    for fault in chain(faults, repeat("poison" if "poison" in faults else "none")):
+        if stopping.is_set():
+            break
+        pid = os.fork()
+        if not pid:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            _work(fault)
+
+        def stop(number: int, _: object, pid: int = pid) -> None:
+            stopping.set()
+            os.kill(pid, number)
+
+        signal.signal(signal.SIGTERM, stop)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        print(f"the worker with fault {fault} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201
+    return code
+
+
+def _work(fault: str) -> NoReturn:
+    code: object = 1
+    try:
+        _break(*fault.split(":"))
+        sys.argv[1:] = ["worker"]
+        cli.main()
+    except SystemExit as ending:
+        code = ending.code
+    finally:
+        os._exit(int(bool(code)))  # what libraries do at exit is not for forked processes
+
+
+def _break(kind: str, *details: str) -> None:
+    match kind, *details:
+        case "kill", when, module, function:
+            _patch(signal.SIGKILL, when, module, function)
+        case "stop", when, module, function:
+            _patch(signal.SIGSTOP, when, module, function)
+        case ["poison"]:
+            _poison()
+        case "clock", seconds:
+            now = time.time
+            time.time = lambda: now() + float(seconds)
+        case "full-disk", size:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
+        case ["unprivileged"]:
+            LIBC.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)
+            os.execv(sys.executable, [sys.executable, "-m", "loupe.cli", "worker"])  # noqa: S606
+
+
+def _patch(number: signal.Signals, when: str, module: str, function: str) -> None:
+    """Send this process a signal at the first call of a function."""
+    *names, name = function.split(".")
+    owner = import_module(module)
+    for outer in names:
+        owner = getattr(owner, outer)
+    whole: Callable[..., object] = getattr(owner, name)
+
+    def patched(*arguments: object, **named: object) -> object:
+        setattr(owner, name, whole)
+        if when == "before":
+            os.kill(os.getpid(), number)
+            return whole(*arguments, **named)
+        result = whole(*arguments, **named)
+        os.kill(os.getpid(), number)
+        return result
+
+    setattr(owner, name, patched)
+
+
+def _poison() -> None:
+    score = worker.scoring.consumer._score_batch
+
+    def fragile(engine: Engine, clock: ShardClock, batch: Batch) -> object:
+        records = batch()
+        if (records.images == POISON).all(axis=(1, 2)).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(engine, clock, lambda: records)
+
+    worker.scoring.consumer._score_batch = fragile  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

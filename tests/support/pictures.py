@@ -1,0 +1,87 @@
+"""Pictures to test with: good ones, and files that are not what they say."""
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from loupe.images.spec import SIDE, UInt8Array
+from train.data.datasets import Dataset, Split
+
+
+def png(pixels: NDArray[np.generic], mode: str | None = None) -> bytes:
+    """The bytes of a PNG file."""
+    return encoded(Image.fromarray(pixels, mode) if mode else Image.fromarray(pixels), "PNG")
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """The bytes of a picture in a file format."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def digits(count: int, seed: int = 0) -> UInt8Array:
+    """Random strokes on a dark ground, uint8 `(count, 28, 28)`; the outermost pixels are always background."""
+    random = np.random.default_rng(seed)
+    images = np.zeros((count, SIDE, SIDE), np.uint8)
+    images[:, 4:24, 4:24] = random.integers(0, 256, (count, 20, 20)) * (
+        random.random((count, 20, 20)) < 0.3
+    )
+    return images
+
+
+def shapes() -> Dataset:
+    """48 images of three shapes: a bar across, a bar upright, a square."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 30, (48, SIDE, SIDE)).astype(np.uint8)
+    labels = np.arange(48) % 3
+    images[labels == 0, 12:16, 2:26] = 220
+    images[labels == 1, 2:26, 12:16] = 220
+    images[labels == 2, 8:20, 8:20] = 220
+    return Dataset(
+        name="shapes",
+        class_names=("across", "upright", "square"),
+        look="object",
+        train=Split(images[:32], labels[:32]),
+        test=Split(images[32:], labels[32:]),
+    )
+
+
+def sort_into_folders(folder: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
+    """A folder per class with so many pictures in it: noise on a dark ground, as PNG files of 28 × 28."""
+    for number, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index, image in enumerate(digits(count, seed=seed + number)):
+            (folder / name / f"{index}.png").write_bytes(png(image))
+    return folder
+
+
+def huge_png(side: int) -> bytes:
+    """A valid black-and-white PNG of side × side pixels, written without ever holding them."""
+    row = b"\0" * (1 + (side + 7) // 8)
+    compressor = zlib.compressobj(9)
+    values = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", values)
+        + _chunk(b"IEND", b"")
+    )
+
+
+def long_gif(frames: int) -> bytes:
+    """A GIF of two-pixel frames: the first frame of a real file, repeated."""
+    still = encoded(Image.new("P", (2, 2)), "GIF")
+    start = still.index(b",")  # the image descriptor, after the header and the palette
+    return still[:start] + still[start:-1] * frames + still[-1:]
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

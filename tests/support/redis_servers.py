@@ -1,0 +1,77 @@
+"""Redis servers that are not embedded: at a port, with whatever configuration, to be stopped and started as a test likes."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from loupe.runtime.redis_server import _find_executable
+from tests.support.programs import free_port, until
+
+
+@dataclass
+class RedisServer:
+    """A server at a port of this machine.
+
+    Attributes:
+        url: Where it is.
+        client: A client of it.
+        command: What starts it.
+        process: It itself.
+    """
+
+    url: str
+    client: Redis
+    command: list[str]
+    process: subprocess.Popen[bytes]
+
+    def start_again(self) -> None:
+        """After it was killed."""
+        self.process = _start(self.command, self.client)
+
+
+@contextmanager
+def redis_server(folder: Path, **configuration: str) -> Iterator[RedisServer]:
+    """A server with its data in a folder, while a block lasts."""
+    port, password = free_port(), configuration.get("requirepass")
+    options = {
+        "port": str(port),
+        "dir": str(folder),
+        "save": "",
+        "bind": "127.0.0.1",
+    } | configuration
+    command = [
+        _find_executable(),
+        *(word for name, value in options.items() for word in (f"--{name}", value)),
+    ]
+    client = Redis(port=port, password=password, decode_responses=True)
+    account = f":{password}@" if password else ""
+    server = RedisServer(
+        f"redis://{account}127.0.0.1:{port}/0", client, command, _start(command, client)
+    )
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        client.close()
+
+
+def _start(command: list[str], client: Redis) -> subprocess.Popen[bytes]:
+    """A server that listens, whatever it says."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    address = ("127.0.0.1", client.get_connection_kwargs()["port"])
+
+    def listens() -> bool:
+        try:
+            socket.create_connection(address).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    until(listens)
+    return process

@@ -1,0 +1,74 @@
+"""Model stores made of models that exist already, or of files that only look like models."""
+
+import shutil
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import yaml
+
+from loupe.models.card import Figures, ModelCard, digest
+from loupe.models.store import StoredModel, find_model, new_model
+
+
+def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredModel:
+    """The same model in another store, for `BENTOML_HOME=home`, or in the same one by another tag: whole at once, and the newest."""
+    tag = tag or model.tag
+    name, _, version = tag.partition(":")
+    folder = home / "models" / name / version
+    aside = Path(shutil.copytree(model.folder, home / f"copy-{version}"))
+    about = yaml.safe_load((aside / "model.yaml").read_text())
+    now = datetime.now(timezone.utc)
+    about["creation_time"] = now.isoformat()
+    (aside / "model.yaml").write_text(yaml.safe_dump(about))
+    card = model.card.model_copy(update={"created": now})
+    card.save(aside)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(folder)
+    (folder.parent / "latest").write_text(version)
+    return replace(model, tag=tag, folder=folder, card=card)
+
+
+def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) -> ModelCard:
+    """The card of a model without files, of a certain accuracy on a certain test set."""
+    return ModelCard.model_validate(
+        {
+            "dataset": "letters",
+            "class_names": ("a", "b"),
+            "look": "ink",
+            "figures": Figures(
+                test_images=100,
+                test_digest=test_digest,
+                accuracy=accuracy,
+                loss=0.5,
+                train_accuracy=0.95,
+                calibration_error=0.02,
+                engines_difference=1e-7,
+                training_seconds=3.0,
+            ),
+            "files": {},
+            "config": {"architecture": "cnn"},
+            "made_with": {"keras": "3"},
+            "created": datetime.now(timezone.utc),
+            **fields,
+        }
+    )
+
+
+def stored(
+    accuracy: float = 0.9, *, name: str = "letters", test_digest: str = "same", **fields: object
+) -> StoredModel:
+    """A model in the store whose one file is no model at all."""
+    with new_model(name, card(accuracy, test_digest=test_digest, **fields)) as model:
+        file = Path(model.path_of("model.onnx"))
+        file.write_bytes(b"no model at all, but of some length")
+        files = {file.name: digest(file)}
+        card(accuracy, test_digest=test_digest, **{**fields, "files": files}).save(Path(model.path))
+    return find_model(str(model.tag))
+
+
+def damage(path: Path) -> None:
+    """Change one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)

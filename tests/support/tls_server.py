@@ -1,0 +1,96 @@
+"""A server that gives files over TLS, and some to nobody, with a certificate that only those trust who are told to."""
+
+import datetime
+import ipaddress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from tests.support.programs import free_port, until
+
+HOST = "127.0.0.1"
+FORBIDDEN = "/forbidden"  # a folder that is nobody's
+
+
+@contextmanager
+def serving(folder: Path, certificates: Path) -> Iterator[tuple[str, Path]]:
+    """Files of a folder while a block lasts: the URL of the folder, and the certificate to trust.
+
+    Args:
+        folder: What is served.
+        certificates: An empty folder for certificate and key.
+    """
+    certificate, key = _certificate(certificates)
+    port = free_port()
+    config = uvicorn.Config(
+        Starlette(
+            routes=[
+                Route(f"{FORBIDDEN}/{{name}}", _forbid),
+                Mount("/", StaticFiles(directory=folder)),
+            ]
+        ),
+        host=HOST,
+        port=port,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        log_config=None,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield f"https://{HOST}:{port}", certificate
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+async def _forbid(request: Request) -> Response:
+    raise HTTPException(403)
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """The files of a certificate for this machine, signed by itself, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Loupe's tests")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files

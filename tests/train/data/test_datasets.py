@@ -1,0 +1,295 @@
+"""Data sets by name: what can be named, what cannot, and the arrays that a notebook gets."""
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loupe.images import idx
+from loupe.old_errors.train import FolderNotFound, InvalidDatasetOption, UnknownDataset
+from tests.support import pictures
+from tests.support.pictures import sort_into_folders
+from tests.support.programs import environment
+from train.data import published
+from train.data.datasets import NAMES, check_name, load, load_dataset
+from train.data.idx_folders import FILES
+
+KNOWN = "Expected one of fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR."
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own."""
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    return sort_into_folders(tmp_path / "pets", {"cat": 10, "dog": 20})
+
+
+def write_idx(folder: Path, packed: bool = False) -> Path:
+    folder.mkdir(exist_ok=True)
+    arrays = (pictures.digits(30), [0, 1] * 15, pictures.digits(10, seed=1), [0, 1] * 5)
+    for name, array in zip(FILES, arrays, strict=True):
+        data = idx.encode(np.asarray(array, np.uint8))
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(
+            gzip.compress(data) if packed else data
+        )
+    return folder
+
+
+# Names
+
+
+def test_every_kind_of_name_is_loaded(tmp_path: Path, pets: Path) -> None:
+    assert load_dataset("digits").train.images.shape == (1347, 28, 28)
+    assert load_dataset("digits-8x8", test_fraction=0.1).test.images.shape == (180, 8, 8)
+    assert load_dataset(f"folder:{pets}").look == "object"
+    assert load_dataset(f"folder:{pets}", look="ink", test_fraction=0.5).test.images.shape == (
+        15,
+        28,
+        28,
+    )
+    assert load_dataset(f"idx:{write_idx(tmp_path / 'mine')}", look="ink").name == "mine"
+
+
+def test_a_path_may_begin_at_one_s_home(monkeypatch: pytest.MonkeyPatch, pets: Path) -> None:
+    monkeypatch.setenv("HOME", str(pets.parent))
+
+    assert load_dataset("folder:~/pets").name == "pets"
+
+
+def test_a_folder_called_mnist_does_not_pass_for_mnist(tmp_path: Path) -> None:
+    assert load_dataset(f"idx:{write_idx(tmp_path / 'mnist')}").name == "idx-mnist"
+    sort_into_folders(tmp_path / "Digits", {"cat": 10, "dog": 10})
+    assert load_dataset(f"folder:{tmp_path / 'Digits'}").name == "folder-digits"
+
+
+def test_the_split_of_a_folder_follows_its_seed(pets: Path) -> None:
+    assert (
+        load_dataset(f"folder:{pets}", split_seed=1).test.digest()
+        != load_dataset(f"folder:{pets}").test.digest()
+    )
+
+
+def test_pictures_larger_than_the_setting_are_left_out(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pets / "cat" / "large.png").write_bytes(pictures.huge_png(100))
+    monkeypatch.setenv("LOUPE_MAX_IMAGE_PIXELS", "5000")
+
+    assert [item.path for item in load_dataset(f"folder:{pets}").left_out] == ["cat/large.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("mnits", "mnist"),
+        ("Fashion_MNIST", "fashion-mnist"),
+        ("digit", "digits"),
+        ("folders:/pets", "folder:/pets"),
+        ("IDX:/Pets", "idx:/Pets"),
+        ("folder:", "folder:DIR"),
+        ("zebra", None),
+        ("", None),
+        ("mnist:3", None),
+        ("z" * 300, None),
+    ],
+)
+def test_an_unknown_name_is_refused_with_all_names_and_the_nearest(
+    name: str, meant: str | None
+) -> None:
+    with pytest.raises(UnknownDataset) as raised:
+        check_name(name)
+
+    suggestion = f"Did you mean {meant}? " if meant else ""
+    assert raised.value.message == f"There is no data set '{name}'. {suggestion}{KNOWN}"
+    assert raised.value.exit_code == 2
+
+
+def test_for_a_bare_path_the_right_kind_is_suggested(tmp_path: Path, pets: Path) -> None:
+    with pytest.raises(UnknownDataset, match=f"Did you mean folder:{pets}\\?"):
+        check_name(str(pets))
+    with pytest.raises(UnknownDataset, match=f"Did you mean idx:{tmp_path}/mine\\?"):
+        check_name(str(write_idx(tmp_path / "mine", packed=True)))
+
+
+def test_a_known_name_is_handed_back_and_a_missing_folder_told() -> None:
+    for name in NAMES:
+        assert check_name(name) == name
+    with pytest.raises(
+        FolderNotFound,
+        match=r"^Expected a folder at '/nowhere'\. Received: nothing; no such folder\.$",
+    ):
+        check_name("folder:/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "digits",
+            {"look": "object"},
+            "'digits' does not take the look 'object': its images are of the look 'ink'.",
+        ),
+        (
+            "digits",
+            {"look": "inky"},
+            "'digits' does not take the look 'inky': there are ink and object.",
+        ),
+        (
+            "mnist",
+            {"look": "object"},
+            "'mnist' does not take the look 'object': its images are of the look 'ink'.",
+        ),
+        (
+            "mnist",
+            {"test_fraction": 0.2},
+            "'mnist' does not take a test fraction: it has a test split of its own.",
+        ),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(
+    name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidDatasetOption) as raised:
+        load_dataset(name, **options)  # type: ignore[arg-type]
+
+    assert raised.value.message == f"The data set {message}"
+    assert raised.value.exit_code == 2
+
+
+# Arrays for notebooks
+
+
+def test_a_notebook_gets_images_and_labels_of_two_splits() -> None:
+    (x_train, t_train), (x_test, t_test) = load("digits")
+
+    assert (x_train.shape, x_train.dtype, x_test.shape) == (
+        (1347, 28, 28),
+        np.dtype(np.uint8),
+        (450, 28, 28),
+    )
+    assert (t_train.shape, t_train.dtype, t_test.shape) == ((1347,), np.dtype(np.int64), (450,))
+
+
+def test_images_can_be_scaled_and_flattened_and_labels_one_hot() -> None:
+    (plain, labels), _ = load("digits")
+    (x_train, t_train), (x_test, t_test) = load(
+        "digits", normalize=True, flatten=True, one_hot=True
+    )
+
+    assert (x_train.shape, x_train.dtype, x_test.shape) == (
+        (1347, 784),
+        np.dtype(np.float32),
+        (450, 784),
+    )
+    assert (t_train.shape, t_train.dtype, t_test.shape) == (
+        (1347, 10),
+        np.dtype(np.float32),
+        (450, 10),
+    )
+    np.testing.assert_allclose(x_train, plain.reshape(-1, 784) / 255, rtol=1e-6)
+    assert (x_train.min(), x_train.max()) == (0, 1)
+    np.testing.assert_array_equal(t_train.argmax(axis=1), labels)
+    np.testing.assert_array_equal(t_train.sum(axis=1), 1)
+
+
+def test_digits_of_8x8_are_scaled_to_one_too() -> None:
+    (x_train, _), _ = load("digits-8x8", normalize=True, flatten=True)
+
+    assert (x_train.shape, x_train.max()) == ((1347, 64), 1)
+
+
+@pytest.mark.parametrize("kind", ["folder", "idx"])
+def test_the_second_call_reads_what_the_first_has_kept(
+    tmp_path: Path, home: Path, pets: Path, kind: str
+) -> None:
+    folder = pets if kind == "folder" else write_idx(tmp_path / "mine", packed=True)
+    first = load(f"{kind}:{folder}")
+    (kept,) = (home / "datasets").iterdir()
+    before = kept.stat().st_mtime_ns
+    second = load(f"{kind}:{folder}", look="object")
+
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one[0], other[0], strict=True)
+        np.testing.assert_array_equal(one[1], other[1], strict=True)
+        assert one[0].flags.writeable
+        assert other[0].flags.writeable
+    assert kept.stat().st_mtime_ns == before
+    assert kept.name.startswith(f"{kind}-{folder.name}-")
+    assert kept.suffix == ".npz"
+
+
+def test_what_was_kept_is_made_anew_when_a_picture_changes(pets: Path) -> None:
+    load(f"folder:{pets}")
+    (pets / "cat" / "new.png").write_bytes(pictures.png(pictures.digits(1, seed=99)[0]))
+    (x_train, _), (x_test, _) = load(f"folder:{pets}")
+
+    assert len(x_train) + len(x_test) == 31
+
+
+def test_what_was_kept_is_made_anew_when_an_idx_file_changes(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path / "mine")
+    load(f"idx:{folder}")
+    (folder / FILES[1]).write_bytes(idx.encode(np.array([1, 0] * 15, np.uint8)))
+    os.utime(folder / FILES[1], (1, 1))
+    (_, labels), _ = load(f"idx:{folder}")
+
+    assert labels[:2].tolist() == [1, 0]
+
+
+def test_each_look_is_kept_by_itself(pets: Path, home: Path) -> None:
+    load(f"folder:{pets}", look="ink")
+    load(f"folder:{pets}", look="object")
+
+    assert len(list((home / "datasets").iterdir())) == 2
+
+
+def test_a_published_data_set_is_kept_under_its_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    folder = write_idx(tmp_path / "given")
+    names = ("zero", "one")
+    digests = {name: published.digest(idx.read(folder / name)) for name in FILES}
+    monkeypatch.setitem(
+        published.IDX_DATASETS, "mnist", published.IdxDataset(names, "ink", digests, "here", "none")
+    )
+    (first, _), _ = load("mnist", data_dir=folder)
+    (second, _), (_, one_hot) = load("mnist", data_dir=tmp_path / "nowhere", one_hot=True)
+
+    np.testing.assert_array_equal(first, second)
+    assert one_hot.shape == (10, 2)
+    assert [file.name for file in (home / "datasets").iterdir()] == ["mnist.npz"]
+
+
+def test_files_left_out_are_told_in_the_log(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (pets / "cat" / "notes.txt").write_text("purrs")
+    load(f"folder:{pets}")
+
+    assert "cat/notes.txt is left out: Expected a whole PNG" in caplog.text
+
+
+def test_wrong_names_and_options_are_refused_before_anything_kept_is_read() -> None:
+    with pytest.raises(UnknownDataset):
+        load("mnits")
+    with pytest.raises(InvalidDatasetOption):
+        load("digits", look="object")
+
+
+def test_importing_the_data_sets_imports_no_framework() -> None:
+    script = (
+        "import sys, train.data.datasets; "
+        "print(sorted({'tensorflow', 'keras', 'sklearn', 'matplotlib', 'bentoml'} & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True
+    )
+
+    assert ended.stdout == "[]\n", ended.stderr

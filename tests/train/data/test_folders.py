@@ -1,0 +1,243 @@
+"""Folders of pictures: one per class, in splits or split here; what is missing, empty or unreadable is told."""
+
+import os
+import re
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import pytest
+
+from loupe.errors import LoupeError
+from loupe.old_errors.train import (
+    ClassesDiffer,
+    EmptySplit,
+    FolderNotFound,
+    InvalidDatasetOption,
+    OneClass,
+    TooFewImages,
+    UnknownSplit,
+)
+from tests.support import pictures
+from tests.support.pictures import sort_into_folders
+from train.data.folders import list_folder, load_folder, natural_order, slug
+from train.data.splits import Dataset
+
+LIMIT = 1_000_000  # pixels
+CLASSES = {"dog": 20, "cat": 10}
+
+
+def load(folder: Path, test_fraction: float | None = None) -> Dataset:
+    return load_folder(folder, look="ink", max_pixels=LIMIT, test_fraction=test_fraction)
+
+
+def test_folders_are_classes_and_a_fifth_of_each_becomes_the_test_split(tmp_path: Path) -> None:
+    dataset = load(sort_into_folders(tmp_path / "My Pets", CLASSES))
+
+    assert (dataset.name, dataset.class_names, dataset.look) == ("my-pets", ("cat", "dog"), "ink")
+    assert dataset.test.counts(dataset.class_names) == {"cat": 2, "dog": 4}
+    assert dataset.train.counts(dataset.class_names) == {"cat": 8, "dog": 16}
+    assert (dataset.train.images.dtype, dataset.train.labels.dtype) == (
+        np.dtype(np.uint8),
+        np.dtype(np.int64),
+    )
+    assert (dataset.validation, dataset.left_out) == (None, ())
+    assert dataset.source == "pictures of one's own, from the folder My Pets"
+
+
+def test_labels_are_those_of_the_folders(tmp_path: Path) -> None:
+    dataset = load(sort_into_folders(tmp_path, CLASSES))
+    dogs = {image.tobytes() for image in pictures.digits(20, seed=0)}
+
+    for split in (dataset.train, dataset.test):
+        assert [image.tobytes() in dogs for image in split.images] == (split.labels == 1).tolist()
+
+
+def test_the_same_folder_is_split_alike_every_time(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path, CLASSES)
+
+    assert load(tmp_path).train.digest() == load(tmp_path).train.digest()
+    assert load(tmp_path, 0.4).test.counts(("cat", "dog")) == {"cat": 4, "dog": 8}
+
+
+def test_numbers_are_classes_in_the_order_of_their_values(tmp_path: Path) -> None:
+    dataset = load(sort_into_folders(tmp_path, {str(number): 10 for number in (10, 9, 2, 0, 1)}))
+
+    assert dataset.class_names == ("0", "1", "2", "9", "10")
+    assert sorted(["b2", "B10", "a", "b1"], key=natural_order) == ["a", "b1", "b2", "B10"]
+
+
+def test_splits_of_one_s_own_are_honoured(tmp_path: Path) -> None:
+    for number, (split, counts) in enumerate(
+        [("train", CLASSES), ("validation", {"cat": 3, "dog": 2}), ("test", {"cat": 1, "dog": 4})]
+    ):
+        sort_into_folders(tmp_path / split, counts, seed=10 * number)
+    (tmp_path / "LICENSE").write_text("anyone may")
+    (tmp_path / "train" / "labels.csv").write_text("a table beside the classes")
+    dataset = load(tmp_path)
+
+    assert {
+        name: split.counts(dataset.class_names) for name, split in dataset.splits().items()
+    } == {
+        "train": {"cat": 10, "dog": 20},
+        "validation": {"cat": 3, "dog": 2},
+        "test": {"cat": 1, "dog": 4},
+    }
+    assert np.abs(np.diff(dataset.train.labels)).sum() > 2  # not class after class
+    with pytest.raises(
+        InvalidDatasetOption,
+        match=r"does not take a test fraction: it has a test/ folder of its own\.$",
+    ):
+        load(tmp_path, test_fraction=0.3)
+
+
+def test_without_a_test_folder_the_test_split_comes_from_train(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path / "train", CLASSES)
+    sort_into_folders(tmp_path / "validation", {"cat": 3, "dog": 2}, seed=10)
+    dataset = load(tmp_path)
+
+    assert {name: len(split.labels) for name, split in dataset.splits().items()} == {
+        "train": 24,
+        "validation": 5,
+        "test": 6,
+    }
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert load(sort_into_folders(tmp_path, {"train": 10, "bus": 10})).class_names == (
+        "bus",
+        "train",
+    )
+
+
+def test_hidden_files_are_passed_over_and_folders_within_a_class_are_not(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path, CLASSES)
+    sort_into_folders(tmp_path / "cat", {"2024": 5}, seed=10)
+    sort_into_folders(tmp_path, {".git": 5}, seed=20)
+    sort_into_folders(tmp_path / "cat", {".thumbnails": 5}, seed=30)
+    (tmp_path / "cat" / "._0.png").write_text("what macOS leaves behind")
+    dataset = load(tmp_path)
+
+    assert (dataset.class_names, dataset.left_out) == (("cat", "dog"), ())
+    assert len(dataset.train.labels) + len(dataset.test.labels) == 35
+
+
+def test_unreadable_files_are_listed_and_left_out(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path, CLASSES)
+    (tmp_path / "cat" / "3.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "dog" / "notes.txt").write_text("all good dogs")
+    dataset = load(tmp_path)
+
+    assert [item.path for item in dataset.left_out] == ["cat/3.heic", "dog/notes.txt"]
+    assert "text starting 'all good dogs'" in dataset.left_out[1].reason
+    assert len(dataset.train.labels) + len(dataset.test.labels) == 30
+
+
+def test_a_class_left_with_too_few_readable_pictures_is_named_with_their_number(
+    tmp_path: Path,
+) -> None:
+    sort_into_folders(tmp_path, CLASSES)
+    (tmp_path / "cat" / "0.png").write_text("broken")
+    with pytest.raises(TooFewImages) as raised:
+        load(tmp_path)
+
+    assert raised.value.message == (
+        f"Expected at least 10 readable images of each class in '{tmp_path}'. Received: 9 of 'cat'. "
+        "Add images, or take the class away."
+    )
+
+
+@pytest.mark.parametrize(
+    ("folders", "error", "text"),
+    [
+        pytest.param({}, OneClass, "Received: no class at all.", id="empty folder"),
+        pytest.param({"cat": 20}, OneClass, "Received: one class, 'cat'.", id="one class"),
+        pytest.param(
+            {"cat": 20, "dog": 0}, TooFewImages, "Received: 0 of 'dog'.", id="empty class"
+        ),
+        pytest.param(
+            {"cat": 0, "dog": 0}, EmptySplit, "images in the train split", id="no pictures"
+        ),
+        pytest.param(
+            {"train/cat": 20, "train/dog": 20, "test/cat": 0, "test/dog": 0},
+            EmptySplit,
+            "images in the test split",
+            id="empty test split",
+        ),
+        pytest.param(
+            {"test/cat": 20, "test/dog": 20},
+            EmptySplit,
+            "images in the train split",
+            id="no train split",
+        ),
+        pytest.param(
+            {"train/cat": 20, "train/dog": 20, "validation/cat": 2, "validation/cow": 2},
+            ClassesDiffer,
+            "Received: no image of 'dog' and images of 'cow', which train has not.",
+            id="other classes",
+        ),
+        pytest.param(
+            {"train/cat": 20, "train/dog": 20, "val/cat": 2, "val/dog": 2},
+            UnknownSplit,
+            "Expected no other folders beside train/, validation/ and test/ in ",
+            id="a split of another name",
+        ),
+    ],
+)
+def test_folders_that_cannot_be_trained_on_are_refused(
+    tmp_path: Path, folders: dict[str, int], error: type[LoupeError], text: str
+) -> None:
+    sort_into_folders(tmp_path, folders)
+    with pytest.raises(error) as raised:
+        load(tmp_path)
+
+    assert text in raised.value.message
+    assert str(tmp_path) in raised.value.message
+    assert raised.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "received"), [("nowhere", "nothing; no such folder"), ("file", "a file")]
+)
+def test_a_folder_that_is_not_there_is_wrong_use(tmp_path: Path, name: str, received: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderNotFound) as raised:
+        load(tmp_path / name)
+
+    assert (
+        raised.value.message == f"Expected a folder at '{tmp_path / name}'. Received: {received}."
+    )
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("clothing", "clothing"),
+        ("My Pets (2024)!", "my-pets-2024"),
+        ("服", "pictures"),
+        ("...", "pictures"),
+        ("_x_", "x"),
+        ("a" * 200, "a" * 50),
+        ("a" * 49 + "-b", "a" * 49),
+    ],
+)
+def test_a_folder_s_name_becomes_one_that_the_store_takes(name: str, expected: str) -> None:
+    assert slug(name) == expected
+    assert bentoml.Tag(slug(name)).name == expected
+    assert re.fullmatch("[a-z0-9]([-._a-z0-9]*[a-z0-9])?", slug(name))
+
+
+def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path, CLASSES)
+    file = tmp_path / "cat" / "0.png"
+    fingerprints = [list_folder(tmp_path).fingerprint(), list_folder(tmp_path).fingerprint()]
+    os.utime(file, (1, 1))
+    fingerprints.append(list_folder(tmp_path).fingerprint())
+    file.rename(tmp_path / "dog" / "new.png")
+    fingerprints.append(list_folder(tmp_path).fingerprint())
+    (tmp_path / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
+    fingerprints.append(list_folder(tmp_path).fingerprint())
+
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 4

@@ -1,0 +1,82 @@
+"""Many picture files at once: all of them, in their order, or with the reason why not."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from loupe.images.decode import open_picture
+from tests.support import pictures
+from train.data.pictures import LeftOut, read_pictures
+
+LIMIT = 1_000_000  # pixels
+
+
+def test_pictures_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    images = pictures.digits(40)
+    for index, image in enumerate(images):
+        (tmp_path / f"{index}.png").write_bytes(pictures.png(image))
+    order = np.random.default_rng(0).permutation(40)
+    read, kept, left_out = read_pictures(
+        tmp_path, [f"{index}.png" for index in order], "ink", LIMIT
+    )
+
+    np.testing.assert_array_equal(read, images[order])
+    assert (kept, left_out) == (list(range(40)), [])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_every_format_and_size_is_brought_to_28x28(tmp_path: Path, kind: str) -> None:
+    data = pictures.encoded(Image.new("RGB", (90, 40), "teal"), kind)
+    (tmp_path / "picture").write_bytes(data)
+    read, _, _ = read_pictures(tmp_path, ["picture"], "object", LIMIT)
+
+    np.testing.assert_array_equal(read[0], open_picture(data, max_pixels=LIMIT).pixels("object"))
+
+
+def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    good = pictures.png(pictures.digits(1)[0])
+    (tmp_path / "good.png").write_bytes(good)
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "cut.png").write_bytes(good[:-40])
+    (tmp_path / "large.png").write_bytes(pictures.png(np.zeros((1001, 1000), np.uint8)))
+    os.mkfifo(tmp_path / "pipe.png")
+    paths = ["text.png", "good.png", "cut.png", "large.png", "gone.png", "pipe.png"]
+    read, kept, left_out = read_pictures(tmp_path, paths, "ink", LIMIT)
+
+    assert (read.shape, kept) == ((1, 28, 28), [1])
+    assert [item.path for item in left_out] == [
+        "text.png",
+        "cut.png",
+        "large.png",
+        "gone.png",
+        "pipe.png",
+    ]
+    reasons = [item.reason for item in left_out]
+    for reason, text in zip(
+        reasons,
+        (
+            "text starting 'not a picture'",
+            "a damaged PNG file",
+            "Expected an image of at most 1,000,000 pixels",
+            "a file that cannot be read (No such file or directory)",
+            "something that is no file",
+        ),
+        strict=True,
+    ):
+        assert text in reason
+
+
+def test_no_paths_are_no_pictures(tmp_path: Path) -> None:
+    read, kept, left_out = read_pictures(tmp_path, [], "ink", LIMIT)
+
+    assert (read.shape, kept, left_out) == ((0, 28, 28), [], [])
+
+
+def test_a_path_that_is_no_text_can_still_be_written(tmp_path: Path) -> None:
+    _, _, left_out = read_pictures(tmp_path, [os.fsdecode(b"caf\xe9.png")], "ink", LIMIT)
+
+    assert left_out == [LeftOut("caf\\udce9.png", left_out[0].reason)]
+    left_out[0].path.encode()

@@ -1,0 +1,164 @@
+"""Splits: taken apart, put together, and refused where they cannot be trained on."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.old_errors.train import (
+    ClassesDiffer,
+    EmptySplit,
+    ImpossibleFraction,
+    InvalidDataset,
+    OneClass,
+    TooFewImages,
+)
+from tests.support import pictures
+from train.data.splits import SAMPLE, Dataset, Split, check_classes, check_counts
+
+
+def numbered(counts: list[int]) -> Split:
+    """So many images of each class, each with its number in its first two pixels."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(labels), 2, 2), np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = np.arange(len(labels)) // 256, np.arange(len(labels)) % 256
+    return Split(images, labels.astype(np.int64))
+
+
+def numbers(split: Split) -> list[int]:
+    return [int(image[0, 0]) * 256 + int(image[0, 1]) for image in split.images]
+
+
+@given(
+    counts=st.lists(st.integers(10, 40), min_size=2, max_size=6),
+    fraction=st.floats(0.15, 0.85),
+    seed=st.integers(0, 9),
+)
+def test_every_class_has_its_part_on_both_sides_and_no_image_is_lost(
+    counts: list[int], fraction: float, seed: int
+) -> None:
+    split = numbered(counts)
+    rest, part = split.divided(fraction, seed)
+
+    assert sorted(numbers(rest) + numbers(part)) == numbers(split)
+    for label, count in enumerate(counts):
+        assert abs((part.labels == label).sum() - fraction * count) <= 1
+    for side in (rest, part):
+        assert [split.labels[number] for number in numbers(side)] == side.labels.tolist()
+
+
+def test_the_same_seed_divides_alike_and_another_otherwise() -> None:
+    split = numbered([20, 20])
+
+    assert split.divided(0.2, 1)[1].digest() == split.divided(0.2, 1)[1].digest()
+    assert split.divided(0.2, 1)[1].digest() != split.divided(0.2, 2)[1].digest()
+
+
+def test_a_class_too_rare_to_be_on_both_sides_is_refused() -> None:
+    with pytest.raises(ImpossibleFraction, match=r"Received: 0\.1, of 102 images in 2 classes\.$"):
+        numbered([100, 2]).divided(0.1, 0)
+
+
+def test_shuffling_keeps_images_and_labels_together() -> None:
+    split = numbered([10, 10])
+    shuffled = split.shuffled(3)
+
+    assert numbers(shuffled) != numbers(split)
+    assert sorted(numbers(shuffled)) == numbers(split)
+    assert [split.labels[number] for number in numbers(shuffled)] == shuffled.labels.tolist()
+
+
+def test_two_splits_are_joined_one_after_the_other() -> None:
+    joined = numbered([2, 1]).joined(numbered([1, 2]))
+
+    assert joined.labels.tolist() == [0, 0, 1, 0, 1, 1]
+    assert joined.images.shape == (6, 2, 2)
+
+
+def test_classes_without_images_are_counted_too() -> None:
+    assert numbered([2, 0, 3]).counts(("a", "b", "c", "d")) == {"a": 2, "b": 0, "c": 3, "d": 0}
+
+
+def test_only_the_splits_there_are_are_listed() -> None:
+    shapes = pictures.shapes()
+    whole = Dataset(
+        "shapes",
+        shapes.class_names,
+        "object",
+        shapes.train,
+        shapes.test,
+        validation=shapes.test,
+        extra=shapes.test,
+    )
+
+    assert list(shapes.splits()) == ["train", "test"]
+    assert list(whole.splits()) == ["train", "validation", "test", "extra"]
+
+
+@pytest.mark.parametrize(
+    ("class_names", "received"),
+    [((), "no class at all"), (("cat",), "one class, 'cat'")],
+    ids=["none", "one"],
+)
+def test_nothing_to_tell_apart_is_refused(class_names: tuple[str, ...], received: str) -> None:
+    with pytest.raises(OneClass) as raised:
+        check_classes("here", class_names)
+
+    assert raised.value.message == (
+        f"Expected images of at least two classes in 'here'. Received: {received}. In folder:DIR, each folder is a class."
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "message"),
+    [
+        pytest.param(
+            {"train": {"cat": 20, "dog": 20}, "test": {}},
+            EmptySplit,
+            "Expected images in the test split in 'here'. Received: none.",
+            id="empty split",
+        ),
+        pytest.param(
+            {"train": {"cat": 20, "dog": 20, "eel": 9}, "test": {"cat": 20, "cow": 1}},
+            ClassesDiffer,
+            "Expected the same classes in test as in train in 'here'. "
+            "Received: no image of 'dog', 'eel' and images of 'cow', which train has not.",
+            id="other classes",
+        ),
+        pytest.param(
+            {"train": {"cat": 20, "dog": 9, "eel": 0}},
+            TooFewImages,
+            "Expected at least 10 readable images of each class in 'here'. Received: 9 of 'dog', 0 of 'eel'. "
+            "Add images, or take the class away.",
+            id="too few",
+        ),
+    ],
+)
+def test_splits_that_cannot_be_trained_on_are_refused(
+    counts: dict[str, dict[str, int]], error: type[InvalidDataset], message: str
+) -> None:
+    with pytest.raises(error) as raised:
+        check_counts("here", counts)
+
+    assert raised.value.message == message
+    assert raised.value.exit_code == 1
+
+
+def test_splits_that_can_be_trained_on_pass() -> None:
+    check_counts(
+        "here",
+        {
+            "train": {"cat": 9, "dog": 8},
+            "validation": {"dog": 1, "cat": 1},
+            "test": {"cat": 1, "dog": 1},
+        },
+    )
+
+
+def test_a_sample_is_all_of_few_images_and_the_same_part_of_many_for_the_same_seed() -> None:
+    few = Split(np.zeros((3, 2, 2), np.uint8), np.arange(3))
+    many = Split(np.zeros((SAMPLE + 5, 1, 1), np.uint8), np.arange(SAMPLE + 5))
+
+    assert few.sample(0) is few
+    assert len(set(many.sample(1).labels.tolist())) == SAMPLE
+    assert many.sample(1).digest() == many.sample(1).digest() != many.sample(2).digest()

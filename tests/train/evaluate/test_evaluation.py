@@ -1,0 +1,325 @@
+"""Evaluation: figures against small cases that were computed by hand, and the verdicts on known models."""
+
+import json
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.old_errors.train import InvalidLogits
+from train.data.datasets import Int64Array
+from train.evaluate.calibration import expected_calibration_error
+from train.evaluate.evaluation import WORST, Answers, Epoch, Evaluation, evaluate, measure
+from train.evaluate.verdict import judge, margin, percent
+
+
+def answers(
+    labels: list[int], predicted: list[int], classes: int = 3, size: float = 2.0
+) -> Answers:
+    """Answers whose best class is the predicted one, `size` logits ahead of all others."""
+    return Answers(
+        np.eye(classes, dtype=np.float32)[predicted] * np.float32(size), np.array(labels, np.int64)
+    )
+
+
+def epochs(*validation_losses: float | None) -> tuple[Epoch, ...]:
+    return tuple(
+        Epoch(number, 1 / number, 0.9, loss, None if loss is None else 0.8, 0.001, 2.0)
+        for number, loss in enumerate(validation_losses, start=1)
+    )
+
+
+def evaluated(
+    test: Answers, *, train: Answers | None = None, temperature: float = 1.0
+) -> Evaluation:
+    classes = test.logits.shape[1]
+    return evaluate(
+        dataset="letters",
+        architecture="mlp",
+        class_names=[f"class {index}" for index in range(classes)],
+        train=train or test,
+        test=test,
+        temperature=temperature,
+    )
+
+
+#             class 0     class 1  class 2
+LABELS = [0, 0, 0, 0, 1, 1, 1, 2]
+PREDICTED = [0, 0, 1, 2, 1, 1, 0, 1]
+
+
+def test_the_confusion_matrix_has_a_row_for_each_true_class() -> None:
+    assert evaluated(answers(LABELS, PREDICTED)).confusion == ((2, 1, 1), (1, 2, 0), (0, 1, 0))
+
+
+def test_precision_recall_and_f1_are_those_of_each_class() -> None:
+    first, second, third = evaluated(answers(LABELS, PREDICTED)).classes
+
+    assert astuple(first) == (
+        "class 0",
+        pytest.approx(2 / 3),
+        pytest.approx(2 / 4),
+        pytest.approx(4 / 7),
+        4,
+    )
+    assert astuple(second) == (
+        "class 1",
+        pytest.approx(2 / 4),
+        pytest.approx(2 / 3),
+        pytest.approx(4 / 7),
+        3,
+    )
+    assert astuple(third) == ("class 2", 0.0, 0.0, 0.0, 1)
+
+
+def test_what_cannot_be_counted_is_none() -> None:
+    never_called, absent, neither = evaluated(answers([0, 0], [1, 1], classes=3)).classes
+
+    assert (never_called.precision, never_called.recall, never_called.f1) == (None, 0.0, 0.0)
+    assert (absent.precision, absent.recall, absent.f1) == (0.0, None, 0.0)
+    assert (neither.precision, neither.recall, neither.f1, neither.support) == (None, None, None, 0)
+
+
+def test_two_classes_are_enough() -> None:
+    evaluation = evaluated(answers([0, 1, 1], [0, 1, 0], classes=2))
+
+    assert evaluation.confusion == ((1, 0), (1, 1))
+    assert evaluation.test.accuracy == pytest.approx(2 / 3)
+
+
+def test_accuracy_and_loss_are_counted_per_split() -> None:
+    train, test = answers([0, 1, 2], [0, 1, 2]), answers([0, 0, 1, 2], [0, 0, 1, 1])
+    evaluation = evaluate(
+        dataset="letters",
+        architecture="mlp",
+        class_names=["a", "b", "c"],
+        train=train,
+        test=test,
+        extra=answers([2], [2]),
+        validation=answers([0, 1], [0, 2]),
+    )
+    assert evaluation.extra
+    assert evaluation.validation
+    accuracies = [
+        split.accuracy
+        for split in (evaluation.train, evaluation.validation, evaluation.test, evaluation.extra)
+    ]
+
+    assert accuracies == [1, 0.5, 0.75, 1]
+    assert (evaluation.test.images, evaluation.extra.images) == (4, 1)
+    assert evaluation.train.loss == pytest.approx(np.log(1 + 2 * np.exp(-2)))
+
+
+def test_the_loss_is_that_of_the_stored_model_and_the_raw_loss_that_before_scaling() -> None:
+    measured = measure(answers([0, 1], [0, 1], classes=2, size=6.0), temperature=3.0)
+
+    assert measured.loss == pytest.approx(np.log(1 + np.exp(-2)), rel=1e-5)
+    assert measured.raw_loss == pytest.approx(np.log(1 + np.exp(-6)), rel=1e-5)
+
+
+def test_calibration_is_told_before_and_after_scaling() -> None:
+    test = answers([0, 1, 1, 0], [0, 1, 0, 1], size=5.0)
+    calibration = evaluated(test, temperature=4.0).calibration
+    sure = np.exp(5) / (np.exp(5) + 2)
+
+    assert calibration.error_before == pytest.approx(sure - 0.5, rel=1e-4)
+    assert calibration.error_after < calibration.error_before
+    assert [bar.count for bar in calibration.bins_before] == [4]
+    assert calibration.bins_before[0].confidence == pytest.approx(sure, rel=1e-4)
+
+
+def test_mistakes_are_listed_with_the_surest_first() -> None:
+    logits = np.array([[1, 0], [3, 0], [0, 2], [5, 0]], np.float32)
+    mistakes = evaluated(Answers(logits, np.array([1, 1, 0, 0]))).mistakes
+
+    assert [(mistake.index, mistake.true, mistake.predicted) for mistake in mistakes] == [
+        (1, 1, 0),
+        (2, 0, 1),
+        (0, 1, 0),
+    ]
+    assert [mistake.confidence for mistake in mistakes] == pytest.approx(
+        [1 / (1 + np.exp(-lead)) for lead in (3, 2, 1)]
+    )
+
+
+def test_no_more_than_the_worst_mistakes_are_kept() -> None:
+    assert len(evaluated(answers([0] * 100, [1] * 100)).mistakes) == WORST == 40
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test", "extra"])
+def test_answers_that_are_no_numbers_are_refused_with_the_split_s_name(split: str) -> None:
+    good = answers([0, 1], [0, 1])
+    broken = Answers(np.full((2, 3), np.nan, np.float32), good.labels)
+    splits = {"train": good, "test": good, split: broken}
+    with pytest.raises(
+        InvalidLogits, match=f"every image of the {split} split.*for 2 of 2, first for image 0"
+    ):
+        evaluate(dataset="letters", architecture="mlp", class_names=["a", "b", "c"], **splits)  # type: ignore[arg-type]
+
+
+def test_an_evaluation_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    evaluation = evaluate(
+        dataset="letters",
+        architecture="mlp",
+        class_names=["<b>", "ß", "字"],
+        train=answers(LABELS, LABELS),
+        test=answers(LABELS, PREDICTED),
+        validation=answers([0], [0]),
+        history=epochs(0.5, 0.4, 0.45),
+        best_epoch=2,
+        temperature=1.3,
+    )
+    evaluation.save(tmp_path)
+
+    assert Evaluation.load(tmp_path) == evaluation
+    assert (
+        json.loads((tmp_path / "report.json").read_text("utf-8"))["history"][1]["validation_loss"]
+        == 0.4
+    )
+
+
+def test_a_file_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"report\.json"):
+        Evaluation.load(tmp_path)
+    (tmp_path / "report.json").write_text('{"report_version": 2}')
+    with pytest.raises(ValueError, match="report_version"):
+        Evaluation.load(tmp_path)
+
+
+def test_the_last_epoch_is_the_one_kept_unless_another_is_named() -> None:
+    test = answers([0], [0])
+    evaluation = evaluate(
+        dataset="letters",
+        architecture="mlp",
+        class_names="abc",
+        train=test,
+        test=test,
+        history=epochs(0.5, 0.4),
+    )
+
+    assert evaluation.best_epoch == 2
+    assert evaluated(test).best_epoch is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60),
+    st.floats(0.1, 10),
+)
+def test_all_figures_tell_of_the_same_images(
+    pairs: list[tuple[int, int]], temperature: float
+) -> None:
+    labels: list[int] = [label for label, _ in pairs]
+    test = answers(labels, [predicted for _, predicted in pairs], classes=5)
+    evaluation = evaluated(test, temperature=temperature)
+    matrix: Int64Array = np.array(evaluation.confusion)
+
+    assert matrix.sum() == len(pairs) == evaluation.test.images
+    assert matrix.trace() / len(pairs) == pytest.approx(evaluation.test.accuracy)
+    assert [figures.support for figures in evaluation.classes] == matrix.sum(axis=1).tolist()
+    assert min(WORST, len(pairs) - matrix.trace()) == len(evaluation.mistakes)
+    probabilities = np.exp(test.logits) / np.exp(test.logits).sum(axis=1, keepdims=True)
+    assert evaluation.calibration.error_before == pytest.approx(
+        expected_calibration_error(probabilities, test.labels), abs=1e-6
+    )
+
+
+FALLING = (0.45, 0.40, 0.38, 0.37, 0.36)
+RISEN = (*FALLING, 0.5, 0.8, 1.2)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "images", "losses", "expected"),
+    [
+        pytest.param(
+            0.995, 0.886, 10_000, RISEN, "over-fitted", id="Fashion-MNIST, 128 relu, 500 epochs"
+        ),
+        pytest.param(
+            0.995, 0.886, 10_000, (), "over-fitted", id="the same without a validation split"
+        ),
+        pytest.param(
+            0.892, 0.864, 10_000, FALLING, "well fitted", id="Fashion-MNIST, 128 relu, 5 epochs"
+        ),
+        pytest.param(
+            0.826, 0.849, 10_000, (0.42,), "under-fitted", id="Fashion-MNIST, 128 relu, 1 epoch"
+        ),
+        pytest.param(0.93, 0.928, 10_000, (0.30, 0.28, 0.275), "well fitted", id="MNIST, softmax"),
+        pytest.param(
+            0.999,
+            0.984,
+            10_000,
+            (0.1, 0.07, 0.14),
+            "over-fitted",
+            id="a small gap, and the loss doubled",
+        ),
+        pytest.param(
+            0.97,
+            0.935,
+            10_000,
+            (0.3, 0.2, 0.21),
+            "well fitted",
+            id="a gap of some points, and a flat loss",
+        ),
+        pytest.param(
+            0.90, 0.89, 10_000, (0.6, 0.4, 0.3), "under-fitted", id="stopped while the loss fell"
+        ),
+        pytest.param(0.999, 0.99, 10_000, (0.06, 0.04, 0.03), "well fitted", id="polish"),
+        pytest.param(0.60, 0.55, 10_000, FALLING, "under-fitted", id="bad on both"),
+        pytest.param(1.0, 0.875, 16, FALLING, "well fitted", id="a gap that chance may make"),
+        pytest.param(1.0, 1.0, 50, (), "well fitted", id="without a mistake"),
+        pytest.param(1.0, 0.0, 50, RISEN, "over-fitted", id="never right"),
+    ],
+)
+def test_a_known_model_gets_the_verdict_it_deserves(
+    train: float, test: float, images: int, losses: tuple[float, ...], expected: str
+) -> None:
+    assert judge(train, test, images, losses, len(losses)).fit == expected
+
+
+def test_the_loss_counts_only_up_to_the_epoch_that_was_kept() -> None:
+    assert judge(0.93, 0.90, 10_000, RISEN, best_epoch=5).fit == "well fitted"
+    assert judge(0.93, 0.90, 10_000, RISEN, best_epoch=8).fit == "over-fitted"
+
+
+def test_the_verdict_gives_the_figures_and_the_reason() -> None:
+    verdict = judge(0.995, 0.886, 10_000, RISEN, 8)
+
+    assert verdict.fit == "over-fitted"
+    assert [verdict.gap, verdict.chance] == pytest.approx([0.109, 0.00636], rel=0.01)
+    assert verdict.sentence == (
+        "It is right on 99.5 % of the images it was trained on, but on only 88.6 % of those it had never seen: 10.9 points less, "
+        "while the validation loss rose from 0.36 in epoch 5 to 1.2 in epoch 8. It has begun to learn its training images by heart. "
+        "More images, augmentation, dropout, a smaller model or an earlier stop help."
+    )
+    assert judge(0.892, 0.864, 10_000, FALLING, 5).sentence == (
+        "It is right on 89.2 % of the images it was trained on and on 86.4 % of those it had never seen: 2.8 points less, which is usual, "
+        "and the validation loss had not risen much when these weights were taken."
+    )
+    assert judge(0.90, 0.89, 10_000, (0.6, 0.4, 0.3), 3).sentence == (
+        "It is right on 90.0 % of the images it was trained on and on 89.0 % of those it had never seen, and the validation loss still "
+        "fell by 25 % in the last epoch: it has not learnt what there is to learn. "
+        "More epochs, a higher learning rate or a larger model help."
+    )
+
+
+def test_an_easier_test_split_is_told() -> None:
+    assert judge(0.90, 0.93, 10_000).sentence.endswith(
+        "3.0 points more, so the test images are the easier ones."
+    )
+
+
+def test_a_loss_that_rose_without_a_gap_is_told() -> None:
+    assert judge(0.97, 0.97, 10_000, RISEN, 8).sentence.endswith(
+        "no more than chance may make, although the validation loss had risen by 233 %."
+    )
+
+
+def test_chance_is_two_standard_errors() -> None:
+    assert margin(0.9, 10_000) == pytest.approx(0.006)
+    assert margin(1.0, 10) == 0
+
+
+def test_shares_are_written_as_people_read_them() -> None:
+    assert (percent(0.928), percent(0.92345, 2), percent(1, 0)) == ("92.8 %", "92.34 %", "100 %")

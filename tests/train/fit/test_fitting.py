@@ -1,0 +1,337 @@
+"""Fitting: seeds, the best epoch, early ends of every kind, and going on after them."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.old_errors.train import CheckpointFailed, TrainingDiverged, TrainingInterrupted
+from tests.support import pictures
+from train.config import FULL_BATCH, TrainConfig, recipe
+from train.data.datasets import Dataset, Split
+from train.evaluate.evaluation import Epoch
+from train.fit.checkpoints import State
+from train.fit.fitting import Fitted, batches, class_weights, fit, report_every
+
+# All that is random: weights, order, augmentation and dropout; and a normalisation that remembers.
+RANDOM = recipe(
+    "cnn-small", epochs=4, batch_size=8, augmentation=True, erasing=0.5, mixup=0.4, seed=3
+)
+PLAIN = recipe("softmax", epochs=4, batch_size=8, patience=0)
+HOPELESS = recipe("softmax", optimizer="sgd", learning_rate=1e-30, epochs=50, patience=3)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """32 images to train on, and 16 to choose the best epoch by."""
+    shapes = pictures.shapes()
+    return replace(shapes, validation=shapes.test)
+
+
+@pytest.fixture(scope="module")
+def fitted(dataset: Dataset) -> Fitted:
+    """An undisturbed training of four epochs."""
+    return fit(dataset, RANDOM)
+
+
+class Interruption(keras.callbacks.Callback):
+    """Ctrl-C at the begin of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self._epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if epoch + 1 == self._epoch:
+            raise KeyboardInterrupt
+
+
+def assert_same_weights(one: Fitted, two: Fitted) -> None:
+    for first, second in zip(one.model.get_weights(), two.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_same_seed_gives_the_very_same_weights(dataset: Dataset, fitted: Fitted) -> None:
+    assert_same_weights(fit(dataset, RANDOM), fitted)
+
+
+def test_another_seed_gives_other_weights(dataset: Dataset) -> None:
+    one, other = (
+        fit(dataset, replace(PLAIN, epochs=1, seed=seed)).model.get_weights()[0] for seed in (3, 4)
+    )
+
+    assert (one != other).any()
+
+
+def test_every_epoch_is_written_down(fitted: Fitted) -> None:
+    assert [epoch.number for epoch in fitted.history] == [1, 2, 3, 4]
+    assert all(
+        epoch.validation_accuracy is not None and epoch.seconds > 0 for epoch in fitted.history
+    )
+    assert fitted.history[-1].learning_rate < fitted.history[0].learning_rate  # along a cosine
+    assert fitted.seconds == sum(epoch.seconds for epoch in fitted.history)
+
+
+def test_a_model_that_learns_gets_better(fitted: Fitted) -> None:
+    assert fitted.history[-1].loss < fitted.history[0].loss
+
+
+def test_the_weights_are_those_of_the_epoch_with_the_best_validation_accuracy(
+    dataset: Dataset,
+) -> None:
+    class Spoiler(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            if epoch == 9:
+                self.model.set_weights(
+                    [np.zeros_like(weights) for weights in self.model.get_weights()]
+                )
+
+    spoiled = fit(
+        dataset, recipe("mlp", batch_size=8, epochs=10, patience=0), callbacks=[Spoiler()]
+    )
+    best = spoiled.history[spoiled.best_epoch - 1]
+
+    assert spoiled.best_epoch < 10
+    assert dataset.validation is not None
+    right = (
+        spoiled.model(dataset.validation.images).numpy().argmax(axis=1) == dataset.validation.labels
+    )
+    assert right.mean() == pytest.approx(best.validation_accuracy)
+    assert best.validation_accuracy == max(
+        epoch.validation_accuracy or 0 for epoch in spoiled.history
+    )
+
+
+def test_without_a_validation_split_the_last_epoch_is_the_best(dataset: Dataset) -> None:
+    assert fit(replace(dataset, validation=None), replace(PLAIN, epochs=2)).best_epoch == 2
+
+
+def test_training_stops_when_nothing_gets_better_for_as_long_as_the_patience_lasts(
+    dataset: Dataset,
+) -> None:
+    stopped = fit(dataset, HOPELESS)
+
+    assert (stopped.best_epoch, len(stopped.history)) == (1, 4)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
+    dataset: Dataset, fitted: Fitted, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingInterrupted, match="Stopped after 2 of 4 epochs"):
+        fit(dataset, RANDOM, folder=tmp_path, callbacks=[Interruption(3)])
+    resumed = fit(dataset, RANDOM, folder=tmp_path)
+
+    assert_same_weights(resumed, fitted)
+    assert [epoch.number for epoch in resumed.history] == [epoch.number for epoch in fitted.history]
+
+
+def test_who_has_seen_mirrored_things_looks_at_them_both_ways(
+    dataset: Dataset, fitted: Fitted
+) -> None:
+    images = dataset.test.images
+
+    np.testing.assert_allclose(fitted.model(images), fitted.model(images[:, :, ::-1]), atol=1e-5)
+
+
+def test_who_has_seen_no_mirrored_ones_looks_at_an_image_as_it_is(dataset: Dataset) -> None:
+    model = fit(replace(dataset, look="ink"), replace(PLAIN, epochs=1, augmentation=True)).model
+    images = dataset.test.images
+
+    assert np.abs(np.asarray(model(images)) - np.asarray(model(images[:, :, ::-1]))).max() > 1e-3
+
+
+def test_the_patience_of_an_interrupted_training_goes_on_where_it_was(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingInterrupted):
+        fit(dataset, HOPELESS, folder=tmp_path, callbacks=[Interruption(3)])
+
+    assert len(fit(dataset, HOPELESS, folder=tmp_path).history) == 4
+
+
+def test_ctrl_c_ends_a_training_after_the_batch_in_hand(dataset: Dataset, tmp_path: Path) -> None:
+    class CtrlC(keras.callbacks.Callback):
+        batches = 0
+
+        def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            self.batches += 1
+            if self.batches == 6:
+                signal.raise_signal(signal.SIGINT)
+
+    pressed = CtrlC()
+    with pytest.raises(TrainingInterrupted, match="Stopped after 1 of 4 epochs"):
+        fit(dataset, PLAIN, folder=tmp_path, callbacks=[pressed])
+
+    assert pressed.batches == 6  # the second of the second epoch
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_before_the_first_epoch_has_ended_leaves_a_run_to_begin_again(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingInterrupted, match="Stopped after 0 of 4 epochs"):
+        fit(dataset, PLAIN, folder=tmp_path, callbacks=[Interruption(1)])
+
+    assert len(fit(dataset, replace(PLAIN, epochs=1), folder=tmp_path).history) == 1
+
+
+def test_what_has_ended_is_not_trained_again(dataset: Dataset, tmp_path: Path) -> None:
+    ended = fit(dataset, PLAIN, folder=tmp_path)
+    again = fit(
+        dataset, PLAIN, folder=tmp_path, callbacks=[Interruption(1)]
+    )  # which nothing comes to
+
+    assert_same_weights(again, ended)
+
+
+def test_a_run_can_end_with_the_epochs_it_has(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingInterrupted):
+        fit(dataset, PLAIN, folder=tmp_path, callbacks=[Interruption(3)])
+
+    assert len(fit(dataset, replace(PLAIN, epochs=2), folder=tmp_path).history) == 2
+
+
+def test_only_the_best_and_the_last_weights_stay_on_disk(dataset: Dataset, tmp_path: Path) -> None:
+    fit(dataset, PLAIN, folder=tmp_path)
+    state = State.load(tmp_path)
+
+    assert {path.name for path in tmp_path.glob("*.h5")} == set(state.files.values())
+    assert set(state.files) == {state.best, 4}
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_advice(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        TrainingDiverged, match=r"NaN or infinite in epoch 1. .*learning rate lower than 1e\+30"
+    ):
+        fit(
+            dataset,
+            recipe("mlp", optimizer="sgd", learning_rate=1e30, batch_size=8, epochs=3),
+            folder=tmp_path,
+        )
+    assert not list(tmp_path.glob("*.h5"))
+
+
+def test_a_checkpoint_that_cannot_be_written_says_where_and_why(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        CheckpointFailed, match=r"could not be written to .*/nowhere: .*LOUPE_DATA_DIR"
+    ):
+        fit(dataset, PLAIN, folder=tmp_path / "nowhere")
+
+
+def test_all_images_can_be_one_batch(dataset: Dataset) -> None:
+    whole = fit(dataset, recipe("mlp-small", batch_size=FULL_BATCH, epochs=20))
+
+    assert int(whole.model.optimizer.iterations) == 20
+    assert whole.history[-1].number == 20
+
+
+@given(st.integers(1, 5000))
+def test_the_epochs_between_two_reports_divide_all_of_them(epochs: int) -> None:
+    assert epochs % report_every(epochs) == 0
+
+
+def test_some_hundred_reports_are_made_of_a_thousand_epochs() -> None:
+    assert report_every(1001) == 11
+
+
+def images_of(dataset: Dataset, config: TrainConfig, first_epoch: int, count: int) -> list[bytes]:
+    return [
+        images.numpy().tobytes() for images, _ in batches(dataset, config, first_epoch).take(count)
+    ]
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(dataset: Dataset) -> None:
+    config = replace(RANDOM, augmentation=False)
+    labels = [
+        label
+        for _, targets in batches(dataset, config).take(8)
+        for label in targets.numpy().argmax(axis=1)
+    ]
+
+    assert sorted(labels[:32]) == sorted(labels[32:]) == sorted(dataset.train.labels.tolist())
+    assert labels[:32] != labels[32:]
+
+
+def test_a_resumed_training_sees_what_it_would_have_seen(dataset: Dataset) -> None:
+    assert images_of(dataset, RANDOM, 1, 4) == images_of(dataset, RANDOM, 0, 8)[4:]
+
+
+def test_an_epoch_ends_with_what_is_left(dataset: Dataset) -> None:
+    config = replace(RANDOM, batch_size=20, augmentation=False)
+
+    assert [len(labels) for _, labels in batches(dataset, config).take(4)] == [20, 12, 20, 12]
+
+
+def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:
+    labels = np.array([0, 0, 0, 1], np.int64)
+    weights = class_weights(Split(pictures.digits(4), labels), 2)
+
+    assert weights == pytest.approx({0: 2 / 3, 1: 2.0})
+    assert np.mean([weights[label] for label in labels.tolist()]) == pytest.approx(1)
+
+
+def test_class_weights_are_trained_with(dataset: Dataset) -> None:
+    uneven = replace(
+        dataset, train=Split(dataset.train.images[:20], np.array([0] * 18 + [1, 2], np.int64))
+    )
+    plain, weighted = (
+        fit(uneven, recipe("softmax", epochs=1, class_weights=use)).model.get_weights()[1]
+        for use in (False, True)
+    )
+
+    assert (plain != weighted).any()
+
+
+def epoch(number: int, accuracy: float | None, loss: float = 0.5) -> Epoch:
+    return Epoch(
+        number=number,
+        loss=loss,
+        accuracy=0.9,
+        validation_loss=None if accuracy is None else loss,
+        validation_accuracy=accuracy,
+        learning_rate=0.1,
+        seconds=1,
+    )
+
+
+def best_after(epochs: Sequence[Epoch], margin: float = 0.0) -> int:
+    state = State()
+    for each in epochs:
+        state = state.after(each, f"epoch-{each.number}", margin)
+        assert set(state.files) == {state.best, each.number}
+    return state.best
+
+
+def test_the_best_epoch_is_the_most_accurate_and_of_equals_the_one_of_lowest_loss() -> None:
+    epochs = [
+        epoch(1, 0.8),
+        epoch(2, 0.9, 0.3),
+        epoch(3, 0.9, 0.2),
+        epoch(4, 0.9, 0.4),
+        epoch(5, 0.85),
+    ]
+    assert best_after(epochs) == 3
+    assert best_after([epoch(1, None), epoch(2, None)]) == 2
+
+
+def test_with_a_margin_the_best_epoch_is_the_last_within_it() -> None:
+    epochs = [
+        epoch(1, 0.8),
+        epoch(2, 0.90),
+        epoch(3, 0.897),
+        epoch(4, 0.893),
+        epoch(5, 0.899),
+        epoch(6, 0.88),
+    ]
+    assert best_after(epochs, 0.004) == 5
+    assert best_after([*epochs, epoch(7, 0.91), epoch(8, 0.90)], 0.004) == 7

@@ -1,0 +1,173 @@
+"""The training job as a whole: what is on the card, what is beside it, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+
+from loupe.models.card import ModelCard
+from loupe.models.engine import Engine, load_engine
+from loupe.models.store import StoredModel, find_model, list_models, verify
+from loupe.old_errors.train import AccuracyTooLow, InvalidTraining
+from tests.support import pictures
+from train.config import TrainConfig, recipe
+from train.data.datasets import Dataset, Split, load_dataset
+from train.evaluate.evaluation import Evaluation
+from train.fit.training import PACKAGES, hold_out, least_accuracy, train
+
+TINY = recipe("softmax", epochs=1)
+
+
+def test_a_trained_model_is_in_the_store_with_a_card_that_says_how_it_was_made(
+    shapes_model: StoredModel,
+) -> None:
+    card = shapes_model.card
+
+    assert find_model(shapes_model.tag) == shapes_model
+    verify(shapes_model)
+    assert (card.dataset, card.class_names, card.look) == (
+        "shapes",
+        ("across", "upright", "square"),
+        "object",
+    )
+    assert (
+        card.config.items()
+        >= {"architecture": "cnn-small", "epochs": 1, "batch_size": 16, "seed": 0}.items()
+    )
+    assert set(card.made_with) == set(PACKAGES)
+    assert (card.figures.test_images, card.figures.test_digest) == (
+        16,
+        pictures.shapes().test.digest(),
+    )
+    assert 0 <= card.figures.engines_difference < 1e-4
+
+
+def test_a_model_brings_its_report(shapes_model: StoredModel) -> None:
+    evaluation = Evaluation.load(shapes_model.folder)
+
+    assert evaluation.test.accuracy == shapes_model.card.figures.accuracy
+    assert shapes_model.tag in (shapes_model.folder / "report.html").read_text(encoding="utf-8")
+    assert (shapes_model.folder / "MODEL_CARD.md").is_file()
+    assert {path.stem for path in (shapes_model.folder / "report").glob("*.png")} >= {
+        "confusion-matrix",
+        "samples",
+    }
+
+
+def test_the_accuracy_on_the_card_is_that_of_the_stored_model(
+    digits_model: StoredModel, engine: Engine
+) -> None:
+    digits = load_dataset("digits")
+    right = engine.predict(digits.test.images).argmax(axis=1) == digits.test.labels
+
+    assert digits_model.card.figures.accuracy == pytest.approx(
+        right.mean(), abs=0.003
+    )  # two images on the edge
+    assert digits_model.card.figures.accuracy > 0.85
+
+
+def test_figures_of_loss_are_mean_cross_entropy_of_the_calibrated_probabilities(
+    shapes_model: StoredModel,
+) -> None:
+    shapes = pictures.shapes()
+    probabilities = load_engine(shapes_model).predict(shapes.test.images)
+    of_label = probabilities[np.arange(len(shapes.test.labels)), shapes.test.labels]
+
+    assert shapes_model.card.figures.loss == pytest.approx(-np.log(of_label).mean(), rel=1e-3)
+
+
+def test_the_temperature_is_fitted_on_the_validation_split(digits_model: StoredModel) -> None:
+    assert Evaluation.load(digits_model.folder).calibration.temperature != 1.0
+
+
+@pytest.fixture(scope="module")
+def plain_model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
+    """A model of shapes without a validation split, measured on a user's own pictures too; in a store that no service sees."""
+    shapes = pictures.shapes()
+    dataset = replace(shapes, extra=Split(shapes.test.images[:5], shapes.test.labels[:5]))
+    BentoMLContainer.model_store.set(ModelStore(tmp_path_factory.mktemp("models")))
+    try:
+        return train(dataset, replace(TINY, validation_fraction=0.0), min_accuracy=0)
+    finally:
+        BentoMLContainer.model_store.reset()
+
+
+def test_without_a_validation_split_probabilities_stay_as_they_are(
+    plain_model: StoredModel,
+) -> None:
+    assert Evaluation.load(plain_model.folder).calibration.temperature == 1.0
+
+
+def test_a_user_s_own_pictures_are_measured_by_themselves(plain_model: StoredModel) -> None:
+    assert plain_model.card.figures.extra_images == 5
+    assert plain_model.card.figures.extra_accuracy is not None
+
+
+def test_a_model_that_is_not_good_enough_is_not_saved() -> None:
+    shapes = pictures.shapes()
+    unlike = replace(shapes, test=Split(shapes.test.images, (shapes.test.labels + 1) % 3))
+    before = [model.tag for model in list_models()]
+    with pytest.raises(
+        AccuracyTooLow, match=r"at least 1.* \(--min-accuracy\)\. Received: 0.*was not saved"
+    ):
+        train(unlike, TINY, min_accuracy=1.0)
+
+    assert [model.tag for model in list_models()] == before
+
+
+def test_a_model_of_one_s_own_classes_must_beat_naming_the_commonest() -> None:
+    shapes = pictures.shapes()
+    uneven = replace(shapes, test=Split(shapes.test.images[:4], np.array([1, 1, 1, 0], np.int64)))
+
+    assert least_accuracy(uneven) == 0.75
+    assert least_accuracy(replace(uneven, name="mnist")) == 0.90
+
+
+def test_only_models_of_28_by_28_images_are_stored() -> None:
+    with pytest.raises(
+        InvalidTraining,
+        match=r"images of 28 × 28 pixels, which stored models take\. Received: 8 × 8",
+    ):
+        train(load_dataset("digits-8x8"), TINY)
+
+
+def held(dataset: Dataset, config: TrainConfig) -> Split:
+    split = hold_out(dataset, config).validation
+    assert split is not None
+    return split
+
+
+def test_the_validation_split_is_taken_from_the_training_split_class_by_class() -> None:
+    digits = load_dataset("digits")
+    split = hold_out(digits, replace(TINY, validation_fraction=0.2))
+
+    assert split.validation is not None
+    assert len(split.train.labels) + len(split.validation.labels) == len(digits.train.labels)
+    shares = np.bincount(split.validation.labels) / np.bincount(digits.train.labels)
+    np.testing.assert_allclose(shares, 0.2, atol=0.01)
+
+
+def test_which_images_are_held_back_follows_the_seed() -> None:
+    digits = load_dataset("digits")
+
+    assert held(digits, TINY).digest() == held(digits, TINY).digest()
+    assert held(digits, TINY).digest() != held(digits, replace(TINY, seed=1)).digest()
+
+
+def test_a_validation_split_that_the_data_set_brings_is_kept() -> None:
+    shapes = pictures.shapes()
+
+    assert held(replace(shapes, validation=shapes.test), TINY) is shapes.test
+
+
+def test_a_class_of_one_image_can_still_be_trained_on() -> None:
+    shapes = pictures.shapes()
+    labels = np.array([2] + [0, 1] * 15 + [0], np.int64)
+
+    assert len(held(replace(shapes, train=Split(shapes.train.images, labels)), TINY).labels) == 3
+
+
+def test_the_card_on_disk_is_the_card(shapes_model: StoredModel) -> None:
+    assert ModelCard.load(shapes_model.folder) == shapes_model.card

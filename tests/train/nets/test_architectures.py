@@ -1,0 +1,79 @@
+"""Architectures: shapes, exact sizes, and how weights begin."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from loupe.old_errors.train import InvalidTraining
+from tests.support import pictures
+from train.config import Architecture, recipe
+from train.nets.architectures import FEATURES, build
+
+# Weights and biases, layer by layer: inputs × outputs + outputs; 4 numbers per channel of a normalisation.
+PARAMETERS = {
+    "softmax": 784 * 10 + 10,
+    "mlp-sigmoid": 784 * 50 + 50 + 50 * 100 + 100 + 100 * 10 + 10,
+    "mlp": 784 * 128 + 128 + 128 * 10 + 10,
+    "mlp-512": 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10,
+    "mlp-small": 784 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10,
+    "cnn-small": 160 + 4640 + 128 + 7 * 7 * 32 * 128 + 128 + 1290,
+    "cnn-classic": 320 + 18_496 + 12 * 12 * 64 * 128 + 128 + 1290,
+}
+
+
+def test_every_name_has_its_network() -> None:
+    assert set(FEATURES) == set(get_args(Architecture))
+
+
+@pytest.mark.parametrize("architecture", PARAMETERS)
+def test_an_architecture_has_its_exact_number_of_parameters(architecture: str) -> None:
+    assert build((28, 28), 10, recipe(architecture)).count_params() == PARAMETERS[architecture]
+
+
+@pytest.mark.parametrize("architecture", FEATURES)
+def test_a_model_takes_raw_bytes_and_gives_a_logit_for_every_class(architecture: str) -> None:
+    model = build((28, 28), 4, recipe(architecture))
+    logits = np.asarray(model(pictures.digits(5)))
+
+    assert (logits.shape, logits.dtype) == ((5, 4), np.dtype(np.float32))
+    assert model.layers[1].__class__.__name__ == "Rescaling"
+
+
+@pytest.mark.parametrize("architecture", FEATURES)
+def test_every_architecture_takes_images_of_8_by_8(architecture: str) -> None:
+    images = np.zeros((3, 8, 8), np.uint8)
+
+    assert np.asarray(build((8, 8), 2, recipe(architecture))(images)).shape == (3, 2)
+
+
+def test_images_too_small_for_an_architecture_are_told() -> None:
+    with pytest.raises(InvalidTraining, match="Received: cnn-classic with images of 3 × 3 pixels"):
+        build((3, 3), 10, recipe("cnn-classic"))
+
+
+def test_hidden_sizes_and_their_number_can_be_chosen() -> None:
+    model = build((8, 8), 10, recipe("mlp-small", hidden=(64, 32, 16)))
+
+    assert model.count_params() == 64 * 64 + 64 + 64 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10
+
+
+def test_the_digits_of_mlp_small_have_values_of_0_to_16() -> None:
+    assert build((8, 8), 10, recipe("mlp-small"), full_ink=128).layers[1].scale == 16 / 128
+
+
+def test_weights_begin_as_asked_for() -> None:
+    model = build((8, 8), 10, recipe("mlp-small", initializer="zeros", bias=0.25))
+    kernel, bias = model.get_layer("logits").get_weights()
+
+    assert not kernel.any()
+    np.testing.assert_array_equal(bias, 0.25)
+
+
+def test_layers_of_one_size_begin_differently() -> None:
+    first, second = (
+        layer.get_weights()[0]
+        for layer in build((8, 8), 4, recipe("mlp", hidden=(64, 64))).layers[3:5]
+    )
+
+    assert np.abs(first - second).max() > 0.01

@@ -1,0 +1,65 @@
+"""Training in bfloat16, where the processor has units for it."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tests.support import pictures
+from train.config import recipe
+from train.fit.fitting import fit
+from train.nets import precision
+from train.nets.precision import bfloat16_convolutions, has_amx
+
+OPTION = "auto_mixed_precision_onednn_bfloat16"
+WITH_UNITS = "flags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n"
+WITHOUT = "flags\t\t: fpu avx512f avx512_bf16\n"
+
+
+def is_on() -> bool:
+    return bool(tf.config.optimizer.get_experimental_options().get(OPTION))
+
+
+@pytest.fixture
+def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "cpuinfo"
+    monkeypatch.setattr(precision, "CPU_FLAGS", path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "on"),
+    [(WITH_UNITS, True, True), (WITH_UNITS, False, False), (WITHOUT, True, False)],
+)
+def test_bfloat16_is_used_where_it_is_wanted_and_the_processor_has_units_for_it(
+    text: str, wanted: bool, on: bool, flags: Path
+) -> None:
+    flags.write_text(text)
+
+    with bfloat16_convolutions(wanted):
+        assert is_on() is on
+    assert not is_on()
+
+
+def test_what_comes_after_a_training_that_failed_is_float32(flags: Path) -> None:
+    flags.write_text(WITH_UNITS)
+
+    with pytest.raises(RuntimeError), bfloat16_convolutions(True):
+        raise RuntimeError
+    assert not is_on()
+
+
+def test_a_system_that_tells_no_flags_has_no_units(flags: Path) -> None:
+    assert not has_amx()
+
+
+def test_a_network_learns_in_bfloat16_as_it_does_in_float32() -> None:
+    losses = [
+        fit(pictures.shapes(), recipe("cnn-small", epochs=8, batch_size=8, bfloat16=wanted))
+        .history[-1]
+        .loss
+        for wanted in (False, True)
+    ]
+
+    assert losses[1] == pytest.approx(losses[0], abs=0.1)
+    assert losses[1] < 0.5

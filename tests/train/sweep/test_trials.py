@@ -1,0 +1,83 @@
+"""One training of a sweep, for real and small."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.support.pictures import sort_into_folders
+from tests.support.sweeps import sweep
+from train.runs import Source
+from train.sweep.sweeps import Scores, Setting
+from train.sweep.trials import load, train_one
+
+DIGITS = Source(dataset="digits-8x8")
+QUICK = sweep(epochs=(40,), learning_rate=(0.01,)).base
+
+
+def scores(setting: Setting = QUICK, seed: int = 0) -> Scores:
+    found = train_one(DIGITS, setting, seed).scores
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def found() -> Scores:
+    """What one training comes to."""
+    return scores()
+
+
+def test_a_training_is_measured_on_all_splits(found: Scores) -> None:
+    assert found.test_accuracy > 0.5
+    assert found.train_accuracy > 0.5
+    assert found.validation_accuracy is not None
+    assert found.validation_accuracy > 0.5
+    assert 0 < found.test_loss < 2
+    assert found.trained_epochs == 40
+    assert found.seconds > 0
+
+
+def test_the_same_seed_gives_the_same_scores_and_another_seed_others(found: Scores) -> None:
+    again, other = scores(), scores(seed=1)
+
+    assert dataclasses.replace(again, seconds=found.seconds) == found
+    assert other.test_loss != found.test_loss
+
+
+def test_without_a_validation_split_there_is_no_validation_accuracy() -> None:
+    assert scores(sweep(epochs=(2,), validation_fraction=(0.0,)).base).validation_accuracy is None
+
+
+def test_a_training_whose_loss_is_no_number_is_a_failure_with_its_reason() -> None:
+    lost = train_one(DIGITS, sweep(epochs=(20,), learning_rate=(1e30,), optimizer=("sgd",)).base, 3)
+
+    assert (lost.seed, lost.scores) == (3, None)
+    assert lost.error.startswith("The loss became NaN or infinite in epoch ")
+
+
+def test_a_setting_that_the_images_do_not_take_is_a_failure_with_its_reason() -> None:
+    impossible = train_one(DIGITS, sweep(test_fraction=(0.0001,)).base, 0)
+
+    assert impossible.scores is None
+    assert impossible.error.startswith(
+        "Expected a fraction between 0 and 1 that leaves every class an image"
+    )
+
+
+def test_the_seed_and_the_fraction_split_what_comes_without_a_test_split(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = sort_into_folders(tmp_path_factory.mktemp("pets") / "pets", {"cat": 20, "dog": 20})
+    for source in (DIGITS, Source(dataset=f"folder:{folder}", look="ink")):
+        assert source.split_here
+        half, other = load(source, 0.5, 0), load(source, 0.5, 1)
+        assert abs(len(half.test.labels) - len(half.train.labels)) <= 1
+        assert not np.array_equal(half.test.images, other.test.images)
+
+
+def test_published_data_sets_keep_their_test_split() -> None:
+    assert not Source(dataset="fashion-mnist").split_here
+
+
+def test_a_process_reads_the_same_images_once() -> None:
+    assert load(DIGITS, 0.25, 5) is load(DIGITS, 0.25, 5)

@@ -1,0 +1,647 @@
+"""The queue on a real Redis: who gets a step, who may commit it, and what becomes of steps that fail."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+import pytest
+from redis import Redis
+
+from loupe.old_errors.worker import JobEnded, JobNotFound
+from tests.support.job_requests import new_request
+from tests.support.programs import until
+from worker.queue import jobs as keys
+from worker.queue.claims import Delivery, Queue
+from worker.queue.jobs import Job, Jobs, Step
+
+NewQueue: TypeAlias = Callable[..., Queue]
+
+
+@pytest.fixture
+def jobs(redis: Redis) -> Jobs:
+    return Jobs(redis)
+
+
+@pytest.fixture
+def new_queue(redis: Redis) -> NewQueue:
+    """A worker's queue; its lease ends within no test unless the test says so."""
+
+    def make(worker: str = "a", lease_seconds: float = 300.0, max_attempts: int = 3) -> Queue:
+        return Queue(redis, worker, lease_seconds=lease_seconds, max_attempts=max_attempts)
+
+    return make
+
+
+def submitted(jobs: Jobs, source: str = "/images") -> Job:
+    return jobs.submit(new_request(source))
+
+
+def claimed(queue: Queue) -> Delivery:
+    delivery = queue.claim()
+    assert delivery is not None
+    return delivery
+
+
+def shards(count: int) -> list[Step]:
+    return [
+        Step(
+            name=f"shard-{index}", kind="shard", index=index, start=10 * index, stop=10 * index + 10
+        )
+        for index in range(count)
+    ]
+
+
+def planned(jobs: Jobs, queue: Queue, count: int) -> Job:
+    """A job with some shards of ten images, none of them claimed."""
+    job = submitted(jobs)
+    delivery = claimed(queue)
+    assert delivery.job_id == job.id
+    assert queue.commit_plan(delivery, 10 * count, "revision", shards(count))
+    return jobs.get(job.id)
+
+
+# The life of a job
+
+
+def test_a_new_job_waits_with_one_step_to_plan_it(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = submitted(jobs)
+
+    assert (job.state, job.total, job.done, job.failed, job.error) == ("queued", None, 0, 0, None)
+    delivery = claimed(new_queue())
+    assert delivery == Delivery(job.id, Step(name="plan", kind="plan"), delivery.message, 1)
+    assert jobs.get(job.id).state == "planning"
+
+
+def test_a_job_goes_from_plan_to_shards_to_the_final_step(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    assert (job.state, job.total, job.shards, job.revision) == ("running", 20, 2, "revision")
+
+    for index, (done, failed) in enumerate([(10, 0), (7, 3)]):
+        delivery = claimed(queue)
+        assert delivery.step == shards(2)[index]
+        assert queue.commit_shard(delivery, done, failed)
+    job = jobs.get(job.id)
+    assert (job.state, job.done, job.failed) == ("finishing", 17, 3)
+
+    finish = claimed(queue)
+    assert finish.step == Step(name="finish", kind="finish")
+    assert queue.commit_finish(finish)
+    job = jobs.get(job.id)
+    assert job.state == "done"
+    assert job.started is not None
+    assert job.finished is not None
+    assert queue.claim() is None
+
+
+def test_a_job_that_is_done_leaves_only_its_record(
+    jobs: Jobs, new_queue: NewQueue, redis: Redis
+) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 1)
+    queue.commit_shard(claimed(queue), 10, 0)
+    queue.commit_finish(claimed(queue))
+
+    assert queue.claim() is None
+    queue.wait(0.01)
+    assert sorted(redis.keys("*")) == sorted([keys.JOBS, keys.job_key(job.id)])
+
+
+def test_an_empty_queue_gives_nothing(new_queue: NewQueue) -> None:
+    assert new_queue().claim() is None
+
+
+def test_an_unknown_job_is_named(jobs: Jobs) -> None:
+    with pytest.raises(
+        JobNotFound, match=r"^Job 'nothing' is not known\. List the known ones: loupe jobs$"
+    ):
+        jobs.get("nothing")
+
+
+def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
+    made = [submitted(jobs, f"/{place}") for place in range(3)]
+
+    assert [job.source for job in jobs.all()] == [job.source for job in reversed(made)]
+
+
+def test_workers_are_known_from_their_first_beat_until_they_leave(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    first, second = new_queue("first"), new_queue("second")
+    first.beat()
+    second.beat()
+    assert jobs.workers() == ["first", "second"]
+
+    first.leave()
+    assert jobs.workers() == ["second"]
+
+
+# One step, one worker
+
+
+def test_a_step_is_delivered_once(jobs: Jobs, new_queue: NewQueue) -> None:
+    submitted(jobs)
+
+    assert new_queue("a").claim() is not None
+    assert new_queue("b").claim() is None
+    assert new_queue("a").claim() is None
+
+
+def test_every_step_goes_to_exactly_one_of_many_workers_at_once(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    planned(jobs, new_queue(), 60)
+    names: list[str] = []
+
+    def work(queue: Queue) -> None:
+        while (delivery := queue.claim()) is not None:
+            names.append(delivery.step["name"])
+
+    threads = [
+        threading.Thread(target=work, args=[new_queue(f"worker-{place}")]) for place in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(names) == sorted(shard["name"] for shard in shards(60))
+
+
+def test_many_workers_at_once_queue_the_final_step_exactly_once(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    job = planned(jobs, new_queue(), 40)
+    finals: list[Delivery] = []
+
+    def work(queue: Queue) -> None:
+        while (delivery := queue.claim()) is not None:
+            if delivery.step["kind"] == "finish":
+                finals.append(delivery)
+            else:
+                assert queue.commit_shard(delivery, 9, 1)
+
+    threads = [
+        threading.Thread(target=work, args=[new_queue(f"worker-{place}")]) for place in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(finals) == 1
+    ended = jobs.get(job.id)
+    assert (ended.state, ended.done, ended.failed) == ("finishing", 360, 40)
+
+
+def test_two_jobs_take_turns(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    large = planned(jobs, queue, 6)
+    small = submitted(jobs)
+    seen = []
+    while (delivery := queue.claim()) is not None:
+        seen.append(delivery.job_id)
+        if delivery.step["kind"] == "plan":
+            queue.commit_plan(delivery, 20, "revision", shards(2))
+
+    assert seen.count(large.id) == 6
+    assert seen.count(small.id) == 3
+    last_of_small = max(place for place, job_id in enumerate(seen) if job_id == small.id)
+    assert last_of_small <= 6  # the small job did not wait for the large one to end
+
+
+# Leases and fences
+
+
+def test_a_step_whose_lease_has_ended_goes_to_another_worker_as_the_next_attempt(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    submitted(jobs)
+    first = claimed(new_queue("a"))
+    second = until(new_queue("b", lease_seconds=0.05).claim)
+
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert second.step == first.step
+
+
+def test_a_lease_that_is_renewed_does_not_end(jobs: Jobs, new_queue: NewQueue) -> None:
+    submitted(jobs)
+    patient, impatient = new_queue("a"), new_queue("b", lease_seconds=1.0)
+    delivery = claimed(patient)
+    for _ in range(8):  # two leases long
+        time.sleep(0.25)
+        assert patient.renew(delivery, 0)
+        assert impatient.claim() is None
+
+
+def test_progress_shows_before_a_shard_is_committed_and_is_not_counted_twice(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    delivery = claimed(queue)
+    assert queue.renew(delivery, 6)
+    assert jobs.get(job.id).done == 6
+
+    queue.commit_shard(delivery, 9, 1)
+    assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (9, 1)
+
+
+def test_a_stale_worker_cannot_renew(jobs: Jobs, new_queue: NewQueue) -> None:
+    submitted(jobs)
+    first = claimed(new_queue("a"))
+    second = until(new_queue("b", lease_seconds=0.05).claim)
+
+    assert not new_queue("a").renew(first, 0)
+    assert new_queue("b").renew(second, 0)
+
+
+def test_a_stale_worker_cannot_commit_a_plan(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = submitted(jobs)
+    stale = claimed(new_queue("a"))
+    live = until(new_queue("b", lease_seconds=0.05).claim)
+
+    assert not new_queue("a").commit_plan(stale, 99, "stale", shards(9))
+    unchanged = jobs.get(job.id)
+    assert (unchanged.state, unchanged.total, unchanged.shards) == ("planning", None, 0)
+    assert new_queue("b").commit_plan(live, 20, "live", shards(2))
+    assert not new_queue("a").commit_plan(stale, 99, "stale", shards(9))
+    assert jobs.get(job.id).revision == "live"
+
+
+@pytest.mark.parametrize("who_commits_first", ["stale", "live"])
+def test_a_stale_worker_changes_no_count(
+    jobs: Jobs, new_queue: NewQueue, who_commits_first: str
+) -> None:
+    job = planned(jobs, new_queue("a"), 2)
+    stale = claimed(new_queue("a"))
+    live = until(new_queue("b", lease_seconds=0.05).claim)
+    while live.step != stale.step:  # the other shard may have come first
+        live = until(new_queue("b", lease_seconds=0.05).claim)
+
+    if who_commits_first == "stale":
+        assert not new_queue("a").commit_shard(stale, 10, 0)
+        assert jobs.get(job.id).done == 0
+    assert new_queue("b").commit_shard(live, 8, 2)
+    assert not new_queue("a").commit_shard(stale, 10, 0)
+    assert not new_queue("b").commit_shard(live, 8, 2)  # nor does a commit count twice
+    ended = jobs.get(job.id)
+    assert (ended.state, ended.done, ended.failed) == ("running", 8, 2)
+
+
+def test_a_stale_worker_cannot_fail_a_step(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = submitted(jobs)
+    stale = claimed(new_queue("a"))
+    live = until(new_queue("b", lease_seconds=0.05).claim)
+
+    new_queue("a").fail(stale, "it is all wrong", final=True)
+    new_queue("a").fail(stale, "it is all wrong")
+    assert jobs.get(job.id).state == "planning"
+    assert new_queue("b").commit_plan(live, 20, "revision", shards(2))
+
+
+# Failures
+
+
+def test_a_step_that_is_handed_back_goes_to_another_worker_at_once_and_the_attempt_does_not_count(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    first = new_queue("a")
+    job = planned(jobs, first, 1)
+    delivery = claimed(first)
+    first.renew(delivery, 4)
+    assert first.hand_back(delivery)
+
+    assert jobs.get(job.id).done == 0
+    assert not first.commit_shard(delivery, 10, 0)
+    again = claimed(new_queue("b"))
+    assert (again.step, again.attempt) == (delivery.step, delivery.attempt)
+    assert new_queue("b").commit_shard(again, 10, 0)
+    assert not first.hand_back(delivery)
+
+
+def test_only_steps_of_cancelled_jobs_can_be_given_up(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 1)
+    delivery = claimed(queue)
+
+    assert not queue.give_up(delivery)
+    assert queue.commit_shard(delivery, 10, 0)
+    assert jobs.get(job.id).done == 10
+
+
+def test_a_step_that_another_worker_has_cannot_be_handed_back(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    planned(jobs, new_queue(), 1)
+    stale = claimed(new_queue("a"))
+    fresh = claimed(new_queue("b", lease_seconds=0))
+
+    assert not new_queue("a").hand_back(stale)
+    assert new_queue("b").commit_shard(fresh, 10, 0)
+
+
+def test_a_worker_that_waits_is_woken_by_a_job(jobs: Jobs, new_queue: NewQueue) -> None:
+    new_queue().wait(0.01)
+    submitter = threading.Timer(0.1, submitted, [jobs])
+    submitter.start()
+    new_queue().wait(100)
+
+    assert new_queue().claim()
+
+
+def test_a_failed_step_is_tried_again_by_anybody(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = submitted(jobs)
+    queue = new_queue("a")
+    queue.fail(claimed(queue), "the disk is full")
+
+    assert jobs.get(job.id).state == "planning"
+    again = until(new_queue("b").claim)
+    assert again.attempt == 2
+    assert again.step["name"] == "plan"
+    assert new_queue("b").commit_plan(again, 10, "revision", shards(1))
+
+
+def test_after_its_last_try_the_job_has_failed_and_the_step_is_kept(
+    jobs: Jobs, new_queue: NewQueue, redis: Redis
+) -> None:
+    job = submitted(jobs)
+    queue = new_queue("a", max_attempts=2)
+    queue.fail(claimed(queue), "the disk is full")
+    queue.fail(until(queue.claim), "the disk is still full")
+
+    failed = jobs.get(job.id)
+    assert (failed.state, failed.error) == ("failed", "the disk is still full")
+    assert failed.finished is not None
+    assert queue.claim() is None
+    ((_, letter),) = redis.xrange(keys.dead_key(job.id))  # type: ignore[misc]
+    assert letter == {"step": '{"name": "plan", "kind": "plan"}', "error": "the disk is still full"}
+
+
+def test_an_error_that_no_try_can_mend_fails_the_job_at_once(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    job = planned(jobs, new_queue(), 3)
+    queue, other = new_queue("a"), new_queue("b")
+    mine, theirs = claimed(queue), claimed(other)
+    queue.fail(mine, "the model is gone", final=True)
+
+    assert (jobs.get(job.id).state, jobs.get(job.id).error) == ("failed", "the model is gone")
+    assert other.claim() is None
+    assert not other.renew(theirs, 5)
+    assert not other.commit_shard(theirs, 10, 0)
+    assert jobs.get(job.id).done == 0
+
+
+def test_a_failed_job_is_no_hindrance_to_the_next(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    submitted(jobs)
+    queue.fail(claimed(queue), "no", final=True)
+    healthy = submitted(jobs)
+
+    assert claimed(queue).job_id == healthy.id
+
+
+# Cancelling
+
+
+def test_a_job_that_nobody_has_begun_is_cancelled_at_once(
+    jobs: Jobs, new_queue: NewQueue, redis: Redis
+) -> None:
+    job = submitted(jobs)
+    cancelled = jobs.cancel(job.id)
+
+    assert cancelled.state == "cancelled"
+    assert cancelled.finished is not None
+    assert new_queue().claim() is None
+    new_queue().wait(0.01)
+    assert sorted(redis.keys("*")) == sorted([keys.JOBS, keys.job_key(job.id)])
+
+
+def test_what_is_in_hand_of_a_cancelled_job_may_be_committed_or_given_up_before_its_last_step(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue, other = new_queue("a"), new_queue("b")
+    job = planned(jobs, queue, 5)
+    committed, kept, given_up = claimed(queue), claimed(queue), claimed(other)
+    assert queue.commit_shard(committed, 10, 0)
+    assert jobs.cancel(job.id).state == "cancelling"
+
+    assert other.claim() is None
+    assert not other.renew(given_up, 3)
+    assert other.give_up(given_up)
+    assert not other.give_up(replace(committed, attempt=9))
+    assert other.claim() is None
+    assert queue.commit_shard(kept, 9, 1)
+    assert queue.committed_shards(job.id) == [0, 1]
+
+    finish = claimed(other)
+    assert finish.step == Step(name="finish", kind="finish")
+    assert queue.claim() is None
+    assert other.renew(finish, 0)
+    assert other.commit_finish(finish)
+    ended = jobs.get(job.id)
+    assert (ended.state, ended.done, ended.failed, ended.total) == ("cancelled", 19, 1, 50)
+
+
+def test_a_job_that_is_cancelled_while_it_is_planned_gets_no_shards(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue = new_queue()
+    job = submitted(jobs)
+    plan = claimed(queue)
+    jobs.cancel(job.id)
+
+    assert queue.commit_plan(plan, 50, "revision", shards(5))
+    finish = claimed(queue)
+    assert finish.step["kind"] == "finish"
+    assert queue.committed_shards(job.id) == []
+
+
+def test_the_step_of_a_worker_that_died_does_not_hold_up_a_cancelled_job(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    dead, queue = new_queue("dead", lease_seconds=0.05), new_queue("b", lease_seconds=0.05)
+    job = planned(jobs, queue, 2)
+    claimed(dead)
+    jobs.cancel(job.id)
+    finish = until(queue.claim)
+
+    assert finish.step["kind"] == "finish"
+
+
+def test_the_last_step_of_a_cancelled_job_is_tried_again(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    jobs.cancel(job.id)
+    first = claimed(queue)
+    queue.fail(first, "disk full")
+    second = until(queue.claim)
+
+    assert (second.step, second.attempt) == (first.step, 2)
+    assert queue.commit_finish(second)
+    assert jobs.get(job.id).state == "cancelled"
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled", "finishing"])
+def test_a_job_that_has_ended_cannot_be_cancelled(jobs: Jobs, redis: Redis, end: str) -> None:
+    job = submitted(jobs)
+    redis.hset(keys.job_key(job.id), "state", end)
+
+    with pytest.raises(JobEnded, match=rf"^Job '{job.id}' has ended already: it is {end}\.$"):
+        jobs.cancel(job.id)
+
+
+def test_an_unknown_job_cannot_be_cancelled(jobs: Jobs) -> None:
+    with pytest.raises(JobNotFound):
+        jobs.cancel("nothing")
+
+
+# Priorities, limits, expiry
+
+
+def test_jobs_of_a_higher_priority_go_first_and_those_of_one_take_turns(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    made = [
+        (priority, jobs.submit(new_request(), priority=priority).id)
+        for priority in ("low", "normal", "high", "low")
+    ]
+    claimed_in_turn = [claimed(new_queue()).job_id for _ in made]
+
+    assert claimed_in_turn == [made[2][1], made[1][1], made[0][1], made[3][1]]
+
+
+def test_no_more_steps_of_a_job_are_in_hand_than_it_wants(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = jobs.submit(new_request(), most_in_flight=2)
+    queue = new_queue()
+    queue.commit_plan(claimed(queue), 50, "revision", shards(5))
+    first = claimed(queue)
+    claimed(new_queue("b"))
+    other = submitted(jobs)
+
+    assert claimed(new_queue("c")).job_id == other.id
+    assert new_queue("d").claim() is None
+    queue.commit_shard(first, 10, 0)
+    assert claimed(new_queue("d")).job_id == job.id
+
+
+def test_a_limit_does_not_keep_the_step_of_a_dead_worker_from_others(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    jobs.submit(new_request(), most_in_flight=1)
+    claimed(new_queue("dead", lease_seconds=0.01))
+
+    assert until(new_queue("b", lease_seconds=0.01).claim).attempt == 2
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_the_record_of_a_job_that_has_ended_expires(
+    jobs: Jobs, redis: Redis, new_queue: NewQueue, end: str
+) -> None:
+    queue = new_queue()
+    if end == "cancelled":
+        job = submitted(jobs)
+        jobs.cancel(job.id)
+    else:
+        job = planned(jobs, queue, 1)
+        assert redis.ttl(keys.job_key(job.id)) == -1
+        if end == "failed":
+            queue.fail(claimed(queue), "no", final=True)
+            assert 0 < redis.ttl(keys.dead_key(job.id)) <= keys.KEEP_SECONDS
+        else:
+            queue.commit_shard(claimed(queue), 10, 0)
+            queue.commit_finish(claimed(queue))
+
+    assert 0 < redis.ttl(keys.job_key(job.id)) <= keys.KEEP_SECONDS
+    redis.delete(keys.job_key(job.id))
+    assert jobs.all() == []
+    assert redis.zcard(keys.JOBS) == 0
+
+
+# The same job again
+
+
+def test_a_job_that_is_submitted_again_while_it_runs_stays_as_it_is(
+    jobs: Jobs, new_queue: NewQueue, redis: Redis
+) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    queue.commit_shard(claimed(queue), 10, 0)
+    again = jobs.submit(job.request)
+
+    assert again == jobs.get(job.id)
+    assert (again.state, again.done) == ("running", 10)
+    assert redis.lrange(keys.active_key("normal"), 0, -1) == [job.id]
+
+
+def test_a_worker_that_slept_through_the_end_of_a_job_commits_nothing_when_the_job_goes_on(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    stale, doomed = claimed(queue), claimed(queue)
+    queue.fail(doomed, "no", final=True)
+    jobs.again(jobs.get(job.id))
+    queue.commit_plan(claimed(queue), 20, "revision", shards(2))
+    live = claimed(queue)
+
+    assert (stale.step["name"], stale.attempt) == (live.step["name"], live.attempt)
+    assert not queue.commit_shard(stale, 10, 0)
+    assert queue.commit_shard(live, 9, 1)
+    assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (9, 1)
+
+
+def test_shards_whose_parts_are_there_count_from_the_start(jobs: Jobs, new_queue: NewQueue) -> None:
+    job = submitted(jobs)
+    queue = new_queue()
+    queue.commit_plan(
+        claimed(queue), 30, "revision", shards(3)[2:], ["shard-0", "shard-1"], done=18, failed=2
+    )
+    planned_job = jobs.get(job.id)
+    assert (planned_job.shards, planned_job.total, planned_job.done, planned_job.failed) == (
+        3,
+        30,
+        18,
+        2,
+    )
+    assert queue.committed_shards(job.id) == [0, 1]
+
+    assert claimed_and_committed(queue) == "shard-2"
+    assert claimed(queue).step["name"] == "finish"
+
+
+def test_a_job_all_of_whose_parts_are_there_only_has_to_finish(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    job = submitted(jobs)
+    queue = new_queue()
+    queue.commit_plan(claimed(queue), 10, "revision", [], ["shard-0"], done=10)
+
+    assert jobs.get(job.id).state == "finishing"
+    assert claimed(queue).step["name"] == "finish"
+
+
+def claimed_and_committed(queue: Queue) -> str:
+    delivery = claimed(queue)
+    assert queue.commit_shard(delivery, 10, 0)
+    return delivery.step["name"]
+
+
+def test_a_step_that_takes_the_place_of_another_begins_with_attempts_of_its_own(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue = new_queue()
+    planned(jobs, queue, 1)
+    shard = claimed(queue)
+    probe = Step(name="probe-0+0-0-10", kind="probe", index=0, start=0, stop=10, suspects=[0, 10])
+    assert queue.replace(shard, probe)
+
+    assert not queue.replace(shard, probe)
+    assert not queue.commit_shard(shard, 10, 0)
+    delivery = claimed(queue)
+    assert (delivery.step, delivery.attempt) == (probe, 1)
+    assert queue.replace(delivery, Step(name="shard-0+1", kind="shard", index=0, start=0, stop=10))
+    again = claimed(queue)
+    assert queue.commit_shard(again, 9, 1)
+    assert queue.committed_shards(again.job_id) == [0]

@@ -1,0 +1,190 @@
+"""Jobs as they are submitted and looked up."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from loupe.models.card import FILE_NAME, digest
+from loupe.models.promotion import promote
+from loupe.models.store import StoredModel, find_model
+from loupe.old_errors.core import ModelCorrupted, ModelNotFound
+from loupe.old_errors.worker import InvalidOutput, InvalidSource
+from loupe.settings import Settings
+from tests.support import pictures
+from tests.support.job_requests import new_request
+from tests.support.stores import damage, stored
+from worker.queue.claims import Queue
+from worker.queue.jobs import Jobs, Options, Request, job_key, progress_key
+from worker.queue.submission import submit
+from worker.scoring.consumer import Consumer
+
+
+@pytest.fixture
+def jobs(redis: Redis) -> Jobs:
+    return Jobs(redis)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    np.save(tmp_path / "images.npy", pictures.digits(3))
+    return tmp_path / "images.npy"
+
+
+def test_a_submitted_job_names_its_source_its_output_and_the_very_model(
+    jobs: Jobs,
+    source: Path,
+    tmp_path: Path,
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = submit(jobs, Path("images.npy"), Path("out"), "digits", 100)
+
+    assert (job.source, job.output) == (str(source), str(tmp_path / "out"))
+    assert (job.model, job.model_digest) == (
+        digits_model.tag,
+        digest(digits_model.folder / FILE_NAME),
+    )
+    assert (job.state, job.shard_images, job.eta_seconds) == ("queued", 100, None)
+    assert jobs.get(job.id) == job
+
+
+def test_a_job_without_a_model_takes_the_newest(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    assert submit(jobs, source, tmp_path / "out", None, 100).model == find_model().tag
+
+
+def test_a_job_keeps_the_version_that_was_in_production_when_it_was_submitted(
+    jobs: Jobs, source: Path, tmp_path: Path, store: Path
+) -> None:
+    old, new = stored(0.8), stored(0.9)
+    promote(old.tag)
+    job = submit(jobs, source, tmp_path / "out", "letters:production", 100)
+    promote(new.tag)
+
+    assert job.model == old.tag
+    assert jobs.get(job.id).model == old.tag
+    assert submit(jobs, source, tmp_path / "next", "letters", 100).model == new.tag
+
+
+def test_two_jobs_cannot_have_one_output_folder(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    submit(jobs, source, tmp_path / "out", "digits", 100)
+    with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_RUNNING"):
+        submit(jobs, source, tmp_path / "out", "digits", 99)
+
+    assert len(jobs.all()) == 1
+
+
+def test_the_same_request_again_is_the_same_job(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    first = submit(jobs, source, tmp_path / "out", "digits", 100)
+    second = submit(jobs, source, tmp_path / "out", digits_model.tag, 100)
+
+    assert second == first
+    assert len(jobs.all()) == 1
+
+
+def test_many_who_submit_the_same_at_once_get_one_job(
+    jobs: Jobs,
+    redis: Redis,
+    settings: Settings,
+    source: Path,
+    tmp_path: Path,
+    digits_model: StoredModel,
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = [
+            pool.submit(submit, jobs, source, tmp_path / "out", "digits", 100) for _ in range(8)
+        ]
+    assert {each.result().id for each in made} == {jobs.all()[0].id}
+
+    Consumer(jobs, Queue(redis, "a", lease_seconds=30.0, max_attempts=2), settings).run(burst=True)
+    (job,) = jobs.all()
+    assert (job.state, job.done, job.failed) == ("done", 3, 0)
+
+
+def test_a_request_differs_by_everything_that_the_rows_depend_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = Request("/images", "/out", "digits:1", "abc", 10, Options())
+    others = [
+        replace(asked, source="/others"),
+        replace(asked, output="/elsewhere"),
+        replace(asked, model="digits:2"),
+        replace(asked, model_digest="def"),
+        replace(asked, shard_images=11),
+        replace(asked, options=Options(top_k=2)),
+    ]
+
+    assert len({each.job_id for each in (asked, *others)}) == 7
+    assert (
+        len(
+            {each.fingerprint("revision") for each in (asked, *others)}
+            | {asked.fingerprint("later")}
+        )
+        == 8
+    )
+    assert Request.from_json(asked.to_json()) == asked
+
+    before = asked.fingerprint("revision")
+    monkeypatch.setattr("worker.queue.jobs.CONTRACT", "another")
+    assert asked.fingerprint("revision") != before  # plans may be cut in another way
+
+
+def test_what_is_refused_leaves_neither_a_job_nor_a_folder(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with pytest.raises(InvalidSource):
+        submit(jobs, tmp_path / "nowhere", tmp_path / "out", "digits", 100)
+    with pytest.raises(ModelNotFound):
+        submit(jobs, source, tmp_path / "out", "birds", 100)
+
+    assert not (tmp_path / "out").exists()
+    assert jobs.all() == []
+
+
+def test_a_damaged_model_scores_nothing(
+    jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    whole = (digits_model.folder / "model.onnx").read_bytes()
+    damage(digits_model.folder / "model.onnx")
+    try:
+        with pytest.raises(ModelCorrupted, match=r"model\.onnx is not the file that was saved"):
+            submit(jobs, source, tmp_path / "out", digits_model.tag, 100)
+    finally:
+        (digits_model.folder / "model.onnx").write_bytes(whole)
+
+
+def test_a_job_tells_whose_it_is_if_it_is_anybodys(jobs: Jobs) -> None:
+    alices = jobs.submit(new_request(), owner="alice")
+    nobodys = jobs.submit(new_request())
+
+    assert [jobs.get(job.id).owner for job in (alices, nobodys)] == ["alice", None]
+
+
+def test_the_time_left_follows_what_has_been_handled(jobs: Jobs, redis: Redis) -> None:
+    job = jobs.submit(new_request())
+    started = time.time() - 100
+    record = {"state": "running", "total": 100, "done": 20, "failed": 5, "started": started}
+    redis.hset(job_key(job.id), mapping=record)  # type: ignore[arg-type]
+
+    assert jobs.get(job.id).eta_seconds == pytest.approx(300, rel=0.1)
+    redis.hset(job_key(job.id), "state", "done")
+    assert jobs.get(job.id).eta_seconds is None
+
+
+def test_progress_never_shows_more_than_there_is(jobs: Jobs, redis: Redis) -> None:
+    job = jobs.submit(new_request())
+    redis.hset(job_key(job.id), mapping={"state": "running", "total": 100, "done": 90, "failed": 5})
+    redis.hset(progress_key(job.id), mapping={"shard-8": 10, "shard-9": 10})
+
+    assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (95, 5)

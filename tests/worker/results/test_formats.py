@@ -1,0 +1,152 @@
+"""The files of a result: the same rows in Parquet, CSV and JSON lines."""
+
+import csv
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.images.spec import Float32Array
+from loupe.old_errors.service import InvalidRequest
+from loupe.results import Format
+from worker.queue.jobs import Options
+from worker.results import formats
+
+KINDS: tuple[Format, ...] = get_args(Format)
+CLASSES = ("T-shirt/top", 'Ankle "boot", left', "Ärmel")
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+def probabilities(count: int, seed: int = 0) -> Float32Array:
+    found = np.random.default_rng(seed).random((count, len(CLASSES)), dtype=np.float32)
+    return np.asarray(found / found.sum(axis=1, keepdims=True), np.float32)
+
+
+def rows_in(path: Path, kind: Format) -> list[dict[str, object]]:
+    """As a reader that knows nothing of Loupe has them."""
+    if kind == "parquet":
+        return list(pq.read_table(path).to_pylist())
+    with path.open(encoding="utf-8", newline="") as lines:
+        return (
+            list(csv.DictReader(lines)) if kind == "csv" else [json.loads(line) for line in lines]
+        )
+
+
+def labels_in(path: Path, kind: Format) -> list[tuple[str | None, object]]:
+    return [
+        (row["label"], pytest.approx(row["confidence"], abs=1e-6))
+        for batch in formats.read_labels(path, kind)
+        for row in batch.to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(ids=st.lists(TEXT, max_size=5, unique=True), threshold=st.none() | st.floats(0, 1))
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, kind: Format, ids: list[str], threshold: float | None
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows"
+    table = formats.table(ids, probabilities(len(ids)), CLASSES, Options(threshold=threshold))
+    formats.write(table, path, kind)
+
+    assert [row["id"] for row in rows_in(path, kind)] == ids
+    assert labels_in(path, kind) == list(
+        zip(table["label"].to_pylist(), table["confidence"].to_pylist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_formats_have_the_same_columns(tmp_path: Path, kind: Format) -> None:
+    formats.write(
+        formats.table([1, 2], probabilities(2), CLASSES, Options(top_k=2)), tmp_path / "rows", kind
+    )
+    (row, _) = rows_in(tmp_path / "rows", kind)
+
+    best = ["id", "label", "index", "confidence", "label_2", "index_2", "confidence_2"]
+    assert [*row] == [*best, *(f"p_{name}" for name in CLASSES)]
+
+
+def test_the_labels_of_a_row_are_the_most_probable_first() -> None:
+    found = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32)
+    table = formats.table(["a", "b"], found, CLASSES, Options(top_k=9, probabilities=False))
+
+    assert table.column_names[-3:] == ["label_3", "index_3", "confidence_3"]
+    assert [table[name].to_pylist() for name in ("index", "index_2", "index_3")] == [
+        [1, 0],
+        [2, 2],
+        [0, 1],
+    ]
+    np.testing.assert_allclose(table["confidence_2"], [0.3, 0.3])
+
+
+def test_below_the_threshold_a_row_has_no_label_and_keeps_its_confidence() -> None:
+    found = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32)
+    table = formats.table(["a", "b"], found, CLASSES, Options(threshold=0.55, top_k=2))
+
+    assert table["label"].to_pylist() == [None, CLASSES[0]]
+    assert table["index"].to_pylist() == [None, 0]
+    np.testing.assert_allclose(table["confidence"], [0.5, 0.6])
+    assert table["label_2"].null_count == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_true_label_and_columns_of_the_source_come_last(tmp_path: Path, kind: Format) -> None:
+    kept = pa.table(
+        {"shop": ["é", None], "when": [datetime(2026, 1, 2, 3, 4), None], "class": [2, None]}
+    )
+    options = Options(labels="column:class", keep=("when", "shop"), format=kind)
+    formats.write(
+        formats.table([1, 2], probabilities(2), CLASSES, options, kept), tmp_path / "rows", kind
+    )
+    first, second = rows_in(tmp_path / "rows", kind)
+
+    assert [*first][-4:] == ["p_Ärmel", "label_true", "when", "shop"]
+    assert [first["label_true"], first["shop"]] == ["Ärmel", "é"]
+    assert str(first["when"]).startswith("2026-01-02 03:04:00")
+    assert not any([second["label_true"], second["when"], second["shop"]])
+    read = [
+        row
+        for rows in formats.read_labels(tmp_path / "rows", kind, with_true=True)
+        for row in rows.to_pylist()
+    ]
+    assert [row["label_true"] for row in read] == ["Ärmel", None]
+
+
+@pytest.mark.parametrize("name", ["id", "label", "p_Ärmel", "label_true"])
+def test_columns_that_rows_have_already_cannot_be_kept(name: str) -> None:
+    formats.check_kept(CLASSES, Options(keep=("other", "label_2"), labels="folder"))
+    with pytest.raises(
+        InvalidRequest, match=rf"Received: '{name}', beside id, label, index, confidence"
+    ):
+        formats.check_kept(CLASSES, Options(keep=("other", name), labels="folder"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sizes", [[3], [2, 3, 1], [0, 2], [2, 0], [0]])
+def test_merged_parts_are_as_if_they_had_been_written_at_once(
+    tmp_path: Path, kind: Format, sizes: list[int]
+) -> None:
+    found, ids = probabilities(sum(sizes)), list(range(sum(sizes)))
+    parts, start = [], 0
+    for number, size in enumerate(sizes):
+        parts.append(tmp_path / f"part-{number}")
+        rows = slice(start, start + size)
+        formats.write(formats.table(ids[rows], found[rows], CLASSES, Options()), parts[-1], kind)
+        start += size
+    formats.merge(parts, tmp_path / "merged", kind)
+    formats.write(formats.table(ids, found, CLASSES, Options()), tmp_path / "whole", kind)
+
+    assert rows_in(tmp_path / "merged", kind) == rows_in(tmp_path / "whole", kind)
+
+
+def test_a_part_without_rows_has_its_columns() -> None:
+    table = formats.table([], np.empty((0, 3), np.float32), CLASSES, Options())
+    assert table.num_rows == 0
+    assert pa.types.is_float32(table.schema.field("p_Ärmel").type)

@@ -1,0 +1,102 @@
+"""What a job has come to: counted from its parts, and shown on a terminal."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loupe.old_errors.core import InvalidImage
+from loupe.results import Format
+from tests.worker.results.test_outputs import CLASSES, JOB, finished
+from worker.queue.jobs import Options
+from worker.results.figures import Figures
+from worker.results.outputs import Part, write_part
+from worker.results.summary import count, print_summary
+
+
+def rows(*confidences: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Whose first class is the best, with this confidence."""
+    best = np.array(confidences, np.float32)
+    return np.stack([best, (1 - best) * 0.6, (1 - best) * 0.4], axis=1)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_confidences_are_counted_in_ten_bins(tmp_path: Path, kind: Format) -> None:
+    probabilities = rows(0.5, 0.55, 0.65, 0.999, 1.0, np.nextafter(np.float32(1), np.float32(2)))
+    write_part(
+        tmp_path, 0, 1, Part(list(range(6)), probabilities, []), CLASSES, Options(format=kind)
+    )
+    counts = count([tmp_path / f"predictions-00000-of-00001.{kind}"], [], Options(format=kind))
+
+    assert counts.histogram == [0, 0, 0, 0, 0, 2, 1, 0, 0, 3]
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> dict[str, object]:
+    """The summary of a job of two shards, done by two workers."""
+    write_part(tmp_path, 0, 2, Part(["a", "b", "c"], rows(0.95, 0.65, 0.75), []), CLASSES)
+    write_part(tmp_path, 1, 2, Part(["d"], rows(0.95), [("e", InvalidImage("text"))]), CLASSES)
+    return finished(
+        tmp_path, figures=Figures(["a", "b"], {"plan": 0.25, "read": 3, "score": 4, "write": 0.25})
+    )
+
+
+def test_the_summary_tells_who_did_what_in_which_time(ended: dict[str, object]) -> None:
+    assert ended["workers"] == ["a", "b"]
+    assert ended["seconds"] == {"plan": 0.25, "read": 3.0, "score": 4.0, "write": 0.25}
+    assert (ended["shards"], ended["parts"]) == (2, 2)
+    assert ended["confidence_histogram"] == [0, 0, 0, 0, 0, 0, 1, 1, 0, 2]
+
+
+def test_the_summary_is_shown_in_a_narrow_terminal(
+    ended: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_summary(ended)
+
+    shown = capsys.readouterr().out
+    assert shown == (
+        "  model       shapes:1\n"
+        "  source      /images\n"
+        "  images      5 of 5\n"
+        "  errors      1 (invalid_image: 1)\n"
+        "  shards      2 of 2, workers: 2\n"
+        "  seconds     plan 0.2, read 3.0, score 4.0, write 0.2; of\n"
+        "              all threads together\n"
+        "  confidence  0.8250 on average\n"
+        "\n"
+        "class        images\n"
+        "T-shirt/top       4  ████████████████████████\n"
+        "Ankle boot        0\n"
+        "Ärmel             0\n"
+        "\n"
+        "confidence  images\n"
+        + "".join(f"{place / 10} to {(place + 1) / 10}       0\n" for place in range(6))
+        + "0.6 to 0.7       1  ████████████\n"
+        "0.7 to 0.8       1  ████████████\n"
+        "0.8 to 0.9       0\n"
+        "0.9 to 1.0       2  ████████████████████████\n"
+    )
+
+
+def test_a_summary_with_true_labels_shows_accuracy_and_confusions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options(labels="folder")
+    names = [
+        f"{label}/{place}.png"
+        for place, label in enumerate(["Ärmel", "T-shirt", "Ankle boot", "Ärmel", "sock"])
+    ]
+    probabilities = rows(0.9, 0.9, 0.9, 0.0, 0.9)[:, [0, 2, 1]]  # the fourth is an Ärmel
+    write_part(tmp_path, 0, 1, Part(names, probabilities, []), CLASSES, options)
+    print_summary(finished(tmp_path, replace(JOB, shards=1, options=options)))
+
+    shown = capsys.readouterr().out
+    assert "  accuracy    0.3333 of 3 labelled\n" in shown
+    assert (
+        "true \\ given  T-shirt/top  Ankle boot  Ärmel\n"
+        "T-shirt/top             ·           ·      ·\n"
+        "Ankle boot              1           ·      ·\n"
+        "Ärmel                   1           ·      1\n"
+    ) in shown

@@ -1,0 +1,384 @@
+"""Jobs that go on: after a failure, after a cancellation, after the queue is lost; and results that are made anew."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from redis import Redis
+
+from loupe.models.engine import Engine
+from loupe.models.store import StoredModel
+from loupe.old_errors.worker import JobNotEnded, NothingToResume, ResultExists
+from loupe.settings import Settings
+from tests.support import pictures
+from tests.support.programs import until
+from worker.metrics import ShardClock
+from worker.queue.claims import Delivery, Queue
+from worker.queue.jobs import ENDED, Job, Jobs, Options
+from worker.queue.submission import cancel, resume, retry, submit
+from worker.results import receipts
+from worker.results.outputs import read_errors, read_summary
+from worker.scoring import consumer as consuming
+from worker.scoring.consumer import Consumer
+from worker.sources import Records
+
+NewConsumer: TypeAlias = Callable[[], Consumer]
+IMAGES, SHARD = 50, 10
+
+
+@pytest.fixture
+def jobs(redis: Redis) -> Jobs:
+    return Jobs(redis)
+
+
+@pytest.fixture
+def new_consumer(redis: Redis, settings: Settings) -> NewConsumer:
+    return lambda: Consumer(
+        Jobs(redis), Queue(redis, "a", lease_seconds=30.0, max_attempts=2), settings
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    np.save(tmp_path / "images.npy", pictures.digits(IMAGES))
+    return tmp_path / "images.npy"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def job(jobs: Jobs, source: Path, out: Path, digits_model: StoredModel) -> Job:
+    return submit(jobs, source, out, digits_model.tag, SHARD)
+
+
+def rows(out: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = pq.read_table(out).to_pylist()
+    return found
+
+
+def shards_scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the shards whose parts are written from now on."""
+    scored: list[int] = []
+    write = receipts.write_receipt
+
+    def noted(folder: Path, shard: int, *about: object, **more: object) -> None:
+        scored.append(shard)
+        write(folder, shard, *about, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(receipts, "write_receipt", noted)
+    return scored
+
+
+def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a worker that stops when it has committed so many shards."""
+    consumer = new_consumer()
+    left = iter(range(shards - 1, -1, -1))
+    claim = consumer.queue.claim
+
+    def claimed() -> Delivery | None:
+        delivery = claim()
+        if delivery is not None and delivery.step["kind"] == "shard" and next(left) == 0:
+            consumer.stopping.set()
+        return delivery
+
+    monkeypatch.setattr(consumer.queue, "claim", claimed)
+    consumer.run()
+
+
+def test_what_is_done_is_not_done_again(
+    jobs: Jobs, new_consumer: NewConsumer, job: Job, source: Path, out: Path
+) -> None:
+    new_consumer().run(burst=True)
+    done = jobs.get(job.id)
+    again = submit(jobs, source, out, job.model, SHARD)
+
+    assert (again, again.state) == (done, "done")
+    assert new_consumer().queue.claim() is None
+
+
+def test_what_is_done_is_known_when_its_record_has_gone(
+    jobs: Jobs, redis: Redis, new_consumer: NewConsumer, job: Job, source: Path, out: Path
+) -> None:
+    new_consumer().run(burst=True)
+    redis.flushall()
+    again = submit(jobs, source, out, job.model, SHARD)
+
+    assert (again.id, again.state, again.total, again.done, again.shards) == (
+        job.id,
+        "done",
+        IMAGES,
+        IMAGES,
+        5,
+    )
+
+
+def test_a_source_that_has_changed_is_scored_anew_only_if_told_to(
+    jobs: Jobs, new_consumer: NewConsumer, job: Job, source: Path, out: Path
+) -> None:
+    new_consumer().run(burst=True)
+    np.save(source, pictures.digits(IMAGES + 7))
+    with pytest.raises(ResultExists, match="--again"):
+        submit(jobs, source, out, job.model, SHARD)
+    assert len(rows(out)) == IMAGES
+
+    submit(jobs, source, out, job.model, SHARD, again=True)
+    new_consumer().run(burst=True)
+    assert len(rows(out)) == IMAGES + 7
+    assert len(list(out.glob("predictions-*"))) == 6
+
+
+def test_a_job_that_runs_is_not_made_anew(jobs: Jobs, job: Job, source: Path, out: Path) -> None:
+    with pytest.raises(JobNotEnded):
+        submit(jobs, source, out, job.model, SHARD, again=True)
+
+
+def test_a_folder_goes_on_when_the_queue_is_lost_and_scores_only_what_is_missing(
+    jobs: Jobs,
+    redis: Redis,
+    new_consumer: NewConsumer,
+    job: Job,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped_after(2, new_consumer, monkeypatch)
+    redis.flushall()
+    scored = shards_scored(monkeypatch)
+    resumed = resume(jobs, out)
+    new_consumer().run(burst=True)
+
+    assert resumed.id == job.id
+    assert sorted(scored) == [2, 3, 4]
+    assert [row["id"] for row in rows(out)] == list(range(IMAGES))
+    assert (read_summary(out)["done"], jobs.get(job.id).done) == (IMAGES, IMAGES)
+    assert not list(out.glob("_part-*"))
+
+
+def test_the_summary_of_a_job_that_went_on_knows_all_who_worked_at_it(
+    jobs: Jobs,
+    redis: Redis,
+    settings: Settings,
+    new_consumer: NewConsumer,
+    job: Job,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped_after(2, new_consumer, monkeypatch)
+    redis.flushall()
+    resume(jobs, out)
+    Consumer(Jobs(redis), Queue(redis, "b", lease_seconds=30.0, max_attempts=2), settings).run(
+        burst=True
+    )
+
+    assert read_summary(out)["workers"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["predictions cut short", "predictions gone", "receipt cut short", "receipt of other rows"],
+)
+def test_a_part_that_is_not_what_was_written_is_scored_again(
+    jobs: Jobs,
+    redis: Redis,
+    new_consumer: NewConsumer,
+    job: Job,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+) -> None:
+    stopped_after(2, new_consumer, monkeypatch)
+    part, receipt = out / "predictions-00001-of-00005.parquet", out / "_part-00001-of-00005.json"
+    if harm == "predictions cut short":
+        part.write_bytes(part.read_bytes()[:-20])
+    elif harm == "predictions gone":
+        part.unlink()
+    elif harm == "receipt cut short":
+        receipt.write_text(receipt.read_text()[:-20])
+    else:
+        receipt.write_text(
+            receipt.read_text().replace(
+                jobs.get(job.id).request.fingerprint(jobs.get(job.id).revision), "0"
+            )
+        )
+    redis.flushall()
+    scored = shards_scored(monkeypatch)
+    resume(jobs, out)
+    new_consumer().run(burst=True)
+
+    assert sorted(scored) == [1, 2, 3, 4]
+    assert [row["id"] for row in rows(out)] == list(range(IMAGES))
+
+
+def test_parts_of_an_earlier_state_of_the_source_are_not_mixed_with_new_ones(
+    jobs: Jobs,
+    redis: Redis,
+    new_consumer: NewConsumer,
+    job: Job,
+    source: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped_after(2, new_consumer, monkeypatch)
+    redis.flushall()
+    np.save(source, 255 - pictures.digits(IMAGES))
+    scored = shards_scored(monkeypatch)
+    resume(jobs, out)
+    new_consumer().run(burst=True)
+
+    assert sorted(scored) == [0, 1, 2, 3, 4]
+
+
+def test_a_cancelled_job_goes_on_where_it_ended(
+    jobs: Jobs,
+    new_consumer: NewConsumer,
+    job: Job,
+    source: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped_after(2, new_consumer, monkeypatch)
+    cancel(jobs, job.id)
+    new_consumer().run(burst=True)
+    assert (out / "_CANCELLED").exists()
+    scored = shards_scored(monkeypatch)
+    retry(jobs, job.id)
+    new_consumer().run(burst=True)
+
+    assert sorted(scored) == [2, 3, 4]
+    assert sorted(path.name for path in out.glob("_*")) == [
+        "_SUCCESS",
+        "_least-confident.png",
+        "_sample.png",
+        "_summary.json",
+    ]
+    assert len(rows(out)) == IMAGES
+
+
+def test_a_failed_job_goes_on_when_the_same_is_submitted_again(
+    jobs: Jobs,
+    new_consumer: NewConsumer,
+    job: Job,
+    source: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped_after(2, new_consumer, monkeypatch)
+    shutil.move(source, source.with_suffix(".away"))
+    new_consumer().run(burst=True)
+    assert jobs.get(job.id).state == "failed"
+    assert [letter.step for letter in jobs.dead_letters(job.id)] == ["shard-2"]
+    shutil.move(source.with_suffix(".away"), source)
+    scored = shards_scored(monkeypatch)
+    assert submit(jobs, source, out, job.model, SHARD).id == job.id
+    new_consumer().run(burst=True)
+
+    assert sorted(scored) == [2, 3, 4]
+    assert (jobs.get(job.id).state, jobs.get(job.id).error, jobs.dead_letters(job.id)) == (
+        "done",
+        None,
+        [],
+    )
+
+
+def test_a_job_that_is_done_or_under_way_is_not_tried_again(
+    jobs: Jobs, new_consumer: NewConsumer, job: Job
+) -> None:
+    with pytest.raises(JobNotEnded, match="one that is queued"):
+        retry(jobs, job.id)
+    new_consumer().run(burst=True)
+    with pytest.raises(JobNotEnded, match="one that is done"):
+        retry(jobs, job.id)
+
+
+def test_a_folder_without_a_job_that_could_go_on_is_told(
+    jobs: Jobs, new_consumer: NewConsumer, job: Job, out: Path
+) -> None:
+    with pytest.raises(NothingToResume, match="Received: none"):
+        resume(jobs, out.parent)
+    new_consumer().run(burst=True)
+    with pytest.raises(NothingToResume, match="Received: one that is done"):
+        resume(jobs, out)
+
+
+@pytest.mark.parametrize("kind", ["array", "folder"])
+def test_a_record_that_makes_its_shard_fail_becomes_an_error_and_the_rest_is_scored(
+    jobs: Jobs,
+    new_consumer: NewConsumer,
+    tmp_path: Path,
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    images = pictures.digits(IMAGES)
+    images[[13, 17]] = 77
+    if kind == "array":
+        np.save(tmp_path / "images.npy", images)
+    else:
+        (tmp_path / "images.npy").mkdir()
+        for number, image in enumerate(images):
+            (tmp_path / "images.npy" / f"{number:02d}.png").write_bytes(pictures.png(image))
+    score = consuming._score_batch
+
+    def fragile(engine: Engine, clock: ShardClock, batch: Callable[[], Records]) -> object:
+        if (batch().images == 77).all(axis=(1, 2)).any():
+            raise MemoryError("it is too grey")
+        return score(engine, clock, batch)
+
+    monkeypatch.setattr(consuming, "_score_batch", fragile)
+    job = submit(
+        jobs, tmp_path / "images.npy", tmp_path / "out", digits_model.tag, SHARD, Options(top_k=2)
+    )
+
+    def has_ended() -> bool:
+        consumer = new_consumer()
+        consumer.queue.max_attempts = 1
+        consumer.run(burst=True)
+        return jobs.get(job.id).state in ENDED
+
+    until(has_ended)
+    assert (jobs.get(job.id).state, jobs.get(job.id).done, jobs.get(job.id).failed) == (
+        "done",
+        48,
+        2,
+    )
+    suffix = "" if kind == "array" else ".png"
+    errors = list(read_errors(tmp_path / "out"))
+    assert [(error["id"], error["code"]) for error in errors] == [
+        (f"{n}{suffix}", "record_failed") for n in (13, 17)
+    ]
+    assert "it is too grey" in errors[0]["error"]
+
+
+def test_a_job_of_another_version_is_refused(
+    jobs: Jobs, redis: Redis, new_consumer: NewConsumer, job: Job
+) -> None:
+    redis.hset(f"loupe:{{job:{job.id}}}", "contract", "0")
+    new_consumer().run(burst=True)
+
+    assert jobs.get(job.id).state == "failed"
+    assert "Received: version 0" in str(jobs.get(job.id).error)
+
+
+def test_a_job_that_is_gone_from_redis_in_mid_step_ends_no_worker(
+    jobs: Jobs, redis: Redis, new_consumer: NewConsumer, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = new_consumer()
+    claim = consumer.queue.claim
+
+    def claimed_and_lost() -> object:
+        delivery = claim()
+        redis.flushall()
+        return delivery
+
+    monkeypatch.setattr(consumer.queue, "claim", claimed_and_lost)
+    consumer.run(burst=True)
+
+    assert jobs.all() == []
+    assert os.listdir(job.output) == ["_RUNNING"]  # noqa: PTH208

@@ -1,0 +1,358 @@
+"""Archives of pictures: read where they lie, whatever somebody has put into them."""
+
+import gzip
+import io
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loupe.errors import LoupeError
+from loupe.images.decode import MAX_FILE_BYTES
+from loupe.images.spec import UInt8Array
+from loupe.old_errors.worker import InvalidSource, SourceChanged
+from tests.support import pictures
+from tests.worker.conftest import MAX_PIXELS, scored
+from worker.sources import check_source, open_source
+
+IMAGES = pictures.digits(11)
+FILES = {
+    f"{'deep/' * (place % 3)}{place:02}-é.png": pictures.png(image)
+    for place, image in enumerate(IMAGES)
+}
+Files = Mapping[str, bytes]
+
+
+def as_zip(path: Path, files: Files) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
+def as_stored_zip(path: Path, files: Files) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = b"a comment with PK in it"
+        for name, data in files.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(data)
+
+
+def as_self_extracting_zip(path: Path, files: Files) -> None:
+    as_zip(path, files)
+    path.write_bytes(b"#!/bin/sh\nexit\n" + path.read_bytes())
+
+
+def as_tar(path: Path, files: Files) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def as_packed_tar(path: Path, files: Files) -> None:
+    as_tar(path, files)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+KINDS = [as_zip, as_stored_zip, as_self_extracting_zip, as_tar, as_packed_tar]
+Write = Callable[[Path, Files], None]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return tmp_path / "a file without a telling name"
+
+
+def read(path: Path, notes: Path, shard_images: int = 1000) -> dict[str | int, UInt8Array]:
+    seen: dict[str | int, UInt8Array] = {}
+    for records in scored(path, notes, shard_images):
+        seen.update(zip(records.ids, records.images, strict=True))
+    return seen
+
+
+def errors(path: Path, notes: Path) -> dict[str, str]:
+    return {
+        name: error.message.partition("Received: ")[2]
+        for records in scored(path, notes)
+        for name, error in records.errors
+    }
+
+
+@pytest.mark.parametrize("write", KINDS)
+@pytest.mark.parametrize("shard_images", [1, 4, 1000])
+def test_an_archive_s_pictures_are_read_in_its_order(
+    archive: Path, notes: Path, write: Write, shard_images: int
+) -> None:
+    write(
+        archive, {"notes.txt": b"not scored", **FILES, "inner.zip": b"PK", "deep/.hidden.png": b""}
+    )
+    check_source(archive)
+    seen = read(archive, notes, shard_images)
+
+    assert list(seen) == list(FILES)
+    np.testing.assert_array_equal(list(seen.values()), IMAGES)
+
+
+@pytest.mark.parametrize("write", [as_tar, as_packed_tar])
+@pytest.mark.parametrize("pattern", ["a-{000..002}.tar.x", "a-*.tar.x", "a-00[0-2].tar.x"])
+def test_many_tar_archives_are_one_source(
+    tmp_path: Path, notes: Path, write: Write, pattern: str
+) -> None:
+    names = list(FILES)
+    for number in range(3):
+        write(tmp_path / f"a-00{number}.tar.x", {name: FILES[name] for name in names[number::3]})
+    (tmp_path / "b-000.tar.x").touch()
+    seen = read(tmp_path / pattern, notes, 4)
+
+    assert list(seen) == [
+        f"a-00{number}.tar.x/{name}" for number in range(3) for name in names[number::3]
+    ]
+    np.testing.assert_array_equal(
+        list(seen.values()), np.concatenate([IMAGES[number::3] for number in range(3)])
+    )
+
+
+def test_a_tar_archive_that_a_pattern_counts_in_and_that_is_not_there_is_named(
+    tmp_path: Path,
+) -> None:
+    as_tar(tmp_path / "a-0.tar", FILES)
+    with pytest.raises(
+        InvalidSource, match=r"1 of 2 tar archives that are not there, '.*a-1\.tar' for one\.$"
+    ):
+        check_source(tmp_path / "a-{0..1}.tar")
+
+
+def test_a_pattern_of_pictures_is_read_in_the_order_of_their_paths(
+    tmp_path: Path, notes: Path
+) -> None:
+    for name, data in FILES.items():
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(data)
+    (tmp_path / "images" / "other.txt").touch()
+    assert list(read(tmp_path / "images" / "**" / "*.png", notes, 4)) == sorted(FILES)
+    (empty := tmp_path / "other notes").mkdir()
+    assert list(read(tmp_path / "images" / "0?-*.png", empty)) == [
+        name for name in FILES if "/" not in name and name < "1"
+    ]
+
+
+def test_a_pattern_that_fits_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSource, match=r"Received: a pattern that no \.bmp, .* file fits\.$"):
+        check_source(tmp_path / "*.png")
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_members_that_would_lead_out_of_an_archive_are_errors(
+    archive: Path, notes: Path, write: Write
+) -> None:
+    good = FILES["00-é.png"]
+    write(
+        archive,
+        {
+            "../up.png": good,
+            "/root.png": good,
+            "a/../../b.png": good,
+            "c:\\d.png": good,
+            "good..png": good,
+        },
+    )
+
+    outside = dict.fromkeys(
+        ["../up.png", "/root.png", "a/../../b.png", "c:\\d.png"],
+        "a path that leads out of the archive.",
+    )
+    assert errors(archive, notes) == outside
+
+
+def test_links_and_devices_are_errors(archive: Path, notes: Path) -> None:
+    with tarfile.open(archive, "w") as tar:
+        for name, kind in [
+            ("a.png", tarfile.SYMTYPE),
+            ("b.png", tarfile.LNKTYPE),
+            ("c.png", tarfile.CHRTYPE),
+            ("d.png", tarfile.FIFOTYPE),
+        ]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+
+    link, other = "a link in an archive.", "a member of an archive that is no plain file."
+    assert errors(archive, notes) == {"a.png": link, "b.png": link, "c.png": other, "d.png": other}
+
+
+def test_a_member_that_would_unpack_to_far_more_is_an_error(archive: Path, notes: Path) -> None:
+    as_zip(archive, {"bomb.bmp": bytes(2**22), "good.png": FILES["00-é.png"]})
+    with zipfile.ZipFile(archive) as made:
+        packed = made.getinfo("bomb.bmp").compress_size
+
+    assert errors(archive, notes) == {
+        "bomb.bmp": f"a member of 4,194,304 bytes packed into {packed:,}."
+    }
+
+
+def test_a_member_that_is_no_picture_for_its_size_is_an_error(archive: Path, notes: Path) -> None:
+    member = tarfile.TarInfo("large.png")
+    member.size = MAX_FILE_BYTES + 1
+    with archive.open("wb") as file:
+        file.write(member.tobuf())
+        file.truncate(
+            tarfile.BLOCKSIZE
+            + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            + 2 * tarfile.BLOCKSIZE
+        )
+
+    assert errors(archive, notes) == {"large.png": "a member of 268,435,457 bytes."}
+
+
+def test_encrypted_members_and_those_packed_in_other_ways_are_errors(
+    archive: Path, notes: Path
+) -> None:
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("lzma.png", b"x", zipfile.ZIP_LZMA)
+        made.writestr("secret.png", b"x")
+    data = bytearray(archive.read_bytes())
+    at = data.rfind(b"PK\x01\x02")
+    data[at + 8] |= 1  # the flag for encryption
+    archive.write_bytes(data)
+
+    packed = "a member packed by method 14, neither stored nor deflated."
+    assert errors(archive, notes) == {"lzma.png": packed, "secret.png": "an encrypted member."}
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_of_members_with_one_name_the_first_is_scored(
+    archive: Path, notes: Path, write: Write
+) -> None:
+    first, second = list(FILES.values())[:2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", lambda *_, **__: None)  # zipfile's own, of the second
+        write(archive, _Twice({"a.png": first, "b.png": second}))
+    check_source(archive)
+    assert errors(archive, notes) == {
+        "a.png": "the id of a record before it.",
+        "b.png": "the id of a record before it.",
+    }
+
+
+class _Twice(dict[str, bytes]):
+    """Whose items come twice."""
+
+    def items(self):  # type: ignore[no-untyped-def]
+        """All of them, and all of them again."""
+        return [*super().items(), *super().items()]
+
+
+def test_a_damaged_member_is_an_error_and_the_others_are_read(archive: Path, notes: Path) -> None:
+    as_stored_zip(archive, FILES)
+    data = bytearray(archive.read_bytes())
+    at = data.find(b"IDAT")
+    data[at + 10] ^= 0xFF
+    archive.write_bytes(data)
+
+    assert errors(archive, notes) == {
+        "00-é.png": "a member of a zip archive that is not what was packed."
+    }
+
+
+def test_a_directory_that_points_elsewhere_is_an_error(archive: Path, notes: Path) -> None:
+    as_zip(archive, {"a.png": FILES["00-é.png"]})
+    data = bytearray(archive.read_bytes())
+    at = data.rfind(b"PK\x01\x02")
+    data[at + 42 : at + 46] = struct.pack("<L", 5)
+    archive.write_bytes(data)
+
+    assert errors(archive, notes) == {
+        "a.png": "a member that is not where the zip archive's directory says."
+    }
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_an_archive_that_changes_after_the_plan_is_refused(
+    archive: Path, notes: Path, write: Write
+) -> None:
+    write(archive, FILES)
+    source = open_source(archive, "ink", MAX_PIXELS)
+    plan = source.plan(100, notes)
+    archive.write_bytes(archive.read_bytes() + b"more")
+
+    with pytest.raises(SourceChanged):
+        list(source.batches(plan.shards[0], 10, notes, plan.revision))
+
+
+@pytest.mark.parametrize(
+    ("write", "what"), [(as_zip, "zip"), (as_tar, "tar"), (as_packed_tar, "tar")]
+)
+def test_an_archive_without_pictures_is_refused(
+    archive: Path, notes: Path, write: Write, what: str
+) -> None:
+    write(archive, {"a.txt": b"text"})
+    for refuse in (lambda: check_source(archive), lambda: scored(archive, notes)):
+        with pytest.raises(
+            InvalidSource, match=rf"Received: a {what} archive without \.bmp, .* files\.$"
+        ):
+            refuse()
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_an_archive_that_ends_early_is_refused_as_a_whole(
+    archive: Path, notes: Path, write: Write
+) -> None:
+    write(archive, FILES)
+    data = archive.read_bytes()
+    archive.write_bytes(data[: len(data) // 2])
+
+    with pytest.raises(InvalidSource, match=r"Received: a (damaged|file)"):
+        scored(archive, notes)
+
+
+def test_a_damaged_header_between_members_is_not_taken_for_the_end(
+    archive: Path, notes: Path
+) -> None:
+    as_tar(archive, FILES)
+    with tarfile.open(archive) as made:
+        at = made.getmembers()[3].offset
+    data = bytearray(archive.read_bytes())
+    data[at] ^= 0xFF
+    archive.write_bytes(data)
+
+    with pytest.raises(
+        InvalidSource, match=r"a damaged tar archive '.*' \(no member at [\d,]+, and not the end\)"
+    ):
+        scored(archive, notes)
+
+
+def test_a_header_that_claims_to_be_endless_is_not_read(archive: Path, notes: Path) -> None:
+    first, hostile = tarfile.TarInfo("a.png"), tarfile.TarInfo("x")
+    hostile.type, hostile.size = tarfile.XHDTYPE, 2**40
+    archive.write_bytes(first.tobuf() + hostile.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+    with pytest.raises(InvalidSource, match=r"\(a header of 1,099,511,627,776 bytes\)"):
+        scored(archive, notes)
+
+
+@pytest.mark.parametrize("write", KINDS)
+@given(data=st.data())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_wrong_with_an_archive_it_is_told(
+    tmp_path_factory: pytest.TempPathFactory, write: Write, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("archive")
+    archive = folder / "archive"
+    write(archive, FILES)
+    damaged = bytearray(archive.read_bytes())
+    for at, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(damaged) - 1), st.integers(0, 255)), max_size=5)
+    ):
+        damaged[at] = value
+    archive.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+
+    with suppress(LoupeError):
+        scored(archive, folder)

@@ -1,0 +1,530 @@
+"""Sources and outputs by URL, against a server that speaks S3."""
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from loupe.errors import LoupeError
+from loupe.images import idx
+from loupe.images.spec import UInt8Array
+from loupe.old_errors.worker import (
+    InvalidOutput,
+    InvalidSource,
+    InvalidUrl,
+    ProtocolUnavailable,
+    SourceChanged,
+    StorageRefused,
+)
+from tests.support import buckets, pictures
+from tests.support.buckets import put
+from tests.worker.conftest import MAX_PIXELS, scored
+from tests.worker.results.test_outputs import CLASSES, JOB, part
+from worker.results import outputs
+from worker.results.figures import Figures
+from worker.results.outputs import (
+    claim_folder,
+    read_errors,
+    release_folder,
+    write_part,
+    write_summary,
+)
+from worker.results.receipts import trusted, write_receipt
+from worker.scoring.plan_index import NoteCopies
+from worker.sources import Records, check_source, open_source
+from worker.storage import Place, Remote, lies_in, place
+
+IMAGES = pictures.digits(11)
+NAMES = [f"{'deep/' * (number % 3)}{number:02}-é.png" for number in range(len(IMAGES))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures in folders, one of them broken, and what is passed over."""
+    made = tmp_path / "images"
+    for name, image in zip(NAMES, IMAGES, strict=True):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_bytes(pictures.png(image))
+    (made / "deep" / "03-text.png").write_bytes(b"text")
+    (made / "03-empty.png").touch()
+    (made / "notes.txt").write_text("not scored")
+    (made / ".hidden").mkdir()
+    (made / ".hidden" / "a.png").write_bytes(pictures.png(IMAGES[0]))
+    return made
+
+
+def as_zip(folder: Path, file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*.*")):
+            archive.write(path, path.relative_to(folder))
+
+
+def as_tar(folder: Path, file: Path) -> None:
+    with tarfile.open(file, "w") as archive:
+        archive.add(folder, "")
+
+
+def as_packed_tar(folder: Path, file: Path) -> None:
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(folder, "")
+
+
+def as_npy(folder: Path, file: Path) -> None:
+    file.write_bytes(_npy(IMAGES))
+
+
+def as_fortran_npy(folder: Path, file: Path) -> None:
+    file.write_bytes(_npy(np.asfortranarray(IMAGES)))
+
+
+def as_idx(folder: Path, file: Path) -> None:
+    file.write_bytes(idx.encode(IMAGES))
+
+
+def as_packed_idx(folder: Path, file: Path) -> None:
+    file.write_bytes(gzip.compress(idx.encode(IMAGES)))
+
+
+def as_parquet(folder: Path, file: Path) -> None:
+    files = [pictures.png(image) for image in IMAGES]
+    pq.write_table(
+        pa.table({"image": [*files, b"text"], "id": [*NAMES, "broken"]}), file, row_group_size=5
+    )
+
+
+def _npy(images: UInt8Array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, images)
+    return file.getvalue()
+
+
+FILES = [as_zip, as_tar, as_packed_tar, as_npy, as_fortran_npy, as_idx, as_packed_idx, as_parquet]
+Write = Callable[[Path, Path], None]
+
+
+def told(batches: list[Records]) -> tuple[list[tuple[str | int, bytes]], dict[str, dict[str, str]]]:
+    """All that batches say, however they are cut."""
+    rows: list[tuple[str | int, bytes]] = []
+    for batch in batches:
+        names: list[str | int] = [*batch.ids]
+        rows.extend(
+            (name, image.tobytes()) for name, image in zip(names, batch.images, strict=True)
+        )
+    return rows, {name: error.to_json() for batch in batches for name, error in batch.errors}
+
+
+def assert_read_alike(local: Place, remote: Place, folder: Path) -> None:
+    check_source(remote)
+    found = []
+    for number, source in enumerate([local, remote]):
+        (notes := folder / f"notes-{number}").mkdir()
+        found.append(told(scored(source, notes)))
+    assert found[0] == found[1]
+    assert found[0][0]
+
+
+# Sources
+
+
+@pytest.mark.parametrize("write", FILES)
+def test_a_file_in_a_bucket_is_read_as_the_one_it_is_a_copy_of(
+    tmp_path: Path, folder: Path, bucket: Remote, write: Write
+) -> None:
+    write(folder, tmp_path / "file")
+    put((tmp_path / "file").read_bytes(), bucket / "a folder/file")
+
+    assert_read_alike(tmp_path / "file", bucket / "a folder/file", tmp_path)
+
+
+def test_the_one_array_in_an_npz_is_read_from_a_bucket(tmp_path: Path, bucket: Remote) -> None:
+    np.savez_compressed(tmp_path / "images.npz", images=IMAGES)
+    put((tmp_path / "images.npz").read_bytes(), bucket / "images.npz")
+
+    assert_read_alike(tmp_path / "images.npz", bucket / "images.npz", tmp_path)
+
+
+def test_a_folder_in_a_bucket_is_read_as_the_one_it_is_a_copy_of(
+    tmp_path: Path, folder: Path, bucket: Remote
+) -> None:
+    buckets.put_all(folder, bucket / "images")
+    bucket.fs.call_s3(
+        "put_object", Bucket=bucket.path, Key="images/", Body=b""
+    )  # as some programs mark a folder
+
+    assert_read_alike(folder, bucket / "images", tmp_path)
+    (tmp_path / "again").mkdir()
+    assert_read_alike(folder, place(f"{bucket}/images/"), tmp_path / "again")
+
+
+@pytest.mark.parametrize("pattern", ["**/*.png", "*.png", "deep/0[1-7]-*.png", "d*p/*/?2-*"])
+def test_a_pattern_of_objects_is_read_as_one_of_files(
+    tmp_path: Path, folder: Path, bucket: Remote, pattern: str
+) -> None:
+    buckets.put_all(folder, bucket)
+
+    assert_read_alike(folder / pattern, bucket / pattern, tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["a-{000..001}.tar", "a-*.tar"])
+def test_many_tar_archives_in_a_bucket_are_one_source(
+    tmp_path: Path, folder: Path, bucket: Remote, pattern: str
+) -> None:
+    for number, write in enumerate([as_tar, as_packed_tar]):
+        write(folder, tmp_path / f"a-00{number}.tar")
+        put((tmp_path / f"a-00{number}.tar").read_bytes(), bucket / f"a-00{number}.tar")
+
+    assert_read_alike(tmp_path / pattern, bucket / pattern, tmp_path)
+
+
+def test_a_manifest_may_name_objects(tmp_path: Path, folder: Path, bucket: Remote) -> None:
+    buckets.put_all(folder, bucket)
+    lines = [
+        f"{bucket}/{NAMES[1]}",
+        f"{bucket}/gone.png",
+        str(folder / NAMES[2]),
+        f"file://{folder / NAMES[3]}",
+    ]
+    (tmp_path / "images.csv").write_text("\n".join(["path", *lines]), encoding="utf-8")
+    (notes := tmp_path / "notes").mkdir()
+    rows, errors = told(scored(tmp_path / "images.csv", notes))
+
+    assert [name for name, _ in rows] == [lines[0], *lines[2:]]
+    assert [image for _, image in rows] == [image.tobytes() for image in IMAGES[1:4]]
+    assert errors[lines[1]]["error"].endswith(
+        "Received: a file that cannot be read (No such file or directory)."
+    )
+
+
+def test_a_manifest_in_a_bucket_reaches_nothing_but_objects(
+    tmp_path: Path, folder: Path, bucket: Remote
+) -> None:
+    buckets.put_all(folder, bucket)
+    inside = [NAMES[3], f"../{NAMES[1]}", f"{bucket}/{NAMES[2]}"]
+    outside = {
+        "../../a.png": "a path that a manifest in a bucket does not reach",
+        "/etc/passwd": "a path that a manifest in a bucket does not reach",
+        "file:///etc/passwd": "a path that a manifest in a bucket does not reach",
+        "https://example.org/a.png": "an https:// URL, which LOUPE_HTTPS_SOURCES does not allow",
+        "ftp://example.org/a.png": "'ftp://'",
+    }
+    lines = [json.dumps({"path": path}) for path in [inside[0], *inside[1:], *outside]]
+    put(pictures.png(IMAGES[3]), bucket / "lists" / NAMES[3])
+    put("\n".join(lines).encode(), bucket / "lists/images.jsonl")
+    (notes := tmp_path / "notes").mkdir()
+    rows, errors = told(scored(bucket / "lists/images.jsonl", notes))
+
+    assert rows == [
+        (name, IMAGES[number].tobytes()) for name, number in zip(inside, (3, 1, 2), strict=True)
+    ]
+    assert {name: error["error"].partition("Received: ")[2] for name, error in errors.items()} == {
+        name: f"{why}." for name, why in outside.items()
+    }
+
+
+@pytest.mark.parametrize("write", FILES)
+def test_an_object_that_changes_after_the_plan_is_refused(
+    tmp_path: Path, folder: Path, bucket: Remote, write: Write
+) -> None:
+    write(folder, tmp_path / "file")
+    data = (tmp_path / "file").read_bytes()
+    put(data, bucket / "file")
+    source = open_source(bucket / "file", "ink", MAX_PIXELS)
+    plan = source.plan(100, tmp_path)
+    put(data[:-1] + bytes([data[-1] ^ 1]), bucket / "file")
+
+    with pytest.raises(SourceChanged, match=rf"^'{bucket}/file' has changed"):
+        list(source.batches(plan.shards[0], 10, tmp_path, plan.revision))
+
+
+def test_an_object_of_a_folder_that_changes_is_noticed_and_one_that_is_gone_is_an_error(
+    tmp_path: Path, folder: Path, bucket: Remote
+) -> None:
+    buckets.put_all(folder, bucket)
+    source = open_source(bucket, "ink", MAX_PIXELS)
+    plan = source.plan(100, tmp_path)
+    (bucket / NAMES[0]).unlink()
+    (batch,) = source.batches(plan.shards[0], 100, tmp_path, plan.revision)
+    assert told([batch()])[1][NAMES[0]]["error"].endswith(
+        "a file that cannot be read (The specified key does not exist)."
+    )
+
+    image = bytearray(pictures.png(IMAGES[3]))
+    image[-1] ^= 1
+    put(bytes(image), bucket / NAMES[3])
+    with pytest.raises(SourceChanged):
+        batch()
+
+
+def test_pictures_are_fetched_a_few_at_a_time_where_they_are_large(
+    tmp_path: Path, bucket: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.sources.pictures.FETCHED_BYTES", 2 * len(pictures.png(IMAGES[0])))
+    for number in range(3):
+        put(pictures.png(IMAGES[0]), bucket / f"{number}.png")
+    source = open_source(bucket, "ink", MAX_PIXELS)
+    plan = source.plan(100, tmp_path)
+    batches = [batch() for batch in source.batches(plan.shards[0], 100, tmp_path, plan.revision)]
+
+    assert [batch.ids for batch in batches] == [["0.png", "1.png"], ["2.png"]]
+
+
+def test_no_shard_reads_a_whole_archive(
+    tmp_path: Path, bucket: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [
+        (f"{number}.png", np.random.default_rng(number).bytes(300_000)) for number in range(30)
+    ]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    put(file.getvalue(), bucket / "images.zip")
+    source = open_source(bucket / "images.zip", "ink", MAX_PIXELS)
+    plan = source.plan(3, tmp_path)
+    read: list[int] = []
+    whole = bucket.fs._cat_file
+
+    async def counted(path: str, **limits: Any) -> bytes:
+        data: bytes = await whole(path, **limits)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(bucket.fs, "_cat_file", counted)
+    for batch in source.batches(plan.shards[4], 3, tmp_path, plan.revision):
+        assert len(batch().errors) == 3
+
+    assert len(read) == 1
+    assert 900_000 < sum(read) < 1_000_000
+
+
+@pytest.mark.parametrize("write", FILES)
+def test_whatever_is_wrong_with_an_object_it_is_told(
+    tmp_path: Path, folder: Path, bucket: Remote, write: Write
+) -> None:
+    write(folder, tmp_path / "file")
+    data = (tmp_path / "file").read_bytes()
+    for damaged in (b"", data[:3], data[: len(data) // 2 + 100]):
+        put(damaged, bucket / "file")
+        with pytest.raises(InvalidSource):
+            scored(bucket / "file", tmp_path)
+
+
+# What cannot be read
+
+
+def refused(where: str) -> tuple[type[LoupeError], str]:
+    with pytest.raises(LoupeError) as raised:
+        check_source(place(where))
+    return type(raised.value), raised.value.message.partition("Received: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "received"),
+    [
+        ("ftp://example.org/a.zip", InvalidUrl, "'ftp://'."),
+        ("zip://a.png::s3://bucket/a.zip", InvalidUrl, "'zip://'."),
+        (
+            "https://example.org/a.zip",
+            InvalidUrl,
+            "an https:// URL, which LOUPE_HTTPS_SOURCES does not allow.",
+        ),
+        ("http://example.org/a.zip", InvalidUrl, "'http://'."),
+        ("s3:///a.zip", InvalidUrl, "no bucket, container or host."),
+        ("file://host/a.zip", InvalidUrl, "a file on another machine."),
+        ("gs://bucket/a.zip", ProtocolUnavailable, "none. Install it: pip install gcsfs"),
+        ("az://container/a.zip", ProtocolUnavailable, "none. Install it: pip install adlfs"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_told(url: str, error: type[LoupeError], received: str) -> None:
+    assert refused(url) == (error, received)
+
+
+def test_a_bucket_that_is_not_there_is_told(bucket: Remote) -> None:
+    assert refused("s3://no-such-bucket/images") == (
+        InvalidSource,
+        "nothing; no such file or folder.",
+    )
+    assert refused(f"{bucket}/nothing.zip") == (InvalidSource, "nothing; no such file or folder.")
+    assert refused("s3://No Bucket At All/images")[0] is InvalidUrl
+
+
+def test_a_bucket_that_may_not_be_read_is_told(bucket: Remote, tmp_path: Path) -> None:
+    put(pictures.png(IMAGES[0]), bucket / "a.png")
+    put(_npy(IMAGES), bucket / "a.npy")
+    source = open_source(bucket, "ink", MAX_PIXELS)
+    plan = source.plan(10, tmp_path)
+    buckets.forbid("s3:GetObject", bucket)
+
+    assert refused(f"{bucket}/a.npy")[0] is StorageRefused
+    (batch,) = source.batches(plan.shards[0], 10, tmp_path, plan.revision)
+    with pytest.raises(
+        StorageRefused, match=rf"^Expected credentials that open '{bucket}/a\.png'\. Received: "
+    ):
+        batch()
+
+
+# Places
+
+
+def test_a_file_url_is_a_path() -> None:
+    assert place("file:///a%20folder/images.zip") == Path("/a folder/images.zip")
+    assert place("images.zip") == Path("images.zip").absolute()
+
+
+def test_a_place_knows_what_lies_in_it(bucket: Remote, tmp_path: Path) -> None:
+    assert lies_in(bucket / "a/b", bucket / "a")
+    assert lies_in(bucket / "a", place(f"{bucket}/a/"))
+    assert not lies_in(bucket / "ab", bucket / "a")
+    assert not lies_in(bucket, bucket / "a")
+    assert not lies_in(tmp_path, bucket)
+    assert lies_in(tmp_path / "a", tmp_path)
+
+
+# Outputs
+
+
+def test_a_folder_in_a_bucket_is_claimed_once(bucket: Remote) -> None:
+    bucket.fs.call_s3(
+        "put_object", Bucket=bucket.path, Key="out/", Body=b""
+    )  # as some programs mark a folder
+    claim_folder(bucket / "out", JOB.request)
+    assert buckets.names(bucket / "out") == ["_RUNNING"]
+    with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_RUNNING …\)\.$"):
+        claim_folder(bucket / "out", JOB.request)
+
+    release_folder(bucket / "out")
+    claim_folder(bucket / "out", JOB.request)
+    with (
+        pytest.raises(FileExistsError),
+        outputs.appearing_once(bucket / "out" / "_RUNNING") as claim,
+    ):
+        claim.write_text("of another job")
+
+
+def test_a_bucket_that_takes_no_results_is_told(bucket: Remote) -> None:
+    with pytest.raises(
+        InvalidOutput,
+        match=r"Received: a folder that cannot be written to \(The specified bucket does",
+    ):
+        claim_folder(Remote("s3://no-such-bucket/out", "s3"), JOB.request)
+    buckets.forbid("s3:PutObject", bucket)
+    with pytest.raises(StorageRefused):
+        claim_folder(bucket / "out", JOB.request)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_results_in_a_bucket_are_those_of_a_folder(
+    tmp_path: Path, bucket: Remote, single: bool
+) -> None:
+    job = replace(JOB, options=replace(JOB.options, single=single))
+    summaries = []
+    for out in (tmp_path / "out", bucket / "out"):
+        claim_folder(out, JOB.request)
+        with outputs.taking_notes(out) as notes:
+            (notes / "listing.jsonl").write_text("a line")
+            outputs.keep_notes(out, notes, job.revision)
+        write_part(out, 0, 2, part(["a", "b", "c"]), CLASSES, job.options)
+        write_part(
+            out, 1, 2, part(["d"], [("e", InvalidSource("x", "y"))], seed=1), CLASSES, job.options
+        )
+        errors = list(read_errors(out))
+        write_summary(out, job, CLASSES, range(2), Figures())
+        summary = outputs.read_summary(out)
+        summaries.append(
+            [
+                errors,
+                *(
+                    summary[name]
+                    for name in ("labels", "errors", "mean_confidence", "done", "parts")
+                ),
+            ]
+        )
+    local = sorted(path.name for path in (tmp_path / "out").iterdir())
+
+    assert buckets.names(bucket / "out") == local
+    assert ("predictions.parquet" in local) == single
+    assert summaries[0] == summaries[1]
+    for name in local:
+        if name.startswith("predictions"):
+            with (bucket / "out" / name).open("rb") as file:
+                assert file.read() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_a_job_goes_on_in_a_bucket_with_the_parts_that_are_whole(bucket: Remote) -> None:
+    out = bucket / "out"
+    claim_folder(out, JOB.request)
+    for shard, ids in enumerate([["a", "b"], ["c"], ["d"]]):
+        files = write_part(out, shard, 3, part(ids), CLASSES)
+        write_receipt(
+            out, shard, 3, files, fingerprint="one", done=len(ids), failed=0, figures=Figures()
+        )
+    put(b"damaged", out / "predictions-00001-of-00003.parquet")
+    held = outputs.held(out)
+
+    assert held == outputs.Held(JOB.request, "_RUNNING")
+    assert [(shard, receipt.done) for shard, receipt in trusted(out, 3, "one")] == [(0, 2), (2, 1)]
+    assert list(trusted(out, 3, "another")) == []
+    outputs.reclaim_folder(out, JOB.request)
+    with outputs.taking_notes(out) as notes:
+        (notes / "listing.jsonl").write_text("a line")
+        outputs.keep_notes(out, notes, JOB.revision)
+    put(b"of somebody else", out / "notes.txt")
+    outputs.clear_folder(out)
+    assert buckets.names(out) == ["notes.txt"]
+
+
+def test_what_fails_half_way_is_not_put(bucket: Remote) -> None:
+    def half() -> None:
+        with outputs.appearing(bucket / "out" / "part") as path:
+            path.write_bytes(b"half a fi")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        half()
+
+    assert buckets.names(bucket) == []
+
+
+def test_a_worker_copies_the_notes_of_a_job_once(bucket: Remote, tmp_path: Path) -> None:
+    with outputs.taking_notes(bucket / "out") as notes:
+        (notes / "listing.jsonl").write_text("a line")
+        outputs.keep_notes(bucket / "out", notes, "revision")
+    copies = NoteCopies()
+    kept = outputs.notes_path(bucket / "out", "revision")
+    copy = copies.of(kept)
+
+    assert (copy / "listing.jsonl").read_text() == "a line"
+    (kept / "listing.jsonl").unlink()
+    assert copies.of(kept) == copy
+    assert copies.of(tmp_path) == tmp_path
+    copies.close()
+    assert not copy.exists()
+
+
+def test_of_the_copies_of_notes_the_one_that_was_used_last_stays(
+    bucket: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.scoring.plan_index.MOST_COPIES", 2)
+    copies, kept = NoteCopies(), []
+    for revision in ("first", "second", "third"):
+        with outputs.taking_notes(bucket / "out") as notes:
+            (notes / "listing.jsonl").write_text(revision)
+            outputs.keep_notes(bucket / "out", notes, revision)
+        kept.append(outputs.notes_path(bucket / "out", revision))
+    first, second = copies.of(kept[0]), copies.of(kept[1])
+    copies.of(kept[0])
+    copies.of(kept[2])
+
+    assert first.exists()  # a shard may still be read with it
+    assert not second.exists()
+    copies.close()

@@ -1,0 +1,379 @@
+"""Sources: planned once, read shard by shard, always in the same order."""
+
+import gzip
+import io
+import math
+import os
+import tracemalloc
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loupe.errors import LoupeError
+from loupe.images import idx
+from loupe.images.decode import MAX_FILE_BYTES
+from loupe.images.spec import UInt8Array
+from loupe.old_errors.worker import InvalidSource, SourceChanged
+from tests.support import pictures
+from tests.support.garbage import uncollected
+from tests.worker.conftest import MAX_PIXELS
+from worker.sources import Plan, Records, arrays, check_source, open_source, printable
+from worker.sources.pictures import Decoder, Entry
+from worker.sources.source import cut
+from worker.storage import reading_at
+
+
+def planned(source: Path, shard_images: int, notes: Path) -> Plan:
+    return open_source(source, "ink", MAX_PIXELS).plan(shard_images, notes)
+
+
+def read(
+    source: Path, plan: Plan, shard: int, notes: Path, batch_size: int = 1000
+) -> list[Records]:
+    batches = open_source(source, "ink", MAX_PIXELS).batches(
+        plan.shards[shard], batch_size, notes, plan.revision
+    )
+    return [batch() for batch in batches]
+
+
+def ids(records: list[Records]) -> list[str | int]:
+    return [record for batch in records for record in batch.ids]
+
+
+def errors(records: list[Records]) -> dict[str, LoupeError]:
+    return {name: error for batch in records for name, error in batch.errors}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "images"
+    source.mkdir()
+    return source
+
+
+# Arrays
+
+
+def as_npy(images: UInt8Array, path: Path) -> None:
+    np.save(path, images)
+
+
+def as_fortran_npy(images: UInt8Array, path: Path) -> None:
+    np.save(path, np.asfortranarray(images))
+
+
+def as_idx(images: UInt8Array, path: Path) -> None:
+    path.write_bytes(idx.encode(images))
+
+
+def as_packed_idx(images: UInt8Array, path: Path) -> None:
+    path.write_bytes(gzip.compress(idx.encode(images)))
+
+
+@pytest.mark.parametrize("write", [as_npy, as_fortran_npy, as_idx, as_packed_idx])
+def test_an_array_is_read_shard_by_shard(
+    tmp_path: Path, notes: Path, write: Callable[[UInt8Array, Path], None]
+) -> None:
+    images = pictures.digits(25)
+    source = tmp_path / "images.npy"
+    write(images, source)
+    plan = planned(source, 10, notes)
+
+    assert plan.total == 25
+    assert [(shard["name"], shard["start"], shard["stop"]) for shard in plan.shards] == [
+        ("shard-0", 0, 8),
+        ("shard-1", 8, 16),
+        ("shard-2", 16, 25),
+    ]
+    for index, shard in enumerate(plan.shards):
+        records = read(source, plan, index, notes, batch_size=4)
+        assert max(len(batch.ids) for batch in records) <= 4
+        assert ids(records) == list(range(shard["start"], shard["stop"]))
+        np.testing.assert_array_equal(
+            np.concatenate([batch.images for batch in records]),
+            images[shard["start"] : shard["stop"]],
+        )
+
+
+@given(total=st.integers(1, 100_000), shard_images=st.integers(1, 5_000))
+def test_shards_are_as_few_as_will_do_and_of_one_size(total: int, shard_images: int) -> None:
+    shards = cut(total, shard_images)
+    sizes = [shard["stop"] - shard["start"] for shard in shards]
+
+    assert len(shards) == math.ceil(total / shard_images)
+    assert max(sizes) <= min(shard_images, min(sizes) + 1)
+    assert [shard["start"] for shard in shards] == list(accumulate([0, *sizes[:-1]]))
+    assert sum(sizes) == total
+
+
+@given(total=st.integers(1, 200), shard_images=st.integers(1, 70), batch_size=st.integers(1, 50))
+def test_whatever_the_sizes_every_row_is_read_once(
+    tmp_path_factory: pytest.TempPathFactory, total: int, shard_images: int, batch_size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("array")
+    np.save(folder / "images.npy", np.zeros((total, 28, 28), np.uint8))
+    plan = planned(folder / "images.npy", shard_images, folder)
+    shards = [
+        read(folder / "images.npy", plan, index, folder, batch_size)
+        for index in range(len(plan.shards))
+    ]
+
+    assert [row for records in shards for row in ids(records)] == list(range(total))
+
+
+def test_an_array_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: Path) -> None:
+    source = tmp_path / "images.npy"
+    np.save(source, pictures.digits(4))
+    plan = planned(source, 10, notes)
+    np.save(source, pictures.digits(5))
+
+    with pytest.raises(
+        SourceChanged,
+        match=r"images\.npy' has changed since the job began\. Submit it again, into a new",
+    ):
+        read(source, plan, 0, notes)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "images-idx3-ubyte"])
+def test_an_array_that_is_cut_short_while_it_is_read_is_an_error_of_the_job(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = tmp_path / name
+    images = pictures.digits(40)
+    source.write_bytes(npy(images) if name.endswith(".npy") else idx.encode(images))
+    plan = planned(source, 100, notes)
+
+    def cut_and_read(
+        file: Path, ranges: list[tuple[int, int]]
+    ) -> AbstractContextManager[Callable[[int, int], bytes]]:
+        os.truncate(source, 4096)
+        return reading_at(file, ranges)
+
+    monkeypatch.setattr(arrays, "reading_at", cut_and_read)
+    with pytest.raises(SourceChanged):
+        read(source, plan, 0, notes)
+
+
+def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+BAD_ARRAYS = [
+    ("text", b"not an array", "a file that is neither (no IDX header)"),
+    ("nothing", b"", "a file that is neither (no IDX header)"),
+    (
+        "floats",
+        npy(np.zeros((2, 28, 28), np.float32)),
+        "float32, shape (2, 28, 28), not uint8 (n, 28, 28)",
+    ),
+    (
+        "other sides",
+        npy(np.zeros((2, 32, 32), np.uint8)),
+        "uint8, shape (2, 32, 32), not uint8 (n, 28, 28)",
+    ),
+    ("labels", idx.encode(np.zeros(9, np.uint8)), "uint8, shape (9,), not uint8 (n, 28, 28)"),
+    ("no rows", npy(np.zeros((0, 28, 28), np.uint8)), "an array without images"),
+    ("objects", npy(np.array([{}])), "object, shape (1,), not uint8 (n, 28, 28)"),
+    (
+        "a cut npy",
+        npy(pictures.digits(3))[:-1],
+        "a file that is neither (a header of shape (3, 28, 28) followed by 2,351 bytes)",
+    ),
+    ("a cut header", npy(pictures.digits(3))[:30], "a file that is neither ("),
+    ("an npy header of brackets", b"\x93NUMPY\x01\x00\x05\x00{'a'\n", "a file that is neither ("),
+    (
+        "a cut IDX file",
+        idx.encode(pictures.digits(3))[:-1],
+        "a file that is neither (a header of shape (3, 28, 28) followed by 2,351 bytes)",
+    ),
+    (
+        "a cut gzip file",
+        gzip.compress(idx.encode(pictures.digits(3)))[:-9],
+        "a file that is neither (Compressed file ended",
+    ),
+    (
+        "a damaged gzip file",
+        gzip.compress(b"x")[:10] + b"\xff" * 40,
+        "a file that is neither (a damaged gzip file",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "received"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_ARRAYS]
+)
+def test_a_file_that_is_no_array_of_images_is_refused(
+    tmp_path: Path, notes: Path, data: bytes, received: str
+) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(data)
+    for refuse in (lambda: check_source(source), lambda: planned(source, 10, notes)):
+        with pytest.raises(InvalidSource) as raised:
+            refuse()
+        expected = f"Expected a folder, an archive, a table or an array of images at '{source}'. Received: {received}"
+        assert raised.value.message.startswith(expected)
+
+
+# Folders
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths_with_all_that_is_below(
+    folder: Path, notes: Path
+) -> None:
+    image = pictures.png(pictures.digits(1)[0])
+    for path in (
+        "b.png",
+        "a.PNG",
+        "z/1.png",
+        "c/d/e.webp",
+        "c/2.jpg",
+        "c/10.jpg",
+        ".hidden.png",
+        ".git/x.png",
+        "a.txt",
+    ):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(image)
+    plan = planned(folder, 3, notes)
+
+    in_order = ["a.PNG", "b.png", "c/10.jpg", "c/2.jpg", "c/d/e.webp", "z/1.png"]
+    assert plan.total == len(in_order)
+    assert [ids(read(folder, plan, shard, notes)) for shard in (0, 1)] == [
+        in_order[:3],
+        in_order[3:],
+    ]
+
+
+def test_shards_know_where_their_paths_begin(folder: Path, notes: Path) -> None:
+    images = pictures.digits(11)
+    for place, image in enumerate(images):
+        (folder / f"{'long' * (place % 3)}-é-{place:02}.png").write_bytes(pictures.png(image))
+    plan = planned(folder, 4, notes)
+    seen = [
+        records for shard in (2, 0, 1) for records in read(folder, plan, shard, notes, batch_size=3)
+    ]
+
+    assert plan.shards[0]["offset"] == 0
+    assert sorted(ids(seen)) == sorted(path.name for path in folder.iterdir())
+    for records in seen:
+        for name, image in zip(records.ids, records.images, strict=True):
+            np.testing.assert_array_equal(image, images[int(str(name)[-6:-4])])
+
+
+def test_a_folder_s_revision_follows_its_paths(folder: Path, notes: Path) -> None:
+    image = pictures.png(pictures.digits(1)[0])
+    (folder / "a.png").write_bytes(image)
+    first = planned(folder, 10, notes).revision
+    assert planned(folder, 10, notes).revision == first
+
+    (folder / "b.png").write_bytes(image)
+    assert planned(folder, 10, notes).revision != first
+
+
+def test_each_file_that_cannot_be_read_is_one_error(folder: Path, notes: Path) -> None:
+    (folder / "1-good.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    (folder / "2-text.png").write_bytes(b"text")
+    (folder / "3-gone.png").symlink_to("nowhere")
+    (folder / "4-huge.png").write_bytes(pictures.huge_png(1000))
+    (folder / "5-good.png").write_bytes(pictures.png(pictures.digits(2)[1]))
+    (folder / "6-late.png").write_bytes(pictures.png(pictures.digits(2)[1]))
+    plan = planned(folder, 10, notes)
+    (folder / "6-late.png").unlink()
+    records = read(folder, plan, 0, notes)
+
+    assert ids(records) == ["1-good.png", "5-good.png"]
+    found = errors(records)
+    assert {name: error.code for name, error in found.items()} == {
+        "2-text.png": "invalid_image",
+        "3-gone.png": "invalid_image",
+        "4-huge.png": "image_too_large",
+        "6-late.png": "invalid_image",
+    }
+    assert found["3-gone.png"].message.endswith(
+        "Received: a file that cannot be read (No such file or directory)."
+    )
+
+
+def test_a_batch_of_broken_files_has_no_images(folder: Path, notes: Path) -> None:
+    (folder / "a.png").touch()
+    (records,) = read(folder, planned(folder, 10, notes), 0, notes)
+
+    assert records.ids == []
+    assert records.images.shape == (0, 28, 28)
+
+
+def test_a_broken_picture_keeps_none_of_those_around_it_in_memory() -> None:
+    broken, entries = Entry("broken", []), [Entry(str(number), []) for number in range(2000)]
+    picture = pictures.png(np.zeros((28, 28), np.uint8))
+    decoder = Decoder("ink", MAX_PIXELS)
+
+    def kept() -> int:
+        tracemalloc.start()
+        try:
+            decoder.records([*entries, broken], lambda entry: b"" if entry is broken else picture)
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    with uncollected():
+        assert kept() < len(entries) * 28 * 28
+
+
+def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_their_own(
+    folder: Path, notes: Path
+) -> None:
+    os.mkfifo(folder / "1-pipe.png")
+    with (folder / "2-large.png").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    (folder / "3-good.png").write_bytes(pictures.png(np.zeros((28, 28), np.uint8)))
+
+    records = read(folder, planned(folder, 10, notes), 0, notes)
+
+    assert ids(records) == ["3-good.png"]
+    found = errors(records)
+    assert found["1-pipe.png"].message.endswith("Received: something that is no file.")
+    assert found["2-large.png"].message.endswith("Received: a file of 268,435,457 bytes.")
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.uname().sysname == "Darwin", reason="file names are Unicode here"
+)
+def test_a_file_name_that_is_no_utf_8_is_read_and_can_be_printed(folder: Path, notes: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(pictures.png(pictures.digits(1)[0]))
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(b"broken")
+    records = read(folder, planned(folder, 10, notes), 0, notes)
+
+    assert ids(records) == ["caf\\udce9.png"]
+    assert list(errors(records)) == ["\\udcff.png"]
+    for name in (*ids(records), *errors(records)):
+        str(name).encode("utf-8")
+
+
+@given(name=st.text())
+def test_what_can_be_printed_stays_as_it_is(name: str) -> None:
+    assert printable(name) == name
+
+
+@pytest.mark.parametrize("files", [[], ["notes.txt"], [".hidden.png"]])
+def test_a_folder_without_images_is_refused(folder: Path, notes: Path, files: list[str]) -> None:
+    for name in files:
+        (folder / name).touch()
+    for refuse in (lambda: check_source(folder), lambda: planned(folder, 10, notes)):
+        with pytest.raises(
+            InvalidSource, match=r"Received: a folder without \.bmp, \.gif, .*, \.webp files\.$"
+        ):
+            refuse()
+
+
+def test_nothing_at_all_is_refused(tmp_path: Path) -> None:
+    for refuse in (check_source, lambda path: open_source(path, "ink", MAX_PIXELS)):
+        with pytest.raises(InvalidSource, match=r"Received: nothing; no such file or folder\.$"):
+            refuse(tmp_path / "nowhere")

@@ -1,0 +1,411 @@
+"""Tables: Parquet files with pictures or pixels in them, and manifests of paths."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loupe.old_errors.service import InvalidRequest
+from loupe.old_errors.worker import ColumnNotFound, InvalidSource, SourceChanged
+from tests.support import pictures
+from tests.worker.conftest import MAX_PIXELS, scored
+from worker.queue.jobs import Options
+from worker.sources import Records, check_source, open_source
+
+IMAGES = pictures.digits(11)
+FILES = [pictures.png(image) for image in IMAGES]
+
+
+def ids(batches: Sequence[Records]) -> list[str | int]:
+    return [name for batch in batches for name in batch.ids]
+
+
+def images(batches: Sequence[Records]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.concatenate([batch.images for batch in batches])
+
+
+def errors(batches: Sequence[Records]) -> dict[str, str]:
+    return {
+        name: error.message.partition("Received: ")[2]
+        for batch in batches
+        for name, error in batch.errors
+    }
+
+
+# Parquet
+
+
+def of_files(**more: Sequence[object]) -> pa.Table:
+    return pa.table({"image": FILES, "label": list(range(len(FILES))), **more})
+
+
+def of_structs(**more: Sequence[object]) -> pa.Table:
+    return pa.table({"image": [{"bytes": file, "path": "a.png"} for file in FILES], **more})
+
+
+def of_pixels(**more: Sequence[object]) -> pa.Table:
+    columns = {
+        f"pixel{number + 1}": values
+        for number, values in enumerate(IMAGES.reshape(len(IMAGES), -1).T)
+    }
+    return pa.table({"label": list(range(len(IMAGES))), **columns, **more})
+
+
+@pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
+@pytest.mark.parametrize("row_group_size", [1, 3, 5, 100])
+def test_the_rows_of_a_table_are_read_shard_by_shard(
+    tmp_path: Path, notes: Path, table: Any, row_group_size: int
+) -> None:
+    source = tmp_path / "table"
+    pq.write_table(table(), source, row_group_size=row_group_size)
+    check_source(source)
+    seen = scored(source, notes)
+
+    assert ids(seen) == list(range(len(IMAGES)))
+    np.testing.assert_array_equal(images(seen), IMAGES)
+
+
+@given(
+    rows=st.integers(1, 60),
+    row_group_size=st.integers(1, 20),
+    shard_images=st.integers(1, 25),
+    batch_size=st.integers(1, 10),
+)
+@settings(max_examples=30)
+def test_whatever_the_sizes_every_row_of_a_table_is_read_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: int,
+    row_group_size: int,
+    shard_images: int,
+    batch_size: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    names = [f"r{row}" for row in range(rows)]
+    pq.write_table(
+        pa.table({"image": FILES[:1] * rows, "id": names}),
+        folder / "table",
+        row_group_size=row_group_size,
+    )
+
+    assert ids(scored(folder / "table", folder, shard_images, batch_size)) == names
+
+
+@pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
+@pytest.mark.parametrize("names", [[f"é{row}" for row in range(11)], list(range(100, 111))])
+def test_rows_may_have_ids(
+    tmp_path: Path, notes: Path, table: Any, names: Sequence[object]
+) -> None:
+    pq.write_table(table(id=names), tmp_path / "table")
+
+    assert ids(scored(tmp_path / "table", notes)) == list(names)
+
+
+def test_a_row_whose_picture_is_missing_or_broken_is_an_error(tmp_path: Path, notes: Path) -> None:
+    pq.write_table(pa.table({"image": [FILES[0], None, b"text", FILES[1]]}), tmp_path / "table")
+    seen = scored(tmp_path / "table", notes)
+
+    assert ids(seen) == [0, 3]
+    assert list(errors(seen)) == ["1", "2"]
+    assert errors(seen)["1"] == "a row without a picture file."
+
+
+def test_a_row_whose_pixels_are_none_is_an_error(tmp_path: Path, notes: Path) -> None:
+    columns: dict[str, list[int | None]] = {f"p{number}": [0, 0, 0, 255] for number in range(784)}
+    columns["p5"] = [0, 256, None, 255]
+    columns["p7"] = [0, 0, 0, -1]
+    pq.write_table(pa.table(columns), tmp_path / "table")
+    seen = scored(tmp_path / "table", notes)
+
+    assert ids(seen) == [0]
+    assert errors(seen) == dict.fromkeys("123", "a row with another value, or without one.")
+
+
+@pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
+@pytest.mark.parametrize("names", [[f"é{row}" for row in range(10)], list(range(100, 110))])
+def test_a_row_without_its_id_is_an_error(
+    tmp_path: Path, notes: Path, table: Any, names: Sequence[object]
+) -> None:
+    pq.write_table(table(id=[*names[:5], None, *names[5:]]), tmp_path / "table")
+    seen = scored(tmp_path / "table", notes)
+
+    assert ids(seen) == list(names)
+    assert errors(seen) == {"row 5": "a row without an id."}
+
+
+@pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
+def test_other_columns_are_read_with_the_rows_that_are_good(
+    tmp_path: Path, notes: Path, table: Any
+) -> None:
+    names = [None if row == 5 else f"é{row}" for row in range(len(IMAGES))]
+    times = [datetime(2026, 1, 1 + row) for row in range(len(IMAGES))]
+    shops = pa.array(["a", "b"] * 5 + [None]).dictionary_encode()
+    pq.write_table(
+        table(name=names, count=list(range(len(IMAGES))), time=times, shop=shops),
+        tmp_path / "table",
+    )
+    options = Options(id="name", keep=("time", "shop"), labels="column:count")
+    check_source(tmp_path / "table", options)
+    seen = scored(tmp_path / "table", notes, options=options)
+
+    good = [row for row in range(len(IMAGES)) if row != 5]
+    assert ids(seen) == [names[row] for row in good]
+    columns = pa.concat_tables([batch.columns for batch in seen])
+    assert columns.column_names == ["time", "shop", "count"]
+    assert columns["time"].to_pylist() == [times[row] for row in good]
+    assert columns["count"].to_pylist() == good
+    assert columns["shop"].to_pylist() == [
+        ["a", "b"][row % 2] if row < 10 else None for row in good
+    ]
+
+
+@pytest.mark.parametrize(
+    "options", [Options(id="x"), Options(keep=("label", "x")), Options(labels="column:x")]
+)
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, options: Options) -> None:
+    pq.write_table(of_files(), tmp_path / "table")
+    (tmp_path / "manifest.csv").write_text("path,label\na.png,1\n")
+    (tmp_path / "manifest.jsonl").write_text('{"path": "a.png", "label": 1}\n')
+    for name, columns in (
+        ("table", "image, label"),
+        ("manifest.csv", "path, label"),
+        ("manifest.jsonl", "path, label"),
+    ):
+        with pytest.raises(ColumnNotFound) as raised:
+            check_source(tmp_path / name, options)
+        expected = f"Expected a column 'x' in '{tmp_path / name}'. Received: columns {columns}."
+        assert raised.value.message == expected
+
+
+def test_what_has_no_columns_says_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    for source in (tmp_path, tmp_path / "images.npy"):
+        with pytest.raises(
+            ColumnNotFound,
+            match="Received: a source without columns; tables and manifests have some",
+        ):
+            check_source(source, Options(keep=("x",)))
+
+
+@pytest.mark.parametrize("name", ["images.npy", "table"])
+def test_labels_of_folders_need_folders(tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    pq.write_table(of_files(), tmp_path / "table")
+    with pytest.raises(
+        InvalidRequest,
+        match="Expected a folder, an archive or a manifest for labels that are names",
+    ):
+        check_source(tmp_path / name, Options(labels="folder"))
+
+
+def test_a_column_that_no_row_of_a_result_can_hold_is_refused(tmp_path: Path) -> None:
+    pq.write_table(of_files(boxes=[[1, 2]] * len(FILES)), tmp_path / "table")
+    for column in ("boxes", "image"):
+        with pytest.raises(
+            InvalidSource, match=f"column '{column}' is no text, number or time, but "
+        ):
+            check_source(tmp_path / "table", Options(keep=(column,)))
+
+
+@pytest.mark.parametrize(
+    ("table", "received"),
+    [
+        (
+            pa.table({"text": ["a"], "label": [1]}),
+            r"0 columns of whole numbers, and no column 'image' .*\(text, label …\)",
+        ),
+        (pa.table({"image": ["a.png"]}), r"no column 'image' of picture files \(image …\)"),
+        (pa.table({f"p{number}": [1] for number in range(783)}), r"783 columns of whole numbers"),
+        (pa.table({"image": pa.array([], pa.binary())}), "a Parquet file without rows"),
+    ],
+)
+def test_a_table_without_pictures_is_refused(
+    tmp_path: Path, table: pa.Table, received: str
+) -> None:
+    pq.write_table(table, tmp_path / "table")
+    with pytest.raises(InvalidSource, match=received):
+        check_source(tmp_path / "table")
+
+
+def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
+    pq.write_table(of_files(), tmp_path / "table")
+    data = (tmp_path / "table").read_bytes()
+    (tmp_path / "table").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InvalidSource, match="a damaged Parquet file"):
+        check_source(tmp_path / "table")
+
+
+def test_a_table_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: Path) -> None:
+    pq.write_table(of_files(), tmp_path / "table")
+    source = open_source(tmp_path / "table", "ink", MAX_PIXELS)
+    plan = source.plan(4, notes)
+    pq.write_table(of_structs(), tmp_path / "table")
+
+    with pytest.raises(SourceChanged):
+        list(source.batches(plan.shards[0], 3, notes, plan.revision))
+
+
+# Manifests
+
+
+def as_csv(records: Sequence[dict[str, str]]) -> str:
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, records[0])
+    writer.writeheader()
+    writer.writerows(records)
+    return lines.getvalue()
+
+
+def as_json_lines(records: Sequence[dict[str, str]]) -> str:
+    return "\n\n".join(map(json.dumps, records)) + "\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    for number, file in enumerate(FILES):
+        (tmp_path / "images" / "deep" / f"{number}, é.png").write_bytes(file)
+    return tmp_path / "images"
+
+
+PATHS = [f"deep/{number}, é.png" for number in range(len(FILES))]
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl"), (as_json_lines, ".ndjson")]
+)
+def test_a_manifest_names_pictures_in_its_order(
+    folder: Path, notes: Path, write: Any, suffix: str
+) -> None:
+    manifest = folder / f"manifest{suffix}"
+    manifest.write_text(
+        write([{"label": "x", "path": path} for path in reversed(PATHS)]), encoding="utf-8"
+    )
+    check_source(manifest)
+    seen = scored(manifest, notes)
+
+    assert ids(seen) == PATHS[::-1]
+    np.testing.assert_array_equal(images(seen), IMAGES[::-1])
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
+def test_a_manifest_may_give_ids_and_name_a_picture_twice(
+    folder: Path, notes: Path, write: Any, suffix: str
+) -> None:
+    manifest = folder / f"manifest{suffix}"
+    absolute = str(folder / PATHS[1])
+    records = [
+        {"id": "b", "path": absolute},
+        {"id": "a", "path": PATHS[1]},
+        {"id": "b", "path": PATHS[0]},
+        {"id": "", "path": PATHS[0]},
+    ]
+    manifest.write_text(write(records), encoding="utf-8-sig")
+    seen = scored(manifest, notes)
+
+    assert ids(seen) == ["b", "a", PATHS[0]]
+    assert errors(seen) == {"b": "the id of a record before it."}
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
+def test_other_columns_of_a_manifest_are_text(
+    folder: Path, notes: Path, write: Any, suffix: str
+) -> None:
+    manifest = folder / f"manifest{suffix}"
+    records = [
+        {"path": path, "key": f"k{place}", "shop": f"é{place}"} for place, path in enumerate(PATHS)
+    ]
+    manifest.write_text(
+        write([*records[:3], {**records[3], "path": "gone.png"}, *records[4:]]), encoding="utf-8"
+    )
+    seen = scored(manifest, notes, options=Options(id="key", keep=("shop", "path")))
+
+    good = [place for place in range(len(PATHS)) if place != 3]
+    assert ids(seen) == [f"k{place}" for place in good]
+    columns = pa.concat_tables([batch.columns for batch in seen])
+    assert columns.schema.equals(pa.schema([("shop", pa.string()), ("path", pa.string())]))
+    assert columns["shop"].to_pylist() == [f"é{place}" for place in good]
+    assert columns["path"].to_pylist() == [PATHS[place] for place in good]
+
+
+def test_values_of_json_that_are_no_text_are_written_as_json(folder: Path, notes: Path) -> None:
+    values = [1, "text", None, {"a": [True]}, "\ud800"]
+    lines = [
+        json.dumps({"path": path, "x": value}) for path, value in zip(PATHS, values, strict=False)
+    ]
+    (folder / "manifest.jsonl").write_text("\n".join([*lines, json.dumps({"path": PATHS[6]})]))
+    seen = scored(folder / "manifest.jsonl", notes, options=Options(keep=("x",)))
+
+    columns = pa.concat_tables([batch.columns for batch in seen])
+    assert columns["x"].to_pylist() == ["1", "text", None, '{"a": [true]}', "\\ud800", None]
+
+
+def test_a_line_without_a_path_and_a_path_without_a_file_are_errors(
+    folder: Path, notes: Path
+) -> None:
+    manifest = folder / "manifest.jsonl"
+    records = [
+        {"path": "gone.png"},
+        {"name": "x"},
+        ["path"],
+        {"path": 5},
+        {"path": "a\0b"},
+        {"path": PATHS[0], "id": 7},
+    ]
+    manifest.write_text("\n".join(map(json.dumps, records)))
+    seen = scored(manifest, notes)
+
+    assert ids(seen) == ["7"]
+    missing = "a line without a 'path'."
+    assert errors(seen) == {
+        "gone.png": "a file that cannot be read (No such file or directory).",
+        "line 2": missing,
+        "line 3": missing,
+        "line 4": missing,
+        "line 5": missing,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "received"),
+    [
+        ("a.csv", b"", "a manifest whose columns (none) are without 'path'."),
+        ("a.csv", b"id,file\n1,a.png\n", "a manifest whose columns (id, file) are without 'path'."),
+        ("a.csv", b"path\n", "a manifest without records."),
+        ("a.csv", b'path\n"a.png\n', "a damaged manifest (unexpected end of data)."),
+        ("a.jsonl", b'{"path": "a.png"}\n{"path\n', "a damaged manifest ("),
+        ("a.jsonl", b'{"path": "\xff"}\n', "a damaged manifest ('utf-8' codec"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_refused(
+    tmp_path: Path, notes: Path, name: str, content: bytes, received: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidSource) as raised:
+        scored(tmp_path / name, notes)
+    assert raised.value.message.partition("Received: ")[2].startswith(received)
+
+
+# Arrays in a zip file, as NumPy writes them
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_the_one_array_of_an_npz_file_is_read(tmp_path: Path, notes: Path, save: Any) -> None:
+    save(tmp_path / "images.npz", IMAGES)
+    check_source(tmp_path / "images.npz")
+    np.testing.assert_array_equal(images(scored(tmp_path / "images.npz", notes)), IMAGES)
+
+
+def test_an_npz_file_of_several_arrays_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", x=IMAGES, t=np.arange(11))
+    with pytest.raises(InvalidSource, match=r"Received: 2 arrays \(t, x\), not one\.$"):
+        check_source(tmp_path / "images.npz")

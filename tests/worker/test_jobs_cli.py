@@ -1,0 +1,138 @@
+"""`loupe jobs`: what it says of jobs, and what it does to them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from loupe.models.store import StoredModel
+from loupe.old_errors.core import InvalidImage
+from loupe.runtime.redis_server import open_redis
+from loupe.settings import Settings
+from tests.support import pictures
+from tests.support.command import Loupe
+from worker.queue.jobs import Job, Jobs, Options, job_key
+from worker.queue.submission import submit
+from worker.results.outputs import Part, write_part
+
+
+@pytest.fixture
+def redis_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path / "data"))
+    with open_redis(Settings(data_dir=tmp_path / "data")) as client:
+        yield client
+
+
+@pytest.fixture
+def job(redis_here: Redis, tmp_path: Path, digits_model: StoredModel) -> Job:
+    np.save(tmp_path / "images.npy", pictures.digits(20))
+    return submit(Jobs(redis_here), tmp_path / "images.npy", tmp_path / "out", digits_model.tag, 10)
+
+
+def test_jobs_are_listed_and_shown(loupe: Loupe, job: Job) -> None:
+    listed = loupe("jobs")
+    assert listed.code == 0
+    assert f"{job.id}  queued     0 of ? scored, errors: 0\n" in listed.out
+    assert loupe("jobs", "list").out == listed.out
+
+    shown = loupe("jobs", "show", job.id).out
+    assert f"{job.id}  queued " in shown
+    assert job.model in shown
+    assert "started   —" in shown
+
+
+def test_jobs_are_also_told_in_json(loupe: Loupe, job: Job) -> None:
+    shown = json.loads(loupe("jobs", "show", job.id, "--json").out)
+
+    assert shown.pop("dead_letters") == []
+    assert [*shown] == [
+        "id", "state", "model", "source", "total", "done", "failed", "created", "started", "finished", "eta_seconds", "output", "error"
+    ]  # fmt: skip
+    assert (shown["id"], shown["state"], shown["total"]) == (job.id, "queued", None)
+    assert json.loads(loupe("jobs", "list", "--json").out) == [shown]
+
+
+def test_true_labels_ids_and_columns_to_keep_become_options_of_the_job(
+    loupe: Loupe, redis_here: Redis, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("path,key,shop,class\na.png,1,x,7\n")
+    wanted = ["--labels", "column:class", "--keep", "shop, path", "--id", "key"]
+    arguments = [
+        "score",
+        manifest,
+        "--out",
+        tmp_path / "new",
+        "--model",
+        digits_model.tag,
+        "--detach",
+    ]
+    assert loupe(*arguments, *wanted).code == 0
+
+    (job,) = Jobs(redis_here).all()
+    assert job.options == Options(labels="column:class", keep=("shop", "path"), id="key")
+    assert (job.options.label_column, job.options.columns) == ("class", ("shop", "path", "class"))
+    refused = loupe(*arguments, "--keep", "shop,shoe")
+    assert (refused.code, refused.err) == (
+        1,
+        f"error: column_not_found: Expected a column 'shoe' in '{manifest}'. Received: columns path, key, shop, class.\n",
+    )
+
+
+def test_a_job_that_waits_is_cancelled_at_once_and_its_folder_is_free_again(
+    loupe: Loupe, job: Job
+) -> None:
+    assert loupe("jobs", "cancel", job.id).out.startswith(f"job {job.id} is cancelled; 0 scored → ")
+    assert list(Path(job.output).iterdir()) == []
+    again = loupe("jobs", "cancel", job.id)
+    assert (again.code, again.err) == (
+        1,
+        f"error: job_ended: Job '{job.id}' has ended already: it is cancelled.\n",
+    )
+
+
+def test_a_job_in_hand_ends_when_a_worker_has_written_what_there_is(
+    loupe: Loupe, job: Job, redis_here: Redis
+) -> None:
+    redis_here.hset(job_key(job.id), "state", "planning")
+    ended = loupe("jobs", "cancel", job.id)
+
+    assert f"job {job.id} is cancelling" in ended.out
+    assert "No worker is running" in ended.err
+
+
+def test_following_a_cancelled_job_says_so(loupe: Loupe, job: Job) -> None:
+    loupe("jobs", "cancel", job.id)
+    assert "cancelled: 0 scored, errors: 0, 0 images/s → " in loupe("jobs", "follow", job.id).out
+
+
+def test_errors_are_shown_as_far_as_there_are_any(loupe: Loupe, job: Job) -> None:
+    assert loupe("jobs", "errors", job.id).out == ""
+    broken = [(f"{number:02}.png", InvalidImage("text")) for number in range(30)]
+    write_part(
+        Path(job.output),
+        0,
+        1,
+        Part([], np.empty((0, 10), np.float32), broken),
+        [str(digit) for digit in range(10)],
+    )
+
+    shown = loupe("jobs", "errors", job.id).out
+    assert shown.startswith("invalid_image  00.png\n  Expected ")
+    assert "19.png" in shown
+    assert "20.png" not in shown
+    assert shown.endswith("… all of them: --json\n")
+    told = [json.loads(line) for line in loupe("jobs", "errors", job.id, "--json").out.splitlines()]
+    assert [each["id"] for each in told] == [name for name, _ in broken]
+
+
+def test_an_unknown_job_is_named(loupe: Loupe, job: Job) -> None:
+    for verb in ("show", "follow", "cancel", "errors"):
+        ended = loupe("jobs", verb, "nothing")
+        assert (ended.code, ended.err) == (
+            1,
+            "error: job_not_found: Job 'nothing' is not known. List the known ones: loupe jobs\n",
+        )

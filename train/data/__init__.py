@@ -1,0 +1,1 @@
+"""Data sets: find, read, split and show them."""

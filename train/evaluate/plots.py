@@ -1,0 +1,296 @@
+"""The charts of a report, each as the bytes of a PNG file, and the style of all its pictures.
+
+They are drawn with matplotlib's objects rather than pyplot, so nothing stays open, no window system is asked for, and no style leaks.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from pathlib import Path
+from typing import ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from train.evaluate.calibration import Bin
+from train.evaluate.evaluation import Epoch, validation_losses
+
+Arguments = ParamSpec("Arguments")
+
+DPI = 144  # dots per inch: half as many again as the page is wide
+WIDTH = 9.0  # inches, of a picture as wide as the page
+FONT = "DejaVu Sans"  # comes with matplotlib, so pictures are the same everywhere
+
+INK, MUTED, LINE = "#1f2933", "#6b7785", "#d9dfe6"
+DASHED = (0, (4, 3))
+BLUE, ORANGE = "#2b6cb0", "#d9730d"  # told apart by every kind of colour vision
+STYLE = mpl.RcParams(
+    {
+        "axes.edgecolor": LINE,
+        "axes.grid": True,
+        "axes.labelcolor": MUTED,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlecolor": INK,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 12.0,
+        "axes.titlesize": 11.0,
+        "axes.titleweight": "bold",
+        "axes.axisbelow": True,
+        "figure.facecolor": "white",
+        "font.family": [FONT],
+        "font.size": 9.0,
+        "grid.color": LINE,
+        "grid.linewidth": 0.6,
+        "legend.edgecolor": "none",
+        "legend.framealpha": 0.9,
+        "text.color": INK,
+        "text.parse_math": False,  # a class may be called "$5"
+        "xtick.color": MUTED,
+        "xtick.major.size": 0.0,
+        "ytick.color": MUTED,
+        "ytick.major.size": 0.0,
+    }
+)
+
+MANY_EPOCHS = 30  # above which single points would hide the line
+NUMBERED_CLASSES = 30  # above which a number no longer fits its cell
+FEW_IMAGES = 10  # below which a bin's accuracy is mostly chance, so it is drawn pale
+NAME_LENGTH = 20  # characters of a class name on an axis
+
+
+def picture(draw: Callable[Arguments, Figure]) -> Callable[Arguments, bytes]:
+    """Draw in our style, which is gone afterwards, and encode."""
+
+    @wraps(draw)
+    def encoded(*arguments: Arguments.args, **options: Arguments.kwargs) -> bytes:
+        with mpl.rc_context(STYLE):
+            file = io.BytesIO()
+            draw(*arguments, **options).savefig(
+                file, format="png", dpi=DPI, metadata={"Software": None}
+            )
+            return file.getvalue()
+
+    return encoded
+
+
+@picture
+def learning_curves(history: Sequence[Epoch], best_epoch: int) -> Figure:
+    """Loss and accuracy of both splits over the epochs.
+
+    Args:
+        history: At least one epoch.
+        best_epoch: The one whose weights were kept.
+    """
+    figure = Figure((WIDTH, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _curves(
+        left,
+        "Loss",
+        [epoch.loss for epoch in history],
+        [epoch.validation_loss for epoch in history],
+    )
+    accuracies = [epoch.validation_accuracy for epoch in history]
+    _curves(right, "Accuracy", [epoch.accuracy for epoch in history], accuracies)
+    right.yaxis.set_major_formatter(as_percent)
+    losses = validation_losses(history)
+    lowest = 1 + int(np.argmin(losses)) if losses else best_epoch
+    if lowest != best_epoch:
+        label = f"lowest, epoch {lowest}"
+        left.plot(
+            [lowest],
+            [losses[lowest - 1]],
+            "o",
+            color=ORANGE,
+            markersize=8,
+            fillstyle="none",
+            label=label,
+        )
+    for axes in (left, right):
+        axes.axvline(
+            best_epoch,
+            color=INK,
+            linewidth=0.9,
+            linestyle=DASHED,
+            zorder=1.5,
+            label=f"epoch {best_epoch}, kept",
+        )
+        axes.legend(loc="best", fontsize=8.5, labelcolor=MUTED)
+    return figure
+
+
+def _curves(
+    axes: Axes, title: str, train: Sequence[float], validation: Sequence[float | None]
+) -> None:
+    marker = "." if len(train) <= MANY_EPOCHS else ""
+    epochs = np.arange(1, len(train) + 1)
+    axes.plot(epochs, train, marker=marker, color=BLUE, linewidth=1.8, label="training")
+    if None not in validation:
+        axes.plot(
+            epochs,
+            np.array(validation, float),
+            marker=marker,
+            color=ORANGE,
+            linewidth=1.8,
+            label="validation",
+        )
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    if len(train) == 1:
+        axes.set_xlim(0.5, 1.5)
+        axes.set_xticks([1])
+
+
+@picture
+def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
+    """What each class was taken for: counts, coloured by their share of the row.
+
+    Args:
+        matrix: Rows are true classes, columns predicted ones.
+    """
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.62 * len(counts), 3.2, 11))
+    figure = Figure((side + 2.6, side + 1.2), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(
+        shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1)
+    )  # a root shows a share of 1 % too
+    names = [legible(name, index, NAME_LENGTH) for index, name in enumerate(class_names)]
+    _name_cells(axes, names, side / len(names))
+    if len(names) <= NUMBERED_CLASSES:
+        _number_cells(axes, counts, shares)
+    bar = figure.colorbar(
+        image, ax=axes, shrink=0.6, aspect=28, pad=0.02, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1]
+    )
+    bar.ax.yaxis.set_major_formatter(as_percent)
+    bar.outline.set_visible(False)
+    bar.set_label("share of the true class", fontsize=8.5)
+    return figure
+
+
+def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
+    """Write the class names on both axes, slanted where they are wider than a cell, in inches; and lines between the cells."""
+    size = min(9.0, 330 / len(names))
+    width = max(map(len, names)) * size * 0.65 / 72  # a letter is about two thirds as wide as high
+    axes.set_xticks(range(len(names)), names, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    if width > cell:
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    ends = (-0.5, len(names) - 0.5)
+    for lines in (axes.hlines, axes.vlines):
+        lines(
+            np.arange(len(names)) - 0.5,
+            *ends,
+            color="white",
+            linewidth=1.5 if len(names) <= 12 else 0.6,
+        )
+    axes.set(xlim=ends, ylim=ends[::-1])
+
+
+def _number_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    size = min(9.0, 240 / len(counts))
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if shares[row, column] > 0.3 else INK
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]}",
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=size,
+        )
+
+
+@picture
+def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], temperature: float) -> Figure:
+    """Accuracy against confidence, before and after temperature scaling, and below each how many images a bin holds."""
+    figure = Figure((WIDTH, 4.9), layout="constrained")
+    grid = figure.subplots(2, 2, height_ratios=(3, 1), sharex=True, sharey="row")
+    titles = ("Before scaling", f"After scaling, temperature {temperature:.2f}")
+    for column, (title, bins) in enumerate(zip(titles, (before, after), strict=True)):
+        _reliability(grid[0, column], title, bins)
+        _bin_counts(grid[1, column], bins)
+    grid[0, 0].set_ylabel("accuracy")
+    grid[1, 0].set_ylabel("images")
+    grid[1, 0].set_ylim(
+        0.7, 8 * max(bar.count for bar in (*before, *after))
+    )  # room for the numbers
+    accuracy = Patch(color=BLUE, alpha=0.7, label="accuracy")
+    others, _ = grid[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles=[accuracy, *others], loc="outside lower center", ncols=3, labelcolor=MUTED
+    )
+    return figure
+
+
+def _reliability(axes: Axes, title: str, bins: Sequence[Bin]) -> None:
+    bars = axes.bar(_middles(bins), [bar.accuracy for bar in bins], _widths(bins), color=BLUE)
+    for drawn, bar in zip(bars, bins, strict=True):
+        drawn.set_alpha(0.7 if bar.count >= FEW_IMAGES else 0.2)
+    axes.plot(
+        [0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=DASHED, label="perfectly calibrated"
+    )
+    confidences, accuracies = [bar.confidence for bar in bins], [bar.accuracy for bar in bins]
+    axes.vlines(
+        confidences, accuracies, confidences, color=ORANGE, linewidth=2.5, label="how far off"
+    )
+    axes.set_title(title)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(as_percent)
+
+
+def _bin_counts(axes: Axes, bins: Sequence[Bin]) -> None:
+    axes.bar(_middles(bins), [bar.count for bar in bins], _widths(bins), color=MUTED, alpha=0.45)
+    axes.set_yscale("log")  # most images are in the last bin
+    axes.set_yticks([], [])
+    axes.set_yticks([], [], minor=True)
+    for middle, bar in zip(_middles(bins), bins, strict=True):
+        axes.text(middle, bar.count * 1.2, f"{bar.count}", ha="center", fontsize=6.5, color=MUTED)
+    axes.set_xlabel("confidence")
+
+
+def as_percent(share: float, position: float) -> str:
+    """What an axis writes beside a tick."""
+    return f"{share * 100:.4g} %"
+
+
+def _middles(bins: Sequence[Bin]) -> list[float]:
+    return [(bar.lower + bar.upper) / 2 for bar in bins]
+
+
+def _widths(bins: Sequence[Bin]) -> list[float]:
+    return [(bar.upper - bar.lower) * 0.92 for bar in bins]
+
+
+def legible(name: str, index: int, length: int) -> str:
+    """A class name that the pictures' font can write, not longer than `length`; `#index` if it cannot write it."""
+    if (
+        not name
+        or not name.isprintable()
+        or any(ord(character) not in _glyphs() for character in name)
+    ):
+        return f"#{index}"
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return frozenset(FT2Font(str(path)).get_charmap())

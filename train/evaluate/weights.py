@@ -1,0 +1,37 @@
+"""The weights that can be looked at as pictures: those that see the pixels themselves."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from loupe.images.spec import SIDE, Float32Array
+
+
+def pixel_weights(model: keras.Model) -> Float32Array | None:
+    """The weights of a model whose only trained layer is dense, on pixels: float32 `(classes, 28, 28)`; `None` for other models."""
+    trained = [layer for layer in _layers(model) if layer.weights]
+    if len(trained) != 1 or not isinstance(trained[0], keras.layers.Dense):
+        return None
+    kernel = np.asarray(keras.ops.convert_to_numpy(trained[0].kernel), np.float32)  # (784, classes)
+    return kernel.T.reshape(-1, SIDE, SIDE) if len(kernel) == SIDE * SIDE else None
+
+
+def first_filters(model: keras.Model) -> Float32Array | None:
+    """The kernels of the first convolution, a mean over its input channels: float32 `(filters, height, width)`; `None` without one."""
+    for layer in _layers(model):
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel = np.asarray(
+                keras.ops.convert_to_numpy(layer.kernel), np.float32
+            )  # (height, width, channels, filters)
+            return np.asarray(kernel.mean(axis=2).transpose(2, 0, 1), np.float32)
+    return None
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers from first to last, those of models within the model too."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer

@@ -1,0 +1,1 @@
+"""Sweeps: the same training with many settings."""

@@ -1,0 +1,1 @@
+"""Five well-known tutorials, trained and compared with what they report."""
