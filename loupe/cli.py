@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from loupe.errors import LoupeError
-from loupe.old_errors.core import ProgramFailed
 from loupe.settings import override_settings
 from loupe.terminal import console, log_to_stderr, notices
 

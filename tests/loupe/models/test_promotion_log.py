@@ -141,7 +141,7 @@ def test_what_was_rolled_back_stands_no_more(history: list[Promotion], expected:
 def test_processes_that_promote_at_once_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "log"
     code = (
-        "import sys; from pathlib import Path; from tests.test_promotions import log, moved\n"
+        "import sys; from pathlib import Path; from tests.loupe.models.test_promotion_log import log, moved\n"
         "for number in range(25): log(Path(sys.argv[1]), moved(f'{sys.argv[2]}{number}'))"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), letter]) for letter in "ab"]
