@@ -12,8 +12,8 @@ from redis import Redis
 from loupe.old_errors.worker import JobEnded, JobNotFound
 from tests.support.job_requests import new_request
 from tests.support.programs import until
+from worker.queue import jobs as keys
 from worker.queue.claims import Delivery, Queue
-from worker.queue.claims import jobs as keys
 from worker.queue.jobs import Job, Jobs, Step
 
 NewQueue: TypeAlias = Callable[..., Queue]
