@@ -35,7 +35,7 @@ from loupe.runtime.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
 from tests.support import buckets, pictures  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
-from worker.storage import Remote  # noqa: E402
+from worker.storage import RemotePath  # noqa: E402
 
 # Neither time limits nor a memory of earlier runs: a slow machine is no failure, and a run tells only of itself.
 hypothesis_settings.register_profile(
@@ -118,7 +118,7 @@ def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def bucket(_s3: None) -> Remote:
+def bucket(_s3: None) -> RemotePath:
     """An empty bucket on a server that speaks S3, for this process and its children."""
     return buckets.new_bucket()
 

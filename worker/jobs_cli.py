@@ -108,9 +108,9 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     with open_jobs() as known:
         job = known.get(job_id)
     from worker.results.outputs import read_errors
-    from worker.storage import place
+    from worker.storage import parse_path
 
-    found = read_errors(place(job.output))
+    found = read_errors(parse_path(job.output))
     if as_json:
         for error in found:
             typer.echo(json.dumps(error, ensure_ascii=False))
@@ -142,7 +142,7 @@ def follow_job(jobs: "Submissions", job: "Job") -> "Job":
     from worker.queue.progress import follow
     from worker.results.outputs import SUMMARY, read_summary
     from worker.results.summary import print_summary
-    from worker.storage import place
+    from worker.storage import parse_path
 
     try:
         ended = job if job.state == "done" else follow(jobs, job.id, console)
@@ -151,7 +151,7 @@ def follow_job(jobs: "Submissions", job: "Job") -> "Job":
         raise typer.Exit from None
     if ended.state == "failed":
         raise JobFailed(ended.id, str(ended.error))
-    output = place(ended.output)
+    output = parse_path(ended.output)
     summary = (
         read_summary(output) if (output / SUMMARY).exists() else None
     )  # it may be on another machine

@@ -69,7 +69,7 @@ _OF_STORES = frozenset(
 )  # whose errors are no OSError
 
 
-def place(where: str | Path, *, https: bool = False) -> "Place":
+def parse_path(where: str | Path, *, https: bool = False) -> "AnyPath":
     """What a user's path or URL leads to, whether or not something is there.
 
     Args:
@@ -94,7 +94,7 @@ def place(where: str | Path, *, https: bool = False) -> "Place":
         raise InvalidUrl(str(where), "an https:// URL, which LOUPE_HTTPS_SOURCES does not allow")
     if not rest.partition("/")[0]:
         raise InvalidUrl(str(where), "no bucket, container or host")
-    return Remote(str(where), protocol)
+    return RemotePath(str(where), protocol)
 
 
 def is_url(where: str) -> bool:
@@ -111,14 +111,14 @@ def _store(protocol: str, url: str) -> Any:
         kind = fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         raise ProtocolUnavailable(url, PACKAGES[protocol]) from error
-    with told(url):
+    with translate_errors(url):
         return kind(
             use_listings_cache=False, **OPTIONS.get(protocol, {}), **kind._get_kwargs_from_urls(url)
         )
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemotePath:
     """A file or folder that is not on this machine. What `Path` can do as well has `Path`'s name and says the same.
 
     Whatever asks the store raises `StorageRefused` or `StorageUnavailable`, and `OSError` only where a `Path` would, too.
@@ -139,8 +139,8 @@ class Remote:
     def __str__(self) -> str:
         return self.url
 
-    def __truediv__(self, name: str) -> "Remote":
-        return Remote(f"{self.url.rstrip('/')}/{name}", self.protocol)
+    def __truediv__(self, name: str) -> "RemotePath":
+        return RemotePath(f"{self.url.rstrip('/')}/{name}", self.protocol)
 
     @property
     def name(self) -> str:
@@ -153,9 +153,9 @@ class Remote:
         return PurePosixPath(self.name).suffix
 
     @property
-    def parent(self) -> "Remote":
+    def parent(self) -> "RemotePath":
         """The folder it is in."""
-        return Remote(posixpath.dirname(self._plain.rstrip("/")), self.protocol)
+        return RemotePath(posixpath.dirname(self._plain.rstrip("/")), self.protocol)
 
     @property
     def bucket(self) -> str:
@@ -167,7 +167,7 @@ class Remote:
         """The URL without a query, which only `https` has."""
         return self.url.partition("?")[0] if self.protocol == "https" else self.url
 
-    def below(self, path: str) -> "Remote | None":
+    def below(self, path: str) -> "RemotePath | None":
         """Where a relative path leads from this folder; `None` if it leads out of the bucket, or is none."""
         protocol, _, folder = self.url.partition("://")
         joined = f"{folder.rstrip('/')}/{path}"
@@ -175,13 +175,13 @@ class Remote:
             joined = posixpath.normpath(joined)
         if path.startswith("/") or not joined.startswith(f"{self.bucket}/"):
             return None
-        return Remote(f"{protocol}://{joined}", self.protocol)
+        return RemotePath(f"{protocol}://{joined}", self.protocol)
 
     # Looking
 
     def info(self) -> dict[str, Any]:
         """What the store says of it; `FileNotFoundError` if there is nothing."""
-        with told(self.url):
+        with translate_errors(self.url):
             return cast("dict[str, Any]", self.fs.info(self.path))
 
     def stamp(self) -> str:
@@ -206,9 +206,9 @@ class Remote:
         except FileNotFoundError:
             return None
 
-    def iterdir(self) -> Iterator["Remote"]:
+    def iterdir(self) -> Iterator["RemotePath"]:
         """Nothing where there is nothing, for that is what an empty folder is."""
-        with told(self.url):
+        with translate_errors(self.url):
             try:
                 found = self.fs.ls(self.path, detail=False)
             except FileNotFoundError:
@@ -218,13 +218,13 @@ class Remote:
         )
         yield from (self / name for name in sorted(names) if name)
 
-    def glob(self, pattern: str) -> Iterator["Remote"]:
+    def glob(self, pattern: str) -> Iterator["RemotePath"]:
         """Only of names, without folders."""
         return (found for found in self.iterdir() if fnmatch.fnmatchcase(found.name, pattern))
 
     def find(self, pattern: str | None = None) -> dict[str, dict[str, Any]]:
         """All files below, or those that a pattern of paths below fits, and what the store says of them."""
-        with told(self.url):
+        with translate_errors(self.url):
             if pattern is None:
                 return cast("dict[str, dict[str, Any]]", self.fs.find(self.path, detail=True))
             return cast(
@@ -243,7 +243,7 @@ class Remote:
         self, mode: str = "r", *, encoding: str = "utf-8", newline: str | None = None
     ) -> BinaryIO | TextIO:
         """To read; a file that changes meanwhile raises `SourceChanged`."""
-        with told(self.url):
+        with translate_errors(self.url):
             file = self.fs.open(self.path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
         if not file.seekable():
             raise InvalidSource(self.url, "a file of which its server sends no parts")
@@ -256,7 +256,7 @@ class Remote:
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """All of a short file."""
-        with told(self.url):
+        with translate_errors(self.url):
             return bytes(self.fs.cat_file(self.path)).decode(encoding)
 
     @contextmanager
@@ -268,7 +268,7 @@ class Remote:
 
     def download(self, to: Path) -> None:
         """Copy a file to this machine."""
-        with told(self.url):
+        with translate_errors(self.url):
             self.fs.get_file(self.path, str(to))
 
     # Writing
@@ -278,7 +278,7 @@ class Remote:
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove a file."""
-        with told(self.url):
+        with translate_errors(self.url):
             try:
                 self.fs.rm_file(self.path)
             except FileNotFoundError:
@@ -287,11 +287,11 @@ class Remote:
 
     def upload(self, file: Path, *, once: bool = False) -> None:
         """Put a file there, whole at once; with `once`, `FileExistsError` if there is one."""
-        with told(self.url):
+        with translate_errors(self.url):
             self.fs.put_file(str(file), self.path, **({"mode": "create"} if once else {}))
 
     @contextmanager
-    def appearing(self, *, once: bool = False) -> Iterator[Path]:
+    def publish(self, *, once: bool = False) -> Iterator[Path]:
         """An empty file on this machine that is put there, whole at once, when the block ends well.
 
         With `once`, `FileExistsError` if there is a file by then.
@@ -301,7 +301,7 @@ class Remote:
             self.upload(file, once=once)
 
 
-Place: TypeAlias = Path | Remote
+AnyPath: TypeAlias = Path | RemotePath
 ReadAt: TypeAlias = Callable[[int, int], bytes]
 """As many bytes, from an offset on; fewer at the end of the file."""
 
@@ -312,28 +312,28 @@ def stamp_of(info: dict[str, Any]) -> str:
     return f"{info.get('size')}-{version}"
 
 
-def stamps(files: Sequence[Place]) -> list[str]:
+def versions(files: Sequence[AnyPath]) -> list[str]:
     """What changes when one of these files does: size, and time of the last change or version; `FileNotFoundError` if one is gone."""
-    remote = [file for file in files if isinstance(file, Remote)]
+    remote = [file for file in files if isinstance(file, RemotePath)]
     infos = dict(zip(remote, _infos(remote), strict=True)) if remote else {}
 
-    def stamp(file: Place) -> str:
+    def stamp(file: AnyPath) -> str:
         if isinstance(file, Path):
             status = file.stat()
             return f"{status.st_size}-{status.st_mtime_ns}"
-        with told(file.url):
-            return stamp_of(or_raise(infos[file]))
+        with translate_errors(file.url):
+            return stamp_of(unwrap(infos[file]))
 
     return list(map(stamp, files))
 
 
-def missing(files: Sequence[Place]) -> list[Place]:
+def missing_files(files: Sequence[AnyPath]) -> list[AnyPath]:
     """Those that are no files."""
-    remote = [file for file in files if isinstance(file, Remote)]
-    kinds: dict[Remote, str] = {}
+    remote = [file for file in files if isinstance(file, RemotePath)]
+    kinds: dict[RemotePath, str] = {}
     for file, info in zip(remote, _infos(remote) if remote else [], strict=True):
-        with told(file.url), suppress(FileNotFoundError):
-            kinds[file] = or_raise(info)["type"]
+        with translate_errors(file.url), suppress(FileNotFoundError):
+            kinds[file] = unwrap(info)["type"]
     return [
         file
         for file in files
@@ -341,21 +341,21 @@ def missing(files: Sequence[Place]) -> list[Place]:
     ]
 
 
-def _infos(files: Sequence[Remote]) -> list[dict[str, Any] | BaseException]:
+def _infos(files: Sequence[RemotePath]) -> list[dict[str, Any] | BaseException]:
     return gather(partial(file.fs._info, file.path) for file in files)
 
 
-def lies_in(inner: Place, outer: Place) -> bool:
+def is_inside(inner: AnyPath, outer: AnyPath) -> bool:
     """Whether one place is the other, or below it."""
     if isinstance(inner, Path) and isinstance(outer, Path):
         return inner.resolve().is_relative_to(outer.resolve())
-    if isinstance(inner, Remote) and isinstance(outer, Remote) and inner.fs is outer.fs:
+    if isinstance(inner, RemotePath) and isinstance(outer, RemotePath) and inner.fs is outer.fs:
         return f"{inner.path.rstrip('/')}/".startswith(f"{outer.path.rstrip('/')}/")
     return False
 
 
 @contextmanager
-def local_copy(file: Place) -> Iterator[Path]:
+def local_copy(file: AnyPath) -> Iterator[Path]:
     """The file itself, or a copy of it on this machine."""
     if isinstance(file, Path):
         yield file
@@ -365,7 +365,7 @@ def local_copy(file: Place) -> Iterator[Path]:
 
 
 @contextmanager
-def reading_at(file: Place, ranges: Iterable[tuple[int, int]]) -> Iterator[ReadAt]:
+def open_ranges(file: AnyPath, ranges: Iterable[tuple[int, int]]) -> Iterator[ReadAt]:
     """Read parts of a file.
 
     Args:
@@ -381,7 +381,7 @@ def reading_at(file: Place, ranges: Iterable[tuple[int, int]]) -> Iterator[ReadA
         yield partial(_within, file, _fetched(file, ranges))
 
 
-def _fetched(file: Remote, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, bytes]]:
+def _fetched(file: RemotePath, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, bytes]]:
     """Where each piece of the file begins, and its bytes."""
     from fsspec.utils import merge_offset_ranges
 
@@ -394,15 +394,15 @@ def _fetched(file: Remote, ranges: Iterable[tuple[int, int]]) -> list[tuple[int,
         partial(file.fs._cat_file, path, start=start, end=stop)
         for path, start, stop in zip(paths, starts, stops, strict=True)
     )
-    with told(file.url):
-        return [(start, or_raise(piece)) for start, piece in zip(starts, pieces, strict=True)]
+    with translate_errors(file.url):
+        return [(start, unwrap(piece)) for start, piece in zip(starts, pieces, strict=True)]
 
 
-def _within(file: Remote, pieces: list[tuple[int, bytes]], size: int, offset: int) -> bytes:
+def _within(file: RemotePath, pieces: list[tuple[int, bytes]], size: int, offset: int) -> bytes:
     for start, piece in pieces:
         if start <= offset and offset + size <= start + len(piece):
             return piece[offset - start : offset - start + size]
-    with told(file.url):
+    with translate_errors(file.url):
         return bytes(file.fs.cat_file(file.path, start=offset, end=offset + size)) if size else b""
 
 
@@ -422,7 +422,7 @@ def gather(requests: Iterable[Callable[[], Awaitable[T]]]) -> list[T | BaseExcep
     return cast("list[T | BaseException]", sync(get_loop(), answered))
 
 
-def or_raise(answer: T | BaseException) -> T:
+def unwrap(answer: T | BaseException) -> T:
     """An answer, unless it is an error."""
     if isinstance(answer, BaseException):
         raise answer
@@ -430,7 +430,7 @@ def or_raise(answer: T | BaseException) -> T:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def translate_errors(where: str) -> Iterator[None]:
     """What a store says, as errors of Loupe; that there is no such file, or already one, as Python says it."""
     try:
         yield
@@ -515,7 +515,7 @@ class _File(io.RawIOBase):
         return int(self._file.tell())
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        with told(self._url):
+        with translate_errors(self._url):
             return int(self._file.readinto(buffer))
 
     def close(self) -> None:

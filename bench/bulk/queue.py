@@ -17,7 +17,7 @@ from redis import Redis
 from worker.queue.claims import Queue
 from worker.queue.jobs import Jobs, Options, Request
 from worker.scoring.consumer import worker_name
-from worker.sources import Plan, open_source
+from worker.sources import ShardPlan, open_source
 from worker.sources.source import cut
 
 from bench.bulk.workers import redis_over_tcp
@@ -82,7 +82,7 @@ def _measure_rate(model: StoredModel, folder: Path) -> Row:
 def _shards_per_second(model: StoredModel, url: str, processes: Executor) -> float:
     shard_images = Settings().shard_images
     total = SHARDS * shard_images
-    plan = Plan(total, "revision", cut(total, shard_images))
+    plan = ShardPlan(total, "revision", cut(total, shard_images))
     with open_redis(Settings(redis_url=url)) as redis:
         redis.flushdb()
         _submit_planned(redis, _open_queue(redis), model, plan, JOBS)
@@ -111,7 +111,9 @@ def _open_queue(redis: Redis) -> Queue:
     )
 
 
-def _submit_planned(redis: Redis, queue: Queue, model: StoredModel, plan: Plan, jobs: int) -> None:
+def _submit_planned(
+    redis: Redis, queue: Queue, model: StoredModel, plan: ShardPlan, jobs: int
+) -> None:
     """Put jobs with the same plan into an empty queue."""
     shard_images, card = Settings().shard_images, digest(model.folder / FILE_NAME)
     for number in range(jobs):

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.programs import environment, free_port, until
-from worker.storage import Remote, place
+from worker.storage import RemotePath, parse_path
 
 
 @contextmanager
@@ -49,33 +49,33 @@ def serving(log: Path) -> Iterator[dict[str, str]]:
         server.wait()
 
 
-def new_bucket() -> Remote:
+def new_bucket() -> RemotePath:
     """An empty bucket."""
-    bucket = place(f"s3://loupe-{uuid.uuid4().hex[:12]}")
-    assert isinstance(bucket, Remote)
+    bucket = parse_path(f"s3://loupe-{uuid.uuid4().hex[:12]}")
+    assert isinstance(bucket, RemotePath)
     bucket.fs.mkdir(bucket.path)
     return bucket
 
 
-def put(data: bytes, to: Remote) -> None:
+def put(data: bytes, to: RemotePath) -> None:
     """Make or replace an object."""
     to.fs.pipe_file(to.path, data)
 
 
-def put_all(folder: Path, to: Remote) -> None:
+def put_all(folder: Path, to: RemotePath) -> None:
     """Put a folder's files below a URL, or a file there."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in files:
         put(path.read_bytes(), to / path.relative_to(folder).as_posix())
 
 
-def names(folder: Remote) -> list[str]:
+def names(folder: RemotePath) -> list[str]:
     """Of all objects below a URL."""
     start = len(folder.path) + 1
     return sorted(path[start:] for path in folder.find() if path[start:])
 
 
-def forbid(action: str, bucket: Remote) -> None:
+def forbid(action: str, bucket: RemotePath) -> None:
     """Let nobody do something in a bucket any more."""
     resource = [f"arn:aws:s3:::{bucket.path}", f"arn:aws:s3:::{bucket.path}/*"]
     statement = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource}

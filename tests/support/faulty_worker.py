@@ -29,7 +29,7 @@ import worker.scoring.consumer
 from loupe import cli
 from loupe.models.engine import Engine
 from worker.metrics import ShardClock
-from worker.sources import Batch
+from worker.sources import BatchReader
 
 POISON = 77
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 1, 24, 1
@@ -114,7 +114,7 @@ def _patch(number: signal.Signals, when: str, module: str, function: str) -> Non
 def _poison() -> None:
     score = worker.scoring.consumer._score_batch
 
-    def fragile(engine: Engine, clock: ShardClock, batch: Batch) -> object:
+    def fragile(engine: Engine, clock: ShardClock, batch: BatchReader) -> object:
         records = batch()
         if (records.images == POISON).all(axis=(1, 2)).any():
             os.kill(os.getpid(), signal.SIGKILL)

@@ -6,7 +6,7 @@ import pytest
 
 from worker.queue.jobs import DEFAULT_OPTIONS, Options
 from worker.sources import Records, open_source
-from worker.storage import Place
+from worker.storage import AnyPath
 
 MAX_PIXELS = 100_000
 
@@ -19,7 +19,7 @@ def notes(tmp_path: Path) -> Path:
 
 
 def scored(
-    path: Place,
+    path: AnyPath,
     notes: Path,
     shard_images: int = 4,
     batch_size: int = 3,

@@ -18,10 +18,10 @@ from worker.queue.jobs import (
     Submissions,
 )
 from worker.results import outputs
-from worker.results.formats import check_kept
+from worker.results.formats import check_kept_columns
 from worker.results.labels import check_labels
-from worker.sources import Source, check_source, open_source
-from worker.storage import Place, lies_in, place
+from worker.sources import ImageSource, check_source, open_source
+from worker.storage import AnyPath, is_inside, parse_path
 
 
 def submit(
@@ -63,13 +63,13 @@ def submit(
         ResultExists: If the folder holds the result of the same job on another state of the source.
         JobNotEnded: If a job is to be made anew that has not ended.
     """
-    images, results = place(source, https=https_sources), place(output)
+    images, results = parse_path(source, https=https_sources), parse_path(output)
     check_labels(options)
     check_source(images, options, https=https_sources)
     found = find_model(model)
     verify(found)
-    check_kept(found.card.class_names, options)
-    if lies_in(results, images):
+    check_kept_columns(found.card.class_names, options)
+    if is_inside(results, images):
         raise InvalidOutput(
             str(results), f"a folder inside the source '{images}', where the next job would find it"
         )
@@ -94,9 +94,9 @@ def resume(jobs: Submissions, output: str | Path) -> Job:
     Raises:
         NothingToResume: If the folder holds no job, or one that is done.
     """
-    results = place(output)
-    held = outputs.held(results)
-    if held is None or held.mark == outputs.SUCCESS:
+    results = parse_path(output)
+    held = outputs.read_claim(results)
+    if held is None or held.marker == outputs.SUCCESS:
         raise NothingToResume(str(results), "one that is done" if held else "none")
     outputs.reclaim_folder(results, held.request)
     return jobs.submit(held.request)
@@ -112,7 +112,7 @@ def retry(jobs: Jobs, job_id: str) -> Job:
     job = jobs.get(job_id)
     if job.state not in {"failed", "cancelled"}:
         raise JobNotEnded(job.id, job.state)
-    outputs.reclaim_folder(place(job.output), job.request)
+    outputs.reclaim_folder(parse_path(job.output), job.request)
     return jobs.again(job)
 
 
@@ -120,19 +120,19 @@ def cancel(jobs: Jobs, job_id: str) -> Job:
     """Score no more of a job; the output folder of one that nobody had begun is free again. Raises what `Jobs.cancel` does."""
     job = jobs.cancel(job_id)
     if job.state == "cancelled":
-        outputs.release_folder(place(job.output))
+        outputs.release_folder(parse_path(job.output))
     return job
 
 
-def _claimed(output: Place, request: Request) -> str | None:
-    """Make the folder the request's. If it has been before, how that went; see `outputs.Held`."""
+def _claimed(output: AnyPath, request: Request) -> str | None:
+    """Make the folder the request's. If it has been before, how that went; see `outputs.Claim`."""
     try:
         outputs.claim_folder(output, request)
     except InvalidOutput:
-        held = outputs.held(output)
+        held = outputs.read_claim(output)
         if held is None or held.request != request:
             raise
-        return held.mark
+        return held.marker
     return None
 
 
@@ -140,10 +140,10 @@ def _clear(jobs: Submissions, request: Request) -> None:
     job = jobs.find(request.job_id)
     if job is not None and job.state not in ENDED:
         raise JobNotEnded(job.id, job.state)
-    outputs.clear_folder(place(request.output))
+    outputs.clear_folder(parse_path(request.output))
 
 
-def _as_it_was(jobs: Submissions, request: Request, source: Source) -> Job:
+def _as_it_was(jobs: Submissions, request: Request, source: ImageSource) -> Job:
     """The job that has made this result, if its source is still what it was."""
     job = jobs.find(request.job_id) or _remembered(request)
     with tempfile.TemporaryDirectory() as notes:
@@ -154,7 +154,7 @@ def _as_it_was(jobs: Submissions, request: Request, source: Source) -> Job:
 
 def _remembered(request: Request) -> Job:
     """A job that is done and whose record has expired, from its summary."""
-    summary = outputs.read_summary(place(request.output))
+    summary = outputs.read_summary(parse_path(request.output))
     times = {
         name: datetime.fromisoformat(str(summary[name])).timestamp()
         for name in ("started", "finished")

@@ -9,7 +9,7 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.results.figures import Tile
+from worker.results.statistics import Tile
 
 ACROSS = 6  # tiles in a row
 SIDE = 112  # pixels of a tile, a multiple of 28

@@ -66,7 +66,7 @@ def table(
     return pa.table(columns)
 
 
-def check_kept(class_names: Sequence[str], options: Options) -> None:
+def check_kept_columns(class_names: Sequence[str], options: Options) -> None:
     """Raises `InvalidRequest` if a column of the source that is to be kept has the name of one that rows have anyway."""
     if not options.keep:
         return

@@ -25,9 +25,9 @@ from loupe.old_errors.worker import InvalidOutput
 from loupe.results import errors_name, predictions_name, single_name
 from worker.queue.jobs import DEFAULT_OPTIONS, Job, Options, Request
 from worker.results import contact_sheet, formats
-from worker.results.figures import Figures
+from worker.results.statistics import StepStatistics
 from worker.results.summary import Summary, count, summarize
-from worker.storage import Place, Remote, local_copy
+from worker.storage import AnyPath, RemotePath, local_copy
 
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
 CLAIM = "_RUNNING"  # the folder belongs to a job that has not ended well; holds its request, as the two below do
@@ -54,7 +54,7 @@ class Part:
     kept: pa.Table | None = None
 
 
-def joined(parts: Sequence[Part], classes: int) -> Part:
+def concatenate(parts: Sequence[Part], classes: int) -> Part:
     """The result of a shard, of those of its batches in their order."""
     ids: list[Any] = [record for part in parts for record in part.ids]
     answers = [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
@@ -63,7 +63,7 @@ def joined(parts: Sequence[Part], classes: int) -> Part:
     return Part(ids, np.concatenate(answers), errors, pa.concat_tables(kept) if kept else None)
 
 
-def claim_folder(folder: Place, request: Request) -> None:
+def claim_folder(folder: AnyPath, request: Request) -> None:
     """Make an output folder, and make sure that it is empty and only ours.
 
     Raises:
@@ -87,33 +87,33 @@ def claim_folder(folder: Place, request: Request) -> None:
         ) from error
 
 
-def release_folder(folder: Place) -> None:
+def release_folder(folder: AnyPath) -> None:
     """Undo `claim_folder` when no job came of it."""
     (folder / CLAIM).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class Held:
+class Claim:
     """Whose result a folder holds.
 
     Attributes:
         request: What was asked for.
-        mark: `_RUNNING`, `_CANCELLED` or `_SUCCESS`.
+        marker: `_RUNNING`, `_CANCELLED` or `_SUCCESS`.
     """
 
     request: Request
-    mark: str
+    marker: str
 
 
-def held(folder: Place) -> Held | None:
+def read_claim(folder: AnyPath) -> Claim | None:
     """Whose result a folder holds, if it is that of a job."""
     for mark in (CLAIM, SUCCESS, CANCELLED):
         with suppress(OSError, ValueError, TypeError):
-            return Held(Request.from_json((folder / mark).read_text(encoding="utf-8")), mark)
+            return Claim(Request.from_json((folder / mark).read_text(encoding="utf-8")), mark)
     return None
 
 
-def reclaim_folder(folder: Place, request: Request) -> None:
+def reclaim_folder(folder: AnyPath, request: Request) -> None:
     """Let the same job go on in its folder; parts that it has finished stay."""
     with suppress(FileExistsError):
         _write_claim(folder, request)
@@ -123,7 +123,7 @@ def reclaim_folder(folder: Place, request: Request) -> None:
         (folder / mark).unlink(missing_ok=True)
 
 
-def clear_folder(folder: Place) -> None:
+def clear_folder(folder: AnyPath) -> None:
     """Remove what a job has written; what others have put there stays."""
     for name in (SUMMARY, SAMPLE, LEAST_CONFIDENT):
         (folder / name).unlink(missing_ok=True)
@@ -141,21 +141,21 @@ def clear_folder(folder: Place) -> None:
             _remove(path)
 
 
-def _write_claim(folder: Place, request: Request) -> None:
+def _write_claim(folder: AnyPath, request: Request) -> None:
     """Write the claim, which is there whole or not at all; `FileExistsError` if there is one."""
-    with appearing_once(folder / CLAIM) as path:
+    with publish_new(folder / CLAIM) as path:
         path.write_text(request.to_json() + "\n", encoding="utf-8")
 
 
-def notes_path(folder: Place, revision: str) -> Place:
+def index_path(folder: AnyPath, revision: str) -> AnyPath:
     """The folder where the plan of a source keeps what reading needs while the job runs; another revision has another."""
     return folder / f"{NOTES}{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
-def taking_notes(folder: Place) -> Iterator[Path]:
+def temporary_index(folder: AnyPath) -> Iterator[Path]:
     """A folder on this machine for the notes of a plan that is gone when the block ends, unless they are kept."""
-    if isinstance(folder, Remote):
+    if isinstance(folder, RemotePath):
         with tempfile.TemporaryDirectory(prefix="loupe-plan-") as aside:
             yield Path(aside)
         return
@@ -167,10 +167,10 @@ def taking_notes(folder: Place) -> Iterator[Path]:
         shutil.rmtree(notes, ignore_errors=True)
 
 
-def keep_notes(folder: Place, notes: Path, revision: str) -> None:
+def publish_index(folder: AnyPath, notes: Path, revision: str) -> None:
     """Let shards find the notes. Where another attempt at the same plan has left its own, they are as good."""
-    kept = notes_path(folder, revision)
-    if isinstance(kept, Remote):
+    kept = index_path(folder, revision)
+    if isinstance(kept, RemotePath):
         for file in notes.iterdir():
             (kept / file.name).upload(file)
         return
@@ -187,7 +187,7 @@ def receipt_name(shard: int, shards: int) -> str:
 
 
 def write_part(
-    folder: Place,
+    folder: AnyPath,
     shard: int,
     shards: int,
     part: Part,
@@ -206,16 +206,20 @@ def write_part(
             for record, error in part.errors
         ]
         names.append(errors_name(shard, shards))
-        with appearing(folder / names[-1]) as path:
+        with publish(folder / names[-1]) as path:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = formats.table(part.ids, part.probabilities, class_names, options, part.kept)
-    with appearing(folder / names[0]) as path:
+    with publish(folder / names[0]) as path:
         formats.write(rows, path, options.format)
     return names
 
 
 def write_summary(
-    folder: Place, job: Job, class_names: Sequence[str], shards: Sequence[int], figures: Figures
+    folder: AnyPath,
+    job: Job,
+    class_names: Sequence[str],
+    shards: Sequence[int],
+    figures: StepStatistics,
 ) -> None:
     """Count what the parts hold, write the summary, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
 
@@ -240,23 +244,23 @@ def write_summary(
             )
         _draw_sheets(folder, job, class_names, figures, done)
         summary = summarize(job, class_names, shards, counts, figures)
-        with appearing(folder / SUMMARY) as path:
+        with publish(folder / SUMMARY) as path:
             path.write_text(
                 json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-    _tidy(folder, job, shards)
-    with appearing(folder / (CANCELLED if is_cancelled else SUCCESS)) as path:
+    _remove_leftovers(folder, job, shards)
+    with publish(folder / (CANCELLED if is_cancelled else SUCCESS)) as path:
         path.write_text(job.request.to_json() + "\n", encoding="utf-8")
     (folder / CLAIM).unlink(missing_ok=True)
 
 
-def read_summary(folder: Place) -> Summary:
+def read_summary(folder: AnyPath) -> Summary:
     """What `write_summary` wrote."""
     found: Summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     return found
 
 
-def _is_told(folder: Place, job: Job) -> bool:
+def _is_told(folder: AnyPath, job: Job) -> bool:
     """Whether an earlier attempt has written the summary; it may have removed the receipts from which it knew what each phase took."""
     try:
         summary = read_summary(folder)
@@ -267,7 +271,7 @@ def _is_told(folder: Place, job: Job) -> bool:
 
 
 def _draw_sheets(
-    folder: Place, job: Job, class_names: Sequence[str], figures: Figures, done: int
+    folder: AnyPath, job: Job, class_names: Sequence[str], figures: StepStatistics, done: int
 ) -> None:
     """Show some of the images, and those with the least confidence, where there are any."""
     sheets = {
@@ -277,21 +281,21 @@ def _draw_sheets(
     for name, (which, tiles) in sheets.items():
         if tiles:
             title = f"{len(tiles)} of {done:,} images, {which}; {job.model}"
-            with appearing(folder / name) as path:
+            with publish(folder / name) as path:
                 path.write_bytes(
                     contact_sheet.draw(title, tiles, class_names, job.options.threshold)
                 )
 
 
-def read_errors(folder: Place) -> Iterator[dict[str, str]]:
+def read_errors(folder: AnyPath) -> Iterator[dict[str, str]]:
     """Id, error and code of each record that could not be read, as far as parts are written."""
-    found: Iterable[Place] = folder.glob("_errors-*.jsonl")
+    found: Iterable[AnyPath] = folder.glob("_errors-*.jsonl")
     for file in sorted(found, key=str):
         with file.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
 
-def _predictions(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
+def _predictions(folder: AnyPath, job: Job, shards: Sequence[int]) -> list[AnyPath]:
     """The files with the rows of these shards: one, if they are to be merged, which can be done only once."""
     kind = job.options.format
     parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
@@ -299,18 +303,18 @@ def _predictions(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
         return parts
     merged = folder / single_name(kind)
     if not merged.exists():
-        with appearing(merged) as path, ExitStack() as copies:
+        with publish(merged) as path, ExitStack() as copies:
             formats.merge([copies.enter_context(local_copy(part)) for part in parts], path, kind)
     return [merged]
 
 
-def _errors(folder: Place, job: Job, shards: Sequence[int]) -> list[Place]:
+def _errors(folder: AnyPath, job: Job, shards: Sequence[int]) -> list[AnyPath]:
     """The files with the errors of these shards, of those that have some."""
     names = {errors_name(shard, job.shards) for shard in shards}
     return [file for file in folder.glob("_errors-*.jsonl") if file.name in names]
 
 
-def _tidy(folder: Place, job: Job, shards: Sequence[int]) -> None:
+def _remove_leftovers(folder: AnyPath, job: Job, shards: Sequence[int]) -> None:
     """Remove what nobody needs any more: notes, temporary files, and parts that are merged or were never counted."""
     counted = {errors_name(shard, job.shards) for shard in shards}
     if not job.options.single:
@@ -323,13 +327,13 @@ def _tidy(folder: Place, job: Job, shards: Sequence[int]) -> None:
         *folder.glob("_part-*.json"),
     ]
     uncounted = [part for part in parts if part.name not in counted]
-    for leftover in [notes_path(folder, job.revision), *folder.glob(".*.tmp"), *uncounted]:
+    for leftover in [index_path(folder, job.revision), *folder.glob(".*.tmp"), *uncounted]:
         _remove(leftover)
 
 
-def _remove(leftover: Place) -> None:
+def _remove(leftover: AnyPath) -> None:
     """Remove a file or a folder, if it is there."""
-    if isinstance(leftover, Remote):
+    if isinstance(leftover, RemotePath):
         for file in leftover.iterdir() if leftover.name.startswith(NOTES) else [leftover]:
             file.unlink(missing_ok=True)
     elif leftover.is_dir():
@@ -338,7 +342,7 @@ def _remove(leftover: Place) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def tidy_late(folder: Place, job: Job, shard: int) -> None:
+def remove_uncommitted(folder: AnyPath, job: Job, shard: int) -> None:
     """Remove what a worker has written of a shard that another one has committed, where the last step has tidied already."""
     if (folder / SUMMARY).exists():
         (folder / receipt_name(shard, job.shards)).unlink(missing_ok=True)
@@ -347,10 +351,10 @@ def tidy_late(folder: Place, job: Job, shard: int) -> None:
 
 
 @contextmanager
-def appearing(path: Place) -> Iterator[Path]:
+def publish(path: AnyPath) -> Iterator[Path]:
     """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well, or is put into the bucket."""
-    if isinstance(path, Remote):
-        with path.appearing() as temporary:
+    if isinstance(path, RemotePath):
+        with path.publish() as temporary:
             yield temporary
         return
     # Readers of Parquet folders pass over hidden files. Workers in containers often have one and the same process id.
@@ -366,10 +370,10 @@ def appearing(path: Place) -> Iterator[Path]:
 
 
 @contextmanager
-def appearing_once(path: Place) -> Iterator[Path]:
+def publish_new(path: AnyPath) -> Iterator[Path]:
     """The same, if nothing has the name already; else `FileExistsError`."""
-    if isinstance(path, Remote):
-        with path.appearing(once=True) as temporary:
+    if isinstance(path, RemotePath):
+        with path.publish(once=True) as temporary:
             yield temporary
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
-from worker.results.figures import Figures
-from worker.results.outputs import appearing, receipt_name
-from worker.storage import Place
+from worker.results.outputs import publish, receipt_name
+from worker.results.statistics import StepStatistics
+from worker.storage import AnyPath
 
 CHUNK_BYTES = 2**20  # of a part, read at a time
 
@@ -31,11 +31,11 @@ class Receipt:
     done: int
     failed: int
     digests: dict[str, str]
-    figures: Figures = field(default_factory=Figures)
+    figures: StepStatistics = field(default_factory=StepStatistics)
 
 
 def write_receipt(
-    folder: Place,
+    folder: AnyPath,
     shard: int,
     shards: int,
     files: Sequence[str],
@@ -43,7 +43,7 @@ def write_receipt(
     fingerprint: str,
     done: int,
     failed: int,
-    figures: Figures,
+    figures: StepStatistics,
 ) -> None:
     """Vouch for a part that is written.
 
@@ -60,17 +60,17 @@ def write_receipt(
     receipt = Receipt(
         fingerprint, done, failed, {name: _digest(folder / name) for name in files}, figures
     )
-    with appearing(folder / receipt_name(shard, shards)) as path:
+    with publish(folder / receipt_name(shard, shards)) as path:
         path.write_text(json.dumps(asdict(receipt)), encoding="utf-8")
 
 
-def write_plan(folder: Place, figures: Figures) -> None:
+def write_plan_statistics(folder: AnyPath, figures: StepStatistics) -> None:
     """Keep what is to be told of the plan."""
-    with appearing(folder / PLAN) as path:
+    with publish(folder / PLAN) as path:
         path.write_text(json.dumps(asdict(figures)), encoding="utf-8")
 
 
-def figures(folder: Place, shards: Sequence[int], of: int) -> Figures:
+def total_statistics(folder: AnyPath, shards: Sequence[int], of: int) -> StepStatistics:
     """The figures of the plan and of these shards together, each counted once, as far as they are there.
 
     Args:
@@ -78,9 +78,11 @@ def figures(folder: Place, shards: Sequence[int], of: int) -> Figures:
         shards: Numbers of the shards that count.
         of: How many shards there are.
     """
-    together = Figures()
+    together = StepStatistics()
     with suppress(FileNotFoundError):
-        together += Figures.from_json(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        together += StepStatistics.from_json(
+            json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        )
     found = _receipts(folder)
     for shard in shards:
         receipt = (
@@ -91,7 +93,7 @@ def figures(folder: Place, shards: Sequence[int], of: int) -> Figures:
     return together
 
 
-def trusted(folder: Place, shards: int, fingerprint: str) -> Iterator[tuple[int, Receipt]]:
+def valid_receipts(folder: AnyPath, shards: int, fingerprint: str) -> Iterator[tuple[int, Receipt]]:
     """Number and receipt of each shard whose part is of this fingerprint, and whose files are those that were written."""
     found = _receipts(folder)
     for shard in range(shards):
@@ -108,29 +110,29 @@ def trusted(folder: Place, shards: int, fingerprint: str) -> Iterator[tuple[int,
             yield shard, receipt
 
 
-def _receipts(folder: Place) -> set[str]:
+def _receipts(folder: AnyPath) -> set[str]:
     """The names of those there are, asked for at once."""
     return {path.name for path in folder.glob("_part-*.json")}
 
 
-def _read(path: Place) -> Receipt | None:
+def _read(path: AnyPath) -> Receipt | None:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        return Receipt(**about | {"figures": Figures.from_json(about["figures"])})
+        return Receipt(**about | {"figures": StepStatistics.from_json(about["figures"])})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):  # damaged: the shard is scored again
         return None
 
 
-def _is_whole(folder: Place, receipt: Receipt) -> bool:
+def _is_whole(folder: AnyPath, receipt: Receipt) -> bool:
     return all(
         (folder / name).is_file() and _digest(folder / name) == digest
         for name, digest in receipt.digests.items()
     )
 
 
-def _digest(file: Place) -> str:
+def _digest(file: AnyPath) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while chunk := opened.read(CHUNK_BYTES):

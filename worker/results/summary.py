@@ -13,9 +13,9 @@ import pyarrow as pa
 from loupe.terminal import Column, print_sections, print_table
 from worker.queue.jobs import Job, Options
 from worker.results import formats
-from worker.results.figures import PHASES, Figures
 from worker.results.labels import LABEL_TRUE, agreement
-from worker.storage import Place, local_copy
+from worker.results.statistics import PHASES, StepStatistics
+from worker.storage import AnyPath, local_copy
 
 BINS = 10  # of the histogram of confidences: from 0.0 to 0.1, and so on
 BAR = 24  # characters of the longest
@@ -46,7 +46,7 @@ class Counts:
         return sum(n for (_, given), n in self.labels.items() if given == label)
 
 
-def count(predictions: Iterable[Place], errors: Iterable[Place], options: Options) -> Counts:
+def count(predictions: Iterable[AnyPath], errors: Iterable[AnyPath], options: Options) -> Counts:
     """Count the rows and errors in these files."""
     labels: Counter[tuple[str | None, str | None]] = Counter()
     codes: Counter[str] = Counter()
@@ -75,7 +75,11 @@ def _pairs(rows: pa.RecordBatch) -> dict[tuple[str | None, str | None], int]:
 
 
 def summarize(
-    job: Job, class_names: Sequence[str], shards: Sequence[int], counts: Counts, figures: Figures
+    job: Job,
+    class_names: Sequence[str],
+    shards: Sequence[int],
+    counts: Counts,
+    figures: StepStatistics,
 ) -> Summary:
     """What is told of a job that ends now.
 

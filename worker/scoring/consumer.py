@@ -28,13 +28,13 @@ from worker.metrics import Metrics, Outcome, ShardClock
 from worker.queue.claims import Delivery, Steps
 from worker.queue.jobs import CONTRACT, Job, Step, Submissions
 from worker.results import outputs, receipts
-from worker.results.figures import Figures
+from worker.results.statistics import StepStatistics
 from worker.scoring import bisection
 from worker.scoring.engines import Engines, stored
 from worker.scoring.lookahead import map_ahead
 from worker.scoring.plan_index import NoteCopies
-from worker.sources import Batch, Records, Source, check_unchanged, open_source
-from worker.storage import Place, place
+from worker.sources import BatchReader, ImageSource, Records, check_unchanged, open_source
+from worker.storage import AnyPath, parse_path
 
 logger = logging.getLogger(__name__)
 
@@ -240,16 +240,18 @@ class Consumer:
 
     def _plan(self, job: Job, delivery: Delivery) -> bool:
         model = stored(job.model, job.model_digest)
-        output = place(job.output)
+        output = parse_path(job.output)
         output.mkdir(parents=True, exist_ok=True)
         clock = ShardClock()
-        with outputs.taking_notes(output) as notes:
+        with outputs.temporary_index(output) as notes:
             with clock.phase("plan"):
                 plan = self._source(job, model).plan(job.shard_images, notes)
-            outputs.keep_notes(output, notes, plan.revision)
-        receipts.write_plan(output, Figures([self.queue.worker], dict(clock.seconds)))
+            outputs.publish_index(output, notes, plan.revision)
+        receipts.write_plan_statistics(
+            output, StepStatistics([self.queue.worker], dict(clock.seconds))
+        )
         fingerprint = job.request.fingerprint(plan.revision)
-        kept = dict(receipts.trusted(output, len(plan.shards), fingerprint))
+        kept = dict(receipts.valid_receipts(output, len(plan.shards), fingerprint))
         return self.queue.commit_plan(
             delivery,
             plan.total,
@@ -265,7 +267,7 @@ class Consumer:
         step = delivery.step
         clock, figures, random = (
             ShardClock(),
-            Figures([self.queue.worker]),
+            StepStatistics([self.queue.worker]),
             np.random.default_rng(step["index"]),
         )
         work, batches = (
@@ -287,8 +289,8 @@ class Consumer:
         if lease.lost:
             return False
         _look_at(figures, unseen, random)
-        part = outputs.joined(parts, len(model.card.class_names))
-        output, names = place(job.output), model.card.class_names
+        part = outputs.concatenate(parts, len(model.card.class_names))
+        output, names = parse_path(job.output), model.card.class_names
         with clock.phase("write"):
             files = outputs.write_part(output, step["index"], job.shards, part, names, job.options)
         figures.seconds = dict(clock.seconds)
@@ -299,14 +301,14 @@ class Consumer:
         if committed:
             self.metrics.committed(len(part.ids), [error.code for _, error in part.errors], clock)
         else:
-            outputs.tidy_late(output, job, step["index"])
+            outputs.remove_uncommitted(output, job, step["index"])
         return committed
 
     def _vouch(
-        self, job: Job, shard: int, part: outputs.Part, files: list[str], figures: Figures
+        self, job: Job, shard: int, part: outputs.Part, files: list[str], figures: StepStatistics
     ) -> None:
         receipts.write_receipt(
-            place(job.output),
+            parse_path(job.output),
             shard,
             job.shards,
             files,
@@ -329,7 +331,9 @@ class Consumer:
             delivery, bisection.after_success(delivery.step)
         )
 
-    def _batches(self, job: Job, model: StoredModel, step: Step, lease: "Lease") -> Iterator[Batch]:
+    def _batches(
+        self, job: Job, model: StoredModel, step: Step, lease: "Lease"
+    ) -> Iterator[BatchReader]:
         """The records of a shard, a few at a time; one by one where some are to be left out, or one is to be found."""
         source = self._source(job, model)
         notes = self._planned(job, source, lease)
@@ -347,28 +351,28 @@ class Consumer:
                 record = source.record_id(step, number, notes)
                 yield partial(_failed_record, record, RecordFailed(step["reason"]))
 
-    def _source(self, job: Job, model: StoredModel) -> Source:
+    def _source(self, job: Job, model: StoredModel) -> ImageSource:
         https = self.settings.https_sources
-        source = place(job.source, https=https)
+        source = parse_path(job.source, https=https)
         return open_source(
             source, model.card.look, self.settings.max_image_pixels, job.options, https=https
         )
 
-    def _planned(self, job: Job, source: Source, lease: "Lease") -> Place | None:
+    def _planned(self, job: Job, source: ImageSource, lease: "Lease") -> AnyPath | None:
         """Where the notes of the plan are; made again where they are gone, as when Redis has lost the end of a job that was done.
 
         `None` if they are gone because another worker has finished the job.
         """
-        output = place(job.output)
-        notes = outputs.notes_path(output, job.revision)
+        output = parse_path(job.output)
+        notes = outputs.index_path(output, job.revision)
         if isinstance(notes, Path) and not notes.is_dir():
             if not lease.renew():
                 return None
-            with outputs.taking_notes(output) as made:
+            with outputs.temporary_index(output) as made:
                 check_unchanged(
                     job.source, job.revision, source.plan(job.shard_images, made).revision
                 )
-                outputs.keep_notes(output, made, job.revision)
+                outputs.publish_index(output, made, job.revision)
         return notes
 
     def _finish(self, job: Job, delivery: Delivery, turn: ExitStack) -> bool:
@@ -377,13 +381,13 @@ class Consumer:
         shards = (
             self.queue.committed_shards(job.id) if job.state == "cancelling" else range(job.shards)
         )
-        output = place(job.output)
+        output = parse_path(job.output)
         outputs.write_summary(
             output,
             job,
             model.card.class_names,
             shards,
-            receipts.figures(output, shards, job.shards),
+            receipts.total_statistics(output, shards, job.shards),
         )
         return self.queue.commit_finish(delivery)
 
@@ -448,18 +452,18 @@ def _blaming_records() -> Iterator[None]:
 
 
 def _look_at(
-    figures: Figures,
+    figures: StepStatistics,
     batches: Sequence[tuple[outputs.Part, UInt8Array]],
     random: np.random.Generator,
 ) -> None:
     if not batches:
         return
     parts, images = zip(*batches, strict=True)
-    seen = outputs.joined(parts, parts[0].probabilities.shape[1])
-    figures.look_at(seen.ids, np.concatenate(images), seen.probabilities, random)
+    seen = outputs.concatenate(parts, parts[0].probabilities.shape[1])
+    figures.add_images(seen.ids, np.concatenate(images), seen.probabilities, random)
 
 
-def _closing(turn: ExitStack, batches: Iterator[Batch]) -> Iterator[Batch]:
+def _closing(turn: ExitStack, batches: Iterator[BatchReader]) -> Iterator[BatchReader]:
     """The same batches; after the last, whoever waits for the turn may claim, so that there is work when they are scored."""
     yield from batches
     turn.close()
@@ -470,7 +474,7 @@ def _failed_record(record: str, error: LoupeError) -> Records:
 
 
 def _score_batch(
-    engine: Engine, clock: ShardClock, batch: Batch
+    engine: Engine, clock: ShardClock, batch: BatchReader
 ) -> tuple[outputs.Part, UInt8Array]:
     """The result of a batch, and its images."""
     with clock.phase("read"):

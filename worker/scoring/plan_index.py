@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from worker.storage import Place, Remote
+from worker.storage import AnyPath, RemotePath
 
 MOST_COPIES = 8  # of jobs that take turns; one for which there is none is copied again
 
@@ -13,9 +13,9 @@ class NoteCopies:
     """Folders on this machine with the notes of plans."""
 
     def __init__(self) -> None:
-        self._copies: dict[Place, Path] = {}
+        self._copies: dict[AnyPath, Path] = {}
 
-    def of(self, notes: Place) -> Path:
+    def of(self, notes: AnyPath) -> Path:
         """The notes themselves where they are on this machine, or else a copy."""
         if isinstance(notes, Path):
             return notes
@@ -33,7 +33,7 @@ class NoteCopies:
             shutil.rmtree(self._copies.pop(next(iter(self._copies))))
 
 
-def _copy(notes: Remote) -> Path:
+def _copy(notes: RemotePath) -> Path:
     copy = Path(tempfile.mkdtemp(prefix="loupe-notes-"))
     try:
         for file in notes.iterdir():

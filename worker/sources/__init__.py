@@ -17,17 +17,24 @@ from worker.sources.buckets import Bucket, BucketPattern, matching
 from worker.sources.folders import Folder, Pattern
 from worker.sources.manifests import Manifest
 from worker.sources.pictures import Collection, Decoder, PictureSource
-from worker.sources.source import Batch, Plan, Records, Source, check_unchanged, printable
+from worker.sources.source import (
+    BatchReader,
+    ImageSource,
+    Records,
+    ShardPlan,
+    check_unchanged,
+    printable,
+)
 from worker.sources.tables import PARQUET_MAGIC, TableSource
 from worker.sources.tars import Tars, is_tar
 from worker.sources.zips import Zip
-from worker.storage import Place, Remote, missing
+from worker.storage import AnyPath, RemotePath, missing_files
 
 __all__ = [
-    "Batch",
-    "Plan",
+    "BatchReader",
+    "ImageSource",
     "Records",
-    "Source",
+    "ShardPlan",
     "check_source",
     "check_unchanged",
     "open_source",
@@ -41,13 +48,13 @@ MOST_TARS = 100_000  # that one pattern may stand for
 
 
 def open_source(
-    place: Place,
+    place: AnyPath,
     look: Look,
     max_pixels: int,
     options: Options = DEFAULT_OPTIONS,
     *,
     https: bool = False,
-) -> Source:
+) -> ImageSource:
     """The source at a place; what a file is, its first bytes say, but for manifests.
 
     Args:
@@ -68,12 +75,14 @@ def open_source(
     if not isinstance(found, Manifest):
         for column in [*([options.id] if options.id else []), *options.columns]:
             raise ColumnNotFound(str(place), column, [])
-    if isinstance(found, Path | Remote):
+    if isinstance(found, Path | RemotePath):
         return ArraySource(found)
     return PictureSource(found, decoder, options.columns)
 
 
-def check_source(place: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False) -> None:
+def check_source(
+    place: AnyPath, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+) -> None:
     """Refuse what is clearly nothing to score, before a job is made of it.
 
     Raises:
@@ -93,10 +102,10 @@ def check_source(place: Place, options: Options = DEFAULT_OPTIONS, *, https: boo
 class _Table:
     """A Parquet file."""
 
-    file: Place
+    file: AnyPath
 
 
-def _find(place: Place, options: Options, https: bool) -> Collection | _Table | Place:
+def _find(place: AnyPath, options: Options, https: bool) -> Collection | _Table | AnyPath:
     """The collection at a place, the table, or the file that is neither."""
     if place.is_dir():
         return Folder(place) if isinstance(place, Path) else Bucket(place)
@@ -117,19 +126,19 @@ def _find(place: Place, options: Options, https: bool) -> Collection | _Table | 
     return place
 
 
-def _ends_as_a_zip(file: Place, head: bytes) -> bool:
+def _ends_as_a_zip(file: AnyPath, head: bytes) -> bool:
     if head.startswith(NPY_MAGIC):
         return False
     with file.open("rb") as opened:
         return zipfile.is_zipfile(opened)
 
 
-def _pattern(place: Place) -> Collection:
+def _pattern(place: AnyPath) -> Collection:
     """Picture files or tar archives that a pattern stands for, as a shell would have it: `*`, `**`, `?`, `[…]`, `{…}`."""
     pattern = str(place)
     if ".tar" in pattern.rpartition("/")[2]:
         archives = _tars(place, bracex.expand(pattern, limit=MOST_TARS))
-        if gone := missing(archives):
+        if gone := missing_files(archives):
             raise InvalidSource(
                 pattern,
                 f"{len(gone)} of {len(archives)} tar archives that are not there, '{gone[0]}' for one",
@@ -138,12 +147,12 @@ def _pattern(place: Place) -> Collection:
             return Tars(pattern, archives)
     elif glob.has_magic(pattern) and isinstance(place, Path):
         return Pattern(pattern)
-    elif glob.has_magic(pattern) and isinstance(place, Remote) and place.protocol != "https":
+    elif glob.has_magic(pattern) and isinstance(place, RemotePath) and place.protocol != "https":
         return BucketPattern(place)
     raise InvalidSource(pattern, "nothing; no such file or folder")
 
 
-def _tars(place: Place, names: Sequence[str]) -> Sequence[Place]:
+def _tars(place: AnyPath, names: Sequence[str]) -> Sequence[AnyPath]:
     """The places of tar archives, each told by its name or by a pattern."""
     if isinstance(place, Path):
         return sorted(
@@ -151,7 +160,7 @@ def _tars(place: Place, names: Sequence[str]) -> Sequence[Place]:
             for name in names
             for path in (glob.glob(name) if glob.has_magic(name) else [name])  # noqa: PTH207
         )
-    remote = [Remote(name, place.protocol) for name in names]
+    remote = [RemotePath(name, place.protocol) for name in names]
     found = [
         each for name in remote for each in (matching(name) if glob.has_magic(name.url) else [name])
     ]

@@ -14,8 +14,8 @@ from loupe.images.spec import SIDE, UInt8Array, check_batch
 from loupe.old_errors.core import InvalidPixels
 from loupe.old_errors.worker import InvalidSource
 from worker.queue.jobs import Step
-from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, stamp
-from worker.storage import Place, local_copy, reading_at
+from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut, stamp
+from worker.storage import AnyPath, local_copy, open_ranges
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK"
@@ -25,20 +25,22 @@ AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 class ArraySource:
     """An array of images, of which each shard reads its rows, from disk or from a bucket; packed ones are unpacked as a whole."""
 
-    def __init__(self, file: Place) -> None:
+    def __init__(self, file: AnyPath) -> None:
         self._file = file
 
     def check(self) -> None:
-        """See `Source.check`."""
+        """See `ImageSource.check`."""
         self._open()
 
-    def plan(self, shard_images: int, notes: Path) -> Plan:
-        """See `Source.plan`."""
+    def plan(self, shard_images: int, notes: Path) -> ShardPlan:
+        """See `ImageSource.plan`."""
         images, _ = self._open()
-        return Plan(len(images), stamp(self._file), cut(len(images), shard_images))
+        return ShardPlan(len(images), stamp(self._file), cut(len(images), shard_images))
 
-    def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
-        """See `Source.batches`."""
+    def batches(
+        self, shard: Step, batch_size: int, notes: Path, revision: str
+    ) -> Iterator[BatchReader]:
+        """See `ImageSource.batches`."""
         check_unchanged(str(self._file), revision, stamp(self._file))
         images, begin = self._open()
         first, stop = 0, shard["stop"]
@@ -51,7 +53,7 @@ class ArraySource:
             )
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
-        """See `Source.record_id`."""
+        """See `ImageSource.record_id`."""
         return str(shard["start"] + place)
 
     def _read_rows(
@@ -110,13 +112,13 @@ class ArraySource:
         """Rows of a file whose images begin somewhere. They are read and not mapped: a file may be cut short at any time."""
         row = SIDE * SIDE
         first, last = begin + start * row, begin + stop * row
-        with reading_at(self._file, [(first, last)]) as read_at:
+        with open_ranges(self._file, [(first, last)]) as read_at:
             data = read_at(last - first, first)
         check_unchanged(str(self._file), revision, stamp(self._file))
         return np.frombuffer(data, np.uint8).reshape(-1, SIDE, SIDE)
 
 
-def _outline(file: Place) -> tuple[AnyArray, int] | None:
+def _outline(file: AnyPath) -> tuple[AnyArray, int] | None:
     """An array of the type and the shape of the one in a file, without its values, and where those begin.
 
     `None` if the rows do not lie there one behind the other: packed ones, and those in Fortran's order.

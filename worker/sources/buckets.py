@@ -12,7 +12,7 @@ from loupe.old_errors.core import InvalidImage
 from loupe.old_errors.worker import InvalidSource, SourceChanged
 from worker.sources.folders import Folder, Pattern, is_picture
 from worker.sources.pictures import Entry, Read, reading_fetched
-from worker.storage import Remote, gather, stamp_of, told
+from worker.storage import RemotePath, gather, stamp_of, translate_errors
 
 
 class Bucket:
@@ -21,7 +21,7 @@ class Bucket:
     nothing = Folder.nothing
     quick = False
 
-    def __init__(self, folder: Remote) -> None:
+    def __init__(self, folder: RemotePath) -> None:
         self.where = str(folder)
         self._folder = folder
 
@@ -56,7 +56,7 @@ class BucketPattern(Bucket):
 
     nothing = f"a pattern that no {Pattern.nothing.partition(' without ')[2].removesuffix(' files')} file fits"
 
-    def __init__(self, pattern: Remote) -> None:
+    def __init__(self, pattern: RemotePath) -> None:
         folder, self._pattern = _split(pattern)
         super().__init__(folder)
         self.where = pattern.url
@@ -71,7 +71,7 @@ class BucketPattern(Bucket):
             yield _entry(path[below:], found[path])
 
 
-def matching(pattern: Remote) -> list[Remote]:
+def matching(pattern: RemotePath) -> list[RemotePath]:
     """The files that a pattern names."""
     folder, below = _split(pattern)
     start = len(folder.path.rstrip("/")) + 1
@@ -80,37 +80,37 @@ def matching(pattern: Remote) -> list[Remote]:
     ]
 
 
-async def fetch(file: Remote) -> bytes:
+async def fetch(file: RemotePath) -> bytes:
     """A picture file's bytes, if it is not too long for one."""
-    with told(file.url):
+    with translate_errors(file.url):
         info = await file.fs._info(file.path)
         if info["type"] != "file" or info.get("size") is None:
             raise InvalidImage("something that is no file of a certain length")
         return await _bytes(file, info["size"])
 
 
-async def _fetch(file: Remote, size: int, stamp: str) -> bytes:
+async def _fetch(file: RemotePath, size: int, stamp: str) -> bytes:
     """A picture file's bytes, if it is still the one that was listed."""
-    with told(file.url):
+    with translate_errors(file.url):
         data = await _bytes(file, size)
         if stamp_of(await file.fs._info(file.path)) != stamp:
             raise SourceChanged(file.url)
         return data
 
 
-async def _bytes(file: Remote, size: int) -> bytes:
+async def _bytes(file: RemotePath, size: int) -> bytes:
     if size > MAX_FILE_BYTES:
         raise InvalidImage(f"a file of {size:,} bytes")
     return bytes(await file.fs._cat_file(file.path, start=0, end=size)) if size else b""
 
 
-def _split(pattern: Remote) -> tuple[Remote, str]:
+def _split(pattern: RemotePath) -> tuple[RemotePath, str]:
     """The folder that stands for itself, and what is to be found below it."""
     protocol, _, rest = pattern.url.partition("://")
     fixed = "/".join(takewhile(lambda part: not glob.has_magic(part), rest.split("/")))
     if not fixed:
         raise InvalidSource(pattern.url, "a pattern of buckets")
-    return Remote(f"{protocol}://{fixed}", pattern.protocol), rest[len(fixed) + 1 :]
+    return RemotePath(f"{protocol}://{fixed}", pattern.protocol), rest[len(fixed) + 1 :]
 
 
 def _entry(name: str, info: dict[str, object]) -> Entry:

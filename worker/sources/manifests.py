@@ -15,7 +15,7 @@ from worker.queue.jobs import DEFAULT_OPTIONS, Options
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Entry, Read, reading_fetched
 from worker.sources.source import printable, stamp
-from worker.storage import Place, Remote, gather, is_url, place
+from worker.storage import AnyPath, RemotePath, gather, is_url, parse_path
 
 PATH, ID = "path", "id"
 USUAL_BYTES = 2**20  # of a picture whose length nobody has told yet
@@ -34,7 +34,7 @@ class Manifest:
     quick = True
 
     def __init__(
-        self, file: Place, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+        self, file: AnyPath, options: Options = DEFAULT_OPTIONS, *, https: bool = False
     ) -> None:
         self.where = str(file)
         self._file = file
@@ -58,7 +58,7 @@ class Manifest:
     def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
         """See `Collection.reading`."""
         places = [(entry, self._place(entry.where[0])) for entry in entries]
-        remote = [(entry, found) for entry, found in places if isinstance(found, Remote)]
+        remote = [(entry, found) for entry, found in places if isinstance(found, RemotePath)]
         read_fetched = reading_fetched(
             [entry for entry, _ in remote],
             gather(partial(fetch, found) for _, found in remote) if remote else [],
@@ -68,13 +68,15 @@ class Manifest:
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
-        return USUAL_BYTES if isinstance(self._file, Remote) or is_url(entry.where[0]) else 0
+        return USUAL_BYTES if isinstance(self._file, RemotePath) or is_url(entry.where[0]) else 0
 
-    def _place(self, path: str) -> Place:
+    def _place(self, path: str) -> AnyPath:
         """Where a line leads; `InvalidUrl` or `InvalidRecord` if it may not."""
         if isinstance(self._file, Path):
-            return place(path, https=self._https) if is_url(path) else self._file.parent / path
-        found = place(path, https=self._https) if is_url(path) else self._file.parent.below(path)
+            return parse_path(path, https=self._https) if is_url(path) else self._file.parent / path
+        found = (
+            parse_path(path, https=self._https) if is_url(path) else self._file.parent.below(path)
+        )
         if found is None or isinstance(found, Path):
             raise InvalidRecord("a path that a manifest in a bucket does not reach")
         return found

@@ -20,8 +20,8 @@ from loupe.images.spec import SIDE, Look, UInt8Array
 from loupe.old_errors.core import InvalidImage
 from loupe.old_errors.worker import InvalidRecord, InvalidSource, SourceChanged, StorageUnavailable
 from worker.queue.jobs import Step
-from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable
-from worker.storage import or_raise
+from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut, printable
+from worker.storage import unwrap
 
 SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
 FETCHED_BYTES = 2**24  # of picture files, at a time, by one thread
@@ -145,12 +145,12 @@ class PictureSource:
         self._columns = columns
 
     def check(self) -> None:
-        """See `Source.check`. No more than the first entry is looked at, and what is slow to list is left to the plan."""
+        """See `ImageSource.check`. No more than the first entry is looked at, and what is slow to list is left to the plan."""
         if self._collection.quick and next(self._collection.entries(None), None) is None:
             raise InvalidSource(self._collection.where, self._collection.nothing)
 
-    def plan(self, shard_images: int, notes: Path) -> Plan:
-        """See `Source.plan`. The listing gets one entry a line, so that no shard has to list the collection again."""
+    def plan(self, shard_images: int, notes: Path) -> ShardPlan:
+        """See `ImageSource.plan`. The listing gets one entry a line, so that no shard has to list the collection again."""
         stamp = self._collection.stamp()
         listing = notes / LISTING
         hashes = _write(listing, self._collection.entries(notes))
@@ -166,10 +166,12 @@ class PictureSource:
                     begins[number]["offset"] = lines.tell() - len(line)
                 revision.update(line)
         (notes / STAMP).write_text(stamp)
-        return Plan(len(hashes), revision.hexdigest(), shards)
+        return ShardPlan(len(hashes), revision.hexdigest(), shards)
 
-    def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
-        """See `Source.batches`."""
+    def batches(
+        self, shard: Step, batch_size: int, notes: Path, revision: str
+    ) -> Iterator[BatchReader]:
+        """See `ImageSource.batches`."""
         check_unchanged(
             self._collection.where, (notes / STAMP).read_text(), self._collection.stamp()
         )
@@ -180,7 +182,7 @@ class PictureSource:
             yield partial(self._read, batch, notes)
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
-        """See `Source.record_id`."""
+        """See `ImageSource.record_id`."""
         with (notes / LISTING).open("rb") as lines:
             lines.seek(shard["offset"])
             line = next(islice(lines, place, None))
@@ -204,7 +206,7 @@ class PictureSource:
 def reading_fetched(entries: Iterable[Entry], answers: Iterable[bytes | BaseException]) -> Read:
     """A function that knows what has been fetched of each entry, or why nothing was; each can be had once."""
     fetched = {entry.id: answer for entry, answer in zip(entries, answers, strict=True)}
-    return lambda entry: or_raise(fetched.pop(entry.id))
+    return lambda entry: unwrap(fetched.pop(entry.id))
 
 
 def _cut(

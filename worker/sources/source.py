@@ -11,7 +11,7 @@ from loupe.errors import LoupeError
 from loupe.images.spec import UInt8Array
 from loupe.old_errors.worker import SourceChanged
 from worker.queue.jobs import Step
-from worker.storage import Place, stamps
+from worker.storage import AnyPath, versions
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Records:
     columns: pa.Table | None = None
 
 
-Batch: TypeAlias = Callable[[], Records]  # read when it is called, by whichever thread has time
+BatchReader: TypeAlias = Callable[
+    [], Records
+]  # read when it is called, by whichever thread has time
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """How a source is cut.
 
     Attributes:
@@ -49,16 +51,18 @@ class Plan:
     shards: list[Step]
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """A set of images."""
 
     def check(self) -> None:
         """Raises `InvalidSource` if this is clearly nothing to score."""
 
-    def plan(self, shard_images: int, notes: Path) -> Plan:
+    def plan(self, shard_images: int, notes: Path) -> ShardPlan:
         """Cut the source into shards of at most `shard_images` records. `notes` is a folder to keep what reading them needs."""
 
-    def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
+    def batches(
+        self, shard: Step, batch_size: int, notes: Path, revision: str
+    ) -> Iterator[BatchReader]:
         """The records of one shard, a few at a time; `SourceChanged` if the source is not what was planned."""
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
@@ -80,9 +84,9 @@ def cut(total: int, shard_images: int) -> list[Step]:
     ]
 
 
-def stamp(*files: Place) -> str:
+def stamp(*files: AnyPath) -> str:
     """What changes when one of these files does."""
-    return " ".join(stamps(files))
+    return " ".join(versions(files))
 
 
 def check_unchanged(where: str, planned: str, now: str) -> None:

@@ -16,8 +16,16 @@ from loupe.old_errors.core import InvalidPixels
 from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource
 from worker.queue.jobs import DEFAULT_OPTIONS, Options, Step
 from worker.sources.pictures import Decoder, Entry
-from worker.sources.source import Batch, Plan, Records, check_unchanged, cut, printable, stamp
-from worker.storage import Place
+from worker.sources.source import (
+    BatchReader,
+    Records,
+    ShardPlan,
+    check_unchanged,
+    cut,
+    printable,
+    stamp,
+)
+from worker.storage import AnyPath
 
 PARQUET_MAGIC = b"PAR1"
 IMAGE, BYTES, ID = "image", "bytes", "id"
@@ -38,23 +46,25 @@ class TableSource:
         options: Which of its columns are read besides.
     """
 
-    def __init__(self, file: Place, decoder: Decoder, options: Options = DEFAULT_OPTIONS) -> None:
+    def __init__(self, file: AnyPath, decoder: Decoder, options: Options = DEFAULT_OPTIONS) -> None:
         self._file = file
         self._decoder = decoder
         self._options = options
         self._id = options.id or ID
 
     def check(self) -> None:
-        """See `Source.check`."""
+        """See `ImageSource.check`."""
         self._count()
 
-    def plan(self, shard_images: int, notes: Path) -> Plan:
-        """See `Source.plan`."""
+    def plan(self, shard_images: int, notes: Path) -> ShardPlan:
+        """See `ImageSource.plan`."""
         total = self._count()
-        return Plan(total, stamp(self._file), cut(total, shard_images))
+        return ShardPlan(total, stamp(self._file), cut(total, shard_images))
 
-    def batches(self, shard: Step, batch_size: int, notes: Path, revision: str) -> Iterator[Batch]:
-        """See `Source.batches`."""
+    def batches(
+        self, shard: Step, batch_size: int, notes: Path, revision: str
+    ) -> Iterator[BatchReader]:
+        """See `ImageSource.batches`."""
         check_unchanged(str(self._file), revision, stamp(self._file))
         with self._open() as file:
             images = self._image_columns(file.schema_arrow)
@@ -68,7 +78,7 @@ class TableSource:
                 yield partial(decode, rows, row, images)
 
     def record_id(self, shard: Step, place: int, notes: Path) -> str:
-        """See `Source.record_id`."""
+        """See `ImageSource.record_id`."""
         row = shard["start"] + place
         with self._open() as file:
             if self._id not in file.schema_arrow.names:

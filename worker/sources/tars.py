@@ -18,7 +18,7 @@ from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Entry, Read
 from worker.sources.source import stamp
-from worker.storage import Place, ReadAt, Remote, or_raise, reading_at
+from worker.storage import AnyPath, ReadAt, RemotePath, open_ranges, unwrap
 
 LONGEST_HEADER_BYTES = (
     2**20
@@ -31,7 +31,7 @@ class Tars:
     nothing = f"a tar archive without {', '.join(sorted(SUFFIXES))} files"
     quick = True
 
-    def __init__(self, where: str, files: Sequence[Place]) -> None:
+    def __init__(self, where: str, files: Sequence[AnyPath]) -> None:
         self.where = where
         self._files = files
 
@@ -83,7 +83,7 @@ class Tars:
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
         number, _, size = entry.where
-        return int(size) if isinstance(self._files[number], Remote) else 0
+        return int(size) if isinstance(self._files[number], RemotePath) else 0
 
 
 def is_tar(head: bytes) -> bool:
@@ -104,7 +104,7 @@ def _index(notes: Path, number: int) -> Path:
 
 
 @contextmanager
-def _opened(archive: Place, index: Path | None = None) -> Iterator[BinaryIO]:
+def _opened(archive: AnyPath, index: Path | None = None) -> Iterator[BinaryIO]:
     """A tar archive; one that is gzipped can be read from the places that the index of it knows."""
     with archive.open("rb") as file, ExitStack() as stack:
         is_gzipped = index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
@@ -130,10 +130,12 @@ def _unpacking() -> Iterator[None]:
 
 
 @contextmanager
-def _reading_at(archive: Place, index: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[ReadAt]:
-    """See `reading_at`. A gzipped archive is read from the places that the index of it knows."""
+def _reading_at(
+    archive: AnyPath, index: Path, ranges: Sequence[tuple[int, int]]
+) -> Iterator[ReadAt]:
+    """See `open_ranges`. A gzipped archive is read from the places that the index of it knows."""
     if not index.exists():
-        with reading_at(archive, ranges) as read_at:
+        with open_ranges(archive, ranges) as read_at:
             yield read_at
     elif isinstance(archive, Path):
         with _opened(archive, index) as file:
@@ -143,7 +145,7 @@ def _reading_at(archive: Place, index: Path, ranges: Sequence[tuple[int, int]]) 
             fetched = {
                 (stop - start, start): _tried(file, stop - start, start) for start, stop in ranges
             }
-        yield lambda size, offset: or_raise(fetched[size, offset])
+        yield lambda size, offset: unwrap(fetched[size, offset])
 
 
 def _tried(file: BinaryIO, size: int, offset: int) -> bytes | OSError:

@@ -21,7 +21,7 @@ from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Entry, Read
 from worker.sources.source import stamp
-from worker.storage import Place, ReadAt, Remote, reading_at
+from worker.storage import AnyPath, ReadAt, RemotePath, open_ranges
 
 MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory
 LOCAL = struct.Struct(
@@ -49,7 +49,7 @@ class Zip:
 
     quick = True
 
-    def __init__(self, file: Place) -> None:
+    def __init__(self, file: AnyPath) -> None:
         self.where = str(file)
         self._file = file
 
@@ -72,12 +72,12 @@ class Zip:
             (offset, offset + USUAL_HEAD_BYTES + packed)
             for offset, packed, *_ in (entry.where for entry in entries)
         )
-        with reading_at(self._file, members) as read_at:
+        with open_ranges(self._file, members) as read_at:
             yield lambda entry: _unpack(read_at, *entry.where)
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
-        return entry.where[1] if isinstance(self._file, Remote) else 0
+        return entry.where[1] if isinstance(self._file, RemotePath) else 0
 
 
 def _members(file: BinaryIO) -> Iterator[Entry]:

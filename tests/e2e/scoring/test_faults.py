@@ -116,13 +116,13 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
     "points",
     [
         pytest.param(
-            ["before:worker.results.outputs:keep_notes", "before:worker.queue.claims:Queue.commit_plan", "after:worker.queue.claims:Queue.commit_plan"],
+            ["before:worker.results.outputs:publish_index", "before:worker.queue.claims:Queue.commit_plan", "after:worker.queue.claims:Queue.commit_plan"],
             id="plan",
         ),
         pytest.param(
             [
                 "before:worker.scoring.consumer:Consumer._score",  # claimed
-                "before:worker.results.outputs:joined",  # scored
+                "before:worker.results.outputs:concatenate",  # scored
                 "after:worker.results.formats:write",  # written
                 "after:pathlib:Path.replace",  # renamed
                 "before:worker.results.receipts:write_receipt",
@@ -135,8 +135,8 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
             [
                 "before:worker.results.outputs:write_summary",
                 "after:worker.results.formats:merge",
-                "before:worker.results.outputs:_tidy",
-                "after:worker.results.outputs:_tidy",
+                "before:worker.results.outputs:_remove_leftovers",
+                "after:worker.results.outputs:_remove_leftovers",
                 "before:worker.queue.claims:Queue.commit_finish",
                 "after:worker.queue.claims:Queue.commit_finish",
             ],
@@ -486,7 +486,7 @@ def test_two_who_submit_the_same_at_once_see_one_job_end(
 @pytest.mark.parametrize("options", [PLAIN, SINGLE], ids=["parts", "single"])
 @pytest.mark.parametrize(
     "point",
-    ["before:worker.results.outputs:keep_notes", "after:worker.queue.claims:Queue.commit_shard"],
+    ["before:worker.results.outputs:publish_index", "after:worker.queue.claims:Queue.commit_shard"],
 )
 def test_a_job_that_is_cancelled_on_its_way_goes_on_when_it_is_told_to(
     tmp_path: Path,

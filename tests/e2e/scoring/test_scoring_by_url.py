@@ -14,13 +14,13 @@ from tests.support import buckets, pictures
 from tests.support.programs import run, running, until
 from worker.queue.jobs import Jobs
 from worker.results.outputs import read_errors
-from worker.storage import Remote
+from worker.storage import RemotePath
 
 IMAGES = pictures.digits(40, seed=4)
 
 
 @pytest.fixture
-def images(bucket: Remote) -> Remote:
+def images(bucket: RemotePath) -> RemotePath:
     """40 pictures in a bucket, and a file that is none."""
     for number, image in enumerate(IMAGES):
         buckets.put(pictures.png(image), bucket / f"images/{number:02}.png")
@@ -29,7 +29,11 @@ def images(bucket: Remote) -> Remote:
 
 
 def test_a_bucket_is_scored_into_a_bucket(
-    tmp_path: Path, bucket: Remote, images: Remote, digits_model: StoredModel, engine: Engine
+    tmp_path: Path,
+    bucket: RemotePath,
+    images: RemotePath,
+    digits_model: StoredModel,
+    engine: Engine,
 ) -> None:
     settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_SHARD_IMAGES": 12}
     with running(tmp_path / "log", "worker", **settings):
@@ -61,7 +65,7 @@ def test_a_bucket_is_scored_into_a_bucket(
 
 
 def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
-    tmp_path: Path, bucket: Remote, images: Remote, digits_model: StoredModel
+    tmp_path: Path, bucket: RemotePath, images: RemotePath, digits_model: StoredModel
 ) -> None:
     settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MAX_ATTEMPTS": 100}
     sent = run(
@@ -96,8 +100,8 @@ def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
 )
 def test_what_is_wrong_with_a_url_is_one_line(
     tmp_path: Path,
-    bucket: Remote,
-    images: Remote,
+    bucket: RemotePath,
+    images: RemotePath,
     digits_model: StoredModel,
     arguments: list[str],
     variables: dict[str, str],

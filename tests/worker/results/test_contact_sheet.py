@@ -11,7 +11,7 @@ from loupe.images.spec import UInt8Array
 from tests.support import pictures
 from worker.results import contact_sheet
 from worker.results.contact_sheet import ABOVE, ACROSS, BELOW, GAP, HEADING, MARGIN, SIDE, draw
-from worker.results.figures import Tile
+from worker.results.statistics import Tile
 
 IMAGES = pictures.digits(40)
 CLASSES = ("boot", "ブーツ", "Ärmel")

@@ -121,11 +121,11 @@ def test_the_true_label_and_columns_of_the_source_come_last(tmp_path: Path, kind
 
 @pytest.mark.parametrize("name", ["id", "label", "p_Ärmel", "label_true"])
 def test_columns_that_rows_have_already_cannot_be_kept(name: str) -> None:
-    formats.check_kept(CLASSES, Options(keep=("other", "label_2"), labels="folder"))
+    formats.check_kept_columns(CLASSES, Options(keep=("other", "label_2"), labels="folder"))
     with pytest.raises(
         InvalidRequest, match=rf"Received: '{name}', beside id, label, index, confidence"
     ):
-        formats.check_kept(CLASSES, Options(keep=("other", name), labels="folder"))
+        formats.check_kept_columns(CLASSES, Options(keep=("other", name), labels="folder"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

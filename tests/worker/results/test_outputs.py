@@ -19,15 +19,15 @@ from loupe.old_errors.core import AnimatedImage, InvalidImage
 from loupe.old_errors.worker import InvalidOutput
 from worker.queue.jobs import Job
 from worker.results import outputs
-from worker.results.figures import Figures
 from worker.results.outputs import (
     Part,
-    appearing,
     claim_folder,
+    publish,
     release_folder,
     write_part,
     write_summary,
 )
+from worker.results.statistics import StepStatistics
 
 CLASSES = ("T-shirt/top", "Ankle boot", "Ärmel")
 JOB = Job(
@@ -152,9 +152,9 @@ def test_a_part_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_two_workers_that_write_the_same_part_do_not_write_the_same_file(tmp_path: Path) -> None:
-    with appearing(tmp_path / "part") as one:
+    with publish(tmp_path / "part") as one:
         one.write_text("whole")
-        with appearing(tmp_path / "part") as other:
+        with publish(tmp_path / "part") as other:
             other.write_text("as good")
         assert (tmp_path / "part").read_text() == "as good"
 
@@ -164,7 +164,7 @@ def test_two_workers_that_write_the_same_part_do_not_write_the_same_file(tmp_pat
 
 def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part(["a"]), CLASSES)
-    with outputs.appearing(tmp_path / "predictions-00001-of-00002.parquet") as path:
+    with outputs.publish(tmp_path / "predictions-00001-of-00002.parquet") as path:
         path.write_bytes(b"half a fi")
         assert path.name.startswith(".")
         assert pq.read_table(tmp_path).num_rows == 1
@@ -175,8 +175,10 @@ def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -
 # The summary
 
 
-def finished(folder: Path, job: Job = JOB, figures: Figures | None = None) -> dict[str, object]:
-    write_summary(folder, job, CLASSES, range(job.shards), figures or Figures())
+def finished(
+    folder: Path, job: Job = JOB, figures: StepStatistics | None = None
+) -> dict[str, object]:
+    write_summary(folder, job, CLASSES, range(job.shards), figures or StepStatistics())
     summary: dict[str, object] = json.loads((folder / "_summary.json").read_text(encoding="utf-8"))
     return summary
 
@@ -209,7 +211,7 @@ def test_file_names_with_strange_characters_are_counted_once(tmp_path: Path, nam
 
 def test_success_comes_last_and_what_only_the_job_needed_goes(tmp_path: Path) -> None:
     claim_folder(tmp_path, JOB.request)
-    outputs.notes_path(tmp_path, JOB.revision).mkdir()
+    outputs.index_path(tmp_path, JOB.revision).mkdir()
     (tmp_path / ".predictions-00000-of-00001.parquet.123.tmp").touch()  # of a worker that died
     write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
     finished(tmp_path, replace(JOB, shards=1, total=2))
@@ -226,7 +228,7 @@ def test_the_last_step_can_be_done_again_and_knows_what_it_knew(tmp_path: Path) 
     write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
     job = replace(JOB, shards=1, total=2)
 
-    first = finished(tmp_path, job, Figures(["a"]))
+    first = finished(tmp_path, job, StepStatistics(["a"]))
     assert first["workers"] == ["a"]
     assert finished(tmp_path, job) == first
     assert finished(tmp_path, replace(job, revision="other"))["workers"] == []

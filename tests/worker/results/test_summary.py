@@ -10,8 +10,8 @@ from loupe.old_errors.core import InvalidImage
 from loupe.results import Format
 from tests.worker.results.test_outputs import CLASSES, JOB, finished
 from worker.queue.jobs import Options
-from worker.results.figures import Figures
 from worker.results.outputs import Part, write_part
+from worker.results.statistics import StepStatistics
 from worker.results.summary import count, print_summary
 
 
@@ -38,7 +38,8 @@ def ended(tmp_path: Path) -> dict[str, object]:
     write_part(tmp_path, 0, 2, Part(["a", "b", "c"], rows(0.95, 0.65, 0.75), []), CLASSES)
     write_part(tmp_path, 1, 2, Part(["d"], rows(0.95), [("e", InvalidImage("text"))]), CLASSES)
     return finished(
-        tmp_path, figures=Figures(["a", "b"], {"plan": 0.25, "read": 3, "score": 4, "write": 0.25})
+        tmp_path,
+        figures=StepStatistics(["a", "b"], {"plan": 0.25, "read": 3, "score": 4, "write": 0.25}),
     )
 
 

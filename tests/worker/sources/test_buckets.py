@@ -31,7 +31,6 @@ from tests.support.buckets import put
 from tests.worker.conftest import MAX_PIXELS, scored
 from tests.worker.results.test_outputs import CLASSES, JOB, part
 from worker.results import outputs
-from worker.results.figures import Figures
 from worker.results.outputs import (
     claim_folder,
     read_errors,
@@ -39,10 +38,11 @@ from worker.results.outputs import (
     write_part,
     write_summary,
 )
-from worker.results.receipts import trusted, write_receipt
+from worker.results.receipts import valid_receipts, write_receipt
+from worker.results.statistics import StepStatistics
 from worker.scoring.plan_index import NoteCopies
 from worker.sources import Records, check_source, open_source
-from worker.storage import Place, Remote, lies_in, place
+from worker.storage import AnyPath, RemotePath, is_inside, parse_path
 
 IMAGES = pictures.digits(11)
 NAMES = [f"{'deep/' * (number % 3)}{number:02}-é.png" for number in range(len(IMAGES))]
@@ -123,7 +123,7 @@ def told(batches: list[Records]) -> tuple[list[tuple[str | int, bytes]], dict[st
     return rows, {name: error.to_json() for batch in batches for name, error in batch.errors}
 
 
-def assert_read_alike(local: Place, remote: Place, folder: Path) -> None:
+def assert_read_alike(local: AnyPath, remote: AnyPath, folder: Path) -> None:
     check_source(remote)
     found = []
     for number, source in enumerate([local, remote]):
@@ -138,7 +138,7 @@ def assert_read_alike(local: Place, remote: Place, folder: Path) -> None:
 
 @pytest.mark.parametrize("write", FILES)
 def test_a_file_in_a_bucket_is_read_as_the_one_it_is_a_copy_of(
-    tmp_path: Path, folder: Path, bucket: Remote, write: Write
+    tmp_path: Path, folder: Path, bucket: RemotePath, write: Write
 ) -> None:
     write(folder, tmp_path / "file")
     put((tmp_path / "file").read_bytes(), bucket / "a folder/file")
@@ -146,7 +146,7 @@ def test_a_file_in_a_bucket_is_read_as_the_one_it_is_a_copy_of(
     assert_read_alike(tmp_path / "file", bucket / "a folder/file", tmp_path)
 
 
-def test_the_one_array_in_an_npz_is_read_from_a_bucket(tmp_path: Path, bucket: Remote) -> None:
+def test_the_one_array_in_an_npz_is_read_from_a_bucket(tmp_path: Path, bucket: RemotePath) -> None:
     np.savez_compressed(tmp_path / "images.npz", images=IMAGES)
     put((tmp_path / "images.npz").read_bytes(), bucket / "images.npz")
 
@@ -154,7 +154,7 @@ def test_the_one_array_in_an_npz_is_read_from_a_bucket(tmp_path: Path, bucket: R
 
 
 def test_a_folder_in_a_bucket_is_read_as_the_one_it_is_a_copy_of(
-    tmp_path: Path, folder: Path, bucket: Remote
+    tmp_path: Path, folder: Path, bucket: RemotePath
 ) -> None:
     buckets.put_all(folder, bucket / "images")
     bucket.fs.call_s3(
@@ -163,12 +163,12 @@ def test_a_folder_in_a_bucket_is_read_as_the_one_it_is_a_copy_of(
 
     assert_read_alike(folder, bucket / "images", tmp_path)
     (tmp_path / "again").mkdir()
-    assert_read_alike(folder, place(f"{bucket}/images/"), tmp_path / "again")
+    assert_read_alike(folder, parse_path(f"{bucket}/images/"), tmp_path / "again")
 
 
 @pytest.mark.parametrize("pattern", ["**/*.png", "*.png", "deep/0[1-7]-*.png", "d*p/*/?2-*"])
 def test_a_pattern_of_objects_is_read_as_one_of_files(
-    tmp_path: Path, folder: Path, bucket: Remote, pattern: str
+    tmp_path: Path, folder: Path, bucket: RemotePath, pattern: str
 ) -> None:
     buckets.put_all(folder, bucket)
 
@@ -177,7 +177,7 @@ def test_a_pattern_of_objects_is_read_as_one_of_files(
 
 @pytest.mark.parametrize("pattern", ["a-{000..001}.tar", "a-*.tar"])
 def test_many_tar_archives_in_a_bucket_are_one_source(
-    tmp_path: Path, folder: Path, bucket: Remote, pattern: str
+    tmp_path: Path, folder: Path, bucket: RemotePath, pattern: str
 ) -> None:
     for number, write in enumerate([as_tar, as_packed_tar]):
         write(folder, tmp_path / f"a-00{number}.tar")
@@ -186,7 +186,7 @@ def test_many_tar_archives_in_a_bucket_are_one_source(
     assert_read_alike(tmp_path / pattern, bucket / pattern, tmp_path)
 
 
-def test_a_manifest_may_name_objects(tmp_path: Path, folder: Path, bucket: Remote) -> None:
+def test_a_manifest_may_name_objects(tmp_path: Path, folder: Path, bucket: RemotePath) -> None:
     buckets.put_all(folder, bucket)
     lines = [
         f"{bucket}/{NAMES[1]}",
@@ -206,7 +206,7 @@ def test_a_manifest_may_name_objects(tmp_path: Path, folder: Path, bucket: Remot
 
 
 def test_a_manifest_in_a_bucket_reaches_nothing_but_objects(
-    tmp_path: Path, folder: Path, bucket: Remote
+    tmp_path: Path, folder: Path, bucket: RemotePath
 ) -> None:
     buckets.put_all(folder, bucket)
     inside = [NAMES[3], f"../{NAMES[1]}", f"{bucket}/{NAMES[2]}"]
@@ -233,7 +233,7 @@ def test_a_manifest_in_a_bucket_reaches_nothing_but_objects(
 
 @pytest.mark.parametrize("write", FILES)
 def test_an_object_that_changes_after_the_plan_is_refused(
-    tmp_path: Path, folder: Path, bucket: Remote, write: Write
+    tmp_path: Path, folder: Path, bucket: RemotePath, write: Write
 ) -> None:
     write(folder, tmp_path / "file")
     data = (tmp_path / "file").read_bytes()
@@ -247,7 +247,7 @@ def test_an_object_that_changes_after_the_plan_is_refused(
 
 
 def test_an_object_of_a_folder_that_changes_is_noticed_and_one_that_is_gone_is_an_error(
-    tmp_path: Path, folder: Path, bucket: Remote
+    tmp_path: Path, folder: Path, bucket: RemotePath
 ) -> None:
     buckets.put_all(folder, bucket)
     source = open_source(bucket, "ink", MAX_PIXELS)
@@ -266,7 +266,7 @@ def test_an_object_of_a_folder_that_changes_is_noticed_and_one_that_is_gone_is_a
 
 
 def test_pictures_are_fetched_a_few_at_a_time_where_they_are_large(
-    tmp_path: Path, bucket: Remote, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.sources.pictures.FETCHED_BYTES", 2 * len(pictures.png(IMAGES[0])))
     for number in range(3):
@@ -279,7 +279,7 @@ def test_pictures_are_fetched_a_few_at_a_time_where_they_are_large(
 
 
 def test_no_shard_reads_a_whole_archive(
-    tmp_path: Path, bucket: Remote, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = [
         (f"{number}.png", np.random.default_rng(number).bytes(300_000)) for number in range(30)
@@ -309,7 +309,7 @@ def test_no_shard_reads_a_whole_archive(
 
 @pytest.mark.parametrize("write", FILES)
 def test_whatever_is_wrong_with_an_object_it_is_told(
-    tmp_path: Path, folder: Path, bucket: Remote, write: Write
+    tmp_path: Path, folder: Path, bucket: RemotePath, write: Write
 ) -> None:
     write(folder, tmp_path / "file")
     data = (tmp_path / "file").read_bytes()
@@ -324,7 +324,7 @@ def test_whatever_is_wrong_with_an_object_it_is_told(
 
 def refused(where: str) -> tuple[type[LoupeError], str]:
     with pytest.raises(LoupeError) as raised:
-        check_source(place(where))
+        check_source(parse_path(where))
     return type(raised.value), raised.value.message.partition("Received: ")[2]
 
 
@@ -349,7 +349,7 @@ def test_a_url_that_leads_nowhere_is_told(url: str, error: type[LoupeError], rec
     assert refused(url) == (error, received)
 
 
-def test_a_bucket_that_is_not_there_is_told(bucket: Remote) -> None:
+def test_a_bucket_that_is_not_there_is_told(bucket: RemotePath) -> None:
     assert refused("s3://no-such-bucket/images") == (
         InvalidSource,
         "nothing; no such file or folder.",
@@ -358,7 +358,7 @@ def test_a_bucket_that_is_not_there_is_told(bucket: Remote) -> None:
     assert refused("s3://No Bucket At All/images")[0] is InvalidUrl
 
 
-def test_a_bucket_that_may_not_be_read_is_told(bucket: Remote, tmp_path: Path) -> None:
+def test_a_bucket_that_may_not_be_read_is_told(bucket: RemotePath, tmp_path: Path) -> None:
     put(pictures.png(IMAGES[0]), bucket / "a.png")
     put(_npy(IMAGES), bucket / "a.npy")
     source = open_source(bucket, "ink", MAX_PIXELS)
@@ -377,23 +377,23 @@ def test_a_bucket_that_may_not_be_read_is_told(bucket: Remote, tmp_path: Path) -
 
 
 def test_a_file_url_is_a_path() -> None:
-    assert place("file:///a%20folder/images.zip") == Path("/a folder/images.zip")
-    assert place("images.zip") == Path("images.zip").absolute()
+    assert parse_path("file:///a%20folder/images.zip") == Path("/a folder/images.zip")
+    assert parse_path("images.zip") == Path("images.zip").absolute()
 
 
-def test_a_place_knows_what_lies_in_it(bucket: Remote, tmp_path: Path) -> None:
-    assert lies_in(bucket / "a/b", bucket / "a")
-    assert lies_in(bucket / "a", place(f"{bucket}/a/"))
-    assert not lies_in(bucket / "ab", bucket / "a")
-    assert not lies_in(bucket, bucket / "a")
-    assert not lies_in(tmp_path, bucket)
-    assert lies_in(tmp_path / "a", tmp_path)
+def test_a_place_knows_what_lies_in_it(bucket: RemotePath, tmp_path: Path) -> None:
+    assert is_inside(bucket / "a/b", bucket / "a")
+    assert is_inside(bucket / "a", parse_path(f"{bucket}/a/"))
+    assert not is_inside(bucket / "ab", bucket / "a")
+    assert not is_inside(bucket, bucket / "a")
+    assert not is_inside(tmp_path, bucket)
+    assert is_inside(tmp_path / "a", tmp_path)
 
 
 # Outputs
 
 
-def test_a_folder_in_a_bucket_is_claimed_once(bucket: Remote) -> None:
+def test_a_folder_in_a_bucket_is_claimed_once(bucket: RemotePath) -> None:
     bucket.fs.call_s3(
         "put_object", Bucket=bucket.path, Key="out/", Body=b""
     )  # as some programs mark a folder
@@ -406,17 +406,17 @@ def test_a_folder_in_a_bucket_is_claimed_once(bucket: Remote) -> None:
     claim_folder(bucket / "out", JOB.request)
     with (
         pytest.raises(FileExistsError),
-        outputs.appearing_once(bucket / "out" / "_RUNNING") as claim,
+        outputs.publish_new(bucket / "out" / "_RUNNING") as claim,
     ):
         claim.write_text("of another job")
 
 
-def test_a_bucket_that_takes_no_results_is_told(bucket: Remote) -> None:
+def test_a_bucket_that_takes_no_results_is_told(bucket: RemotePath) -> None:
     with pytest.raises(
         InvalidOutput,
         match=r"Received: a folder that cannot be written to \(The specified bucket does",
     ):
-        claim_folder(Remote("s3://no-such-bucket/out", "s3"), JOB.request)
+        claim_folder(RemotePath("s3://no-such-bucket/out", "s3"), JOB.request)
     buckets.forbid("s3:PutObject", bucket)
     with pytest.raises(StorageRefused):
         claim_folder(bucket / "out", JOB.request)
@@ -424,21 +424,21 @@ def test_a_bucket_that_takes_no_results_is_told(bucket: Remote) -> None:
 
 @pytest.mark.parametrize("single", [False, True])
 def test_results_in_a_bucket_are_those_of_a_folder(
-    tmp_path: Path, bucket: Remote, single: bool
+    tmp_path: Path, bucket: RemotePath, single: bool
 ) -> None:
     job = replace(JOB, options=replace(JOB.options, single=single))
     summaries = []
     for out in (tmp_path / "out", bucket / "out"):
         claim_folder(out, JOB.request)
-        with outputs.taking_notes(out) as notes:
+        with outputs.temporary_index(out) as notes:
             (notes / "listing.jsonl").write_text("a line")
-            outputs.keep_notes(out, notes, job.revision)
+            outputs.publish_index(out, notes, job.revision)
         write_part(out, 0, 2, part(["a", "b", "c"]), CLASSES, job.options)
         write_part(
             out, 1, 2, part(["d"], [("e", InvalidSource("x", "y"))], seed=1), CLASSES, job.options
         )
         errors = list(read_errors(out))
-        write_summary(out, job, CLASSES, range(2), Figures())
+        write_summary(out, job, CLASSES, range(2), StepStatistics())
         summary = outputs.read_summary(out)
         summaries.append(
             [
@@ -460,32 +460,42 @@ def test_results_in_a_bucket_are_those_of_a_folder(
                 assert file.read() == (tmp_path / "out" / name).read_bytes()
 
 
-def test_a_job_goes_on_in_a_bucket_with_the_parts_that_are_whole(bucket: Remote) -> None:
+def test_a_job_goes_on_in_a_bucket_with_the_parts_that_are_whole(bucket: RemotePath) -> None:
     out = bucket / "out"
     claim_folder(out, JOB.request)
     for shard, ids in enumerate([["a", "b"], ["c"], ["d"]]):
         files = write_part(out, shard, 3, part(ids), CLASSES)
         write_receipt(
-            out, shard, 3, files, fingerprint="one", done=len(ids), failed=0, figures=Figures()
+            out,
+            shard,
+            3,
+            files,
+            fingerprint="one",
+            done=len(ids),
+            failed=0,
+            figures=StepStatistics(),
         )
     put(b"damaged", out / "predictions-00001-of-00003.parquet")
-    held = outputs.held(out)
+    held = outputs.read_claim(out)
 
-    assert held == outputs.Held(JOB.request, "_RUNNING")
-    assert [(shard, receipt.done) for shard, receipt in trusted(out, 3, "one")] == [(0, 2), (2, 1)]
-    assert list(trusted(out, 3, "another")) == []
+    assert held == outputs.Claim(JOB.request, "_RUNNING")
+    assert [(shard, receipt.done) for shard, receipt in valid_receipts(out, 3, "one")] == [
+        (0, 2),
+        (2, 1),
+    ]
+    assert list(valid_receipts(out, 3, "another")) == []
     outputs.reclaim_folder(out, JOB.request)
-    with outputs.taking_notes(out) as notes:
+    with outputs.temporary_index(out) as notes:
         (notes / "listing.jsonl").write_text("a line")
-        outputs.keep_notes(out, notes, JOB.revision)
+        outputs.publish_index(out, notes, JOB.revision)
     put(b"of somebody else", out / "notes.txt")
     outputs.clear_folder(out)
     assert buckets.names(out) == ["notes.txt"]
 
 
-def test_what_fails_half_way_is_not_put(bucket: Remote) -> None:
+def test_what_fails_half_way_is_not_put(bucket: RemotePath) -> None:
     def half() -> None:
-        with outputs.appearing(bucket / "out" / "part") as path:
+        with outputs.publish(bucket / "out" / "part") as path:
             path.write_bytes(b"half a fi")
             raise ValueError("half way")
 
@@ -495,12 +505,12 @@ def test_what_fails_half_way_is_not_put(bucket: Remote) -> None:
     assert buckets.names(bucket) == []
 
 
-def test_a_worker_copies_the_notes_of_a_job_once(bucket: Remote, tmp_path: Path) -> None:
-    with outputs.taking_notes(bucket / "out") as notes:
+def test_a_worker_copies_the_notes_of_a_job_once(bucket: RemotePath, tmp_path: Path) -> None:
+    with outputs.temporary_index(bucket / "out") as notes:
         (notes / "listing.jsonl").write_text("a line")
-        outputs.keep_notes(bucket / "out", notes, "revision")
+        outputs.publish_index(bucket / "out", notes, "revision")
     copies = NoteCopies()
-    kept = outputs.notes_path(bucket / "out", "revision")
+    kept = outputs.index_path(bucket / "out", "revision")
     copy = copies.of(kept)
 
     assert (copy / "listing.jsonl").read_text() == "a line"
@@ -512,15 +522,15 @@ def test_a_worker_copies_the_notes_of_a_job_once(bucket: Remote, tmp_path: Path)
 
 
 def test_of_the_copies_of_notes_the_one_that_was_used_last_stays(
-    bucket: Remote, monkeypatch: pytest.MonkeyPatch
+    bucket: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.scoring.plan_index.MOST_COPIES", 2)
     copies, kept = NoteCopies(), []
     for revision in ("first", "second", "third"):
-        with outputs.taking_notes(bucket / "out") as notes:
+        with outputs.temporary_index(bucket / "out") as notes:
             (notes / "listing.jsonl").write_text(revision)
-            outputs.keep_notes(bucket / "out", notes, revision)
-        kept.append(outputs.notes_path(bucket / "out", revision))
+            outputs.publish_index(bucket / "out", notes, revision)
+        kept.append(outputs.index_path(bucket / "out", revision))
     first, second = copies.of(kept[0]), copies.of(kept[1])
     copies.of(kept[0])
     copies.of(kept[2])

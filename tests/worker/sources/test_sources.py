@@ -23,18 +23,18 @@ from loupe.old_errors.worker import InvalidSource, SourceChanged
 from tests.support import pictures
 from tests.support.garbage import uncollected
 from tests.worker.conftest import MAX_PIXELS
-from worker.sources import Plan, Records, arrays, check_source, open_source, printable
+from worker.sources import Records, ShardPlan, arrays, check_source, open_source, printable
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import cut
-from worker.storage import reading_at
+from worker.storage import open_ranges
 
 
-def planned(source: Path, shard_images: int, notes: Path) -> Plan:
+def planned(source: Path, shard_images: int, notes: Path) -> ShardPlan:
     return open_source(source, "ink", MAX_PIXELS).plan(shard_images, notes)
 
 
 def read(
-    source: Path, plan: Plan, shard: int, notes: Path, batch_size: int = 1000
+    source: Path, plan: ShardPlan, shard: int, notes: Path, batch_size: int = 1000
 ) -> list[Records]:
     batches = open_source(source, "ink", MAX_PIXELS).batches(
         plan.shards[shard], batch_size, notes, plan.revision
@@ -153,9 +153,9 @@ def test_an_array_that_is_cut_short_while_it_is_read_is_an_error_of_the_job(
         file: Path, ranges: list[tuple[int, int]]
     ) -> AbstractContextManager[Callable[[int, int], bytes]]:
         os.truncate(source, 4096)
-        return reading_at(file, ranges)
+        return open_ranges(file, ranges)
 
-    monkeypatch.setattr(arrays, "reading_at", cut_and_read)
+    monkeypatch.setattr(arrays, "open_ranges", cut_and_read)
     with pytest.raises(SourceChanged):
         read(source, plan, 0, notes)
 

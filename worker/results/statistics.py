@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from loupe.images.spec import SIDE, Float32Array, UInt8Array
 
 PHASES = ("plan", "read", "score", "write")
-MOST_TILES = 36  # images of a kind that are kept, of a shard and of a job: six rows of six
+MAX_TILES = 36  # images of a kind that are kept, of a shard and of a job: six rows of six
 
 
 class Tile(NamedTuple):
@@ -22,7 +22,7 @@ class Tile(NamedTuple):
     Attributes:
         key: Those with the lowest are shown.
         id: Of the record.
-        best: Place of its most probable class.
+        best: AnyPath of its most probable class.
         confidence: Of that class, 0..1.
         pixels: uint8, 28 × 28 bytes in Base64.
     """
@@ -40,7 +40,7 @@ class Tile(NamedTuple):
 
 
 @dataclass
-class Figures:
+class StepStatistics:
     """Of one step, or of many together.
 
     Attributes:
@@ -55,7 +55,7 @@ class Figures:
     sample: list[Tile] = field(default_factory=list)
     least_confident: list[Tile] = field(default_factory=list)
 
-    def look_at(
+    def add_images(
         self,
         ids: Sequence[str] | Sequence[int],
         images: UInt8Array,
@@ -73,10 +73,10 @@ class Figures:
         confidence = probabilities.max(axis=1, initial=0)
 
         def lowest(held: list[Tile], keys: NDArray[np.floating[Any]]) -> list[Tile]:
-            bound = held[-1].key if len(held) == MOST_TILES else np.inf
+            bound = held[-1].key if len(held) == MAX_TILES else np.inf
             places = [
                 place
-                for place in np.argsort(keys, kind="stable")[:MOST_TILES]
+                for place in np.argsort(keys, kind="stable")[:MAX_TILES]
                 if keys[place] < bound
             ]
             return (
@@ -95,7 +95,7 @@ class Figures:
         self.sample = lowest(self.sample, random.random(len(ids)))
         self.least_confident = lowest(self.least_confident, confidence)
 
-    def __iadd__(self, other: "Figures") -> "Figures":
+    def __iadd__(self, other: "StepStatistics") -> "StepStatistics":
         self.workers = sorted({*self.workers, *other.workers})
         self.seconds = {
             phase: self.seconds.get(phase, 0) + other.seconds.get(phase, 0) for phase in PHASES
@@ -105,7 +105,7 @@ class Figures:
         return self
 
     @classmethod
-    def from_json(cls, about: dict[str, Any]) -> "Figures":
+    def from_json(cls, about: dict[str, Any]) -> "StepStatistics":
         """From what `dataclasses.asdict` makes of them."""
         sample, least_confident = (
             [Tile(*tile) for tile in about[name]] for name in ("sample", "least_confident")
@@ -114,4 +114,4 @@ class Figures:
 
 
 def _first(tiles: list[Tile]) -> list[Tile]:
-    return heapq.nsmallest(MOST_TILES, tiles, key=attrgetter("key"))
+    return heapq.nsmallest(MAX_TILES, tiles, key=attrgetter("key"))
