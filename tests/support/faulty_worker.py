@@ -57,7 +57,8 @@ def main() -> int:
         signal.signal(signal.SIGTERM, stop)
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        print(f"the worker with fault {fault} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201
+        message = f"the worker with the fault {fault} has ended with {code}"
+        print(message, file=sys.stderr, flush=True)  # noqa: T201
     return code
 
 

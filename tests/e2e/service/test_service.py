@@ -227,8 +227,7 @@ def test_a_request_may_say_how_it_wants_to_be_answered(
     refused = client.post(
         "/predict", content=pictures.png(DIGIT), params={"model": "shapes", "lang": "ja"}
     )
-    message = "Expected a language that the model has class names in (en). Received: 'ja'."
-    assert_refused(refused, 400, "unknown_language", message)
+    assert_refused(refused, 400, "unknown_language", "'ja'")
 
 
 def test_an_array_may_be_answered_by_an_array(
