@@ -62,7 +62,7 @@ def measure(model: StoredModel) -> Iterator[Row]:
                 name: partial(_run, server, post, connections) for name, server in servers.items()
             }
             costs = in_turns(runs, ROUNDS)
-            what = f"PNG over HTTP, {connections} connections"
+            what = f"PNG over HTTP, {connections} at a time"
             yield _compare_cpu(f"{what}: CPU per request", costs, cpu_target)
             loads = {name: [cost.load for cost in results] for name, results in costs.items()}
             yield _compare_rates(f"{what}: requests/s", loads, BARE, rate_target)
@@ -131,7 +131,7 @@ def measure_peers(model: StoredModel) -> Iterator[Row]:
                 for name, server in servers.items()
             }
             loads = in_turns(runs, contest.rounds)
-        what = f"PNG over HTTP, {PEER_CONNECTIONS} connections"
+        what = f"PNG over HTTP, {PEER_CONNECTIONS} at a time"
         for peer, target in contest.targets.items():
             if peer in loads:
                 yield _compare_rates(what, loads, peer, target)
