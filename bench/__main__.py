@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from loupe.models.store import StoredModel
-
 from bench.bulk import jobs, queue, sources
 from bench.bulk import peers as bulk_peers
 from bench.harness import Row, run_program, show
 from bench.inputs import benchmark_model
 from bench.service import batching, overload, payloads, single
 from bench.service.load import DEBIAN_PACKAGES, find_tool
+from loupe.models.store import StoredModel
 
 Benchmark: TypeAlias = Callable[[StoredModel], Iterator[Row]]
 BENCHMARKS: dict[str, Benchmark] = {

@@ -10,11 +10,12 @@ from math import inf
 from statistics import median
 from typing import TypeVar
 
+from rich.console import Console
+from rich.table import Table
+
 from loupe.cli import disable_telemetry
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX
-from rich.console import Console
-from rich.table import Table
 
 T = TypeVar("T")
 

@@ -13,10 +13,11 @@ import numpy as np
 import orjson
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
+from PIL import Image, ImageDraw
+
+from loupe.errors import LoupeError
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.models.store import StoredModel, find_model, list_models
-from loupe.old_errors.train import DatasetNotFound
-from PIL import Image, ImageDraw
 from train.data.datasets import NAMES, load_dataset
 
 ARCHITECTURE = "cnn-small"  # of the default model
@@ -78,7 +79,7 @@ def _test_images(dataset: str) -> UInt8Array:
     if dataset in NAMES:
         try:
             return load_dataset(dataset, download=False).test.images
-        except DatasetNotFound:
+        except LoupeError:  # the data set is not on this machine
             pass
     side = SIDE - 2 * MARGIN
     inner = np.random.default_rng(0).integers(0, 256, (1000, side, side), np.uint8)

@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from loupe.models.store import ONNX_FILE, StoredModel
-from loupe.runtime.cores import available_cores
-from loupe.runtime.processes import running
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +20,9 @@ from bench.bulk.workers import redis_over_tcp, working
 from bench.harness import Row, at_least, compare_rates, in_turns, per_second
 from bench.inputs import find_images, save_pngs
 from bench.service.servers import is_installed
+from loupe.models.store import ONNX_FILE, StoredModel
+from loupe.runtime.cores import available_cores
+from loupe.runtime.processes import running
 
 IMAGES = 70_000
 ROUNDS = 2

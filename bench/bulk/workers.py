@@ -8,16 +8,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loupe.models.store import StoredModel
-from loupe.old_errors.core import JobFailed
-from loupe.runtime.ports import free_port
-from loupe.runtime.processes import Program, running
-from loupe.runtime.redis_server import open_redis
-from loupe.settings import Settings
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
+
+from loupe.models.store import StoredModel
+from loupe.runtime.ports import free_port
+from loupe.runtime.processes import Program, running
+from loupe.runtime.redis_server import open_redis
+from loupe.settings import Settings
 from worker.queue.jobs import ENDED, WORKERS_GROUP, Job, Jobs, steps_key
 from worker.queue.submission import submit
 
@@ -54,7 +54,7 @@ class Workers:
         """Wait for the end of a job.
 
         Raises:
-            JobFailed: If the job failed.
+            RuntimeError: If the job failed.
         """
         while job.state not in ENDED:
             for program in self.programs.values():
@@ -62,7 +62,7 @@ class Workers:
             time.sleep(END_POLL_SECONDS)
             job = self.jobs.get(job.id)
         if job.state == "failed":
-            raise JobFailed(job.id, str(job.error))
+            raise RuntimeError(f"job {job.id} failed: {job.error}")
 
     def score(self, source: Path) -> None:
         """Submit a job and wait for its end."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from loupe.models.store import StoredModel
 
 from bench.harness import Row, at_least, at_most, median_ratio
 from bench.inputs import Post, find_images, png_post
 from bench.service.load import describe
 from bench.service.open_loop import NO_RESPONSE, Outcome, Result
 from bench.service.servers import LOUPE, serving
+from loupe.models.store import StoredModel
 
 ROUNDS = 2
 CAPACITY_CONNECTIONS = 256

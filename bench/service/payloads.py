@@ -13,8 +13,6 @@ from pathlib import Path
 from statistics import median
 
 import onnxruntime as ort
-from loupe.images.spec import UInt8Array
-from loupe.models.store import ONNX_FILE, StoredModel
 from PIL import Image
 
 from bench import inputs
@@ -31,6 +29,8 @@ from bench.harness import (
 from bench.inputs import Post, find_images, make_photo
 from bench.service.load import Load, describe, run_wrk
 from bench.service.servers import LOUPE, serving
+from loupe.images.spec import UInt8Array
+from loupe.models.store import ONNX_FILE, StoredModel
 
 CONNECTIONS = 4
 IMAGES = 256  # per batch request

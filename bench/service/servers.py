@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
+
 from loupe.models.store import StoredModel
 from loupe.runtime.ports import free_port
 from loupe.runtime.processes import Program, running, wait_until_ready

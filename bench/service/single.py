@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from loupe.models.store import StoredModel
-
 from bench.harness import Row, Target, at_least, at_most, in_turns, median_ratio
 from bench.inputs import Post, find_images, png_post
 from bench.service.load import Load, describe, run_wrk
@@ -23,6 +21,7 @@ from bench.service.servers import (
     RunningServer,
     serving,
 )
+from loupe.models.store import StoredModel
 
 ROUNDS = 3
 ROUND_SECONDS = 3

@@ -23,18 +23,18 @@ from subprocess import Popen
 from typing import Literal, TypeAlias
 
 import numpy as np
+
 from bench.harness import run_program
 from bench.inputs import benchmark_model
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from worker.queue.jobs import ENDED, Job, Jobs
-from worker.queue.submission import submit
-from worker.supervisor import WELL
-
 from tests.support import pictures
 from tests.support.programs import run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
+from worker.queue.jobs import ENDED, Job, Jobs
+from worker.queue.submission import submit
+from worker.supervisor import WELL
 
 MINUTES = 10.0
 WORKERS = 3

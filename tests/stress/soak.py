@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import psutil
+
 from bench import inputs
 from bench.harness import Row, at_most, run_program, show
 from bench.inputs import Post, benchmark_model, find_images, make_photo

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from loupe.models.store import StoredModel
 
+from loupe.models.store import StoredModel
 from tests.stress import chaos
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orjson
 import pytest
+
 from bench.service.open_loop import run_fast
 from loupe.models.store import StoredModel
-
 from tests.stress.fuzz.__main__ import Report, fuzz
 from tests.stress.fuzz.cases import make_case
 from tests.stress.fuzz.requests import Reference, make_reference

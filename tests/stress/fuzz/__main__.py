@@ -17,11 +17,11 @@ from random import Random
 from statistics import median
 
 import psutil
+
 from bench.harness import Row, at_most, run_program, show
 from bench.inputs import benchmark_model
 from bench.service.open_loop import run_fast
 from bench.service.servers import LOUPE, serving
-
 from tests.stress.fuzz.cases import Case, make_case, plain
 from tests.stress.fuzz.client import Client, Outcome
 from tests.stress.fuzz.requests import Reference, make_reference

@@ -6,7 +6,6 @@ from random import Random
 from typing import Literal, TypeAlias
 
 from bench.service.open_loop import Reply
-
 from tests.stress.fuzz.invalid_bodies import INVALID_BODIES, damage
 from tests.stress.fuzz.invalid_heads import INVALID_HEADS, METHODS
 from tests.stress.fuzz.requests import Check, Factory, Reference, Request

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bench.service.open_loop import Reply
-
 from tests.stress.fuzz.cases import Case
 from tests.stress.fuzz.invalid_bodies import REFUSALS, check_refusal
 from tests.stress.fuzz.requests import Check

@@ -8,10 +8,10 @@ from random import Random
 
 import numpy as np
 import orjson
-from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
-from bench.service.open_loop import Reply
 from PIL import Image
 
+from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
+from bench.service.open_loop import Reply
 from tests.stress.fuzz.requests import (
     BOUNDARY,
     FORM,

@@ -7,7 +7,6 @@ from random import Random
 from urllib.parse import quote
 
 from bench.inputs import JSON, JSON_LENGTH, NPY, PNG
-
 from tests.stress.fuzz.invalid_bodies import NAMES, NUMBERS, as_header, check_refusal
 from tests.stress.fuzz.requests import FORM, Factory, Reference, Request, post
 from tests.stress.fuzz.valid import VALID, predict, predict_batch

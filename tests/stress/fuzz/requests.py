@@ -7,6 +7,7 @@ from random import Random
 from typing import TypeAlias
 
 import numpy as np
+
 from bench.inputs import encode_png, find_images
 from bench.service.open_loop import Reply
 from loupe.images.normalize import has_light_ground

@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 import numpy as np
 import orjson
+
 from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
 from bench.service.open_loop import Reply
 from loupe.images.spec import Float32Array
 from loupe.models.card import ModelCard
-
 from tests.stress.fuzz.requests import (
     FORM,
     Factory,
