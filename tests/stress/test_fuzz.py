@@ -28,7 +28,7 @@ def reference(digits_model: StoredModel) -> Reference:
 def service(
     digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
-    """A service with two models, of which the digits are the default."""
+    """Run a service with two models; the digits are the default."""
     folder = tmp_path_factory.mktemp("fuzz")
     data = folder / "data"
     variables = {"LOUPE_MODEL": digits_model.tag, "LOUPE_DATA_DIR": data, "LOUPE_JOB_ROOTS": folder}
