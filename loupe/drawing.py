@@ -1,45 +1,254 @@
-"""Fonts for class names in any script, of those that Matplotlib finds on this machine."""
+"""Sheets of small pictures with captions, drawn by Pillow as PNG files.
 
-from collections.abc import Iterable
-from functools import cache
+Pillow takes a hundredth of the time of Matplotlib, and every program has it.
+"""
 
-FONT = "DejaVu Sans"  # comes with Matplotlib
-CJK_FONTS = (  # used where they are installed, for names that Matplotlib's own font cannot write
-    "Noto Sans CJK JP",
-    "Noto Sans JP",
-    "Hiragino Sans",
-    "Yu Gothic",
-    "Meiryo",
-    "MS Gothic",
-    "IPAexGothic",
-    "IPAPGothic",
-    "IPAGothic",
-    "TakaoPGothic",
-    "VL PGothic",
-    "WenQuanYi Zen Hei",
+import io
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from loupe.images.spec import UInt8Array
+
+FONT_FILES = (  # in the order of preference; the last ones write Japanese and Chinese
+    "DejaVuSans.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansJP-Regular.otf",
+    "NotoSansJP-Regular.ttf",
+    "ipaexg.ttf",
+    "ipag.ttf",
+    "ipagp.ttf",
+    "TakaoPGothic.ttf",
+    "VL-PGothic-Regular.ttf",
+    "wqy-zenhei.ttc",
+    "Hiragino Sans GB.ttc",
+    "YuGothR.ttc",
+    "meiryo.ttc",
+    "msgothic.ttc",
 )
+LARGE, MEDIUM, SMALL = 18, 14, 11  # font sizes in pixels
+LINE_HEIGHT = 1.35  # of the font size
+MARGIN = 24  # pixels around the sheet
+PADDING = 4  # pixels between a tile and its captions
+MAX_ROW_TITLE = 240  # pixels; longer row titles are cut
+INK, MUTED, ORANGE = "#1f2933", "#6b7785", "#d9730d"
+GROUND = "#f1f4f8"  # shows beside pictures that are not square
+
+Font = ImageFont.FreeTypeFont
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line of text; it is cut where it does not fit."""
+
+    words: str
+    size: int = SMALL
+    colour: str = MUTED
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture with captions.
+
+    Attributes:
+        image: uint8, grey `(height, width)` or RGB `(height, width, 3)`. `None` draws an empty tile.
+        above: Lines above the picture.
+        below: Lines below the picture.
+    """
+
+    image: UInt8Array | None
+    above: Sequence[Text] = ()
+    below: Sequence[Text] = ()
+
+
+@dataclass(frozen=True)
+class TileSheet:
+    """Tiles in rows, in reading order. The sheet is grey if all its pictures are.
+
+    Attributes:
+        tiles: At least one; `None` leaves a place blank.
+        columns: Tiles in a row.
+        side: Pixels of a tile. Smaller pictures are enlarged without smoothing.
+        gap: Pixels between tiles.
+        title: Lines above all tiles.
+        row_titles: For each row, lines at its left.
+    """
+
+    tiles: Sequence[Tile | None]
+    columns: int
+    side: int = 112
+    gap: int = 20
+    title: Sequence[Text] = ()
+    row_titles: Sequence[Sequence[Text]] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the sheet in pixels."""
+        left, top = self.origin(0)
+        rows = -(-len(self.tiles) // self.columns)
+        width = left + self.columns * (self.side + self.gap) - self.gap + MARGIN
+        return width, top - self._above + rows * self._row_height - self.gap + MARGIN
+
+    def origin(self, number: int) -> tuple[int, int]:
+        """Return the left and top edge of a tile's picture in pixels."""
+        title = _height(self.title) + 2 * PADDING if self.title else 0
+        names = [text for texts in self.row_titles for text in texts]
+        left = min(max(map(_width, names), default=0), MAX_ROW_TITLE) + MARGIN if names else 0
+        row, column = divmod(number, self.columns)
+        top = MARGIN + title + row * self._row_height + self._above
+        return MARGIN + left + column * (self.side + self.gap), top
+
+    def png(self) -> bytes:
+        """Draw the sheet and encode it as PNG."""
+        images = [tile.image for tile in self.tiles if tile and tile.image is not None]
+        sheet = Image.new(
+            "RGB" if any(image.ndim == 3 for image in images) else "L", self.size, "white"
+        )
+        pen = ImageDraw.Draw(sheet)
+        _write(pen, self.title, (MARGIN, MARGIN), self.size[0] - 2 * MARGIN)
+        for row, texts in enumerate(self.row_titles):
+            middle = self.origin(row * self.columns)[1] + self.side // 2
+            _write(pen, texts, (MARGIN, middle - _height(texts) // 2), MAX_ROW_TITLE)
+        for number, tile in enumerate(self.tiles):
+            if tile is not None:
+                left, top = self.origin(number)
+                sheet.paste(_fitted(tile.image, self.side, sheet.mode), (left, top))
+                # Captions may extend into the gap, which leaves them apart from their neighbours'.
+                place = left - self.gap // 2, self.side + self.gap - PADDING
+                above = top - PADDING - _height(tile.above)
+                _write(pen, tile.above, (place[0], above), place[1], centred=True)
+                below = top + self.side + PADDING
+                _write(pen, tile.below, (place[0], below), place[1], centred=True)
+        file = io.BytesIO()
+        sheet.save(file, "PNG", compress_level=1)  # higher levels take ten times as long
+        return file.getvalue()
+
+    @cached_property
+    def _above(self) -> int:
+        return max(
+            _height(tile.above) + PADDING if tile and tile.above else 0 for tile in self.tiles
+        )
+
+    @cached_property
+    def _row_height(self) -> int:
+        below = max(
+            _height(tile.below) + PADDING if tile and tile.below else 0 for tile in self.tiles
+        )
+        return self._above + self.side + below + self.gap
+
+
+def unwritable(names: Iterable[str]) -> list[str]:
+    """Return the names that no installed font can write, each once."""
+    return [name for name in dict.fromkeys(names) if _font(name, LARGE) is None]
 
 
 @cache
 def families() -> tuple[str, ...]:
-    """Matplotlib's own font, and those for Japanese that are installed; the first that has a letter writes it."""
+    """Return the installed font families for class names in a Matplotlib figure."""
     from matplotlib.font_manager import get_font_names
 
-    installed = frozenset(get_font_names())
-    return (FONT, *[font for font in CJK_FONTS if font in installed])
+    japanese = ("Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic")
+    return "DejaVu Sans", *sorted(set(get_font_names()).intersection(japanese))
 
 
-def unwritable(names: Iterable[str]) -> list[str]:
-    """Those that no font of `families` can write, each once."""
-    return [
-        name
-        for name in dict.fromkeys(names)
-        if any(ord(letter) not in _letters() for letter in name)
-    ]
+def legible(name: str, index: int) -> str:
+    """Return a class name, or `#index` if it is empty or no font can write it."""
+    return name if name and _font(name, LARGE) else f"#{index}"
+
+
+def _fitted(image: UInt8Array | None, side: int, mode: str) -> Image.Image:
+    """Scale a picture, without changing its proportions, into the middle of a square."""
+    square = Image.new(mode, (side, side), GROUND)
+    if image is not None:
+        picture = Image.fromarray(image)
+        scale = side / max(picture.size)
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+        corner = (side - size[0]) // 2, (side - size[1]) // 2
+        square.paste(picture.resize(size, method), corner)
+    return square
+
+
+def _height(texts: Sequence[Text]) -> int:
+    return sum(_line_height(text) for text in texts)
+
+
+def _line_height(text: Text) -> int:
+    return round(text.size * LINE_HEIGHT)
+
+
+def _width(text: Text) -> int:
+    return int(_any_font(text).getlength(text.words)) + 1
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    texts: Sequence[Text],
+    corner: tuple[int, int],
+    width: int,
+    *,
+    centred: bool = False,
+) -> None:
+    """Write lines below each other, each at most `width` pixels; omit letters without a glyph."""
+    left, top = corner
+    for text in texts:
+        font = _any_font(text)
+        words = "".join(letter for letter in text.words[:width] if _has_glyph(font, letter))
+        if font.getlength(words) > width:
+            fits = bisect_right(
+                range(len(words)), width, key=lambda cut: round(font.getlength(words[:cut] + "…"))
+            )
+            words = words[: fits - 1] + "…"
+        indent = (width - font.getlength(words)) / 2 if centred else 0
+        pen.text((left + indent, top), words, text.colour, font)
+        top += _line_height(text)
+
+
+def _any_font(text: Text) -> Font:
+    return _font(text.words, text.size) or _fonts(text.size)[0]
+
+
+def _font(words: str, size: int) -> Font | None:
+    """Return the first font that has all letters."""
+    fonts = _fonts(size)
+    return next((font for font in fonts if all(_has_glyph(font, each) for each in words)), None)
 
 
 @cache
-def _letters() -> frozenset[int]:
-    from matplotlib.font_manager import findfont, get_font
+def _fonts(size: int) -> tuple[Font, ...]:
+    """Return the fonts of this machine, and Pillow's own."""
+    own = ImageFont.load_default(size)
+    if not isinstance(own, Font):
+        raise RuntimeError("Pillow was built without FreeType; install the one from PyPI")
+    files = _font_paths()
+    return *(ImageFont.truetype(path, size) for path in files), own
 
-    return frozenset().union(*(get_font(findfont(family)).get_charmap() for family in families()))
+
+@cache
+def _font_paths() -> tuple[str, ...]:
+    """Find the installed fonts; Matplotlib brings DejaVu Sans along."""
+    matplotlib = find_spec("matplotlib")
+    found = []
+    for name in FONT_FILES:
+        bundled = (
+            Path(matplotlib.origin or "").parent / "mpl-data/fonts/ttf" if matplotlib else None
+        )
+        path = str(bundled / name) if bundled and (bundled / name).is_file() else name
+        try:
+            found.append(str(ImageFont.truetype(path, LARGE).path))
+        except OSError:
+            continue
+    return tuple(found)
+
+
+@cache
+def _has_glyph(font: Font, letter: str) -> bool:
+    """Return whether the font has a glyph for `letter`: not the box of unknown letters."""
+    return letter.isprintable() and (
+        letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))
+    )

@@ -7,10 +7,13 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 console = Console()
 notices = Console(stderr=True)
@@ -32,6 +35,35 @@ def warnings_as_notices() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def progress_bar(
+    *fields: str, console: Console = console, speed_estimate_seconds: float = 30.0
+) -> "Progress":
+    """Return a bar with a description, a count, the named task fields, and the time past and left.
+
+    It shows on a terminal only, and disappears when it stops.
+
+    Args:
+        fields: Names of task fields that hold text, such as a rate.
+        console: Where to draw.
+        speed_estimate_seconds: How far back the estimate of the time left looks.
+    """
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        *(progress.TextColumn(f"{{task.fields[{field}]}}") for field in fields),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        speed_estimate_period=speed_estimate_seconds,
+    )
 
 
 class _Notices(logging.Handler):

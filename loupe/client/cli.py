@@ -138,31 +138,30 @@ def _printable(file: Path) -> str:
 
 
 def _check_grid(path: Path, count: int) -> None:
-    """Tell what stands against drawing, before anything is asked."""
-    from loupe.client.grid import MOST_TILES, check_drawable
+    """Report what prevents drawing before the service is called."""
+    from loupe.client.grid import MAX_TILES
 
-    check_drawable()
     if not path.parent.is_dir():
         from loupe.old_errors.train import FileNotWritable
 
         raise FileNotWritable(str(path), f"no folder '{path.parent}'")
-    if count > MOST_TILES:
+    if count > MAX_TILES:
         notices.print(
-            f"[yellow]The grid shows the first {MOST_TILES} of {count:,}.[/]", highlight=False
+            f"[yellow]The grid shows the first {MAX_TILES} of {count:,}.[/]", highlight=False
         )
 
 
 def _draw(
     path: Path, files: Sequence[Path], outcomes: "Sequence[Prediction | PredictionError]"
 ) -> None:
-    from loupe.client.grid import MOST_TILES, Tile, draw
+    from loupe.client.grid import MAX_TILES, draw
+    from loupe.client.predictions import Prediction
     from loupe.drawing import unwritable
     from loupe.old_errors.train import FileNotWritable
 
-    tiles = [
-        Tile.of(file, outcome) for file, outcome in zip(files[:MOST_TILES], outcomes, strict=False)
-    ]
-    if missing := unwritable(tile.label for tile in tiles if tile.label):
+    shown = outcomes[:MAX_TILES]
+    labels = [outcome.label for outcome in shown if isinstance(outcome, Prediction)]
+    if missing := unwritable(label for label in labels if label):
         notices.print(
             f"No font here can write '{missing[0]}': the grid shows numbers of classes instead. "
             "Install one, on Debian: apt install fonts-noto-cjk",
@@ -171,7 +170,7 @@ def _draw(
             soft_wrap=True,
         )
     try:
-        path.write_bytes(draw(tiles))
+        path.write_bytes(draw(zip(files, shown, strict=False)))
     except OSError as error:
         raise FileNotWritable(str(path), str(error.strerror)) from error
     notices.print(f"grid: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -322,17 +322,6 @@ class UnexpectedAnswer(errors.UnexpectedAnswer):
         super().__init__(f"Expected an answer of Loupe's service from {url}. Received: {received}.")
 
 
-class DrawingUnavailable(errors.LoupeError):
-    """A picture is to be drawn, and nothing can draw it."""
-
-    code = "drawing_unavailable"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Expected matplotlib, to draw with. Received: none. Install it: pip install 'loupe[client]'"
-        )
-
-
 class InvalidSetting(errors.InvalidSetting):
     """An environment variable or option with a value it cannot have."""
 
