@@ -64,7 +64,8 @@ def main() -> int:
         available = _available(names)
         with benchmark_model(arguments.model) as model:
             print(f"Measuring {', '.join(available)} with {model.tag}.")
-            show([row for name in available for row in benchmarks[name](model)])
+            rows = [row for name in available for row in benchmarks[name](model)]
+        show(rows, "Ratios are Loupe over the other, medians of interleaved runs")
         return 0
 
     return run_program(measure)

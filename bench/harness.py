@@ -114,9 +114,8 @@ def compare_rates(
     return Row(what, figures[ours], f"{theirs}\n{figures[theirs]}", ratio, target)
 
 
-def show(rows: Sequence[Row]) -> None:
+def show(rows: Sequence[Row], title: str) -> None:
     """Print the result table."""
-    title = "Ratios are Loupe over the other, medians of interleaved runs"
     table = Table("", "Loupe", "compared with", "ratio", "target", title=title, show_lines=True)
     for row in rows:
         table.add_row(row.what, row.loupe, row.peer, _ratio(row), str(row.target or "—"))

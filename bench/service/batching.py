@@ -4,7 +4,6 @@ With `--plot`, the chart and the table of `docs/batching-benchmark.md` are updat
 """
 
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -53,7 +52,9 @@ class Results:
     def by_label(self) -> dict[str, Mapping[str, Load]]:
         """All loads, by a label for tables."""
         closed = {f"{number} at a time": loads for number, loads in self.closed.items()}
-        opened = {f"random, {share:.0%} of capacity": each for share, each in self.opened.items()}
+        opened = {
+            f"random, {share * 100:.0f} % of capacity": each for share, each in self.opened.items()
+        }
         return closed | opened
 
 
@@ -74,10 +75,7 @@ def measure(model: StoredModel, plot: Path | None = None) -> Iterator[Row]:
 
 def _collect(model: StoredModel) -> Results:
     post = png_post(find_images(model, 1)[0])
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(list(COLOURS), model, Path(folder)) as servers,
-    ):
+    with serving(list(COLOURS), model) as servers:
         closed = {connections: _closed(servers, post, connections) for connections in CONNECTIONS}
         capacities = _capacities(servers, post)
         opened = {share: _opened(servers, post, share, capacities) for share in SHARES}
@@ -139,7 +137,7 @@ def _table(results: Results, model: StoredModel) -> str:
     network = f"{config.get('architecture')} with {config.get('parameters'):,} parameters"
     lines = [
         f"{date.today()}, {available_cores()} cores ({platform.machine()}), a {network}. "
-        "Each cell: requests per second, p50 / p99 in milliseconds.",
+        "Each cell:\nrequests per second, p50 / p99 in milliseconds.",
         "",
         "| | " + " | ".join(COLOURS) + " |",
         "|---" * (len(COLOURS) + 1) + "|",

@@ -37,10 +37,7 @@ def measure(model: StoredModel) -> Iterator[Row]:
     """
     post = png_post(find_images(model, 1)[0])
     overloads = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving([LOUPE], model, Path(folder)) as servers,
-    ):
+    with serving([LOUPE], model) as servers:
         port = servers[LOUPE].port
         _closed_loop(port, post, 1)  # warms up
         capacity = _closed_loop(port, post, CAPACITY_SECONDS).goodput

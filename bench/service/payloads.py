@@ -2,14 +2,12 @@
 
 import http.client
 import io
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import onnxruntime as ort
@@ -66,10 +64,7 @@ def measure_batches(model: StoredModel) -> Iterator[Row]:
         BINARY_TENSORS: inputs.binary_tensor_post(images, model),
         JSON_TENSORS: inputs.json_tensor_post(images, model),
     }
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving([LOUPE], model, Path(folder)) as servers,
-    ):
+    with serving([LOUPE], model) as servers:
         url = servers[LOUPE].url
         for post in posts.values():
             check_accepted(url, post)
@@ -114,10 +109,7 @@ def measure_photos(model: StoredModel) -> Iterator[Row]:
     """Compare a photo with its bare decoding, and small requests with and without photos."""
     large = inputs.photo_post(make_photo())
     small = inputs.png_post(find_images(model, 1)[0])
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving([LOUPE], model, Path(folder)) as servers,
-    ):
+    with serving([LOUPE], model) as servers:
         url, port = servers[LOUPE].url, servers[LOUPE].port
         connection = http.client.HTTPConnection("127.0.0.1", port)
         runs = {

@@ -1,6 +1,7 @@
 """The servers that are compared: how to start them, and their CPU time."""
 
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -71,18 +72,16 @@ class RunningServer:
 
 
 @contextmanager
-def serving(
-    names: Sequence[str], model: StoredModel, folder: Path, **environment: str
-) -> Iterator[dict[str, RunningServer]]:
+def serving(names: Sequence[str], model: StoredModel) -> Iterator[dict[str, RunningServer]]:
     """Run servers while the block lasts. Servers whose package is missing are left out.
 
     Args:
         names: Keys of `SERVERS`.
         model: The model they serve.
-        folder: Folder for logs.
-        environment: Additional environment variables.
     """
     with ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="loupe-bench-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(temporary))
         servers: dict[str, RunningServer] = {}
         for name in names:
             server, port = SERVERS[name], free_port()
@@ -90,13 +89,13 @@ def serving(
                 continue
             arguments = server.command.format(port=port, folder=model.folder).split()
             variables = {
+                "LOUPE_DATA_DIR": str(folder / "data"),
                 "LOUPE_MODELS": model.tag,  # ignores models saved during the run
                 "BENCH_MODEL_FOLDER": str(model.folder),
                 "BENTOML_DO_NOT_TRACK": "True",
                 "PROMETHEUS_MULTIPROC_DIR": str(folder / f"metrics-{port}"),
                 "PYTHONPATH": str(Path.cwd()),
                 **server.environment,
-                **environment,
             }
             command = [sys.executable, "-m", *arguments]
             program = stack.enter_context(

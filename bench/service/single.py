@@ -1,11 +1,9 @@
 """Single PNGs over HTTP: Loupe compared with a bare app and with other model servers."""
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 from bench.harness import Row, Target, at_least, at_most, in_turns, median_ratio
@@ -52,10 +50,7 @@ class Cost:
 def measure(model: StoredModel) -> Iterator[Row]:
     """Compare CPU time per request and requests per second with the bare app."""
     post = png_post(find_images(model, 1)[0])
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving([LOUPE, BARE], model, Path(folder)) as servers,
-    ):
+    with serving([LOUPE, BARE], model) as servers:
         for connections, (cpu_target, rate_target) in TARGETS.items():
             runs = {
                 name: partial(_run, server, post, connections) for name, server in servers.items()
@@ -119,10 +114,7 @@ def measure_peers(model: StoredModel) -> Iterator[Row]:
     post = png_post(find_images(model, 1)[0])
     for contest in CONTESTS:
         names = [LOUPE, *contest.targets]
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            serving(names, model, Path(folder)) as servers,
-        ):
+        with serving(names, model) as servers:
             if len(servers) == 1:  # no peer is installed
                 continue
             runs: dict[str, Callable[[], Load]] = {

@@ -6,12 +6,10 @@ Memory must not grow, and no request may fail.
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 
 import psutil
@@ -70,12 +68,12 @@ def main() -> int:
     minutes: float = parser.parse_args().minutes
 
     def run() -> int:
-        with tempfile.TemporaryDirectory() as folder, benchmark_model() as model:
+        with benchmark_model() as model:
             print(f"Soaking {model.tag} for {minutes:g} minutes.")
-            with serving([LOUPE], model, Path(folder)) as servers:
+            with serving([LOUPE], model) as servers:
                 report = run_fast(soak(servers[LOUPE], _loads(model), minutes * 60))
         rows = _rows(report)
-        show(rows)
+        show(rows, "Results of the soak test")
         return int(any(row.failed for row in rows))
 
     return run_program(run)

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +98,7 @@ def main() -> int:
     def run() -> int:
         report = _fuzz_service(numbers, arguments.seed)
         rows = _rows(report)
-        show(rows)
+        show(rows, "Results of the fuzz test")
         for failure in report.failures:
             print(failure)
         return int(any(row.failed for row in rows))
@@ -109,11 +108,10 @@ def main() -> int:
 
 def _fuzz_service(numbers: Sequence[int], seed: int) -> Report:
     """Start a service and fuzz it."""
-    with tempfile.TemporaryDirectory() as folder, benchmark_model() as model:
+    with benchmark_model() as model:
         reference = make_reference(model)
         print(f"Fuzzing {model.tag} with {len(numbers):,} requests of seed {seed}.")
-        data = f"{folder}/data"
-        with serving([LOUPE], model, Path(folder), LOUPE_DATA_DIR=data) as servers:
+        with serving([LOUPE], model) as servers:
             port, program = servers[LOUPE].port, servers[LOUPE].program
             assert program.log is not None
             pid = program.process.pid
