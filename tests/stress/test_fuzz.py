@@ -34,6 +34,8 @@ def service(
     variables = {"LOUPE_MODEL": digits_model.tag, "LOUPE_DATA_DIR": data, "LOUPE_JOB_ROOTS": folder}
     with serving(folder / "log", **variables) as running:
         yield running
+        running.process.terminate()  # a killed service would leave its embedded Redis behind
+        running.process.wait()
 
 
 def test_service_answers_or_refuses_every_request(
