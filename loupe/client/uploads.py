@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidImage, InvalidPixels, LoupeError
 from loupe.images.decode import DECODING_ERRORS, read_file
 from loupe.images.normalize import has_light_ground
 from loupe.images.spec import SIDE, UInt8Array
-from loupe.old_errors.core import InvalidImage, InvalidPixels
 
 Normalize = Literal["auto", "off"]
 """`auto` makes a picture look like the training data, `off` takes it as it is."""
@@ -116,7 +115,9 @@ def prepare(picture: Source, normalize: Normalize) -> Upload:
         return _from_image(picture)
     if isinstance(picture, (str, os.PathLike)):
         return _from_path(picture)
-    raise InvalidPixels("a path, bytes, a NumPy array or a PIL image", type(picture).__name__)
+    raise InvalidPixels(
+        f"A picture must be a path, bytes, a NumPy array or a PIL image, not {type(picture).__name__}."
+    )
 
 
 def prepare_or_tell(picture: Source, normalize: Normalize) -> Upload | LoupeError:
@@ -151,8 +152,8 @@ def _from_array(array: NDArray[np.generic], normalize: Normalize) -> Upload:
     coloured = picture.ndim == 3 and picture.shape[2] in (3, 4)
     if picture.dtype != np.uint8 or not picture.size or not (picture.ndim == 2 or coloured):
         raise InvalidPixels(
-            "a picture as uint8 of shape (height, width) or (height, width, 3), 0 = black, 255 = white",
-            f"{array.dtype}, shape {array.shape}",
+            "A picture must be uint8 of shape (height, width) or (height, width, 3), 0 = black, "
+            f"255 = white, not {array.dtype}, shape {array.shape}."
         )
     pixels = picture.astype(
         np.uint8
@@ -166,16 +167,16 @@ def _from_image(image: Image.Image) -> bytes:
     try:
         return _encoded(ImageOps.exif_transpose(image))
     except DECODING_ERRORS as error:
-        raise InvalidImage(f"an image that cannot be decoded ({error})") from error
+        raise InvalidImage(f"The image cannot be decoded: {error}.") from error
 
 
 def _from_path(path: str | os.PathLike[str]) -> bytes:
     try:
         return read_file(os.fspath(path))
     except OSError as error:
-        raise InvalidImage(f"a file that cannot be read ({error.strerror})") from error
+        raise InvalidImage(f"The file cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise InvalidImage(f"a path that cannot be one ({error})") from error
+        raise InvalidImage(f"The path is invalid: {error}.") from error
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -1,7 +1,6 @@
 """Read pictures safely.
 
-`open_picture` reads only the header and refuses what is unsafe to decode; `Picture.pixels` does the
-work.
+`open_picture` reads only the header and refuses what is unsafe to decode. `Picture.pixels` decodes.
 """
 
 import io
@@ -10,42 +9,38 @@ import stat
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.normalize import normalize
 from loupe.images.spec import SIDE, Look, UInt8Array
-from loupe.old_errors.core import (
-    AnimatedImage,
-    ImageTooLarge,
-    ImageTooSmall,
-    InvalidImage,
-    InvalidPixels,
-)
 
-MIN_SIDE = 2  # pixels; less than that shows nothing
-DRAFT_SIZE = (
-    4 * SIDE,
-    4 * SIDE,
-)  # libjpeg decodes down to not much more than this: ten times faster on photos
+MIN_SIDE = 2  # pixels; smaller pictures show nothing
+DRAFT_SIZE = (4 * SIDE, 4 * SIDE)  # libjpeg scales down to about this: ten times faster on photos
 PART_BYTES = 256 * 1024  # of a JPEG file; decoding them takes about two milliseconds
-MAX_FILE_BYTES = 256 * 2**20  # more than the pixels of the largest picture take unpacked
+MAX_FILE_BYTES = 256 * 2**20  # the largest accepted picture takes less, even uncompressed
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS_LISTED = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-JPEG = frozenset({"JPEG", "MPO"})  # a phone's JPEG with a preview or depth map behind it is an MPO
-MANY_FRAMES = frozenset(
-    {"PNG", "WEBP", "GIF", "TIFF"}
-)  # not MPO: only the first picture of it is the photo
+JPEG = frozenset({"JPEG", "MPO"})  # phones append a preview or depth map, which makes an MPO
+MULTI_FRAME = frozenset({"PNG", "WEBP", "GIF", "TIFF"})  # of an MPO, the first picture is the photo
 EXIF_ORIENTATION = 0x0112
-# Decoders report damage in many ways; what all of these say is that the bytes are no whole image.
+# Pillow's decoders raise any of these for damaged files.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError)
 
-# Pillow's own limit is a process-wide warning; `open_picture` checks the header against the caller's limit instead.
-Image.MAX_IMAGE_PIXELS = None
-# What Pillow warns of, damaged metadata above all, is the sender's affair and would fill the logs.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+@cache
+def set_up_pillow() -> None:
+    """Configure Pillow once per process; `open_picture` does so before it opens anything."""
+    # Pillow's own limit holds for the process. `open_picture` checks each header against the
+    # caller's limit instead.
+    Image.MAX_IMAGE_PIXELS = None
+    # Pillow warns of damaged metadata. Senders cause it, and it would fill the logs.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -57,21 +52,17 @@ class Picture:
 
     @property
     def pixel_count(self) -> int:
-        """Width × height, as the header says; what decoding costs grows with it."""
+        """Width × height from the header; the cost of decoding grows with it."""
         return self.image.width * self.image.height
 
     def pause_with(self, pause: Callable[[], object]) -> None:
-        """Have decoding pause after every `PART_BYTES` of a JPEG file, which is decoded in one go else.
-
-        Args:
-            pause: Called in the thread that decodes.
-        """
+        """Call `pause` after every `PART_BYTES` of a JPEG file, in the thread that decodes it."""
         if self.image.format in JPEG:
-            self.image.fp = _InParts(self.data, pause)
+            self.image.fp = _PausingFile(self.data, pause)
             self.image.decodermaxblock = PART_BYTES
 
     def pixels(self, look: Look) -> UInt8Array:
-        """Decode, and make the picture look like the training data.
+        """Decode the picture and make it look like the training data.
 
         Args:
             look: How the model's training images look.
@@ -80,29 +71,32 @@ class Picture:
             uint8, shape `(28, 28)`, 0 = background, 255 = full ink.
 
         Raises:
-            InvalidImage: If the file ends early or is damaged.
+            InvalidImage: If the file is truncated or damaged.
         """
         return normalize(self._grey(), look)
 
     def unchanged(self) -> UInt8Array:
-        """Decode a picture that looks like the training data already: uint8, shape `(28, 28)`, bright is ink.
+        """Decode a picture that looks like the training data already.
+
+        Returns:
+            uint8, shape `(28, 28)`, 255 = white.
 
         Raises:
-            InvalidImage: If the file ends early or is damaged.
-            InvalidPixels: If it has another size.
+            InvalidImage: If the file is truncated or damaged.
+            InvalidPixels: If the picture has another size.
         """
         if self.image.size != (SIDE, SIDE):
             raise InvalidPixels(
-                f"a picture of {SIDE} × {SIDE} pixels, since it is to be taken as it is",
-                f"{self.image.width} × {self.image.height}",
+                f"Without normalizing, a picture must have {SIDE} × {SIDE} pixels, "
+                f"not {self.image.width} × {self.image.height}."
             )
         return self._grey()
 
     def preview(self, side: int) -> Image.Image:
-        """Decode for people to look at: upright, in its colours, on white, neither side longer than `side` pixels.
+        """Decode for people: upright RGB on white, neither side longer than `side` pixels.
 
         Raises:
-            InvalidImage: If the file ends early or is damaged.
+            InvalidImage: If the file is truncated or damaged.
         """
         try:
             self.image.draft("RGB", (2 * side, 2 * side))
@@ -119,11 +113,11 @@ class Picture:
             raise self._damaged(error) from error
 
     def _damaged(self, error: BaseException) -> InvalidImage:
-        return InvalidImage(f"a damaged {self.image.format} file ({error})")
+        return InvalidImage(f"The {self.image.format} file is damaged: {error}.")
 
 
-class _InParts(io.BytesIO):
-    """A file that pauses whenever some of it has been worked off."""
+class _PausingFile(io.BytesIO):
+    """A file that pauses before every read."""
 
     def __init__(self, data: bytes, pause: Callable[[], object]) -> None:
         super().__init__(data)
@@ -139,56 +133,70 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
 
     Args:
         data: A file of one of `FORMATS`.
-        max_pixels: Most pixels to accept, width × height.
+        max_pixels: Maximum of width × height.
 
     Raises:
-        InvalidImage: If `data` is empty, of no known format, or a size or number of frames that Loupe refuses.
+        InvalidImage: If `data` is empty, of an unknown format, or of a size or number of frames
+            that Loupe refuses.
     """
+    set_up_pillow()
     if not data:
-        raise InvalidImage("no bytes at all")
+        raise InvalidImage("The image is empty: it has no bytes.")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        image.decodermaxblock = len(
-            data
-        )  # in one go; after every 64 KiB the decoder would wait for Python's lock
-        animated = image.format in MANY_FRAMES and bool(getattr(image, "is_animated", False))
+        # Decode in one go: after every block, the decoder waits for Python's lock.
+        image.decodermaxblock = len(data)
+        animated = image.format in MULTI_FRAME and bool(getattr(image, "is_animated", False))
     except UnidentifiedImageError:
-        raise InvalidImage(_describe(data)) from None
+        raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(data)}.") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
-        raise InvalidImage(f"a damaged file ({error})") from error
-    if image.mode == "LAB":  # Pillow decodes it, and converts it to nothing
-        raise InvalidImage(f"a {image.format} file in LAB colours; save it in RGB")
+        raise InvalidImage(f"The file is damaged: {error}.") from error
+    size = f"{image.width:,} × {image.height:,}"
+    if image.mode == "LAB":  # Pillow decodes LAB but cannot convert it
+        raise InvalidImage(f"The {image.format} file has LAB colours; save it in RGB.")
     if image.width * image.height > max_pixels:
-        raise ImageTooLarge(image.width, image.height, max_pixels)
+        raise InvalidImage(
+            f"The image has {size} = {image.width * image.height:,} pixels. "
+            f"The limit is {max_pixels:,} (LOUPE_MAX_IMAGE_PIXELS).",
+            code="image_too_large",
+        )
     if min(image.size) < MIN_SIDE:
-        raise ImageTooSmall(image.width, image.height, MIN_SIDE)
+        raise InvalidImage(
+            f"The image has {size} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed.",
+            code="image_too_small",
+        )
     if animated:
-        raise AnimatedImage(str(image.format))
+        raise InvalidImage(
+            f"The {image.format} file has several frames; send one picture.", code="animated_image"
+        )
     return Picture(image, data)
 
 
 def read_file(path: str | Path) -> bytes:
-    """A picture file's bytes; a pipe is never waited for, and memory is kept from what cannot be a picture.
+    """Return a picture file's bytes, without waiting for pipes or reading huge files.
 
     Raises:
-        InvalidImage: If it is no file, or too long a one.
+        InvalidImage: If the path is not a regular file, or the file is too large.
         OSError: If it cannot be read.
     """
     return read_with_status(path)[0]
 
 
 def read_with_status(path: str | Path) -> tuple[bytes, os.stat_result]:
-    """The same, and what the file system says of the file after it was read.
+    """Return a picture file's bytes, as `read_file` does, and its status after reading.
 
-    In a third of the time of `open(path, "rb").read()` with `os.stat` before and behind it, which is much among small pictures.
+    This takes a third of the time of `open(path, "rb").read()` with `os.stat` before and after,
+    which matters for small pictures.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidImage("something that is no file")
+            raise InvalidImage("This is not a regular file.")
         if status.st_size > MAX_FILE_BYTES:
-            raise InvalidImage(f"a file of {status.st_size:,} bytes")
+            raise InvalidImage(
+                f"The file has {status.st_size:,} bytes; a picture has at most {MAX_FILE_BYTES:,}."
+            )
         data = os.read(descriptor, status.st_size)
         while len(data) < status.st_size and (
             more := os.read(descriptor, status.st_size - len(data))
@@ -203,27 +211,20 @@ def _to_grey(image: Image.Image) -> UInt8Array:
     """Decode to uint8 `(height, width)`: upright, transparency over white, 0 = black."""
     if image.format in JPEG:
         image.draft("L", DRAFT_SIZE)
-    if (
-        image.mode == "L"
-        and "transparency" not in image.info
-        and image.format == "PNG"
-        and "exif" not in image.info
-    ):
-        pixels = np.frombuffer(
-            image.tobytes(), np.uint8
-        )  # takes half the time of np.asarray(image)
+    special = "transparency" in image.info or "exif" in image.info
+    if image.mode == "L" and image.format == "PNG" and not special:
+        # Takes half the time of np.asarray(image).
+        pixels = np.frombuffer(image.tobytes(), np.uint8)
         return pixels.reshape(image.height, image.width)
     shown = _on_white(image)
-    return np.asarray(shown if shown.mode == "L" else shown.convert("L"))  # which would copy it
+    return np.asarray(shown if shown.mode == "L" else shown.convert("L"))  # converting copies
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Decode: upright, of eight bits, transparency over white."""
+    """Decode to eight bits, upright, with transparency over white."""
     image.load()
     if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(
-            image
-        )  # before the conversions below, which forget what the camera said
+        image = ImageOps.exif_transpose(image)  # the conversions below drop the EXIF data
     if image.mode.startswith(("I", "F")):
         image = _to_eight_bits(image)
     if image.has_transparency_data:
@@ -234,10 +235,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float greys stretched to 0..255; Pillow's own conversion would clip them."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32)).astype(
-        np.float64
-    )  # no NaN, no infinity
+    """Stretch 16-bit, 32-bit and float greys to 0..255; Pillow's own conversion clips them."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32)).astype(np.float64)
     if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
     else:
@@ -247,16 +246,14 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _describe(data: bytes) -> str:
-    """What bytes that are no image seem to be."""
+    """Describe bytes that are not an image."""
     head = data[:200]
     if head.lstrip().startswith((b"http://", b"https://")):
         return "the text of a URL; Loupe fetches nothing, send the image's bytes"
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError:
-        return f"{len(data):,} bytes of no image format Loupe knows"
-    return (
-        f"text starting {text[:40]!r}"
-        if text.isprintable() or "\n" in text
-        else f"{len(data):,} unreadable bytes"
-    )
+        return f"{len(data):,} bytes of an unknown format"
+    if text.isprintable() or "\n" in text:
+        return f"text starting {text[:40]!r}"
+    return f"{len(data):,} unreadable bytes"

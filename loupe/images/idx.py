@@ -1,6 +1,7 @@
-"""The IDX format of MNIST's files: a big-endian header of sizes, then raw values. Only `uint8` files, plain or gzipped.
+"""The IDX format of MNIST's files: a big-endian header of sizes, then raw values.
 
-Source: the section "The IDX file format" of LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+Only `uint8` files, plain or gzipped. Source: the section "The IDX file format" of LeCun, Cortes and
+Burges, "The MNIST database of handwritten digits".
 """
 
 import gzip
@@ -21,24 +22,23 @@ CHUNK_BYTES = 2**20  # unpacked at a time
 
 
 def encode(values: UInt8Array) -> bytes:
-    """The bytes of an IDX file holding a uint8 array of any shape."""
-    return (
-        struct.pack(f">BBBB{values.ndim}I", 0, 0, UINT8, values.ndim, *values.shape)
-        + values.tobytes()
-    )
+    """Encode a uint8 array of any shape as an IDX file."""
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, UINT8, values.ndim, *values.shape)
+    return head + values.tobytes()
 
 
 def decode(data: bytes) -> UInt8Array:
-    """The uint8 array in the bytes of an IDX file; `ValueError` if they are none."""
+    """Decode an IDX file; raise `ValueError` if it is invalid."""
     shape, start = header(data)
     _check_length(shape, len(data) - start)
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def read(path: Path) -> UInt8Array:
-    """The array in an IDX file: mapped from disk, or unpacked into memory where the file is gzipped.
+    """Map an IDX file from disk, or unpack a gzipped one into memory.
 
-    `ValueError`, `OSError` or `EOFError` if it is none, or damaged.
+    Raises:
+        ValueError, OSError, EOFError: If the file is not IDX, or is damaged.
     """
     with path.open("rb") as file:
         head = file.read(MAX_HEADER_BYTES)
@@ -46,14 +46,14 @@ def read(path: Path) -> UInt8Array:
         try:
             return _unpack(path)
         except zlib.error as error:
-            raise ValueError(f"a damaged gzip file holding IDX values ({error})") from error
+            raise ValueError(f"a damaged gzip file of IDX values ({error})") from error
     shape, start = header(head)
     _check_length(shape, path.stat().st_size - start)
     return np.memmap(path, np.uint8, mode="r", offset=start, shape=shape)
 
 
 def header(data: bytes) -> tuple[tuple[int, ...], int]:
-    """Shape, and where the values start, by the first bytes of a file; `ValueError` if they are not those of one."""
+    """Return the shape and the offset of the values; raise `ValueError` if the header is invalid."""
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError("no IDX header")
     if data[2] != UINT8:
@@ -66,7 +66,7 @@ def header(data: bytes) -> tuple[tuple[int, ...], int]:
 
 
 def _unpack(path: Path) -> UInt8Array:
-    """The array in a gzipped file. No more is ever unpacked than the header promises: a small file can hold terabytes."""
+    """Unpack a gzipped file, but no more than its header promises: a small file can hold terabytes."""
     with gzip.open(path) as file:
         head = file.read(MAX_HEADER_BYTES)
         shape, start = header(head)
@@ -76,7 +76,7 @@ def _unpack(path: Path) -> UInt8Array:
             chunk := file.read(min(CHUNK_BYTES, promised - len(values)))
         ):
             values += chunk
-        longer = bool(file.read(1))  # at the end of the file, this compares gzip's checksum as well
+        longer = bool(file.read(1))  # reading to the end also verifies gzip's checksum
     _check_length(shape, len(values) + longer)
     return np.frombuffer(values, np.uint8).reshape(shape)
 

@@ -6,24 +6,24 @@ from PIL import Image, ImageFilter
 
 from loupe.images.spec import SIDE, Look, UInt8Array
 
-INK_SIDE = 20  # pixels; MNIST's digits are fitted into a 20 × 20 box. Source: LeCun et al., "The MNIST database"
-FINE_SIDE = (
-    80  # pixels; four times as fine as the result is enough to judge strokes, and quick on photos
+INK_SIDE = (
+    20  # pixels of the box that holds an MNIST digit. Source: LeCun et al., "The MNIST database"
 )
+FINE_SIDE = 80  # pixels; four times the result is enough to judge strokes, and quick on photos
 STROKE_WIDTH = 2.0  # pixels in the 20 × 20 box; MNIST's own strokes are two to three wide
-INK_FLOOR = 0.15  # fraction of the strongest ink below which a pixel is paper: shadows, JPEG noise
+INK_FLOOR = 0.15  # fraction of the strongest ink; below it is paper: shadows, JPEG noise
 
 
 def normalize(grey: UInt8Array, look: Look) -> UInt8Array:
     """Make a grey picture look like training data.
 
-    A 28 × 28 picture on a dark ground is left as it is: all 140,000 images of MNIST and Fashion-MNIST are such, and no other
-    picture that has not been prepared for these models.
+    A 28 × 28 picture on a dark ground stays as it is. All 140,000 images of MNIST and Fashion-MNIST
+    are like that, and only pictures prepared for these models are.
 
     Args:
         grey: uint8, shape `(height, width)`, 0 = black, 255 = white.
-        look: `ink` does what MNIST's authors did: light ink on dark, crop, fit into 20 × 20, centre of mass to the middle.
-            `object` turns a light ground dark and pads to a square.
+        look: `ink` does what MNIST's authors did: light ink on dark, crop, fit into 20 × 20, centre
+            of mass to the middle. `object` inverts a light ground and pads to a square.
 
     Returns:
         uint8, shape `(28, 28)`, 0 = background, 255 = full ink.
@@ -36,44 +36,40 @@ def normalize(grey: UInt8Array, look: Look) -> UInt8Array:
 
 
 def has_light_ground(grey: UInt8Array) -> bool:
-    """Whether a picture, uint8 `(height, width)`, shows something dark on something light, as paper is."""
+    """Return whether a picture, uint8 `(height, width)`, has a light border, like paper."""
     return border_mean(grey) > 127
 
 
 def border_mean(grey: UInt8Array) -> float:
-    """Mean brightness, 0..255, of the outermost row and column on each side."""
+    """Return the mean brightness, 0..255, of the outermost rows and columns."""
     edges = (grey[0], grey[-1], grey[:, 0], grey[:, -1])
-    return sum(sum(edge.tobytes()) for edge in edges) / sum(
-        map(len, edges)
-    )  # on 28 × 28 three times as fast as NumPy
+    # On 28 × 28 pixels, this is three times as fast as NumPy.
+    return sum(sum(edge.tobytes()) for edge in edges) / sum(map(len, edges))
 
 
 def _centre_ink(on_dark: UInt8Array) -> UInt8Array:
-    """Crop to the ink, fit it into 20 × 20, put its centre of mass into the middle of 28 × 28."""
-    ink = np.clip(
-        on_dark.astype(np.float32) - np.median(on_dark), 0, None
-    )  # the ground's own brightness is no ink
+    """Crop to the ink, fit it into 20 × 20, and move its centre of mass to the middle of 28 × 28."""
+    ground = np.median(on_dark)
+    ink = np.clip(on_dark.astype(np.float32) - ground, 0, None)
     strongest = ink.max()
-    if strongest == 0:
-        return np.zeros((SIDE, SIDE), np.uint8)  # an empty sheet
+    if strongest == 0:  # an empty sheet
+        return np.zeros((SIDE, SIDE), np.uint8)
     ink[ink < INK_FLOOR * strongest] = 0
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    strokes = (
-        _resized(_full_contrast(box), FINE_SIDE)
-        if max(box.shape) > FINE_SIDE
-        else _full_contrast(box)
-    )
-    return _place_by_mass(_full_contrast(_resized(_thickened(_full_contrast(strokes)), INK_SIDE)))
+    strokes = _full_contrast(box)
+    if max(box.shape) > FINE_SIDE:
+        strokes = _full_contrast(_resize(strokes, FINE_SIDE))
+    return _place_by_mass(_full_contrast(_resize(_thicken(strokes), INK_SIDE)))
 
 
 def _full_contrast(ink: NDArray[np.floating] | UInt8Array) -> UInt8Array:
-    """The strongest ink becomes 255."""
+    """Scale brightness so that the strongest ink becomes 255."""
     return np.asarray(ink * (255 / ink.max()), dtype=np.uint8)
 
 
-def _thickened(strokes: UInt8Array) -> UInt8Array:
-    """Strokes as wide as a pen's: a thin line would fade when the picture shrinks to 20 × 20."""
+def _thicken(strokes: UInt8Array) -> UInt8Array:
+    """Widen thin strokes to a pen's width; they would fade when the picture shrinks to 20 × 20."""
     inked = np.pad(strokes, 1) > 127  # the ground around the box counts
     inside = np.asarray(Image.fromarray(inked).convert("L").filter(ImageFilter.MinFilter(3))) > 127
     outline = inked.sum() - (inked & inside).sum()  # pixels of ink that touch the ground
@@ -82,14 +78,12 @@ def _thickened(strokes: UInt8Array) -> UInt8Array:
     radius = round(missing / 2)
     if radius < 1:
         return strokes
-    roomy = Image.fromarray(
-        np.pad(strokes, radius)
-    )  # strokes at the edge of the box grow outwards too
+    roomy = Image.fromarray(np.pad(strokes, radius))  # strokes at the edge grow outwards too
     return np.asarray(roomy.filter(ImageFilter.MaxFilter(2 * radius + 1)))
 
 
 def _place_by_mass(small: UInt8Array) -> UInt8Array:
-    """Put a picture of at most 20 × 20 where its centre of mass is the middle of 28 × 28, without cutting it."""
+    """Place at most 20 × 20 pixels in 28 × 28, uncut, with the centre of mass in the middle."""
     weights = small.astype(np.float64)
     total = weights.sum()
     height, width = small.shape
@@ -98,23 +92,25 @@ def _place_by_mass(small: UInt8Array) -> UInt8Array:
     column = (weights.sum(axis=0) @ np.arange(width)) / total if total else (width - 1) / 2
     top = int(np.clip(round(middle - row), 0, SIDE - height))
     left = int(np.clip(round(middle - column), 0, SIDE - width))
-    placed = np.zeros((SIDE, SIDE), np.uint8)
-    placed[top : top + height, left : left + width] = small
-    return placed
+    return _place(small, top, left)
 
 
 def _fit_object(on_dark: UInt8Array) -> UInt8Array:
-    """Scale the longer side to 28 and centre on a black square."""
-    small = _resized(on_dark, SIDE)
+    """Scale the longer side to 28 and centre the picture on a black square."""
+    small = _resize(on_dark, SIDE)
     height, width = small.shape
-    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    return _place(small, (SIDE - height) // 2, (SIDE - width) // 2)
+
+
+def _place(small: UInt8Array, top: int, left: int) -> UInt8Array:
+    height, width = small.shape
     placed = np.zeros((SIDE, SIDE), np.uint8)
     placed[top : top + height, left : left + width] = small
     return placed
 
 
-def _resized(picture: UInt8Array, side: int) -> UInt8Array:
-    """The longer side becomes `side`, the other follows, and is at least 1."""
+def _resize(picture: UInt8Array, side: int) -> UInt8Array:
+    """Scale the longer side to `side` pixels, and the other one in proportion, to at least 1."""
     scale = side / max(picture.shape)
     height, width = (max(1, round(length * scale)) for length in picture.shape)
     resampling = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC

@@ -1,30 +1,34 @@
-"""What an image is: its dtype, its shape and its look."""
+"""What an image is: its dtype, shape and look."""
 
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.old_errors.core import InvalidPixels
+from loupe.errors import InvalidPixels
 
 UInt8Array: TypeAlias = NDArray[np.uint8]
 Float32Array: TypeAlias = NDArray[np.float32]
 
 Look = Literal["ink", "object"]
-"""`ink`: strokes, centred by mass as in MNIST. `object`: a thing on a plain ground, as in Fashion-MNIST."""
+"""How training images look.
+
+`ink`: strokes centred by mass, as in MNIST. `object`: a thing on a plain ground, as in
+Fashion-MNIST.
+"""
 
 SIDE = 28  # pixels; the size of MNIST and Fashion-MNIST
 
 
 def check_batch(images: NDArray[np.generic]) -> UInt8Array:
-    """The array itself, once it is known to be a batch of images.
+    """Return the array if it is a batch of images: uint8 of shape `(n, 28, 28)`.
 
     Raises:
-        InvalidPixels: If it is not uint8 of shape `(n, 28, 28)`.
+        InvalidPixels: If dtype or shape differ.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or images.ndim != 3:
         raise InvalidPixels(
-            f"uint8 images of shape (n, {SIDE}, {SIDE}), 0 = background, 255 = full ink",
-            f"{images.dtype}, shape {images.shape}",
+            f"Images must be uint8 of shape (n, {SIDE}, {SIDE}), 0 = background, 255 = full ink, "
+            f"not {images.dtype}, shape {images.shape}."
         )
     return images.astype(np.uint8, copy=False)

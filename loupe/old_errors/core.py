@@ -21,65 +21,6 @@ class UnknownLanguage(errors.InvalidRequest):
         )
 
 
-class InvalidImage(errors.InvalidImage):
-    """Bytes that cannot be read as one picture."""
-
-    code = "invalid_image"
-    status = 422
-
-    def __init__(self, received: str) -> None:
-        super().__init__(
-            f"Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image. Received: {received}."
-        )
-
-
-class ImageTooLarge(InvalidImage):
-    """A picture whose header promises more pixels than Loupe decodes."""
-
-    code = "image_too_large"
-
-    def __init__(self, width: int, height: int, limit: int) -> None:
-        Exception.__init__(
-            self,
-            f"Expected an image of at most {limit:,} pixels (LOUPE_MAX_IMAGE_PIXELS). "
-            f"Received: {width:,} × {height:,} = {width * height:,}.",
-        )
-
-
-class ImageTooSmall(InvalidImage):
-    """A picture too small to show anything."""
-
-    code = "image_too_small"
-
-    def __init__(self, width: int, height: int, minimum: int) -> None:
-        Exception.__init__(
-            self,
-            f"Expected an image of at least {minimum} × {minimum} pixels. Received: {width} × {height}.",
-        )
-
-
-class AnimatedImage(InvalidImage):
-    """A file that holds several pictures."""
-
-    code = "animated_image"
-
-    def __init__(self, kind: str) -> None:
-        Exception.__init__(
-            self,
-            f"Expected one picture. Received: a {kind} of several frames; send the frame you mean.",
-        )
-
-
-class InvalidPixels(errors.InvalidPixels):
-    """An array that is not images as the models take them."""
-
-    code = "invalid_pixels"
-    status = 422
-
-    def __init__(self, expected: str, received: str) -> None:
-        super().__init__(f"Expected {expected}. Received: {received}.")
-
-
 class ModelNotFound(errors.ModelNotFound):
     """No model by that tag."""
 

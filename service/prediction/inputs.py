@@ -11,10 +11,9 @@ import numpy as np
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import Picture, open_picture
 from loupe.images.spec import SIDE, Look, UInt8Array
-from loupe.old_errors.core import InvalidImage
 from loupe.old_errors.service import (
     CallerGone,
     DeadlineExceeded,
@@ -259,7 +258,8 @@ async def _read_uploads(
             await value.read()
             if isinstance(value, UploadFile)
             else InvalidImage(
-                f"the text {value[:40]!r} instead of a file; Loupe fetches nothing, send the bytes (with curl: -F {field}=@FILE)"
+                f"Field '{field}' holds the text {value[:40]!r} instead of a file. "
+                f"Loupe fetches nothing: send the bytes (with curl: -F {field}=@FILE)."
             )
             for value in form.getlist(field)
         ]

@@ -12,9 +12,8 @@ import numpy as np
 import orjson
 from pydantic import JsonValue
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidImage, InvalidPixels, LoupeError
 from loupe.images.spec import SIDE, UInt8Array, check_batch
-from loupe.old_errors.core import InvalidImage, InvalidPixels
 from loupe.old_errors.service import InvalidJson, InvalidRequest
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -83,14 +82,16 @@ def from_base64(value: JsonValue) -> bytes:
         InvalidImage: If it is anything else.
     """
     if not isinstance(value, str):
-        raise InvalidImage(f"{json_type(value)} where base64 text should be")
+        raise InvalidImage(f"The image must be base64 text, not {json_type(value)}.")
     if value.startswith(("http://", "https://", "file://", "ftp://", "s3://")):
-        raise InvalidImage("a URL; Loupe fetches nothing, send the image's bytes as base64")
+        raise InvalidImage(
+            "The image is a URL. Loupe fetches nothing: send the image's bytes as base64."
+        )
     encoded = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidImage(f"text that is not base64 ({error})") from error
+        raise InvalidImage(f"The image is text that is not base64: {error}.") from error
 
 
 def from_pixels(value: JsonValue) -> UInt8Array:
@@ -115,7 +116,8 @@ def from_pixels(value: JsonValue) -> UInt8Array:
             ):
                 return pixels.reshape(SIDE, SIDE)
     raise InvalidPixels(
-        f"{SIDE} rows of {SIDE} integers, 0 = background to 255 = full ink", _unlike_pixels(value)
+        f"Expected {SIDE} rows of {SIDE} integers, 0 = background to 255 = full ink. "
+        f"Received: {_unlike_pixels(value)}."
     )
 
 
@@ -162,20 +164,20 @@ def parse_npy(body: bytes) -> UInt8Array:
     except (
         Exception
     ) as error:  # whatever Python's tokenizer and NumPy's types make of a hostile header
-        raise InvalidPixels("a whole .npy file", f"a damaged one ({error})") from error
+        raise InvalidPixels(f"The .npy file is damaged: {error}.") from error
     if dtype.hasobject:
-        raise InvalidPixels(f"uint8 images of shape (n, {SIDE}, {SIDE})", "pickled Python objects")
+        raise InvalidPixels("The .npy file holds pickled Python objects, not numbers.")
     if len(body) - length != math.prod(shape) * dtype.itemsize:
         raise InvalidPixels(
-            f"{math.prod(shape) * dtype.itemsize:,} bytes of values, as the .npy header says",
-            f"{len(body) - length:,}",
+            f"The .npy header promises {math.prod(shape) * dtype.itemsize:,} bytes of values, "
+            f"but {len(body) - length:,} follow."
         )
     try:
         images = np.frombuffer(body, dtype, offset=length).reshape(
             shape, order="F" if fortran_order else "C"
         )
     except (ValueError, OverflowError) as error:  # negative or endless sides, values of no size
-        raise InvalidPixels("a whole .npy file", f"a damaged one ({error})") from error
+        raise InvalidPixels(f"The .npy file is damaged: {error}.") from error
     return check_batch(images)
 
 

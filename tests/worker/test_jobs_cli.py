@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from loupe.errors import InvalidImage
 from loupe.models.store import StoredModel
-from loupe.old_errors.core import InvalidImage
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
@@ -121,7 +121,7 @@ def test_errors_are_shown_as_far_as_there_are_any(loupe: Loupe, job: Job) -> Non
     )
 
     shown = loupe("jobs", "errors", job.id).out
-    assert shown.startswith("invalid_image  00.png\n  Expected ")
+    assert shown.startswith("invalid_image  00.png\n  text\n")
     assert "19.png" in shown
     assert "20.png" not in shown
     assert shown.endswith("… all of them: --json\n")

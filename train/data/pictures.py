@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from loupe.errors import InvalidImage
 from loupe.images.decode import open_picture, read_file
 from loupe.images.spec import SIDE, Look, UInt8Array
-from loupe.old_errors.core import InvalidImage
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,4 @@ def _read(folder: Path, look: Look, max_pixels: int, path: str) -> UInt8Array | 
     except InvalidImage as error:
         return error.message
     except OSError as error:
-        return InvalidImage(f"a file that cannot be read ({error.strerror})").message
+        return f"The file cannot be read: {error.strerror}."

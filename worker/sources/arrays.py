@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidPixels, LoupeError
 from loupe.images import idx
 from loupe.images.spec import SIDE, UInt8Array, check_batch
-from loupe.old_errors.core import InvalidPixels
 from loupe.old_errors.worker import InvalidSource
 from worker.queue.jobs import Step
 from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut, stamp

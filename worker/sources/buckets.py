@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 
+from loupe.errors import InvalidImage
 from loupe.images.decode import MAX_FILE_BYTES
-from loupe.old_errors.core import InvalidImage
 from loupe.old_errors.worker import InvalidSource, SourceChanged
 from worker.sources.folders import Folder, Pattern, is_picture
 from worker.sources.pictures import Entry, Read, reading_fetched
@@ -85,7 +85,7 @@ async def fetch(file: RemotePath) -> bytes:
     with translate_errors(file.url):
         info = await file.fs._info(file.path)
         if info["type"] != "file" or info.get("size") is None:
-            raise InvalidImage("something that is no file of a certain length")
+            raise InvalidImage("This is not a file of known size.")
         return await _bytes(file, info["size"])
 
 
@@ -100,7 +100,9 @@ async def _fetch(file: RemotePath, size: int, stamp: str) -> bytes:
 
 async def _bytes(file: RemotePath, size: int) -> bytes:
     if size > MAX_FILE_BYTES:
-        raise InvalidImage(f"a file of {size:,} bytes")
+        raise InvalidImage(
+            f"The file has {size:,} bytes; at most {MAX_FILE_BYTES:,} can be a picture."
+        )
     return bytes(await file.fs._cat_file(file.path, start=0, end=size)) if size else b""
 
 

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import Picture, open_picture
 from loupe.images.spec import SIDE, Look, UInt8Array
-from loupe.old_errors.core import InvalidImage
 from loupe.old_errors.worker import InvalidRecord, InvalidSource, SourceChanged, StorageUnavailable
 from worker.queue.jobs import Step
 from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut, printable
@@ -108,7 +107,7 @@ class Decoder:
                     )  # else its frames would keep all pictures
                 except OSError as error:
                     errors.append(
-                        (name, InvalidImage(f"a file that cannot be read ({error.strerror})"))
+                        (name, InvalidImage(f"The file cannot be read: {error.strerror}."))
                     )
         stacked = np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8)
         return Records(

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidPixels, LoupeError
 from loupe.images.spec import SIDE
-from loupe.old_errors.core import InvalidPixels
 from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource
 from worker.queue.jobs import DEFAULT_OPTIONS, Options, Step
 from worker.sources.pictures import Decoder, Entry
@@ -168,7 +167,7 @@ class TableSource:
             if nameless[place]
             else (
                 str(ids[place]),
-                InvalidPixels(expected, "a row with another value, or without one"),
+                InvalidPixels(f"The row does not hold {expected}."),
             )
             for place in np.flatnonzero(~good)
         ]

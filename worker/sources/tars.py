@@ -9,10 +9,9 @@ from typing import BinaryIO, cast
 
 from indexed_gzip import IndexedGzipFile
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import SUFFIXES
 from loupe.images.idx import GZIP_MAGIC
-from loupe.old_errors.core import InvalidImage
 from loupe.old_errors.worker import InvalidSource
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
@@ -74,7 +73,7 @@ class Tars:
                 data = read_at[number](size, offset)
                 if len(data) < size:
                     raise InvalidImage(
-                        f"{len(data):,} of {size:,} bytes before the end of the tar archive"
+                        f"The tar archive ends after {len(data):,} of {size:,} bytes of this file."
                     )
                 return data
 

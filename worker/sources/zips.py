@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from loupe.errors import InvalidImage
 from loupe.images.decode import SUFFIXES
-from loupe.old_errors.core import InvalidImage
 from loupe.old_errors.worker import InvalidSource
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
@@ -152,14 +152,14 @@ def _unpack(
     """The bytes of a member, no more than its directory promises; `InvalidImage` if they are not what was packed."""
     head = read_at(LOCAL.size, offset)
     if len(head) < LOCAL.size or not head.startswith(b"PK\x03\x04"):
-        raise InvalidImage("a member that is not where the zip archive's directory says")
+        raise InvalidImage("The member is not where the zip archive's directory says.")
     _, name_bytes, extra_bytes = LOCAL.unpack(head)
     data = read_at(packed, offset + LOCAL.size + name_bytes + extra_bytes)
     if method == DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, unpacked + 1)
         except zlib.error as error:
-            raise InvalidImage(f"a damaged member of a zip archive ({error})") from error
+            raise InvalidImage(f"The member of the zip archive is damaged: {error}.") from error
     if len(data) != unpacked or zlib.crc32(data) != crc:
-        raise InvalidImage("a member of a zip archive that is not what was packed")
+        raise InvalidImage("The member of the zip archive differs from what was packed.")
     return data

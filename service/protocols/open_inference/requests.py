@@ -16,9 +16,8 @@ from typing import TypeAlias
 import numpy as np
 from pydantic import JsonValue
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidPixels, LoupeError
 from loupe.images.spec import SIDE, UInt8Array
-from loupe.old_errors.core import InvalidPixels
 from loupe.old_errors.service import InvalidRequest
 from loupe.settings import Settings
 from service.prediction import inputs, items
@@ -300,7 +299,7 @@ def _from_numbers(values: Sequence[JsonValue | bytes]) -> UInt8Array:
         if type(value) is not int or not 0 <= value <= 255
     )
     place = next(wrong)
-    raise InvalidPixels("integers from 0 to 255", _shown(values[place])).at(
+    raise InvalidPixels(f"Expected integers from 0 to 255. Received: {_shown(values[place])}.").at(
         _told([place // SIDE**2])
     )
 

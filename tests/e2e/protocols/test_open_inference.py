@@ -283,7 +283,7 @@ def test_errors_reach_the_client_with_status_and_reason(
         (400, "Received: [28, 28].", {"inputs": [tensor(DIGITS[0])]}),
         (400, "Received: 'x'.", {"outputs": [triton.InferRequestedOutput("x")]}),
         (413, "Received: 5,000.", {"inputs": [tensor(np.zeros((5000, 28, 28), np.uint8))]}),
-        (422, "Image 1: Expected a whole PNG", {"inputs": [files([good, b"no image"])]}),
+        (422, "Image 1: Not a PNG", {"inputs": [files([good, b"no image"])]}),
         (415, "Received: Content-Encoding 'gzip'.", {"request_compression_algorithm": "gzip"}),
         (504, "No answer within 1e-06 s", {"timeout": 1}),
     ):

@@ -340,7 +340,7 @@ def test_errors_reach_the_client_with_code_and_reason(client: triton.InferenceSe
         ),
         (
             "INVALID_ARGUMENT",
-            "Image 1: Expected a whole PNG",
+            "Image 1: Not a PNG",
             {"inputs": [files([good, b"no image"])]},
         ),
         ("DEADLINE_EXCEEDED", "No answer within 1e-06 s", {"timeout": 1}),

@@ -158,7 +158,9 @@ def test_one_bad_instance_is_named_and_fails_the_request(client: httpx.Client) -
     good = pictures.digits(1)[0].tolist()
     response = client.post(f"{MODEL}:predict", json={"instances": [good, b64(b"no image"), good]})
 
-    message = "instances[1]: Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image. Received: text starting 'no image'."
+    message = (
+        "instances[1]: Not a PNG, JPEG, WebP, BMP, GIF or TIFF image, but text starting 'no image'."
+    )
     assert_refused(response, 422, "invalid_image", message)
 
 

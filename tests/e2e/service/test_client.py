@@ -17,10 +17,11 @@ from PIL import Image
 from loupe import AsyncClient, Client, Prediction, PredictionError, ScoringJob
 from loupe.client.client import BATCHES_IN_FLIGHT
 from loupe.client.uploads import Source
+from loupe.errors import InvalidImage
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
-from loupe.old_errors.core import InvalidImage, JobFailed, RequestRefused
+from loupe.old_errors.core import JobFailed, RequestRefused
 from loupe.old_errors.worker import InvalidSource
 from tests.support import pictures
 from tests.support.programs import RunningService, environment, run, running, serving
@@ -416,7 +417,7 @@ def test_files_are_answered_in_a_table_with_errors_in_their_rows(
             f"{row[second]:.4f}",
         ]
     assert notes == (
-        f"{files[1]}  error: Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image. Received: text starting 'socks'."
+        f"{files[1]}  error: Not a PNG, JPEG, WebP, BMP, GIF or TIFF image, but text starting 'socks'."
     )
 
 

@@ -467,13 +467,13 @@ BAD_REQUESTS = [
         "Received: null.",
     ),
     ("bad base64", {"json": {"image": "a*b"}}, 422, "invalid_image", "text that is not base64"),
-    ("base64 of nothing", {"json": {"image": ""}}, 422, "invalid_image", "no bytes at all"),
+    ("base64 of nothing", {"json": {"image": ""}}, 422, "invalid_image", "empty"),
     (
         "a number for an image",
         {"json": {"image": 7}},
         422,
         "invalid_image",
-        "number where base64 text should be",
+        "base64 text, not number",
     ),
     (
         "URL in JSON",
@@ -494,7 +494,7 @@ BAD_REQUESTS = [
         {"files": {"image": (None, "http://localhost/a.png")}},
         422,
         "invalid_image",
-        "the text 'http://localhost/a.png' instead of a file; Loupe fetches nothing",
+        "the text 'http://localhost/a.png' instead of a file",
     ),
     (
         "form without the field",
@@ -620,7 +620,7 @@ BAD_BATCHES = [
         {"content": npy_header((10**9, 28, 28), values=b"12")},
         422,
         "invalid_pixels",
-        "Expected 784,000,000,000 bytes of values, as the .npy header says. Received: 2.",
+        "promises 784,000,000,000 bytes of values, but 2 follow",
     ),
     (
         "npy of negative length",
@@ -648,7 +648,7 @@ BAD_BATCHES = [
         {"content": npy(DIGIT[None])[:40]},
         422,
         "invalid_pixels",
-        "a whole .npy file",
+        ".npy file is damaged",
     ),
     (
         "npy with an open bracket",

@@ -24,14 +24,8 @@ from loupe.client.predictions import (
     T,
 )
 from loupe.client.uploads import Batch
-from loupe.errors import LoupeError
-from loupe.old_errors.core import (
-    InvalidAddress,
-    InvalidApiKey,
-    InvalidImage,
-    RequestRefused,
-    UnexpectedAnswer,
-)
+from loupe.errors import InvalidImage, LoupeError
+from loupe.old_errors.core import InvalidAddress, InvalidApiKey, RequestRefused, UnexpectedAnswer
 from tests.support import pictures
 
 URL = "http://service:3000"

@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.decode import PART_BYTES, open_picture
 from loupe.images.normalize import INK_SIDE, border_mean, normalize
 from loupe.images.spec import SIDE, Look, UInt8Array, check_batch
 from loupe.models.engine import Engine
-from loupe.old_errors.core import (
-    AnimatedImage,
-    ImageTooLarge,
-    ImageTooSmall,
-    InvalidImage,
-    InvalidPixels,
-)
 from tests.support import pictures
 from tests.support.pictures import encoded, png
 
@@ -191,102 +185,38 @@ def test_a_file_with_changed_bytes_is_no_image_or_still_one(
 
 
 BAD_IMAGES = [
-    ("empty", b"", InvalidImage, "invalid_image", "Received: no bytes at all."),
-    (
-        "text",
-        b"hello there",
-        InvalidImage,
-        "invalid_image",
-        "Received: text starting 'hello there'.",
+    pytest.param(b"", "invalid_image", "empty", id="no bytes"),
+    pytest.param(b"hello there", "invalid_image", "'hello there'", id="text"),
+    pytest.param(b"<svg>\n</svg>", "invalid_image", r"'<svg>\n</svg>'", id="markup"),
+    pytest.param(b" https://example.com/a.png", "invalid_image", "URL", id="text of a URL"),
+    pytest.param(b"\xfe\xff\x00" * 9, "invalid_image", "27 bytes", id="noise"),
+    pytest.param(bytes(99), "invalid_image", "99 unreadable bytes", id="zeros"),
+    pytest.param(
+        encoded(Image.new("RGB", (9, 9)), "PPM"), "invalid_image", "PNG, JPEG", id="other format"
     ),
-    (
-        "markup",
-        b"<svg>\n</svg>",
-        InvalidImage,
-        "invalid_image",
-        "Received: text starting '<svg>\\n</svg>'.",
+    pytest.param(
+        encoded(Image.new("LAB", (9, 9)), "TIFF"), "invalid_image", "LAB", id="LAB colours"
     ),
-    (
-        "text of a URL",
-        b" https://example.com/a.png",
-        InvalidImage,
-        "invalid_image",
-        "Received: the text of a URL; Loupe fetches nothing, send the image's bytes.",
-    ),
-    (
-        "noise",
-        b"\xfe\xff\x00" * 9,
-        InvalidImage,
-        "invalid_image",
-        "Received: 27 bytes of no image format Loupe knows.",
-    ),
-    ("zeros", bytes(99), InvalidImage, "invalid_image", "Received: 99 unreadable bytes."),
-    (
-        "another format",
-        encoded(Image.new("RGB", (9, 9)), "PPM"),
-        InvalidImage,
-        "invalid_image",
-        "Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image.",
-    ),
-    (
-        "LAB colours",
-        encoded(Image.new("LAB", (9, 9)), "TIFF"),
-        InvalidImage,
-        "invalid_image",
-        "Received: a TIFF file in LAB colours; save it in RGB.",
-    ),
-    (
-        "truncated PNG",
-        png(digit_sheet())[:-60],
-        InvalidImage,
-        "invalid_image",
-        "Received: a damaged PNG file (image file is",
-    ),
-    (
-        "PNG of 30,000 x 30,000",
+    pytest.param(png(digit_sheet())[:-60], "invalid_image", "PNG", id="truncated PNG"),
+    pytest.param(
         pictures.huge_png(30_000),
-        ImageTooLarge,
         "image_too_large",
-        "Expected an image of at most 1,000,000 pixels (LOUPE_MAX_IMAGE_PIXELS). "
-        "Received: 30,000 × 30,000 = 900,000,000.",
+        "900,000,000 pixels. The limit is 1,000,000 (LOUPE_MAX_IMAGE_PIXELS)",
+        id="PNG of 30,000 x 30,000",
     ),
-    (
-        "GIF of 10,000 frames",
-        pictures.long_gif(10_000),
-        AnimatedImage,
-        "animated_image",
-        "Expected one picture. Received: a GIF of several frames; send the frame you mean.",
-    ),
-    (
-        "one pixel",
-        png(np.zeros((1, 1), np.uint8)),
-        ImageTooSmall,
-        "image_too_small",
-        "Expected an image of at least 2 × 2 pixels. Received: 1 × 1.",
-    ),
-    (
-        "one row",
-        png(np.zeros((1, 50), np.uint8)),
-        ImageTooSmall,
-        "image_too_small",
-        "Expected an image of at least 2 × 2 pixels. Received: 50 × 1.",
-    ),
+    pytest.param(pictures.long_gif(10_000), "animated_image", "GIF", id="GIF of 10,000 frames"),
+    pytest.param(png(np.zeros((1, 1), np.uint8)), "image_too_small", "1 × 1", id="one pixel"),
+    pytest.param(png(np.zeros((1, 50), np.uint8)), "image_too_small", "50 × 1", id="one row"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("data", "error", "code", "text"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_IMAGES]
-)
-def test_what_is_no_image_is_refused_with_its_reason(
-    data: bytes, error: type[InvalidImage], code: str, text: str
-) -> None:
+@pytest.mark.parametrize(("data", "code", "fact"), BAD_IMAGES)
+def test_bad_image_is_refused_with_its_reason(data: bytes, code: str, fact: str) -> None:
     with pytest.raises(InvalidImage) as raised:
         read(data)
 
-    assert type(raised.value) is error
-    assert raised.value.code == code
-    assert text in raised.value.message
-    assert raised.value.status == 422
+    assert (raised.value.code, raised.value.status) == (code, 422)
+    assert fact in raised.value.message
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
@@ -295,10 +225,9 @@ def test_a_file_of_two_pictures_is_refused(kind: str) -> None:
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:])
 
-    with pytest.raises(
-        AnimatedImage, match=rf"^Expected one picture\. Received: a {kind} of several frames;"
-    ):
+    with pytest.raises(InvalidImage, match=kind) as raised:
         read(file.getvalue())
+    assert raised.value.code == "animated_image"
 
 
 def test_a_phone_s_jpeg_with_a_preview_behind_it_is_one_picture() -> None:
@@ -385,13 +314,13 @@ def test_decoding_a_photo_pauses_between_its_parts_and_comes_to_the_same(kind: s
     assert parts <= len(pauses) <= parts + 1
     cut = open_picture(data[: PART_BYTES + 1000], max_pixels=10**6)
     cut.pause_with(lambda: pauses.append(None))
-    with pytest.raises(InvalidImage, match=f"a damaged {kind} file"):
+    with pytest.raises(InvalidImage, match=kind):
         cut.pixels("object")
 
 
 def test_people_are_shown_nothing_of_a_damaged_picture() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8))
-    with pytest.raises(InvalidImage, match="a damaged PNG file"):
+    with pytest.raises(InvalidImage, match="PNG"):
         open_picture(encoded(noise, "PNG")[:-400], max_pixels=10**6).preview(100)
 
 
@@ -593,9 +522,8 @@ def test_other_arrays_are_no_batch(batch: UInt8Array, received: str) -> None:
     with pytest.raises(InvalidPixels) as raised:
         check_batch(batch)
 
-    assert raised.value.message == (
-        f"Expected uint8 images of shape (n, 28, 28), 0 = background, 255 = full ink. Received: {received}."
-    )
+    assert "shape (n, 28, 28)" in raised.value.message
+    assert received in raised.value.message
 
 
 # Against real handwriting

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loupe.errors import InvalidPixels
 from loupe.models.engine import Engine, OnnxEngine, load_engine
 from loupe.models.store import ONNX_FILE, StoredModel
-from loupe.old_errors.core import InvalidPixels, ModelCorrupted
+from loupe.old_errors.core import ModelCorrupted
 from tests.support import pictures
 from tests.support.stores import copied, damage
 
@@ -63,9 +64,7 @@ def test_what_is_no_batch_of_images_is_refused(each_engine: Engine) -> None:
         np.zeros((28, 28), np.uint8),
         np.zeros((1, 32, 32), np.uint8),
     ):
-        with pytest.raises(
-            InvalidPixels, match=rf"Received: {images.dtype}, shape \({images.shape[0]}, "
-        ):
+        with pytest.raises(InvalidPixels, match=rf"{images.dtype}, shape \({images.shape[0]}, "):
             each_engine.predict(images)  # type: ignore[arg-type]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from starlette.responses import Response
 
-from loupe.errors import LoupeError
-from loupe.old_errors.core import InvalidImage, ModelNotFound
+from loupe.errors import InvalidImage, LoupeError
+from loupe.old_errors.core import ModelNotFound
 from loupe.old_errors.service import EngineFailed, MethodNotAllowed, Overloaded, ShuttingDown
 from service.http import replies
 from service.http.options import DEFAULTS, Options

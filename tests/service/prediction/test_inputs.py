@@ -198,7 +198,7 @@ def test_errors_of_a_batch_keep_their_places() -> None:
     assert len(batch) == 4
     assert batch.images.shape == (2, SIDE, SIDE)
     assert sorted(batch.errors) == [0, 2]
-    assert "null where base64 text should be" in batch.errors[0].message
+    assert "base64 text, not null" in batch.errors[0].message
 
 
 @given(value=JSON_VALUES)
@@ -208,9 +208,7 @@ def test_whatever_the_json_images_come_out_or_a_named_error(value: object) -> No
     body = json.dumps(value).encode()
     for read in (image_of, batch_of):
         error = refusal(read, body, "application/json")
-        assert error is None or (
-            error.message.startswith("Expected ") and error.status in (400, 413, 422)
-        )
+        assert error is None or error.status in (400, 413, 422)
 
 
 @given(
@@ -288,10 +286,7 @@ def test_a_picture_of_another_size_cannot_be_taken_as_it_is() -> None:
     error = refusal(lambda: image_of(larger, normalize="off"))
 
     assert error is not None
-    assert (
-        error.message
-        == "Expected a picture of 28 × 28 pixels, since it is to be taken as it is. Received: 30 × 28."
-    )
+    assert error.message == "Without normalizing, a picture must have 28 × 28 pixels, not 30 × 28."
 
 
 @pytest.mark.parametrize("others_wait", [False, True])

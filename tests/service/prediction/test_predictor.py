@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from loupe.errors import InvalidImage
 from loupe.images.spec import SIDE
 from loupe.models.store import StoredModel
-from loupe.old_errors.core import InvalidImage
 from loupe.settings import Settings
 from service.http.bodies import MOST_OF_THE_LONGEST
 from service.prediction.caller import Caller

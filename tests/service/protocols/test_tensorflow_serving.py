@@ -344,7 +344,7 @@ BAD_IMAGES: list[tuple[str, JsonValue, int, str, str]] = [
         "Received: row 0 with boolean in column 0.",
     ),
     ("no base64", {"b64": "a*b"}, 422, "invalid_image", "text that is not base64"),
-    ("base64 of no text", {"b64": 7}, 422, "invalid_image", "number where base64 text should be"),
+    ("base64 of no text", {"b64": 7}, 422, "invalid_image", "base64 text, not number"),
     ("base64 of no picture", {"b64": "aGVsbG8="}, 422, "invalid_image", "text starting 'hello'"),
     (
         "a URL for base64",
@@ -372,7 +372,7 @@ def test_one_bad_image_fails_the_request_and_is_named(
         response = client.predict(body)
 
         assert_refused(response, status, code, message)
-        assert response.json()["error"].startswith(f"{place}: Expected ")
+        assert response.json()["error"].startswith(f"{place}: ")
 
 
 @given(value=BODIES | st.dictionaries(KEYS, VALUES, max_size=3) | VALUES)

@@ -26,7 +26,7 @@ def test_a_folder_is_shown_with_counts_samples_and_what_was_left_out(
     assert shown.out.endswith(f"samples: {tmp_path}/sheet.png\n")
     assert shown.err.splitlines()[-2:] == [
         "left out, as they cannot be read: 1",
-        "  cat/notes.txt: Expected a whole PNG, JPEG, WebP, BMP, GIF or TIFF image. Received: text starting 'purrs'.",
+        "  cat/notes.txt: Not a PNG, JPEG, WebP, BMP, GIF or TIFF image, but text starting 'purrs'.",
     ]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"

@@ -273,7 +273,7 @@ def test_files_left_out_are_told_in_the_log(pets: Path, caplog: pytest.LogCaptur
     (pets / "cat" / "notes.txt").write_text("purrs")
     load(f"folder:{pets}")
 
-    assert "cat/notes.txt is left out: Expected a whole PNG" in caplog.text
+    assert "cat/notes.txt is left out: Not a PNG" in caplog.text
 
 
 def test_wrong_names_and_options_are_refused_before_anything_kept_is_read() -> None:

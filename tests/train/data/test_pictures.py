@@ -59,10 +59,10 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None
         reasons,
         (
             "text starting 'not a picture'",
-            "a damaged PNG file",
-            "Expected an image of at most 1,000,000 pixels",
-            "a file that cannot be read (No such file or directory)",
-            "something that is no file",
+            "The PNG file is damaged",
+            "The limit is 1,000,000",
+            "cannot be read: No such file or directory",
+            "not a regular file",
         ),
         strict=True,
     ):

@@ -13,9 +13,8 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidImage, LoupeError
 from loupe.images.spec import Float32Array
-from loupe.old_errors.core import AnimatedImage, InvalidImage
 from loupe.old_errors.worker import InvalidOutput
 from worker.queue.jobs import Job
 from worker.results import outputs
@@ -106,14 +105,20 @@ def test_errors_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
         tmp_path,
         0,
         1,
-        part(["a.png"], [("ü.png", InvalidImage("text")), ("c.gif", AnimatedImage("GIF"))]),
+        part(
+            ["a.png"],
+            [
+                ("ü.png", InvalidImage("text")),
+                ("c.gif", InvalidImage("several frames", code="animated_image")),
+            ],
+        ),
         CLASSES,
     )
 
     text = (tmp_path / "_errors-00000-of-00001.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line) for line in text.splitlines()] == [
         {"id": "ü.png", **InvalidImage("text").to_json()},
-        {"id": "c.gif", **AnimatedImage("GIF").to_json()},
+        {"id": "c.gif", **InvalidImage("several frames", code="animated_image").to_json()},
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loupe.old_errors.core import InvalidImage
+from loupe.errors import InvalidImage
 from loupe.results import Format
 from tests.worker.results.test_outputs import CLASSES, JOB, finished
 from worker.queue.jobs import Options

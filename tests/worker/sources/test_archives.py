@@ -80,7 +80,7 @@ def read(path: Path, notes: Path, shard_images: int = 1000) -> dict[str | int, U
 
 def errors(path: Path, notes: Path) -> dict[str, str]:
     return {
-        name: error.message.partition("Received: ")[2]
+        name: error.message.rpartition("Received: ")[2]
         for records in scored(path, notes)
         for name, error in records.errors
     }
@@ -258,7 +258,7 @@ def test_a_damaged_member_is_an_error_and_the_others_are_read(archive: Path, not
     archive.write_bytes(data)
 
     assert errors(archive, notes) == {
-        "00-é.png": "a member of a zip archive that is not what was packed."
+        "00-é.png": "The member of the zip archive differs from what was packed."
     }
 
 
@@ -270,7 +270,7 @@ def test_a_directory_that_points_elsewhere_is_an_error(archive: Path, notes: Pat
     archive.write_bytes(data)
 
     assert errors(archive, notes) == {
-        "a.png": "a member that is not where the zip archive's directory says."
+        "a.png": "The member is not where the zip archive's directory says."
     }
 
 

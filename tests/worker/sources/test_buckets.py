@@ -200,9 +200,7 @@ def test_a_manifest_may_name_objects(tmp_path: Path, folder: Path, bucket: Remot
 
     assert [name for name, _ in rows] == [lines[0], *lines[2:]]
     assert [image for _, image in rows] == [image.tobytes() for image in IMAGES[1:4]]
-    assert errors[lines[1]]["error"].endswith(
-        "Received: a file that cannot be read (No such file or directory)."
-    )
+    assert errors[lines[1]]["error"].endswith("The file cannot be read: No such file or directory.")
 
 
 def test_a_manifest_in_a_bucket_reaches_nothing_but_objects(
@@ -226,7 +224,7 @@ def test_a_manifest_in_a_bucket_reaches_nothing_but_objects(
     assert rows == [
         (name, IMAGES[number].tobytes()) for name, number in zip(inside, (3, 1, 2), strict=True)
     ]
-    assert {name: error["error"].partition("Received: ")[2] for name, error in errors.items()} == {
+    assert {name: error["error"].rpartition("Received: ")[2] for name, error in errors.items()} == {
         name: f"{why}." for name, why in outside.items()
     }
 
@@ -255,7 +253,7 @@ def test_an_object_of_a_folder_that_changes_is_noticed_and_one_that_is_gone_is_a
     (bucket / NAMES[0]).unlink()
     (batch,) = source.batches(plan.shards[0], 100, tmp_path, plan.revision)
     assert told([batch()])[1][NAMES[0]]["error"].endswith(
-        "a file that cannot be read (The specified key does not exist)."
+        "cannot be read: The specified key does not exist."
     )
 
     image = bytearray(pictures.png(IMAGES[3]))
@@ -325,7 +323,7 @@ def test_whatever_is_wrong_with_an_object_it_is_told(
 def refused(where: str) -> tuple[type[LoupeError], str]:
     with pytest.raises(LoupeError) as raised:
         check_source(parse_path(where))
-    return type(raised.value), raised.value.message.partition("Received: ")[2]
+    return type(raised.value), raised.value.message.rpartition("Received: ")[2]
 
 
 @pytest.mark.parametrize(

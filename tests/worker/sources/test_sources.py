@@ -298,7 +298,7 @@ def test_each_file_that_cannot_be_read_is_one_error(folder: Path, notes: Path) -
         "6-late.png": "invalid_image",
     }
     assert found["3-gone.png"].message.endswith(
-        "Received: a file that cannot be read (No such file or directory)."
+        "The file cannot be read: No such file or directory."
     )
 
 
@@ -339,8 +339,8 @@ def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_the
 
     assert ids(records) == ["3-good.png"]
     found = errors(records)
-    assert found["1-pipe.png"].message.endswith("Received: something that is no file.")
-    assert found["2-large.png"].message.endswith("Received: a file of 268,435,457 bytes.")
+    assert found["1-pipe.png"].message.endswith("This is not a regular file.")
+    assert found["2-large.png"].message.startswith("The file has 268,435,457 bytes;")
 
 
 @pytest.mark.skipif(

@@ -36,7 +36,7 @@ def images(batches: Sequence[Records]) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def errors(batches: Sequence[Records]) -> dict[str, str]:
     return {
-        name: error.message.partition("Received: ")[2]
+        name: error.message.rpartition("Received: ")[2]
         for batch in batches
         for name, error in batch.errors
     }
@@ -127,7 +127,9 @@ def test_a_row_whose_pixels_are_none_is_an_error(tmp_path: Path, notes: Path) ->
     seen = scored(tmp_path / "table", notes)
 
     assert ids(seen) == [0]
-    assert errors(seen) == dict.fromkeys("123", "a row with another value, or without one.")
+    assert errors(seen) == dict.fromkeys(
+        "123", "The row does not hold 784 whole numbers from 0 to 255."
+    )
 
 
 @pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
@@ -367,7 +369,7 @@ def test_a_line_without_a_path_and_a_path_without_a_file_are_errors(
     assert ids(seen) == ["7"]
     missing = "a line without a 'path'."
     assert errors(seen) == {
-        "gone.png": "a file that cannot be read (No such file or directory).",
+        "gone.png": "The file cannot be read: No such file or directory.",
         "line 2": missing,
         "line 3": missing,
         "line 4": missing,
@@ -392,7 +394,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidSource) as raised:
         scored(tmp_path / name, notes)
-    assert raised.value.message.partition("Received: ")[2].startswith(received)
+    assert raised.value.message.rpartition("Received: ")[2].startswith(received)
 
 
 # Arrays in a zip file, as NumPy writes them

@@ -314,7 +314,7 @@ def test_a_picture_that_cannot_be_read_is_told_with_its_place() -> None:
 
     assert error is not None
     assert (error.status, error.code) == (422, "invalid_image")
-    assert error.message.startswith("Image 1: Expected a whole PNG, JPEG")
+    assert error.message.startswith("Image 1: Not a PNG, JPEG")
     assert "text starting 'no image'" in error.message
 
 
@@ -322,7 +322,7 @@ def test_all_pictures_that_cannot_be_read_are_told_at_once() -> None:
     error = refusal(*body([{**FILES, "data": ["http://localhost/a.png", "", 7]}]))
 
     assert error is not None
-    assert error.message.startswith("Images 0, 1, 2 cannot be used. Image 0: Expected a whole PNG")
+    assert error.message.startswith("Images 0, 1, 2 cannot be used. Image 0: ")
     assert "Loupe fetches nothing" in error.message
 
 
@@ -365,7 +365,7 @@ def test_whatever_a_request_says_it_is_images_or_a_named_error(
     text = json.dumps(value).encode()
     for length in (json_length, str(len(text))):
         error = refusal(text + raw, length)
-        assert error is None or (error.status in (400, 413, 422) and "Expected " in error.message)
+        assert error is None or error.status in (400, 413, 422)
 
 
 @given(
