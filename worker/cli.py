@@ -2,10 +2,12 @@
 
 import os
 import threading
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.jobs import Priority, ScoringOptions, check_options
+from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr
@@ -63,7 +65,7 @@ def score(
         bool, typer.Option("--detach", help="Do not wait for the job's end.")
     ] = False,
     format_: Annotated[
-        Literal["parquet", "csv", "jsonl"],
+        Format,
         typer.Option("--format", help="Of the files with predictions."),
     ] = "parquet",
     top_k: Annotated[
@@ -91,9 +93,7 @@ def score(
             help="Instead of SOURCE and --out: go on with the job of a folder, even if Redis has lost it.",
         ),
     ] = None,
-    priority: Annotated[
-        Literal["high", "normal", "low"], typer.Option(help="Jobs of a higher one go first.")
-    ] = "normal",
+    priority: Annotated[Priority, typer.Option(help="Jobs of a higher one go first.")] = "normal",
     local: Annotated[
         bool, typer.Option("--local", help="All of it in this process, without Redis and workers.")
     ] = False,
@@ -127,9 +127,19 @@ def score(
         raise typer.BadParameter("needs SOURCE and --out, or --resume alone")
     settings = load_settings()
     from worker.queue import submission
-    from worker.queue.jobs import Options, Submissions
+    from worker.queue.jobs import Submissions
 
-    kept = tuple(name.strip() for name in keep.split(",")) if keep else ()
+    options = check_options(
+        ScoringOptions,
+        format=format_,
+        top_k=top_k,
+        probabilities=probabilities,
+        threshold=threshold,
+        single=single,
+        labels=labels,
+        keep=tuple(name.strip() for name in keep.split(",")) if keep else (),
+        id=id_,
+    )
 
     def submitted(queue: Submissions) -> "Job":
         if source is None or out is None:
@@ -141,7 +151,7 @@ def score(
                 out,
                 model or settings.default_tag,
                 settings.shard_images,
-                Options(format_, top_k, probabilities, threshold, single, labels, kept, id_),
+                options,
                 again=again,
                 priority=priority,
                 most_in_flight=max_in_flight,

@@ -23,12 +23,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from loupe.jobs import PRIORITIES
 from loupe.old_errors.core import AddressInUse
 from loupe.runtime.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
 from worker.queue.claims import Delivery
 from worker.queue.jobs import (
-    PRIORITIES,
     WORKERS_GROUP,
     active_key,
     delayed_key,

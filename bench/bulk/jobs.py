@@ -16,8 +16,8 @@ from bench.bulk.workers import Workers, wait_until, working
 from bench.harness import Row, at_most, in_turns, median_ratio, seconds
 from bench.inputs import encode_png, find_images, make_photo
 from loupe.images.spec import UInt8Array
+from loupe.jobs import ENDED
 from loupe.models.store import StoredModel
-from worker.queue.jobs import ENDED
 from worker.queue.submission import cancel
 
 SHARD_IMAGES = 1024

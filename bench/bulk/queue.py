@@ -18,7 +18,7 @@ from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.queue.claims import Queue
-from worker.queue.jobs import Jobs, Options, Request
+from worker.queue.jobs import JobRequest, Jobs
 from worker.sources import ShardPlan, open_source
 from worker.sources.source import cut
 
@@ -118,7 +118,13 @@ def _submit_planned(
     for number in range(jobs):
         output = f"/output-{number}"
         shard_images = Settings().shard_images
-        request = Request("/source", output, model.tag, CARD_DIGEST, shard_images, Options())
+        request = JobRequest(
+            source="/source",
+            output=output,
+            model=model.tag,
+            model_digest=CARD_DIGEST,
+            shard_images=shard_images,
+        )
         Jobs(redis).submit(request)
     for delivery in [queue.claim() for _ in range(jobs)]:
         assert delivery is not None

@@ -13,12 +13,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
+from loupe.jobs import ENDED
 from loupe.models.store import StoredModel
 from loupe.runtime.ports import free_port
 from loupe.runtime.processes import Program, running
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from worker.queue.jobs import ENDED, WORKERS_GROUP, Job, Jobs, steps_key
+from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, steps_key
 from worker.queue.submission import submit
 
 POLL_SECONDS = 0.002

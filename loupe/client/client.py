@@ -18,8 +18,6 @@ import numpy as np
 from loupe.client.jobs import (
     RecordError,
     ScoringConversation,
-    ScoringJob,
-    ScoringOptions,
     uploadable,
 )
 from loupe.client.predictions import (
@@ -46,6 +44,7 @@ from loupe.client.uploads import (
     prepare_or_tell,
 )
 from loupe.errors import LoupeError
+from loupe.jobs import ScoringJob, ScoringRequest, check_options
 from loupe.old_errors.core import InvalidSetting
 from loupe.results import Format
 
@@ -199,7 +198,15 @@ class Client:
             InvalidSource: If there is nothing here to send.
             LoupeError: As for `predict`.
         """
-        options = ScoringOptions(model, format, top_k, probabilities, threshold, single)
+        options = check_options(
+            ScoringRequest,
+            model=model,
+            format=format,
+            top_k=top_k,
+            probabilities=probabilities,
+            threshold=threshold,
+            single=single,
+        )
         if on_server:
             job = self._hold(self._conversation.submit_named(os.fspath(source), options))
         else:
@@ -332,7 +339,15 @@ class AsyncClient:
         single: bool = False,
     ) -> AsyncScoringRun:
         """Have a whole set of images scored by the service's workers; see `Client.score`."""
-        options = ScoringOptions(model, format, top_k, probabilities, threshold, single)
+        options = check_options(
+            ScoringRequest,
+            model=model,
+            format=format,
+            top_k=top_k,
+            probabilities=probabilities,
+            threshold=threshold,
+            single=single,
+        )
         if on_server:
             job = await self._hold(self._conversation.submit_named(os.fspath(source), options))
         else:

@@ -7,9 +7,8 @@ import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -17,13 +16,10 @@ from pydantic import BaseModel, ValidationError
 from loupe.client.predictions import DEFAULT_TIMEOUT_SECONDS, Conversation, Pause, Steps
 from loupe.client.uploads import OCTETS
 from loupe.images.decode import SUFFIXES
+from loupe.jobs import ScoringJob, ScoringRequest
 from loupe.old_errors.core import UnexpectedAnswer
 from loupe.old_errors.worker import InvalidSource
 from loupe.results import Format
-
-JobState = Literal[
-    "queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"
-]
 
 PIECE_BYTES = 2**18  # of a file, read at a time
 FIRST_LOOK_SECONDS = (
@@ -31,61 +27,6 @@ FIRST_LOOK_SECONDS = (
 )
 LONGEST_LOOK_SECONDS = 1.0
 NO_SUCH = "nothing; no such file or folder"
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """How a set of images is to be scored; what has its default is not sent."""
-
-    model: str | None = None
-    format: Format = "parquet"
-    top_k: int = 1
-    probabilities: bool = True
-    threshold: float | None = None
-    single: bool = False
-
-    def given(self) -> dict[str, str | int | float | bool]:
-        """Those that differ from their defaults."""
-        plain = asdict(ScoringOptions())
-        return {name: value for name, value in asdict(self).items() if value != plain[name]}
-
-
-@dataclass(frozen=True)
-class ScoringJob:
-    """A job at one moment, as the service tells of it.
-
-    Attributes:
-        id: Its name.
-        state: `queued → planning → running → finishing → done`, or `failed`, or `cancelling → cancelled`.
-        model: Full tag of the model.
-        source: What is scored, as the workers know it.
-        total: Images in the source; `None` before they are counted.
-        done: Images scored so far.
-        failed: Images that could not be read so far.
-        created: Seconds since the epoch, as are `started` and `finished`.
-        eta_seconds: Until it is done, if it goes on as it went so far.
-        output: Folder of the results, as the workers know it.
-        error: Why it failed.
-    """
-
-    id: str
-    state: JobState
-    model: str
-    source: str
-    total: int | None
-    done: int
-    failed: int
-    created: float
-    started: float | None
-    finished: float | None
-    eta_seconds: float | None
-    output: str
-    error: str | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing of it will change any more."""
-        return self.state in ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -106,29 +47,34 @@ class RecordError:
 class ScoringConversation(Conversation):
     """Everything that is said to one service, about jobs too."""
 
-    def submit_named(self, source: str, options: ScoringOptions) -> Steps[ScoringJob]:
+    def submit_named(self, source: str, options: ScoringRequest) -> Steps[ScoringJob]:
         """Have a source scored that the service's workers can read.
 
         Raises:
             LoupeError: As for one picture.
         """
-        content = json.dumps({"source": source, **options.given()}).encode()
+        content = json.dumps(
+            {"source": source, **options.model_dump(exclude_defaults=True)}
+        ).encode()
         request = self._request("POST", "/jobs", DEFAULT_TIMEOUT_SECONDS, content=content)
         request.headers["Content-Type"] = "application/json"
-        return self._read(_Job, (yield from self._ask(request, once=True))).job()
+        return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
-    def submit_file(self, path: Path, options: ScoringOptions) -> Steps[ScoringJob]:
+    def submit_file(self, path: Path, options: ScoringRequest) -> Steps[ScoringJob]:
         """Have a file scored, which is sent in pieces.
 
         Raises:
             LoupeError: As for one picture.
         """
-        params = {name: _as_text(value) for name, value in options.given().items()}
+        params = {
+            name: _as_text(value)
+            for name, value in options.model_dump(exclude_defaults=True).items()
+        }
         request = self._request("POST", "/jobs", DEFAULT_TIMEOUT_SECONDS, params)
         request.stream = FileStream(path)
         request.headers["Content-Type"] = OCTETS
         request.headers["Content-Length"] = str(path.stat().st_size)
-        return self._read(_Job, (yield from self._ask(request, once=True))).job()
+        return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
     def job(self, job_id: str) -> Steps[ScoringJob]:
         """A job as it stands.
@@ -137,7 +83,7 @@ class ScoringConversation(Conversation):
             LoupeError: As for one picture.
         """
         request = self._request("GET", f"/jobs/{job_id}", DEFAULT_TIMEOUT_SECONDS)
-        return self._read(_Job, (yield from self._ask(request))).job()
+        return self._read(ScoringJob, (yield from self._ask(request)))
 
     def changed(self, before: ScoringJob) -> Steps[ScoringJob]:
         """A job, as soon as it is another than before.
@@ -148,7 +94,7 @@ class ScoringConversation(Conversation):
         seconds = FIRST_LOOK_SECONDS
         while True:
             job = yield from self.job(before.id)
-            if replace(job, eta_seconds=None) != replace(before, eta_seconds=None):
+            if job.model_copy(update={"eta_seconds": before.eta_seconds}) != before:
                 return job
             yield Pause(seconds)
             seconds = min(1.5 * seconds, LONGEST_LOOK_SECONDS)
@@ -160,7 +106,7 @@ class ScoringConversation(Conversation):
             LoupeError: As for one picture.
         """
         request = self._request("DELETE", f"/jobs/{job_id}", DEFAULT_TIMEOUT_SECONDS)
-        return self._read(_Job, (yield from self._ask(request, once=True))).job()
+        return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
     def results(self, job_id: str, path: Path, wanted: Format | None) -> Steps[None]:
         """Save all rows of a job's result.
@@ -247,28 +193,6 @@ def _zip_pictures(folder: Path, archive: Path) -> None:
 def _as_text(value: str | float) -> str:
     """As a query has it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-class _Job(BaseModel):
-    """A job in JSON; what newer services tell beside it is passed over."""
-
-    id: str
-    state: JobState
-    model: str
-    source: str
-    total: int | None
-    done: int
-    failed: int
-    created: float
-    started: float | None
-    finished: float | None
-    eta_seconds: float | None
-    output: str
-    error: str | None
-
-    def job(self) -> ScoringJob:
-        """As its caller gets it."""
-        return ScoringJob(**self.model_dump())
 
 
 class _Line(BaseModel):

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from loupe.client.jobs import RecordError, ScoringConversation, ScoringJob
+from loupe.client.jobs import RecordError, ScoringConversation
 from loupe.client.predictions import Steps
+from loupe.jobs import ScoringJob
 from loupe.old_errors.core import JobFailed
 from loupe.results import Format
 

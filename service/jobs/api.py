@@ -11,6 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from loupe.errors import LoupeError
+from loupe.jobs import ENDED, ResultOptions, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import StoredModel
 from loupe.old_errors.service import JobNotDone, ResultsNotFound, UnsupportedMediaType
@@ -20,7 +21,6 @@ from service.http import replies
 from service.jobs.requests import (
     Nothing,
     ResultsWanted,
-    Wanted,
     find_source,
     read_named,
     read_query,
@@ -83,10 +83,10 @@ async def submit(call: Call) -> Response:
         return await _submitted(call, source, new_folder(call.settings), named)
     if sent_as not in UPLOADS:
         raise UnsupportedMediaType(EXPECTED, f"Content-Type {sent_as!r}")
-    return await _upload(call, read_query(call.request, Wanted))
+    return await _upload(call, read_query(call.request, ScoringRequest))
 
 
-async def _upload(call: Call, wanted: Wanted) -> Response:
+async def _upload(call: Call, wanted: ScoringRequest) -> Response:
     """Take an upload, after everything that could be wrong without it has been found right."""
     check_length(call.request, call.settings.max_upload_bytes)
     call.models.find(wanted.model)
@@ -101,7 +101,7 @@ async def _upload(call: Call, wanted: Wanted) -> Response:
             raise
 
 
-async def _submitted(call: Call, source: Path, folder: Path, wanted: Wanted) -> Response:
+async def _submitted(call: Call, source: Path, folder: Path, wanted: ScoringRequest) -> Response:
     with call.model(wanted.model) as served:
         model = served.stored
         job = await call.jobs.ask(lambda jobs: _submit(jobs, call, source, folder, wanted, model))
@@ -109,17 +109,17 @@ async def _submitted(call: Call, source: Path, folder: Path, wanted: Wanted) -> 
 
 
 def _submit(
-    jobs: "Jobs", call: Call, source: Path, folder: Path, wanted: Wanted, model: StoredModel
+    jobs: "Jobs", call: Call, source: Path, folder: Path, wanted: ScoringRequest, model: StoredModel
 ) -> "Job":
-    from worker.queue.jobs import Options, Request
+    from worker.queue.jobs import JobRequest
 
-    request = Request(
+    request = JobRequest(
         source=str(source),
         output=str(folder / "results"),
         model=model.tag,
         model_digest=digest(model.folder / FILE_NAME),
         shard_images=call.settings.shard_images,
-        options=Options(**wanted.model_dump(include=set(Options.__dataclass_fields__))),
+        options=ScoringOptions(**wanted.model_dump(include=set(ResultOptions.model_fields))),
     )
     return jobs.submit(request, owner=call.owner)
 
@@ -192,8 +192,6 @@ def _is_seen(job: "Job", owner: str | None) -> bool:
 
 
 async def _events(call: Call, job: "Job") -> AsyncIterator[bytes]:
-    from worker.queue.jobs import ENDED
-
     yield _event(job.to_json())
     told_at = time.monotonic()
     while job.state not in ENDED and not call.is_gone() and not call.is_stopping():

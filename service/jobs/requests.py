@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.requests import Request
 
+from loupe.jobs import ScoringRequest
 from loupe.old_errors.service import InvalidRequest, SourceForbidden
 from loupe.old_errors.worker import InvalidSource
 from loupe.results import Format
@@ -21,21 +22,8 @@ VALUES = frozenset(
 SHOWN_CHARACTERS = 40  # of a value that is refused
 
 
-class Wanted(BaseModel):
-    """How the images are to be scored, and what the result is to look like; the defaults are those of `loupe score`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    model: str | None = None
-    format: Format = "parquet"
-    top_k: int = Field(default=1, ge=1, le=999_999_999)
-    probabilities: bool = True
-    threshold: float | None = Field(default=None, ge=0, le=1)
-    single: bool = False
-
-
-class Named(Wanted):
-    """The same, of a source by its path."""
+class Named(ScoringRequest):
+    """A request to score a source by its path."""
 
     source: str = Field(min_length=1)
 

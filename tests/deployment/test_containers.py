@@ -246,7 +246,7 @@ def test_a_port_that_is_taken_is_named(stack: Engine) -> None:
 def test_a_worker_of_another_contract_refuses_a_job_and_says_why(stack: Engine) -> None:
     jobs = (stack.folder / "worker" / "jobs.py").read_text()
     (stack.folder / "other_jobs.py").write_text(
-        re.sub('^CONTRACT = ".*"', 'CONTRACT = "other"', jobs, flags=re.M)
+        re.sub('^PROTOCOL = ".*"', 'PROTOCOL = "other"', jobs, flags=re.M)
     )
     stack.bash("docker compose stop worker")
     job = submit(stack)

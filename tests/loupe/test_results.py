@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loupe.images.spec import Float32Array
+from loupe.jobs import ScoringOptions
 from loupe.results import Format, as_one_file, find_predictions
-from worker.queue.jobs import Options
 from worker.results import formats
 
 CLASSES = ["T-shirt/top", "Ärmel, lang", '"0"', "label_2"]
@@ -25,7 +25,11 @@ def probabilities(count: int) -> Float32Array:
 
 
 def in_parts(
-    folder: Path, kind: Format, ids: list[str] | list[int], sizes: list[int], options: Options
+    folder: Path,
+    kind: Format,
+    ids: list[str] | list[int],
+    sizes: list[int],
+    options: ScoringOptions,
 ) -> tuple[list[Path], Float32Array]:
     """Files with the rows of a result, and its probabilities."""
     found, paths, start = probabilities(len(ids)), [], 0
@@ -38,7 +42,7 @@ def in_parts(
 
 
 def assert_same_rows(
-    one: bytes, kind: Format, folder: Path, ids: list[str] | list[int], options: Options
+    one: bytes, kind: Format, folder: Path, ids: list[str] | list[int], options: ScoringOptions
 ) -> None:
     """As if all rows had been written into one file of the wanted format."""
     table = formats.table(ids, probabilities(len(ids)), CLASSES, options)
@@ -72,7 +76,9 @@ def test_rows_are_the_same_in_every_format(
     cut: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("results")
-    options = Options(kind, top_k, with_probabilities, threshold)
+    options = ScoringOptions(
+        format=kind, top_k=top_k, probabilities=with_probabilities, threshold=threshold
+    )
     paths, _ = in_parts(folder, kind, ids, [0, min(cut, len(ids))], options)
 
     assert_same_rows(b"".join(as_one_file(paths, kind, wanted)), wanted, folder, ids, options)
@@ -83,24 +89,24 @@ def test_rows_are_the_same_in_every_format(
 def test_a_result_without_rows_is_an_empty_file_of_its_format(
     tmp_path: Path, kind: Format, wanted: Format
 ) -> None:
-    paths, _ = in_parts(tmp_path, kind, [], [0], Options(kind))
+    paths, _ = in_parts(tmp_path, kind, [], [0], ScoringOptions(format=kind))
     one = b"".join(as_one_file(paths, kind, wanted))
 
     if kind != "jsonl":  # lines that are none have no columns
-        assert_same_rows(one, wanted, tmp_path, [], Options(kind))
+        assert_same_rows(one, wanted, tmp_path, [], ScoringOptions(format=kind))
 
 
 def test_many_rows_come_in_pieces(tmp_path: Path) -> None:
     ids = [f"images/{number}.png" for number in range(40_000)]
-    paths, _ = in_parts(tmp_path, "parquet", ids, [15_000], Options())
+    paths, _ = in_parts(tmp_path, "parquet", ids, [15_000], ScoringOptions())
     for wanted in KINDS:
         pieces = list(as_one_file(paths, "parquet", wanted))
         assert len(pieces) >= 3
-        assert_same_rows(b"".join(pieces), wanted, tmp_path, ids, Options())
+        assert_same_rows(b"".join(pieces), wanted, tmp_path, ids, ScoringOptions())
 
 
 def test_the_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
-    paths, _ = in_parts(tmp_path, "csv", list(range(5)), [2, 2], Options("csv"))
+    paths, _ = in_parts(tmp_path, "csv", list(range(5)), [2, 2], ScoringOptions(format="csv"))
     assert find_predictions(tmp_path, "csv") == paths
     assert find_predictions(tmp_path, "parquet") == []
     (tmp_path / "predictions.csv").touch()

@@ -26,13 +26,14 @@ import numpy as np
 
 from bench.harness import run_program
 from bench.inputs import benchmark_model
+from loupe.jobs import ENDED
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.programs import run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
-from worker.queue.jobs import ENDED, Job, Jobs
+from worker.queue.jobs import Job, Jobs
 from worker.queue.submission import submit
 from worker.supervisor import WELL
 

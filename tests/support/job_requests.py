@@ -2,11 +2,17 @@
 
 import itertools
 
-from worker.queue.jobs import Options, Request
+from worker.queue.jobs import JobRequest
 
 _outputs = (f"/out-{number}" for number in itertools.count())
 
 
-def new_request(source: str = "/images", output: str | None = None) -> Request:
+def new_request(source: str = "/images", output: str | None = None) -> JobRequest:
     """One of its own, unless the output says which."""
-    return Request(source, output or next(_outputs), "digits:1", "0", 10, Options())
+    return JobRequest(
+        source=source,
+        output=output or next(_outputs),
+        model="digits:1",
+        model_digest="0",
+        shard_images=10,
+    )

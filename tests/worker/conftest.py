@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.queue.jobs import DEFAULT_OPTIONS, Options
+from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.sources import Records, open_source
 from worker.storage import AnyPath
 
@@ -23,7 +23,7 @@ def scored(
     notes: Path,
     shard_images: int = 4,
     batch_size: int = 3,
-    options: Options = DEFAULT_OPTIONS,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> list[Records]:
     """All records of a source, planned and then read shard by shard."""
     source = open_source(path, "ink", MAX_PIXELS, options)

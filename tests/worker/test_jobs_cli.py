@@ -9,12 +9,13 @@ import pytest
 from redis import Redis
 
 from loupe.errors import InvalidImage
+from loupe.jobs import ScoringOptions
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.command import Loupe
-from worker.queue.jobs import Job, Jobs, Options, job_key
+from worker.queue.jobs import Job, Jobs, job_key
 from worker.queue.submission import submit
 from worker.results.outputs import Part, write_part
 
@@ -73,7 +74,7 @@ def test_true_labels_ids_and_columns_to_keep_become_options_of_the_job(
     assert loupe(*arguments, *wanted).code == 0
 
     (job,) = Jobs(redis_here).all()
-    assert job.options == Options(labels="column:class", keep=("shop", "path"), id="key")
+    assert job.options == ScoringOptions(labels="column:class", keep=("shop", "path"), id="key")
     assert (job.options.label_column, job.options.columns) == ("class", ("shop", "path", "class"))
     refused = loupe(*arguments, "--keep", "shop,shoe")
     assert (refused.code, refused.err) == (

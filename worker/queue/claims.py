@@ -13,10 +13,10 @@ from typing import Any, Protocol, cast
 
 from redis import Redis
 
+from loupe.jobs import PRIORITIES
 from worker.queue import jobs
 from worker.queue.jobs import (
     KEEP_SECONDS,
-    PRIORITIES,
     WAKE,
     WORKERS,
     WORKERS_GROUP,

@@ -3,37 +3,32 @@
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, cast
 
+from pydantic import BaseModel, ConfigDict
 from redis import Redis
 
+from loupe.jobs import (
+    DEFAULT_OPTIONS,
+    ENDED,
+    JobState,
+    Priority,
+    ScoringJob,
+    ScoringOptions,
+)
 from loupe.old_errors.worker import JobEnded, JobNotFound
-from loupe.results import Format
-
-JobState = Literal[
-    "queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"
-]
-Priority = Literal["high", "normal", "low"]
-FOLDER_LABELS, LABEL_COLUMN = "folder", "column:"  # where true labels come from
-ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
-
-TOLD = (
-    *("id", "state", "model", "source", "total", "done", "failed"),
-    *("created", "started", "finished", "eta_seconds", "output", "error"),
-)  # to callers, of a job
 
 # Every Redis key. A job's own keys share the hash tag {job:ID}, and those of all jobs {queue}, so that a cluster keeps together what is
 # changed together.
 JOBS = "loupe:{queue}:jobs"  # sorted set: job id by time of creation
 WAKE = "loupe:{queue}:wake"  # list: of one element, that wakes a worker which waits for something to do
-PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 WORKERS = "loupe:{queue}:workers"  # sorted set: worker name by time of its last sign of life
 WORKERS_GROUP = "workers"  # the consumer group of every job's stream
 WORKER_SILENT_SECONDS = 5.0  # a worker says that it lives every second
 
 KEEP_SECONDS = 30 * 24 * 3600  # that the record of a job that has ended is kept
-CONTRACT = "2"  # changes with the meaning of records and steps: a worker does not touch what it might misread
+PROTOCOL = "2"  # changes with the meaning of records and steps: a worker does not touch what it might misread
 
 # KEYS of every script: the job's record, steps, fences, delayed, dead, progress. A job that has not ended is the same job; what is left of
 # one that has goes.
@@ -113,53 +108,6 @@ def job_keys(job_id: str) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the result of a job looks like.
-
-    Attributes:
-        format: Of the files with predictions.
-        top_k: Labels in a row, the most probable first.
-        probabilities: Whether those of all classes follow.
-        threshold: Confidence from which on a label is given; `None` gives one always.
-        single: Whether the parts become one file in the end.
-        labels: Where true labels come from: `folder`, the name of the folder that a record lies in, or `column:NAME`; `None` knows none.
-        keep: Columns of the source that the rows repeat.
-        id: The source's column of ids; `None` takes `id` where there is one.
-    """
-
-    format: Format = "parquet"
-    top_k: int = 1
-    probabilities: bool = True
-    threshold: float | None = None
-    single: bool = False
-    labels: str | None = None
-    keep: tuple[str, ...] = ()
-    id: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "keep", tuple(self.keep))  # JSON makes a list of it
-
-    @property
-    def label_column(self) -> str | None:
-        """The source's column of true labels."""
-        return (
-            self.labels.removeprefix(LABEL_COLUMN)
-            if self.labels and self.labels.startswith(LABEL_COLUMN)
-            else None
-        )
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Of the source, that are read besides the images and their ids."""
-        return tuple(
-            dict.fromkeys([*self.keep, *([self.label_column] if self.label_column else [])])
-        )
-
-
-DEFAULT_OPTIONS = Options()
-
-
 class Step(TypedDict, total=False):
     """One message of a job's stream; JSON.
 
@@ -190,48 +138,43 @@ class Step(TypedDict, total=False):
     reason: str
 
 
-@dataclass(frozen=True)
-class Request:
-    """What makes a job this job and no other: the same request again is the same job.
+class JobRequest(BaseModel):
+    """Everything that identifies a job: submitting the same request again finds the same job.
 
     Attributes:
-        source: What is scored.
+        source: Path or URL of the images.
         output: Folder of the results.
         model: Full tag.
         model_digest: SHA-256 of the model's card.
-        shard_images: Most images in one shard.
-        options: What the result looks like.
+        shard_images: Maximum number of images in one shard.
+        options: ScoringOptions of the result.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     source: str
     output: str
     model: str
     model_digest: str
     shard_images: int
-    options: Options
+    options: ScoringOptions = DEFAULT_OPTIONS
 
     @property
     def job_id(self) -> str:
         """Twelve hexadecimal digits of the request's digest."""
-        return _digest(json.dumps(asdict(self), sort_keys=True))[:12]
+        return _digest(self.model_dump())[:12]
 
     def fingerprint(self, revision: str) -> str:
-        """What the rows of every part are a function of: the request, the source as it was planned, and how plans are made."""
-        return _digest(json.dumps([CONTRACT, asdict(self), revision], sort_keys=True))
+        """Return a digest of everything that the rows of each part depend on.
 
-    @staticmethod
-    def from_json(text: str) -> "Request":
-        """What `to_json` made."""
-        about = json.loads(text)
-        return Request(**about | {"options": Options(**about["options"])})
-
-    def to_json(self) -> str:
-        """A line of text."""
-        return json.dumps(asdict(self))
+        Args:
+            revision: Version of the source when the job was planned.
+        """
+        return _digest([PROTOCOL, self.model_dump(), revision])
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -271,7 +214,7 @@ class Job:
         options: What its result looks like.
         priority: Jobs of a higher one go first; those of the same one take turns.
         most_in_flight: Most of its steps in the hands of workers at a time; `None` for as many as there are workers.
-        contract: What its record and steps mean; see `CONTRACT`.
+        contract: What its record and steps mean; see `PROTOCOL`.
         owner: Name of the API key that submitted it over HTTP; `None` where that had none, or it came another way.
     """
 
@@ -291,23 +234,20 @@ class Job:
     finished: float | None
     revision: str
     error: str | None
-    options: Options = DEFAULT_OPTIONS
+    options: ScoringOptions = DEFAULT_OPTIONS
     priority: Priority = "normal"
     most_in_flight: int | None = None
-    contract: str = CONTRACT
+    contract: str = PROTOCOL
     owner: str | None = None
 
     @property
-    def request(self) -> Request:
+    def request(self) -> JobRequest:
         """What was asked for."""
-        return Request(
-            self.source, self.output, self.model, self.model_digest, self.shard_images, self.options
-        )
+        return JobRequest(**{name: getattr(self, name) for name in JobRequest.model_fields})
 
     def to_json(self) -> dict[str, object]:
         """The record as callers see it."""
-        about = asdict(self) | {"eta_seconds": self.eta_seconds}
-        return {name: about[name] for name in TOLD}
+        return {name: getattr(self, name) for name in ScoringJob.model_fields}
 
     @property
     def eta_seconds(self) -> float | None:
@@ -322,7 +262,11 @@ class Submissions(Protocol):
     """Where jobs are submitted to and looked up; `Jobs` says what each does."""
 
     def submit(  # noqa: D102
-        self, request: Request, *, priority: Priority = "normal", most_in_flight: int | None = None
+        self,
+        request: JobRequest,
+        *,
+        priority: Priority = "normal",
+        most_in_flight: int | None = None,
     ) -> Job: ...
     def find(self, job_id: str) -> Job | None: ...  # noqa: D102
     def get(self, job_id: str) -> Job: ...  # noqa: D102
@@ -339,7 +283,7 @@ class Jobs:
 
     def submit(
         self,
-        request: Request,
+        request: JobRequest,
         *,
         priority: Priority = "normal",
         most_in_flight: int | None = None,
@@ -356,14 +300,14 @@ class Jobs:
         job_id = request.job_id
         now = time.time()
         record: dict[str, str | int | float] = {
-            "contract": CONTRACT,
+            "contract": PROTOCOL,
             "state": "queued",
             "model": request.model,
             "model_digest": request.model_digest,
             "source": request.source,
             "output": request.output,
             "shard_images": request.shard_images,
-            "options": json.dumps(asdict(request.options)),
+            "options": request.options.model_dump_json(),
             "priority": priority,
             "most_in_flight": most_in_flight or 0,
             "created": now,
@@ -454,7 +398,7 @@ class Jobs:
             finished=float(record["finished"]) if "finished" in record else None,
             revision=record.get("revision", ""),
             error=record.get("error"),
-            options=Options(**json.loads(record["options"])),
+            options=ScoringOptions.model_validate_json(record["options"]),
             priority=cast(Priority, record["priority"]),
             most_in_flight=int(record["most_in_flight"]) or None,
             contract=record["contract"],

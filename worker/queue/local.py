@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from loupe.jobs import Priority
 from loupe.old_errors.worker import JobNotFound
 from loupe.settings import Settings
 from worker.queue.claims import Delivery, backoff_seconds
-from worker.queue.jobs import FINISH, PLAN, Job, Priority, Request, Step
+from worker.queue.jobs import FINISH, PLAN, Job, JobRequest, Step
 from worker.scoring.consumer import Consumer
 
 PROGRESS_SECONDS = 0.1  # between looks at how far a shard is
@@ -45,7 +46,11 @@ class LocalQueue:
     # The job
 
     def submit(
-        self, request: Request, *, priority: Priority = "normal", most_in_flight: int | None = None
+        self,
+        request: JobRequest,
+        *,
+        priority: Priority = "normal",
+        most_in_flight: int | None = None,
     ) -> Job:
         """Begin the job; see `Jobs.submit`."""
         with self._turn:

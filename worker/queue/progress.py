@@ -12,7 +12,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from worker.queue.jobs import ENDED, Job, Submissions
+from loupe.jobs import ENDED
+from worker.queue.jobs import Job, Submissions
 
 POLL_SECONDS = 0.1
 

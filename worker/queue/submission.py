@@ -4,22 +4,13 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
+from loupe.jobs import DEFAULT_OPTIONS, ENDED, Priority, ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
 from loupe.old_errors.worker import InvalidOutput, JobNotEnded, NothingToResume, ResultExists
-from worker.queue.jobs import (
-    DEFAULT_OPTIONS,
-    ENDED,
-    Job,
-    Jobs,
-    Options,
-    Priority,
-    Request,
-    Submissions,
-)
+from worker.queue.jobs import Job, JobRequest, Jobs, Submissions
 from worker.results import outputs
 from worker.results.formats import check_kept_columns
-from worker.results.labels import check_labels
 from worker.sources import ImageSource, check_source, open_source
 from worker.storage import AnyPath, is_inside, parse_path
 
@@ -30,7 +21,7 @@ def submit(
     output: str | Path,
     model: str | None,
     shard_images: int,
-    options: Options = DEFAULT_OPTIONS,
+    options: ScoringOptions = DEFAULT_OPTIONS,
     *,
     again: bool = False,
     priority: Priority = "normal",
@@ -64,7 +55,6 @@ def submit(
         JobNotEnded: If a job is to be made anew that has not ended.
     """
     images, results = parse_path(source, https=https_sources), parse_path(output)
-    check_labels(options)
     check_source(images, options, https=https_sources)
     found = find_model(model)
     verify(found)
@@ -74,7 +64,14 @@ def submit(
             str(results), f"a folder inside the source '{images}', where the next job would find it"
         )
     card_digest = digest(found.folder / FILE_NAME)
-    request = Request(str(images), str(results), found.tag, card_digest, shard_images, options)
+    request = JobRequest(
+        source=str(images),
+        output=str(results),
+        model=found.tag,
+        model_digest=card_digest,
+        shard_images=shard_images,
+        options=options,
+    )
     mark = _claimed(results, request)
     if mark is not None and again:
         _clear(jobs, request)
@@ -124,7 +121,7 @@ def cancel(jobs: Jobs, job_id: str) -> Job:
     return job
 
 
-def _claimed(output: AnyPath, request: Request) -> str | None:
+def _claimed(output: AnyPath, request: JobRequest) -> str | None:
     """Make the folder the request's. If it has been before, how that went; see `outputs.Claim`."""
     try:
         outputs.claim_folder(output, request)
@@ -136,14 +133,14 @@ def _claimed(output: AnyPath, request: Request) -> str | None:
     return None
 
 
-def _clear(jobs: Submissions, request: Request) -> None:
+def _clear(jobs: Submissions, request: JobRequest) -> None:
     job = jobs.find(request.job_id)
     if job is not None and job.state not in ENDED:
         raise JobNotEnded(job.id, job.state)
     outputs.clear_folder(parse_path(request.output))
 
 
-def _as_it_was(jobs: Submissions, request: Request, source: ImageSource) -> Job:
+def _as_it_was(jobs: Submissions, request: JobRequest, source: ImageSource) -> Job:
     """The job that has made this result, if its source is still what it was."""
     job = jobs.find(request.job_id) or _remembered(request)
     with tempfile.TemporaryDirectory() as notes:
@@ -152,7 +149,7 @@ def _as_it_was(jobs: Submissions, request: Request, source: ImageSource) -> Job:
     return job
 
 
-def _remembered(request: Request) -> Job:
+def _remembered(request: JobRequest) -> Job:
     """A job that is done and whose record has expired, from its summary."""
     summary = outputs.read_summary(parse_path(request.output))
     times = {

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ import pyarrow.parquet as pq
 
 from loupe.conversion import dictionary_columns, json_lines
 from loupe.images.spec import Float32Array
+from loupe.jobs import ScoringOptions
 from loupe.old_errors.service import InvalidRequest
 from loupe.old_errors.worker import SHOWN_COLUMNS
 from loupe.results import Format, as_one_file
-from worker.queue.jobs import Options
 from worker.results.labels import LABEL_TRUE, true_labels
 
 LABEL, CONFIDENCE = "label", "confidence"
@@ -26,7 +25,7 @@ def table(
     ids: Sequence[str] | Sequence[int],
     probabilities: Float32Array,
     class_names: Sequence[str],
-    options: Options,
+    options: ScoringOptions,
     kept: pa.Table | None = None,
 ) -> pa.Table:
     """The rows of a result.
@@ -66,12 +65,15 @@ def table(
     return pa.table(columns)
 
 
-def check_kept_columns(class_names: Sequence[str], options: Options) -> None:
+def check_kept_columns(class_names: Sequence[str], options: ScoringOptions) -> None:
     """Raises `InvalidRequest` if a column of the source that is to be kept has the name of one that rows have anyway."""
     if not options.keep:
         return
     own = table(
-        [], np.empty((0, len(class_names)), np.float32), class_names, replace(options, keep=())
+        [],
+        np.empty((0, len(class_names)), np.float32),
+        class_names,
+        options.model_copy(update={"keep": ()}),
     ).column_names
     for name in options.keep:
         if name in own:

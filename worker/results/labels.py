@@ -7,25 +7,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from loupe.old_errors.service import InvalidRequest
-from worker.queue.jobs import FOLDER_LABELS, LABEL_COLUMN, Options
+from loupe.jobs import ScoringOptions
 
 LABEL_TRUE = "label_true"
-
-
-def check_labels(options: Options) -> None:
-    """Raises `InvalidRequest` if the options name no place where true labels could be."""
-    if options.labels not in {None, FOLDER_LABELS} and not options.label_column:
-        raise InvalidRequest(
-            f"labels as '{FOLDER_LABELS}' or '{LABEL_COLUMN}NAME'", f"'{options.labels}'"
-        )
 
 
 def true_labels(
     ids: Sequence[str] | Sequence[int],
     columns: pa.Table | None,
     class_names: Sequence[str],
-    options: Options,
+    options: ScoringOptions,
 ) -> pa.Array:
     """The true label of each record: text, null where there is none.
 

@@ -21,9 +21,10 @@ import pyarrow as pa
 
 from loupe.errors import LoupeError
 from loupe.images.spec import Float32Array
+from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.old_errors.worker import InvalidOutput
 from loupe.results import errors_name, predictions_name, single_name
-from worker.queue.jobs import DEFAULT_OPTIONS, Job, Options, Request
+from worker.queue.jobs import Job, JobRequest
 from worker.results import contact_sheet, formats
 from worker.results.statistics import StepStatistics
 from worker.results.summary import Summary, count, summarize
@@ -63,7 +64,7 @@ def concatenate(parts: Sequence[Part], classes: int) -> Part:
     return Part(ids, np.concatenate(answers), errors, pa.concat_tables(kept) if kept else None)
 
 
-def claim_folder(folder: AnyPath, request: Request) -> None:
+def claim_folder(folder: AnyPath, request: JobRequest) -> None:
     """Make an output folder, and make sure that it is empty and only ours.
 
     Raises:
@@ -101,7 +102,7 @@ class Claim:
         marker: `_RUNNING`, `_CANCELLED` or `_SUCCESS`.
     """
 
-    request: Request
+    request: JobRequest
     marker: str
 
 
@@ -109,11 +110,13 @@ def read_claim(folder: AnyPath) -> Claim | None:
     """Whose result a folder holds, if it is that of a job."""
     for mark in (CLAIM, SUCCESS, CANCELLED):
         with suppress(OSError, ValueError, TypeError):
-            return Claim(Request.from_json((folder / mark).read_text(encoding="utf-8")), mark)
+            return Claim(
+                JobRequest.model_validate_json((folder / mark).read_text(encoding="utf-8")), mark
+            )
     return None
 
 
-def reclaim_folder(folder: AnyPath, request: Request) -> None:
+def reclaim_folder(folder: AnyPath, request: JobRequest) -> None:
     """Let the same job go on in its folder; parts that it has finished stay."""
     with suppress(FileExistsError):
         _write_claim(folder, request)
@@ -141,10 +144,10 @@ def clear_folder(folder: AnyPath) -> None:
             _remove(path)
 
 
-def _write_claim(folder: AnyPath, request: Request) -> None:
+def _write_claim(folder: AnyPath, request: JobRequest) -> None:
     """Write the claim, which is there whole or not at all; `FileExistsError` if there is one."""
     with publish_new(folder / CLAIM) as path:
-        path.write_text(request.to_json() + "\n", encoding="utf-8")
+        path.write_text(request.model_dump_json() + "\n", encoding="utf-8")
 
 
 def index_path(folder: AnyPath, revision: str) -> AnyPath:
@@ -192,7 +195,7 @@ def write_part(
     shards: int,
     part: Part,
     class_names: Sequence[str],
-    options: Options = DEFAULT_OPTIONS,
+    options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> list[str]:
     """Write a shard's rows, and its errors where it has any; each file appears whole or not at all.
 
@@ -250,7 +253,7 @@ def write_summary(
             )
     _remove_leftovers(folder, job, shards)
     with publish(folder / (CANCELLED if is_cancelled else SUCCESS)) as path:
-        path.write_text(job.request.to_json() + "\n", encoding="utf-8")
+        path.write_text(job.request.model_dump_json() + "\n", encoding="utf-8")
     (folder / CLAIM).unlink(missing_ok=True)
 
 

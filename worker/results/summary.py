@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from loupe.jobs import ScoringOptions
 from loupe.terminal import Column, print_sections, print_table
-from worker.queue.jobs import Job, Options
+from worker.queue.jobs import Job
 from worker.results import formats
 from worker.results.labels import LABEL_TRUE, agreement
 from worker.results.statistics import PHASES, StepStatistics
@@ -46,7 +47,9 @@ class Counts:
         return sum(n for (_, given), n in self.labels.items() if given == label)
 
 
-def count(predictions: Iterable[AnyPath], errors: Iterable[AnyPath], options: Options) -> Counts:
+def count(
+    predictions: Iterable[AnyPath], errors: Iterable[AnyPath], options: ScoringOptions
+) -> Counts:
     """Count the rows and errors in these files."""
     labels: Counter[tuple[str | None, str | None]] = Counter()
     codes: Counter[str] = Counter()

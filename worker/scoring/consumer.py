@@ -26,7 +26,7 @@ from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from worker.metrics import Metrics, Outcome, ShardClock
 from worker.queue.claims import Delivery, Steps
-from worker.queue.jobs import CONTRACT, Job, Step, Submissions
+from worker.queue.jobs import PROTOCOL, Job, Step, Submissions
 from worker.results import outputs, receipts
 from worker.results.statistics import StepStatistics
 from worker.scoring import bisection
@@ -158,8 +158,8 @@ class Consumer:
         self._leases.add(lease)
         try:
             with lease:
-                if job.contract != CONTRACT:
-                    raise ContractDiffers(job.id, CONTRACT, job.contract)
+                if job.contract != PROTOCOL:
+                    raise ContractDiffers(job.id, PROTOCOL, job.contract)
                 if delivery.attempt > self._most_attempts(delivery):
                     raise RecordsFailed(
                         f"the workers that tried it {self._most_attempts(delivery)} times all died"

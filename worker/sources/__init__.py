@@ -9,9 +9,9 @@ from pathlib import Path
 import bracex
 
 from loupe.images.spec import Look
+from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.old_errors.service import InvalidRequest
 from loupe.old_errors.worker import ColumnNotFound, InvalidSource
-from worker.queue.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, Options
 from worker.sources.arrays import NPY_MAGIC, ArraySource
 from worker.sources.buckets import Bucket, BucketPattern, matching
 from worker.sources.folders import Folder, Pattern
@@ -51,7 +51,7 @@ def open_source(
     place: AnyPath,
     look: Look,
     max_pixels: int,
-    options: Options = DEFAULT_OPTIONS,
+    options: ScoringOptions = DEFAULT_OPTIONS,
     *,
     https: bool = False,
 ) -> ImageSource:
@@ -81,7 +81,7 @@ def open_source(
 
 
 def check_source(
-    place: AnyPath, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+    place: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: bool = False
 ) -> None:
     """Refuse what is clearly nothing to score, before a job is made of it.
 
@@ -105,7 +105,7 @@ class _Table:
     file: AnyPath
 
 
-def _find(place: AnyPath, options: Options, https: bool) -> Collection | _Table | AnyPath:
+def _find(place: AnyPath, options: ScoringOptions, https: bool) -> Collection | _Table | AnyPath:
     """The collection at a place, the table, or the file that is neither."""
     if place.is_dir():
         return Folder(place) if isinstance(place, Path) else Bucket(place)

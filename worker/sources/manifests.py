@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from loupe.images.decode import read_file
+from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource, InvalidUrl
-from worker.queue.jobs import DEFAULT_OPTIONS, Options
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Entry, Read, reading_fetched
 from worker.sources.source import printable, stamp
@@ -34,7 +34,7 @@ class Manifest:
     quick = True
 
     def __init__(
-        self, file: AnyPath, options: Options = DEFAULT_OPTIONS, *, https: bool = False
+        self, file: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: bool = False
     ) -> None:
         self.where = str(file)
         self._file = file

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from loupe.errors import InvalidPixels, LoupeError
 from loupe.images.spec import SIDE
+from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource
-from worker.queue.jobs import DEFAULT_OPTIONS, Options, Step
+from worker.queue.jobs import Step
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import (
     BatchReader,
@@ -45,7 +46,9 @@ class TableSource:
         options: Which of its columns are read besides.
     """
 
-    def __init__(self, file: AnyPath, decoder: Decoder, options: Options = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self, file: AnyPath, decoder: Decoder, options: ScoringOptions = DEFAULT_OPTIONS
+    ) -> None:
         self._file = file
         self._decoder = decoder
         self._options = options

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from loupe.jobs import ENDED, ScoringOptions
 from loupe.models.store import StoredModel
 from loupe.old_errors.worker import JobEnded
 from loupe.runtime.redis_server import open_redis
@@ -28,14 +29,14 @@ from tests.support.programs import descendants, environment, run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
 from tests.support.stores import copied, damage
 from worker.queue.claims import Queue
-from worker.queue.jobs import ENDED, Job, Jobs, Options
+from worker.queue.jobs import Job, Jobs
 from worker.queue.submission import cancel, resume, retry, submit
 from worker.results.outputs import read_errors
 from worker.scoring.consumer import Consumer
 
 IMAGES, SHARD = 50, 10
-PLAIN = Options()
-SINGLE = Options(single=True)
+PLAIN = ScoringOptions()
+SINGLE = ScoringOptions(single=True)
 FAST = {"LOUPE_LEASE_SECONDS": 0.5, "LOUPE_THREADS": 1}
 SLEEPER = {**FAST, "LOUPE_LEASE_SECONDS": 600}  # one that is stopped keeps what it has
 DAY = 24 * 3600
@@ -61,7 +62,11 @@ def array(tmp_path: Path) -> Path:
 
 
 def undisturbed(
-    source: Path, model: StoredModel, folder: Path, options: Options = PLAIN, shard: int = SHARD
+    source: Path,
+    model: StoredModel,
+    folder: Path,
+    options: ScoringOptions = PLAIN,
+    shard: int = SHARD,
 ) -> Result:
     """What one worker makes of a source with nobody near it."""
     with open_redis(Settings(data_dir=folder / "undisturbed")) as redis:
@@ -180,7 +185,7 @@ def test_a_worker_that_wakes_while_it_writes_when_the_job_is_done_leaves_nothing
     jobs: Jobs,
     source: Path,
     digits_model: StoredModel,
-    options: Options,
+    options: ScoringOptions,
     point: str,
 ) -> None:
     expected = undisturbed(source, digits_model, tmp_path, options)
@@ -494,7 +499,7 @@ def test_a_job_that_is_cancelled_on_its_way_goes_on_when_it_is_told_to(
     jobs: Jobs,
     source: Path,
     digits_model: StoredModel,
-    options: Options,
+    options: ScoringOptions,
     point: str,
 ) -> None:
     expected = undisturbed(source, digits_model, tmp_path, options)

@@ -17,22 +17,14 @@ import pytest
 from redis import Redis
 
 from loupe.images.spec import UInt8Array
+from loupe.jobs import JobState
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.programs import run, running, until
-from worker.queue.jobs import (
-    WORKERS_GROUP,
-    Job,
-    Jobs,
-    JobState,
-    Options,
-    Request,
-    job_key,
-    steps_key,
-)
+from worker.queue.jobs import WORKERS_GROUP, Job, JobRequest, Jobs, job_key, steps_key
 from worker.queue.submission import submit
 
 LEASE_SECONDS = 1.0
@@ -366,7 +358,15 @@ def test_a_job_keeps_the_model_it_was_submitted_with(
 ) -> None:
     np.save(tmp_path / "images.npy", pictures.digits(5))
     source, output = str(tmp_path / "images.npy"), str(tmp_path / "out")
-    job = jobs.submit(Request(source, output, digits_model.tag, "0" * 64, 10, Options()))
+    job = jobs.submit(
+        JobRequest(
+            source=source,
+            output=output,
+            model=digits_model.tag,
+            model_digest="0" * 64,
+            shard_images=10,
+        )
+    )
     with running(tmp_path / "log", "worker", "--burst", LOUPE_DATA_DIR=data) as worker:
         assert worker.wait(50) == 0
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.client.jobs import ScoringConversation, ScoringOptions
+from loupe.client.jobs import ScoringConversation
 from loupe.client.predictions import (
     FIRST_PAUSE_SECONDS,
     MAX_ATTEMPTS,
@@ -25,6 +25,7 @@ from loupe.client.predictions import (
 )
 from loupe.client.uploads import Batch
 from loupe.errors import InvalidImage, LoupeError
+from loupe.jobs import ScoringRequest
 from loupe.old_errors.core import InvalidAddress, InvalidApiKey, RequestRefused, UnexpectedAnswer
 from tests.support import pictures
 
@@ -290,7 +291,7 @@ def submitted(*answers: Heard) -> tuple[int, list[float]]:
         return waiting.pop(0) if waiting else httpx.Response(202, json=JOB)
 
     _, pauses = held(
-        ScoringConversation(URL, jitter=lambda: 1.0).submit_named("/images", ScoringOptions()),
+        ScoringConversation(URL, jitter=lambda: 1.0).submit_named("/images", ScoringRequest()),
         answer,
     )
     return asked, pauses
@@ -335,7 +336,7 @@ def test_a_job_is_looked_at_less_often_while_nothing_changes_but_the_time_that_i
 def test_options_of_a_job_are_sent_where_they_differ_from_the_defaults() -> None:
     step = next(
         ScoringConversation(URL).submit_named(
-            "/images", ScoringOptions(top_k=2, probabilities=False)
+            "/images", ScoringRequest(top_k=2, probabilities=False)
         )
     )
     assert isinstance(step, httpx.Request)

@@ -2,13 +2,13 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from redis import Redis
 
+from loupe.jobs import ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel, find_model
@@ -19,9 +19,13 @@ from tests.support import pictures
 from tests.support.job_requests import new_request
 from tests.support.stores import damage, stored
 from worker.queue.claims import Queue
-from worker.queue.jobs import Jobs, Options, Request, job_key, progress_key
+from worker.queue.jobs import JobRequest, Jobs, job_key, progress_key
 from worker.queue.submission import submit
 from worker.scoring.consumer import Consumer
+
+REQUEST = JobRequest(
+    source="/images", output="/out", model="digits:1", model_digest="abc", shard_images=10
+)
 
 
 @pytest.fixture
@@ -115,29 +119,34 @@ def test_many_who_submit_the_same_at_once_get_one_job(
 def test_a_request_differs_by_everything_that_the_rows_depend_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = Request("/images", "/out", "digits:1", "abc", 10, Options())
+    asked = REQUEST
     others = [
-        replace(asked, source="/others"),
-        replace(asked, output="/elsewhere"),
-        replace(asked, model="digits:2"),
-        replace(asked, model_digest="def"),
-        replace(asked, shard_images=11),
-        replace(asked, options=Options(top_k=2)),
+        asked.model_copy(update=change)
+        for change in (
+            {"source": "/others"},
+            {"output": "/elsewhere"},
+            {"model": "digits:2"},
+            {"model_digest": "def"},
+            {"shard_images": 11},
+            {"options": ScoringOptions(top_k=2)},
+        )
     ]
 
     assert len({each.job_id for each in (asked, *others)}) == 7
-    assert (
-        len(
-            {each.fingerprint("revision") for each in (asked, *others)}
-            | {asked.fingerprint("later")}
-        )
-        == 8
-    )
-    assert Request.from_json(asked.to_json()) == asked
+    fingerprints = {each.fingerprint("revision") for each in (asked, *others)}
+    assert len(fingerprints | {asked.fingerprint("later")}) == 8
+    assert JobRequest.model_validate_json(asked.model_dump_json()) == asked
 
     before = asked.fingerprint("revision")
-    monkeypatch.setattr("worker.queue.jobs.CONTRACT", "another")
+    monkeypatch.setattr("worker.queue.jobs.PROTOCOL", "another")
     assert asked.fingerprint("revision") != before  # plans may be cut in another way
+
+
+def test_the_id_of_a_request_stays_the_same_between_releases() -> None:
+    options = ScoringOptions(threshold=0.5, labels="column:x", keep=("a", "b"))
+
+    assert REQUEST.job_id == "f46d772a7ade"
+    assert REQUEST.model_copy(update={"options": options}).job_id == "8a35a5f34ee4"
 
 
 def test_what_is_refused_leaves_neither_a_job_nor_a_folder(

@@ -7,12 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from loupe.jobs import ENDED
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.programs import until
 from worker.queue.claims import Queue
-from worker.queue.jobs import ENDED, Job, Jobs, Step
+from worker.queue.jobs import Job, Jobs, Step
 from worker.queue.local import LocalQueue, working
 from worker.queue.submission import resume, submit
 from worker.results.outputs import read_summary

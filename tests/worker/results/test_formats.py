@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loupe.images.spec import Float32Array
+from loupe.jobs import ScoringOptions
 from loupe.old_errors.service import InvalidRequest
 from loupe.results import Format
-from worker.queue.jobs import Options
 from worker.results import formats
 
 KINDS: tuple[Format, ...] = get_args(Format)
@@ -53,7 +53,9 @@ def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, kind: Format, ids: list[str], threshold: float | None
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows"
-    table = formats.table(ids, probabilities(len(ids)), CLASSES, Options(threshold=threshold))
+    table = formats.table(
+        ids, probabilities(len(ids)), CLASSES, ScoringOptions(threshold=threshold)
+    )
     formats.write(table, path, kind)
 
     assert [row["id"] for row in rows_in(path, kind)] == ids
@@ -65,7 +67,9 @@ def test_what_is_written_is_read_back(
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_formats_have_the_same_columns(tmp_path: Path, kind: Format) -> None:
     formats.write(
-        formats.table([1, 2], probabilities(2), CLASSES, Options(top_k=2)), tmp_path / "rows", kind
+        formats.table([1, 2], probabilities(2), CLASSES, ScoringOptions(top_k=2)),
+        tmp_path / "rows",
+        kind,
     )
     (row, _) = rows_in(tmp_path / "rows", kind)
 
@@ -75,7 +79,7 @@ def test_all_formats_have_the_same_columns(tmp_path: Path, kind: Format) -> None
 
 def test_the_labels_of_a_row_are_the_most_probable_first() -> None:
     found = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32)
-    table = formats.table(["a", "b"], found, CLASSES, Options(top_k=9, probabilities=False))
+    table = formats.table(["a", "b"], found, CLASSES, ScoringOptions(top_k=9, probabilities=False))
 
     assert table.column_names[-3:] == ["label_3", "index_3", "confidence_3"]
     assert [table[name].to_pylist() for name in ("index", "index_2", "index_3")] == [
@@ -88,7 +92,7 @@ def test_the_labels_of_a_row_are_the_most_probable_first() -> None:
 
 def test_below_the_threshold_a_row_has_no_label_and_keeps_its_confidence() -> None:
     found = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32)
-    table = formats.table(["a", "b"], found, CLASSES, Options(threshold=0.55, top_k=2))
+    table = formats.table(["a", "b"], found, CLASSES, ScoringOptions(threshold=0.55, top_k=2))
 
     assert table["label"].to_pylist() == [None, CLASSES[0]]
     assert table["index"].to_pylist() == [None, 0]
@@ -101,7 +105,7 @@ def test_the_true_label_and_columns_of_the_source_come_last(tmp_path: Path, kind
     kept = pa.table(
         {"shop": ["é", None], "when": [datetime(2026, 1, 2, 3, 4), None], "class": [2, None]}
     )
-    options = Options(labels="column:class", keep=("when", "shop"), format=kind)
+    options = ScoringOptions(labels="column:class", keep=("when", "shop"), format=kind)
     formats.write(
         formats.table([1, 2], probabilities(2), CLASSES, options, kept), tmp_path / "rows", kind
     )
@@ -121,11 +125,11 @@ def test_the_true_label_and_columns_of_the_source_come_last(tmp_path: Path, kind
 
 @pytest.mark.parametrize("name", ["id", "label", "p_Ärmel", "label_true"])
 def test_columns_that_rows_have_already_cannot_be_kept(name: str) -> None:
-    formats.check_kept_columns(CLASSES, Options(keep=("other", "label_2"), labels="folder"))
+    formats.check_kept_columns(CLASSES, ScoringOptions(keep=("other", "label_2"), labels="folder"))
     with pytest.raises(
         InvalidRequest, match=rf"Received: '{name}', beside id, label, index, confidence"
     ):
-        formats.check_kept_columns(CLASSES, Options(keep=("other", name), labels="folder"))
+        formats.check_kept_columns(CLASSES, ScoringOptions(keep=("other", name), labels="folder"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,15 +142,17 @@ def test_merged_parts_are_as_if_they_had_been_written_at_once(
     for number, size in enumerate(sizes):
         parts.append(tmp_path / f"part-{number}")
         rows = slice(start, start + size)
-        formats.write(formats.table(ids[rows], found[rows], CLASSES, Options()), parts[-1], kind)
+        formats.write(
+            formats.table(ids[rows], found[rows], CLASSES, ScoringOptions()), parts[-1], kind
+        )
         start += size
     formats.merge(parts, tmp_path / "merged", kind)
-    formats.write(formats.table(ids, found, CLASSES, Options()), tmp_path / "whole", kind)
+    formats.write(formats.table(ids, found, CLASSES, ScoringOptions()), tmp_path / "whole", kind)
 
     assert rows_in(tmp_path / "merged", kind) == rows_in(tmp_path / "whole", kind)
 
 
 def test_a_part_without_rows_has_its_columns() -> None:
-    table = formats.table([], np.empty((0, 3), np.float32), CLASSES, Options())
+    table = formats.table([], np.empty((0, 3), np.float32), CLASSES, ScoringOptions())
     assert table.num_rows == 0
     assert pa.types.is_float32(table.schema.field("p_Ärmel").type)

@@ -10,16 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from loupe.old_errors.service import InvalidRequest
-from worker.queue.jobs import Options
-from worker.results.labels import agreement, check_labels, true_labels
+from loupe.jobs import ScoringOptions
+from worker.results.labels import agreement, true_labels
 
 CLASSES = ("boot", "bag", "7")
 
 
 def test_folders_are_the_labels_of_what_lies_in_them() -> None:
     ids = ["boot/1.png", "a/b/bag/é.png", "1.png", "a.tar/boot/x.png"]
-    found = true_labels(ids, None, CLASSES, Options(labels="folder"))
+    found = true_labels(ids, None, CLASSES, ScoringOptions(labels="folder"))
 
     assert found.to_pylist() == ["boot", "bag", None, "boot"]
     assert found.type == pa.string()
@@ -43,16 +42,9 @@ def test_a_column_has_names_or_places_of_classes(
     ids = [str(place) for place in range(len(values))]
     columns = pa.table({"x": pa.array(values)})
 
-    assert true_labels(ids, columns, CLASSES, Options(labels="column:x")).to_pylist() == expected
-
-
-@pytest.mark.parametrize("labels", ["", "folders", "column", "column:"])
-def test_labels_from_nowhere_are_refused(labels: str) -> None:
-    with pytest.raises(InvalidRequest) as raised:
-        check_labels(Options(labels=labels))
     assert (
-        raised.value.message
-        == f"Expected labels as 'folder' or 'column:NAME'. Received: '{labels}'."
+        true_labels(ids, columns, CLASSES, ScoringOptions(labels="column:x")).to_pylist()
+        == expected
     )
 
 

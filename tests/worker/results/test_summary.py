@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidImage
+from loupe.jobs import ScoringOptions
 from loupe.results import Format
 from tests.worker.results.test_outputs import CLASSES, JOB, finished
-from worker.queue.jobs import Options
 from worker.results.outputs import Part, write_part
 from worker.results.statistics import StepStatistics
 from worker.results.summary import count, print_summary
@@ -25,9 +25,16 @@ def rows(*confidences: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32
 def test_confidences_are_counted_in_ten_bins(tmp_path: Path, kind: Format) -> None:
     probabilities = rows(0.5, 0.55, 0.65, 0.999, 1.0, np.nextafter(np.float32(1), np.float32(2)))
     write_part(
-        tmp_path, 0, 1, Part(list(range(6)), probabilities, []), CLASSES, Options(format=kind)
+        tmp_path,
+        0,
+        1,
+        Part(list(range(6)), probabilities, []),
+        CLASSES,
+        ScoringOptions(format=kind),
     )
-    counts = count([tmp_path / f"predictions-00000-of-00001.{kind}"], [], Options(format=kind))
+    counts = count(
+        [tmp_path / f"predictions-00000-of-00001.{kind}"], [], ScoringOptions(format=kind)
+    )
 
     assert counts.histogram == [0, 0, 0, 0, 0, 2, 1, 0, 0, 3]
 
@@ -84,7 +91,7 @@ def test_the_summary_is_shown_in_a_narrow_terminal(
 def test_a_summary_with_true_labels_shows_accuracy_and_confusions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = Options(labels="folder")
+    options = ScoringOptions(labels="folder")
     names = [
         f"{label}/{place}.png"
         for place, label in enumerate(["Ärmel", "T-shirt", "Ankle boot", "Ärmel", "sock"])

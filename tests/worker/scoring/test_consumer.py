@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from loupe.jobs import ScoringOptions
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
@@ -21,7 +22,7 @@ from tests.support.job_requests import new_request
 from tests.support.programs import until
 from train.data.datasets import load_dataset
 from worker.queue.claims import Queue
-from worker.queue.jobs import Job, Jobs, Options
+from worker.queue.jobs import Job, Jobs
 from worker.queue.submission import submit
 from worker.results import outputs
 from worker.scoring.consumer import Consumer, Lease, worker_name
@@ -128,7 +129,12 @@ def test_true_labels_tell_how_good_the_labels_are(
         (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / str(label) / f"{place}.png").write_bytes(pictures.png(image))
     submit(
-        jobs, tmp_path / "images", tmp_path / "out", digits_model.tag, 100, Options(labels="folder")
+        jobs,
+        tmp_path / "images",
+        tmp_path / "out",
+        digits_model.tag,
+        100,
+        ScoringOptions(labels="folder"),
     )
     consumer.run(burst=True)
 
@@ -155,7 +161,7 @@ def test_columns_of_a_table_come_with_the_rows(
         "truth": [7] * 25,
     }
     pq.write_table(pa.table({"image": files, **about}), tmp_path / "table")
-    options = Options(labels="column:truth", keep=("shop",), id="key", probabilities=False)
+    options = ScoringOptions(labels="column:truth", keep=("shop",), id="key", probabilities=False)
     submit(jobs, tmp_path / "table", tmp_path / "out", digits_model.tag, 10, options)
     consumer.run(burst=True)
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from loupe.jobs import ENDED, ScoringOptions
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.old_errors.worker import JobNotEnded, NothingToResume, ResultExists
@@ -19,7 +20,7 @@ from tests.support import pictures
 from tests.support.programs import until
 from worker.metrics import ShardClock
 from worker.queue.claims import Delivery, Queue
-from worker.queue.jobs import ENDED, Job, Jobs, Options
+from worker.queue.jobs import Job, Jobs
 from worker.queue.submission import cancel, resume, retry, submit
 from worker.results import receipts
 from worker.results.outputs import read_errors, read_summary
@@ -333,7 +334,12 @@ def test_a_record_that_makes_its_shard_fail_becomes_an_error_and_the_rest_is_sco
 
     monkeypatch.setattr(consuming, "_score_batch", fragile)
     job = submit(
-        jobs, tmp_path / "images.npy", tmp_path / "out", digits_model.tag, SHARD, Options(top_k=2)
+        jobs,
+        tmp_path / "images.npy",
+        tmp_path / "out",
+        digits_model.tag,
+        SHARD,
+        ScoringOptions(top_k=2),
     )
 
     def has_ended() -> bool:

@@ -424,7 +424,7 @@ def test_a_bucket_that_takes_no_results_is_told(bucket: RemotePath) -> None:
 def test_results_in_a_bucket_are_those_of_a_folder(
     tmp_path: Path, bucket: RemotePath, single: bool
 ) -> None:
-    job = replace(JOB, options=replace(JOB.options, single=single))
+    job = replace(JOB, options=JOB.options.model_copy(update={"single": single}))
     summaries = []
     for out in (tmp_path / "out", bucket / "out"):
         claim_folder(out, JOB.request)

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loupe.jobs import ScoringOptions
 from loupe.old_errors.service import InvalidRequest
 from loupe.old_errors.worker import ColumnNotFound, InvalidSource, SourceChanged
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
-from worker.queue.jobs import Options
 from worker.sources import Records, check_source, open_source
 
 IMAGES = pictures.digits(11)
@@ -155,7 +155,7 @@ def test_other_columns_are_read_with_the_rows_that_are_good(
         table(name=names, count=list(range(len(IMAGES))), time=times, shop=shops),
         tmp_path / "table",
     )
-    options = Options(id="name", keep=("time", "shop"), labels="column:count")
+    options = ScoringOptions(id="name", keep=("time", "shop"), labels="column:count")
     check_source(tmp_path / "table", options)
     seen = scored(tmp_path / "table", notes, options=options)
 
@@ -171,9 +171,14 @@ def test_other_columns_are_read_with_the_rows_that_are_good(
 
 
 @pytest.mark.parametrize(
-    "options", [Options(id="x"), Options(keep=("label", "x")), Options(labels="column:x")]
+    "options",
+    [
+        ScoringOptions(id="x"),
+        ScoringOptions(keep=("label", "x")),
+        ScoringOptions(labels="column:x"),
+    ],
 )
-def test_a_column_that_is_not_there_is_named(tmp_path: Path, options: Options) -> None:
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, options: ScoringOptions) -> None:
     pq.write_table(of_files(), tmp_path / "table")
     (tmp_path / "manifest.csv").write_text("path,label\na.png,1\n")
     (tmp_path / "manifest.jsonl").write_text('{"path": "a.png", "label": 1}\n')
@@ -195,7 +200,7 @@ def test_what_has_no_columns_says_so(tmp_path: Path) -> None:
             ColumnNotFound,
             match="Received: a source without columns; tables and manifests have some",
         ):
-            check_source(source, Options(keep=("x",)))
+            check_source(source, ScoringOptions(keep=("x",)))
 
 
 @pytest.mark.parametrize("name", ["images.npy", "table"])
@@ -206,7 +211,7 @@ def test_labels_of_folders_need_folders(tmp_path: Path, name: str) -> None:
         InvalidRequest,
         match="Expected a folder, an archive or a manifest for labels that are names",
     ):
-        check_source(tmp_path / name, Options(labels="folder"))
+        check_source(tmp_path / name, ScoringOptions(labels="folder"))
 
 
 def test_a_column_that_no_row_of_a_result_can_hold_is_refused(tmp_path: Path) -> None:
@@ -215,7 +220,7 @@ def test_a_column_that_no_row_of_a_result_can_hold_is_refused(tmp_path: Path) ->
         with pytest.raises(
             InvalidSource, match=f"column '{column}' is no text, number or time, but "
         ):
-            check_source(tmp_path / "table", Options(keep=(column,)))
+            check_source(tmp_path / "table", ScoringOptions(keep=(column,)))
 
 
 @pytest.mark.parametrize(
@@ -329,7 +334,7 @@ def test_other_columns_of_a_manifest_are_text(
     manifest.write_text(
         write([*records[:3], {**records[3], "path": "gone.png"}, *records[4:]]), encoding="utf-8"
     )
-    seen = scored(manifest, notes, options=Options(id="key", keep=("shop", "path")))
+    seen = scored(manifest, notes, options=ScoringOptions(id="key", keep=("shop", "path")))
 
     good = [place for place in range(len(PATHS)) if place != 3]
     assert ids(seen) == [f"k{place}" for place in good]
@@ -345,7 +350,7 @@ def test_values_of_json_that_are_no_text_are_written_as_json(folder: Path, notes
         json.dumps({"path": path, "x": value}) for path, value in zip(PATHS, values, strict=False)
     ]
     (folder / "manifest.jsonl").write_text("\n".join([*lines, json.dumps({"path": PATHS[6]})]))
-    seen = scored(folder / "manifest.jsonl", notes, options=Options(keep=("x",)))
+    seen = scored(folder / "manifest.jsonl", notes, options=ScoringOptions(keep=("x",)))
 
     columns = pa.concat_tables([batch.columns for batch in seen])
     assert columns["x"].to_pylist() == ["1", "text", None, '{"a": [true]}', "\\ud800", None]

@@ -1,0 +1,139 @@
+"""Bulk-scoring jobs as the command line, the service, its client and the worker know them."""
+
+from typing import Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loupe.errors import InvalidRequest
+from loupe.results import Format
+
+JobState = Literal[
+    "queued", "planning", "running", "finishing", "cancelling", "done", "failed", "cancelled"
+]
+ENDED: frozenset[JobState] = frozenset({"done", "failed", "cancelled"})
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the highest first
+
+FOLDER_LABELS = "folder"
+LABEL_COLUMN = "column:"
+MAX_TOP_K = 999_999_999  # larger than any number of classes
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ResultOptions(_Model):
+    """Options of the result that every program offers.
+
+    Attributes:
+        format: Format of the prediction files.
+        top_k: Labels per row, the most probable first.
+        probabilities: Whether rows contain the probabilities of all classes.
+        threshold: Minimum confidence for a label; `None` labels every row.
+        single: Whether the parts are merged into one file at the end.
+    """
+
+    format: Format = "parquet"
+    top_k: int = Field(default=1, ge=1, le=MAX_TOP_K)
+    probabilities: bool = True
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    single: bool = False
+
+
+class ScoringRequest(ResultOptions):
+    """Options of a job that is submitted over HTTP.
+
+    Attributes:
+        model: Tag of the model; `None` takes the service's default.
+    """
+
+    model: str | None = None
+
+
+class ScoringOptions(ResultOptions):
+    """All options of a job.
+
+    Attributes:
+        labels: Where the true labels are: `folder` (the name of the folder that contains the
+            image) or `column:NAME`; `None` if they are unknown.
+        keep: Columns of the source that are copied to the rows.
+        id: Column of the source with the ids; `None` takes `id` if the source has it.
+    """
+
+    labels: str | None = Field(default=None, pattern=rf"^({FOLDER_LABELS}|{LABEL_COLUMN}.+)$")
+    keep: tuple[str, ...] = ()
+    id: str | None = None
+
+    @property
+    def label_column(self) -> str | None:
+        """The source's column of true labels."""
+        if self.labels is None or self.labels == FOLDER_LABELS:
+            return None
+        return self.labels.removeprefix(LABEL_COLUMN)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The source's columns that are read besides images and ids."""
+        label_columns = [self.label_column] if self.label_column else []
+        return tuple(dict.fromkeys([*self.keep, *label_columns]))
+
+
+DEFAULT_OPTIONS = ScoringOptions()
+
+
+class ScoringJob(BaseModel):
+    """A job at one moment, as every program reports it; unknown fields are ignored.
+
+    Attributes:
+        id: Hexadecimal digits.
+        state: `queued → planning → running → finishing → done`, or `failed`, or
+            `cancelling → cancelled`.
+        model: Full tag of the model.
+        source: Path or URL of the images, as the workers see it.
+        total: Number of images in the source; `None` before they are counted.
+        done: Images scored so far.
+        failed: Images that could not be read so far.
+        created: Seconds since the epoch, as are `started` and `finished`.
+        eta_seconds: Estimated time until the job is done, if it is running.
+        output: Folder of the results, as the workers see it.
+        error: Why the job failed.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    state: JobState
+    model: str
+    source: str
+    total: int | None
+    done: int
+    failed: int
+    created: float
+    started: float | None
+    finished: float | None
+    eta_seconds: float | None
+    output: str
+    error: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has reached a final state."""
+        return self.state in ENDED
+
+
+M = TypeVar("M", bound=ResultOptions)
+
+
+def check_options(kind: type[M], **options: object) -> M:
+    """Return the options as a `kind`.
+
+    Raises:
+        InvalidRequest: If one has a value that it cannot have.
+    """
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name, value = problem["loc"][0], problem["input"]
+        raise InvalidRequest(f"Option '{name}' cannot be {value!r}: {problem['msg']}.") from error
