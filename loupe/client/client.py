@@ -1,4 +1,4 @@
-"""The Python client of the service: `Client` waits for its answers, `AsyncClient` awaits them. What they say is in `loupe.exchange`."""
+"""The Python client: `Client` blocks, `AsyncClient` is awaited."""
 
 import asyncio
 import os
@@ -7,45 +7,30 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, closing, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, aclosing, closing
 from types import TracebackType
-from typing import IO, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 
 import httpx
 import numpy as np
 
-from loupe.client.jobs import (
-    RecordError,
-    ScoringConversation,
-    uploadable,
-)
-from loupe.client.predictions import (
-    DEFAULT_TIMEOUT_SECONDS,
-    DEFAULT_URL,
-    Heard,
-    Options,
-    Pause,
-    Prediction,
-    PredictionError,
-    Save,
-    ServedModel,
-    Steps,
-)
+from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Download, Flow, Pause, Reply
+from loupe.client.jobs import JobFlows, RecordError, uploadable
+from loupe.client.predictions import Prediction, PredictionError, PredictOptions, ServedModel
 from loupe.client.runs import AsyncScoringRun, ScoringRun
 from loupe.client.uploads import (
     BATCH_IMAGES,
-    Batch,
     Normalize,
     Packer,
-    Source,
+    PictureInput,
     Upload,
+    UploadBatch,
     prepare,
-    prepare_or_tell,
+    prepare_or_error,
 )
-from loupe.errors import LoupeError
+from loupe.errors import InvalidSetting, LoupeError
+from loupe.files import atomic_path
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
-from loupe.old_errors.core import InvalidSetting
 from loupe.results import Format
 
 __all__ = [
@@ -63,33 +48,31 @@ __all__ = [
 T = TypeVar("T")
 Outcomes = list[Prediction | PredictionError]
 
-BATCHES_IN_FLIGHT = 4  # the service is never idle between them, and no more than these are held
-INLINE_BYTES = 64 * 64  # an array this small is encoded faster than a thread is woken
-THIS_MACHINE = frozenset(
-    {"127.0.0.1", "localhost", "::1"}
-)  # no proxy leads here, whatever the environment says
+DEFAULT_URL = "http://127.0.0.1:3000"
+BATCHES_IN_FLIGHT = 4  # keeps the service busy, and bounds the pictures in memory
+MAX_INLINE_BYTES = 64 * 64  # encoding such an array takes less time than waking a thread
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})  # never reached through a proxy
 
 
 class Client:
-    """A connection to the service that waits for its answers. Threads may share it.
+    """A blocking client of the service. Threads can share it.
 
     Args:
-        url: Where the service is, as `http://HOST:PORT`.
-        api_key: What the service knows its caller by, if it asks for that.
+        url: `http://HOST:PORT`.
+        api_key: Sent as a bearer token.
 
     Raises:
-        InvalidAddress: If the URL is no address of HTTP.
-        InvalidApiKey: If a header cannot carry the key.
+        InvalidUsage: If the URL is not an HTTP address, or a header cannot carry the key.
         InvalidSetting: If the environment names certificates that cannot be read.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
-        self._conversation = ScoringConversation(url, api_key)
-        self._http = httpx.Client(**_from_environment(url))
+        self._flows = JobFlows(url, api_key)
+        self._http = httpx.Client(**_httpx_options(url))
 
     def predict(
         self,
-        picture: Source,
+        picture: PictureInput,
         *,
         model: str | None = None,
         top_k: int | None = None,
@@ -98,31 +81,33 @@ class Client:
         lang: str = "en",
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> Prediction:
-        """What a model sees in a picture.
+        """Predict one picture.
 
         Args:
-            picture: The path or the bytes of a file of any format that docs/service.md names, an image of Pillow, or an array:
-                uint8, shape `(height, width)`, `(height, width, 3)` or `(height, width, 4)`, 0 = black, 255 = white.
-            model: `NAME`, `NAME:VERSION` or `NAME:LABEL`; the service's default model if none is given.
-            top_k: How many classes to name, from the most probable on; all in the model's order if not given.
-            threshold: Confidence, 0..1, below which there is no label.
-            normalize: `auto` makes the picture look like the training data, `off` takes 28 × 28 pixels as they are.
+            picture: A path, the bytes of a file, a Pillow image, or an array: uint8,
+                `(height, width)`, `(height, width, 3)` or `(height, width, 4)`, 0 = black,
+                255 = white. docs/service.md lists the formats.
+            model: `NAME`, `NAME:VERSION` or `NAME:LABEL`; the service's default if `None`.
+            top_k: Number of classes in the answer, most probable first; `None` means all.
+            threshold: Minimum confidence, 0..1, for a label.
+            normalize: `auto` makes the picture look like the training data; `off` takes
+                28 × 28 pixels unchanged.
             lang: ISO 639-1 code of the class names' language.
-            timeout: Seconds within which one try must be answered.
+            timeout: Seconds for one attempt.
 
         Raises:
-            InvalidImage: If the picture cannot be read here.
-            InvalidPixels: If an array is no picture.
-            RequestRefused: If the service cannot answer; with its `code`, `status` and `message`.
-            ServiceUnreachable: If nothing answers.
-            UnexpectedAnswer: If something else than Loupe answers.
+            InvalidImage: If the file cannot be read or the image cannot be decoded.
+            InvalidPixels: If an array is not a picture.
+            RequestRefused: If the service answers with an error; has its `code` and `status`.
+            ServiceUnreachable: If no service answers.
+            UnexpectedAnswer: If the server is not Loupe.
         """
-        options = Options(model, top_k, threshold, normalize, lang, timeout)
-        return self._hold(self._conversation.predict(prepare(picture, normalize), options))
+        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
+        return self._run(self._flows.predict(prepare(picture, normalize), options))
 
     def predict_many(
         self,
-        pictures: Iterable[Source],
+        pictures: Iterable[PictureInput],
         *,
         model: str | None = None,
         top_k: int | None = None,
@@ -132,42 +117,41 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         batch_size: int = BATCH_IMAGES,
     ) -> Iterator[Prediction | PredictionError]:
-        """What a model sees in many pictures, in their order; a picture that cannot be read has a `PredictionError` in its place.
+        """Predict many pictures; yield one outcome for each, in order.
 
-        Answers come while later pictures are still sent: of an iterable of any length no more than four batches are held.
+        A picture that cannot be read yields a `PredictionError`. Outcomes arrive while later
+        pictures are sent; at most four batches of the iterable are in memory.
 
         Args:
-            pictures: Each as `predict` takes it. An array of uint8 `(n, 28, 28)` is `n` of them.
-            model: As for `predict`, like all others but the last.
-            top_k: How many classes to name.
-            threshold: Confidence below which there is no label.
-            normalize: `auto` or `off`.
-            lang: Of the class names.
-            timeout: Seconds within which one try of one batch must be answered.
-            batch_size: Most pictures of one request; fewer give earlier answers.
+            pictures: Each as for `predict`. A uint8 array `(n, 28, 28)` is `n` pictures.
+            model: As for `predict`, like the following ones.
+            top_k: See `predict`.
+            threshold: See `predict`.
+            normalize: See `predict`.
+            lang: See `predict`.
+            timeout: Seconds for one attempt to send one batch.
+            batch_size: Pictures in one request; smaller batches give earlier answers.
 
         Raises:
-            LoupeError: If a request as a whole fails, as for `predict`.
+            LoupeError: If a whole request fails, as for `predict`.
         """
-        options = Options(model, top_k, threshold, normalize, lang, timeout)
+        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
         waiting: deque[Future[Outcomes]] = deque()
         with ThreadPoolExecutor(BATCHES_IN_FLIGHT, "loupe-client") as senders:
-            for batch in _batches(pictures, options, batch_size):
-                waiting.append(
-                    senders.submit(self._hold, self._conversation.predict_batch(batch, options))
-                )
+            for batch in _batches(pictures, normalize, batch_size):
+                waiting.append(senders.submit(self._run, self._flows.predict_batch(batch, options)))
                 while waiting and (len(waiting) == BATCHES_IN_FLIGHT or waiting[0].done()):
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
 
     def models(self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[ServedModel]:
-        """What the service serves.
+        """List the served models.
 
         Raises:
             LoupeError: As for `predict`.
         """
-        return self._hold(self._conversation.models(timeout))
+        return self._run(self._flows.models(timeout))
 
     def score(
         self,
@@ -181,21 +165,21 @@ class Client:
         threshold: float | None = None,
         single: bool = False,
     ) -> ScoringRun:
-        """Have a whole set of images scored by the service's workers. Returns as soon as the job is in their queue.
+        """Submit a set of images to the service's workers; return when the job is queued.
 
         Args:
-            source: A folder of pictures, an archive of such, a Parquet file or an array, as docs/scoring.md has them. It is sent, in
-                pieces; a folder as an archive, which is made before.
-            on_server: Whether `source` is a path on the service's side instead, which the service lets its callers name.
-            model: As for `predict`; the version found now scores all of it.
-            format: Of the result.
-            top_k: Labels in a row, the most probable first.
-            probabilities: Whether the probabilities of all classes follow.
-            threshold: Confidence, 0..1, from which on a label is given.
-            single: Whether the job's output folder has one file in the end, instead of parts.
+            source: A folder, an archive, a Parquet file or an array; docs/scoring-reference.md
+                has the list. It is uploaded in pieces; a folder is archived first.
+            on_server: Treat `source` as a path on the service's machine and upload nothing.
+            model: As for `predict`; the version found now scores the whole set.
+            format: File format of the results.
+            top_k: Labels in a row, most probable first.
+            probabilities: Write the probabilities of all classes.
+            threshold: Minimum confidence, 0..1, for a label.
+            single: Merge the parts into one file at the end.
 
         Raises:
-            InvalidSource: If there is nothing here to send.
+            InvalidSource: If there is nothing to upload.
             LoupeError: As for `predict`.
         """
         options = check_options(
@@ -208,21 +192,19 @@ class Client:
             single=single,
         )
         if on_server:
-            job = self._hold(self._conversation.submit_named(os.fspath(source), options))
+            job = self._run(self._flows.submit_path(os.fspath(source), options))
         else:
             with uploadable(source) as file:
-                job = self._hold(self._conversation.submit_file(file, options))
-        return ScoringRun(job, self._conversation, self._hold)
+                job = self._run(self._flows.submit_file(file, options))
+        return ScoringRun(job, self._flows, self._run)
 
     def run(self, job_id: str) -> ScoringRun:
-        """A job that was submitted before.
+        """Return a job that was submitted earlier.
 
         Raises:
             LoupeError: As for `predict`.
         """
-        return ScoringRun(
-            self._hold(self._conversation.job(job_id)), self._conversation, self._hold
-        )
+        return ScoringRun(self._run(self._flows.job(job_id)), self._flows, self._run)
 
     def close(self) -> None:
         """Close the connections."""
@@ -236,29 +218,29 @@ class Client:
     ) -> None:
         self.close()
 
-    def _hold(self, conversation: Steps[T]) -> T:
-        heard: Heard = None
+    def _run(self, flow: Flow[T]) -> T:
+        reply: Reply = None
         while True:
             try:
-                step = conversation.send(heard)
+                step = flow.send(reply)
             except StopIteration as ended:
                 return ended.value  # type: ignore[no-any-return]
-            heard = None
+            reply = None
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
             else:
-                heard = self._send(step)
+                reply = self._send(step)
 
-    def _send(self, step: httpx.Request | Save) -> Heard:
+    def _send(self, step: httpx.Request | Download) -> Reply:
         try:
-            return self._save(step) if isinstance(step, Save) else self._http.send(step)
+            return self._save(step) if isinstance(step, Download) else self._http.send(step)
         except httpx.RequestError as error:
             return error
 
-    def _save(self, step: Save) -> httpx.Response:
+    def _save(self, step: Download) -> httpx.Response:
         with closing(self._http.send(step.request, stream=True)) as response:
             if response.is_success:
-                with _appearing(step.path) as file:
+                with atomic_path(step.path) as path, path.open("wb") as file:
                     for piece in response.iter_bytes():
                         file.write(piece)
             else:
@@ -267,15 +249,15 @@ class Client:
 
 
 class AsyncClient:
-    """A connection to the service that is awaited. What its methods take, give and raise is what those of `Client` do."""
+    """An asynchronous client of the service; its methods mirror those of `Client`."""
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
-        self._conversation = ScoringConversation(url, api_key)
-        self._http = httpx.AsyncClient(**_from_environment(url))
+        self._flows = JobFlows(url, api_key)
+        self._http = httpx.AsyncClient(**_httpx_options(url))
 
     async def predict(
         self,
-        picture: Source,
+        picture: PictureInput,
         *,
         model: str | None = None,
         top_k: int | None = None,
@@ -284,14 +266,14 @@ class AsyncClient:
         lang: str = "en",
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> Prediction:
-        """What a model sees in a picture; see `Client.predict`."""
-        options = Options(model, top_k, threshold, normalize, lang, timeout)
+        """Predict one picture; see `Client.predict`."""
+        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
         upload = await asyncio.to_thread(prepare, picture, normalize)
-        return await self._hold(self._conversation.predict(upload, options))
+        return await self._run(self._flows.predict(upload, options))
 
     async def predict_many(
         self,
-        pictures: Iterable[Source] | AsyncIterable[Source],
+        pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
         *,
         model: str | None = None,
         top_k: int | None = None,
@@ -301,15 +283,13 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         batch_size: int = BATCH_IMAGES,
     ) -> AsyncIterator[Prediction | PredictionError]:
-        """What a model sees in many pictures, in their order; see `Client.predict_many`. The iterable may be asynchronous."""
-        options = Options(model, top_k, threshold, normalize, lang, timeout)
+        """Predict many pictures, also from an asynchronous iterable; see `Client.predict_many`."""
+        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
         waiting: deque[asyncio.Task[Outcomes]] = deque()
         try:
-            async for batch in _batches_async(pictures, options, batch_size):
+            async for batch in _batches_async(pictures, normalize, batch_size):
                 waiting.append(
-                    asyncio.create_task(
-                        self._hold(self._conversation.predict_batch(batch, options))
-                    )
+                    asyncio.create_task(self._run(self._flows.predict_batch(batch, options)))
                 )
                 while waiting and (len(waiting) == BATCHES_IN_FLIGHT or waiting[0].done()):
                     for outcome in await waiting.popleft():
@@ -323,8 +303,8 @@ class AsyncClient:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def models(self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[ServedModel]:
-        """What the service serves; see `Client.models`."""
-        return await self._hold(self._conversation.models(timeout))
+        """List the served models; see `Client.models`."""
+        return await self._run(self._flows.models(timeout))
 
     async def score(
         self,
@@ -338,7 +318,7 @@ class AsyncClient:
         threshold: float | None = None,
         single: bool = False,
     ) -> AsyncScoringRun:
-        """Have a whole set of images scored by the service's workers; see `Client.score`."""
+        """Submit a set of images to the service's workers; see `Client.score`."""
         options = check_options(
             ScoringRequest,
             model=model,
@@ -349,18 +329,16 @@ class AsyncClient:
             single=single,
         )
         if on_server:
-            job = await self._hold(self._conversation.submit_named(os.fspath(source), options))
+            job = await self._run(self._flows.submit_path(os.fspath(source), options))
         else:
             with ExitStack() as stack:
                 file = await asyncio.to_thread(stack.enter_context, uploadable(source))
-                job = await self._hold(self._conversation.submit_file(file, options))
-        return AsyncScoringRun(job, self._conversation, self._hold)
+                job = await self._run(self._flows.submit_file(file, options))
+        return AsyncScoringRun(job, self._flows, self._run)
 
     async def run(self, job_id: str) -> AsyncScoringRun:
-        """A job that was submitted before; see `Client.run`."""
-        return AsyncScoringRun(
-            await self._hold(self._conversation.job(job_id)), self._conversation, self._hold
-        )
+        """Return a job that was submitted earlier; see `Client.run`."""
+        return AsyncScoringRun(await self._run(self._flows.job(job_id)), self._flows, self._run)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -374,29 +352,29 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _hold(self, conversation: Steps[T]) -> T:
-        heard: Heard = None
+    async def _run(self, flow: Flow[T]) -> T:
+        reply: Reply = None
         while True:
             try:
-                step = conversation.send(heard)
+                step = flow.send(reply)
             except StopIteration as ended:
                 return ended.value  # type: ignore[no-any-return]
-            heard = None
+            reply = None
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             else:
-                heard = await self._send(step)
+                reply = await self._send(step)
 
-    async def _send(self, step: httpx.Request | Save) -> Heard:
+    async def _send(self, step: httpx.Request | Download) -> Reply:
         try:
-            return await (self._save(step) if isinstance(step, Save) else self._http.send(step))
+            return await (self._save(step) if isinstance(step, Download) else self._http.send(step))
         except httpx.RequestError as error:
             return error
 
-    async def _save(self, step: Save) -> httpx.Response:
+    async def _save(self, step: Download) -> httpx.Response:
         async with aclosing(await self._http.send(step.request, stream=True)) as response:
             if response.is_success:
-                with _appearing(step.path) as file:
+                with atomic_path(step.path) as path, path.open("wb") as file:
                     async for piece in response.aiter_bytes():
                         await asyncio.to_thread(file.write, piece)
             else:
@@ -404,47 +382,38 @@ class AsyncClient:
             return response
 
 
-@contextmanager
-def _appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when the block ends well, and is gone otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _batches(pictures: Iterable[Source], options: Options, size: int) -> Iterator[Batch]:
+def _batches(
+    pictures: Iterable[PictureInput], normalize: Normalize, size: int
+) -> Iterator[UploadBatch]:
     packer = Packer(size)
     for picture in pictures:
-        if batch := packer.add(prepare_or_tell(picture, options.normalize)):
+        if batch := packer.add(prepare_or_error(picture, normalize)):
             yield batch
-    if batch := packer.rest():
+    if batch := packer.flush():
         yield batch
 
 
 async def _batches_async(
-    pictures: Iterable[Source] | AsyncIterable[Source], options: Options, size: int
-) -> AsyncIterator[Batch]:
+    pictures: Iterable[PictureInput] | AsyncIterable[PictureInput], normalize: Normalize, size: int
+) -> AsyncIterator[UploadBatch]:
     packer = Packer(size)
-    async for picture in _each(pictures):
-        if batch := packer.add(await _prepared(picture, options.normalize)):
+    async for picture in _iterate(pictures):
+        if batch := packer.add(await _prepare_async(picture, normalize)):
             yield batch
-    if batch := packer.rest():
+    if batch := packer.flush():
         yield batch
 
 
-async def _prepared(picture: Source, normalize: Normalize) -> Upload | LoupeError:
-    if isinstance(picture, bytes) or (
-        isinstance(picture, np.ndarray) and picture.nbytes <= INLINE_BYTES
-    ):
-        return prepare_or_tell(picture, normalize)
-    return await asyncio.to_thread(prepare_or_tell, picture, normalize)
+async def _prepare_async(picture: PictureInput, normalize: Normalize) -> Upload | LoupeError:
+    small = isinstance(picture, np.ndarray) and picture.nbytes <= MAX_INLINE_BYTES
+    if isinstance(picture, bytes) or small:
+        return prepare_or_error(picture, normalize)
+    return await asyncio.to_thread(prepare_or_error, picture, normalize)
 
 
-async def _each(pictures: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:
+async def _iterate(
+    pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
+) -> AsyncIterator[PictureInput]:
     if isinstance(pictures, AsyncIterable):
         async for picture in pictures:
             yield picture
@@ -453,17 +422,18 @@ async def _each(pictures: Iterable[Source] | AsyncIterable[Source]) -> AsyncIter
             yield picture
 
 
-class _Environment(TypedDict):
+class _HttpxOptions(TypedDict):
     verify: ssl.SSLContext
     trust_env: bool
 
 
-def _from_environment(url: str) -> _Environment:
-    """What httpx takes from the environment: certificates to trust for https, and proxies where a URL leaves this machine."""
+def _httpx_options(url: str) -> _HttpxOptions:
+    """Trust the environment's certificates for https, and its proxies for other machines."""
     address = httpx.URL(url)
     try:
         verify = httpx.create_ssl_context(trust_env=address.scheme == "https")
     except OSError as error:
         names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ]
-        raise InvalidSetting({name: (os.environ[name], str(error)) for name in names}) from error
-    return {"verify": verify, "trust_env": address.host not in THIS_MACHINE}
+        given = ", ".join(f"{name}={os.environ[name]!r}" for name in names)
+        raise InvalidSetting(f"The certificates of {given} cannot be read: {error}.") from error
+    return {"verify": verify, "trust_env": address.host not in LOOPBACK}

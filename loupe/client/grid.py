@@ -1,4 +1,4 @@
-"""A sheet of pictures with the predicted label and its confidence above each (`loupe predict --grid`)."""
+"""A sheet of pictures with their labels and confidences, for `loupe predict --grid`."""
 
 import math
 from collections.abc import Iterable

@@ -1,7 +1,6 @@
-"""What is asked of a service about jobs: what `loupe.exchange` is for predictions. Files are sent and saved in pieces."""
+"""Bulk-scoring jobs: submit, look up, cancel, and download results in pieces."""
 
 import asyncio
-import json
 import os
 import tempfile
 import zipfile
@@ -13,30 +12,28 @@ from pathlib import Path
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from loupe.client.predictions import DEFAULT_TIMEOUT_SECONDS, Conversation, Pause, Steps
+from loupe.client.flows import Flow, Pause
+from loupe.client.predictions import PredictionFlows
 from loupe.client.uploads import OCTETS
+from loupe.errors import InvalidSource
+from loupe.files import printable, walk_files
 from loupe.images.decode import SUFFIXES
 from loupe.jobs import ScoringJob, ScoringRequest
-from loupe.old_errors.core import UnexpectedAnswer
-from loupe.old_errors.worker import InvalidSource
 from loupe.results import Format
 
 PIECE_BYTES = 2**18  # of a file, read at a time
-FIRST_LOOK_SECONDS = (
-    0.1  # after which a job is looked at again; the pauses grow while nothing changes
-)
-LONGEST_LOOK_SECONDS = 1.0
-NO_SUCH = "nothing; no such file or folder"
+FIRST_POLL_SECONDS = 0.1  # grows by half while the job does not change
+MAX_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class RecordError:
-    """What is wrong with one image of a job.
+    """The error of one image of a job.
 
     Attributes:
-        id: Of the image in its source.
-        code: For programs, as `PredictionError` has it.
-        message: For people.
+        id: The image's id in its source.
+        code: Stable name of the condition.
+        message: Text for people.
     """
 
     id: str
@@ -44,100 +41,63 @@ class RecordError:
     message: str
 
 
-class ScoringConversation(Conversation):
-    """Everything that is said to one service, about jobs too."""
+class JobFlows(PredictionFlows):
+    """Flows about jobs. All of them raise the errors of `Client.predict`."""
 
-    def submit_named(self, source: str, options: ScoringRequest) -> Steps[ScoringJob]:
-        """Have a source scored that the service's workers can read.
-
-        Raises:
-            LoupeError: As for one picture.
-        """
-        content = json.dumps(
-            {"source": source, **options.model_dump(exclude_defaults=True)}
-        ).encode()
-        request = self._request("POST", "/jobs", DEFAULT_TIMEOUT_SECONDS, content=content)
-        request.headers["Content-Type"] = "application/json"
+    def submit_path(self, source: str, options: ScoringRequest) -> Flow[ScoringJob]:
+        """Submit a source that the service's workers can read."""
+        request = self._request(
+            "POST", "/jobs", json={"source": source, **options.model_dump(exclude_defaults=True)}
+        )
         return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
-    def submit_file(self, path: Path, options: ScoringRequest) -> Steps[ScoringJob]:
-        """Have a file scored, which is sent in pieces.
-
-        Raises:
-            LoupeError: As for one picture.
-        """
-        params = {
-            name: _as_text(value)
-            for name, value in options.model_dump(exclude_defaults=True).items()
-        }
-        request = self._request("POST", "/jobs", DEFAULT_TIMEOUT_SECONDS, params)
+    def submit_file(self, path: Path, options: ScoringRequest) -> Flow[ScoringJob]:
+        """Upload a file in pieces and submit it."""
+        options_sent = options.model_dump(exclude_defaults=True)
+        request = self._request("POST", "/jobs", params=options_sent)
         request.stream = FileStream(path)
         request.headers["Content-Type"] = OCTETS
         request.headers["Content-Length"] = str(path.stat().st_size)
         return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
-    def job(self, job_id: str) -> Steps[ScoringJob]:
-        """A job as it stands.
+    def job(self, job_id: str) -> Flow[ScoringJob]:
+        """Look up a job."""
+        response = yield from self._ask(self._request("GET", f"/jobs/{job_id}"))
+        return self._read(ScoringJob, response)
 
-        Raises:
-            LoupeError: As for one picture.
-        """
-        request = self._request("GET", f"/jobs/{job_id}", DEFAULT_TIMEOUT_SECONDS)
-        return self._read(ScoringJob, (yield from self._ask(request)))
-
-    def changed(self, before: ScoringJob) -> Steps[ScoringJob]:
-        """A job, as soon as it is another than before.
-
-        Raises:
-            LoupeError: As for one picture.
-        """
-        seconds = FIRST_LOOK_SECONDS
+    def wait_for_change(self, before: ScoringJob) -> Flow[ScoringJob]:
+        """Poll until the job differs from `before` in more than its estimate."""
+        seconds = FIRST_POLL_SECONDS
         while True:
             job = yield from self.job(before.id)
             if job.model_copy(update={"eta_seconds": before.eta_seconds}) != before:
                 return job
             yield Pause(seconds)
-            seconds = min(1.5 * seconds, LONGEST_LOOK_SECONDS)
+            seconds = min(1.5 * seconds, MAX_POLL_SECONDS)
 
-    def cancel(self, job_id: str) -> Steps[ScoringJob]:
-        """Have no more of a job scored.
-
-        Raises:
-            LoupeError: As for one picture.
-        """
-        request = self._request("DELETE", f"/jobs/{job_id}", DEFAULT_TIMEOUT_SECONDS)
+    def cancel(self, job_id: str) -> Flow[ScoringJob]:
+        """Cancel a job."""
+        request = self._request("DELETE", f"/jobs/{job_id}")
         return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
-    def results(self, job_id: str, path: Path, wanted: Format | None) -> Steps[None]:
-        """Save all rows of a job's result.
+    def results(self, job_id: str, path: Path, format: Format | None) -> Flow[None]:
+        """Download all rows to a file."""
+        params = {"format": format} if format else None
+        request = self._request("GET", f"/jobs/{job_id}/results", params=params)
+        yield from self._ask(request, path=path)
 
-        Raises:
-            LoupeError: As for one picture.
-        """
-        params = {"format": wanted} if wanted else None
-        yield from self._ask(
-            self._request("GET", f"/jobs/{job_id}/results", DEFAULT_TIMEOUT_SECONDS, params),
-            into=path,
-        )
-
-    def errors(self, job_id: str) -> Steps[list[RecordError]]:
-        """What is wrong with images of a job.
-
-        Raises:
-            LoupeError: As for one picture.
-        """
-        response = yield from self._ask(
-            self._request("GET", f"/jobs/{job_id}/errors", DEFAULT_TIMEOUT_SECONDS)
-        )
+    def errors(self, job_id: str) -> Flow[list[RecordError]]:
+        """List the images that could not be read."""
+        response = yield from self._ask(self._request("GET", f"/jobs/{job_id}/errors"))
         try:
-            lines = [_Line.model_validate_json(line) for line in response.content.splitlines()]
+            rows = [_ErrorRow.model_validate_json(line) for line in response.content.splitlines()]
         except ValidationError as error:
-            raise UnexpectedAnswer(self.url, "a line that is no error of an image") from error
-        return [RecordError(line.id, line.code, line.error) for line in lines]
+            raise self._unexpected("a line that is not an error row") from error
+        return [RecordError(row.id, row.code, row.error) for row in rows]
 
 
 class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The bytes of a file, as often as they are wanted."""
+    """The bytes of a file; a retry reads them again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -155,47 +115,35 @@ class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 @contextmanager
 def uploadable(source: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file that can be sent: the source itself or, of a folder, an archive that is gone when the block ends.
+    """Yield a file to send: the source, or a temporary archive of a folder's pictures.
 
     Raises:
-        InvalidSource: If there is nothing at the path, or no picture in the folder.
+        InvalidSource: If the path does not exist, or the folder contains no pictures.
     """
     path = Path(source)
     if not path.is_dir():
         if not path.is_file():
-            raise InvalidSource(str(source), NO_SUCH)
+            raise InvalidSource(f"There is no file or folder at '{path}'.")
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="loupe-") as place:
-        archive = Path(place) / "images.zip"
+    with tempfile.TemporaryDirectory(prefix="loupe-") as folder:
+        archive = Path(folder) / "images.zip"
         _zip_pictures(path, archive)
         yield archive
 
 
 def _zip_pictures(folder: Path, archive: Path) -> None:
-    """Those that `loupe score` would take, in its order; pictures are compressed already."""
+    """Archive the pictures that `loupe score` would read, without compressing them again."""
+    pictures = walk_files(folder, wanted=lambda name: Path(name).suffix.lower() in SUFFIXES)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as zipped:
-        for root, folders, files in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                    path = Path(root, name)
-                    printable = (
-                        str(path.relative_to(folder)).encode("utf-8", "backslashreplace").decode()
-                    )
-                    zipped.write(path, printable)
+        for name in pictures:
+            zipped.write(folder / name, printable(name))
         if not zipped.namelist():
-            raise InvalidSource(
-                str(folder), f"a folder without {', '.join(sorted(SUFFIXES))} files"
-            )
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise InvalidSource(f"The folder '{folder}' contains no {kinds} files.")
 
 
-def _as_text(value: str | float) -> str:
-    """As a query has it."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-class _Line(BaseModel):
+class _ErrorRow(BaseModel):
     id: str
     code: str
     error: str

@@ -1,4 +1,4 @@
-"""The client and the service: every kind of picture, thousands of them, and the examples of its page."""
+"""The client with a real service: kinds of pictures, large batches, jobs, and the examples of docs/client.md."""
 
 import asyncio
 import io
@@ -16,13 +16,11 @@ from PIL import Image
 
 from loupe import AsyncClient, Client, Prediction, PredictionError, ScoringJob
 from loupe.client.client import BATCHES_IN_FLIGHT
-from loupe.client.uploads import Source
-from loupe.errors import InvalidImage
+from loupe.client.uploads import PictureInput
+from loupe.errors import InvalidImage, InvalidSource, JobFailed, RequestRefused
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
-from loupe.old_errors.core import JobFailed, RequestRefused
-from loupe.old_errors.worker import InvalidSource
 from tests.support import pictures
 from tests.support.programs import RunningService, environment, run, running, serving
 
@@ -39,7 +37,7 @@ def client(service: RunningService) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures, and a text among them."""
+    """Return a folder that contains pictures and a text file."""
     place = tmp_path_factory.mktemp("place")
     for folder in (place, place / "pictures"):
         folder.mkdir(exist_ok=True)
@@ -52,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_answers(
     outcomes: list[Prediction | PredictionError], expected: Float32Array, model: StoredModel
 ) -> None:
-    """All are predictions, and those of the engine, in order."""
+    """Check that the predictions are the engine's, in order."""
     answers = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
     assert len(answers) == len(outcomes) == len(expected)
     probabilities = [list(answer.probabilities.values()) for answer in answers]
@@ -69,7 +67,7 @@ def test_a_picture_gets_the_same_answer_in_every_form(
     file = tmp_path / "digit.png"
     file.write_bytes(pictures.png(DIGIT))
     coloured = np.dstack([DIGIT] * 3)
-    sources: list[Source] = [
+    sources: list[PictureInput] = [
         file,
         str(file),
         file.read_bytes(),
@@ -91,18 +89,18 @@ def test_a_picture_gets_the_same_answer_in_every_form(
 
 
 @pytest.mark.parametrize("normalize", ["auto", "off"])
-def test_an_array_on_a_light_ground_is_treated_as_its_file_is(
+def test_an_array_on_a_light_ground_is_inverted_like_its_file(
     client: Client, normalize: str
 ) -> None:
     light = 255 - DIGIT
-    forms: list[Source] = [light, pictures.png(light), Image.fromarray(light)]
+    forms: list[PictureInput] = [light, pictures.png(light), Image.fromarray(light)]
     singly = [client.predict(form, normalize=normalize) for form in forms]  # type: ignore[arg-type]
     alone = [next(client.predict_many([form], normalize=normalize)) for form in forms]  # type: ignore[arg-type]
 
     assert singly[1:] == alone[1:] == singly[:-1] == alone[:-1]
 
 
-def test_a_caller_says_how_to_be_answered(client: Client, digits_model: StoredModel) -> None:
+def test_options_change_the_answer(client: Client, digits_model: StoredModel) -> None:
     answer = client.predict(DIGIT, model="digits", top_k=2, threshold=1, lang="ja")
 
     assert (answer.model, answer.label, answer.index, answer.abstained) == (
@@ -114,25 +112,23 @@ def test_a_caller_says_how_to_be_answered(client: Client, digits_model: StoredMo
     assert len(answer.probabilities) == 2
 
 
-def test_the_service_s_refusal_is_raised_with_what_it_said(client: Client) -> None:
+def test_a_refusal_has_the_service_s_status_code_and_message(client: Client) -> None:
     for ask in (
         lambda: client.predict(DIGIT, model="birds"),
         lambda: list(client.predict_many([DIGIT], model="birds")),
     ):
-        with pytest.raises(
-            RequestRefused, match=r"^Model 'birds' is not there\. There are: "
-        ) as raised:
+        with pytest.raises(RequestRefused, match="birds") as raised:
             ask()
 
         assert (raised.value.status, raised.value.code) == (404, "model_not_found")
-    with pytest.raises(RequestRefused, match="text starting 'no picture'") as raised:
+    with pytest.raises(RequestRefused, match="no picture") as raised:
         client.predict(b"no picture")
     assert (raised.value.status, raised.value.code) == (422, "invalid_image")
-    with pytest.raises(InvalidImage, match="No such file"):
+    with pytest.raises(InvalidImage, match=r"nowhere\.png"):
         client.predict("nowhere.png")
 
 
-def test_what_is_served_is_listed(
+def test_served_models_are_listed(
     client: Client, digits_model: StoredModel, shapes_model: StoredModel
 ) -> None:
     served = {model.model: model for model in client.models()}
@@ -146,7 +142,7 @@ def test_what_is_served_is_listed(
 # Many pictures
 
 
-def test_thousands_keep_their_order_and_are_not_all_held(
+def test_thousands_of_pictures_keep_their_order_without_filling_memory(
     client: Client, engine: Engine, digits_model: StoredModel
 ) -> None:
     images = pictures.digits(5000, seed=2)
@@ -168,7 +164,7 @@ def test_thousands_keep_their_order_and_are_not_all_held(
     assert furthest <= BATCHES_IN_FLIGHT * 100
 
 
-def test_thousands_keep_their_order_and_are_not_all_held_asynchronously(
+def test_thousands_of_pictures_keep_their_order_without_filling_memory_asynchronously(
     service: RunningService, engine: Engine, digits_model: StoredModel
 ) -> None:
     images = pictures.digits(3000, seed=3)
@@ -194,7 +190,7 @@ def test_thousands_keep_their_order_and_are_not_all_held_asynchronously(
     assert furthest <= BATCHES_IN_FLIGHT * 100
 
 
-def test_an_array_of_images_is_as_many_pictures(
+def test_an_array_of_images_is_many_pictures(
     client: Client, engine: Engine, digits_model: StoredModel
 ) -> None:
     images = pictures.digits(300, seed=4)
@@ -202,9 +198,9 @@ def test_an_array_of_images_is_as_many_pictures(
     assert_answers(list(client.predict_many(images)), engine.predict(images), digits_model)
 
 
-def test_what_cannot_be_read_has_an_error_in_its_place(client: Client, engine: Engine) -> None:
+def test_an_unreadable_picture_yields_an_error_in_order(client: Client, engine: Engine) -> None:
     images = pictures.digits(20, seed=5)
-    several: list[Source] = [pictures.png(image) for image in images]
+    several: list[PictureInput] = [pictures.png(image) for image in images]
     several[7:7] = [b"no picture", "nowhere.png", np.zeros((3, 3)), pictures.png(DIGIT)[:-40]]
     outcomes = list(client.predict_many(several, batch_size=8))
 
@@ -222,7 +218,7 @@ def test_what_cannot_be_read_has_an_error_in_its_place(client: Client, engine: E
     assert indices == engine.predict(images).argmax(axis=1).tolist()
 
 
-def test_no_pictures_get_no_answers(client: Client) -> None:
+def test_an_empty_iterable_yields_nothing(client: Client) -> None:
     assert list(client.predict_many([])) == []
 
 
@@ -239,7 +235,7 @@ def worker(service_data: Path) -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """25 pictures in two folders, a text among them, and what is passed over."""
+    """Return two folders with 25 pictures, one damaged, and files that are skipped."""
     folder = tmp_path / "images"
     (folder / "deep").mkdir(parents=True)
     (folder / ".hidden").mkdir()
@@ -253,7 +249,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_is_scored_as_the_command_line_does_it(
+def test_a_folder_gets_the_same_rows_as_from_the_command_line(
     client: Client, worker: None, folder: Path, service_data: Path, tmp_path: Path
 ) -> None:
     run_of = client.score(
@@ -302,7 +298,7 @@ def test_a_folder_is_scored_as_the_command_line_does_it(
     assert "text starting 'socks'" in error.message
 
 
-def test_a_folder_on_the_service_s_side_is_named(
+def test_a_folder_on_the_server_is_scored_by_path(
     client: Client, worker: None, folder: Path, tmp_path: Path
 ) -> None:
     run_of = client.score(folder, on_server=True)
@@ -336,12 +332,10 @@ def test_an_array_is_scored_asynchronously(
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 301
 
 
-def test_a_job_that_fails_is_told_by_who_waits_for_it(
-    client: Client, worker: None, tmp_path: Path
-) -> None:
+def test_waiting_for_a_failed_job_raises(client: Client, worker: None, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("socks")
     run_of = client.score(tmp_path / "notes.txt")
-    with pytest.raises(JobFailed, match=f"^Job {run_of.job.id} failed: Expected "):
+    with pytest.raises(JobFailed, match=run_of.job.id):
         run_of.wait()
     with pytest.raises(RequestRefused) as raised:
         run_of.results(tmp_path / "results.parquet")
@@ -350,7 +344,7 @@ def test_a_job_that_fails_is_told_by_who_waits_for_it(
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
-def test_what_is_nothing_to_score_is_not_sent(client: Client, tmp_path: Path, name: str) -> None:
+def test_a_source_without_images_is_not_uploaded(client: Client, tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidSource):
         client.score(tmp_path / name)
 
@@ -373,7 +367,7 @@ def test_a_job_is_cancelled(digits_model: StoredModel, tmp_path: Path) -> None:
     re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL),
     ids=["one", "many", "whole set", "async"],
 )
-def test_the_page_s_examples_run(
+def test_the_examples_of_the_documentation_run(
     service: RunningService, worker: None, place: Path, example: str
 ) -> None:
     script = example.replace("http://127.0.0.1:3000", service.url)
@@ -399,7 +393,7 @@ def predict(
     return run("predict", *arguments, LOUPE_URL=service.url, **variables)
 
 
-def test_files_are_answered_in_a_table_with_errors_in_their_rows(
+def test_files_are_printed_as_a_table_with_errors_in_their_rows(
     service: RunningService, place: Path, engine: Engine
 ) -> None:
     files = [place / "bag.png", place / "pictures" / "notes.txt", place / "boot.png"]
@@ -416,12 +410,11 @@ def test_files_are_answered_in_a_table_with_errors_in_their_rows(
             f"{second}",
             f"{row[second]:.4f}",
         ]
-    assert notes == (
-        f"{files[1]}  error: Not a PNG, JPEG, WebP, BMP, GIF or TIFF image, but text starting 'socks'."
-    )
+    assert notes.startswith(f"{files[1]}  error: ")
+    assert "socks" in notes
 
 
-def test_files_are_answered_in_lines_of_json(
+def test_files_are_printed_as_json_lines(
     service: RunningService, place: Path, digits_model: StoredModel
 ) -> None:
     files = [place / "bag.png", place / "nowhere.png", place / "boot.png"]
@@ -438,9 +431,7 @@ def test_files_are_answered_in_lines_of_json(
     assert nowhere["code"] == "invalid_image"
 
 
-def test_a_grid_shows_what_was_answered(
-    service: RunningService, place: Path, tmp_path: Path
-) -> None:
+def test_a_grid_is_drawn(service: RunningService, place: Path, tmp_path: Path) -> None:
     ended = predict(service, place / "bag.png", place / "boot.png", "--grid", tmp_path / "grid.png")
 
     assert (ended.returncode, ended.stderr) == (0, f"grid: {tmp_path / 'grid.png'}\n")
@@ -449,16 +440,14 @@ def test_a_grid_shows_what_was_answered(
         assert grid.width > grid.height
 
 
-def test_wrong_use_is_told_in_one_line(
+def test_wrong_usage_is_reported_in_one_line(
     service: RunningService, place: Path, tmp_path: Path
 ) -> None:
     nowhere = predict(service, place / "bag.png", "--grid", tmp_path / "none" / "grid.png")
     assert (nowhere.returncode, nowhere.stdout) == (1, "")
-    assert nowhere.stderr.startswith(
-        f"error: file_not_writable: Expected to be able to write '{tmp_path}/none/grid.png'."
-    )
+    assert nowhere.stderr.startswith("error: file_not_writable: ")
+    assert f"{tmp_path}/none/grid.png" in nowhere.stderr
     model = predict(service, place / "bag.png", "--model", "birds")
     assert (model.returncode, model.stdout) == (1, "")
-    assert model.stderr.startswith(
-        "error: model_not_found: Model 'birds' is not there. There are: "
-    )
+    assert model.stderr.startswith("error: model_not_found: ")
+    assert "birds" in model.stderr

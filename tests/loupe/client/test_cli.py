@@ -1,4 +1,4 @@
-"""`loupe predict` where there is no service, or no sense in asking."""
+"""`loupe predict` without a service, or with wrong usage."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support.command import Loupe
 from tests.support.programs import free_port
 
 
-def test_without_a_service_one_line_says_how_to_start_it(
+def test_an_unreachable_service_is_reported_in_one_line(
     loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -19,10 +19,9 @@ def test_without_a_service_one_line_says_how_to_start_it(
 
     assert ended.code == 1
     assert ended.out == ""
-    assert ended.err.startswith(
-        f"error: service_unreachable: Expected the service at http://127.0.0.1:{port}. Received: "
-    )
-    assert ended.err.endswith("Connection refused. Start it: loupe serve\n")
+    assert ended.err.startswith("error: service_unreachable: ")
+    assert f"http://127.0.0.1:{port}" in ended.err
+    assert "loupe serve" in ended.err
     assert ended.err.count("\n") == 1
 
 
@@ -40,7 +39,7 @@ def test_without_a_service_one_line_says_how_to_start_it(
         ),
     ],
 )
-def test_wrong_use_ends_with_code_two(loupe: Loupe, arguments: list[str], text: str) -> None:
+def test_wrong_usage_exits_with_code_2(loupe: Loupe, arguments: list[str], text: str) -> None:
     ended = loupe("predict", *arguments)
 
     assert ended.code == 2

@@ -18,9 +18,9 @@ import pytest
 
 from loupe import AsyncClient, Client, Prediction, PredictionError
 from loupe.client.client import BATCHES_IN_FLIGHT
-from loupe.client.predictions import MAX_ATTEMPTS
+from loupe.client.flows import MAX_ATTEMPTS
+from loupe.errors import InvalidSetting, RequestRefused, ServiceUnreachable
 from loupe.images.spec import UInt8Array
-from loupe.old_errors.core import InvalidSetting, RequestRefused, ServiceUnreachable
 from tests.support import tls_server
 from tests.support.programs import environment, free_port
 
@@ -36,7 +36,7 @@ Behaviour = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Does to each request what is next in turn, and then answers."""
+    """Applies the next behaviour in turn to each request."""
 
     protocol_version = "HTTP/1.1"
     server: "Server"
@@ -77,7 +77,7 @@ class Server(ThreadingHTTPServer):
 
 
 def well(handler: Handler) -> None:
-    """Every image of an array is answered with the value of its middle as the index."""
+    """Answer each image of an array with the value of its centre as the index."""
     if handler.path.startswith("/predict_batch"):
         size = 28 * 28
         images = np.frombuffer(handler.content[-(len(handler.content) // size) * size :], np.uint8)
@@ -88,7 +88,7 @@ def well(handler: Handler) -> None:
 
 
 def reset(handler: Handler) -> None:
-    """The connection is gone, without a word."""
+    """Reset the connection."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.shutdown(socket.SHUT_RD)
     handler.close_connection = True
@@ -128,7 +128,7 @@ def server() -> Iterator[Server]:
 
 
 def numbered(count: int) -> UInt8Array:
-    """Dark images whose middle is their number."""
+    """Return dark images whose centre pixel is their number."""
     images = np.zeros((count, 28, 28), np.uint8)
     images[:, 14, 14] = np.arange(count)
     return images
@@ -139,7 +139,7 @@ def indices(outcomes: list[Prediction | PredictionError]) -> list[int | None]:
 
 
 @pytest.mark.parametrize("trouble", [reset, hang_up, overloaded])
-def test_what_may_pass_is_tried_again(server: Server, trouble: Behaviour) -> None:
+def test_transient_failures_are_retried(server: Server, trouble: Behaviour) -> None:
     server.behaviours = [trouble, trouble]
     with Client(server.url) as client:
         assert client.predict(b"picture").label == "boot"
@@ -148,7 +148,7 @@ def test_what_may_pass_is_tried_again(server: Server, trouble: Behaviour) -> Non
 
 
 @pytest.mark.parametrize("trouble", [reset, hang_up, overloaded])
-def test_what_may_pass_is_tried_again_asynchronously(server: Server, trouble: Behaviour) -> None:
+def test_transient_failures_are_retried_asynchronously(server: Server, trouble: Behaviour) -> None:
     async def ask() -> Prediction:
         async with AsyncClient(server.url) as client:
             return await client.predict(b"picture")
@@ -158,7 +158,7 @@ def test_what_may_pass_is_tried_again_asynchronously(server: Server, trouble: Be
     assert len(server.heard) == 3
 
 
-def test_a_service_that_says_when_to_come_back_is_not_asked_before(server: Server) -> None:
+def test_the_client_waits_for_retry_after(server: Server) -> None:
     server.behaviours = [stopping]
     begun = time.monotonic()
     with Client(server.url) as client:
@@ -167,8 +167,8 @@ def test_a_service_that_says_when_to_come_back_is_not_asked_before(server: Serve
     assert time.monotonic() - begun >= 1
 
 
-def test_tries_have_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loupe.client.predictions.FIRST_PAUSE_SECONDS", 0.001)
+def test_retries_are_limited(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loupe.client.flows.FIRST_PAUSE_SECONDS", 0.001)
     server.behaviours = [overloaded] * 20
     with Client(server.url) as client, pytest.raises(RequestRefused) as raised:
         client.predict(b"picture")
@@ -178,7 +178,7 @@ def test_tries_have_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(server.heard) == MAX_ATTEMPTS
 
 
-def test_a_service_that_fails_is_asked_once(server: Server) -> None:
+def test_server_errors_are_not_retried(server: Server) -> None:
     server.behaviours = [broken]
     with (
         Client(server.url) as client,
@@ -189,7 +189,7 @@ def test_a_service_that_fails_is_asked_once(server: Server) -> None:
     assert len(server.heard) == 1
 
 
-def test_a_certificate_that_the_environment_trusts_is_trusted_on_this_machine_too(
+def test_certificates_from_the_environment_are_trusted_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tls_server.serving(tmp_path, tmp_path) as (url, certificate):
@@ -206,39 +206,39 @@ def test_a_certificate_that_the_environment_trusts_is_trusted_on_this_machine_to
             client.models()
 
 
-def test_certificates_that_are_not_there_are_told_where_they_are_needed(
+def test_missing_certificates_are_an_invalid_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
     with (
         Client("http://127.0.0.1:1"),
-        pytest.raises(InvalidSetting, match=r"^SSL_CERT_FILE has value '/nowhere.pem': "),
+        pytest.raises(InvalidSetting, match=r"SSL_CERT_FILE='/nowhere\.pem'"),
     ):
         Client("https://127.0.0.1:1")
 
 
-def test_the_key_is_shown_to_the_service(server: Server) -> None:
+def test_the_key_is_sent_as_a_bearer_token(server: Server) -> None:
     with Client(server.url, api_key="secret") as client:
         client.predict(b"picture")
 
     assert server.heard[0].headers["Authorization"] == "Bearer secret"
 
 
-def test_where_nobody_is_the_error_says_how_to_start_the_service() -> None:
+def test_an_unreachable_service_error_says_how_to_start_it() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     begun = time.monotonic()
     with Client(url) as client, pytest.raises(ServiceUnreachable) as raised:
         client.predict(b"picture")
 
-    assert raised.value.message.startswith(f"Expected the service at {url}. Received: ")
-    assert raised.value.message.endswith("Connection refused. Start it: loupe serve")
+    assert url in raised.value.message
+    assert "loupe serve" in raised.value.message
     assert time.monotonic() - begun < 1
 
 
-def test_who_waits_in_vain_is_told_for_how_long(
+def test_a_timeout_error_says_how_long_the_client_waited(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loupe.client.predictions.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("loupe.client.flows.GRACE_SECONDS", 0.0)
     server.behaviours = [slow]
     with (
         Client(server.url) as client,
@@ -247,7 +247,7 @@ def test_who_waits_in_vain_is_told_for_how_long(
         client.predict(b"picture", timeout=0.1)
 
 
-def test_many_keep_their_order_when_batches_are_late_or_lost(server: Server) -> None:
+def test_outcomes_keep_their_order_when_batches_are_late_or_lost(server: Server) -> None:
     server.behaviours = [slow, well, reset, overloaded]
     with Client(server.url) as client:
         outcomes = list(client.predict_many(numbered(100), batch_size=7))
@@ -255,7 +255,7 @@ def test_many_keep_their_order_when_batches_are_late_or_lost(server: Server) -> 
     assert indices(outcomes) == list(range(100))
 
 
-def test_many_keep_their_order_asynchronously(server: Server) -> None:
+def test_outcomes_keep_their_order_asynchronously(server: Server) -> None:
     async def pictures() -> AsyncIterator[UInt8Array]:
         for image in numbered(100):
             yield image
@@ -268,7 +268,7 @@ def test_many_keep_their_order_asynchronously(server: Server) -> None:
     assert indices(asyncio.run(ask())) == list(range(100))
 
 
-def test_a_request_that_fails_as_a_whole_is_raised_after_the_answers_before_it(
+def test_a_failed_request_is_raised_after_the_earlier_answers(
     server: Server,
 ) -> None:
     def broken_from_five(handler: Handler) -> None:
@@ -284,7 +284,7 @@ def test_a_request_that_fails_as_a_whole_is_raised_after_the_answers_before_it(
             next(outcomes)
 
 
-def test_what_the_iterable_raises_is_not_hidden(server: Server) -> None:
+def test_errors_of_the_iterable_are_raised(server: Server) -> None:
     def pictures() -> Iterator[UInt8Array]:
         yield from numbered(3)
         raise KeyError("the archive ends early")
@@ -293,7 +293,7 @@ def test_what_the_iterable_raises_is_not_hidden(server: Server) -> None:
         list(client.predict_many(pictures(), batch_size=2))
 
 
-def test_who_has_seen_enough_may_leave(server: Server) -> None:
+def test_iteration_can_stop_early(server: Server) -> None:
     server.behaviours = [well, slow]
     with Client(server.url) as client:
         first = next(iter(client.predict_many(numbered(50), batch_size=5)))
@@ -302,7 +302,7 @@ def test_who_has_seen_enough_may_leave(server: Server) -> None:
     assert len(server.heard) <= BATCHES_IN_FLIGHT
 
 
-def test_only_who_asks_for_the_client_imports_it() -> None:
+def test_httpx_is_imported_with_the_client_only() -> None:
     script = "import sys, loupe; print('httpx' in sys.modules); loupe.Client; print('httpx' in sys.modules)"
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True)
@@ -310,7 +310,7 @@ def test_only_who_asks_for_the_client_imports_it() -> None:
     assert ended.stdout == "False\nTrue\n", ended.stderr
 
 
-def test_the_package_has_nothing_else() -> None:
+def test_unknown_attributes_of_the_package_raise() -> None:
     import loupe
 
     with pytest.raises(AttributeError, match="module 'loupe' has no attribute 'Server'"):

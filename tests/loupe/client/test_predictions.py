@@ -1,4 +1,4 @@
-"""Conversations without anybody to talk to: what is asked, when it is asked again, and what is made of the answers."""
+"""Flows without a service: the requests, the retries, and the meaning of responses."""
 
 import json
 from collections.abc import Callable
@@ -9,24 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.client.jobs import ScoringConversation
-from loupe.client.predictions import (
+from loupe.client.flows import (
     FIRST_PAUSE_SECONDS,
     MAX_ATTEMPTS,
-    Conversation,
-    Heard,
-    Options,
+    Download,
+    Flow,
     Pause,
-    Prediction,
-    PredictionError,
-    Save,
-    Steps,
+    Reply,
     T,
 )
-from loupe.client.uploads import Batch
-from loupe.errors import InvalidImage, LoupeError
+from loupe.client.jobs import JobFlows
+from loupe.client.predictions import Prediction, PredictionError, PredictOptions
+from loupe.client.uploads import UploadBatch
+from loupe.errors import InvalidImage, InvalidUsage, LoupeError, RequestRefused, UnexpectedAnswer
 from loupe.jobs import ScoringRequest
-from loupe.old_errors.core import InvalidAddress, InvalidApiKey, RequestRefused, UnexpectedAnswer
 from tests.support import pictures
 
 URL = "http://service:3000"
@@ -40,41 +36,41 @@ BOOT = Prediction("m:1", "boot", 1, 0.9, {"shoe": 0.1, "boot": 0.9})
 RESET = httpx.ReadError("Connection reset by peer")
 
 
-def held(steps: Steps[T], answer: Callable[[httpx.Request], Heard]) -> tuple[T, list[float]]:
-    """How a conversation ends when everything is answered by a function, and the pauses on the way."""
+def run(flow: Flow[T], answer: Callable[[httpx.Request], Reply]) -> tuple[T, list[float]]:
+    """Run a flow against a function; return its result and the pauses in seconds."""
     pauses: list[float] = []
-    heard: Heard = None
+    reply: Reply = None
     while True:
         try:
-            step = steps.send(heard)
+            step = flow.send(reply)
         except StopIteration as ended:
             return ended.value, pauses
-        heard = None
+        reply = None
         if isinstance(step, Pause):
             pauses.append(step.seconds)
         else:
-            heard = answer(step.request if isinstance(step, Save) else step)
+            reply = answer(step.request if isinstance(step, Download) else step)
 
 
 def one(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"model": "m:1", **ANSWER})
 
 
-def in_turn(*answers: Heard) -> Callable[[httpx.Request], Heard]:
+def in_turn(*answers: Reply) -> Callable[[httpx.Request], Reply]:
     waiting = list(answers)
     return lambda request: waiting.pop(0) if waiting else one(request)
 
 
-def calm(jitter: float = 1.0) -> Conversation:
-    return Conversation(URL, jitter=lambda: jitter)
+def flows(jitter: float = 1.0) -> JobFlows:
+    return JobFlows(URL, jitter=lambda: jitter)
 
 
-# Asking
+# Requests
 
 
-def test_a_request_says_what_differs_from_the_defaults() -> None:
-    options = Options("boots:production", 3, 0.5, "off", "ja", 2.5)
-    request = next(Conversation(f"{URL}/", "secret").predict(b"picture", options))
+def test_a_request_contains_only_changed_options() -> None:
+    options = PredictOptions("boots:production", 3, 0.5, "off", "ja", 2.5)
+    request = next(JobFlows(f"{URL}/", "secret").predict(b"picture", options))
 
     assert isinstance(request, httpx.Request)
     assert request.url.copy_with(query=None) == f"{URL}/predict"
@@ -88,49 +84,50 @@ def test_a_request_says_what_differs_from_the_defaults() -> None:
     assert request.headers["authorization"] == "Bearer secret"
     assert request.headers["x-request-timeout"] == "2.5"
     assert request.read() == b"picture"
-    plain = next(calm().predict(b"picture", Options()))
+    plain = next(flows().predict(b"picture", PredictOptions()))
     assert isinstance(plain, httpx.Request)
     assert (plain.url.query, "authorization" in plain.headers) == (b"", False)
 
 
 def test_the_key_is_not_shown() -> None:
-    assert "secret" not in repr(Conversation(URL, "secret"))
+    assert "secret" not in repr(JobFlows(URL, "secret"))
 
 
 @pytest.mark.parametrize(
     "url", ["localhost:3000", "", "ftp://service", "http://", "http://service:port"]
 )
-def test_an_address_that_is_none_is_wrong_use(url: str) -> None:
-    with pytest.raises(
-        InvalidAddress, match=r"Expected the service's address, as http://HOST:PORT\. Received: '"
-    ):
-        Conversation(url)
-    assert InvalidAddress.exit_code == 2
+def test_an_invalid_address_is_a_usage_error(url: str) -> None:
+    with pytest.raises(InvalidUsage, match="http://HOST:PORT") as raised:
+        JobFlows(url)
+    assert (raised.value.code, raised.value.exit_code) == ("invalid_address", 2)
 
 
 @pytest.mark.parametrize("key", ["", "two words", "line\n", "schlüssel"])
-def test_a_key_that_no_header_carries_is_refused_without_showing_it(key: str) -> None:
-    with pytest.raises(InvalidApiKey) as raised:
-        Conversation(URL, key)
+def test_an_invalid_key_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(InvalidUsage) as raised:
+        JobFlows(URL, key)
+    assert raised.value.code == "invalid_api_key"
     assert not key or key not in raised.value.message
 
 
-# Asking again
+# Retries
 
 
 @given(st.floats(0, 1))
 def test_pauses_double_and_differ_between_callers(jitter: float) -> None:
-    _, pauses = held(calm(jitter).predict(b"", Options()), in_turn(*[RESET] * (MAX_ATTEMPTS - 1)))
+    _, pauses = run(
+        flows(jitter).predict(b"", PredictOptions()), in_turn(*[RESET] * (MAX_ATTEMPTS - 1))
+    )
 
-    longest = [FIRST_PAUSE_SECONDS * 2**number for number in range(MAX_ATTEMPTS - 1)]
-    for pause, most in zip(pauses, longest, strict=True):
-        assert most / 2 <= pause <= most
+    limits = [FIRST_PAUSE_SECONDS * 2**number for number in range(MAX_ATTEMPTS - 1)]
+    for pause, longest in zip(pauses, limits, strict=True):
+        assert longest / 2 <= pause <= longest
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_service_is_left_alone_for_as_long_as_it_asks(status: int) -> None:
+def test_retry_after_is_respected(status: int) -> None:
     busy = httpx.Response(status, headers={"Retry-After": "7"})
-    answer, pauses = held(calm().predict(b"", Options()), in_turn(busy))
+    answer, pauses = run(flows().predict(b"", PredictOptions()), in_turn(busy))
 
     assert answer == BOOT
     assert pauses == [7 + FIRST_PAUSE_SECONDS]
@@ -146,28 +143,28 @@ def test_a_service_is_left_alone_for_as_long_as_it_asks(status: int) -> None:
         pytest.param(httpx.ConnectError("refused"), id="nobody is there"),
     ],
 )
-def test_what_another_try_would_not_help_is_told_at_once(answer: Heard) -> None:
+def test_hopeless_requests_are_not_retried(answer: Reply) -> None:
     with pytest.raises(LoupeError):
-        held(calm().predict(b"", Options()), in_turn(answer))
+        run(flows().predict(b"", PredictOptions()), in_turn(answer))
 
 
-def test_a_service_that_was_there_before_is_waited_for() -> None:
-    conversation = calm()
-    held(conversation.predict(b"", Options()), one)
+def test_a_restarting_service_is_retried() -> None:
+    client_flows = flows()
+    run(client_flows.predict(b"", PredictOptions()), one)
 
     gone = [httpx.ConnectError("refused")] * 3
-    assert held(conversation.predict(b"", Options()), in_turn(*gone))[0] == BOOT
+    assert run(client_flows.predict(b"", PredictOptions()), in_turn(*gone))[0] == BOOT
 
 
-# Understanding
+# Responses
 
 
-def test_a_refusal_carries_what_the_service_said() -> None:
+def test_a_refusal_has_the_service_s_code_status_and_message() -> None:
     refusal = httpx.Response(
         404, json={"error": "Model 'x' is not there.", "code": "model_not_found"}
     )
     with pytest.raises(RequestRefused) as raised:
-        held(calm().predict(b"", Options()), in_turn(refusal))
+        run(flows().predict(b"", PredictOptions()), in_turn(refusal))
 
     error = raised.value
     assert (error.status, error.code, error.message) == (
@@ -177,10 +174,10 @@ def test_a_refusal_carries_what_the_service_said() -> None:
     )
 
 
-def test_a_refusal_by_something_else_is_quoted() -> None:
+def test_a_refusal_by_another_server_is_quoted() -> None:
     with pytest.raises(RequestRefused) as raised:
-        held(
-            calm().predict(b"", Options()),
+        run(
+            flows().predict(b"", PredictOptions()),
             in_turn(httpx.Response(502, text="<h1>Bad gateway</h1>")),
         )
 
@@ -191,28 +188,26 @@ def test_a_refusal_by_something_else_is_quoted() -> None:
 
 
 @pytest.mark.parametrize("text", ["<html>", "{}", "[]", '{"model": 3}'])
-def test_an_answer_of_something_else_is_no_prediction(text: str) -> None:
-    with pytest.raises(
-        UnexpectedAnswer, match=r"from http://service:3000\. Received: HTTP 200 with"
-    ):
-        held(calm().predict(b"", Options()), in_turn(httpx.Response(200, text=text)))
+def test_a_response_of_another_server_is_unexpected(text: str) -> None:
+    with pytest.raises(UnexpectedAnswer, match=r"http://service:3000 .* HTTP 200 with"):
+        run(flows().predict(b"", PredictOptions()), in_turn(httpx.Response(200, text=text)))
 
 
-def test_too_few_answers_are_not_given_to_the_wrong_pictures() -> None:
+def test_a_wrong_number_of_answers_is_refused() -> None:
     few = httpx.Response(200, json={"model": "m:1", "predictions": [ANSWER]})
     with pytest.raises(UnexpectedAnswer, match="1 answers to 2 pictures"):
-        held(calm().predict_batch(Batch([b"a", b"b"]), Options()), in_turn(few))
+        run(flows().predict_batch(UploadBatch([b"a", b"b"]), PredictOptions()), in_turn(few))
 
 
-def counted(most: int) -> Callable[[httpx.Request], httpx.Response]:
-    """A service that takes so many images at once, and answers with the brightness of each as its index."""
+def limited(max_images: int) -> Callable[[httpx.Request], httpx.Response]:
+    """Answer with the brightness of each image as its index, and refuse larger batches."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         content = request.read()
         images = np.frombuffer(content[-(len(content) // 784) * 784 :], np.uint8).reshape(
             -1, 28, 28
         )
-        if len(images) > most:
+        if len(images) > max_images:
             return httpx.Response(413, json={"error": "too many", "code": "too_many_images"})
         found = [{**ANSWER, "index": int(image[14, 14])} for image in images]
         return httpx.Response(200, content=json.dumps({"model": "m:1", "predictions": found}))
@@ -221,8 +216,8 @@ def counted(most: int) -> Callable[[httpx.Request], httpx.Response]:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(0, 6))
-def test_a_service_that_takes_fewer_at_once_gets_fewer_and_the_order_stays(
-    readable: list[bool], most: int
+def test_batches_are_halved_when_the_service_accepts_fewer_and_keep_their_order(
+    readable: list[bool], max_images: int
 ) -> None:
     images = np.zeros((len(readable), 28, 28), np.uint8)
     images[:, 14, 14] = np.arange(len(readable))
@@ -230,10 +225,12 @@ def test_a_service_that_takes_fewer_at_once_gets_fewer_and_the_order_stays(
         image if good else InvalidImage("nothing")
         for image, good in zip(images, readable, strict=True)
     ]
-    outcomes, _ = held(calm().predict_batch(Batch(items), Options()), counted(most))
+    outcomes, _ = run(
+        flows().predict_batch(UploadBatch(items), PredictOptions()), limited(max_images)
+    )
 
     for number, (outcome, good) in enumerate(zip(outcomes, readable, strict=True)):
-        if good and most:
+        if good and max_images:
             assert isinstance(outcome, Prediction)
             assert outcome.index == number
         else:
@@ -241,20 +238,22 @@ def test_a_service_that_takes_fewer_at_once_gets_fewer_and_the_order_stays(
             assert outcome.code == ("too_many_images" if good else "invalid_image")
 
 
-def test_pictures_that_cannot_be_read_are_not_asked_about() -> None:
-    def nobody(request: httpx.Request) -> Heard:
+def test_unreadable_pictures_are_not_sent() -> None:
+    def unreachable(request: httpx.Request) -> Reply:
         raise AssertionError(request)
 
-    outcomes, _ = held(
-        calm().predict_batch(Batch([InvalidImage("nothing")] * 2), Options()), nobody
+    outcomes, _ = run(
+        flows().predict_batch(UploadBatch([InvalidImage("nothing")] * 2), PredictOptions()),
+        unreachable,
     )
     assert outcomes == [PredictionError("invalid_image", InvalidImage("nothing").message)] * 2
 
 
-def test_a_service_that_abstains_gives_no_label() -> None:
+def test_an_abstaining_model_gives_no_label() -> None:
     unsure = {**ANSWER, "model": "m:1", "label": None, "index": None, "abstained": True}
-    answer, _ = held(
-        calm().predict(pictures.digits(1)[0], Options()), in_turn(httpx.Response(200, json=unsure))
+    answer, _ = run(
+        flows().predict(pictures.digits(1)[0], PredictOptions()),
+        in_turn(httpx.Response(200, json=unsure)),
     )
 
     assert (answer.label, answer.index, answer.abstained) == (None, None, True)
@@ -280,35 +279,35 @@ JOB = {
 }
 
 
-def submitted(*answers: Heard) -> tuple[int, list[float]]:
-    """How often a job was asked for, and the pauses, when these answers come before a good one."""
+def submitted(*answers: Reply) -> tuple[int, list[float]]:
+    """Submit a job; return the number of requests and the pauses before it succeeds."""
     asked = 0
     waiting = list(answers)
 
-    def answer(request: httpx.Request) -> Heard:
+    def answer(request: httpx.Request) -> Reply:
         nonlocal asked
         asked += 1
         return waiting.pop(0) if waiting else httpx.Response(202, json=JOB)
 
-    _, pauses = held(
-        ScoringConversation(URL, jitter=lambda: 1.0).submit_named("/images", ScoringRequest()),
+    _, pauses = run(
+        JobFlows(URL, jitter=lambda: 1.0).submit_path("/images", ScoringRequest()),
         answer,
     )
     return asked, pauses
 
 
-def test_a_job_is_not_submitted_twice_where_the_first_may_have_been_taken() -> None:
-    for heard in (
+def test_a_job_is_not_submitted_again_if_the_service_may_have_accepted_it() -> None:
+    for reply in (
         RESET,
         httpx.RemoteProtocolError("gone"),
     ):
         with pytest.raises(LoupeError):
             submitted(
-                httpx.Response(503, json={"error": "later", "code": "redis_unavailable"}), heard
+                httpx.Response(503, json={"error": "later", "code": "redis_unavailable"}), reply
             )
 
 
-def test_a_job_that_was_refused_is_submitted_again() -> None:
+def test_a_refused_job_is_submitted_again() -> None:
     refused = [
         httpx.Response(status, json={"error": "later", "code": "x"}) for status in (503, 429)
     ]
@@ -317,15 +316,15 @@ def test_a_job_that_was_refused_is_submitted_again() -> None:
     assert (asked, len(pauses)) == (4, 3)
 
 
-def test_a_job_is_looked_at_less_often_while_nothing_changes_but_the_time_that_is_left() -> None:
+def test_polling_slows_down_while_only_the_estimate_changes() -> None:
     before = {**JOB, "state": "running", "eta_seconds": 9.0}
-    conversation = ScoringConversation(URL)
-    first, _ = held(conversation.job("a"), lambda _: httpx.Response(200, json=before))
+    client_flows = JobFlows(URL)
+    first, _ = run(client_flows.job("a"), lambda _: httpx.Response(200, json=before))
     answers = [{**before, "eta_seconds": 8.0 - number} for number in range(8)] + [
         {**before, "done": 1}
     ]
-    changed, pauses = held(
-        conversation.changed(first), lambda _: httpx.Response(200, json=answers.pop(0))
+    changed, pauses = run(
+        client_flows.wait_for_change(first), lambda _: httpx.Response(200, json=answers.pop(0))
     )
 
     assert changed.done == 1
@@ -333,11 +332,7 @@ def test_a_job_is_looked_at_less_often_while_nothing_changes_but_the_time_that_i
     assert pauses[-1] == 1.0
 
 
-def test_options_of_a_job_are_sent_where_they_differ_from_the_defaults() -> None:
-    step = next(
-        ScoringConversation(URL).submit_named(
-            "/images", ScoringRequest(top_k=2, probabilities=False)
-        )
-    )
+def test_only_changed_options_of_a_job_are_sent() -> None:
+    step = next(JobFlows(URL).submit_path("/images", ScoringRequest(top_k=2, probabilities=False)))
     assert isinstance(step, httpx.Request)
     assert json.loads(step.read()) == {"source": "/images", "top_k": 2, "probabilities": False}

@@ -1,0 +1,191 @@
+"""Requests to the service and their retries, written once for the blocking and the async client.
+
+A flow is a generator. It yields a request, a download or a pause, and is sent the response or the
+transport error. `loupe.client.client` runs flows in two ways.
+"""
+
+import random
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from loupe.errors import (
+    InvalidUsage,
+    LoupeError,
+    RequestRefused,
+    ServiceUnreachable,
+    UnexpectedAnswer,
+)
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_SECONDS = 30.0  # more than any service allows, so the service's own limit applies
+GRACE_SECONDS = 2.0  # so that the service's own timeout error arrives before ours
+MAX_ATTEMPTS = 8  # 6 to 12 seconds of pauses in all: enough for a service to restart
+FIRST_PAUSE_SECONDS = 0.1  # doubles with each attempt
+MAX_PAUSE_SECONDS = 30.0  # a longer `Retry-After` ends the retries
+RETRIED_STATUSES = (429, 503)
+MAX_QUOTED_CHARACTERS = 200  # of an unexpected response
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A delay before the next attempt."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Download:
+    """A request whose body, if it succeeds, goes to a file; the flow gets the response's head."""
+
+    request: httpx.Request
+    path: Path
+
+
+Reply: TypeAlias = httpx.Response | httpx.RequestError | None
+Flow: TypeAlias = Generator[httpx.Request | Download | Pause, Reply, T]
+
+
+@dataclass
+class ServiceFlows:
+    """Flows for one service.
+
+    Attributes:
+        url: `http://HOST:PORT`.
+        api_key: Sent as a bearer token.
+        jitter: Return a random number, 0..1, that spreads the retries of many clients.
+
+    Raises:
+        InvalidUsage: If the URL is not an HTTP address, or a header cannot carry the key.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    jitter: Callable[[], float] = random.random
+    _answered: bool = field(default=False, init=False)  # whether any response has arrived
+
+    def __post_init__(self) -> None:
+        self.url = self.url.rstrip("/")
+        try:
+            address = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise self._invalid_address() from error
+        if address.scheme not in ("http", "https") or not address.host:
+            raise self._invalid_address()
+        if self.api_key is not None:
+            _check_key(self.api_key)
+
+    def _invalid_address(self) -> InvalidUsage:
+        return InvalidUsage(
+            f"'{self.url}' is not the address of a service; write http://HOST:PORT.",
+            code="invalid_address",
+        )
+
+    def _request(
+        self, method: str, path: str, timeout: float = DEFAULT_TIMEOUT_SECONDS, **content: Any
+    ) -> httpx.Request:
+        request = httpx.Request(
+            method,
+            self.url + path,
+            extensions={"timeout": httpx.Timeout(timeout + GRACE_SECONDS).as_dict()},
+            **content,
+        )
+        if self.api_key:
+            request.headers["Authorization"] = f"Bearer {self.api_key}"
+        return request
+
+    def _ask(
+        self, request: httpx.Request, *, once: bool = False, path: Path | None = None
+    ) -> Flow[httpx.Response]:
+        """Send a request, and retry it where that may help.
+
+        Args:
+            request: What to send.
+            once: Retry only if the service certainly did not process the request.
+            path: File for the response body.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            reply = yield request if path is None else Download(request, path)
+            if isinstance(reply, httpx.Response):
+                self._answered = True
+                if reply.is_success:
+                    return reply
+            refused = isinstance(reply, httpx.Response | httpx.ConnectError)
+            pause = self._pause_seconds(reply, attempt) if refused or not once else None
+            if pause is None or attempt == MAX_ATTEMPTS:
+                raise self._error(reply)
+            yield Pause(pause)
+
+    def _pause_seconds(self, reply: Reply, attempt: int) -> float | None:
+        """Return the delay before the next attempt, or `None` if a retry would not help."""
+        backoff = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * (1 + self.jitter()) / 2
+        if isinstance(reply, httpx.Response):
+            asked = _retry_after(reply)
+            retry = reply.status_code in RETRIED_STATUSES and asked <= MAX_PAUSE_SECONDS
+            return asked + backoff if retry else None
+        if isinstance(reply, httpx.ConnectError) and not self._answered:
+            return None  # there was never a service here: report it immediately
+        retry = isinstance(reply, httpx.NetworkError | httpx.RemoteProtocolError)
+        return backoff if retry else None
+
+    def _error(self, reply: Reply) -> LoupeError:
+        if not isinstance(reply, httpx.Response):
+            return ServiceUnreachable(
+                f"No service answers at {self.url}: {_problem(reply)}. Start it: loupe serve"
+            )
+        status = reply.status_code
+        try:
+            refusal = Refusal.model_validate_json(reply.content)
+        except ValidationError:
+            return RequestRefused(_quoted(reply), code=f"http_{status}", status=status)
+        return RequestRefused(refusal.error, code=refusal.code, status=status)
+
+    def _read(self, form: type[T], response: httpx.Response) -> T:
+        try:
+            return TypeAdapter(form).validate_json(response.content)
+        except ValidationError as error:
+            raise self._unexpected(_quoted(response)) from error
+
+    def _unexpected(self, received: str) -> UnexpectedAnswer:
+        return UnexpectedAnswer(f"{self.url} is not a Loupe service: it sent {received}.")
+
+
+class Refusal(BaseModel):
+    """The body of an error response, or of one refused picture."""
+
+    error: str
+    code: str = "request_refused"
+
+
+def _check_key(key: str) -> None:
+    if not (key and key.isascii() and key.isprintable() and " " not in key):
+        raise InvalidUsage(
+            "The API key must be printable ASCII characters without spaces, and not empty.",
+            code="invalid_api_key",
+        )
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds of `Retry-After`; 0 if it is missing or a date."""
+    given = response.headers.get("retry-after", "")
+    return float(given) if given.isdecimal() else 0.0
+
+
+def _problem(error: httpx.RequestError | None) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {error.request.extensions['timeout']['read']:g} s"
+    return str(error).strip(".") or type(error).__name__
+
+
+def _quoted(response: httpx.Response) -> str:
+    text = response.text
+    if len(text) > MAX_QUOTED_CHARACTERS:
+        text = text[:MAX_QUOTED_CHARACTERS] + "…"
+    return f"HTTP {response.status_code} with {text!r}"
