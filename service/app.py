@@ -20,8 +20,8 @@ from service.http.logs import set_up_log
 from service.http.not_found import Unrouted
 from service.jobs import api as jobs_api
 from service.prediction.predictor import Call, Predictor, Routes, route
-from service.protocols import native as own_api
 from service.protocols import tensorflow_serving
+from service.protocols.native import api as native
 from service.protocols.open_inference import rest as open_inference
 from service.web import pages
 
@@ -83,7 +83,7 @@ async def schema(call: Call) -> Response:
 # All that is asked over HTTP is answered by these, before BentoML's own routes: its way to an answer takes as long as the answer.
 routes = Routes(
     [
-        *own_api.ROUTES,
+        *native.ROUTES,
         *jobs_api.ROUTES,
         *open_inference.ROUTES,
         *tensorflow_serving.ROUTES,
@@ -157,7 +157,7 @@ class Loupe:
         Takes an image body (`Content-Type: image/png` …), `multipart/form-data` with a field `image`, or JSON
         `{"image": "<base64>"}` or `{"pixels": [[…28 rows of 28…]]}`. Query parameters: `model`, `top_k`, `threshold`, `normalize`, `lang`.
         """
-        return await self._predictor.respond(own_api.PROTOCOL, request, own_api.predict)
+        return await self._predictor.respond(native.PROTOCOL, request, native.predict)
 
     @bentoml.api(route="/predict_batch", input_spec=BatchRequest, output_spec=Predictions)  # type: ignore[untyped-decorator]
     async def predict_batch(self, request: Request) -> Response:
@@ -166,7 +166,7 @@ class Loupe:
         Takes `multipart/form-data` with fields `images`, JSON `{"images": ["<base64>", …]}`, or an `.npy` body of uint8
         `(n, 28, 28)`. Query parameters as for `/predict`.
         """
-        return await self._predictor.respond(own_api.PROTOCOL, request, own_api.predict_batch)
+        return await self._predictor.respond(native.PROTOCOL, request, native.predict_batch)
 
 
 Loupe.add_asgi_middleware(TracedGuard if TRACED else Guard, answers=routes)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Bulk scoring over HTTP: submit a job, look it up, follow it, fetch what came of it, cancel it. Workers do the rest."""
+"""Bulk scoring over HTTP: submit, show, follow and cancel jobs, and download their results."""
 
 import asyncio
 import shutil
@@ -10,190 +10,182 @@ from typing import TYPE_CHECKING
 import orjson
 from starlette.responses import Response
 
-from loupe.errors import LoupeError
+from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
 from loupe.jobs import ENDED, ResultOptions, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
-from loupe.models.store import StoredModel
-from loupe.old_errors.service import JobNotDone, ResultsNotFound, UnsupportedMediaType
-from loupe.old_errors.worker import JobNotFound
 from loupe.results import Format, as_one_file, find_errors, find_predictions, joined
 from service.http import replies
-from service.jobs.requests import (
-    Nothing,
-    ResultsWanted,
-    find_source,
-    read_named,
-    read_query,
-)
-from service.jobs.transfers import Room, streamed
+from service.http.options import media_type
+from service.http.validation import parse_json, read_query, shown, validate
+from service.jobs.requests import NoParameters, ResultsRequest, SourceRequest, find_source
+from service.jobs.transfers import TransferLimit, streamed
 from service.jobs.uploads import check_length, new_folder, save_upload
-from service.prediction.inputs import media_type
 from service.prediction.predictor import Call, route
 
 if TYPE_CHECKING:
     from worker.queue.jobs import Job, Jobs
 
-PROTOCOL = "loupe"  # in the metrics
+PROTOCOL = "loupe"  # label in the metrics
 JSON = "application/json"
 JSON_LINES = "application/jsonl"
 EVENTS = "text/event-stream"
-UPLOADS = frozenset(
-    {
-        *(
-            "application/octet-stream",
-            "application/zip",
-            "application/x-zip-compressed",
-            "application/x-tar",
-        ),
-        *(
-            "application/gzip",
-            "application/x-gzip",
-            "application/x-npy",
-            "application/vnd.apache.parquet",
-        ),
-    }
+UPLOAD_TYPES = (
+    "application/gzip",
+    "application/octet-stream",
+    "application/vnd.apache.parquet",
+    "application/x-gzip",
+    "application/x-npy",
+    "application/x-tar",
+    "application/x-zip-compressed",
+    "application/zip",
 )
-MEDIA_TYPES: dict[Format, str] = {
+RESULT_TYPES: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",
     "csv": "text/csv",
     "jsonl": JSON_LINES,
 }
-EXPECTED = (
-    f'JSON {{"source": "<path>", …}} (Content-Type: {JSON}), '
-    f"or an archive, a table or an array as the body (Content-Type: {', '.join(sorted(UPLOADS))})"
-)
-POLL_SECONDS = 0.2  # between looks at a job that somebody follows
-HEARTBEAT_SECONDS = (
-    15.0  # without a change, after which a comment keeps proxies from closing the connection
-)
-MOST_UPLOADS = 8  # at a time
-MOST_STREAMS = 100  # followers and downloads at a time
+POLL_SECONDS = 0.2  # between two looks at a job that somebody follows
+HEARTBEAT_SECONDS = 15.0  # without a change; then a comment keeps proxies from disconnecting
+MAX_UPLOADS = 8  # at a time
+MAX_STREAMS = 100  # followers and downloads at a time
 
-uploads = Room("uploads", MOST_UPLOADS)
-streams = Room("downloads and followers of jobs", MOST_STREAMS)
+uploads = TransferLimit("uploads", MAX_UPLOADS)
+streams = TransferLimit("downloads and followers of jobs", MAX_STREAMS)
 
 
 async def submit(call: Call) -> Response:
-    """Put a job into the queue, from a source that the caller names or uploads."""
+    """Enqueue a job for a source that the caller names or uploads."""
     sent_as = media_type(call.request.headers)
     if sent_as == JSON:
-        read_query(call.request, Nothing)
-        named = read_named(await call.bodies.read(call.request, "JSON"))
-        source = await asyncio.to_thread(find_source, named.source, call.settings)
-        return await _submitted(call, source, new_folder(call.settings), named)
-    if sent_as not in UPLOADS:
-        raise UnsupportedMediaType(EXPECTED, f"Content-Type {sent_as!r}")
+        read_query(call.request, NoParameters)
+        body = await call.bodies.read(call.request, "JSON")
+        request = validate(SourceRequest, parse_json(body))
+        source = await asyncio.to_thread(find_source, request.source, call.settings)
+        return await _enqueue(call, source, new_folder(call.settings), request)
+    if sent_as not in UPLOAD_TYPES:
+        raise UnsupportedMediaType(
+            f"Content-Type {shown(sent_as)} is not supported. "
+            f'Send JSON {{"source": "<path>", …}} as {JSON}, '
+            f"or an archive, a table or an array as one of {', '.join(UPLOAD_TYPES)}."
+        )
     return await _upload(call, read_query(call.request, ScoringRequest))
 
 
-async def _upload(call: Call, wanted: ScoringRequest) -> Response:
-    """Take an upload, after everything that could be wrong without it has been found right."""
+async def _upload(call: Call, request: ScoringRequest) -> Response:
+    """Receive an upload, once everything else about the request has been checked."""
     check_length(call.request, call.settings.max_upload_bytes)
-    call.models.find(wanted.model)
-    with uploads.taken():
-        await call.jobs.ask(lambda jobs: jobs.workers())  # whether there is a queue at all
+    call.models.find(request.model)
+    with uploads.slot():
+        await call.jobs.ask(lambda jobs: jobs.workers())  # fails if there is no queue
         folder = new_folder(call.settings)
         try:
             source = await save_upload(call.request, folder, call.settings)
-            return await _submitted(call, source, folder, wanted)
+            return await _enqueue(call, source, folder, request)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
-async def _submitted(call: Call, source: Path, folder: Path, wanted: ScoringRequest) -> Response:
-    with call.model(wanted.model) as served:
+async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringRequest) -> Response:
+    options = ScoringOptions(**request.model_dump(include=set(ResultOptions.model_fields)))
+    with call.model(request.model) as served:
         model = served.stored
-        job = await call.jobs.ask(lambda jobs: _submit(jobs, call, source, folder, wanted, model))
+
+        def submit_job(jobs: "Jobs") -> "Job":
+            from worker.queue.jobs import JobRequest
+
+            job = JobRequest(
+                source=str(source),
+                output=str(folder / "results"),
+                model=model.tag,
+                model_digest=digest(model.folder / FILE_NAME),
+                shard_images=call.settings.shard_images,
+                options=options,
+            )
+            return jobs.submit(job, owner=call.owner)
+
+        job = await call.jobs.ask(submit_job)
     return replies.json(job.to_json(), 202, {"Location": f"/jobs/{job.id}"})
 
 
-def _submit(
-    jobs: "Jobs", call: Call, source: Path, folder: Path, wanted: ScoringRequest, model: StoredModel
-) -> "Job":
-    from worker.queue.jobs import JobRequest
-
-    request = JobRequest(
-        source=str(source),
-        output=str(folder / "results"),
-        model=model.tag,
-        model_digest=digest(model.folder / FILE_NAME),
-        shard_images=call.settings.shard_images,
-        options=ScoringOptions(**wanted.model_dump(include=set(ResultOptions.model_fields))),
-    )
-    return jobs.submit(request, owner=call.owner)
-
-
 async def jobs(call: Call) -> Response:
-    """The caller's jobs, newest first."""
-    every = await call.jobs.ask(lambda jobs: jobs.all())
-    return replies.json({"jobs": [job.to_json() for job in every if _is_seen(job, call.owner)]})
+    """List the caller's jobs, newest first."""
+    found = await call.jobs.ask(lambda jobs: jobs.all())
+    return replies.json({"jobs": [job.to_json() for job in found if _is_visible(job, call)]})
 
 
 async def show(call: Call) -> Response:
-    """One of them."""
+    """Return a job."""
     return replies.json((await _job(call)).to_json())
 
 
 async def cancel(call: Call) -> Response:
-    """Score no more of it."""
+    """Cancel a job."""
     job = await _job(call)
     return replies.json((await call.jobs.ask(lambda jobs: jobs.cancel(job.id))).to_json())
 
 
 async def events(call: Call) -> Response:
-    """Follow it, by server-sent events.
+    """Send a job's progress as server-sent events.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter is for nginx
+    # Without X-Accel-Buffering, nginx would hold events back.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return streamed(call.request, _events(call, await _job(call)), streams, EVENTS, headers)
 
 
 async def results(call: Call) -> Response:
-    """Its rows as one file of any format."""
-    wanted = read_query(call.request, ResultsWanted).format
+    """Return the rows of a job as one file of any format."""
+    asked = read_query(call.request, ResultsRequest).format
     job = await _job(call)
-    kind = job.options.format
+    stored = job.options.format
     if job.state not in ("done", "cancelled"):
-        raise JobNotDone(job.id, job.state, job.error)
-    found = await asyncio.to_thread(find_predictions, Path(job.output), kind)
+        reason = f": {job.error}" if job.error else "."
+        raise Conflict(f"Job '{job.id}' is not done but {job.state}{reason}", code="job_not_done")
+    found = await asyncio.to_thread(find_predictions, Path(job.output), stored)
     if not found:
-        raise ResultsNotFound(job.id, job.state)
-    wanted = wanted or kind
-    headers = {"Content-Disposition": f'attachment; filename="{job.id}.{wanted}"'}
-    return streamed(
-        call.request, _pieces(found, kind, wanted), streams, MEDIA_TYPES[wanted], headers
-    )
+        raise NotFound(
+            f"Job '{job.id}' is {job.state}, but its folder has no results. "
+            "Submit its source again.",
+            code="results_not_found",
+        )
+    sent = asked or stored
+    headers = {"Content-Disposition": f'attachment; filename="{job.id}.{sent}"'}
+    content = _chunks(found, stored, sent)
+    return streamed(call.request, content, streams, RESULT_TYPES[sent], headers)
 
 
 async def errors(call: Call) -> Response:
-    """A line for each of its images that could not be read, as far as it has come."""
+    """Return a line of JSON for each image that could not be read so far."""
     found = await asyncio.to_thread(find_errors, Path((await _job(call)).output))
     return streamed(call.request, joined(found), streams, JSON_LINES)
 
 
 async def _job(call: Call) -> "Job":
-    """The job in the path.
+    """Return the job in the path.
 
     Raises:
-        JobNotFound: If there is none by that id, or it is somebody else's; which of them, nobody is told.
+        JobNotFound: If there is none, or it is somebody else's; the error does not say which.
     """
     job_id: str = call.request.path_params["id"]
-    job = await call.jobs.ask(lambda jobs: jobs.get(job_id))
-    if not _is_seen(job, call.owner):
-        raise JobNotFound(job_id)
+    try:
+        job = await call.jobs.ask(lambda jobs: jobs.get(job_id))
+    except JobNotFound:
+        job = None
+    if job is None or not _is_visible(job, call):
+        raise JobNotFound(f"There is no job {shown(job_id)}. List yours: GET /jobs")
     return job
 
 
-def _is_seen(job: "Job", owner: str | None) -> bool:
-    """Where nobody needs a key, everybody sees all jobs."""
-    return owner is None or job.owner == owner
+def _is_visible(job: "Job", call: Call) -> bool:
+    """Return whether the caller may see a job; without API keys, everybody sees all jobs."""
+    return call.owner is None or job.owner == call.owner
 
 
 async def _events(call: Call, job: "Job") -> AsyncIterator[bytes]:
     yield _event(job.to_json())
-    told_at = time.monotonic()
+    sent_at = time.monotonic()
     while job.state not in ENDED and not call.is_gone() and not call.is_stopping():
         await asyncio.sleep(POLL_SECONDS)
         before = job
@@ -204,19 +196,19 @@ async def _events(call: Call, job: "Job") -> AsyncIterator[bytes]:
             return
         if job != before:
             yield _event(job.to_json())
-            told_at = time.monotonic()
-        elif time.monotonic() - told_at > HEARTBEAT_SECONDS:
-            yield b": still there\n\n"
-            told_at = time.monotonic()
+            sent_at = time.monotonic()
+        elif time.monotonic() - sent_at > HEARTBEAT_SECONDS:
+            yield b": no change\n\n"
+            sent_at = time.monotonic()
 
 
 def _event(content: object) -> bytes:
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
-def _pieces(found: list[Path], kind: Format, wanted: Format) -> Iterator[bytes]:
-    """Opens nothing and imports nothing before the first piece is asked for, which happens in a thread."""
-    yield from as_one_file(found, kind, wanted)
+def _chunks(found: list[Path], stored: Format, sent: Format) -> Iterator[bytes]:
+    """Delay opening files and importing PyArrow to the first chunk, which a thread asks for."""
+    yield from as_one_file(found, stored, sent)
 
 
 ROUTES = [

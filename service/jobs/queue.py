@@ -1,4 +1,4 @@
-"""The client side of the jobs' queue, for an event loop: opened by the first question, asked in threads, and gone without harm."""
+"""The client side of the job queue, for an event loop."""
 
 import asyncio
 import logging
@@ -8,63 +8,62 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-from loupe.old_errors.core import RedisUnavailable
+from loupe.errors import RedisUnavailable
 from loupe.settings import Settings
 
 if TYPE_CHECKING:
-    from worker.queue.jobs import (
-        Jobs,  # imports Redis's client, which takes as long as everything else that starts a service
-    )
+    from worker.queue.jobs import Jobs  # imports redis, which doubles the start of a service
 
 T = TypeVar("T")
 
-THREADS = 4  # a Redis that does not answer holds up these, and nobody who wants a prediction
+THREADS = 4  # a Redis that hangs blocks these, and no prediction
 
-logger = logging.getLogger(
-    "bentoml.loupe.jobs"
-)  # below BentoML's logger, so that its handlers apply
+logger = logging.getLogger("bentoml.loupe.jobs")  # BentoML's handlers apply below its logger
 
 
 class JobQueue:
-    """The jobs in the Redis that the settings name, or in an embedded one.
+    """The jobs in Redis; the connection opens with the first operation.
 
     Args:
-        settings: Where it is.
+        settings: The address of Redis; without one, an embedded Redis starts.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._threads = ThreadPoolExecutor(
-            THREADS, thread_name_prefix="jobs"
-        )  # none of them is there before it is needed
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobs")
         self._opening = threading.Lock()
         self._opened: tuple[ExitStack, Jobs] | None = None
 
-    async def ask(self, question: "Callable[[Jobs], T]") -> T:
-        """What the jobs answer to a question that may block.
+    async def ask(self, operation: "Callable[[Jobs], T]") -> T:
+        """Run a blocking operation on the jobs in a thread.
 
         Raises:
             RedisUnavailable: If Redis does not answer within seconds.
-            LoupeError: As the question does.
+            LoupeError: As the operation does.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, question)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, operation)
 
     async def close(self) -> None:
-        """Leave Redis; an embedded one that nobody else uses stops."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._leave)
+        """Disconnect; an embedded Redis stops unless others use it."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._disconnect)
         self._threads.shutdown()
 
-    def _ask(self, question: "Callable[[Jobs], T]") -> T:
+    def _ask(self, operation: "Callable[[Jobs], T]") -> T:
         from redis.exceptions import ConnectionError as RedisConnectionError
         from redis.exceptions import RedisError
 
         try:
-            return question(self._jobs())
-        except RedisConnectionError as error:
-            self._leave()  # an embedded one may have ended, and is started by whoever asks next
-            raise self._unavailable(error) from error
+            return operation(self._jobs())
         except (RedisError, RedisUnavailable, OSError) as error:
-            raise self._unavailable(error) from error
+            if isinstance(error, RedisConnectionError):
+                self._disconnect()  # an embedded Redis may have died; the next operation starts one
+            # The address is for operators: callers get no more than the name of the setting.
+            logger.warning("The job queue does not answer: %s", error)
+            is_remote = bool(self._settings.redis_url)
+            where = "at LOUPE_REDIS_URL" if is_remote else "in the service's data folder"
+            raise RedisUnavailable(
+                f"The job queue, a Redis {where}, does not answer. Predictions still work."
+            ) from error
 
     def _jobs(self) -> "Jobs":
         from loupe.runtime.redis_server import HASTY, open_redis
@@ -76,21 +75,9 @@ class JobQueue:
                 self._opened = stack, Jobs(stack.enter_context(open_redis(self._settings, HASTY)))
             return self._opened[1]
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         with self._opening:
             if self._opened is not None:
                 stack, _ = self._opened
                 self._opened = None
                 stack.close()
-
-    def _unavailable(self, error: Exception) -> RedisUnavailable:
-        """What callers are told; where exactly it should be is the operator's business, and stands in the log."""
-        logger.warning("the queue of jobs does not answer: %s", error)
-        where = (
-            "the address in LOUPE_REDIS_URL"
-            if self._settings.redis_url
-            else "the service's data folder"
-        )
-        return RedisUnavailable(
-            f"{where}, which keeps the jobs", "no answer; predictions do without it"
-        )

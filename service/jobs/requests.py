@@ -1,98 +1,58 @@
-"""What is asked of jobs: how a result is to look, and which source is to be scored."""
+"""Requests about jobs: what to score, and how."""
 
 import os
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from starlette.requests import Request
+from pydantic import BaseModel, ConfigDict, Field
 
+from loupe.errors import Forbidden, InvalidSource
 from loupe.jobs import ScoringRequest
-from loupe.old_errors.service import InvalidRequest, SourceForbidden
-from loupe.old_errors.worker import InvalidSource
 from loupe.results import Format
 from loupe.settings import Settings
-from service.prediction.items import json_type, parse_json
-
-F = TypeVar("F", bound=BaseModel)
-
-VALUES = frozenset(
-    {"top_k", "probabilities", "threshold", "single"}
-)  # of a query, those that are no texts
-SHOWN_CHARACTERS = 40  # of a value that is refused
+from service.http.validation import shown
 
 
-class Named(ScoringRequest):
-    """A request to score a source by its path."""
+class SourceRequest(ScoringRequest):
+    """A request to score a source that workers can read."""
 
     source: str = Field(min_length=1)
 
 
-class Nothing(BaseModel):
-    """No parameters of a query, where JSON has all that there is to say."""
+class NoParameters(BaseModel):
+    """The empty query of a request with JSON."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ResultsWanted(BaseModel):
-    """In which format results are to be; that of the job, if none is named."""
+class ResultsRequest(BaseModel):
+    """The format of downloaded results; that of the job by default."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
     format: Format | None = None
 
 
-def read_named(body: bytes) -> Named:
-    """What JSON asks for.
-
-    Raises:
-        InvalidJson: If it is none.
-        InvalidRequest: If it asks for something else.
-    """
-    value = parse_json(body)
-    if not isinstance(value, dict):
-        raise InvalidRequest(_expected(Named), f"JSON of type {json_type(value)}")
-    return _checked(Named, value)
-
-
-def read_query(request: Request, form: type[F]) -> F:
-    """What the parameters of a query ask for.
-
-    Raises:
-        InvalidRequest: If there are others, one stands twice, or has a value that it cannot have.
-    """
-    given: dict[str, JsonValue] = {}
-    for name, value in request.query_params.multi_items():
-        if name in given:
-            raise InvalidRequest(f"the query parameter '{name}' once", "it twice")
-        given[name] = _value(value) if name in VALUES else value
-    return _checked(form, given)
-
-
 def find_source(source: str, settings: Settings) -> Path:
-    """The file or folder that a caller names, without links on the way to it.
+    """Return the real path of the file or folder that a caller names.
 
-    Nothing outside the roots is looked at, and what is refused is refused in the same words whether it is there or not.
+    Nothing outside the roots is looked at, so errors do not reveal whether a path exists.
 
     Raises:
-        SourceForbidden: If it is outside of all roots, leads out of them, or is where the service keeps its own files.
+        Forbidden: If it is outside of all roots, or where the service keeps its own files.
         InvalidSource: If there is nothing.
     """
     path = os.path.normpath(source)
-    roots = [os.path.realpath(root) for root in settings.source_roots]
-    if "\0" in path or not any(
-        _within(path, root) for root in (*roots, *map(str, settings.source_roots))
-    ):
-        raise SourceForbidden(source)
+    given_roots = [str(root) for root in settings.source_roots]
+    roots = [os.path.realpath(root) for root in given_roots]
+    if "\0" in path or not any(_within(path, root) for root in (*roots, *given_roots)):
+        raise _forbidden(source)
     found, home = os.path.realpath(path), os.path.realpath(settings.home)
-    if (
-        not any(_within(found, root) for root in roots)
-        or _within(found, home)
-        or _within(home, found)
-    ):
-        raise SourceForbidden(source)
-    if not os.path.exists(found):  # noqa: PTH110 - pathlib's raises an error for a name that is too long
-        raise InvalidSource(source, "nothing; no such file or folder")
+    if not any(_within(found, root) for root in roots):
+        raise _forbidden(source)
+    if _within(found, home) or _within(home, found):
+        raise _forbidden(source)
+    if not os.path.exists(found):  # noqa: PTH110 - pathlib raises for a name that is too long
+        raise InvalidSource(f"{shown(source)} is not a file or folder.")
     return Path(found)
 
 
@@ -100,29 +60,8 @@ def _within(path: str, folder: str) -> bool:
     return Path(path).is_relative_to(folder)
 
 
-def _checked(form: type[F], given: dict[str, JsonValue]) -> F:
-    try:
-        return form.model_validate(given)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        value = problem["input"] if problem["type"] not in ("missing", "extra_forbidden") else None
-        shown = "" if value is None else f" ({str(value)[:SHOWN_CHARACTERS]!r})"
-        place = ".".join(map(str, problem["loc"]))[:SHOWN_CHARACTERS]
-        raise InvalidRequest(_expected(form), f"'{place}'{shown}: {problem['msg']}") from error
-
-
-def _expected(form: type[BaseModel]) -> str:
-    required = [name for name, field in form.model_fields.items() if field.is_required()]
-    others = ", ".join(name for name in form.model_fields if name not in required)
-    if required:
-        return f"JSON with '{required[0]}', and with {others} as wanted"
-    return f"no query parameters but {others}" if others else "no query parameters beside JSON"
-
-
-def _value(text: str) -> JsonValue:
-    """A number, `true` or `false`, as JSON has it; any other text is refused where it stands for one of these."""
-    try:
-        value = parse_json(text.encode())
-    except InvalidRequest:
-        return text
-    return text if value is None else value
+def _forbidden(source: str) -> Forbidden:
+    return Forbidden(
+        f"{shown(source)} is not an absolute path below a folder that jobs may read "
+        "(LOUPE_JOB_ROOTS). Upload the images instead: send them as the body."
+    )

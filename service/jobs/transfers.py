@@ -1,4 +1,4 @@
-"""What takes long to send or to receive, and how much of it there may be at a time."""
+"""Long uploads and downloads, and how many of them may run at a time."""
 
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,95 +7,80 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from loupe.old_errors.service import TooManyTransfers
+from loupe.errors import TooManyRequests
 
 
-class Room:
-    """For so many transfers of a kind.
+class TransferLimit:
+    """A limit for transfers of one kind.
 
     Args:
-        kind: What callers are told that there are too many of.
-        most: At a time.
+        kind: Name of the kind in messages.
+        limit: Maximum number at a time.
     """
 
-    def __init__(self, kind: str, most: int) -> None:
+    def __init__(self, kind: str, limit: int) -> None:
         self._kind = kind
-        self._most = most
-        self._taken = 0
+        self._limit = limit
+        self._running = 0
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """A place that is taken until the block ends; see `take`."""
-        self.take()
+    def slot(self) -> Iterator[None]:
+        """Hold a slot until the block ends; see `acquire`."""
+        self.acquire()
         try:
             yield
         finally:
-            self.leave()
+            self.release()
 
-    def take(self) -> None:
-        """Take a place.
+    def acquire(self) -> None:
+        """Take a slot.
 
         Raises:
-            TooManyTransfers: If there is none.
+            TooManyRequests: If none is free.
         """
-        if self._taken >= self._most:
-            raise TooManyTransfers(self._kind, self._most)
-        self._taken += 1
+        if self._running >= self._limit:
+            raise TooManyRequests(
+                f"The limit of {self._limit} {self._kind} at a time is reached. "
+                "Try again in a second.",
+                code="too_many_transfers",
+            )
+        self._running += 1
 
-    def leave(self) -> None:
-        """Give the place back."""
-        self._taken -= 1
+    def release(self) -> None:
+        """Free the slot."""
+        self._running -= 1
 
 
-class Stream(StreamingResponse):
-    """An answer that takes long. It has a place in a room, and none among the requests that wait for their answers.
+class _Stream(StreamingResponse):
+    """A long response, which counts as a transfer instead of a request in flight."""
 
-    Args:
-        content: Pieces of the body.
-        room: Where it takes a place.
-        headers: Of the answer.
-        media_type: Of the body.
-
-    Raises:
-        TooManyTransfers: If there is no place.
-    """
-
-    def __init__(
-        self,
-        content: AsyncIterable[bytes] | Iterable[bytes],
-        room: Room,
-        headers: Mapping[str, str] | None,
-        media_type: str,
-    ) -> None:
-        super().__init__(content, headers=headers, media_type=media_type)
-        room.take()
-        self._room = room
+    limit: TransferLimit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
         try:
-            let_go: Callable[[], None] | None = scope["state"].get(
-                "let_go"
-            )  # where the connection is one of ours
+            let_go: Callable[[], None] | None = scope["state"].get("let_go")
             if let_go is not None:
                 let_go()
             await super().__call__(scope, receive, send)
         finally:
-            self._room.leave()
+            self.limit.release()
 
 
 def streamed(
     request: Request,
     content: AsyncIterable[bytes] | Iterable[bytes],
-    room: Room,
+    limit: TransferLimit,
     media_type: str,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer to a request, in pieces; who asks for its head only gets that.
+    """Return a response that is sent in chunks; `HEAD` gets its headers only.
 
     Raises:
-        TooManyTransfers: If there is no place in the room.
+        TooManyRequests: If the limit is reached.
     """
     if request.method == "HEAD":
         return Response(headers=headers, media_type=media_type)
-    return Stream(content, room, headers, media_type)
+    stream = _Stream(content, headers=headers, media_type=media_type)
+    limit.acquire()
+    stream.limit = limit
+    return stream

@@ -22,7 +22,7 @@ from service.http.options import Normalize, read_timeout
 from service.jobs.queue import JobQueue
 from service.metrics import NO_KEY, NO_MODEL, Metrics
 from service.prediction.caller import Caller
-from service.prediction.inputs import Preparation
+from service.prediction.decoding import Preparation
 from service.prediction.served_models import ServedModel, ServedModels
 
 logger = logging.getLogger(

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, version 2, over gRPC: a server beside BentoML's, in the same event loop, with the same models and queues.
+"""The Open Inference Protocol, version 2, over gRPC, in the event loop and with the queues of HTTP.
 
-Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_grpc.md. What Triton's service has beyond
-it, as shared memory and the loading of models, is not implemented, and answered so.
+Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_grpc.md.
+Triton's methods beyond it, such as shared memory and model loading, are not implemented.
 """
 
 import asyncio
@@ -11,43 +11,47 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TypeAlias, TypeVar
 
-from loupe.errors import LoupeError
-from loupe.old_errors.core import AddressInUse, ModelNotFound
-from loupe.old_errors.service import CallerGone, DeadlineExceeded, GrpcUnavailable, InvalidRequest
+from loupe.errors import (
+    CallerGone,
+    DeadlineExceeded,
+    InvalidRequest,
+    LoupeError,
+    ModelNotFound,
+    NotInstalled,
+    ProgramFailed,
+)
 from service.http.guard import checked_request_id, log_access
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.metrics import NO_KEY
 from service.prediction.caller import Caller
 from service.prediction.predictor import AnyCall, Predictor
-from service.protocols.open_inference.requests import read_images
-from service.protocols.open_inference.rest import SERVER, description
+from service.protocols.open_inference.rest import SERVER, describe
+from service.protocols.open_inference.tensors import read_images
 
 try:
     import grpc
     from google.protobuf.message import DecodeError, Message
     from tritonclient.grpc import service_pb2 as pb
 
-    from service.protocols.open_inference.messages import answer, parse_inference
-except (
-    ImportError,
-    RuntimeError,
-) as error:  # the second is tritonclient's, also of a gRPC that is too old for it
-    raise GrpcUnavailable(str(error)) from error
+    from service.protocols.open_inference.messages import answer, parse_message
+except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError for an old gRPC
+    raise NotInstalled(
+        f"LOUPE_GRPC_PORT is set, but gRPC is not installed: {error}. "
+        "Install it: pip install 'loupe[grpc]'",
+        code="grpc_unavailable",
+    ) from error
 
 SERVICE = "inference.GRPCInferenceService"
-PROTOCOL = "grpc"  # in the metrics
-OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})  # whether it is well, everybody may ask
-REQUEST_ID_KEY = "x-request-id"  # of metadata
-EARLY_SECONDS = 0.05  # by which a client's clock may end a call before ours does
-MAX_INT = 2**31 - 1  # gRPC's options are no larger
-UNCOMPRESSED = (
-    1 << 0
-)  # of the compressions, a bit each, that gRPC is to take: none, since it would unpack without a limit
+PROTOCOL = "grpc"  # label in the metrics
+OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})  # need no API key
+REQUEST_ID_KEY = "x-request-id"  # in the metadata
+CLOCK_SKEW_SECONDS = 0.05  # a client's timer may end a call this much before ours
+MAX_INT = 2**31 - 1  # of gRPC's options
+UNCOMPRESSED = 1 << 0  # bit set of accepted compressions; gRPC would decompress without a limit
+OK = 200  # metrics and log have HTTP statuses for every protocol
 
-OK = 200  # in metrics and log, which have HTTP's status for every protocol
-
-# By the status that HTTP has for an error; other mistakes of callers are invalid arguments, and the rest is ours.
+# By HTTP status; other client errors are invalid arguments, other server errors internal.
 CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -57,18 +61,16 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
-logger = logging.getLogger(
-    "bentoml.loupe.grpc"
-)  # below BentoML's logger, so that its handlers apply
+logger = logging.getLogger("bentoml.loupe.grpc")  # BentoML's handlers apply below its logger
 
 MessageType = TypeVar("MessageType", bound=Message)
 
 
 class RpcCall(AnyCall):
-    """A call over gRPC that is being answered.
+    """A call over gRPC.
 
     Attributes:
-        key: The name of its caller's API key.
+        key: The name of the caller's API key.
     """
 
     def __init__(
@@ -80,76 +82,75 @@ class RpcCall(AnyCall):
         self._seconds_left: float | None = context.time_remaining()
 
     def read(self, kind: type[MessageType]) -> MessageType:
-        """The call's message.
+        """Parse the message.
 
         Raises:
-            InvalidRequest: If it is none of that kind.
+            InvalidRequest: If it is not of that kind.
         """
         try:
             message: MessageType = kind.FromString(self._message)
         except DecodeError as error:
-            raise InvalidRequest(
-                f"a {kind.DESCRIPTOR.name}", f"bytes that are none ({error})"
-            ) from error
+            name = kind.DESCRIPTOR.name
+            raise InvalidRequest(f"The message is not a {name}: {error}.") from error
         return message
 
     def caller(self, timeout_seconds: float | None) -> Caller:
-        """Who waits for the answer; `timeout_seconds` is what the message says of its time, if it does."""
+        """Return who waits, for at most the shortest of the given, the call's and our timeout."""
         limits = (self.settings.request_timeout_seconds, timeout_seconds, self._seconds_left)
         seconds = min(limit for limit in limits if limit is not None)
-        # Nobody need ask whether the caller has gone: gRPC cancels the call's task then.
+        # It needs no check for disconnection: gRPC cancels the task then.
         return Caller(seconds, self.begun + seconds)
 
 
 async def live(call: RpcCall) -> Message:
-    """That the service answers."""
+    """Answer that the service is alive."""
     return pb.ServerLiveResponse(live=True)
 
 
 async def ready(call: RpcCall) -> Message:
-    """Whether models are served: the service takes no call before, and has not been told to stop."""
+    """Answer whether the service is ready; it accepts no call before its models are."""
     return pb.ServerReadyResponse(ready=not call.stopping)
 
 
 async def server(call: RpcCall) -> Message:
-    """What answers here."""
+    """Return name, version and extensions of the server."""
     return pb.ServerMetadataResponse(**SERVER)
 
 
 async def model_ready(call: RpcCall) -> Message:
-    """Whether a model is served."""
-    asked = call.read(pb.ModelReadyRequest)
+    """Answer whether a model is served."""
+    request = call.read(pb.ModelReadyRequest)
     try:
-        with call.model(_tag(call, asked.name, asked.version)):
+        with call.model(_tag(call, request.name, request.version)):
             return pb.ModelReadyResponse(ready=True)
     except ModelNotFound:
         return pb.ModelReadyResponse(ready=False)
 
 
 async def metadata(call: RpcCall) -> Message:
-    """What a model takes and what it answers with."""
-    asked = call.read(pb.ModelMetadataRequest)
-    with call.model(_tag(call, asked.name, asked.version)) as served:
-        return pb.ModelMetadataResponse(**description(call, served))
+    """Describe inputs and outputs of a model."""
+    request = call.read(pb.ModelMetadataRequest)
+    with call.model(_tag(call, request.name, request.version)) as served:
+        return pb.ModelMetadataResponse(**describe(call, served))
 
 
 async def infer(call: RpcCall) -> Message:
-    """Classes of the images in a request; one that cannot be used refuses it, since a tensor has no place for errors."""
-    request = call.read(pb.ModelInferRequest)
-    with call.model(_tag(call, request.model_name, request.model_version)) as served:
+    """Classify images; one that cannot be read fails the request: tensors cannot hold errors."""
+    message = call.read(pb.ModelInferRequest)
+    with call.model(_tag(call, message.model_name, message.model_version)) as served:
         with call.decoding():
-            inference = parse_inference(request)
-            caller = call.caller(inference.timeout_seconds)
+            request, values = parse_message(message)
+            caller = call.caller(request.timeout_seconds)
             images = await read_images(
-                inference.images, call.settings, call.preparation(served, caller)
+                request.inputs[0], values, call.settings, call.preparation(served, caller)
             )
         probabilities = await call.predict(images, served, caller)
         with call.encoding():
-            return answer(served.stored, inference, probabilities)
+            return answer(served.stored, request, probabilities)
 
 
 def _tag(call: RpcCall, name: str, version: str) -> str:
-    """The model that a message names; labels, as `production`, are versions too, and no name is that of the default model."""
+    """Return the tag in a message: labels count as versions, no name is the default model."""
     if not version:
         return name
     return f"{name or call.models.find(None).stored.name}:{version}"
@@ -168,14 +169,14 @@ METHODS: dict[str, Method] = {
 
 
 class GrpcServer:
-    """What answers gRPC for a predictor; made and used in its event loop.
+    """The gRPC server of a predictor; made and used in its event loop.
 
     Args:
         predictor: The one that answers HTTP.
-        port: To listen on, at the address that HTTP has.
+        port: Port to listen on, at the address of HTTP.
 
     Raises:
-        InvalidSetting: If the API keys are none.
+        InvalidSetting: If the API keys are invalid.
     """
 
     def __init__(self, predictor: Predictor, port: int) -> None:
@@ -185,7 +186,7 @@ class GrpcServer:
         self._keys = read_keys(self._settings)
         self._server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),  # a port of somebody else is an error, and not shared
+                ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
                 ("grpc.max_receive_message_length", min(self._settings.max_body_bytes, MAX_INT)),
                 ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
             ],
@@ -206,59 +207,58 @@ class GrpcServer:
         """Listen.
 
         Raises:
-            AddressInUse: If something else does.
+            ProgramFailed: If another program uses the port.
         """
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         try:
             self._server.add_insecure_port(f"{host}:{self._port}")
         except RuntimeError as error:
-            raise AddressInUse(
-                self._settings.host, self._port, str(error), "LOUPE_GRPC_PORT"
+            raise ProgramFailed(
+                f"Cannot listen on {host}:{self._port}: {error}. "
+                "Choose another port: LOUPE_GRPC_PORT.",
+                code="address_in_use",
             ) from error
         await self._server.start()
         logger.info("gRPC on %s:%d", host, self._port)
 
     async def stop(self) -> None:
-        """Refuse what comes, and wait for what is in hand."""
+        """Refuse new calls and wait for those in flight."""
         await self._server.stop(self._settings.shutdown_timeout_seconds)
 
     async def _respond(
         self, name: str, method: Method, message: bytes, context: grpc.aio.ServicerContext
     ) -> Message:
-        """What a method answers, or the error that it ends with; either is counted."""
+        """Return the answer of a method, or end the call with its error; count either."""
         headers: dict[str, str] = dict(context.invocation_metadata())
-        request_id = checked_request_id(headers.get("x-request-id", ""))
+        request_id = checked_request_id(headers.get(REQUEST_ID_KEY, ""))
         REQUEST_ID.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         call = RpcCall(self._predictor, message, context)
+        is_open = name in OPEN_METHODS
         try:
-            with (
-                nullcontext()
-                if name in OPEN_METHODS
-                else self._predictor.rpc(SERVICE, name, headers)
-            ):
+            with nullcontext() if is_open else self._predictor.rpc(SERVICE, name, headers):
                 outcome = await self._predictor.outcome(
                     name, self._admit(name, method, call, headers)
                 )
-        except asyncio.CancelledError:  # the caller has gone, or its deadline is over
+        except asyncio.CancelledError:
             left: float | None = context.time_remaining()
-            gone = DeadlineExceeded if left is not None and left < EARLY_SECONDS else CallerGone
-            self._predictor.metrics.rejected(gone.code)
-            self._count(name, call, gone.status)
+            is_late = left is not None and left < CLOCK_SKEW_SECONDS
+            error = DeadlineExceeded if is_late else CallerGone
+            self._predictor.metrics.rejected(error.code)
+            self._count(name, call, error.status)
             raise
         self._count(name, call, outcome.status if isinstance(outcome, LoupeError) else OK)
         if isinstance(outcome, LoupeError):
-            unlike = (
-                grpc.StatusCode.INVALID_ARGUMENT
-                if outcome.status < 500
-                else grpc.StatusCode.INTERNAL
-            )
-            await context.abort(CODES.get(outcome.status, unlike), outcome.message)
+            is_client_error = outcome.status < 500
+            codes = grpc.StatusCode
+            other = codes.INVALID_ARGUMENT if is_client_error else codes.INTERNAL
+            await context.abort(CODES.get(outcome.status, other), outcome.message)
         return outcome
 
     async def _admit(
         self, name: str, method: Method, call: RpcCall, headers: Mapping[str, str]
     ) -> Message:
+        """Check the API key, then call the method."""
         if self._keys is not None and name not in OPEN_METHODS:
             call.key = self._keys.name_in(headers)
         return await method(call)

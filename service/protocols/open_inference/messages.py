@@ -1,56 +1,54 @@
-"""Messages of the Open Inference Protocol over gRPC: requests, read as JSON would say them, and answers, whose tensors are raw."""
+"""Messages of the Open Inference Protocol over gRPC; their tensors are raw in the answers."""
 
 from collections.abc import Mapping
 
 from pydantic import JsonValue
 from tritonclient.grpc import service_pb2 as pb
 
+from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
 from loupe.models.store import StoredModel
-from loupe.old_errors.service import InvalidRequest
+from service.http.validation import validate
 from service.protocols.open_inference.replies import compute
-from service.protocols.open_inference.requests import INPUT, Inference, Values, read_inference
+from service.protocols.open_inference.requests import INPUT, InferenceRequest, Values
 
-CONTENTS = {
-    "UINT8": "uint_contents",
-    "BYTES": "bytes_contents",
-}  # where values stand that are not raw, by datatype
+CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}  # field of values, by datatype
 
 
-def parse_inference(request: pb.ModelInferRequest) -> Inference:
-    """What a request asks for.
+def parse_message(message: pb.ModelInferRequest) -> tuple[InferenceRequest, Values]:
+    """Return the request in a message, and the values of its input.
 
     Raises:
-        InvalidRequest: If it is not what the protocol says, or not what these models take.
+        InvalidRequest: If the protocol or the models do not allow it.
     """
-    said: dict[str, JsonValue] = {
-        "id": request.id or None,
-        "parameters": _parameters(request.parameters),
+    content: JsonValue = {
+        "id": message.id or None,
+        "parameters": _parameters(message.parameters),
         "inputs": [
             {**_named(tensor), "datatype": tensor.datatype, "shape": list(tensor.shape)}
-            for tensor in request.inputs
+            for tensor in message.inputs
         ],
-        "outputs": [_named(output) for output in request.outputs],
+        "outputs": [_named(output) for output in message.outputs],
     }
-    return read_inference(said, lambda *_: _values(request))
+    request = validate(InferenceRequest, content)
+    return request, _values(message, CONTENTS[request.inputs[0].datatype])
 
 
 def answer(
-    model: StoredModel, inference: Inference, probabilities: Float32Array
+    model: StoredModel, request: InferenceRequest, probabilities: Float32Array
 ) -> pb.ModelInferResponse:
-    """The answer to a request, its tensors raw; `probabilities` is float32 of shape `(n, classes)`."""
-    outputs = [
-        compute(wanted, model.card.class_names, probabilities) for wanted in inference.outputs
-    ]
+    """Return the answer with raw tensors; `probabilities` is float32 `(n, classes)`."""
+    outputs = request.requested_outputs
+    tensors = [compute(output, model.card.class_names, probabilities) for output in outputs]
     return pb.ModelInferResponse(
         model_name=model.name,
         model_version=model.version,
-        id=inference.id,
+        id=request.id,
         outputs=[
-            {"name": wanted.name, "datatype": output.datatype, "shape": output.shape}
-            for wanted, output in zip(inference.outputs, outputs, strict=True)
+            {"name": output.name, "datatype": tensor.datatype, "shape": tensor.shape}
+            for output, tensor in zip(outputs, tensors, strict=True)
         ],
-        raw_output_contents=[output.raw() for output in outputs],
+        raw_output_contents=[tensor.raw() for tensor in tensors],
     )
 
 
@@ -61,29 +59,20 @@ def _named(
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, JsonValue]:
-    return {name: _parameter(parameter) for name, parameter in parameters.items()}
+    chosen = {name: each.WhichOneof("parameter_choice") for name, each in parameters.items()}
+    return {name: field and getattr(parameters[name], field) for name, field in chosen.items()}
 
 
-def _parameter(parameter: pb.InferParameter) -> JsonValue:
-    kind = parameter.WhichOneof("parameter_choice")
-    value: JsonValue = None if kind is None else getattr(parameter, kind)
-    return value
-
-
-def _values(request: pb.ModelInferRequest) -> Values:
-    """Those of the one input."""
-    (tensor,) = request.inputs
-    field, raw = CONTENTS[tensor.datatype], request.raw_input_contents
-    given = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
+def _values(message: pb.ModelInferRequest, field: str) -> Values:
+    contents, raw = message.inputs[0].contents, message.raw_input_contents
+    given = [descriptor.name for descriptor, _ in contents.ListFields()]
     if raw and given:
-        raise InvalidRequest(f"'{INPUT}' in raw_input_contents or in {field}", "both")
+        raise InvalidRequest(f"'{INPUT}' must be in raw_input_contents or in {field}, not in both.")
     if len(raw) > 1:
-        raise InvalidRequest(f"one element of raw_input_contents, '{INPUT}'", f"{len(raw):,}")
+        raise InvalidRequest(f"raw_input_contents must have one element, got {len(raw):,}.")
     if raw:
         return memoryview(raw[0])
     if any(name != field for name in given):
-        raise InvalidRequest(
-            f"'{INPUT}' of datatype {tensor.datatype} in {field}", f"{', '.join(given)}"
-        )
-    values: Values = getattr(tensor.contents, field)
+        raise InvalidRequest(f"'{INPUT}' must be in {field}, not in {', '.join(given)}.")
+    values: Values = getattr(contents, field)
     return values

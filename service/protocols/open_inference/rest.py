@@ -1,14 +1,15 @@
-"""The Open Inference Protocol, version 2, over REST: what Triton, KServe, MLServer and their clients speak.
+"""The Open Inference Protocol, version 2, over REST, as Triton, KServe and MLServer speak it.
 
-Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md; raw tensors and classification as
-in Triton's extensions, docs/protocol/extension_binary_data.md and extension_classification.md.
+Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md;
+raw tensors and classification as in Triton's docs/protocol, extension_binary_data.md and
+extension_classification.md.
 """
 
 from starlette.responses import Response
 
 from loupe import __version__
+from loupe.errors import ShuttingDown
 from loupe.images.spec import SIDE
-from loupe.old_errors.service import ShuttingDown
 from service.http import replies
 from service.prediction.predictor import AnyCall, Call, route
 from service.prediction.served_models import ServedModel
@@ -20,79 +21,74 @@ from service.protocols.open_inference.requests import (
     LABEL,
     PROBABILITIES,
     parse_inference,
-    read_images,
 )
+from service.protocols.open_inference.tensors import read_images
 
-PROTOCOL = "v2"  # in the metrics
+PROTOCOL = "v2"  # label in the metrics
 SERVER = {
     "name": "loupe",
     "version": __version__,
     "extensions": ["binary_tensor_data", "classification"],
 }
-PLATFORMS = {
-    "onnx": "onnxruntime_onnx",
-    "tensorflow": "tensorflow_keras",
-}  # what runs the models, by engine
+PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorflow": "tensorflow_keras"}  # by engine
 
 
 async def server(call: Call) -> Response:
-    """What answers here."""
+    """Return name, version and extensions of the server."""
     return replies.json(SERVER)
 
 
 async def live(call: Call) -> Response:
-    """That the service answers."""
+    """Answer that the service is alive."""
     return replies.json({"live": True})
 
 
 async def ready(call: Call) -> Response:
-    """That models are served: the service takes no request before.
+    """Answer that models are served; the service accepts no request before that.
 
     Raises:
-        ShuttingDown: If it has been told to stop.
+        ShuttingDown: If the service is stopping.
     """
     if call.stopping:
-        raise ShuttingDown
-    return replies.json(
-        {"live": True, "ready": True}
-    )  # the word of the specification, and the one of its servers
+        raise ShuttingDown("The service is shutting down. Send the request again.")
+    # The specification says `live`, the servers say `ready`.
+    return replies.json({"live": True, "ready": True})
 
 
 async def model_ready(call: Call) -> Response:
-    """That a model is served."""
+    """Answer that a model is served."""
     with call.model(_tag(call)) as served:
         return replies.json({"name": served.stored.name, "ready": True})
 
 
 async def metadata(call: Call) -> Response:
-    """What a model takes and what it answers with."""
+    """Describe inputs and outputs of a model."""
     with call.model(_tag(call)) as served:
-        return replies.json(description(call, served))
+        return replies.json(describe(call, served))
 
 
 async def infer(call: Call) -> Response:
-    """Classes of the images in a request; one that cannot be used refuses it, since a tensor has no place for errors."""
+    """Classify images; one that cannot be read fails the request: tensors cannot hold errors."""
     with call.model(_tag(call)) as served:
         with call.decoding():
             body = await call.bodies.read(call.request, "an inference request")
-            inference = parse_inference(body, call.request.headers.get(JSON_LENGTH))
-            caller = call.caller(inference.timeout_seconds)
+            request, values = parse_inference(body, call.request.headers.get(JSON_LENGTH))
+            caller = call.caller(request.timeout_seconds)
             images = await read_images(
-                inference.images, call.settings, call.preparation(served, caller)
+                request.inputs[0], values, call.settings, call.preparation(served, caller)
             )
         probabilities = await call.predict(images, served, caller)
         with call.encoding():
-            return answer(served.stored, inference, probabilities)
+            return answer(served.stored, request, probabilities)
 
 
-def description(call: AnyCall, served: ServedModel) -> dict[str, object]:
-    """What a model takes and what it answers with, as the protocol says it."""
+def describe(call: AnyCall, served: ServedModel) -> dict[str, object]:
+    """Return the metadata of a model, for REST and gRPC."""
     name, classes = served.stored.name, len(served.stored.card.class_names)
+    versions = [model.stored.version for model in call.models.all() if model.stored.name == name]
     return {
         "name": name,
-        "versions": [
-            model.stored.version for model in call.models.all() if model.stored.name == name
-        ],
+        "versions": versions,
         "platform": PLATFORMS[call.settings.engine],
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, SIDE, SIDE]}],
         "outputs": [
@@ -104,7 +100,7 @@ def description(call: AnyCall, served: ServedModel) -> dict[str, object]:
 
 
 def _tag(call: Call) -> str:
-    """The model that a path names; labels, as `production`, are versions too."""
+    """Return the tag in the path; labels such as `production` count as versions."""
     return ":".join(call.request.path_params.values())
 
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol as its own clients speak it: `tritonclient`, as it comes, against a running service."""
+"""The Open Inference Protocol over REST, with `tritonclient` against a running service."""
 
 import asyncio
 import base64
@@ -35,14 +35,14 @@ def triton_client(service: RunningService) -> Iterator[triton.InferenceServerCli
 
 
 def tensor(images: UInt8Array, *, binary: bool = True) -> triton.InferInput:
-    """Pixels, as an input."""
+    """Return pixels as an input."""
     return triton.InferInput("images", list(images.shape), "UINT8").set_data_from_numpy(
         images, binary_data=binary
     )
 
 
 def files(contents: list[bytes], *, binary: bool = True) -> triton.InferInput:
-    """Pictures in files, as an input."""
+    """Return picture files as an input."""
     array = np.array(contents, np.object_)
     return triton.InferInput("images", [len(contents)], "BYTES").set_data_from_numpy(
         array, binary_data=binary
@@ -50,14 +50,14 @@ def files(contents: list[bytes], *, binary: bool = True) -> triton.InferInput:
 
 
 def texts(values: NDArray[np.object_]) -> list[str]:
-    """The elements of a BYTES tensor; raw ones come as bytes."""
+    """Return the elements of a BYTES tensor; those of raw tensors are bytes."""
     return [value.decode() if isinstance(value, bytes) else value for value in values.ravel()]
 
 
 def assert_answers(
     result: triton.InferResult, images: UInt8Array, engine: Engine, model: StoredModel
 ) -> None:
-    """All three outputs, against what the engine says of the images."""
+    """Check all three outputs, compared with the engine's."""
     expected = engine.predict(images)
     best = expected.argmax(axis=1)
     probabilities, index = result.as_numpy("probabilities"), result.as_numpy("index")
@@ -72,7 +72,7 @@ def assert_answers(
 # What answers
 
 
-def test_the_server_is_live_ready_and_says_what_it_can(
+def test_server_is_live_and_ready_and_lists_its_extensions(
     triton_client: triton.InferenceServerClient,
 ) -> None:
     assert triton_client.is_server_live()
@@ -82,7 +82,7 @@ def test_the_server_is_live_ready_and_says_what_it_can(
     assert described["extensions"] == ["binary_tensor_data", "classification"]
 
 
-def test_a_model_is_ready_by_its_name_its_version_or_a_label(
+def test_model_is_ready_by_name_version_or_label(
     triton_client: triton.InferenceServerClient, digits_model: StoredModel
 ) -> None:
     for name, version in (
@@ -96,7 +96,7 @@ def test_a_model_is_ready_by_its_name_its_version_or_a_label(
         assert not triton_client.is_model_ready(name, version)
 
 
-def test_the_metadata_of_a_model_describe_what_it_takes_and_answers(
+def test_metadata_describes_inputs_and_outputs_of_a_model(
     triton_client: triton.InferenceServerClient,
     digits_model: StoredModel,
     shapes_model: StoredModel,
@@ -122,7 +122,7 @@ def test_the_metadata_of_a_model_describe_what_it_takes_and_answers(
 
 @pytest.mark.parametrize("binary_out", [True, False])
 @pytest.mark.parametrize("binary_in", [True, False])
-def test_tensors_raw_and_in_json_give_the_same_answers(
+def test_raw_tensors_and_json_give_the_same_answers(
     triton_client: triton.InferenceServerClient,
     engine: Engine,
     digits_model: StoredModel,
@@ -136,7 +136,7 @@ def test_tensors_raw_and_in_json_give_the_same_answers(
     assert ("data" in result.get_output("label")) is not binary_out
 
 
-def test_all_outputs_come_where_none_is_named(
+def test_all_outputs_are_sent_if_none_is_named(
     triton_client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel
 ) -> None:
     many = pictures.digits(300, seed=12)
@@ -144,7 +144,7 @@ def test_all_outputs_come_where_none_is_named(
     assert_answers(triton_client.infer("digits", [tensor(many)]), many, engine, digits_model)
 
 
-def test_a_colour_axis_of_one_is_taken(
+def test_colour_axis_of_one_is_accepted(
     triton_client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel
 ) -> None:
     assert_answers(
@@ -152,7 +152,7 @@ def test_a_colour_axis_of_one_is_taken(
     )
 
 
-def test_only_the_outputs_that_are_wanted_come_in_the_order_they_are_wanted(
+def test_requested_outputs_are_sent_in_their_order(
     triton_client: triton.InferenceServerClient,
 ) -> None:
     outputs = [
@@ -166,7 +166,7 @@ def test_only_the_outputs_that_are_wanted_come_in_the_order_they_are_wanted(
     assert texts(result.as_numpy("label")) == [str(place) for place in result.as_numpy("index")]
 
 
-def test_an_id_is_given_back_and_none_is_made_up(
+def test_id_is_returned_if_there_is_one(
     triton_client: triton.InferenceServerClient,
 ) -> None:
     assert (
@@ -176,7 +176,7 @@ def test_an_id_is_given_back_and_none_is_made_up(
     assert "id" not in triton_client.infer("digits", [tensor(DIGITS)]).get_response()
 
 
-def test_the_most_probable_classes_come_as_triton_tells_them(
+def test_classification_has_the_format_of_triton(
     triton_client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel
 ) -> None:
     result = triton_client.infer(
@@ -198,7 +198,7 @@ def test_the_most_probable_classes_come_as_triton_tells_them(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_pictures_of_any_size_and_kind_are_made_to_look_like_the_training_data(
+def test_pictures_of_any_size_are_normalized(
     triton_client: triton.InferenceServerClient,
     engine: Engine,
     digits_model: StoredModel,
@@ -214,7 +214,7 @@ def test_pictures_of_any_size_and_kind_are_made_to_look_like_the_training_data(
     assert_answers(result, expected, engine, digits_model)
 
 
-def test_versions_and_labels_lead_to_their_models(
+def test_versions_and_labels_select_their_models(
     store: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     for version in ("better", "newest"):
@@ -241,7 +241,7 @@ def test_versions_and_labels_lead_to_their_models(
         ]
 
 
-def test_many_asynchronous_requests_at_once_each_get_their_own_answer(
+def test_concurrent_requests_get_their_own_answers(
     service: RunningService, engine: Engine, digits_model: StoredModel
 ) -> None:
     requests = [pictures.digits(1 + place % 7, seed=200 + place) for place in range(40)]
@@ -266,7 +266,7 @@ def test_many_asynchronous_requests_at_once_each_get_their_own_answer(
 def refusal(
     client: triton.InferenceServerClient, *inputs: triton.InferInput, **options: object
 ) -> tuple[int, str]:
-    """Status and message of the error that a request ends in."""
+    """Return status and message of the error of a request."""
     with pytest.raises(InferenceServerException) as raised:
         client.infer(**{"model_name": "digits", "inputs": list(inputs), **options})
     return int(raised.value.status()), raised.value.message()
@@ -276,39 +276,34 @@ def test_errors_reach_the_client_with_status_and_reason(
     triton_client: triton.InferenceServerClient,
 ) -> None:
     good = pictures.png(DIGITS[0])
-    for status, text, refused in (
-        (404, "Model 'birds' is not there. There are: digits:", {"model_name": "birds"}),
-        (404, "Model 'digits:9' is not there.", {"model_version": "9"}),
-        (400, "one input, 'images'. Received: 2.", {"inputs": [tensor(DIGITS), tensor(DIGITS)]}),
-        (400, "Received: [28, 28].", {"inputs": [tensor(DIGITS[0])]}),
-        (400, "Received: 'x'.", {"outputs": [triton.InferRequestedOutput("x")]}),
-        (413, "Received: 5,000.", {"inputs": [tensor(np.zeros((5000, 28, 28), np.uint8))]}),
-        (422, "Image 1: Not a PNG", {"inputs": [files([good, b"no image"])]}),
-        (415, "Received: Content-Encoding 'gzip'.", {"request_compression_algorithm": "gzip"}),
-        (504, "No answer within 1e-06 s", {"timeout": 1}),
+    for status, fact, refused in (
+        (404, "birds", {"model_name": "birds"}),
+        (404, "digits:9", {"model_version": "9"}),
+        (400, "inputs", {"inputs": [tensor(DIGITS), tensor(DIGITS)]}),
+        (400, "[28, 28]", {"inputs": [tensor(DIGITS[0])]}),
+        (400, "'x'", {"outputs": [triton.InferRequestedOutput("x")]}),
+        (413, "5,000", {"inputs": [tensor(np.zeros((5000, 28, 28), np.uint8))]}),
+        (422, "Image 1: ", {"inputs": [files([good, b"no image"])]}),
+        (415, "gzip", {"request_compression_algorithm": "gzip"}),
+        (504, "1e-06 s", {"timeout": 1}),
     ):
         got, message = refusal(triton_client, tensor(DIGITS), **refused)
-        assert (got, text in message) == (status, True), message
+        assert (got, fact in message) == (status, True), message
     assert triton_client.infer("digits", [tensor(DIGITS)]).as_numpy("index").shape == (5,)
 
 
-def test_errors_have_loupe_s_one_shape(client: httpx.Client) -> None:
-    refused = client.post("/v2/models/digits/infer", content=b'{"inputs": []}')
+def test_errors_have_the_shape_of_loupe(client: httpx.Client) -> None:
+    for content in (b'{"inputs": []}', b""):
+        refused = client.post("/v2/models/digits/infer", content=content)
 
-    assert refused.status_code == 400
-    assert refused.json() == {
-        "error": "Expected one input, 'images'. Received: 0.",
-        "code": "invalid_request",
-    }
-    assert client.post("/v2/models/digits/infer", content=b"").json()["error"] == (
-        "Expected an inference request in the body. Received: an empty body."
-    )
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+        assert refused.json().keys() == {"error", "code"}
 
 
 @pytest.mark.parametrize(
     "headers", [{}, {"Content-Type": "application/x-www-form-urlencoded"}], ids=["none", "curl -d"]
 )
-def test_the_content_type_is_not_looked_at(client: httpx.Client, headers: dict[str, str]) -> None:
+def test_content_type_is_ignored(client: httpx.Client, headers: dict[str, str]) -> None:
     pixels = {
         "name": "images",
         "shape": [1, 28, 28],
@@ -322,7 +317,7 @@ def test_the_content_type_is_not_looked_at(client: httpx.Client, headers: dict[s
     assert response.headers["content-type"] == "application/json"
 
 
-def test_the_protocol_has_its_own_place_in_the_metrics(client: httpx.Client) -> None:
+def test_protocol_has_its_own_label_in_the_metrics(client: httpx.Client) -> None:
     client.get("/v2")
     client.post("/v2/models/digits/infer", content=b"{}")
     metrics = client.get("/metrics").text

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over gRPC as its own clients speak it: `tritonclient`, as it comes, beside HTTP in the same service."""
+"""The Open Inference Protocol over gRPC, with `tritonclient` against a running service."""
 
 import asyncio
 import contextlib
@@ -80,32 +80,32 @@ def client(both: BothProtocols) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.fixture(scope="module")
 def stub(both: BothProtocols) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
-    """What speaks the protocol without Triton's help, and so can say what Triton's clients never would."""
+    """A plain stub, which can send messages that Triton's client cannot."""
     with grpc.insecure_channel(both.address) as channel:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 def tensor(images: UInt8Array) -> triton.InferInput:
-    """Pixels, as an input."""
+    """Return pixels as an input."""
     return triton.InferInput("images", list(images.shape), "UINT8").set_data_from_numpy(images)
 
 
 def files(contents: list[bytes]) -> triton.InferInput:
-    """Pictures in files, as an input."""
+    """Return picture files as an input."""
     return triton.InferInput("images", [len(contents)], "BYTES").set_data_from_numpy(
         np.array(contents, np.object_)
     )
 
 
 def texts(values: NDArray[np.object_]) -> list[str]:
-    """The elements of a BYTES tensor."""
+    """Return the elements of a BYTES tensor."""
     return [value.decode() for value in values.ravel()]
 
 
 def assert_answers(
     result: triton.InferResult, images: UInt8Array, engine: Engine, model: StoredModel
 ) -> None:
-    """All three outputs, against what the engine says of the images."""
+    """Check all three outputs, compared with the engine's."""
     expected = engine.predict(images)
     best = expected.argmax(axis=1)
     np.testing.assert_allclose(result.as_numpy("probabilities"), expected, atol=TOLERANCE)
@@ -120,7 +120,7 @@ def assert_answers(
 # What answers
 
 
-def test_the_server_is_live_ready_and_says_what_it_can(
+def test_server_is_live_and_ready_and_lists_its_extensions(
     client: triton.InferenceServerClient,
 ) -> None:
     assert client.is_server_live()
@@ -130,7 +130,7 @@ def test_the_server_is_live_ready_and_says_what_it_can(
     assert list(described.extensions) == ["binary_tensor_data", "classification"]
 
 
-def test_a_model_is_ready_by_its_name_its_version_or_a_label(
+def test_model_is_ready_by_name_version_or_label(
     client: triton.InferenceServerClient, digits_model: StoredModel
 ) -> None:
     for name, version in (
@@ -144,7 +144,7 @@ def test_a_model_is_ready_by_its_name_its_version_or_a_label(
         assert not client.is_model_ready(name, version)
 
 
-def test_the_metadata_are_those_that_rest_tells(
+def test_metadata_is_that_of_rest(
     client: triton.InferenceServerClient, both: BothProtocols
 ) -> None:
     for model in ("digits", "shapes"):
@@ -156,7 +156,7 @@ def test_the_metadata_are_those_that_rest_tells(
         assert told == httpx.get(f"{both.service.url}/v2/models/{model}").json()
 
 
-def test_what_triton_has_beyond_the_protocol_is_not_implemented(
+def test_methods_beyond_the_protocol_are_not_implemented(
     client: triton.InferenceServerClient,
 ) -> None:
     for call in (
@@ -173,7 +173,7 @@ def test_what_triton_has_beyond_the_protocol_is_not_implemented(
 
 
 @pytest.mark.parametrize("count", [1, 5, 300])
-def test_pixels_are_answered_with_all_outputs(
+def test_all_outputs_are_sent_if_none_is_named(
     client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel, count: int
 ) -> None:
     images = pictures.digits(count, seed=12)
@@ -184,7 +184,7 @@ def test_pixels_are_answered_with_all_outputs(
     )
 
 
-def test_pictures_of_any_size_are_made_to_look_like_the_training_data(
+def test_pictures_of_any_size_are_normalized(
     client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel
 ) -> None:
     sheet = np.full((400, 300), 230, np.uint8)
@@ -194,7 +194,7 @@ def test_pictures_of_any_size_are_made_to_look_like_the_training_data(
     assert_answers(result, np.stack([normalize(sheet, "ink"), DIGITS[0]]), engine, digits_model)
 
 
-def test_values_that_are_not_raw_are_read_too(
+def test_values_in_contents_are_read(
     stub: service_pb2_grpc.GRPCInferenceServiceStub,
 ) -> None:
     pixels = {"uint_contents": DIGITS.ravel().tolist()}
@@ -216,7 +216,7 @@ def test_values_that_are_not_raw_are_read_too(
     assert len(answers[0].raw_output_contents) == 1
 
 
-def test_only_the_outputs_that_are_wanted_come_in_the_order_they_are_wanted(
+def test_requested_outputs_are_sent_in_their_order(
     client: triton.InferenceServerClient,
 ) -> None:
     outputs = [
@@ -231,7 +231,7 @@ def test_only_the_outputs_that_are_wanted_come_in_the_order_they_are_wanted(
     assert [int(index) for _, index, _ in first] == result.as_numpy("index").tolist()
 
 
-def test_the_default_answers_where_no_model_is_named(client: triton.InferenceServerClient) -> None:
+def test_default_model_answers_if_none_is_named(client: triton.InferenceServerClient) -> None:
     for version in ("", "latest"):
         assert (
             client.infer("", [tensor(DIGITS)], model_version=version).get_response().model_name
@@ -239,7 +239,7 @@ def test_the_default_answers_where_no_model_is_named(client: triton.InferenceSer
         )
 
 
-def test_versions_and_labels_lead_to_their_models_and_a_newcomer_takes_over_without_a_lost_call(
+def test_versions_and_labels_select_their_models_and_follow_a_promotion(
     store: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     for version in ("better", "newest"):
@@ -271,7 +271,7 @@ def test_versions_and_labels_lead_to_their_models_and_a_newcomer_takes_over_with
 # Both protocols at once
 
 
-def test_both_protocols_at_once_answer_each_caller_from_the_same_queue(
+def test_grpc_and_http_share_one_queue(
     both: BothProtocols, engine: Engine, digits_model: StoredModel
 ) -> None:
     requests = [pictures.digits(1 + place % 7, seed=200 + place) for place in range(40)]
@@ -315,7 +315,7 @@ def test_both_protocols_at_once_answer_each_caller_from_the_same_queue(
 def refusal(
     client: triton.InferenceServerClient, *inputs: triton.InferInput, **options: object
 ) -> tuple[str, str]:
-    """Code and message of the error that a call ends in."""
+    """Return code and message of the error of a call."""
     with pytest.raises(InferenceServerException) as raised:
         client.infer(**{"model_name": "digits", "inputs": list(inputs), **options})
     return str(raised.value.status()).removeprefix("StatusCode."), raised.value.message()
@@ -323,36 +323,23 @@ def refusal(
 
 def test_errors_reach_the_client_with_code_and_reason(client: triton.InferenceServerClient) -> None:
     good = pictures.png(DIGITS[0])
-    for code, text, refused in (
-        ("NOT_FOUND", "Model 'birds' is not there. There are: digits:", {"model_name": "birds"}),
-        ("NOT_FOUND", "Model 'digits:9' is not there.", {"model_version": "9"}),
-        (
-            "INVALID_ARGUMENT",
-            "one input, 'images'. Received: 2.",
-            {"inputs": [tensor(DIGITS), tensor(DIGITS)]},
-        ),
-        ("INVALID_ARGUMENT", "Received: [28, 28].", {"inputs": [tensor(DIGITS[0])]}),
-        ("INVALID_ARGUMENT", "Received: 'x'.", {"outputs": [triton.InferRequestedOutput("x")]}),
-        (
-            "INVALID_ARGUMENT",
-            "Received: 4,097.",
-            {"inputs": [tensor(np.zeros((4097, 28, 28), np.uint8))]},
-        ),
-        (
-            "INVALID_ARGUMENT",
-            "Image 1: Not a PNG",
-            {"inputs": [files([good, b"no image"])]},
-        ),
-        ("DEADLINE_EXCEEDED", "No answer within 1e-06 s", {"timeout": 1}),
-        (
-            "RESOURCE_EXHAUSTED",
-            "larger than max",
-            {"inputs": [tensor(np.zeros((6000, 28, 28), np.uint8))]},
-        ),
+    two = [tensor(DIGITS), tensor(DIGITS)]
+    many = [tensor(np.zeros((4097, 28, 28), np.uint8))]
+    too_long = [tensor(np.zeros((6000, 28, 28), np.uint8))]
+    for code, fact, refused in (
+        ("NOT_FOUND", "birds", {"model_name": "birds"}),
+        ("NOT_FOUND", "digits:9", {"model_version": "9"}),
+        ("INVALID_ARGUMENT", "inputs", {"inputs": two}),
+        ("INVALID_ARGUMENT", "[28, 28]", {"inputs": [tensor(DIGITS[0])]}),
+        ("INVALID_ARGUMENT", "'x'", {"outputs": [triton.InferRequestedOutput("x")]}),
+        ("INVALID_ARGUMENT", "4,097", {"inputs": many}),
+        ("INVALID_ARGUMENT", "Image 1: ", {"inputs": [files([good, b"no image"])]}),
+        ("DEADLINE_EXCEEDED", "1e-06 s", {"timeout": 1}),
+        ("RESOURCE_EXHAUSTED", "larger than max", {"inputs": too_long}),
         ("UNIMPLEMENTED", "", {"compression_algorithm": "gzip"}),
     ):
         got, message = refusal(client, tensor(DIGITS), **refused)
-        assert (got, text in message) == (code, True), message
+        assert (got, fact in message) == (code, True), message
     assert client.infer("digits", [tensor(DIGITS)]).as_numpy("index").shape == (5,)
 
 
@@ -360,74 +347,52 @@ def test_shared_memory_is_refused(client: triton.InferenceServerClient) -> None:
     shared = triton.InferInput("images", [1, 28, 28], "UINT8").set_shared_memory("region", 784)
 
     code, message = refusal(client, shared)
-    assert (code, "Expected no shared memory" in message) == ("INVALID_ARGUMENT", True)
+    assert (code, "Shared memory" in message) == ("INVALID_ARGUMENT", True)
 
 
 PIXELS = {"name": "images", "datatype": "UINT8", "shape": [1, 28, 28]}
 RAW = bytes(784)
 
 
+def with_contents(**contents: object) -> dict[str, object]:
+    return {"inputs": [{**PIXELS, "contents": contents}]}
+
+
 @pytest.mark.parametrize(
-    ("message", "text"),
+    ("message", "fact"),
     [
-        ({"inputs": [PIXELS]}, "Expected 784 values for the shape [1, 28, 28]. Received: 0."),
-        ({"inputs": [PIXELS], "raw_input_contents": [RAW[1:]]}, "Received: 783."),
-        (
-            {"inputs": [PIXELS], "raw_input_contents": [RAW, RAW]},
-            "Expected one element of raw_input_contents",
-        ),
-        (
-            {
-                "inputs": [{**PIXELS, "contents": {"uint_contents": [0]}}],
-                "raw_input_contents": [RAW],
-            },
-            "Expected 'images' in raw_input_contents or in uint_contents. Received: both.",
-        ),
-        (
-            {"inputs": [{**PIXELS, "contents": {"int_contents": [0] * 784}}]},
-            "Expected 'images' of datatype UINT8 in uint_contents. Received: int_contents.",
-        ),
-        (
-            {"inputs": [{**PIXELS, "contents": {"uint_contents": [0] * 783 + [256]}}]},
-            "Image 0: Expected integers from 0 to 255. Received: 256.",
-        ),
-        (
-            {"inputs": [{**PIXELS, "datatype": "FP32"}]},
-            "of datatype UINT8 or BYTES. Received: 'FP32'.",
-        ),
-        ({"inputs": [{**PIXELS, "shape": [-1, 28, 28]}]}, "Received: [-1, 28, 28]."),
-        (
-            {"inputs": [{**PIXELS, "shape": [2**62, 28, 28]}]},
-            "Received: 4,611,686,018,427,387,904.",
-        ),
-        (
-            {"inputs": [PIXELS], "parameters": {"timeout": {"string_param": "1"}}},
-            "Expected a whole number of microseconds as timeout. Received: '1'.",
-        ),
+        ({"inputs": [PIXELS]}, "784 values, got 0"),
+        ({"inputs": [PIXELS], "raw_input_contents": [RAW[1:]]}, "784 values, got 783"),
+        ({"inputs": [PIXELS], "raw_input_contents": [RAW, RAW]}, "got 2"),
+        ({**with_contents(uint_contents=[0]), "raw_input_contents": [RAW]}, "uint_contents"),
+        (with_contents(int_contents=[0] * 784), "int_contents"),
+        (with_contents(uint_contents=[0] * 783 + [256]), "Image 0: "),
+        ({"inputs": [{**PIXELS, "datatype": "FP32"}]}, "'FP32'"),
+        ({"inputs": [{**PIXELS, "shape": [-1, 28, 28]}]}, "-1"),
+        ({"inputs": [{**PIXELS, "shape": [2**62, 28, 28]}]}, "4,611,686,018,427,387,904"),
+        ({"inputs": [PIXELS], "parameters": {"timeout": {"string_param": "1"}}}, "timeout"),
     ],
 )
-def test_a_malformed_message_is_refused_with_its_reason(
-    stub: service_pb2_grpc.GRPCInferenceServiceStub, message: dict[str, object], text: str
+def test_malformed_message_is_refused_with_the_reason(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, message: dict[str, object], fact: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         stub.ModelInfer(pb.ModelInferRequest(model_name="digits", **message))
 
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert text in raised.value.details()
+    assert fact in raised.value.details()
 
 
-def test_bytes_that_are_no_message_are_refused_without_a_traceback(both: BothProtocols) -> None:
+def test_bytes_that_are_not_a_message_are_refused_without_a_traceback(both: BothProtocols) -> None:
     with grpc.insecure_channel(both.address) as channel, pytest.raises(grpc.RpcError) as raised:
         channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(b"\xff\xff")
 
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert raised.value.details().startswith(
-        "Expected a ModelInferRequest. Received: bytes that are none ("
-    )
+    assert "ModelInferRequest" in raised.value.details()
     assert "Traceback" not in both.service.log.read_text()
 
 
-def test_a_call_whose_deadline_is_over_or_whose_caller_has_gone_is_given_up_and_counted_so(
+def test_late_and_cancelled_calls_are_abandoned_and_counted(
     client: triton.InferenceServerClient, both: BothProtocols
 ) -> None:
     patience_seconds = cycle(
@@ -464,7 +429,7 @@ def test_a_call_whose_deadline_is_over_or_whose_caller_has_gone_is_given_up_and_
 # Callers
 
 
-def test_a_call_keeps_the_id_it_came_with_or_gets_one(
+def test_call_keeps_its_request_id_or_gets_one(
     stub: service_pb2_grpc.GRPCInferenceServiceStub,
 ) -> None:
     def answered(*given: tuple[str, str], message: pb.ModelInferRequest | None = None) -> str:
@@ -495,7 +460,7 @@ def guarded(
 @pytest.mark.parametrize(
     "header", [("authorization", f"Bearer {KEY}"), ("x-api-key", KEY)], ids=["bearer", "x-api-key"]
 )
-def test_who_has_a_key_may_call_and_is_counted_and_logged_by_its_name(
+def test_caller_with_a_key_is_counted_and_logged_by_its_name(
     guarded: BothProtocols, header: tuple[str, str]
 ) -> None:
     with triton.InferenceServerClient(guarded.address) as client:
@@ -511,26 +476,25 @@ def test_who_has_a_key_may_call_and_is_counted_and_logged_by_its_name(
     assert KEY not in log
 
 
-def test_who_has_none_may_only_ask_whether_it_is_well(guarded: BothProtocols) -> None:
+def test_caller_without_a_key_may_only_ask_for_health(guarded: BothProtocols) -> None:
     with triton.InferenceServerClient(guarded.address) as client:
         assert client.is_server_live()
         assert client.is_server_ready()
-        for headers, received in (
-            ({}, "none"),
-            ({"authorization": "Bearer wrong-key-of-alice"}, "one that is not known"),
-            ({"x-api-key": digest_of(KEY)}, "one that is not known"),
+        for headers in (
+            {},
+            {"authorization": "Bearer wrong-key-of-alice"},
+            {"x-api-key": digest_of(KEY)},
         ):
-            told = "Expected an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. Received: "
-            expected = ("UNAUTHENTICATED", f"{told}{received}.")
-            assert refusal(client, tensor(DIGITS), headers=headers) == expected
-        with pytest.raises(InferenceServerException, match="Expected an API key"):
+            code, message = refusal(client, tensor(DIGITS), headers=headers)
+            assert (code, "API key" in message) == ("UNAUTHENTICATED", True)
+        with pytest.raises(InferenceServerException, match="API key"):
             client.get_model_metadata("digits")
 
 
 # Beginning and end
 
 
-def test_a_stop_signal_lets_the_calls_in_hand_finish_and_ends_with_code_zero(
+def test_stop_signal_finishes_calls_in_flight_and_exits_with_zero(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
     with (
@@ -555,12 +519,12 @@ def test_a_stop_signal_lets_the_calls_in_hand_finish_and_ends_with_code_zero(
         until(lambda: answers)
         os.kill(both.service.process.pid, signal.SIGTERM)
 
-        assert refused.result(30) == "StatusCode.UNAVAILABLE"  # before it was begun with
+        assert refused.result(30) == "StatusCode.UNAVAILABLE"  # before it started
         assert both.service.process.wait(30) == 0
         assert "Traceback" not in both.service.log.read_text()
 
 
-def test_without_the_extra_or_a_free_port_it_does_not_start_and_says_why(
+def test_missing_extra_or_used_port_stops_the_start_with_the_reason(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
     (tmp_path / "grpc.py").write_text("raise ModuleNotFoundError(\"No module named 'grpc'\")")
@@ -570,10 +534,7 @@ def test_without_the_extra_or_a_free_port_it_does_not_start_and_says_why(
 
     assert (missing.returncode, taken.returncode) == (1, 1)
     words = " ".join(missing.stderr.split())
-    assert (
-        "Expected gRPC to be installed, since LOUPE_GRPC_PORT is set. Received: No module named 'grpc'."
-        in words
-    )
-    assert "pip install 'loupe[grpc]'" in words
-    assert "Choose another: LOUPE_GRPC_PORT." in " ".join(taken.stderr.split())
+    for fact in ("LOUPE_GRPC_PORT", "No module named 'grpc'", "pip install 'loupe[grpc]'"):
+        assert fact in words
+    assert "LOUPE_GRPC_PORT" in taken.stderr
     assert "Traceback" not in missing.stderr + taken.stderr

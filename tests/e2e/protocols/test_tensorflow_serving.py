@@ -1,4 +1,4 @@
-"""TensorFlow Serving's API as its clients see it: the running service, and requests over HTTP."""
+"""TensorFlow Serving's API of a running service."""
 
 import base64
 from pathlib import Path
@@ -24,7 +24,7 @@ def b64(data: bytes) -> dict[str, str]:
 
 
 def available(*versions: str) -> dict[str, object]:
-    """The status of versions that are served."""
+    """Return the status of served versions."""
     fine = {"error_code": "OK", "error_message": ""}
     return {
         "model_version_status": [
@@ -33,16 +33,16 @@ def available(*versions: str) -> dict[str, object]:
     }
 
 
-def assert_refused(response: httpx.Response, status: int, code: str, text: str) -> None:
+def assert_refused(response: httpx.Response, status: int, code: str, fact: str) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert response.json().keys() == {"error", "code"}
     assert response.json()["code"] == code
-    assert text in response.json()["error"]
+    assert fact in response.json()["error"]
 
 
 @pytest.mark.parametrize("count", [1, 5, 200])
-def test_instances_are_answered_by_rows_of_probabilities_in_their_order(
+def test_instances_give_rows_of_probabilities_in_their_order(
     client: httpx.Client, engine: Engine, count: int
 ) -> None:
     images = pictures.digits(count, seed=count)
@@ -57,9 +57,7 @@ def test_instances_are_answered_by_rows_of_probabilities_in_their_order(
     np.testing.assert_allclose(column.json()["outputs"], expected, atol=TOLERANCE)
 
 
-def test_a_picture_is_made_to_look_like_the_training_data_and_an_array_is_not(
-    client: httpx.Client, engine: Engine
-) -> None:
+def test_pictures_are_normalized_and_arrays_are_not(client: httpx.Client, engine: Engine) -> None:
     sheet = np.full((400, 300), 230, np.uint8)
     sheet[100:300, 140:170] = 20
     light = 255 - pictures.digits(1)[0]
@@ -72,7 +70,7 @@ def test_a_picture_is_made_to_look_like_the_training_data_and_an_array_is_not(
     )
 
 
-def test_a_version_or_a_label_may_be_named(
+def test_versions_and_labels_select_their_models(
     client: httpx.Client, engine: Engine, digits_model: StoredModel
 ) -> None:
     images = pictures.digits(1)
@@ -95,23 +93,21 @@ def test_a_version_or_a_label_may_be_named(
         "digits/labels/{}",
     ],
 )
-def test_what_is_not_served_is_told_with_what_is(
+def test_model_that_is_not_served_is_refused_with_those_that_are(
     client: httpx.Client, digits_model: StoredModel, path: str
 ) -> None:
-    """A label is no version, nor is a version a label."""
+    """A label is not a version, and a version is not a label."""
     path = path.format(digits_model.version)
-    tag = path.replace("/versions/", ":").replace("/labels/", ":")
-    message = f"Model '{tag}' is not there. There are: {digits_model.tag}"
 
     for response in (
         client.post(f"/v1/models/{path}:predict", json={"instances": pictures.digits(1).tolist()}),
         client.get(f"/v1/models/{path}"),
         client.get(f"/v1/models/{path}/metadata"),
     ):
-        assert_refused(response, 404, "model_not_found", message)
+        assert_refused(response, 404, "model_not_found", digits_model.tag)
 
 
-def test_the_status_lists_every_version_that_is_served(
+def test_status_lists_all_served_versions(
     store: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     for version in ("better", "newest", "unused"):
@@ -132,10 +128,10 @@ def test_the_status_lists_every_version_that_is_served(
     assert sorted(each["version"] for each in listed) == ["better", "newest"]
     assert promoted == available("better")
     assert metadata["model_spec"]["version"] == "better"
-    assert_refused(unused, 404, "model_not_found", "Model 'digits:unused' is not there.")
+    assert_refused(unused, 404, "model_not_found", "unused")
 
 
-def test_the_metadata_is_the_signature_of_the_model(
+def test_metadata_is_the_signature_of_the_model(
     client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
 ) -> None:
     for model, classes in ((digits_model, "10"), (shapes_model, "3")):
@@ -158,56 +154,29 @@ def test_one_bad_instance_is_named_and_fails_the_request(client: httpx.Client) -
     good = pictures.digits(1)[0].tolist()
     response = client.post(f"{MODEL}:predict", json={"instances": [good, b64(b"no image"), good]})
 
-    message = (
-        "instances[1]: Not a PNG, JPEG, WebP, BMP, GIF or TIFF image, but text starting 'no image'."
-    )
-    assert_refused(response, 422, "invalid_image", message)
+    assert_refused(response, 422, "invalid_image", "instances[1]: ")
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "code", "message"),
+    ("method", "path", "status", "code"),
     [
-        (
-            "POST",
-            "digits:classify",
-            404,
-            "route_not_found",
-            "Received: '/v1/models/digits:classify'",
-        ),
-        ("POST", "digits:regress", 404, "route_not_found", "Received: '/v1/models/digits:regress'"),
-        (
-            "POST",
-            "digits",
-            405,
-            "method_not_allowed",
-            "Expected GET for '/v1/models/digits'. Received: POST.",
-        ),
-        (
-            "GET",
-            "digits:predict",
-            405,
-            "method_not_allowed",
-            "Expected POST for '/v1/models/digits:predict'.",
-        ),
-        (
-            "GET",
-            "digits/versions",
-            404,
-            "route_not_found",
-            "Received: '/v1/models/digits/versions'",
-        ),
+        ("POST", "digits:classify", 404, "route_not_found"),
+        ("POST", "digits:regress", 404, "route_not_found"),
+        ("POST", "digits", 405, "method_not_allowed"),
+        ("GET", "digits:predict", 405, "method_not_allowed"),
+        ("GET", "digits/versions", 404, "route_not_found"),
     ],
 )
-def test_what_there_is_no_answer_to_is_told_with_what_there_is(
-    client: httpx.Client, method: str, path: str, status: int, code: str, message: str
+def test_missing_routes_and_methods_are_refused(
+    client: httpx.Client, method: str, path: str, status: int, code: str
 ) -> None:
-    assert_refused(client.request(method, f"/v1/models/{path}"), status, code, message)
+    assert_refused(client.request(method, f"/v1/models/{path}"), status, code, path)
 
 
-def test_the_time_that_a_caller_has_is_kept_and_counted(client: httpx.Client) -> None:
+def test_timeout_is_kept_and_counted(client: httpx.Client) -> None:
     body = {"instances": pictures.digits(2).tolist()}
     late = client.post(f"{MODEL}:predict", json=body, headers={"X-Request-Timeout": "0.000001"})
 
-    assert_refused(late, 504, "deadline_exceeded", "No answer within 1e-06 s")
+    assert_refused(late, 504, "deadline_exceeded", "1e-06 s")
     metrics = client.get("/metrics").text
     assert 'model="digits",protocol="tensorflow-serving",status="504"' in metrics

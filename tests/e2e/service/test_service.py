@@ -206,8 +206,8 @@ def test_what_is_wrong_with_one_image_of_a_batch_stays_with_it(client: httpx.Cli
         "invalid_image",
         None,
     ]
-    assert "text starting 'no image'" in answers[1]["error"]
-    assert "Loupe fetches nothing" in answers[3]["error"]
+    assert "no image" in answers[1]["error"]
+    assert "URL" in answers[3]["error"]
     assert answers[0] == answers[2] == answers[6]
 
 
@@ -254,7 +254,7 @@ def test_an_array_cannot_answer_for_images_that_cannot_be_read(client: httpx.Cli
         headers={"Accept": "application/x-npy"},
     )
 
-    assert_refused(response, 406, "not_acceptable", "Received: 1 that cannot.")
+    assert_refused(response, 406, "not_acceptable", "1 images")
 
 
 def test_who_has_little_time_is_told_when_it_is_over(client: httpx.Client) -> None:
@@ -393,122 +393,122 @@ BAD_REQUESTS = [
         {"content": b'{"image": ', "headers": JSON},
         400,
         "invalid_json",
-        "a body that is none",
+        "JSON",
     ),
-    ("JSON that is a list", {"json": [1]}, 400, "invalid_request", "JSON of type array"),
+    ("JSON that is a list", {"json": [1]}, 400, "invalid_request", "object"),
     (
         "JSON with other keys",
         {"json": {"picture": "x"}},
         400,
         "invalid_request",
-        "JSON with the keys ['picture']",
+        "'picture'",
     ),
     (
         "JSON too deep",
         {"content": b"[" * 50_000, "headers": JSON},
         400,
         "invalid_json",
-        "a body that is none",
+        "JSON",
     ),
     (
         "pixels of another shape",
         {"json": {"pixels": ROWS[:27]}},
         422,
         "invalid_pixels",
-        "Received: 27 rows.",
+        "not 27",
     ),
     (
         "ragged pixels",
         {"json": {"pixels": [*ROWS[:27], [0]]}},
         422,
         "invalid_pixels",
-        "Received: row 27 with 1 values.",
+        "27: ",
     ),
     (
         "pixels too large",
         {"json": {"pixels": [[256] * 28] * 28}},
         422,
         "invalid_pixels",
-        "row 0 with 256 in column 0.",
+        "got 256",
     ),
     (
         "pixels too small",
         {"json": {"pixels": [[-1] * 28] * 28}},
         422,
         "invalid_pixels",
-        "row 0 with -1 in column 0.",
+        "got -1",
     ),
     (
         "pixels beyond 64 bits",
         {"json": {"pixels": [[10**30] * 28] * 28}},
         422,
         "invalid_pixels",
-        "row 0 with 1e+30 in column 0.",
+        "got 1e+30",
     ),
     (
         "pixels that are fractions",
         {"json": {"pixels": [[0.5] * 28] * 28}},
         422,
         "invalid_pixels",
-        "0.5 in column 0.",
+        "got 0.5",
     ),
     (
         "pixels that are texts",
         {"json": {"pixels": [["0"] * 28] * 28}},
         422,
         "invalid_pixels",
-        "string in column 0.",
+        "got '0'",
     ),
     (
         "pixels that are nothing",
         {"json": {"pixels": None}},
         422,
         "invalid_pixels",
-        "Received: null.",
+        "got None",
     ),
-    ("bad base64", {"json": {"image": "a*b"}}, 422, "invalid_image", "text that is not base64"),
+    ("bad base64", {"json": {"image": "a*b"}}, 422, "invalid_image", "base64"),
     ("base64 of nothing", {"json": {"image": ""}}, 422, "invalid_image", "empty"),
     (
         "a number for an image",
         {"json": {"image": 7}},
         422,
         "invalid_image",
-        "base64 text, not number",
+        "base64",
     ),
     (
         "URL in JSON",
         {"json": {"image": "http://localhost/a.png"}},
         422,
         "invalid_image",
-        "Loupe fetches nothing",
+        "URL",
     ),
     (
         "file URL in JSON",
         {"json": {"image": "file:///etc/passwd"}},
         422,
         "invalid_image",
-        "Loupe fetches nothing",
+        "URL",
     ),
     (
         "URL in a form",
         {"files": {"image": (None, "http://localhost/a.png")}},
         422,
         "invalid_image",
-        "the text 'http://localhost/a.png' instead of a file",
+        "'http://localhost/a.png'",
     ),
     (
         "form without the field",
         {"files": {"x": b"1"}},
         400,
         "invalid_request",
-        "a form with the fields ['x']",
+        "'image'",
     ),
     (
         "form with two images",
         {"files": [("image", b"1"), ("image", b"2")]},
         400,
         "invalid_request",
-        "Expected one field 'image'; send many to /predict_batch. Received: 2 of them.",
+        "/predict_batch",
     ),
     (
         "form without a boundary",
@@ -522,7 +522,7 @@ BAD_REQUESTS = [
         {"content": b"garbage", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
         400,
         "invalid_request",
-        "a damaged form",
+        "form",
     ),
     (
         "another content type",
@@ -536,55 +536,55 @@ BAD_REQUESTS = [
         {"content": pictures.png(DIGIT), "params": {"model": "nowhere"}},
         404,
         "model_not_found",
-        "Model 'nowhere' is not there. There are: digits:",
+        "digits:",
     ),
 ]
 
 BAD_BATCHES = [
     ("empty body", {"content": b""}, 400, "invalid_request", "an empty body"),
-    ("no images in JSON", {"json": {"images": []}}, 400, "invalid_request", "an empty batch"),
+    ("no images in JSON", {"json": {"images": []}}, 400, "invalid_request", "no images"),
     (
         "no images in .npy",
         {"content": npy(np.zeros((0, 28, 28), np.uint8))},
         400,
         "invalid_request",
-        "an empty batch",
+        "no images",
     ),
     (
         "JSON with other keys",
         {"json": {"image": []}},
         400,
         "invalid_request",
-        "JSON with the keys ['image']",
+        "'image'",
     ),
-    ("JSON that is a text", {"json": "images"}, 400, "invalid_request", "JSON of type string"),
+    ("JSON that is a text", {"json": "images"}, 400, "invalid_request", "object"),
     (
         "5,000 images in .npy",
         {"content": npy(np.zeros((5000, 28, 28), np.uint8))},
         413,
         "too_many_images",
-        "at most 4,096 images in one request (LOUPE_MAX_IMAGES_PER_REQUEST",
+        "LOUPE_MAX_IMAGES_PER_REQUEST",
     ),
     (
         "5,000 images in JSON",
         {"json": {"images": ["x"] * 5000}},
         413,
         "too_many_images",
-        "Received: 5,000.",
+        "5,000 images",
     ),
     (
         "5,000 images in a form",
         {"files": [("images", b"x")] * 5000},
         413,
         "too_many_images",
-        "at most 4,096 images",
+        "at most 4,096",
     ),
     (
         "another content type",
         {"content": b"x"},
         415,
         "unsupported_media_type",
-        "a body that is no .npy file",
+        ".npy",
     ),
     (
         "npy of floats",
@@ -620,7 +620,7 @@ BAD_BATCHES = [
         {"content": npy_header((10**9, 28, 28), values=b"12")},
         422,
         "invalid_pixels",
-        "promises 784,000,000,000 bytes of values, but 2 follow",
+        "784,000,000,000 bytes",
     ),
     (
         "npy of negative length",
@@ -648,7 +648,7 @@ BAD_BATCHES = [
         {"content": npy(DIGIT[None])[:40]},
         422,
         "invalid_pixels",
-        ".npy file is damaged",
+        ".npy",
     ),
     (
         "npy with an open bracket",
@@ -927,7 +927,7 @@ def test_limits_follow_the_settings(narrow_service: RunningService) -> None:
 
     assert httpx.post(batch, content=many[4], headers=NPY, timeout=50).status_code == 200
     assert_refused(
-        httpx.post(batch, content=many[5], headers=NPY), 413, "too_many_images", "at most 4 images"
+        httpx.post(batch, content=many[5], headers=NPY), 413, "too_many_images", "at most 4 "
     )
     assert_refused(
         httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "at most 9,000 bytes"

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
@@ -17,9 +18,9 @@ from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.http.bodies import MOST_OF_THE_LONGEST
 from service.prediction.caller import Caller
-from service.prediction.inputs import Preparation, decode_all
-from service.prediction.items import Item, json_images
+from service.prediction.decoding import Preparation, decode_all
 from service.prediction.predictor import Call, Predictor
+from service.protocols.native.requests import read_element
 from tests.support.garbage import uncollected
 
 
@@ -136,18 +137,14 @@ def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel
         raise InvalidImage(f"{len(body)} bytes")
 
     async def refuse_one(call: Call) -> Response:
-        items: list[Item] = [bytes(megabyte), InvalidImage("none")]
-        batch = await decode_all(
-            items, call.settings, Preparation("ink", "auto", Caller.within(10))
-        )
-        return Response(f"{len(batch.errors)} errors")
-
-    async def refuse_one_in_json(call: Call) -> Response:
-        return Response(f"{len(json_images({'images': ['x' * megabyte, 1]}))} items")
+        preparation = Preparation("ink", "auto", Caller.within(10))
+        values: list[JsonValue] = ["x" * megabyte, 1, {"pixels": [0] * megabyte}]
+        decoded = await decode_all(values, read_element, call.settings, preparation)
+        return Response(f"{len(decoded.errors)} errors")
 
     async def story() -> None:
         predictor = Predictor(Settings(model=digits_model.tag))
-        for handler in (refuse, refuse_one, refuse_one_in_json):
+        for handler in (refuse, refuse_one):
             await predictor.respond(
                 "loupe", request(), handler
             )  # what is kept from the first time on stays

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's API without a server: whatever the JSON, there is an answer or a named error."""
+"""TensorFlow Serving's API without a server."""
 
 import asyncio
 import base64
@@ -66,7 +66,7 @@ BODIES = st.builds(
 
 
 class Client:
-    """Requests to an app in this process; an error that nobody names comes out of them."""
+    """A client of the app in this process; unexpected errors are raised in the test."""
 
     def __init__(self, app: Routes) -> None:
         self._client = httpx.AsyncClient(
@@ -101,18 +101,19 @@ def client(digits_model: StoredModel) -> Iterator[Client]:
         client.run(predictor.models.close())
 
 
-def assert_refused(response: httpx.Response, status: int, code: str, message: str) -> None:
+def assert_refused(response: httpx.Response, status: int, code: str, fact: str) -> None:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert response.json().keys() == {"error", "code"}
-    assert message in response.json()["error"]
+    assert fact in response.json()["error"]
+    assert len(response.json()["error"]) < 400
 
 
 def with_pixel(value: JsonValue) -> list[JsonValue]:
-    """An image whose last pixel is something else."""
+    """Return an image with another value as its last pixel."""
     return [*ROWS[:27], [*ROWS[27][:27], value]]
 
 
-def test_rows_are_answered_by_predictions_and_columns_by_outputs(client: Client) -> None:
+def test_instances_give_predictions_and_inputs_give_outputs(client: Client) -> None:
     rows = client.predict({"instances": [ROWS, ENCODED]}).json()
     column = client.predict({"inputs": [ROWS, ENCODED]}).json()
 
@@ -134,7 +135,7 @@ def test_rows_are_answered_by_predictions_and_columns_by_outputs(client: Client)
     ],
     ids=["named rows", "rows of both kinds", "named column", "column of both kinds"],
 )
-def test_every_form_of_the_same_images_gets_the_same_probabilities(
+def test_every_form_of_an_image_gives_the_same_probabilities(
     client: Client, body: JsonValue
 ) -> None:
     plain = client.predict({"instances": [ROWS, ENCODED]}).json()["predictions"]
@@ -146,241 +147,114 @@ def test_every_form_of_the_same_images_gets_the_same_probabilities(
 @pytest.mark.parametrize(
     "media_type", ["application/json", "application/x-www-form-urlencoded", None]
 )
-def test_the_body_is_json_whatever_its_content_type(client: Client, media_type: str | None) -> None:
+def test_body_is_json_whatever_its_content_type(client: Client, media_type: str | None) -> None:
     content = json.dumps({"instances": [ROWS]}).encode()
 
     assert client.request("POST", PREDICT, content, media_type).status_code == 200
 
 
 BAD_BODIES: list[tuple[str, bytes | JsonValue, int, str, str]] = [
-    ("nothing", b"", 400, "invalid_request", "Expected JSON in the body. Received: an empty body."),
+    ("empty body", b"", 400, "invalid_request", "empty"),
+    ("truncated JSON", b'{"instances": [', 400, "invalid_json", "JSON"),
+    ("deep JSON", b'{"instances": ' + b"[" * 50_000, 400, "invalid_json", "JSON"),
+    ("NaN", b'{"instances": [[[NaN]]]}', 400, "invalid_json", "JSON"),
+    ("half a character", b'{"instances": ["\\ud800"]}', 400, "invalid_json", "JSON"),
+    ("list", [ROWS], 400, "invalid_request", "object"),
+    ("both forms", {"instances": [ROWS], "inputs": [ROWS]}, 400, "invalid_request", "'inputs'"),
+    ("neither form", {}, 400, "invalid_request", "'instances'"),
+    ("other field", {"instance": [ROWS]}, 400, "invalid_request", "'instances'"),
     (
-        "no JSON",
-        b'{"instances": [',
-        400,
-        "invalid_json",
-        "Expected JSON. Received: a body that is none",
-    ),
-    ("deep JSON", b'{"instances": ' + b"[" * 50_000, 400, "invalid_json", "Expected JSON."),
-    ("NaN", b'{"instances": [[[NaN]]]}', 400, "invalid_json", "Expected JSON."),
-    ("half a character", b'{"instances": ["\\ud800"]}', 400, "invalid_json", "Expected JSON."),
-    ("a list", [ROWS], 400, "invalid_request", 'Expected a JSON object with either "instances"'),
-    ("both", {"instances": [ROWS], "inputs": [ROWS]}, 400, "invalid_request", "Received: both."),
-    ("neither", {}, 400, "invalid_request", "Received: an empty object."),
-    (
-        "other keys",
-        {"instance": [ROWS]},
-        400,
-        "invalid_request",
-        "Received: an object with the keys 'instance'.",
-    ),
-    (
-        "a thousand keys",
+        "many long fields",
         dict.fromkeys(f"{'k' * 1000}{number}" for number in range(100)),
         400,
         "invalid_request",
-        "the keys " + f"'{'k' * 40}', " * 5 + "….",
+        "'instances'",
     ),
     (
-        "another signature",
+        "other signature",
         {"instances": [ROWS], "signature_name": "classify"},
         400,
         "invalid_request",
-        "Expected \"serving_default\" as signature_name. Received: 'classify'.",
+        "signature_name",
     ),
     (
-        "no signature",
+        "null signature",
         {"instances": [ROWS], "signature_name": None},
         400,
         "invalid_request",
-        "Received: null.",
+        "signature_name",
     ),
-    (
-        "no list",
-        {"instances": ENCODED},
-        400,
-        "invalid_request",
-        "a list of images as instances. Received: an object",
-    ),
-    (
-        "a text",
-        {"inputs": "x"},
-        400,
-        "invalid_request",
-        "Expected a list of images as inputs. Received: string.",
-    ),
-    (
-        "no column",
-        {"inputs": {"images": None}},
-        400,
-        "invalid_request",
-        "as inputs.images. Received: null.",
-    ),
-    (
-        "another column",
-        {"inputs": {"x": [ROWS]}},
-        400,
-        "invalid_request",
-        "an object with the keys 'x'.",
-    ),
-    (
-        "no images",
-        {"instances": []},
-        400,
-        "invalid_request",
-        "Expected at least one image. Received: an empty batch.",
-    ),
-    (
-        "nine images",
-        {"instances": [0] * 9},
-        413,
-        "too_many_images",
-        "Expected at most 8 images in one request",
-    ),
-    (
-        "a long body",
-        b" " * 200_001,
-        413,
-        "body_too_large",
-        "Expected a body of at most 200,000 bytes",
-    ),
+    ("object as instances", {"instances": ENCODED}, 400, "invalid_request", "instances"),
+    ("null as instances", {"instances": None}, 400, "invalid_request", "instances"),
+    ("text as inputs", {"inputs": "x"}, 400, "invalid_request", "inputs"),
+    ("null as column", {"inputs": {"images": None}}, 400, "invalid_request", "inputs"),
+    ("other column", {"inputs": {"x": [ROWS]}}, 400, "invalid_request", "inputs"),
+    ("no images", {"instances": []}, 400, "invalid_request", "no images"),
+    ("nine images", {"instances": [0] * 9}, 413, "too_many_images", "at most 8"),
+    ("long body", b" " * 200_001, 413, "body_too_large", "200,000 bytes"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code", "message"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_BODIES]
+    ("body", "status", "code", "fact"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_BODIES]
 )
-def test_a_request_that_is_none_is_refused_with_its_reason(
-    client: Client, body: bytes | JsonValue, status: int, code: str, message: str
+def test_malformed_request_is_refused_with_the_reason(
+    client: Client, body: bytes | JsonValue, status: int, code: str, fact: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
 
-    assert_refused(client.request("POST", PREDICT, content), status, code, message)
+    assert_refused(client.request("POST", PREDICT, content), status, code, fact)
 
 
 BAD_IMAGES: list[tuple[str, JsonValue, int, str, str]] = [
-    (
-        "a number",
-        7,
-        400,
-        "invalid_request",
-        'or either as {"images": …} for an image. Received: number.',
-    ),
-    ("nothing", None, 400, "invalid_request", "Received: null."),
-    ("a URL", "http://localhost/a.png", 400, "invalid_request", "Received: string."),
-    (
-        "another name",
-        {"image": ROWS},
-        400,
-        "invalid_request",
-        "Received: an object with the keys 'image'.",
-    ),
-    (
-        "a name twice",
-        {"images": {"images": ROWS}},
-        400,
-        "invalid_request",
-        "an object with the keys 'images'.",
-    ),
-    (
-        "a list of images",
-        [ROWS],
-        422,
-        "invalid_pixels",
-        "Expected 28 rows of 28 integers, 0 = background to 255",
-    ),
-    ("an empty list", [], 422, "invalid_pixels", "Received: 0 rows."),
-    ("one row", ROWS[0], 422, "invalid_pixels", "Received: row 0 with number in place of numbers."),
-    ("too few rows", ROWS[:27], 422, "invalid_pixels", "Received: 27 rows."),
-    ("ragged rows", [*ROWS[:27], [0]], 422, "invalid_pixels", "Received: row 27 with 1 values."),
-    (
-        "channels",
-        DIGIT[..., None].tolist(),
-        422,
-        "invalid_pixels",
-        "Received: row 0 with array in column 0.",
-    ),
-    (
-        "scaled pixels",
-        (DIGIT / 255).tolist(),
-        422,
-        "invalid_pixels",
-        "Received: row 0 with 0.0 in column 0.",
-    ),
-    (
-        "a pixel too large",
-        with_pixel(256),
-        422,
-        "invalid_pixels",
-        "Received: row 27 with 256 in column 27.",
-    ),
-    (
-        "a pixel too small",
-        with_pixel(-1),
-        422,
-        "invalid_pixels",
-        "Received: row 27 with -1 in column 27.",
-    ),
-    (
-        "64 bits",
-        with_pixel(2**64 - 1),
-        422,
-        "invalid_pixels",
-        "with 18446744073709551615 in column 27.",
-    ),
-    (
-        "beyond 64 bits",
-        with_pixel(2**64),
-        422,
-        "invalid_pixels",
-        "with 1.8446744073709552e+19 in column 27.",
-    ),
-    ("a text among pixels", with_pixel("0"), 422, "invalid_pixels", "with string in column 27."),
-    (
-        "a mask",
-        (DIGIT > 0).tolist(),
-        422,
-        "invalid_pixels",
-        "Received: row 0 with boolean in column 0.",
-    ),
-    ("no base64", {"b64": "a*b"}, 422, "invalid_image", "text that is not base64"),
-    ("base64 of no text", {"b64": 7}, 422, "invalid_image", "base64 text, not number"),
-    ("base64 of no picture", {"b64": "aGVsbG8="}, 422, "invalid_image", "text starting 'hello'"),
-    (
-        "a URL for base64",
-        {"b64": "http://localhost/a.png"},
-        422,
-        "invalid_image",
-        "Loupe fetches nothing",
-    ),
+    ("number", 7, 400, "invalid_request", "got 7"),
+    ("null", None, 400, "invalid_request", "got None"),
+    ("URL", "http://localhost/a.png", 400, "invalid_request", "got 'http"),
+    ("other name", {"image": ROWS}, 400, "invalid_request", "'image'"),
+    ("nested name", {"images": {"images": ROWS}}, 400, "invalid_request", "'images'"),
+    ("list of images", [ROWS], 422, "invalid_pixels", "28 rows of 28"),
+    ("empty list", [], 422, "invalid_pixels", "not 0"),
+    ("one row", ROWS[0], 422, "invalid_pixels", "0: "),
+    ("too few rows", ROWS[:27], 422, "invalid_pixels", "not 27"),
+    ("ragged rows", [*ROWS[:27], [0]], 422, "invalid_pixels", "27: "),
+    ("channels", DIGIT[..., None].tolist(), 422, "invalid_pixels", "0.0: "),
+    ("scaled pixels", (DIGIT / 255).tolist(), 422, "invalid_pixels", "got 0.0"),
+    ("pixel too large", with_pixel(256), 422, "invalid_pixels", "27.27: "),
+    ("pixel too small", with_pixel(-1), 422, "invalid_pixels", "got -1"),
+    ("64 bits", with_pixel(2**64 - 1), 422, "invalid_pixels", "got 18446744073709551615"),
+    ("beyond 64 bits", with_pixel(2**64), 422, "invalid_pixels", "27.27: "),
+    ("text among pixels", with_pixel("0"), 422, "invalid_pixels", "27.27: "),
+    ("mask", (DIGIT > 0).tolist(), 422, "invalid_pixels", "got False"),
+    ("invalid base64", {"b64": "a*b"}, 422, "invalid_image", "base64"),
+    ("number as base64", {"b64": 7}, 422, "invalid_image", "base64"),
+    ("base64 of a text", {"b64": "aGVsbG8="}, 422, "invalid_image", "hello"),
+    ("URL as base64", {"b64": "http://localhost/a.png"}, 422, "invalid_image", "URL"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("image", "status", "code", "message"),
+    ("image", "status", "code", "fact"),
     [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_IMAGES],
 )
 def test_one_bad_image_fails_the_request_and_is_named(
-    client: Client, image: JsonValue, status: int, code: str, message: str
+    client: Client, image: JsonValue, status: int, code: str, fact: str
 ) -> None:
-    forms: dict[str, JsonValue] = {
+    requests: dict[str, JsonValue] = {
         "instances[2]": {"instances": [ROWS, ENCODED, image, ROWS, None]},
         "inputs[0]": {"inputs": [image]},
-        "inputs.images[1]": {"inputs": {"images": [ENCODED, image]}},
+        "inputs[1]": {"inputs": {"images": [ENCODED, image]}},
     }
-    for place, body in forms.items():
+    for index, body in requests.items():
         response = client.predict(body)
 
-        assert_refused(response, status, code, message)
-        assert response.json()["error"].startswith(f"{place}: ")
+        assert_refused(response, status, code, fact)
+        assert response.json()["error"].startswith(f"{index}: ")
 
 
 @given(value=BODIES | st.dictionaries(KEYS, VALUES, max_size=3) | VALUES)
 @example(value={"instances": [[[[[]]]]]})
 @example(value={"inputs": {"images": {"images": [ROWS]}}})
-def test_whatever_the_json_it_is_answered_or_refused_with_a_reason(
-    client: Client, value: JsonValue
-) -> None:
+def test_any_json_is_answered_or_refused(client: Client, value: JsonValue) -> None:
     response = client.predict(value)
 
     if response.status_code == 200:
@@ -388,8 +262,7 @@ def test_whatever_the_json_it_is_answered_or_refused_with_a_reason(
         np.testing.assert_allclose(np.sum(answer, axis=1), np.ones(len(answer)), atol=1e-5)
     else:
         assert response.status_code in (400, 413, 422), response.text
-        assert "Expected " in response.json()["error"]
-        assert "Received: " in response.json()["error"]
+        assert response.json().keys() == {"error", "code"}
         assert len(response.json()["error"]) < 500
 
 
@@ -399,9 +272,7 @@ def test_whatever_the_json_it_is_answered_or_refused_with_a_reason(
 )
 @example(path="/versions//metadata", method="GET")
 @example(path="digits/", method="GET")
-def test_whatever_the_path_it_is_refused_with_a_reason(
-    client: Client, path: str, method: str
-) -> None:
+def test_any_other_path_is_refused(client: Client, path: str, method: str) -> None:
     response = client.request(method, f"/v1/models/{path}")
 
     refusals = [

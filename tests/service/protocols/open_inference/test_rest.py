@@ -1,4 +1,4 @@
-"""The Open Inference Protocol without a server: whatever the bytes, a request or a named error; and tensors as clients read them."""
+"""Requests and answers of the Open Inference Protocol without a server."""
 
 import asyncio
 import base64
@@ -19,15 +19,14 @@ from loupe.images.spec import SIDE, UInt8Array
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.prediction.caller import Caller
-from service.prediction.inputs import Preparation
+from service.prediction.decoding import Preparation
 from service.protocols.open_inference.replies import answer, compute
 from service.protocols.open_inference.requests import (
-    Inference,
-    Tensor,
-    Wanted,
+    InferenceRequest,
+    RequestedOutput,
     parse_inference,
-    read_images,
 )
+from service.protocols.open_inference.tensors import read_images
 from tests.support import pictures
 from tests.support.stores import card
 
@@ -52,21 +51,30 @@ JSON_VALUES = st.recursive(
 
 
 def body(inputs: object = None, raw: bytes = b"", **fields: object) -> tuple[bytes, str]:
-    """A request, and the length of its JSON."""
+    """Return a request, and the length of its JSON."""
     text = json.dumps({"inputs": inputs, **fields}).encode()
     return text + raw, str(len(text))
 
 
-def images_of(tensor: Tensor) -> UInt8Array:
-    return asyncio.run(read_images(tensor, SETTINGS, Preparation("ink", "auto", Caller.within(10))))
+def read(content: bytes, json_length: str | None = None) -> UInt8Array:
+    request, values = parse_inference(content, json_length)
+    preparation = Preparation("ink", "auto", Caller.within(10))
+    return asyncio.run(read_images(request.inputs[0], values, SETTINGS, preparation))
 
 
-def read(request: bytes, json_length: str | None = None) -> UInt8Array:
-    return images_of(parse_inference(request, json_length).images)
+def output(name: str, binary: bool | None = None, classes: int | None = None) -> RequestedOutput:
+    parameters = {"binary_data": binary, "classification": classes}
+    return RequestedOutput.model_validate({"name": name, "parameters": parameters})
+
+
+def outputs_of(content: bytes, json_length: str | None) -> list[tuple[str, bool]]:
+    """Return name and form of the outputs that a request asks for."""
+    request, _ = parse_inference(content, json_length)
+    return [(each.name, request.is_binary(each)) for each in request.requested_outputs]
 
 
 def refusal(request: bytes, json_length: str | None = None) -> LoupeError | None:
-    """The error that Loupe names, if it does; any other goes on to the test."""
+    """Return the `LoupeError`, if there is one; others fail the test."""
     try:
         read(request, json_length)
     except LoupeError as error:
@@ -96,15 +104,15 @@ def test_pixels_are_read_raw_nested_or_flat(shape: list[int]) -> None:
         np.testing.assert_array_equal(read(*request), DIGITS)
 
 
-def test_fields_that_serializers_leave_null_are_as_if_they_were_not_there() -> None:
+def test_null_fields_count_as_missing() -> None:
     data = {"data": DIGITS.tolist(), "parameters": None}
     outputs = [
         {"name": "index", "parameters": None},
         {"name": "label", "parameters": {"binary_data": None}},
     ]
 
-    inference = parse_inference(*body([{**PIXELS, **data}], outputs=outputs))
-    assert inference.outputs == [Wanted("index", binary=False), Wanted("label", binary=False)]
+    asked = outputs_of(*body([{**PIXELS, **data}], outputs=outputs))
+    assert asked == [("index", False), ("label", False)]
 
 
 def test_raw_pixels_are_not_copied() -> None:
@@ -126,169 +134,158 @@ def test_pictures_are_read_raw_or_as_base64(shape: list[int]) -> None:
         np.testing.assert_array_equal(read(*request), DIGITS)
 
 
-def test_all_outputs_are_wanted_where_none_is_named() -> None:
-    for request in (
+def test_all_outputs_are_sent_if_none_is_named() -> None:
+    for content in (
         binary(PIXELS, b""),
         binary(PIXELS, b"", outputs=[]),
         binary(PIXELS, b"", outputs=None),
         binary(PIXELS, b"", id=None, parameters=None),
         binary(PIXELS, b"", parameters={"binary_data_output": None, "timeout": None}),
     ):
-        inference = parse_inference(*request)
-
-        assert inference.outputs == [
-            Wanted(name, binary=False) for name in ("probabilities", "label", "index")
+        assert outputs_of(*content) == [
+            ("probabilities", False),
+            ("label", False),
+            ("index", False),
         ]
-        assert (inference.id, inference.timeout_seconds) == (None, None)
 
 
-def test_an_output_s_own_word_overrides_the_request_s() -> None:
-    inference = parse_inference(
-        *binary(
-            PIXELS,
-            b"",
-            id="7",
-            parameters={"binary_data_output": True, "timeout": 1500, "priority": 3},
-            outputs=[
-                {"name": "index", "parameters": {"binary_data": False}},
-                {"name": "probabilities", "parameters": {"classification": 2}},
-            ],
-        )
+def test_parameters_of_an_output_override_those_of_the_request() -> None:
+    content = binary(
+        PIXELS,
+        b"",
+        id="7",
+        parameters={"binary_data_output": True, "timeout": 1500, "priority": 3},
+        outputs=[
+            {"name": "index", "parameters": {"binary_data": False}},
+            {"name": "probabilities", "parameters": {"classification": 2}},
+        ],
     )
+    request, _ = parse_inference(*content)
 
-    assert (inference.id, inference.timeout_seconds) == ("7", 0.0015)
-    assert inference.outputs == [
-        Wanted("index", binary=False),
-        Wanted("probabilities", binary=True, classes=2),
-    ]
+    assert (request.id, request.timeout_seconds) == ("7", 0.0015)
+    assert outputs_of(*content) == [("index", False), ("probabilities", True)]
+    assert request.requested_outputs[1].parameters.classification == 2
 
 
-def test_a_timeout_of_zero_is_none() -> None:
-    assert parse_inference(*binary(PIXELS, b"", parameters={"timeout": 0})).timeout_seconds is None
+def test_timeout_of_zero_is_no_timeout() -> None:
+    request, _ = parse_inference(*binary(PIXELS, b"", parameters={"timeout": 0}))
+    assert request.timeout_seconds is None
 
 
 ZEROS = [0] * SIDE * SIDE
 ONE: dict[str, object] = {"name": "images", "datatype": "UINT8", "shape": [1, SIDE, SIDE]}
-MALFORMED = [
-    ("no JSON", (b"\x89PNG", None), "Expected JSON. Received: a body that is none"),
-    ("NaN", (b'{"inputs": [NaN]}', None), "Expected JSON. Received: a body that is none"),
-    ("deep JSON", (b"[" * 50_000, None), "Expected JSON. Received: a body that is none"),
-    ("header that ends early", (body([ONE])[0], "5"), "Expected JSON. Received: a body that is none"),
-    ("header beyond the body", (b"{}", "3"), "Inference-Header-Content-Length of 0 to 2, the body's bytes. Received: '3'."),
-    ("header that is negative", (b"{}", "-1"), "Received: '-1'."),
-    ("header that is no number", (b"{}", "²"), "Received: '²'."),
-    ("header that is endless", (b"{}", "9" * 10_000), "Received: '999999"),
-    ("an array", (b"[]", None), "Expected a JSON object as an inference request. Received: JSON of type array."),
-    ("no inputs", (b"{}", None), "Expected a JSON array as inputs. Received: JSON of type null."),
-    ("inputs that are empty", body([]), "Expected one input, 'images'. Received: 0."),
-    ("input twice", body([ONE, ONE]), "Expected one input, 'images'. Received: 2."),
-    ("input that is none", body([1]), "Expected a JSON object as an input. Received: JSON of type number."),
-    ("unknown input", body([{**ONE, "name": "x"}]), "Expected one input, 'images'. Received: one named 'x'."),
-    ("input without a name", body([{}]), "Received: one named nothing."),
-    ("wrong datatype", body([{**ONE, "datatype": "FP32"}]), "'images' of datatype UINT8 or BYTES. Received: 'FP32'."),
-    ("no datatype", body([{"name": "images"}]), "UINT8 or BYTES. Received: nothing."),
-    ("no shape", body([{"name": "images", "datatype": "UINT8"}]), "[n, 28, 28] or [n, 28, 28, 1]. Received: nothing."),
-    ("one image alone", body([{**ONE, "shape": [28, 28]}]), "Received: [28, 28]."),
-    ("rows of 784", body([{**ONE, "shape": [1, 784]}]), "Received: [1, 784]."),
-    ("negative shape", body([{**ONE, "shape": [-1, 28, 28]}]), "Received: [-1, 28, 28]."),
-    ("shape of fractions", body([{**ONE, "shape": [1.0, 28, 28]}]), "Received: [1.0, 28, 28]."),
-    ("shape of truth", body([{**ONE, "shape": [True, 28, 28]}]), "Received: [True, 28, 28]."),
-    ("long shape", body([{**ONE, "shape": [1] * 99_999}]), "Received: [1, 1, 1, 1, 1, 1, ...]."),
-    ("table of files", body([{**FILES, "shape": [2, 2]}]), "datatype BYTES in the shape [n] or [n, 1]. Received: [2, 2]."),
-    ("no data", body([ONE]), "Expected a JSON array as data of 'images'. Received: JSON of type null."),
-    ("no images", body([{**ONE, "shape": [0, 28, 28], "data": []}]), "Expected at least one image. Received: an empty batch."),
-    ("too few values", body([{**ONE, "data": [0] * 5}]), "Expected 784 values for the shape [1, 28, 28]. Received: 5."),
-    ("other rows", body([{**ONE, "data": [[[0] * 27] * 28]}]), "nested as the shape [1, 28, 28]. Received: nested otherwise."),
-    ("too few files", body([{**FILES, "data": ["", ""]}]), "Expected 3 values for the shape [3]. Received: 2."),
-    ("too few raw values", binary(ONE, bytes(783)), "Expected 784 values for the shape [1, 28, 28]. Received: 783."),
+IMAGE = [{**ONE, "data": ZEROS}]
+MALFORMED: list[tuple[str, tuple[bytes, str | None], str, str]] = [
+    ("binary file", (b"\x89PNG", None), "invalid_json", "JSON"),
+    ("NaN", (b'{"inputs": [NaN]}', None), "invalid_json", "JSON"),
+    ("deep JSON", (b"[" * 50_000, None), "invalid_json", "JSON"),
+    ("header too small", (body([ONE])[0], "5"), "invalid_json", "JSON"),
+    ("header beyond the body", (b"{}", "3"), "", "0 to 2"),
+    ("negative header", (b"{}", "-1"), "", "'-1'"),
+    ("header with another digit", (b"{}", "²"), "", "'²'"),
+    ("endless header", (b"{}", "9" * 10_000), "", "Inference-Header-Content-Length"),
+    ("array", (b"[]", None), "", "object"),
+    ("no inputs", (b"{}", None), "", "inputs"),
+    ("empty inputs", body([]), "", "inputs"),
+    ("two inputs", body([ONE, ONE]), "", "inputs"),
+    ("number as input", body([1]), "", "inputs.0"),
+    ("unknown input", body([{**ONE, "name": "x"}]), "", "'x'"),
+    ("input without a name", body([{}]), "", "inputs.0.name"),
+    ("wrong datatype", body([{**ONE, "datatype": "FP32"}]), "", "'FP32'"),
+    ("no datatype", body([{"name": "images"}]), "", "inputs.0.datatype"),
+    ("no shape", body([{"name": "images", "datatype": "UINT8"}]), "", "inputs.0.shape"),
+    ("one image without an axis", body([{**ONE, "shape": [28, 28]}]), "", "[28, 28]"),
+    ("rows of 784", body([{**ONE, "shape": [1, 784]}]), "", "[1, 784]"),
+    ("negative shape", body([{**ONE, "shape": [-1, 28, 28]}]), "", "inputs.0.shape.0"),
+    ("shape with a fraction", body([{**ONE, "shape": [1.0, 28, 28]}]), "", "inputs.0.shape.0"),
+    ("shape with a boolean", body([{**ONE, "shape": [True, 28, 28]}]), "", "inputs.0.shape.0"),
+    ("long shape", body([{**ONE, "shape": [1] * 99_999}]), "", "inputs.0.shape"),
+    ("table of files", body([{**FILES, "shape": [2, 2]}]), "", "[2, 2]"),
+    ("no data", body([ONE]), "", "data"),
+    ("no images", body([{**ONE, "shape": [0, 28, 28], "data": []}]), "", "no images"),
+    ("too few values", body([{**ONE, "data": [0] * 5}]), "", "784 values, got 5"),
+    ("rows of 27", body([{**ONE, "data": [[[0] * 27] * 28]}]), "", "[1, 28, 28]"),
+    ("too few files", body([{**FILES, "data": ["", ""]}]), "", "3 values, got 2"),
+    ("too few raw values", binary(ONE, bytes(783)), "", "784 values, got 783"),
+    ("raw bytes without a size", body([ONE], b"123"), "", "3 bytes"),
     (
-        "bytes without a size",
-        body([ONE], b"123"),
-        "Expected binary_data_size of 'images' for the 3 bytes behind the JSON. Received: none.",
-    ),
-    (
-        "data and bytes",
+        "data and raw bytes",
         body([{**ONE, "data": ZEROS, "parameters": {"binary_data_size": 0}}]),
-        "Expected 'images' with data or with binary_data_size. Received: both.",
+        "",
+        "binary_data_size",
     ),
     (
-        "a size too large",
+        "size too large",
         body([{**ONE, "parameters": {"binary_data_size": 785}}], bytes(784)),
-        "as binary_data_size has. Received: 784, and binary_data_size 785.",
+        "",
+        "785",
     ),
     (
-        "a size without the header",
+        "size without the header",
         (body([{**ONE, "parameters": {"binary_data_size": 784}}])[0], None),
-        "which ends where Inference-Header-Content-Length says, as binary_data_size has. Received: 0,",
+        "",
+        "Inference-Header-Content-Length",
     ),
-    ("a size that is a text", body([{**ONE, "parameters": {"binary_data_size": "0"}}]), "binary_data_size '0'."),
-    ("parameters that are none", body([ONE], parameters=[]), "as parameters of the request. Received: JSON of type array."),
+    (
+        "size as text",
+        body([{**ONE, "parameters": {"binary_data_size": "0"}}]),
+        "",
+        "binary_data_size",
+    ),
+    ("parameters as a list", body(IMAGE, parameters=[]), "", "parameters"),
     (
         "shared memory",
         body([{**ONE, "parameters": {"shared_memory_region": "x"}}]),
-        "Expected no shared memory; send and receive 'images' in the body. Received: shared_memory_region.",
+        "",
+        "Shared memory",
     ),
-    ("id that is a number", body([{**ONE, "data": ZEROS}], id=7), "Expected a string as id. Received: 7."),
+    ("number as id", body(IMAGE, id=7), "", "id"),
+    ("timeout as text", body(IMAGE, parameters={"timeout": "1"}), "", "parameters.timeout"),
+    ("negative timeout", body(IMAGE, parameters={"timeout": -1}), "", "parameters.timeout"),
     (
-        "timeout that is a text",
-        body([{**ONE, "data": ZEROS}], parameters={"timeout": "1"}),
-        "Expected a whole number of microseconds as timeout. Received: '1'.",
+        "number as flag",
+        body(IMAGE, parameters={"binary_data_output": 1}),
+        "",
+        "parameters.binary_data_output",
     ),
-    ("negative timeout", body([{**ONE, "data": ZEROS}], parameters={"timeout": -1}), "as timeout. Received: -1."),
+    ("unknown output", body(IMAGE, outputs=[{"name": "scores"}]), "", "'scores'"),
+    ("output twice", body(IMAGE, outputs=[{"name": "label"}] * 2), "", "twice"),
+    ("text as output", body(IMAGE, outputs=["label"]), "", "outputs.0"),
+    ("text as outputs", body(IMAGE, outputs="label"), "", "outputs"),
     (
-        "flag that is a number",
-        body([{**ONE, "data": ZEROS}], parameters={"binary_data_output": 1}),
-        "Expected true or false as binary_data_output. Received: 1.",
-    ),
-    (
-        "unknown output",
-        body([{**ONE, "data": ZEROS}], outputs=[{"name": "scores"}]),
-        "Expected outputs among probabilities, label, index. Received: 'scores'.",
-    ),
-    (
-        "output twice",
-        body([{**ONE, "data": ZEROS}], outputs=[{"name": "label"}, {"name": "label"}]),
-        "Expected each output once. Received: one of them more often.",
-    ),
-    ("output that is a text", body([{**ONE, "data": ZEROS}], outputs=["label"]), "as an output. Received: JSON of type string."),
-    ("outputs that are a text", body([{**ONE, "data": ZEROS}], outputs="label"), "as outputs. Received: JSON of type string."),
-    (
-        "classes of labels",
-        body([{**ONE, "data": ZEROS}], outputs=[{"name": "label", "parameters": {"classification": 1}}]),
-        "Expected classification of 'probabilities'. Received: of 'label'.",
+        "classification of labels",
+        body(IMAGE, outputs=[{"name": "label", "parameters": {"classification": 1}}]),
+        "",
+        "classification",
     ),
     (
         "no classes",
-        body([{**ONE, "data": ZEROS}], outputs=[{"name": "probabilities", "parameters": {"classification": 0}}]),
-        "Expected a number of classes, at least 1, as classification. Received: 0.",
+        body(IMAGE, outputs=[{"name": "probabilities", "parameters": {"classification": 0}}]),
+        "",
+        "classification",
     ),
-    (
-        "files cut short",
-        binary(FILES, elements(b"ab", b"cd")),
-        "Expected 3 elements in 'images', each with its length before it. Received: 12 bytes, which end in element 2.",
-    ),
-    ("endless file", binary({**FILES, "shape": [1]}, b"\xff" * 8), "which end in element 0."),
-    ("files too many", binary({**FILES, "shape": [1]}, elements(b"ab", b"cd")), "Received: 6 bytes more than they have."),
-]  # fmt: skip
+    ("files cut short", binary(FILES, elements(b"ab", b"cd")), "", "element 2"),
+    ("endless file", binary({**FILES, "shape": [1]}, b"\xff" * 8), "", "element 0"),
+    ("too many files", binary({**FILES, "shape": [1]}, elements(b"ab", b"cd")), "", "6 bytes"),
+]
 
 
 @pytest.mark.parametrize(
-    ("request_", "text"), [pytest.param(*row[1:], id=row[0]) for row in MALFORMED]
+    ("content", "code", "fact"), [pytest.param(*row[1:], id=row[0]) for row in MALFORMED]
 )
-def test_a_malformed_request_is_refused_with_its_reason(
-    request_: tuple[bytes, str | None], text: str
+def test_malformed_request_is_refused_with_the_reason(
+    content: tuple[bytes, str | None], code: str, fact: str
 ) -> None:
-    error = refusal(*request_)
+    error = refusal(*content)
 
     assert error is not None
-    assert error.status == 400
-    assert error.message.startswith("Expected ")
-    assert text in error.message
+    assert (error.status, error.code) == (400, code or "invalid_request")
+    assert fact in error.message
     assert len(error.message) < 300
 
 
 @pytest.mark.parametrize("shape", [[9, 28, 28], [2**63, 28, 28]])
-def test_a_shape_of_too_many_images_is_refused_before_its_values_are_looked_at(
+def test_shape_with_too_many_images_is_refused_before_the_values_are_read(
     shape: list[int],
 ) -> None:
     error = refusal(*binary({**ONE, "shape": shape}, b""))
@@ -297,33 +294,30 @@ def test_a_shape_of_too_many_images_is_refused_before_its_values_are_looked_at(
     assert (error.status, error.code) == (413, "too_many_images")
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(256, "256"), (-1, "-1"), (0.5, "0.5"), (None, "nothing"), ("0", "'0'"), (True, "True"), ([], "[]")]
-)  # fmt: skip
-def test_a_value_that_is_no_pixel_is_told_with_its_image(value: object, shown: str) -> None:
+@pytest.mark.parametrize("value", [256, -1, 0.5, None, "0", True, []])
+def test_value_that_is_not_a_pixel_is_refused_with_its_image(value: object) -> None:
     error = refusal(*body([{**PIXELS, "data": [*ZEROS, *ZEROS, *ZEROS[1:], value]}]))
 
     assert error is not None
     assert (error.status, error.code) == (422, "invalid_pixels")
-    assert error.message == f"Image 2: Expected integers from 0 to 255. Received: {shown}."
+    assert error.message.startswith("Image 2: ")
 
 
-def test_a_picture_that_cannot_be_read_is_told_with_its_place() -> None:
+def test_picture_that_cannot_be_read_is_refused_with_its_index() -> None:
     good = pictures.png(DIGITS[0])
     error = refusal(*binary(FILES, elements(good, b"no image", good)))
 
     assert error is not None
     assert (error.status, error.code) == (422, "invalid_image")
-    assert error.message.startswith("Image 1: Not a PNG, JPEG")
-    assert "text starting 'no image'" in error.message
+    assert error.message.startswith("Image 1: ")
 
 
-def test_all_pictures_that_cannot_be_read_are_told_at_once() -> None:
+def test_all_pictures_that_cannot_be_read_are_listed() -> None:
     error = refusal(*body([{**FILES, "data": ["http://localhost/a.png", "", 7]}]))
 
     assert error is not None
+    assert (error.status, error.code) == (422, "invalid_image")
     assert error.message.startswith("Images 0, 1, 2 cannot be used. Image 0: ")
-    assert "Loupe fetches nothing" in error.message
 
 
 @given(
@@ -359,13 +353,13 @@ def test_all_pictures_that_cannot_be_read_are_told_at_once() -> None:
 )
 @example(value={"inputs": [{**ONE, "data": [[[True] * 28] * 28]}]}, raw=b"", json_length=None)
 @example(value={"inputs": [{**FILES, "shape": [1], "data": [[["x"]]]}]}, raw=b"", json_length=None)
-def test_whatever_a_request_says_it_is_images_or_a_named_error(
+def test_any_request_gives_images_or_a_named_error(
     value: object, raw: bytes, json_length: str | None
 ) -> None:
     text = json.dumps(value).encode()
     for length in (json_length, str(len(text))):
         error = refusal(text + raw, length)
-        assert error is None or error.status in (400, 413, 422)
+        assert error is None or (error.status in (400, 413, 422) and error.message)
 
 
 @given(
@@ -373,7 +367,7 @@ def test_whatever_a_request_says_it_is_images_or_a_named_error(
     shape=st.lists(st.integers(0, 3) | st.just(28), min_size=1, max_size=4),
     raw=st.binary(max_size=40) | st.sampled_from(LENGTHS).map(bytes),
 )
-def test_whatever_raw_bytes_follow_they_are_images_or_a_named_error(
+def test_any_raw_bytes_give_images_or_a_named_error(
     datatype: str, shape: list[int], raw: bytes
 ) -> None:
     error = refusal(*binary({"name": "images", "datatype": datatype, "shape": shape}, raw))
@@ -384,9 +378,7 @@ def test_whatever_raw_bytes_follow_they_are_images_or_a_named_error(
 
 
 @given(request=st.binary(max_size=60), json_length=st.none() | st.integers(0, 60).map(str))
-def test_whatever_the_bytes_a_request_ends_in_a_named_error(
-    request: bytes, json_length: str | None
-) -> None:
+def test_random_bytes_give_a_named_error(request: bytes, json_length: str | None) -> None:
     error = refusal(request, json_length)
 
     assert error is not None
@@ -401,19 +393,20 @@ def model(tmp_path: Path) -> StoredModel:
 
 
 def parts(response: Response) -> tuple[Any, bytes]:
-    """JSON, and what follows it."""
+    """Return the JSON, and the bytes after it."""
     content = bytes(response.body)
     end = int(response.headers.get("inference-header-content-length", len(content)))
     return json.loads(content[:end]), content[end:]
 
 
-def asked(*outputs: Wanted, id: str | None = None) -> Inference:
-    return Inference(id, None, Tensor("UINT8", [3, SIDE, SIDE], []), list(outputs))
+def asked(*outputs: RequestedOutput, id: str | None = None) -> InferenceRequest:
+    request = InferenceRequest.model_validate({"id": id, "inputs": [PIXELS]})
+    return request.model_copy(update={"outputs": list(outputs)})
 
 
-def test_an_answer_in_json_is_flat_and_names_model_and_version(tmp_path: Path) -> None:
-    wanted = [Wanted(name, binary=False) for name in ("index", "label", "probabilities")]
-    response = answer(model(tmp_path), asked(*wanted), ROWS)
+def test_answer_in_json_is_flat_and_names_model_and_version(tmp_path: Path) -> None:
+    outputs = [output(name) for name in ("index", "label", "probabilities")]
+    response = answer(model(tmp_path), asked(*outputs), ROWS)
 
     assert response.media_type == "application/json"
     assert "inference-header-content-length" not in response.headers
@@ -433,12 +426,8 @@ def test_an_answer_in_json_is_flat_and_names_model_and_version(tmp_path: Path) -
 
 
 def test_raw_tensors_follow_the_json_in_their_order(tmp_path: Path) -> None:
-    wanted = [
-        Wanted("label", binary=True),
-        Wanted("index", binary=False),
-        Wanted("probabilities", binary=True),
-    ]
-    content, rest = parts(answer(model(tmp_path), asked(*wanted, id="seven"), ROWS))
+    outputs = [output("label", True), output("index"), output("probabilities", True)]
+    content, rest = parts(answer(model(tmp_path), asked(*outputs, id="seven"), ROWS))
 
     assert content["id"] == "seven"
     label, index, probabilities = content["outputs"]
@@ -450,18 +439,18 @@ def test_raw_tensors_follow_the_json_in_their_order(tmp_path: Path) -> None:
     assert rest == texts + ROWS.tobytes()
 
 
-def test_the_most_probable_classes_are_told_as_triton_tells_them() -> None:
-    output = compute(Wanted("probabilities", binary=False, classes=1), ("a", "b"), ROWS)
+def test_classification_has_the_format_of_triton() -> None:
+    tensor = compute(output("probabilities", classes=1), ("a", "b"), ROWS)
 
-    assert (output.datatype, output.shape) == ("BYTES", (3, 1))
-    assert output.values == ["0.750000:1:b", "0.500000:0:a", "0.900000:0:a"]
-
-
-def test_more_classes_than_there_are_are_all_there_are() -> None:
-    output = compute(Wanted("probabilities", binary=False, classes=2**70), ("a", "b"), ROWS[:1])
-
-    assert (output.shape, output.values) == ((1, 2), ["0.750000:1:b", "0.250000:0:a"])
+    assert (tensor.datatype, tensor.shape) == ("BYTES", (3, 1))
+    assert tensor.values == ["0.750000:1:b", "0.500000:0:a", "0.900000:0:a"]
 
 
-def test_the_version_that_is_told_is_the_package_s() -> None:
+def test_classification_of_more_classes_than_exist_has_all_classes() -> None:
+    tensor = compute(output("probabilities", classes=2**70), ("a", "b"), ROWS[:1])
+
+    assert (tensor.shape, tensor.values) == ((1, 2), ["0.750000:1:b", "0.250000:0:a"])
+
+
+def test_version_is_that_of_the_package() -> None:
     assert __version__ == version("loupe")

@@ -1,0 +1,97 @@
+"""Validation of JSON bodies and query parameters against pydantic models.
+
+Errors are chained without their traceback: its frames would keep the request in memory until the
+next garbage collection.
+"""
+
+import reprlib
+from collections.abc import Iterable
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel, JsonValue, ValidationError
+from starlette.requests import Request
+
+from loupe.errors import InvalidRequest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_SHOWN = 80  # characters of a value in a message
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = MAX_SHOWN
+
+
+def parse_json(body: bytes | memoryview) -> JsonValue:
+    """Return the value of a JSON text.
+
+    Raises:
+        InvalidRequest: If it is not JSON.
+    """
+    try:
+        value: JsonValue = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not JSON: {error}.", code="invalid_json") from error
+    return value
+
+
+def validate(model: type[Model], value: JsonValue) -> Model:
+    """Return `value` as a `model`.
+
+    Raises:
+        InvalidRequest: If a field is missing, unknown or has a wrong value.
+    """
+    if isinstance(value, dict):
+        _refuse_unknown(model, value, "field")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequest(f"{explain(error)}.") from error.with_traceback(None)
+
+
+def read_query(request: Request, model: type[Model]) -> Model:
+    """Return the query parameters of a request as a `model`.
+
+    Raises:
+        InvalidRequest: If a parameter is unknown, given twice or has a wrong value.
+    """
+    given: dict[str, str] = {}
+    for name, text in request.query_params.multi_items():
+        if name in given:
+            raise InvalidRequest(f"The query parameter {shown(name)} is given twice.")
+        given[name] = text
+    _refuse_unknown(model, given, "query parameter")
+    for name, text in given.items():  # pydantic also takes "yes" and "1"
+        if model.model_fields[name].annotation is bool and text not in ("true", "false"):
+            raise InvalidRequest(f"{name} must be true or false, not {shown(text)}.")
+    try:
+        return model.model_validate_strings(given)
+    except ValidationError as error:
+        raise InvalidRequest(f"{explain(error)}.") from error.with_traceback(None)
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first problem in one line: where it is, what is expected, and the value."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    path = ".".join(map(str, problem["loc"])) or "The JSON"
+    if problem["type"] == "missing":
+        return f"{path} is required"
+    is_object_expected = problem["type"] == "model_type"
+    expected = "Input should be a JSON object" if is_object_expected else problem["msg"]
+    return f"{path}: {expected}, got {shown(problem['input'])}"
+
+
+def shown(value: object) -> str:
+    """Return a short `repr` of a value, however long or deep it is."""
+    text = _short.repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _refuse_unknown(model: type[BaseModel], names: Iterable[str], kind: str) -> None:
+    """Refuse the first unknown name; pydantic would report every one of a million."""
+    if model.model_config.get("extra") != "forbid":
+        return
+    for name in names:
+        if name not in model.model_fields:
+            known = ", ".join(model.model_fields) or "none"
+            raise InvalidRequest(f"Unknown {kind} {shown(name)}. Known: {known}.")

@@ -1,0 +1,124 @@
+"""Encodings of images in requests: base64, nested lists of pixels, and `.npy` files."""
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from itertools import chain
+from typing import Annotated, TypeAlias
+
+import numpy as np
+from pydantic import FailFast, Field, JsonValue, StrictInt, TypeAdapter, ValidationError
+
+from loupe.errors import InvalidImage, InvalidPixels
+from loupe.images.spec import SIDE, UInt8Array, check_batch
+from service.http.validation import explain
+
+NPY_MAGIC = b"\x93NUMPY"
+MAX_SHOWN = 40  # characters of a numpy error that a message repeats
+
+_Pixel: TypeAlias = Annotated[StrictInt, Field(ge=0, le=255)]
+_Row: TypeAlias = Annotated[list[_Pixel], FailFast(), Field(min_length=SIDE, max_length=SIDE)]
+_ROWS = TypeAdapter(Annotated[list[_Row], FailFast(), Field(min_length=SIDE, max_length=SIDE)])
+
+
+def from_base64(value: JsonValue) -> bytes:
+    """Return the file in base64 text or a `data:` URL.
+
+    Raises:
+        InvalidImage: If it is anything else; other URLs are never fetched.
+    """
+    if not isinstance(value, str):
+        raise InvalidImage("An image must be base64 text.")
+    if value.startswith(("http://", "https://", "file://", "ftp://", "s3://")):
+        raise InvalidImage("Loupe does not fetch URLs. Send the image itself as base64.")
+    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidImage(f"The image is not valid base64: {error}.") from error
+
+
+def from_integers(values: Sequence[JsonValue | bytes]) -> UInt8Array | None:
+    """Return integers from 0 to 255 as uint8 `(n,)`, or `None` if there is any other value.
+
+    `bytes` takes half as long as `np.array`, which also makes gigabytes of a long text among
+    numbers. Booleans count as 0 and 1 there: a mask would be an image with almost no ink.
+    """
+    with suppress(TypeError, ValueError):
+        pixels = np.frombuffer(bytes(values), np.uint8)  # type: ignore[arg-type]
+        if pixels.max(initial=0) > 1 or not any(isinstance(value, bool) for value in values):
+            return pixels
+    return None
+
+
+def from_pixels(value: JsonValue) -> UInt8Array:
+    """Return 28 rows of 28 integers as uint8 `(28, 28)`.
+
+    Raises:
+        InvalidPixels: If it is anything else.
+    """
+    if isinstance(value, list) and len(value) == SIDE:
+        rows = [row for row in value if isinstance(row, list) and len(row) == SIDE]
+        pixels = from_integers(list(chain.from_iterable(rows)))
+        if pixels is not None and pixels.size == SIDE * SIDE:
+            return pixels.reshape(SIDE, SIDE)
+    try:
+        return np.array(_ROWS.validate_python(value), np.uint8)
+    except ValidationError as error:
+        raise InvalidPixels(
+            f"An image must be {SIDE} rows of {SIDE} integers, 0 = background to 255 = full ink. "
+            f"{explain(error)}."
+        ) from error.with_traceback(None)  # its frames would keep the request
+
+
+def parse_npy(body: bytes) -> UInt8Array:
+    """Return the images in an `.npy` file, uint8 `(n, 28, 28)`, without a copy.
+
+    Raises:
+        InvalidPixels: If it is damaged or holds anything else.
+    """
+    try:
+        length, shape, fortran_order, dtype = _npy_header(body[: _npy_header_bytes(body)])
+    except Exception as error:  # a hostile header breaks Python's tokenizer and NumPy in many ways
+        raise InvalidPixels(f"The .npy file is damaged: {str(error)[:MAX_SHOWN]}.") from error
+    if dtype.hasobject:
+        raise InvalidPixels("The .npy file holds pickled Python objects. Send uint8 pixels.")
+    expected_bytes = math.prod(shape) * dtype.itemsize
+    if len(body) - length != expected_bytes:
+        raise InvalidPixels(
+            f"The .npy header promises {expected_bytes:,} bytes of pixels, "
+            f"but {len(body) - length:,} follow."
+        )
+    try:
+        images = np.frombuffer(body, dtype, offset=length).reshape(
+            shape, order="F" if fortran_order else "C"
+        )
+    except (ValueError, OverflowError) as error:  # negative or endless sides, values of no size
+        raise InvalidPixels(f"The .npy file is damaged: {str(error)[:MAX_SHOWN]}.") from error
+    return check_batch(images)
+
+
+def _npy_header_bytes(body: bytes) -> int:
+    """Return the length of an `.npy` header with the magic bytes before it.
+
+    Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    """
+    version, length_bytes = body[6:7], 2 if body[6:7] == b"\x01" else 4
+    start = len(NPY_MAGIC) + len(version) + 1 + length_bytes
+    return start + int.from_bytes(body[start - length_bytes : start], "little")
+
+
+@lru_cache(maxsize=64)  # callers repeat shapes, and the tokenizer takes longer than all the rest
+def _npy_header(header: bytes) -> tuple[int, tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Return the length of a header, and shape, order and dtype of the array after it."""
+    file = io.BytesIO(header)
+    is_first_version = np.lib.format.read_magic(file) == (1, 0)
+    read_header = getattr(
+        np.lib.format, f"read_array_header_{'1_0' if is_first_version else '2_0'}"
+    )
+    shape, fortran_order, dtype = read_header(file)
+    return file.tell(), shape, fortran_order, dtype

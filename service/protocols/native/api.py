@@ -1,0 +1,144 @@
+"""Routes of Loupe's own protocol."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from loupe.errors import NotAcceptable, NotFound
+from loupe.models.store import REPORT_FILE
+from service.http.options import PredictOptions, read_options
+from service.http.replies import json
+from service.prediction.caller import Caller
+from service.prediction.decoding import Preparation
+from service.prediction.predictor import Call, route
+from service.prediction.served_models import ServedModel
+from service.protocols.native import replies
+from service.protocols.native.requests import read_batch, read_image
+
+PROTOCOL = "loupe"  # label in the metrics
+# A report may be anybody's HTML: the browser shows it, and runs and loads nothing.
+REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A prediction request without its images.
+
+    Attributes:
+        served: The model that answers.
+        class_names: In the language of the request.
+        caller: Who waits for the answer.
+        preparation: What happens to pictures before the model sees them.
+        options: How to answer.
+    """
+
+    served: ServedModel
+    class_names: Sequence[str]
+    caller: Caller
+    preparation: Preparation
+    options: PredictOptions
+
+
+@contextmanager
+def _predict_request(call: Call) -> Iterator[PredictRequest]:
+    """Read options and headers; the model stays loaded until the block ends."""
+    options, caller = read_options(call.request), call.caller()
+    with call.model(options.model) as served:
+        preparation = call.preparation(served, caller, options.normalize)
+        class_names = served.stored.card.names(options.lang)
+        yield PredictRequest(served, class_names, caller, preparation, options)
+
+
+async def predict(call: Call) -> Response:
+    """Classify one image."""
+    with _predict_request(call) as asked:
+        with call.decoding():
+            body = await call.bodies.read(call.request)
+            image = await read_image(body, call.request.headers, call.settings, asked.preparation)
+        served, options = asked.served, asked.options
+        probabilities = await call.predict(
+            image[None], served, asked.caller, options.threshold
+        )  # (1, classes)
+        with call.encoding():
+            return replies.prediction(
+                served.stored.tag, asked.class_names, probabilities[0], options
+            )
+
+
+async def predict_batch(call: Call) -> Response:
+    """Classify many images; an image that fails gets an error in its place."""
+    with _predict_request(call) as asked:
+        with call.decoding():
+            body = await call.bodies.read(call.request)
+            decoded = await read_batch(body, call.request.headers, call.settings, asked.preparation)
+        is_npy = replies.NPY in call.request.headers.get("accept", "")
+        if is_npy and decoded.errors:
+            raise NotAcceptable(
+                f"{len(decoded.errors)} images cannot be read, and .npy has no place for errors. "
+                "Ask for JSON."
+            )
+        served, options = asked.served, asked.options
+        probabilities = await call.predict(decoded.images, served, asked.caller, options.threshold)
+        with call.encoding():
+            if is_npy:
+                return replies.npy(served.stored.tag, probabilities)
+            return replies.predictions(
+                served.stored.tag, asked.class_names, decoded, probabilities, options
+            )
+
+
+async def models(call: Call) -> Response:
+    """List the served models."""
+    with call.encoding():
+        described = [_describe(model, call.models.aliases(model)) for model in call.models.all()]
+        return json({"default": call.models.find(None).stored.tag, "models": described})
+
+
+async def metrics(call: Call) -> Response:
+    """Return the metrics for Prometheus."""
+    return Response(call.exposed_metrics(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def report(call: Call) -> Response:
+    """Return the report of a model, an HTML page."""
+    with call.model(call.request.path_params["tag"]) as served:
+        path = served.stored.folder / REPORT_FILE
+        if not path.is_file():
+            raise NotFound(
+                f"Model {served.stored.tag} was saved without a report ({REPORT_FILE}). "
+                "Train it again to get one: loupe train",
+                code="report_not_found",
+            )
+        headers = {"Content-Security-Policy": REPORT_POLICY}
+        content = await asyncio.to_thread(path.read_bytes)
+        return Response(content, headers=headers, media_type="text/html")
+
+
+def _describe(served: ServedModel, aliases: list[str]) -> dict[str, object]:
+    stored, card = served.stored, served.stored.card
+    has_report = (stored.folder / REPORT_FILE).is_file()
+    return {
+        "model": stored.tag,
+        "aliases": aliases,
+        "since": served.since.isoformat(timespec="seconds"),
+        "created": card.created.isoformat(timespec="seconds"),
+        "dataset": card.dataset,
+        "class_names": card.class_names,
+        "translations": card.translations,
+        "look": card.look,
+        "figures": card.figures.model_dump(),
+        "report": f"/models/{stored.tag}/report" if has_report else None,
+    }
+
+
+ROUTES = [
+    route("POST", "/predict", PROTOCOL, predict),
+    route("POST", "/predict_batch", PROTOCOL, predict_batch),
+    route("GET", "/metrics", PROTOCOL, metrics),
+    route("GET", "/models", PROTOCOL, models),
+    route("GET", "/models/{tag}/report", PROTOCOL, report),
+]

@@ -1,0 +1,162 @@
+"""Images in the bodies of `/predict` and `/predict_batch`."""
+
+from collections.abc import AsyncIterator
+
+from pydantic import BaseModel, ConfigDict, JsonValue, SkipValidation, model_validator
+from pydantic_core import PydanticCustomError
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from loupe.errors import InvalidImage, InvalidRequest, UnsupportedMediaType
+from loupe.images.spec import SIDE, UInt8Array
+from loupe.settings import Settings
+from service.http.options import media_type
+from service.http.validation import parse_json, shown, validate
+from service.prediction.decoding import (
+    DecodedImages,
+    EncodedImage,
+    Preparation,
+    check_count,
+    decode,
+    decode_all,
+)
+from service.prediction.encodings import NPY_MAGIC, from_base64, from_pixels, parse_npy
+
+ONE_IMAGE = (
+    "Send an image body (Content-Type: image/png …), multipart/form-data with a field 'image', "
+    'or JSON {"image": "<base64>"} or {"pixels": [[…28 rows of 28…]]}.'
+)
+MANY_IMAGES = (
+    'Send multipart/form-data with fields \'images\', JSON {"images": ["<base64>", …]}, '
+    f"or an .npy body of uint8 (n, {SIDE}, {SIDE})."
+)
+
+
+class JsonImage(BaseModel):
+    """One image in JSON: `image` as base64, or `pixels` as nested lists."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: SkipValidation[JsonValue] = None
+    pixels: SkipValidation[JsonValue] = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> "JsonImage":
+        if len(self.model_fields_set) != 1:
+            raise PydanticCustomError("one_image", "Input should have either 'image' or 'pixels'")
+        return self
+
+    def encoded(self) -> EncodedImage:
+        """Return the file or the pixels."""
+        is_file = "image" in self.model_fields_set
+        return from_base64(self.image) if is_file else from_pixels(self.pixels)
+
+
+class JsonImages(BaseModel):
+    """Many images in JSON, each as base64 or as a `JsonImage`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[SkipValidation[JsonValue]]
+
+
+async def read_image(
+    body: bytes, headers: Headers, settings: Settings, preparation: Preparation
+) -> UInt8Array:
+    """Return the image of a `/predict` request, uint8 `(28, 28)`.
+
+    Raises:
+        LoupeError: If the body holds anything else.
+    """
+    sent_as = media_type(headers)
+    image: EncodedImage
+    if sent_as.startswith("image/") or sent_as == "application/octet-stream":
+        image = body
+    elif sent_as == "application/json":
+        image = validate(JsonImage, parse_json(body)).encoded()
+    elif sent_as == "multipart/form-data":
+        files = await _read_form(headers, body, "image", ONE_IMAGE, settings)
+        if len(files) > 1:
+            raise InvalidRequest(
+                f"The form has {len(files)} fields 'image'. Send many images to /predict_batch."
+            )
+        image = _read_field(files[0])
+    else:
+        raise UnsupportedMediaType(f"Content-Type {shown(sent_as)} is not supported. {ONE_IMAGE}")
+    return await decode(image, settings, preparation)
+
+
+async def read_batch(
+    body: bytes, headers: Headers, settings: Settings, preparation: Preparation
+) -> DecodedImages:
+    """Return the images of a `/predict_batch` request; an image that fails does not fail others.
+
+    Raises:
+        LoupeError: If the request as a whole is wrong.
+    """
+    sent_as = media_type(headers)
+    if body.startswith(NPY_MAGIC):
+        images = parse_npy(body)
+        check_count(len(images), settings)
+        return DecodedImages(images, {})
+    if sent_as == "application/json":
+        values = validate(JsonImages, parse_json(body)).images
+        check_count(len(values), settings)
+        return await decode_all(values, read_element, settings, preparation)
+    if sent_as == "multipart/form-data":
+        files = await _read_form(headers, body, "images", MANY_IMAGES, settings)
+        check_count(len(files), settings)
+        return await decode_all(files, _read_field, settings, preparation)
+    raise UnsupportedMediaType(
+        f"Content-Type {shown(sent_as)} with a body that is not .npy is not supported. "
+        f"{MANY_IMAGES}"
+    )
+
+
+def read_element(value: JsonValue) -> EncodedImage:
+    """Return the image in one element of a JSON batch."""
+    if isinstance(value, dict):
+        return validate(JsonImage, value).encoded()
+    return from_base64(value)
+
+
+def _read_field(value: bytes | str) -> bytes:
+    """Refuse a text field: it is never taken for a URL."""
+    if isinstance(value, str):
+        raise InvalidImage(
+            f"A field of the form is the text {shown(value)}, not a file. "
+            "Send the bytes (with curl: -F image=@FILE)."
+        )
+    return value
+
+
+async def _read_form(
+    headers: Headers, body: bytes, field: str, expected: str, settings: Settings
+) -> list[bytes | str]:
+    """Return the values of one field of a form: files as bytes, texts as `str`."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    limit = settings.most_images + 1
+    parser = MultiPartParser(headers, stream(), max_files=limit, max_fields=limit)  # type: ignore[arg-type]
+    try:
+        form: FormData = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            check_count(limit, settings)
+        raise InvalidRequest(f"The form is damaged: {error.message} {expected}") from error
+    except KeyError as error:
+        raise InvalidRequest("The Content-Type of the form has no boundary.") from error
+    except UnicodeError as error:  # a charset such as punycode; unknown charsets are ignored
+        raise InvalidRequest(f"The form does not fit its charset: {error}.") from error
+    try:
+        values = [
+            await value.read() if isinstance(value, UploadFile) else value
+            for value in form.getlist(field)
+        ]
+    finally:
+        await form.close()
+    if not values:
+        raise InvalidRequest(f"The form has no field '{field}'. {expected}")
+    return values

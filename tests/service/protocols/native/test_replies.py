@@ -1,0 +1,103 @@
+"""Answers of the native protocol."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.responses import Response
+
+from loupe.errors import InvalidImage, LoupeError
+from service.http.options import DEFAULTS, PredictOptions
+from service.prediction.decoding import DecodedImages
+from service.protocols.native import replies
+from tests.support import pictures
+
+NAMES = ("T-shirt/top", "Größe")
+ROWS = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+
+
+def read(response: Response) -> Any:
+    return json.loads(bytes(response.body))
+
+
+def test_prediction_names_model_label_index_confidence_and_all_probabilities() -> None:
+    response = replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS)
+
+    assert response.media_type == "application/json"
+    assert read(response) == {
+        "model": "shapes:1",
+        "label": "Größe",
+        "index": 1,
+        "confidence": 0.75,
+        "probabilities": {"T-shirt/top": 0.25, "Größe": 0.75},
+    }
+
+
+def test_first_of_two_equal_classes_is_the_label() -> None:
+    assert read(replies.prediction("shapes:1", NAMES, ROWS[1], DEFAULTS))["label"] == "T-shirt/top"
+
+
+@pytest.mark.parametrize(
+    ("top_k", "named"),
+    [
+        (1, ["b"]),
+        (2, ["b", "a"]),
+        (3, ["b", "a", "c"]),
+        (9, ["b", "a", "c"]),
+        (None, ["a", "b", "c"]),
+    ],
+)
+def test_top_k_sorts_by_probability_then_by_index(top_k: int | None, named: list[str]) -> None:
+    row = np.array([0.25, 0.5, 0.25], np.float32)
+    answer = read(
+        replies.prediction("letters:1", ("a", "b", "c"), row, PredictOptions(top_k=top_k))
+    )
+
+    assert list(answer["probabilities"]) == named
+    assert answer["label"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (None, {"label": "Größe", "index": 1}),
+        (0.75, {"label": "Größe", "index": 1, "abstained": False}),
+        (0.76, {"label": None, "index": None, "abstained": True}),
+    ],
+)
+def test_confidence_below_the_threshold_gives_no_label(
+    threshold: float | None, expected: dict[str, object]
+) -> None:
+    answer = read(
+        replies.prediction("shapes:1", NAMES, ROWS[0], PredictOptions(threshold=threshold))
+    )
+
+    assert {
+        name: value for name, value in answer.items() if name in ("label", "index", "abstained")
+    } == expected
+    assert answer["confidence"] == 0.75
+
+
+def test_npy_answer_holds_the_probabilities_and_names_the_model() -> None:
+    response = replies.npy("shapes:1", ROWS)
+
+    assert (response.media_type, response.headers["x-loupe-model"]) == (
+        "application/x-npy",
+        "shapes:1",
+    )
+    np.testing.assert_array_equal(np.load(io.BytesIO(bytes(response.body))), ROWS)
+
+
+def test_batch_answer_keeps_the_order_with_errors_in_place() -> None:
+    errors: dict[int, LoupeError] = {0: InvalidImage("text"), 2: InvalidImage("noise")}
+    body = read(
+        replies.predictions(
+            "shapes:1", NAMES, DecodedImages(pictures.digits(2), errors), ROWS, DEFAULTS
+        )
+    )
+
+    assert body["model"] == "shapes:1"
+    assert [answer.get("confidence") for answer in body["predictions"]] == [None, 0.75, None, 0.5]
+    assert body["predictions"][2] == InvalidImage("noise").to_json()
