@@ -6,7 +6,7 @@ import subprocess
 
 from rich.console import Console
 
-from loupe.old_errors.train import DatasetNotFound
+from loupe.errors import DatasetNotFound
 from train.data.datasets import Dataset, load_dataset
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"

@@ -1,11 +1,16 @@
-"""What a training run is told: the hyperparameters, and for every architecture those that train it well."""
+"""Hyperparameters: names, bounds and help, and for each architecture the values that train it well."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal, get_args, get_type_hints
 
-from loupe.old_errors.train import InvalidTraining
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from loupe.errors import InvalidUsage
 
 Architecture = Literal[
     "softmax",
@@ -23,80 +28,94 @@ Schedule = Literal["constant", "cosine", "one-cycle"]
 Initializer = Literal["glorot-uniform", "glorot-normal", "he-uniform", "he-normal", "zeros"]
 
 FULL_BATCH = 0  # a batch size that stands for the whole training split
+MIN_STEPS = 600  # recipes are for tens of thousands of images; fewer images need more epochs
 
 
-@dataclass(frozen=True)
+def _read_units(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _read_batch_size(value: object) -> object:
+    if value == "0":
+        raise PydanticCustomError("batch_size", "Input should be at least 1, or 'full'")
+    return FULL_BATCH if value == "full" else value
+
+
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
 class TrainConfig:
-    """The hyperparameters of one training run; they are kept in the model card.
+    """The hyperparameters of one training run, which the model card stores.
 
-    Attributes:
-        architecture: The network.
-        hidden: Units of each hidden layer; empty where the architecture has none to choose.
-        optimizer: What makes the steps.
-        learning_rate: Of the optimiser, at its highest.
-        schedule: How the learning rate goes: it stays, falls to zero along a cosine, or rises first and falls then.
-        weight_decay: Share of each kernel that a step takes away, times the learning rate; biases and normalisations keep theirs.
-        batch_size: Images per step; `FULL_BATCH` for all of them in one.
-        epochs: Times every training image is seen, at most.
-        patience: Epochs without a better validation accuracy after which training stops; 0 for never.
-        validation_fraction: Share, 0..1, of the training split held back to choose the best epoch by and to calibrate with.
-        initializer: How kernels begin.
-        bias: What biases begin with.
-        augmentation: Whether images are changed a little in every epoch.
-        erasing: Share, 0..1, of the images of which a part is hidden behind noise, where there is augmentation: those who learn for long
-            would else know their images by heart.
-        mixup: Where there is augmentation, how evenly each image is mixed with another, as are their labels: the parameter of a beta
-            distribution; 0 for not at all. It keeps those who learn for long from believing every label.
-        shifted_views: Whether the trained model answers with the mean over the image as it is, a pixel higher and a pixel lower.
-        bfloat16: Whether convolutions are trained in bfloat16 on processors that have AMX units for it, which makes large ones twice as
-            fast; other processors, and every answer of the trained model, stay with float32.
-        class_weights: Whether an image counts the more the fewer its class has.
-        seed: Makes weights, order, augmentation and dropout the same again on the same machine.
+    Each description is also the help text of the command-line option.
     """
 
-    architecture: Architecture = "cnn"
-    hidden: tuple[int, ...] = ()
-    optimizer: Optimizer = "adam"
-    learning_rate: float = 1e-3
-    schedule: Schedule = "constant"
-    weight_decay: float = 0.0
-    batch_size: int = 128
-    epochs: int = 10
-    patience: int = 0
-    validation_fraction: float = 1 / 12
-    initializer: Initializer = "glorot-uniform"
-    bias: float = 0.0
-    augmentation: bool = False
-    erasing: float = 0.0
-    mixup: float = 0.0
-    shifted_views: bool = False
-    bfloat16: bool = False
-    class_weights: bool = False
-    seed: int = 0
+    architecture: Annotated[Architecture, Field(description="Network architecture.")] = "cnn"
+    hidden: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        BeforeValidator(_read_units),
+        Field(description="Units of each hidden layer of an mlp, as 128,64."),
+    ] = ()
+    optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-3
+    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "constant"
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, description="Decoupled weight decay of kernels, times the learning rate."),
+    ] = 0.0
+    batch_size: Annotated[
+        int, BeforeValidator(_read_batch_size), Field(ge=0, description="Images per step, or full.")
+    ] = 128
+    epochs: Annotated[
+        int, Field(ge=1, description="Maximum number of passes over the training images.")
+    ] = 10
+    patience: Annotated[
+        int,
+        Field(
+            ge=0, description="Epochs without better validation accuracy to stop after; 0 = off."
+        ),
+    ] = 0
+    validation_fraction: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Fraction of the training split to hold out for validation."),
+    ] = 1 / 12
+    initializer: Annotated[Initializer, Field(description="Initializer of kernels.")] = (
+        "glorot-uniform"
+    )
+    bias: Annotated[float, Field(description="Initial value of biases.")] = 0.0
+    augmentation: Annotated[
+        bool, Field(description="Augment the training images in every epoch.")
+    ] = False
+    # Random erasing keeps long trainings from memorising the images.
+    erasing: Annotated[
+        float,
+        Field(
+            ge=0, le=1, description="Fraction of augmented images with a part replaced by noise."
+        ),
+    ] = 0.0
+    # Mixup keeps long trainings from becoming over-confident.
+    mixup: Annotated[
+        float, Field(ge=0, description="Beta-distribution parameter of mixup; 0 = off.")
+    ] = 0.0
+    shifted_views: Annotated[
+        bool,
+        Field(description="Average predictions over the image and copies shifted up and down."),
+    ] = False
+    bfloat16: Annotated[
+        bool,
+        Field(description="Train convolutions in bfloat16 on processors with AMX; twice as fast."),
+    ] = False
+    class_weights: Annotated[
+        bool, Field(description="Weight images by the inverse frequency of their class.")
+    ] = False
+    seed: Annotated[
+        int, Field(description="Random seed; runs with the same seed give the same model.")
+    ] = 0
 
-    def __post_init__(self) -> None:
-        for option, expected, good in (
-            ("epochs", "at least 1", self.epochs >= 1),
-            ("batch size", "at least 1 image, or 'full'", self.batch_size >= 0),
-            ("learning rate", "a number above 0", 0 < self.learning_rate < float("inf")),
-            ("weight decay", "a number of 0 or more", 0 <= self.weight_decay < float("inf")),
-            ("patience", "0 epochs or more", self.patience >= 0),
-            (
-                "validation fraction",
-                "a share of 0 or more, below 1",
-                0 <= self.validation_fraction < 1,
-            ),
-            ("erasing", "a share of 0 to 1", 0 <= self.erasing <= 1),
-            ("mixup", "a number of 0 or more", 0 <= self.mixup < float("inf")),
-            ("hidden", "units of at least 1", all(units >= 1 for units in self.hidden)),
-        ):
-            if not good:
-                raise InvalidTraining(
-                    option, expected, str(getattr(self, option.replace(" ", "_")))
-                )
 
+FIELDS: dict[str, FieldInfo] = {
+    name: FieldInfo.from_annotation(hint)
+    for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
+}
 
-# How each architecture is trained where nothing else is said.
 RECIPES: dict[Architecture, TrainConfig] = {
     "softmax": TrainConfig("softmax", epochs=20, patience=5, initializer="zeros"),
     "mlp-sigmoid": TrainConfig("mlp-sigmoid", hidden=(50, 100), epochs=40, patience=8),
@@ -152,50 +171,61 @@ RECIPES: dict[Architecture, TrainConfig] = {
 }
 
 
-FEWEST_STEPS = 600  # the recipes are for tens of thousands of images; of fewer, more epochs are needed to learn anything
-
-
 def recipe(
     architecture: str = "cnn", images: int | None = None, /, **changes: object
 ) -> TrainConfig:
-    """The recipe of an architecture, with changes.
+    """Return the recipe of an architecture, with changes.
 
     Args:
-        architecture: One of `RECIPES`.
-        images: How many there are to train on; a few thousand get more epochs than the recipe has.
-        changes: Fields of `TrainConfig`; those that are `None` are left as the recipe has them.
+        architecture: A key of `RECIPES`.
+        images: Size of the training split; a few thousand images get more epochs.
+        changes: Fields of `TrainConfig`; those that are `None` keep the recipe's value.
 
     Raises:
-        InvalidTraining: If a name is unknown, or a value impossible.
+        InvalidUsage: If a name is unknown or a value is out of range.
     """
-    known = RECIPES[_one_of("architecture", architecture, Architecture)]
-    given = {name: value for name, value in changes.items() if value is not None}
-    for option, names in (
-        ("optimizer", Optimizer),
-        ("schedule", Schedule),
-        ("initializer", Initializer),
-    ):
-        if option in given:
-            _one_of(option, str(given[option]), names)
-    if given.get("hidden") and not known.hidden:
+    changes = {name: value for name, value in changes.items() if value is not None}
+    known = next((config for name, config in RECIPES.items() if name == architecture), None)
+    if known is None:
+        return changed(TrainConfig(), architecture=architecture)  # raises
+    config = changed(known, **changes)
+    if changes.get("hidden") and not known.hidden:
         takers = ", ".join(name for name, config in RECIPES.items() if config.hidden)
-        raise InvalidTraining(
-            "hidden", f"an architecture with hidden sizes to choose ({takers})", architecture
+        raise InvalidUsage(
+            f"hidden: {architecture} has no hidden layers to choose. Those that have: {takers}.",
+            code="invalid_training",
         )
-    config = replace(known, **given)  # type: ignore[arg-type]
-    if images and "epochs" not in given and config.batch_size != FULL_BATCH:
+    if images and "epochs" not in changes and config.batch_size != FULL_BATCH:
         steps = math.ceil(images / config.batch_size)
-        config = replace(config, epochs=max(config.epochs, math.ceil(FEWEST_STEPS / steps)))
+        config = replace(config, epochs=max(config.epochs, math.ceil(MIN_STEPS / steps)))
     return config
 
 
-def _one_of(option: str, name: str, literal: Any) -> Any:
-    names = get_args(literal)
-    if name not in names:
-        nearest = get_close_matches(name, names, 1)
-        raise InvalidTraining(
-            option,
-            f"one of {', '.join(names)}" + (f"; nearest: {nearest[0]}" if nearest else ""),
-            name,
-        )
-    return name
+def changed(config: TrainConfig, **changes: object) -> TrainConfig:
+    """Return a copy with other values; text is parsed as on the command line.
+
+    Raises:
+        InvalidUsage: If a value is out of range.
+    """
+    try:
+        return replace(config, **changes)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problem = error.errors()[0]
+    name, received = str(problem["loc"][0]), problem["input"]
+    expected = problem["msg"][0].lower() + problem["msg"][1:]
+    message = f"{name.replace('_', ' ')}: {expected}, got {received!r}."
+    nearest = get_close_matches(str(received), choices(name), 1)
+    if nearest:
+        message += f" Did you mean {nearest[0]}?"
+    raise InvalidUsage(message, code="invalid_training")
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """Return the names that a field accepts; empty for numbers."""
+    return tuple(value for value in get_args(FIELDS[name].annotation) if isinstance(value, str))
+
+
+def help_text(name: str) -> str:
+    """Return the description of a field and the names that it accepts."""
+    names = ", ".join(choices(name))
+    return f"{FIELDS[name].description}" + (f" One of: {names}." if names else "")

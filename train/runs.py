@@ -1,24 +1,28 @@
-"""Runs: what a training was asked for and where it stands, in a folder of its own, so that it can be resumed."""
+"""Training runs: one folder each with the request and the checkpoints, so that they can resume."""
 
 import shutil
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
+from rich.console import Console
 
+from loupe.errors import InvalidUsage, TrainingFailed
 from loupe.images.spec import Look
-from loupe.old_errors.train import CheckpointFailed, RunNotFound
-from train.config import TrainConfig
+from train.config import TrainConfig, changed
 from train.data.datasets import DIGITS, Dataset, load_dataset
-from train.data.extra import mix
+from train.data.extra import add_pictures
 from train.data.splits import SPLIT_SEED
+
+if TYPE_CHECKING:
+    from loupe.models.store import StoredModel
 
 REQUEST_FILE = "request.json"
 
 
-class Source(BaseModel):
-    """Which images a training was asked to learn from; see `train.datasets.load_dataset` and `train.extra.mix`."""
+class DataSource(BaseModel):
+    """The images to learn from: arguments of `load_dataset` and `add_pictures`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,11 +34,11 @@ class Source(BaseModel):
 
     @property
     def split_here(self) -> bool:
-        """Whether the data set may come without a test split, so that one is split off with a fraction and a seed."""
+        """Whether the data set may come without a test split, so that Loupe splits it."""
         return self.dataset in DIGITS or self.dataset.startswith("folder:")
 
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
-        """The images, with the user's own pictures mixed in."""
+        """Load the images, with the user's own pictures added."""
         dataset = load_dataset(
             self.dataset,
             self.data_dir,
@@ -42,89 +46,107 @@ class Source(BaseModel):
             test_fraction=test_fraction,
             split_seed=split_seed,
         )
-        return mix(dataset, self.extra, self.extra_classes) if self.extra else dataset
+        return add_pictures(dataset, self.extra, self.extra_classes) if self.extra else dataset
 
 
-class Request(BaseModel):
-    """Everything `loupe train` was asked for."""
+class TrainRequest(BaseModel):
+    """The arguments of a `loupe train` command."""
 
     model_config = ConfigDict(frozen=True)
 
-    source: Source
+    source: DataSource
     config: TrainConfig
     min_accuracy: float | None = None
 
 
 class Run:
-    """One training's folder."""
+    """The folder of one training run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.name = folder.name  # what `--resume` takes
+        self.checkpoints = folder / "checkpoints"
+        self.tensorboard = folder / "tensorboard"
 
     @classmethod
-    def start(cls, home: Path, request: Request) -> "Run":
-        """A new folder below a data folder, named after data set and time.
+    def start(cls, home: Path, request: TrainRequest) -> "Run":
+        """Create a run below the data folder, named after the data set and the time.
 
         Raises:
-            CheckpointFailed: If it cannot be made.
+            TrainingFailed: If the folder cannot be created.
         """
-        stem = "".join(
-            letter if letter.isalnum() else "-"
-            for letter in request.source.dataset.rpartition("/")[2]
-        )
+        dataset = request.source.dataset.rpartition("/")[2]
+        stem = "".join(letter if letter.isalnum() else "-" for letter in dataset)
         name = f"{stem}-{request.config.architecture}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S-%f}"
-        run = cls(_runs(home) / name)
+        run = cls(home / "runs" / name)
         try:
             run.checkpoints.mkdir(parents=True)
             run._write(request)
         except OSError as error:
-            raise CheckpointFailed(str(run.folder), str(error), 0) from error
+            raise TrainingFailed(
+                f"Cannot create the run {run.folder}: {error}. Free some space or set "
+                "LOUPE_DATA_DIR.",
+                code="checkpoint_failed",
+            ) from error
         return run
 
     @classmethod
     def find(cls, home: Path, name: str) -> "Run":
-        """An unfinished run by its name.
+        """Return an unfinished run by its name.
 
         Raises:
-            RunNotFound: If there is none; the message lists those that can be resumed.
+            InvalidUsage: If there is none; the message lists the unfinished runs.
         """
-        unfinished = sorted(file.parent.name for file in _runs(home).glob(f"*/{REQUEST_FILE}"))
+        runs = home / "runs"
+        unfinished = sorted(file.parent.name for file in runs.glob(f"*/{REQUEST_FILE}"))
         if name not in unfinished:
-            raise RunNotFound(name, str(_runs(home)), unfinished)
-        return cls(_runs(home) / name)
+            raise InvalidUsage(
+                f"No unfinished run '{name}' in {runs}. "
+                f"Unfinished runs: {', '.join(unfinished) or 'none'}.",
+                code="run_not_found",
+            )
+        return cls(runs / name)
 
-    @property
-    def name(self) -> str:
-        """What `--resume` takes."""
-        return self.folder.name
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the weights of the best and the last epoch are."""
-        return self.folder / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Where TensorBoard's logs are."""
-        return self.folder / "tensorboard"
-
-    def request(self) -> Request:
-        """What the training was asked for."""
-        return Request.model_validate_json((self.folder / REQUEST_FILE).read_bytes())
+    def request(self) -> TrainRequest:
+        """Return the request that started the run."""
+        return TrainRequest.model_validate_json((self.folder / REQUEST_FILE).read_bytes())
 
     def change_epochs(self, epochs: int) -> None:
-        """Train for fewer or more epochs than the run was begun with; the learning rate then goes as if it had always been so."""
+        """Change the number of epochs; the learning-rate schedule is that of the new number."""
         request = self.request()
-        self._write(request.model_copy(update={"config": replace(request.config, epochs=epochs)}))
+        config = changed(request.config, epochs=epochs)
+        self._write(request.model_copy(update={"config": config}))
 
     def finish(self) -> None:
-        """Take away what only an unfinished run needs; TensorBoard's logs stay."""
+        """Delete what only an unfinished run needs; keep TensorBoard's logs."""
         shutil.rmtree(self.checkpoints)
         (self.folder / REQUEST_FILE).unlink()
 
-    def _write(self, request: Request) -> None:
+    def _write(self, request: TrainRequest) -> None:
         (self.folder / REQUEST_FILE).write_text(request.model_dump_json(indent=1), encoding="utf-8")
 
 
-def _runs(home: Path) -> Path:
-    return home / "runs"
+def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
+    """Train or resume a run, and save the model to the store.
+
+    Raises:
+        LoupeError: If the store, the training or the model fails; the run can be resumed.
+    """
+    from loupe.models.store import check_writable
+    from train.evaluate.report import PICTURES_FOLDER
+    from train.fit import board
+    from train.fit.progress import ProgressBar
+    from train.fit.training import train
+
+    check_writable()  # fails before the training, not after it
+    request = run.request()
+    model = train(
+        dataset,
+        request.config,
+        min_accuracy=request.min_accuracy,
+        folder=run.checkpoints,
+        callbacks=[ProgressBar(console, request.config), board.logging_to(run.tensorboard)],
+    )
+    board.write_pictures(run.tensorboard, model.folder / PICTURES_FOLDER)
+    run.finish()
+    return model

@@ -1,4 +1,4 @@
-"""TensorFlow without the chatter of its native code."""
+"""TensorFlow's setup: a quiet import, and bfloat16 where the processor supports it."""
 
 import logging
 import os
@@ -7,20 +7,24 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+CPU_FLAGS = Path("/proc/cpuinfo")
+BFLOAT16_OPTION = "auto_mixed_precision_onednn_bfloat16"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what native code writes to standard error; it is shown only if the block fails."""
+    """Discard what native code writes to standard error, unless the block fails."""
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
         try:
             yield
         except Exception:
-            chatter.seek(0)
-            os.write(terminal, chatter.read())
+            output.seek(0)
+            os.write(terminal, output.read())
             raise
         finally:
             os.dup2(terminal, 2)
@@ -28,17 +32,42 @@ def quiet() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras."""
+    """Import TensorFlow and Keras without their log output."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # tf2onnx asks NumPy for a name that newer versions announce; nothing of ours depends on it.
+    # tf2onnx uses a NumPy name that newer versions deprecate; nothing of ours depends on it.
     warnings.filterwarnings("ignore", message=".*np.object.*", category=FutureWarning)
     with quiet():
         import tensorflow
 
-        tensorflow.config.list_physical_devices()  # looks for GPUs, and complains where there are none
-    logging.getLogger("tensorflow").addFilter(_not_of_many_models)
+        # Searches for GPUs, and warns if there are none.
+        tensorflow.config.list_physical_devices()
+    logging.getLogger("tensorflow").addFilter(_is_no_retracing_warning)
 
 
-def _not_of_many_models(record: logging.LogRecord) -> bool:
-    """False of a warning that takes models which are trained one after the other for one that is built again and again."""
+def _is_no_retracing_warning(record: logging.LogRecord) -> bool:
+    """Return false for the warning that TensorFlow logs when a process trains several models."""
     return "triggered tf.function retracing" not in record.getMessage()
+
+
+@contextmanager
+def bfloat16_convolutions(enabled: bool) -> Iterator[None]:
+    """Compute convolutions and matrix products in bfloat16, if the processor has AMX units.
+
+    Sums, normalisation and weights stay float32.
+    Source: `tf.config.optimizer.set_experimental_options`, TensorFlow's API documentation.
+    """
+    if not enabled or not has_amx():
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({BFLOAT16_OPTION: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({BFLOAT16_OPTION: False})
+
+
+def has_amx() -> bool:
+    """Return whether Linux lists AMX units for bfloat16 among the processor's features."""
+    return CPU_FLAGS.exists() and " amx_bf16 " in CPU_FLAGS.read_text()

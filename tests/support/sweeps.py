@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from train.runs import Source
+from train.runs import DataSource
 from train.sweep.sweeps import Plan, Result, Scores, Setting, Sweep, Value
 
 
@@ -18,7 +18,7 @@ def sweep_of(
 ) -> Sweep:
     """A sweep over the small digits, of values that were drawn."""
     return Sweep(
-        source=Source(dataset="digits-8x8"),
+        source=DataSource(dataset="digits-8x8"),
         architecture="mlp-small",
         values={name: tuple(several) for name, several in values.items()},
         seeds=seeds,

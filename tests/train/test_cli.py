@@ -1,4 +1,4 @@
-"""`loupe train`: wrong use, Ctrl-C, and going on."""
+"""`loupe train`: options, wrong usage, Ctrl-C, and resuming."""
 
 import re
 import signal
@@ -13,51 +13,52 @@ from tests.support.stores import copied
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "facts"),
     [
-        (
-            [],
-            "--dataset: expected the name of a data set, or --resume and the name of a run. Received: neither.",
-        ),
-        (["--dataset", "mnits"], "There is no data set 'mnits'. Did you mean mnist?"),
-        (["--dataset", "digits", "--architecture", "cn"], "nearest: cnn. Received: cn."),
-        (
-            ["--dataset", "digits", "--hidden", "64"],
-            "hidden: expected an architecture with hidden sizes to choose",
-        ),
-        (
-            ["--dataset", "digits", "--hidden", "64;32"],
-            "hidden: expected whole numbers with commas between, as 128,64. Received: 64;32.",
-        ),
-        (
-            ["--dataset", "digits", "--batch-size", "0"],
-            "batch size: expected at least 1 image, or 'full'. Received: 0.",
-        ),
-        (
-            ["--dataset", "digits", "--lr", "nan"],
-            "learning rate: expected a number above 0. Received: nan.",
-        ),
-        (
-            ["--dataset", "digits-8x8", "--epochs", "1"],
-            "images of 28 × 28 pixels, which stored models take.",
-        ),
-        (["--resume", "yesterday"], "No unfinished training run 'yesterday' in"),
+        ([], "invalid_training", ["--dataset", "--resume"]),
+        (["--dataset", "mnits"], "unknown_dataset", ["'mnits'", "mnist"]),
+        (["--dataset", "digits", "--architecture", "cn"], "invalid_training", ["'cn'", "cnn"]),
+        (["--dataset", "digits", "--hidden", "64"], "invalid_training", ["hidden", "cnn"]),
+        (["--dataset", "digits", "--hidden", "64;32"], "invalid_training", ["'64;32'"]),
+        (["--dataset", "digits", "--batch-size", "0"], "invalid_training", ["'full'", "'0'"]),
+        (["--dataset", "digits", "--lr", "nan"], "invalid_training", ["learning rate", "nan"]),
+        (["--dataset", "digits-8x8", "--epochs", "1"], "invalid_training", ["28 × 28", "8 × 8"]),
+        (["--resume", "yesterday"], "run_not_found", ["'yesterday'"]),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
 )
-def test_wrong_use_is_told_in_one_line_with_exit_code_2(
-    loupe: Loupe, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str, tmp_path: Path
+def test_wrong_usage_prints_one_line_and_exits_with_2(
+    loupe: Loupe,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    code: str,
+    facts: list[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
-    told = loupe("train", *options)
+    ended = loupe("train", *options)
 
-    assert told.code == 2
-    assert message in told.err
-    assert "Traceback" not in told.err
+    assert ended.code == 2
+    assert f"error: {code}: " in ended.err
+    assert all(fact in ended.err for fact in facts)
+    assert "Traceback" not in ended.err
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_a_store_that_has_a_model_is_left_as_it_is_where_only_a_first_one_is_wanted(
+def test_help_lists_every_hyperparameter_once(
+    loupe: Loupe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = loupe("train", "--help").out
+
+    options = re.findall(r"^│[ *]+(--[a-z-]+)", shown, re.MULTILINE)
+    assert len(options) == len(set(options))
+    assert {"--hidden", "--learning-rate", "--validation", "--augmentation"} <= set(options)
+    assert "--lr" in shown
+    assert "constant, cosine, one-cycle" in shown
+
+
+def test_if_empty_does_nothing_if_the_store_has_a_model(
     loupe: Loupe, store: Path, digits_model: StoredModel
 ) -> None:
     there = copied(digits_model, store)
@@ -68,7 +69,7 @@ def test_a_store_that_has_a_model_is_left_as_it_is_where_only_a_first_one_is_wan
 
 
 @pytest.mark.timeout(120)  # TensorFlow is imported
-def test_an_empty_store_gets_its_first_model(
+def test_if_empty_trains_a_model_for_an_empty_store(
     loupe: Loupe, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
@@ -89,7 +90,7 @@ def test_an_empty_store_gets_its_first_model(
 
 
 @pytest.mark.timeout(120)  # TensorFlow is imported
-def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(
+def test_ctrl_c_keeps_the_best_epoch_and_prints_how_to_continue(
     loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path
 ) -> None:
     log = tmp_path / "log"
@@ -120,4 +121,4 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(
     tag = re.search(r"saved (digits:\w+)", saved.out)
     assert tag, saved.err
     assert find_model(tag[1]).card.config["epochs"] == int(told[2].split()[1])
-    assert loupe("train", *told[1].split()).code == 2  # it has ended
+    assert loupe("train", *told[1].split()).code == 2  # the run is finished

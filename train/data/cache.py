@@ -1,4 +1,4 @@
-"""Arrays kept on disk for the next call, in one `.npz` file a data set; never pickled."""
+"""Arrays kept on disk for the next call, in one `.npz` file per data set, never pickled."""
 
 import logging
 import tokenize
@@ -14,33 +14,36 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-FINGERPRINT = "fingerprint"  # name of the array that holds it, and the names of the others: a damaged list of files hides some
+# The array that holds the fingerprint and the names of all others: damage to the archive's
+# index can hide arrays.
+FINGERPRINT = "fingerprint"
 
-# What zipfile and NumPy raise for bytes that are no archive of arrays, or no longer one; LookupError is a missing array.
-DAMAGE = (
-    *(
-        OSError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        MemoryError,
-    ),
-    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+# What zipfile and NumPy raise for damaged files; LookupError stands for a missing array.
+DAMAGE_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
 )
 
 NamedArrays: TypeAlias = dict[str, NDArray[np.generic]]
 
 
 def cached(path: Path, fingerprint: str, build: Callable[[], NamedArrays]) -> NamedArrays:
-    """The arrays in a file that was made from the same source, or those just built, which the file then holds.
+    """Return the arrays in a file, or build and store them.
 
     Args:
-        path: The file; its folder is made if need be. A folder that cannot be written costs a warning, not the arrays.
-        fingerprint: Of the source. A file with another one, or a damaged one, is built anew.
-        build: Makes the arrays.
+        path: The file. If it cannot be written, a warning is logged.
+        fingerprint: Identifies the source. A file with another fingerprint, or a damaged one, is
+            replaced.
+        build: Builds the arrays.
     """
     arrays = read(path, fingerprint)
     if arrays is None:
@@ -48,35 +51,31 @@ def cached(path: Path, fingerprint: str, build: Callable[[], NamedArrays]) -> Na
         try:
             write(path, fingerprint, arrays)
         except OSError as error:
-            logger.warning("%s is not kept for the next call: %s", path, error)
+            logger.warning("%s cannot be written: %s", path, error)
     return arrays
 
 
 def read(path: Path, fingerprint: str) -> NamedArrays | None:
-    """What `write` wrote with the same fingerprint; nothing if there is none, or it is damaged."""
+    """Return the arrays that `write` stored with this fingerprint, or `None`."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             known, *names = arrays[FINGERPRINT].tolist()
             return {name: arrays[name] for name in names} if known == fingerprint else None
     except FileNotFoundError:
         return None
-    except DAMAGE as error:
-        logger.warning("%s is damaged and is made again: %s", path, error)
+    except DAMAGE_ERRORS as error:
+        logger.warning("%s is damaged and will be replaced: %s", path, error)
         return None
 
 
 def write(path: Path, fingerprint: str, arrays: NamedArrays) -> None:
-    """Write the file at once: whoever reads meanwhile sees the old one or the new one."""
+    """Write the file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    names = np.array([fingerprint, *arrays])
     try:
         with temporary.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                **{FINGERPRINT: np.array([fingerprint, *arrays])},
-                **arrays,
-            )
+            np.savez(file, allow_pickle=False, **{FINGERPRINT: names}, **arrays)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`loupe data`: what is in a data set, before anything is trained on it."""
+"""`loupe data`: shows a data set before anything is trained on it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,12 +13,12 @@ from loupe.terminal import console, notices
 if TYPE_CHECKING:
     from train.data.datasets import Dataset
 
-app = typer.Typer(help="Look at a data set before training on it.", no_args_is_help=True)
+app = typer.Typer(help="Inspect data sets.", no_args_is_help=True)
 
 
 @app.callback()
 def data() -> None:
-    """Look at a data set before training on it."""
+    """Inspect data sets."""
 
 
 @app.command()
@@ -28,17 +28,17 @@ def show(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write the samples.", show_default="./NAME-samples.png"),
+        typer.Option(help="PNG file to write the samples to.", show_default="./NAME-samples.png"),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with the four IDX files of a published set.")
     ] = None,
     look: Annotated[
         Look | None,
-        typer.Option(help="How pictures of idx: and folder: are prepared.", show_default="object"),
+        typer.Option(help="Look of the pictures of idx: and folder:.", show_default="object"),
     ] = None,
 ) -> None:
-    """Write a picture of samples with their labels, and count the images of each class and split."""
+    """Count the images of each class and split, and write a picture of samples with their labels."""
     from train.data.contact_sheet import save_contact_sheet
     from train.data.datasets import load_dataset
 
@@ -47,33 +47,30 @@ def show(
         path = out or Path(f"{dataset.name}-samples.png")
         save_contact_sheet(dataset, path)
     console.print(_counts(dataset))
-    tell_left_out(dataset)
+    print_unreadable(dataset)
     console.print(f"samples: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def tell_left_out(dataset: "Dataset") -> None:
-    """List the files that are not in a data set because they cannot be read."""
-    if dataset.left_out:
+def print_unreadable(dataset: "Dataset") -> None:
+    """List the files that are left out because they cannot be read."""
+    if dataset.unreadable:
         notices.print(
-            f"[yellow]left out, as they cannot be read: {len(dataset.left_out):,}[/]",
-            highlight=False,
+            f"[yellow]left out, not readable: {len(dataset.unreadable):,}[/]", highlight=False
         )
-    for left_out in dataset.left_out:
-        notices.print(
-            f"  {left_out.path}: {left_out.reason}", markup=False, highlight=False, soft_wrap=True
-        )
+    for file in dataset.unreadable:
+        line = f"  {file.path}: {file.reason}"
+        notices.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _counts(dataset: "Dataset") -> Table:
     counts = {name: split.counts(dataset.class_names) for name, split in dataset.splits().items()}
-    about = f"{dataset.name}: look {dataset.look}, {' × '.join(map(str, dataset.train.images.shape[1:]))} pixels"
-    table = Table(title=about, title_justify="left", show_footer=True)
+    size = " × ".join(map(str, dataset.train.images.shape[1:]))
+    title = f"{dataset.name}: look {dataset.look}, {size} pixels"
+    table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("class", "all classes")
-    for split, numbers in counts.items():
-        table.add_column(split, f"{sum(numbers.values()):,}", justify="right")
-    table.add_column(
-        "total", f"{sum(sum(numbers.values()) for numbers in counts.values()):,}", justify="right"
-    )
+    totals = {name: sum(numbers.values()) for name, numbers in counts.items()}
+    for name, total in {**totals, "total": sum(totals.values())}.items():
+        table.add_column(name, f"{total:,}", justify="right")
     for name in dataset.class_names:
         row = [numbers[name] for numbers in counts.values()]
         table.add_row(escape(name), *[f"{count:,}" for count in [*row, sum(row)]])

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from loupe.drawing import families
+from loupe.errors import NotWritable
 from loupe.images.spec import UInt8Array
-from loupe.old_errors.train import FileNotWritable
 from train.data.splits import Dataset
 
 COLUMNS = 16  # samples of each class
@@ -41,13 +41,13 @@ def save_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
     """Write a PNG with samples of the train split, drawn at random but always the same ones.
 
     Raises:
-        FileNotWritable: If the file cannot be written.
+        NotWritable: If the file cannot be written.
     """
     data = contact_sheet(dataset, seed)
     try:
         path.write_bytes(data)
     except OSError as error:
-        raise FileNotWritable(str(path), str(error.strerror)) from error
+        raise NotWritable(f"Cannot write '{path}': {error.strerror}.") from error
 
 
 def contact_sheet(dataset: Dataset, seed: int = 0) -> bytes:

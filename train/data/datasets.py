@@ -1,7 +1,4 @@
-"""Data sets by name.
-
-`load_dataset` gives the training job all there is to know of one; `load` gives a notebook four arrays.
-"""
+"""Data sets by name: `load_dataset` for training, `load` for notebooks."""
 
 import difflib
 import hashlib
@@ -13,8 +10,8 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 
+from loupe.errors import InvalidUsage
 from loupe.images.spec import SIDE, Float32Array, Look, UInt8Array
-from loupe.old_errors.train import InvalidDatasetOption, InvalidTraining, UnknownDataset
 from loupe.settings import load_settings
 from train.data import digits, folders, idx_folders, published
 from train.data.cache import NamedArrays, cached
@@ -31,12 +28,10 @@ DIGITS: Mapping[str, Callable[[float, int], Dataset]] = {
 }
 NAMES = (*published.IDX_DATASETS, *DIGITS)
 KINDS = ("idx:DIR", "folder:DIR")
-DEFAULT_LOOK: Look = (
-    "object"  # of a user's own pictures: photos of things are more common than drawings
-)
-CACHE_VERSION = 1  # raise it when other images are made of the same files
+DEFAULT_LOOK: Look = "object"  # users have more photos of objects than drawings
+CACHE_VERSION = 1  # increase it if the same files give other images
 CACHE_FOLDER = "datasets"  # below the data folder
-RESEMBLANCE = 0.5  # 0..1; of a wrong name to the one that was meant
+MIN_SIMILARITY = 0.5  # of a wrong name to the suggestion, 0..1
 
 Pair: TypeAlias = tuple[UInt8Array | Float32Array, Int64Array | Float32Array]
 """Images and labels."""
@@ -51,61 +46,72 @@ def load_dataset(
     split_seed: int = SPLIT_SEED,
     download: bool = True,
 ) -> Dataset:
-    """A data set, from the first place that has it.
+    """Load a data set by its name.
 
     Args:
         name: One of `NAMES`, or `idx:DIR` or `folder:DIR` for a user's own.
-        data_dir: Where the four IDX files of Fashion-MNIST or MNIST are looked for first.
-        look: How a user's own pictures are made to look; `object` if nothing is said.
-        test_fraction: Fraction, 0..1, of the images that become the test split of a data set that brings none.
-        split_seed: Another one splits such a data set otherwise.
+        data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
+        look: Look to normalise a user's own pictures to; `object` by default.
+        test_fraction: Fraction, 0..1, of the images to test with, if the data set has no test split.
+        split_seed: Seed of that split.
         download: Whether Keras may download Fashion-MNIST or MNIST.
 
     Raises:
-        UnknownDataset: If there is no data set of that name.
-        InvalidDatasetOption: If a look or a fraction was given that the data set does not take.
-        FolderNotFound: If a user's folder is not there.
-        InvalidDataset: If what is in it cannot be trained on.
-        DatasetNotFound: If a published data set is nowhere to be had.
+        InvalidUsage: If the name is unknown, the folder does not exist, or the data set does not
+            take an option.
+        InvalidDataset: If a user's files cannot be trained on.
+        DatasetNotFound: If the files of a published data set were not found.
     """
     check_name(name)
     _check_options(name, look, test_fraction)
     kind, folder = _user_folder(name)
-    if kind is not None:
-        return _load_own(kind, folder, look or DEFAULT_LOOK, test_fraction, split_seed)
-    if name in DIGITS:
+    if kind is None and name not in DIGITS:
+        return published.load_published(name, data_dir, download=download)
+    if kind is None:
         fraction = DIGITS_TEST_FRACTION if test_fraction is None else test_fraction
         return DIGITS[name](fraction, split_seed)
-    return published.load_published(name, data_dir, download=download)
+    if kind == "idx":
+        dataset = idx_folders.load_idx_folder(folder, look=look or DEFAULT_LOOK)
+    else:
+        dataset = folders.load_folder(
+            folder,
+            look=look or DEFAULT_LOOK,
+            max_pixels=load_settings().max_image_pixels,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        )
+    # A model of a folder called mnist must not pass for one of the published data set.
+    return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
 
 
 def check_name(name: str) -> str:
-    """The name itself, once it is known to be a data set's.
+    """Return the name if it is that of a data set.
 
     Raises:
-        UnknownDataset: If it is none; the message has all names, and the one that may have been meant.
-        FolderNotFound: If it names a folder that is not there.
+        InvalidUsage: If the name is unknown (the message lists all names and suggests one), or its
+            folder does not exist.
     """
     kind, folder = _user_folder(name)
     if kind is None and name not in NAMES:
-        raise UnknownDataset(name, (*NAMES, *KINDS), _nearest(name))
+        nearest = _nearest(name)
+        suggestion = f"Did you mean {nearest}? " if nearest else ""
+        raise InvalidUsage(
+            f"There is no data set '{name}'. {suggestion}Known: {', '.join((*NAMES, *KINDS))}.",
+            code="unknown_dataset",
+        )
     if kind is not None:
         folders.check_folder(folder)
     return name
 
 
 def check_size(dataset: Dataset) -> None:
-    """Refuse images of another size than stored models take.
-
-    Raises:
-        InvalidTraining: If they are not 28 × 28.
-    """
+    """Raise `InvalidUsage` if the images do not have the size that stored models take."""
     height, width = dataset.train.images.shape[1:]
     if (height, width) != (SIDE, SIDE):
-        raise InvalidTraining(
-            "dataset",
-            f"images of {SIDE} × {SIDE} pixels, which stored models take",
-            f"{height} × {width}",
+        raise InvalidUsage(
+            f"Models in the store take images of {SIDE} × {SIDE} pixels; those of "
+            f"'{dataset.name}' have {height} × {width}. Use it in sweeps and notebooks.",
+            code="invalid_training",
         )
 
 
@@ -118,18 +124,19 @@ def load(
     data_dir: Path | str | None = None,
     look: Look | None = None,
 ) -> tuple[Pair, Pair]:
-    """A data set as NumPy arrays: `(x_train, t_train), (x_test, t_test)`.
+    """Load a data set as NumPy arrays: `(x_train, t_train), (x_test, t_test)`.
 
-    The arrays are kept under the data folder (`LOUPE_DATA_DIR`) for the next call, until the files they were made of change. A
-    validation split, where the data set brings one, is not among them; `load_dataset` has it.
+    The arrays are cached in the data folder (`LOUPE_DATA_DIR`) until the files change. A validation
+    split is not included; use `load_dataset` for it.
 
     Args:
         name: One of `NAMES`, or `idx:DIR` or `folder:DIR` for your own pictures.
-        normalize: Images are float32, 0..1, rather than uint8, 0..255 (`digits-8x8`: 0..128).
-        flatten: Images have shape `(n, 784)` rather than `(n, 28, 28)` (`digits-8x8`: 64 and 8 × 8).
-        one_hot: Labels are float32, shape `(n, classes)`, rather than int64, shape `(n,)`.
-        data_dir: Where the four IDX files of Fashion-MNIST or MNIST are looked for first.
-        look: `ink` or `object`: how your own pictures are made to look.
+        normalize: Return float32 images, 0..1, instead of uint8, 0..255 (`digits-8x8`: 0..128).
+        flatten: Return images of shape `(n, 784)` instead of `(n, 28, 28)` (`digits-8x8`: 64 and
+            8 × 8).
+        one_hot: Return float32 labels of shape `(n, classes)` instead of int64 of shape `(n,)`.
+        data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
+        look: `ink` or `object`, to normalise your own pictures to.
 
     Raises:
         LoupeError: As `load_dataset`.
@@ -138,11 +145,11 @@ def load(
     _check_options(name, look, None)
 
     def build() -> NamedArrays:
-        dataset = load_dataset(name, folders.expanded(data_dir) if data_dir else None, look=look)
-        for left_out in dataset.left_out:
-            logger.warning("%s is left out: %s", left_out.path, left_out.reason)
+        dataset = load_dataset(name, folders.expand_user(data_dir) if data_dir else None, look=look)
+        for file in dataset.unreadable:
+            logger.warning("%s is left out: %s", file.path, file.reason)
         return {
-            "x_train": np.array(dataset.train.images),  # in memory, where it was mapped from disk
+            "x_train": np.array(dataset.train.images),  # copies images mapped from disk
             "t_train": dataset.train.labels,
             "x_test": np.array(dataset.test.images),
             "t_test": dataset.test.labels,
@@ -164,58 +171,40 @@ def load(
     return pair("train"), pair("test")
 
 
-def _load_own(
-    kind: str, folder: Path, look: Look, test_fraction: float | None, split_seed: int
-) -> Dataset:
-    if kind == "idx":
-        dataset = idx_folders.load_idx_folder(folder, look=look)
-    else:
-        dataset = folders.load_folder(
-            folder,
-            look=look,
-            max_pixels=load_settings().max_image_pixels,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-        )
-    # A folder may be called mnist; a model of it must not pass for one of the published data set.
-    return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
-
-
 def _user_folder(name: str) -> tuple[str | None, Path]:
-    """`idx` or `folder`, and the user's folder; no kind for any other name."""
-    kind, _, place = name.partition(":")
-    return (kind if kind in ("idx", "folder") and place else None), folders.expanded(place)
+    """Return `idx` or `folder` and the user's folder; `None` for all other names."""
+    kind, _, path = name.partition(":")
+    return (kind if kind in ("idx", "folder") and path else None), folders.expand_user(path)
 
 
 def _nearest(name: str) -> str | None:
-    """What a wrong name was meant to be, as far as can be told."""
-    folder = folders.expanded(name)
+    """Return the name that was probably meant."""
+    folder = folders.expand_user(name)
     if name and folders.is_folder(folder):
-        return (
-            f"{'idx' if idx_folders.find_file(folder, idx_folders.FILES[0]) else 'folder'}:{name}"
-        )
-    kind, colon, place = name.partition(":")
+        has_idx_files = idx_folders.find_file(folder, idx_folders.FILES[0])
+        return f"{'idx' if has_idx_files else 'folder'}:{name}"
+    kind, colon, path = name.partition(":")
     candidates = ("idx", "folder") if colon else NAMES
     meant = difflib.get_close_matches(
-        kind.casefold().replace("_", "-"), candidates, n=1, cutoff=RESEMBLANCE
+        kind.casefold().replace("_", "-"), candidates, n=1, cutoff=MIN_SIMILARITY
     )
-    return (f"{meant[0]}:{place or 'DIR'}" if colon else meant[0]) if meant else None
+    return (f"{meant[0]}:{path or 'DIR'}" if colon else meant[0]) if meant else None
 
 
 def _check_options(name: str, look: Look | None, test_fraction: float | None) -> None:
+    """Raise `InvalidUsage` if the data set does not take a look or a test fraction."""
     kind, _ = _user_folder(name)
+    problem = None
     if look is not None and look not in get_args(Look):
-        raise InvalidDatasetOption(
-            f"the look '{look}'", name, f"there are {' and '.join(get_args(Look))}"
-        )
-    if kind is None:
+        problem = f"There is no look '{look}', only {' and '.join(get_args(Look))}."
+    elif kind is None:
         own = "ink" if name in DIGITS else published.IDX_DATASETS[name].look
         if look not in (None, own):
-            raise InvalidDatasetOption(
-                f"the look '{look}'", name, f"its images are of the look '{own}'"
-            )
+            problem = f"The images of '{name}' have the look '{own}', not '{look}'."
     if test_fraction is not None and kind != "folder" and name not in DIGITS:
-        raise InvalidDatasetOption("a test fraction", name, "it has a test split of its own")
+        problem = f"'{name}' has its own test split, so it takes no test fraction."
+    if problem:
+        raise InvalidUsage(problem, code="invalid_dataset_option")
 
 
 def _cache_file(name: str, look: Look | None) -> Path:
@@ -230,7 +219,7 @@ def _cache_file(name: str, look: Look | None) -> Path:
 
 
 def _fingerprint(name: str) -> str:
-    """Changes when the files a data set is made of do, or what is made of them."""
+    """Return a text that changes with the files of a data set, or with their normalisation."""
     kind, folder = _user_folder(name)
     if kind == "folder":
         source = f"{folders.list_folder(folder).fingerprint()} {load_settings().max_image_pixels}"

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits: brought to MNIST's look, or 8 × 8 as they are.
+"""scikit-learn's 1,797 handwritten digits, normalised to MNIST's look or as they are, 8 × 8.
 
 Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI; CC BY 4.0.
 """
@@ -11,27 +11,23 @@ from loupe.images.normalize import normalize
 from loupe.images.spec import UInt8Array
 from train.data.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
-DIGITS_TEST_FRACTION = (
-    0.25  # they come without a test split; a quarter is scikit-learn's own default
-)
-STRONGEST = 16  # value of full ink in scikit-learn's arrays
-DIGITS_8X8_STEP = (
-    8  # what one of the 16 steps becomes: a power of two, so that scaling back is exact in float32
-)
+DIGITS_TEST_FRACTION = 0.25  # scikit-learn's own default
+MAX_VALUE = 16  # full ink in scikit-learn's arrays
+DIGITS_8X8_STEP = 8  # a power of two, so that scaling back is exact in float32
 DIGITS_8X8_SCALE = 1 / DIGITS_8X8_STEP
-"""`Rescaling(DIGITS_8X8_SCALE)` turns the images of `digits-8x8` into scikit-learn's own values, exactly 0..16."""
+"""`Rescaling(DIGITS_8X8_SCALE)` restores scikit-learn's own values, exactly 0..16."""
 
 
 def load_digits(
     test_fraction: float = DIGITS_TEST_FRACTION, split_seed: int = SPLIT_SEED
 ) -> Dataset:
-    """The digits as uint8 `(n, 28, 28)`, placed and scaled as MNIST's are.
+    """Load the digits as uint8 `(n, 28, 28)`, normalised as MNIST's.
 
     Raises:
-        ImpossibleFraction: If the test fraction leaves a split without some digit.
+        InvalidUsage: If the test fraction leaves a split without some digit.
     """
     values, labels = _values()
-    eight_bits = np.round(values * (255 / STRONGEST)).astype(np.uint8)  # (1797, 8, 8)
+    eight_bits = np.round(values * (255 / MAX_VALUE)).astype(np.uint8)  # (1797, 8, 8)
     images = np.stack([normalize(image, "ink") for image in eight_bits])  # (1797, 28, 28)
     return _dataset("digits", images, labels, 255, test_fraction, split_seed)
 
@@ -39,27 +35,27 @@ def load_digits(
 def load_digits_8x8(
     test_fraction: float = DIGITS_TEST_FRACTION, split_seed: int = SPLIT_SEED
 ) -> Dataset:
-    """The digits as uint8 `(n, 8, 8)`, scikit-learn's values times `DIGITS_8X8_STEP`: 0 = background, 128 = full ink.
+    """Load the digits as uint8 `(n, 8, 8)`: scikit-learn's values times `DIGITS_8X8_STEP`.
 
-    They are for notebooks and sweeps; a model that is to be stored takes 28 × 28. The split is that of `load_digits`.
+    They are for notebooks and sweeps, as models in the store take 28 × 28. The split is the same
+    as that of `load_digits`.
 
     Raises:
-        ImpossibleFraction: If the test fraction leaves a split without some digit.
+        InvalidUsage: If the test fraction leaves a split without some digit.
     """
     values, labels = _values()
     images = (values * DIGITS_8X8_STEP).astype(np.uint8)
-    return _dataset(
-        "digits-8x8", images, labels, STRONGEST * DIGITS_8X8_STEP, test_fraction, split_seed
-    )
+    full_ink = MAX_VALUE * DIGITS_8X8_STEP
+    return _dataset("digits-8x8", images, labels, full_ink, test_fraction, split_seed)
 
 
 def fingerprint() -> str:
-    """Of the package that carries the digits."""
+    """Return the version of the package that contains the digits."""
     return f"scikit-learn {version('scikit-learn')}"
 
 
 def _values() -> tuple[UInt8Array, Int64Array]:
-    """uint8 `(1797, 8, 8)` in 0..16, and int64 `(1797,)`."""
+    """Return uint8 `(1797, 8, 8)` in 0..16, and int64 `(1797,)`."""
     from sklearn.datasets import load_digits as load
 
     bunch = load()
@@ -74,14 +70,15 @@ def _dataset(
     test_fraction: float,
     split_seed: int,
 ) -> Dataset:
-    train, test = Split(images, labels).divided(test_fraction, split_seed)
+    train, test = Split(images, labels).divide(test_fraction, split_seed)
     return Dataset(
         name,
         tuple("0123456789"),
         "ink",
         train,
         test,
-        source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI: 1,797 digits of 8 × 8 pixels, in scikit-learn",
+        source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI: "
+        "1,797 digits of 8 × 8 pixels, in scikit-learn",
         licence="CC BY 4.0",
         translations={"ja": tuple("0123456789")},
         full_ink=full_ink,

@@ -1,4 +1,4 @@
-"""A user's own labelled pictures, mixed into a data set of the same classes."""
+"""A user's own labelled pictures, added to a data set with the same classes."""
 
 import csv
 import unicodedata
@@ -6,42 +6,43 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.spec import SIDE
-from loupe.old_errors.train import InvalidDatasetOption, InvalidMapping
 from loupe.settings import load_settings
-from train.data.folders import expanded, list_folder, read_listing
-from train.data.splits import SPLIT_SEED, TEST_FRACTION, Dataset
+from train.data.folders import expand_user, list_folder, read_listing
+from train.data.splits import SPLIT_SEED, TEST_FRACTION, Dataset, quoted
 
-HEADER = ("folder", "class")  # of a mapping file; may be left out
+HEADER = ("folder", "class")  # optional first line of a mapping file
 PREFIX = "folder:"
 
 
-def mix(dataset: Dataset, folder: str | Path, mapping: Path | None = None) -> Dataset:
-    """The data set with pictures of one's own in its train split, and a part of them as its `extra` split.
+def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = None) -> Dataset:
+    """Add own pictures to the training split, and hold some out as the `extra` split.
 
-    The pictures lie in one folder per class, as for `folder:DIR`, and are made to look like those of the data set. A fifth of them,
-    or a `test` folder of their own, becomes `extra`; what is left is appended to `train`. A `validation` folder of theirs joins the
-    data set's validation split, or `train` where it has none. The test split stays as it is, so that figures remain comparable.
+    The folder has one folder per class, as for `folder:DIR`. Pictures are normalised to the look of
+    the data set. A fifth of them, or their `test` folder, becomes `extra`; the others are appended
+    to `train`. Their `validation` folder is added to the data set's validation split, or to `train`
+    if it has none. The test split does not change, so that accuracies remain comparable.
 
     Args:
-        dataset: Of 28 × 28 images.
-        folder: Path of the folder; `folder:` before it is passed over.
-        mapping: CSV file in UTF-8 with two cells a line, folder and class. Several folders may become one class; an empty class
-            leaves a folder out. A folder that it does not name, as all without it, must have a class's very name, in capitals or
-            not.
+        dataset: A data set of 28 × 28 images.
+        folder: Path of the folder, with or without `folder:`.
+        mapping: CSV file in UTF-8 with two cells per line, folder and class. Several folders can
+            have the same class; an empty class leaves the folder out. Other folders must be named
+            like a class, ignoring case.
 
     Raises:
-        InvalidDatasetOption: If the data set's images are of another size.
-        FolderNotFound: If the folder is not there.
-        InvalidMapping: If a folder has no class, or the mapping file is none.
-        InvalidDataset: If what is in the folder cannot be trained on.
+        InvalidUsage: If the images have another size, or the folder does not exist.
+        InvalidDataset: If a folder has no class, or the pictures or the mapping cannot be used.
     """
-    if dataset.train.images.shape[1:] != (SIDE, SIDE):
-        height, width = dataset.train.images.shape[1:]
-        raise InvalidDatasetOption(
-            "pictures of your own", dataset.name, f"its images are {height} × {width}"
+    height, width = dataset.train.images.shape[1:]
+    if (height, width) != (SIDE, SIDE):
+        raise InvalidUsage(
+            f"Own pictures can be added to images of {SIDE} × {SIDE} pixels only; those of "
+            f"'{dataset.name}' have {height} × {width}.",
+            code="invalid_dataset_option",
         )
-    listing = list_folder(expanded(str(folder).removeprefix(PREFIX)))
+    listing = list_folder(expand_user(str(folder).removeprefix(PREFIX)))
     named = read_mapping(mapping, dataset.class_names) if mapping else {}
     class_of = _assign(listing.folder, listing.class_names(), dataset.class_names, named, mapping)
     extra = read_listing(
@@ -52,11 +53,11 @@ def mix(dataset: Dataset, folder: str | Path, mapping: Path | None = None) -> Da
         TEST_FRACTION,
         SPLIT_SEED,
     )
-    train, validation = dataset.train.joined(extra.train), dataset.validation
+    train, validation = dataset.train.concatenate(extra.train), dataset.validation
     if extra.validation is not None and validation is not None:
-        validation = validation.joined(extra.validation)
+        validation = validation.concatenate(extra.validation)
     elif extra.validation is not None:
-        train = train.joined(extra.validation)
+        train = train.concatenate(extra.validation)
     count = sum(len(split.labels) for split in extra.splits().values())
     return replace(
         dataset,
@@ -64,50 +65,46 @@ def mix(dataset: Dataset, folder: str | Path, mapping: Path | None = None) -> Da
         validation=validation,
         extra=extra.test,
         source=f"{dataset.source}; with {count:,} {extra.source}",
-        left_out=dataset.left_out + extra.left_out,
+        unreadable=dataset.unreadable + extra.unreadable,
     )
 
 
 def read_mapping(path: Path, class_names: tuple[str, ...]) -> dict[str, str | None]:
-    """The class of each folder that a mapping file names; nothing for those it leaves out.
+    """Return the class of each folder in a mapping file; `None` for folders to leave out.
 
     Raises:
-        InvalidMapping: If it cannot be read, or a line is not a folder and one of the classes.
+        InvalidDataset: If the file cannot be read, or a line is not a folder and a class.
     """
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidMapping(str(path), "a CSV file in UTF-8", str(error), class_names) from error
+        raise _invalid(f"'{path}' is not a CSV file in UTF-8: {error}", class_names) from error
     mapping: dict[str, str | None] = {}
     for number, row in enumerate(rows, start=1):
         cells = tuple(cell.strip() for cell in row)
+        line = f"Line {number} of '{path}'"
         if not any(cells) or (number == 1 and tuple(map(str.casefold, cells)) == HEADER):
             continue
         if len(cells) != 2:
-            received = f"{len(cells)}, '{','.join(cells)}'"
-            raise InvalidMapping(
-                str(path), f"two cells, folder and class, in line {number}", received, class_names
+            raise _invalid(
+                f"{line} has {len(cells)} cells instead of folder and class: '{','.join(cells)}'",
+                class_names,
             )
         folder, name = _composed(cells[0]), find_class(cells[1], class_names)
         if cells[1] and name is None:
-            raise InvalidMapping(
-                str(path), f"a class of the data set in line {number}", f"'{cells[1]}'", class_names
-            )
+            raise _invalid(f"{line} names an unknown class '{cells[1]}'", class_names)
         if folder in mapping:
-            raise InvalidMapping(
-                str(path), "each folder once", f"'{folder}' again in line {number}", class_names
-            )
+            raise _invalid(f"{line} repeats the folder '{folder}'", class_names)
         mapping[folder] = name
     return mapping
 
 
 def find_class(name: str, class_names: tuple[str, ...]) -> str | None:
-    """The class of that very name, or the only one that differs from it in capitals alone."""
-    if _composed(name) in class_names:
-        return _composed(name)
-    alike = [
-        known for known in class_names if _composed(known).casefold() == _composed(name).casefold()
-    ]
+    """Return the class with that name, or the only one that differs from it in case alone."""
+    name = _composed(name)
+    if name in class_names:
+        return name
+    alike = [known for known in class_names if _composed(known).casefold() == name.casefold()]
     return alike[0] if len(alike) == 1 else None
 
 
@@ -118,7 +115,7 @@ def _assign(
     mapping: Mapping[str, str | None],
     mapping_file: Path | None,
 ) -> dict[str, str | None]:
-    """The class of each folder below `folder`; none where it is left out."""
+    """Return the class of each folder below `folder`; `None` for folders to leave out."""
     class_of: dict[str, str | None] = {}
     unknown = []
     for name in names:
@@ -126,23 +123,29 @@ def _assign(
         class_of[name] = mapping[key] if key in mapping else find_class(name, class_names)
         if class_of[name] is None and key not in mapping:
             unknown.append(name)
-    stray = mapping.keys() - {_composed(name) for name in class_of}
-    if stray:
-        raise InvalidMapping(
-            str(mapping_file), f"only folders of '{folder}'", _listed(sorted(stray)), class_names
+    missing = mapping.keys() - {_composed(name) for name in class_of}
+    if missing:
+        raise _invalid(
+            f"'{mapping_file}' names folders that '{folder}' does not have: "
+            f"{quoted(sorted(missing))}",
+            class_names,
         )
     if unknown:
-        wanted = "folders that a mapping file gives a class, or that have a class's very name,"
-        raise InvalidMapping(str(folder), wanted, _listed(unknown), class_names)
+        raise _invalid(
+            f"These folders of '{folder}' have no class: {quoted(unknown)}. "
+            "Name them like a class, or map them with --extra-classes",
+            class_names,
+        )
     if not any(class_of.values()):
-        raise InvalidMapping(str(folder), "at least one folder with a class", "none", class_names)
+        raise _invalid(f"No folder of '{folder}' has a class", class_names)
     return class_of
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+def _invalid(problem: str, class_names: Iterable[str]) -> InvalidDataset:
+    classes = ", ".join(class_names)
+    return InvalidDataset(f"{problem}. The classes are: {classes}.", code="invalid_mapping")
 
 
 def _composed(name: str) -> str:
-    """The name with accents as part of their letters; macOS stores file names with the two apart."""
+    """Return a name in Unicode's composed form; macOS stores file names decomposed."""
     return unicodedata.normalize("NFC", name)

@@ -10,15 +10,10 @@ from typing import NoReturn
 
 import numpy as np
 
+from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.decode import SUFFIXES
 from loupe.images.spec import Look
-from loupe.old_errors.train import (
-    FolderNotFound,
-    FolderUnreadable,
-    InvalidDatasetOption,
-    UnknownSplit,
-)
-from train.data.pictures import LeftOut, printable, read_pictures
+from train.data.pictures import UnreadableFile, printable, read_pictures
 from train.data.splits import (
     SPLIT_SEED,
     TEST_FRACTION,
@@ -29,60 +24,50 @@ from train.data.splits import (
     check_counts,
 )
 
-SPLITS = (
-    "train",
-    "validation",
-    "test",
-)  # folders of these names, with folders of classes in them, are splits
-MAX_NAME_LENGTH = 50  # BentoML takes 63 characters, and what is made of a name may be longer
+SPLITS = ("train", "validation", "test")  # folders with these names that hold folders of classes
+MAX_NAME_LENGTH = 50  # BentoML takes 63 characters; derived names may be longer
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a data set: path of the folder, and split → class → paths below it. All in a stable order."""
+    """The files of a data set: split → class → paths below `folder`, in a stable order."""
 
     folder: Path
     splits: Mapping[str, Mapping[str, tuple[str, ...]]]
 
     def class_names(self) -> tuple[str, ...]:
-        """The classes of all splits, in the order of their labels: by name, numbers by their value."""
-        return tuple(
-            sorted(
-                {name for classes in self.splits.values() for name in classes}, key=natural_order
-            )
-        )
+        """Return the classes of all splits, in natural order."""
+        names = {name for classes in self.splits.values() for name in classes}
+        return tuple(sorted(names, key=natural_order))
 
     def counts(self) -> Counts:
-        """Files of each class in each split."""
+        """Return the number of files of each class in each split."""
         return {
             split: {name: len(paths) for name, paths in classes.items()}
             for split, classes in self.splits.items()
         }
 
     def renamed(self, class_of: Mapping[str, str | None]) -> "Listing":
-        """The same files under other classes; several may become one, and a folder of no class is left out."""
+        """Return the files under other classes; folders with the class `None` are left out."""
         splits: dict[str, dict[str, tuple[str, ...]]] = {}
         for split, classes in self.splits.items():
             merged = splits.setdefault(split, {})
             for folder, paths in classes.items():
-                name = class_of[folder]
-                if name is not None:
+                if (name := class_of[folder]) is not None:
                     merged[name] = merged.get(name, ()) + paths
         return Listing(self.folder, splits)
 
     def fingerprint(self) -> str:
-        """Changes when a file is added, removed, moved, or written again."""
-        hashed = hashlib.sha256()
+        """Return a digest that changes if a file is added, removed, moved or modified."""
+        digest = hashlib.sha256()
         for split, classes in self.splits.items():
             for name, paths in classes.items():
-                hashed.update(repr((split, name)).encode())
+                digest.update(repr((split, name)).encode())
                 for path in paths:
                     file = self.folder / path
-                    status = (
-                        file.stat() if file.exists() else file.lstat()
-                    )  # a link may lead nowhere
-                    hashed.update(repr((path, status.st_size, status.st_mtime_ns)).encode())
-        return hashed.hexdigest()
+                    status = file.stat() if file.exists() else file.lstat()  # broken links
+                    digest.update(repr((path, status.st_size, status.st_mtime_ns)).encode())
+        return digest.hexdigest()
 
 
 def load_folder(
@@ -93,60 +78,65 @@ def load_folder(
     test_fraction: float | None = None,
     split_seed: int = SPLIT_SEED,
 ) -> Dataset:
-    """A user's own pictures; their classes are the names of the folders they lie in.
+    """Load a user's own pictures; the folders' names are the class names.
 
-    Every visible file below a class's folder is taken for a picture; those that cannot be read are listed in `left_out`. Without a
-    `test` folder of its own, a data set has `test_fraction` of its pictures split off, class by class.
+    All files below a class's folder count as pictures, except hidden ones; those that cannot be
+    read are listed in `unreadable`. Without a `test` folder, `test_fraction` of each class becomes
+    the test split.
 
     Raises:
-        FolderNotFound: If the folder is not there.
-        InvalidDatasetOption: If a fraction is given, and the folder has a test split of its own.
-        InvalidDataset: If what is in it cannot be trained on; each subclass says what is wrong.
+        InvalidUsage: If the folder does not exist, or has a `test` folder and a fraction is given.
+        InvalidDataset: If the pictures cannot be trained on.
     """
     listing = list_folder(folder)
     check_classes(str(folder), listing.class_names())
     if test_fraction is not None and "test" in listing.splits:
-        raise InvalidDatasetOption(
-            "a test fraction", f"folder:{folder}", "it has a test/ folder of its own"
+        raise InvalidUsage(
+            f"The data set 'folder:{folder}' has a test/ folder, so it takes no test fraction.",
+            code="invalid_dataset_option",
         )
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     return read_listing(listing, listing.class_names(), look, max_pixels, fraction, split_seed)
 
 
-def expanded(place: str | Path) -> Path:
-    """The path that a user wrote, `~` being their home; where that has none, it stays as it is."""
-    return Path(os.path.expanduser(place))  # noqa: PTH111 - pathlib raises for the home of nobody
+def expand_user(path: str | Path) -> Path:
+    """Replace `~` by the home folder, if there is one."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises if the user has no home
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name, which may be any text."""
+    """Return whether a folder exists at a path, which may be any text."""
     return os.path.isdir(path)  # noqa: PTH112 - pathlib raises for names that are too long
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what is no folder: `FolderNotFound`."""
+    """Raise `InvalidUsage` if there is no folder at a path."""
     if not is_folder(folder):
-        there = os.path.exists(folder)  # noqa: PTH110
-        raise FolderNotFound(str(folder), "a file" if there else "nothing; no such folder")
+        exists = os.path.exists(folder)  # noqa: PTH110
+        raise InvalidUsage(
+            f"'{folder}' is {'a file, not a folder' if exists else 'not there'}.",
+            code="folder_not_found",
+        )
 
 
 def list_folder(folder: Path) -> Listing:
-    """The files of each class, before any of them is opened."""
+    """List the files of each class without opening them."""
     check_folder(folder)
     names = _folders(folder)
     if not any(_is_split(folder / name) for name in names):
         return Listing(folder, {"train": _classes(folder, folder)})
-    unknown = [name for name in names if name not in SPLITS]
-    if unknown:
-        raise UnknownSplit(str(folder), unknown)
-    return Listing(
-        folder,
-        {
-            name: _classes(folder, folder / name) if name in names else {}
-            for name in SPLITS
-            if name in {"train", *names}
-        },
-    )
+    if unknown := [f"{name}/" for name in names if name not in SPLITS]:
+        raise InvalidDataset(
+            f"'{folder}' has split folders, and beside them {', '.join(unknown)}. "
+            "Rename or move these; only train/, validation/ and test/ are splits.",
+            code="unknown_split",
+        )
+    splits = {
+        name: _classes(folder, folder / name) if name in names else {}
+        for name in SPLITS
+        if name in {"train", *names}
+    }
+    return Listing(folder, splits)
 
 
 def read_listing(
@@ -157,66 +147,54 @@ def read_listing(
     test_fraction: float = TEST_FRACTION,
     split_seed: int = SPLIT_SEED,
 ) -> Dataset:
-    """The listed pictures as a data set of these classes."""
-    where = str(listing.folder)
-    check_counts(
-        where, listing.counts()
-    )  # tells what can be told before the pictures take their time
+    """Read the listed pictures as a data set of these classes."""
+    check_counts(str(listing.folder), listing.counts())  # before spending time on the pictures
     splits: dict[str, Split] = {}
-    left_out: list[LeftOut] = []
+    unreadable: list[UnreadableFile] = []
     for name, classes in listing.splits.items():
-        splits[name], missing = _read_split(listing.folder, classes, class_names, look, max_pixels)
-        left_out += missing
+        paths = [path for class_name in class_names for path in classes.get(class_name, ())]
+        numbers = [len(classes.get(class_name, ())) for class_name in class_names]
+        labels = np.repeat(np.arange(len(class_names)), numbers)
+        images, kept, failed = read_pictures(listing.folder, paths, look, max_pixels)
+        splits[name] = Split(images, labels[kept].astype(np.int64))
+        unreadable += failed
     listed = listing.class_names()
     readable = {name: split.counts(class_names) for name, split in splits.items()}
     check_counts(
-        where, {name: {key: counts[key] for key in listed} for name, counts in readable.items()}
+        str(listing.folder),
+        {split: {name: counts[name] for name in listed} for split, counts in readable.items()},
     )
     if "test" in splits:
-        train, test = splits["train"].shuffled(split_seed), splits["test"]
+        train, test = splits["train"].shuffle(split_seed), splits["test"]
     else:
-        train, test = splits["train"].divided(test_fraction, split_seed)
+        train, test = splits["train"].divide(test_fraction, split_seed)
+    name = listing.folder.resolve().name
     return Dataset(
-        slug(listing.folder.resolve().name),
+        slug(name),
         class_names,
         look,
         train=train,
         test=test,
         validation=splits.get("validation"),
-        source=f"pictures of one's own, from the folder {printable(listing.folder.resolve().name)}",
-        left_out=tuple(left_out),
+        source=f"own pictures from the folder {printable(name)}",
+        unreadable=tuple(unreadable),
     )
 
 
 def slug(name: str) -> str:
-    """A name of a model, as BentoML takes it: lower-case letters, digits, and `-`, `_`, `.` between them."""
+    """Return a model name that BentoML accepts: lower-case letters, digits, `-`, `_` and `.`."""
     text = re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:MAX_NAME_LENGTH]
     return text.strip("-._") or "pictures"
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A key to sort by: `img2` before `img10`, without regard to case."""
+    """Return a sort key that puts `img2` before `img10`, ignoring case."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if index % 2 else part.casefold() for index, part in enumerate(parts)], name
 
 
-def _read_split(
-    folder: Path,
-    classes: Mapping[str, tuple[str, ...]],
-    class_names: tuple[str, ...],
-    look: Look,
-    max_pixels: int,
-) -> tuple[Split, list[LeftOut]]:
-    paths = [path for name in class_names for path in classes.get(name, ())]
-    labels = np.repeat(
-        np.arange(len(class_names)), [len(classes.get(name, ())) for name in class_names]
-    )
-    images, kept, left_out = read_pictures(folder, paths, look, max_pixels)
-    return Split(images, labels[kept].astype(np.int64)), left_out
-
-
 def _is_split(folder: Path) -> bool:
-    """Whether a folder called `train`, `validation` or `test` holds classes; one that holds pictures is a class itself."""
+    """Return whether a folder is a split; a folder `train` that holds pictures is a class."""
     return folder.name in SPLITS and not any(
         entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES
         for entry in _visible(folder)
@@ -224,7 +202,7 @@ def _is_split(folder: Path) -> bool:
 
 
 def _classes(top: Path, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Paths, below `top`, of the files of each class."""
+    """Return the files of each class, as paths below `top`."""
     return {printable(name): tuple(_files(top, folder / name)) for name in _folders(folder)}
 
 
@@ -236,15 +214,18 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
         return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError as error:
-        _refuse(error)
+        _raise_unreadable(error)
 
 
 def _files(top: Path, folder: Path) -> Iterator[str]:
-    for root, folders, files in os.walk(folder, onerror=_refuse):
+    for root, folders, files in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(root).relative_to(top)
         yield from (str(below / name) for name in sorted(files) if not name.startswith("."))
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise FolderUnreadable(str(error.filename), str(error.strerror)) from error
+def _raise_unreadable(error: OSError) -> NoReturn:
+    raise InvalidDataset(
+        f"The folder '{error.filename}' cannot be listed: {error.strerror}.",
+        code="folder_unreadable",
+    ) from error

@@ -1,15 +1,15 @@
-"""`idx:DIR`: a data set of anyone's as four IDX files, named as MNIST's are."""
+"""`idx:DIR`: a user's own data set in four IDX files, named as MNIST's."""
 
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from loupe.errors import InvalidDataset
 from loupe.images import idx
 from loupe.images.decode import MIN_SIDE
 from loupe.images.normalize import normalize
 from loupe.images.spec import Look, UInt8Array
-from loupe.old_errors.train import CountsDiffer, InvalidClassNames, InvalidIdx, LabelsOutside
 from train.data.folders import check_folder, slug
 from train.data.pictures import printable
 from train.data.splits import Dataset, Int64Array, Split, check_classes, check_counts
@@ -27,102 +27,114 @@ Arrays: TypeAlias = tuple[UInt8Array, UInt8Array, UInt8Array, UInt8Array]
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of that name, plain or gzipped."""
+    """Return the path of a file that may be gzipped, or `None`."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes when one of the files is written again."""
+    """Return a text that changes if one of the files is modified."""
     files = [find_file(folder, name) for name in FILES] + [folder / CLASS_NAMES_FILE]
     statuses = [(path.name, path.stat()) for path in files if path is not None and path.is_file()]
     return repr([(name, status.st_size, status.st_mtime_ns) for name, status in statuses])
 
 
 def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
-    """A user's own IDX files: `train-images-idx3-ubyte` and so on, each plain or `.gz`.
+    """Load a user's own IDX files, plain or gzipped.
 
-    Images may be grey pictures of any size; as a picture that is sent to the service, each is made to look like training data by
-    `loupe.images.normalize`, which leaves 28 × 28 on a dark ground as it is. Classes are named by the lines of `classes.txt` beside
-    the files; without it, by the numbers that occur as labels.
+    Images may be grey and of any size; `normalize` changes them as it changes pictures sent to the
+    service, and leaves 28 × 28 on a dark background as it is. The lines of `classes.txt` name the
+    classes; without it, the labels' numbers do.
 
     Raises:
-        FolderNotFound: If the folder is not there.
-        InvalidDataset: If what is in it cannot be trained on; each subclass says what is wrong.
+        InvalidUsage: If the folder does not exist.
+        InvalidDataset: If the files cannot be trained on.
     """
     check_folder(folder)
     train_images, train_labels, test_images, test_labels = (_read(folder, name) for name in FILES)
+    images = {"train": train_images, "test": test_images}
     labels = {"train": train_labels, "test": test_labels}
-    for split, images in (("train", train_images), ("test", test_images)):
-        if len(images) != len(labels[split]):
-            raise CountsDiffer(str(folder), split, len(images), len(labels[split]))
-    class_names, numbers = _classes(folder, labels)
+    for split in images:
+        if len(images[split]) != len(labels[split]):
+            raise InvalidDataset(
+                f"The {split} split of '{folder}' has {len(images[split]):,} images, but "
+                f"{len(labels[split]):,} labels.",
+                code="counts_differ",
+            )
+    class_names, indices = _classes(folder, labels)
     check_classes(str(folder), class_names)
-    train = Split(train_images, numbers["train"])
-    test = Split(test_images, numbers["test"])
-    check_counts(
-        str(folder), {"train": train.counts(class_names), "test": test.counts(class_names)}
+    counts = {split: Split(images[split], indices[split]).counts(class_names) for split in images}
+    check_counts(str(folder), counts)
+    train, test = (
+        Split(np.stack([normalize(image, look) for image in images[split]]), indices[split])
+        for split in images
     )
-    return Dataset(
-        slug(folder.resolve().name),
-        class_names,
-        look,
-        train=Split(_normalized(train_images, look), train.labels),
-        test=Split(_normalized(test_images, look), test.labels),
-        source=f"IDX files of one's own, from the folder {printable(folder.resolve().name)}",
-    )
+    name = folder.resolve().name
+    source = f"own IDX files from the folder {printable(name)}"
+    return Dataset(slug(name), class_names, look, train=train, test=test, source=source)
 
 
 def _read(folder: Path, name: str) -> UInt8Array:
     path = find_file(folder, name)
     if path is None:
-        raise InvalidIdx(str(folder / name), "an IDX file", "nothing, and no .gz of that name")
+        raise _invalid_idx(folder / name, "neither it nor a .gz of that name exists")
     try:
         array = idx.read(path)
     except (OSError, ValueError, EOFError) as error:
-        raise InvalidIdx(str(path), "a whole IDX file of unsigned bytes", str(error)) from error
+        raise _invalid_idx(path, str(error)) from error
     if "labels" in name and array.ndim != 1:
-        raise InvalidIdx(str(path), "labels of shape (n,)", f"shape {array.shape}")
+        raise _invalid_idx(path, f"labels must have shape (n,), not {array.shape}")
     if "images" in name and (array.ndim != 3 or min(array.shape[1:]) < MIN_SIDE):
-        raise InvalidIdx(
-            str(path),
-            f"images of shape (n, height, width), each side at least {MIN_SIDE} pixels",
-            f"shape {array.shape}",
+        raise _invalid_idx(
+            path,
+            f"images must have shape (n, height, width) with sides of at least {MIN_SIDE} pixels, "
+            f"not {array.shape}",
         )
     return array
+
+
+def _invalid_idx(path: Path, reason: str) -> InvalidDataset:
+    return InvalidDataset(f"Cannot use the IDX file '{path}': {reason}.", code="invalid_idx")
 
 
 def _classes(
     folder: Path, labels: dict[str, UInt8Array]
 ) -> tuple[tuple[str, ...], dict[str, Int64Array]]:
-    """The class names, and the labels as their indices."""
+    """Return the class names, and the labels as their indices."""
     path = folder / CLASS_NAMES_FILE
     if path.is_file():
         class_names = _read_class_names(path)
         for split, values in labels.items():
-            outside = np.unique(values[values >= len(class_names)])
-            if len(outside):
-                raise LabelsOutside(str(folder), split, len(class_names), outside.tolist())
+            outside = np.unique(values[values >= len(class_names)]).tolist()
+            if outside:
+                shown = ", ".join(map(str, outside[:5])) + (", …" if len(outside) > 5 else "")
+                raise InvalidDataset(
+                    f"'{path}' names {len(class_names)} classes, so labels go from 0 to "
+                    f"{len(class_names) - 1}; the {split} split also has {shown}.",
+                    code="labels_outside",
+                )
         return class_names, {split: values.astype(np.int64) for split, values in labels.items()}
     known = np.unique(np.concatenate(list(labels.values())))
     indices = {
         split: np.searchsorted(known, values).astype(np.int64) for split, values in labels.items()
     }
-    return tuple(str(number) for number in known), indices
+    return tuple(map(str, known)), indices
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
+    problem: object = None
+    names: list[str] = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidClassNames(str(path), str(error)) from error
-    names = tuple(line.strip() for line in lines)
+        problem = error
     for number, name in enumerate(names, start=1):
         if not name:
-            raise InvalidClassNames(str(path), f"line {number} is empty")
-        if name in names[: number - 1]:
-            raise InvalidClassNames(str(path), f"'{name}' again in line {number}")
-    return names
-
-
-def _normalized(images: UInt8Array, look: Look) -> UInt8Array:
-    return np.stack([normalize(image, look) for image in images])
+            problem = f"line {number} is empty"
+        elif name in names[: number - 1]:
+            problem = f"line {number} repeats '{name}'"
+    if problem:
+        raise InvalidDataset(
+            f"'{path}' must name a different class in each line: {problem}.",
+            code="invalid_class_names",
+        )
+    return tuple(names)

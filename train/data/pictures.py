@@ -1,4 +1,4 @@
-"""Many picture files, read at once."""
+"""Decoding of many picture files, in parallel."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,8 @@ from loupe.images.spec import SIDE, Look, UInt8Array
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A file that is not in the data set: its path below the data set's folder, and why it cannot be read."""
+class UnreadableFile:
+    """A file that is left out: its path below the data set's folder, and the reason."""
 
     path: str
     reason: str
@@ -23,41 +23,38 @@ class LeftOut:
 
 def read_pictures(
     folder: Path, paths: Sequence[str], look: Look, max_pixels: int
-) -> tuple[UInt8Array, list[int], list[LeftOut]]:
-    """Decode files and make them look like training data, on as many cores as there are.
+) -> tuple[UInt8Array, list[int], list[UnreadableFile]]:
+    """Decode and normalise files on all cores.
 
     Args:
-        folder: Where the paths begin.
-        paths: Of the files, below the folder.
-        look: How the pictures are made to look.
-        max_pixels: Most pixels of one picture, as its header says.
+        folder: Folder that the paths are relative to.
+        paths: The files.
+        look: Look to normalise to.
+        max_pixels: Maximum pixels per picture, as its header says.
 
     Returns:
-        The images, uint8, shape `(n, 28, 28)`, in the order of the paths; which of the paths they are; and the files that could
-        not be read.
+        The images, uint8, shape `(n, 28, 28)`, in the order of the paths; the indices of their
+        paths; and the files that could not be read.
     """
-    read = partial(_read, folder, look, max_pixels)
     with ThreadPoolExecutor() as pool:
-        outcomes = list(pool.map(read, paths))
-    images = np.empty((len(paths), SIDE, SIDE), np.uint8)
-    kept: list[int] = []
-    left_out: list[LeftOut] = []
-    for row, (path, outcome) in enumerate(zip(paths, outcomes, strict=True)):
-        if isinstance(outcome, str):
-            left_out.append(LeftOut(printable(path), outcome))
-        else:
-            images[len(kept)] = outcome
-            kept.append(row)
-    return images[: len(kept)], kept, left_out
+        outcomes = list(pool.map(partial(_read, folder, look, max_pixels), paths))
+    kept = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+    images = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+    unreadable = [
+        UnreadableFile(printable(path), outcome)
+        for path, outcome in zip(paths, outcomes, strict=True)
+        if isinstance(outcome, str)
+    ]
+    return np.array(images, np.uint8).reshape(-1, SIDE, SIDE), kept, unreadable
 
 
 def printable(path: str) -> str:
-    """A path as text that can be written anywhere; bytes that are no UTF-8 become `\\udc..`."""
+    """Return a path with bytes that are not UTF-8 escaped as `\\udc..`."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _read(folder: Path, look: Look, max_pixels: int, path: str) -> UInt8Array | str:
-    """The picture, or why there is none."""
+    """Return the picture, or the reason why it cannot be read."""
     try:
         return open_picture(read_file(folder / path), max_pixels=max_pixels).pixels(look)
     except InvalidImage as error:

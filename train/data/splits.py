@@ -1,4 +1,4 @@
-"""Images with their labels: one split of a data set, and all of them together."""
+"""`Dataset` and its splits: images with their labels, and the checks that each of them must pass."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,74 +8,67 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.spec import Look, UInt8Array
-from loupe.old_errors.train import (
-    ClassesDiffer,
-    EmptySplit,
-    ImpossibleFraction,
-    OneClass,
-    TooFewImages,
-)
-from train.data.pictures import LeftOut
+from train.data.pictures import UnreadableFile
 
 Int64Array: TypeAlias = NDArray[np.int64]
 
-MIN_IMAGES = 10  # of a class; fewer leave a test split of one, which measures nothing
-TEST_FRACTION = 0.2  # of the images, where a user's own data set brings no test split
-SAMPLE = 10_000  # images of a training split that are measured: as many as the usual test split has
-SPLIT_SEED = 0  # a split is part of the data set, so it does not follow the training seed
+MIN_IMAGES = 10  # per class; with fewer, the test split measures nothing
+TEST_FRACTION = 0.2  # of the images, if a user's data set has no test split
+SAMPLE_SIZE = 10_000  # training images to evaluate on: the size of the usual test split
+SPLIT_SEED = 0  # splits belong to the data set, so they do not follow the training seed
 
 Counts: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Name of a split → name of a class → images."""
+"""Name of a split → name of a class → number of images."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Images and their labels.
 
-    `images` are uint8, shape `(n, height, width)`, 0 = background, 255 = full ink: 28 × 28 wherever a model is to be stored;
-    `labels` are int64, shape `(n,)`, indices into the data set's class names.
+    `images` are uint8, shape `(n, height, width)`, 0 = background, 255 = full ink; 28 × 28 for
+    models in the store. `labels` are int64, shape `(n,)`, indices into the data set's class names.
     """
 
     images: UInt8Array
     labels: Int64Array
 
     def digest(self) -> str:
-        """SHA-256, in hex, of the images and their labels: equal only for the same pictures in the same order."""
+        """Return the SHA-256, in hex, of images and labels in their order."""
         return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
 
     def take(self, rows: Int64Array) -> "Split":
-        """Some of the images, in the order of `rows`."""
+        """Return the images at the indices `rows`, in that order."""
         return Split(self.images[rows], self.labels[rows])
 
-    def joined(self, other: "Split") -> "Split":
-        """These images and then those of another split."""
+    def concatenate(self, other: "Split") -> "Split":
+        """Return these images followed by those of another split."""
         return Split(
             np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels])
         )
 
-    def shuffled(self, seed: int) -> "Split":
-        """The same images in another order, the same for the same seed."""
+    def shuffle(self, seed: int) -> "Split":
+        """Return the images in a random order that follows from the seed."""
         return self.take(np.random.default_rng(seed).permutation(len(self.labels)))
 
     def sample(self, seed: int) -> "Split":
-        """All of the images, or `SAMPLE` of them where there are more; the same ones for the same seed."""
+        """Return `SAMPLE_SIZE` random images, or all of them if there are not more."""
         count = len(self.labels)
-        return (
-            self
-            if count <= SAMPLE
-            else self.take(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
-        )
+        if count <= SAMPLE_SIZE:
+            return self
+        return self.take(np.random.default_rng(seed).choice(count, SAMPLE_SIZE, replace=False))
 
-    def divided(self, fraction: float, seed: int) -> tuple["Split", "Split"]:
-        """Two splits in which every class has its part, both shuffled: the rest, and `fraction` (0..1) of the images.
+    def divide(self, fraction: float, seed: int) -> tuple["Split", "Split"]:
+        """Split off `fraction` (0..1) of each class, and return the rest and that part, shuffled.
 
         Raises:
-            ImpossibleFraction: If one of the two would be without some class.
+            InvalidUsage: If a class would be missing from one of the two.
         """
         from sklearn.model_selection import train_test_split
 
         classes = np.unique(self.labels)
+        reason = None
         try:
             rest, part = train_test_split(
                 np.arange(len(self.labels)),
@@ -84,34 +77,40 @@ class Split:
                 random_state=seed,
             )
         except ValueError as error:
-            raise ImpossibleFraction(fraction, len(self.labels), len(classes)) from error
-        if not all(np.array_equal(np.unique(self.labels[rows]), classes) for rows in (rest, part)):
-            raise ImpossibleFraction(fraction, len(self.labels), len(classes))
+            reason = error
+        if reason or any(
+            not np.array_equal(np.unique(self.labels[rows]), classes) for rows in (rest, part)
+        ):
+            raise InvalidUsage(
+                f"Cannot split off a fraction of {fraction:g} of {len(self.labels):,} images in "
+                f"{len(classes):,} classes: each class needs an image on both sides.",
+                code="impossible_fraction",
+            ) from reason
         return self.take(rest), self.take(part)
 
     def counts(self, class_names: tuple[str, ...]) -> dict[str, int]:
-        """Images of each class."""
+        """Return the number of images of each class."""
         numbers = np.bincount(self.labels, minlength=len(class_names))
         return dict(zip(class_names, numbers.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a classifier is trained on, and what it is measured with.
+    """The images that train and test a classifier.
 
     Attributes:
-        name: What a model of it is called in the store.
+        name: Name of the models in the store.
         class_names: In the order of the labels.
-        look: How the images look, which is how a user's picture is made to look.
-        train: Seen in training.
-        test: Never seen before the last figures.
-        validation: Held back from training to choose by, where the data set brings such a split of its own.
-        extra: The test split of a user's own pictures, where such were mixed into training; measured by itself.
-        source: Where the data comes from, for the model card.
-        licence: Of the data, for the model card.
-        translations: The class names in other languages, by their ISO 639-1 codes.
-        full_ink: The value of full ink in the images.
-        left_out: Pictures that are in the folder and, because they cannot be read, not in the data set.
+        look: Look of the images, to which users' pictures are normalised.
+        train: Images to learn from.
+        test: Images for the final evaluation only.
+        validation: Images to choose the best epoch by, if the data set has such a split.
+        extra: Test split of the user's own pictures, if some were added to the training split.
+        source: Origin of the data, for the model card.
+        licence: Licence of the data, for the model card.
+        translations: Class names in other languages, by ISO 639-1 code.
+        full_ink: Highest value of the images.
+        unreadable: Files of the folder that are not in the data set.
     """
 
     name: str
@@ -125,47 +124,60 @@ class Dataset:
     licence: str = "not stated"
     translations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     full_ink: int = 255
-    left_out: tuple[LeftOut, ...] = ()
+    unreadable: tuple[UnreadableFile, ...] = ()
 
     def splits(self) -> dict[str, Split]:
-        """The splits there are, by name."""
-        splits = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-            "extra": self.extra,
-        }
-        return {name: split for name, split in splits.items() if split is not None}
+        """Return the splits that exist, by name."""
+        names = ("train", "validation", "test", "extra")
+        return {name: split for name in names if (split := getattr(self, name)) is not None}
 
 
-def check_classes(where: str, class_names: tuple[str, ...]) -> None:
-    """Refuse what leaves nothing to tell apart: `OneClass`."""
+def check_classes(folder: str, class_names: tuple[str, ...]) -> None:
+    """Raise `InvalidDataset` if there are fewer than two classes."""
     if len(class_names) < 2:
-        raise OneClass(where, class_names)
+        found = f"one class, '{class_names[0]}'" if class_names else "no class"
+        raise InvalidDataset(
+            f"'{folder}' has images of {found}; a classifier needs at least two classes. "
+            "In folder:DIR, each folder is a class.",
+            code="one_class",
+        )
 
 
-def check_counts(where: str, counts: Counts) -> None:
-    """Refuse splits that cannot be trained on or measured with.
+def check_counts(folder: str, counts: Counts) -> None:
+    """Check that the splits have the same classes and enough images.
 
     Args:
-        where: The folder, for the message.
-        counts: Images of each class in each split; `train` is one of them.
+        folder: Path for the messages.
+        counts: Images of each class in each split, `train` among them.
 
     Raises:
-        EmptySplit: If a split has no images.
-        ClassesDiffer: If a split lacks a class of the train split, or has another.
-        TooFewImages: If a class has fewer than `MIN_IMAGES` in all splits together.
+        InvalidDataset: If a split is empty (`empty_split`), has other classes than the training
+            split (`classes_differ`), or a class has less than `MIN_IMAGES` (`too_few_images`).
     """
     for split, numbers in counts.items():
         if not sum(numbers.values()):
-            raise EmptySplit(where, split)
+            raise InvalidDataset(f"The {split} split of '{folder}' is empty.", code="empty_split")
     trained = {name for name, count in counts["train"].items() if count}
     for split in counts.keys() - {"train"}:
         present = {name for name, count in counts[split].items() if count}
         if present != trained:
-            raise ClassesDiffer(where, split, sorted(trained - present), sorted(present - trained))
+            missing, unknown = quoted(sorted(trained - present)), quoted(sorted(present - trained))
+            raise InvalidDataset(
+                f"The {split} split of '{folder}' must have the classes of the train split. "
+                f"Missing: {missing or 'none'}. Not in train: {unknown or 'none'}.",
+                code="classes_differ",
+            )
     names = dict.fromkeys(name for numbers in counts.values() for name in numbers)
     totals = {name: sum(numbers.get(name, 0) for numbers in counts.values()) for name in names}
-    few = {name: total for name, total in totals.items() if total < MIN_IMAGES}
+    few = [f"'{name}' has {total}" for name, total in totals.items() if total < MIN_IMAGES]
     if few:
-        raise TooFewImages(where, few, MIN_IMAGES)
+        raise InvalidDataset(
+            f"Each class in '{folder}' needs at least {MIN_IMAGES} readable images; "
+            f"{', '.join(few)}. Add images or remove the class.",
+            code="too_few_images",
+        )
+
+
+def quoted(names: list[str]) -> str:
+    """Return names in quotes, separated by commas."""
+    return ", ".join(f"'{name}'" for name in names)

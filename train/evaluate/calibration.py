@@ -1,4 +1,4 @@
-"""Calibration: whether a model that says 0.9 is right nine times in ten, and how to make it so."""
+"""Calibration: how well confidence matches accuracy, and the temperature that improves it."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -8,19 +8,20 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from loupe.errors import TrainingFailed
 from loupe.images.spec import Float32Array
-from loupe.old_errors.train import InvalidLogits
 from train.data.datasets import Int64Array
 
 Float64Array: TypeAlias = NDArray[np.float64]
 
-BINS = 15  # of confidence, of equal width. Source: Guo et al., "On Calibration of Modern Neural Networks", 2017
-TEMPERATURES = (0.05, 20.0)  # further out, a classifier has no confidence left to scale
+# Bins of equal width. Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
+BINS = 15
+TEMPERATURES = (0.05, 20.0)  # limits; beyond them, confidence is all or nothing
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The images whose confidence lies between `lower` and `upper`: how sure the model is of them, and how often right."""
+    """Mean confidence and accuracy of the images with a confidence between `lower` and `upper`."""
 
     lower: float
     upper: float
@@ -30,26 +31,27 @@ class Bin:
 
 
 def fit_temperature(logits: Float32Array, labels: Int64Array) -> float:
-    """The temperature by which to divide logits so that the probabilities are calibrated; above 1 it makes the model less sure.
+    """Return the temperature that calibrates probabilities when logits are divided by it.
 
-    It minimises the cross-entropy, with a faint prior around 1 (`log T` ~ standard normal) that weighs as much as one image does.
-    Without it, a model that makes no mistake on the validation split would be scaled until it is never in doubt again.
+    It minimises the cross-entropy, with a weak prior around 1 (`log T` ~ standard normal, the
+    weight of one image). Without the prior, a model that makes no mistake on the validation split
+    would get a confidence of 1 for everything.
 
     Args:
-        logits: float32, shape `(n, classes)`, of the validation split: never of images that were trained on, nor of the test split.
+        logits: float32, shape `(n, classes)`, of the validation split, never of training or test
+            images.
         labels: int64, shape `(n,)`.
 
     Raises:
-        InvalidLogits: If a logit is NaN or infinite.
+        TrainingFailed: If a logit is NaN or infinite.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
     check_logits("validation", logits)
+    rows = np.arange(len(labels))
 
     def objective(log_temperature: float) -> float:
-        losses = -log_probabilities(logits, float(np.exp(log_temperature)))[
-            np.arange(len(labels)), labels
-        ]
+        losses = -log_probabilities(logits, float(np.exp(log_temperature)))[rows, labels]
         return float(losses.sum() + log_temperature**2 / 2)
 
     low, high = np.log(TEMPERATURES)
@@ -57,33 +59,38 @@ def fit_temperature(logits: Float32Array, labels: Int64Array) -> float:
 
 
 def log_probabilities(logits: Float32Array, temperature: float = 1.0) -> Float64Array:
-    """The logarithms of the probabilities, float64 `(n, classes)`; finite where a probability itself would round to zero."""
+    """Return log-probabilities, float64 `(n, classes)`, finite even if a probability rounds to 0."""
     return np.asarray(log_softmax(logits.astype(np.float64) / temperature, axis=1), np.float64)
 
 
 def check_logits(split: str, logits: Float32Array) -> None:
-    """`InvalidLogits`, naming the split and the first image, if a logit is NaN or infinite."""
+    """Raise `TrainingFailed` if a logit is NaN or infinite."""
     wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(wrong):
-        raise InvalidLogits(split, len(wrong), len(logits), int(wrong[0]))
+        raise TrainingFailed(
+            f"The model returns NaN or infinity for {len(wrong):,} of {len(logits):,} images of the "
+            f"{split} split, first for image {wrong[0]:,}. Lower the learning rate or choose "
+            "another optimizer.",
+            code="invalid_logits",
+        )
 
 
 def expected_calibration_error(probabilities: NDArray[np.floating], labels: Int64Array) -> float:
-    """Mean distance between confidence and accuracy, 0..1, over `BINS` bins weighted by their images.
+    """Return the mean difference of confidence and accuracy, 0..1, over `BINS` weighted bins.
 
     Args:
         probabilities: Shape `(n, classes)`; rows sum to 1.
         labels: int64, shape `(n,)`.
 
-    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
+    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI
+    2015.
     """
-    return sum(
-        abs(bar.confidence - bar.accuracy) * bar.count for bar in reliability(probabilities, labels)
-    ) / len(labels)
+    bins = reliability(probabilities, labels)
+    return sum(abs(bar.confidence - bar.accuracy) * bar.count for bar in bins) / len(labels)
 
 
 def reliability(probabilities: NDArray[np.floating], labels: Int64Array) -> tuple[Bin, ...]:
-    """Confidence against accuracy, from the least to the most sure; bins without an image are left out.
+    """Return the bins that hold images, from the lowest to the highest confidence.
 
     Args:
         probabilities: Shape `(n, classes)`; rows sum to 1.

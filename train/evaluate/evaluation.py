@@ -1,4 +1,4 @@
-"""Evaluation: all that is measured of a trained model, from plain arrays; `report.json` in the model's folder."""
+"""The evaluation of a trained model, computed from its logits; `report.json` in the model's folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -14,6 +13,7 @@ from loupe.images.spec import Float32Array
 from train.data.datasets import Int64Array
 from train.evaluate.calibration import (
     Bin,
+    Float64Array,
     check_logits,
     expected_calibration_error,
     log_probabilities,
@@ -22,21 +22,21 @@ from train.evaluate.calibration import (
 from train.evaluate.verdict import Verdict, judge, margin
 
 FILE_NAME = "report.json"
-WORST = 40  # mistakes that are kept: five rows of eight pictures
+MAX_MISTAKES = 40  # five rows of eight pictures
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What was seen of one pass over the training images.
+    """Metrics of one pass over the training images.
 
     Attributes:
         number: From 1.
-        loss: Mean cross-entropy, in nats, while the weights still changed; with dropout and augmentation on.
-        accuracy: Fraction, while the weights still changed.
+        loss: Mean cross-entropy, in nats, during the epoch, with dropout and augmentation.
+        accuracy: Fraction, during the epoch.
         validation_loss: After the epoch; `None` without a validation split.
         validation_accuracy: After the epoch; `None` without a validation split.
         learning_rate: At the end of the epoch.
-        seconds: Of training and validation.
+        seconds: Duration of training and validation.
     """
 
     number: int
@@ -49,10 +49,11 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model answers to the images of a split.
+class Predictions:
+    """A model's output for the images of a split.
 
-    `logits` are float32, shape `(n, classes)`, before temperature and softmax; `labels` are int64, shape `(n,)`.
+    `logits` are float32, shape `(n, classes)`, before temperature and softmax; `labels` are int64,
+    shape `(n,)`.
     """
 
     logits: Float32Array
@@ -60,12 +61,12 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures on one split.
+class SplitMetrics:
+    """Metrics of one split.
 
     Attributes:
-        loss: Mean cross-entropy, in nats, of the probabilities that the stored model gives.
-        raw_loss: The same before temperature scaling, as tutorials report it.
+        loss: Mean cross-entropy, in nats, of the stored model's probabilities.
+        raw_loss: The same without temperature scaling, as tutorials report it.
         margin: Two standard errors of the accuracy.
     """
 
@@ -77,14 +78,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """Figures on one class of the test split.
+class ClassMetrics:
+    """Metrics of one class of the test split.
 
     Attributes:
-        precision: Of the images that were called this class, the share that is; `None` where none was.
-        recall: Of the images of this class, the share that was called so; `None` where there is none.
-        f1: The harmonic mean of both; `None` where there is neither.
-        support: Images of this class.
+        precision: Fraction of the images predicted as this class that are; `None` if there are none.
+        recall: Fraction of the images of this class that are predicted so; `None` if there are none.
+        f1: Harmonic mean of both; `None` if neither exists.
+        support: Number of images of this class.
     """
 
     name: str
@@ -96,13 +97,13 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image whose best class is wrong.
+    """A test image with a wrong prediction.
 
     Attributes:
-        index: Of the image in the test split.
-        true: Index of the class it is of.
-        predicted: Index of the class it was taken for.
-        confidence: Probability of that class, after temperature scaling.
+        index: Index of the image in the test split.
+        true: Index of its class.
+        predicted: Index of the predicted class.
+        confidence: Probability of the predicted class, after temperature scaling.
     """
 
     index: int
@@ -113,7 +114,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether the confidence on the test split can be taken at its word, before and after temperature scaling."""
+    """Calibration on the test split before and after temperature scaling."""
 
     temperature: float
     error_before: float
@@ -123,7 +124,7 @@ class Calibration:
 
 
 class Evaluation(BaseModel):
-    """Everything that was measured of a model; `report.json` beside its files."""
+    """All metrics of a model; stored as `report.json` beside its files."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -131,20 +132,20 @@ class Evaluation(BaseModel):
     dataset: str
     architecture: str
     class_names: tuple[str, ...]
-    train: Measured
-    validation: Measured | None = None
-    test: Measured
-    extra: Measured | None = Field(
-        default=None, description="On the user's own pictures that were mixed into training."
+    train: SplitMetrics
+    validation: SplitMetrics | None = None
+    test: SplitMetrics
+    extra: SplitMetrics | None = Field(
+        default=None, description="Of the user's own pictures that were added to the training."
     )
     verdict: Verdict
     calibration: Calibration
-    classes: tuple[ClassFigures, ...] = Field(description="In the order of `class_names`.")
+    classes: tuple[ClassMetrics, ...] = Field(description="In the order of `class_names`.")
     confusion: tuple[tuple[int, ...], ...] = Field(
         description="Test images: rows are true classes, columns predicted."
     )
     mistakes: tuple[Mistake, ...] = Field(
-        description=f"The {WORST} most confident ones, worst first."
+        description=f"The {MAX_MISTAKES} mistakes with the highest confidence, in falling order."
     )
     history: tuple[Epoch, ...] = ()
     best_epoch: int | None = Field(
@@ -157,7 +158,12 @@ class Evaluation(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluation":
-        """Read `report.json` from a folder; `OSError` or `ValueError` if it is not there or no evaluation."""
+        """Read `report.json` from a folder.
+
+        Raises:
+            OSError: If it does not exist.
+            ValueError: If it is not an evaluation.
+        """
         return cls.model_validate_json((folder / FILE_NAME).read_bytes())
 
 
@@ -166,125 +172,108 @@ def evaluate(
     dataset: str,
     architecture: str,
     class_names: Sequence[str],
-    train: Answers,
-    test: Answers,
-    validation: Answers | None = None,
-    extra: Answers | None = None,
+    train: Predictions,
+    test: Predictions,
+    validation: Predictions | None = None,
+    extra: Predictions | None = None,
     history: Sequence[Epoch] = (),
     best_epoch: int | None = None,
     temperature: float = 1.0,
 ) -> Evaluation:
-    """Measure a model by its answers.
+    """Evaluate a model from its predictions.
 
     Args:
-        train: To the images it was trained on, not augmented.
-        best_epoch: The epoch whose weights the model has; the last one if not given.
-        temperature: By which the stored model divides its logits.
+        dataset: Name of the data set.
+        architecture: Name of the architecture.
+        class_names: In the order of the labels.
+        train: For training images, without augmentation.
+        test: For the test split.
+        validation: For the validation split.
+        extra: For the user's own pictures.
+        history: The epochs of the training.
+        best_epoch: The epoch whose weights the model has; by default the last one.
+        temperature: The temperature that the stored model divides its logits by.
 
     Raises:
-        InvalidLogits: If an answer is NaN or infinite.
+        TrainingFailed: If a logit is NaN or infinite.
     """
-    for split, answers in (
-        ("train", train),
-        ("validation", validation),
-        ("test", test),
-        ("extra", extra),
-    ):
-        if answers is not None:
-            check_logits(split, answers.logits)
+    splits = {"train": train, "validation": validation, "test": test, "extra": extra}
+    for split, predictions in splits.items():
+        if predictions is not None:
+            check_logits(split, predictions.logits)
     best_epoch = best_epoch or (history[-1].number if history else None)
-    on_train, on_test = measure(train, temperature), measure(test, temperature)
+    on_train, on_test = split_metrics(train, temperature), split_metrics(test, temperature)
+    losses = validation_losses(history)
+    before = np.exp(log_probabilities(test.logits))
+    after = np.exp(log_probabilities(test.logits, temperature))
+    predicted = test.logits.argmax(axis=1)
+    matrix = confusion_matrix(test.labels, predicted, labels=range(len(class_names)))
     return Evaluation(
         dataset=dataset,
         architecture=architecture,
         class_names=tuple(class_names),
         train=on_train,
-        validation=measure(validation, temperature) if validation else None,
+        validation=split_metrics(validation, temperature) if validation else None,
         test=on_test,
-        extra=measure(extra, temperature) if extra else None,
-        verdict=judge(
-            on_train.accuracy,
-            on_test.accuracy,
-            on_test.images,
-            validation_losses(history),
-            best_epoch or 0,
+        extra=split_metrics(extra, temperature) if extra else None,
+        verdict=judge(on_train.accuracy, on_test.accuracy, on_test.images, losses, best_epoch or 0),
+        calibration=Calibration(
+            temperature=temperature,
+            error_before=expected_calibration_error(before, test.labels),
+            error_after=expected_calibration_error(after, test.labels),
+            bins_before=reliability(before, test.labels),
+            bins_after=reliability(after, test.labels),
         ),
-        calibration=_calibration(test, temperature),
-        classes=_classes(test, class_names),
-        confusion=_confusion(test, len(class_names)),
-        mistakes=_mistakes(test, temperature),
+        classes=_class_metrics(test.labels, predicted, class_names),
+        confusion=tuple(tuple(row) for row in matrix.tolist()),
+        mistakes=_mistakes(test.labels, predicted, after.max(axis=1)),
         history=tuple(history),
         best_epoch=best_epoch,
     )
 
 
-def measure(answers: Answers, temperature: float) -> Measured:
-    """The figures on one split."""
-    labels = answers.labels
-    right = answers.logits.argmax(axis=1) == labels
-    accuracy = float(right.mean())
+def split_metrics(predictions: Predictions, temperature: float) -> SplitMetrics:
+    """Return the metrics of one split."""
+    labels = predictions.labels
+    accuracy = float((predictions.logits.argmax(axis=1) == labels).mean())
 
     def loss(divisor: float) -> float:
-        return float(
-            -log_probabilities(answers.logits, divisor)[np.arange(len(labels)), labels].mean()
-        )
+        of_label = log_probabilities(predictions.logits, divisor)[np.arange(len(labels)), labels]
+        return float(-of_label.mean())
 
-    return Measured(
+    return SplitMetrics(
         len(labels), accuracy, loss(temperature), loss(1.0), margin(accuracy, len(labels))
     )
 
 
 def validation_losses(history: Sequence[Epoch]) -> tuple[float, ...]:
-    """The validation loss after each epoch; empty where no images were held back."""
+    """Return the validation loss after each epoch; empty without a validation split."""
     return tuple(epoch.validation_loss for epoch in history if epoch.validation_loss is not None)
 
 
-def _calibration(test: Answers, temperature: float) -> Calibration:
-    before, after = (
-        np.exp(log_probabilities(test.logits)),
-        np.exp(log_probabilities(test.logits, temperature)),
-    )
-    return Calibration(
-        temperature=temperature,
-        error_before=expected_calibration_error(before, test.labels),
-        error_after=expected_calibration_error(after, test.labels),
-        bins_before=reliability(before, test.labels),
-        bins_after=reliability(after, test.labels),
-    )
-
-
-def _classes(test: Answers, class_names: Sequence[str]) -> tuple[ClassFigures, ...]:
+def _class_metrics(
+    labels: Int64Array, predicted: Int64Array, class_names: Sequence[str]
+) -> tuple[ClassMetrics, ...]:
     precision, recall, f1, support = precision_recall_fscore_support(
-        test.labels,
-        test.logits.argmax(axis=1),
-        labels=range(len(class_names)),
-        zero_division=np.nan,
+        labels, predicted, labels=range(len(class_names)), zero_division=np.nan
     )
     rows = zip(class_names, precision, recall, f1, support.tolist(), strict=True)
     return tuple(
-        ClassFigures(name, _number(p), _number(r), _number(f), count)
+        ClassMetrics(name, _optional(p), _optional(r), _optional(f), count)
         for name, p, r, f, count in rows
     )
 
 
-def _number(value: float) -> float | None:
+def _optional(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _confusion(test: Answers, classes: int) -> tuple[tuple[int, ...], ...]:
-    matrix: NDArray[np.int64] = confusion_matrix(
-        test.labels, test.logits.argmax(axis=1), labels=range(classes)
-    )
-    return tuple(tuple(row) for row in matrix.tolist())
-
-
-def _mistakes(test: Answers, temperature: float) -> tuple[Mistake, ...]:
-    probabilities = np.exp(log_probabilities(test.logits, temperature))
-    predicted = test.logits.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != test.labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST]
+def _mistakes(
+    labels: Int64Array, predicted: Int64Array, confidence: Float64Array
+) -> tuple[Mistake, ...]:
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_MISTAKES]
     return tuple(
-        Mistake(index, int(test.labels[index]), int(predicted[index]), float(confidence[index]))
+        Mistake(index, int(labels[index]), int(predicted[index]), float(confidence[index]))
         for index in worst.tolist()
     )

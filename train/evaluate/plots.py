@@ -1,13 +1,13 @@
-"""The charts of a report, each as the bytes of a PNG file, and the style of all its pictures.
+"""The charts of a report as PNG files, and the style of all charts.
 
-They are drawn with matplotlib's objects rather than pyplot, so nothing stays open, no window system is asked for, and no style leaks.
+They use Matplotlib's objects instead of pyplot, which keeps figures open and changes global style.
 """
 
 import io
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
@@ -24,13 +24,13 @@ from train.evaluate.evaluation import Epoch, validation_losses
 
 Arguments = ParamSpec("Arguments")
 
-DPI = 144  # dots per inch: half as many again as the page is wide
-WIDTH = 9.0  # inches, of a picture as wide as the page
-FONT = "DejaVu Sans"  # comes with matplotlib, so pictures are the same everywhere
+DPI = 144
+WIDTH = 9.0  # inches; with `DPI`, 1.5 times the page's width in CSS pixels
+FONT = "DejaVu Sans"  # comes with Matplotlib
 
 INK, MUTED, LINE = "#1f2933", "#6b7785", "#d9dfe6"
 DASHED = (0, (4, 3))
-BLUE, ORANGE = "#2b6cb0", "#d9730d"  # told apart by every kind of colour vision
+BLUE, ORANGE = "#2b6cb0", "#d9730d"  # distinguishable with all kinds of colour vision
 STYLE = mpl.RcParams(
     {
         "axes.edgecolor": LINE,
@@ -60,68 +60,49 @@ STYLE = mpl.RcParams(
     }
 )
 
-MANY_EPOCHS = 30  # above which single points would hide the line
-NUMBERED_CLASSES = 30  # above which a number no longer fits its cell
-FEW_IMAGES = 10  # below which a bin's accuracy is mostly chance, so it is drawn pale
-NAME_LENGTH = 20  # characters of a class name on an axis
+MAX_MARKERS = 30  # epochs; with more, markers hide the line
+MAX_NUMBERED_CLASSES = 30  # with more, numbers do not fit the cells
+MIN_BIN_IMAGES = 10  # with fewer, a bin's accuracy is mostly chance, and its bar is pale
+MAX_NAME_LENGTH = 20  # characters of a class name on an axis
 
 
 def picture(draw: Callable[Arguments, Figure]) -> Callable[Arguments, bytes]:
-    """Draw in our style, which is gone afterwards, and encode."""
+    """Make a function draw in our style and return a PNG file."""
 
     @wraps(draw)
     def encoded(*arguments: Arguments.args, **options: Arguments.kwargs) -> bytes:
+        file = io.BytesIO()
         with mpl.rc_context(STYLE):
-            file = io.BytesIO()
-            draw(*arguments, **options).savefig(
-                file, format="png", dpi=DPI, metadata={"Software": None}
-            )
-            return file.getvalue()
+            figure = draw(*arguments, **options)
+            figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+        return file.getvalue()
 
     return encoded
 
 
 @picture
 def learning_curves(history: Sequence[Epoch], best_epoch: int) -> Figure:
-    """Loss and accuracy of both splits over the epochs.
+    """Draw loss and accuracy of both splits over the epochs.
 
     Args:
         history: At least one epoch.
-        best_epoch: The one whose weights were kept.
+        best_epoch: The epoch whose weights were kept.
     """
     figure = Figure((WIDTH, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _curves(
-        left,
-        "Loss",
-        [epoch.loss for epoch in history],
-        [epoch.validation_loss for epoch in history],
-    )
-    accuracies = [epoch.validation_accuracy for epoch in history]
-    _curves(right, "Accuracy", [epoch.accuracy for epoch in history], accuracies)
-    right.yaxis.set_major_formatter(as_percent)
     losses = validation_losses(history)
+    accuracies = [epoch.validation_accuracy for epoch in history]
+    _curves(left, "Loss", [epoch.loss for epoch in history], losses)
+    _curves(right, "Accuracy", [epoch.accuracy for epoch in history], accuracies if losses else ())
+    right.yaxis.set_major_formatter(as_percent)
     lowest = 1 + int(np.argmin(losses)) if losses else best_epoch
     if lowest != best_epoch:
+        marker: dict[str, Any] = {"color": ORANGE, "markersize": 8, "fillstyle": "none"}
         label = f"lowest, epoch {lowest}"
-        left.plot(
-            [lowest],
-            [losses[lowest - 1]],
-            "o",
-            color=ORANGE,
-            markersize=8,
-            fillstyle="none",
-            label=label,
-        )
+        left.plot([lowest], [losses[lowest - 1]], "o", label=label, **marker)
     for axes in (left, right):
-        axes.axvline(
-            best_epoch,
-            color=INK,
-            linewidth=0.9,
-            linestyle=DASHED,
-            zorder=1.5,
-            label=f"epoch {best_epoch}, kept",
-        )
+        line: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": DASHED, "zorder": 1.5}
+        axes.axvline(best_epoch, label=f"epoch {best_epoch}, kept", **line)
         axes.legend(loc="best", fontsize=8.5, labelcolor=MUTED)
     return figure
 
@@ -129,18 +110,11 @@ def learning_curves(history: Sequence[Epoch], best_epoch: int) -> Figure:
 def _curves(
     axes: Axes, title: str, train: Sequence[float], validation: Sequence[float | None]
 ) -> None:
-    marker = "." if len(train) <= MANY_EPOCHS else ""
+    style: dict[str, Any] = {"marker": "." if len(train) <= MAX_MARKERS else "", "linewidth": 1.8}
     epochs = np.arange(1, len(train) + 1)
-    axes.plot(epochs, train, marker=marker, color=BLUE, linewidth=1.8, label="training")
-    if None not in validation:
-        axes.plot(
-            epochs,
-            np.array(validation, float),
-            marker=marker,
-            color=ORANGE,
-            linewidth=1.8,
-            label="validation",
-        )
+    axes.plot(epochs, train, color=BLUE, label="training", **style)
+    if validation:
+        axes.plot(epochs, np.array(validation, float), color=ORANGE, label="validation", **style)
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
@@ -151,34 +125,33 @@ def _curves(
 
 @picture
 def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """What each class was taken for: counts, coloured by their share of the row.
+    """Draw a confusion matrix: counts, coloured by their fraction of the row.
 
     Args:
         matrix: Rows are true classes, columns predicted ones.
+        class_names: In the order of the rows.
     """
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.62 * len(counts), 3.2, 11))
     figure = Figure((side + 2.6, side + 1.2), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(
-        shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1)
-    )  # a root shows a share of 1 % too
-    names = [legible(name, index, NAME_LENGTH) for index, name in enumerate(class_names)]
-    _name_cells(axes, names, side / len(names))
-    if len(names) <= NUMBERED_CLASSES:
+    # The square root makes a fraction of 1 % visible.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    names = [legible(name, index, MAX_NAME_LENGTH) for index, name in enumerate(class_names)]
+    _label_axes(axes, names, side / len(names))
+    if len(names) <= MAX_NUMBERED_CLASSES:
         _number_cells(axes, counts, shares)
-    bar = figure.colorbar(
-        image, ax=axes, shrink=0.6, aspect=28, pad=0.02, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1]
-    )
+    ticks = [0, 0.01, 0.05, 0.2, 0.5, 1]
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=28, pad=0.02, ticks=ticks)
     bar.ax.yaxis.set_major_formatter(as_percent)
     bar.outline.set_visible(False)
-    bar.set_label("share of the true class", fontsize=8.5)
+    bar.set_label("fraction of the true class", fontsize=8.5)
     return figure
 
 
-def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
-    """Write the class names on both axes, slanted where they are wider than a cell, in inches; and lines between the cells."""
+def _label_axes(axes: Axes, names: Sequence[str], cell: float) -> None:
+    """Write the class names, slanted if they are wider than a cell (in inches), and draw a grid."""
     size = min(9.0, 330 / len(names))
     width = max(map(len, names)) * size * 0.65 / 72  # a letter is about two thirds as wide as high
     axes.set_xticks(range(len(names)), names, fontsize=size)
@@ -191,34 +164,27 @@ def _name_cells(axes: Axes, names: Sequence[str], cell: float) -> None:
     axes.spines[:].set_visible(False)
     axes.grid(False)
     ends = (-0.5, len(names) - 0.5)
-    for lines in (axes.hlines, axes.vlines):
-        lines(
-            np.arange(len(names)) - 0.5,
-            *ends,
-            color="white",
-            linewidth=1.5 if len(names) <= 12 else 0.6,
-        )
+    borders = np.arange(len(names)) - 0.5
+    width = 1.5 if len(names) <= 12 else 0.6
+    for draw_lines in (axes.hlines, axes.vlines):
+        draw_lines(borders, *ends, color="white", linewidth=width)
     axes.set(xlim=ends, ylim=ends[::-1])
 
 
 def _number_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
-    size = min(9.0, 240 / len(counts))
+    style: dict[str, Any] = {
+        "ha": "center",
+        "va": "center",
+        "fontsize": min(9.0, 240 / len(counts)),
+    }
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "white" if shares[row, column] > 0.3 else INK
-        axes.text(
-            column,
-            row,
-            f"{counts[row, column]}",
-            ha="center",
-            va="center",
-            color=colour,
-            fontsize=size,
-        )
+        axes.text(column, row, f"{counts[row, column]}", color=colour, **style)
 
 
 @picture
 def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], temperature: float) -> Figure:
-    """Accuracy against confidence, before and after temperature scaling, and below each how many images a bin holds."""
+    """Draw accuracy over confidence, and the bins' sizes, before and after temperature scaling."""
     figure = Figure((WIDTH, 4.9), layout="constrained")
     grid = figure.subplots(2, 2, height_ratios=(3, 1), sharex=True, sharey="row")
     titles = ("Before scaling", f"After scaling, temperature {temperature:.2f}")
@@ -227,28 +193,24 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], temperature
         _bin_counts(grid[1, column], bins)
     grid[0, 0].set_ylabel("accuracy")
     grid[1, 0].set_ylabel("images")
-    grid[1, 0].set_ylim(
-        0.7, 8 * max(bar.count for bar in (*before, *after))
-    )  # room for the numbers
+    largest = max(bar.count for bar in (*before, *after))
+    grid[1, 0].set_ylim(0.7, 8 * largest)  # leaves room for the numbers
     accuracy = Patch(color=BLUE, alpha=0.7, label="accuracy")
     others, _ = grid[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles=[accuracy, *others], loc="outside lower center", ncols=3, labelcolor=MUTED
-    )
+    handles = [accuracy, *others]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, labelcolor=MUTED)
     return figure
 
 
 def _reliability(axes: Axes, title: str, bins: Sequence[Bin]) -> None:
     bars = axes.bar(_middles(bins), [bar.accuracy for bar in bins], _widths(bins), color=BLUE)
     for drawn, bar in zip(bars, bins, strict=True):
-        drawn.set_alpha(0.7 if bar.count >= FEW_IMAGES else 0.2)
-    axes.plot(
-        [0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=DASHED, label="perfectly calibrated"
-    )
+        drawn.set_alpha(0.7 if bar.count >= MIN_BIN_IMAGES else 0.2)
+    ideal: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": DASHED}
+    axes.plot([0, 1], [0, 1], label="perfectly calibrated", **ideal)
     confidences, accuracies = [bar.confidence for bar in bins], [bar.accuracy for bar in bins]
-    axes.vlines(
-        confidences, accuracies, confidences, color=ORANGE, linewidth=2.5, label="how far off"
-    )
+    gap: dict[str, Any] = {"color": ORANGE, "linewidth": 2.5}
+    axes.vlines(confidences, accuracies, confidences, label="calibration gap", **gap)
     axes.set_title(title)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
@@ -267,7 +229,7 @@ def _bin_counts(axes: Axes, bins: Sequence[Bin]) -> None:
 
 
 def as_percent(share: float, position: float) -> str:
-    """What an axis writes beside a tick."""
+    """Format a tick of an axis."""
     return f"{share * 100:.4g} %"
 
 
@@ -280,12 +242,8 @@ def _widths(bins: Sequence[Bin]) -> list[float]:
 
 
 def legible(name: str, index: int, length: int) -> str:
-    """A class name that the pictures' font can write, not longer than `length`; `#index` if it cannot write it."""
-    if (
-        not name
-        or not name.isprintable()
-        or any(ord(character) not in _glyphs() for character in name)
-    ):
+    """Return a class name cut to `length` characters, or `#index` if the font cannot write it."""
+    if not name or not name.isprintable() or not _glyphs().issuperset(map(ord, name)):
         return f"#{index}"
     return name if len(name) <= length else name[: length - 1] + "…"
 

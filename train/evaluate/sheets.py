@@ -23,7 +23,7 @@ SAMPLES_ACROSS = 9
 MISTAKES_ACROSS = 8
 WEIGHTS_ACROSS = 5
 FILTERS_ACROSS = 8
-MOST_TILES = 64  # of weights or filters; more would be too small to see
+MAX_TILES = 64  # of weights or filters; more would be too small to see
 NAME_LENGTH = 13  # characters that fit below a tile
 
 
@@ -96,8 +96,8 @@ def weight_images(weights: Float32Array, class_names: Sequence[str]) -> Figure:
     names = [legible(name, index, NAME_LENGTH) for index, name in enumerate(class_names)]
     limit = _limit(weights)
     return _sheet(
-        weights[:MOST_TILES],
-        [(name,) for name in names[:MOST_TILES]],
+        weights[:MAX_TILES],
+        [(name,) for name in names[:MAX_TILES]],
         WEIGHTS_ACROSS,
         SIGNED,
         (-limit, limit),
@@ -112,7 +112,7 @@ def filters(kernels: Float32Array) -> Figure:
         kernels: float32, shape `(filters, height, width)`.
     """
     limit = _limit(kernels)
-    shown = kernels[:MOST_TILES]
+    shown = kernels[:MAX_TILES]
     return _sheet(shown, [()] * len(shown), FILTERS_ACROSS, SIGNED, (-limit, limit))
 
 

@@ -1,4 +1,4 @@
-"""The weights that can be looked at as pictures: those that see the pixels themselves."""
+"""The weights of a model that can be drawn as pictures."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from loupe.images.spec import SIDE, Float32Array
 
 
 def pixel_weights(model: keras.Model) -> Float32Array | None:
-    """The weights of a model whose only trained layer is dense, on pixels: float32 `(classes, 28, 28)`; `None` for other models."""
+    """Return the weights of softmax regression, float32 `(classes, 28, 28)`, else `None`."""
     trained = [layer for layer in _layers(model) if layer.weights]
     if len(trained) != 1 or not isinstance(trained[0], keras.layers.Dense):
         return None
@@ -18,18 +18,20 @@ def pixel_weights(model: keras.Model) -> Float32Array | None:
 
 
 def first_filters(model: keras.Model) -> Float32Array | None:
-    """The kernels of the first convolution, a mean over its input channels: float32 `(filters, height, width)`; `None` without one."""
+    """Return the first convolution's kernels, averaged over input channels.
+
+    Their shape is `(filters, height, width)`, float32; `None` if the model has no convolution.
+    """
     for layer in _layers(model):
         if isinstance(layer, keras.layers.Conv2D):
-            kernel = np.asarray(
-                keras.ops.convert_to_numpy(layer.kernel), np.float32
-            )  # (height, width, channels, filters)
+            kernel = np.asarray(keras.ops.convert_to_numpy(layer.kernel), np.float32)
+            # (height, width, channels, filters) → (filters, height, width)
             return np.asarray(kernel.mean(axis=2).transpose(2, 0, 1), np.float32)
     return None
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers from first to last, those of models within the model too."""
+    """Yield the layers in order, including those of nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _layers(layer)

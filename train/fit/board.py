@@ -1,4 +1,4 @@
-"""TensorBoard: what a run writes for it, and the board itself beside a training."""
+"""TensorBoard: the logs of a run, and the program that shows them during a training."""
 
 import sys
 from collections.abc import Iterator
@@ -13,17 +13,12 @@ from loupe.runtime.processes import running, wait_until_ready
 
 
 def logging_to(logs: Path) -> keras.callbacks.Callback:
-    """Writes the scalars of every epoch, and the graph."""
+    """Return a callback that writes the scalars of every epoch, and the graph."""
     return keras.callbacks.TensorBoard(str(logs), update_freq="epoch", write_graph=True)
 
 
 def write_pictures(logs: Path, report: Path) -> None:
-    """Show the pictures of a model's report on the board, too.
-
-    Args:
-        logs: The run's folder of TensorBoard logs.
-        report: The folder of the report's PNG files.
-    """
+    """Copy the PNG files of a report to a run's TensorBoard logs."""
     with tf.summary.create_file_writer(str(logs / "report")).as_default(step=0):
         for picture in sorted(report.glob("*.png")):
             pixels = tf.io.decode_png(picture.read_bytes(), channels=3)
@@ -32,7 +27,7 @@ def write_pictures(logs: Path, report: Path) -> None:
 
 @contextmanager
 def board(runs: Path) -> Iterator[str]:
-    """TensorBoard over all runs for as long as the block lasts; gives its address.
+    """Run TensorBoard over all runs until the block ends, and yield its address.
 
     Raises:
         ProgramFailed: If it does not start.

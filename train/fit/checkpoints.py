@@ -1,4 +1,4 @@
-"""Checkpoints: after every epoch the weights, the optimiser's state and the history are on disk, and the best epoch's stay there."""
+"""Checkpoints after every epoch: weights, optimizer state, history, and the best epoch's weights."""
 
 import math
 import time
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from loupe.old_errors.train import CheckpointFailed
+from loupe.errors import TrainingFailed
 from train.config import TrainConfig
 from train.evaluate.evaluation import Epoch
 
@@ -17,12 +17,13 @@ STATE_FILE = "state.json"
 
 
 class State(BaseModel):
-    """Where a training stands.
+    """The state of a training.
 
     Attributes:
         history: The epochs so far.
-        best: Number of the best of them.
-        files: Names of the weights' files, by epoch: the best one's, and the last one's with the optimiser's state.
+        best: Number of the best epoch.
+        files: Epoch → file of its weights, for the best and the last epoch; the last epoch's file
+            also holds the optimizer's state.
     """
 
     history: tuple[Epoch, ...] = ()
@@ -31,37 +32,37 @@ class State(BaseModel):
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are behind the last checkpoint."""
+        """Number of epochs before the last checkpoint."""
         return self.history[-1].number if self.history else 0
 
     def after(self, epoch: Epoch, file: str, margin: float = 0.0) -> "State":
-        """The state once an epoch has ended and its weights are in a file.
+        """Return the state after another epoch, whose weights are in a file.
 
-        The best epoch is the one with the highest validation accuracy, of equals the one with the lowest validation loss; without a
-        validation split it is the last. With a `margin` it is the last one whose accuracy is less than that below the highest.
+        The best epoch has the highest validation accuracy, and of equals the lowest validation
+        loss; without a validation split it is the last. With a `margin` it is the last one whose
+        accuracy is less than that below the highest.
         """
-        before = next((known for known in self.history if known.number == self.best), None)
-        if before is None or epoch.validation_accuracy is None:
+        best = next((known for known in self.history if known.number == self.best), None)
+        if best is None or epoch.validation_accuracy is None:
             better = True
         elif margin:
-            better = (
-                epoch.validation_accuracy > max(_rank(known)[0] for known in self.history) - margin
-            )
+            highest = max(known.validation_accuracy or 0.0 for known in self.history)
+            better = epoch.validation_accuracy > highest - margin
         else:
-            better = _rank(epoch) > _rank(before)
-        best = epoch.number if better else self.best
-        files = {epoch.number: file} | ({} if better else {best: self.files[best]})
-        return State(history=(*self.history, epoch), best=best, files=files)
+            better = _rank(epoch) > _rank(best)
+        number = epoch.number if better else self.best
+        files = {epoch.number: file} | ({} if better else {number: self.files[number]})
+        return State(history=(*self.history, epoch), best=number, files=files)
 
     def save(self, folder: Path) -> None:
-        """Write `state.json`, whole or not at all."""
+        """Write `state.json` atomically."""
         temporary = folder / f"{STATE_FILE}.part"
         temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
         temporary.replace(folder / STATE_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "State":
-        """Read `state.json`; a folder without one stands at the beginning."""
+        """Read `state.json`; without the file, return the initial state."""
         try:
             return cls.model_validate_json((folder / STATE_FILE).read_bytes())
         except FileNotFoundError:
@@ -69,12 +70,18 @@ class State(BaseModel):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the best epoch's weights, stops when nothing gets better, and writes down where to go on after any end."""
+    """A callback that keeps the best weights, stops early, and writes checkpoints.
+
+    Args:
+        config: The hyperparameters.
+        folder: Folder for the checkpoints; without it, nothing is written.
+        block: Number of epochs that Keras counts as one.
+        validation_images: Size of the validation split.
+    """
 
     def __init__(
         self, config: TrainConfig, folder: Path | None, block: int, validation_images: int
     ) -> None:
-        """`block` is how many epochs Keras counts as one; without a folder nothing is written."""
         super().__init__()
         self.state = State.load(folder) if folder else State()
         self._config = config
@@ -86,39 +93,38 @@ class Checkpoints(keras.callbacks.Callback):
 
     @property
     def finished(self) -> bool:
-        """Whether no epoch is left to train."""
-        done = self.state.epochs_done
-        patience = self._config.patience
+        """Whether the training has reached its last epoch, or its patience has run out."""
+        done, patience = self.state.epochs_done, self._config.patience
         return done >= self._config.epochs or 0 < patience <= done - self.state.best
 
     def restore(self, model: keras.Model) -> None:
-        """Give a compiled model, its optimiser built, the weights and the optimiser's state of the last checkpoint, if there is one."""
+        """Load the last checkpoint, if there is one, into a compiled model and its optimizer."""
         if self._folder and self.state.history:
             model.load_weights(self._folder / self.state.files[self.state.epochs_done])
 
     def restore_best(self, model: keras.Model) -> None:
-        """Give a model the weights of the best epoch."""
+        """Load the weights of the best epoch."""
         if self._folder:
             model.load_weights(self._folder / self.state.files[self.state.best])
         else:
             model.set_weights(self._best_weights)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Look at the clock, and give dropout the random numbers of this epoch, whatever came before."""
+        """Start the clock, and seed dropout for this epoch whether or not the run was resumed."""
         self._started = time.monotonic()
         for number, layer in enumerate(self.model.layers):
             if isinstance(layer, keras.layers.Dropout):
                 layer.seed_generator.state.assign([self._config.seed + number, epoch])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write down the epoch and its weights."""
-        figures = logs or {}
+        """Record the epoch and its weights."""
+        values = logs or {}
         ended = Epoch(
             number=(epoch + 1) * self._block,
-            loss=figures["loss"],
-            accuracy=figures["accuracy"],
-            validation_loss=figures.get("val_loss"),
-            validation_accuracy=figures.get("val_accuracy"),
+            loss=values["loss"],
+            accuracy=values["accuracy"],
+            validation_loss=values.get("val_loss"),
+            validation_accuracy=values.get("val_accuracy"),
             learning_rate=float(self.model.optimizer.learning_rate),
             seconds=time.monotonic() - self._started,
         )
@@ -133,25 +139,30 @@ class Checkpoints(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _margin(self, accuracy: float | None) -> float:
-        """By how much two epochs' accuracies may differ by chance, where the learning rate falls: there the later one has settled more.
+        """Return one standard error of the accuracy, or 0 if the learning rate is constant.
 
-        It is one standard error. Source: Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3.
+        With a falling learning rate, the later of two epochs within the margin has converged more.
+        Source: Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3.
         """
         if accuracy is None or self._config.schedule == "constant":
             return 0.0
         return math.sqrt(accuracy * (1 - accuracy) / self._validation_images)
 
     def _write(self, folder: Path, name: str, state: State) -> None:
-        """Weights first, the state that names them next, and only then away with those that nothing names any more."""
+        """Write the weights, then the state that names them, then delete files it does not name."""
         try:
             self.model.save_weights(folder / name)
             state.save(folder)
         except OSError as error:
-            raise CheckpointFailed(str(folder), str(error), self.state.epochs_done) from error
+            raise TrainingFailed(
+                f"Cannot write the checkpoint to {folder}: {error}. Free some space or set "
+                f"LOUPE_DATA_DIR; the run can be resumed after epoch {self.state.epochs_done}.",
+                code="checkpoint_failed",
+            ) from error
         for old in set(self.state.files.values()) - set(state.files.values()):
             (folder / old).unlink(missing_ok=True)
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:
-    """Orders epochs from worse to better."""
+    """Return a key that sorts epochs from worst to best."""
     return epoch.validation_accuracy or 0.0, -(epoch.validation_loss or 0.0)

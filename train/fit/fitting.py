@@ -1,4 +1,4 @@
-"""Fit a model to a data set: batches in a seeded order, the best epoch kept, every epoch written down."""
+"""Fits a model to a data set, with seeded batches and checkpoints after every epoch."""
 
 import math
 import signal
@@ -13,32 +13,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from loupe.old_errors.train import TrainingDiverged, TrainingInterrupted
+from loupe.errors import Interrupted, TrainingFailed
 from train.config import FULL_BATCH, TrainConfig
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import Epoch
-from train.fit.augmentation import BY_LOOK, augment, mirrored, mix
+from train.fit.augmentation import BY_LOOK, augment, mirror_mask, mixup
 from train.fit.checkpoints import Checkpoints
-from train.fit.optimizers import optimizer
+from train.fit.optimizers import make_optimizer
 from train.nets import architectures
-from train.nets.finishing import finished
-from train.nets.precision import bfloat16_convolutions
+from train.nets.inference import to_inference_model
+from train.tensorflow import bfloat16_convolutions
 
-REPORTS = 100  # about so many where an epoch is a single step: reporting one takes longer than training it
-VALIDATED = 512  # images at once; only a matter of speed
-PREFETCHED = 4  # batches; made while the one before is trained on
+REPORTS = 100  # target number of reports if an epoch is one step, which is faster than a report
+VALIDATION_BATCH = 512  # images; affects only the speed
+PREFETCHED = 4  # batches to prepare ahead
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model and how it came about.
+    """A trained model and its training history.
 
     Attributes:
-        model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`, with the weights of the best epoch. Trained on mirrored
-            images, it answers with the mean over the image and its mirror image; with `shifted_views`, over each of them shifted too.
-        history: Every epoch that was reported, in order.
+        model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`, with the best
+            epoch's weights; see `to_inference_model` for the views that it averages over.
+        history: The reported epochs, in order.
         best_epoch: Number of the epoch whose weights the model has.
-        seconds: What training took, over all its sittings.
+        seconds: Training time of all sessions together.
     """
 
     model: keras.Model
@@ -54,40 +54,35 @@ def fit(
     folder: Path | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> Fitted:
-    """Train a model; it goes on where the folder's last checkpoint stands.
+    """Train a model, or resume from the last checkpoint in a folder.
 
     Args:
-        dataset: Its validation split chooses the best epoch. Without one, the last epoch is the best.
+        dataset: Its validation split chooses the best epoch; without one, the last epoch is best.
         config: The hyperparameters.
-        folder: Where a checkpoint is written after every epoch; without it nothing is.
-        callbacks: Are told of every batch and epoch, after the checkpoint is written.
+        folder: Folder for the checkpoints; without it, nothing is written.
+        callbacks: Keras callbacks, which run after each checkpoint is written.
 
     Raises:
-        TrainingDiverged: If the loss becomes NaN or infinite.
-        TrainingInterrupted: At Ctrl-C, if there is a folder to go on from.
-        InvalidTraining: If the images are too small for the architecture.
+        TrainingFailed: If the loss becomes NaN or infinite, or a checkpoint cannot be written.
+        Interrupted: After Ctrl-C, if there is a folder to resume from.
+        InvalidUsage: If the images are too small for the architecture.
     """
     keras.utils.set_random_seed(config.seed)
-    images = dataset.train.images
-    model = architectures.build(
-        images.shape[1:], len(dataset.class_names), config, dataset.full_ink
-    )
+    images, classes = dataset.train.images, len(dataset.class_names)
+    model = architectures.build(images.shape[1:], classes, config, dataset.full_ink)
     per_epoch = 1 if config.batch_size == FULL_BATCH else math.ceil(len(images) / config.batch_size)
-    block = report_every(config.epochs) if per_epoch == 1 else 1
+    block = epochs_per_report(config.epochs) if per_epoch == 1 else 1
     model.compile(
-        optimizer=optimizer(config, per_epoch * config.epochs),
+        optimizer=make_optimizer(config, per_epoch * config.epochs),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         steps_per_execution=block,
-        jit_compile=False,  # convolutions are twice as slow under XLA on a CPU
+        jit_compile=False,  # XLA makes convolutions twice as slow on a CPU
     )
-    model.optimizer.build(model.trainable_variables)  # or Keras makes the graph of a step twice
+    model.optimizer.build(model.trainable_variables)  # or Keras traces the training step twice
     validation = dataset.validation
     checkpoints = Checkpoints(config, folder, block, len(validation.labels) if validation else 0)
     checkpoints.restore(model)
-    weights = (
-        class_weights(dataset.train, len(dataset.class_names)) if config.class_weights else None
-    )
     try:
         with _interruptible() as interrupted, bfloat16_convolutions(config.bfloat16):
             if not checkpoints.finished:
@@ -96,12 +91,12 @@ def fit(
                     steps_per_epoch=per_epoch * block,
                     initial_epoch=checkpoints.state.epochs_done // block,
                     epochs=config.epochs // block,
-                    validation_data=in_order(validation, len(dataset.class_names))
-                    if validation
+                    validation_data=validation_batches(validation, classes) if validation else None,
+                    class_weight=class_weights(dataset.train, classes)
+                    if config.class_weights
                     else None,
-                    class_weight=weights,
                     callbacks=[_Guard(config, interrupted), checkpoints, *callbacks],
-                    shuffle=False,  # the batches come shuffled
+                    shuffle=False,  # the batches are shuffled
                     verbose=0,
                 )
             if interrupted.is_set():
@@ -109,24 +104,30 @@ def fit(
     except KeyboardInterrupt:
         if folder is None:
             raise
-        raise TrainingInterrupted(checkpoints.state.epochs_done, config.epochs) from None
+        done = checkpoints.state.epochs_done
+        raise Interrupted(
+            f"Stopped after {done} of {config.epochs} epochs; the checkpoints are kept.",
+            code="training_interrupted",
+            done=done,
+        ) from None
     checkpoints.restore_best(model)
     history = checkpoints.state.history
-    both_ways = config.augmentation and BY_LOOK[dataset.look].mirror
-    model = finished(model, both_ways=both_ways, shifted=config.shifted_views)
+    mirrored = config.augmentation and BY_LOOK[dataset.look].mirror
+    model = to_inference_model(model, mirrored=mirrored, shifted=config.shifted_views)
     return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))
 
 
-def report_every(epochs: int) -> int:
-    """How many epochs of a single step to run between two reports: what divides them all, and gives about `REPORTS`."""
+def epochs_per_report(epochs: int) -> int:
+    """Return the divisor of `epochs` that gives about `REPORTS` reports, if an epoch is one step."""
     divisors = [number for number in range(1, epochs + 1) if epochs % number == 0]
     return min(divisors, key=lambda number: abs(math.log(number * REPORTS / epochs)))
 
 
 def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
-    """Batches of images and targets, from the first step of an epoch on, without end; a target has a part, 0..1, of each class.
+    """Return an endless series of batches: images, and targets with a share, 0..1, of each class.
 
-    Order and augmentation are functions of the seed and the step alone, so that a resumed training sees what it would have seen.
+    Order and augmentation depend on the seed and the step alone, so that a resumed training sees
+    the same batches.
     """
     images = tf.constant(dataset.train.images)
     targets = tf.one_hot(dataset.train.labels, len(dataset.class_names))
@@ -135,43 +136,38 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
     count = len(dataset.train.labels)
     size = config.batch_size or count
     seed = tf.constant(config.seed, tf.int64)
+    limits = replace(BY_LOOK[dataset.look], erasing=config.erasing)
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
         shuffled = tf.random.experimental.stateless_shuffle(
             tf.range(count), seed=tf.stack([seed, epoch])
         )
-        turned = mirrored(count, epoch, seed)
-        return tf.data.Dataset.from_tensor_slices((shuffled, tf.gather(turned, shuffled))).batch(
-            size
-        )
+        mirrored = tf.gather(mirror_mask(count, epoch, seed), shuffled)
+        return tf.data.Dataset.from_tensor_slices((shuffled, mirrored)).batch(size)
 
     def read(step: tf.Tensor, chosen: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        indices, turned = chosen
-        batch, wanted = tf.gather(images, indices), tf.gather(targets, indices)
-        if how is None:
-            return batch, wanted
-        changed = augment(batch, turned, tf.stack([seed, step]), how)
-        return (
-            mix(changed, wanted, tf.stack([seed, step]), config.mixup)
-            if config.mixup
-            else (changed, wanted)
-        )
+        rows, mirrored = chosen
+        batch, target = tf.gather(images, rows), tf.gather(targets, rows)
+        if not config.augmentation:
+            return batch, target
+        step_seed = tf.stack([seed, step])
+        batch = augment(batch, mirrored, step_seed, limits)
+        return mixup(batch, target, step_seed, config.mixup) if config.mixup else (batch, target)
 
-    how = replace(BY_LOOK[dataset.look], erasing=config.erasing) if config.augmentation else None
     first_step = first_epoch * math.ceil(count / size)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
     return epochs.flat_map(order).enumerate(start=first_step).map(read).prefetch(PREFETCHED)
 
 
-def in_order(split: Split, classes: int) -> tf.data.Dataset:
-    """Batches of a split, each image once: Keras reads these many times faster than the arrays, which counts where epochs are short."""
+def validation_batches(split: Split, classes: int) -> tf.data.Dataset:
+    """Return batches of a split in order; Keras reads them much faster than arrays."""
     return tf.data.Dataset.from_tensor_slices(
         (split.images, tf.one_hot(split.labels, classes))
-    ).batch(VALIDATED)
+    ).batch(VALIDATION_BATCH)
 
 
 def class_weights(split: Split, classes: int) -> dict[int, float]:
-    """By class, what one image counts for: 1 on average, the more the fewer images a class has."""
+    """Return the weight of an image by class: inverse to the class's size, 1 on average."""
     counts = np.bincount(split.labels, minlength=classes)
     return {
         label: len(split.labels) / (classes * max(int(count), 1))
@@ -181,9 +177,9 @@ def class_weights(split: Split, classes: int) -> dict[int, float]:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Set by Ctrl-C, and looked at between two batches: an exception in the midst of TensorFlow's work may be swallowed there.
+    """Yield an event that Ctrl-C sets; a second Ctrl-C interrupts at once.
 
-    Ctrl-C for the second time interrupts at once.
+    The event is checked between two batches, as TensorFlow may swallow an exception within one.
     """
     interrupted = threading.Event()
     before = signal.getsignal(signal.SIGINT)
@@ -204,7 +200,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 class _Guard(keras.callbacks.Callback):
-    """Ends a training after Ctrl-C, and one whose loss is no number, before its weights are kept."""
+    """A callback that stops after Ctrl-C, or if the loss diverges, before weights are kept."""
 
     def __init__(self, config: TrainConfig, interrupted: threading.Event) -> None:
         super().__init__()
@@ -219,4 +215,8 @@ class _Guard(keras.callbacks.Callback):
         if self._interrupted.is_set():
             raise KeyboardInterrupt
         if not math.isfinite((logs or {}).get("loss", 0.0)):
-            raise TrainingDiverged(self._epoch, self._config.learning_rate)
+            raise TrainingFailed(
+                f"The loss became NaN or infinite in epoch {self._epoch}. Nothing was saved. Train "
+                f"with a learning rate below {self._config.learning_rate:g}.",
+                code="training_diverged",
+            )

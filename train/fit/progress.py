@@ -1,4 +1,4 @@
-"""Progress of a training on the terminal: a line per epoch, and on a real terminal a bar with the time left."""
+"""The progress of a training on the terminal: a line per epoch and a bar."""
 
 import keras
 from rich.console import Console
@@ -15,16 +15,16 @@ from train.config import TrainConfig
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Shows a bar over all steps of all epochs, and prints the loss and accuracy of both splits after each epoch."""
+    """A callback that prints each epoch's metrics, and shows a bar on a real terminal."""
 
     def __init__(self, console: Console, config: TrainConfig) -> None:
         super().__init__()
-        self._config = config
+        self._epochs = config.epochs
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -32,8 +32,8 @@ class ProgressBar(keras.callbacks.Callback):
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("training", figures="", total=None)
-        self._before = 0  # steps of the epochs that have ended
+        self._task = self._bar.add_task("training", metrics="", total=None)
+        self._steps_before = 0  # steps of earlier epochs
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Show the bar."""
@@ -41,27 +41,32 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Count the steps before this epoch, those of an earlier sitting too."""
-        self._before = epoch * self.params["steps"]
-        block = self._config.epochs // self.params["epochs"]
-        self._bar.update(self._task, description=f"epoch {epoch * block + 1}/{self._config.epochs}")
+        """Show the number of the epoch."""
+        self._steps_before = epoch * self.params["steps"]
+        number = epoch * self._block + 1
+        self._bar.update(self._task, description=f"epoch {number}/{self._epochs}")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Move the bar on."""
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
-        self._bar.update(self._task, completed=self._before + batch + 1, figures=figures)
+        """Advance the bar."""
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        self._bar.update(self._task, completed=self._steps_before + batch + 1, metrics=metrics)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Print the epoch's figures."""
-        figures = logs or {}
-        block = self._config.epochs // self.params["epochs"]
-        number = (epoch + 1) * block
-        line = f"epoch {number:>{len(str(self._config.epochs))}}/{self._config.epochs}  "
-        line += f"loss {figures['loss']:.3f} accuracy {figures['accuracy']:.4f}"
-        if "val_loss" in figures:
-            line += f"   validation loss {figures['val_loss']:.3f} accuracy {figures['val_accuracy']:.4f}"
+        """Print the epoch's metrics."""
+        values = logs or {}
+        number = (epoch + 1) * self._block
+        line = f"epoch {number:>{len(str(self._epochs))}}/{self._epochs}  "
+        line += f"loss {values['loss']:.3f} accuracy {values['accuracy']:.4f}"
+        if "val_loss" in values:
+            loss, accuracy = values["val_loss"], values["val_accuracy"]
+            line += f"   validation loss {loss:.3f} accuracy {accuracy:.4f}"
         self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
+
+    @property
+    def _block(self) -> int:
+        """Number of epochs that Keras counts as one."""
+        return int(self._epochs // self.params["epochs"])

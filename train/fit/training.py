@@ -1,4 +1,4 @@
-"""Train a classifier: fit, calibrate, measure, refuse what is not good enough, export, report, save."""
+"""Trains a classifier: fit, calibrate, evaluate, check the accuracy, export, report, save."""
 
 import logging
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from loupe.errors import TrainingFailed
 from loupe.models.card import Figures, ModelCard
 from loupe.models.store import StoredModel
-from loupe.old_errors.train import AccuracyTooLow
 from train.config import TrainConfig
 from train.data.datasets import Dataset, Split, check_size
 from train.evaluate.calibration import fit_temperature
-from train.evaluate.evaluation import Answers, Evaluation, evaluate
+from train.evaluate.evaluation import Evaluation, Predictions, evaluate
 from train.evaluate.report import write_report
 from train.evaluate.weights import first_filters, pixel_weights
 from train.fit import export
@@ -24,10 +24,11 @@ from train.fit.fitting import Fitted, fit
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_BATCH = 512  # images; only a matter of speed
+EVALUATION_BATCH = 512  # images; affects only the speed
 PACKAGES = ("keras", "tensorflow", "onnx", "onnxruntime", "numpy")
 
-# What a model of these data sets reaches unless something went wrong; others must only beat naming the commonest class each time.
+# Models of these data sets are better unless something went wrong; models of others must only be
+# better than always predicting the most frequent class.
 MIN_ACCURACY = {"fashion-mnist": 0.80, "mnist": 0.90, "digits": 0.80}
 
 
@@ -39,54 +40,56 @@ def train(
     folder: Path | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> StoredModel:
-    """Train, measure, export, check and save one model.
+    """Train a model and save it to the store.
 
     Args:
         dataset: Images of 28 × 28.
         config: The hyperparameters.
-        min_accuracy: Least accuracy on the test split, 0..1; by default what `least_accuracy` says.
-        folder: Where the checkpoints are, and a training that stopped there goes on.
-        callbacks: Are told of every batch and epoch.
+        min_accuracy: Minimum test accuracy, 0..1; the default is `default_min_accuracy`.
+        folder: Folder for the checkpoints; a training that stopped there is resumed.
+        callbacks: Keras callbacks.
 
     Raises:
-        InvalidTraining: If the images are not 28 × 28, which is what stored models take.
-        AccuracyTooLow: If the model is not good enough; nothing is saved.
-        EnginesDisagree: If the two exported files answer differently; nothing is saved.
-        TrainingDiverged, TrainingInterrupted, CheckpointFailed: See `fit`.
+        InvalidUsage: If the images are not 28 × 28, the size that stored models take.
+        TrainingFailed: If the training diverges, the model is not accurate enough, or the two
+            exported files disagree; nothing is saved.
+        Interrupted: After Ctrl-C, if there is a folder.
     """
     check_size(dataset)
     dataset = hold_out(dataset, config)
     fitted = fit(dataset, config, folder=folder, callbacks=callbacks)
-    evaluation = measure(dataset, config, fitted)
-    logger.info(
-        "%s: test accuracy %.4f, %.0f s", dataset.name, evaluation.test.accuracy, fitted.seconds
-    )
-    minimum = least_accuracy(dataset) if min_accuracy is None else min_accuracy
-    if evaluation.test.accuracy < minimum:
-        raise AccuracyTooLow(evaluation.test.accuracy, minimum)
-    model = export.calibrated(fitted.model, evaluation.calibration.temperature)
+    evaluation = evaluate_model(dataset, config, fitted)
+    accuracy = evaluation.test.accuracy
+    logger.info("%s: test accuracy %.4f, %.0f s", dataset.name, accuracy, fitted.seconds)
+    minimum = default_min_accuracy(dataset) if min_accuracy is None else min_accuracy
+    if accuracy < minimum:
+        raise TrainingFailed(
+            f"The test accuracy is {accuracy:.6g}, {minimum - accuracy:.6g} below the minimum of "
+            f"{minimum:.6g} (--min-accuracy). The model was not saved.",
+            code="accuracy_too_low",
+        )
+    model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
     with export.exported(model, dataset.test.images) as files:
-        card = describe(dataset, config, fitted, evaluation, files)
+        card = make_card(dataset, config, fitted, evaluation, files)
 
-        def report(place: Path, tag: str) -> None:
-            weights, filters = pixel_weights(fitted.model), first_filters(fitted.model)
+        def report(model_folder: Path, tag: str) -> None:
             write_report(
-                place,
+                model_folder,
                 evaluation,
                 card,
                 dataset,
                 tag=tag,
-                pixel_weights=weights,
-                first_filters=filters,
+                pixel_weights=pixel_weights(fitted.model),
+                first_filters=first_filters(fitted.model),
             )
 
         return export.save(dataset.name, files, card, report)
 
 
 def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
-    """The data set with a validation split, taken from the training split where it brings none of its own.
+    """Return the data set with a validation split, taken from the training split if it has none.
 
-    Every class gives its share; which images it gives follows the seed.
+    Every class gives the same fraction; the seed determines the images.
     """
     from sklearn.model_selection import train_test_split
 
@@ -94,53 +97,52 @@ def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
     if dataset.validation or not count:
         return dataset
     counts = np.bincount(dataset.train.labels)
-    even = count >= len(dataset.class_names) and counts[counts > 0].min() >= 2
-    kept, held = train_test_split(
+    stratified = count >= len(dataset.class_names) and counts[counts > 0].min() >= 2
+    kept, held_out = train_test_split(
         np.arange(len(dataset.train.labels)),
         test_size=count,
-        stratify=dataset.train.labels if even else None,
+        stratify=dataset.train.labels if stratified else None,
         random_state=config.seed,
     )
-    return replace(dataset, train=dataset.train.take(kept), validation=dataset.train.take(held))
+    return replace(dataset, train=dataset.train.take(kept), validation=dataset.train.take(held_out))
 
 
-def measure(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation:
-    """Everything there is to say about how good a fitted model is; its temperature is fitted on the validation split."""
+def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation:
+    """Evaluate a fitted model on all splits; the validation split determines the temperature."""
 
-    def answers(split: Split) -> Answers:
-        return Answers(
-            fitted.model.predict(split.images, batch_size=EVALUATION_BATCH, verbose=0), split.labels
-        )
+    def predict(split: Split) -> Predictions:
+        logits = fitted.model.predict(split.images, batch_size=EVALUATION_BATCH, verbose=0)
+        return Predictions(logits, split.labels)
 
-    validation = answers(dataset.validation) if dataset.validation else None
+    validation = predict(dataset.validation) if dataset.validation else None
     return evaluate(
         dataset=dataset.name,
         architecture=config.architecture,
         class_names=dataset.class_names,
-        train=answers(dataset.train.sample(config.seed)),
-        test=answers(dataset.test),
+        train=predict(dataset.train.sample(config.seed)),
+        test=predict(dataset.test),
         validation=validation,
-        extra=answers(dataset.extra) if dataset.extra else None,
+        extra=predict(dataset.extra) if dataset.extra else None,
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         temperature=fit_temperature(validation.logits, validation.labels) if validation else 1.0,
     )
 
 
-def least_accuracy(dataset: Dataset) -> float:
-    """The test accuracy below which a model of a data set is not saved."""
-    commonest = np.bincount(dataset.test.labels).max() / len(dataset.test.labels)
-    return MIN_ACCURACY.get(dataset.name, float(commonest))
+def default_min_accuracy(dataset: Dataset) -> float:
+    """Return the minimum test accuracy of the models of a data set."""
+    most_frequent = np.bincount(dataset.test.labels).max() / len(dataset.test.labels)
+    return MIN_ACCURACY.get(dataset.name, float(most_frequent))
 
 
-def describe(
+def make_card(
     dataset: Dataset,
     config: TrainConfig,
     fitted: Fitted,
     evaluation: Evaluation,
     files: export.ExportedFiles,
 ) -> ModelCard:
-    """The model card."""
+    """Return the model card."""
     return ModelCard(
         dataset=dataset.name,
         class_names=dataset.class_names,

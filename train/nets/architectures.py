@@ -1,7 +1,7 @@
-"""Architectures: plain functions from an image's shape and a number of classes to an untrained Keras model.
+"""Architectures: functions from an image's shape and a number of classes to an untrained model.
 
-Every model takes raw `uint8` and gives logits, float32 `(n, classes)`; what turns logits into calibrated probabilities is added when the
-trained model is exported.
+Every model takes raw `uint8` and returns logits, float32 `(n, classes)`. Temperature and softmax
+are added when the trained model is exported.
 """
 
 from collections.abc import Callable
@@ -11,183 +11,178 @@ from typing import TypeAlias
 import keras
 from keras import layers
 
-from loupe.old_errors.train import InvalidTraining
+from loupe.errors import InvalidUsage
 from train.config import Architecture, TrainConfig
-from train.nets.normalization import FusedBatchNormalization
+from train.nets.inference import FusedBatchNormalization
 
-UNITS: dict[Architecture, int] = {
-    "mlp-small": 16
-}  # values of 0..16, as scikit-learn's digits have them; 0..1 elsewhere
-SQUEEZED = 8  # of how many channels one is left between
+# Highest value after scaling; scikit-learn's digits, which mlp-small is for, have values of 0..16.
+SCALED_INK: dict[Architecture, int] = {"mlp-small": 16}
+SQUEEZE_RATIO = 8  # channels per unit of the squeeze layer
 
 Shape = tuple[int, int]  # height and width, in pixels
 Tensor: TypeAlias = "keras.KerasTensor"
 
 
 def build(shape: Shape, classes: int, config: TrainConfig, full_ink: int = 255) -> keras.Model:
-    """The untrained model that a configuration asks for.
+    """Build the untrained model of a configuration.
 
     Args:
         shape: Height and width of the images, in pixels.
-        classes: How many; at least 2.
-        config: Names the architecture, the hidden sizes where it takes some, and how weights begin.
-        full_ink: The images' highest value; the model's first layer scales it to 1, or to 16 for `mlp-small`.
+        classes: Number of classes, at least 2.
+        config: The architecture, its hidden sizes and the initial weights.
+        full_ink: Highest value of the images, which the first layer scales to 1 (`mlp-small`: 16).
 
     Returns:
-        A model from uint8 `(n, height, width)`, 0 = background, 255 = full ink, to float32 logits `(n, classes)`.
+        A model from uint8 `(n, height, width)`, 0 = background, to float32 logits `(n, classes)`.
 
     Raises:
-        InvalidTraining: If the images are too small for the architecture.
+        InvalidUsage: If the images are too small for the architecture.
     """
     images = layers.Input(shape, dtype="uint8", name="images")
-    pixels = layers.Rescaling(UNITS.get(config.architecture, 1) / full_ink)(images)
-    start = Start(keras.initializers.get(config.initializer.replace("-", "_")), config.bias)
+    pixels = layers.Rescaling(SCALED_INK.get(config.architecture, 1) / full_ink)(images)
+    initial = Initialization(
+        keras.initializers.get(config.initializer.replace("-", "_")), config.bias
+    )
     try:
-        features = FEATURES[config.architecture](pixels, config.hidden, start)
-    except ValueError as error:  # a convolution or a pool that is left with no pixels
-        received = f"{config.architecture} with images of {shape[0]} × {shape[1]} pixels"
-        raise InvalidTraining(
-            "architecture", "one that images of this size go through", received
+        features = FEATURES[config.architecture](pixels, config.hidden, initial)
+    except ValueError as error:  # a convolution or pool has no pixels left
+        raise InvalidUsage(
+            f"Images of {shape[0]} × {shape[1]} pixels are too small for {config.architecture}.",
+            code="invalid_training",
         ) from error
-    logits = start.dense(classes, name="logits")(features)
+    logits = initial.dense(classes, name="logits")(features)
     return keras.Model(images, logits, name=config.architecture)
 
 
 @dataclass(frozen=True)
-class Start:
-    """How the weights of a new model begin."""
+class Initialization:
+    """Initial weights, and the layers that have them."""
 
     kernel: keras.Initializer
     bias: float
 
     def dense(self, units: int, **options: str) -> layers.Dense:
-        """A dense layer."""
+        """Return a dense layer."""
         return layers.Dense(units, **self._initializers(), **options)
 
     def conv(self, filters: int, **options: str | bool) -> layers.Conv2D:
-        """A convolution of 3 × 3."""
+        """Return a 3 × 3 convolution."""
         return layers.Conv2D(filters, 3, **self._initializers(), **options)
 
     def _initializers(self) -> dict[str, keras.Initializer]:
-        kernel = self.kernel.__class__.from_config(
-            self.kernel.get_config()
-        )  # one of its own for each layer
-        return {
-            "kernel_initializer": kernel,
-            "bias_initializer": keras.initializers.Constant(self.bias),
-        }
+        # Each layer needs its own copy, or layers of one size begin with the same weights.
+        kernel = self.kernel.__class__.from_config(self.kernel.get_config())
+        bias = keras.initializers.Constant(self.bias)
+        return {"kernel_initializer": kernel, "bias_initializer": bias}
 
 
-Features = Callable[[Tensor, tuple[int, ...], Start], Tensor]
+Features = Callable[[Tensor, tuple[int, ...], Initialization], Tensor]
 
 
-def softmax(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """Softmax regression: every pixel votes for every class, with nothing in between."""
+def softmax(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """Softmax regression: no layer between pixels and classes."""
     return layers.Flatten()(pixels)
 
 
-def mlp(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """Dense layers with relu."""
-    return _dense(pixels, hidden, start)
+def mlp(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """Dense layers with ReLU."""
+    return _dense(pixels, hidden, initial)
 
 
-def mlp_sigmoid(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """Dense layers with sigmoid, as networks were before relu."""
-    return _dense(pixels, hidden, start, activation="sigmoid")
+def mlp_sigmoid(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """Dense layers with sigmoid, as networks had before ReLU."""
+    return _dense(pixels, hidden, initial, activation="sigmoid")
 
 
-def mlp_dropout(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """Dense layers with relu, each followed by a dropout of 0.2."""
-    return _dense(pixels, hidden, start, dropout=0.2)
+def mlp_dropout(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """Dense layers with ReLU, each followed by a dropout of 0.2."""
+    return _dense(pixels, hidden, initial, dropout=0.2)
 
 
-def cnn_small(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """Two small convolutions: quick to train, for first tries; 2.4 MFLOP an image of 28 × 28."""
-    x = _image(pixels)
-    x = start.conv(16, padding="same", activation="relu")(x)
+def cnn_small(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """Two small convolutions for quick experiments; 2.4 MFLOP per image of 28 × 28."""
+    x = _add_channel(pixels)
+    x = initial.conv(16, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D()(x)  # (n, 14, 14, 16)
-    x = start.conv(32, padding="same", activation="relu")(x)
+    x = initial.conv(32, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D()(x)  # (n, 7, 7, 32)
-    x = FusedBatchNormalization(momentum=0.9)(x)  # settles within a hundred steps
+    x = FusedBatchNormalization(momentum=0.9)(x)  # converges within a hundred steps
     x = layers.Dropout(0.25)(layers.Flatten()(x))
-    return start.dense(128, activation="relu")(x)
+    return initial.dense(128, activation="relu")(x)
 
 
-def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """The convolutional network of Keras's first examples; 24 MFLOP an image of 28 × 28."""
-    x = _image(pixels)
-    x = start.conv(32, activation="relu")(x)
-    x = start.conv(64, activation="relu")(x)
+def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """The convolutional network of Keras's first examples; 24 MFLOP per image of 28 × 28."""
+    x = _add_channel(pixels)
+    x = initial.conv(32, activation="relu")(x)
+    x = initial.conv(64, activation="relu")(x)
     x = layers.Dropout(0.25)(layers.MaxPooling2D()(x))
-    x = start.dense(128, activation="relu")(layers.Flatten()(x))
+    x = initial.dense(128, activation="relu")(layers.Flatten()(x))
     return layers.Dropout(0.5)(x)
 
 
-def cnn(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """A small residual network with batch normalisation; 20 MFLOP an image of 28 × 28."""
-    x = start.conv(16, padding="same", use_bias=False)(_image(pixels))
-    x = _normal(
-        layers.MaxPooling2D()(x)
-    )  # (n, 14, 14, 16); a fourth of the work that normalising before the pool is
-    x = _normal_conv(x, 48, start)
-    x = layers.Add()([x, _normal_conv(x, 48, start)])
-    x = _normal_conv(layers.MaxPooling2D()(x), 80, start)  # (n, 7, 7, 80)
-    x = layers.Add()([x, _normal_conv(x, 80, start)])
-    return layers.Dropout(0.4)(
-        layers.Flatten()(x)
-    )  # no pool over all places: where a thing is tells what it is
-
-
-def resnet(pixels: Tensor, hidden: tuple[int, ...], start: Start) -> Tensor:
-    """A residual network of ten layers that weighs its channels, for those who can wait: 236 MFLOP an image of 28 × 28."""
-    x = start.conv(32, padding="same", use_bias=False)(_normal_conv(_image(pixels), 32, start))
-    x = _normal(layers.MaxPooling2D()(x))  # (n, 14, 14, 32)
-    x = _residual(_normal_conv(x, 96, start), start)
-    x = _normal_conv(layers.MaxPooling2D()(x), 192, start)  # (n, 7, 7, 192)
-    x = _residual(_residual(x, start), start)
+def cnn(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """A small residual network with batch normalisation; 20 MFLOP per image of 28 × 28."""
+    x = initial.conv(16, padding="same", use_bias=False)(_add_channel(pixels))
+    # Normalising after the pool is a quarter of the work.
+    x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, 16)
+    x = _conv_norm_relu(x, 48, initial)
+    x = layers.Add()([x, _conv_norm_relu(x, 48, initial)])
+    x = _conv_norm_relu(layers.MaxPooling2D()(x), 80, initial)  # (n, 7, 7, 80)
+    x = layers.Add()([x, _conv_norm_relu(x, 80, initial)])
+    # No global pool: the positions of features tell classes apart.
     return layers.Dropout(0.4)(layers.Flatten()(x))
 
 
-def _image(pixels: Tensor) -> Tensor:
+def resnet(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
+    """A ten-layer squeeze-and-excitation network; 236 MFLOP per image of 28 × 28."""
+    x = _conv_norm_relu(_add_channel(pixels), 32, initial)
+    x = initial.conv(32, padding="same", use_bias=False)(x)
+    x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, 32)
+    x = _residual(_conv_norm_relu(x, 96, initial), initial)
+    x = _conv_norm_relu(layers.MaxPooling2D()(x), 192, initial)  # (n, 7, 7, 192)
+    x = _residual(_residual(x, initial), initial)
+    return layers.Dropout(0.4)(layers.Flatten()(x))
+
+
+def _add_channel(pixels: Tensor) -> Tensor:
     return layers.Reshape((*pixels.shape[1:], 1))(pixels)  # (n, height, width, 1)
 
 
 def _dense(
     pixels: Tensor,
     hidden: tuple[int, ...],
-    start: Start,
+    initial: Initialization,
     *,
     activation: str = "relu",
     dropout: float = 0.0,
 ) -> Tensor:
     x = layers.Flatten()(pixels)
     for units in hidden:
-        x = start.dense(units, activation=activation)(x)
+        x = initial.dense(units, activation=activation)(x)
         if dropout:
             x = layers.Dropout(dropout)(x)
     return x
 
 
-def _normal_conv(x: Tensor, filters: int, start: Start) -> Tensor:
-    return _normal(start.conv(filters, padding="same", use_bias=False)(x))
+def _conv_norm_relu(x: Tensor, filters: int, initial: Initialization) -> Tensor:
+    return _norm_relu(initial.conv(filters, padding="same", use_bias=False)(x))
 
 
-def _residual(x: Tensor, start: Start) -> Tensor:
-    """Two convolutions, beside which what comes in goes on unchanged.
+def _residual(x: Tensor, initial: Initialization) -> Tensor:
+    """Add two convolutions to `x`, each channel weighted by its average over the image.
 
-    Each channel counts for as much as an average over the whole image says.
     Source: Hu et al., "Squeeze-and-Excitation Networks", 2018.
     """
     filters = x.shape[-1]
-    y = _normal_conv(_normal_conv(x, filters, start), filters, start)
-    squeezed = start.dense(filters // SQUEEZED, activation="relu")(
-        layers.GlobalAveragePooling2D(keepdims=True)(y)
-    )
-    weights = start.dense(filters, activation="sigmoid")(squeezed)  # (n, 1, 1, filters)
+    y = _conv_norm_relu(_conv_norm_relu(x, filters, initial), filters, initial)
+    average = layers.GlobalAveragePooling2D(keepdims=True)(y)
+    squeezed = initial.dense(filters // SQUEEZE_RATIO, activation="relu")(average)
+    weights = initial.dense(filters, activation="sigmoid")(squeezed)  # (n, 1, 1, filters)
     return layers.Add()([x, layers.Multiply()([y, weights])])
 
 
-def _normal(x: Tensor) -> Tensor:
+def _norm_relu(x: Tensor) -> Tensor:
     return layers.ReLU()(FusedBatchNormalization(momentum=0.9)(x))
 
 

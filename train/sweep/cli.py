@@ -18,7 +18,7 @@ from rich.progress import (
 
 from loupe.images.spec import Look
 from loupe.terminal import console, notices
-from train.options import hidden_units, images_per_step, several
+from train.sweep.options import hidden_units, images_per_step, several
 
 if TYPE_CHECKING:
     from train.sweep.sweeps import Plan, Result, Sweep, Value
@@ -115,7 +115,7 @@ def sweep(
     ] = None,
 ) -> None:
     """Train with many settings and compare them; nothing is saved to the store. The same command goes on where it stopped."""
-    from train.runs import Source
+    from train.runs import DataSource
     from train.sweep.sweeps import Sweep
 
     given = {
@@ -137,7 +137,7 @@ def sweep(
         "class_weights": _one(class_weights),
     }
     wanted = Sweep(
-        source=Source(dataset=dataset, data_dir=data_dir, look=look),
+        source=DataSource(dataset=dataset, data_dir=data_dir, look=look),
         architecture=architecture,
         values={name: values for name, values in given.items() if values},
         seeds=seeds,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from loupe.old_errors.train import InvalidTraining
 from train.config import FULL_BATCH, TrainConfig, recipe
-from train.runs import Source
+from train.runs import DataSource
 
 Plan = Literal["grid", "one-at-a-time", "trials"]
 Value: TypeAlias = bool | int | float | str | tuple[int, ...]
@@ -51,7 +51,7 @@ class Sweep(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    source: Source
+    source: DataSource
     architecture: str
     values: dict[str, tuple[Value, ...]] = {}
     seeds: int = 5

@@ -17,7 +17,7 @@ from loupe.runtime.cores import available_cores
 from train.data.datasets import Dataset
 from train.data.splits import SPLIT_SEED, Split
 from train.evaluate.calibration import log_probabilities
-from train.runs import Source
+from train.runs import DataSource
 from train.sweep.sweeps import Result, Scores, Setting
 from train.tensorflow import import_tensorflow
 
@@ -28,7 +28,7 @@ MEASURED_AT_ONCE = 512  # images; only a matter of speed
 class Trainers:
     """Processes that train; they end with the block of `trainers`, however it ends."""
 
-    def __init__(self, pool: ProcessPoolExecutor, source: Source) -> None:
+    def __init__(self, pool: ProcessPoolExecutor, source: DataSource) -> None:
         self._pool = pool
         self._source = source
 
@@ -48,7 +48,7 @@ class Trainers:
 
 
 @contextmanager
-def trainers(source: Source, jobs: int) -> Iterator[Trainers]:
+def trainers(source: DataSource, jobs: int) -> Iterator[Trainers]:
     """So many processes, which share the cores evenly; at an exception, Ctrl-C among them, they are killed at once."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
@@ -67,7 +67,7 @@ def trainers(source: Source, jobs: int) -> Iterator[Trainers]:
         pool.shutdown(cancel_futures=True)
 
 
-def train_one(source: Source, setting: Setting, seed: int) -> Result:
+def train_one(source: DataSource, setting: Setting, seed: int) -> Result:
     """Train a setting with a seed, which also splits the images where they come without a test split."""
     import keras
     import tensorflow as tf
@@ -81,7 +81,7 @@ def train_one(source: Source, setting: Setting, seed: int) -> Result:
 
 
 @lru_cache(DATASETS_KEPT)
-def load(source: Source, test_fraction: float | None, split_seed: int) -> Dataset:
+def load(source: DataSource, test_fraction: float | None, split_seed: int) -> Dataset:
     """The images, which a process reads once."""
     return source.load(test_fraction=test_fraction, split_seed=split_seed)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loupe.old_errors.train import InvalidTraining
 from train.config import TrainConfig
-from train.runs import Source
+from train.runs import DataSource
 from train.sweep.sweeps import Sweep, Value
 
 
@@ -113,7 +113,7 @@ class Study:
         for factor in self.factors:
             values[factor.setting] += [value for value, _ in factor.reported]
         return Sweep(
-            source=Source(dataset=self.dataset),
+            source=DataSource(dataset=self.dataset),
             architecture=self.architecture,
             values={name: tuple(several) for name, several in values.items()},
             seeds=seeds,

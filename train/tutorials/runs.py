@@ -18,7 +18,7 @@ from train.data.datasets import Dataset, load_dataset
 from train.evaluate.verdict import percent
 from train.fit.fitting import fit
 from train.fit.progress import ProgressBar
-from train.fit.training import hold_out, measure
+from train.fit.training import evaluate_model, hold_out
 from train.sweep.sweeping import run_sweep
 from train.sweep.sweeps import Result as Training
 from train.tutorials.plan import Plan, Row, Trial
@@ -142,7 +142,7 @@ def train_trial(trial: Trial, dataset: Dataset, console: Console, *, quick: bool
     dataset = hold_out(dataset, config)
     shown = config.batch_size != FULL_BATCH  # those take seconds, and a hundred of them are trained
     fitted = fit(dataset, config, callbacks=[ProgressBar(console, config)] if shown else [])
-    evaluation = measure(dataset, config, fitted)
+    evaluation = evaluate_model(dataset, config, fitted)
     return Result(
         trial=trial,
         quick=quick,

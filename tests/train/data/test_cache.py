@@ -1,4 +1,4 @@
-"""Arrays kept on disk: read back as they were, made anew when they cannot be, and never half-written."""
+"""Cached arrays: read back unchanged, replaced if damaged, and never half-written."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["file.npz"]
 
 
-def test_another_fingerprint_is_built_anew_and_replaces_the_file(tmp_path: Path) -> None:
+def test_another_fingerprint_replaces_the_file(tmp_path: Path) -> None:
     write(tmp_path / "file.npz", "1", {"x": np.zeros(3)})
     assert_alike(cached(tmp_path / "file.npz", "2", lambda: ARRAYS))
     assert_alike(read(tmp_path / "file.npz", "2"))
@@ -44,7 +44,7 @@ def test_another_fingerprint_is_built_anew_and_replaces_the_file(tmp_path: Path)
 
 
 @given(data=st.data())
-def test_a_damaged_file_is_never_taken_for_a_whole_one(
+def test_a_damaged_file_is_never_read_as_a_whole_one(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("cache") / "file.npz"
@@ -73,14 +73,14 @@ NPY = (
     [b"", b"text", b"PK\x03\x04 not really a zip", NPY],
     ids=["empty", "text", "zip", "one array"],
 )
-def test_a_damaged_file_is_made_again(
+def test_a_damaged_file_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
     (tmp_path / "file.npz").write_bytes(data)
     assert_alike(cached(tmp_path / "file.npz", "1", lambda: ARRAYS))
     assert_alike(cached(tmp_path / "file.npz", "1", refuse))
 
-    assert f"{tmp_path}/file.npz is damaged and is made again" in caplog.text
+    assert f"{tmp_path}/file.npz is damaged" in caplog.text
 
 
 def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_costs_only_a_warning(
     (tmp_path / "file").touch()
     assert_alike(cached(tmp_path / "file" / "file.npz", "1", lambda: ARRAYS))
 
-    assert "is not kept for the next call" in caplog.text
+    assert "cannot be written" in caplog.text
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:

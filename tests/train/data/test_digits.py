@@ -1,14 +1,14 @@
-"""scikit-learn's digits, in MNIST's look and as they are."""
+"""scikit-learn's digits, normalised and as they are."""
 
 import numpy as np
 import pytest
 
+from loupe.errors import InvalidUsage
 from loupe.images.normalize import border_mean
-from loupe.old_errors.train import ImpossibleFraction
 from train.data.digits import DIGITS_8X8_SCALE, load_digits, load_digits_8x8
 
 
-def test_digits_come_as_images_and_labels_of_two_splits() -> None:
+def test_digits_have_two_splits() -> None:
     digits = load_digits()
 
     assert (digits.train.images.shape, digits.test.images.shape) == ((1347, 28, 28), (450, 28, 28))
@@ -21,7 +21,7 @@ def test_digits_come_as_images_and_labels_of_two_splits() -> None:
     assert digits.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
 
-def test_digits_are_light_ink_on_a_dark_ground() -> None:
+def test_digits_are_light_ink_on_a_dark_background() -> None:
     digits = load_digits()
 
     for image in digits.test.images:
@@ -29,8 +29,8 @@ def test_digits_are_light_ink_on_a_dark_ground() -> None:
         assert image.max() > 200
 
 
-def test_labels_of_the_digits_are_those_of_the_images() -> None:
-    """A ring has a hole in its middle and a one has none: enough to notice labels in another order."""
+def test_labels_match_the_images() -> None:
+    """Compare zeros, which have a hole in the middle, with ones."""
     digits = load_digits()
     middle = {
         label: digits.train.images[digits.train.labels == label, 12:16, 12:16].mean()
@@ -41,7 +41,7 @@ def test_labels_of_the_digits_are_those_of_the_images() -> None:
     assert middle[1] > 150
 
 
-def test_digits_are_split_alike_every_time_with_every_class_in_both() -> None:
+def test_digits_are_always_split_the_same_way_with_all_classes_in_both_splits() -> None:
     first, second = load_digits(), load_digits()
 
     np.testing.assert_array_equal(first.test.images, second.test.images)
@@ -64,7 +64,7 @@ def test_digits_of_8x8_are_scaled_back_to_scikit_learn_s_own_values_exactly() ->
     )
 
 
-def test_both_kinds_of_digits_are_split_alike() -> None:
+def test_both_sizes_of_digits_have_the_same_split() -> None:
     large, small = load_digits(), load_digits_8x8()
 
     np.testing.assert_array_equal(large.train.labels, small.train.labels)
@@ -78,17 +78,13 @@ def test_a_fraction_of_the_digits_becomes_the_test_split(fraction: float, images
     assert (len(digits.test.labels), len(digits.train.labels)) == (images, 1797 - images)
 
 
-def test_another_seed_splits_the_digits_otherwise() -> None:
+def test_another_seed_gives_another_split() -> None:
     assert load_digits_8x8(split_seed=42).test.digest() != load_digits_8x8().test.digest()
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 0.0, 0.001, 0.9999, 1.0, 2.0, float("nan")])
 def test_a_fraction_that_cannot_be_split_off_is_refused(fraction: float) -> None:
-    with pytest.raises(ImpossibleFraction) as raised:
+    with pytest.raises(InvalidUsage, match=f" {fraction:g} of 1,797 images in 10 ") as raised:
         load_digits_8x8(fraction)
 
-    assert raised.value.message == (
-        "Expected a fraction between 0 and 1 that leaves every class an image on both sides of the split. "
-        f"Received: {fraction:g}, of 1,797 images in 10 classes."
-    )
-    assert raised.value.exit_code == 2
+    assert (raised.value.code, raised.value.exit_code) == ("impossible_fraction", 2)

@@ -1,12 +1,12 @@
-"""Calibration: known errors, and temperatures that are found again."""
+"""Calibration: known errors and known temperatures."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loupe.errors import TrainingFailed
 from loupe.images.spec import Float32Array
-from loupe.old_errors.train import InvalidLogits
 from train.data.datasets import Int64Array
 from train.evaluate.calibration import (
     BINS,
@@ -19,7 +19,7 @@ from train.evaluate.calibration import (
 
 
 def calibrated(images: int, classes: int, seed: int) -> tuple[Float32Array, Int64Array]:
-    """Logits, and labels drawn with just the probabilities that they stand for."""
+    """Return logits, and labels drawn with their probabilities."""
     random = np.random.default_rng(seed)
     logits = random.normal(0, 2, (images, classes)).astype(np.float32)
     cumulated = np.exp(log_probabilities(logits)).cumsum(axis=1)
@@ -27,7 +27,7 @@ def calibrated(images: int, classes: int, seed: int) -> tuple[Float32Array, Int6
 
 
 @given(factor=st.floats(0.3, 8), classes=st.integers(2, 12), seed=st.integers(0, 1000))
-def test_the_factor_by_which_calibrated_logits_were_multiplied_is_found_again(
+def test_the_temperature_is_the_factor_of_scaled_calibrated_logits(
     factor: float, classes: int, seed: int
 ) -> None:
     logits, labels = calibrated(4000, classes, seed)
@@ -35,13 +35,13 @@ def test_the_factor_by_which_calibrated_logits_were_multiplied_is_found_again(
     assert fit_temperature(logits * np.float32(factor), labels) == pytest.approx(factor, rel=0.12)
 
 
-def test_logits_times_three_are_found_to_be_three_times_too_large() -> None:
+def test_logits_times_three_have_a_temperature_of_three() -> None:
     logits, labels = calibrated(20_000, 10, seed=1)
 
     assert fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.03)
 
 
-def test_scaling_makes_confidence_honest() -> None:
+def test_scaling_reduces_the_calibration_error() -> None:
     logits, labels = calibrated(4000, 10, seed=2)
     before = expected_calibration_error(np.exp(log_probabilities(logits * 3)), labels)
     temperature = fit_temperature(logits * 3, labels)
@@ -53,7 +53,7 @@ def test_scaling_makes_confidence_honest() -> None:
     )
 
 
-def test_a_model_without_a_mistake_is_not_made_sure_of_everything() -> None:
+def test_a_model_without_mistakes_does_not_become_certain() -> None:
     labels = np.arange(100) % 10
     logits = np.eye(10, dtype=np.float32)[labels] * 6
 
@@ -61,32 +61,29 @@ def test_a_model_without_a_mistake_is_not_made_sure_of_everything() -> None:
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30, 3e38])
-def test_extreme_logits_have_a_temperature_all_the_same(size: float) -> None:
+def test_extreme_logits_have_a_temperature_within_the_limits(size: float) -> None:
     wrong_and_sure = np.array([[size, -size], [-size, size], [size, -size]], np.float32)
     temperature = fit_temperature(wrong_and_sure, np.array([1, 0, 0]))
 
     assert TEMPERATURES[0] <= temperature <= TEMPERATURES[1]
 
 
-def test_without_images_nothing_is_scaled() -> None:
+def test_without_images_the_temperature_is_1() -> None:
     none = np.zeros((0, 10), np.float32)
 
     assert fit_temperature(none, np.zeros(0, np.int64)) == pytest.approx(1, abs=1e-4)
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
+def test_logits_of_nan_or_infinity_are_refused() -> None:
     logits = np.zeros((5, 3), np.float32)
     logits[2, 1], logits[4, 0] = np.nan, np.inf
-    with pytest.raises(InvalidLogits) as raised:
+    with pytest.raises(TrainingFailed, match=r"2 of 5 .*validation split.* image 2\.") as raised:
         fit_temperature(logits, np.zeros(5, np.int64))
 
-    assert raised.value.message == (
-        "Expected finite logits for every image of the validation split. Received: NaN or infinity for 2 of 5, "
-        "first for image 2. The training diverged: lower the learning rate, or choose another optimiser."
-    )
+    assert raised.value.code == "invalid_logits"
 
 
-def test_the_error_is_the_mean_distance_of_confidence_from_accuracy() -> None:
+def test_the_error_is_the_mean_difference_of_confidence_and_accuracy() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.3, 0.7]])
     labels = np.array([0, 0, 1, 1])  # 2 of 3 right at 0.9, 1 of 1 at 0.7
 
@@ -95,7 +92,7 @@ def test_the_error_is_the_mean_distance_of_confidence_from_accuracy() -> None:
     )
 
 
-def test_a_model_that_is_sure_and_right_has_no_error() -> None:
+def test_a_certain_model_has_no_error_if_right_and_error_1_if_wrong() -> None:
     assert expected_calibration_error(np.eye(4, dtype=np.float32), np.arange(4)) == 0
     assert expected_calibration_error(np.eye(4, dtype=np.float32), np.arange(4)[::-1]) == 1
 
@@ -113,9 +110,7 @@ def test_bins_hold_confidence_accuracy_and_count() -> None:
 
 
 @given(classes=st.integers(2, 30), images=st.integers(1, 300), seed=st.integers(0, 1000))
-def test_every_image_is_in_one_bin_where_its_confidence_belongs(
-    classes: int, images: int, seed: int
-) -> None:
+def test_every_image_is_in_the_bin_of_its_confidence(classes: int, images: int, seed: int) -> None:
     logits, labels = calibrated(images, classes, seed)
     bins = reliability(np.exp(log_probabilities(logits)), labels)
 

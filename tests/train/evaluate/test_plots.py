@@ -1,4 +1,4 @@
-"""The pictures: each is a PNG file, for every number of classes and every name, without a warning or a trace in matplotlib."""
+"""Charts and sheets: PNG files for any number of classes and any name, without warnings."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def epoch(number: int, validation: float | None = 0.4) -> Epoch:
 
 
 def of_colour(image: Image.Image, colour: str) -> int:
-    """How many pixels have exactly this colour."""
+    """Count the pixels with exactly this colour."""
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return int((np.asarray(image) == (red, green, blue)).all(axis=2).sum())
 
@@ -75,7 +75,7 @@ def test_a_confusion_matrix_is_drawn_for_any_number_of_classes(classes: int) -> 
     assert 300 < image.width < 2200
 
 
-def test_a_reliability_diagram_is_drawn_of_a_single_bin_too() -> None:
+def test_a_reliability_diagram_is_drawn_for_one_bin_or_many() -> None:
     decoded(
         plots.reliability_diagram(
             [Bin(14 / 15, 1, 0.99, 1, 5)], [Bin(13 / 15, 14 / 15, 0.9, 1, 5)], 1.5
@@ -88,7 +88,7 @@ def test_a_reliability_diagram_is_drawn_of_a_single_bin_too() -> None:
 
 
 @pytest.mark.parametrize(("images", "classes"), [(1, 2), (40, 3), (200, 10), (200, 100)])
-def test_samples_are_drawn_however_many_there_are(images: int, classes: int) -> None:
+def test_samples_are_drawn_for_any_number_of_images(images: int, classes: int) -> None:
     labels = np.arange(images) % classes
 
     decoded(sheets.sample_sheet(pictures.digits(images), labels, names(classes)))
@@ -104,7 +104,7 @@ def test_samples_are_drawn_evenly_from_all_classes() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_mistakes_are_drawn_however_many_there_are(count: int) -> None:
+def test_mistakes_are_drawn_for_any_number(count: int) -> None:
     mistakes = [
         Mistake(index, index % 7, (index + 1) % 7, 1 - index / 1000) for index in range(count)
     ]
@@ -113,7 +113,7 @@ def test_mistakes_are_drawn_however_many_there_are(count: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 10, 70])
-def test_weights_are_drawn_in_both_directions(classes: int) -> None:
+def test_weights_are_drawn_in_red_and_blue(classes: int) -> None:
     weights = np.zeros((classes, 28, 28), np.float32)
     weights[0, :14], weights[0, 14:] = 1, -1
     image = np.asarray(decoded(sheets.weight_images(weights, names(classes)))).astype(int)
@@ -123,7 +123,7 @@ def test_weights_are_drawn_in_both_directions(classes: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 3), (32, 3, 3), (100, 5, 5)])
-def test_filters_are_drawn_whatever_their_number(shape: tuple[int, int, int]) -> None:
+def test_filters_are_drawn_for_any_number(shape: tuple[int, int, int]) -> None:
     decoded(sheets.filters(np.random.default_rng(0).normal(size=shape).astype(np.float32)))
 
 
@@ -143,9 +143,7 @@ def test_weights_that_are_all_zero_are_drawn() -> None:
         ("", "#7"),
     ],
 )
-def test_a_name_is_shortened_and_one_that_cannot_be_written_is_a_number(
-    name: str, shown: str
-) -> None:
+def test_names_are_cut_or_replaced_by_a_number(name: str, shown: str) -> None:
     assert legible(name, 7, 12) == shown
 
 
@@ -158,7 +156,7 @@ def draw_curves() -> bytes:
 
 
 @pytest.mark.parametrize("draw", [draw_filters, draw_curves])
-def test_drawing_leaves_no_trace(draw: Callable[[], bytes]) -> None:
+def test_drawing_does_not_change_global_style(draw: Callable[[], bytes]) -> None:
     before = {key: mpl.rcParams[key] for key in plots.STYLE}
     first = draw()
 

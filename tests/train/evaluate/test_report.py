@@ -1,4 +1,4 @@
-"""The report: whole and self-contained, for any class names, and beside it its pictures, its figures and a model card."""
+"""The report: a self-contained page for any class names, with pictures, metrics and a model card."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from loupe.models.card import Figures, ModelCard
 from tests.support import pictures
 from train.data.datasets import Dataset, Split
-from train.evaluate.evaluation import Answers, Epoch, Evaluation, evaluate
+from train.evaluate.evaluation import Epoch, Evaluation, Predictions, evaluate
 from train.evaluate.report import write_report
 
 HISTORY = (
@@ -24,11 +24,11 @@ HISTORY = (
     Epoch(2, 0.5, 0.8, 0.6, 0.8, 0.0005, 2.0),
 )
 ALWAYS = ["confusion-matrix", "reliability", "samples"]
-VOID = {"meta", "link", "img", "br"}  # elements that have no end
+VOID = {"meta", "link", "img", "br"}  # elements without an end tag
 
 
 class Page(HTMLParser):
-    """What a browser would load, and what it would show."""
+    """The addresses that a browser would load, and the text that it would show."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 
 def renamed(*class_names: str) -> Dataset:
-    """The three shapes under other names; the last shape is left out where only two are given."""
+    """Return the three shapes, or the first two, under other names."""
     shapes = pictures.shapes()
     if len(class_names) == 3:
         return replace(shapes, class_names=class_names)
@@ -68,10 +68,10 @@ def renamed(*class_names: str) -> Dataset:
     return replace(shapes, class_names=class_names, train=train, test=test)
 
 
-def answers(split: Split, classes: int, wrong: int) -> Answers:
+def answers(split: Split, classes: int, wrong: int) -> Predictions:
     predicted = split.labels.copy()
     predicted[:wrong] = (predicted[:wrong] + 1) % classes
-    return Answers(np.eye(classes, dtype=np.float32)[predicted] * np.float32(3), split.labels)
+    return Predictions(np.eye(classes, dtype=np.float32)[predicted] * np.float32(3), split.labels)
 
 
 def evaluated(
@@ -128,7 +128,7 @@ EVALUATION = evaluated(SHAPES, extra=True)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is written of a model of the three shapes, with everything that a report can show."""
+    """Write a report that contains everything it can."""
     folder = tmp_path_factory.mktemp("report")
     random = np.random.default_rng(0)
     write_report(
@@ -161,7 +161,7 @@ def markdown(folder: Path) -> str:
     return (folder / "MODEL_CARD.md").read_text("utf-8")
 
 
-def test_a_report_is_a_page_its_pictures_its_figures_and_a_card(folder: Path) -> None:
+def test_a_report_has_a_page_pictures_metrics_and_a_card(folder: Path) -> None:
     names = sorted(path.stem for path in (folder / "report").iterdir())
 
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -174,7 +174,7 @@ def test_a_report_is_a_page_its_pictures_its_figures_and_a_card(folder: Path) ->
     assert Evaluation.load(folder) == EVALUATION
 
 
-def test_the_page_holds_the_very_pictures_that_lie_beside_it(folder: Path, html: str) -> None:
+def test_the_page_embeds_the_pictures_beside_it(folder: Path, html: str) -> None:
     files = {path.read_bytes() for path in (folder / "report").iterdir()}
     held = {
         base64.b64decode(uri.removeprefix("data:image/png;base64,"))
@@ -200,7 +200,7 @@ def test_the_page_loads_nothing_and_runs_nothing(html: str) -> None:
     assert len(html) < 2_000_000
 
 
-def test_the_page_tells_the_figures_and_the_verdict(html: str) -> None:
+def test_the_page_shows_the_metrics_and_the_verdict(html: str) -> None:
     words = " ".join(Page(html).text.split())
 
     assert "shapes:abc mlp trained on shapes, 3 classes · 2025-03-04 15:06 UTC" in words
@@ -212,17 +212,17 @@ def test_the_page_tells_the_figures_and_the_verdict(html: str) -> None:
     assert "keras 3.10.0" in words
 
 
-def test_the_card_tells_purpose_data_figures_limits_and_making(markdown: str) -> None:
+def test_the_card_has_all_sections(markdown: str) -> None:
     headings = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
 
     assert headings == [
         "Model card: shapes:abc",
-        "What it is for",
+        "Purpose",
         "Data",
-        "Figures",
+        "Metrics",
         "Calibration",
         "Limits",
-        "How it was made",
+        "Training",
     ]
     for line in (
         "| source | Drawn by the tests |",
@@ -231,14 +231,14 @@ def test_the_card_tells_purpose_data_figures_limits_and_making(markdown: str) ->
         "| across | 5 | 80.0 % | 80.0 % | 80.0 % |",
         EVALUATION.verdict.sentence,
         "The model divides its logits by a temperature of 1.250",
-        "- Its weakest classes: across (80.0 % recognised, most often taken for upright), square (83.3 %",
+        "- The weakest classes: across (recall 80.0 %, most often confused with upright), square (recall 83.3 %",
         "| learning rate | 0.01 |",
         "Packages: keras 3.10.0.",
     ):
         assert line in markdown
 
 
-def test_class_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+def test_class_names_are_escaped(tmp_path: Path) -> None:
     dataset = renamed("<script>alert(1)</script>", "a|b *c* [d](http://e)", '"><img src=x>')
     page = written(tmp_path, dataset, evaluated(dataset))
     markdown = (tmp_path / "MODEL_CARD.md").read_text("utf-8")
@@ -250,16 +250,16 @@ def test_class_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     assert r"| a\|b \*c\* \[d\](http://e) | 5 |" in markdown
 
 
-def test_names_that_pictures_cannot_write_stand_in_the_page(tmp_path: Path) -> None:
+def test_the_page_has_names_that_pictures_cannot_show(tmp_path: Path) -> None:
     dataset = renamed("シャツ", "x" * 200, "$")
     text = written(tmp_path, dataset, evaluated(dataset)).text
 
     assert all(name in text for name in dataset.class_names)
 
 
-def test_two_classes_one_of_which_is_never_predicted_make_a_report(tmp_path: Path) -> None:
+def test_a_class_that_is_never_predicted_is_in_the_report(tmp_path: Path) -> None:
     dataset = renamed("yes", "no")
-    split = Answers(np.tile(np.array([1, 0], np.float32), (10, 1)), dataset.test.labels)
+    split = Predictions(np.tile(np.array([1, 0], np.float32), (10, 1)), dataset.test.labels)
     evaluation = evaluate(
         dataset="shapes", architecture="mlp", class_names=("yes", "no"), train=split, test=split
     )
@@ -269,13 +269,13 @@ def test_two_classes_one_of_which_is_never_predicted_make_a_report(tmp_path: Pat
     assert "| no | 5 | – | 0.0 % | 0.0 % |" in (tmp_path / "MODEL_CARD.md").read_text("utf-8")
 
 
-def test_what_a_model_has_not_is_left_out(tmp_path: Path) -> None:
+def test_missing_parts_are_left_out(tmp_path: Path) -> None:
     evaluation = evaluated(SHAPES, wrong=0, history=())
     write_report(tmp_path, evaluation, card_of(SHAPES, evaluation), SHAPES)
     html = (tmp_path / "report.html").read_text("utf-8")
 
     assert sorted(path.stem for path in (tmp_path / "report").iterdir()) == ALWAYS
     assert "<h1>shapes, mlp</h1>" in html
-    assert "There are none: every test image was recognised." in html
+    assert "None: all predictions for the test images are right." in html
     assert "Learning curves" not in html
     assert "weakest" not in (tmp_path / "MODEL_CARD.md").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Weights as pictures: found where they see pixels, and nowhere else."""
+"""Weights as pictures: only layers that see pixels have them."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def test_a_single_dense_layer_has_an_image_for_each_class() -> None:
     assert weights[2, 3, 5] == kernel[3 * 28 + 5, 2]
 
 
-def test_the_weights_of_deeper_models_see_no_pixels() -> None:
+def test_deeper_models_have_no_pixel_weights() -> None:
     assert pixel_weights(model_of(layers.Flatten(), layers.Dense(8), layers.Dense(4))) is None
     assert (
         pixel_weights(
@@ -39,7 +39,7 @@ def test_the_weights_of_deeper_models_see_no_pixels() -> None:
     assert pixel_weights(model_of(layers.Reshape((28, 28, 1)), layers.Conv2D(4, 28))) is None
 
 
-def test_filters_are_those_of_the_first_convolution_even_in_a_model_within_the_model() -> None:
+def test_filters_are_those_of_the_first_convolution_even_in_a_nested_model() -> None:
     convolution = layers.Conv2D(6, (3, 5))
     inner = model_of(
         layers.Reshape((28, 28, 1)), convolution, layers.Conv2D(2, 3), layers.Flatten()

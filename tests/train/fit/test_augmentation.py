@@ -1,4 +1,4 @@
-"""Augmentation: the bounds of the changes, and their randomness."""
+"""Augmentation: the limits of the changes, and their seeds."""
 
 import numpy as np
 import pytest
@@ -8,33 +8,33 @@ from hypothesis import strategies as st
 
 from loupe.images.spec import Float32Array, Look, UInt8Array
 from tests.support import pictures
-from train.fit.augmentation import BY_LOOK, Augmentation, augment, mirrored, mix
+from train.fit.augmentation import BY_LOOK, Augmentation, augment, mirror_mask, mixup
 
 NOTHING = Augmentation(rotation=0, zoom=0, shift=0, mirror=False)
 SEED = tf.constant([1, 2], tf.int64)
 
 
-def changed(images: UInt8Array, how: Augmentation, seed: tf.Tensor = SEED) -> UInt8Array:
-    turned = mirrored(len(images), tf.constant(0, tf.int64), seed[0])
-    return np.asarray(augment(tf.constant(images), turned, seed, how))
+def changed(images: UInt8Array, limits: Augmentation, seed: tf.Tensor = SEED) -> UInt8Array:
+    turned = mirror_mask(len(images), tf.constant(0, tf.int64), seed[0])
+    return np.asarray(augment(tf.constant(images), turned, seed, limits))
 
 
 def dot(count: int) -> UInt8Array:
-    """Images with one bright pixel, a little off the middle."""
+    """Return images with one bright pixel, left of the centre."""
     images = np.zeros((count, 28, 28), np.uint8)
     images[:, 14, 10] = 255
     return images
 
 
 @pytest.mark.parametrize("look", BY_LOOK)
-def test_images_stay_bytes_of_the_same_shape(look: Look) -> None:
+def test_augmented_images_keep_shape_and_type(look: Look) -> None:
     images = changed(pictures.digits(5), BY_LOOK[look])
 
     assert (images.shape, images.dtype) == ((5, 28, 28), np.dtype(np.uint8))
 
 
 @pytest.mark.parametrize("look", BY_LOOK)
-def test_the_same_seed_makes_the_same_changes_and_another_one_others(look: Look) -> None:
+def test_the_seed_determines_the_changes(look: Look) -> None:
     images = pictures.digits(8)
     first = changed(images, BY_LOOK[look])
 
@@ -42,13 +42,13 @@ def test_the_same_seed_makes_the_same_changes_and_another_one_others(look: Look)
     assert (first != changed(images, BY_LOOK[look], tf.constant([2, 3], tf.int64))).any()
 
 
-def test_without_bounds_nothing_changes() -> None:
+def test_limits_of_zero_change_nothing() -> None:
     images = pictures.digits(5)
 
     np.testing.assert_array_equal(changed(images, NOTHING), images)
 
 
-def test_shifts_are_whole_pixels_in_every_direction_and_no_further_than_said() -> None:
+def test_shifts_are_whole_pixels_in_all_directions_within_the_limit() -> None:
     _, rows, columns = np.nonzero(
         changed(dot(500), Augmentation(rotation=0, zoom=0, shift=2, mirror=False))
     )
@@ -56,9 +56,9 @@ def test_shifts_are_whole_pixels_in_every_direction_and_no_further_than_said() -
     assert set(rows - 14) == set(columns - 10) == {-2, -1, 0, 1, 2}
 
 
-def test_every_image_is_mirrored_in_every_other_epoch_half_of_them_in_the_first() -> None:
+def test_half_of_the_images_are_mirrored_in_each_epoch_alternately() -> None:
     first, second, third = (
-        np.asarray(mirrored(500, tf.constant(epoch, tf.int64), SEED[0])) for epoch in range(3)
+        np.asarray(mirror_mask(500, tf.constant(epoch, tf.int64), SEED[0])) for epoch in range(3)
     )
 
     assert 200 < first.sum() < 300
@@ -66,20 +66,20 @@ def test_every_image_is_mirrored_in_every_other_epoch_half_of_them_in_the_first(
     np.testing.assert_array_equal(third, first)
 
 
-def test_a_mirrored_image_is_the_same_with_left_and_right_exchanged() -> None:
+def test_mirrored_images_have_left_and_right_exchanged() -> None:
     images = pictures.digits(50)
-    turned = np.asarray(mirrored(50, tf.constant(0, tf.int64), SEED[0]))
+    turned = np.asarray(mirror_mask(50, tf.constant(0, tf.int64), SEED[0]))
     shown = changed(images, Augmentation(rotation=0, zoom=0, shift=0, mirror=True))
 
     np.testing.assert_array_equal(shown[turned], images[turned][:, :, ::-1])
     np.testing.assert_array_equal(shown[~turned], images[~turned])
 
 
-def test_a_digit_is_never_mirrored() -> None:
+def test_digits_are_never_mirrored() -> None:
     assert not BY_LOOK["ink"].mirror
 
 
-def test_turns_and_zooms_keep_the_middle_where_it_is() -> None:
+def test_rotation_and_zoom_keep_the_centre_in_place() -> None:
     images = np.zeros((200, 28, 28), np.uint8)
     images[:, 13:15, 13:15] = 255
     turned = changed(images, Augmentation(rotation=30, zoom=0.1, shift=0, mirror=False))
@@ -87,7 +87,7 @@ def test_turns_and_zooms_keep_the_middle_where_it_is() -> None:
     assert turned[:, 13:15, 13:15].min() > 150
 
 
-def test_what_is_hidden_is_a_rectangle_of_noise_in_the_share_of_images_that_was_asked_for() -> None:
+def test_erasing_replaces_a_rectangle_by_noise_in_a_fraction_of_the_images() -> None:
     white = np.full((400, 28, 28), 255, np.uint8)
     hidden = (
         changed(white, Augmentation(rotation=0, zoom=0, shift=0, mirror=False, erasing=0.25)) != 255
@@ -109,15 +109,13 @@ def test_what_is_hidden_is_a_rectangle_of_noise_in_the_share_of_images_that_was_
 def mixed(
     images: UInt8Array, targets: Float32Array, alpha: float, seed: int = 0
 ) -> tuple[UInt8Array, Float32Array]:
-    made = mix(tf.constant(images), tf.constant(targets), tf.constant([seed, 0], tf.int64), alpha)
+    made = mixup(tf.constant(images), tf.constant(targets), tf.constant([seed, 0], tf.int64), alpha)
     return made[0].numpy(), made[1].numpy()
 
 
 @given(alpha=st.floats(0.01, 10), seed=st.integers(0, 2**62))
 @settings(max_examples=30)
-def test_what_is_mixed_has_each_class_in_the_part_that_its_image_has(
-    alpha: float, seed: int
-) -> None:
+def test_mixed_targets_have_the_ratio_of_their_images(alpha: float, seed: int) -> None:
     images = np.repeat(np.arange(10, dtype=np.uint8) * 25, 28 * 28).reshape(10, 28, 28)
     made, targets = mixed(images, np.eye(10, dtype=np.float32), alpha, seed)
 
@@ -129,7 +127,7 @@ def test_what_is_mixed_has_each_class_in_the_part_that_its_image_has(
     ).mean() >= 0.9  # its own image has at least half
 
 
-def test_the_smaller_alpha_the_less_is_mixed() -> None:
+def test_a_smaller_alpha_mixes_less() -> None:
     images, targets = (
         np.zeros((2000, 28, 28), np.uint8),
         np.tile(np.eye(2, dtype=np.float32), (1000, 1)),

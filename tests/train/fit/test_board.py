@@ -1,4 +1,4 @@
-"""TensorBoard: what is written for it, and that it starts."""
+"""TensorBoard: its logs, and that it starts."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from train.fit.board import board, logging_to, write_pictures
 from train.fit.fitting import fit
 
 
-def test_loss_and_accuracy_of_every_epoch_are_written(tmp_path: Path) -> None:
+def test_loss_and_accuracy_of_every_epoch_are_logged(tmp_path: Path) -> None:
     fit(pictures.shapes(), recipe("softmax", epochs=2), callbacks=[logging_to(tmp_path)])
     logged = EventAccumulator(str(tmp_path / "train"))
     logged.Reload()
@@ -23,7 +23,7 @@ def test_loss_and_accuracy_of_every_epoch_are_written(tmp_path: Path) -> None:
     assert logged.summary_metadata["keras"].plugin_data.plugin_name == "graph_keras_model"
 
 
-def test_the_pictures_of_a_report_are_shown(tmp_path: Path) -> None:
+def test_the_pictures_of_a_report_are_logged(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "mistakes.png")
     write_pictures(tmp_path / "logs", tmp_path)
     logged = EventAccumulator(str(tmp_path / "logs" / "report"))
@@ -32,6 +32,6 @@ def test_the_pictures_of_a_report_are_shown(tmp_path: Path) -> None:
     assert logged.Tags()["tensors"] == ["mistakes"]
 
 
-def test_the_board_answers_while_the_block_lasts(tmp_path: Path) -> None:
+def test_tensorboard_runs_until_the_block_ends(tmp_path: Path) -> None:
     with board(tmp_path) as url:
         assert "TensorBoard" in httpx.get(url).text

@@ -1,11 +1,11 @@
-"""Architectures: shapes, exact sizes, and how weights begin."""
+"""Architectures: shapes, parameter counts, and initial weights."""
 
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from loupe.old_errors.train import InvalidTraining
+from loupe.errors import InvalidUsage
 from tests.support import pictures
 from train.config import Architecture, recipe
 from train.nets.architectures import FEATURES, build
@@ -22,7 +22,7 @@ PARAMETERS = {
 }
 
 
-def test_every_name_has_its_network() -> None:
+def test_every_architecture_has_a_network() -> None:
     assert set(FEATURES) == set(get_args(Architecture))
 
 
@@ -47,9 +47,11 @@ def test_every_architecture_takes_images_of_8_by_8(architecture: str) -> None:
     assert np.asarray(build((8, 8), 2, recipe(architecture))(images)).shape == (3, 2)
 
 
-def test_images_too_small_for_an_architecture_are_told() -> None:
-    with pytest.raises(InvalidTraining, match="Received: cnn-classic with images of 3 × 3 pixels"):
+def test_images_too_small_for_an_architecture_are_refused() -> None:
+    with pytest.raises(InvalidUsage, match=r"3 × 3 pixels.* cnn-classic") as raised:
         build((3, 3), 10, recipe("cnn-classic"))
+
+    assert raised.value.code == "invalid_training"
 
 
 def test_hidden_sizes_and_their_number_can_be_chosen() -> None:
@@ -58,11 +60,11 @@ def test_hidden_sizes_and_their_number_can_be_chosen() -> None:
     assert model.count_params() == 64 * 64 + 64 + 64 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10
 
 
-def test_the_digits_of_mlp_small_have_values_of_0_to_16() -> None:
+def test_mlp_small_scales_images_to_16() -> None:
     assert build((8, 8), 10, recipe("mlp-small"), full_ink=128).layers[1].scale == 16 / 128
 
 
-def test_weights_begin_as_asked_for() -> None:
+def test_initial_weights_follow_the_configuration() -> None:
     model = build((8, 8), 10, recipe("mlp-small", initializer="zeros", bias=0.25))
     kernel, bias = model.get_layer("logits").get_weights()
 
@@ -70,7 +72,7 @@ def test_weights_begin_as_asked_for() -> None:
     np.testing.assert_array_equal(bias, 0.25)
 
 
-def test_layers_of_one_size_begin_differently() -> None:
+def test_layers_of_one_size_have_different_initial_weights() -> None:
     first, second = (
         layer.get_weights()[0]
         for layer in build((8, 8), 4, recipe("mlp", hidden=(64, 64))).layers[3:5]

@@ -12,13 +12,13 @@ import pytest
 from loupe.old_errors.train import InvalidTraining, SweepProcessDied
 from tests.support.programs import PATIENCE_SECONDS, running, until
 from tests.support.sweeps import sweep
-from train.runs import Source
+from train.runs import DataSource
 from train.sweep.folder import RESULTS_FILE, SweepFolder
 from train.sweep.sweeping import run_sweep, train_missing, with_epochs
 from train.sweep.sweeps import Result, Setting
 from train.sweep.trials import train_one
 
-DIGITS = Source(dataset="digits-8x8")
+DIGITS = DataSource(dataset="digits-8x8")
 SEEDS = 500  # more than are trained before the sweep is stopped
 LONG = [
     "--epochs",

@@ -1,4 +1,4 @@
-"""Training in bfloat16, where the processor has units for it."""
+"""Training in bfloat16 on processors with AMX units."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from tests.support import pictures
+from train import tensorflow
 from train.config import recipe
 from train.fit.fitting import fit
-from train.nets import precision
-from train.nets.precision import bfloat16_convolutions, has_amx
+from train.tensorflow import bfloat16_convolutions, has_amx
 
 OPTION = "auto_mixed_precision_onednn_bfloat16"
 WITH_UNITS = "flags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n"
@@ -23,7 +23,7 @@ def is_on() -> bool:
 @pytest.fixture
 def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "cpuinfo"
-    monkeypatch.setattr(precision, "CPU_FLAGS", path)
+    monkeypatch.setattr(tensorflow, "CPU_FLAGS", path)
     return path
 
 
@@ -31,7 +31,7 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("text", "wanted", "on"),
     [(WITH_UNITS, True, True), (WITH_UNITS, False, False), (WITHOUT, True, False)],
 )
-def test_bfloat16_is_used_where_it_is_wanted_and_the_processor_has_units_for_it(
+def test_bfloat16_is_used_if_it_is_enabled_and_the_processor_has_amx(
     text: str, wanted: bool, on: bool, flags: Path
 ) -> None:
     flags.write_text(text)
@@ -41,7 +41,7 @@ def test_bfloat16_is_used_where_it_is_wanted_and_the_processor_has_units_for_it(
     assert not is_on()
 
 
-def test_what_comes_after_a_training_that_failed_is_float32(flags: Path) -> None:
+def test_bfloat16_is_off_again_after_a_failed_training(flags: Path) -> None:
     flags.write_text(WITH_UNITS)
 
     with pytest.raises(RuntimeError), bfloat16_convolutions(True):
@@ -49,11 +49,11 @@ def test_what_comes_after_a_training_that_failed_is_float32(flags: Path) -> None
     assert not is_on()
 
 
-def test_a_system_that_tells_no_flags_has_no_units(flags: Path) -> None:
+def test_without_a_list_of_features_there_is_no_amx(flags: Path) -> None:
     assert not has_amx()
 
 
-def test_a_network_learns_in_bfloat16_as_it_does_in_float32() -> None:
+def test_a_network_learns_in_bfloat16() -> None:
     losses = [
         fit(pictures.shapes(), recipe("cnn-small", epochs=8, batch_size=8, bfloat16=wanted))
         .history[-1]
