@@ -117,7 +117,7 @@ class Metrics:
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
         """A step has left this worker's hands."""
-        self._steps.labels(delivery.step["kind"], outcome).inc()
+        self._steps.labels(delivery.step.kind, outcome).inc()
 
     def committed(self, done: int, codes: Sequence[str], clock: ShardClock) -> None:
         """A shard was committed with so many images scored, and one that could not be read for each of the errors' codes."""

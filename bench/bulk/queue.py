@@ -19,6 +19,7 @@ from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.queue.claims import Queue
 from worker.queue.jobs import JobRequest, Jobs
+from worker.queue.steps import Shard
 from worker.sources import ShardPlan, open_source
 from worker.sources.source import cut
 
@@ -134,6 +135,6 @@ def _submit_planned(
 def _process_shard(queue: Queue) -> bool:
     """Claim a shard and commit it as if it had been scored. Return False if there is none."""
     delivery = queue.claim()
-    if delivery is None or delivery.step["kind"] != "shard":
+    if delivery is None or not isinstance(delivery.step, Shard):
         return False
-    return queue.commit_shard(delivery, delivery.step["stop"] - delivery.step["start"], 0)
+    return queue.commit_shard(delivery, delivery.step.stop - delivery.step.start, 0)

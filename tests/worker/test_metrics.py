@@ -21,7 +21,8 @@ from tests.support.programs import free_port
 from tests.support.redis_servers import redis_server
 from worker.metrics import PROMPT, Metrics, exposed
 from worker.queue.claims import Queue
-from worker.queue.jobs import Jobs, Step
+from worker.queue.jobs import Jobs
+from worker.queue.steps import Shard
 from worker.queue.submission import submit
 from worker.scoring.consumer import Consumer
 
@@ -104,10 +105,7 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(
     submitted(jobs)
     plan = queue.claim()
     assert plan is not None
-    shards = [
-        Step(name=f"shard-{index}", kind="shard", index=index, start=index, stop=index + 1)
-        for index in range(5)
-    ]
+    shards = [Shard(index, index, index + 1) for index in range(5)]
     queue.commit_plan(plan, 5, "revision", shards)
     submitted(jobs)
     first, second = queue.claim(), queue.claim()

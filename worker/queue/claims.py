@@ -20,14 +20,14 @@ from worker.queue.jobs import (
     WAKE,
     WORKERS,
     WORKERS_GROUP,
-    Step,
     active_key,
     server_time,
 )
+from worker.queue.steps import FinishStep, Shard, Step, decode, encode
 
 BACKOFF_SECONDS = 0.5  # before the second try; doubled for each further one
 BACKOFF_CAP_SECONDS = 30.0
-FINISH = json.dumps(Step(name=jobs.FINISH, kind="finish"))
+FINISH = encode(FinishStep())
 SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # with its generation, if it is not the first
 GONE = "gone"  # what the claim script says of a job that needs no more work
 
@@ -237,7 +237,7 @@ class Steps(Protocol):
         delivery: Delivery,
         total: int,
         revision: str,
-        shards: Sequence[Step],
+        shards: Sequence[Shard],
         kept: Sequence[str] = (),
         done: int = 0,
         failed: int = 0,
@@ -300,7 +300,7 @@ class Queue:
                 self._redis.lrem(active, 0, job_id)
             elif claimed:
                 message, step, attempt = claimed
-                return Delivery(job_id, json.loads(step), message, int(attempt))
+                return Delivery(job_id, decode(step), message, int(attempt))
         return None
 
     def _in_turn(self) -> Iterator[tuple[str, str]]:
@@ -340,7 +340,7 @@ class Queue:
         delivery: Delivery,
         total: int,
         revision: str,
-        shards: Sequence[Step],
+        shards: Sequence[Shard],
         kept: Sequence[str] = (),
         done: int = 0,
         failed: int = 0,
@@ -356,7 +356,7 @@ class Queue:
             done: Images scored in those.
             failed: Records of those that could not be read.
         """
-        steps = [json.dumps(shard) for shard in shards]
+        steps = list(map(encode, shards))
         return self._held(
             self._commit_plan,
             delivery,
@@ -380,7 +380,7 @@ class Queue:
 
     def replace(self, delivery: Delivery, step: Step) -> bool:
         """Put another step in the place of this one. False if the fence is stale."""
-        return self._held(self._replace, delivery, json.dumps(step))
+        return self._held(self._replace, delivery, encode(step))
 
     def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> None:
         """Try a step again later, or have its job fail; a stale fence changes nothing.
@@ -390,7 +390,7 @@ class Queue:
             error: Why.
             final: Whether no further try can mend it; if not given, that is after so many tries as there may be.
         """
-        step = json.dumps(delivery.step)
+        step = encode(delivery.step)
         if delivery.attempt >= self.max_attempts if final is None else final:
             self._held(self._bury, delivery, step, error, self._now(), self._keep_seconds)
             return
@@ -409,7 +409,7 @@ class Queue:
 
     def _held(self, script: Any, delivery: Delivery, *args: object) -> bool:
         """Run a script that begins with the fence check."""
-        name = delivery.step["name"]
+        name = delivery.step.name
         return bool(
             script(
                 keys=jobs.job_keys(delivery.job_id),
@@ -422,7 +422,7 @@ class Queue:
 
         Whoever hands a step back commits it no more.
         """
-        return self._held(self._hand_back, delivery, json.dumps(delivery.step))
+        return self._held(self._hand_back, delivery, encode(delivery.step))
 
     def wait(self, seconds: float) -> None:
         """Wait until somebody submits a job, but no longer than this."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, cast
+from typing import Protocol, cast
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
@@ -18,6 +18,7 @@ from loupe.jobs import (
     ScoringOptions,
 )
 from loupe.old_errors.worker import JobEnded, JobNotFound
+from worker.queue.steps import PlanStep, decode, encode
 
 # Every Redis key. A job's own keys share the hash tag {job:ID}, and those of all jobs {queue}, so that a cluster keeps together what is
 # changed together.
@@ -56,13 +57,6 @@ elseif state == 'planning' or state == 'running' then
 end
 return state
 """
-
-PLAN, SHARD, PROBE, FINISH = (
-    "plan",
-    "shard",
-    "probe",
-    "finish",
-)  # the kinds of steps in a job's stream
 
 
 def active_key(priority: Priority) -> str:
@@ -106,36 +100,6 @@ def job_keys(job_id: str) -> list[str]:
         name(job_id)
         for name in (job_key, steps_key, fences_key, delayed_key, dead_key, progress_key)
     ]
-
-
-class Step(TypedDict, total=False):
-    """One message of a job's stream; JSON.
-
-    Attributes:
-        name: Tells it from all other steps that the job ever has.
-        kind: What is to be done. A probe tries some records of a shard, to find the one that it fails for.
-        index: Number of the shard.
-        start: Its first record in the source.
-        stop: The record after its last one.
-        offset: Where the source's notes on it begin.
-        suspects: First and last but one of the records among which one makes the shard fail, counted from its start.
-        generation: How often the shard was begun anew, with more records to leave out.
-        poisoned: Records that the shard leaves out, counted from its start, each of which becomes an error.
-        cleared: Whether none of its records made it fail when they were tried one by one.
-        reason: How the shard failed.
-    """
-
-    name: str
-    kind: Literal["plan", "shard", "probe", "finish"]
-    index: int
-    start: int
-    stop: int
-    offset: int
-    suspects: list[int]
-    generation: int
-    poisoned: list[int]
-    cleared: bool
-    reason: str
 
 
 class JobRequest(BaseModel):
@@ -313,7 +277,7 @@ class Jobs:
             "created": now,
             **({} if owner is None else {"owner": owner}),
         }
-        plan = json.dumps(Step(name=PLAN, kind="plan"))
+        plan = encode(PlanStep())
         fields = [word for field in record.items() for word in field]
         is_new = self._submit(keys=job_keys(job_id), args=[WORKERS_GROUP, plan, *fields])
         job = self.get(job_id)
@@ -346,7 +310,7 @@ class Jobs:
         letters = cast("list[tuple[str, dict[str, str]]]", self._redis.xrange(dead_key(job_id)))
         return [
             DeadLetter(
-                json.loads(letter["step"])["name"],
+                decode(letter["step"]).name,
                 letter["error"],
                 int(message.partition("-")[0]) / 1000,
             )

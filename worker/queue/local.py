@@ -11,7 +11,8 @@ from loupe.jobs import Priority
 from loupe.old_errors.worker import JobNotFound
 from loupe.settings import Settings
 from worker.queue.claims import Delivery, backoff_seconds
-from worker.queue.jobs import FINISH, PLAN, Job, JobRequest, Step
+from worker.queue.jobs import Job, JobRequest
+from worker.queue.steps import FinishStep, PlanStep, Shard, Step
 from worker.scoring.consumer import Consumer
 
 PROGRESS_SECONDS = 0.1  # between looks at how far a shard is
@@ -75,7 +76,7 @@ class LocalQueue:
                 priority=priority,
                 most_in_flight=most_in_flight,
             )
-            self._put(Step(name=PLAN, kind="plan"))
+            self._put(PlanStep())
             return self._job
 
     def find(self, job_id: str) -> Job | None:
@@ -99,7 +100,7 @@ class LocalQueue:
             self._change(state="cancelling")
             self._delayed.clear()
             self._steps.clear()
-            self._put(Step(name=FINISH, kind="finish"))
+            self._put(FinishStep())
 
     def workers(self) -> list[str]:
         """The one that there is."""
@@ -118,11 +119,11 @@ class LocalQueue:
             if not self._is_ready() or self._job is None:
                 return None
             step = self._steps.popleft()
-            self._in_hand[step["name"]] = 0
-            self._attempts[step["name"]] += 1
+            self._in_hand[step.name] = 0
+            self._attempts[step.name] += 1
             if self._job.state == "queued":
                 self._change(state="planning")
-            return Delivery(self._job.id, step, "", self._attempts[step["name"]])
+            return Delivery(self._job.id, step, "", self._attempts[step.name])
 
     def wait(self, seconds: float) -> None:
         """Wait until there is a step, but no longer than this."""
@@ -132,8 +133,8 @@ class LocalQueue:
     def renew(self, delivery: Delivery, scored: int) -> bool:
         """Tell how far the step is. False if the job is cancelled."""
         with self._turn:
-            if delivery.step["name"] in self._in_hand:
-                self._in_hand[delivery.step["name"]] = scored
+            if delivery.step.name in self._in_hand:
+                self._in_hand[delivery.step.name] = scored
             if self.interrupted.is_set():
                 self._cancel()
             return not self._is_cancelled(delivery)
@@ -156,7 +157,7 @@ class LocalQueue:
         delivery: Delivery,
         total: int,
         revision: str,
-        shards: Sequence[Step],
+        shards: Sequence[Shard],
         kept: Sequence[str] = (),
         done: int = 0,
         failed: int = 0,
@@ -176,20 +177,20 @@ class LocalQueue:
             self._remaining = len(shards)
             if not self._is_cancelled(delivery):
                 self._change(state="running" if shards else "finishing")
-                self._put(*(shards or [Step(name=FINISH, kind="finish")]))
+                self._put(*shards, *([] if shards else [FinishStep()]))
             return True
 
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
         """Count a shard whose part is written; the final step follows the last one."""
         with self._turn:
             self._put_down(delivery)
-            self._committed.add(delivery.step["name"].partition("+")[0])
+            self._committed.add(delivery.step.name.partition("+")[0])
             self._remaining -= 1
             if self._job is not None:
                 self._change(done=self._job.done + done, failed=self._job.failed + failed)
             if self._remaining == 0 and not self._is_cancelled(delivery):
                 self._change(state="finishing")
-                self._put(Step(name=FINISH, kind="finish"))
+                self._put(FinishStep())
             return True
 
     def commit_finish(self, delivery: Delivery) -> bool:
@@ -230,10 +231,10 @@ class LocalQueue:
 
     def _is_ready(self) -> bool:
         """Whether there is a step to claim; the last one waits until nothing else is in hand."""
-        return bool(self._steps) and not (self._steps[0]["kind"] == "finish" and self._in_hand)
+        return bool(self._steps) and not (self._steps[0].kind == "finish" and self._in_hand)
 
     def _put_down(self, delivery: Delivery) -> None:
-        self._in_hand.pop(delivery.step["name"], None)
+        self._in_hand.pop(delivery.step.name, None)
         self._come.notify_all()
 
     def _put(self, *steps: Step) -> None:
@@ -248,7 +249,7 @@ class LocalQueue:
         return (
             self._job is not None
             and self._job.state == "cancelling"
-            and delivery.step["kind"] != "finish"
+            and delivery.step.kind != "finish"
         )
 
 

@@ -72,7 +72,9 @@ def claim_folder(folder: AnyPath, request: JobRequest) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = sorted(path.name for path in folder.iterdir())
+        # Another submission of the same job may be writing its claim right now.
+        names = (path.name for path in folder.iterdir())
+        found = sorted(name for name in names if not name.startswith(f".{CLAIM}."))
         if found:
             raise InvalidOutput(
                 str(folder), f"a folder with {len(found)} entries ({', '.join(found[:3])} …)"

@@ -1,60 +1,40 @@
-"""Which record makes a shard fail: halves of the shard are tried by themselves, as steps of their own, until one record is left.
+"""Find the record that makes a shard fail by scoring halves of the shard, each as its own step.
 
-A step holds all that is known so far, so that any worker can go on with it. Records are counted from the start of the shard.
+A step contains everything that is known so far, so any worker can continue the search.
 """
 
-from typing import cast
+from dataclasses import replace
 
-from worker.queue.jobs import Step
+from worker.queue.steps import Probe, Shard
 
-PROBE_ATTEMPTS = 2  # a worker may die of something else
-MOST_POISONED = (
-    8  # records of one shard; of one that has more, it is not the records that are at fault
-)
+PROBE_ATTEMPTS = 2  # the first worker may have died of something else
+MAX_POISONED = 8  # with more bad records in one shard, the records are not the cause
 
 
-def after_failure(step: Step, reason: str) -> Step | None:
-    """What to do once a shard, or a probe of some of its records, has failed for good; nothing, if no record can be blamed for it."""
-    if step["kind"] == "shard":
-        if step.get("cleared") or len(step.get("poisoned", [])) >= MOST_POISONED:
+def after_failure(step: Shard | Probe, reason: str) -> Shard | Probe | None:
+    """Return the step that follows the last failed attempt, or `None` if no record is to blame."""
+    if isinstance(step, Shard):
+        if step.cleared or len(step.poisoned) >= MAX_POISONED:
             return None
-        return _probe(step, 0, step["stop"] - step["start"], reason)
+        return Probe(replace(step, reason=reason), (0, step.stop - step.start))
     first, stop = probed(step)
+    shard = replace(step.shard, reason=reason)
     if stop - first > 1:
-        return _probe(step, first, stop, reason)
-    return _shard(step, [*step.get("poisoned", []), first], cleared=False)
+        return Probe(shard, (first, stop))
+    poisoned = tuple(sorted([*shard.poisoned, first]))
+    return replace(shard, generation=shard.generation + 1, poisoned=poisoned, cleared=False)
 
 
-def after_success(step: Step) -> Step:
-    """What to do once a probe has found nothing wrong with its records."""
+def after_success(step: Probe) -> Shard | Probe:
+    """Return the step that follows a probe whose records were all scored."""
     _, stop = probed(step)
-    last = step["suspects"][1]
-    return (
-        _probe(step, stop, last, step["reason"])
-        if stop < last
-        else _shard(step, step.get("poisoned", []), cleared=True)
-    )
+    last = step.suspects[1]
+    if stop < last:
+        return replace(step, suspects=(stop, last))
+    return replace(step.shard, generation=step.shard.generation + 1, cleared=True)
 
 
-def probed(step: Step) -> tuple[int, int]:
-    """The records that a probe tries, the first and the one after the last: half of the suspects."""
-    first, stop = step["suspects"]
+def probed(step: Probe) -> tuple[int, int]:
+    """Return the half-open range of records that the probe scores: half of its suspects."""
+    first, stop = step.suspects
     return first, first + max((stop - first) // 2, 1)
-
-
-def _probe(step: Step, first: int, stop: int, reason: str) -> Step:
-    name = f"probe-{step['index']}+{step.get('generation', 0)}-{first}-{stop}"
-    return cast(
-        Step, {**step, "name": name, "kind": "probe", "suspects": [first, stop], "reason": reason}
-    )
-
-
-def _shard(step: Step, poisoned: list[int], *, cleared: bool) -> Step:
-    """The shard once more, without the records that cannot be scored."""
-    generation = step.get("generation", 0) + 1
-    about = {
-        "name": f"shard-{step['index']}+{generation}",
-        "kind": "shard",
-        "generation": generation,
-    }
-    return cast(Step, {**step, **about, "poisoned": sorted(poisoned), "cleared": cleared})

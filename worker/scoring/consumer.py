@@ -26,7 +26,8 @@ from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from worker.metrics import Metrics, Outcome, ShardClock
 from worker.queue.claims import Delivery, Steps
-from worker.queue.jobs import PROTOCOL, Job, Step, Submissions
+from worker.queue.jobs import PROTOCOL, Job, Submissions
+from worker.queue.steps import FinishStep, PlanStep, Probe, Shard
 from worker.results import outputs, receipts
 from worker.results.statistics import StepStatistics
 from worker.scoring import bisection
@@ -168,7 +169,7 @@ class Consumer:
         except RedisError:
             raise
         except LoupeError as error:
-            logger.warning("job %s, %s: %s", job.id, delivery.step["name"], error)
+            logger.warning("job %s, %s: %s", job.id, delivery.step.name, error)
             is_last = not isinstance(
                 error, StorageUnavailable
             ) or delivery.attempt >= self._most_attempts(delivery)
@@ -176,14 +177,14 @@ class Consumer:
             self.metrics.ended(delivery, "failed" if is_last else "retried")
         except RecordsFailed as error:
             logger.exception(
-                "job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt
+                "job %s, %s, attempt %d failed", job.id, delivery.step.name, delivery.attempt
             )
             self.metrics.ended(delivery, self._blame(delivery, error))
         except Exception as error:  # the border of the loop
             logger.exception(
-                "job %s, %s, attempt %d failed", job.id, delivery.step["name"], delivery.attempt
+                "job %s, %s, attempt %d failed", job.id, delivery.step.name, delivery.attempt
             )
-            self.queue.fail(delivery, f"{delivery.step['name']}: {error}")
+            self.queue.fail(delivery, f"{delivery.step.name}: {error}")
             self.metrics.ended(
                 delivery, "retried" if delivery.attempt < self.queue.max_attempts else "failed"
             )
@@ -194,7 +195,7 @@ class Consumer:
             logger.info(
                 "job %s, %s, attempt %d: %s, %.2f s",
                 job.id,
-                delivery.step["name"],
+                delivery.step.name,
                 delivery.attempt,
                 SAID[outcome],
                 seconds,
@@ -205,7 +206,7 @@ class Consumer:
     def _most_attempts(self, delivery: Delivery) -> int:
         return (
             bisection.PROBE_ATTEMPTS
-            if delivery.step["kind"] == "probe"
+            if isinstance(delivery.step, Probe)
             else self.queue.max_attempts
         )
 
@@ -214,11 +215,11 @@ class Consumer:
         is_last = delivery.attempt >= self._most_attempts(delivery)
         step = (
             bisection.after_failure(delivery.step, str(error))
-            if is_last and "start" in delivery.step
+            if is_last and isinstance(delivery.step, Shard | Probe)
             else None
         )
         if step is None:
-            self.queue.fail(delivery, f"{delivery.step['name']}: {error}", final=is_last)
+            self.queue.fail(delivery, f"{delivery.step.name}: {error}", final=is_last)
             return "failed" if is_last else "retried"
         self.queue.replace(delivery, step)
         return "retried"
@@ -228,14 +229,14 @@ class Consumer:
         return "cancelled" if self.queue.give_up(delivery) else "lost"
 
     def _do(self, job: Job, delivery: Delivery, lease: "Lease", turn: ExitStack) -> bool:
-        match delivery.step["kind"]:
-            case "plan":
+        match delivery.step:
+            case PlanStep():
                 return self._plan(job, delivery)
-            case "shard":
-                return self._score(job, delivery, lease, turn)
-            case "probe":
-                return self._probe(job, delivery, lease)
-            case "finish":
+            case Shard() as shard:
+                return self._score(job, delivery, shard, lease, turn)
+            case Probe() as probe:
+                return self._probe(job, delivery, probe, lease)
+            case FinishStep():
                 return self._finish(job, delivery, turn)
 
     def _plan(self, job: Job, delivery: Delivery) -> bool:
@@ -256,19 +257,20 @@ class Consumer:
             delivery,
             plan.total,
             plan.revision,
-            [shard for shard in plan.shards if shard["index"] not in kept],
-            [shard["name"] for shard in plan.shards if shard["index"] in kept],
+            [shard for shard in plan.shards if shard.index not in kept],
+            [shard.name for shard in plan.shards if shard.index in kept],
             done=sum(receipt.done for receipt in kept.values()),
             failed=sum(receipt.failed for receipt in kept.values()),
         )
 
-    def _score(self, job: Job, delivery: Delivery, lease: "Lease", turn: ExitStack) -> bool:
+    def _score(
+        self, job: Job, delivery: Delivery, step: Shard, lease: "Lease", turn: ExitStack
+    ) -> bool:
         model, engine = self._engine(job)
-        step = delivery.step
         clock, figures, random = (
             ShardClock(),
             StepStatistics([self.queue.worker]),
-            np.random.default_rng(step["index"]),
+            np.random.default_rng(step.index),
         )
         work, batches = (
             partial(_score_batch, engine, clock),
@@ -292,16 +294,16 @@ class Consumer:
         part = outputs.concatenate(parts, len(model.card.class_names))
         output, names = parse_path(job.output), model.card.class_names
         with clock.phase("write"):
-            files = outputs.write_part(output, step["index"], job.shards, part, names, job.options)
+            files = outputs.write_part(output, step.index, job.shards, part, names, job.options)
         figures.seconds = dict(clock.seconds)
-        self._vouch(job, step["index"], part, files, figures)
+        self._vouch(job, step.index, part, files, figures)
         committed = not lease.lost and self.queue.commit_shard(
             delivery, len(part.ids), len(part.errors)
         )
         if committed:
             self.metrics.committed(len(part.ids), [error.code for _, error in part.errors], clock)
         else:
-            outputs.remove_uncommitted(output, job, step["index"])
+            outputs.remove_uncommitted(output, job, step.index)
         return committed
 
     def _vouch(
@@ -318,21 +320,19 @@ class Consumer:
             figures=figures,
         )
 
-    def _probe(self, job: Job, delivery: Delivery, lease: "Lease") -> bool:
+    def _probe(self, job: Job, delivery: Delivery, step: Probe, lease: "Lease") -> bool:
         """Try some records of a shard by themselves, and have the search go on where the one must be that makes it fail."""
         model, engine = self._engine(job)
-        first, stop = bisection.probed(delivery.step)
+        first, stop = bisection.probed(step)
         with _blaming_records():
-            for batch in islice(self._batches(job, model, delivery.step, lease), first, stop):
+            for batch in islice(self._batches(job, model, step, lease), first, stop):
                 if lease.lost:
                     return False
                 _score_batch(engine, ShardClock(), batch)
-        return not lease.lost and self.queue.replace(
-            delivery, bisection.after_success(delivery.step)
-        )
+        return not lease.lost and self.queue.replace(delivery, bisection.after_success(step))
 
     def _batches(
-        self, job: Job, model: StoredModel, step: Step, lease: "Lease"
+        self, job: Job, model: StoredModel, step: Shard | Probe, lease: "Lease"
     ) -> Iterator[BatchReader]:
         """The records of a shard, a few at a time; one by one where some are to be left out, or one is to be found."""
         source = self._source(job, model)
@@ -340,16 +340,17 @@ class Consumer:
         if notes is None:
             return
         notes = self._notes.of(notes)
-        if step["kind"] == "shard" and not step.get("poisoned"):
-            yield from source.batches(step, BATCH_SIZE, notes, job.revision)
+        shard = step.shard if isinstance(step, Probe) else step
+        if step is shard and not shard.poisoned:
+            yield from source.batches(shard, BATCH_SIZE, notes, job.revision)
             return
-        poisoned = set(step.get("poisoned", []))
-        for number, batch in enumerate(source.batches(step, 1, notes, job.revision)):
+        poisoned = set(shard.poisoned)
+        for number, batch in enumerate(source.batches(shard, 1, notes, job.revision)):
             if number not in poisoned:
                 yield batch
             else:
-                record = source.record_id(step, number, notes)
-                yield partial(_failed_record, record, RecordFailed(step["reason"]))
+                record = source.record_id(shard, number, notes)
+                yield partial(_failed_record, record, RecordFailed(shard.reason))
 
     def _source(self, job: Job, model: StoredModel) -> ImageSource:
         https = self.settings.https_sources

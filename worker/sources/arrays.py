@@ -12,7 +12,7 @@ from loupe.errors import InvalidPixels, LoupeError
 from loupe.images import idx
 from loupe.images.spec import SIDE, UInt8Array, check_batch
 from loupe.old_errors.worker import InvalidSource
-from worker.queue.jobs import Step
+from worker.queue.steps import Shard
 from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut, stamp
 from worker.storage import AnyPath, local_copy, open_ranges
 
@@ -37,23 +37,23 @@ class ArraySource:
         return ShardPlan(len(images), stamp(self._file), cut(len(images), shard_images))
 
     def batches(
-        self, shard: Step, batch_size: int, notes: Path, revision: str
+        self, shard: Shard, batch_size: int, notes: Path, revision: str
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
         check_unchanged(str(self._file), revision, stamp(self._file))
         images, begin = self._open()
-        first, stop = 0, shard["stop"]
+        first, stop = 0, shard.stop
         if begin is not None:
-            first = shard["start"]
+            first = shard.start
             images = self._fetch(begin, first, stop, revision)
-        for start in range(shard["start"], stop, batch_size):
+        for start in range(shard.start, stop, batch_size):
             yield partial(
                 self._read_rows, images, revision, first, start, min(start + batch_size, stop)
             )
 
-    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+    def record_id(self, shard: Shard, place: int, notes: Path) -> str:
         """See `ImageSource.record_id`."""
-        return str(shard["start"] + place)
+        return str(shard.start + place)
 
     def _read_rows(
         self, images: UInt8Array, revision: str, first: int, start: int, stop: int

@@ -6,6 +6,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import Picture, open_picture
 from loupe.images.spec import SIDE, Look, UInt8Array
 from loupe.old_errors.worker import InvalidRecord, InvalidSource, SourceChanged, StorageUnavailable
-from worker.queue.jobs import Step
+from worker.queue.steps import Shard
 from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut, printable
 from worker.storage import unwrap
 
@@ -157,33 +158,34 @@ class PictureSource:
             raise InvalidSource(self._collection.where, self._collection.nothing)
         _refuse_repeated(listing, hashes)
         shards = cut(len(hashes), shard_images)
-        begins = {shard["start"]: shard for shard in shards}
+        begins = {shard.start: shard.index for shard in shards}
         revision = hashlib.sha256(stamp.encode())
         with listing.open("rb") as lines:
             for number, line in enumerate(iter(lines.readline, b"")):
                 if number in begins:
-                    begins[number]["offset"] = lines.tell() - len(line)
+                    index = begins[number]
+                    shards[index] = replace(shards[index], offset=lines.tell() - len(line))
                 revision.update(line)
         (notes / STAMP).write_text(stamp)
         return ShardPlan(len(hashes), revision.hexdigest(), shards)
 
     def batches(
-        self, shard: Step, batch_size: int, notes: Path, revision: str
+        self, shard: Shard, batch_size: int, notes: Path, revision: str
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
         check_unchanged(
             self._collection.where, (notes / STAMP).read_text(), self._collection.stamp()
         )
         with (notes / LISTING).open("rb") as lines:
-            lines.seek(shard["offset"])
-            entries = [_entry(lines.readline()) for _ in range(shard["start"], shard["stop"])]
+            lines.seek(shard.offset)
+            entries = [_entry(lines.readline()) for _ in range(shard.start, shard.stop)]
         for batch in _cut(entries, batch_size, self._collection.fetched_bytes):
             yield partial(self._read, batch, notes)
 
-    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+    def record_id(self, shard: Shard, place: int, notes: Path) -> str:
         """See `ImageSource.record_id`."""
         with (notes / LISTING).open("rb") as lines:
-            lines.seek(shard["offset"])
+            lines.seek(shard.offset)
             line = next(islice(lines, place, None))
         return printable(_entry(line).id)
 

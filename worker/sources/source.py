@@ -10,7 +10,7 @@ import pyarrow as pa
 from loupe.errors import LoupeError
 from loupe.images.spec import UInt8Array
 from loupe.old_errors.worker import SourceChanged
-from worker.queue.jobs import Step
+from worker.queue.steps import Shard
 from worker.storage import AnyPath, versions
 
 
@@ -48,7 +48,7 @@ class ShardPlan:
 
     total: int
     revision: str
-    shards: list[Step]
+    shards: list[Shard]
 
 
 class ImageSource(Protocol):
@@ -61,25 +61,19 @@ class ImageSource(Protocol):
         """Cut the source into shards of at most `shard_images` records. `notes` is a folder to keep what reading them needs."""
 
     def batches(
-        self, shard: Step, batch_size: int, notes: Path, revision: str
+        self, shard: Shard, batch_size: int, notes: Path, revision: str
     ) -> Iterator[BatchReader]:
         """The records of one shard, a few at a time; `SourceChanged` if the source is not what was planned."""
 
-    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+    def record_id(self, shard: Shard, place: int, notes: Path) -> str:
         """Path, key or row number of one record of a shard, which is not read for it; `place` counts from the shard's start."""
 
 
-def cut(total: int, shard_images: int) -> list[Step]:
+def cut(total: int, shard_images: int) -> list[Shard]:
     """As few shards as will do, all of one size or one record less: a small rest would leave workers with nothing to do at the end."""
     shards = -(-total // shard_images)
     return [
-        Step(
-            name=f"shard-{index}",
-            kind="shard",
-            index=index,
-            start=total * index // shards,
-            stop=total * (index + 1) // shards,
-        )
+        Shard(index, start=total * index // shards, stop=total * (index + 1) // shards)
         for index in range(shards)
     ]
 

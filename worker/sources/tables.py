@@ -14,7 +14,7 @@ from loupe.errors import InvalidPixels, LoupeError
 from loupe.images.spec import SIDE
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource
-from worker.queue.jobs import Step
+from worker.queue.steps import Shard
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import (
     BatchReader,
@@ -64,7 +64,7 @@ class TableSource:
         return ShardPlan(total, stamp(self._file), cut(total, shard_images))
 
     def batches(
-        self, shard: Step, batch_size: int, notes: Path, revision: str
+        self, shard: Shard, batch_size: int, notes: Path, revision: str
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
         check_unchanged(str(self._file), revision, stamp(self._file))
@@ -76,12 +76,12 @@ class TableSource:
             ]
             columns = [*images, *dict.fromkeys(others)]
             decode = self._pictures if images == [IMAGE] else self._pixels
-            for row, rows in _rows(file, shard["start"], shard["stop"], batch_size, columns):
+            for row, rows in _rows(file, shard.start, shard.stop, batch_size, columns):
                 yield partial(decode, rows, row, images)
 
-    def record_id(self, shard: Step, place: int, notes: Path) -> str:
+    def record_id(self, shard: Shard, place: int, notes: Path) -> str:
         """See `ImageSource.record_id`."""
-        row = shard["start"] + place
+        row = shard.start + place
         with self._open() as file:
             if self._id not in file.schema_arrow.names:
                 return str(row)

@@ -66,7 +66,7 @@ def test_a_worker_that_cannot_finish_its_shard_in_time_hands_it_back(
     assert redis_here.hget(fences_key(job.id), "shard-0") == "0"
     delivery = Queue(redis_here, "another", lease_seconds=600, max_attempts=1).claim()
     assert delivery is not None
-    assert (delivery.step["name"], delivery.attempt) == ("shard-0", 1)
+    assert (delivery.step.name, delivery.attempt) == ("shard-0", 1)
 
 
 def test_workers_of_one_command_score_a_job_together_and_end_when_it_is_done(

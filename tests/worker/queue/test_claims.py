@@ -14,7 +14,8 @@ from tests.support.job_requests import new_request
 from tests.support.programs import until
 from worker.queue import jobs as keys
 from worker.queue.claims import Delivery, Queue
-from worker.queue.jobs import Job, Jobs, Step
+from worker.queue.jobs import Job, Jobs
+from worker.queue.steps import FinishStep, PlanStep, Probe, Shard
 
 NewQueue: TypeAlias = Callable[..., Queue]
 
@@ -44,13 +45,8 @@ def claimed(queue: Queue) -> Delivery:
     return delivery
 
 
-def shards(count: int) -> list[Step]:
-    return [
-        Step(
-            name=f"shard-{index}", kind="shard", index=index, start=10 * index, stop=10 * index + 10
-        )
-        for index in range(count)
-    ]
+def shards(count: int) -> list[Shard]:
+    return [Shard(index, 10 * index, 10 * index + 10) for index in range(count)]
 
 
 def planned(jobs: Jobs, queue: Queue, count: int) -> Job:
@@ -70,7 +66,7 @@ def test_a_new_job_waits_with_one_step_to_plan_it(jobs: Jobs, new_queue: NewQueu
 
     assert (job.state, job.total, job.done, job.failed, job.error) == ("queued", None, 0, 0, None)
     delivery = claimed(new_queue())
-    assert delivery == Delivery(job.id, Step(name="plan", kind="plan"), delivery.message, 1)
+    assert delivery == Delivery(job.id, PlanStep(), delivery.message, 1)
     assert jobs.get(job.id).state == "planning"
 
 
@@ -87,7 +83,7 @@ def test_a_job_goes_from_plan_to_shards_to_the_final_step(jobs: Jobs, new_queue:
     assert (job.state, job.done, job.failed) == ("finishing", 17, 3)
 
     finish = claimed(queue)
-    assert finish.step == Step(name="finish", kind="finish")
+    assert finish.step == FinishStep()
     assert queue.commit_finish(finish)
     job = jobs.get(job.id)
     assert job.state == "done"
@@ -157,7 +153,7 @@ def test_every_step_goes_to_exactly_one_of_many_workers_at_once(
 
     def work(queue: Queue) -> None:
         while (delivery := queue.claim()) is not None:
-            names.append(delivery.step["name"])
+            names.append(delivery.step.name)
 
     threads = [
         threading.Thread(target=work, args=[new_queue(f"worker-{place}")]) for place in range(8)
@@ -166,7 +162,7 @@ def test_every_step_goes_to_exactly_one_of_many_workers_at_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(names) == sorted(shard["name"] for shard in shards(60))
+    assert sorted(names) == sorted(shard.name for shard in shards(60))
 
 
 def test_many_workers_at_once_queue_the_final_step_exactly_once(
@@ -177,7 +173,7 @@ def test_many_workers_at_once_queue_the_final_step_exactly_once(
 
     def work(queue: Queue) -> None:
         while (delivery := queue.claim()) is not None:
-            if delivery.step["kind"] == "finish":
+            if delivery.step.kind == "finish":
                 finals.append(delivery)
             else:
                 assert queue.commit_shard(delivery, 9, 1)
@@ -201,7 +197,7 @@ def test_two_jobs_take_turns(jobs: Jobs, new_queue: NewQueue) -> None:
     seen = []
     while (delivery := queue.claim()) is not None:
         seen.append(delivery.job_id)
-        if delivery.step["kind"] == "plan":
+        if delivery.step.kind == "plan":
             queue.commit_plan(delivery, 20, "revision", shards(2))
 
     assert seen.count(large.id) == 6
@@ -358,7 +354,7 @@ def test_a_failed_step_is_tried_again_by_anybody(jobs: Jobs, new_queue: NewQueue
     assert jobs.get(job.id).state == "planning"
     again = until(new_queue("b").claim)
     assert again.attempt == 2
-    assert again.step["name"] == "plan"
+    assert again.step.name == "plan"
     assert new_queue("b").commit_plan(again, 10, "revision", shards(1))
 
 
@@ -436,7 +432,7 @@ def test_what_is_in_hand_of_a_cancelled_job_may_be_committed_or_given_up_before_
     assert queue.committed_shards(job.id) == [0, 1]
 
     finish = claimed(other)
-    assert finish.step == Step(name="finish", kind="finish")
+    assert finish.step == FinishStep()
     assert queue.claim() is None
     assert other.renew(finish, 0)
     assert other.commit_finish(finish)
@@ -454,7 +450,7 @@ def test_a_job_that_is_cancelled_while_it_is_planned_gets_no_shards(
 
     assert queue.commit_plan(plan, 50, "revision", shards(5))
     finish = claimed(queue)
-    assert finish.step["kind"] == "finish"
+    assert finish.step.kind == "finish"
     assert queue.committed_shards(job.id) == []
 
 
@@ -467,7 +463,7 @@ def test_the_step_of_a_worker_that_died_does_not_hold_up_a_cancelled_job(
     jobs.cancel(job.id)
     finish = until(queue.claim)
 
-    assert finish.step["kind"] == "finish"
+    assert finish.step.kind == "finish"
 
 
 def test_the_last_step_of_a_cancelled_job_is_tried_again(jobs: Jobs, new_queue: NewQueue) -> None:
@@ -586,7 +582,7 @@ def test_a_worker_that_slept_through_the_end_of_a_job_commits_nothing_when_the_j
     queue.commit_plan(claimed(queue), 20, "revision", shards(2))
     live = claimed(queue)
 
-    assert (stale.step["name"], stale.attempt) == (live.step["name"], live.attempt)
+    assert (stale.step.name, stale.attempt) == (live.step.name, live.attempt)
     assert not queue.commit_shard(stale, 10, 0)
     assert queue.commit_shard(live, 9, 1)
     assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (9, 1)
@@ -608,7 +604,7 @@ def test_shards_whose_parts_are_there_count_from_the_start(jobs: Jobs, new_queue
     assert queue.committed_shards(job.id) == [0, 1]
 
     assert claimed_and_committed(queue) == "shard-2"
-    assert claimed(queue).step["name"] == "finish"
+    assert claimed(queue).step.name == "finish"
 
 
 def test_a_job_all_of_whose_parts_are_there_only_has_to_finish(
@@ -619,13 +615,13 @@ def test_a_job_all_of_whose_parts_are_there_only_has_to_finish(
     queue.commit_plan(claimed(queue), 10, "revision", [], ["shard-0"], done=10)
 
     assert jobs.get(job.id).state == "finishing"
-    assert claimed(queue).step["name"] == "finish"
+    assert claimed(queue).step.name == "finish"
 
 
 def claimed_and_committed(queue: Queue) -> str:
     delivery = claimed(queue)
     assert queue.commit_shard(delivery, 10, 0)
-    return delivery.step["name"]
+    return delivery.step.name
 
 
 def test_a_step_that_takes_the_place_of_another_begins_with_attempts_of_its_own(
@@ -634,14 +630,14 @@ def test_a_step_that_takes_the_place_of_another_begins_with_attempts_of_its_own(
     queue = new_queue()
     planned(jobs, queue, 1)
     shard = claimed(queue)
-    probe = Step(name="probe-0+0-0-10", kind="probe", index=0, start=0, stop=10, suspects=[0, 10])
+    probe = Probe(Shard(0, 0, 10), (0, 10))
     assert queue.replace(shard, probe)
 
     assert not queue.replace(shard, probe)
     assert not queue.commit_shard(shard, 10, 0)
     delivery = claimed(queue)
     assert (delivery.step, delivery.attempt) == (probe, 1)
-    assert queue.replace(delivery, Step(name="shard-0+1", kind="shard", index=0, start=0, stop=10))
+    assert queue.replace(delivery, Shard(0, 0, 10, generation=1))
     again = claimed(queue)
     assert queue.commit_shard(again, 9, 1)
     assert queue.committed_shards(again.job_id) == [0]

@@ -13,8 +13,9 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.programs import until
 from worker.queue.claims import Queue
-from worker.queue.jobs import Job, Jobs, Step
+from worker.queue.jobs import Job, Jobs
 from worker.queue.local import LocalQueue, working
+from worker.queue.steps import Shard
 from worker.queue.submission import resume, submit
 from worker.results.outputs import read_summary
 from worker.scoring.consumer import Consumer
@@ -113,10 +114,7 @@ def test_a_cancelled_job_ends_when_no_shard_is_in_hand_any_more(
 ) -> None:
     queue = LocalQueue(max_attempts=2)
     submit(queue, source, tmp_path / "out", digits_model.tag, SHARD)
-    shards = [
-        Step(name=f"shard-{index}", kind="shard", index=index, start=index, stop=index + 1)
-        for index in range(2)
-    ]
+    shards = [Shard(index, index, index + 1) for index in range(2)]
     queue.commit_plan(until(queue.claim), 2, "", shards)
     written, given_up = queue.claim(), queue.claim()
     assert written is not None
@@ -130,5 +128,5 @@ def test_a_cancelled_job_ends_when_no_shard_is_in_hand_any_more(
     queue.give_up(given_up)
     last = queue.claim()
     assert last is not None
-    assert last.step["kind"] == "finish"
+    assert last.step.kind == "finish"
     assert queue.committed_shards("") == [0]

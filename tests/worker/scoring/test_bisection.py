@@ -3,23 +3,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.queue.jobs import Step
-from worker.scoring.bisection import MOST_POISONED, after_failure, after_success, probed
+from worker.queue.steps import Probe, Shard
+from worker.scoring.bisection import MAX_POISONED, after_failure, after_success, probed
 
 
-def searched(records: int, poisonous: set[int]) -> tuple[Step | None, list[str]]:
+def searched(records: int, poisonous: set[int]) -> tuple[Shard | None, list[str]]:
     """The shard as it is scored in the end, and the names of all steps on the way."""
-    step: Step | None = Step(name="shard-7", kind="shard", index=7, start=100, stop=100 + records)
+    step: Shard | Probe | None = Shard(7, 100, 100 + records)
     names = []
     while step is not None:
-        names.append(step["name"])
-        is_probe = step["kind"] == "probe"
-        tried = set(range(*probed(step)) if is_probe else range(records)) - set(
-            step.get("poisoned", [])
-        )
+        names.append(step.name)
+        shard = step.shard if isinstance(step, Probe) else step
+        span = range(*probed(step)) if isinstance(step, Probe) else range(records)
+        tried = set(span) - set(shard.poisoned)
         if tried & poisonous:
             step = after_failure(step, "it was too much")
-        elif is_probe:
+        elif isinstance(step, Probe):
             step = after_success(step)
         else:
             return step, names
@@ -28,7 +27,7 @@ def searched(records: int, poisonous: set[int]) -> tuple[Step | None, list[str]]
 
 @given(
     st.integers(1, 5000).flatmap(
-        lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=MOST_POISONED))
+        lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=MAX_POISONED))
     )
 )
 def test_all_records_that_make_it_fail_are_found_and_no_others(about: tuple[int, set[int]]) -> None:
@@ -36,23 +35,22 @@ def test_all_records_that_make_it_fail_are_found_and_no_others(about: tuple[int,
     shard, names = searched(records, poisonous)
 
     assert shard is not None
-    assert set(shard.get("poisoned", [])) == poisonous
-    assert (shard["index"], shard["start"], shard["stop"]) == (7, 100, 100 + records)
+    assert set(shard.poisoned) == poisonous
+    assert (shard.index, shard.start, shard.stop) == (7, 100, 100 + records)
     assert len(set(names)) == len(names) <= 1 + len(poisonous) * (2 + records.bit_length())
 
 
 def test_a_shard_of_too_many_such_records_is_given_up() -> None:
-    shard, _ = searched(100, set(range(MOST_POISONED + 1)))
+    shard, _ = searched(100, set(range(MAX_POISONED + 1)))
 
     assert shard is None
 
 
 def test_a_shard_that_fails_though_none_of_its_records_does_is_given_up() -> None:
-    failed = Step(name="shard-0", kind="shard", index=0, start=0, stop=9)
-    step = after_failure(failed, "out of memory")
-    while step is not None and step["kind"] == "probe":
+    step = after_failure(Shard(0, 0, 9), "out of memory")
+    while isinstance(step, Probe):
         step = after_success(step)
 
     assert step is not None
-    assert (step["name"], step["cleared"], step["poisoned"]) == ("shard-0+1", True, [])
+    assert (step.name, step.cleared, step.poisoned) == ("shard-0+1", True, ())
     assert after_failure(step, "out of memory") is None

@@ -86,7 +86,7 @@ def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.Mo
 
     def claimed() -> Delivery | None:
         delivery = claim()
-        if delivery is not None and delivery.step["kind"] == "shard" and next(left) == 0:
+        if delivery is not None and delivery.step.kind == "shard" and next(left) == 0:
             consumer.stopping.set()
         return delivery
 

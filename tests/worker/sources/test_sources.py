@@ -86,7 +86,7 @@ def test_an_array_is_read_shard_by_shard(
     plan = planned(source, 10, notes)
 
     assert plan.total == 25
-    assert [(shard["name"], shard["start"], shard["stop"]) for shard in plan.shards] == [
+    assert [(shard.name, shard.start, shard.stop) for shard in plan.shards] == [
         ("shard-0", 0, 8),
         ("shard-1", 8, 16),
         ("shard-2", 16, 25),
@@ -94,21 +94,21 @@ def test_an_array_is_read_shard_by_shard(
     for index, shard in enumerate(plan.shards):
         records = read(source, plan, index, notes, batch_size=4)
         assert max(len(batch.ids) for batch in records) <= 4
-        assert ids(records) == list(range(shard["start"], shard["stop"]))
+        assert ids(records) == list(range(shard.start, shard.stop))
         np.testing.assert_array_equal(
             np.concatenate([batch.images for batch in records]),
-            images[shard["start"] : shard["stop"]],
+            images[shard.start : shard.stop],
         )
 
 
 @given(total=st.integers(1, 100_000), shard_images=st.integers(1, 5_000))
 def test_shards_are_as_few_as_will_do_and_of_one_size(total: int, shard_images: int) -> None:
     shards = cut(total, shard_images)
-    sizes = [shard["stop"] - shard["start"] for shard in shards]
+    sizes = [shard.stop - shard.start for shard in shards]
 
     assert len(shards) == math.ceil(total / shard_images)
     assert max(sizes) <= min(shard_images, min(sizes) + 1)
-    assert [shard["start"] for shard in shards] == list(accumulate([0, *sizes[:-1]]))
+    assert [shard.start for shard in shards] == list(accumulate([0, *sizes[:-1]]))
     assert sum(sizes) == total
 
 
@@ -261,7 +261,7 @@ def test_shards_know_where_their_paths_begin(folder: Path, notes: Path) -> None:
         records for shard in (2, 0, 1) for records in read(folder, plan, shard, notes, batch_size=3)
     ]
 
-    assert plan.shards[0]["offset"] == 0
+    assert plan.shards[0].offset == 0
     assert sorted(ids(seen)) == sorted(path.name for path in folder.iterdir())
     for records in seen:
         for name, image in zip(records.ids, records.images, strict=True):

@@ -1,0 +1,106 @@
+"""Steps: the messages in a job's stream. JSON, encoded and decoded only here."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+Kind = Literal["plan", "shard", "probe", "finish"]
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """Count the source's records and cut them into shards."""
+
+    kind: ClassVar[Kind] = "plan"
+    name: ClassVar[str] = "plan"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Score some records of the source.
+
+    Attributes:
+        index: Number of the shard.
+        start: First record in the source.
+        stop: One past the last record.
+        offset: Byte in the plan index where the shard's entries begin.
+        generation: How often records of the shard were found to be bad and left out.
+        poisoned: Records to leave out, counted from the shard's start; each becomes an error.
+        cleared: Whether every record was scored by itself without failing.
+        reason: Why the last generation failed.
+    """
+
+    kind: ClassVar[Kind] = "shard"
+
+    index: int
+    start: int
+    stop: int
+    offset: int = 0
+    generation: int = 0
+    poisoned: tuple[int, ...] = ()
+    cleared: bool = False
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Unique among the steps of a job."""
+        return f"shard-{self.index}" + (f"+{self.generation}" if self.generation else "")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Score half of the suspects, to find the record that makes their shard fail.
+
+    Attributes:
+        shard: The shard that failed.
+        suspects: Half-open range `[start, stop)` that contains the bad record, counted from the
+            shard's start.
+    """
+
+    kind: ClassVar[Kind] = "probe"
+
+    shard: Shard
+    suspects: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """Unique among the steps of a job."""
+        first, stop = self.suspects
+        return f"probe-{self.shard.index}+{self.shard.generation}-{first}-{stop}"
+
+
+@dataclass(frozen=True)
+class FinishStep:
+    """Write the summary of all shards."""
+
+    kind: ClassVar[Kind] = "finish"
+    name: ClassVar[str] = "finish"
+
+
+Step: TypeAlias = PlanStep | Shard | Probe | FinishStep
+
+
+def encode(step: Step) -> str:
+    """Return the step as JSON."""
+    fields = (
+        asdict(step.shard) | {"suspects": step.suspects}
+        if isinstance(step, Probe)
+        else asdict(step)
+    )
+    return json.dumps({"name": step.name, "kind": step.kind, **fields})
+
+
+def decode(text: str) -> Step:
+    """Return the step that `encode` wrote."""
+    fields = json.loads(text)
+    del fields["name"]
+    kind = fields.pop("kind")
+    if kind == "plan":
+        return PlanStep()
+    if kind == "finish":
+        return FinishStep()
+    suspects = fields.pop("suspects", None)
+    shard = Shard(**fields | {"poisoned": tuple(fields.get("poisoned", ()))})
+    if kind == "probe":
+        return Probe(shard, (suspects[0], suspects[1]))
+    return shard
