@@ -38,7 +38,7 @@ try:
 except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError for an old gRPC
     raise NotInstalled(
         f"LOUPE_GRPC_PORT is set, but gRPC is not installed: {error}. "
-        "Install it: pip install 'loupe[grpc]'",
+        "Install it: pip install -e '.[grpc]'",
         code="grpc_unavailable",
     ) from error
 

@@ -534,7 +534,7 @@ def test_missing_extra_or_used_port_stops_the_start_with_the_reason(
 
     assert (missing.returncode, taken.returncode) == (1, 1)
     words = " ".join(missing.stderr.split())
-    for fact in ("LOUPE_GRPC_PORT", "No module named 'grpc'", "pip install 'loupe[grpc]'"):
+    for fact in ("LOUPE_GRPC_PORT", "No module named 'grpc'", "pip install -e '.[grpc]'"):
         assert fact in words
     assert "LOUPE_GRPC_PORT" in taken.stderr
     assert "Traceback" not in missing.stderr + taken.stderr
