@@ -14,8 +14,8 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from loupe.errors import ProgramFailed
 from loupe.images.spec import UInt8Array
-from loupe.old_errors.core import ProgramFailed
 from train.data.datasets import Dataset
 
 BATCH = 64  # images in one request
@@ -98,7 +98,7 @@ def _post_all(url: httpx.URL, bodies: list[bytes]) -> None:
             response = connection.getresponse()
             answer = response.read()
             if response.status != HTTPStatus.OK:
-                raise ProgramFailed("loupe serve", f"answered {response.status}", answer.decode())
+                raise ProgramFailed(f"The service answered {response.status}: {answer.decode()}")
 
 
 def _batches(client: httpx.Client) -> tuple[float, float]:

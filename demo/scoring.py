@@ -8,8 +8,8 @@ from PIL import Image
 from redis import Redis
 from rich.console import Console
 
+from loupe.errors import JobFailed
 from loupe.models.store import StoredModel
-from loupe.old_errors.core import JobFailed
 from loupe.settings import load_settings
 from train.data.datasets import Dataset
 from worker.queue.jobs import Jobs
@@ -30,7 +30,7 @@ def run(
         jobs, submit(jobs, source, output, model.tag, load_settings().shard_images).id, console
     )
     if job.state == "failed":
-        raise JobFailed(job.id, str(job.error))
+        raise JobFailed(f"Job {job.id} failed: {job.error}")
     accuracy = _accuracy(output, dataset)
     summary = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
     for error in read_errors(output):

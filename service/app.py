@@ -125,7 +125,7 @@ class Loupe:
 
         Raises:
             GrpcUnavailable: If a port for gRPC is set, and gRPC is not installed.
-            AddressInUse: If something listens there already.
+            ProgramFailed: If something listens there already.
         """
         set_up_log(self._predictor.settings.log_format)
         if self._predictor.settings.grpc_port is not None:

@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
     """Serve until a signal stops it, and finish the requests in hand.
 
     Raises:
-        AddressInUse: If something listens there already.
+        ProgramFailed: If something listens there already.
         GrpcUnavailable: If a port for gRPC is set, and gRPC is not installed.
         TracingUnavailable: If traces are asked for, and what sends them is not installed.
         ModelNotFound: If there is no model to serve.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.old_errors.core import JobFailed
+from loupe.errors import JobFailed
 from loupe.settings import load_settings
 from loupe.terminal import console, notices, print_sections
 
@@ -150,7 +150,7 @@ def follow_job(jobs: "Submissions", job: "Job") -> "Job":
         console.print(f"\nJob {job.id} goes on without you. See it: loupe jobs")
         raise typer.Exit from None
     if ended.state == "failed":
-        raise JobFailed(ended.id, str(ended.error))
+        raise JobFailed(f"Job {ended.id} failed: {ended.error}")
     output = parse_path(ended.output)
     summary = (
         read_summary(output) if (output / SUMMARY).exists() else None

@@ -23,8 +23,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from loupe.errors import ProgramFailed
 from loupe.jobs import PRIORITIES
-from loupe.old_errors.core import AddressInUse
 from loupe.runtime.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
 from worker.queue.claims import Delivery
@@ -210,7 +210,7 @@ def exposed(metrics: Metrics, redis: Redis, settings: Settings) -> Iterator[None
         settings: Where to listen.
 
     Raises:
-        AddressInUse: If something else listens there.
+        ProgramFailed: If something else listens there.
     """
     host, port = settings.host, settings.worker_metrics_port
     if port is None:
@@ -222,7 +222,11 @@ def exposed(metrics: Metrics, redis: Redis, settings: Settings) -> Iterator[None
     try:
         server, thread = start_http_server(port, host, metrics.registry)
     except OSError as error:
-        raise AddressInUse(host, port, str(error.strerror), "LOUPE_WORKER_METRICS_PORT") from error
+        raise ProgramFailed(
+            f"Cannot listen on {host}:{port}: {error.strerror}. "
+            "Choose another port: LOUPE_WORKER_METRICS_PORT.",
+            code="address_in_use",
+        ) from error
     try:
         yield
     finally:

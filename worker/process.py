@@ -29,7 +29,7 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
 
     Raises:
         RedisUnavailable: If there is no Redis.
-        AddressInUse: If something else listens where the metrics are to be had.
+        ProgramFailed: If something else listens where the metrics are to be had.
     """
     sys.meta_path.insert(0, WithoutPandas())
     with open_redis(settings) as redis, open_redis(settings, PROMPT) as prompt_redis:

@@ -6,7 +6,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from loupe.old_errors.core import ProgramFailed
+from loupe.errors import ProgramFailed
 from loupe.runtime.cores import available_cores
 from loupe.runtime.processes import GRACE_SECONDS, running
 from loupe.runtime.redis_server import open_redis
@@ -79,7 +79,7 @@ def _keep(
             code = program.process.poll()
         if code is None:  # it was told to stop when the block ended
             if program.process.returncode not in WELL:
-                raise ProgramFailed(name, f"ended with exit code {program.process.returncode}")
+                raise ProgramFailed(f"{name} ended with exit code {program.process.returncode}.")
         elif burst and code == 0:
             return
         else:

@@ -1,4 +1,7 @@
-"""The model card: what a stored model is, how it was made, and how good it is. The service and the worker read nothing else."""
+"""The model card: what a stored model is, how it was made, and how good it is.
+
+The service and the worker read nothing else about a model.
+"""
 
 import hashlib
 from datetime import datetime
@@ -7,28 +10,26 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from loupe.errors import InvalidRequest
 from loupe.images.spec import Look
-from loupe.old_errors.core import UnknownLanguage
 
 FILE_NAME = "card.json"
 
 
 class Figures(BaseModel):
-    """What was measured on the test split, which training never saw."""
+    """Measurements on the test split, which training never saw."""
 
     model_config = ConfigDict(frozen=True)
 
     test_images: int
     test_digest: str = Field(
-        description="SHA-256 of the test images and labels: figures of one digest can be compared."
+        description="SHA-256 of the test images and labels. Figures with the same digest can be compared."
     )
     accuracy: float = Field(
-        ge=0, le=1, description="Fraction of test images whose best class is right."
+        ge=0, le=1, description="Fraction of test images whose best class is correct."
     )
     loss: float = Field(description="Mean cross-entropy, in nats.")
-    train_accuracy: float = Field(
-        ge=0, le=1, description="The same on the images it was trained on."
-    )
+    train_accuracy: float = Field(ge=0, le=1, description="Accuracy on the training images.")
     calibration_error: float = Field(
         ge=0,
         le=1,
@@ -36,7 +37,8 @@ class Figures(BaseModel):
     )
     extra_images: int = 0
     extra_accuracy: float | None = Field(
-        default=None, description="On the user's own pictures that were mixed into training."
+        default=None,
+        description="Accuracy on the user's own pictures that were mixed into training.",
     )
     engines_difference: float = Field(
         description="Largest difference between the engines' probabilities."
@@ -45,7 +47,7 @@ class Figures(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """Everything that is known about a stored model; `card.json` beside its files."""
+    """Everything known about a stored model, kept as `card.json` beside its files."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,11 +57,11 @@ class ModelCard(BaseModel):
         min_length=2, description="In the order of the model's columns."
     )
     translations: dict[str, tuple[str, ...]] = Field(
-        default={}, description="The class names in other languages, by their ISO 639-1 codes."
+        default={}, description="The class names in other languages, by ISO 639-1 code."
     )
     look: Look
     source: str = Field(default="not stated", description="Where the data comes from.")
-    licence: str = Field(default="not stated", description="Of the data.")
+    licence: str = Field(default="not stated", description="Licence of the data.")
     figures: Figures
     files: dict[str, str] = Field(description="SHA-256 of each file of the model, by name.")
     config: dict[str, JsonValue] = Field(description="The training configuration.")
@@ -78,22 +80,26 @@ class ModelCard(BaseModel):
         for language, names in self.translations.items():
             if len(names) != len(self.class_names):
                 raise ValueError(
-                    f"{len(self.class_names)} class names were expected in '{language}'"
+                    f"'{language}' has {len(names)} class names instead of {len(self.class_names)}"
                 )
         return self
 
     def names(self, language: str) -> tuple[str, ...]:
-        """The class names in a language: `en` for those of the data set itself.
+        """Return the class names in a language; `en` means those of the data set itself.
 
         Raises:
-            UnknownLanguage: If the card has none in it.
+            InvalidRequest: If the card has none in that language.
         """
         if language == "en":
             return self.class_names
         try:
             return self.translations[language]
         except KeyError:
-            raise UnknownLanguage(language, ("en", *self.translations)) from None
+            known = ", ".join(("en", *self.translations))
+            raise InvalidRequest(
+                f"The model has no class names in '{language}'. Languages: {known}.",
+                code="unknown_language",
+            ) from None
 
     def save(self, folder: Path) -> None:
         """Write `card.json` into a folder."""
@@ -101,10 +107,15 @@ class ModelCard(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "ModelCard":
-        """Read `card.json` from a folder; `OSError` or `ValueError` if it is not there or no card."""
+        """Read `card.json` from a folder.
+
+        Raises:
+            OSError: If it cannot be read.
+            ValueError: If it is not a valid card.
+        """
         return cls.model_validate_json((folder / FILE_NAME).read_bytes())
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""`loupe models`: what is in the store, which is better, and what is in production."""
+"""`loupe models`: list, show, compare, promote and delete the models in the store."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.old_errors.core import NotConfirmed, ReportNotFound
+from loupe.errors import InvalidUsage, NotFound
 from loupe.terminal import (
     Column,
     console,
@@ -29,12 +29,12 @@ Tag = Annotated[
         help="NAME:VERSION, NAME:production, NAME:latest, or NAME for its production version."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="As JSON, with the whole card.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON with the whole model card.")]
 
 
 @app.callback(invoke_without_command=True)
 def models(context: typer.Context) -> None:
-    """List, show, compare, promote and delete the models in the store. Alone it lists them."""
+    """List, show, compare, promote and delete the models in the store. The default is to list."""
     context.with_resource(warnings_as_notices())
     if context.invoked_subcommand is None:
         list_()
@@ -53,14 +53,12 @@ def list_(as_json: Json = False) -> None:
     elif found:
         print_table(_columns(found, labelled), "See: loupe models show TAG")
     else:
-        console.print(
-            "The model store is empty. Train a model: loupe train --dataset fashion-mnist"
-        )
+        console.print("The model store is empty. Train one: loupe train --dataset fashion-mnist")
 
 
 @app.command()
 def show(tag: Tag, as_json: Json = False) -> None:
-    """Show all that is known about a model."""
+    """Show everything known about a model."""
     from loupe.models.comparison import Shown, described
     from loupe.models.store import REPORT_FILE, find_model, labels
 
@@ -83,9 +81,9 @@ def show(tag: Tag, as_json: Json = False) -> None:
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A model, as NAME:VERSION.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another model.")],
 ) -> None:
-    """Show the figures of two models side by side, and which is better."""
+    """Show the figures of two models side by side, and which model is better."""
     from loupe.models.comparison import compared
     from loupe.models.store import find_model, labels
 
@@ -106,89 +104,77 @@ def compare(
 def promote(
     tag: Tag,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if it is not better, or not comparable.")
+        bool, typer.Option("--force", help="Promote it even if it is not better or comparable.")
     ] = False,
 ) -> None:
-    """Put a model into production, if it is better on the same test set than the one that is there."""
-    from loupe.models import promotion as gate
+    """Put a model into production if it beats the current one on the same test set."""
+    from loupe.models import promotion
     from loupe.models.store import find_model
 
-    promotion = gate.promote(tag, force=force)
-    if promotion is None:
+    promoted = promotion.promote(tag, force=force)
+    if promoted is None:
         console.print(f"{find_model(tag).tag} is in production already.", highlight=False)
         return
-    _print_moved(promotion)
-    if promotion.forced:
-        notices.print(
-            "[yellow]It is not known to be better than the one before; --force put it there.[/]"
-        )
+    _print_moved(promoted)
+    if promoted.forced:
+        notices.print("[yellow]It is not known to be better than the one before (--force).[/]")
 
 
 @app.command()
 def rollback(
-    name: Annotated[str, typer.Argument(help="The model's name, without a version.")],
+    name: Annotated[str, typer.Argument(help="Name of the model, without a version.")],
 ) -> None:
-    """Put into production what was there before; again, and it is the one before that."""
-    from loupe.models import promotion as gate
+    """Put the previous version into production. Repeat it to go back further."""
+    from loupe.models import promotion
 
-    back = gate.rollback(name)
-    for tag in back.deleted:
+    rolled_back = promotion.rollback(name)
+    for tag in rolled_back.deleted:
         notices.print(
-            f"[yellow]Passed over {tag}: it is not in the store any more.[/]", highlight=False
+            f"[yellow]Skipped {tag}: it is not in the store any more.[/]", highlight=False
         )
-    _print_moved(back.promotion)
+    _print_moved(rolled_back.promotion)
 
 
 @app.command()
 def delete(
     tag: Annotated[str, typer.Argument(help="NAME:VERSION")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a model that is not in production, with all its files."""
-    from loupe.models import promotion as gate
+    from loupe.models import promotion
     from loupe.models.store import full_tag
 
-    full = (
-        full_tag(tag) if ":" in tag else tag
-    )  # what a shortened version means is told before it is gone
+    # Show the full version before it is gone; the user may have shortened it.
+    full = full_tag(tag) if ":" in tag else tag
     if not yes:
-        _ask(f"delete {full}")
-    console.print(f"deleted [bold]{gate.delete(full)}[/]", highlight=False)
+        _confirm(f"delete {full}")
+    console.print(f"deleted [bold]{promotion.delete(full)}[/]", highlight=False)
 
 
 @app.command()
-def log(name: Annotated[str | None, typer.Argument(help="Of this model only.")] = None) -> None:
+def log(
+    name: Annotated[str | None, typer.Argument(help="Show this model only.")] = None,
+) -> None:
     """Show which versions were put into production, newest first."""
     from loupe.models.promotion_log import read
     from loupe.models.store import promotions_path
 
-    history = [
-        promotion
-        for promotion in reversed(read(promotions_path()))
-        if name in (None, promotion.name)
-    ]
+    history = [each for each in reversed(read(promotions_path())) if name in (None, each.name)]
     if not history:
         console.print("Nothing has been promoted yet. Promote a model: loupe models promote TAG")
         return
+    errors = [_change(each, "calibration_error") for each in history]
     columns = [
-        Column("time", [_local(promotion.time) for promotion in history]),
-        Column("name", [promotion.name for promotion in history]),
-        Column(
-            "what",
-            ["forced" if promotion.forced else promotion.kind for promotion in history],
-            rank=1,
-        ),
-        Column("to", [promotion.to_version for promotion in history]),
-        Column("from", [promotion.from_version or "–" for promotion in history], rank=2),
-        Column("accuracy", [_change(promotion, "accuracy") for promotion in history]),
-        Column("loss", [_change(promotion, "loss") for promotion in history], rank=4),
-        Column(
-            "calibration error",
-            [_change(promotion, "calibration_error") for promotion in history],
-            rank=3,
-        ),
+        Column("time", [_local(each.time) for each in history]),
+        Column("name", [each.name for each in history]),
+        Column("what", ["forced" if each.forced else each.kind for each in history], rank=1),
+        Column("to", [each.to_version for each in history]),
+        Column("from", [each.from_version or "–" for each in history], rank=2),
+        Column("accuracy", [_change(each, "accuracy") for each in history]),
+        Column("loss", [_change(each, "loss") for each in history], rank=4),
+        Column("calibration error", errors, rank=3),
     ]
-    print_table(columns, f"All of it: {promotions_path()}")
+    print_table(columns, f"The whole log: {promotions_path()}")
 
 
 @app.command()
@@ -196,61 +182,56 @@ def report(
     tag: Tag,
     open_: Annotated[
         bool | None,
-        typer.Option("--open/--no-open", help="In a browser. Default: where there is a screen."),
+        typer.Option(
+            "--open/--no-open", help="Open it in a browser. Default: if there is a screen."
+        ),
     ] = None,
 ) -> None:
-    """Say where a model's report is, and open it."""
+    """Print the path of a model's report, and open it in a browser."""
     from loupe.models.store import REPORT_FILE, find_model
 
     model = find_model(tag)
     path = model.folder / REPORT_FILE
     if not path.is_file():
-        raise ReportNotFound(model.tag, REPORT_FILE)
+        raise NotFound(
+            f"{model.tag} was saved without a report: '{path}' does not exist.",
+            code="report_not_found",
+        )
     console.print(str(path), markup=False, highlight=False, soft_wrap=True)
     if (_has_screen() if open_ is None else open_) and not webbrowser.open(path.as_uri()):
-        notices.print("[yellow]No browser could be opened; open the file yourself.[/]")
+        notices.print("[yellow]No browser could be opened. Open the file yourself.[/]")
 
 
 def _columns(models: list["StoredModel"], labelled: dict[str, list[str]]) -> list[Column]:
     cards = [model.card for model in models]
+    architectures = [str(card.config.get("architecture", "–")) for card in cards]
+    accuracies = [f"{card.figures.accuracy:.4f}" for card in cards]
+    errors = [f"{card.figures.calibration_error:.4f}" for card in cards]
+    sizes = [_megabytes(model.size_bytes) for model in models]
     return [
         Column("tag", [model.tag for model in models]),
         Column("label", [" ".join(labelled.get(model.tag, [])) for model in models]),
         Column("data set", [card.dataset for card in cards], rank=6),
-        Column(
-            "architecture", [str(card.config.get("architecture", "–")) for card in cards], rank=2
-        ),
+        Column("architecture", architectures, rank=2),
         Column("classes", [str(len(card.class_names)) for card in cards], rank=4, justify="right"),
-        Column(
-            "test\naccuracy", [f"{card.figures.accuracy:.4f}" for card in cards], justify="right"
-        ),
-        Column(
-            "calibration\nerror",
-            [f"{card.figures.calibration_error:.4f}" for card in cards],
-            rank=1,
-            justify="right",
-        ),
-        Column("size", [_megabytes(model.size_bytes) for model in models], rank=5, justify="right"),
+        Column("test\naccuracy", accuracies, justify="right"),
+        Column("calibration\nerror", errors, rank=1, justify="right"),
+        Column("size", sizes, rank=5, justify="right"),
         Column("created", [_local(card.created) for card in cards], rank=3),
     ]
 
 
 def _print_heading(model: "StoredModel", labels: list[str], before: str = "") -> None:
-    console.print(
-        f"{before}[bold]{model.tag}[/]  {' '.join(labels)}".rstrip(),
-        highlight=False,
-        soft_wrap=True,
-    )
+    heading = f"{before}[bold]{model.tag}[/]  {' '.join(labels)}".rstrip()
+    console.print(heading, highlight=False, soft_wrap=True)
 
 
 def _print_moved(promotion: "Promotion") -> None:
+    tag = f"[bold]{promotion.name}:{promotion.to_version}[/]"
     before = f" (before: {promotion.from_version})" if promotion.from_version else ""
-    console.print(
-        f"[bold]{promotion.name}:{promotion.to_version}[/] is in production{before}",
-        highlight=False,
-    )
-    figures = f"test accuracy {_change(promotion, 'accuracy')}, calibration error {_change(promotion, 'calibration_error')}"
-    console.print(figures, highlight=False)
+    accuracy, error = _change(promotion, "accuracy"), _change(promotion, "calibration_error")
+    console.print(f"{tag} is in production{before}", highlight=False)
+    console.print(f"test accuracy {accuracy}, calibration error {error}", highlight=False)
 
 
 def _change(promotion: "Promotion", figure: str) -> str:
@@ -258,16 +239,20 @@ def _change(promotion: "Promotion", figure: str) -> str:
     return now if before is None else f"{getattr(before, figure):.4f} → {now}"
 
 
-def _ask(action: str) -> None:
+def _confirm(action: str) -> None:
     if not sys.stdin.isatty():
-        raise NotConfirmed(action)
+        raise InvalidUsage(
+            f"Pass --yes to {action}: there is no terminal to ask for confirmation. "
+            "Nothing was done.",
+            code="not_confirmed",
+        )
     if not typer.confirm(f"{action[0].upper()}{action[1:]}?"):
         console.print("Nothing was done.")
         raise typer.Exit(1)
 
 
 def _has_screen() -> bool:
-    """Whether somebody sits here who can see a browser."""
+    """Return whether a user sits here who can see a browser."""
     return console.is_terminal and (
         sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     )

@@ -1,4 +1,7 @@
-"""The figures of models in words: of one, or of two side by side. Fields that a later card has are shown without a change here."""
+"""The figures of one model, or of two side by side, for people.
+
+Fields that a later card adds are shown without a change here.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,16 +13,9 @@ from loupe.models.store import StoredModel
 from loupe.terminal import Column
 
 DIGEST_DIGITS = 12  # of 64: enough to see whether two are the same
-LEAST_DECIMAL = 1e-4  # what four digits after the point can tell
-SIGNS = {
-    "accuracy": 1,
-    "loss": -1,
-    "calibration_error": -1,
-}  # of the test split: 1 where more is better
-COST_SIGNS = {
-    "training_seconds": -1,
-    "size_megabytes": -1,
-}  # these can be compared whatever the test split is
+MIN_DECIMAL = 1e-4  # smaller values need exponents to show anything in four digits
+SIGNS = {"accuracy": 1, "loss": -1, "calibration_error": -1}  # on the test split; 1: more is better
+COST_SIGNS = {"training_seconds": -1, "size_megabytes": -1}  # comparable on any test split
 
 
 class Shown(BaseModel):
@@ -33,7 +29,7 @@ class Shown(BaseModel):
 
     @classmethod
     def of(cls, model: StoredModel, labels: list[str]) -> "Shown":
-        """A model and the labels that point at it."""
+        """Describe a model and the labels that point at it."""
         return cls(
             tag=model.tag,
             labels=labels,
@@ -48,7 +44,7 @@ class ShownList(RootModel[list[Shown]]):
 
 
 def described(card: ModelCard) -> dict[str, dict[str, str]]:
-    """The whole card: by title the names and values of a section."""
+    """Return the whole card as sections of names and values, by title."""
     figures = card.figures.model_dump(mode="json")
     return {
         "data": {
@@ -69,11 +65,12 @@ def described(card: ModelCard) -> dict[str, dict[str, str]]:
 
 
 def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]]:
-    """Two tables: the figures with their differences and which model is better, and the settings in which the two differ."""
+    """Return a table of figures that says which model is better, and one of differing settings."""
     comparable = a.card.figures.test_digest == b.card.figures.test_digest
-    signs = {**COST_SIGNS, **(SIGNS if comparable else dict.fromkeys(SIGNS, 0))}
+    signs = COST_SIGNS | (SIGNS if comparable else dict.fromkeys(SIGNS, 0))
     first, second = _numbers(a), _numbers(b)
     names = [name for name in first if name in second and (first[name] or second[name])]
+    gains = {name: signs.get(name, 0) * (second[name] - first[name]) for name in names}
     figures = [
         Column("", [_words(name) for name in names]),
         Column("A", [figure(name, first[name]) for name in names], justify="right"),
@@ -83,9 +80,7 @@ def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]
             [_difference(name, first, second) if signs.get(name, 1) else "" for name in names],
             justify="right",
         ),
-        Column(
-            "better", [_better(signs.get(name, 0) * (second[name] - first[name])) for name in names]
-        ),
+        Column("better", [_better(gains[name]) for name in names]),
     ]
     mine, theirs = _settings(a.card), _settings(b.card)
     differing = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
@@ -98,16 +93,16 @@ def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]
 
 
 def figure(name: str, value: JsonValue) -> str:
-    """A figure of a card for people, with as many digits as its neighbours have."""
+    """Format a figure of a card with as many digits as its neighbours."""
     if not isinstance(value, float):
         return text(value)
     if name.endswith(("_seconds", "_megabytes")):
         return f"{value:,.1f}"
-    return f"{value:.4f}" if not value or abs(value) >= LEAST_DECIMAL else f"{value:.1e}"
+    return f"{value:.4f}" if not value or abs(value) >= MIN_DECIMAL else f"{value:.1e}"
 
 
 def text(value: JsonValue) -> str:
-    """A value of a card for people."""
+    """Format a value of a card."""
     match value:
         case None:
             return "–"
@@ -127,15 +122,12 @@ def text(value: JsonValue) -> str:
 
 def _numbers(model: StoredModel) -> dict[str, float]:
     figures: Mapping[str, JsonValue] = model.card.figures.model_dump(mode="json")
-    known = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
-    costs = {
-        "training_seconds": model.card.figures.training_seconds,
-        "size_megabytes": model.size_bytes / 1e6,
+    numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+    # Costs are rounded so that negligible differences do not make one model better.
+    return numbers | {
+        "training_seconds": round(model.card.figures.training_seconds, 1),
+        "size_megabytes": round(model.size_bytes / 1e6, 1),
     }
-    return {
-        **known,
-        **{name: round(cost, 1) for name, cost in costs.items()},
-    }  # nobody pays for less
 
 
 def _settings(card: ModelCard) -> dict[str, JsonValue]:

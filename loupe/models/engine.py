@@ -1,4 +1,7 @@
-"""Engines: run a stored model. ONNX Runtime serves and scores; TensorFlow is the reference and is imported only when asked for."""
+"""Engines run stored models.
+
+ONNX Runtime serves and scores. TensorFlow is the reference, imported only when it is chosen.
+"""
 
 from pathlib import Path
 from typing import Literal, Protocol
@@ -6,20 +9,20 @@ from typing import Literal, Protocol
 import numpy as np
 import onnxruntime as ort
 
+from loupe.errors import NotInstalled
 from loupe.images.spec import SIDE, Float32Array, UInt8Array, check_batch
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, verify
-from loupe.old_errors.core import EngineUnavailable
 from loupe.runtime.cores import available_cores
 
 EngineName = Literal["onnx", "tensorflow"]
-WARM_UP_SIZES = (1, 2, 8, 32)  # images; the first run of a size plans its memory
+WARM_UP_SIZES = (1, 2, 8, 32)  # images; the first run of each size allocates its memory
 
 
 class Engine(Protocol):
     """A model ready to run."""
 
     def predict(self, images: UInt8Array) -> Float32Array:
-        """Class probabilities for a batch of images.
+        """Return class probabilities for a batch of images.
 
         Args:
             images: uint8, shape `(n, 28, 28)`, 0 = background, 255 = full ink. `n` may be 0.
@@ -60,12 +63,15 @@ class TensorflowEngine:
         try:
             import keras
         except ImportError as error:
-            raise EngineUnavailable("tensorflow", "train") from error
+            raise NotInstalled(
+                "The engine 'tensorflow' is not installed. Install it: pip install 'loupe[train]'",
+                code="engine_unavailable",
+            ) from error
         self._model = keras.models.load_model(path, compile=False)
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
-        if not len(check_batch(images)):  # TensorFlow's convolutions refuse an empty batch
+        if not len(check_batch(images)):  # TensorFlow cannot convolve an empty batch
             return np.empty((0, self._model.output_shape[-1]), np.float32)
         return np.asarray(self._model(images, training=False), dtype=np.float32)
 
@@ -73,25 +79,23 @@ class TensorflowEngine:
 def load_engine(
     model: StoredModel, name: EngineName = "onnx", threads: int | None = None
 ) -> Engine:
-    """An engine with a stored model, verified against its card and warmed up.
+    """Load a stored model, verify it against its card, and warm it up.
 
     Args:
-        model: What to run.
-        name: Which engine.
-        threads: Cores to use; all that the process may run on if not given.
+        model: The model to run.
+        name: The engine.
+        threads: Cores to use; by default all that the process may use.
 
     Raises:
-        ModelCorrupted: If a file is not the one that was saved.
-        EngineUnavailable: If the engine is not installed.
+        ModelCorrupted: If a file differs from the one that was saved.
+        NotInstalled: If the engine is not installed.
     """
     verify(model)
-    engine = _open(model.folder, name, threads)
+    engine: Engine = (
+        OnnxEngine(model.folder / ONNX_FILE, threads)
+        if name == "onnx"
+        else TensorflowEngine(model.folder / KERAS_FILE)
+    )
     for size in WARM_UP_SIZES:
         engine.predict(np.zeros((size, SIDE, SIDE), np.uint8))
     return engine
-
-
-def _open(folder: Path, name: EngineName, threads: int | None) -> Engine:
-    if name == "onnx":
-        return OnnxEngine(folder / ONNX_FILE, threads)
-    return TensorflowEngine(folder / KERAS_FILE)

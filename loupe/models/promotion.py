@@ -1,9 +1,9 @@
-"""What may be in production: a model gets the label only if it is better than the one that has it, and a model with a label stays."""
+"""Promotion, rollback and deletion: only a better model replaces the one in production."""
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidUsage, PromotionRefused
 from loupe.models import promotion_log as promotions
 from loupe.models.promotion_log import OpenLog, PromotedFigures, Promotion
 from loupe.models.store import (
@@ -17,18 +17,11 @@ from loupe.models.store import (
     verify,
     versions,
 )
-from loupe.old_errors.core import (
-    LabelInUse,
-    NotBetter,
-    NotComparable,
-    NothingToRollBack,
-    VersionNeeded,
-)
 
 
 @dataclass(frozen=True)
 class RolledBack:
-    """A label that went back: its line in the log, and the versions passed over because they are not in the store any more."""
+    """The log line of a rollback, and the deleted versions that it skipped."""
 
     promotion: Promotion
     deleted: tuple[str, ...]
@@ -38,22 +31,19 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
     """Put a model into production.
 
     Args:
-        tag: As `find_model` takes it.
-        force: Also if it is not better than the one in production, or was measured on another test set.
+        tag: As for `find_model`.
+        force: Accept a model that is not better, or was measured on another test set.
 
     Returns:
-        Its line in the log, or nothing if it is in production already.
+        The log line, or `None` if the model is in production already.
 
     Raises:
         ModelNotFound: If there is no such model.
-        ModelCorrupted: If its files are not those that were saved.
-        NotBetter: If its test accuracy is not above that of the model in production.
-        NotComparable: If the two were measured on different test sets.
-        StoreUnwritable: If it cannot be written down; nothing has changed.
+        ModelCorrupted: If its files differ from those that were saved.
+        PromotionRefused: If the model is not better, or not comparable.
+        NotWritable: If the log cannot be written; nothing has changed.
     """
-    with promotions.writing(
-        promotions_path()
-    ) as log:  # nobody promotes another or deletes it meanwhile
+    with promotions.writing(promotions_path()) as log:  # excludes other promotions and deletions
         model = find_model(tag)
         verify(model)
         before = promotions.pointers(log.history).get((model.name, PRODUCTION))
@@ -66,70 +56,100 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
 
 
 def rollback(name: str) -> RolledBack:
-    """Put into production what was there before: a second rollback goes a second step back.
+    """Put the previous version into production; a second rollback goes back one more step.
 
-    What was rolled back is no step any more: after promotions of A, B and C, two rollbacks lead to A, a promotion of D and another
-    rollback to A again. Versions that are not in the store any more are passed over.
+    A version that was rolled back is not a step any more. After promotions of A, B and C, two
+    rollbacks lead to A; then a promotion of D and a rollback lead to A again. Deleted versions are
+    skipped.
 
     Raises:
-        NothingToRollBack: If there was no other version before, or none that is still there.
-        ModelCorrupted: If its files are not those that were saved.
-        StoreUnwritable: If it cannot be written down; nothing has changed.
+        PromotionRefused: If no previous version is left in the store.
+        ModelCorrupted: If its files differ from those that were saved.
+        NotWritable: If the log cannot be written; nothing has changed.
     """
     with promotions.writing(promotions_path()) as log:
         before = promotions.pointers(log.history).get((name, PRODUCTION))
         if before is None:
-            raise NothingToRollBack(name, None, [])
-        current, there = before.to_version, versions(name)
-        earlier = [
-            version
-            for version in promotions.standing(log.history, name, PRODUCTION)[-2::-1]
-            if version != current
-        ]
-        target = next((version for version in earlier if version in there), None)
+            raise _nothing_to_roll_back(f"No version of '{name}' has been promoted.")
+        current, existing = before.to_version, versions(name)
+        past = promotions.standing(log.history, name, PRODUCTION)[-2::-1]
+        earlier = [version for version in past if version != current]
+        target = next((version for version in earlier if version in existing), None)
         deleted = earlier[: None if target is None else earlier.index(target)]
         gone = tuple(f"{name}:{version}" for version in dict.fromkeys(deleted))
         if target is None:
-            raise NothingToRollBack(name, f"{name}:{current}", gone)
+            raise _nothing_to_roll_back(
+                f"{name}:{current} followed {', '.join(gone)}, which is not in the store any more."
+                if gone
+                else f"{name}:{current} is the first version of '{name}' in production."
+            )
         model = find_model(f"{name}:{target}")
         verify(model)
         return RolledBack(_point(log, model, before, "rollback", forced=False), gone)
 
 
 def delete(tag: str) -> str:
-    """Remove a model from the store, also one that cannot be read; its full tag comes back.
+    """Remove a model from the store, even an unreadable one, and return its full tag.
 
     Raises:
-        VersionNeeded: If the tag is a name only.
+        InvalidUsage: If the tag is only a name.
         ModelNotFound: If there is no such model.
-        LabelInUse: If a label points at it.
-        StoreUnwritable: If it cannot be removed.
+        PromotionRefused: If a label points at it.
+        NotWritable: If it cannot be removed.
     """
     if ":" not in tag:
-        raise VersionNeeded(tag)
+        raise InvalidUsage(
+            f"'{tag}' does not say which version. Give NAME:VERSION; `loupe models` lists them.",
+            code="version_needed",
+        )
     tag = full_tag(tag)
     name, _, version = tag.partition(":")
     with promotions.writing(promotions_path()) as log:
         for (labelled, label), promotion in promotions.pointers(log.history).items():
             if (labelled, promotion.to_version) == (name, version):
-                raise LabelInUse(
-                    tag, label, [model.tag for model in list_models(name) if model.tag != tag]
-                )
+                raise _label_in_use(tag, label)
         remove_model(tag)
     return tag
 
 
-def _refusal(model: StoredModel, before: Promotion | None) -> LoupeError | None:
-    """Why a model should not follow the one in production; nothing can be said against the first, nor after one that is gone."""
+def _label_in_use(tag: str, label: str) -> PromotionRefused:
+    others = [model.tag for model in list_models(tag.partition(":")[0]) if model.tag != tag]
+    advice = f"It is the only version. To delete it nevertheless: bentoml models delete {tag}"
+    if others:
+        advice = f"First promote one of {', '.join(others)}: loupe models promote TAG"
+    return PromotionRefused(f"{tag} has the label '{label}'. {advice}", code="label_in_use")
+
+
+def _nothing_to_roll_back(message: str) -> PromotionRefused:
+    return PromotionRefused(message, code="nothing_to_roll_back")
+
+
+def _refusal(model: StoredModel, before: Promotion | None) -> PromotionRefused | None:
+    """Return why a model must not follow the one in production, if that one exists."""
     if before is None or before.to_version not in versions(model.name):
         return None
     current, figures = before.to_figures, model.card.figures
     production = f"{model.name}:{before.to_version}"
+    mine, theirs = _fraction(figures.accuracy), _fraction(current.accuracy)
+    advice = f"Promote it nevertheless: loupe models promote {model.tag} --force"
     if figures.test_digest != current.test_digest:
-        return NotComparable(model.tag, figures.accuracy, production, current.accuracy)
+        return PromotionRefused(
+            f"{model.tag} and {production}, which is in production, were measured on different "
+            f"test sets: accuracies {mine} and {theirs} cannot be compared. {advice}",
+            code="not_comparable",
+        )
     if figures.accuracy <= current.accuracy:
-        return NotBetter(model.tag, figures.accuracy, production, current.accuracy)
+        return PromotionRefused(
+            f"{model.tag} is not better than {production}, which is in production: its accuracy on "
+            f"the same test set is {mine}, against {theirs}. {advice}",
+            code="not_better",
+        )
     return None
+
+
+def _fraction(value: float) -> str:
+    """Write six digits, as exact as a test set can be, without zeros at the end."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _point(
@@ -145,9 +165,9 @@ def _point(
         kind=kind,
         name=model.name,
         label=PRODUCTION,
-        from_version=None if before is None else before.to_version,
+        from_version=before.to_version if before else None,
         to_version=model.version,
-        from_figures=None if before is None else before.to_figures,
+        from_figures=before.to_figures if before else None,
         to_figures=PromotedFigures.of(model.card.figures),
         forced=forced,
     )

@@ -1,14 +1,13 @@
-"""The log of promotions: which version of a model got which label, when, and with what figures.
+"""The log of promotions: which version of a model got which label, when, and with which figures.
 
-The last line of a label says where it points; nothing else does. One JSON line per promotion, never changed afterwards. A line
-counts once its newline is there, so that readers need no lock.
+One JSON line per promotion, never changed afterwards; the last line of a label says where it points.
+A line counts once its newline is written, so readers need no lock.
 """
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -16,16 +15,30 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from loupe.errors import NotWritable
+from loupe.files import lock
 from loupe.models.card import Figures
-from loupe.old_errors.core import StoreUnwritable
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["promote", "rollback"]
 
 
+def store_unwritable(error: OSError, path: Path) -> NotWritable:
+    """Describe an error of the operating system at a path in the model store."""
+    # An error from copying a folder lists every file that failed; the first is enough.
+    first = error.args[0][0][-1] if error.args and isinstance(error.args[0], list) else None
+    where = "" if error.filename is None else f" ({error.filename})"
+    return NotWritable(
+        f"The model store at '{path}' cannot be used: "
+        f"{first or f'{error.strerror or error}{where}'}. Nothing was saved. "
+        "Make room there, or choose another folder: BENTOML_HOME.",
+        code="store_unwritable",
+    )
+
+
 class PromotedFigures(BaseModel):
-    """Of the model card, what a promotion was decided on; it outlives the model."""
+    """The figures that decided a promotion; the log keeps them after the model is deleted."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,17 +49,12 @@ class PromotedFigures(BaseModel):
 
     @classmethod
     def of(cls, figures: Figures) -> "PromotedFigures":
-        """Those of a model card."""
-        return cls(
-            accuracy=figures.accuracy,
-            loss=figures.loss,
-            calibration_error=figures.calibration_error,
-            test_digest=figures.test_digest,
-        )
+        """Take the figures from a model card."""
+        return cls.model_validate(figures.model_dump(include=set(cls.model_fields)))
 
 
 class Promotion(BaseModel):
-    """One line of the log: a label of a model's name moved from one version to another."""
+    """One line of the log: a label moved from one version of a model to another."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,69 +66,77 @@ class Promotion(BaseModel):
     to_version: str
     from_figures: PromotedFigures | None
     to_figures: PromotedFigures
-    forced: bool  # whether it would have been refused
+    forced: bool  # whether --force overruled a refusal
 
 
 @dataclass
 class OpenLog:
-    """The log while nobody else may write to it: what it holds, oldest first, and `append`."""
+    """The log while this process alone may write: its history, oldest first, and `append`."""
 
     path: Path
     history: list[Promotion]
     _file: FileIO
-    _whole_bytes: int  # up to the newline of the last line; what follows was cut short by a crash
+    _whole_bytes: int  # up to the last newline; a crash may have left half a line behind it
 
     def append(self, promotion: Promotion) -> None:
-        """Add a line, on the disk when this returns.
+        """Write a line to disk.
 
         Raises:
-            StoreUnwritable: If that cannot be; the log is as it was.
+            NotWritable: If it cannot be written; the log stays as it was.
         """
         line = promotion.model_dump_json().encode() + b"\n"
         try:
             self._file.truncate(self._whole_bytes)
-            _write(self._file, line)
+            rest = memoryview(line)
+            while rest:  # a disk that fills up may take a part first
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(self._whole_bytes)
-            raise StoreUnwritable.of(error, self.path) from error
+            raise store_unwritable(error, self.path) from error
         self._whole_bytes += len(line)
         self.history.append(promotion)
 
 
 def read(path: Path) -> list[Promotion]:
-    """All promotions, oldest first; a line that is none is passed over with a warning.
+    """Return all promotions, oldest first; invalid lines are logged and skipped.
 
     Raises:
-        StoreUnwritable: If there is a log that cannot be read.
+        NotWritable: If the log cannot be read.
     """
     try:
         return _parse(path.read_bytes(), path)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StoreUnwritable.of(error, path) from error
+        raise store_unwritable(error, path) from error
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[OpenLog]:
-    """The log, for this process alone as long as the block lasts: what is decided on its history still holds when it is written.
+    """Open the log under an exclusive lock, so that decisions on its history hold when written.
 
     Raises:
-        StoreUnwritable: If it cannot be opened for writing.
+        NotWritable: If the log cannot be opened for writing.
     """
-    with _locked(path) as file:
-        data = path.read_bytes()
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(lock(path))
+            data = path.read_bytes()
+        except OSError as error:
+            raise store_unwritable(error, path) from error
         yield OpenLog(path, _parse(data, path), file, data.rfind(b"\n") + 1)
 
 
 def pointers(history: Iterable[Promotion]) -> dict[tuple[str, str], Promotion]:
-    """By name and label the promotion that set it."""
+    """Return the latest promotion of each name and label."""
     return {(promotion.name, promotion.label): promotion for promotion in history}
 
 
 def standing(history: Iterable[Promotion], name: str, label: str) -> list[str]:
-    """The versions a label has had, without those that were rolled back: the last has it now, the one before it had it before."""
+    """Return the versions a label has had, oldest first, without those that were rolled back."""
     versions: list[str] = []
     for promotion in history:
         if (promotion.name, promotion.label) != (name, label):
@@ -133,23 +149,6 @@ def standing(history: Iterable[Promotion], name: str, label: str) -> list[str]:
     return versions
 
 
-def _locked(path: Path) -> FileIO:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(path, "a")
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-    except OSError as error:
-        raise StoreUnwritable.of(error, path) from error
-    return file
-
-
-def _write(file: FileIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:  # a disk that fills up takes a part first
-        rest = rest[file.write(rest) :]
-    os.fsync(file.fileno())
-
-
 def _parse(data: bytes, path: Path) -> list[Promotion]:
     *lines, rest = data.split(b"\n")
     promotions = []
@@ -157,7 +156,7 @@ def _parse(data: bytes, path: Path) -> list[Promotion]:
         try:
             promotions.append(Promotion.model_validate_json(line))
         except ValidationError:
-            logger.warning("%s: line %d is no promotion and is passed over", path, number)
+            logger.warning("%s: skipped line %d, which is not a promotion", path, number)
     if rest:
-        logger.warning("%s: the last line was cut short and is passed over", path)
+        logger.warning("%s: skipped the last line, which is incomplete", path)
     return promotions

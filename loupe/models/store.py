@@ -1,10 +1,13 @@
-"""The BentoML model store: save, find, list, label, verify and remove models. No other module knows the store's folders."""
+"""The BentoML model store: save, find, list, label, verify and remove models.
+
+No other module knows the store's folders.
+"""
 
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +18,24 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException
 
+from loupe.errors import ModelCorrupted, ModelNotFound
 from loupe.models import promotion_log as promotions
 from loupe.models.card import ModelCard, digest
-from loupe.old_errors.core import LabelNotFound, ModelCorrupted, ModelNotFound, StoreUnwritable
+from loupe.models.promotion_log import store_unwritable
 
 logger = logging.getLogger(__name__)
 
 KERAS_FILE = "model.keras"
 ONNX_FILE = "model.onnx"
 REPORT_FILE = "report.html"
-MODULE = "loupe.store"  # how BentoML names the code that understands a stored model
-PRODUCTION = "production"  # the label of the version that `name` alone stands for
-LATEST = "latest"  # BentoML's word for the newest version, and the name of its file that says which that is
+MODULE = "loupe.store"  # BentoML's name for the code that understands a stored model
+PRODUCTION = "production"  # label of the version that `name` alone means
+LATEST = "latest"  # BentoML's word for the newest version, and the file that names it
+MAX_SHOWN_TAG = 80  # characters of a tag in an error
+UNREADABLE = (
+    *(BentoMLException, yaml.YAMLError, OSError),
+    *(ValueError, LookupError, TypeError, AttributeError),
+)
 
 
 @dataclass(frozen=True)
@@ -49,16 +58,38 @@ class StoredModel:
 
     @property
     def size_bytes(self) -> int:
-        """Of all its files together."""
+        """Size of all its files."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def model_not_found(tag: str | None, known: Sequence[str]) -> ModelNotFound:
+    """Describe an unknown tag, or an empty store, with the tags that exist."""
+    if tag is None:
+        problem = "The model store is empty."
+    else:
+        shown = tag if len(tag) <= MAX_SHOWN_TAG else tag[:MAX_SHOWN_TAG] + "…"
+        problem = f"There is no model {shown!r}."
+    advice = "Train one: loupe train --dataset fashion-mnist"
+    if known:
+        advice = f"There are: {', '.join(known)}."
+    return ModelNotFound(f"{problem} {advice}")
+
+
+def model_corrupted(tag: str, file: str, problem: str) -> ModelCorrupted:
+    """Describe a model whose `file` is not as it was saved."""
+    return ModelCorrupted(
+        f"Model '{tag}' is corrupt: {file} {problem}. Delete it from the store and train again."
+    )
 
 
 @contextmanager
 def new_model(name: str, card: ModelCard) -> Iterator[bentoml.Model]:
-    """A model being saved: write its files into `model.path`; it enters the store, whole, when the block ends without an error.
+    """Save a model: write its files into `model.path` inside the block.
+
+    The model enters the store, whole, when the block ends without an error.
 
     Raises:
-        StoreUnwritable: If a file cannot be written, inside the block or after it; nothing enters the store.
+        NotWritable: If a file cannot be written, inside the block or after it.
     """
     labels = {"dataset": card.dataset, "framework": "keras", "look": card.look}
     metadata = {
@@ -67,41 +98,42 @@ def new_model(name: str, card: ModelCard) -> Iterator[bentoml.Model]:
         "digests": dict(card.files),
     }
     try:
-        # BentoML copies file by file, and whoever is killed meanwhile leaves half a model. It may do so beside the store.
-        with tempfile.TemporaryDirectory(dir=_own_folder(), prefix="saving-") as place:
-            aside = ModelStore(place)
+        # BentoML copies file by file, so a killed process would leave half a model in the store.
+        # Save into a temporary store, then move the folder in one step.
+        with tempfile.TemporaryDirectory(dir=_own_folder(), prefix="saving-") as temporary:
+            store = ModelStore(temporary)
             with bentoml.models.create(
-                name, module=MODULE, labels=labels, metadata=metadata, _model_store=aside
+                name, module=MODULE, labels=labels, metadata=metadata, _model_store=store
             ) as model:
                 card.save(Path(model.path))
                 yield model
-            _enter(Path(place), model.tag)
+            _enter(Path(temporary), model.tag)
     except FileNotFoundError:
-        raise  # what the block wanted to read is no matter of the store
+        raise  # the block failed to read something, which does not concern the store
     except OSError as error:
-        raise StoreUnwritable.of(error, _models_folder()) from error
+        raise store_unwritable(error, _models_folder()) from error
 
 
 def check_writable() -> None:
-    """Find out before a training whether a model can be saved after it.
+    """Check before a training that a model can be saved after it.
 
     Raises:
-        StoreUnwritable: If not.
+        NotWritable: If it cannot.
     """
     try:
         for folder in (_models_folder(), _own_folder()):
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"\n")
     except OSError as error:
-        raise StoreUnwritable.of(error, _models_folder()) from error
+        raise store_unwritable(error, _models_folder()) from error
 
 
 def find_model(tag: str | None = None) -> StoredModel:
-    """The model of a tag.
+    """Return the model of a tag.
 
     Args:
-        tag: `name:version`, `name:label`, `name:latest` for its newest version, `name` for the version in production or else
-            the newest, or nothing for the name that has the newest model of all.
+        tag: `name:version`, `name:label`, `name:latest` for the newest version, or `name` for the
+            version in production, else the newest. `None` means the name of the newest model.
 
     Raises:
         ModelNotFound: If there is none.
@@ -110,44 +142,43 @@ def find_model(tag: str | None = None) -> StoredModel:
     if tag is None:
         newest = list_models()
         if not newest:
-            raise ModelNotFound(None, [])
+            raise model_not_found(None, [])
         tag = newest[0].name
     model = _open(full_tag(tag))
     if model.info.module != MODULE:
-        raise ModelNotFound(tag, _tags())
+        raise model_not_found(tag, _tags())
     return _read(model)
 
 
 def full_tag(tag: str) -> str:
-    """The `name:version` that a tag stands for now; whether its files can be read does not matter.
+    """Return the `name:version` that a tag means now, whether or not the model is readable.
 
     Raises:
-        ModelNotFound: If it stands for none.
+        ModelNotFound: If there is no such model.
     """
     try:
-        wanted = bentoml.Tag.from_taglike(tag)
+        parsed = bentoml.Tag.from_taglike(tag)
     except (BentoMLException, ValueError) as error:
-        raise ModelNotFound(tag, _tags()) from error
-    if wanted.version == PRODUCTION:
-        version = _labelled(wanted.name, PRODUCTION)
-    elif wanted.version in (None, LATEST):
-        version = _default(wanted.name) if wanted.version is None else _newest(wanted.name)
+        raise model_not_found(tag, _tags()) from error
+    name, version = parsed.name, parsed.version
+    if version == PRODUCTION:
+        version = _labelled(name, PRODUCTION)
+    elif version is None:
+        version = _default(name)
+    elif version == LATEST:
+        version = _newest(name)
     else:
-        begun = [version for version in versions(wanted.name) if version.startswith(wanted.version)]
-        version = (
-            wanted.version if wanted.version in begun else begun[0] if len(begun) == 1 else None
-        )
+        existing = versions(name)
+        matches = [each for each in existing if each.startswith(version)]
+        if version not in existing:
+            version = matches[0] if len(matches) == 1 else None
     if version is None:
-        raise ModelNotFound(tag, _tags())
-    return f"{wanted.name}:{version}"
+        raise model_not_found(tag, _tags())
+    return f"{name}:{version}"
 
 
 def list_models(name: str | None = None) -> list[StoredModel]:
-    """All readable models that Loupe saved, newest first. Models of other programs in the same store are passed over.
-
-    Args:
-        name: Versions of this name only.
-    """
+    """Return all readable models that Loupe saved, or those of one name, newest first."""
     readable = []
     for model in _saved(name):
         try:
@@ -158,37 +189,32 @@ def list_models(name: str | None = None) -> list[StoredModel]:
 
 
 def names() -> list[str]:
-    """The names that have a readable model, that of the newest first."""
+    """Return the names of readable models, that of the newest model first."""
     return list(dict.fromkeys(model.name for model in list_models()))
 
 
 def revision() -> frozenset[tuple[str, int]]:
-    """What changes with the store: paths of labels, models and their files, with the nanoseconds of their last change.
+    """Return a value that changes with the store: paths and their modification times.
 
     Raises:
-        StoreUnwritable: If the store cannot be read.
+        NotWritable: If the store cannot be read.
     """
     folder = _models_folder()
-    seen = {}
-    for path in (
-        promotions_path(),
-        folder,
-        *folder.glob("*"),
-        *folder.glob("*/*"),
-        *folder.glob("*/*/*"),
-    ):
-        with suppress(FileNotFoundError):  # it was removed meanwhile, or was never there
-            seen[str(path)] = path.stat().st_mtime_ns
-    return frozenset(seen.items())
+    below = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)]
+    times = {}
+    for path in (promotions_path(), folder, *below):
+        with suppress(FileNotFoundError):  # removed since it was listed, or never written
+            times[str(path)] = path.stat().st_mtime_ns
+    return frozenset(times.items())
 
 
 def versions(name: str) -> list[str]:
-    """The versions there are of a name, readable or not."""
+    """Return the versions of a name, readable or not."""
     return _folders_in(_models_folder() / name)
 
 
 def labels() -> dict[str, list[str]]:
-    """The labels of each full tag that has one."""
+    """Return the labels of each full tag that has some."""
     found: dict[str, list[str]] = {}
     for (name, label), promotion in promotions.pointers(promotions.read(promotions_path())).items():
         found.setdefault(f"{name}:{promotion.to_version}", []).append(label)
@@ -196,7 +222,7 @@ def labels() -> dict[str, list[str]]:
 
 
 def promotions_path() -> Path:
-    """Where the log of promotions is, or will be. BentoML knows no labels that move, so that they are kept beside its store."""
+    """Return the path of the promotion log. BentoML's labels cannot move, so Loupe keeps its own."""
     return _models_folder().parent / "loupe" / "promotions.jsonl"
 
 
@@ -204,50 +230,50 @@ def verify(model: StoredModel) -> None:
     """Check that every file of a model is the one that was saved.
 
     Raises:
-        ModelCorrupted: If one is missing or differs; the message names it.
+        ModelCorrupted: If one is missing or differs.
     """
     for name, expected in model.card.files.items():
         path = model.folder / name
         if not path.is_file():
-            raise ModelCorrupted(model.tag, name, "is missing")
+            raise model_corrupted(model.tag, name, "is missing")
         if digest(path) != expected:
-            raise ModelCorrupted(
+            raise model_corrupted(
                 model.tag, name, "is not the file that was saved (its SHA-256 differs)"
             )
 
 
 def remove_model(tag: str) -> None:
-    """Remove the model of a full tag, readable or not; labels are the caller's matter.
+    """Remove the model of a full tag, readable or not. The caller has checked its labels.
 
     Raises:
         ModelNotFound: If there is none.
-        StoreUnwritable: If it cannot be removed.
+        NotWritable: If it cannot be removed.
     """
     name, _, version = tag.partition(":")
     folder = _models_folder() / name / version
     with suppress(ModelCorrupted):
         if version not in versions(name) or _open(tag).info.module != MODULE:
-            raise ModelNotFound(tag, _tags())
+            raise model_not_found(tag, _tags())
     try:
         leaving = _own_folder() / f"leaving-{name}-{version}"
-        shutil.rmtree(leaving, ignore_errors=True)  # of one who was killed
-        folder.rename(leaving)  # gone in one step, so that no half of a model is ever there
+        shutil.rmtree(leaving, ignore_errors=True)  # left by a process that was killed
+        folder.rename(leaving)  # one step, so that nobody sees half a model
         latest = folder.parent / LATEST
         if latest.is_file() and latest.read_text().strip() == version:
-            latest.unlink()  # BentoML makes it anew
+            latest.unlink()  # BentoML writes a new one
         with suppress(OSError):
-            folder.parent.rmdir()  # of the last version
+            folder.parent.rmdir()  # succeeds after the last version
         shutil.rmtree(leaving)
     except OSError as error:
-        raise StoreUnwritable.of(error, folder) from error
+        raise store_unwritable(error, folder) from error
 
 
 def _models_folder() -> Path:
     try:
         return Path(BentoMLContainer.model_store.get()._path)
-    except OSError as error:  # BentoML makes its folders when it is first asked for one
+    except OSError as error:  # BentoML creates its folders on first use
         home = os.environ.get("BENTOML_HOME", "~/bentoml")
-        raise StoreUnwritable.of(error, Path(home)) from error
+        raise store_unwritable(error, Path(home)) from error
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -256,7 +282,7 @@ def _folders_in(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StoreUnwritable.of(error, folder) from error
+        raise store_unwritable(error, folder) from error
 
 
 def _own_folder() -> Path:
@@ -265,35 +291,38 @@ def _own_folder() -> Path:
     return folder
 
 
-def _enter(place: Path, tag: bentoml.Tag) -> None:
-    """Move a whole model from a store of its own into the one that counts, in one step."""
+def _enter(temporary: Path, tag: bentoml.Tag) -> None:
+    """Move a whole model from a temporary store into the real one, in one step."""
     folder = _models_folder() / tag.path()
     folder.parent.mkdir(exist_ok=True)
-    (place / tag.path()).rename(folder)
-    (place / tag.latest_path()).replace(folder.parent / LATEST)
+    (temporary / tag.path()).rename(folder)
+    (temporary / tag.latest_path()).replace(folder.parent / LATEST)
 
 
 def _labelled(name: str, label: str) -> str | None:
-    """The version a label points at; none if the name has neither label nor version."""
-    version, there = _pointer(name, label), versions(name)
-    if version in there or not (version or there):
+    """Return the version a label points at, or `None` if the name has neither label nor version."""
+    version, existing = _pointer(name, label), versions(name)
+    if version in existing or not (version or existing):
         return version
-    known = [model.tag for model in list_models(name)]
-    raise LabelNotFound(f"{name}:{label}", version and f"{name}:{version}", known)
+    problem = "has never been given"
+    if version:
+        problem = f"points at {name}:{version}, which is not in the store any more"
+    known = ", ".join(model.tag for model in list_models(name))
+    advice = f"There is no model '{name}'."
+    if known:
+        advice = f"Promote one of {known}: loupe models promote TAG"
+    raise ModelNotFound(
+        f"There is no model '{name}:{label}': the label '{label}' {problem}. {advice}",
+        code="label_not_found",
+    )
 
 
 def _default(name: str) -> str | None:
     version = _pointer(name, PRODUCTION)
-    if version is None:
-        return _newest(name)
-    if version not in versions(name):
-        logger.warning(
-            "%s:%s is in production and not in the store; its newest version is taken",
-            name,
-            version,
-        )
-        return _newest(name)
-    return version
+    if version is None or version in versions(name):
+        return version or _newest(name)
+    logger.warning("%s:%s is in production but not in the store; using the newest", name, version)
+    return _newest(name)
 
 
 def _pointer(name: str, label: str) -> str | None:
@@ -311,7 +340,7 @@ def _tags() -> list[str]:
 
 
 def _saved(name: str | None = None) -> list[bentoml.Model]:
-    """What Loupe saved, newest first, whether or not its card can be read."""
+    """Return the models that Loupe saved, newest first, with or without a readable card."""
     names = _folders_in(_models_folder()) if name is None else [name]
     saved = []
     for tag in [f"{name}:{version}" for name in names for version in versions(name)]:
@@ -326,30 +355,20 @@ def _saved(name: str | None = None) -> list[bentoml.Model]:
 
 
 def _open(tag: str) -> bentoml.Model:
-    """What BentoML knows of a full tag; `ModelCorrupted` if it cannot read it."""
+    """Return BentoML's record of a full tag."""
     try:
         return bentoml.Model.from_path(_models_folder() / tag.replace(":", "/"))
-    except (
-        BentoMLException,
-        yaml.YAMLError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise ModelCorrupted(
-            tag, "model.yaml", f"cannot be read ({error.__class__.__name__})"
-        ) from error
+    except UNREADABLE as error:
+        problem = f"cannot be read ({error.__class__.__name__})"
+        raise model_corrupted(tag, "model.yaml", problem) from error
 
 
 def _read(model: bentoml.Model) -> StoredModel:
     folder = Path(model.path)
-    tag = f"{folder.parent.name}:{folder.name}"  # what it is found by, whatever model.yaml says
+    tag = f"{folder.parent.name}:{folder.name}"  # by its path, whatever model.yaml says
     try:
         card = ModelCard.load(folder)
     except (OSError, ValueError) as error:
-        raise ModelCorrupted(
-            tag, "card.json", f"cannot be read ({error.__class__.__name__})"
-        ) from error
+        problem = f"cannot be read ({error.__class__.__name__})"
+        raise model_corrupted(tag, "card.json", problem) from error
     return StoredModel(tag, folder, card)

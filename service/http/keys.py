@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from loupe.old_errors.core import InvalidSetting
+from loupe.errors import InvalidSetting
 from loupe.old_errors.service import InvalidKeyName, Unauthorized
 from loupe.settings import Settings
 
@@ -88,9 +88,8 @@ def read_keys(settings: Settings) -> Keys | None:
         try:
             lines = settings.api_keys_file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            problem = f"cannot be read ({error})"
             raise InvalidSetting(
-                {"LOUPE_API_KEYS_FILE": (str(settings.api_keys_file), problem)}
+                f"LOUPE_API_KEYS_FILE: '{settings.api_keys_file}' cannot be read ({error})."
             ) from error
         _add(
             "LOUPE_API_KEYS_FILE",
@@ -108,9 +107,7 @@ def _add(variable: str, entries: Iterable[str], digests: dict[str, str]) -> None
         name, _, key = entry.strip().partition(":")
         digest = key.removeprefix(HASHED).lower() if key.startswith(HASHED) else digest_of(key)
         if not NAME.fullmatch(name) or len(key) < SHORTEST or not DIGEST.fullmatch(digest):
-            raise InvalidSetting({variable: (f"…, entry {number}", f"expected {EXPECTED}")})
+            raise InvalidSetting(f"{variable}: entry {number} is not {EXPECTED}.")
         if name in digests:
-            raise InvalidSetting(
-                {variable: (f"…, entry {number}", f"the name '{name}' stands twice")}
-            )
+            raise InvalidSetting(f"{variable}: entry {number} repeats the name '{name}'.")
         digests[name] = digest

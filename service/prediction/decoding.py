@@ -90,9 +90,9 @@ def check_count(count: int, settings: Settings) -> None:
     """
     if count == 0:
         raise InvalidRequest("The request has no images.")
-    if count > settings.most_images:
+    if count > settings.max_images:
         raise ContentTooLarge(
-            f"The request has {count:,} images; at most {settings.most_images:,} are allowed "
+            f"The request has {count:,} images; at most {settings.max_images:,} are allowed "
             "(LOUPE_MAX_IMAGES_PER_REQUEST, LOUPE_MAX_QUEUED_IMAGES). "
             "Send several requests, or score the set as a job.",
             code="too_many_images",

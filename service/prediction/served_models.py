@@ -7,10 +7,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from loupe.errors import LoupeError
+from loupe.errors import LoupeError, ModelCorrupted
 from loupe.models.engine import load_engine
-from loupe.models.store import LATEST, StoredModel, find_model, labels, names, revision
-from loupe.old_errors.core import ModelCorrupted, ModelNotFound
+from loupe.models.store import (
+    LATEST,
+    StoredModel,
+    find_model,
+    labels,
+    model_not_found,
+    names,
+    revision,
+)
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from service.metrics import Metrics, ModelMetrics
@@ -90,7 +97,7 @@ class ServedModels:
         choice = self._choose()
         self._flip(choice, self._load(choice))
         if self.default not in self._followed:
-            raise ModelNotFound(self.default, self.tags())
+            raise model_not_found(self.default, self.tags())
 
     def find(self, tag: str | None) -> ServedModel:
         """The model of a tag, `name`, `name:version` or `name:label`, or the default model.
@@ -101,7 +108,7 @@ class ServedModels:
         try:
             return self._by_tag[tag or self.default]
         except KeyError:
-            raise ModelNotFound(tag, self.tags()) from None
+            raise model_not_found(tag, self.tags()) from None
 
     def all(self) -> list[ServedModel]:
         """Each once, by name and time."""

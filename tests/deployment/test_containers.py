@@ -209,7 +209,7 @@ def test_a_store_that_is_full_is_left_as_it_was(stack: Engine, volume: str) -> N
 
 
 def test_an_empty_store_says_what_to_train(stack: Engine, volume: str) -> None:
-    assert "Train one first: loupe train" in told(stack, f"{volume}:{STORE}", "service", status=1)
+    assert "Train one: loupe train" in told(stack, f"{volume}:{STORE}", "service", status=1)
 
 
 def test_a_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: str) -> None:

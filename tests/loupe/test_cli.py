@@ -102,7 +102,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "birds",
             "model_not_found",
-            "Model 'birds' is not there. There are: ",
+            "There is no model 'birds'. There are: ",
             id="no model",
         ),
     ],
@@ -142,9 +142,8 @@ def test_without_a_redis_at_the_address_nothing_is_scored(place: Path) -> None:
     )
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith(
-        "error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0 (LOUPE_REDIS_URL). Received: "
-    )
+    assert ended.stderr.startswith("error: redis_unavailable: ")
+    assert "redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)" in ended.stderr
     assert "refused" in ended.stderr
     assert "secret" not in ended.stderr
     assert ended.stderr.count("\n") == 1
@@ -154,9 +153,8 @@ def test_a_worker_without_a_redis_at_the_address_ends_in_one_line() -> None:
     ended = run("worker", LOUPE_REDIS_URL="redis://127.0.0.1:1/0")
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith(
-        "error: redis_unavailable: Expected a Redis at redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)."
-    )
+    assert ended.stderr.startswith("error: redis_unavailable: ")
+    assert "redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
@@ -181,7 +179,7 @@ def test_an_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
 
     assert ended.returncode == 1
     assert ended.stderr == (
-        "error: model_not_found: The model store is empty. Train one first: loupe train --dataset fashion-mnist\n"
+        "error: model_not_found: The model store is empty. Train one: loupe train --dataset fashion-mnist\n"
     )
 
 
@@ -193,7 +191,7 @@ def test_a_corrupted_model_ends_the_service_in_one_line(
 
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"error: model_corrupted: Model '{digits_model.tag}' cannot be trusted: model.onnx is not the file that was saved "
+        f"error: model_corrupted: Model '{digits_model.tag}' is corrupt: model.onnx is not the file that was saved "
         "(its SHA-256 differs). Delete it from the store and train again.\n"
     )
 
@@ -204,9 +202,7 @@ def test_a_default_model_that_is_not_there_ends_the_service_in_one_line(
     ended = run("serve", "--port", free_port(), "--model", "birds")
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith(
-        "error: model_not_found: Model 'birds' is not there. There are: "
-    )
+    assert ended.stderr.startswith("error: model_not_found: There is no model 'birds'. There are: ")
     assert ended.stderr.count("\n") == 1
 
 
@@ -216,10 +212,9 @@ def test_a_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -
         ended = run("serve", "--port", port, "--model", digits_model.tag)
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith(
-        f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on. Received: "
-    )
-    assert ended.stderr.endswith("Choose another: --port or LOUPE_PORT.\n")
+    assert ended.stderr.startswith("error: address_in_use: ")
+    assert f"127.0.0.1:{port}" in ended.stderr
+    assert ended.stderr.endswith("--port or LOUPE_PORT.\n")
     assert ended.stderr.count("\n") == 1
 
 
@@ -228,8 +223,8 @@ def test_serve_names_a_host_that_is_not_this_machine(digits_model: StoredModel, 
     ended = run("serve", "--host", host, "--port", free_port(), "--model", digits_model.tag)
 
     assert ended.returncode == 1
-    expected = f"error: host_unknown: Expected an address of this machine to listen on. Received: '{host}' ("
-    assert expected in ended.stderr
+    assert "error: host_unknown: " in ended.stderr
+    assert f"'{host}'" in ended.stderr
 
 
 def test_a_bad_setting_ends_the_program_in_one_line() -> None:
@@ -249,10 +244,9 @@ def test_an_unknown_data_set_is_refused_with_the_names_there_are() -> None:
     ended = run("train", "--dataset", "letters")
 
     assert ended.returncode == 2
-    assert ended.stderr == (
-        "error: unknown_dataset: There is no data set 'letters'. "
-        "Expected one of fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR.\n"
-    )
+    assert ended.stderr.startswith("error: unknown_dataset: ")
+    assert "'letters'" in ended.stderr
+    assert "fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR" in ended.stderr
 
 
 def test_without_a_command_the_help_is_shown() -> None:
@@ -272,9 +266,8 @@ def test_everything_at_once_is_refused_where_something_listens_already(tmp_path:
 
     assert ended.returncode == 1
     assert ended.stdout == ""  # no banner, and no training before it
-    assert ended.stderr.startswith(
-        f"error: address_in_use: Expected 127.0.0.1:{port} to be free to listen on."
-    )
+    assert ended.stderr.startswith("error: address_in_use: ")
+    assert f"127.0.0.1:{port}" in ended.stderr
 
 
 def test_results_do_not_go_into_the_folder_they_are_made_from(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loupe.old_errors.core import InvalidSetting
+from loupe.errors import InvalidSetting
 from loupe.settings import Settings, load_settings, traces_wanted
 
 
@@ -46,13 +46,13 @@ def test_variables_set_what_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOUPE_REQUEST_TIMEOUT_SECONDS", "0", "Input should be greater than 0"),
         ("LOUPE_REQUEST_TIMEOUT_SECONDS", "60", "Input should be less than or equal to 25"),
         ("LOUPE_LEASE_SECONDS", "-1", "Input should be greater than 0"),
-        ("LOUPE_REDIS_URL", "localhost:6379", "Input should be an address as redis://host:6379/0"),
-        ("LOUPE_JOB_ROOTS", "pictures", "Input should be absolute paths with colons between"),
-        ("LOUPE_JOB_ROOTS", "/srv:pictures", "Input should be absolute paths with colons between"),
+        ("LOUPE_REDIS_URL", "localhost:6379", "Input should be a URL such as redis://host:6379/0"),
+        ("LOUPE_JOB_ROOTS", "pictures", "Input should be absolute paths separated by colons"),
+        ("LOUPE_JOB_ROOTS", "/srv:pictures", "Input should be absolute paths separated by colons"),
         (
             "LOUPE_CORS_ORIGINS",
             "app.example",
-            "Input should be *, or origins as https://app.example, in",
+            "Input should be *, or origins such as https://app.example",
         ),
         ("LOUPE_CORS_ORIGINS", "https://app.example/", "Input should be *, or origins"),
         ("LOUPE_CORS_ORIGINS", "https://app.example, *", "Input should be *, or origins"),

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
+from loupe.errors import ProgramFailed
 from loupe.models.store import StoredModel
-from loupe.old_errors.core import AddressInUse
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
@@ -168,7 +168,7 @@ def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
     address = ("127.0.0.1", settings.worker_metrics_port)
     with (
         socket.create_server(address),
-        pytest.raises(AddressInUse, match="LOUPE_WORKER_METRICS_PORT"),
+        pytest.raises(ProgramFailed, match="LOUPE_WORKER_METRICS_PORT"),
         exposed(Metrics(), redis, settings),
     ):
         pass

@@ -4,8 +4,13 @@ from collections import OrderedDict
 
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.engine import Engine, EngineName, load_engine
-from loupe.models.store import StoredModel, find_model, list_models
-from loupe.old_errors.core import ModelCorrupted, ModelNotFound
+from loupe.models.store import (
+    StoredModel,
+    find_model,
+    list_models,
+    model_corrupted,
+    model_not_found,
+)
 
 MOST_ENGINES = 3  # jobs of more models at a time are rare, and each engine keeps some megabytes for each thread
 
@@ -63,6 +68,6 @@ def _check(model: StoredModel, card_digest: str) -> None:
     try:
         found = digest(model.folder / FILE_NAME)
     except FileNotFoundError as error:
-        raise ModelNotFound(model.tag, [other.tag for other in list_models()]) from error
+        raise model_not_found(model.tag, [other.tag for other in list_models()]) from error
     if found != card_digest:
-        raise ModelCorrupted(model.tag, FILE_NAME, "is not the one the job was submitted with")
+        raise model_corrupted(model.tag, FILE_NAME, "is not the one the job was submitted with")

@@ -138,7 +138,7 @@ async def _read_form(
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    limit = settings.most_images + 1
+    limit = settings.max_images + 1
     parser = MultiPartParser(headers, stream(), max_files=limit, max_fields=limit)  # type: ignore[arg-type]
     try:
         form: FormData = await parser.parse()

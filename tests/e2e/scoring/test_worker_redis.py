@@ -105,9 +105,7 @@ def test_a_wrong_password_is_one_clear_error(tmp_path: Path, options: list[objec
 
     assert ended.returncode == 1
     words = " ".join(ended.stderr.split())
-    assert words.startswith("error: redis_unavailable: Expected a Redis at redis://127.0.0.1:"), (
-        words
-    )
+    assert words.startswith("error: redis_unavailable: The Redis at redis://127.0.0.1:"), words
     assert "invalid username-password pair" in words
     assert "wrong" not in words
     assert "Traceback" not in words

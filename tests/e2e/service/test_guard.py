@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from loupe import Client
+from loupe.errors import RequestRefused
 from loupe.models.store import StoredModel
-from loupe.old_errors.core import RequestRefused
 from service.http.keys import digest_of
 from tests.support import pictures
 from tests.support.programs import RunningService, run, serving, until

@@ -89,7 +89,7 @@ def test_a_service_whose_first_model_is_not_there_does_not_start(
     ended = run("serve", BENTOML_HOME=store, LOUPE_MODELS="digitz")
 
     assert ended.returncode == 1
-    assert "Model 'digitz' is not there." in ended.stderr
+    assert "There is no model 'digitz'." in ended.stderr
 
 
 def test_a_newcomer_that_is_not_whole_leaves_the_old_one_serving_and_is_tried_again_when_it_is(

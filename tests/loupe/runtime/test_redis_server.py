@@ -12,7 +12,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from loupe.old_errors.core import RedisUnavailable
+from loupe.errors import RedisUnavailable
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support.programs import environment, free_port, until
@@ -163,9 +163,7 @@ def test_a_wrong_password_or_none_where_it_should_be_is_told_without_it(
         named = Settings(redis_url=url, redis_password_file=tmp_path / "password")
         with pytest.raises(RedisUnavailable, match=received) as raised, open_redis(named):
             pass
-    assert raised.value.message.startswith(
-        f"Expected a Redis at {url} (LOUPE_REDIS_URL). Received: "
-    )
+    assert f"{url} (LOUPE_REDIS_URL)" in raised.value.message
     assert "-word" not in raised.value.message
 
 
@@ -224,9 +222,7 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words(settings: Settin
     (folder / "appendonly.aof").write_bytes(b"no such file format")
 
     with (
-        pytest.raises(
-            RedisUnavailable, match=r"Received: one that did not start \(.*append only file"
-        ),
+        pytest.raises(RedisUnavailable, match=r"did not start.*append only file"),
         open_redis(settings),
     ):
         pass
@@ -262,7 +258,5 @@ def test_an_address_without_a_redis_is_told_without_its_password(
     ):
         pass
 
-    assert raised.value.message.startswith(
-        f"Expected a Redis at {where} (LOUPE_REDIS_URL). Received: "
-    )
+    assert f"{where} (LOUPE_REDIS_URL)" in raised.value.message
     assert "secret" not in raised.value.message

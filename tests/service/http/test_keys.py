@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from loupe.old_errors.core import InvalidSetting
+from loupe.errors import InvalidSetting
 from loupe.old_errors.service import InvalidKeyName
 from loupe.settings import Settings
 from service.http.keys import digest_of, new_key, read_keys
@@ -51,12 +51,12 @@ def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
     [
         (
             "secret-without-a-name",
-            "entry 1': expected NAME:KEY with a key of at least 16 characters",
+            "entry 1 is not NAME:KEY with a key of at least 16 characters",
         ),
-        (f"alice:{KEY},bob:short", "entry 2': expected NAME:KEY"),
-        ("alice:sha256:1234567890123456", "entry 1': expected NAME:KEY"),
-        (f"al ice:{KEY}", "entry 1': expected NAME:KEY"),
-        (f"alice:{KEY},alice:{KEY}", "entry 2': the name 'alice' stands twice"),
+        (f"alice:{KEY},bob:short", "entry 2 is not NAME:KEY"),
+        ("alice:sha256:1234567890123456", "entry 1 is not NAME:KEY"),
+        (f"al ice:{KEY}", "entry 1 is not NAME:KEY"),
+        (f"alice:{KEY},alice:{KEY}", "entry 2 repeats the name 'alice'"),
     ],
 )
 def test_an_entry_that_is_none_is_told_without_its_secret(entries: str, problem: str) -> None:
@@ -70,9 +70,7 @@ def test_an_entry_that_is_none_is_told_without_its_secret(entries: str, problem:
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        InvalidSetting, match=r"LOUPE_API_KEYS_FILE has value '.*nowhere': cannot be read \("
-    ):
+    with pytest.raises(InvalidSetting, match=r"LOUPE_API_KEYS_FILE: '.*nowhere' cannot be read"):
         read_keys(Settings(api_keys_file=tmp_path / "nowhere"))
 
 

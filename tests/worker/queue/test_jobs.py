@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from loupe.errors import ModelCorrupted, ModelNotFound
 from loupe.jobs import ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel, find_model
-from loupe.old_errors.core import ModelCorrupted, ModelNotFound
 from loupe.old_errors.worker import InvalidOutput, InvalidSource
 from loupe.settings import Settings
 from tests.support import pictures

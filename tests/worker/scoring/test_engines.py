@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loupe.errors import ModelCorrupted, ModelNotFound
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.engine import Engine
 from loupe.models.store import ONNX_FILE, StoredModel
-from loupe.old_errors.core import ModelCorrupted, ModelNotFound
 from tests.support import pictures
 from tests.support.stores import copied, damage
 from worker.scoring.engines import MOST_ENGINES, Engines
@@ -73,5 +73,5 @@ def test_a_model_that_is_deleted_after_it_was_loaded_is_told_of_by_name(
     engines.get(model.tag, expected)
     shutil.rmtree(model.folder)
 
-    with pytest.raises(ModelNotFound, match=f"Model '{model.tag}' is not there"):
+    with pytest.raises(ModelNotFound, match=f"There is no model '{model.tag}'"):
         engines.get(model.tag, expected)
