@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
     engine: Literal["onnx", "tensorflow"] = Field(
         default="onnx",
-        description="onnx or tensorflow. TensorFlow is the slow reference; it needs loupe[train].",
+        description="onnx or tensorflow. TensorFlow is the slow reference; it needs the extra train.",
     )
     threads: int | None = Field(
         default=None,
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
         ge=1,
         le=65535,
         description="Port of the Open Inference Protocol over gRPC, at the same address; it needs "
-        "loupe[grpc]. Unset: no gRPC.",
+        "the extra grpc. Unset: no gRPC.",
     )
     models: str | None = Field(
         default=None,

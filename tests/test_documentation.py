@@ -35,20 +35,24 @@ def test_index_lists_every_page() -> None:
     assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
-def test_settings_page_lists_every_setting_with_its_default() -> None:
+def test_settings_page_lists_every_setting_with_its_default_and_description() -> None:
     rows = re.findall(
-        r"^\| `(LOUPE_\w+)` \| (?:`(.+?)`)? +\|",
+        r"^\| `(LOUPE_\w+)` \| (?:`(.+?)`)? +\| (.+) \|$",
         (ROOT / "docs" / "settings.md").read_text(),
         re.MULTILINE,
     )
-    defaults = {
-        f"{ENV_PREFIX}{name}".upper(): "" if field.default is None else str(field.default)
+    settings = {
+        f"{ENV_PREFIX}{name}".upper(): (
+            "" if field.default is None else str(field.default).removesuffix(".0"),
+            (field.description or "").replace("`", ""),
+        )
         for name, field in Settings.model_fields.items()
     }
-    assert len(rows) == len(dict(rows))
-    assert {name: value.removesuffix(".0") for name, value in rows} == {
-        name: value.removesuffix(".0") for name, value in defaults.items()
+    listed = {
+        name: (default.removesuffix(".0"), text.replace("`", "")) for name, default, text in rows
     }
+    assert listed == settings
+    assert len(listed) == len(rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

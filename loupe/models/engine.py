@@ -64,7 +64,7 @@ class TensorflowEngine:
             import keras
         except ImportError as error:
             raise NotInstalled(
-                "The engine 'tensorflow' is not installed. Install it: pip install 'loupe[train]'",
+                "The engine 'tensorflow' is not installed. Install it: pip install -e '.[train]'",
                 code="engine_unavailable",
             ) from error
         self._model = keras.models.load_model(path, compile=False)
