@@ -1,26 +1,24 @@
-"""Train the demonstration's model: a small network for a few epochs, to keep it short."""
-
-from rich.console import Console
+"""Train the demonstration's model: a small network, for a few epochs to keep it short."""
 
 from loupe.models.store import StoredModel
+from loupe.terminal import console
 from train.config import recipe
 from train.data.datasets import Dataset
 from train.fit.progress import ProgressBar
 from train.fit.training import train
 
 EPOCHS = 2
-EPOCHS_OF_FEW = 20  # for data sets of a few thousand images
-FEW_IMAGES = 10_000
+EPOCHS_OF_SMALL = 20  # for data sets of fewer than SMALL_IMAGES
+SMALL_IMAGES = 10_000
 
 
-def train_model(dataset: Dataset, console: Console) -> StoredModel:
-    """Train, check and save a model, and say how good it is."""
-    epochs = EPOCHS if len(dataset.train.images) > FEW_IMAGES else EPOCHS_OF_FEW
+def train_model(dataset: Dataset) -> StoredModel:
+    """Train, check and save a model, and print how good it is."""
+    epochs = EPOCHS if len(dataset.train.images) > SMALL_IMAGES else EPOCHS_OF_SMALL
     config = recipe("cnn-small", epochs=epochs)
     model = train(dataset, config, callbacks=[ProgressBar(console, config)])
     figures = model.card.figures
-    console.print(
-        f"test accuracy {figures.accuracy:.4f}; Keras and ONNX Runtime agree within {figures.engines_difference:.0e}"
-    )
+    console.print(f"test accuracy {figures.accuracy:.4f}")
+    console.print(f"Keras and ONNX Runtime agree within {figures.engines_difference:.0e}")
     console.print(f"saved [bold]{model.tag}[/] to the BentoML model store", highlight=False)
     return model

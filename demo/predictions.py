@@ -1,4 +1,4 @@
-"""Ask the service about single images, a batch, and many at once."""
+"""Ask the service about one image, a batch, and many images at once."""
 
 import io
 import time
@@ -12,86 +12,72 @@ import httpx
 import numpy as np
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
 
 from loupe.errors import ProgramFailed
 from loupe.images.spec import UInt8Array
+from loupe.terminal import console
 from train.data.datasets import Dataset
 
 BATCH = 64  # images in one request
 SINGLES = 200  # requests of one image
 THREADS = 16
 PNG = {"Content-Type": "image/png"}
+Row = tuple[str, str]
 
 
-def run(url: str, dataset: Dataset, console: Console) -> list[tuple[str, str]]:
-    """Send one PNG, one request of 64 images, and 200 PNGs from 16 threads; returns rows for the table."""
-    limits = httpx.Limits(max_connections=THREADS, max_keepalive_connections=THREADS)
-    with httpx.Client(base_url=url, timeout=30, limits=limits) as client:
-        one = _predict_one(client, dataset, console)
-        batch = _predict_batch(client, dataset, console)
-        many = _predict_many(client, dataset, console)
-    return [one, batch, *many]
+def run(url: str, dataset: Dataset) -> list[Row]:
+    """Send one PNG, one request of 64 images, and 200 PNGs from 16 threads; return table rows."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        one = _predict_one(client, dataset)
+        batch = _predict_batch(client, dataset)
+        return [one, batch, *_predict_many(client, dataset)]
 
 
-def _predict_one(client: httpx.Client, dataset: Dataset, console: Console) -> tuple[str, str]:
-    answer = (
-        client.post("/predict", content=_png(dataset.test.images[0]), headers=PNG)
-        .raise_for_status()
-        .json()
-    )
+def _predict_one(client: httpx.Client, dataset: Dataset) -> Row:
+    response = client.post("/predict", content=_png(dataset.test.images[0]), headers=PNG)
+    answer = response.raise_for_status().json()
+    label, confidence = answer["label"], f"{answer['confidence']:.4f}"
     truth = dataset.class_names[dataset.test.labels[0]]
-    console.print(
-        f"one PNG: [bold]{answer['label']}[/], confidence {answer['confidence']:.4f} (it is: {truth})"
-    )
-    return "one PNG", f"{answer['label']}, {answer['confidence']:.4f}"
+    console.print(f"one PNG: [bold]{label}[/], confidence {confidence} (correct: {truth})")
+    return "one PNG", f"{label}, {confidence}"
 
 
-def _predict_batch(client: httpx.Client, dataset: Dataset, console: Console) -> tuple[str, str]:
+def _predict_batch(client: httpx.Client, dataset: Dataset) -> Row:
     body = io.BytesIO()
     np.save(body, dataset.test.images[:BATCH])
     started = time.perf_counter()
-    answers = (
-        client.post("/predict_batch", content=body.getvalue())
-        .raise_for_status()
-        .json()["predictions"]
-    )
+    response = client.post("/predict_batch", content=body.getvalue())
     milliseconds = (time.perf_counter() - started) * 1000
-    right = sum(
-        answer["index"] == label
-        for answer, label in zip(answers, dataset.test.labels, strict=False)
-    )
-    console.print(f"{BATCH} images in one request: {right} right, {milliseconds:.0f} ms")
-    return f"{BATCH} images in one request", f"{right} right, {milliseconds:.0f} ms"
+    answers = response.raise_for_status().json()["predictions"]
+    labels = dataset.test.labels[:BATCH]
+    right = sum(answer["index"] == label for answer, label in zip(answers, labels, strict=True))
+    console.print(f"{BATCH} images in one request: {right} correct, {milliseconds:.0f} ms")
+    return f"{BATCH} images in one request", f"{right} correct, {milliseconds:.0f} ms"
 
 
-def _predict_many(
-    client: httpx.Client, dataset: Dataset, console: Console
-) -> list[tuple[str, str]]:
+def _predict_many(client: httpx.Client, dataset: Dataset) -> list[Row]:
     bodies = [_png(image) for image in dataset.test.images[:SINGLES]]
+    parts = [bodies[thread::THREADS] for thread in range(THREADS)]
     images_before, batches_before = _batches(client)
     started = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as threads:
-        list(
-            threads.map(
-                partial(_post_all, client.base_url),
-                (bodies[thread::THREADS] for thread in range(THREADS)),
-            )
-        )
+        list(threads.map(partial(_post_all, client.base_url), parts))
     rate = SINGLES / (time.perf_counter() - started)
     images, batches = _batches(client)
     mean = (images - images_before) / (batches - batches_before)
-    console.print(
-        f"{SINGLES} single PNGs from {THREADS} threads: {rate:,.0f} requests/s, in batches of {mean:.1f} on average"
-    )
+    console.print(f"{SINGLES} single PNGs from {THREADS} threads: {rate:,.0f} requests/s")
+    console.print(f"the service computed them in batches of {mean:.1f} images on average")
     return [
         (f"single PNGs, {THREADS} threads", f"{rate:,.0f} requests/s"),
-        ("mean batch formed", f"{mean:.1f} images"),
+        ("mean batch size", f"{mean:.1f} images"),
     ]
 
 
 def _post_all(url: httpx.URL, bodies: list[bytes]) -> None:
-    """Send one PNG after the other over one connection. The standard library's client leaves most of the machine to the service."""
+    """Send PNGs over one connection.
+
+    The standard library's client is light and leaves most of the machine to the service.
+    """
     with closing(HTTPConnection(url.host, url.port, timeout=30)) as connection:
         for body in bodies:
             connection.request("POST", "/predict", body, PNG)
@@ -102,7 +88,7 @@ def _post_all(url: httpx.URL, bodies: list[bytes]) -> None:
 
 
 def _batches(client: httpx.Client) -> tuple[float, float]:
-    """Images that have been through the engine, and batches, as the service's metrics say."""
+    """Read from the service's metrics how many images and batches the engine has computed."""
     totals = {"loupe_batch_size_sum": 0.0, "loupe_batch_size_count": 0.0}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""Score the whole test split from PNG files, with three broken files among them."""
+"""Score the whole test split from PNG files, and three broken files with them."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from PIL import Image
 from redis import Redis
-from rich.console import Console
 
 from loupe.errors import JobFailed
 from loupe.models.store import StoredModel
 from loupe.settings import load_settings
+from loupe.terminal import console
 from train.data.datasets import Dataset
 from worker.queue.jobs import Jobs
 from worker.queue.progress import follow
@@ -18,24 +18,20 @@ from worker.queue.submission import submit
 from worker.results.outputs import SUMMARY, read_errors
 
 
-def run(
-    redis: Redis, model: StoredModel, dataset: Dataset, folder: Path, console: Console
-) -> list[tuple[str, str]]:
-    """Write the files, submit the job, follow it, and compare the result with the truth; returns rows for the table."""
+def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path) -> list[tuple[str, str]]:
+    """Submit a job, follow it, compare its results with the labels, and return table rows."""
     source, output = folder / "images", folder / "results"
     with console.status(f"writing {len(dataset.test.images):,} PNG files, and three broken ones"):
         _write_files(source, dataset)
     jobs = Jobs(redis)
-    job = follow(
-        jobs, submit(jobs, source, output, model.tag, load_settings().shard_images).id, console
-    )
+    submitted = submit(jobs, source, output, model.tag, load_settings().shard_images)
+    job = follow(jobs, submitted.id, console)
     if job.state == "failed":
         raise JobFailed(f"Job {job.id} failed: {job.error}")
     accuracy = _accuracy(output, dataset)
-    summary = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
     for error in read_errors(output):
         console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False)
-    rate = summary["images_per_second"]
+    rate = json.loads((output / SUMMARY).read_text(encoding="utf-8"))["images_per_second"]
     console.print(
         f"{job.done:,} scored, {rate:,.0f} images/s, accuracy {accuracy:.4f}, {job.failed} errors"
     )
@@ -57,9 +53,7 @@ def _write_files(source: Path, dataset: Dataset) -> None:
 
 
 def _accuracy(output: Path, dataset: Dataset) -> float:
-    """Fraction of the scored files whose label is right; a file's name is its place in the test split."""
+    """Return the fraction of correct labels; a file's name is its index in the test split."""
     rows = pq.read_table(output, columns=["id", "index"]).to_pylist()
-    right = sum(
-        row["index"] == dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows
-    )
-    return float(right) / len(rows)
+    labels = (dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows)
+    return sum(row["index"] == label for row, label in zip(rows, labels, strict=True)) / len(rows)

@@ -1,8 +1,9 @@
-"""What the training job, the service and the worker share; and the client, for everybody: `from loupe import Client`."""
+"""The shared core of Loupe, and its Python client: `from loupe import Client`."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"  # an image has Loupe's code and no package of it that could be asked
+__version__ = "0.1.0"  # container images hold the code without package metadata
 
 if TYPE_CHECKING:
     from loupe.client.client import AsyncClient as AsyncClient
@@ -13,16 +14,12 @@ if TYPE_CHECKING:
     from loupe.client.client import RecordError as RecordError
     from loupe.client.client import ScoringJob as ScoringJob
     from loupe.client.client import ScoringRun as ScoringRun
+    from loupe.client.client import ServedModel as ServedModel
 else:
-    OF_THE_CLIENT = {
-        *("AsyncClient", "AsyncScoringRun", "Client", "Prediction", "PredictionError"),
-        *("RecordError", "ScoringJob", "ScoringRun"),
-    }
 
     def __getattr__(name: str) -> object:
-        """Imports the client when somebody asks for it: most who import `loupe` have no use for HTTP."""
-        if name not in OF_THE_CLIENT:
+        """Import the client on first use; most programs that import `loupe` need no HTTP client."""
+        client = None if name.startswith("_") else import_module("loupe.client.client")
+        if client is None or name not in client.__all__:
             raise AttributeError(f"module 'loupe' has no attribute '{name}'")
-        from loupe.client import client
-
         return getattr(client, name)

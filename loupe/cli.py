@@ -1,4 +1,4 @@
-"""The `loupe` command: finds each subcommand in the program that it runs, by name."""
+"""The `loupe` command: a group that imports each subcommand when it runs."""
 
 import importlib
 import importlib.util
@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from loupe.errors import LoupeError
 from loupe.settings import override_settings
-from loupe.terminal import console, log_to_stderr, notices
+from loupe.terminal import console, log_to_stderr, notices, print_plain
 
 COMMANDS = {  # name: module and attribute; imported when the command runs
     "train": "train.cli:app",
@@ -42,11 +42,13 @@ class LazyGroup(TyperGroup):
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         found = getattr(importlib.import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            group = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            group.command(cmd_name)(found)
-            found = group
-        command = cast("TyperCommand | TyperGroup", typer.main.get_command(found))
+        command: TyperCommand | TyperGroup
+        if isinstance(found, typer.Typer):
+            command = typer.main.get_group(found)
+        else:
+            single = typer.Typer(add_completion=False)
+            single.command()(found)
+            command = cast("TyperCommand", typer.main.get_command(single))
         command.name = cmd_name
         return command
 
@@ -58,7 +60,6 @@ def _installed(name: str) -> bool:
 app = typer.Typer(
     cls=LazyGroup,
     name="loupe",
-    help="Train, serve and bulk-score classifiers of small images. docs/settings.md lists the LOUPE_… settings.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -67,29 +68,33 @@ app = typer.Typer(
 
 @app.callback()
 def loupe() -> None:
-    """Train, serve and bulk-score classifiers of small images. docs/settings.md lists the LOUPE_… settings."""
+    """Train, serve and bulk-score classifiers of small images.
+
+    docs/settings.md lists the LOUPE_… environment variables.
+    """
 
 
 def main() -> None:
-    """Run the command line. An expected error prints one message and its exit code, never a traceback."""
+    """Run the command line; an expected error prints one message, never a traceback."""
     disable_telemetry()
     try:
         app()
     except LoupeError as error:
         notices.print(f"[bold red]error:[/] [default]{error.code}[/]:", end=" ")
-        notices.print(error.message, markup=False, highlight=False, soft_wrap=True)
+        print_plain(error.message, notices)
         sys.exit(error.exit_code)
 
 
 def disable_telemetry() -> None:
-    """Turn off the telemetry of BentoML and ONNX Runtime, here and in child processes, unless the user set it."""
+    """Turn off the telemetry of BentoML and ONNX Runtime, here and in child processes.
+
+    Variables that the user has set are kept.
+    """
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def up(
-    port: Annotated[int | None, typer.Option(help="Port of the service.")] = None,
-) -> None:
+def up(port: Annotated[int | None, typer.Option(help="Port of the service.")] = None) -> None:
     """Run everything: an embedded Redis, a worker and the service, until Ctrl-C."""
     settings = override_settings(port=port)
     log_to_stderr()
@@ -98,19 +103,18 @@ def up(
     from loupe.runtime.processes import stop_on_signals
     from loupe.runtime.stack import running_stack
 
-    listen(
-        settings.host, settings.port
-    ).close()  # fails now if the port is taken, not after a training
+    listen(settings.host, settings.port).close()  # fail before the training if the port is taken
     if not list_models():
         console.print("The model store is empty: training a first model on Fashion-MNIST.")
         _train_first()
     stopping = threading.Event()
     with stop_on_signals(stopping), running_stack(settings, stopping) as stack:
-        console.print(
-            f"\n[bold]predict[/]  curl -F image=@PICTURE {stack.url}/predict", highlight=False
-        )
-        console.print("[bold]score[/]    loupe score FOLDER --out RESULTS", highlight=False)
-        console.print(f"[bold]look[/]     {stack.url} (API), {stack.url}/metrics", highlight=False)
+        for action, how in (
+            ("predict", f"curl -F image=@PICTURE {stack.url}/predict"),
+            ("score", "loupe score FOLDER --out RESULTS"),
+            ("look", f"{stack.url} (web page), {stack.url}/metrics"),
+        ):
+            console.print(f"[bold]{action:<8}[/] {how}", highlight=False, soft_wrap=True)
         console.print("Ctrl-C stops everything.\n")
         stack.watch(stopping)
 
@@ -118,9 +122,8 @@ def up(
 def _train_first() -> None:
     """Train a Fashion-MNIST model in about a minute."""
     options = ["--dataset", "fashion-mnist", "--architecture", "cnn-small", "--epochs", "2"]
-    code = subprocess.run(
-        [sys.executable, "-m", "loupe.cli", "train", *options], check=False
-    ).returncode
+    command = [sys.executable, "-m", "loupe.cli", "train", *options]
+    code = subprocess.run(command, check=False).returncode
     if code:
         sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""The terminal: results on standard output, notices and the log on standard error, and tables that fit."""
+"""Terminal output: results on standard output, notices and the log on standard error."""
 
 import logging
 import math
@@ -17,24 +17,45 @@ if TYPE_CHECKING:
 
 console = Console()
 notices = Console(stderr=True)
+GAP = " " * 2  # between columns
 
 
 def log_to_stderr() -> None:
-    """Show the log, without the chatter of the libraries."""
+    """Show the log, and only warnings of noisy libraries."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("tf2onnx", "absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def print_plain(text: str, to: Console = console, style: str | None = None) -> None:
+    """Print text as it is: without markup, colours or line breaks."""
+    to.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def warnings_as_notices() -> Iterator[None]:
-    """For commands that show no log: what it warns of in this block, each once and on a line of its own."""
-    logger, handler = logging.getLogger("loupe"), _Notices(logging.WARNING)
+    """Print each warning of Loupe once, on one line, for commands that show no log."""
+    logger, handler = logging.getLogger("loupe"), _NoticeHandler(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+class _NoticeHandler(logging.Handler):
+    """A log handler that prints each message once."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._shown:
+            self._shown.add(message)
+            notices.print("[yellow]notice:[/]", end=" ")
+            print_plain(message, notices)
 
 
 def progress_bar(
@@ -66,33 +87,15 @@ def progress_bar(
     )
 
 
-class _Notices(logging.Handler):
-    """Shows each message once."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self._shown: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message not in self._shown:
-            self._shown.add(message)
-            notices.print("[yellow]notice:[/]", end=" ")
-            notices.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-GAP = 2  # spaces between columns
-
-
 @dataclass(frozen=True)
 class Column:
     """A column of a table.
 
     Attributes:
-        header: One line, or several with line breaks between them.
+        header: One line, or several separated by line breaks.
         cells: One line for each row.
-        rank: The columns of the highest rank are left out first, those of rank 0 never.
-        justify: Numbers stand right.
+        rank: Columns of the highest rank are left out first, those of rank 0 never.
+        justify: Use `right` for numbers.
     """
 
     header: str
@@ -102,19 +105,19 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of its widest line, in characters on the screen."""
+        """Width of the widest line in terminal cells."""
         return max(cell_len(line) for line in [*self.header.split("\n"), *self.cells])
 
     def padded(self, line: str) -> str:
-        """A line of it, as wide as the column."""
+        """Return a line of the column, padded to its width."""
         spaces = " " * (self.width - cell_len(line))
         return spaces + line if self.justify == "right" else line + spaces
 
 
 def fitting(columns: Sequence[Column], width: float) -> list[Column]:
-    """The columns that fit beside each other, in their order."""
+    """Return the columns that fit side by side, in their order."""
     chosen = list(columns)
-    while sum(column.width + GAP for column in chosen) - GAP > width:
+    while sum(column.width + len(GAP) for column in chosen) - len(GAP) > width:
         last = max(chosen, key=lambda column: column.rank)
         if last.rank == 0:
             break
@@ -123,7 +126,7 @@ def fitting(columns: Sequence[Column], width: float) -> list[Column]:
 
 
 def table_lines(columns: Sequence[Column]) -> tuple[list[str], list[str]]:
-    """The lines of the header, and those of the rows."""
+    """Return the lines of the header, and those of the rows."""
     headers = [column.header.split("\n") for column in columns]
     height = max(len(header) for header in headers)
     header_rows = zip(*([""] * (height - len(header)) + header for header in headers), strict=True)
@@ -134,61 +137,51 @@ def table_lines(columns: Sequence[Column]) -> tuple[list[str], list[str]]:
 def print_table(
     columns: Sequence[Column], elsewhere: str = "", instead: Mapping[int, str] | None = None
 ) -> None:
-    """Print what fits.
+    """Print the columns that fit.
 
     Args:
-        columns: All of them with as many cells.
-        elsewhere: Where the reader finds what does not fit; it follows the names of those columns.
-        instead: By the number of a row, what stands there behind its first cell, of whatever length.
+        columns: Columns with the same number of cells.
+        elsewhere: Where to find columns that do not fit; printed after their names.
+        instead: For some rows, text of any length that replaces all cells but the first.
     """
     chosen = fitting(columns, _terminal_width())
     header, rows = table_lines(chosen)
     for number, words in (instead or {}).items():
-        rows[number] = chosen[0].padded(chosen[0].cells[number]) + " " * GAP + words
+        rows[number] = chosen[0].padded(chosen[0].cells[number]) + GAP + words
     for line in header:
-        console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
+        print_plain(line, style="bold")
     for line in rows:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    missing = ", ".join(
-        column.header.replace("\n", " ") for column in columns if column not in chosen
-    )
+        print_plain(line)
+    missing = [column.header.replace("\n", " ") for column in columns if column not in chosen]
     if missing:
-        notices.print(
-            f"Too narrow for: {missing}. {elsewhere}",
-            style="dim",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        print_plain(f"Too narrow for: {', '.join(missing)}. {elsewhere}", notices, "dim")
 
 
 def print_sections(sections: Mapping[str, Mapping[str, str]]) -> None:
-    """Print names and values below the titles of their sections, the values below each other throughout."""
-    indent = max(cell_len(name) for rows in sections.values() for name in rows) + 2 * GAP
+    """Print titled sections of names and values, with all values in one column."""
+    indent = max(cell_len(name) for rows in sections.values() for name in rows) + 2 * len(GAP)
     width = max(_terminal_width(), 2 * indent)
     for title, rows in sections.items():
         if title:
-            console.print(f"\n{title}", style="bold", markup=False, highlight=False)
+            print_plain(f"\n{title}", style="bold")
         for name, value in rows.items():
-            begin = (" " * GAP + name).ljust(indent)
+            begin = (GAP + name).ljust(indent)
             lines = [value] if width == math.inf else _wrapped(value, int(width) - indent)
             for line in lines:
-                console.print(
-                    (begin + line).rstrip(), markup=False, highlight=False, soft_wrap=True
-                )
+                print_plain((begin + line).rstrip())
                 begin = " " * indent
 
 
 def _line(columns: Sequence[Column], cells: Sequence[str]) -> str:
     padded = [column.padded(cell) for column, cell in zip(columns, cells, strict=True)]
-    return (" " * GAP).join(padded).rstrip()
+    return GAP.join(padded).rstrip()
 
 
 def _wrapped(value: str, width: int) -> list[str]:
-    """Broken between words only, so that paths and addresses can be copied."""
+    """Wrap between words only, so that paths and URLs can be copied."""
     return textwrap.wrap(value, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _terminal_width() -> float:
-    """Characters in a line; a file or a pipe has lines of any length unless `COLUMNS` says otherwise."""
+    """Return the line length; files and pipes have no limit unless `COLUMNS` sets one."""
     return console.width if console.is_terminal or "COLUMNS" in os.environ else math.inf

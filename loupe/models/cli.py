@@ -13,6 +13,7 @@ from loupe.terminal import (
     Column,
     console,
     notices,
+    print_plain,
     print_sections,
     print_table,
     warnings_as_notices,
@@ -197,7 +198,7 @@ def report(
             f"{model.tag} was saved without a report: '{path}' does not exist.",
             code="report_not_found",
         )
-    console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    print_plain(str(path))
     if (_has_screen() if open_ is None else open_) and not webbrowser.open(path.as_uri()):
         notices.print("[yellow]No browser could be opened. Open the file yourself.[/]")
 
