@@ -56,4 +56,5 @@ def _accuracy(output: Path, dataset: Dataset) -> float:
     """Return the fraction of correct labels; a file's name is its index in the test split."""
     rows = pq.read_table(output, columns=["id", "index"]).to_pylist()
     labels = (dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows)
-    return sum(row["index"] == label for row, label in zip(rows, labels, strict=True)) / len(rows)
+    right = [row["index"] == label for row, label in zip(rows, labels, strict=True)]
+    return sum(right) / len(right)
