@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 from redis import Redis
@@ -57,4 +58,4 @@ def _accuracy(output: Path, dataset: Dataset) -> float:
     rows = pq.read_table(output, columns=["id", "index"]).to_pylist()
     labels = (dataset.test.labels[int(row["id"].removesuffix(".png"))] for row in rows)
     right = [row["index"] == label for row, label in zip(rows, labels, strict=True)]
-    return sum(right) / len(right)
+    return float(np.mean(right))
