@@ -1,22 +1,28 @@
-"""Sweeps made small, and results that nobody had to train for."""
+"""Small sweeps, and results made without training."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from train.runs import DataSource
-from train.sweep.sweeps import Plan, Result, Scores, Setting, Sweep, Value
+from train.sweep.study import SweepStudy, Training, open_study
+from train.sweep.sweeps import Result, Scores, Setting, Sweep, SweepPlan, Value
 
 
 def sweep(
-    plan: Plan = "grid", seeds: int = 2, trials: int = 0, **values: tuple[Value, ...]
+    plan: SweepPlan = "grid", seeds: int = 2, trials: int = 0, **values: tuple[Value, ...]
 ) -> Sweep:
-    """A sweep over the small digits."""
+    """Return a sweep over the small digits."""
     return sweep_of(values, plan, seeds, trials)
 
 
 def sweep_of(
-    values: Mapping[str, Sequence[Value]], plan: Plan = "grid", seeds: int = 2, trials: int = 0
+    values: Mapping[str, Sequence[Value]],
+    plan: SweepPlan = "grid",
+    seeds: int = 2,
+    trials: int = 0,
 ) -> Sweep:
-    """A sweep over the small digits, of values that were drawn."""
+    """Return a sweep over the small digits, with values from a mapping."""
     return Sweep(
         source=DataSource(dataset="digits-8x8"),
         architecture="mlp-small",
@@ -30,12 +36,27 @@ def sweep_of(
 def result(
     setting: Setting, seed: int = 0, *, validation: float | None = 0.5, test: float = 0.5
 ) -> Result:
-    """A training that came to such accuracies."""
+    """Return a result with these accuracies."""
     return Result(
         setting, seed, Scores(0.9, validation, test, test_loss=0.25, trained_epochs=10, seconds=1.5)
     )
 
 
 def failure(setting: Setting, seed: int = 0) -> Result:
-    """A training that came to nothing."""
+    """Return the result of a training that failed."""
     return Result(setting, seed, None, "The loss became NaN")
+
+
+def studying(
+    folder: Path, sweep: Sweep, data: str = "digest"
+) -> AbstractContextManager[SweepStudy]:
+    """Open the study of a sweep, by default always over the same images."""
+    return open_study(folder, sweep, data)
+
+
+def start_all(study: SweepStudy) -> list[Training]:
+    """Start all settings of a sweep, and return their trainings."""
+    trainings = study.unfinished()
+    while more := study.start_next():
+        trainings += more
+    return trainings

@@ -1,20 +1,23 @@
-"""Run a sweep: what is missing in its folder is trained, and written down as it ends."""
+"""Run a sweep: train what its study lacks, and store each result."""
 
-from collections.abc import Callable, Iterable, Sequence
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
-from loupe.old_errors.train import InvalidTraining, SweepInterrupted, SweepProcessDied
+from loupe.errors import Interrupted, InvalidUsage, ProgramFailed
 from loupe.runtime.cores import available_cores
 from train.config import recipe
-from train.data.datasets import Dataset
 from train.data.splits import SPLIT_SEED
-from train.sweep.folder import SweepFolder
-from train.sweep.sweeps import Result, Setting, Sweep
-from train.sweep.trials import load, trainers
+from train.sweep.study import SweepStudy, Training, open_study
+from train.sweep.sweeps import Result, Sweep
+from train.sweep.trials import load, train_one, training_processes
 
-Training = tuple[Setting, int]  # with its seed
-Watcher = Callable[[Sequence[Result], int], None]  # the results so far, and how many there will be
+Watcher: TypeAlias = Callable[[int, int], None]  # trainings done, and in total
 
 
 def run_sweep(
@@ -22,65 +25,81 @@ def run_sweep(
     folder: Path,
     *,
     jobs: int | None = None,
-    watch: Watcher = lambda results, total: None,
+    watch: Watcher = lambda done, total: None,
 ) -> tuple[Result, ...]:
-    """Train everything a sweep asks for, going on where its folder stands.
+    """Train everything that a sweep asks for and its folder lacks.
 
     Args:
-        sweep: What is to be tried.
-        folder: For `sweep.json` and `results.csv`; is made if it is not there.
-        jobs: Trainings at once, which share the cores; as many as there are cores if nothing is said.
-        watch: Is told at the beginning, and after every training.
+        sweep: The request.
+        folder: Created if it does not exist; see `train.sweep.study.open_study`.
+        jobs: Parallel trainings, which share the cores; by default one per core.
+        watch: Called at the start and after every training.
 
     Returns:
-        The results, in the order in which the trainings ended.
+        All results, by setting and seed.
 
     Raises:
-        LoupeError: If the sweep or the images are not as they must be, or the results cannot be written.
-        SweepInterrupted: At Ctrl-C.
-        SweepProcessDied: If a process was killed.
+        LoupeError: If the request, the images or the folder cannot be used.
+        Interrupted: At Ctrl-C; the results so far stay.
+        ProgramFailed: If a training process was killed.
     """
     sweep.check()
-    data = _check_images(sweep)
-    place = SweepFolder.open(folder, sweep, data)
-    total = trainings_of(sweep)
-    jobs = min(jobs or available_cores(), max(1, total - len(place.results())))
-    try:
-        with trainers(sweep.source, jobs) as processes:
-            return train_missing(sweep, place, processes.train, jobs, watch)
-    except KeyboardInterrupt:
-        raise SweepInterrupted(str(folder), len(place.results()), total) from None
-    except BrokenProcessPool as error:
-        raise SweepProcessDied(len(place.results()), total, jobs) from error
+    with open_study(folder, sweep, _image_digest(sweep)) as study:
+        total = sweep.max_settings * sweep.seeds
+        jobs = min(jobs or available_cores(), max(1, total - len(study.results())))
+        try:
+            with training_processes(jobs) as pool:
+                train_missing(study, pool, jobs, watch)
+        except KeyboardInterrupt:
+            done = len(study.results())
+            raise Interrupted(
+                f"Stopped after {done:,} of {total:,} trainings; their results are in '{folder}'. "
+                "The same command continues.",
+                code="sweep_interrupted",
+                done=done,
+            ) from None
+        except BrokenProcessPool as error:
+            fewer = f", with fewer than {jobs} --jobs if memory was short" if jobs > 1 else ""
+            raise ProgramFailed(
+                f"A training process was killed after {len(study.results()):,} of {total:,} "
+                f"trainings. The same command continues{fewer}.",
+                code="sweep_process_died",
+            ) from error
+        return study.results()
 
 
 def train_missing(
-    sweep: Sweep,
-    place: SweepFolder,
-    train: Callable[[Sequence[Training]], Iterable[Result]],
+    study: SweepStudy,
+    pool: Executor,
     jobs: int = 1,
-    watch: Watcher = lambda results, total: None,
-) -> tuple[Result, ...]:
-    """Train what a sweep's folder lacks, so many at once, and write each result down as it comes; see `run_sweep`."""
-    results = list(place.results())
-    total = trainings_of(sweep)
-    watch(results, total)
-    while missing := _missing(sweep, results, total, jobs):
-        for result in train(missing):
-            place.append(result)
-            results.append(result)
-            watch(results, total)
-    return tuple(results)
-
-
-def trainings_of(sweep: Sweep) -> int:
-    """How many trainings a sweep has."""
-    settings = len(sweep.settings())
-    return (min(sweep.trials, settings) if sweep.plan == "trials" else settings) * sweep.seeds
+    watch: Watcher = lambda done, total: None,
+) -> None:
+    """Train what the study lacks, `jobs` trainings at a time."""
+    sweep = study.sweep
+    done, total = len(study.results()), sweep.max_settings * sweep.seeds
+    waiting, running = deque(study.unfinished()), dict[Future[Result], Training]()
+    watch(done, total)
+    while True:
+        with _ctrl_c_blocked():
+            # A search chooses between batches, so that timing does not influence its choice.
+            if sweep.plan != "trials" or not (waiting or running):
+                while len(waiting) + len(running) < jobs and (trainings := study.start_next()):
+                    waiting.extend(trainings)
+            while waiting and len(running) < jobs:
+                training = waiting.popleft()
+                future = pool.submit(train_one, sweep.source, training.setting, training.seed)
+                running[future] = training
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            with _ctrl_c_blocked():
+                study.record(running.pop(future), future.result())
+            done += 1
+            watch(done, total)
 
 
 def with_epochs(sweep: Sweep) -> Sweep:
-    """The sweep with as many epochs as `loupe train` would train on its images, unless it says how many."""
+    """Add the epochs that `loupe train` would use for these images, unless the sweep has some."""
     sweep.check()
     if "epochs" in sweep.values:
         return sweep
@@ -89,39 +108,24 @@ def with_epochs(sweep: Sweep) -> Sweep:
     return sweep.model_copy(update={"values": {**sweep.values, "epochs": (epochs,)}})
 
 
-def _missing(sweep: Sweep, results: Sequence[Result], total: int, jobs: int) -> list[Training]:
-    """What to train next, settings in their order: all that is left, or of a search as much as keeps the processes busy."""
-    done = {(result.setting, result.seed) for result in results}
-    settings: Sequence[Setting] = sweep.settings()
-    if sweep.plan == "trials":
-        settings = _begun(sweep, results)
-        if all((setting, seed) in done for setting in settings for seed in range(sweep.seeds)):
-            from train.sweep.search import suggest
-
-            left = total // sweep.seeds - len(settings)
-            settings = suggest(sweep, results, min(left, -(-jobs // sweep.seeds)))
-    return [
-        (setting, seed)
-        for setting in settings
-        for seed in range(sweep.seeds)
-        if (setting, seed) not in done
-    ]
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Delay Ctrl-C until the study is consistent; processes started here never see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begun(sweep: Sweep, results: Sequence[Result]) -> list[Setting]:
-    """The settings that a search has picked, as far as any training of them ended."""
-    return list(dict.fromkeys(result.setting for result in results))
-
-
-def _check_images(sweep: Sweep) -> str:
-    """Read the images, so that what is wrong with them is told at once; gives their digest."""
-    fraction = sweep.base.test_fraction
-    dataset: Dataset = load(sweep.source, fraction, SPLIT_SEED)
+def _image_digest(sweep: Sweep) -> str:
+    """Read the images, so that an unusable data set is refused before the folder is made."""
+    dataset = load(sweep.source, sweep.base.test_fraction, SPLIT_SEED)
     held_back = dataset.validation is not None or sweep.base.config.validation_fraction
     if sweep.plan == "trials" and not held_back:
-        raise InvalidTraining(
-            "--trials",
-            "a validation split to choose by, as with --validation 0.1; a test split is for the last figure",
-            "none",
+        raise InvalidUsage(
+            "--trials chooses by validation accuracy, and there is no validation split. "
+            "Add one, for example with --validation 0.1.",
+            code="invalid_training",
         )
     return f"{dataset.train.digest()[:12]} {dataset.test.digest()[:12]}"

@@ -1,4 +1,4 @@
-"""Sweeps: which settings are tried, and what came of them. Nothing is trained here."""
+"""Sweeps: the settings to try, and statistics over their results. Nothing is trained here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,44 +9,46 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from loupe.old_errors.train import InvalidTraining
+from loupe.errors import InvalidUsage
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.runs import DataSource
 
-Plan = Literal["grid", "one-at-a-time", "trials"]
+SweepPlan = Literal["grid", "one-at-a-time", "trials"]
 Value: TypeAlias = bool | int | float | str | tuple[int, ...]
 
-TEST_FRACTION = "test_fraction"  # the one value that is the data set's rather than the training's
+TEST_FRACTION = "test_fraction"  # the one value that belongs to the data set, not to the training
+MEASURES = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_loss", "seconds")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one training is told, but for its seed.
+    """The hyperparameters of a training, without the seed.
 
     Attributes:
-        config: The hyperparameters; their seed stays 0.
-        test_fraction: Share, 0..1, of the images to test with; `None` for the data set's own test split.
+        config: Its seed stays 0.
+        test_fraction: Share of the images to test with, 0..1; `None` for the data set's own split.
     """
 
     config: TrainConfig
     test_fraction: float | None = None
 
     def value(self, name: str) -> Value | None:
-        """A hyperparameter by its name in `TrainConfig`, or the test fraction."""
+        """Return a hyperparameter by its name in `TrainConfig`, or the test fraction."""
         return self.test_fraction if name == TEST_FRACTION else getattr(self.config, name)
 
 
 class Sweep(BaseModel):
-    """What is to be tried.
+    """A request to train with many settings.
 
     Attributes:
         source: The images.
-        architecture: The network; what `values` does not name is as its recipe has it.
-        values: By hyperparameter of `TrainConfig`, or `test_fraction`: the values to try, the base first.
-        seeds: How often each setting is trained, with the seeds from 0 on. The seed also splits those data sets that bring no test
-            split, so that the spread has the luck of the split in it.
-        plan: All combinations; the base and every other value of each parameter by itself; or what Optuna's sampler picks.
-        trials: How many settings Optuna's sampler may pick.
+        architecture: The network; its recipe gives whatever `values` does not name.
+        values: Values to try, the base first, by name in `TrainConfig`, or `test_fraction`.
+        seeds: Trainings per setting, with the seeds from 0. The seed also splits data sets without
+            a test split, so that the spread includes the luck of the split.
+        plan: `grid`: all combinations. `one-at-a-time`: the base, and every other value of each
+            parameter with the rest as in the base. `trials`: a choice by Optuna's sampler.
+        trials: Maximum of settings for the plan `trials`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,7 +57,7 @@ class Sweep(BaseModel):
     architecture: str
     values: dict[str, tuple[Value, ...]] = {}
     seeds: int = 5
-    plan: Plan = "grid"
+    plan: SweepPlan = "grid"
     trials: int = 0
 
     @field_validator("values")
@@ -64,23 +66,22 @@ class Sweep(BaseModel):
         return {name: tuple(dict.fromkeys(several)) for name, several in values.items()}
 
     def check(self) -> None:
-        """Refuse what cannot be trained, before anything is.
+        """Refuse settings that cannot be trained.
 
         Raises:
-            InvalidTraining: If a value is impossible, or the numbers are.
+            InvalidUsage: If a value or a number is impossible.
         """
-        for option, least, received in (
-            ("seeds", 1, self.seeds),
-            ("trials", int(self.plan == "trials"), self.trials),
-        ):
-            if received < least:
-                raise InvalidTraining(option, f"at least {least}", str(received))
+        for option, number in (("seeds", self.seeds), ("trials", self.trials)):
+            if number < 1 and (option == "seeds" or self.plan == "trials"):
+                message = f"{option} must be at least 1, got {number}."
+                raise InvalidUsage(message, code="invalid_training")
         for fraction in self.values.get(TEST_FRACTION, ()):
             if not (isinstance(fraction, float) and 0 < fraction < 1):
-                raise InvalidTraining(
-                    "test fraction", "a share above 0 and below 1", as_text(TEST_FRACTION, fraction)
+                raise InvalidUsage(
+                    f"The test fraction must be above 0 and below 1, got {fraction}.",
+                    code="invalid_training",
                 )
-        self.one_at_a_time()  # has every value once
+        self.one_at_a_time()  # builds every value once, and so checks it
 
     @property
     def base(self) -> Setting:
@@ -92,19 +93,25 @@ class Sweep(BaseModel):
         """The parameters with more than one value."""
         return tuple(name for name, values in self.values.items() if len(values) > 1)
 
+    @property
+    def max_settings(self) -> int:
+        """Number of settings that the sweep trains."""
+        settings = len(self.settings())
+        return min(self.trials, settings) if self.plan == "trials" else settings
+
     def settings(self) -> tuple[Setting, ...]:
-        """All that is tried, or may be."""
+        """Return all settings that the plan can choose."""
         return self.one_at_a_time() if self.plan == "one-at-a-time" else self.grid()
 
     def grid(self) -> tuple[Setting, ...]:
-        """All combinations, the base first."""
+        """Return all combinations, the base first."""
         return tuple(
             self.setting(dict(zip(self.values, values, strict=True)))
             for values in product(*self.values.values())
         )
 
     def one_at_a_time(self) -> tuple[Setting, ...]:
-        """The base, and then for each parameter what differs from it in that one."""
+        """Return the base, then the settings that differ from it in one parameter."""
         others = [
             self.setting({name: value})
             for name, values in self.values.items()
@@ -113,11 +120,7 @@ class Sweep(BaseModel):
         return (self.base, *others)
 
     def setting(self, values: Mapping[str, Value]) -> Setting:
-        """The base with other values.
-
-        Raises:
-            InvalidTraining: If one is impossible.
-        """
+        """Return the base with other values; an impossible one raises `InvalidUsage`."""
         chosen = {name: several[0] for name, several in self.values.items()} | dict(values)
         fraction = chosen.pop(TEST_FRACTION, None)
         return Setting(
@@ -128,15 +131,15 @@ class Sweep(BaseModel):
 
 @dataclass(frozen=True)
 class Scores:
-    """What a training came to.
+    """The figures of one training.
 
     Attributes:
-        train_accuracy: Fraction, after the training, of at most 10,000 of the training images.
-        validation_accuracy: Fraction; `None` without a validation split.
-        test_accuracy: Fraction; nothing is ever chosen by it where there is a validation split.
-        test_loss: Mean cross-entropy, in nats, without temperature scaling.
-        trained_epochs: Fewer than asked for where training stopped early.
-        seconds: That they took.
+        train_accuracy: Fraction, 0..1, of at most 10,000 of the training images.
+        validation_accuracy: Fraction, 0..1; `None` without a validation split.
+        test_accuracy: Fraction, 0..1; nothing is chosen by it if there is a validation split.
+        test_loss: Mean cross-entropy in nats, without temperature scaling.
+        trained_epochs: Fewer than requested if training stopped early.
+        seconds: Duration of the training.
     """
 
     train_accuracy: float
@@ -149,7 +152,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Result:
-    """One training: its scores, or why it has none."""
+    """The scores of one training, or the reason why it failed."""
 
     setting: Setting
     seed: int
@@ -159,42 +162,42 @@ class Result:
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean, and the sample standard deviation around it: 0 of a single number."""
+    """A mean and the sample standard deviation, which is 0 for a single number."""
 
     mean: float
     deviation: float
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> "Spread":
-        """The spread of at least one number."""
+        """Compute the spread of at least one number."""
         return cls(fmean(numbers), stdev(numbers) if len(numbers) > 1 else 0.0)
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A setting over its seeds; what failed counts only as failed.
+class SettingSummary:
+    """A setting over its seeds.
 
-    `train_accuracy` and the others are `None` where every training failed, and `validation_accuracy` where there is no such split.
+    Attributes:
+        setting: The setting.
+        runs: Trainings that ended, including the failed ones.
+        failed: Trainings without scores.
+        spreads: By the names in `MEASURES`; a measure that no training has is missing.
     """
 
     setting: Setting
     runs: int
     failed: int
-    train_accuracy: Spread | None
-    validation_accuracy: Spread | None
-    test_accuracy: Spread | None
-    test_loss: Spread | None
-    seconds: Spread | None
+    spreads: Mapping[str, Spread]
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Higher is better: nothing failed, and the validation accuracy, or without such a split the test accuracy."""
-        chosen = self.validation_accuracy or self.test_accuracy
+        """Higher is better: no failure, then validation accuracy, or test accuracy without one."""
+        chosen = self.spreads.get("validation_accuracy") or self.spreads.get("test_accuracy")
         return not self.failed, chosen.mean if chosen else 0.0
 
 
-def summarize(sweep: Sweep, results: Iterable[Result]) -> tuple[Summary, ...]:
-    """A summary of every setting there are results of, the best first; of equals, the first of the sweep."""
+def summarize(sweep: Sweep, results: Iterable[Result]) -> tuple[SettingSummary, ...]:
+    """Summarize every setting that has results, the best first; ties keep the sweep's order."""
     by_setting: dict[Setting, list[Result]] = {setting: [] for setting in sweep.settings()}
     for result in results:
         by_setting.setdefault(result.setting, []).append(result)
@@ -202,10 +205,21 @@ def summarize(sweep: Sweep, results: Iterable[Result]) -> tuple[Summary, ...]:
     return tuple(sorted(summaries, key=lambda summary: summary.rank, reverse=True))
 
 
-def by_value(sweep: Sweep, results: Iterable[Result], name: str) -> dict[Value, tuple[Result, ...]]:
-    """The results with each value of a parameter, numbers in rising order, names as they were given.
+def _summary(setting: Setting, results: Sequence[Result]) -> SettingSummary:
+    scores = [result.scores for result in results if result.scores]
+    numbers = {name: [getattr(score, name) for score in scores] for name in MEASURES}
+    spreads = {
+        name: Spread.of(several)
+        for name, several in numbers.items()
+        if several and None not in several
+    }
+    return SettingSummary(setting, len(results), len(results) - len(scores), spreads)
 
-    Of a sweep of one parameter at a time only those that are the base in everything else.
+
+def by_value(sweep: Sweep, results: Iterable[Result], name: str) -> dict[Value, tuple[Result, ...]]:
+    """Group results by a parameter's value: numbers in rising order, names as they were given.
+
+    With the plan `one-at-a-time`, only results that are as the base in everything else count.
     """
     values = list(sweep.values[name])
     if not any(isinstance(value, str) for value in values):
@@ -220,14 +234,14 @@ def by_value(sweep: Sweep, results: Iterable[Result], name: str) -> dict[Value, 
 
 
 def order(name: str, value: Value) -> tuple[float, ...]:
-    """Sorts numbers by size, a full batch as the largest, and layers by how many they are and then by their units."""
+    """Return a sort key: a full batch is the largest, and layers sort by number, then units."""
     if isinstance(value, tuple):
         return (len(value), *value)
     return (inf if _is_full_batch(name, value) else float(value),)
 
 
 def as_text(name: str, value: Value | None) -> str:
-    """A parameter's value in a table or a file; different for different values."""
+    """Write a parameter's value for tables and files; different values have different texts."""
     if isinstance(value, tuple):
         return "-".join(map(str, value))
     if _is_full_batch(name, value):
@@ -237,22 +251,3 @@ def as_text(name: str, value: Value | None) -> str:
 
 def _is_full_batch(name: str, value: Value | None) -> bool:
     return name == "batch_size" and value == FULL_BATCH
-
-
-def _summary(setting: Setting, results: Sequence[Result]) -> Summary:
-    scores = [result.scores for result in results if result.scores]
-
-    def spread(numbers: Iterable[float | None]) -> Spread | None:
-        known = [number for number in numbers if number is not None]
-        return Spread.of(known) if known else None
-
-    return Summary(
-        setting,
-        runs=len(results),
-        failed=len(results) - len(scores),
-        train_accuracy=spread(score.train_accuracy for score in scores),
-        validation_accuracy=spread(score.validation_accuracy for score in scores),
-        test_accuracy=spread(score.test_accuracy for score in scores),
-        test_loss=spread(score.test_loss for score in scores),
-        seconds=spread(score.seconds for score in scores),
-    )

@@ -1,11 +1,10 @@
-"""The trainings of a sweep, several at once, each in a process that trains one after the other."""
+"""The trainings of a sweep, in parallel processes."""
 
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -21,35 +20,13 @@ from train.runs import DataSource
 from train.sweep.sweeps import Result, Scores, Setting
 from train.tensorflow import import_tensorflow
 
-DATASETS_KEPT = 32  # in memory, per process: one for each seed and test fraction of those data sets that are split here
-MEASURED_AT_ONCE = 512  # images; only a matter of speed
-
-
-class Trainers:
-    """Processes that train; they end with the block of `trainers`, however it ends."""
-
-    def __init__(self, pool: ProcessPoolExecutor, source: DataSource) -> None:
-        self._pool = pool
-        self._source = source
-
-    def train(self, trainings: Sequence[tuple[Setting, int]]) -> Iterator[Result]:
-        """Train settings with their seeds; results come as they end.
-
-        Raises:
-            BrokenProcessPool: If one of the processes was killed.
-        """
-        with _ctrl_c_blocked():
-            waiting: list[Future[Result]] = [
-                self._pool.submit(train_one, self._source, setting, seed)
-                for setting, seed in trainings
-            ]
-        for ended in as_completed(waiting):
-            yield ended.result()
+MAX_CACHED_DATASETS = 32  # per process; one for each seed and test fraction of data sets split here
+MEASURE_BATCH_SIZE = 512  # images; it affects only speed
 
 
 @contextmanager
-def trainers(source: DataSource, jobs: int) -> Iterator[Trainers]:
-    """So many processes, which share the cores evenly; at an exception, Ctrl-C among them, they are killed at once."""
+def training_processes(jobs: int) -> Iterator[Executor]:
+    """Start processes that share the cores evenly; an exception, also Ctrl-C, kills them."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         jobs,
@@ -58,7 +35,7 @@ def trainers(source: DataSource, jobs: int) -> Iterator[Trainers]:
         initargs=(max(1, available_cores() // jobs),),
     )
     try:
-        yield Trainers(pool, source)
+        yield pool
     except BaseException:
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
@@ -68,11 +45,11 @@ def trainers(source: DataSource, jobs: int) -> Iterator[Trainers]:
 
 
 def train_one(source: DataSource, setting: Setting, seed: int) -> Result:
-    """Train a setting with a seed, which also splits the images where they come without a test split."""
+    """Train a setting with a seed, which also splits images that come without a test split."""
     import keras
     import tensorflow as tf
 
-    keras.backend.clear_session()  # or every training leaves its graph behind
+    keras.backend.clear_session()  # frees the graph of the last training
     try:
         dataset = load(source, setting.test_fraction, seed if source.split_here else SPLIT_SEED)
         return Result(setting, seed, _scores(dataset, setting, seed))
@@ -80,9 +57,9 @@ def train_one(source: DataSource, setting: Setting, seed: int) -> Result:
         return Result(setting, seed, None, str(error) or type(error).__name__)
 
 
-@lru_cache(DATASETS_KEPT)
+@lru_cache(MAX_CACHED_DATASETS)
 def load(source: DataSource, test_fraction: float | None, split_seed: int) -> Dataset:
-    """The images, which a process reads once."""
+    """Load the images, once per process."""
     return source.load(test_fraction=test_fraction, split_seed=split_seed)
 
 
@@ -94,21 +71,21 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
     dataset = hold_out(dataset, config)
     fitted = fit(dataset, config)
 
-    def measured(split: Split) -> tuple[float, float]:
-        """Accuracy, and mean cross-entropy in nats."""
-        starts = range(0, len(split.labels), MEASURED_AT_ONCE)
-        pieces = [split.images[start : start + MEASURED_AT_ONCE] for start in starts]
-        # Called, the model has answered before `predict` would have made its graph.
+    def measure(split: Split) -> tuple[float, float]:
+        """Return the accuracy, and the mean cross-entropy in nats."""
+        starts = range(0, len(split.labels), MEASURE_BATCH_SIZE)
+        batches = [split.images[start : start + MEASURE_BATCH_SIZE] for start in starts]
+        # Calling the model is faster than `predict`, which first builds a graph.
         logits = np.concatenate(
-            [np.asarray(fitted.model(images, training=False)) for images in pieces]
+            [np.asarray(fitted.model(images, training=False)) for images in batches]
         )
         of_label = log_probabilities(logits)[np.arange(len(split.labels)), split.labels]
         return float((logits.argmax(axis=1) == split.labels).mean()), -float(of_label.mean())
 
-    test_accuracy, test_loss = measured(dataset.test)
+    test_accuracy, test_loss = measure(dataset.test)
     return Scores(
-        train_accuracy=measured(dataset.train.sample(seed=0))[0],
-        validation_accuracy=measured(dataset.validation)[0] if dataset.validation else None,
+        train_accuracy=measure(dataset.train.sample(seed=0))[0],
+        validation_accuracy=measure(dataset.validation)[0] if dataset.validation else None,
         test_accuracy=test_accuracy,
         test_loss=test_loss,
         trained_epochs=fitted.history[-1].number,
@@ -116,23 +93,13 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
     )
 
 
-@contextmanager
-def _ctrl_c_blocked() -> Iterator[None]:
-    """Processes that are begun meanwhile never see Ctrl-C, which is for their parent to answer; the parent sees it afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _begin(threads: int) -> None:
-    """In a new process: end when the parent ends, and keep to so many cores."""
+    """Prepare a new process: it ends with its parent, and uses that many cores."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import_tensorflow()
     import tensorflow as tf
 
-    tf.get_logger().setLevel("ERROR")  # it warns of functions made anew, as for every training here
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns of the graph that each training builds
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):

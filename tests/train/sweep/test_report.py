@@ -9,12 +9,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from loupe.old_errors.train import FileNotWritable
+from loupe.errors import NotWritable
 from tests.support.sweeps import failure, result, sweep
-from train.sweep.report import LISTED, one_at_a_time, ranking, write_report
+from train.sweep.report import MAX_ROWS, one_at_a_time, ranking, write_report
 from train.sweep.sweeps import Result, Sweep, summarize
 
-WANTED = sweep(learning_rate=(0.01, 0.1, 0.001), hidden=((32, 16), (8,)), epochs=(10,))
+REQUEST = sweep(learning_rate=(0.01, 0.1, 0.001), hidden=((32, 16), (8,)), epochs=(10,))
 
 
 def words(table: Table, width: int = 160) -> list[list[str]]:
@@ -24,18 +24,18 @@ def words(table: Table, width: int = 160) -> list[list[str]]:
     return [line.strip("│┃ ").split() for line in capture.get().splitlines()]
 
 
-def results(wanted: Sweep, validation: float | None = 0.5) -> list[Result]:
+def results(request: Sweep, validation: float | None = 0.5) -> list[Result]:
     return [
-        result(setting, seed, validation=validation, test=0.5 + place / 100 + seed / 10)
-        for place, setting in enumerate(wanted.settings())
+        result(setting, seed, validation=validation, test=0.5 + number / 100 + seed / 10)
+        for number, setting in enumerate(request.settings())
         for seed in range(2)
     ]
 
 
-def test_files_are_a_summary_and_a_picture_for_each_varied_parameter(tmp_path: Path) -> None:
-    written = write_report(tmp_path, WANTED, [*results(WANTED), failure(WANTED.base, 2)])
+def test_report_has_a_summary_and_a_chart_per_varied_parameter(tmp_path: Path) -> None:
+    written = write_report(tmp_path, REQUEST, [*results(REQUEST), failure(REQUEST.base, 2)])
 
-    assert [place.name for place in written] == ["summary.csv", "learning_rate.png", "hidden.png"]
+    assert [path.name for path in written] == ["summary.csv", "learning_rate.png", "hidden.png"]
     for picture in written[1:]:
         with Image.open(picture) as image:
             assert image.format == "PNG"
@@ -58,16 +58,16 @@ def test_files_are_a_summary_and_a_picture_for_each_varied_parameter(tmp_path: P
     assert rows[-1]["test_accuracy_deviation"] == "0.070711"
 
 
-def test_values_whose_every_training_failed_are_drawn_empty(tmp_path: Path) -> None:
-    wanted = sweep(optimizer=("sgd", "adam"))
-    sgd, adam = wanted.grid()
+def test_values_without_scores_leave_their_place_empty(tmp_path: Path) -> None:
+    request = sweep(optimizer=("sgd", "adam"))
+    sgd, adam = request.grid()
 
-    assert len(write_report(tmp_path, wanted, [result(sgd), failure(adam)])) == 2
-    assert len(write_report(tmp_path, wanted, [failure(sgd), failure(adam)])) == 2
+    assert len(write_report(tmp_path, request, [result(sgd), failure(adam)])) == 2
+    assert len(write_report(tmp_path, request, [failure(sgd), failure(adam)])) == 2
 
 
-def test_the_ranking_says_what_it_is_sorted_by_and_shows_what_was_varied() -> None:
-    table = ranking(WANTED, summarize(WANTED, results(WANTED)))
+def test_ranking_names_its_order_and_the_varied_values() -> None:
+    table = ranking(REQUEST, summarize(REQUEST, results(REQUEST)))
 
     assert words(table)[0][:4] == ["best", "validation", "accuracy", "first,"]
     assert ["0.01", "32-16", "90.0", "±", "0.0", "50.0", "±", "0.0", "55.0", "±", "7.1"] in [
@@ -76,37 +76,39 @@ def test_the_ranking_says_what_it_is_sorted_by_and_shows_what_was_varied() -> No
 
 
 def test_three_varied_parameters_fit_a_terminal_of_80_columns() -> None:
-    wanted = sweep(learning_rate=(0.005, 0.01), epochs=(101, 2001), optimizer=("adadelta", "sgd"))
-    lines = words(ranking(wanted, summarize(wanted, results(wanted))), width=80)
+    request = sweep(learning_rate=(0.005, 0.01), epochs=(101, 2001), optimizer=("adadelta", "sgd"))
+    lines = words(ranking(request, summarize(request, results(request))), width=80)
 
     assert ["0.005", "2001", "adadelta"] in [line[:3] for line in lines]
     assert lines[-1][-2:] == ["0.250", "1.5"]
 
 
-def test_a_ranking_without_validation_is_by_test_accuracy_and_says_so() -> None:
-    lines = words(ranking(WANTED, summarize(WANTED, results(WANTED, validation=None))))
+def test_ranking_without_validation_is_by_test_accuracy() -> None:
+    lines = words(ranking(REQUEST, summarize(REQUEST, results(REQUEST, validation=None))))
 
     assert lines[0][:4] == ["best", "test", "accuracy", "first,"]
     assert lines[4][:2] == ["0.001", "8"]
     assert "validation" not in lines[2]
 
 
-def test_failures_have_a_column_where_there_are_any() -> None:
-    lines = words(ranking(WANTED, summarize(WANTED, [*results(WANTED), failure(WANTED.base, 2)])))
+def test_failures_have_their_column() -> None:
+    lines = words(
+        ranking(REQUEST, summarize(REQUEST, [*results(REQUEST), failure(REQUEST.base, 2)]))
+    )
 
     assert lines[-1][-3:] == ["1", "of", "3"]
 
 
-def test_a_long_ranking_ends_with_where_the_rest_is() -> None:
-    wanted = sweep(bias=tuple(number / 100 for number in range(LISTED + 5)))
-    lines = words(ranking(wanted, summarize(wanted, results(wanted))))
+def test_long_ranking_names_the_file_with_the_rest() -> None:
+    request = sweep(bias=tuple(number / 100 for number in range(MAX_ROWS + 5)))
+    lines = words(ranking(request, summarize(request, results(request))))
 
     assert lines[-1] == ["and", "5", "more", "in", "summary.csv"]
 
 
-def test_one_at_a_time_has_a_table_for_each_parameter_with_the_base_marked() -> None:
-    wanted = sweep("one-at-a-time", learning_rate=(0.01, 0.1, 0.001), optimizer=("sgd", "adam"))
-    rates, optimizers = [words(table) for table in one_at_a_time(wanted, results(wanted))]
+def test_one_at_a_time_has_a_table_per_parameter_and_marks_the_base() -> None:
+    request = sweep("one-at-a-time", learning_rate=(0.01, 0.1, 0.001), optimizer=("sgd", "adam"))
+    rates, optimizers = [words(table) for table in one_at_a_time(request, results(request))]
 
     assert rates[0] == ["learning", "rate,", "all", "else", "as", "in", "the", "base"]
     assert [line[0] for line in rates[4:7]] == ["0.001", "0.01", "0.1"]
@@ -127,9 +129,9 @@ def test_one_at_a_time_has_a_table_for_each_parameter_with_the_base_marked() -> 
     assert [line[0] for line in optimizers[4:6]] == ["sgd", "adam"]
 
 
-def test_the_ranking_of_one_at_a_time_names_what_is_not_as_in_the_base() -> None:
-    wanted = sweep("one-at-a-time", learning_rate=(0.01, 0.1), optimizer=("sgd", "adam"))
-    lines = words(ranking(wanted, summarize(wanted, results(wanted, validation=None))))
+def test_ranking_of_one_at_a_time_names_the_difference_to_the_base() -> None:
+    request = sweep("one-at-a-time", learning_rate=(0.01, 0.1), optimizer=("sgd", "adam"))
+    lines = words(ranking(request, summarize(request, results(request, validation=None))))
 
     assert [line[:-8] for line in lines[4:7]] == [
         ["optimizer", "adam"],
@@ -138,6 +140,9 @@ def test_the_ranking_of_one_at_a_time_names_what_is_not_as_in_the_base() -> None
     ]
 
 
-def test_a_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotWritable, match=r"summary\.csv'. Received: "):
-        write_report(tmp_path / "nowhere", WANTED, results(WANTED))
+def test_unwritable_report_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(NotWritable) as refused:
+        write_report(tmp_path / "nowhere", REQUEST, results(REQUEST))
+
+    assert refused.value.code == "file_not_writable"
+    assert str(tmp_path / "nowhere" / "summary.csv") in refused.value.message

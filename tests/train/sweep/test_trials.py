@@ -23,11 +23,11 @@ def scores(setting: Setting = QUICK, seed: int = 0) -> Scores:
 
 @pytest.fixture(scope="module")
 def found() -> Scores:
-    """What one training comes to."""
+    """Return the scores of one training."""
     return scores()
 
 
-def test_a_training_is_measured_on_all_splits(found: Scores) -> None:
+def test_training_is_measured_on_all_splits(found: Scores) -> None:
     assert found.test_accuracy > 0.5
     assert found.train_accuracy > 0.5
     assert found.validation_accuracy is not None
@@ -37,7 +37,7 @@ def test_a_training_is_measured_on_all_splits(found: Scores) -> None:
     assert found.seconds > 0
 
 
-def test_the_same_seed_gives_the_same_scores_and_another_seed_others(found: Scores) -> None:
+def test_scores_depend_on_the_seed_alone(found: Scores) -> None:
     again, other = scores(), scores(seed=1)
 
     assert dataclasses.replace(again, seconds=found.seconds) == found
@@ -48,21 +48,21 @@ def test_without_a_validation_split_there_is_no_validation_accuracy() -> None:
     assert scores(sweep(epochs=(2,), validation_fraction=(0.0,)).base).validation_accuracy is None
 
 
-def test_a_training_whose_loss_is_no_number_is_a_failure_with_its_reason() -> None:
+def test_diverging_training_fails_with_its_reason() -> None:
     lost = train_one(DIGITS, sweep(epochs=(20,), learning_rate=(1e30,), optimizer=("sgd",)).base, 3)
 
     assert (lost.seed, lost.scores) == (3, None)
-    assert lost.error.startswith("The loss became NaN or infinite in epoch ")
+    assert "NaN" in lost.error
 
 
-def test_a_setting_that_the_images_do_not_take_is_a_failure_with_its_reason() -> None:
+def test_setting_that_does_not_suit_the_images_fails_with_its_reason() -> None:
     impossible = train_one(DIGITS, sweep(test_fraction=(0.0001,)).base, 0)
 
     assert impossible.scores is None
-    assert "0.0001 of 1,797 images in 10 classes" in impossible.error
+    assert "0.0001" in impossible.error
 
 
-def test_the_seed_and_the_fraction_split_what_comes_without_a_test_split(
+def test_seed_and_fraction_split_data_sets_without_a_test_split(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = sort_into_folders(tmp_path_factory.mktemp("pets") / "pets", {"cat": 20, "dog": 20})
@@ -77,5 +77,5 @@ def test_published_data_sets_keep_their_test_split() -> None:
     assert not DataSource(dataset="fashion-mnist").split_here
 
 
-def test_a_process_reads_the_same_images_once() -> None:
+def test_process_reads_the_same_images_once() -> None:
     assert load(DIGITS, 0.25, 5) is load(DIGITS, 0.25, 5)

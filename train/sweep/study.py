@@ -1,0 +1,277 @@
+"""A sweep's folder: the request, Optuna's study of the settings, and `results.csv`."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from loupe.errors import Conflict, InvalidUsage, NotWritable
+from loupe.files import atomic_path, lock, write_atomically
+from train.sweep.results import RESULTS_FILE, columns, encode, read_results
+from train.sweep.sweeps import Result, Scores, Setting, Sweep, as_text
+
+REQUEST_FILE = "sweep.json"
+STUDY_FILE = "study.journal"
+STUDY_NAME = "sweep"
+MAX_REPEATS = 20  # draws of known settings before an untried one is picked at random
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training to do; `trial` is the number of its setting in the study."""
+
+    trial: int
+    setting: Setting
+    seed: int
+
+
+class SweepStudy:
+    """The settings of a sweep as the trials of an Optuna study.
+
+    A trial's user attributes hold the scores or the error of its trainings, by seed. The trial is
+    complete once it has all seeds; its value is the mean validation accuracy, where a failed
+    training counts as 0.
+    """
+
+    def __init__(self, file: Path, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self._file = file
+        self._values = {
+            name: {as_text(name, value): value for value in sweep.values[name]}
+            for name in sweep.varied
+        }
+        self._distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(list(values)) for name, values in self._values.items()
+        }
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = JournalStorage(JournalFileBackend(str(file)))
+        self._study = optuna.create_study(
+            study_name=STUDY_NAME,
+            storage=self._storage,
+            direction="maximize",
+            load_if_exists=True,
+        )
+        # A crash while a setting was started leaves a trial without parameters.
+        for trial in self._study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)):
+            if trial.state == TrialState.WAITING or trial.params.keys() != self._values.keys():
+                self._storage.set_trial_state_values(self._trial_id(trial.number), TrialState.FAIL)
+        self._started = {
+            self._setting(trial.params): trial.number
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state != TrialState.FAIL
+        }
+
+    def results(self) -> tuple[Result, ...]:
+        """Return the results of all trainings, by setting and seed."""
+        results = []
+        for trial in self._study.get_trials(deepcopy=False):
+            for seed, outcome in sorted(trial.user_attrs.items(), key=lambda each: int(each[0])):
+                error = outcome.get("error", "")
+                scores = None if error else Scores(**outcome)
+                results.append(Result(self._setting(trial.params), int(seed), scores, error))
+        return tuple(results)
+
+    def unfinished(self) -> list[Training]:
+        """Return the trainings that are missing from settings of an interrupted run."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in trials:
+            self._complete(trial)
+        return [training for trial in trials for training in self._missing(trial)]
+
+    def start_next(self) -> list[Training]:
+        """Start the next setting, and return its trainings; none if there is no setting left.
+
+        Optuna's queue serves the fixed plans: `GridSampler` neither varies one parameter at a time
+        nor keeps parallel trainings apart.
+        """
+        if len(self._started) >= self.sweep.max_settings:
+            return []
+        if self.sweep.plan == "trials":
+            setting = self._draw()
+        else:
+            setting = next(each for each in self.sweep.settings() if each not in self._started)
+        with _writing(self._file):
+            return list(self._missing(self._trial(self._start(setting))))
+
+    def record(self, training: Training, result: Result) -> None:
+        """Store a result in the study and in `results.csv`.
+
+        Raises:
+            NotWritable: If that fails, for example because the disk is full.
+        """
+        with _writing(self._file):
+            self._store(training.trial, result)
+            with (self._file.parent / RESULTS_FILE).open("a", encoding="utf-8") as file:
+                file.write(encode(self.sweep, [result]))
+
+    def restore(self, results: tuple[Result, ...]) -> None:
+        """Fill an empty study with the results of an earlier one."""
+        for result in results:
+            number = self._started.get(result.setting)
+            self._store(self._start(result.setting) if number is None else number, result)
+
+    def _start(self, setting: Setting) -> int:
+        params = {name: as_text(name, setting.value(name)) for name in self._values}
+        self._study.enqueue_trial(params)
+        number = self._study.ask(self._distributions).number
+        self._started[setting] = number
+        return number
+
+    def _draw(self) -> Setting:
+        """Let Optuna's sampler pick an untried setting, by the completed trials alone."""
+        scratch = optuna.create_study(
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(self._started))
+        )
+        completed = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        scratch.add_trials(completed)
+        for _ in range(MAX_REPEATS):
+            setting = self._setting(scratch.ask(self._distributions).params)
+            if setting not in self._started:
+                return setting
+        untried = [each for each in self.sweep.grid() if each not in self._started]
+        return untried[np.random.default_rng(len(self._started)).integers(len(untried))]
+
+    def _store(self, number: int, result: Result) -> None:
+        outcome: dict[str, Any] = (
+            asdict(result.scores) if result.scores else {"error": result.error}
+        )
+        self._storage.set_trial_user_attr(self._trial_id(number), str(result.seed), outcome)
+        self._complete(self._trial(number))
+
+    def _complete(self, trial: FrozenTrial) -> None:
+        if not any(self._missing(trial)):
+            accuracies = [each.get("validation_accuracy") for each in trial.user_attrs.values()]
+            self._study.tell(trial.number, fmean(accuracy or 0.0 for accuracy in accuracies))
+
+    def _missing(self, trial: FrozenTrial) -> Iterator[Training]:
+        for seed in range(self.sweep.seeds):
+            if str(seed) not in trial.user_attrs:
+                yield Training(trial.number, self._setting(trial.params), seed)
+
+    def _setting(self, params: Mapping[str, str]) -> Setting:
+        return self.sweep.setting({name: self._values[name][text] for name, text in params.items()})
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._trial_id(number))
+
+    def _trial_id(self, number: int) -> int:
+        study = self._storage.get_study_id_from_name(STUDY_NAME)
+        return self._storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+@contextmanager
+def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
+    """Start a sweep in a new folder, or continue the one that the folder holds.
+
+    `results.csv` is written from the study. Where only the study is missing, as in folders of
+    older versions, it is built from `results.csv`.
+
+    Args:
+        folder: Created if it does not exist.
+        sweep: The request.
+        data: Digest of the images; other images make another sweep.
+
+    Raises:
+        InvalidUsage: If the folder holds another sweep, or anything else.
+        Conflict: If another process runs this sweep, or a file is damaged.
+        NotWritable: If the folder cannot be written.
+    """
+    file = folder / STUDY_FILE
+    with _writing(folder):
+        _check_request(folder, {**sweep.model_dump(mode="json"), "data": data})
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder / REQUEST_FILE, wait=False))
+        except BlockingIOError:
+            raise Conflict(
+                f"Another process runs the sweep in '{folder}'. Wait until it ends.",
+                code="sweep_running",
+            ) from None
+        with _writing(file):
+            if not file.exists():
+                results = read_results(folder, sweep)
+                with atomic_path(file) as temporary:
+                    SweepStudy(temporary, sweep).restore(results)
+            _drop_partial_line(file)
+            study = _load(file, sweep)
+            header = ",".join(columns(sweep)) + "\n"
+            write_atomically(folder / RESULTS_FILE, header + encode(sweep, study.results()))
+        yield study
+
+
+def _load(file: Path, sweep: Sweep) -> SweepStudy:
+    try:
+        return SweepStudy(file, sweep)
+    except (ValueError, KeyError) as error:
+        raise Conflict(
+            f"'{file}' cannot be read: {error}. Delete it; the next run builds it from "
+            f"{RESULTS_FILE}.",
+            code="sweep_damaged",
+        ) from error
+
+
+def _drop_partial_line(file: Path) -> None:
+    """Remove a last line that a crash truncated; Optuna cannot read past it."""
+    content = file.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(file, end)
+
+
+def _check_request(folder: Path, request: dict[str, Any]) -> None:
+    """Write the request into a new folder, or compare it with the one in the folder."""
+    file = folder / REQUEST_FILE
+    if not file.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InvalidUsage(
+                f"'{folder}' is neither empty nor the folder of a sweep. Choose another --out.",
+                code="invalid_training",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(request, indent=1) + "\n")
+        return
+    try:
+        old, new = _flat(json.loads(file.read_bytes())), _flat(request)
+    except (ValueError, AttributeError) as error:
+        raise Conflict(
+            f"'{file}' is not a request for a sweep: {error}. Choose another --out.",
+            code="sweep_damaged",
+        ) from error
+    differences = [
+        f"{name}: {json.dumps(old.get(name))} there, {json.dumps(new.get(name))} now"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+    if differences:
+        raise InvalidUsage(
+            f"'{folder}' belongs to another sweep: {'; '.join(differences)}. "
+            "Repeat the same options to continue that sweep, or choose another --out.",
+            code="sweep_mismatch",
+        )
+
+
+def _flat(request: dict[str, Any]) -> dict[str, Any]:
+    """Merge the fields of source and values into the request, to name the ones that differ."""
+    parts: list[Mapping[str, Any]] = [request.pop("source", {}), request.pop("values", {})]
+    return request | {name: value for part in parts for name, value in part.items()}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotWritable(
+            f"'{path}' cannot be written: {error}. The same command continues."
+        ) from error
