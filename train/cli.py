@@ -1,12 +1,10 @@
 """`loupe train`: trains a model on a data set and saves it to the store."""
 
-import inspect
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,16 +12,15 @@ from loupe.errors import Interrupted, InvalidUsage
 from loupe.images.spec import Look
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
-from train.config import FIELDS, help_text, recipe
+from train.config import recipe
 from train.data.cli import print_unreadable
+from train.options import hyperparameter, with_options
 from train.sweep.cli import sweep
 from train.tutorials.cli import classics
 
 if TYPE_CHECKING:
     from train.data.datasets import Dataset
     from train.runs import Run
-
-Command = TypeVar("Command", bound=Callable[..., None])
 
 MAX_IMBALANCE = 2.0  # ratio of the largest to the smallest class that needs no class weights
 
@@ -44,11 +41,6 @@ PANELS = {
         "seed",
     ),
 }
-OPTION_NAMES = {
-    "learning_rate": ("--learning-rate", "--lr"),
-    "validation_fraction": ("--validation",),
-}
-
 app = typer.Typer(help="Train a model, evaluate it, and save it to the model store.")
 app.command()(classics)
 app.command()(sweep)
@@ -56,35 +48,8 @@ app.command()(sweep)
 data = partial(typer.Option, rich_help_panel="Data")
 
 
-def with_hyperparameters(command: Command) -> Command:
-    """Add an option for each hyperparameter to a command, which receives them as keywords."""
-    signature = inspect.signature(command)
-    parameters = [
-        parameter
-        for parameter in signature.parameters.values()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    for panel, names in PANELS.items():
-        for name in names:
-            kind = FIELDS[name].annotation
-            value = kind if kind in (bool, int, float) and name != "batch_size" else str
-            option = typer.Option(
-                *OPTION_NAMES.get(name, ()), help=help_text(name), rich_help_panel=panel
-            )
-            parameters.append(
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default="cnn" if name == "architecture" else None,
-                    annotation=Annotated[value | None, option],
-                )
-            )
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return command
-
-
 @app.callback(invoke_without_command=True)
-@with_hyperparameters
+@with_options(*(hyperparameter(name, panel) for panel, names in PANELS.items() for name in names))
 def train(
     context: typer.Context,
     dataset: Annotated[

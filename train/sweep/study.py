@@ -97,10 +97,8 @@ class SweepStudy:
         """
         if len(self._started) >= self.sweep.max_settings:
             return []
-        if self.sweep.plan == "trials":
-            setting = self._draw()
-        else:
-            setting = next(each for each in self.sweep.settings() if each not in self._started)
+        untried = (each for each in self.sweep.settings() if each not in self._started)
+        setting = self._draw() if self.sweep.plan == "trials" else next(untried)
         with _writing(self._file):
             return list(self._missing(self._trial(self._start(setting))))
 

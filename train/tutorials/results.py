@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loupe.old_errors.train import FileNotWritable
-from train.sweep.folder import SweepFolder
+from train.sweep.results import read_results
 from train.sweep.sweeps import Result as Training
 from train.sweep.sweeps import Sweep
 from train.tutorials.plan import Plan, Row, Trial
@@ -103,7 +103,7 @@ class Results:
     def load(self, plan: Plan) -> Figures:
         """All that belongs to a plan, with the packages as they are now."""
         sweep = plan.sweep
-        study = SweepFolder(self.of_study(sweep), sweep).results() if sweep else ()
+        study = read_results(self.of_study(sweep), sweep) if sweep else ()
         return Figures(self.trials(quick=plan.quick), study)
 
     def of_study(self, sweep: Sweep) -> Path:

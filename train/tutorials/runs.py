@@ -1,7 +1,7 @@
 """Training the classics: row by row, every training kept as soon as it is done."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -12,7 +12,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.old_errors.train import ClassicsInterrupted, SweepInterrupted
+from loupe.errors import Interrupted
+from loupe.old_errors.train import ClassicsInterrupted
 from train.config import FULL_BATCH
 from train.data.datasets import Dataset, load_dataset
 from train.evaluate.verdict import percent
@@ -20,7 +21,6 @@ from train.fit.fitting import fit
 from train.fit.progress import ProgressBar
 from train.fit.training import evaluate_model, hold_out
 from train.sweep.sweeping import run_sweep
-from train.sweep.sweeps import Result as Training
 from train.tutorials.plan import Plan, Row, Trial
 from train.tutorials.results import (
     Result,
@@ -80,7 +80,7 @@ class Course:
                         f"{classic.if_missed} is below its aim, so one more",
                     )
             self._train_study(f"row {self._count} of {self._count}")
-        except (KeyboardInterrupt, SweepInterrupted):
+        except (KeyboardInterrupt, Interrupted):
             done = sum(summarize(row, self._known) is not None for row in self._rows)
             raise ClassicsInterrupted(done, self._count) from None
 
@@ -106,9 +106,9 @@ class Course:
             return
         with self._console.status("") as status:
 
-            def watch(results: Sequence[Training], total: int) -> None:
+            def watch(done: int, total: int) -> None:
                 status.update(
-                    f"{place}: {study.tutorial}, one setting at a time: {len(results)} of {total} trainings"
+                    f"{place}: {study.tutorial}, one setting at a time: {done} of {total} trainings"
                 )
 
             trainings = run_sweep(sweep, self._results.of_study(sweep), watch=watch)

@@ -1,4 +1,4 @@
-"""`loupe train sweep`: what it refuses, and what it shows."""
+"""`loupe train sweep`: refused options, tables and files."""
 
 from pathlib import Path
 
@@ -10,88 +10,59 @@ SMALL = ["train", "sweep", "--dataset", "digits-8x8", "--architecture", "mlp-sma
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "text"),
+    ("options", "code", "facts"),
     [
+        pytest.param("--lr 0.1,fast", "invalid_training", ["learning rate", "fast"], id="rate"),
+        pytest.param("--lr 0.1,-1", "invalid_training", ["learning rate", "-1"], id="negative"),
+        pytest.param("--epochs 10,1.5", "invalid_training", ["epochs", "1.5"], id="epochs"),
+        pytest.param("--hidden 32,a", "invalid_training", ["hidden", "a"], id="hidden"),
+        pytest.param("--hidden=", "invalid_training", ["hidden"], id="no hidden"),
         pytest.param(
-            "--lr 0.1,fast",
-            "invalid_training",
-            "learning rate: expected numbers with commas",
-            id="rate",
+            "--batch-size 32,half", "invalid_training", ["batch size", "half"], id="batch size"
         ),
-        pytest.param("--lr 0.1,-1", "invalid_training", "-1.0", id="negative rate"),
+        pytest.param("--optimizer sgd,adm", "invalid_training", ["adm", "adam"], id="optimizer"),
         pytest.param(
-            "--epochs 10,1.5",
-            "invalid_training",
-            "epochs: expected whole numbers with commas",
-            id="epochs",
-        ),
-        pytest.param(
-            "--hidden 32,a",
-            "invalid_training",
-            "hidden: expected whole numbers with commas",
-            id="hidden",
+            "--schedule linear", "invalid_training", ["linear", "constant"], id="schedule"
         ),
         pytest.param(
-            "--hidden=", "invalid_training", "as 128,64. Received: nothing.", id="no hidden"
+            "--test-fraction 0.2,2", "invalid_training", ["test fraction", "2.0"], id="fraction"
         ),
         pytest.param(
-            "--batch-size 32,half",
-            "invalid_training",
-            "batch size: expected at least 1",
-            id="batch size",
-        ),
-        pytest.param(
-            "--optimizer sgd,adm", "invalid_training", "Did you mean adam", id="optimizer"
-        ),
-        pytest.param(
-            "--schedule linear",
-            "invalid_training",
-            "schedule: ",
-            id="schedule",
-        ),
-        pytest.param(
-            "--test-fraction 0.2,2",
-            "invalid_training",
-            "test fraction: expected a share",
-            id="fraction",
+            "--test-fraction half", "invalid_training", ["test fraction", "half"], id="no fraction"
         ),
         pytest.param(
             "--one-at-a-time --trials 3",
             "invalid_training",
-            "expected it or --trials",
+            ["--one-at-a-time", "--trials"],
             id="both plans",
         ),
         pytest.param(
-            "--trials 3 --validation 0",
-            "invalid_training",
-            "a validation split to choose by",
-            id="trials",
+            "--trials 3 --validation 0", "invalid_training", ["validation split"], id="trials"
         ),
-        pytest.param("--dataset digit", "unknown_dataset", "Did you mean digits?", id="data set"),
+        pytest.param("--dataset digit", "unknown_dataset", ["digit", "digits"], id="data set"),
         pytest.param(
             "--architecture softmax --hidden 8",
             "invalid_training",
-            "hidden: softmax",
+            ["hidden", "softmax"],
             id="softmax",
         ),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused_in_one_line(
-    loupe: Loupe, tmp_path: Path, options: str, code: str, text: str
+def test_impossible_sweep_is_refused_in_one_line(
+    loupe: Loupe, tmp_path: Path, options: str, code: str, facts: list[str]
 ) -> None:
     refused = loupe(*SMALL, *options.split(), "--out", tmp_path / "sweep")
 
     assert refused.code == 2
     assert refused.err.startswith(f"error: {code}: ")
-    assert text in refused.err
+    for fact in facts:
+        assert fact in refused.err
     assert refused.err.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
 
 
 @pytest.mark.timeout(150)
-def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(
-    loupe: Loupe, tmp_path: Path
-) -> None:
+def test_sweep_prints_tables_and_writes_its_files(loupe: Loupe, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     options = [
         "--lr",
@@ -110,9 +81,10 @@ def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(
     assert "learning rate, all else as in the base" in shown.out
     assert "best validation accuracy first, over 2 seeds" in shown.out
     assert shown.out.splitlines()[-1] == f"→ {out}/summary.csv, {out}/learning_rate.png"
-    assert shown.err.startswith("failed: The loss became NaN or infinite in epoch ")
+    assert shown.err.startswith("failed: ")
     assert {file.name for file in out.iterdir()} == {
         "sweep.json",
+        "study.journal",
         "results.csv",
         "summary.csv",
         "learning_rate.png",
@@ -121,5 +93,5 @@ def test_a_sweep_shows_tables_and_writes_its_files_and_another_is_refused_there(
 
     other = loupe(*SMALL, *options, "--weight-decay", "0.1", "--out", out)
     assert other.code == 2
-    assert other.err.startswith("error: sweep_mismatch: Expected the sweep that was begun in ")
-    assert "weight_decay: nothing there, [0.1] asked for." in other.err
+    assert other.err.startswith("error: sweep_mismatch: ")
+    assert "weight_decay: null there, [0.1] now" in other.err

@@ -39,7 +39,7 @@ def rate(training: Training) -> float:
 
 def search(folder: Path, score: Callable[[Training], Result], count: int = 100) -> list[Setting]:
     """Let the sampler choose up to `count` settings, and record a result for each."""
-    chosen = []
+    chosen: list[Setting] = []
     with studying(folder, SEARCH) as study:
         while len(chosen) < count and (trainings := study.start_next()):
             for training in trainings:

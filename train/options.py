@@ -1,0 +1,56 @@
+"""Command-line options for hyperparameters, made from `TrainConfig`."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from train.config import FIELDS, help_text
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+OPTION_NAMES = {
+    "learning_rate": ("--learning-rate", "--lr"),
+    "validation_fraction": ("--validation",),
+}
+
+
+def hyperparameter(name: str, panel: str, kind: Any = None, **settings: Any) -> inspect.Parameter:
+    """Return a command's parameter for a field of `TrainConfig`.
+
+    Args:
+        name: The field.
+        panel: Heading of the option in `--help`.
+        kind: Type of the option; by default a flag, a number or text, as the field has it.
+        settings: Further arguments of `typer.Option`.
+    """
+    field = FIELDS[name].annotation
+    kind = kind or (field if field in (bool, int, float) and name != "batch_size" else str)
+    option = typer.Option(
+        *OPTION_NAMES.get(name, ()), help=help_text(name), rich_help_panel=panel, **settings
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default="cnn" if name == "architecture" else None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+def with_options(*options: inspect.Parameter) -> Callable[[Command], Command]:
+    """Add parameters to a command, which receives them as keywords."""
+
+    def add(command: Command) -> Command:
+        signature = inspect.signature(command)
+        own = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *options]
+        )
+        return command
+
+    return add
