@@ -1,7 +1,5 @@
 """Errors of train that are about to move to where they are raised."""
 
-from collections.abc import Mapping
-
 from loupe import errors
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from loupe.images.spec import Float32Array, UInt8Array
 from loupe.errors import Interrupted
+from loupe.images.spec import Float32Array, UInt8Array
 from loupe.old_errors.train import ClassicsInterrupted
 from train.config import FULL_BATCH
 from train.data.datasets import Dataset, load_dataset
