@@ -69,7 +69,7 @@ class Forbidden(LoupeError):
 
 
 class NotFound(LoupeError):
-    """Nothing has that path, tag or id."""
+    """The path, tag or id is unknown."""
 
     code = "route_not_found"
     status = 404
@@ -118,7 +118,7 @@ class BodyTooSlow(LoupeError):
 
 
 class Conflict(LoupeError):
-    """The job or folder is in a state that does not allow the operation."""
+    """The job, folder or model is in a state that does not allow the operation."""
 
     code = "conflict"
     status = 409
@@ -201,18 +201,6 @@ class ModelCorrupted(LoupeError):
     """A stored model's files differ from those that were saved."""
 
     code = "model_corrupted"
-
-
-class PromotionRefused(LoupeError):
-    """A model must not be promoted, rolled back or deleted."""
-
-    code = "not_better"
-
-
-class EngineFailed(LoupeError):
-    """The engine raised, or returned the wrong number of rows."""
-
-    code = "engine_failed"
 
 
 # Bulk scoring
@@ -326,14 +314,8 @@ class InvalidSetting(LoupeError):
     code = "invalid_setting"
 
 
-class NotInstalled(LoupeError):
-    """An optional package is missing."""
-
-    code = "not_installed"
-
-
 class ProgramFailed(LoupeError):
-    """A program cannot start, or ended early."""
+    """A program, a training or an engine cannot start, or failed."""
 
     code = "program_failed"
 
@@ -354,12 +336,6 @@ class DatasetNotFound(InvalidDataset):
     """The files of a data set were not found."""
 
     code = "dataset_not_found"
-
-
-class TrainingFailed(LoupeError):
-    """A training produced no model that can be saved."""
-
-    code = "training_diverged"
 
 
 class Interrupted(LoupeError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from loupe.errors import InvalidUsage, TrainingFailed
+from loupe.errors import InvalidUsage, ProgramFailed
 from loupe.images.spec import Look
 from train.config import TrainConfig, changed
 from train.data.datasets import DIGITS, Dataset, load_dataset
@@ -73,7 +73,7 @@ class Run:
         """Create a run below the data folder, named after the data set and the time.
 
         Raises:
-            TrainingFailed: If the folder cannot be created.
+            ProgramFailed: If the folder cannot be created.
         """
         dataset = request.source.dataset.rpartition("/")[2]
         stem = "".join(letter if letter.isalnum() else "-" for letter in dataset)
@@ -83,7 +83,7 @@ class Run:
             run.checkpoints.mkdir(parents=True)
             run._write(request)
         except OSError as error:
-            raise TrainingFailed(
+            raise ProgramFailed(
                 f"Cannot create the run {run.folder}: {error}. Free some space or set "
                 "LOUPE_DATA_DIR.",
                 code="checkpoint_failed",

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import onnxruntime as ort
 
-from loupe.errors import NotInstalled
+from loupe.errors import ProgramFailed
 from loupe.images.spec import SIDE, Float32Array, UInt8Array, check_batch
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, verify
 from loupe.runtime.cores import available_cores
@@ -63,7 +63,7 @@ class TensorflowEngine:
         try:
             import keras
         except ImportError as error:
-            raise NotInstalled(
+            raise ProgramFailed(
                 "The engine 'tensorflow' is not installed. Install it: pip install -e '.[train]'",
                 code="engine_unavailable",
             ) from error
@@ -88,7 +88,7 @@ def load_engine(
 
     Raises:
         ModelCorrupted: If a file differs from the one that was saved.
-        NotInstalled: If the engine is not installed.
+        ProgramFailed: If the engine is not installed.
     """
     verify(model)
     engine: Engine = (

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from loupe.errors import InvalidUsage, PromotionRefused
+from loupe.errors import Conflict, InvalidUsage
 from loupe.models import promotion_log as promotions
 from loupe.models.promotion_log import OpenLog, PromotedFigures, Promotion
 from loupe.models.store import (
@@ -40,7 +40,7 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
     Raises:
         ModelNotFound: If there is no such model.
         ModelCorrupted: If its files differ from those that were saved.
-        PromotionRefused: If the model is not better, or not comparable.
+        Conflict: If the model is not better, or not comparable.
         NotWritable: If the log cannot be written; nothing has changed.
     """
     with promotions.writing(promotions_path()) as log:  # excludes other promotions and deletions
@@ -63,7 +63,7 @@ def rollback(name: str) -> RolledBack:
     skipped.
 
     Raises:
-        PromotionRefused: If no previous version is left in the store.
+        Conflict: If no previous version is left in the store.
         ModelCorrupted: If its files differ from those that were saved.
         NotWritable: If the log cannot be written; nothing has changed.
     """
@@ -94,7 +94,7 @@ def delete(tag: str) -> str:
     Raises:
         InvalidUsage: If the tag is only a name.
         ModelNotFound: If there is no such model.
-        PromotionRefused: If a label points at it.
+        Conflict: If a label points at it.
         NotWritable: If it cannot be removed.
     """
     if ":" not in tag:
@@ -112,19 +112,19 @@ def delete(tag: str) -> str:
     return tag
 
 
-def _label_in_use(tag: str, label: str) -> PromotionRefused:
+def _label_in_use(tag: str, label: str) -> Conflict:
     others = [model.tag for model in list_models(tag.partition(":")[0]) if model.tag != tag]
     advice = f"It is the only version. To delete it nevertheless: bentoml models delete {tag}"
     if others:
         advice = f"First promote one of {', '.join(others)}: loupe models promote TAG"
-    return PromotionRefused(f"{tag} has the label '{label}'. {advice}", code="label_in_use")
+    return Conflict(f"{tag} has the label '{label}'. {advice}", code="label_in_use")
 
 
-def _nothing_to_roll_back(message: str) -> PromotionRefused:
-    return PromotionRefused(message, code="nothing_to_roll_back")
+def _nothing_to_roll_back(message: str) -> Conflict:
+    return Conflict(message, code="nothing_to_roll_back")
 
 
-def _refusal(model: StoredModel, before: Promotion | None) -> PromotionRefused | None:
+def _refusal(model: StoredModel, before: Promotion | None) -> Conflict | None:
     """Return why a model must not follow the one in production, if that one exists."""
     if before is None or before.to_version not in versions(model.name):
         return None
@@ -133,13 +133,13 @@ def _refusal(model: StoredModel, before: Promotion | None) -> PromotionRefused |
     mine, theirs = _fraction(figures.accuracy), _fraction(current.accuracy)
     advice = f"Promote it nevertheless: loupe models promote {model.tag} --force"
     if figures.test_digest != current.test_digest:
-        return PromotionRefused(
+        return Conflict(
             f"{model.tag} and {production}, which is in production, were measured on different "
             f"test sets: accuracies {mine} and {theirs} cannot be compared. {advice}",
             code="not_comparable",
         )
     if figures.accuracy <= current.accuracy:
-        return PromotionRefused(
+        return Conflict(
             f"{model.tag} is not better than {production}, which is in production: its accuracy on "
             f"the same test set is {mine}, against {theirs}. {advice}",
             code="not_better",

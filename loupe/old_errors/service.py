@@ -123,12 +123,6 @@ class MethodNotAllowed(errors.MethodNotAllowed):
         )
 
 
-class EngineFailed(errors.EngineFailed):
-    """The engine raised, or answered with the wrong number of rows."""
-
-    code = "engine_failed"
-
-
 class InternalError(errors.LoupeError):
     """What should not happen; the log says what it was."""
 

@@ -24,7 +24,6 @@ from loupe.images.spec import Float32Array, UInt8Array
 from loupe.old_errors.service import (
     CallerGone,
     DeadlineExceeded,
-    EngineFailed,
     Overloaded,
     ShuttingDown,
 )
@@ -130,7 +129,7 @@ class Batcher:
             Overloaded: If too many images wait already.
             DeadlineExceeded: If the caller's time is over; images that the engine has not begun with are not computed.
             CallerGone: If nobody waits any more.
-            EngineFailed: If the engine raised or answered with another shape.
+            LoupeError: If the engine raised or answered with another shape.
             ShuttingDown: If the service stops.
         """
         if self._closing:
@@ -269,16 +268,17 @@ class Batcher:
         try:
             answers, begun, seconds = run.outcome.result()
             if answers.shape != (run.images, self._classes):
-                raise EngineFailed(
+                raise LoupeError(
                     f"Expected {run.images} rows of {self._classes} probabilities from the engine. "
-                    f"Received: shape {answers.shape}. This is a bug."
+                    f"Received: shape {answers.shape}. This is a bug.",
+                    code="engine_failed",
                 )
         except Exception as error:  # the loop must outlive whatever the engine does
             logger.exception("the engine failed on a batch of %d images", run.images)
             failure = (
                 error
                 if isinstance(error, LoupeError)
-                else EngineFailed(f"The engine failed: {error}")
+                else LoupeError(f"The engine failed: {error}", code="engine_failed")
             )
             for waiting in run.batch:
                 if not waiting.answer.done():

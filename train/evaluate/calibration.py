@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from loupe.errors import TrainingFailed
+from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array
 from train.data.datasets import Int64Array
 
@@ -43,7 +43,7 @@ def fit_temperature(logits: Float32Array, labels: Int64Array) -> float:
         labels: int64, shape `(n,)`.
 
     Raises:
-        TrainingFailed: If a logit is NaN or infinite.
+        ProgramFailed: If a logit is NaN or infinite.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
@@ -64,10 +64,10 @@ def log_probabilities(logits: Float32Array, temperature: float = 1.0) -> Float64
 
 
 def check_logits(split: str, logits: Float32Array) -> None:
-    """Raise `TrainingFailed` if a logit is NaN or infinite."""
+    """Raise `ProgramFailed` if a logit is NaN or infinite."""
     wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(wrong):
-        raise TrainingFailed(
+        raise ProgramFailed(
             f"The model returns NaN or infinity for {len(wrong):,} of {len(logits):,} images of the "
             f"{split} split, first for image {wrong[0]:,}. Lower the learning rate or choose "
             "another optimizer.",

@@ -195,7 +195,7 @@ def evaluate(
         temperature: The temperature that the stored model divides its logits by.
 
     Raises:
-        TrainingFailed: If a logit is NaN or infinite.
+        ProgramFailed: If a logit is NaN or infinite.
     """
     splits = {"train": train, "validation": validation, "test": test, "extra": extra}
     for split, predictions in splits.items():

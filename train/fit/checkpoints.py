@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from loupe.errors import TrainingFailed
+from loupe.errors import ProgramFailed
 from train.config import TrainConfig
 from train.evaluate.evaluation import Epoch
 
@@ -154,7 +154,7 @@ class Checkpoints(keras.callbacks.Callback):
             self.model.save_weights(folder / name)
             state.save(folder)
         except OSError as error:
-            raise TrainingFailed(
+            raise ProgramFailed(
                 f"Cannot write the checkpoint to {folder}: {error}. Free some space or set "
                 f"LOUPE_DATA_DIR; the run can be resumed after epoch {self.state.epochs_done}.",
                 code="checkpoint_failed",

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from loupe.errors import TrainingFailed
+from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import ModelCard, digest
 from loupe.models.engine import Engine, OnnxEngine, TensorflowEngine
@@ -45,7 +45,7 @@ def exported(model: keras.Model, images: UInt8Array) -> Iterator[ExportedFiles]:
     """Export a model to a temporary folder, and compare both files on `images`.
 
     Raises:
-        TrainingFailed: If they disagree.
+        ProgramFailed: If they disagree.
     """
     with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
         folder = Path(name)
@@ -64,7 +64,7 @@ def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
     """Return the largest difference between two engines' probabilities.
 
     Raises:
-        TrainingFailed: If it exceeds `TOLERANCE`, or a label differs although the reference's two
+        ProgramFailed: If it exceeds `TOLERANCE`, or a label differs although the reference's two
             best classes are further apart than that.
     """
     expected, received = _predict(reference, images), _predict(engine, images)
@@ -73,7 +73,7 @@ def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
     clear = best_two[:, 1] - best_two[:, 0] > TOLERANCE
     labels = int((expected.argmax(axis=1) != received.argmax(axis=1))[clear].sum())
     if not difference <= TOLERANCE or labels:  # `not <=` refuses NaN too
-        raise TrainingFailed(
+        raise ProgramFailed(
             f"ONNX Runtime and Keras disagree on the test images: probabilities differ by "
             f"{difference:.2g} (at most {TOLERANCE:g} is allowed), and {labels} labels differ. "
             "The model was not saved.",

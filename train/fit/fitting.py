@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from loupe.errors import Interrupted, TrainingFailed
+from loupe.errors import Interrupted, ProgramFailed
 from train.config import FULL_BATCH, TrainConfig
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import Epoch
@@ -63,7 +63,7 @@ def fit(
         callbacks: Keras callbacks, which run after each checkpoint is written.
 
     Raises:
-        TrainingFailed: If the loss becomes NaN or infinite, or a checkpoint cannot be written.
+        ProgramFailed: If the loss becomes NaN or infinite, or a checkpoint cannot be written.
         Interrupted: After Ctrl-C, if there is a folder to resume from.
         InvalidUsage: If the images are too small for the architecture.
     """
@@ -215,7 +215,7 @@ class _Guard(keras.callbacks.Callback):
         if self._interrupted.is_set():
             raise KeyboardInterrupt
         if not math.isfinite((logs or {}).get("loss", 0.0)):
-            raise TrainingFailed(
+            raise ProgramFailed(
                 f"The loss became NaN or infinite in epoch {self._epoch}. Nothing was saved. Train "
                 f"with a learning rate below {self._config.learning_rate:g}.",
                 code="training_diverged",

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from loupe.errors import TrainingFailed
+from loupe.errors import ProgramFailed
 from loupe.models.card import Figures, ModelCard
 from loupe.models.store import StoredModel
 from train.config import TrainConfig
@@ -51,7 +51,7 @@ def train(
 
     Raises:
         InvalidUsage: If the images are not 28 × 28, the size that stored models take.
-        TrainingFailed: If the training diverges, the model is not accurate enough, or the two
+        ProgramFailed: If the training diverges, the model is not accurate enough, or the two
             exported files disagree; nothing is saved.
         Interrupted: After Ctrl-C, if there is a folder.
     """
@@ -63,7 +63,7 @@ def train(
     logger.info("%s: test accuracy %.4f, %.0f s", dataset.name, accuracy, fitted.seconds)
     minimum = default_min_accuracy(dataset) if min_accuracy is None else min_accuracy
     if accuracy < minimum:
-        raise TrainingFailed(
+        raise ProgramFailed(
             f"The test accuracy is {accuracy:.6g}, {minimum - accuracy:.6g} below the minimum of "
             f"{minimum:.6g} (--min-accuracy). The model was not saved.",
             code="accuracy_too_low",

@@ -17,7 +17,6 @@ from loupe.errors import (
     InvalidRequest,
     LoupeError,
     ModelNotFound,
-    NotInstalled,
     ProgramFailed,
 )
 from service.http.guard import checked_request_id, log_access
@@ -36,7 +35,7 @@ try:
 
     from service.protocols.open_inference.messages import answer, parse_message
 except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError for an old gRPC
-    raise NotInstalled(
+    raise ProgramFailed(
         f"LOUPE_GRPC_PORT is set, but gRPC is not installed: {error}. "
         "Install it: pip install -e '.[grpc]'",
         code="grpc_unavailable",

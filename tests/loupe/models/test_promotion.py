@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from loupe.errors import InvalidUsage, ModelCorrupted, ModelNotFound, PromotionRefused
+from loupe.errors import Conflict, InvalidUsage, ModelCorrupted, ModelNotFound
 from loupe.models.promotion import delete, promote, rollback
 from loupe.models.promotion_log import Promotion, read
 from loupe.models.store import StoredModel, find_model, labels, list_models, promotions_path
@@ -81,7 +81,7 @@ def test_model_that_is_not_better_is_refused_with_both_figures(
     first, second = stored(0.9), stored(accuracy)
     promote(first.tag)
 
-    with pytest.raises(PromotionRefused) as raised:
+    with pytest.raises(Conflict) as raised:
         promote(second.tag)
     assert raised.value.code == "not_better"
     for fact in (first.tag, second.tag, shown, "--force"):
@@ -94,7 +94,7 @@ def test_a_model_measured_on_another_test_set_is_refused_however_good(store: Pat
     first, second = stored(0.9), stored(0.99, test_digest="other")
     promote(first.tag)
 
-    with pytest.raises(PromotionRefused) as raised:
+    with pytest.raises(Conflict) as raised:
         promote(second.tag)
     assert raised.value.code == "not_comparable"
     for fact in (first.tag, second.tag, "0.99 and 0.9", "--force"):
@@ -197,7 +197,7 @@ def test_every_rollback_goes_one_step_further_back(store: Path) -> None:
     assert in_production(models[1])
     rollback("letters")
     assert in_production(models[0])
-    with pytest.raises(PromotionRefused) as raised:
+    with pytest.raises(Conflict) as raised:
         rollback("letters")
     assert raised.value.code == "nothing_to_roll_back"
     assert models[0].tag in raised.value.message
@@ -242,7 +242,7 @@ def test_a_rollback_to_nothing_but_deleted_versions_is_refused(store: Path) -> N
     promote(last.tag)
     delete(gone.tag)
 
-    with pytest.raises(PromotionRefused) as raised:
+    with pytest.raises(Conflict) as raised:
         rollback("letters")
     assert raised.value.code == "nothing_to_roll_back"
     assert last.tag in raised.value.message
@@ -254,7 +254,7 @@ def test_a_rollback_to_nothing_but_deleted_versions_is_refused(store: Path) -> N
 def test_a_name_that_was_never_promoted_cannot_go_back(store: Path, name: str) -> None:
     stored()
 
-    with pytest.raises(PromotionRefused) as raised:
+    with pytest.raises(Conflict) as raised:
         rollback(name)
     assert raised.value.code == "nothing_to_roll_back"
     assert f"'{name}'" in raised.value.message
@@ -289,14 +289,14 @@ def test_the_model_in_production_is_not_deleted_before_another_is_promoted(store
     promote(first.tag)
 
     for tag in (first.tag, "letters:production"):
-        with pytest.raises(PromotionRefused) as raised:
+        with pytest.raises(Conflict) as raised:
             delete(tag)
         assert raised.value.code == "label_in_use"
         for fact in (first.tag, "'production'", second.tag):
             assert fact in raised.value.message
     promote(second.tag)
     delete(first.tag)
-    with pytest.raises(PromotionRefused, match=f"bentoml models delete {second.tag}$"):
+    with pytest.raises(Conflict, match=f"bentoml models delete {second.tag}$"):
         delete(second.tag)
     assert list_models() == [second]
 
@@ -367,7 +367,7 @@ class Gate(RuleBasedStateMachine):
             better = figures.accuracy > current.card.figures.accuracy
             expected = None if better else "not_better"
         if expected:
-            with pytest.raises(PromotionRefused) as raised:
+            with pytest.raises(Conflict) as raised:
                 promote(model.tag)
             assert raised.value.code == expected
             return
@@ -383,7 +383,7 @@ class Gate(RuleBasedStateMachine):
             if model.tag in self.there and model != self.standing[-1]
         ]
         if not earlier:
-            with pytest.raises(PromotionRefused):
+            with pytest.raises(Conflict):
                 rollback("letters")
             return
         rollback("letters")
@@ -393,7 +393,7 @@ class Gate(RuleBasedStateMachine):
     @rule(model=consumes(models))
     def delete(self, model: StoredModel) -> None:
         if self.standing and self.standing[-1] == model:
-            with pytest.raises(PromotionRefused):
+            with pytest.raises(Conflict):
                 delete(model.tag)
             return
         delete(model.tag)

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from loupe.errors import (
-    EngineFailed,
     LoupeError,
     MethodNotAllowed,
     ModelNotFound,
@@ -24,7 +23,7 @@ from service.http import replies
         (ShuttingDown("Stopping."), 503, {"retry-after": "1"}),
         (RedisUnavailable("No answer."), 503, {}),
         (ModelNotFound("No model 'birds'."), 404, {}),
-        (EngineFailed("Out of memory."), 500, {}),
+        (LoupeError("Out of memory.", code="engine_failed"), 500, {}),
         (Unauthorized("No key."), 401, {"www-authenticate": "Bearer"}),
         (MethodNotAllowed("Not GET.", ["OPTIONS", "POST"]), 405, {"allow": "OPTIONS, POST"}),
     ],

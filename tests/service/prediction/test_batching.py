@@ -17,7 +17,7 @@ from loupe.images.spec import SIDE, Float32Array, UInt8Array
 from loupe.old_errors.service import (
     CallerGone,
     DeadlineExceeded,
-    EngineFailed,
+    LoupeError,
     Overloaded,
     ShuttingDown,
 )
@@ -481,7 +481,8 @@ def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
             return_exceptions=True,
         )
         for outcome in outcomes:
-            assert isinstance(outcome, EngineFailed)
+            assert isinstance(outcome, LoupeError)
+            assert outcome.code == "engine_failed"
             assert outcome.message == (
                 "Expected 3 rows of 2 probabilities from the engine. Received: shape (2, 2). This is a bug."
             )
@@ -498,7 +499,7 @@ def test_a_wrong_number_of_classes_is_noticed() -> None:
     async def scene() -> None:
         waiting = batcher(sums, classes=3)
         with pytest.raises(
-            EngineFailed,
+            LoupeError,
             match=r"^Expected 1 rows of 3 probabilities from the engine\. Received: shape",
         ):
             await waiting.predict(random_images(1), patient())
@@ -515,7 +516,7 @@ def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
 
     async def scene() -> None:
         waiting = batcher(no_zeros)
-        with pytest.raises(EngineFailed, match=r"^The engine failed: out of memory$"):
+        with pytest.raises(LoupeError, match=r"^The engine failed: out of memory$"):
             await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), patient())
         assert len(await waiting.predict(random_images(1), patient())) == 1
         await waiting.close()

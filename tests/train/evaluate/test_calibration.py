@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import TrainingFailed
+from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array
 from train.data.datasets import Int64Array
 from train.evaluate.calibration import (
@@ -77,7 +77,7 @@ def test_without_images_the_temperature_is_1() -> None:
 def test_logits_of_nan_or_infinity_are_refused() -> None:
     logits = np.zeros((5, 3), np.float32)
     logits[2, 1], logits[4, 0] = np.nan, np.inf
-    with pytest.raises(TrainingFailed, match=r"2 of 5 .*validation split.* image 2\.") as raised:
+    with pytest.raises(ProgramFailed, match=r"2 of 5 .*validation split.* image 2\.") as raised:
         fit_temperature(logits, np.zeros(5, np.int64))
 
     assert raised.value.code == "invalid_logits"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import TrainingFailed
+from loupe.errors import ProgramFailed
 from train.data.datasets import Int64Array
 from train.evaluate.calibration import expected_calibration_error
 from train.evaluate.evaluation import (
@@ -161,7 +161,7 @@ def test_logits_of_nan_are_refused_with_the_name_of_the_split(split: str) -> Non
     good = answers([0, 1], [0, 1])
     broken = Predictions(np.full((2, 3), np.nan, np.float32), good.labels)
     splits = {"train": good, "test": good, split: broken}
-    with pytest.raises(TrainingFailed, match=f"2 of 2 images of the {split} split.* image 0"):
+    with pytest.raises(ProgramFailed, match=f"2 of 2 images of the {split} split.* image 0"):
         evaluate(dataset="letters", architecture="mlp", class_names=["a", "b", "c"], **splits)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from loupe.errors import TrainingFailed
+from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import digest
 from loupe.models.engine import OnnxEngine, TensorflowEngine
@@ -70,21 +70,21 @@ def test_no_images_cannot_be_compared() -> None:
 
 
 def test_a_large_difference_is_refused() -> None:
-    with pytest.raises(TrainingFailed, match=r"0\.001 .*0\.0001.* 0 labels") as raised:
+    with pytest.raises(ProgramFailed, match=r"0\.001 .*0\.0001.* 0 labels") as raised:
         compare(Brightness(), Brightness(added=0.001), IMAGES)
 
     assert raised.value.code == "engines_disagree"
 
 
 def test_a_difference_in_the_last_image_alone_is_refused() -> None:
-    with pytest.raises(TrainingFailed, match=r"0\.001"):
+    with pytest.raises(ProgramFailed, match=r"0\.001"):
         compare(Brightness(), Brightness(added=0.001, first=-1), IMAGES)
 
 
 def test_probabilities_of_nan_are_refused() -> None:
-    with pytest.raises(TrainingFailed, match="nan"):
+    with pytest.raises(ProgramFailed, match="nan"):
         compare(Brightness(), Always((np.nan, 0.5, 0.5)), IMAGES)
-    with pytest.raises(TrainingFailed, match="nan"):
+    with pytest.raises(ProgramFailed, match="nan"):
         compare(Always((np.nan, 0.5, 0.5)), Always((np.nan, 0.5, 0.5)), IMAGES)
 
 
@@ -92,7 +92,7 @@ def test_another_label_counts_only_if_the_two_best_classes_are_apart() -> None:
     near = 0.3 * TOLERANCE
     assert compare(Always((0.5 + near, 0.5 - near)), Always((0.5 - near, 0.5 + near)), IMAGES) > 0
 
-    with pytest.raises(TrainingFailed, match=rf"0\.2 .* {len(IMAGES)} labels"):
+    with pytest.raises(ProgramFailed, match=rf"0\.2 .* {len(IMAGES)} labels"):
         compare(Always((0.6, 0.4)), Always((0.4, 0.6)), IMAGES)
 
 
@@ -123,7 +123,7 @@ def test_a_model_whose_engines_disagree_is_not_saved(
 ) -> None:
     monkeypatch.setattr(export, "TOLERANCE", -1.0)  # no two engines agree as well as that
     before = [model.tag for model in list_models()]
-    with pytest.raises(TrainingFailed, match="not saved"):
+    with pytest.raises(ProgramFailed, match="not saved"):
         training.train(pictures.shapes(), recipe("softmax", epochs=1), min_accuracy=0)
 
     assert [model.tag for model in list_models()] == before

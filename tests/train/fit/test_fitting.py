@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import Interrupted, TrainingFailed
+from loupe.errors import Interrupted, ProgramFailed
 from tests.support import pictures
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.data.datasets import Dataset, Split
@@ -200,7 +200,7 @@ def test_only_the_best_and_the_last_weights_stay_on_disk(dataset: Dataset, tmp_p
 
 
 def test_a_diverged_loss_stops_the_training_with_advice(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(TrainingFailed, match=r"epoch 1\..*learning rate .*1e\+30") as raised:
+    with pytest.raises(ProgramFailed, match=r"epoch 1\..*learning rate .*1e\+30") as raised:
         fit(
             dataset,
             recipe("mlp", optimizer="sgd", learning_rate=1e30, batch_size=8, epochs=3),
@@ -213,7 +213,7 @@ def test_a_diverged_loss_stops_the_training_with_advice(dataset: Dataset, tmp_pa
 def test_a_failed_checkpoint_names_the_folder_and_the_reason(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingFailed, match=r"/nowhere: .*LOUPE_DATA_DIR") as raised:
+    with pytest.raises(ProgramFailed, match=r"/nowhere: .*LOUPE_DATA_DIR") as raised:
         fit(dataset, PLAIN, folder=tmp_path / "nowhere")
 
     assert raised.value.code == "checkpoint_failed"

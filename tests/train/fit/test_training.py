@@ -7,7 +7,7 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
-from loupe.errors import InvalidUsage, TrainingFailed
+from loupe.errors import InvalidUsage, ProgramFailed
 from loupe.models.card import ModelCard
 from loupe.models.engine import Engine, load_engine
 from loupe.models.store import StoredModel, find_model, list_models, verify
@@ -109,7 +109,7 @@ def test_a_model_that_is_not_good_enough_is_not_saved() -> None:
     shapes = pictures.shapes()
     unlike = replace(shapes, test=Split(shapes.test.images, (shapes.test.labels + 1) % 3))
     before = [model.tag for model in list_models()]
-    with pytest.raises(TrainingFailed, match=r"minimum of 1 \(--min-accuracy\)") as raised:
+    with pytest.raises(ProgramFailed, match=r"minimum of 1 \(--min-accuracy\)") as raised:
         train(unlike, TINY, min_accuracy=1.0)
 
     assert raised.value.code == "accuracy_too_low"
