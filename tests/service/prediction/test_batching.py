@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import InvalidPixels
+from loupe.errors import InvalidPixels, LoupeError
 from loupe.images.spec import SIDE, Float32Array, UInt8Array
 from loupe.old_errors.service import (
     CallerGone,
     DeadlineExceeded,
-    LoupeError,
     Overloaded,
     ShuttingDown,
 )
