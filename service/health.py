@@ -1,28 +1,28 @@
-"""Whether the service lives and takes requests, for those who watch it."""
+"""Health checks for load balancers and orchestrators."""
 
 from starlette.responses import PlainTextResponse, Response
 
-from loupe.old_errors.service import ShuttingDown
+from loupe.errors import ShuttingDown
 from service.prediction.predictor import Call, route
 
 PROTOCOL = "health"  # in the metrics
-# What is answered to everybody, however much there is to do; the Open Inference Protocol's own questions among it.
+# Answered without a key and at any load, together with those of the Open Inference Protocol.
 PATHS = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
 async def live(call: Call) -> Response:
-    """That the service answers."""
+    """Return 200: the process answers."""
     return PlainTextResponse("\n")
 
 
 async def ready(call: Call) -> Response:
-    """That the service takes requests: it listens only after it has loaded its models.
+    """Return 200 unless the service is shutting down. It listens only once models are loaded.
 
     Raises:
-        ShuttingDown: If it has been told to stop.
+        ShuttingDown: If it is.
     """
     if call.stopping:
-        raise ShuttingDown
+        raise ShuttingDown("The service is shutting down. Send the request again.")
     return PlainTextResponse("\n")
 
 

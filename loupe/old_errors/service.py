@@ -275,7 +275,7 @@ class SourceForbidden(errors.LoupeError):
         )
 
 
-class TooManyTransfers(errors.LoupeError):
+class TooManyTransfers(errors.TooManyRequests):
     """More uploads, or more downloads and followers of jobs, than the service has at a time."""
 
     code = "too_many_transfers"

@@ -1,156 +1,142 @@
-"""The bodies of requests over HTTP: read within limits of time, of bytes each, and of bytes of all of them together."""
+"""Request bodies, read within limits of time, size, and total memory."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
 
 from starlette.requests import Request
-from starlette.types import Scope
 
-from loupe.old_errors.service import (
-    BodyTooLarge,
+from loupe.errors import (
     BodyTooSlow,
-    CallerGone,
+    ContentTooLarge,
     InvalidRequest,
-    TooManyBytes,
+    TooManyRequests,
     UnsupportedMediaType,
 )
 from loupe.settings import Settings
+from service.http.context import RequestContext, context_of
+from service.prediction.caller import caller_gone
 
-BODY_SECONDS = (
-    25.0  # within which a body has to come; after 30, BentoML would answer in words of its own
-)
-MOST_OF_THE_LONGEST = (
-    8  # bodies of the greatest length may be in memory at a time, or so many more that are shorter
-)
-BEGUN_BYTES = 64 * 1024  # of a body; room for the rest is only made for those who have sent so much
-LONG_BYTES = 256 * 1024  # to come; for fewer, receiving them in their place is not worth the while
-MOST_LONG_BYTES = (
-    8 * 2**20
-)  # to come; making room for more at once would keep the event loop too long
-MOST_ON_TRUST_BYTES = (
-    64 * 2**20
-)  # to come of all bodies; the others come in pieces, as short ones do
-MOST_SHOWN = 40  # characters of a header that an error repeats
-HELD = "loupe.held_bytes"  # of a request's body
-
-
-# From what has come of a body to the whole of it; see `service.connection.Connection.receive_rest`.
-ReceiveRest: TypeAlias = Callable[[bytes, int, Callable[[int], None]], Awaitable[bytes]]
+BODY_SECONDS = 25.0  # timeout for a whole body
+MAX_LARGEST_BODIES = 8  # bodies of the maximum size that fit into memory at a time
+MAX_SHOWN = 40  # characters of a header in an error message
 
 
 class Bodies:
-    """The bodies that are in memory.
+    """Reads bodies and limits the memory that they take together.
 
     Args:
-        settings: How long one may be.
+        settings: The maximum size of one body.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._most_of_one = settings.max_body_bytes
-        self._most_of_all = MOST_OF_THE_LONGEST * settings.max_body_bytes
-        self._held = 0  # bytes
-        self._on_trust = 0  # bytes of them that may still have to come
+        self._max_bytes = settings.max_body_bytes
+        self._max_total_bytes = MAX_LARGEST_BODIES * settings.max_body_bytes
+        self._total_bytes = 0
 
     async def read(
         self, request: Request, expected: str = "an image", limit_seconds: float = BODY_SECONDS
     ) -> bytes:
-        """A body that is not empty. It counts as being in memory until its request is released.
+        """Return the body. It counts as memory in use until `release`.
 
         Args:
-            request: Whose body it is.
-            expected: What the caller is told that should be in it.
-            limit_seconds: Within which it has to come.
+            request: The request.
+            expected: What the body should contain, for the error message.
+            limit_seconds: Timeout for the whole body.
 
         Raises:
-            BodyTooLarge: If it says that it is longer than one may be, or is.
-            BodyTooSlow: If it takes longer to come.
-            CallerGone: If the caller goes before its end.
+            BodyTooSlow: If it does not arrive in time.
+            CallerGone: If the client disconnects.
+            ContentTooLarge: If it is longer than the limit.
             InvalidRequest: If it is empty.
-            TooManyBytes: If there is no room for it beside the others.
+            TooManyRequests: If all bodies together would take too much memory.
             UnsupportedMediaType: If it is compressed.
         """
-        declared = self._declared(request)
-        receive_rest: ReceiveRest | None = request.scope.get("state", {}).get("receive_rest")
+        self._check_headers(request)
+        context = context_of(request.scope)
         chunks: list[bytes] = []
         size = 0
-        more = True
-
-        def count(came: int) -> None:
-            nonlocal size
-            size += came
-
-        alarm = _Alarm(limit_seconds)
+        has_more = True
+        timeout = _Timeout(limit_seconds)
+        context.pause()  # a slow upload does not count as in flight
         try:
-            while more:
+            while has_more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise CallerGone
-                chunk, more = message.get("body", b""), message.get("more_body", False)
-                count(len(chunk))
-                if size > self._most_of_one:
-                    raise BodyTooLarge(self._most_of_one)
-                self._hold(request.scope, len(chunk))
+                    raise caller_gone()
+                chunk, has_more = message.get("body", b""), message.get("more_body", False)
+                size += len(chunk)
+                if size > self._max_bytes:
+                    raise body_too_large(self._max_bytes)
+                self._hold(context, len(chunk))
                 chunks.append(chunk)
-                left = declared - size
-                if receive_rest is not None and more and self._trusts(size, left):
-                    self._hold(request.scope, left)
-                    self._on_trust += left
-                    try:
-                        return await receive_rest(b"".join(chunks), declared, count)
-                    finally:
-                        self._on_trust -= left
         except asyncio.CancelledError:
-            if alarm.rang:
-                raise BodyTooSlow(limit_seconds, size) from None
+            if timeout.expired:
+                raise body_too_slow(limit_seconds, size) from None
             raise
         finally:
-            alarm.stop()
+            timeout.cancel()
+        context.resume()
         if not size:
-            raise InvalidRequest(f"{expected} in the body", "an empty body")
-        return b"".join(chunks)
+            raise InvalidRequest(f"The body is empty. Send {expected} in it.")
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def release(self, scope: Scope) -> None:
-        """A request has been answered."""
-        self._held -= scope.pop(HELD, 0)
+    def release(self, context: RequestContext) -> None:
+        """Free the memory of a request's body."""
+        self._total_bytes -= context.body_bytes
+        context.body_bytes = 0
 
-    def _declared(self, request: Request) -> int:
-        """How many bytes the headers say that the body has; 0 where they do not."""
+    def _check_headers(self, request: Request) -> None:
         encoding = request.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             raise UnsupportedMediaType(
-                "a body that is not compressed", f"Content-Encoding {encoding[:MOST_SHOWN]!r}"
+                f"Compressed bodies are not supported (Content-Encoding {encoding[:MAX_SHOWN]!r})."
             )
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > self._most_of_one:
-            raise BodyTooLarge(self._most_of_one)
-        return int(declared)
+        check_length(request, self._max_bytes)
 
-    def _trusts(self, size: int, left: int) -> bool:
-        """Whether room is made for the rest of a body before it comes."""
-        is_worth_it = size >= BEGUN_BYTES and LONG_BYTES <= left <= MOST_LONG_BYTES
-        return is_worth_it and self._on_trust + left <= MOST_ON_TRUST_BYTES
-
-    def _hold(self, scope: Scope, size: int) -> None:
-        if self._held + size > self._most_of_all:
-            raise TooManyBytes(self._most_of_all)
-        self._held += size
-        scope[HELD] = scope.get(HELD, 0) + size
+    def _hold(self, context: RequestContext, size: int) -> None:
+        if self._total_bytes + size > self._max_total_bytes:
+            raise TooManyRequests(
+                f"The bodies of all requests together exceed {self._max_total_bytes:,} bytes "
+                f"({MAX_LARGEST_BODIES} times LOUPE_MAX_BODY_BYTES). Try again in a second.",
+                code="too_many_bytes",
+            )
+        self._total_bytes += size
+        context.body_bytes += size
 
 
-class _Alarm:
-    """Cancels what the task waits for when a time is over. `asyncio.wait_for` would cost every request a task of its own."""
+def check_length(request: Request, max_bytes: int, setting: str = "LOUPE_MAX_BODY_BYTES") -> None:
+    """Refuse a body whose `Content-Length` is above the limit.
+
+    Raises:
+        ContentTooLarge: If it is.
+    """
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > max_bytes:
+        raise body_too_large(max_bytes, setting)
+
+
+def body_too_large(max_bytes: int, setting: str = "LOUPE_MAX_BODY_BYTES") -> ContentTooLarge:
+    """Return the error for a body above the limit."""
+    return ContentTooLarge(f"The body is larger than {max_bytes:,} bytes ({setting}).")
+
+
+def body_too_slow(limit_seconds: float, received_bytes: int) -> BodyTooSlow:
+    """Return the error for a body that does not arrive in time."""
+    return BodyTooSlow(f"Received {received_bytes:,} bytes of the body in {limit_seconds:g} s.")
+
+
+class _Timeout:
+    """Cancels the current task after some seconds; cheaper than the task of `asyncio.wait_for`."""
 
     def __init__(self, seconds: float) -> None:
-        self.rang = False
+        self.expired = False
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
-    def stop(self) -> None:
-        """It has not to ring any more."""
+    def cancel(self) -> None:
+        """Stop the timer."""
         self._timer.cancel()
 
-    def _ring(self) -> None:
-        self.rang = True
+    def _expire(self) -> None:
+        self.expired = True
         if self._task is not None:
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""The service's log: lines for people, or JSON for programs; each with the id of the request that it belongs to."""
+"""The service's log, as text or JSON, with the ID of the request in each line."""
 
 import json
 import logging
@@ -6,14 +6,17 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)  # where requests are traced
+TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)  # if requests are traced
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: `time`, `level`, `logger`, `message`, `request_id`, `trace_id`, `error`, and the fields of an access."""
+    """One JSON object per line: `time`, `level`, `logger`, `message`, and what else is known.
+
+    That is `request_id`, `trace_id`, `error`, and the fields of the access log.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(
                 timespec="milliseconds"
@@ -33,24 +36,23 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people, with the id of its request at the end."""
+    """A line of text that ends with the ID of the request."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         line = super().format(record)
         request_id = REQUEST_ID.get()
         return line if request_id is None else f"{line} [{request_id}]"
 
 
 def set_up_log(style: str) -> None:
-    """Have everything that is logged, by BentoML and uvicorn too, written to standard error as `text` or `json`."""
+    """Write all logs, also BentoML's and uvicorn's, to standard error as `text` or `json`."""
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.StreamHandler())
-    logging.getLogger("bentoml").setLevel(logging.INFO)
-    logging.getLogger("bentoml.serve").setLevel(
-        logging.WARNING
-    )  # it tells every step of starting and stopping
+    for name in ("service", "bentoml"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("bentoml.serve").setLevel(logging.WARNING)  # it logs every step of a start
     formatter = (
         JsonFormatter()
         if style == "json"

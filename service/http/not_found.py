@@ -1,4 +1,4 @@
-"""What comes after every route: an answer, as errors are answered everywhere, where none of them fits."""
+"""The last route: answers requests that no other route takes."""
 
 import re
 from collections.abc import Iterable
@@ -9,34 +9,34 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from loupe.old_errors.service import MethodNotAllowed, RouteNotFound
+from loupe.errors import MethodNotAllowed, NotFound
 from service.metrics import NO_PROTOCOL
-from service.prediction.predictor import Call, Predictor
+from service.prediction.predictor import Call, respond
 
-LONGEST_COMPARED = 200  # characters of a path; the time that it takes to find the nearest one grows with their square
-LIKENESS = 0.75  # 0..1, from which on one path is taken for a slip of the pen for another
+MAX_COMPARED = 200  # characters of a path; comparing takes time quadratic in the length
+MAX_SHOWN = 80  # characters of a path in an error message
+MIN_SIMILARITY = 0.75  # 0..1, for a "did you mean" hint
 
 
-class Unrouted(BaseRoute):
-    """Takes whatever the routes before it have not: tells which methods the path has, or which paths there are."""
+class NotFoundRoute(BaseRoute):
+    """Matches every HTTP request."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Everything over HTTP."""
+        """Match every HTTP request."""
         return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, and be counted."""
-        predictor: Predictor = scope["state"]["predictor"]
-        response = await predictor.respond(NO_PROTOCOL, Request(scope, receive, send), answer)
+        """Answer, and count the request."""
+        response = await respond(NO_PROTOCOL, Request(scope, receive, send), answer)
         await response(scope, receive, send)
 
 
 async def answer(call: Call) -> Response:
-    """What may be asked of a path, to those who ask just that; to others, why they get nothing.
+    """Answer an `OPTIONS` request with the path's methods, and refuse all others.
 
     Raises:
         MethodNotAllowed: If the path has other methods.
-        RouteNotFound: If there is no such path.
+        NotFound: If the path does not exist.
     """
     scope = call.request.scope
     routes = [route for route in scope["router"].routes if isinstance(route, Route)]
@@ -51,26 +51,41 @@ async def answer(call: Call) -> Response:
     allowed = sorted({*methods, "OPTIONS"})
     if scope["method"] == "OPTIONS":
         return Response(status_code=204, headers={"Allow": ", ".join(allowed)})
-    raise MethodNotAllowed(scope["method"], scope["path"], allowed)
+    supported = " or ".join(each for each in allowed if each not in ("HEAD", "OPTIONS"))
+    message = f"{_shortened(scope['path'])} supports {supported}, not {scope['method']}."
+    raise MethodNotAllowed(message, allowed)
 
 
-def not_found(path: str, known: Iterable[str]) -> RouteNotFound:
-    """The error for a path, given all paths there are; what varies in those stands in braces."""
-    begins = ", ".join(dict.fromkeys(re.sub(r"^(/[^/]+)/.*", r"\1/…", each) for each in known))
-    nearest = {_like(path, each): each for each in known} if len(path) <= LONGEST_COMPARED else {}
-    found = get_close_matches(path, nearest, 1, LIKENESS)
-    return RouteNotFound(
-        f"one of {begins}; /openapi.json describes them all", path, found[0] if found else None
+def not_found(path: str, known: Iterable[str]) -> NotFound:
+    """Return the error for an unknown path, with the most similar known one.
+
+    Args:
+        path: The path.
+        known: All paths, with parameters in braces.
+    """
+    prefixes = ", ".join(dict.fromkeys(re.sub(r"^(/[^/]+)/.*", r"\1/…", each) for each in known))
+    candidates = [_filled(path, each) for each in known] if len(path) <= MAX_COMPARED else []
+    similar = get_close_matches(path, candidates, 1, MIN_SIMILARITY)
+    hint = f" Did you mean {similar[0]}?" if similar else ""
+    return NotFound(
+        f"There is no path {_shortened(path)}.{hint} The paths are {prefixes}; "
+        "/openapi.json describes them all."
     )
 
 
-def _like(path: str, known: str) -> str:
-    """A known path with what stands in another one where it varies."""
+def _filled(path: str, known: str) -> str:
+    """Replace the parameters of a known path by the parts of `path` in the same positions."""
     given, parts = path.split("/"), known.split("/")
-    return "/".join(map(_filled, given, parts)) if len(given) == len(parts) else known
+    if len(given) != len(parts):
+        return known
+    return "/".join(
+        start + part.partition(":")[0] + rest.partition("}")[2] if brace else start
+        for part, (start, brace, rest) in zip(
+            given, (each.partition("{") for each in parts), strict=True
+        )
+    )
 
 
-def _filled(given: str, part: str) -> str:
-    """A part of a known path; what follows a colon varies nowhere."""
-    start, brace, rest = part.partition("{")
-    return start + given.partition(":")[0] + rest.partition("}")[2] if brace else part
+def _shortened(path: str) -> str:
+    """Quote a path, without control characters and not too long."""
+    return repr(path if len(path) <= MAX_SHOWN else path[:MAX_SHOWN] + "…")

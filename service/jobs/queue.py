@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 THREADS = 4  # a Redis that hangs blocks these, and no prediction
 
-logger = logging.getLogger("bentoml.loupe.jobs")  # BentoML's handlers apply below its logger
+logger = logging.getLogger(__name__)
 
 
 class JobQueue:

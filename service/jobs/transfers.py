@@ -1,6 +1,6 @@
 """Long uploads and downloads, and how many of them may run at a time."""
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from starlette.requests import Request
@@ -8,6 +8,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from loupe.errors import TooManyRequests
+from service.http.context import context_of
 
 
 class TransferLimit:
@@ -58,9 +59,7 @@ class _Stream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            let_go: Callable[[], None] | None = scope["state"].get("let_go")
-            if let_go is not None:
-                let_go()
+            context_of(scope).pause()
             await super().__call__(scope, receive, send)
         finally:
             self.limit.release()

@@ -18,6 +18,7 @@ from loupe.errors import (
     InvalidRequest,
 )
 from loupe.settings import Settings
+from service.http.context import context_of
 
 MAX_PAUSE_SECONDS = 25.0  # between two chunks of a body
 ABANDONED_SECONDS = 600.0  # without a write; only a service that was killed leaves such a file
@@ -59,6 +60,7 @@ async def save_upload(request: Request, folder: Path, settings: Settings) -> Pat
         InsufficientStorage: If the disk cannot take it.
     """
     await asyncio.to_thread(_make_folder, folder)
+    context_of(request.scope).pause()  # uploads have a limit of their own
     size = 0
     try:
         with (folder / PART).open("wb", buffering=0) as file:

@@ -19,15 +19,9 @@ from typing import Protocol
 
 import numpy as np
 
-from loupe.errors import LoupeError
+from loupe.errors import EngineFailed, LoupeError, ShuttingDown, TooManyRequests
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.old_errors.service import (
-    CallerGone,
-    DeadlineExceeded,
-    Overloaded,
-    ShuttingDown,
-)
-from service.prediction.caller import Caller
+from service.prediction.caller import Caller, caller_gone
 
 logger = logging.getLogger(__name__)
 
@@ -129,16 +123,20 @@ class Batcher:
             Overloaded: If too many images wait already.
             DeadlineExceeded: If the caller's time is over; images that the engine has not begun with are not computed.
             CallerGone: If nobody waits any more.
-            LoupeError: If the engine raised or answered with another shape.
+            EngineFailed: If the engine raised or answered with another shape.
             ShuttingDown: If the service stops.
         """
         if self._closing:
-            raise ShuttingDown
+            raise ShuttingDown("The service is shutting down. Send the request again.")
         if self._admitted + len(images) > self._max_queued_images:
-            raise Overloaded(self._admitted, self._max_queued_images)
+            raise TooManyRequests(
+                f"{self._admitted:,} images are queued, and the limit is {self._max_queued_images:,} "
+                "(LOUPE_MAX_QUEUED_IMAGES). Try again in a second.",
+                code="overloaded",
+            )
         left = caller.seconds_left
         if left <= 0:
-            raise DeadlineExceeded(caller.timeout_seconds)
+            raise caller.too_late()
         waiting: deque[asyncio.Future[Float32Array]] = deque()
         alarm = asyncio.get_running_loop().call_later(left, _expire, waiting, caller)
         self._admitted += len(images)
@@ -171,7 +169,7 @@ class Batcher:
                 answers.append(await waiting[0])
                 waiting.popleft()
                 if caller.gone():
-                    raise CallerGone
+                    raise caller_gone()
             waiting.append(self._enqueue(images[start : start + self._slice], caller))
         return np.concatenate([*answers, *[await answer for answer in waiting]])
 
@@ -219,7 +217,7 @@ class Batcher:
             if waiting.answer.done():  # the caller's time is up
                 continue
             if waiting.caller.gone():
-                waiting.answer.set_exception(CallerGone())
+                waiting.answer.set_exception(caller_gone())
                 continue
             batch.append(waiting)
             size += len(waiting.images)
@@ -268,17 +266,16 @@ class Batcher:
         try:
             answers, begun, seconds = run.outcome.result()
             if answers.shape != (run.images, self._classes):
-                raise LoupeError(
+                raise EngineFailed(
                     f"Expected {run.images} rows of {self._classes} probabilities from the engine. "
-                    f"Received: shape {answers.shape}. This is a bug.",
-                    code="engine_failed",
+                    f"Received: shape {answers.shape}. This is a bug."
                 )
         except Exception as error:  # the loop must outlive whatever the engine does
             logger.exception("the engine failed on a batch of %d images", run.images)
             failure = (
                 error
                 if isinstance(error, LoupeError)
-                else LoupeError(f"The engine failed: {error}", code="engine_failed")
+                else EngineFailed(f"The engine failed: {error}")
             )
             for waiting in run.batch:
                 if not waiting.answer.done():
@@ -301,7 +298,7 @@ def _expire(waiting: deque[asyncio.Future[Float32Array]], caller: Caller) -> Non
     """The time of a caller is up."""
     for answer in waiting:
         if not answer.done():
-            answer.set_exception(DeadlineExceeded(caller.timeout_seconds))
+            answer.set_exception(caller.too_late())
 
 
 def _abandon(waiting: deque[asyncio.Future[Float32Array]]) -> None:

@@ -1,10 +1,10 @@
-"""Who waits for an answer, and for how long."""
+"""The client that waits for an answer, and its deadline."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loupe.old_errors.service import CallerGone, DeadlineExceeded
+from loupe.errors import CallerGone, DeadlineExceeded
 
 
 def _stays() -> bool:
@@ -13,12 +13,12 @@ def _stays() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who waits for an answer.
+    """A client that waits for an answer.
 
     Attributes:
-        timeout_seconds: From its beginning on, how long the request may take.
-        deadline: When that is over, on the clock of `time.monotonic`.
-        gone: Tells, in any thread, whether nobody waits any more.
+        timeout_seconds: How long the request may take in total.
+        deadline: When that time ends, on the clock of `time.monotonic`.
+        gone: Returns whether the client has disconnected; callable from any thread.
     """
 
     timeout_seconds: float
@@ -27,22 +27,34 @@ class Caller:
 
     @classmethod
     def within(cls, timeout_seconds: float, gone: Callable[[], bool] = _stays) -> "Caller":
-        """A caller whose time begins now."""
+        """Return a caller whose time starts now."""
         return cls(timeout_seconds, time.monotonic() + timeout_seconds, gone)
 
     @property
     def seconds_left(self) -> float:
-        """Until the deadline."""
+        """The time until the deadline."""
         return self.deadline - time.monotonic()
 
     def check(self) -> None:
-        """See that somebody waits still.
+        """Raise if nobody waits for the answer any more.
 
         Raises:
-            DeadlineExceeded: If the caller's time is over.
-            CallerGone: If nobody waits any more.
+            DeadlineExceeded: If the deadline has passed.
+            CallerGone: If the client has disconnected.
         """
         if self.seconds_left <= 0:
-            raise DeadlineExceeded(self.timeout_seconds)
+            raise self.too_late()
         if self.gone():
-            raise CallerGone
+            raise caller_gone()
+
+    def too_late(self) -> DeadlineExceeded:
+        """Return the error for a missed deadline."""
+        return DeadlineExceeded(
+            f"No answer within {self.timeout_seconds:g} s. The request sets its timeout "
+            "(X-Request-Timeout, or a field of its protocol) up to LOUPE_REQUEST_TIMEOUT_SECONDS."
+        )
+
+
+def caller_gone() -> CallerGone:
+    """Return the error for a client that has disconnected."""
+    return CallerGone("The client has disconnected.")

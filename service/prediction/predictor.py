@@ -1,171 +1,149 @@
-"""What every protocol does alike: find the model that a call names, have images computed, answer errors, and count it all."""
+"""What every protocol shares: finding the model, running it, answering errors, and metrics."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from loupe.errors import LoupeError
+from loupe.errors import LoupeError, ShuttingDown
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.old_errors.service import InternalError, ShuttingDown
 from loupe.settings import Settings
 from service.http import replies
 from service.http.bodies import Bodies
+from service.http.context import context_of
 from service.http.options import Normalize, read_timeout
 from service.jobs.queue import JobQueue
-from service.metrics import NO_KEY, NO_MODEL, Metrics
+from service.metrics import NO_MODEL, Metrics
 from service.prediction.caller import Caller
 from service.prediction.decoding import Preparation
 from service.prediction.served_models import ServedModel, ServedModels
 
-logger = logging.getLogger(
-    "bentoml.loupe.predictor"
-)  # below BentoML's logger, so that its handlers apply
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
+logger = logging.getLogger(__name__)
 
-LAST_WORD_SECONDS = 0.5  # for an answer that says that the service stops
+FINAL_RESPONSE_SECONDS = 0.5  # to send a 503 after the shutdown timeout
 
 Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
 Answer = TypeVar("Answer")
 
 
-class Routes(Router):
-    """All routes of the service.
-
-    Attributes:
-        predictor: What all of them answer with; given before the first request comes.
-    """
-
-    predictor: "Predictor"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        scope.setdefault("state", {})["predictor"] = self.predictor
-        await super().__call__(scope, receive, send)
-
-
 class _Endpoint:
-    """An ASGI app that answers by a handler. Starlette's own for functions would do the same by three calls more."""
+    """The ASGI app of a route. Starlette's own for functions takes three more calls."""
 
     def __init__(self, protocol: str, handler: Handler) -> None:
         self._protocol = protocol
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        predictor: Predictor = scope["state"]["predictor"]
-        response = await predictor.respond(
-            self._protocol, Request(scope, receive, send), self._handler
-        )
+        response = await respond(self._protocol, Request(scope, receive, send), self._handler)
         await response(scope, receive, send)
 
 
 def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
-    """One of `Routes`.
+    """Make a route whose handler gets a `Call` and may raise `LoupeError`.
 
     Args:
         method: `GET`, `POST` or `DELETE`.
-        path: As Starlette takes it, with parameters in braces.
-        protocol: What the call counts as in the metrics.
-        handler: Answers a call; its errors are answered as they are everywhere.
+        path: Starlette's pattern, with parameters in braces.
+        protocol: Name of the protocol in the metrics.
+        handler: Answers the call.
     """
     return Route(path, _Endpoint(protocol, handler), methods=[method])
 
 
+async def respond(protocol: str, request: Request, handler: Handler) -> Response:
+    """Return the handler's response, or the response for its error, and count it."""
+    predictor: Predictor = request.app.state.predictor
+    context = context_of(request.scope)
+    call = Call(predictor, request)
+    outcome: Response | LoupeError
+    try:
+        name = f"{request.method} {request.scope['path']}"
+        outcome = await predictor.outcome(name, handler(call))
+    except asyncio.CancelledError:
+        if not predictor.stopping:
+            raise
+        outcome = ShuttingDown("The service is shutting down. Send the request again.")
+        predictor.metrics.rejected(outcome.code)
+        if (task := asyncio.current_task()) is not None:  # the client may not read the response
+            asyncio.get_running_loop().call_later(FINAL_RESPONSE_SECONDS, task.cancel)
+    finally:
+        predictor.bodies.release(context)
+    response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
+    predictor.metrics.answered(protocol, call.model_name, response.status_code, context.key_name)
+    return response
+
+
 class Predictor:
-    """The models that are served, and all that a call of them needs.
+    """The served models, and everything else that calls need.
 
     Attributes:
-        stopping: Whether the service has been told to stop; what is in hand is answered still.
+        stopping: Whether the service is shutting down; it still answers requests in flight.
+        tracing: Records spans, if traces are exported.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: "Tracing | None" = None) -> None:
         self.settings = settings
+        self.tracing = tracing
         self.stopping = False
         self.metrics = Metrics()
         self.models = ServedModels(settings, self.metrics)
         self.bodies = Bodies(settings)
         self.jobs = JobQueue(settings)
 
-    def call(self, request: Request) -> "Call":
-        """A request that is to be answered."""
-        return Call(self, request)
-
     def rpc(
         self, service: str, method: str, headers: Mapping[str, str]
     ) -> AbstractContextManager[None]:
-        """What a call over gRPC happens in."""
-        return nullcontext()
-
-    async def respond(self, protocol: str, request: Request, handler: Handler) -> Response:
-        """What a handler answers, or the error that it ends with; either is counted."""
-        call = self.call(request)
-        outcome: Response | LoupeError
-        try:
-            outcome = await self.outcome(f"{request.method} {request.scope['path']}", handler(call))
-        except asyncio.CancelledError:
-            if not self.stopping:
-                raise
-            outcome = (
-                ShuttingDown()
-            )  # the time that requests in hand have after a stop signal is over
-            self.metrics.rejected(outcome.code)
-            if (
-                task := asyncio.current_task()
-            ) is not None:  # who does not read the answer is not waited for
-                asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, task.cancel)
-        finally:  # also where it was cancelled
-            self.bodies.release(request.scope)
-        response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
-        key: str = request.scope.get("state", {}).get("key", NO_KEY)
-        self.metrics.answered(protocol, call.model_name, response.status_code, key)
-        return response
+        """Return the context of a gRPC call: its span, if calls are traced."""
+        return nullcontext() if self.tracing is None else self.tracing.rpc(service, method, headers)
 
     async def outcome(self, name: str, answer: Awaitable[Answer]) -> Answer | LoupeError:
-        """An answer, or the error that stands for it; that is counted, and told in the log by the call's name if it is ours."""
+        """Await an answer and return it, or the error to report; log unexpected exceptions."""
         try:
             return await answer
         except LoupeError as error:
-            refused = error.with_traceback(
-                None
-            )  # else its frames would keep the request until garbage is collected
-        except Exception:  # its text may hold what is no caller's business
+            failure = error.with_traceback(None)  # its frames would keep the request's body
+        except Exception:  # its message may contain internals
             logger.exception("%s failed", name)
-            refused = InternalError()
-        self.metrics.rejected(refused.code)
-        return refused
+            failure = LoupeError("Something went wrong inside the service. Its log has details.")
+        self.metrics.rejected(failure.code)
+        if self.tracing is not None:
+            self.tracing.record(failure)
+        return failure
 
     async def close(self) -> None:
-        """Answer what waits."""
+        """Answer what is queued, then stop."""
         await self.models.close()
         await self.jobs.close()
 
     def exposed_metrics(self) -> bytes:
-        """What is so at this moment, in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         served = self.models.all()
         in_flight: dict[str, int] = {}
         for model in served:
-            in_flight[model.stored.name] = (
-                in_flight.get(model.stored.name, 0) + model.batcher.admitted
-            )
+            name = model.stored.name
+            in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
         return self.metrics.exposed(in_flight, [model.stored for model in served])
 
 
 class AnyCall:
-    """What is being answered, however it came.
+    """One call that is being answered, whatever its transport.
 
     Attributes:
-        settings: Of the service.
-        models: What is served.
-        model_name: Of the model that answers; `NO_MODEL` before it is known.
-        begun: When it came, on the clock of `time.monotonic`.
-        stopping: Whether the service had been told to stop by then.
+        settings: The service's settings.
+        models: The served models.
+        model_name: Name of the model that answers; `NO_MODEL` until it is known.
+        begun: When the call arrived, on the clock of `time.monotonic`.
+        stopping: Whether the service was shutting down then.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -175,31 +153,36 @@ class AnyCall:
         self.begun = time.monotonic()
         self.stopping = predictor.stopping
         self._metrics = predictor.metrics
+        self._tracing = predictor.tracing
 
     @contextmanager
     def model(self, tag: str | None) -> Iterator[ServedModel]:
-        """The model of a tag, or the default model; it stays until the block ends, whatever takes its place.
+        """Use the model with a tag, or the default model. It is not unloaded in the meantime.
 
         Raises:
             ModelNotFound: If it is not served.
         """
         served = self.models.find(tag)
         self.model_name = served.stored.name
+        if self._tracing is not None:
+            self._tracing.set_model(served.stored.tag)
         with served.in_use():
             yield served
 
     def decoding(self) -> AbstractContextManager[object]:
-        """Times the reading of a body and its pictures."""
-        return self._metrics.decode.time()
+        """Measure the time to read the body and decode the images."""
+        timer = self._metrics.decode.time()
+        return timer if self._tracing is None else self._tracing.phase("decode", timer)
 
     def encoding(self) -> AbstractContextManager[object]:
-        """Times the writing of an answer."""
-        return self._metrics.encode.time()
+        """Measure the time to build the response."""
+        timer = self._metrics.encode.time()
+        return timer if self._tracing is None else self._tracing.phase("encode", timer)
 
     def preparation(
         self, served: ServedModel, caller: Caller, normalize: Normalize = "auto"
     ) -> Preparation:
-        """What is done to pictures before a model sees them."""
+        """Return how pictures are prepared for a model."""
         return Preparation(served.stored.card.look, normalize, caller, self.models.are_busy)
 
     async def predict(
@@ -209,29 +192,35 @@ class AnyCall:
         caller: Caller,
         threshold: float | None = None,
     ) -> Float32Array:
-        """Class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`; `threshold` is for the metrics.
+        """Return class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`.
+
+        Args:
+            images: The images.
+            served: The model.
+            caller: The client.
+            threshold: Confidence below which an answer counts as abstained in the metrics.
 
         Raises:
             LoupeError: See `Batcher.predict`.
         """
-        probabilities = await served.batcher.predict(images, caller)
+        if self._tracing is None:
+            probabilities = await served.batcher.predict(images, caller)
+        else:
+            with self._tracing.phase("predict", attributes={"loupe.images": len(images)}):
+                probabilities = await served.batcher.predict(images, caller)
         served.metrics.tally.add(probabilities, threshold)
         return probabilities
 
 
-def _cannot_tell() -> bool:
-    """Whether a caller has gone, where the connection is not one of `service.connection`."""
-    return False
-
-
 class Call(AnyCall):
-    """A request over HTTP that is being answered.
+    """An HTTP request that is being answered.
 
     Attributes:
-        request: As it came.
-        bodies: What reads its body.
-        jobs: The client side of the queue.
-        is_gone: Whether its caller has gone.
+        request: The request.
+        bodies: Reads its body.
+        jobs: The client side of the job queue.
+        is_gone: Returns whether the client has disconnected.
+        exposed_metrics: Returns all metrics in Prometheus's text format.
     """
 
     def __init__(self, predictor: Predictor, request: Request) -> None:
@@ -239,33 +228,35 @@ class Call(AnyCall):
         self.request = request
         self.bodies = predictor.bodies
         self.jobs = predictor.jobs
-        self.is_gone: Callable[[], bool] = request.scope["state"].get("is_gone", _cannot_tell)
-        self._predictor = predictor
+        self._context = context_of(request.scope)
+        self.is_gone = self._context.is_gone
         self.exposed_metrics = predictor.exposed_metrics
+        self._predictor = predictor
+        if self._tracing is not None:
+            self._tracing.set_route(request)
 
     @property
     def owner(self) -> str | None:
-        """The name of the caller's API key; `None` where nobody needs one."""
-        key: str = self.request.scope["state"]["key"]
-        return key if self.settings.needs_keys else None
+        """The name of the client's API key; `None` if nobody needs one."""
+        return self._context.key_name if self.settings.needs_keys else None
 
     def is_stopping(self) -> bool:
-        """Whether the service has been told to stop by now."""
+        """Return whether the service is shutting down now."""
         return self._predictor.stopping
 
     def caller(self, timeout_seconds: float | None = None) -> Caller:
-        """Who waits for the answer.
+        """Return the client, with its deadline.
 
         Args:
-            timeout_seconds: What the request says of its time, if its protocol has a way of its own to say so.
+            timeout_seconds: The timeout in the body, if the protocol has one. Default: the header.
 
         Raises:
-            InvalidRequest: If the request's header for its time holds none.
+            InvalidRequest: If the header is not a valid timeout.
         """
-        longest = self.settings.request_timeout_seconds
+        maximum = self.settings.request_timeout_seconds
         seconds = (
-            read_timeout(self.request, longest)
+            read_timeout(self.request, maximum)
             if timeout_seconds is None
-            else min(timeout_seconds, longest)
+            else min(timeout_seconds, maximum)
         )
         return Caller(seconds, self.begun + seconds, self.is_gone)

@@ -23,9 +23,7 @@ from loupe.settings import Settings
 from service.metrics import Metrics, ModelMetrics
 from service.prediction.batching import Batcher
 
-logger = logging.getLogger(
-    "bentoml.loupe.models"
-)  # below BentoML's logger, so that its handlers apply
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -79,19 +77,22 @@ class ServedModels:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Load what is asked for now.
-
-        Raises:
-            ModelNotFound: If the store has no model to serve by default.
-            ModelCorrupted: If the default model is not what was saved.
-        """
         self._settings = settings
         self._metrics = metrics
-        self.default = settings.default_tag or find_model().name
+        self.default = ""
         self._followed: dict[str, ServedModel] = {}  # by the tag that is followed
         self._by_tag: dict[str, ServedModel] = {}  # by every tag that a request may use
         self._seen: object = None  # the store's revision that is served
         self._retiring: set[asyncio.Task[None]] = set()
+
+    def load(self) -> None:
+        """Load the models when the service starts.
+
+        Raises:
+            ModelCorrupted: If the default model's files have changed.
+            ModelNotFound: If the store has no model to serve by default.
+        """
+        self.default = self._settings.default_tag or find_model().name
         find_model(self.default)
         self._seen = revision()
         choice = self._choose()

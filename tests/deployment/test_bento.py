@@ -79,7 +79,7 @@ def test_it_holds_the_service_and_names_its_model(bento: Path) -> None:
     about = yaml.safe_load((bento / "bento.yaml").read_text())
     folders = {path.name for path in (bento / "src").iterdir() if path.is_dir()}
 
-    assert about["service"] == "service.app:Loupe"
+    assert about["service"] == "service.bento:Loupe"
     assert [model["tag"] for model in about["models"]] == [f"fashion-mnist:{VERSION}"]
     assert {"name": "BENTOML_DO_NOT_TRACK", "value": "True", "stage": "all"} in about["envs"]
     assert {"loupe", "service"} <= folders
@@ -111,7 +111,7 @@ def test_its_packages_are_locked_and_have_no_tensorflow(bento: Path) -> None:
 
 def test_its_code_needs_nothing_of_the_checkout(bento: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, '.'); import service.app\n"
+        "import sys; sys.path.insert(0, '.'); import service.bento\n"
         "for name, module in list(sys.modules.items()):\n"
         "    if name.partition('.')[0] in ('loupe', 'service', 'worker', 'train'): print(module.__file__)"
     )

@@ -23,7 +23,7 @@ def test_imports_keep_their_direction() -> None:
     "modules",
     [
         pytest.param(
-            "service.app, worker.scoring.consumer, worker.queue.submission", id="programs"
+            "service.bento, worker.scoring.consumer, worker.queue.submission", id="programs"
         ),
         pytest.param("loupe.cli", id="command line"),
     ],

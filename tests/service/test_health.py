@@ -1,43 +1,39 @@
-"""What the service says of itself, before and after it is told to stop."""
+"""Health checks, before and after the service starts to shut down."""
 
 import asyncio
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from service import health
-from service.prediction.predictor import Predictor, Routes
-from service.protocols.open_inference import rest as open_inference
+from service.app import create_app
 
 
 @pytest.fixture
-def routes(digits_model: StoredModel) -> Routes:
-    """Those that are asked by whoever decides where requests go."""
-    made = Routes([*health.ROUTES, *open_inference.ROUTES])
-    made.predictor = Predictor(Settings(model=digits_model.tag))
-    return made
+def app(digits_model: StoredModel) -> Starlette:
+    """The app, with its models loaded."""
+    app = create_app(Settings(model=digits_model.tag))
+    app.state.predictor.models.load()
+    return app
 
 
-def asked(routes: Routes, path: str) -> httpx.Response:
+def get(app: Starlette, path: str) -> httpx.Response:
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(routes), base_url="http://loupe"
-        ) as client:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://loupe") as client:
             return await client.get(path)
 
     return asyncio.run(ask())
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/v2/health/ready"])
-def test_a_service_that_was_told_to_stop_is_not_ready(routes: Routes, path: str) -> None:
-    assert asked(routes, path).status_code == 200
-    routes.predictor.stopping = True
+def test_service_that_shuts_down_is_not_ready(app: Starlette, path: str) -> None:
+    assert get(app, path).status_code == 200
+    app.state.predictor.stopping = True
 
-    answer = asked(routes, path)
+    response = get(app, path)
 
-    assert (answer.status_code, answer.json()["code"]) == (503, "shutting_down")
-    assert (
-        asked(routes, "/v2/health/live").status_code == asked(routes, "/livez").status_code == 200
-    )
+    assert (response.status_code, response.json()["code"]) == (503, "shutting_down")
+    assert get(app, "/v2/health/live").status_code == get(app, "/livez").status_code == 200

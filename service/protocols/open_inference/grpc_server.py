@@ -19,10 +19,10 @@ from loupe.errors import (
     ModelNotFound,
     ProgramFailed,
 )
-from service.http.guard import checked_request_id, log_access
+from service.http.context import NO_KEY
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
-from service.metrics import NO_KEY
+from service.http.middleware import log_access, valid_request_id
 from service.prediction.caller import Caller
 from service.prediction.predictor import AnyCall, Predictor
 from service.protocols.open_inference.rest import SERVER, describe
@@ -60,7 +60,7 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
-logger = logging.getLogger("bentoml.loupe.grpc")  # BentoML's handlers apply below its logger
+logger = logging.getLogger(__name__)
 
 MessageType = TypeVar("MessageType", bound=Message)
 
@@ -229,7 +229,7 @@ class GrpcServer:
     ) -> Message:
         """Return the answer of a method, or end the call with its error; count either."""
         headers: dict[str, str] = dict(context.invocation_metadata())
-        request_id = checked_request_id(headers.get(REQUEST_ID_KEY, ""))
+        request_id = valid_request_id(headers.get(REQUEST_ID_KEY, ""))
         REQUEST_ID.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         call = RpcCall(self._predictor, message, context)

@@ -695,9 +695,7 @@ def redis_processes(data: Path) -> list[psutil.Process]:
 
 
 def test_start_of_the_service_imports_nothing_of_the_queue() -> None:
-    script = (
-        "import sys, service.app; print(sorted({'redis', 'pyarrow', 'worker'} & set(sys.modules)))"
-    )
+    script = "import sys, service.bento; print(sorted({'redis', 'pyarrow', 'worker'} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert ended.stdout == "[]\n", ended.stderr

@@ -70,10 +70,10 @@ def test_the_client_and_the_command_line_show_their_key(
 @pytest.mark.parametrize(
     ("headers", "received"),
     [
-        ({}, "none"),
-        ({"Authorization": "Bearer wrong-key-of-alice"}, "one that is not known"),
-        ({"Authorization": f"Basic {KEY}"}, "none"),
-        ({"X-API-Key": digest_of(KEY)}, "one that is not known"),
+        ({}, "missing"),
+        ({"Authorization": "Bearer wrong-key-of-alice"}, "unknown"),
+        ({"Authorization": f"Basic {KEY}"}, "missing"),
+        ({"X-API-Key": digest_of(KEY)}, "unknown"),
     ],
 )
 @pytest.mark.parametrize(
@@ -90,10 +90,9 @@ def test_who_has_none_may_call_nothing(
     )
 
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert answer.json() == {
-        "error": f"Expected an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'. Received: {received}.",
-        "code": "unauthorized",
-    }
+    assert answer.json().keys() == {"error", "code"}
+    assert answer.json()["code"] == "unauthorized"
+    assert received in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,13 @@ NO_ANSWERS = {
     "model_corrupted",  # keeps a model from being served
 }
 # Collects the codes of errors where they are created or raised: `code=`, else the class's own.
-# It runs in a process of its own, as importing a Bento service changes the importing process.
+# It runs in a process of its own, so that only the service is imported.
 FOUND = """
 import ast, inspect, json, sys
 import service.server, worker.queue.jobs
 from loupe.errors import LoupeError
-from service.app import routes
+from loupe.settings import Settings
+from service.app import create_app
 from starlette.routing import Route
 
 
@@ -55,7 +56,7 @@ def codes_of(module):
 ROOMS = ("service.", "loupe.images.", "loupe.models.card", "worker.queue.jobs")
 modules = [module for name, module in sys.modules.items() if name.startswith(ROOMS)]
 codes = sorted({code for module in modules for code in codes_of(module)})
-named = [route for route in routes.routes if isinstance(route, Route)]
+named = [route for route in create_app(Settings()).routes if isinstance(route, Route)]
 methods = [(route.path_format, method) for route in named for method in route.methods or ()]
 print(json.dumps({"codes": codes, "routes": methods}))
 """

@@ -1,85 +1,84 @@
-"""Bodies of requests, read within limits of size and time."""
+"""Request bodies without a server."""
 
 import asyncio
 
 import pytest
 from starlette.requests import Request
-from starlette.types import Message
+from starlette.types import Message, Receive
 
-from loupe.old_errors.service import BodyTooLarge, BodyTooSlow, CallerGone, TooManyBytes
+from loupe.errors import BodyTooSlow, CallerGone, ContentTooLarge, TooManyRequests
 from loupe.settings import Settings
-from service.http.bodies import MOST_OF_THE_LONGEST, Bodies
+from service.http.bodies import MAX_LARGEST_BODIES, Bodies
+from service.http.context import InFlight, context_of
 
-SETTINGS = Settings(max_body_bytes=100_000)
+MAX_BYTES = 100_000
+SETTINGS = Settings(max_body_bytes=MAX_BYTES)
 
 
-def request(body: bytes, media_type: str | None, length: str | None) -> Request:
-    """A request whose body comes in pieces."""
-    pieces = [body[start : start + 1000] for start in range(0, len(body), 1000)] or [b""]
+def request(receive: Receive) -> Request:
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    return Request(scope, receive)
+
+
+def with_body(body: bytes) -> Request:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    return request(receive)
+
+
+def in_pieces(body: bytes, length: str | None = None) -> Request:
+    pieces = [body[start : start + 1000] for start in range(0, len(body), 1000)]
 
     async def receive() -> Message:
         piece = pieces.pop(0)
         return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
 
-    headers = [(b"content-type", media_type), (b"content-length", length)]
-    raw = [(name, value.encode()) for name, value in headers if value is not None]
-    return Request(
-        {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw},
-        receive,
-    )
+    made = request(receive)
+    if length is not None:
+        made.scope["headers"].append((b"content-length", length.encode()))
+    return made
 
 
-def read(request: Request) -> bytes:
-    return asyncio.run(Bodies(SETTINGS).read(request))
+async def never() -> Message:
+    await asyncio.sleep(30)
+    raise AssertionError("the body should not have been awaited for so long")
 
 
 def test_body_without_a_length_is_counted_as_it_arrives() -> None:
-    with pytest.raises(BodyTooLarge, match=r"100,000 bytes \(LOUPE_MAX_BODY_BYTES\)"):
-        read(request(bytes(100_001), None, None))
+    with pytest.raises(ContentTooLarge, match=r"100,000 bytes \(LOUPE_MAX_BODY_BYTES\)"):
+        asyncio.run(Bodies(SETTINGS).read(in_pieces(bytes(MAX_BYTES + 1))))
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "100001", "1e3", ""])
 def test_invalid_content_length_is_refused_before_anything_is_read(length: str) -> None:
-    with pytest.raises(BodyTooLarge):
-        read(request(b"x", None, length))
+    with pytest.raises(ContentTooLarge):
+        asyncio.run(Bodies(SETTINGS).read(in_pieces(b"x", length)))
 
 
-def test_disconnect_while_the_body_arrives_is_reported_as_such() -> None:
+def test_client_that_disconnects_during_the_body_is_gone() -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    going = Request(
-        {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}, receive
-    )
     with pytest.raises(CallerGone):
-        asyncio.run(Bodies(SETTINGS).read(going))
+        asyncio.run(Bodies(SETTINGS).read(request(receive)))
 
 
-def test_incomplete_body_is_refused_after_the_time_limit() -> None:
+def test_incomplete_body_times_out() -> None:
     parts = iter([b"half of "])
 
     async def receive() -> Message:
         for part in parts:
             return {"type": "http.request", "body": part, "more_body": True}
-        await asyncio.sleep(30)
-        raise AssertionError("nobody should have waited so long")
+        return await never()
 
-    slow = Request({"type": "http", "method": "POST", "headers": [], "query_string": b""}, receive)
-
-    with pytest.raises(BodyTooSlow, match=r"0\.05 s.*8 bytes"):
-        asyncio.run(Bodies(SETTINGS).read(slow, limit_seconds=0.05))
+    with pytest.raises(BodyTooSlow, match=r"8 bytes .* 0\.05 s"):
+        asyncio.run(Bodies(SETTINGS).read(request(receive), limit_seconds=0.05))
 
 
-def test_cancellation_while_the_body_arrives_is_passed_on() -> None:
-    async def receive() -> Message:
-        await asyncio.sleep(30)
-        raise AssertionError("nobody should have waited so long")
-
+def test_cancelled_read_raises_cancelled_error() -> None:
     async def cancelled() -> None:
-        waiting = Request(
-            {"type": "http", "method": "POST", "headers": [], "query_string": b""}, receive
-        )
-        reading = asyncio.create_task(Bodies(SETTINGS).read(waiting))
+        reading = asyncio.create_task(Bodies(SETTINGS).read(request(never)))
         await asyncio.sleep(0)
         reading.cancel()
         await reading
@@ -88,21 +87,36 @@ def test_cancellation_while_the_body_arrives_is_passed_on() -> None:
         asyncio.run(cancelled())
 
 
-def test_all_bodies_share_one_memory_limit_until_they_are_released() -> None:
+def test_total_memory_is_limited_until_requests_are_answered() -> None:
     bodies = Bodies(SETTINGS)
-    held = [request(bytes(100_000), None, None) for _ in range(MOST_OF_THE_LONGEST)]
-    late = request(b"x", None, None)
+    held = [with_body(bytes(MAX_BYTES)) for _ in range(MAX_LARGEST_BODIES)]
+    late = with_body(b"x")
 
     async def story() -> None:
         for each in held:
             await bodies.read(each)
-        with pytest.raises(TooManyBytes, match="800,000 bytes"):
+        with pytest.raises(TooManyRequests, match="800,000 bytes") as raised:
             await bodies.read(late)
-        bodies.release(late.scope)
-        bodies.release(held[0].scope)
-        bodies.release(held[0].scope)  # a body is released once
-        assert len(await bodies.read(request(bytes(100_000), None, None))) == 100_000
-        with pytest.raises(TooManyBytes):
-            await bodies.read(request(b"x", None, None))
+        assert raised.value.code == "too_many_bytes"
+        for released in (late, held[0], held[0]):  # releasing twice frees the memory once
+            bodies.release(context_of(released.scope))
+        assert len(await bodies.read(with_body(bytes(MAX_BYTES)))) == MAX_BYTES
+        with pytest.raises(TooManyRequests):
+            await bodies.read(with_body(b"x"))
 
     asyncio.run(story())
+
+
+def test_request_is_in_flight_only_once_its_body_is_complete() -> None:
+    in_flight = InFlight()
+    counted = []
+
+    async def receive() -> Message:
+        counted.append(in_flight.requests)
+        return {"type": "http.request", "body": b"x"}
+
+    slow = request(receive)
+    context_of(slow.scope).count_in(in_flight)
+    asyncio.run(Bodies(SETTINGS).read(slow))
+
+    assert (counted, in_flight.requests) == ([0], 1)

@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from pydantic import JsonValue
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
@@ -16,22 +17,25 @@ from loupe.errors import InvalidImage
 from loupe.images.spec import SIDE
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from service.http.bodies import MOST_OF_THE_LONGEST
+from service.http.bodies import MAX_LARGEST_BODIES
 from service.prediction.caller import Caller
 from service.prediction.decoding import Preparation, decode_all
-from service.prediction.predictor import Call, Predictor
+from service.prediction.predictor import Call, Predictor, respond
 from service.protocols.native.requests import read_element
 from tests.support.garbage import uncollected
 
 
-def request() -> Request:
+def request(predictor: Predictor) -> Request:
     """One with a body of a hundred bytes."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": bytes(100)}
 
+    app = Starlette()
+    app.state.predictor = predictor
     scope = {
         "type": "http",
+        "app": app,
         "method": "POST",
         "path": "/",
         "query_string": b"",
@@ -59,10 +63,10 @@ def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(
 
     async def story() -> int:
         predictor = Predictor(Settings(model=digits_model.tag, max_body_bytes=100))
-        for _ in range(MOST_OF_THE_LONGEST):
+        for _ in range(MAX_LARGEST_BODIES):
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(predictor.respond("loupe", request(), read_and_wait), 0.01)
-        return (await predictor.respond("loupe", request(), read)).status_code
+                await asyncio.wait_for(respond("loupe", request(predictor), read_and_wait), 0.01)
+        return (await respond("loupe", request(predictor), read)).status_code
 
     assert asyncio.run(story()) == 200
 
@@ -73,7 +77,7 @@ def test_a_request_that_a_stop_cuts_short_is_told_so(
 ) -> None:
     async def story() -> Response:
         predictor = Predictor(Settings(model=digits_model.tag))
-        waiting = asyncio.create_task(predictor.respond("loupe", request(), wait))
+        waiting = asyncio.create_task(respond("loupe", request(predictor), wait))
         await asyncio.sleep(0)
         predictor.stopping = stopping
         waiting.cancel()
@@ -98,7 +102,7 @@ def test_who_does_not_read_that_the_service_stops_is_not_waited_for(
         predictor = Predictor(Settings(model=digits_model.tag))
 
         async def answer() -> None:
-            await predictor.respond("loupe", request(), wait)
+            await respond("loupe", request(predictor), wait)
             await asyncio.sleep(30)  # as long as the connection takes nothing
 
         answering = asyncio.create_task(answer())
@@ -116,6 +120,7 @@ def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(
 ) -> None:
     async def story() -> list[bool]:
         models = Predictor(Settings(model=digits_model.tag)).models
+        models.load()
         busy = [models.are_busy()]
         images = np.zeros((1000, SIDE, SIDE), np.uint8)
         waiting = asyncio.create_task(models.find(None).batcher.predict(images, Caller.within(30)))
@@ -145,11 +150,11 @@ def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel
     async def story() -> None:
         predictor = Predictor(Settings(model=digits_model.tag))
         for handler in (refuse, refuse_one):
-            await predictor.respond(
-                "loupe", request(), handler
+            await respond(
+                "loupe", request(predictor), handler
             )  # what is kept from the first time on stays
             tracemalloc.start()
-            await predictor.respond("loupe", request(), handler)
+            await respond("loupe", request(predictor), handler)
             kept, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert kept < megabyte < peak, handler

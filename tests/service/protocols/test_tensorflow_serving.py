@@ -13,12 +13,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import JsonValue
+from starlette.applications import Starlette
 
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from service.http.not_found import Unrouted
-from service.prediction.predictor import Predictor, Routes
-from service.protocols import tensorflow_serving
+from service.app import create_app
+from service.prediction.predictor import Predictor
 from tests.support import pictures
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ BODIES = st.builds(
 class Client:
     """A client of the app in this process; unexpected errors are raised in the test."""
 
-    def __init__(self, app: Routes) -> None:
+    def __init__(self, app: Starlette) -> None:
         self._client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://loupe"
         )
@@ -94,8 +94,9 @@ class Client:
 @pytest.fixture(scope="module")
 def client(digits_model: StoredModel) -> Iterator[Client]:
     """The protocol without a server, with low limits."""
-    app = Routes([*tensorflow_serving.ROUTES, Unrouted()])
-    predictor = app.predictor = Predictor(LIMITS.model_copy(update={"models": digits_model.tag}))
+    app = create_app(LIMITS.model_copy(update={"models": digits_model.tag}))
+    predictor: Predictor = app.state.predictor
+    predictor.models.load()
     with closing(Client(app)) as client:
         yield client
         client.run(predictor.models.close())

@@ -1,0 +1,41 @@
+"""The Bento service: BentoML packages and serves the app of `service.app`."""
+
+import bentoml
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from loupe.settings import load_settings
+from service.app import create_app
+
+app = create_app(load_settings())
+
+
+class AppFirst:
+    """Middleware that lets the mounted app answer before BentoML's own routes.
+
+    BentoML has `/readyz`, `/schema.json` and a few others, and matches them before those of
+    mounted apps. Its start and stop still run, and with them those of the mounted app.
+    """
+
+    def __init__(self, app: ASGIApp, mounted: ASGIApp) -> None:
+        self._app = app
+        self._mounted = mounted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await (self._mounted if scope["type"] == "http" else self._app)(scope, receive, send)
+
+
+@bentoml.service(
+    name="loupe",
+    workers=1,
+    traffic={"timeout": 30},  # seconds until the response starts; leaves a timer per request
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+    tracing={"excluded_urls": ".*"},
+)
+@bentoml.asgi_app(app)
+class Loupe:
+    """Classifies small images."""
+
+
+Loupe.add_asgi_middleware(AppFirst, mounted=app)  # type: ignore[attr-defined]

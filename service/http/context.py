@@ -1,0 +1,68 @@
+"""The context of a request: facts that middleware and handlers share."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+KEY = "loupe"  # in `scope["state"]`
+NO_KEY = "-"  # stands for the name of an API key where none is needed
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class InFlight:
+    """The number of requests that wait for their answers."""
+
+    requests: int = 0
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """What is known about one request.
+
+    Attributes:
+        is_gone: Returns whether the client has disconnected, if the connection can tell.
+        request_id: ID in the log and in the header `X-Request-ID`.
+        key_name: Name of the client's API key.
+        started: When the request arrived, on the clock of `time.monotonic`.
+        body_bytes: Bytes of its body that are in memory.
+    """
+
+    is_gone: Callable[[], bool] = _never
+    request_id: str = ""
+    key_name: str = NO_KEY
+    started: float = field(default_factory=time.monotonic)
+    body_bytes: int = 0
+    _counted_by: InFlight | None = None
+    _in_flight: InFlight | None = None
+
+    def count_in(self, in_flight: InFlight) -> None:
+        """Count the request as in flight."""
+        self._in_flight = in_flight
+        self.resume()
+
+    def resume(self) -> None:
+        """Count the request again, for example when its body is complete."""
+        if self._counted_by is None and self._in_flight is not None:
+            self._counted_by = self._in_flight
+            self._counted_by.requests += 1
+
+    def pause(self) -> None:
+        """Do not count the request while it only transfers a body, or when it has ended."""
+        if self._counted_by is not None:
+            self._counted_by.requests -= 1
+            self._counted_by = None
+
+
+def context_of(scope: Scope) -> RequestContext:
+    """Return the context of a request; create it if nothing has yet."""
+    state = scope.setdefault("state", {})
+    context: RequestContext | None = state.get(KEY)
+    if context is None:
+        context = state[KEY] = RequestContext()
+    return context

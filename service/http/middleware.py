@@ -1,0 +1,186 @@
+"""Middleware in front of all routes: request IDs, the access log, limits and API keys."""
+
+import logging
+import random
+import re
+import time
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loupe.errors import HeadersTooLarge, LoupeError, NotFound, TooManyRequests
+from loupe.settings import Settings
+from service import health
+from service.http import replies
+from service.http.context import NO_KEY, InFlight, context_of
+from service.http.keys import Keys, read_keys
+from service.http.logs import REQUEST_ID
+from service.metrics import Metrics
+from service.protocols.open_inference.requests import JSON_LENGTH
+from service.web import pages
+
+OPEN_PATHS = pages.OPEN_PATHS | health.PATHS  # need no key
+MAX_HEADER_BYTES = 32 * 1024  # all headers together; browsers and proxies send far less
+VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # cannot break a line of the log
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+access_log = logging.getLogger("service.access")
+
+
+def middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+    """Return the middleware of the service, the outermost first.
+
+    Raises:
+        InvalidSetting: If the API keys cannot be read.
+    """
+    stack = [Middleware(RequestMiddleware, logs_access=settings.access_log)]
+    if settings.origins:
+        stack.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=[
+                    *("X-Request-ID", "Retry-After", "Location"),
+                    *(replies.MODEL_HEADER, JSON_LENGTH),
+                ],
+            )
+        )
+    limit = Middleware(
+        AdmissionMiddleware,
+        keys=read_keys(settings),
+        max_requests=settings.max_requests,
+        metrics=metrics,
+    )
+    return [*stack, limit]
+
+
+class RequestMiddleware:
+    """Assigns request IDs, adds headers to every response, and writes the access log."""
+
+    def __init__(self, app: ASGIApp, logs_access: bool) -> None:
+        self._app = app
+        self._logs_access = logs_access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = context_of(scope)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        context.request_id = valid_request_id(given.decode("latin-1"))
+        REQUEST_ID.set(context.request_id)
+        headers = [(b"x-request-id", context.request_id.encode()), *SECURITY_HEADERS]
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+        if self._logs_access:
+            log_access(scope["method"], scope["path"], status, context.started, context.key_name)
+
+
+class AdmissionMiddleware:
+    """Refuses requests that are too many, have too long headers, or lack an API key.
+
+    Args:
+        app: The next app.
+        keys: The known API keys, or `None` if nobody needs one.
+        max_requests: Maximum number of requests in flight.
+        metrics: Count the refusals.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: Keys | None, max_requests: int, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._max_requests = max_requests
+        self._metrics = metrics
+        self.in_flight = InFlight()
+        self._too_many = TooManyRequests(
+            f"{max_requests:,} requests are in flight already (LOUPE_MAX_REQUESTS). "
+            "Try again in a second."
+        )
+        self._too_many_response = replies.failure(self._too_many)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_limited = scope["path"] not in health.PATHS and scope["method"] != "OPTIONS"
+        if is_limited and self.in_flight.requests >= self._max_requests:
+            self._metrics.refused(self._too_many)
+            await self._too_many_response(scope, receive, send)
+            return
+        context = context_of(scope)
+        try:
+            context.key_name = self._admit(scope)
+        except LoupeError as error:
+            self._metrics.refused(error)
+            await replies.failure(error)(scope, receive, send)
+            return
+        if not is_limited:
+            await self._app(scope, receive, send)
+            return
+        context.count_in(self.in_flight)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            context.pause()
+
+    def _admit(self, scope: Scope) -> str:
+        """Return the name of the client's API key.
+
+        Raises:
+            HeadersTooLarge: If the headers are too long.
+            NotFound: If no route could have the path.
+            Unauthorized: If a key is needed and missing or unknown.
+        """
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            raise headers_too_large()
+        path = scope["path"]
+        name = NO_KEY
+        if self._keys is not None and path not in OPEN_PATHS and scope["method"] != "OPTIONS":
+            name = self._keys.name_in(Headers(scope=scope))
+        if "\n" in path or not path.startswith("/"):  # Starlette's patterns ignore a newline
+            raise NotFound(f"A path is one line that starts with a slash, got {path[:80]!r}.")
+        return name
+
+
+def headers_too_large() -> HeadersTooLarge:
+    """Return the error for headers above the limit."""
+    return HeadersTooLarge(f"The headers exceed {MAX_HEADER_BYTES:,} bytes.")
+
+
+def log_access(method: str, path: str, status: int, started: float, key: str) -> None:
+    """Write the access log's line for a request; `started` is on `time.monotonic`'s clock."""
+    milliseconds = round((time.monotonic() - started) * 1000, 1)
+    fields = {"method": method, "path": path, "status": status, "ms": milliseconds, "key": key}
+    access_log.info(
+        "%(method)s %(path)r %(status)s %(ms)s ms, key %(key)s", fields, extra={"fields": fields}
+    )
+
+
+def valid_request_id(given: str) -> str:
+    """Return the client's request ID if it may stand in the log, else a new one."""
+    return given if VALID_REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """Return 16 hexadecimal digits; they tell requests apart and are not secret."""
+    return f"{random.getrandbits(64):016x}"
