@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import InvalidPixels, LoupeError
-from loupe.images.spec import SIDE, Float32Array, UInt8Array
-from loupe.old_errors.service import (
+from loupe.errors import (
     CallerGone,
     DeadlineExceeded,
-    Overloaded,
+    EngineFailed,
+    InvalidPixels,
     ShuttingDown,
+    TooManyRequests,
 )
+from loupe.images.spec import SIDE, Float32Array, UInt8Array
 from service.prediction import batching
 from service.prediction.batching import LONELY_RUNS, SHORT_RUN_SECONDS, SLICE, Batcher
 from service.prediction.caller import Caller
@@ -321,12 +322,9 @@ def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered()
             await asked(waiting, random_images(2)),
             await asked(waiting, random_images(3, seed=1)),
         ]
-        text = (
-            r"^Expected at most 5 images waiting \(LOUPE_MAX_QUEUED_IMAGES\)\. "
-            r"Received more while 5 wait; try again in a second\.$"
-        )
-        with pytest.raises(Overloaded, match=text):
+        with pytest.raises(TooManyRequests, match=r"limit is 5 .*LOUPE_MAX_QUEUED_IMAGES") as refused:
             await waiting.predict(random_images(1), patient())
+        assert refused.value.code == "overloaded"
         gate.open.set()
         await asyncio.gather(*accepted)
         assert len(await waiting.predict(random_images(5), patient())) == 5  # there is room again
@@ -344,8 +342,7 @@ def test_a_caller_gets_an_error_when_the_time_is_up_and_what_has_not_begun_is_no
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
         late = await asked(waiting, random_images(1, seed=1), Caller.within(0.05))
-        text = r"^No answer within 0\.05 s: what the request gives itself .*, at most LOUPE_REQUEST_TIMEOUT_SECONDS\.$"
-        with pytest.raises(DeadlineExceeded, match=text):
+        with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
             await late  # while the engine is still busy
         gate.open.set()
         assert len(await first) == 1
@@ -480,11 +477,8 @@ def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
             return_exceptions=True,
         )
         for outcome in outcomes:
-            assert isinstance(outcome, LoupeError)
-            assert outcome.code == "engine_failed"
-            assert outcome.message == (
-                "Expected 3 rows of 2 probabilities from the engine. Received: shape (2, 2). This is a bug."
-            )
+            assert isinstance(outcome, EngineFailed)
+            assert "(2, 2)" in outcome.message
         np.testing.assert_array_equal(
             await waiting.predict(random_images(4), patient()), sums(random_images(4))
         )
@@ -497,10 +491,7 @@ def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
 def test_a_wrong_number_of_classes_is_noticed() -> None:
     async def scene() -> None:
         waiting = batcher(sums, classes=3)
-        with pytest.raises(
-            LoupeError,
-            match=r"^Expected 1 rows of 3 probabilities from the engine\. Received: shape",
-        ):
+        with pytest.raises(EngineFailed, match=r"\(1, 2\)"):
             await waiting.predict(random_images(1), patient())
         await waiting.close()
 
@@ -515,7 +506,7 @@ def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
 
     async def scene() -> None:
         waiting = batcher(no_zeros)
-        with pytest.raises(LoupeError, match=r"^The engine failed: out of memory$"):
+        with pytest.raises(EngineFailed, match="out of memory"):
             await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), patient())
         assert len(await waiting.predict(random_images(1), patient())) == 1
         await waiting.close()
@@ -548,9 +539,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
         second = await asked(waiting, random_images(2, seed=1))
         closing = asyncio.create_task(waiting.close())
         await asyncio.sleep(0)
-        with pytest.raises(
-            ShuttingDown, match=r"^The service is shutting down; send the request again\.$"
-        ):
+        with pytest.raises(ShuttingDown, match="shutting down"):
             await waiting.predict(random_images(1), patient())
         gate.open.set()
         await closing
