@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from loupe.errors import EngineFailed, LoupeError, ShuttingDown, TooManyRequests
+from loupe.errors import LoupeError, ShuttingDown, TooManyRequests
 from loupe.images.spec import Float32Array, UInt8Array
 from service.prediction.caller import Caller, caller_gone
 
@@ -266,17 +266,13 @@ class Batcher:
         try:
             answers, begun, seconds = run.outcome.result()
             if answers.shape != (run.images, self._classes):
-                raise EngineFailed(
-                    f"Expected {run.images} rows of {self._classes} probabilities from the engine. "
-                    f"Received: shape {answers.shape}. This is a bug."
+                raise _engine_failed(
+                    f"It returned shape {answers.shape} in place of "
+                    f"({run.images}, {self._classes}). This is a bug."
                 )
         except Exception as error:  # the loop must outlive whatever the engine does
             logger.exception("the engine failed on a batch of %d images", run.images)
-            failure = (
-                error
-                if isinstance(error, LoupeError)
-                else EngineFailed(f"The engine failed: {error}")
-            )
+            failure = error if isinstance(error, LoupeError) else _engine_failed(str(error))
             for waiting in run.batch:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(failure)
@@ -306,3 +302,7 @@ def _abandon(waiting: deque[asyncio.Future[Float32Array]]) -> None:
     for answer in waiting:
         if not answer.cancel() and not answer.cancelled():
             answer.exception()  # asyncio would report it as never looked at
+
+
+def _engine_failed(problem: str) -> LoupeError:
+    return LoupeError(f"The engine failed: {problem}", code="engine_failed")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from loupe.errors import (
     CallerGone,
     DeadlineExceeded,
-    EngineFailed,
     InvalidPixels,
+    LoupeError,
     ShuttingDown,
     TooManyRequests,
 )
@@ -322,7 +322,9 @@ def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered()
             await asked(waiting, random_images(2)),
             await asked(waiting, random_images(3, seed=1)),
         ]
-        with pytest.raises(TooManyRequests, match=r"limit is 5 .*LOUPE_MAX_QUEUED_IMAGES") as refused:
+        with pytest.raises(
+            TooManyRequests, match=r"limit is 5 .*LOUPE_MAX_QUEUED_IMAGES"
+        ) as refused:
             await waiting.predict(random_images(1), patient())
         assert refused.value.code == "overloaded"
         gate.open.set()
@@ -477,7 +479,7 @@ def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
             return_exceptions=True,
         )
         for outcome in outcomes:
-            assert isinstance(outcome, EngineFailed)
+            assert isinstance(outcome, LoupeError)
             assert "(2, 2)" in outcome.message
         np.testing.assert_array_equal(
             await waiting.predict(random_images(4), patient()), sums(random_images(4))
@@ -491,7 +493,7 @@ def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
 def test_a_wrong_number_of_classes_is_noticed() -> None:
     async def scene() -> None:
         waiting = batcher(sums, classes=3)
-        with pytest.raises(EngineFailed, match=r"\(1, 2\)"):
+        with pytest.raises(LoupeError, match=r"\(1, 2\)"):
             await waiting.predict(random_images(1), patient())
         await waiting.close()
 
@@ -506,7 +508,7 @@ def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
 
     async def scene() -> None:
         waiting = batcher(no_zeros)
-        with pytest.raises(EngineFailed, match="out of memory"):
+        with pytest.raises(LoupeError, match="out of memory"):
             await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), patient())
         assert len(await waiting.predict(random_images(1), patient())) == 1
         await waiting.close()
