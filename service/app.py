@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> Starlette:
 
     Raises:
         InvalidSetting: If the API keys cannot be read.
-        NotInstalled: If traces are wanted, and their exporter is not installed.
+        LoupeError: If traces are wanted, and their exporter is not installed.
     """
     tracing = _tracing()
     predictor = Predictor(settings, tracing)
@@ -75,7 +75,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
     Raises:
         ModelNotFound: If the store has no model to serve by default.
-        NotInstalled: If a gRPC port is set, and gRPC is not installed.
+        LoupeError: If a gRPC port is set, and gRPC is not installed.
         ProgramFailed: If the gRPC port is in use.
     """
     predictor: Predictor = app.state.predictor

@@ -33,7 +33,7 @@ def serve(settings: Settings) -> None:
         InvalidSetting: If the API keys cannot be read.
         ModelCorrupted: If the default model's files have changed.
         ModelNotFound: If there is no model to serve.
-        NotInstalled: If gRPC or traces are wanted, and their packages are missing.
+        LoupeError: If gRPC or traces are wanted, and their packages are missing.
         ProgramFailed: If the port is in use.
     """
     for number in (signal.SIGINT, signal.SIGTERM):

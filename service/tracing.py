@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loupe import __version__
-from loupe.errors import LoupeError, NotInstalled
+from loupe.errors import LoupeError
 from service import health
 from service.http.context import context_of
 from service.http.logs import REQUEST_ID, TRACE_ID
@@ -31,7 +31,7 @@ try:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 except ImportError as error:
-    raise NotInstalled(
+    raise LoupeError(
         "Traces are wanted (OTEL_EXPORTER_OTLP_…), but OpenTelemetry's exporter is not installed: "
         f"{error}. Install it: pip install 'loupe[tracing]'",
         code="tracing_unavailable",
