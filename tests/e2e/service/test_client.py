@@ -323,7 +323,7 @@ def test_an_array_is_scored_asynchronously(
             with pytest.raises(RequestRefused) as raised:
                 await run_of.cancel()
             assert raised.value.code == "job_ended"
-            with pytest.raises(RequestRefused, match="is not known"):
+            with pytest.raises(RequestRefused, match="nothing"):
                 await client.run("nothing")
         return states
 
