@@ -1,4 +1,7 @@
-"""The rows of results from one format into another. Types of columns follow from their names, so that nothing is guessed."""
+"""Reading and writing of results as Parquet, CSV and JSON lines.
+
+The names of columns determine their types, so nothing is guessed.
+"""
 
 import csv
 import io
@@ -15,53 +18,79 @@ from pydantic import JsonValue
 
 from loupe.results import Format
 
-ROWS = 16_384  # held in memory at a time, and of one row group of a Parquet file
-# Columns of our own; all others come from the source.
-OURS = re.compile(r"(label|index|confidence)(_\d+|_true)?|(p)_.*", re.DOTALL)
+MAX_ROWS = 16_384  # in memory, and in a row group of Parquet
+COLUMNS = ("id", "label", "index", "confidence")  # of every result
+# Columns that Loupe writes; all others come from the source.
+RESULT_COLUMN = re.compile(r"(label|index|confidence)(_\d+|_true)?|(p)_.*", re.DOTALL)
 TYPES = {"label": pa.string(), "index": pa.int16(), "confidence": pa.float32(), "p": pa.float32()}
-ALWAYS = ("id", "label", "index", "confidence")  # columns of every result
 
 
-def converted(paths: Sequence[Path], kind: Format, wanted: Format) -> Iterator[bytes]:
-    """The rows of files of one kind as one file of another, in pieces."""
-    rows = (batch for path in paths for batch in _read(path, kind) if batch.num_rows)
-    first = next(rows, None)
+def convert_files(paths: Sequence[Path], kind: Format, to: Format) -> Iterator[bytes]:
+    """Yield the rows of files as one file in another format, in chunks."""
+    batches = (batch for path in paths for batch in read_rows(path, kind) if batch.num_rows)
+    first = next(batches, None)
     if first is None:
-        yield from written(iter(()), _schema_without_rows(paths[0], kind), wanted)
+        yield from encode_rows(iter(()), _schema_of_empty(paths[0], kind), to)
     else:
-        yield from written(chain([first], rows), first.schema, wanted)
+        yield from encode_rows(chain([first], batches), first.schema, to)
 
 
-def written(rows: Iterator[pa.RecordBatch], schema: pa.Schema, kind: Format) -> Iterator[bytes]:
-    """A file of a kind, in pieces."""
-    if kind == "jsonl":
-        yield from map(json_lines, rows)
+def encode_rows(
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, to: Format
+) -> Iterator[bytes]:
+    """Yield a file in chunks."""
+    if to == "jsonl":
+        yield from map(json_lines, batches)
         return
     sink = _Sink()
-    with _writer(sink, schema, kind) as writer:
-        for batch in rows:
+    with (
+        pyarrow.csv.CSVWriter(sink, schema)
+        if to == "csv"
+        else pq.ParquetWriter(sink, schema, use_dictionary=dictionary_columns(schema.names))
+    ) as writer:
+        for batch in batches:
             writer.write_batch(batch)
             yield sink.take()
     yield sink.take()
 
 
+def read_rows(
+    path: Path, kind: Format, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches of the rows of a file, with all columns or these."""
+    match kind:
+        case "parquet":
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(MAX_ROWS, columns=columns)
+        case "csv":
+            with _open_csv(path, columns) as reader:
+                yield from reader
+        case "jsonl":
+            with path.open(encoding="utf-8") as lines:
+                while rows := [_as_text(json.loads(line)) for line in islice(lines, MAX_ROWS)]:
+                    schema = _schema(columns or list(rows[0]), isinstance(rows[0]["id"], int))
+                    yield pa.RecordBatch.from_pylist(rows, schema)
+
+
 def json_lines(rows: pa.RecordBatch) -> bytes:
-    """A line of JSON for each row."""
-    return "".join(
-        json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows.to_pylist()
-    ).encode()
+    """Return a line of JSON for each row."""
+    lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows.to_pylist())
+    return "".join(lines).encode()
 
 
 def dictionary_columns(names: Sequence[str]) -> list[str]:
-    """Columns worth a dictionary in Parquet: those of ids and probabilities make the file larger and take twice as long."""
+    """Return the columns to encode with a dictionary in Parquet.
+
+    For ids and probabilities, a dictionary makes the file larger and takes twice the time.
+    """
     return [name for name in names if name.startswith("label")]
 
 
 class _Sink(io.RawIOBase):
-    """A file that only grows, whose bytes are taken from it while it does."""
+    """A file from which the bytes are taken while it is written."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
 
     def writable(self) -> bool:
@@ -70,85 +99,61 @@ class _Sink(io.RawIOBase):
     def tell(self) -> int:
         return self._size
 
-    def write(self, piece: bytes) -> int:  # type: ignore[override]
-        self._pieces.append(bytes(piece))
-        self._size += len(piece)
-        return len(piece)
+    def write(self, chunk: bytes) -> int:  # type: ignore[override]
+        self._chunks.append(bytes(chunk))
+        self._size += len(chunk)
+        return len(chunk)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
+        """Return the bytes since the last call."""
+        taken = b"".join(self._chunks)
+        self._chunks.clear()
         return taken
 
 
-def _writer(
-    sink: _Sink, schema: pa.Schema, kind: Format
-) -> "pq.ParquetWriter | pyarrow.csv.CSVWriter":
-    if kind == "csv":
-        return pyarrow.csv.CSVWriter(sink, schema)
-    return pq.ParquetWriter(sink, schema, use_dictionary=dictionary_columns(schema.names))
-
-
-def _read(path: Path, kind: Format) -> Iterator[pa.RecordBatch]:
-    match kind:
-        case "parquet":
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(ROWS)
-        case "csv":
-            with _open_csv(path) as reader:
-                yield from reader
-        case "jsonl":
-            with path.open(encoding="utf-8") as lines:
-                while rows := [_as_text(json.loads(line)) for line in islice(lines, ROWS)]:
-                    yield pa.RecordBatch.from_pylist(
-                        rows, _schema(list(rows[0]), isinstance(rows[0]["id"], int))
-                    )
-
-
-def _open_csv(path: Path) -> "pyarrow.csv.CSVStreamingReader":
+def _open_csv(path: Path, columns: Sequence[str] | None = None) -> "pyarrow.csv.CSVStreamingReader":
     with path.open(encoding="utf-8", newline="") as lines:
         names = next(csv.reader([lines.readline()]))
-        schema = _schema(
-            names, is_number=lines.read(1) not in ('"', "")
-        )  # texts are always in quotes
+        has_text_ids = lines.read(1) in ('"', "")  # texts are always quoted
     convert = pyarrow.csv.ConvertOptions(
-        column_types=schema,
+        column_types=_schema(names, not has_text_ids),
+        include_columns=columns,
         null_values=[""],
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a path may have some
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)  # paths may contain them
     return pyarrow.csv.open_csv(path, parse_options=parse, convert_options=convert)
 
 
-def _schema(names: Sequence[str], is_number: bool) -> pa.Schema:
-    """Of columns; `is_number` says what ids are. What comes from the source is text where the format knows no types."""
-    ids = pa.int64() if is_number else pa.string()
+def _schema(names: Sequence[str], has_number_ids: bool) -> pa.Schema:
+    """Return the schema of a format without types, in which the source's columns are text."""
+    ids = pa.int64() if has_number_ids else pa.string()
     return pa.schema([(name, ids if name == "id" else _type(name)) for name in names])
 
 
 def _type(name: str) -> pa.DataType:
-    found = OURS.fullmatch(name)
+    found = RESULT_COLUMN.fullmatch(name)
     return TYPES[found[1] or found[3]] if found else pa.string()
 
 
 def _as_text(row: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """A row, whose columns of the source are texts."""
-    kept = {name for name, value in row.items() if name != "id" and not OURS.fullmatch(name)}
+    """Return a row with the source's columns as text."""
+
+    def is_text(name: str, value: JsonValue) -> bool:
+        is_kept = name != "id" and not RESULT_COLUMN.fullmatch(name)
+        return not is_kept or value is None or isinstance(value, str)
+
     return {
-        name: json.dumps(value)
-        if name in kept and value is not None and not isinstance(value, str)
-        else value
-        for name, value in row.items()
+        name: value if is_text(name, value) else json.dumps(value) for name, value in row.items()
     }
 
 
-def _schema_without_rows(path: Path, kind: Format) -> pa.Schema:
-    """JSON lines that are none do not tell which columns they would have."""
+def _schema_of_empty(path: Path, kind: Format) -> pa.Schema:
+    """Return the schema of a file without rows; empty JSON lines do not name further columns."""
     if kind == "parquet":
         return pq.read_schema(path)
     if kind == "csv":
         with _open_csv(path) as reader:
             return reader.schema
-    return _schema(ALWAYS, is_number=False)
+    return _schema(COLUMNS, has_number_ids=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path, *, sync: bool = False, new: bool = False) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error.
 
     Readers see the old file or the whole new one. The temporary name is hidden and unique, because
@@ -19,6 +19,7 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     Args:
         path: Its folder must exist.
         sync: Flush the file to disk before it gets its name, so that it survives a power cut.
+        new: Raise `FileExistsError` instead of replacing a file.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -26,7 +27,10 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
         if sync:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        if new:
+            os.link(temporary, path)
+        else:
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
-"""The results of a bulk-scoring job: what its files are called, and the rows of all of them as one file of any format.
+"""Files of a bulk-scoring job's results: their names, and their rows as one file of any format.
 
-Light to import; what knows the formats from inside is in `loupe.conversion`, and imported where files are not simply strung together.
+Light to import: `loupe.conversion`, which needs pyarrow, is imported only where it is needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,51 +13,45 @@ CHUNK_BYTES = 2**18  # read at a time
 
 
 def predictions_name(shard: int, shards: int, kind: Format = "parquet") -> str:
-    """File name of a shard's predictions."""
+    """Return the file name of a shard's predictions."""
     return f"predictions-{shard:05d}-of-{shards:05d}.{kind}"
 
 
 def single_name(kind: Format) -> str:
-    """File name of all predictions, where they are in one file."""
+    """Return the file name of predictions that were merged into one file."""
     return f"predictions.{kind}"
 
 
 def errors_name(shard: int, shards: int) -> str:
-    """File name of a shard's errors."""
+    """Return the file name of a shard's errors."""
     return f"_errors-{shard:05d}-of-{shards:05d}.jsonl"
 
 
 def find_predictions(folder: Path, kind: Format) -> list[Path]:
-    """The files in an output folder that together hold its predictions, in their order; none where nothing was written."""
+    """Return the prediction files of an output folder in their order."""
     single = folder / single_name(kind)
     return [single] if single.exists() else sorted(folder.glob(f"predictions-*-of-*.{kind}"))
 
 
 def find_errors(folder: Path) -> list[Path]:
-    """The files in an output folder that together hold its errors, in their order."""
+    """Return the files with errors of an output folder in their order."""
     return sorted(folder.glob("_errors-*.jsonl"))
 
 
-def as_one_file(paths: Sequence[Path], kind: Format, wanted: Format) -> Iterator[bytes]:
-    """The rows of many files, at least one, as one file in pieces of some 100 KB.
+def merge_files(paths: Sequence[Path], kind: Format, to: Format) -> Iterator[bytes]:
+    """Return the rows of at least one file as one file in another format, in chunks."""
+    if kind == to and (kind != "parquet" or len(paths) == 1):
+        return concatenate_files(paths, has_header=kind == "csv")
+    from loupe.conversion import convert_files  # takes half a second and 100 MB
 
-    Args:
-        paths: In the order of their rows.
-        kind: What they are.
-        wanted: What the one file is to be.
-    """
-    if kind == wanted and (kind != "parquet" or len(paths) == 1):
-        return joined(paths, with_header=kind == "csv")
-    from loupe.conversion import converted  # takes half a second, and 100 MB
-
-    return converted(paths, kind, wanted)
+    return convert_files(paths, kind, to)
 
 
-def joined(paths: Sequence[Path], *, with_header: bool = False) -> Iterator[bytes]:
-    """The bytes of files behind each other; the line of a header only of the first one."""
+def concatenate_files(paths: Sequence[Path], *, has_header: bool = False) -> Iterator[bytes]:
+    """Yield the bytes of all files, with the header line only of the first."""
     for number, path in enumerate(paths):
         with path.open("rb") as file:
-            if with_header and number:
-                file.readline()  # no class has a line break in its name
+            if has_header and number:
+                file.readline()  # class names contain no line breaks
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk

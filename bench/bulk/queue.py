@@ -20,8 +20,8 @@ from loupe.settings import Settings
 from worker.queue.claims import Queue
 from worker.queue.jobs import JobRequest, Jobs
 from worker.queue.steps import Shard
-from worker.sources import ShardPlan, open_source
-from worker.sources.source import cut
+from worker.sources.opening import open_source
+from worker.sources.source import ShardPlan, cut
 
 IMAGES = 1_000_000
 MEMORY_TARGET = at_most(5)  # MB

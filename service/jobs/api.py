@@ -13,7 +13,7 @@ from starlette.responses import Response
 from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
 from loupe.jobs import ENDED, ResultOptions, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
-from loupe.results import Format, as_one_file, find_errors, find_predictions, joined
+from loupe.results import Format, concatenate_files, find_errors, find_predictions, merge_files
 from service.http import replies
 from service.http.options import media_type
 from service.http.validation import parse_json, read_query, shown, validate
@@ -159,7 +159,7 @@ async def results(call: Call) -> Response:
 async def errors(call: Call) -> Response:
     """Return a line of JSON for each image that could not be read so far."""
     found = await asyncio.to_thread(find_errors, Path((await _job(call)).output))
-    return streamed(call.request, joined(found), streams, JSON_LINES)
+    return streamed(call.request, concatenate_files(found), streams, JSON_LINES)
 
 
 async def _job(call: Call) -> "Job":
@@ -208,7 +208,7 @@ def _event(content: object) -> bytes:
 
 def _chunks(found: list[Path], stored: Format, sent: Format) -> Iterator[bytes]:
     """Delay opening files and importing PyArrow to the first chunk, which a thread asks for."""
-    yield from as_one_file(found, stored, sent)
+    yield from merge_files(found, stored, sent)
 
 
 ROUTES = [

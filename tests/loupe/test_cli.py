@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            "nothing; no such file or folder.",
+            "no such file or folder",
             id="no source",
         ),
         pytest.param(
@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            "a folder without .bmp, .gif,",
+            ".bmp, .gif,",
             id="empty folder",
         ),
         pytest.param(
@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            "a folder without .bmp, .gif,",
+            ".bmp, .gif,",
             id="no images",
         ),
         pytest.param(
@@ -62,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            "a file that is neither (no IDX header)",
+            "no IDX header",
             id="text file",
         ),
         pytest.param(
@@ -70,7 +70,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            "float64, shape (2, 28, 28), not uint8",
+            "float64, shape (2, 28, 28)",
             id="floats",
         ),
         pytest.param(
@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "full",
             "digits",
             "invalid_output",
-            "a folder with 1 entries (old.parquet",
+            "1 entries (old.parquet",
             id="full output",
         ),
         pytest.param(
@@ -86,7 +86,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "file",
             "digits",
             "invalid_output",
-            "Received: a file, or",
+            "is a file",
             id="output is a file",
         ),
         pytest.param(
@@ -94,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "file/x",
             "digits",
             "invalid_output",
-            "(Not a directory)",
+            "Not a directory",
             id="output below a file",
         ),
         pytest.param(
@@ -165,10 +165,9 @@ def test_a_source_that_is_not_there_ends_the_program_with_code_one_and_one_line(
 
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr == (
-        "error: invalid_source: Expected a folder, an archive, a table or an array of images at "
-        f"'{place / 'nowhere'}'. Received: nothing; no such file or folder.\n"
-    )
+    assert ended.stderr.startswith("error: invalid_source: ")
+    assert f"'{place / 'nowhere'}'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 # The service
@@ -278,5 +277,5 @@ def test_results_do_not_go_into_the_folder_they_are_made_from(
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: invalid_output: ")
-    assert "a folder inside the source" in ended.stderr
+    assert "inside the source" in ended.stderr
     assert not (tmp_path / "results").exists()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loupe.images.spec import Float32Array
 from loupe.jobs import ScoringOptions
-from loupe.results import Format, as_one_file, find_predictions
+from loupe.results import Format, find_predictions, merge_files
 from worker.results import formats
 
 CLASSES = ["T-shirt/top", "Ärmel, lang", '"0"', "label_2"]
@@ -81,7 +81,7 @@ def test_rows_are_the_same_in_every_format(
     )
     paths, _ = in_parts(folder, kind, ids, [0, min(cut, len(ids))], options)
 
-    assert_same_rows(b"".join(as_one_file(paths, kind, wanted)), wanted, folder, ids, options)
+    assert_same_rows(b"".join(merge_files(paths, kind, wanted)), wanted, folder, ids, options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,7 +90,7 @@ def test_a_result_without_rows_is_an_empty_file_of_its_format(
     tmp_path: Path, kind: Format, wanted: Format
 ) -> None:
     paths, _ = in_parts(tmp_path, kind, [], [0], ScoringOptions(format=kind))
-    one = b"".join(as_one_file(paths, kind, wanted))
+    one = b"".join(merge_files(paths, kind, wanted))
 
     if kind != "jsonl":  # lines that are none have no columns
         assert_same_rows(one, wanted, tmp_path, [], ScoringOptions(format=kind))
@@ -100,7 +100,7 @@ def test_many_rows_come_in_pieces(tmp_path: Path) -> None:
     ids = [f"images/{number}.png" for number in range(40_000)]
     paths, _ = in_parts(tmp_path, "parquet", ids, [15_000], ScoringOptions())
     for wanted in KINDS:
-        pieces = list(as_one_file(paths, "parquet", wanted))
+        pieces = list(merge_files(paths, "parquet", wanted))
         assert len(pieces) >= 3
         assert_same_rows(b"".join(pieces), wanted, tmp_path, ids, ScoringOptions())
 
@@ -116,8 +116,8 @@ def test_the_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
 def test_nothing_heavy_is_imported_for_files_that_are_only_strung_together(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('"id"\n1\n')
     script = (
-        "import sys; from pathlib import Path; from loupe.results import as_one_file;"
-        f"print(*as_one_file([Path({str(tmp_path / 'a.csv')!r})] * 2, 'csv', 'csv'), 'pyarrow' in sys.modules)"
+        "import sys; from pathlib import Path; from loupe.results import merge_files;"
+        f"print(*merge_files([Path({str(tmp_path / 'a.csv')!r})] * 2, 'csv', 'csv'), 'pyarrow' in sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 

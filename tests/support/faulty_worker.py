@@ -29,7 +29,7 @@ import worker.scoring.consumer
 from loupe import cli
 from loupe.models.engine import Engine
 from worker.metrics import ShardClock
-from worker.sources import BatchReader
+from worker.sources.source import BatchReader
 
 POISON = 77
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 1, 24, 1

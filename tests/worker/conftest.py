@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
-from worker.sources import Records, open_source
+from worker.sources.opening import open_source
+from worker.sources.source import Records
 from worker.storage import AnyPath
 
 MAX_PIXELS = 100_000

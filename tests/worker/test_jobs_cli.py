@@ -77,10 +77,10 @@ def test_true_labels_ids_and_columns_to_keep_become_options_of_the_job(
     assert job.options == ScoringOptions(labels="column:class", keep=("shop", "path"), id="key")
     assert (job.options.label_column, job.options.columns) == ("class", ("shop", "path", "class"))
     refused = loupe(*arguments, "--keep", "shop,shoe")
-    assert (refused.code, refused.err) == (
-        1,
-        f"error: column_not_found: Expected a column 'shoe' in '{manifest}'. Received: columns path, key, shop, class.\n",
-    )
+    assert refused.code == 1
+    assert refused.err.startswith("error: column_not_found: ")
+    for fact in ("'shoe'", f"'{manifest}'", "path, key, shop, class"):
+        assert fact in refused.err
 
 
 def test_a_job_that_waits_is_cancelled_at_once_and_its_folder_is_free_again(

@@ -4,14 +4,16 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
+from loupe.errors import InvalidOutput
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, Priority, ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
-from loupe.old_errors.worker import InvalidOutput, JobNotEnded, NothingToResume, ResultExists
+from loupe.old_errors.worker import JobNotEnded, NothingToResume, ResultExists
 from worker.queue.jobs import Job, JobRequest, Jobs, Submissions
 from worker.results import outputs
 from worker.results.formats import check_kept_columns
-from worker.sources import ImageSource, check_source, open_source
+from worker.sources.opening import check_source, open_source
+from worker.sources.source import ImageSource
 from worker.storage import AnyPath, is_inside, parse_path
 
 
@@ -61,7 +63,8 @@ def submit(
     check_kept_columns(found.card.class_names, options)
     if is_inside(results, images):
         raise InvalidOutput(
-            str(results), f"a folder inside the source '{images}', where the next job would find it"
+            f"The output folder '{results}' is inside the source '{images}', "
+            "so the next job would score it."
         )
     card_digest = digest(found.folder / FILE_NAME)
     request = JobRequest(

@@ -1,4 +1,4 @@
-"""True labels: where they come from, and how often the model agrees with them."""
+"""True labels, and how often the model agrees with them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,49 +18,46 @@ def true_labels(
     class_names: Sequence[str],
     options: ScoringOptions,
 ) -> pa.Array:
-    """The true label of each record: text, null where there is none.
+    """Return the true label of each record: text, null if it has none.
 
-    A number that is no class name stands for the class at its place, as data sets have it. Other values stay as they are.
+    A number that is no class name is the index of a class, as in data sets.
 
     Args:
         ids: Of the records.
-        columns: What else the source says of them.
+        columns: Requested columns of the source.
         class_names: Of the model.
-        options: Where the labels come from.
+        options: Where the labels are.
     """
     if options.label_column is None or columns is None:
-        return pa.array(
-            [PurePosixPath(str(record)).parent.name or None for record in ids], pa.string()
-        )
-    return pa.array(
-        [_name(value, class_names) for value in columns[options.label_column].to_pylist()],
-        pa.string(),
-    )
+        labels = [PurePosixPath(str(record)).parent.name or None for record in ids]
+    else:
+        values = columns[options.label_column].to_pylist()
+        labels = [_label(value, class_names) for value in values]
+    return pa.array(labels, pa.string())
 
 
 def agreement(
     pairs: Counter[tuple[str | None, str | None]], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracy and confusion matrix, as the summary has them.
+    """Return accuracy and confusion matrix for the summary.
 
     Args:
-        pairs: Rows by true and predicted label, of which either may be missing.
-        class_names: Of the model; rows whose true label is none of them are not counted.
+        pairs: Rows by true and predicted label.
+        class_names: Of the model; rows with other true labels do not count.
     """
     matrix = [[pairs[true, predicted] for predicted in class_names] for true in class_names]
     labelled = sum(map(sum, matrix))
-    right = sum(matrix[place][place] for place in range(len(class_names)))
+    correct = sum(matrix[index][index] for index in range(len(class_names)))
     return {
         "labelled": labelled,
-        "accuracy": right / labelled if labelled else None,
+        "accuracy": correct / labelled if labelled else None,
         "confusion_matrix": matrix,
     }
 
 
-def _name(value: object, class_names: Sequence[str]) -> str | None:
+def _label(value: object, class_names: Sequence[str]) -> str | None:
     if value is None or value == "":
         return None
     text = str(value)
-    if text not in class_names and text.isdecimal() and int(text) < len(class_names):
-        return class_names[int(text)]
-    return text
+    is_index = text not in class_names and text.isdecimal() and int(text) < len(class_names)
+    return class_names[int(text)] if is_index else text

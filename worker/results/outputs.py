@@ -1,52 +1,52 @@
-"""The output folder of a job: parts, errors, the summary, and `_SUCCESS` last. Nothing half-written is ever seen under its name.
+"""The output folder of a job: parts, errors, the summary, and last of all `_SUCCESS`.
 
-A file on this machine is written under a temporary name and renamed; to a bucket it is put whole.
-Readers of Parquet folders pass over what begins with `_` or `.`, so whatever is no row of the result has such a name.
+Every file appears under its name when it is complete. Readers of Parquet folders ignore names that
+begin with `_` or `.`, so all files but the predictions have such names.
 """
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidOutput, LoupeError
 from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
-from loupe.old_errors.worker import InvalidOutput
 from loupe.results import errors_name, predictions_name, single_name
 from worker.queue.jobs import Job, JobRequest
 from worker.results import contact_sheet, formats
 from worker.results.statistics import StepStatistics
-from worker.results.summary import Summary, count, summarize
-from worker.storage import AnyPath, RemotePath, local_copy
+from worker.results.summary import JobSummary, count, summarize
+from worker.storage import AnyPath, RemotePath, local_copy, publish, write_file
 
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
-CLAIM = "_RUNNING"  # the folder belongs to a job that has not ended well; holds its request, as the two below do
-SUMMARY = "_summary.json"
+CLAIM = "_RUNNING"  # holds the request of a job that has not ended, as the next two of one that has
 SUCCESS = "_SUCCESS"
 CANCELLED = "_CANCELLED"
-NOTES = "_plan-"  # what the name of a folder with notes begins with
+SUMMARY = "_summary.json"
+INDEX = "_plan-"  # how names of folders with a plan's index begin
+PARTS = ("predictions[-.]*", "_errors-*.jsonl", "_part-*.json")
 
 
 @dataclass(frozen=True)
 class Part:
-    """The result of one shard.
+    """The result of one shard, or of a batch.
 
     Attributes:
         ids: Path or row number of each scored record.
         probabilities: float32, shape `(len(ids), classes)`.
-        errors: Id and error of each record that could not be read.
-        kept: What else the source says of each scored record, if anything of it is asked for.
+        errors: Id and error of each unreadable record.
+        kept: Requested columns of the source, a row for each scored record.
     """
 
     ids: Sequence[str] | Sequence[int]
@@ -56,51 +56,23 @@ class Part:
 
 
 def concatenate(parts: Sequence[Part], classes: int) -> Part:
-    """The result of a shard, of those of its batches in their order."""
+    """Join the results of batches in their order."""
     ids: list[Any] = [record for part in parts for record in part.ids]
-    answers = [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
+    rows = [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
     errors = [error for part in parts for error in part.errors]
     kept = [part.kept for part in parts if part.kept is not None]
-    return Part(ids, np.concatenate(answers), errors, pa.concat_tables(kept) if kept else None)
+    return Part(ids, np.concatenate(rows), errors, pa.concat_tables(kept) if kept else None)
 
 
-def claim_folder(folder: AnyPath, request: JobRequest) -> None:
-    """Make an output folder, and make sure that it is empty and only ours.
-
-    Raises:
-        InvalidOutput: If it is not, or cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Another submission of the same job may be writing its claim right now.
-        names = (path.name for path in folder.iterdir())
-        found = sorted(name for name in names if not name.startswith(f".{CLAIM}."))
-        if found:
-            raise InvalidOutput(
-                str(folder), f"a folder with {len(found)} entries ({', '.join(found[:3])} …)"
-            )
-        _write_claim(folder, request)
-    except FileExistsError as error:
-        raise InvalidOutput(
-            str(folder), "a file, or a folder that another job has just taken"
-        ) from error
-    except OSError as error:
-        raise InvalidOutput(
-            str(folder), f"a folder that cannot be written to ({error.strerror or error})"
-        ) from error
-
-
-def release_folder(folder: AnyPath) -> None:
-    """Undo `claim_folder` when no job came of it."""
-    (folder / CLAIM).unlink(missing_ok=True)
+# Ownership of the folder
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Whose result a folder holds.
+    """The job that an output folder belongs to.
 
     Attributes:
-        request: What was asked for.
+        request: Its request.
         marker: `_RUNNING`, `_CANCELLED` or `_SUCCESS`.
     """
 
@@ -108,86 +80,111 @@ class Claim:
     marker: str
 
 
-def read_claim(folder: AnyPath) -> Claim | None:
-    """Whose result a folder holds, if it is that of a job."""
-    for mark in (CLAIM, SUCCESS, CANCELLED):
-        with suppress(OSError, ValueError, TypeError):
-            return Claim(
-                JobRequest.model_validate_json((folder / mark).read_text(encoding="utf-8")), mark
+def claim_folder(folder: AnyPath, request: JobRequest) -> None:
+    """Create an output folder and claim it for a job.
+
+    Raises:
+        InvalidOutput: If it is not empty, cannot be created, or was claimed just now.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another submission of the same job may be writing its claim right now.
+        found = sorted(
+            path.name for path in folder.iterdir() if not path.name.startswith(f".{CLAIM}.")
+        )
+        if found:
+            names = ", ".join(found[:3])
+            raise InvalidOutput(
+                f"The output folder '{folder}' is not empty: {len(found)} entries ({names} …)."
             )
+        _write_claim(folder, request)
+    except FileExistsError as error:
+        raise InvalidOutput(
+            f"The output folder '{folder}' is a file, or another job has just claimed it."
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvalidOutput(f"Cannot write to the output folder '{folder}': {reason}.") from error
+
+
+def release_folder(folder: AnyPath) -> None:
+    """Undo `claim_folder`."""
+    (folder / CLAIM).unlink(missing_ok=True)
+
+
+def read_claim(folder: AnyPath) -> Claim | None:
+    """Return the job that a folder belongs to, if any."""
+    for marker in (CLAIM, SUCCESS, CANCELLED):
+        with suppress(OSError, ValueError, TypeError):
+            text = (folder / marker).read_text(encoding="utf-8")
+            return Claim(JobRequest.model_validate_json(text), marker)
     return None
 
 
 def reclaim_folder(folder: AnyPath, request: JobRequest) -> None:
-    """Let the same job go on in its folder; parts that it has finished stay."""
+    """Claim a folder for its own job again; finished parts stay."""
     with suppress(FileExistsError):
         _write_claim(folder, request)
-    if (folder / CANCELLED).exists():  # what was merged then is not all
+    if (folder / CANCELLED).exists():  # then not all parts were merged
         (folder / single_name(request.options.format)).unlink(missing_ok=True)
-    for mark in (SUCCESS, CANCELLED):
-        (folder / mark).unlink(missing_ok=True)
+    for marker in (SUCCESS, CANCELLED):
+        (folder / marker).unlink(missing_ok=True)
 
 
 def clear_folder(folder: AnyPath) -> None:
-    """Remove what a job has written; what others have put there stays."""
-    for name in (SUMMARY, SAMPLE, LEAST_CONFIDENT):
-        (folder / name).unlink(missing_ok=True)
-    for pattern in (
-        "predictions[-.]*",
-        "_errors-*.jsonl",
-        "_part-*.json",
-        ".*.tmp",
-        f"{NOTES}*",
-        SUCCESS,
-        CANCELLED,
-        CLAIM,
-    ):
+    """Remove all files of a job; other files stay."""
+    names = (SUMMARY, SAMPLE, LEAST_CONFIDENT, ".*.tmp", f"{INDEX}*", SUCCESS, CANCELLED, CLAIM)
+    for pattern in (*names, *PARTS):
         for path in folder.glob(pattern):
             _remove(path)
 
 
 def _write_claim(folder: AnyPath, request: JobRequest) -> None:
-    """Write the claim, which is there whole or not at all; `FileExistsError` if there is one."""
-    with publish_new(folder / CLAIM) as path:
-        path.write_text(request.model_dump_json() + "\n", encoding="utf-8")
+    write_file(folder / CLAIM, request.model_dump_json() + "\n", new=True)
+
+
+# The index of the plan
 
 
 def index_path(folder: AnyPath, revision: str) -> AnyPath:
-    """The folder where the plan of a source keeps what reading needs while the job runs; another revision has another."""
-    return folder / f"{NOTES}{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
+    """Return the folder of a plan's index, which another revision of the source does not share."""
+    return folder / f"{INDEX}{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
 def temporary_index(folder: AnyPath) -> Iterator[Path]:
-    """A folder on this machine for the notes of a plan that is gone when the block ends, unless they are kept."""
+    """Yield a local folder for an index; it is removed at the end unless it was published."""
     if isinstance(folder, RemotePath):
-        with tempfile.TemporaryDirectory(prefix="loupe-plan-") as aside:
-            yield Path(aside)
+        with tempfile.TemporaryDirectory(prefix="loupe-plan-") as name:
+            yield Path(name)
         return
-    notes = folder / f".plan-{uuid.uuid4().hex}.tmp"
-    notes.mkdir()
+    index = folder / f".plan-{uuid.uuid4().hex}.tmp"
+    index.mkdir()
     try:
-        yield notes
+        yield index
     finally:
-        shutil.rmtree(notes, ignore_errors=True)
+        shutil.rmtree(index, ignore_errors=True)
 
 
-def publish_index(folder: AnyPath, notes: Path, revision: str) -> None:
-    """Let shards find the notes. Where another attempt at the same plan has left its own, they are as good."""
-    kept = index_path(folder, revision)
-    if isinstance(kept, RemotePath):
-        for file in notes.iterdir():
-            (kept / file.name).upload(file)
+def publish_index(folder: AnyPath, index: Path, revision: str) -> None:
+    """Make an index available to all shards, unless another attempt has done so."""
+    target = index_path(folder, revision)
+    if isinstance(target, RemotePath):
+        for file in index.iterdir():
+            (target / file.name).upload(file)
         return
     try:
-        notes.rename(kept)
+        index.rename(target)
     except OSError:
-        if not kept.is_dir():
+        if not target.is_dir():
             raise
 
 
+# Parts
+
+
 def receipt_name(shard: int, shards: int) -> str:
-    """File name of a shard's receipt; readers of Parquet folders pass over it."""
+    """Return the file name of a shard's receipt."""
     return f"_part-{shard:05d}-of-{shards:05d}.json"
 
 
@@ -199,11 +196,7 @@ def write_part(
     class_names: Sequence[str],
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> list[str]:
-    """Write a shard's rows, and its errors where it has any; each file appears whole or not at all.
-
-    Returns:
-        The names of the files.
-    """
+    """Write the rows of a shard, and its errors if there are any; return the file names."""
     names = [predictions_name(shard, shards, options.format)]
     if part.errors:
         lines = [
@@ -211,12 +204,30 @@ def write_part(
             for record, error in part.errors
         ]
         names.append(errors_name(shard, shards))
-        with publish(folder / names[-1]) as path:
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_file(folder / names[-1], "\n".join(lines) + "\n")
     rows = formats.table(part.ids, part.probabilities, class_names, options, part.kept)
     with publish(folder / names[0]) as path:
         formats.write(rows, path, options.format)
     return names
+
+
+def read_errors(folder: AnyPath) -> Iterator[dict[str, str]]:
+    """Yield id, error and code of each unreadable record of the parts that are written."""
+    found: Iterable[AnyPath] = folder.glob("_errors-*.jsonl")
+    for file in sorted(found, key=str):
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def remove_uncommitted(folder: AnyPath, job: Job, shard: int) -> None:
+    """Remove the files of a shard that another worker committed, if the job has ended."""
+    if (folder / SUMMARY).exists():
+        (folder / receipt_name(shard, job.shards)).unlink(missing_ok=True)
+    if (folder / single_name(job.options.format)).exists():
+        (folder / predictions_name(shard, job.shards, job.options.format)).unlink(missing_ok=True)
+
+
+# The end of the job
 
 
 def write_summary(
@@ -224,84 +235,74 @@ def write_summary(
     job: Job,
     class_names: Sequence[str],
     shards: Sequence[int],
-    figures: StepStatistics,
+    statistics: StepStatistics,
 ) -> None:
-    """Count what the parts hold, write the summary, remove what only the running job needed, and write `_SUCCESS` or `_CANCELLED`.
+    """Write the summary, remove temporary files, and write `_SUCCESS` or `_CANCELLED`.
 
     Args:
-        folder: The job's.
-        job: Its record; of one that is cancelled, parts that are not among `shards` are removed.
+        folder: The job's folder.
+        job: Its record. If it is cancelled, parts that are not among `shards` are removed.
         class_names: Of its model.
-        shards: Whose parts are to be there.
-        figures: Of its steps.
+        shards: Shards whose parts must be there.
+        statistics: Of all steps.
 
     Raises:
-        ValueError: If the parts do not hold every record of the source, and the job was not cancelled.
+        ValueError: If the job was not cancelled and the parts lack records of the source.
     """
     is_cancelled = job.state == "cancelling"
-    if is_cancelled or not _is_told(folder, job):
-        predictions = _predictions(folder, job, shards)
-        counts = count(predictions, _errors(folder, job, shards), job.options)
+    if is_cancelled or not _is_summarized(folder, job):
+        errors = {errors_name(shard, job.shards) for shard in shards}
+        counts = count(
+            _merge_predictions(folder, job, shards),
+            [file for file in folder.glob("_errors-*.jsonl") if file.name in errors],
+            job.options,
+        )
         done, failed = counts.done, counts.errors.total()
         if not is_cancelled and done + failed != job.total:
             raise ValueError(
                 f"the parts hold {done} rows and {failed} errors, the source {job.total} records"
             )
-        _draw_sheets(folder, job, class_names, figures, done)
-        summary = summarize(job, class_names, shards, counts, figures)
-        with publish(folder / SUMMARY) as path:
-            path.write_text(
-                json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+        _draw_sheets(folder, job, class_names, statistics, done)
+        summary = summarize(job, class_names, shards, counts, statistics)
+        write_file(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _remove_leftovers(folder, job, shards)
-    with publish(folder / (CANCELLED if is_cancelled else SUCCESS)) as path:
-        path.write_text(job.request.model_dump_json() + "\n", encoding="utf-8")
+    marker = CANCELLED if is_cancelled else SUCCESS
+    write_file(folder / marker, job.request.model_dump_json() + "\n")
     (folder / CLAIM).unlink(missing_ok=True)
 
 
-def read_summary(folder: AnyPath) -> Summary:
-    """What `write_summary` wrote."""
-    found: Summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    return found
+def read_summary(folder: AnyPath) -> JobSummary:
+    """Read the summary back."""
+    summary: JobSummary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return summary
 
 
-def _is_told(folder: AnyPath, job: Job) -> bool:
-    """Whether an earlier attempt has written the summary; it may have removed the receipts from which it knew what each phase took."""
+def _is_summarized(folder: AnyPath, job: Job) -> bool:
+    """Return whether an earlier attempt wrote the summary; it may have removed the receipts."""
     try:
         summary = read_summary(folder)
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    about = {"job": job.id, "state": "done", "revision": job.revision}
-    return {name: summary.get(name) for name in about} == about
+    expected = {"job": job.id, "state": "done", "revision": job.revision}
+    return expected.items() <= summary.items()
 
 
 def _draw_sheets(
-    folder: AnyPath, job: Job, class_names: Sequence[str], figures: StepStatistics, done: int
+    folder: AnyPath, job: Job, class_names: Sequence[str], statistics: StepStatistics, done: int
 ) -> None:
-    """Show some of the images, and those with the least confidence, where there are any."""
-    sheets = {
-        SAMPLE: ("drawn at random", figures.sample),
-        LEAST_CONFIDENT: ("the least confident", figures.least_confident),
-    }
-    for name, (which, tiles) in sheets.items():
+    """Draw contact sheets of a random sample and of the least confident images."""
+    for name, which, tiles in (
+        (SAMPLE, "drawn at random", statistics.sample),
+        (LEAST_CONFIDENT, "the least confident", statistics.least_confident),
+    ):
         if tiles:
             title = f"{len(tiles)} of {done:,} images, {which}; {job.model}"
-            with publish(folder / name) as path:
-                path.write_bytes(
-                    contact_sheet.draw(title, tiles, class_names, job.options.threshold)
-                )
+            sheet = contact_sheet.draw(title, tiles, class_names, job.options.threshold)
+            write_file(folder / name, sheet)
 
 
-def read_errors(folder: AnyPath) -> Iterator[dict[str, str]]:
-    """Id, error and code of each record that could not be read, as far as parts are written."""
-    found: Iterable[AnyPath] = folder.glob("_errors-*.jsonl")
-    for file in sorted(found, key=str):
-        with file.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-
-def _predictions(folder: AnyPath, job: Job, shards: Sequence[int]) -> list[AnyPath]:
-    """The files with the rows of these shards: one, if they are to be merged, which can be done only once."""
+def _merge_predictions(folder: AnyPath, job: Job, shards: Sequence[int]) -> list[AnyPath]:
+    """Return the prediction files of these shards, merged into one file if requested."""
     kind = job.options.format
     parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
     if not job.options.single or not parts:
@@ -313,77 +314,27 @@ def _predictions(folder: AnyPath, job: Job, shards: Sequence[int]) -> list[AnyPa
     return [merged]
 
 
-def _errors(folder: AnyPath, job: Job, shards: Sequence[int]) -> list[AnyPath]:
-    """The files with the errors of these shards, of those that have some."""
-    names = {errors_name(shard, job.shards) for shard in shards}
-    return [file for file in folder.glob("_errors-*.jsonl") if file.name in names]
-
-
 def _remove_leftovers(folder: AnyPath, job: Job, shards: Sequence[int]) -> None:
-    """Remove what nobody needs any more: notes, temporary files, and parts that are merged or were never counted."""
-    counted = {errors_name(shard, job.shards) for shard in shards}
-    if not job.options.single:
-        counted |= {predictions_name(shard, job.shards, job.options.format) for shard in shards}
-    if job.state == "cancelling" and not job.options.single:
-        counted |= {receipt_name(shard, job.shards) for shard in shards}  # should the job go on
-    parts = [
-        *folder.glob("predictions-*"),
-        *folder.glob("_errors-*.jsonl"),
-        *folder.glob("_part-*.json"),
-    ]
-    uncounted = [part for part in parts if part.name not in counted]
-    for leftover in [index_path(folder, job.revision), *folder.glob(".*.tmp"), *uncounted]:
-        _remove(leftover)
-
-
-def _remove(leftover: AnyPath) -> None:
-    """Remove a file or a folder, if it is there."""
-    if isinstance(leftover, RemotePath):
-        for file in leftover.iterdir() if leftover.name.startswith(NOTES) else [leftover]:
-            file.unlink(missing_ok=True)
-    elif leftover.is_dir():
-        shutil.rmtree(leftover)
+    """Remove index, temporary files, receipts, merged parts and parts that do not count."""
+    kept = {errors_name(shard, job.shards) for shard in shards}
+    if job.options.single:
+        kept.add(single_name(job.options.format))
     else:
-        leftover.unlink(missing_ok=True)
+        kept |= {predictions_name(shard, job.shards, job.options.format) for shard in shards}
+        if job.state == "cancelling":  # the job may be resumed
+            kept |= {receipt_name(shard, job.shards) for shard in shards}
+    parts: Iterable[AnyPath] = chain.from_iterable(folder.glob(pattern) for pattern in PARTS)
+    leftovers = [path for path in parts if path.name not in kept]
+    for path in [index_path(folder, job.revision), *folder.glob(".*.tmp"), *leftovers]:
+        _remove(path)
 
 
-def remove_uncommitted(folder: AnyPath, job: Job, shard: int) -> None:
-    """Remove what a worker has written of a shard that another one has committed, where the last step has tidied already."""
-    if (folder / SUMMARY).exists():
-        (folder / receipt_name(shard, job.shards)).unlink(missing_ok=True)
-    if (folder / single_name(job.options.format)).exists():
-        (folder / predictions_name(shard, job.shards, job.options.format)).unlink(missing_ok=True)
-
-
-@contextmanager
-def publish(path: AnyPath) -> Iterator[Path]:
-    """A temporary path beside `path` that is flushed to disk and takes its name when the block ends well, or is put into the bucket."""
+def _remove(path: AnyPath) -> None:
+    """Remove a file or folder if it exists."""
     if isinstance(path, RemotePath):
-        with path.publish() as temporary:
-            yield temporary
-        return
-    # Readers of Parquet folders pass over hidden files. Workers in containers often have one and the same process id.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-@contextmanager
-def publish_new(path: AnyPath) -> Iterator[Path]:
-    """The same, if nothing has the name already; else `FileExistsError`."""
-    if isinstance(path, RemotePath):
-        with path.publish(once=True) as temporary:
-            yield temporary
-        return
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        for file in path.iterdir() if path.name.startswith(INDEX) else [path]:
+            file.unlink(missing_ok=True)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

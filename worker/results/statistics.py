@@ -1,4 +1,4 @@
-"""What is told of the steps of a job in the end: who did them, how long each phase took, and a few of the images."""
+"""Statistics of a job's steps: workers, the duration of each phase, and images for contact sheets."""
 
 import heapq
 from base64 import b64decode, b64encode
@@ -13,47 +13,46 @@ from numpy.typing import NDArray
 from loupe.images.spec import SIDE, Float32Array, UInt8Array
 
 PHASES = ("plan", "read", "score", "write")
-MAX_TILES = 36  # images of a kind that are kept, of a shard and of a job: six rows of six
+MAX_IMAGES = 36  # on a contact sheet: six rows of six
 
 
-class Tile(NamedTuple):
-    """A scored image to show, as a line of JSON.
+class ScoredImage(NamedTuple):
+    """An image for a contact sheet, as a JSON array.
 
     Attributes:
-        key: Those with the lowest are shown.
+        key: The images with the lowest keys are shown.
         id: Of the record.
-        best: AnyPath of its most probable class.
-        confidence: Of that class, 0..1.
-        pixels: uint8, 28 × 28 bytes in Base64.
+        best: Index of the most probable class.
+        confidence: Its probability.
+        data: The pixels in Base64.
     """
 
     key: float
     id: str
     best: int
     confidence: float
-    pixels: str
+    data: str
 
-    @property
-    def image(self) -> UInt8Array:
-        """uint8, shape `(28, 28)`."""
-        return np.frombuffer(b64decode(self.pixels), np.uint8).reshape(SIDE, SIDE)
+    def pixels(self) -> UInt8Array:
+        """Return the image, uint8 of shape `(28, 28)`."""
+        return np.frombuffer(b64decode(self.data), np.uint8).reshape(SIDE, SIDE)
 
 
 @dataclass
 class StepStatistics:
-    """Of one step, or of many together.
+    """Statistics of one step, or of many together.
 
     Attributes:
-        workers: Who did them, by name.
-        seconds: What each of `PHASES` took, summed over all threads; those that took none may be missing.
-        sample: Images drawn at random; always the same ones of the same records.
-        least_confident: Images that the model was least sure of.
+        workers: Names of the workers that did it.
+        seconds: Duration of each phase, summed over all threads.
+        sample: A random sample of the images, the same whenever the step is done.
+        least_confident: The images with the lowest confidence.
     """
 
     workers: list[str] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    sample: list[Tile] = field(default_factory=list)
-    least_confident: list[Tile] = field(default_factory=list)
+    sample: list[ScoredImage] = field(default_factory=list)
+    least_confident: list[ScoredImage] = field(default_factory=list)
 
     def add_images(
         self,
@@ -62,56 +61,48 @@ class StepStatistics:
         probabilities: Float32Array,
         random: np.random.Generator,
     ) -> None:
-        """Keep those images of a batch that are to be shown.
+        """Keep images for the contact sheets.
 
         Args:
-            ids: Of its records.
+            ids: Of the records.
             images: uint8, shape `(len(ids), 28, 28)`.
             probabilities: float32, shape `(len(ids), classes)`.
-            random: What draws the sample.
+            random: Draws the sample.
         """
         confidence = probabilities.max(axis=1, initial=0)
 
-        def lowest(held: list[Tile], keys: NDArray[np.floating[Any]]) -> list[Tile]:
-            bound = held[-1].key if len(held) == MAX_TILES else np.inf
-            places = [
-                place
-                for place in np.argsort(keys, kind="stable")[:MAX_TILES]
-                if keys[place] < bound
+        def scored_image(row: int, key: float) -> ScoredImage:
+            best, data = int(probabilities[row].argmax()), b64encode(images[row].tobytes())
+            return ScoredImage(key, str(ids[row]), best, float(confidence[row]), data.decode())
+
+        def keep(kept: list[ScoredImage], keys: NDArray[np.floating[Any]]) -> list[ScoredImage]:
+            limit = kept[-1].key if len(kept) == MAX_IMAGES else np.inf
+            rows = [
+                row for row in np.argsort(keys, kind="stable")[:MAX_IMAGES] if keys[row] < limit
             ]
-            return (
-                _first([*held, *(tile(float(keys[place]), place) for place in places)])
-                if places
-                else held
-            )
+            return _lowest(kept + [scored_image(row, float(keys[row])) for row in rows])
 
-        def tile(key: float, place: int) -> Tile:
-            best, pixels = (
-                int(probabilities[place].argmax()),
-                b64encode(images[place].tobytes()).decode(),
-            )
-            return Tile(key, str(ids[place]), best, float(confidence[place]), pixels)
-
-        self.sample = lowest(self.sample, random.random(len(ids)))
-        self.least_confident = lowest(self.least_confident, confidence)
+        self.sample = keep(self.sample, random.random(len(ids)))
+        self.least_confident = keep(self.least_confident, confidence)
 
     def __iadd__(self, other: "StepStatistics") -> "StepStatistics":
         self.workers = sorted({*self.workers, *other.workers})
         self.seconds = {
             phase: self.seconds.get(phase, 0) + other.seconds.get(phase, 0) for phase in PHASES
         }
-        self.sample = _first([*self.sample, *other.sample])
-        self.least_confident = _first([*self.least_confident, *other.least_confident])
+        self.sample = _lowest(self.sample + other.sample)
+        self.least_confident = _lowest(self.least_confident + other.least_confident)
         return self
 
     @classmethod
-    def from_json(cls, about: dict[str, Any]) -> "StepStatistics":
-        """From what `dataclasses.asdict` makes of them."""
+    def from_json(cls, fields: dict[str, Any]) -> "StepStatistics":
+        """Read back what `dataclasses.asdict` returned."""
         sample, least_confident = (
-            [Tile(*tile) for tile in about[name]] for name in ("sample", "least_confident")
+            [ScoredImage(*image) for image in fields[name]]
+            for name in ("sample", "least_confident")
         )
-        return cls(about["workers"], about["seconds"], sample, least_confident)
+        return cls(fields["workers"], fields["seconds"], sample, least_confident)
 
 
-def _first(tiles: list[Tile]) -> list[Tile]:
-    return heapq.nsmallest(MAX_TILES, tiles, key=attrgetter("key"))
+def _lowest(images: list[ScoredImage]) -> list[ScoredImage]:
+    return heapq.nsmallest(MAX_IMAGES, images, key=attrgetter("key"))

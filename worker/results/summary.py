@@ -1,8 +1,8 @@
-"""What a job has come to, for people: counted from its parts, written as JSON, printed as tables."""
+"""The summary of a job: counted from its parts, written as JSON, printed as tables."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
@@ -10,30 +10,31 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from loupe.conversion import read_rows
 from loupe.jobs import ScoringOptions
 from loupe.terminal import Column, print_sections, print_table
 from worker.queue.jobs import Job
-from worker.results import formats
+from worker.results.formats import CONFIDENCE, LABEL
 from worker.results.labels import LABEL_TRUE, agreement
 from worker.results.statistics import PHASES, StepStatistics
 from worker.storage import AnyPath, local_copy
 
-BINS = 10  # of the histogram of confidences: from 0.0 to 0.1, and so on
-BAR = 24  # characters of the longest
+BINS = 10  # of the histogram of confidences, from 0 to 1
+MAX_BAR = 24  # characters
 
-Summary: TypeAlias = dict[str, Any]  # what is written as JSON
+JobSummary: TypeAlias = dict[str, Any]  # as JSON
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the parts of a job hold.
+    """Counts of a job's parts.
 
     Attributes:
-        done: Rows.
-        labels: Rows by true label and by label, of which either may be missing.
-        errors: By their codes.
+        done: Number of rows.
+        labels: Rows by true and predicted label, either of which may be `None`.
+        errors: Errors by code.
         confidence: Sum over all rows.
-        histogram: Rows by confidence, in `BINS` bins of the same width from 0 to 1.
+        histogram: Rows by confidence, in `BINS` equal bins from 0 to 1.
     """
 
     done: int
@@ -42,9 +43,9 @@ class Counts:
     confidence: float
     histogram: list[int]
 
-    def of_label(self, label: str | None) -> int:
-        """Rows with this label, or with none."""
-        return sum(n for (_, given), n in self.labels.items() if given == label)
+    def with_label(self, label: str | None) -> int:
+        """Return the number of rows with a predicted label, or without one."""
+        return sum(n for (_, predicted), n in self.labels.items() if predicted == label)
 
 
 def count(
@@ -53,28 +54,28 @@ def count(
     """Count the rows and errors in these files."""
     labels: Counter[tuple[str | None, str | None]] = Counter()
     codes: Counter[str] = Counter()
-    confidence = 0.0
+    total = 0.0
     histogram = np.zeros(BINS, np.int64)
+    keys = [LABEL_TRUE, LABEL] if options.labels else [LABEL]
     for file in predictions:
         with local_copy(file) as path:
-            for rows in formats.read_labels(
-                path, options.format, with_true=options.labels is not None
-            ):
-                labels.update(_pairs(rows))
-                found = np.asarray(rows.column(formats.CONFIDENCE), dtype=np.float64)
-                confidence += float(found.sum())
-                histogram += np.histogram(found.clip(0, 1), BINS, (0, 1))[0]
+            for rows in read_rows(path, options.format, [*keys, CONFIDENCE]):
+                labels.update(_pairs(rows, keys))
+                confidence = np.asarray(rows.column(CONFIDENCE), dtype=np.float64)
+                total += float(confidence.sum())
+                histogram += np.histogram(confidence.clip(0, 1), BINS, (0, 1))[0]
     for file in errors:
         with file.open(encoding="utf-8") as lines:
             codes.update(json.loads(line)["code"] for line in lines)
-    return Counts(labels.total(), labels, codes, confidence, histogram.tolist())
+    return Counts(labels.total(), labels, codes, total, histogram.tolist())
 
 
-def _pairs(rows: pa.RecordBatch) -> dict[tuple[str | None, str | None], int]:
-    """Rows by true label, where they have one, and by label."""
-    keys = [name for name in (LABEL_TRUE, formats.LABEL) if name in rows.schema.names]
-    counted = pa.table(rows.select(keys)).group_by(keys).aggregate([([], "count_all")]).to_pylist()
-    return {(group.get(LABEL_TRUE), group[formats.LABEL]): group["count_all"] for group in counted}
+def _pairs(rows: pa.RecordBatch, keys: list[str]) -> dict[tuple[str | None, str | None], int]:
+    """Count rows by true and predicted label."""
+    counted = pa.table(rows.select(keys)).group_by(keys).aggregate([([], "count_all")])
+    return {
+        (group.get(LABEL_TRUE), group[LABEL]): group["count_all"] for group in counted.to_pylist()
+    }
 
 
 def summarize(
@@ -82,16 +83,16 @@ def summarize(
     class_names: Sequence[str],
     shards: Sequence[int],
     counts: Counts,
-    figures: StepStatistics,
-) -> Summary:
-    """What is told of a job that ends now.
+    statistics: StepStatistics,
+) -> JobSummary:
+    """Return the summary of a job that ends now.
 
     Args:
         job: Its record.
         class_names: Of its model.
-        shards: Those whose parts are there.
+        shards: Shards whose parts are there.
         counts: Of these parts.
-        figures: Of its steps.
+        statistics: Of its steps.
     """
     now = datetime.now(timezone.utc)
     started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
@@ -105,74 +106,60 @@ def summarize(
         "total": job.total,
         "done": done,
         "failed": failed,
-        "abstained": counts.of_label(None),
-        "labels": {name: counts.of_label(name) for name in class_names},
+        "abstained": counts.with_label(None),
+        "labels": {name: counts.with_label(name) for name in class_names},
         "errors": dict(counts.errors.most_common()),
         "mean_confidence": counts.confidence / done if done else None,
         "confidence_histogram": counts.histogram,
         **(agreement(counts.labels, class_names) if job.options.labels else {}),
         "shards": job.shards,
         "parts": len(shards),
-        "workers": figures.workers,
+        "workers": statistics.workers,
         "started": started.isoformat(),
         "finished": now.isoformat(),
         "images_per_second": (done + failed) / (now - started).total_seconds(),
-        "seconds": {phase: round(figures.seconds.get(phase, 0), 3) for phase in PHASES},
+        "seconds": {phase: round(statistics.seconds.get(phase, 0), 3) for phase in PHASES},
     }
 
 
-def print_summary(summary: Summary) -> None:
-    """Show a summary on the terminal."""
+def print_summary(summary: JobSummary) -> None:
+    """Print a summary on the terminal."""
     print_sections({"": _facts(summary)})
     if summary.get("accuracy") is not None:
         _print_confusion([*summary["labels"]], summary["confusion_matrix"])
-    bars = _bars(summary["labels"].values())
-    numbers = [f"{n:,}" for n in summary["labels"].values()]
-    print_table(
-        [
-            Column("\nclass", [*summary["labels"]]),
-            Column("images", numbers, justify="right"),
-            Column("", bars, rank=1),
-        ]
-    )
-    histogram = summary["confidence_histogram"]
-    edges = [f"{place / BINS:.1f} to {(place + 1) / BINS:.1f}" for place in range(BINS)]
-    numbers = [f"{n:,}" for n in histogram]
-    print_table(
-        [
-            Column("\nconfidence", edges),
-            Column("images", numbers, justify="right"),
-            Column("", _bars(histogram), rank=1),
-        ]
-    )
+    _print_bars("class", [*summary["labels"]], [*summary["labels"].values()])
+    edges = [f"{number / BINS:.1f} to {(number + 1) / BINS:.1f}" for number in range(BINS)]
+    _print_bars("confidence", edges, summary["confidence_histogram"])
 
 
 def _print_confusion(class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
-    """Rows are true classes; the right ones stand on the diagonal."""
-    columns = [
-        Column(
-            f"\n{name}",
-            [f"{row[place]:,}" if row[place] else "·" for row in matrix],
-            rank=1,
-            justify="right",
-        )
-        for place, name in enumerate(class_names)
-    ]
-    print_table(
-        [Column("\ntrue \\ given", class_names), *columns], "The summary's file has all of it."
-    )
+    """Print a row for each true class; correct predictions are on the diagonal."""
+    columns = [Column("\ntrue \\ given", class_names)]
+    for index, name in enumerate(class_names):
+        cells = [f"{row[index]:,}" if row[index] else "·" for row in matrix]
+        columns.append(Column(f"\n{name}", cells, rank=1, justify="right"))
+    print_table(columns, "The summary's file has all of it.")
 
 
-def _facts(summary: Summary) -> dict[str, str]:
-    errors = f"{summary['failed']:,}{_listed(summary['errors'])}"
+def _print_bars(title: str, names: Sequence[str], numbers: Sequence[int]) -> None:
+    """Print numbers with bars, of which the longest has `MAX_BAR` characters."""
+    most = max(*numbers, 1)
+    bars = ["█" * max(bool(n), round(MAX_BAR * n / most)) for n in numbers]
+    shown = Column("images", [f"{n:,}" for n in numbers], justify="right")
+    print_table([Column(f"\n{title}", names), shown, Column("", bars, rank=1)])
+
+
+def _facts(summary: JobSummary) -> dict[str, str]:
+    codes = ", ".join(f"{code}: {n:,}" for code, n in summary["errors"].items())
     seconds = ", ".join(f"{phase} {seconds:,.1f}" for phase, seconds in summary["seconds"].items())
+    workers = len(summary["workers"])
     facts = {
         "model": summary["model"],
         "source": summary["source"],
         "images": f"{summary['done'] + summary['failed']:,} of {summary['total']:,}",
-        "errors": errors,
-        "shards": f"{summary['parts']:,} of {summary['shards']:,}, workers: {len(summary['workers'])}",
-        "seconds": f"{seconds}; of all threads together",
+        "errors": f"{summary['failed']:,}" + (f" ({codes})" if codes else ""),
+        "shards": f"{summary['parts']:,} of {summary['shards']:,}, workers: {workers}",
+        "seconds": f"{seconds}; summed over threads",
     }
     if summary["abstained"]:
         facts["abstained"] = f"{summary['abstained']:,}"
@@ -182,14 +169,3 @@ def _facts(summary: Summary) -> dict[str, str]:
     if summary["mean_confidence"] is not None:
         facts["confidence"] = f"{summary['mean_confidence']:.4f} on average"
     return facts
-
-
-def _listed(errors: Mapping[str, int]) -> str:
-    return f" ({', '.join(f'{code}: {n:,}' for code, n in errors.items())})" if errors else ""
-
-
-def _bars(numbers: Iterable[int]) -> list[str]:
-    """A bar for each number, the longest for the largest; some of it for whatever is more than nothing."""
-    numbers = list(numbers)
-    most = max(numbers, default=0)
-    return ["█" * max(bool(n), round(BAR * n / most)) if most else "" for n in numbers]

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from redis.exceptions import RedisError
 
-from loupe.errors import LoupeError
+from loupe.errors import LoupeError, StorageUnavailable
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
-from loupe.old_errors.worker import ContractDiffers, RecordFailed, StorageUnavailable
+from loupe.old_errors.worker import ContractDiffers, RecordFailed
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from worker.metrics import Metrics, Outcome, ShardClock
@@ -34,7 +34,8 @@ from worker.scoring import bisection
 from worker.scoring.engines import Engines, stored
 from worker.scoring.lookahead import map_ahead
 from worker.scoring.plan_index import NoteCopies
-from worker.sources import BatchReader, ImageSource, Records, check_unchanged, open_source
+from worker.sources.opening import open_source
+from worker.sources.source import BatchReader, ImageSource, Records, check_unchanged
 from worker.storage import AnyPath, parse_path
 
 logger = logging.getLogger(__name__)

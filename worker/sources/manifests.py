@@ -1,119 +1,117 @@
-"""A table of paths, CSV with a header or JSON lines: `path`, and `id` where the path is not to be the id."""
+"""A table of paths, CSV with a header or JSON lines, with a column `path` and optionally `id`."""
 
 import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from loupe.errors import InvalidRecord, InvalidSource, InvalidUrl
+from loupe.files import printable
 from loupe.images.decode import read_file
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
-from loupe.old_errors.worker import ColumnNotFound, InvalidRecord, InvalidSource, InvalidUrl
 from worker.sources.buckets import fetch
-from worker.sources.pictures import Entry, Read, reading_fetched
-from worker.sources.source import printable, stamp
-from worker.storage import AnyPath, RemotePath, gather, is_url, parse_path
+from worker.sources.pictures import Collection, Entry, ReadEntry
+from worker.sources.source import check_columns
+from worker.storage import AnyPath, RemotePath, is_url, map_requests, parse_path, unwrap
 
 PATH, ID = "path", "id"
-USUAL_BYTES = 2**20  # of a picture whose length nobody has told yet
+USUAL_BYTES = 2**20  # of a remote picture whose size is not known yet
 
 
-class Manifest:
-    """The picture files that a manifest names, in its order: by paths, which are relative to its folder, or by URLs.
+class Manifest(Collection):
+    """The picture files that a manifest names, in its order.
 
     Args:
-        file: The manifest.
-        options: Which of its columns are read.
-        https: Whether it may name URLs of `https`.
+        file: The manifest. Relative paths start at its folder.
+        options: Columns to read.
+        https: Whether it may name `https` URLs.
     """
 
-    nothing = "a manifest without records"
-    quick = True
+    empty = "has no records"
 
     def __init__(
         self, file: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: bool = False
     ) -> None:
-        self.where = str(file)
+        super().__init__(str(file), [file])
         self._file = file
         self._options = options
         self._https = https
 
-    def stamp(self) -> str:
-        """See `Collection.stamp`."""
-        return stamp(self._file)
-
-    def entries(self, notes: Path | None = None) -> Iterator[Entry]:
+    def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
         try:
             with self._file.open(encoding="utf-8-sig", newline="") as lines:
                 for number, record in self._records(lines):
                     yield self._entry(number, record)
         except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-            raise InvalidSource(self.where, f"a damaged manifest ({error})") from error
+            raise InvalidSource(f"The manifest '{self.path}' is damaged: {error}.") from error
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
-        """See `Collection.reading`."""
-        places = [(entry, self._place(entry.where[0])) for entry in entries]
-        remote = [(entry, found) for entry, found in places if isinstance(found, RemotePath)]
-        read_fetched = reading_fetched(
-            [entry for entry, _ in remote],
-            gather(partial(fetch, found) for _, found in remote) if remote else [],
-        )
-        local = {entry.id: found for entry, found in places if isinstance(found, Path)}
-        yield lambda entry: read_file(local[entry.id]) if entry.id in local else read_fetched(entry)
+    def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
+        """See `Collection.open`."""
+        files = {entry.id: self._resolve(entry.location[0]) for entry in entries}
+        remote = {name: file for name, file in files.items() if isinstance(file, RemotePath)}
+        fetched = dict(zip(remote, map_requests(fetch, remote.values()), strict=True))
+
+        def read(entry: Entry) -> bytes:
+            file = files[entry.id]
+            return read_file(file) if isinstance(file, Path) else unwrap(fetched.pop(entry.id))
+
+        yield read
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
-        return USUAL_BYTES if isinstance(self._file, RemotePath) or is_url(entry.where[0]) else 0
+        is_remote = isinstance(self._file, RemotePath) or is_url(entry.location[0])
+        return USUAL_BYTES if is_remote else 0
 
-    def _place(self, path: str) -> AnyPath:
-        """Where a line leads; `InvalidUrl` or `InvalidRecord` if it may not."""
-        if isinstance(self._file, Path):
-            return parse_path(path, https=self._https) if is_url(path) else self._file.parent / path
-        found = (
-            parse_path(path, https=self._https) if is_url(path) else self._file.parent.below(path)
-        )
-        if found is None or isinstance(found, Path):
-            raise InvalidRecord("a path that a manifest in a bucket does not reach")
+    def _resolve(self, path: str) -> AnyPath:
+        """Return the file that a line names.
+
+        Raises:
+            InvalidRecord: If a manifest in a bucket names a file outside of it.
+            InvalidUrl: If it is a URL that Loupe cannot read.
+        """
+        if is_url(path):
+            found: AnyPath | None = parse_path(path, https=self._https)
+        elif isinstance(self._file, Path):
+            return self._file.parent / path
+        else:
+            found = self._file.parent.resolve(path)
+        if found is None or (isinstance(found, Path) and isinstance(self._file, RemotePath)):
+            raise InvalidRecord("A manifest in a bucket cannot name files outside of it.")
         return found
 
     def _records(self, file: Iterator[str]) -> Iterator[tuple[int, Any]]:
-        """Number of the line, and what stands there."""
+        """Yield the number of each line and its record."""
         first = next(file, "")
         lines = chain([first], file)
         if first.lstrip().startswith("{"):
             if isinstance(record := json.loads(first), dict):
-                self._check_columns([*record])
+                check_columns(self.path, self._options, [*record])
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, json.loads(line)
             return
         reader = csv.DictReader(lines, strict=True)
-        if PATH not in (reader.fieldnames or ()):
-            named = ", ".join(islice(reader.fieldnames or ["none"], 5))
+        columns = list(reader.fieldnames or [])
+        if PATH not in columns:
+            found = ", ".join(islice(columns or ["none"], 5))
             raise InvalidSource(
-                self.where, f"a manifest whose columns ({named}) are without '{PATH}'"
+                f"The manifest '{self.path}' needs a column '{PATH}'; it has: {found}."
             )
-        self._check_columns(list(reader.fieldnames or ()))
+        check_columns(self.path, self._options, columns)
         for record in reader:
             yield reader.line_num, record
-
-    def _check_columns(self, columns: Sequence[str]) -> None:
-        """Raises `ColumnNotFound` if one that was asked for is not among these; of JSON lines, those of the first line."""
-        for column in [*([self._options.id] if self._options.id else []), *self._options.columns]:
-            if column not in columns:
-                raise ColumnNotFound(self.where, column, columns)
 
     def _entry(self, number: int, record: Any) -> Entry:
         path = record.get(PATH) if isinstance(record, dict) else None
         if not isinstance(path, str) or not path or "\0" in path:
-            return Entry(f"line {number}", [], f"a line without a '{PATH}'")
-        name = record.get(self._options.id or ID, path)
-        columns = [_text(record.get(column)) for column in self._options.columns]
+            return Entry(f"line {number}", [], f"The line has no '{PATH}'.")
+        name = record.get(self._options.id or ID)
+        columns = [_as_text(record.get(column)) for column in self._options.columns]
         return Entry(
             path if name in (None, "") else str(name), [path], self._why_refused(path), columns
         )
@@ -122,14 +120,14 @@ class Manifest:
         if isinstance(self._file, Path) and not is_url(path):
             return None
         try:
-            self._place(path)
+            self._resolve(path)
         except (InvalidRecord, InvalidUrl) as error:
-            return error.received
+            return error.message
         return None
 
 
-def _text(value: Any) -> str | None:
-    """A value as the rows have it, in which a column is of one type: text, and what JSON has beside that as JSON."""
+def _as_text(value: Any) -> str | None:
+    """Return a value as text, since a column has one type; what is no text becomes JSON."""
     if value is None:
         return None
     return printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)

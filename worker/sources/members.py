@@ -1,31 +1,26 @@
-"""What is asked of every member of an archive before it is read."""
+"""Checks of archive members before they are read."""
 
 from pathlib import PurePosixPath
 
 from loupe.images.decode import MAX_FILE_BYTES
 
-MOST_TIMES_PACKED = (
-    200  # a picture of one colour, uncompressed, packs so well only where it is large
-)
-SMALL_BYTES = 2**20  # what is no longer than this may pack as well as it will
+MAX_COMPRESSION = 200  # only large pictures of one colour without compression reach this
+SMALL_BYTES = 2**20  # members up to this size may be compressed more
 
 
-def why_refused(name: str, size: int, packed: int) -> str | None:
-    """What is wrong with a member, if anything is.
+def why_refused(name: str, size: int, compressed: int) -> str | None:
+    """Return why a member is not read; `None` if it can be.
 
     Args:
-        name: Its path in the archive.
-        size: Bytes it has.
-        packed: Bytes it takes in the archive.
+        name: Path in the archive.
+        size: Bytes of the file.
+        compressed: Bytes in the archive.
     """
-    if (
-        name.startswith(("/", "\\"))
-        or ":" in name[:3]
-        or ".." in PurePosixPath(name.replace("\\", "/")).parts
-    ):
-        return "a path that leads out of the archive"
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.startswith(("/", "\\")) or ":" in name[:3] or ".." in parts:
+        return "The path leads out of the archive."
     if size > MAX_FILE_BYTES:
-        return f"a member of {size:,} bytes"
-    if size > max(SMALL_BYTES, MOST_TIMES_PACKED * packed):
-        return f"a member of {size:,} bytes packed into {packed:,}"
+        return f"The member has {size:,} bytes, more than {MAX_FILE_BYTES:,}."
+    if size > max(SMALL_BYTES, MAX_COMPRESSION * compressed):
+        return f"The member's {compressed:,} bytes would unpack to {size:,}."
     return None

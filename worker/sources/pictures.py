@@ -1,4 +1,4 @@
-"""Picture files, wherever they lie: what is common to folders, archives, manifests and tables of them."""
+"""Sources of picture files: folders, archives, manifests and tables of them."""
 
 import hashlib
 import json
@@ -10,70 +10,98 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from loupe.errors import InvalidImage, LoupeError
-from loupe.images.decode import Picture, open_picture
+from loupe.errors import (
+    InvalidImage,
+    InvalidRecord,
+    InvalidSource,
+    LoupeError,
+    SourceChanged,
+    StorageUnavailable,
+)
+from loupe.files import printable
+from loupe.images.decode import SUFFIXES, Picture, open_picture
 from loupe.images.spec import SIDE, Look, UInt8Array
-from loupe.old_errors.worker import InvalidRecord, InvalidSource, SourceChanged, StorageUnavailable
 from worker.queue.steps import Shard
-from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut, printable
-from worker.storage import unwrap
+from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut
+from worker.storage import AnyPath, unwrap, versions
 
-SMALL_PIXELS = 64 * 64  # up to here, decoding is mostly Python
-FETCHED_BYTES = 2**24  # of picture files, at a time, by one thread
-LISTING, STAMP = "listing.jsonl", "stamp"
+SMALL_PIXELS = 64 * 64  # decoding pictures up to this size is mostly Python's work
+MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
+LISTING, VERSION = "listing.jsonl", "version"  # files of the index
 
 
 class Entry(NamedTuple):
-    """One record of a collection, as a line of JSON.
+    """One record of a collection, as a line of JSON in the index.
 
     Attributes:
-        id: Path or key, always a text that says which record it is.
-        where: Whatever the collection needs to find the picture.
-        refused: Why it is not even tried, if it is not.
-        columns: What else is said of it, in the order in which that was asked for.
+        id: Path or key.
+        location: Whatever the collection needs to find the picture.
+        refused: Why the record is not read, if it is not.
+        columns: Values of the requested columns.
     """
 
     id: str
-    where: list[Any]
+    location: list[Any]
     refused: str | None = None
     columns: Sequence[str | None] = ()
 
 
-Read: TypeAlias = Callable[[Entry], bytes]
-"""The file of one picture; raises `LoupeError` or `OSError` where there is none."""
+ReadEntry: TypeAlias = Callable[[Entry], bytes]
+"""Returns the picture file of an entry; raises `LoupeError` or `OSError`."""
 
 
-class Collection(Protocol):
-    """Pictures that can be listed without being read."""
+class Collection:
+    """Picture files that can be listed without reading them.
 
-    where: str  # for errors
-    nothing: str  # what to call it where there are none
-    quick: bool  # whether the first entry is there before all of them are listed
+    Args:
+        path: Path, pattern or URL of the collection.
+        files: Files that contain it; their versions are the version of the collection. Without
+            any, each picture is compared with the listing when it is read.
 
-    def stamp(self) -> str:
-        """Changes when the collection does; empty where only reading can tell."""
+    Attributes:
+        lists_at_once: Whether the first entry is known before all are listed.
+        empty: Continues "'PATH' …" in the error if there are no entries.
+    """
 
-    def entries(self, notes: Path | None) -> Iterator[Entry]:
-        """All pictures, always in the same order. `notes` is a folder to keep what reading needs beside the entries, if it will be read."""
+    lists_at_once = True
+    empty = f"names no picture files ({', '.join(sorted(SUFFIXES))})"
 
-    def reading(self, entries: Sequence[Entry], notes: Path) -> AbstractContextManager[Read]:
-        """While the context lasts, its function reads these pictures. Those of `fetched_bytes` are fetched when it begins."""
+    def __init__(self, path: str, files: Sequence[AnyPath] = ()) -> None:
+        self.path = path
+        self.files = files
+
+    def version(self) -> str:
+        """Return a text that changes when `files` do."""
+        return versions(self.files) if self.files else ""
+
+    def entries(self, index: Path | None) -> Iterator[Entry]:
+        """Yield all entries, always in the same order.
+
+        Args:
+            index: Folder for further files that `open` needs; `None` if nothing will be read.
+        """
+        raise NotImplementedError
+
+    def open(self, entries: Sequence[Entry], index: Path) -> AbstractContextManager[ReadEntry]:
+        """Open these entries for reading; fetch those of which `fetched_bytes` is not 0."""
+        raise NotImplementedError
 
     def fetched_bytes(self, entry: Entry) -> int:
-        """About how much memory one of them takes that is fetched; 0 where it is read only when its turn comes."""
+        """Return the approximate size of an entry that `open` fetches, else 0."""
+        raise NotImplementedError
 
 
 class Decoder:
-    """From files to images, for one thread of decoding where that is mostly Python's work, and for many where it is not.
+    """Decodes picture files: small ones in one thread at a time, large ones in parallel.
 
     Args:
-        look: How the model's training images look.
-        max_pixels: Most pixels of a picture, width × height.
+        look: Look of the model's training images.
+        max_pixels: Maximum width × height of a picture.
     """
 
     def __init__(self, look: Look, max_pixels: int) -> None:
@@ -81,47 +109,38 @@ class Decoder:
         self._max_pixels = max_pixels
         self._turn = threading.Lock()
 
-    def records(self, entries: list[Entry], read: Read, columns: pa.Table | None = None) -> Records:
-        """Read and decode these, of which `columns` has a row each; what cannot be read is an error of its own."""
+    def records(
+        self, entries: list[Entry], read: ReadEntry, columns: pa.Table | None = None
+    ) -> Records:
+        """Read and decode entries, of which `columns` has a row each."""
         ids: list[str] = []
-        places: list[int] = []
+        positions: list[int] = []
         images: list[UInt8Array] = []
         errors: list[tuple[str, LoupeError]] = []
-        with (
-            self._turn
-        ):  # threads that decode small pictures at once only fight over the interpreter
-            for place, entry in enumerate(entries):
+        with self._turn:  # threads that decode small pictures would only fight over the GIL
+            for position, entry in enumerate(entries):
                 name = printable(entry.id)
                 try:
                     if entry.refused is not None:
                         raise InvalidRecord(entry.refused)
-                    images.append(
-                        self._pixels(open_picture(read(entry), max_pixels=self._max_pixels))
-                    )
+                    picture = open_picture(read(entry), max_pixels=self._max_pixels)
+                    images.append(self._pixels(picture))
                     ids.append(name)
-                    places.append(place)
+                    positions.append(position)
                 except (SourceChanged, StorageUnavailable):
                     raise
-                except LoupeError as error:
-                    errors.append(
-                        (name, error.with_traceback(None))
-                    )  # else its frames would keep all pictures
+                except LoupeError as error:  # its traceback would keep all pictures in memory
+                    errors.append((name, error.with_traceback(None)))
                 except OSError as error:
-                    errors.append(
-                        (name, InvalidImage(f"The file cannot be read: {error.strerror}."))
-                    )
+                    errors.append((name, InvalidImage(f"Cannot read the file: {error.strerror}.")))
         stacked = np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8)
-        return Records(
-            ids,
-            stacked,
-            errors,
-            None if columns is None else columns.take(pa.array(places, pa.int64())),
-        )
+        kept = None if columns is None else columns.take(pa.array(positions, pa.int64()))
+        return Records(ids, stacked, errors, kept)
 
     def _pixels(self, picture: Picture) -> UInt8Array:
         if picture.pixel_count <= SMALL_PIXELS:
             return picture.pixels(self._look)
-        self._turn.release()  # large ones are decoded outside of the interpreter, on as many cores as there are
+        self._turn.release()  # large pictures are decoded without the GIL
         try:
             return picture.pixels(self._look)
         finally:
@@ -132,9 +151,9 @@ class PictureSource:
     """The pictures of a collection.
 
     Args:
-        collection: Where they are.
-        decoder: What makes images of them.
-        columns: Names of what else its entries say.
+        collection: The picture files.
+        decoder: Decodes them.
+        columns: Names of the values in `Entry.columns`.
     """
 
     def __init__(
@@ -145,58 +164,60 @@ class PictureSource:
         self._columns = columns
 
     def check(self) -> None:
-        """See `ImageSource.check`. No more than the first entry is looked at, and what is slow to list is left to the plan."""
-        if self._collection.quick and next(self._collection.entries(None), None) is None:
-            raise InvalidSource(self._collection.where, self._collection.nothing)
+        """See `ImageSource.check`. Only the first entry is listed, if that is quick."""
+        if self._collection.lists_at_once and next(self._collection.entries(None), None) is None:
+            self._refuse_empty()
 
-    def plan(self, shard_images: int, notes: Path) -> ShardPlan:
-        """See `ImageSource.plan`. The listing gets one entry a line, so that no shard has to list the collection again."""
-        stamp = self._collection.stamp()
-        listing = notes / LISTING
-        hashes = _write(listing, self._collection.entries(notes))
+    def plan(self, shard_images: int, index: Path) -> ShardPlan:
+        """See `ImageSource.plan`. The index holds the listing, so that shards need not list."""
+        version = self._collection.version()
+        listing = index / LISTING
+        hashes = _write(listing, self._collection.entries(index))
         if not hashes:
-            raise InvalidSource(self._collection.where, self._collection.nothing)
+            self._refuse_empty()
         _refuse_repeated(listing, hashes)
         shards = cut(len(hashes), shard_images)
-        begins = {shard.start: shard.index for shard in shards}
-        revision = hashlib.sha256(stamp.encode())
+        by_start = {shard.start: shard.index for shard in shards}
+        revision = hashlib.sha256(version.encode())
         with listing.open("rb") as lines:
             for number, line in enumerate(iter(lines.readline, b"")):
-                if number in begins:
-                    index = begins[number]
-                    shards[index] = replace(shards[index], offset=lines.tell() - len(line))
+                if number in by_start:
+                    shard = by_start[number]
+                    shards[shard] = replace(shards[shard], offset=lines.tell() - len(line))
                 revision.update(line)
-        (notes / STAMP).write_text(stamp)
+        (index / VERSION).write_text(version)
         return ShardPlan(len(hashes), revision.hexdigest(), shards)
 
     def batches(
-        self, shard: Shard, batch_size: int, notes: Path, revision: str
+        self, shard: Shard, batch_size: int, index: Path, revision: str
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
-        check_unchanged(
-            self._collection.where, (notes / STAMP).read_text(), self._collection.stamp()
-        )
-        with (notes / LISTING).open("rb") as lines:
+        planned = (index / VERSION).read_text()
+        check_unchanged(self._collection.path, planned, self._collection.version())
+        with (index / LISTING).open("rb") as lines:
             lines.seek(shard.offset)
             entries = [_entry(lines.readline()) for _ in range(shard.start, shard.stop)]
         for batch in _cut(entries, batch_size, self._collection.fetched_bytes):
-            yield partial(self._read, batch, notes)
+            yield partial(self._read, batch, index)
 
-    def record_id(self, shard: Shard, place: int, notes: Path) -> str:
+    def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
-        with (notes / LISTING).open("rb") as lines:
+        with (index / LISTING).open("rb") as lines:
             lines.seek(shard.offset)
-            line = next(islice(lines, place, None))
+            line = next(islice(lines, position, None))
         return printable(_entry(line).id)
 
-    def _read(self, entries: list[Entry], notes: Path) -> Records:
-        with self._collection.reading(
-            [entry for entry in entries if entry.refused is None], notes
+    def _refuse_empty(self) -> None:
+        raise InvalidSource(f"'{self._collection.path}' {self._collection.empty}.")
+
+    def _read(self, entries: list[Entry], index: Path) -> Records:
+        with self._collection.open(
+            [entry for entry in entries if entry.refused is None], index
         ) as read:
             return self._decoder.records(entries, read, self._table(entries))
 
     def _table(self, entries: Sequence[Entry]) -> pa.Table | None:
-        """What the entries say of their pictures, as text."""
+        """Return the requested columns as text."""
         if not self._columns:
             return None
         rows = [entry.columns or [None] * len(self._columns) for entry in entries]
@@ -204,31 +225,31 @@ class PictureSource:
         return pa.table(columns, names=list(self._columns))
 
 
-def reading_fetched(entries: Iterable[Entry], answers: Iterable[bytes | BaseException]) -> Read:
-    """A function that knows what has been fetched of each entry, or why nothing was; each can be had once."""
-    fetched = {entry.id: answer for entry, answer in zip(entries, answers, strict=True)}
+def read_fetched(entries: Iterable[Entry], results: Iterable[bytes | BaseException]) -> ReadEntry:
+    """Return a function that returns or raises what was fetched; it works once per entry."""
+    fetched = {entry.id: result for entry, result in zip(entries, results, strict=True)}
     return lambda entry: unwrap(fetched.pop(entry.id))
 
 
 def _cut(
-    entries: list[Entry], batch_size: int, bytes_of: Callable[[Entry], int]
+    entries: list[Entry], batch_size: int, size_of: Callable[[Entry], int]
 ) -> Iterator[list[Entry]]:
-    """Batches of as many entries, or of fewer where those are too much to fetch at once."""
+    """Yield batches, smaller ones where fetched files would take too much memory."""
     batch: list[Entry] = []
-    size = 0
+    total = 0
     for entry in entries:
-        more = 0 if entry.refused else bytes_of(entry)
-        if len(batch) == batch_size or (batch and size + more > FETCHED_BYTES):
+        size = 0 if entry.refused else size_of(entry)
+        if len(batch) == batch_size or (batch and total + size > MAX_FETCHED_BYTES):
             yield batch
-            batch, size = [], 0
+            batch, total = [], 0
         batch.append(entry)
-        size += more
+        total += size
     if batch:
         yield batch
 
 
 def _write(listing: Path, entries: Iterable[Entry]) -> "array[int]":
-    """Eight bytes of each id, to tell whether there are two alike."""
+    """Write the listing; return 8 bytes per id to find repeated ones."""
     hashes = array("q")
     with listing.open("wb") as lines:
         for entry in entries:
@@ -238,7 +259,7 @@ def _write(listing: Path, entries: Iterable[Entry]) -> "array[int]":
 
 
 def _refuse_repeated(listing: Path, hashes: "array[int]") -> None:
-    """Of entries with the same id all but the first are refused."""
+    """Refuse all but the first of the entries with the same id."""
     values = np.sort(np.frombuffer(hashes, np.int64))
     repeated = set(values[1:][values[1:] == values[:-1]].tolist())
     if not repeated:
@@ -252,13 +273,11 @@ def _refuse_repeated(listing: Path, hashes: "array[int]") -> None:
 def _refused(entries: Iterable[Entry], repeated: set[int]) -> Iterator[Entry]:
     seen = set()
     for entry in entries:
-        if hash(entry.id) not in repeated:
-            yield entry
-        elif entry.id in seen:
-            yield entry._replace(refused="the id of a record before it")
-        else:
+        if hash(entry.id) in repeated:
+            if entry.id in seen:
+                entry = entry._replace(refused="An earlier record has the same id.")
             seen.add(entry.id)
-            yield entry
+        yield entry
 
 
 def _entry(line: bytes) -> Entry:

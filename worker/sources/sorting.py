@@ -1,4 +1,4 @@
-"""Names in order, more of them than memory should hold."""
+"""Sorting of more names than memory should hold."""
 
 import heapq
 import json
@@ -8,32 +8,26 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import IO
 
-NAMES = 50_000  # in memory at a time
+MAX_NAMES = 50_000  # in memory
 
 
-def in_order(names: Iterable[str], at_a_time: int = NAMES) -> Iterator[str]:
-    """The names, sorted; all but some are kept in temporary files meanwhile.
-
-    Args:
-        names: In any order.
-        at_a_time: How many are held in memory.
-    """
+def sort_names(names: Iterable[str], max_names: int = MAX_NAMES) -> Iterator[str]:
+    """Yield the names in order; keep at most `max_names` in memory, the others in files."""
     names = iter(names)
-    chunk = sorted(islice(names, at_a_time))
-    if len(chunk) < at_a_time:
+    chunk = sorted(islice(names, max_names))
+    if len(chunk) < max_names:
         yield from chunk
         return
     with ExitStack() as stack:
         runs = []
         while chunk:
-            runs.append(_kept(chunk, stack.enter_context(tempfile.TemporaryFile("w+"))))
-            chunk = sorted(islice(names, at_a_time))
+            runs.append(_store(chunk, stack.enter_context(tempfile.TemporaryFile("w+"))))
+            chunk = sorted(islice(names, max_names))
         yield from heapq.merge(*runs)
 
 
-def _kept(names: list[str], file: IO[str]) -> Iterator[str]:
-    file.writelines(
-        json.dumps(name) + "\n" for name in names
-    )  # a name may have line breaks, and bytes that are no text
+def _store(names: list[str], file: IO[str]) -> Iterator[str]:
+    # JSON, because names may contain line breaks and bytes that are not text.
+    file.writelines(json.dumps(name) + "\n" for name in names)
     file.seek(0)
     return map(json.loads, file)

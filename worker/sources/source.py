@@ -1,28 +1,29 @@
-"""What every source of images can do: be planned once, and be read shard by shard afterwards, by whichever process has time."""
+"""The interface of a source of images: planned once, then read shard by shard by any process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images.spec import UInt8Array
-from loupe.old_errors.worker import SourceChanged
+from loupe.jobs import ScoringOptions
 from worker.queue.steps import Shard
-from worker.storage import AnyPath, versions
+
+MAX_LISTED_COLUMNS = 12  # in error messages
 
 
 @dataclass(frozen=True)
 class Records:
-    """Some records of a source, in its order.
+    """Consecutive records of a source.
 
     Attributes:
-        ids: Path, key or row number of each record that could be read.
+        ids: Path, key or row number of each readable record.
         images: uint8, shape `(len(ids), 28, 28)`.
-        errors: Id and error of each record that could not be read.
-        columns: What else the source says of each record that could be read, if that was asked for.
+        errors: Id and error of each unreadable record.
+        columns: Requested columns of the source, a row for each readable record.
     """
 
     ids: list[str] | list[int]
@@ -31,19 +32,18 @@ class Records:
     columns: pa.Table | None = None
 
 
-BatchReader: TypeAlias = Callable[
-    [], Records
-]  # read when it is called, by whichever thread has time
+BatchReader: TypeAlias = Callable[[], Records]
+"""Reads one batch; any thread may call it."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """How a source is cut.
+    """Division of a source into shards.
 
     Attributes:
-        total: Records in it.
-        revision: Changes when the source does.
-        shards: The steps that score it.
+        total: Number of records.
+        revision: A text that changes when the source does.
+        shards: Steps that score the source.
     """
 
     total: int
@@ -55,40 +55,55 @@ class ImageSource(Protocol):
     """A set of images."""
 
     def check(self) -> None:
-        """Raises `InvalidSource` if this is clearly nothing to score."""
+        """Raise `InvalidSource` if it is clear that there is nothing to score."""
 
-    def plan(self, shard_images: int, notes: Path) -> ShardPlan:
-        """Cut the source into shards of at most `shard_images` records. `notes` is a folder to keep what reading them needs."""
+    def plan(self, shard_images: int, index: Path) -> ShardPlan:
+        """Divide the source into shards of at most `shard_images` records.
+
+        Files that reading needs are written to the folder `index`.
+        """
 
     def batches(
-        self, shard: Shard, batch_size: int, notes: Path, revision: str
+        self, shard: Shard, batch_size: int, index: Path, revision: str
     ) -> Iterator[BatchReader]:
-        """The records of one shard, a few at a time; `SourceChanged` if the source is not what was planned."""
+        """Yield readers of a shard's records; raise `SourceChanged` if the revision differs."""
 
-    def record_id(self, shard: Shard, place: int, notes: Path) -> str:
-        """Path, key or row number of one record of a shard, which is not read for it; `place` counts from the shard's start."""
+    def record_id(self, shard: Shard, position: int, index: Path) -> str:
+        """Return the id of the record at a position in a shard without reading its image."""
 
 
 def cut(total: int, shard_images: int) -> list[Shard]:
-    """As few shards as will do, all of one size or one record less: a small rest would leave workers with nothing to do at the end."""
+    """Return as few shards as possible, whose sizes differ by at most one.
+
+    A small last shard would leave workers idle at the end.
+    """
     shards = -(-total // shard_images)
     return [
-        Shard(index, start=total * index // shards, stop=total * (index + 1) // shards)
+        Shard(index, total * index // shards, total * (index + 1) // shards)
         for index in range(shards)
     ]
 
 
-def stamp(*files: AnyPath) -> str:
-    """What changes when one of these files does."""
-    return " ".join(versions(files))
-
-
-def check_unchanged(where: str, planned: str, now: str) -> None:
-    """Raises `SourceChanged` if two stamps differ."""
+def check_unchanged(source: object, planned: str, now: str) -> None:
+    """Raise `SourceChanged` if two versions of a source differ."""
     if planned != now:
-        raise SourceChanged(where)
+        raise SourceChanged(
+            f"'{source}' has changed since the job began. Score it again into a new folder."
+        )
 
 
-def printable(path: str) -> str:
-    """A path as text that can be written anywhere; bytes that are no UTF-8 become `\\udc..`."""
-    return path.encode("utf-8", "backslashreplace").decode()
+def check_columns(source: object, options: ScoringOptions, columns: Sequence[str] | None) -> None:
+    """Raise `InvalidSource` if a requested column is not among a source's columns, if it has any."""
+    for column in [*([options.id] if options.id else []), *options.columns]:
+        if columns is None:
+            raise InvalidSource(
+                f"'{source}' has no column {column!r}: only tables and manifests have columns.",
+                code="column_not_found",
+            )
+        if column not in columns:
+            known = ", ".join(columns[:MAX_LISTED_COLUMNS])
+            more = " …" if len(columns) > MAX_LISTED_COLUMNS else ""
+            raise InvalidSource(
+                f"'{source}' has no column {column!r}. It has: {known}{more}.",
+                code="column_not_found",
+            )

@@ -1,79 +1,64 @@
-"""Pictures in tar archives, also many of them, as WebDataset's shards are. Nothing is ever written to disk."""
+"""Pictures in tar archives, one or many, such as WebDataset's shards. Nothing is extracted to disk."""
 
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 from indexed_gzip import IndexedGzipFile
 
-from loupe.errors import InvalidImage, LoupeError
-from loupe.images.decode import SUFFIXES
+from loupe.errors import InvalidImage, InvalidSource, LoupeError
 from loupe.images.idx import GZIP_MAGIC
-from loupe.old_errors.worker import InvalidSource
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
-from worker.sources.pictures import Entry, Read
-from worker.sources.source import stamp
+from worker.sources.pictures import Collection, Entry, ReadEntry
 from worker.storage import AnyPath, ReadAt, RemotePath, open_ranges, unwrap
 
-LONGEST_HEADER_BYTES = (
-    2**20
-)  # of names and attributes; tarfile reads whatever length an archive claims
+MAX_HEADER_BYTES = 2**20  # of names and attributes; tarfile reads what an archive claims
 
 
-class Tars:
-    """The picture files of tar archives, in their order; ids are their paths, after the archive's name where there are several."""
+class Tars(Collection):
+    """The picture files of tar archives in their order.
 
-    nothing = f"a tar archive without {', '.join(sorted(SUFFIXES))} files"
-    quick = True
+    Ids are their paths, after the name of the archive if there are several.
+    """
 
-    def __init__(self, where: str, files: Sequence[AnyPath]) -> None:
-        self.where = where
-        self._files = files
-
-    def stamp(self) -> str:
-        """See `Collection.stamp`."""
-        return stamp(*self._files)
-
-    def entries(self, notes: Path | None = None) -> Iterator[Entry]:
+    def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
-        for number, archive in enumerate(self._files):
-            before = f"{archive.name}/" if len(self._files) > 1 else ""
+        for number, archive in enumerate(self.files):
+            prefix = f"{archive.name}/" if len(self.files) > 1 else ""
             try:
-                with _opened(archive) as file:
-                    for member in _members(cast("BinaryIO", _Sober(file))):
-                        where = [number, member.offset_data, member.size]
-                        yield Entry(before + member.name, where, _why_refused(member))
-                    if notes is not None and isinstance(file, IndexedGzipFile):
-                        file.export_index(str(_index(notes, number)))
+                with _open(archive) as file:
+                    for member in _members(cast("IO[bytes]", _LimitedReader(file))):
+                        location = [number, member.offset_data, member.size]
+                        yield Entry(prefix + member.name, location, _why_refused(member))
+                    if index is not None and isinstance(file, IndexedGzipFile):
+                        file.export_index(str(_gzip_index(index, number)))
             except (tarfile.TarError, OSError, EOFError) as error:
-                raise InvalidSource(
-                    self.where, f"a damaged tar archive '{archive}' ({error})"
-                ) from error
+                raise InvalidSource(f"The tar archive '{archive}' is damaged: {error}.") from error
 
     @contextmanager
-    def reading(self, entries: Sequence[Entry], notes: Path) -> Iterator[Read]:
-        """See `Collection.reading`."""
+    def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
+        """See `Collection.open`."""
         ranges: dict[int, list[tuple[int, int]]] = {}
-        for number, offset, size in (entry.where for entry in entries):
+        for number, offset, size in (entry.location for entry in entries):
             ranges.setdefault(number, []).append((offset, offset + size))
         with ExitStack() as stack:
-            read_at = {
+            archives = {
                 number: stack.enter_context(
-                    _reading_at(self._files[number], _index(notes, number), wanted)
+                    _open_ranges(self.files[number], _gzip_index(index, number), members)
                 )
-                for number, wanted in ranges.items()
+                for number, members in ranges.items()
             }
 
             def read(entry: Entry) -> bytes:
-                number, offset, size = entry.where
-                data = read_at[number](size, offset)
+                number, offset, size = entry.location
+                data = archives[number](size, offset)
                 if len(data) < size:
                     raise InvalidImage(
-                        f"The tar archive ends after {len(data):,} of {size:,} bytes of this file."
+                        f"The tar archive ends after {len(data):,} of the member's {size:,} bytes."
                     )
                 return data
 
@@ -81,45 +66,42 @@ class Tars:
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
-        number, _, size = entry.where
-        return int(size) if isinstance(self._files[number], RemotePath) else 0
+        number, _, size = entry.location
+        return int(size) if isinstance(self.files[number], RemotePath) else 0
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether the first bytes of a file, gzipped or not, are those of a tar archive."""
+    """Return whether a file with these first bytes is a tar archive, gzipped or not."""
     try:
         if head.startswith(GZIP_MAGIC):
             head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, tarfile.BLOCKSIZE)
-        return (
-            tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape").chksum
-            > 0
-        )
+        header = tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except (tarfile.HeaderError, zlib.error):
         return False
+    return header.chksum > 0
 
 
-def _index(notes: Path, number: int) -> Path:
-    return notes / f"{number:05d}.gzidx"
+def _gzip_index(index: Path, number: int) -> Path:
+    return index / f"{number:05d}.gzidx"
 
 
 @contextmanager
-def _opened(archive: AnyPath, index: Path | None = None) -> Iterator[BinaryIO]:
-    """A tar archive; one that is gzipped can be read from the places that the index of it knows."""
+def _open(archive: AnyPath, gzip_index: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open an archive for reading, unpacked; with an index, random access is fast."""
     with archive.open("rb") as file, ExitStack() as stack:
-        is_gzipped = index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        is_gzipped = gzip_index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         if is_gzipped:
-            packed = {"filename": str(archive)} if isinstance(archive, Path) else {"fileobj": file}
-            file = stack.enter_context(
-                IndexedGzipFile(**packed, index_file=None if index is None else str(index))
-            )
-            stack.enter_context(_unpacking())
+            source = {"filename": str(archive)} if isinstance(archive, Path) else {"fileobj": file}
+            index = None if gzip_index is None else str(gzip_index)
+            file = stack.enter_context(IndexedGzipFile(**source, index_file=index))
+            stack.enter_context(_uncover_storage_errors())
         yield file
 
 
 @contextmanager
-def _unpacking() -> Iterator[None]:
-    """What a store has said stands behind what became of the unpacking for it."""
+def _uncover_storage_errors() -> Iterator[None]:
+    """Raise an error of the storage itself, which indexed_gzip wraps."""
     try:
         yield
     except OSError as error:
@@ -129,63 +111,62 @@ def _unpacking() -> Iterator[None]:
 
 
 @contextmanager
-def _reading_at(
-    archive: AnyPath, index: Path, ranges: Sequence[tuple[int, int]]
+def _open_ranges(
+    archive: AnyPath, gzip_index: Path, ranges: Sequence[tuple[int, int]]
 ) -> Iterator[ReadAt]:
-    """See `open_ranges`. A gzipped archive is read from the places that the index of it knows."""
-    if not index.exists():
+    """Open an archive like `open_ranges`, unpacked if it has an index of gzip."""
+    if not gzip_index.exists():
         with open_ranges(archive, ranges) as read_at:
             yield read_at
     elif isinstance(archive, Path):
-        with _opened(archive, index) as file:
+        with _open(archive, gzip_index) as file:
             yield cast("IndexedGzipFile", file).pread
     else:
-        with _opened(archive, index) as file:
+        with _open(archive, gzip_index) as file:
             fetched = {
-                (stop - start, start): _tried(file, stop - start, start) for start, stop in ranges
+                (stop - start, start): _try_read(file, stop - start, start)
+                for start, stop in ranges
             }
         yield lambda size, offset: unwrap(fetched[size, offset])
 
 
-def _tried(file: BinaryIO, size: int, offset: int) -> bytes | OSError:
-    """A part of an unpacked archive, or why it cannot be read."""
+def _try_read(file: IO[bytes], size: int, offset: int) -> bytes | OSError:
+    """Return a part of an unpacked archive, or the error of reading it."""
     try:
-        with _unpacking():
+        with _uncover_storage_errors():
             return cast("IndexedGzipFile", file).pread(size, offset)  # type: ignore[no-any-return]
     except OSError as error:
         return error
 
 
-class _Sober:
-    """A file that does not read as much as a damaged or hostile header asks for."""
+class _LimitedReader:
+    """A file that refuses to read as much as a damaged or hostile header may claim."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if size > LONGEST_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        if size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {size:,} bytes")
         return self._file.read(size)
 
 
-def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Those that have the name of a picture. What tarfile remembers of all of them is dropped."""
+def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """Yield members with names of pictures; tarfile's list of members is kept empty."""
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]
             if is_picture(member.name):
                 yield member
         file.seek(archive.offset)
-        if any(
-            file.read(tarfile.BLOCKSIZE)
-        ):  # to tarfile, a damaged header is the end of the archive
-            raise tarfile.ReadError(f"no member at {archive.offset:,}, and not the end")
+        if any(file.read(tarfile.BLOCKSIZE)):  # tarfile stops at a damaged header as if at the end
+            raise tarfile.ReadError(f"no header at {archive.offset:,}, and not the end")
 
 
 def _why_refused(member: tarfile.TarInfo) -> str | None:
     if member.issym() or member.islnk():
-        return "a link in an archive"
+        return "The member is a link."
     if not member.isreg() or member.issparse():
-        return "a member of an archive that is no plain file"
+        return "The member is not a regular file."
     return why_refused(member.name, member.size, member.size)

@@ -123,5 +123,5 @@ def test_what_is_wrong_with_a_url_is_one_line(
     )
 
     assert ended.returncode == 1, ended.stderr
-    assert ended.stderr.startswith(f"error: {said}Expected ")
+    assert ended.stderr.startswith(f"error: {said}")
     assert ended.stderr.count("\n") == 1

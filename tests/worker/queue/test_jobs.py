@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from loupe.errors import ModelCorrupted, ModelNotFound
+from loupe.errors import InvalidOutput, InvalidSource, ModelCorrupted, ModelNotFound
 from loupe.jobs import ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel, find_model
-from loupe.old_errors.worker import InvalidOutput, InvalidSource
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import new_request
@@ -81,7 +80,7 @@ def test_two_jobs_cannot_have_one_output_folder(
     jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     submit(jobs, source, tmp_path / "out", "digits", 100)
-    with pytest.raises(InvalidOutput, match=r"Received: a folder with 1 entries \(_RUNNING"):
+    with pytest.raises(InvalidOutput, match=r"1 entries \(_RUNNING"):
         submit(jobs, source, tmp_path / "out", "digits", 99)
 
     assert len(jobs.all()) == 1

@@ -92,7 +92,7 @@ def test_an_error_that_no_try_can_mend_fails_the_job_at_once(
     Consumer(queue, queue, settings).run(burst=True)
 
     assert queue.get(job.id).state == "failed"
-    assert "a file that is neither" in str(queue.get(job.id).error)
+    assert "no IDX header" in str(queue.get(job.id).error)
 
 
 def test_a_step_that_fails_is_tried_again(

@@ -1,4 +1,4 @@
-"""The files of a result: the same rows in Parquet, CSV and JSON lines."""
+"""Files of a result: the same rows in Parquet, CSV and JSON lines."""
 
 import csv
 import json
@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loupe.conversion import read_rows
+from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
 from loupe.jobs import ScoringOptions
-from loupe.old_errors.service import InvalidRequest
 from loupe.results import Format
 from worker.results import formats
 
@@ -30,7 +31,7 @@ def probabilities(count: int, seed: int = 0) -> Float32Array:
 
 
 def rows_in(path: Path, kind: Format) -> list[dict[str, object]]:
-    """As a reader that knows nothing of Loupe has them."""
+    """Return the rows as other programs read them."""
     if kind == "parquet":
         return list(pq.read_table(path).to_pylist())
     with path.open(encoding="utf-8", newline="") as lines:
@@ -42,14 +43,14 @@ def rows_in(path: Path, kind: Format) -> list[dict[str, object]]:
 def labels_in(path: Path, kind: Format) -> list[tuple[str | None, object]]:
     return [
         (row["label"], pytest.approx(row["confidence"], abs=1e-6))
-        for batch in formats.read_labels(path, kind)
+        for batch in read_rows(path, kind, ["label", "confidence"])
         for row in batch.to_pylist()
     ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(ids=st.lists(TEXT, max_size=5, unique=True), threshold=st.none() | st.floats(0, 1))
-def test_what_is_written_is_read_back(
+def test_rows_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, kind: Format, ids: list[str], threshold: float | None
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows"
@@ -77,7 +78,7 @@ def test_all_formats_have_the_same_columns(tmp_path: Path, kind: Format) -> None
     assert [*row] == [*best, *(f"p_{name}" for name in CLASSES)]
 
 
-def test_the_labels_of_a_row_are_the_most_probable_first() -> None:
+def test_labels_of_a_row_start_with_the_most_probable() -> None:
     found = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32)
     table = formats.table(["a", "b"], found, CLASSES, ScoringOptions(top_k=9, probabilities=False))
 
@@ -90,7 +91,7 @@ def test_the_labels_of_a_row_are_the_most_probable_first() -> None:
     np.testing.assert_allclose(table["confidence_2"], [0.3, 0.3])
 
 
-def test_below_the_threshold_a_row_has_no_label_and_keeps_its_confidence() -> None:
+def test_row_below_the_threshold_has_a_confidence_but_no_label() -> None:
     found = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32)
     table = formats.table(["a", "b"], found, CLASSES, ScoringOptions(threshold=0.55, top_k=2))
 
@@ -101,7 +102,7 @@ def test_below_the_threshold_a_row_has_no_label_and_keeps_its_confidence() -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_true_label_and_columns_of_the_source_come_last(tmp_path: Path, kind: Format) -> None:
+def test_true_label_and_kept_columns_come_last(tmp_path: Path, kind: Format) -> None:
     kept = pa.table(
         {"shop": ["é", None], "when": [datetime(2026, 1, 2, 3, 4), None], "class": [2, None]}
     )
@@ -117,26 +118,22 @@ def test_the_true_label_and_columns_of_the_source_come_last(tmp_path: Path, kind
     assert not any([second["label_true"], second["when"], second["shop"]])
     read = [
         row
-        for rows in formats.read_labels(tmp_path / "rows", kind, with_true=True)
+        for rows in read_rows(tmp_path / "rows", kind, ["label_true"])
         for row in rows.to_pylist()
     ]
     assert [row["label_true"] for row in read] == ["Ärmel", None]
 
 
 @pytest.mark.parametrize("name", ["id", "label", "p_Ärmel", "label_true"])
-def test_columns_that_rows_have_already_cannot_be_kept(name: str) -> None:
+def test_columns_of_the_result_cannot_be_kept(name: str) -> None:
     formats.check_kept_columns(CLASSES, ScoringOptions(keep=("other", "label_2"), labels="folder"))
-    with pytest.raises(
-        InvalidRequest, match=rf"Received: '{name}', beside id, label, index, confidence"
-    ):
+    with pytest.raises(InvalidRequest, match=rf"'{name}'.*id, label, index, confidence"):
         formats.check_kept_columns(CLASSES, ScoringOptions(keep=("other", name), labels="folder"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sizes", [[3], [2, 3, 1], [0, 2], [2, 0], [0]])
-def test_merged_parts_are_as_if_they_had_been_written_at_once(
-    tmp_path: Path, kind: Format, sizes: list[int]
-) -> None:
+def test_merged_parts_equal_one_file(tmp_path: Path, kind: Format, sizes: list[int]) -> None:
     found, ids = probabilities(sum(sizes)), list(range(sum(sizes)))
     parts, start = [], 0
     for number, size in enumerate(sizes):
@@ -152,7 +149,7 @@ def test_merged_parts_are_as_if_they_had_been_written_at_once(
     assert rows_in(tmp_path / "merged", kind) == rows_in(tmp_path / "whole", kind)
 
 
-def test_a_part_without_rows_has_its_columns() -> None:
+def test_empty_part_has_all_columns() -> None:
     table = formats.table([], np.empty((0, 3), np.float32), CLASSES, ScoringOptions())
     assert table.num_rows == 0
     assert pa.types.is_float32(table.schema.field("p_Ärmel").type)

@@ -1,4 +1,4 @@
-"""True labels: from folders and columns, and what they tell of a model."""
+"""True labels from folders and columns, and the agreement of a model with them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from worker.results.labels import agreement, true_labels
 CLASSES = ("boot", "bag", "7")
 
 
-def test_folders_are_the_labels_of_what_lies_in_them() -> None:
+def test_folders_are_the_labels_of_their_files() -> None:
     ids = ["boot/1.png", "a/b/bag/é.png", "1.png", "a.tar/boot/x.png"]
     found = true_labels(ids, None, CLASSES, ScoringOptions(labels="folder"))
 
@@ -31,12 +31,12 @@ def test_folders_are_the_labels_of_what_lies_in_them() -> None:
         (
             [0, 1, 2, 3, None],
             ["boot", "bag", "7", "3", None],
-        ),  # the places of classes, and one too many
-        (["0", "7", "sock"], ["boot", "7", "sock"]),  # a class that is called 7
+        ),  # class indexes, and one that is too large
+        (["0", "7", "sock"], ["boot", "7", "sock"]),  # a class has the name 7
         ([7], ["7"]),
     ],
 )
-def test_a_column_has_names_or_places_of_classes(
+def test_column_holds_class_names_or_indexes(
     values: Sequence[object], expected: list[str | None]
 ) -> None:
     ids = [str(place) for place in range(len(values))]
@@ -49,7 +49,7 @@ def test_a_column_has_names_or_places_of_classes(
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1))
-def test_accuracy_and_confusions_are_those_of_scikit_learn(places: list[tuple[int, int]]) -> None:
+def test_accuracy_and_confusion_matrix_match_scikit_learn(places: list[tuple[int, int]]) -> None:
     true, given_ = zip(*places, strict=True)
     found = agreement(Counter((CLASSES[a], CLASSES[b]) for a, b in places), CLASSES)
 
@@ -60,7 +60,7 @@ def test_accuracy_and_confusions_are_those_of_scikit_learn(places: list[tuple[in
     assert found["labelled"] == len(places)
 
 
-def test_rows_without_a_label_and_labels_of_other_classes_do_not_count() -> None:
+def test_rows_without_a_label_or_with_an_unknown_one_do_not_count() -> None:
     pairs = Counter(
         {(None, "bag"): 3, ("sock", "bag"): 2, ("bag", None): 1, ("bag", "bag"): 1, ("7", "bag"): 1}
     )

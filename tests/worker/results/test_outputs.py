@@ -13,20 +13,19 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from loupe.errors import InvalidImage, LoupeError
+from loupe.errors import InvalidImage, InvalidOutput, LoupeError
 from loupe.images.spec import Float32Array
-from loupe.old_errors.worker import InvalidOutput
 from worker.queue.jobs import Job
 from worker.results import outputs
 from worker.results.outputs import (
     Part,
     claim_folder,
-    publish,
     release_folder,
     write_part,
     write_summary,
 )
 from worker.results.statistics import StepStatistics
+from worker.storage import publish
 
 CLASSES = ("T-shirt/top", "Ankle boot", "Ärmel")
 JOB = Job(
@@ -109,7 +108,7 @@ def test_errors_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
             ["a.png"],
             [
                 ("ü.png", InvalidImage("text")),
-                ("c.gif", InvalidImage("several frames", code="animated_image")),
+                ("c.gif", InvalidImage("GIF", code="animated_image")),
             ],
         ),
         CLASSES,
@@ -118,7 +117,7 @@ def test_errors_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
     text = (tmp_path / "_errors-00000-of-00001.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line) for line in text.splitlines()] == [
         {"id": "ü.png", **InvalidImage("text").to_json()},
-        {"id": "c.gif", **InvalidImage("several frames", code="animated_image").to_json()},
+        {"id": "c.gif", **InvalidImage("GIF", code="animated_image").to_json()},
     ]
 
 
@@ -169,7 +168,7 @@ def test_two_workers_that_write_the_same_part_do_not_write_the_same_file(tmp_pat
 
 def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part(["a"]), CLASSES)
-    with outputs.publish(tmp_path / "predictions-00001-of-00002.parquet") as path:
+    with publish(tmp_path / "predictions-00001-of-00002.parquet") as path:
         path.write_bytes(b"half a fi")
         assert path.name.startswith(".")
         assert pq.read_table(tmp_path).num_rows == 1
@@ -287,10 +286,7 @@ def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
 
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     claim_folder(tmp_path, JOB.request)
-    with pytest.raises(
-        InvalidOutput,
-        match=r"to be a new or empty folder\. Received: a folder with 1 entries \(_RUNNING",
-    ):
+    with pytest.raises(InvalidOutput, match=r"1 entries \(_RUNNING"):
         claim_folder(tmp_path, JOB.request)
 
     release_folder(tmp_path)
@@ -303,29 +299,21 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) ->
     with pytest.raises(InvalidOutput) as raised:
         claim_folder(tmp_path, JOB.request)
 
-    assert raised.value.message == (
-        f"Expected '{tmp_path}' to be a new or empty folder. Received: a folder with 4 entries (a, b, c …)."
-    )
+    assert f"'{tmp_path}'" in raised.value.message
+    assert "4 entries (a, b, c …)" in raised.value.message
     assert names(tmp_path) == ["a", "b", "c", "d"]
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        InvalidOutput, match=r"Received: a file, or a folder that another job has just taken\.$"
-    ):
+    with pytest.raises(InvalidOutput, match=f"'{tmp_path}/file' is a file"):
         claim_folder(tmp_path / "file", JOB.request)
-    with pytest.raises(
-        InvalidOutput, match=r"Received: a folder that cannot be written to \(Not a directory\)\.$"
-    ):
+    with pytest.raises(InvalidOutput, match="Not a directory"):
         claim_folder(tmp_path / "file" / "below", JOB.request)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(
-        InvalidOutput,
-        match=r"Received: a folder that cannot be written to \(Permission denied\)\.$",
-    ):
+    with pytest.raises(InvalidOutput, match="Permission denied"):
         claim_folder(tmp_path / "new", JOB.request)

@@ -1,4 +1,4 @@
-"""What a job has come to: counted from its parts, and shown on a terminal."""
+"""The summary of a job: counted from its parts, printed on a terminal."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from worker.results.summary import count, print_summary
 
 
 def rows(*confidences: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Whose first class is the best, with this confidence."""
+    """Return probabilities with the first class as the best one."""
     best = np.array(confidences, np.float32)
     return np.stack([best, (1 - best) * 0.6, (1 - best) * 0.4], axis=1)
 
@@ -41,7 +41,7 @@ def test_confidences_are_counted_in_ten_bins(tmp_path: Path, kind: Format) -> No
 
 @pytest.fixture
 def ended(tmp_path: Path) -> dict[str, object]:
-    """The summary of a job of two shards, done by two workers."""
+    """Return the summary of a job of two shards and two workers."""
     write_part(tmp_path, 0, 2, Part(["a", "b", "c"], rows(0.95, 0.65, 0.75), []), CLASSES)
     write_part(tmp_path, 1, 2, Part(["d"], rows(0.95), [("e", InvalidImage("text"))]), CLASSES)
     return finished(
@@ -50,14 +50,14 @@ def ended(tmp_path: Path) -> dict[str, object]:
     )
 
 
-def test_the_summary_tells_who_did_what_in_which_time(ended: dict[str, object]) -> None:
+def test_summary_contains_workers_and_times(ended: dict[str, object]) -> None:
     assert ended["workers"] == ["a", "b"]
     assert ended["seconds"] == {"plan": 0.25, "read": 3.0, "score": 4.0, "write": 0.25}
     assert (ended["shards"], ended["parts"]) == (2, 2)
     assert ended["confidence_histogram"] == [0, 0, 0, 0, 0, 0, 1, 1, 0, 2]
 
 
-def test_the_summary_is_shown_in_a_narrow_terminal(
+def test_summary_fits_a_narrow_terminal(
     ended: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
@@ -70,8 +70,8 @@ def test_the_summary_is_shown_in_a_narrow_terminal(
         "  images      5 of 5\n"
         "  errors      1 (invalid_image: 1)\n"
         "  shards      2 of 2, workers: 2\n"
-        "  seconds     plan 0.2, read 3.0, score 4.0, write 0.2; of\n"
-        "              all threads together\n"
+        "  seconds     plan 0.2, read 3.0, score 4.0, write 0.2;\n"
+        "              summed over threads\n"
         "  confidence  0.8250 on average\n"
         "\n"
         "class        images\n"
@@ -88,7 +88,7 @@ def test_the_summary_is_shown_in_a_narrow_terminal(
     )
 
 
-def test_a_summary_with_true_labels_shows_accuracy_and_confusions(
+def test_summary_with_true_labels_shows_accuracy_and_confusion_matrix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ScoringOptions(labels="folder")

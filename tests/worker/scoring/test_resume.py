@@ -26,7 +26,7 @@ from worker.results import receipts
 from worker.results.outputs import read_errors, read_summary
 from worker.scoring import consumer as consuming
 from worker.scoring.consumer import Consumer
-from worker.sources import Records
+from worker.sources.source import Records
 
 NewConsumer: TypeAlias = Callable[[], Consumer]
 IMAGES, SHARD = 50, 10

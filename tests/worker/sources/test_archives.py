@@ -1,7 +1,8 @@
-"""Archives of pictures: read where they lie, whatever somebody has put into them."""
+"""Archives of pictures, some of them damaged or hostile."""
 
 import gzip
 import io
+import re
 import struct
 import tarfile
 import zipfile
@@ -14,13 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images.decode import MAX_FILE_BYTES
 from loupe.images.spec import UInt8Array
-from loupe.old_errors.worker import InvalidSource, SourceChanged
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
-from worker.sources import check_source, open_source
+from worker.sources.opening import check_source, open_source
 
 IMAGES = pictures.digits(11)
 FILES = {
@@ -68,7 +68,7 @@ Write = Callable[[Path, Files], None]
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    return tmp_path / "a file without a telling name"
+    return tmp_path / "file without a suffix"
 
 
 def read(path: Path, notes: Path, shard_images: int = 1000) -> dict[str | int, UInt8Array]:
@@ -80,15 +80,13 @@ def read(path: Path, notes: Path, shard_images: int = 1000) -> dict[str | int, U
 
 def errors(path: Path, notes: Path) -> dict[str, str]:
     return {
-        name: error.message.rpartition("Received: ")[2]
-        for records in scored(path, notes)
-        for name, error in records.errors
+        name: error.message for records in scored(path, notes) for name, error in records.errors
     }
 
 
 @pytest.mark.parametrize("write", KINDS)
 @pytest.mark.parametrize("shard_images", [1, 4, 1000])
-def test_an_archive_s_pictures_are_read_in_its_order(
+def test_pictures_are_read_in_the_order_of_the_archive(
     archive: Path, notes: Path, write: Write, shard_images: int
 ) -> None:
     write(
@@ -120,17 +118,15 @@ def test_many_tar_archives_are_one_source(
     )
 
 
-def test_a_tar_archive_that_a_pattern_counts_in_and_that_is_not_there_is_named(
+def test_missing_tar_archive_of_a_pattern_is_named(
     tmp_path: Path,
 ) -> None:
     as_tar(tmp_path / "a-0.tar", FILES)
-    with pytest.raises(
-        InvalidSource, match=r"1 of 2 tar archives that are not there, '.*a-1\.tar' for one\.$"
-    ):
+    with pytest.raises(InvalidSource, match=r"1 of the 2 tar archives .*a-1\.tar'"):
         check_source(tmp_path / "a-{0..1}.tar")
 
 
-def test_a_pattern_of_pictures_is_read_in_the_order_of_their_paths(
+def test_pattern_of_pictures_is_read_in_the_order_of_their_paths(
     tmp_path: Path, notes: Path
 ) -> None:
     for name, data in FILES.items():
@@ -144,13 +140,13 @@ def test_a_pattern_of_pictures_is_read_in_the_order_of_their_paths(
     ]
 
 
-def test_a_pattern_that_fits_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSource, match=r"Received: a pattern that no \.bmp, .* file fits\.$"):
+def test_pattern_without_matches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSource, match=r"\*\.png.*\.bmp, "):
         check_source(tmp_path / "*.png")
 
 
 @pytest.mark.parametrize("write", KINDS)
-def test_members_that_would_lead_out_of_an_archive_are_errors(
+def test_members_outside_of_the_archive_are_errors(
     archive: Path, notes: Path, write: Write
 ) -> None:
     good = FILES["00-é.png"]
@@ -165,11 +161,9 @@ def test_members_that_would_lead_out_of_an_archive_are_errors(
         },
     )
 
-    outside = dict.fromkeys(
-        ["../up.png", "/root.png", "a/../../b.png", "c:\\d.png"],
-        "a path that leads out of the archive.",
-    )
-    assert errors(archive, notes) == outside
+    found = errors(archive, notes)
+    assert list(found) == ["../up.png", "/root.png", "a/../../b.png", "c:\\d.png"]
+    assert all("out of the archive" in message for message in found.values())
 
 
 def test_links_and_devices_are_errors(archive: Path, notes: Path) -> None:
@@ -184,21 +178,23 @@ def test_links_and_devices_are_errors(archive: Path, notes: Path) -> None:
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
 
-    link, other = "a link in an archive.", "a member of an archive that is no plain file."
-    assert errors(archive, notes) == {"a.png": link, "b.png": link, "c.png": other, "d.png": other}
+    found = errors(archive, notes)
+    assert list(found) == ["a.png", "b.png", "c.png", "d.png"]
+    assert ["link" in message for message in found.values()] == [True, True, False, False]
 
 
-def test_a_member_that_would_unpack_to_far_more_is_an_error(archive: Path, notes: Path) -> None:
+def test_zip_bomb_is_an_error(archive: Path, notes: Path) -> None:
     as_zip(archive, {"bomb.bmp": bytes(2**22), "good.png": FILES["00-é.png"]})
     with zipfile.ZipFile(archive) as made:
         packed = made.getinfo("bomb.bmp").compress_size
 
-    assert errors(archive, notes) == {
-        "bomb.bmp": f"a member of 4,194,304 bytes packed into {packed:,}."
-    }
+    found = errors(archive, notes)
+    assert list(found) == ["bomb.bmp"]
+    assert "4,194,304" in found["bomb.bmp"]
+    assert f"{packed:,}" in found["bomb.bmp"]
 
 
-def test_a_member_that_is_no_picture_for_its_size_is_an_error(archive: Path, notes: Path) -> None:
+def test_too_large_member_is_an_error(archive: Path, notes: Path) -> None:
     member = tarfile.TarInfo("large.png")
     member.size = MAX_FILE_BYTES + 1
     with archive.open("wb") as file:
@@ -209,10 +205,12 @@ def test_a_member_that_is_no_picture_for_its_size_is_an_error(archive: Path, not
             + 2 * tarfile.BLOCKSIZE
         )
 
-    assert errors(archive, notes) == {"large.png": "a member of 268,435,457 bytes."}
+    found = errors(archive, notes)
+    assert list(found) == ["large.png"]
+    assert "268,435,457" in found["large.png"]
 
 
-def test_encrypted_members_and_those_packed_in_other_ways_are_errors(
+def test_encrypted_members_and_other_compression_methods_are_errors(
     archive: Path, notes: Path
 ) -> None:
     with zipfile.ZipFile(archive, "w") as made:
@@ -223,12 +221,14 @@ def test_encrypted_members_and_those_packed_in_other_ways_are_errors(
     data[at + 8] |= 1  # the flag for encryption
     archive.write_bytes(data)
 
-    packed = "a member packed by method 14, neither stored nor deflated."
-    assert errors(archive, notes) == {"lzma.png": packed, "secret.png": "an encrypted member."}
+    found = errors(archive, notes)
+    assert list(found) == ["lzma.png", "secret.png"]
+    assert "method 14" in found["lzma.png"]
+    assert "encrypted" in found["secret.png"]
 
 
 @pytest.mark.parametrize("write", KINDS)
-def test_of_members_with_one_name_the_first_is_scored(
+def test_only_the_first_of_several_members_with_the_same_name_is_scored(
     archive: Path, notes: Path, write: Write
 ) -> None:
     first, second = list(FILES.values())[:2]
@@ -236,46 +236,45 @@ def test_of_members_with_one_name_the_first_is_scored(
         patch.setattr("warnings.warn", lambda *_, **__: None)  # zipfile's own, of the second
         write(archive, _Twice({"a.png": first, "b.png": second}))
     check_source(archive)
-    assert errors(archive, notes) == {
-        "a.png": "the id of a record before it.",
-        "b.png": "the id of a record before it.",
-    }
+    found = errors(archive, notes)
+    assert list(found) == ["a.png", "b.png"]
+    assert all("same id" in message for message in found.values())
 
 
 class _Twice(dict[str, bytes]):
-    """Whose items come twice."""
+    """A dict that yields its items twice."""
 
     def items(self):  # type: ignore[no-untyped-def]
-        """All of them, and all of them again."""
+        """Return the items twice."""
         return [*super().items(), *super().items()]
 
 
-def test_a_damaged_member_is_an_error_and_the_others_are_read(archive: Path, notes: Path) -> None:
+def test_damaged_member_is_an_error_and_the_others_are_read(archive: Path, notes: Path) -> None:
     as_stored_zip(archive, FILES)
     data = bytearray(archive.read_bytes())
     at = data.find(b"IDAT")
     data[at + 10] ^= 0xFF
     archive.write_bytes(data)
 
-    assert errors(archive, notes) == {
-        "00-é.png": "The member of the zip archive differs from what was packed."
-    }
+    found = errors(archive, notes)
+    assert list(found) == ["00-é.png"]
+    assert "checksum" in found["00-é.png"]
 
 
-def test_a_directory_that_points_elsewhere_is_an_error(archive: Path, notes: Path) -> None:
+def test_wrong_offset_in_the_directory_is_an_error(archive: Path, notes: Path) -> None:
     as_zip(archive, {"a.png": FILES["00-é.png"]})
     data = bytearray(archive.read_bytes())
     at = data.rfind(b"PK\x01\x02")
     data[at + 42 : at + 46] = struct.pack("<L", 5)
     archive.write_bytes(data)
 
-    assert errors(archive, notes) == {
-        "a.png": "The member is not where the zip archive's directory says."
-    }
+    found = errors(archive, notes)
+    assert list(found) == ["a.png"]
+    assert "directory" in found["a.png"]
 
 
 @pytest.mark.parametrize("write", KINDS)
-def test_an_archive_that_changes_after_the_plan_is_refused(
+def test_archive_that_changes_after_the_plan_is_refused(
     archive: Path, notes: Path, write: Write
 ) -> None:
     write(archive, FILES)
@@ -287,35 +286,25 @@ def test_an_archive_that_changes_after_the_plan_is_refused(
         list(source.batches(plan.shards[0], 10, notes, plan.revision))
 
 
-@pytest.mark.parametrize(
-    ("write", "what"), [(as_zip, "zip"), (as_tar, "tar"), (as_packed_tar, "tar")]
-)
-def test_an_archive_without_pictures_is_refused(
-    archive: Path, notes: Path, write: Write, what: str
-) -> None:
+@pytest.mark.parametrize("write", [as_zip, as_tar, as_packed_tar])
+def test_archive_without_pictures_is_refused(archive: Path, notes: Path, write: Write) -> None:
     write(archive, {"a.txt": b"text"})
     for refuse in (lambda: check_source(archive), lambda: scored(archive, notes)):
-        with pytest.raises(
-            InvalidSource, match=rf"Received: a {what} archive without \.bmp, .* files\.$"
-        ):
+        with pytest.raises(InvalidSource, match=r"no picture files .*\.bmp, "):
             refuse()
 
 
 @pytest.mark.parametrize("write", KINDS)
-def test_an_archive_that_ends_early_is_refused_as_a_whole(
-    archive: Path, notes: Path, write: Write
-) -> None:
+def test_truncated_archive_is_refused(archive: Path, notes: Path, write: Write) -> None:
     write(archive, FILES)
     data = archive.read_bytes()
     archive.write_bytes(data[: len(data) // 2])
 
-    with pytest.raises(InvalidSource, match=r"Received: a (damaged|file)"):
+    with pytest.raises(InvalidSource):
         scored(archive, notes)
 
 
-def test_a_damaged_header_between_members_is_not_taken_for_the_end(
-    archive: Path, notes: Path
-) -> None:
+def test_damaged_header_between_members_is_not_the_end(archive: Path, notes: Path) -> None:
     as_tar(archive, FILES)
     with tarfile.open(archive) as made:
         at = made.getmembers()[3].offset
@@ -323,25 +312,23 @@ def test_a_damaged_header_between_members_is_not_taken_for_the_end(
     data[at] ^= 0xFF
     archive.write_bytes(data)
 
-    with pytest.raises(
-        InvalidSource, match=r"a damaged tar archive '.*' \(no member at [\d,]+, and not the end\)"
-    ):
+    with pytest.raises(InvalidSource, match=rf"{re.escape(str(archive))}' is damaged: .* {at:,}"):
         scored(archive, notes)
 
 
-def test_a_header_that_claims_to_be_endless_is_not_read(archive: Path, notes: Path) -> None:
+def test_header_that_claims_a_terabyte_is_not_read(archive: Path, notes: Path) -> None:
     first, hostile = tarfile.TarInfo("a.png"), tarfile.TarInfo("x")
     hostile.type, hostile.size = tarfile.XHDTYPE, 2**40
     archive.write_bytes(first.tobuf() + hostile.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
 
-    with pytest.raises(InvalidSource, match=r"\(a header of 1,099,511,627,776 bytes\)"):
+    with pytest.raises(InvalidSource, match="1,099,511,627,776 bytes"):
         scored(archive, notes)
 
 
 @pytest.mark.parametrize("write", KINDS)
 @given(data=st.data())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_wrong_with_an_archive_it_is_told(
+def test_damage_of_any_kind_raises_an_error_of_loupe(
     tmp_path_factory: pytest.TempPathFactory, write: Write, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("archive")

@@ -1,4 +1,4 @@
-"""Sources: planned once, read shard by shard, always in the same order."""
+"""Arrays and folders: planned once, read shard by shard in the same order."""
 
 import gzip
 import io
@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import idx
 from loupe.images.decode import MAX_FILE_BYTES
 from loupe.images.spec import UInt8Array
-from loupe.old_errors.worker import InvalidSource, SourceChanged
 from tests.support import pictures
 from tests.support.garbage import uncollected
 from tests.worker.conftest import MAX_PIXELS
-from worker.sources import Records, ShardPlan, arrays, check_source, open_source, printable
+from worker.sources import arrays
+from worker.sources.opening import check_source, open_source
 from worker.sources.pictures import Decoder, Entry
-from worker.sources.source import cut
+from worker.sources.source import Records, ShardPlan, cut
 from worker.storage import open_ranges
 
 
@@ -77,7 +77,7 @@ def as_packed_idx(images: UInt8Array, path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [as_npy, as_fortran_npy, as_idx, as_packed_idx])
-def test_an_array_is_read_shard_by_shard(
+def test_array_is_read_shard_by_shard(
     tmp_path: Path, notes: Path, write: Callable[[UInt8Array, Path], None]
 ) -> None:
     images = pictures.digits(25)
@@ -102,7 +102,7 @@ def test_an_array_is_read_shard_by_shard(
 
 
 @given(total=st.integers(1, 100_000), shard_images=st.integers(1, 5_000))
-def test_shards_are_as_few_as_will_do_and_of_one_size(total: int, shard_images: int) -> None:
+def test_shards_are_few_and_of_equal_size(total: int, shard_images: int) -> None:
     shards = cut(total, shard_images)
     sizes = [shard.stop - shard.start for shard in shards]
 
@@ -113,7 +113,7 @@ def test_shards_are_as_few_as_will_do_and_of_one_size(total: int, shard_images: 
 
 
 @given(total=st.integers(1, 200), shard_images=st.integers(1, 70), batch_size=st.integers(1, 50))
-def test_whatever_the_sizes_every_row_is_read_once(
+def test_every_row_of_an_array_is_read_once(
     tmp_path_factory: pytest.TempPathFactory, total: int, shard_images: int, batch_size: int
 ) -> None:
     folder = tmp_path_factory.mktemp("array")
@@ -127,21 +127,18 @@ def test_whatever_the_sizes_every_row_is_read_once(
     assert [row for records in shards for row in ids(records)] == list(range(total))
 
 
-def test_an_array_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: Path) -> None:
+def test_array_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: Path) -> None:
     source = tmp_path / "images.npy"
     np.save(source, pictures.digits(4))
     plan = planned(source, 10, notes)
     np.save(source, pictures.digits(5))
 
-    with pytest.raises(
-        SourceChanged,
-        match=r"images\.npy' has changed since the job began\. Submit it again, into a new",
-    ):
+    with pytest.raises(SourceChanged, match=r"images\.npy"):
         read(source, plan, 0, notes)
 
 
 @pytest.mark.parametrize("name", ["images.npy", "images-idx3-ubyte"])
-def test_an_array_that_is_cut_short_while_it_is_read_is_an_error_of_the_job(
+def test_array_that_is_truncated_while_it_is_read_is_refused(
     tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     source = tmp_path / name
@@ -149,13 +146,13 @@ def test_an_array_that_is_cut_short_while_it_is_read_is_an_error_of_the_job(
     source.write_bytes(npy(images) if name.endswith(".npy") else idx.encode(images))
     plan = planned(source, 100, notes)
 
-    def cut_and_read(
+    def truncate_and_open(
         file: Path, ranges: list[tuple[int, int]]
     ) -> AbstractContextManager[Callable[[int, int], bytes]]:
         os.truncate(source, 4096)
         return open_ranges(file, ranges)
 
-    monkeypatch.setattr(arrays, "open_ranges", cut_and_read)
+    monkeypatch.setattr(arrays, "open_ranges", truncate_and_open)
     with pytest.raises(SourceChanged):
         read(source, plan, 0, notes)
 
@@ -167,67 +164,69 @@ def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
 
 
 BAD_ARRAYS = [
-    ("text", b"not an array", "a file that is neither (no IDX header)"),
-    ("nothing", b"", "a file that is neither (no IDX header)"),
+    ("text", b"not an array", "no IDX header"),
+    ("nothing", b"", "no IDX header"),
     (
         "floats",
         npy(np.zeros((2, 28, 28), np.float32)),
-        "float32, shape (2, 28, 28), not uint8 (n, 28, 28)",
+        "float32, shape (2, 28, 28)",
     ),
     (
         "other sides",
         npy(np.zeros((2, 32, 32), np.uint8)),
-        "uint8, shape (2, 32, 32), not uint8 (n, 28, 28)",
+        "uint8, shape (2, 32, 32)",
     ),
-    ("labels", idx.encode(np.zeros(9, np.uint8)), "uint8, shape (9,), not uint8 (n, 28, 28)"),
-    ("no rows", npy(np.zeros((0, 28, 28), np.uint8)), "an array without images"),
-    ("objects", npy(np.array([{}])), "object, shape (1,), not uint8 (n, 28, 28)"),
+    ("labels", idx.encode(np.zeros(9, np.uint8)), "uint8, shape (9,)"),
+    ("no rows", npy(np.zeros((0, 28, 28), np.uint8)), "without images"),
+    ("objects", npy(np.array([{}])), "object, shape (1,)"),
     (
         "a cut npy",
         npy(pictures.digits(3))[:-1],
-        "a file that is neither (a header of shape (3, 28, 28) followed by 2,351 bytes)",
+        "shape (3, 28, 28) followed by 2,351 bytes",
     ),
-    ("a cut header", npy(pictures.digits(3))[:30], "a file that is neither ("),
-    ("an npy header of brackets", b"\x93NUMPY\x01\x00\x05\x00{'a'\n", "a file that is neither ("),
+    ("a cut header", npy(pictures.digits(3))[:30], "not a folder, archive, table or array"),
+    (
+        "an npy header of brackets",
+        b"\x93NUMPY\x01\x00\x05\x00{'a'\n",
+        "not a folder, archive, table or array",
+    ),
     (
         "a cut IDX file",
         idx.encode(pictures.digits(3))[:-1],
-        "a file that is neither (a header of shape (3, 28, 28) followed by 2,351 bytes)",
+        "shape (3, 28, 28) followed by 2,351 bytes",
     ),
     (
         "a cut gzip file",
         gzip.compress(idx.encode(pictures.digits(3)))[:-9],
-        "a file that is neither (Compressed file ended",
+        "Compressed file ended",
     ),
     (
         "a damaged gzip file",
         gzip.compress(b"x")[:10] + b"\xff" * 40,
-        "a file that is neither (a damaged gzip file",
+        "a damaged gzip file",
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("data", "received"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_ARRAYS]
+    ("data", "fact"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_ARRAYS]
 )
-def test_a_file_that_is_no_array_of_images_is_refused(
-    tmp_path: Path, notes: Path, data: bytes, received: str
+def test_file_that_is_not_an_array_of_images_is_refused(
+    tmp_path: Path, notes: Path, data: bytes, fact: str
 ) -> None:
     source = tmp_path / "file"
     source.write_bytes(data)
     for refuse in (lambda: check_source(source), lambda: planned(source, 10, notes)):
         with pytest.raises(InvalidSource) as raised:
             refuse()
-        expected = f"Expected a folder, an archive, a table or an array of images at '{source}'. Received: {received}"
-        assert raised.value.message.startswith(expected)
+        assert str(source) in raised.value.message
+        assert fact in raised.value.message
 
 
 # Folders
 
 
-def test_a_folder_is_read_in_the_order_of_its_paths_with_all_that_is_below(
-    folder: Path, notes: Path
-) -> None:
+def test_folder_is_read_with_its_subfolders_in_order(folder: Path, notes: Path) -> None:
     image = pictures.png(pictures.digits(1)[0])
     for path in (
         "b.png",
@@ -252,7 +251,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths_with_all_that_is_below(
     ]
 
 
-def test_shards_know_where_their_paths_begin(folder: Path, notes: Path) -> None:
+def test_shards_know_the_offset_of_their_entries(folder: Path, notes: Path) -> None:
     images = pictures.digits(11)
     for place, image in enumerate(images):
         (folder / f"{'long' * (place % 3)}-é-{place:02}.png").write_bytes(pictures.png(image))
@@ -268,7 +267,7 @@ def test_shards_know_where_their_paths_begin(folder: Path, notes: Path) -> None:
             np.testing.assert_array_equal(image, images[int(str(name)[-6:-4])])
 
 
-def test_a_folder_s_revision_follows_its_paths(folder: Path, notes: Path) -> None:
+def test_revision_of_a_folder_depends_on_its_paths(folder: Path, notes: Path) -> None:
     image = pictures.png(pictures.digits(1)[0])
     (folder / "a.png").write_bytes(image)
     first = planned(folder, 10, notes).revision
@@ -278,7 +277,7 @@ def test_a_folder_s_revision_follows_its_paths(folder: Path, notes: Path) -> Non
     assert planned(folder, 10, notes).revision != first
 
 
-def test_each_file_that_cannot_be_read_is_one_error(folder: Path, notes: Path) -> None:
+def test_each_unreadable_file_is_one_error(folder: Path, notes: Path) -> None:
     (folder / "1-good.png").write_bytes(pictures.png(pictures.digits(1)[0]))
     (folder / "2-text.png").write_bytes(b"text")
     (folder / "3-gone.png").symlink_to("nowhere")
@@ -297,12 +296,10 @@ def test_each_file_that_cannot_be_read_is_one_error(folder: Path, notes: Path) -
         "4-huge.png": "image_too_large",
         "6-late.png": "invalid_image",
     }
-    assert found["3-gone.png"].message.endswith(
-        "The file cannot be read: No such file or directory."
-    )
+    assert "No such file or directory" in found["3-gone.png"].message
 
 
-def test_a_batch_of_broken_files_has_no_images(folder: Path, notes: Path) -> None:
+def test_batch_of_broken_files_has_no_images(folder: Path, notes: Path) -> None:
     (folder / "a.png").touch()
     (records,) = read(folder, planned(folder, 10, notes), 0, notes)
 
@@ -310,7 +307,7 @@ def test_a_batch_of_broken_files_has_no_images(folder: Path, notes: Path) -> Non
     assert records.images.shape == (0, 28, 28)
 
 
-def test_a_broken_picture_keeps_none_of_those_around_it_in_memory() -> None:
+def test_error_of_a_picture_does_not_keep_others_in_memory() -> None:
     broken, entries = Entry("broken", []), [Entry(str(number), []) for number in range(2000)]
     picture = pictures.png(np.zeros((28, 28), np.uint8))
     decoder = Decoder("ink", MAX_PIXELS)
@@ -327,9 +324,7 @@ def test_a_broken_picture_keeps_none_of_those_around_it_in_memory() -> None:
         assert kept() < len(entries) * 28 * 28
 
 
-def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_their_own(
-    folder: Path, notes: Path
-) -> None:
+def test_pipe_and_too_large_file_are_errors(folder: Path, notes: Path) -> None:
     os.mkfifo(folder / "1-pipe.png")
     with (folder / "2-large.png").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
@@ -339,14 +334,14 @@ def test_what_is_no_file_and_what_is_too_large_to_be_a_picture_are_errors_of_the
 
     assert ids(records) == ["3-good.png"]
     found = errors(records)
-    assert found["1-pipe.png"].message.endswith("This is not a regular file.")
-    assert found["2-large.png"].message.startswith("The file has 268,435,457 bytes;")
+    assert found["1-pipe.png"].code == "invalid_image"
+    assert "268,435,457" in found["2-large.png"].message
 
 
 @pytest.mark.skipif(
     os.name != "posix" or os.uname().sysname == "Darwin", reason="file names are Unicode here"
 )
-def test_a_file_name_that_is_no_utf_8_is_read_and_can_be_printed(folder: Path, notes: Path) -> None:
+def test_file_name_that_is_not_utf_8_is_read_and_escaped(folder: Path, notes: Path) -> None:
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(pictures.png(pictures.digits(1)[0]))
     (folder / os.fsdecode(b"\xff.png")).write_bytes(b"broken")
     records = read(folder, planned(folder, 10, notes), 0, notes)
@@ -357,23 +352,16 @@ def test_a_file_name_that_is_no_utf_8_is_read_and_can_be_printed(folder: Path, n
         str(name).encode("utf-8")
 
 
-@given(name=st.text())
-def test_what_can_be_printed_stays_as_it_is(name: str) -> None:
-    assert printable(name) == name
-
-
 @pytest.mark.parametrize("files", [[], ["notes.txt"], [".hidden.png"]])
-def test_a_folder_without_images_is_refused(folder: Path, notes: Path, files: list[str]) -> None:
+def test_folder_without_images_is_refused(folder: Path, notes: Path, files: list[str]) -> None:
     for name in files:
         (folder / name).touch()
     for refuse in (lambda: check_source(folder), lambda: planned(folder, 10, notes)):
-        with pytest.raises(
-            InvalidSource, match=r"Received: a folder without \.bmp, \.gif, .*, \.webp files\.$"
-        ):
+        with pytest.raises(InvalidSource, match=rf"{folder}'.*\.bmp, \.gif, .*, \.webp"):
             refuse()
 
 
-def test_nothing_at_all_is_refused(tmp_path: Path) -> None:
+def test_missing_path_is_refused(tmp_path: Path) -> None:
     for refuse in (check_source, lambda path: open_source(path, "ink", MAX_PIXELS)):
-        with pytest.raises(InvalidSource, match=r"Received: nothing; no such file or folder\.$"):
+        with pytest.raises(InvalidSource, match=rf"{tmp_path}/nowhere"):
             refuse(tmp_path / "nowhere")

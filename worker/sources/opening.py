@@ -1,0 +1,127 @@
+"""Open a source of images by its path; the first bytes of a file tell its kind."""
+
+import glob
+import zipfile
+from pathlib import Path
+
+import bracex
+
+from loupe.errors import InvalidRequest, InvalidSource
+from loupe.images.spec import Look
+from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
+from worker.sources.arrays import NPY_MAGIC, ArraySource
+from worker.sources.buckets import Bucket, split_remote_pattern
+from worker.sources.folders import Folder, split_pattern
+from worker.sources.manifests import Manifest
+from worker.sources.pictures import Collection, Decoder, PictureSource
+from worker.sources.source import ImageSource, check_columns
+from worker.sources.tables import PARQUET_MAGIC, TableSource
+from worker.sources.tars import Tars, is_tar
+from worker.sources.zips import Zip
+from worker.storage import AnyPath, RemotePath, missing_files
+
+MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
+ZIP_MAGIC = b"PK\x03\x04"
+HEAD_BYTES = 4096  # that tell the kind of a file
+MAX_TARS = 100_000  # that one pattern may name
+
+
+def open_source(
+    path: AnyPath,
+    look: Look,
+    max_pixels: int,
+    options: ScoringOptions = DEFAULT_OPTIONS,
+    *,
+    https: bool = False,
+) -> ImageSource:
+    """Open the source at a path.
+
+    Args:
+        path: A file, folder or pattern.
+        look: Look of the model's training images.
+        max_pixels: Maximum width × height of a picture.
+        options: Columns to read besides the images.
+        https: Whether a manifest may name `https` URLs.
+
+    Raises:
+        InvalidSource: If there is nothing, or if it lacks a requested column.
+    """
+    decoder = Decoder(look, max_pixels)
+    if path.is_dir():
+        found: Collection | None = Folder(path) if isinstance(path, Path) else Bucket(path)
+    elif not path.exists():
+        found = _match(path)
+    elif path.suffix.lower() in MANIFESTS:
+        return PictureSource(Manifest(path, options, https=https), decoder, options.columns)
+    else:
+        with path.open("rb") as opened:
+            head = opened.read(HEAD_BYTES)
+        if head.startswith(PARQUET_MAGIC):
+            return TableSource(path, decoder, options)
+        found = _open_archive(path, head)
+    check_columns(path, options, None)
+    return ArraySource(path) if found is None else PictureSource(found, decoder)
+
+
+def check_source(
+    path: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: bool = False
+) -> None:
+    """Refuse a source that clearly cannot be scored, before a job is made of it.
+
+    Raises:
+        InvalidSource: If it contains no images, or lacks a requested column.
+        InvalidRequest: If folders are to be labels, and its records are in none.
+    """
+    source = open_source(path, "ink", 1, options, https=https)
+    if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource):
+        raise InvalidRequest(
+            f"The records of '{path}' are in no folders that could be their labels. "
+            "Folders, archives and manifests have some."
+        )
+    source.check()
+
+
+def _open_archive(file: AnyPath, head: bytes) -> Collection | None:
+    """Return the archive that a file is, if it is one."""
+    if is_tar(head):
+        return Tars(str(file), [file])
+    if file.suffix.lower() == ".npz" or head.startswith(NPY_MAGIC):
+        return None
+    if head.startswith(ZIP_MAGIC):
+        return Zip(file)
+    with file.open("rb") as opened:  # a program may precede the archive
+        return Zip(file) if zipfile.is_zipfile(opened) else None
+
+
+def _match(pattern: AnyPath) -> Collection:
+    """Return the pictures or tar archives that match a shell pattern (`*`, `**`, `?`, `[…]`, `{…}`)."""
+    if ".tar" in pattern.name:
+        names = bracex.expand(str(pattern), limit=MAX_TARS)
+        make = Path if isinstance(pattern, Path) else RemotePath
+        archives = [archive for name in names for archive in _match_tars(make(name))]
+        if missing := missing_files(archives):
+            raise InvalidSource(
+                f"{len(missing)} of the {len(archives)} tar archives of '{pattern}' are missing, "
+                f"'{missing[0]}' for example."
+            )
+        if archives:
+            return Tars(str(pattern), sorted(archives, key=_sort_key))
+    elif glob.has_magic(str(pattern)):
+        if isinstance(pattern, Path):
+            return Folder(*split_pattern(str(pattern)))
+        if pattern.protocol != "https":
+            return Bucket(*split_remote_pattern(pattern))
+    raise InvalidSource(f"There is no such file or folder: '{pattern}'.")
+
+
+def _match_tars(name: AnyPath) -> list[AnyPath]:
+    if not glob.has_magic(str(name)):
+        return [name]
+    if isinstance(name, Path):
+        return [Path(found) for found in glob.glob(str(name))]  # noqa: PTH207
+    folder, pattern = split_remote_pattern(name)
+    return [folder / found for found in folder.find(pattern)]
+
+
+def _sort_key(file: AnyPath) -> tuple[str, ...]:
+    return file.parts if isinstance(file, Path) else (file.url,)
