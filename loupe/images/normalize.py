@@ -60,7 +60,8 @@ def _centre_ink(on_dark: UInt8Array) -> UInt8Array:
     strokes = _full_contrast(box)
     if max(box.shape) > FINE_SIDE:
         strokes = _full_contrast(_resize(strokes, FINE_SIDE))
-    return _place_by_mass(_full_contrast(_resize(_thicken(strokes), INK_SIDE)))
+    strokes = _thicken(_full_contrast(strokes))  # again: rounding down may have left 254
+    return _place_by_mass(_full_contrast(_resize(strokes, INK_SIDE)))
 
 
 def _full_contrast(ink: NDArray[np.floating] | UInt8Array) -> UInt8Array:

@@ -21,6 +21,14 @@ def test_digits_have_two_splits() -> None:
     assert digits.class_names == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
 
+def test_normalized_digits_have_not_changed() -> None:
+    # If this change is intended, increase CACHE_VERSION, and train and measure the models again.
+    digits = load_digits()
+
+    assert digits.train.digest().startswith("198c0ffef880")
+    assert digits.test.digest().startswith("9728d2dbc9d8")
+
+
 def test_digits_are_light_ink_on_a_dark_background() -> None:
     digits = load_digits()
 
