@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from loupe.errors import InvalidUsage, ProgramFailed
+from loupe.files import write_atomically
 from loupe.images.spec import Look
 from train.config import TrainConfig, changed
 from train.data.datasets import DIGITS, Dataset, load_dataset
@@ -123,7 +124,7 @@ class Run:
         (self.folder / REQUEST_FILE).unlink()
 
     def _write(self, request: TrainRequest) -> None:
-        (self.folder / REQUEST_FILE).write_text(request.model_dump_json(indent=1), encoding="utf-8")
+        write_atomically(self.folder / REQUEST_FILE, request.model_dump_json(indent=1))
 
 
 def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":

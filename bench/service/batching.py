@@ -19,9 +19,10 @@ from bench.inputs import Post, find_images, png_post
 from bench.service.load import Load, combine, describe, run_wrk
 from bench.service.open_loop import run_closed_loop, run_open_loop
 from bench.service.servers import BATCHABLE, LOUPE, UNBATCHED, RunningServer, serving
+from loupe.drawing import MUTED, ORANGE
 from loupe.models.store import StoredModel
 from loupe.runtime.cores import available_cores
-from train.evaluate.plots import BLUE, DASHED, MUTED, ORANGE, WIDTH, picture
+from train.evaluate.plots import BLUE, DASHED, WIDTH, picture
 
 COLOURS = {LOUPE: BLUE, UNBATCHED: MUTED, BATCHABLE: ORANGE}
 CONNECTIONS = (1, 4, 16, 64, 256)

@@ -2,7 +2,6 @@
 
 import logging
 import tokenize
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from loupe.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,6 @@ def read(path: Path, fingerprint: str) -> NamedArrays | None:
 def write(path: Path, fingerprint: str, arrays: NamedArrays) -> None:
     """Write the file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     names = np.array([fingerprint, *arrays])
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{FINGERPRINT: names}, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{FINGERPRINT: names}, **arrays)

@@ -3,17 +3,17 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from loupe.errors import InvalidDataset, InvalidUsage
+from loupe.files import printable, walk_files
 from loupe.images.decode import SUFFIXES
 from loupe.images.spec import Look
-from train.data.pictures import UnreadableFile, printable, read_pictures
+from train.data.pictures import UnreadableFile, read_pictures
 from train.data.splits import (
     SPLIT_SEED,
     TEST_FRACTION,
@@ -203,7 +203,15 @@ def _is_split(folder: Path) -> bool:
 
 def _classes(top: Path, folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the files of each class, as paths below `top`."""
-    return {printable(name): tuple(_files(top, folder / name)) for name in _folders(folder)}
+    classes = {}
+    for name in _folders(folder):
+        below = (folder / name).relative_to(top)
+        try:
+            files = tuple(f"{below}/{path}" for path in walk_files(folder / name))
+        except OSError as error:
+            raise _unreadable(error) from error
+        classes[printable(name)] = files
+    return classes
 
 
 def _folders(folder: Path) -> list[str]:
@@ -214,18 +222,11 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
         return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError as error:
-        _raise_unreadable(error)
+        raise _unreadable(error) from error
 
 
-def _files(top: Path, folder: Path) -> Iterator[str]:
-    for root, folders, files in os.walk(folder, onerror=_raise_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = Path(root).relative_to(top)
-        yield from (str(below / name) for name in sorted(files) if not name.startswith("."))
-
-
-def _raise_unreadable(error: OSError) -> NoReturn:
-    raise InvalidDataset(
+def _unreadable(error: OSError) -> InvalidDataset:
+    return InvalidDataset(
         f"The folder '{error.filename}' cannot be listed: {error.strerror}.",
         code="folder_unreadable",
-    ) from error
+    )

@@ -6,12 +6,12 @@ from typing import TypeAlias
 import numpy as np
 
 from loupe.errors import InvalidDataset
+from loupe.files import printable
 from loupe.images import idx
 from loupe.images.decode import MIN_SIDE
 from loupe.images.normalize import normalize
 from loupe.images.spec import Look, UInt8Array
 from train.data.folders import check_folder, slug
-from train.data.pictures import printable
 from train.data.splits import Dataset, Int64Array, Split, check_classes, check_counts
 
 FILES = (

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from loupe.errors import InvalidImage
+from loupe.files import printable
 from loupe.images.decode import open_picture, read_file
 from loupe.images.spec import SIDE, Look, UInt8Array
 
@@ -46,11 +47,6 @@ def read_pictures(
         if isinstance(outcome, str)
     ]
     return np.array(images, np.uint8).reshape(-1, SIDE, SIDE), kept, unreadable
-
-
-def printable(path: str) -> str:
-    """Return a path with bytes that are not UTF-8 escaped as `\\udc..`."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _read(folder: Path, look: Look, max_pixels: int, path: str) -> UInt8Array | str:

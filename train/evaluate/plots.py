@@ -5,8 +5,7 @@ They use Matplotlib's objects instead of pyplot, which keeps figures open and ch
 
 import io
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
-from pathlib import Path
+from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
@@ -14,11 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from loupe.drawing import INK, MUTED, ORANGE, families, legible
 from train.evaluate.calibration import Bin
 from train.evaluate.evaluation import Epoch, validation_losses
 
@@ -26,11 +25,10 @@ Arguments = ParamSpec("Arguments")
 
 DPI = 144
 WIDTH = 9.0  # inches; with `DPI`, 1.5 times the page's width in CSS pixels
-FONT = "DejaVu Sans"  # comes with Matplotlib
 
-INK, MUTED, LINE = "#1f2933", "#6b7785", "#d9dfe6"
+LINE = "#d9dfe6"
 DASHED = (0, (4, 3))
-BLUE, ORANGE = "#2b6cb0", "#d9730d"  # distinguishable with all kinds of colour vision
+BLUE = "#2b6cb0"  # distinguishable from orange with all kinds of colour vision
 STYLE = mpl.RcParams(
     {
         "axes.edgecolor": LINE,
@@ -45,7 +43,6 @@ STYLE = mpl.RcParams(
         "axes.titleweight": "bold",
         "axes.axisbelow": True,
         "figure.facecolor": "white",
-        "font.family": [FONT],
         "font.size": 9.0,
         "grid.color": LINE,
         "grid.linewidth": 0.6,
@@ -72,7 +69,7 @@ def picture(draw: Callable[Arguments, Figure]) -> Callable[Arguments, bytes]:
     @wraps(draw)
     def encoded(*arguments: Arguments.args, **options: Arguments.kwargs) -> bytes:
         file = io.BytesIO()
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context({**STYLE, "font.family": families()}):
             figure = draw(*arguments, **options)
             figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
         return file.getvalue()
@@ -138,7 +135,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     axes = figure.subplots()
     # The square root makes a fraction of 1 % visible.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    names = [legible(name, index, MAX_NAME_LENGTH) for index, name in enumerate(class_names)]
+    names = [axis_label(name, index) for index, name in enumerate(class_names)]
     _label_axes(axes, names, side / len(names))
     if len(names) <= MAX_NUMBERED_CLASSES:
         _number_cells(axes, counts, shares)
@@ -241,14 +238,7 @@ def _widths(bins: Sequence[Bin]) -> list[float]:
     return [(bar.upper - bar.lower) * 0.92 for bar in bins]
 
 
-def legible(name: str, index: int, length: int) -> str:
-    """Return a class name cut to `length` characters, or `#index` if the font cannot write it."""
-    if not name or not name.isprintable() or not _glyphs().issuperset(map(ord, name)):
-        return f"#{index}"
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return frozenset(FT2Font(str(path)).get_charmap())
+def axis_label(name: str, index: int) -> str:
+    """Return a class name cut to `MAX_NAME_LENGTH`, or `#index` if no font can write it."""
+    name = legible(name, index)
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"

@@ -1,57 +1,48 @@
-"""The pictures of a report that are sheets of small tiles: samples, mistakes, weights."""
+"""The pictures of a report that are sheets of tiles: samples, mistakes, weights and filters."""
 
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from loupe.drawing import MEDIUM, ORANGE, Text, Tile, TileSheet, legible
 from loupe.images.spec import Float32Array, UInt8Array
 from train.data.datasets import Int64Array
 from train.evaluate.evaluation import Mistake
-from train.evaluate.plots import MUTED, ORANGE, WIDTH, legible, picture
 from train.evaluate.verdict import percent
 
-PAPER = LinearSegmentedColormap.from_list(
-    "paper", ["#f1f4f8", "#111827"]
-)  # dark ink on a light tile
-SIGNED = mpl.colormaps["RdBu_r"]  # white is nothing, red is for, blue is against
+PAPER = LinearSegmentedColormap.from_list("paper", ["#f1f4f8", "#111827"])  # dark ink, light tile
+SIGNED = mpl.colormaps["RdBu_r"]  # blue is negative, white is 0, red is positive
 
-SAMPLES_ACROSS = 9
-MISTAKES_ACROSS = 8
-WEIGHTS_ACROSS = 5
-FILTERS_ACROSS = 8
-MAX_TILES = 64  # of weights or filters; more would be too small to see
-NAME_LENGTH = 13  # characters that fit below a tile
+SAMPLES_PER_ROW, SAMPLE_SIDE = 9, 112  # tiles, pixels
+MISTAKES_PER_ROW, MISTAKE_SIDE = 8, 140
+WEIGHTS_PER_ROW, WEIGHT_SIDE = 5, 196
+FILTERS_PER_ROW, FILTER_SIDE = 8, 112
+MAX_TILES = 64  # weights or filters
 
 
-@picture
-def sample_sheet(images: UInt8Array, labels: Int64Array, class_names: Sequence[str]) -> Figure:
-    """9 × 9 images with their labels, drawn evenly from all classes; fewer where there are not as many.
+def sample_sheet(images: UInt8Array, labels: Int64Array, class_names: Sequence[str]) -> bytes:
+    """Draw up to 81 images with their labels, from all classes evenly.
 
     Args:
         images: uint8, shape `(n, 28, 28)`.
         labels: int64, shape `(n,)`.
+        class_names: In the order of the labels.
     """
-    chosen = evenly(labels, SAMPLES_ACROSS**2)
-    names = [legible(name, index, NAME_LENGTH) for index, name in enumerate(class_names)]
-    return _sheet(
-        images[chosen],
-        [(names[label],) for label in labels[chosen]],
-        SAMPLES_ACROSS,
-        PAPER,
-        (0, 255),
-    )
+    chosen = choose_evenly(labels, SAMPLES_PER_ROW**2)
+    tiles = [
+        Tile(_colour(image, PAPER, 0, 255), below=[_caption(label, class_names)])
+        for image, label in zip(images[chosen], labels[chosen].tolist(), strict=True)
+    ]
+    return _sheet(tiles, SAMPLES_PER_ROW, SAMPLE_SIDE)
 
 
-def evenly(labels: Int64Array, count: int) -> Int64Array:
-    """Indices of `count` images, as many of each class as there can be, class by class; always the same ones."""
+def choose_evenly(labels: Int64Array, count: int) -> Int64Array:
+    """Return the indices of `count` images, sorted by class, with as equal numbers as possible."""
     order = np.random.default_rng(0).permutation(len(labels))
-    rank = np.empty(
-        len(labels), np.int64
-    )  # 0 for the first of its class in that order, 1 for the second …
+    rank = np.empty(len(labels), np.int64)  # 0 for a class's first image in that order, then 1, 2 …
     for label in np.unique(labels):
         of_class = order[labels[order] == label]
         rank[of_class] = np.arange(len(of_class))
@@ -59,103 +50,66 @@ def evenly(labels: Int64Array, count: int) -> Int64Array:
     return np.asarray(chosen[np.argsort(labels[chosen], kind="stable")], np.int64)
 
 
-@picture
 def mistake_sheet(
     images: UInt8Array, mistakes: Sequence[Mistake], class_names: Sequence[str]
-) -> Figure:
-    """The images that were confidently taken for something else; below each what it is, what it was taken for, and how surely.
+) -> bytes:
+    """Draw mistakes with the true class, the predicted class and its confidence.
 
     Args:
-        images: uint8, shape `(n, 28, 28)`: the whole test split, which the mistakes index.
+        images: uint8, shape `(n, 28, 28)`: the whole test split.
         mistakes: At least one.
+        class_names: In the order of the labels.
     """
-    names = [legible(name, index, NAME_LENGTH - 2) for index, name in enumerate(class_names)]
-    captions = [
-        (
-            f"is {names[mistake.true]}",
-            f"→ {names[mistake.predicted]} ({_surely(mistake.confidence)})",
-        )
-        for mistake in mistakes
-    ]
-    return _sheet(
-        images[[mistake.index for mistake in mistakes]], captions, MISTAKES_ACROSS, PAPER, (0, 255)
-    )
+    tiles = []
+    for mistake in mistakes:
+        predicted = legible(class_names[mistake.predicted], mistake.predicted)
+        sure = mistake.confidence >= 0.995
+        confidence = ">99 %" if sure else percent(mistake.confidence, 0)
+        below = [
+            _caption(mistake.true, class_names),
+            Text(f"→ {predicted}", MEDIUM, ORANGE),
+            Text(confidence, MEDIUM, ORANGE),
+        ]
+        tiles.append(Tile(_colour(images[mistake.index], PAPER, 0, 255), below=below))
+    return _sheet(tiles, MISTAKES_PER_ROW, MISTAKE_SIDE)
 
 
-def _surely(confidence: float) -> str:
-    return ">99 %" if confidence >= 0.995 else percent(confidence, 0)
-
-
-@picture
-def weight_images(weights: Float32Array, class_names: Sequence[str]) -> Figure:
-    """The weights of a single dense layer on pixels, as one image per class.
+def weight_images(weights: Float32Array, class_names: Sequence[str]) -> bytes:
+    """Draw the weights of softmax regression as one image per class.
 
     Args:
         weights: float32, shape `(classes, 28, 28)`.
+        class_names: In the order of the weights.
     """
-    names = [legible(name, index, NAME_LENGTH) for index, name in enumerate(class_names)]
-    limit = _limit(weights)
-    return _sheet(
-        weights[:MAX_TILES],
-        [(name,) for name in names[:MAX_TILES]],
-        WEIGHTS_ACROSS,
-        SIGNED,
-        (-limit, limit),
-    )
+    limit = _colour_limit(weights)
+    tiles = [
+        Tile(_colour(image, SIGNED, -limit, limit), below=[_caption(label, class_names)])
+        for label, image in enumerate(weights[:MAX_TILES])
+    ]
+    return _sheet(tiles, WEIGHTS_PER_ROW, WEIGHT_SIDE)
 
 
-@picture
-def filters(kernels: Float32Array) -> Figure:
-    """The first kernels of a convolution.
-
-    Args:
-        kernels: float32, shape `(filters, height, width)`.
-    """
-    limit = _limit(kernels)
-    shown = kernels[:MAX_TILES]
-    return _sheet(shown, [()] * len(shown), FILTERS_ACROSS, SIGNED, (-limit, limit))
+def filters(kernels: Float32Array) -> bytes:
+    """Draw the first kernels of a convolution: float32, shape `(filters, height, width)`."""
+    limit = _colour_limit(kernels)
+    tiles = [Tile(_colour(kernel, SIGNED, -limit, limit)) for kernel in kernels[:MAX_TILES]]
+    return _sheet(tiles, FILTERS_PER_ROW, FILTER_SIDE)
 
 
-def _limit(weights: Float32Array) -> float:
-    """What is drawn in the fullest colour: nearly the largest weight, so that a single one does not pale the others."""
+def _sheet(tiles: Sequence[Tile], columns: int, side: int) -> bytes:
+    return TileSheet(tiles, min(columns, len(tiles)), side).png()
+
+
+def _caption(label: int, class_names: Sequence[str]) -> Text:
+    return Text(legible(class_names[label], label), MEDIUM)
+
+
+def _colour(values: NDArray[np.generic], colours: Colormap, low: float, high: float) -> UInt8Array:
+    """Return a picture of an array, uint8 `(height, width, 3)`, with colours from low to high."""
+    scaled = (values.astype(np.float64) - low) / (high - low)
+    return np.asarray(colours(scaled, bytes=True)[..., :3], np.uint8)
+
+
+def _colour_limit(weights: Float32Array) -> float:
+    """Return the weight with the fullest colour: a high quantile, as outliers would pale the rest."""
     return float(np.quantile(np.abs(weights), 0.99)) or 1.0
-
-
-def _sheet(
-    tiles: NDArray[np.generic],
-    captions: Sequence[tuple[str, ...]],
-    across: int,
-    colours: Colormap,
-    limits: tuple[float, float],
-) -> Figure:
-    """Tiles in rows, in reading order, each 1 × 1 with its lines of caption below."""
-    lines = max(map(len, captions))
-    across = min(across, len(tiles))
-    pitch_x, pitch_y = 1.16, 1.12 + 0.19 * lines
-    width, height = across * pitch_x, -(-len(tiles) // across) * pitch_y
-    inches = min(WIDTH / width, 1.25)  # a tile's side
-    longest = max((len(text) for caption in captions for text in caption), default=1)
-    letter = pitch_x * inches * 72 / longest  # points; letters are on average 0.58 as wide as high
-    size = float(np.clip(letter / 0.58, 6.5, 10))
-    figure = Figure((width * inches, height * inches))
-    axes = figure.add_axes((0, 0, 1, 1))
-    for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
-        left, top = (number % across) * pitch_x + 0.08, (number // across) * pitch_y + 0.08
-        axes.imshow(
-            tile, colours, vmin=limits[0], vmax=limits[1], extent=(left, left + 1, top + 1, top)
-        )
-        for line, text in enumerate(caption):
-            colour = ORANGE if line else MUTED
-            axes.text(
-                left + 0.5,
-                top + 1.12 + 0.18 * line,
-                text,
-                ha="center",
-                va="center",
-                fontsize=size,
-                color=colour,
-            )
-    axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    return figure

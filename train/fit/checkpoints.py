@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from loupe.errors import ProgramFailed
+from loupe.files import write_atomically
 from train.config import TrainConfig
 from train.evaluate.evaluation import Epoch
 
@@ -56,9 +57,7 @@ class State(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write `state.json` atomically."""
-        temporary = folder / f"{STATE_FILE}.part"
-        temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        temporary.replace(folder / STATE_FILE)
+        write_atomically(folder / STATE_FILE, self.model_dump_json(indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "State":

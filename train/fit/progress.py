@@ -2,15 +2,8 @@
 
 import keras
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from loupe.terminal import progress_bar
 from train.config import TrainConfig
 
 
@@ -20,18 +13,7 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self, console: Console, config: TrainConfig) -> None:
         super().__init__()
         self._epochs = config.epochs
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        self._bar = progress_bar("metrics", console=console)
         self._task = self._bar.add_task("training", metrics="", total=None)
         self._steps_before = 0  # steps of earlier epochs
 

@@ -136,8 +136,9 @@ def cnn(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Ten
 
 def resnet(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
     """A ten-layer squeeze-and-excitation network; 236 MFLOP per image of 28 × 28."""
-    x = _conv_norm_relu(_add_channel(pixels), 32, initial)
-    x = initial.conv(32, padding="same", use_bias=False)(x)
+    # The order in which layers are created determines their initial weights.
+    second = initial.conv(32, padding="same", use_bias=False)
+    x = second(_conv_norm_relu(_add_channel(pixels), 32, initial))
     x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, 32)
     x = _residual(_conv_norm_relu(x, 96, initial), initial)
     x = _conv_norm_relu(layers.MaxPooling2D()(x), 192, initial)  # (n, 7, 7, 192)

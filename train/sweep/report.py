@@ -12,8 +12,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from loupe.drawing import INK
 from loupe.errors import NotWritable
-from train.evaluate.plots import BLUE, INK, WIDTH, as_percent, picture
+from train.evaluate.plots import BLUE, WIDTH, as_percent, picture
 from train.sweep.sweeps import (
     MEASURES,
     Result,
