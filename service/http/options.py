@@ -15,7 +15,7 @@ TIMEOUT_HEADER = "x-request-timeout"
 
 
 class PredictOptions(BaseModel):
-    """How to answer.
+    """Options of the answer.
 
     Attributes:
         model: `name`, `name:version` or `name:label`; `None` for the default model.

@@ -73,12 +73,12 @@ def read_query(request: Request, model: type[Model]) -> Model:
 def explain(error: ValidationError) -> str:
     """Return the first problem in one line: where it is, what is expected, and the value."""
     problem = error.errors(include_url=False, include_context=False)[0]
-    path = ".".join(map(str, problem["loc"])) or "The JSON"
-    if problem["type"] == "missing":
-        return f"{path} is required"
+    path = ".".join(map(str, problem["loc"]))
     is_object_expected = problem["type"] == "model_type"
     expected = "Input should be a JSON object" if is_object_expected else problem["msg"]
-    return f"{path}: {expected}, got {shown(problem['input'])}"
+    text = f"{path}: {expected}" if path else expected
+    has_useful_value = problem["type"] not in ("missing", "too_short", "too_long")
+    return f"{text}, got {shown(problem['input'])}" if has_useful_value else text
 
 
 def shown(value: object) -> str:

@@ -44,7 +44,7 @@ RESULT_TYPES: dict[Format, str] = {
     "csv": "text/csv",
     "jsonl": JSON_LINES,
 }
-POLL_SECONDS = 0.2  # between two looks at a job that somebody follows
+POLL_SECONDS = 0.2  # between two reads of a followed job
 HEARTBEAT_SECONDS = 15.0  # without a change; then a comment keeps proxies from disconnecting
 MAX_UPLOADS = 8  # at a time
 MAX_STREAMS = 100  # followers and downloads at a time
@@ -166,7 +166,7 @@ async def _job(call: Call) -> "Job":
     """Return the job in the path.
 
     Raises:
-        JobNotFound: If there is none, or it is somebody else's; the error does not say which.
+        JobNotFound: If there is none, or it has another owner; the error does not say which.
     """
     job_id: str = call.request.path_params["id"]
     try:
@@ -179,7 +179,7 @@ async def _job(call: Call) -> "Job":
 
 
 def _is_visible(job: "Job", call: Call) -> bool:
-    """Return whether the caller may see a job; without API keys, everybody sees all jobs."""
+    """Return whether the caller may see a job; without API keys, all jobs are visible."""
     return call.owner is None or job.owner == call.owner
 
 

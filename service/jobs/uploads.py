@@ -112,7 +112,7 @@ def _make_folder(folder: Path) -> None:
     for part in folder.parent.glob(f"*/{PART}"):
         try:
             is_abandoned = time.time() - part.stat().st_mtime > ABANDONED_SECONDS
-        except FileNotFoundError:  # finished meanwhile
+        except FileNotFoundError:  # finished since the listing
             continue
         if is_abandoned:
             shutil.rmtree(part.parent, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""From encoded images to pixels: tiny ones at once, large ones in two background threads."""
+"""Decoding of images: small ones in the event loop, large ones in two background threads."""
 
 import asyncio
 import os
@@ -41,13 +41,13 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What happens to pictures before a model sees them.
+    """Settings for preparing pictures for a model.
 
     Attributes:
         look: How the model's training images look.
         normalize: `auto` makes pictures look like them, `off` takes pictures unchanged.
-        caller: Who waits for the images.
-        others_wait: Returns whether other requests wait, so that decoding a photo lets them go first.
+        caller: Client that waits for the images.
+        others_wait: Returns whether other requests wait; decoding a photo then yields to them.
     """
 
     look: Look
@@ -108,10 +108,10 @@ async def decode_all(
     """Decode many images; an image that fails does not fail the others.
 
     Args:
-        values: What the request has in place of each image.
+        values: Values of the request, one for each image.
         read: Returns the encoded image in a value, or raises a `LoupeError`.
         settings: Limits.
-        preparation: What happens to the pictures.
+        preparation: Settings for preparing the pictures.
 
     Raises:
         CallerGone: If the client disconnected; the rest is not decoded.
@@ -137,7 +137,7 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
     """Decode one image to uint8 `(28, 28)`.
 
     Raises:
-        LoupeError: If it cannot be read, or nobody waits for it any more.
+        LoupeError: If it cannot be read, or the request has ended.
     """
     if isinstance(image, np.ndarray):
         return image
@@ -165,7 +165,7 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
 
 
 def _decode_waiting(waiting: list[Picture], preparation: Preparation) -> UInt8Array:
-    """Decode the picture that waits; if it was taken away, nobody sees the IndexError."""
+    """Decode the waiting picture; the IndexError of a picture taken away is ignored."""
     return preparation.pixels(waiting.pop())
 
 
@@ -175,7 +175,7 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 def _lower_priority() -> None:
-    """Let event loop and engine go first: a photo is the work of many small requests.
+    """Run the thread after event loop and engine, because a photo costs as much as many requests.
 
     Linux treats a core that runs only SCHED_IDLE threads as free, so small requests do not queue
     behind a photo.
@@ -188,9 +188,9 @@ def _lower_priority() -> None:
 
 
 def _yield_core() -> None:
-    """Give this thread's core to whoever waits for it.
+    """Give this thread's core to a waiting thread.
 
-    Decoding makes no system call, so Linux would otherwise switch at the next tick, up to 4 ms later.
+    Decoding makes no system call, so Linux would switch at the next tick, up to 4 ms later.
     """
     if sys.platform == "linux":
         os.sched_yield()

@@ -136,8 +136,7 @@ def _tag(call: Call) -> str:
     """Return the tag of the model in the path.
 
     Raises:
-        ModelNotFound: If the path has a label in place of a version, or a version in place of a
-            label.
+        ModelNotFound: If `versions/` is followed by a label, or `labels/` by a version.
     """
     path = call.request.path_params
     version, label = path.get("version"), path.get("label")
@@ -171,7 +170,7 @@ async def _read_images(
 
 
 def _read_image(value: JsonValue) -> EncodedImage:
-    """Read nested lists or `{"b64": …}`, either of which may stand under the tensor's name."""
+    """Read nested lists or `{"b64": …}`, with or without the tensor's name around it."""
     if isinstance(value, dict) and value.keys() == {INPUT}:
         value = value[INPUT]
     if isinstance(value, list):

@@ -20,7 +20,7 @@ from service.protocols.native import replies
 from service.protocols.native.requests import read_batch, read_image
 
 PROTOCOL = "loupe"  # label in the metrics
-# A report may be anybody's HTML: the browser shows it, and runs and loads nothing.
+# A report is foreign HTML: the browser must not run its scripts or load anything for it.
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 

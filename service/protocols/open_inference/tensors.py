@@ -107,7 +107,7 @@ def _flatten(values: Sequence[JsonValue | bytes], shape: list[int]) -> Sequence[
 
 
 def _name(failed: list[int]) -> str:
-    """Name the images that cannot be used, so that a caller can fix all at once."""
+    """Name the images that cannot be used, all in one message."""
     if len(failed) == 1:
         return f"Image {failed[0]}"
     more = " …" if len(failed) > MAX_LISTED else ""

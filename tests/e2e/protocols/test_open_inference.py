@@ -188,13 +188,13 @@ def test_classification_has_the_format_of_triton(
     classes = result.as_numpy("probabilities")
     assert classes.shape == (5, 3)
     for row, expected in zip(classes, engine.predict(DIGITS), strict=True):
-        told = [text.split(":") for text in texts(row)]
+        parts = [text.split(":") for text in texts(row)]
         best = np.argsort(-expected)[:3]
-        assert [int(index) for _, index, _ in told] == best.tolist()
-        assert [label for *_, label in told] == [
+        assert [int(index) for _, index, _ in parts] == best.tolist()
+        assert [label for *_, label in parts] == [
             digits_model.card.class_names[place] for place in best
         ]
-        assert [float(value) for value, *_ in told] == pytest.approx(expected[best], abs=TOLERANCE)
+        assert [float(value) for value, *_ in parts] == pytest.approx(expected[best], abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -148,12 +148,12 @@ def test_metadata_is_that_of_rest(
     client: triton.InferenceServerClient, both: BothProtocols
 ) -> None:
     for model in ("digits", "shapes"):
-        told = client.get_model_metadata(model, as_json=True)
-        for described in (*told["inputs"], *told["outputs"]):
+        metadata = client.get_model_metadata(model, as_json=True)
+        for described in (*metadata["inputs"], *metadata["outputs"]):
             described["shape"] = [
                 int(side) for side in described["shape"]
             ]  # JSON of protobuf has them as texts
-        assert told == httpx.get(f"{both.service.url}/v2/models/{model}").json()
+        assert metadata == httpx.get(f"{both.service.url}/v2/models/{model}").json()
 
 
 def test_methods_beyond_the_protocol_are_not_implemented(
@@ -268,7 +268,7 @@ def test_versions_and_labels_select_their_models_and_follow_a_promotion(
         until(lambda: answering("production") == "newest")
 
 
-# Both protocols at once
+# Both protocols
 
 
 def test_grpc_and_http_share_one_queue(
@@ -306,7 +306,7 @@ def test_grpc_and_http_share_one_queue(
         )
     assert (
         metrics.count("loupe_batch_size_count{model=") == 2
-    )  # one histogram of each model, whoever called
+    )  # one histogram per model for both protocols
 
 
 # Refusals

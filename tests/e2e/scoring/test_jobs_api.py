@@ -153,10 +153,10 @@ def test_results_are_those_of_the_command_line_in_every_format(
         1,
     )
 
-    for wanted in KINDS:
+    for asked in KINDS:
         arguments = [
             "--format",
-            wanted,
+            asked,
             "--top-k",
             2,
             "--threshold",
@@ -165,17 +165,17 @@ def test_results_are_those_of_the_command_line_in_every_format(
             "--model",
             "digits",
         ]
-        scored = run("score", source, "--out", tmp_path / wanted, *arguments, **settings)
+        scored = run("score", source, "--out", tmp_path / asked, *arguments, **settings)
         assert scored.returncode == 0, scored.stderr
-        expected = (tmp_path / wanted / f"predictions.{wanted}").read_bytes()
-        answer = alice.get(f"/jobs/{job}/results", params={"format": wanted})
+        expected = (tmp_path / asked / f"predictions.{asked}").read_bytes()
+        answer = alice.get(f"/jobs/{job}/results", params={"format": asked})
         assert answer.status_code == 200
-        assert answer.headers["content-disposition"] == f'attachment; filename="{job}.{wanted}"'
-        if wanted == "parquet":
+        assert answer.headers["content-disposition"] == f'attachment; filename="{job}.{asked}"'
+        if asked == "parquet":
             assert rows(answer.content).equals(rows(expected))
         else:
             assert answer.content == expected
-        if wanted == kind:
+        if asked == kind:
             assert alice.get(f"/jobs/{job}/results").content == answer.content
 
 
@@ -253,13 +253,13 @@ def test_events_follow_a_job_to_its_end(alice: httpx.Client, worker: None) -> No
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in answer.iter_lines() if line]
 
-    told = [json.loads(line.removeprefix("data: ")) for line in lines]
-    assert {each["id"] for each in told} == {job}
-    assert told[-1] == alice.get(f"/jobs/{job}").json()
-    assert (told[-1]["state"], told[-1]["done"]) == ("done", 400)
-    done = [each["done"] for each in told]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert {each["id"] for each in events} == {job}
+    assert events[-1] == alice.get(f"/jobs/{job}").json()
+    assert (events[-1]["state"], events[-1]["done"]) == ("done", 400)
+    done = [each["done"] for each in events]
     assert done == sorted(done)
-    without_time = [{**each, "eta_seconds": None} for each in told]
+    without_time = [{**each, "eta_seconds": None} for each in events]
     assert all(one != other for one, other in pairwise(without_time))
 
 
@@ -360,10 +360,10 @@ def test_job_belongs_to_the_key_that_submitted_it(
 
     assert job in seen(alice)
     assert job not in seen(bob)
-    nobodys = {
+    visible = {
         each["output"] for client in (alice, bob) for each in client.get("/jobs").json()["jobs"]
     }
-    assert str(tmp_path / "out") not in nobodys
+    assert str(tmp_path / "out") not in visible
     unknown = bob.get("/jobs/nothing")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "job_not_found")
     for method, path in (

@@ -1,4 +1,4 @@
-"""Every example of docs/http-api.md, run as it stands but for the address, and its answer beside the one in the text."""
+"""Examples of docs/http-api.md, run against a service and compared with the answers on the page."""
 
 import json
 import re
@@ -27,7 +27,7 @@ OPTIONS = "--silent --show-error --write-out '\\n'"
 
 @dataclass(frozen=True)
 class Example:
-    """What to run, and the answer that the page shows, if it shows one."""
+    """An example on the page, and its answer if the page shows one."""
 
     language: str
     code: str
@@ -39,7 +39,7 @@ EXAMPLES = [Example(*found) for found in BLOCK.findall(PAGE.read_text(encoding="
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that the page speaks of."""
+    """A folder with the files that the examples use."""
     folder = tmp_path_factory.mktemp("examples")
     digits = pictures.digits(3)
     np.save(folder / "digits.npy", digits)
@@ -55,23 +55,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def worker(service_data: Path) -> Iterator[None]:
-    """Scores the jobs that the page submits."""
+    """A worker for the jobs of the page."""
     with running(service_data.with_name("worker.log"), "worker", LOUPE_DATA_DIR=service_data):
         yield
 
 
 def shape(value: JsonValue) -> object:
-    """What stays of JSON whichever model answers and however sure it is."""
+    """Return the parts of JSON that do not depend on the model."""
     if isinstance(value, dict):
         return {name: shape(each) for name, each in value.items() if name != "probabilities"}
     return [shape(each) for each in value] if isinstance(value, list) else isinstance(value, str)
 
 
-def test_the_page_has_examples_for_all_that_it_promises() -> None:
-    told = PAGE.read_text(encoding="utf-8")
+def test_page_has_examples_for_all_clients() -> None:
+    page = PAGE.read_text(encoding="utf-8")
 
-    assert len(EXAMPLES) == told.count("```sh\n") + told.count("```python\n") >= 15
-    assert sum(example.answer != "" for example in EXAMPLES) == told.count("```json\n")
+    assert len(EXAMPLES) == page.count("```sh\n") + page.count("```python\n") >= 15
+    assert sum(example.answer != "" for example in EXAMPLES) == page.count("```json\n")
     assert {
         word
         for word in ("curl", "httpx", "tritonclient")
@@ -86,7 +86,7 @@ def test_the_page_has_examples_for_all_that_it_promises() -> None:
 @pytest.mark.parametrize(
     "example", EXAMPLES, ids=[f"{place}-{each.language}" for place, each in enumerate(EXAMPLES)]
 )
-def test_an_example_runs_and_is_answered_as_the_page_says(
+def test_example_gives_the_answer_on_the_page(
     service: RunningService, worker: None, folder: Path, example: Example
 ) -> None:
     if example.language == "sh" and shutil.which("curl") is None:
@@ -105,11 +105,11 @@ def test_an_example_runs_and_is_answered_as_the_page_says(
     assert ended.stdout.strip()
     if example.language == "sh":
         answers = [json.loads(line) for line in ended.stdout.splitlines()]
-        told = json.loads(example.answer) if example.answer else None
-        assert all(("code" in answer) == ("code" in (told or {})) for answer in answers), (
+        expected = json.loads(example.answer) if example.answer else None
+        assert all(("code" in answer) == ("code" in (expected or {})) for answer in answers), (
             ended.stdout
         )
-        assert told is None or (shape(answers[0]), answers[0].get("code")) == (
-            shape(told),
-            told.get("code"),
+        assert expected is None or (shape(answers[0]), answers[0].get("code")) == (
+            shape(expected),
+            expected.get("code"),
         )

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 METHODS = {"get", "post", "put", "patch", "delete"}
 NO_ANSWERS = {
-    "caller_gone",  # nobody receives it
+    "caller_gone",  # no client receives it
     "invalid_setting",  # stops the start
     "invalid_key_name",  # of `loupe key`
     "model_corrupted",  # keeps a model from being served
@@ -128,6 +128,14 @@ def test_document_describes_exactly_the_error_codes(
         of_answers | set(re.findall("`(route_not_found|method_not_allowed)`", explained))
         == answered
     )
+
+
+def test_every_error_code_is_explained(description: dict[str, JsonValue]) -> None:
+    schema = member(description, "components", "schemas", "Error", "properties", "code")
+    explained = re.findall(r"^- `(\w+)`: .+\.$", str(schema["description"]), re.MULTILINE)
+
+    assert explained == sorted(explained)
+    assert schema["enum"] == explained
 
 
 def test_version_is_that_of_the_service(
