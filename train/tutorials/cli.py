@@ -1,4 +1,4 @@
-"""`loupe train classics`: what well-known tutorials train, trained here."""
+"""`loupe train classics`: trains the models of well-known tutorials."""
 
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,12 +9,12 @@ import typer
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr
 
-RESULTS_FOLDER = "classics"  # below the data folder
+RESULTS_FOLDER = "classics"  # in the data folder
 
 
 def classics(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Minutes instead of hours: fewer epochs and seeds.")
+        bool, typer.Option("--quick", help="Train fewer epochs and seeds: minutes, not hours.")
     ] = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with the four IDX files of MNIST.")
@@ -22,40 +22,33 @@ def classics(
     only: Annotated[
         str | None, typer.Option(help="Letters of the tutorials to train, as A,C.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the page is written, in Markdown.")] = Path(
+    out: Annotated[Path, typer.Option(help="Markdown file for the page.")] = Path(
         "docs/CLASSICS.md"
     ),
 ) -> None:
-    """Train the models of five tutorials with their settings, and write a page that compares.
+    """Train the models of five tutorials with their settings, and write a page that compares them.
 
-    Each row is kept once it is trained: Ctrl-C loses the one in hand, and the same command goes on.
+    Every training is kept: after Ctrl-C, the same command continues.
     """
-    from dataclasses import replace
-
     from train.tensorflow import import_tensorflow
-    from train.tutorials.classics import PLAN
+    from train.tutorials.plan import load_plan
 
-    whole = replace(PLAN, quick=quick)
-    plan = (
-        whole
-        if only is None
-        else whole.only([letter.strip().upper() for letter in only.split(",")])
-    )
+    whole = load_plan(quick=quick)
+    plan = whole
+    if only is not None:
+        plan = whole.only([letter.strip().upper() for letter in only.split(",")])
     log_to_stderr()
     import_tensorflow()
-    from train.tutorials import page as classics_page
-    from train.tutorials.results import Results
-    from train.tutorials.runs import Course, loader
+    from train.tutorials import page
+    from train.tutorials.results import ResultsFolder
+    from train.tutorials.runs import Runner, loader
 
-    classics_page.check_writable(out)
-    results = Results(load_settings().home / RESULTS_FOLDER)
-    Course(plan, results, loader(data_dir), console).run()
-    figures = results.load(whole)  # the page has what other runs trained, too
+    page.check_writable(out)
+    folder = ResultsFolder(load_settings().home / RESULTS_FOLDER)
+    Runner(plan, folder, loader(data_dir), console).run()
+    known = folder.load(whole)  # the page shows results of earlier runs, too
     today = datetime.now(timezone.utc).date()
-    classics_page.write(
-        out, classics_page.page(whole, figures, classics_page.this_machine(), today)
-    )
-    console.print(
-        "\n" + classics_page.in_short(plan, figures), markup=False, highlight=False, soft_wrap=True
-    )
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    page.write(out, page.page(whole, known, page.this_machine(), today))
+    short = page.in_short(plan, known)
+    console.print(f"\n{short}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"page: {out}", highlight=False, soft_wrap=True)

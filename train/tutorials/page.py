@@ -1,317 +1,254 @@
-"""The page on the classics, in Markdown: every figure on it comes from the results it is given."""
+"""The page on the classics, in Markdown; all its figures come from the results."""
 
 import platform
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import tensorflow as tf
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from loupe.old_errors.train import FileNotWritable
+from loupe.errors import NotWritable
+from loupe.files import write_atomically
 from loupe.runtime.cores import available_cores
 from train.config import FULL_BATCH, TrainConfig
 from train.evaluate.verdict import percent
-from train.sweep.sweeps import Result as Training
-from train.sweep.sweeps import Spread, Sweep, as_text
-from train.tutorials.findings import accuracies_of, findings, shown
-from train.tutorials.plan import Factor, Plan, Trial
-from train.tutorials.results import Figures, Result, Summary, current_versions, summarize
+from train.sweep.sweeps import Spread, Value, as_text
+from train.tutorials.plan import Classic, Factor, Row, TutorialPlan
+from train.tutorials.results import KnownResults, RowSummary, current_versions
 
-NONE = "–"  # in a cell that has nothing to say
-CPU_FACTS = Path("/proc/cpuinfo")  # where Linux tells the processor's name
-DECREASES = {"constant": "", "cosine": " along a cosine", "one-cycle": " in one cycle"}
-
-QUICK = """\
-> **This was a quick run**, with fewer epochs and seeds than the tutorials have: it shows that everything trains, and its figures are not
-> to be compared. The full ones: `loupe train classics`.
-"""
+MAX_DEVIATIONS = 2  # a single run further from the mean is hardly chance
+CPU_FACTS = Path("/proc/cpuinfo")
+SCHEDULES = {"constant": "", "cosine": " along a cosine", "one-cycle": " in one cycle"}
+TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the seconds were measured on."""
+class ClassicRow:
+    """A tutorial's model with its figures, which are `None` until it is trained."""
 
-    cores: int
-    processor: str
-    gpus: tuple[str, ...] = ()
+    classic: Classic
+    row: Row
+    summary: RowSummary | None
 
-    def __str__(self) -> str:
-        cores = f"{self.cores} core{'' if self.cores == 1 else 's'} of {self.processor}"
-        return ", ".join((cores, *self.gpus))
+    @property
+    def name(self) -> str:
+        """The tutorial and the model."""
+        return f"{self.classic.tutorial}, {self.classic.model}"
+
+    @property
+    def aim_reached(self) -> bool:
+        """Whether the test accuracy reaches the aim."""
+        return self.summary is not None and self.summary.accuracy.mean >= self.classic.aim
 
 
-def this_machine() -> Machine:
-    """The machine this runs on, as far as it tells."""
+@dataclass(frozen=True)
+class ValueRow:
+    """One value of a setting: the tutorial's single run, and our accuracies over the seeds."""
+
+    factor: Factor
+    value: str
+    reported: float
+    accuracies: Sequence[float]
+
+    @property
+    def name(self) -> str:
+        """The setting and its value."""
+        return f"{self.factor.name} {self.value}"
+
+    @property
+    def spread(self) -> Spread | None:
+        """Mean and standard deviation of our accuracies."""
+        return Spread.of(self.accuracies) if self.accuracies else None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the standard deviation means something."""
+        return len(self.accuracies) > 1
+
+    @property
+    def near(self) -> bool:
+        """Whether the tutorial's run is as near to our mean as chance explains."""
+        spread = self.spread
+        return spread is not None and (
+            abs(self.reported - spread.mean) <= MAX_DEVIATIONS * spread.deviation
+        )
+
+
+def this_machine() -> str:
+    """Describe the cores, the processor and the GPUs of this machine."""
     facts = CPU_FACTS.read_text(encoding="utf-8") if CPU_FACTS.is_file() else ""
-    names = [
-        line.partition(":")[2].strip()
-        for line in facts.splitlines()
-        if line.startswith("model name")
-    ]
+    names = re.findall(r"^model name\s*:\s*(.+)", facts, re.MULTILINE)
+    processor = names[0] if names else platform.processor() or platform.machine()
+    cores = available_cores()
     gpus = [
-        tf.config.experimental.get_device_details(gpu)
+        tf.config.experimental.get_device_details(gpu).get("device_name", "a GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    return Machine(
-        available_cores(),
-        names[0] if names else platform.processor() or platform.machine(),
-        tuple(details.get("device_name", "a GPU") for details in gpus),
-    )
+    return ", ".join((f"{cores} core{'' if cores == 1 else 's'} of {processor}", *gpus))
 
 
 def check_writable(path: Path) -> None:
-    """Make sure of a place for the page before hours are spent.
+    """Refuse a path for the page that cannot be written, before hours of training.
 
     Raises:
-        FileNotWritable: If there is none.
+        NotWritable: If the folder cannot be made or written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise FileNotWritable(str(path), str(error)) from error
+        raise NotWritable(f"'{path}' cannot be written: {error}.") from error
 
 
 def write(path: Path, page: str) -> None:
-    """Write the page, whole or not at all.
+    """Write the page.
 
     Raises:
-        FileNotWritable: If it cannot be written.
+        NotWritable: If that fails; an older page stays.
     """
-    temporary = path.with_name(f"{path.name}.part")
     try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, page)
     except OSError as error:
-        raise FileNotWritable(str(path), str(error)) from error
+        raise NotWritable(f"'{path}' cannot be written: {error}.") from error
 
 
-def page(plan: Plan, figures: Figures, machine: Machine, today: date) -> str:
-    """The whole page, in Markdown."""
-    results = figures.trials
+def page(plan: TutorialPlan, known: KnownResults, machine: str, today: date) -> str:
+    """Return the page."""
     versions = ", ".join(f"{package} {number}" for package, number in current_versions().items())
-    parts = [
-        "# The classics\n",
-        "The models of tutorials for beginners, trained with the tutorials' own settings, and our default beside them. "
-        f"`loupe train classics{' --quick' if plan.quick else ''}` wrote this page on {today:%Y-%m-%d}, on {machine}, with {versions}.\n",
-        QUICK if plan.quick else "",
-        "## The table\n",
-        "Test accuracy in %. A dash is what a tutorial does not tell, or what is not trained yet.\n",
-        main_table(plan, results),
-        bullets(tutorial_lines(plan)),
-        "## What is seen\n",
-        bullets(findings(plan, figures)),
-        "## How well they are fitted\n",
-        fits_table(plan, results),
-        "## Our default\n",
-        defaults_table(plan, results),
-        *_study_parts(plan, figures.study),
-    ]
-    return "\n".join(part for part in parts if part)
+    facts = {"machine": machine, "today": today.isoformat(), "versions": versions}
+    return _render("page.md.jinja", plan, known, short=False, **facts)
 
 
-def in_short(plan: Plan, figures: Figures) -> str:
-    """What the terminal shows: the table, and what is seen."""
-    parts = [
-        QUICK if plan.quick else "",
-        main_table(plan, figures.trials),
-        bullets(findings(plan, figures)),
-    ]
-    return "\n".join(part for part in parts if part)
+def in_short(plan: TutorialPlan, known: KnownResults) -> str:
+    """Return the main table and the findings, for the terminal."""
+    return _render("page.md.jinja", plan, known, short=True)
 
 
-def main_table(plan: Plan, results: Mapping[Trial, Result]) -> str:
-    """Every model: the tutorial's figure, ours with its settings, ours with our default, and the seconds of an epoch."""
-    defaults = {
-        tutorial.letter: _default(plan, tutorial.default, results) for tutorial in plan.tutorials
+def findings(plan: TutorialPlan, known: KnownResults) -> list[str]:
+    """Return the findings as sentences."""
+    text = _render("findings.md.jinja", plan, known)
+    return [line.removeprefix("- ") for line in text.splitlines()]
+
+
+def _render(template: str, plan: TutorialPlan, known: KnownResults, **facts: object) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=select_autoescape(),  # not for Markdown
+    )
+    environment.filters |= {
+        "accuracy": _accuracy,
+        "microseconds": _microseconds,
+        "percent": percent,
+        "seconds": _seconds,
+        "settings": _settings,
     }
-    rows = []
-    for classic in shown(plan, results):
-        row = plan.of_classic(classic)
-        summary = summarize(row, results)
-        rows.append(
-            (
-                classic.tutorial,
-                classic.model,
-                settings(row.trials[0].config),
-                in_percent(classic.reported),
-                accuracy(summary),
-                accuracy(defaults[classic.tutorial]),
-                "–".join(f"{duration:g}" for duration in classic.reported_seconds or ()) or NONE,
-                in_seconds(summary),
-            )
-        )
-    return table(
-        (
-            "tutorial",
-            "model",
-            "settings",
-            "its figure",
-            "ours, its settings",
-            "ours, our default",
-            "its seconds per epoch",
-            "our seconds",
-        ),
-        rows,
-    )
-
-
-def fits_table(plan: Plan, results: Mapping[Trial, Result]) -> str:
-    """Every model on both splits, and the verdict."""
-    rows = []
-    for classic in shown(plan, results):
-        summary = summarize(plan.of_classic(classic), results)
-        rows.append(
-            (
-                classic.tutorial,
-                classic.model,
-                NONE if summary is None else str(summary.first.epochs),
-                in_percent(summary.train_accuracy if summary else None),
-                in_percent(summary.accuracy if summary else None),
-                NONE if summary is None else f"{summary.loss:.3f}",
-                NONE if classic.reported_loss is None else f"{classic.reported_loss:.3f}",
-                NONE if summary is None else summary.first.fit,
-            )
-        )
-    return table(
-        ("tutorial", "model", "epochs", "train", "test", "test loss", "its test loss", "verdict"),
-        rows,
-    )
-
-
-def defaults_table(plan: Plan, results: Mapping[Trial, Result]) -> str:
-    """Our default on every data set."""
-    rows = []
-    for default in plan.defaults:
-        row = plan.of_default(default)
-        summary = summarize(row, results)
-        rows.append(
-            (
-                default.trial.dataset,
-                settings(row.trials[0].config),
-                accuracy(summary),
-                NONE if summary is None else f"{summary.first.calibration_error:.4f}",
-                in_seconds(summary),
-                NONE if summary is None else f"{summary.first.seconds / 60:.1f}",
-            )
-        )
-    return table(
-        (
-            "data set",
-            "settings",
-            "test accuracy",
-            "calibration error",
-            "seconds per epoch",
-            "minutes in all",
-        ),
-        rows,
-    )
-
-
-def factor_table(sweep: Sweep, factor: Factor, study: Sequence[Training]) -> str:
-    """The values of one setting: the tutorial's single run, and ours over the seeds."""
-    rows = []
-    for value, reported in factor.reported:
-        accuracies = accuracies_of(sweep, factor, value, study)
-        spread = Spread.of(accuracies) if accuracies else None
-        rows.append(
-            (
-                as_text(factor.setting, value),
-                in_percent(reported),
-                in_percent(spread.mean if spread else None),
-                in_percent(spread.deviation if spread else None),
-                in_percent(min(accuracies, default=None)),
-                in_percent(max(accuracies, default=None)),
-            )
-        )
-    return table((factor.name, "its single run", "ours, mean", "spread", "lowest", "highest"), rows)
-
-
-def tutorial_lines(plan: Plan) -> Iterator[str]:
-    """What the letters mean."""
-    return (f"{tutorial.letter}: {tutorial.title}" for tutorial in plan.tutorials)
-
-
-def settings(config: TrainConfig) -> str:
-    """A training's settings in words."""
-    batches = (
-        "all images at once"
-        if config.batch_size == FULL_BATCH
-        else f"batches of {config.batch_size}"
-    )
-    most = f", at most; stops after {config.patience} that are no better" if config.patience else ""
-    words = [
-        f"{config.optimizer} {config.learning_rate:g}{DECREASES[config.schedule]}",
-        batches,
-        f"{config.epochs:,} epoch{'' if config.epochs == 1 else 's'}{most}",
+    classics = [
+        ClassicRow(each, plan.of_classic(each), known.summarize(plan.of_classic(each)))
+        for each in plan.classics
+        if not each.if_missed or known.missed(plan, each.if_missed)
     ]
-    words += [f"weight decay {config.weight_decay:g}"] if config.weight_decay else []
-    words += (
-        [f"{percent(config.validation_fraction, 0)} held back"]
-        if config.validation_fraction
-        else []
+    defaults = [(row, known.summarize(row)) for row in map(plan.of_default, plan.defaults)]
+    by_dataset = {row.trials[0].dataset: summary for row, summary in defaults}
+    factors = _factors(plan, known)
+    done = [known.summarize(row) is not None for row in plan.rows()]
+    if plan.sweep:
+        done.append(len(known.study) == plan.sweep.max_settings * plan.sweep.seeds)
+    text = environment.get_template(template).render(
+        facts,
+        plan=plan,
+        known=known,
+        classics=classics,
+        defaults=defaults,
+        default_of={each.letter: by_dataset.get(each.default) for each in plan.tutorials},
+        factors=factors,
+        value_rows=[row for _, rows in factors for row in rows],
+        done=done,
+        max_deviations=MAX_DEVIATIONS,
     )
-    words += ["augmentation"] if config.augmentation else []
-    return "; ".join(words)
+    return TABLE.sub(lambda table: _align(table[0]), text)
 
 
-def accuracy(summary: Summary | None) -> str:
-    """A test accuracy in percent, with its spread where there is one."""
-    if summary is None:
-        return NONE
-    spread = "" if summary.spread is None else f" ± {summary.spread * 100:.2f}"
-    return f"{summary.accuracy * 100:.2f}{spread}"
-
-
-def in_percent(share: float | None) -> str:
-    """A share, 0..1, as a number of percent."""
-    return NONE if share is None else f"{share * 100:.2f}"
-
-
-def in_seconds(summary: Summary | None) -> str:
-    """Seconds per epoch, to two digits."""
-    if summary is None:
-        return NONE
-    duration = summary.seconds_per_epoch
-    return f"{duration:.1f}" if duration >= 1 else f"{duration:.2g}"
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, its columns aligned for those who read the text."""
-    lines = [headings, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    padded = [
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    ]
-    padded.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(padded) + "\n"
-
-
-def bullets(sentences: Iterable[str]) -> str:
-    """A list in Markdown."""
-    return "".join(f"- {sentence}\n" for sentence in sentences)
-
-
-def _default(plan: Plan, dataset: str, results: Mapping[Trial, Result]) -> Summary | None:
-    found = next((default for default in plan.defaults if default.trial.dataset == dataset), None)
-    return summarize(plan.of_default(found), results) if found else None
-
-
-def _study_parts(plan: Plan, study: Sequence[Training]) -> Iterator[str]:
+def _factors(plan: TutorialPlan, known: KnownResults) -> list[tuple[Factor, list[ValueRow]]]:
+    """Return the table rows of each setting that the study varies."""
     sweep = plan.sweep
     if plan.study is None or sweep is None:
-        return
-    yield "## One setting at a time\n"
-    yield (
-        f"Test accuracy in %: the tutorial's single run, and ours with {sweep.seeds} seeds, each of which also splits the images anew. "
-        "The spread is the standard deviation. All settings but the one in the first column are those of the tutorial's base.\n"
-    )
-    for factor in plan.study.factors:
-        yield f"### {plan.study.tutorial}: {factor.name}\n"
-        yield factor_table(sweep, factor, study)
+        return []
+
+    def accuracies(factor: Factor, value: Value) -> list[float]:
+        setting = sweep.setting({factor.setting: value})
+        results = [result for result in known.study if result.setting == setting]
+        if len(results) < sweep.seeds:
+            return []
+        return [result.scores.test_accuracy for result in results if result.scores]
+
+    return [
+        (
+            factor,
+            [
+                ValueRow(
+                    factor, as_text(factor.setting, value), reported, accuracies(factor, value)
+                )
+                for value, reported in factor.reported
+            ],
+        )
+        for factor in plan.study.factors
+    ]
+
+
+def _align(table: str) -> str:
+    """Pad the cells of a Markdown table."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        " | ".join(
+            cell.ljust(width, "-" if cell == "-" else " ")
+            for cell, width in zip(row, widths, strict=True)
+        )
+        for row in rows
+    ]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _settings(config: TrainConfig) -> str:
+    """Describe a training's settings."""
+    full = config.batch_size == FULL_BATCH
+    epochs = f"{config.epochs:,} epoch{'' if config.epochs == 1 else 's'}"
+    parts = [
+        f"{config.optimizer} {config.learning_rate:g}{SCHEDULES[config.schedule]}",
+        "full batches" if full else f"batches of {config.batch_size}",
+        f"at most {epochs}, patience {config.patience}" if config.patience else epochs,
+        f"weight decay {config.weight_decay:g}" if config.weight_decay else "",
+        f"{percent(config.validation_fraction, 0)} for validation"
+        if config.validation_fraction
+        else "",
+        "augmentation" if config.augmentation else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _accuracy(summary: RowSummary | None) -> str:
+    """Format a test accuracy in percent, with the standard deviation of several seeds."""
+    if summary is None:
+        return "–"
+    spread = f" ± {100 * summary.accuracy.deviation:.2f}" if len(summary.results) > 1 else ""
+    return f"{100 * summary.accuracy.mean:.2f}{spread}"
+
+
+def _seconds(summary: RowSummary | None) -> str:
+    """Format the seconds per epoch with two digits."""
+    if summary is None:
+        return "–"
+    seconds = summary.seconds_per_epoch
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f} µs" if seconds >= 1e-5 else f"{seconds * 1e6:.1f} µs"

@@ -1,39 +1,60 @@
-"""What a course through the tutorials is made of: their models, the settings they vary, our default, and the rows that are trained.
-
-Which they are stands in `train.classics`.
-"""
+"""The plan of `loupe train classics`: which models are trained, read from `classics.yaml`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from loupe.old_errors.train import InvalidTraining
-from train.config import TrainConfig
+from loupe.errors import InvalidUsage
+from train.config import TrainConfig, recipe
 from train.runs import DataSource
 from train.sweep.sweeps import Sweep, Value
 
+PLAN_FILE = Path(__file__).with_name("classics.yaml")
 
-class Trial(BaseModel):
-    """One training from beginning to end: equal trials give equal figures."""
+
+def _read_config(value: Any) -> Any:
+    """Replace `{recipe: NAME, images: N}` by the recipe of an architecture."""
+    is_recipe = isinstance(value, dict) and "recipe" in value
+    return recipe(value["recipe"], value.get("images")) if is_recipe else value
+
+
+class Frozen(BaseModel):
+    """Base of the plan's models."""
 
     model_config = ConfigDict(frozen=True)
 
+
+class Trial(Frozen):
+    """One training with its evaluation; equal trials give equal results."""
+
     dataset: str
-    config: TrainConfig
+    config: Annotated[TrainConfig, BeforeValidator(_read_config)]
     test_fraction: float | None = None
     split_seed: int = 0
     compare_batches: bool = False
 
+    def shortened(self, epochs: int) -> "Trial":
+        """Return the trial with at most that many epochs."""
+        config = replace(self.config, epochs=min(epochs, self.config.epochs))
+        return self.model_copy(update={"config": config})
 
-@dataclass(frozen=True)
-class Tutorial:
+    def seeded(self, seed: int) -> "Trial":
+        """Return the trial with another seed, which also splits the images."""
+        config = replace(self.config, seed=seed)
+        return self.model_copy(update={"config": config, "split_seed": seed})
+
+
+class Tutorial(Frozen):
     """A tutorial.
 
     Attributes:
-        letter: What `--only` calls it.
-        title: What it is about and what it was written with.
-        default: The data set our default is trained on to stand beside its figures.
+        letter: Its name in `--only`.
+        title: Subject and library.
+        default: Data set of our default that is compared with it.
     """
 
     letter: str
@@ -41,22 +62,21 @@ class Tutorial:
     default: str
 
 
-@dataclass(frozen=True)
-class Classic:
-    """A model of a tutorial, as one row of the table.
+class Classic(Frozen):
+    """A model of a tutorial: one row of the table.
 
     Attributes:
-        key: Of this row, for others that speak of it.
-        tutorial: Its letter.
-        model: In words.
-        trial: The tutorial's settings, and its data.
-        reported: Test accuracy, 0..1, as the tutorial reports it; `None` where the row is our own answer to it.
+        key: Name for other rows to refer to.
+        tutorial: Letter of the tutorial.
+        model: Short description.
+        trial: The tutorial's data and settings.
+        reported: The tutorial's test accuracy, 0..1; `None` for our own variants.
         aim: Test accuracy, 0..1, that a good reproduction reaches.
-        quick_epochs: Enough to see that it trains.
-        reported_seconds: Per epoch, as the tutorial reports it: from, to.
-        reported_loss: On the test split.
-        repeated: Whether it is trained with every seed, because one run says little.
-        beats: Keys of rows that this one is to be better than.
+        quick_epochs: Maximum of epochs with `--quick`.
+        reported_seconds: The tutorial's range of seconds per epoch.
+        reported_loss: The tutorial's test loss.
+        repeated: Whether all seeds are trained, because single runs vary much.
+        beats: Keys of rows to compare it with.
         if_missed: Key of a row; this one is trained only if that one misses its aim.
     """
 
@@ -64,7 +84,7 @@ class Classic:
     tutorial: str
     model: str
     trial: Trial
-    reported: float | None
+    reported: float | None = None
     aim: float
     quick_epochs: int
     reported_seconds: tuple[float, float] | None = None
@@ -74,14 +94,13 @@ class Classic:
     if_missed: str | None = None
 
 
-@dataclass(frozen=True)
-class Factor:
-    """A setting that a tutorial varies while all others stay.
+class Factor(Frozen):
+    """A setting that a tutorial varies.
 
     Attributes:
-        name: In the tutorial's words.
+        name: The tutorial's words.
         setting: Its name in a sweep.
-        reported: Its values, and the test accuracy, 0..1, of the tutorial's single run with each.
+        reported: Pairs of a value and the test accuracy, 0..1, of the tutorial's single run.
     """
 
     name: str
@@ -89,17 +108,8 @@ class Factor:
     reported: tuple[tuple[Value, float], ...]
 
 
-@dataclass(frozen=True)
-class Study:
-    """A tutorial's tables of one setting at a time.
-
-    Attributes:
-        tutorial: Its letter.
-        dataset: What is trained on.
-        architecture: The network.
-        base: The settings from which each factor is varied.
-        factors: What is varied.
-    """
+class Study(Frozen):
+    """A tutorial's tables of one setting at a time, which vary from `base`."""
 
     tutorial: str
     dataset: str
@@ -108,7 +118,7 @@ class Study:
     factors: tuple[Factor, ...]
 
     def sweep(self, seeds: int) -> Sweep:
-        """The sweep that trains it; its time is short, so it is never cut."""
+        """Return the sweep that trains all tables."""
         values = {name: [value] for name, value in self.base.items()}
         for factor in self.factors:
             values[factor.setting] += [value for value, _ in factor.reported]
@@ -121,9 +131,8 @@ class Study:
         )
 
 
-@dataclass(frozen=True)
-class Default:
-    """Our own default on a data set that the tutorials use."""
+class Default(Frozen):
+    """Our default on a data set that the tutorials use."""
 
     trial: Trial
     quick_epochs: int
@@ -131,20 +140,23 @@ class Default:
 
 @dataclass(frozen=True)
 class Row:
-    """What is trained in one go, under a name for people: the same trial with every seed that counts."""
+    """The trials of one row: one, or one per seed."""
 
     name: str
     trials: tuple[Trial, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All that is to be trained.
+class TutorialPlan(Frozen):
+    """All trainings of `loupe train classics`.
 
     Attributes:
-        full_seeds: How often it is trained what one run says little about; each seed also splits the images anew.
-        quick_seeds: The same when there is little time.
-        quick: Whether there is.
+        tutorials: What the letters mean.
+        classics: The tutorials' models.
+        study: Tables of one setting at a time; it is short enough to train with `quick` as well.
+        defaults: Our default on their data sets.
+        full_seeds: Seeds of repeated rows.
+        quick_seeds: Seeds of repeated rows with `quick`.
+        quick: Train fewer epochs and seeds.
     """
 
     tutorials: tuple[Tutorial, ...]
@@ -153,71 +165,62 @@ class Plan:
     defaults: tuple[Default, ...] = ()
     full_seeds: int = 5
     quick_seeds: int = 2
-    quick: bool = field(default=False, kw_only=True)
+    quick: bool = False
 
-    def only(self, letters: Sequence[str]) -> "Plan":
-        """What belongs to some of the tutorials.
+    def only(self, letters: Sequence[str]) -> "TutorialPlan":
+        """Return the part of the plan that belongs to some tutorials.
 
         Raises:
-            InvalidTraining: If a letter is none of theirs.
+            InvalidUsage: If there is no tutorial with one of the letters.
         """
         known = [tutorial.letter for tutorial in self.tutorials]
         for letter in letters:
             if letter not in known:
-                raise InvalidTraining(
-                    "--only",
-                    f"letters of tutorials ({', '.join(known)}) with commas between",
-                    letter,
+                raise InvalidUsage(
+                    f"There is no tutorial '{letter}'. --only takes letters separated by commas: "
+                    f"{', '.join(known)}.",
+                    code="invalid_training",
                 )
-        tutorials = tuple(tutorial for tutorial in self.tutorials if tutorial.letter in letters)
-        wanted = {tutorial.default for tutorial in tutorials}
-        return replace(
-            self,
-            tutorials=tutorials,
-            classics=tuple(classic for classic in self.classics if classic.tutorial in letters),
-            study=self.study if self.study and self.study.tutorial in letters else None,
-            defaults=tuple(default for default in self.defaults if default.trial.dataset in wanted),
+        tutorials = [tutorial for tutorial in self.tutorials if tutorial.letter in letters]
+        datasets = {tutorial.default for tutorial in tutorials}
+        return self.model_copy(
+            update={
+                "tutorials": tuple(tutorials),
+                "classics": tuple(each for each in self.classics if each.tutorial in letters),
+                "study": self.study if self.study and self.study.tutorial in letters else None,
+                "defaults": tuple(each for each in self.defaults if each.trial.dataset in datasets),
+            }
         )
 
     def of_classic(self, classic: Classic) -> Row:
-        """The row of a tutorial's model."""
-        trial = self._shortened(classic.trial, classic.quick_epochs)
-        return Row(
-            f"{classic.tutorial}: {classic.model}",
-            self._seeded(trial) if classic.repeated else (trial,),
-        )
+        """Return the row of a tutorial's model."""
+        trial = classic.trial.shortened(classic.quick_epochs) if self.quick else classic.trial
+        seeds = range(self.seeds if classic.repeated else 0)
+        trials = tuple(trial.seeded(seed) for seed in seeds) or (trial,)
+        return Row(f"{classic.tutorial}: {classic.model}", trials)
 
     def of_default(self, default: Default) -> Row:
-        """The row of our default on a data set."""
-        trial = self._shortened(default.trial, default.quick_epochs)
+        """Return the row of our default on a data set."""
+        trial = default.trial.shortened(default.quick_epochs) if self.quick else default.trial
         return Row(f"our default, {trial.config.architecture}, on {trial.dataset}", (trial,))
 
     def rows(self) -> list[Row]:
-        """Everything but the classics that are only trained if others miss their aim."""
-        classics = [self.of_classic(classic) for classic in self.classics if not classic.if_missed]
+        """Return all rows except those that are only trained if others miss their aim."""
+        classics = [self.of_classic(each) for each in self.classics if not each.if_missed]
         return classics + [self.of_default(default) for default in self.defaults]
 
     @property
     def seeds(self) -> int:
-        """How often each is trained of what is repeated: with the seeds from 0 on."""
+        """Trainings of each repeated row, with the seeds from 0."""
         return self.quick_seeds if self.quick else self.full_seeds
 
     @property
     def sweep(self) -> Sweep | None:
-        """What trains the study."""
+        """The sweep that trains the study."""
         return self.study.sweep(self.seeds) if self.study else None
 
-    def _shortened(self, trial: Trial, epochs: int) -> Trial:
-        if not self.quick:
-            return trial
-        return trial.model_copy(
-            update={"config": replace(trial.config, epochs=min(epochs, trial.config.epochs))}
-        )
 
-    def _seeded(self, trial: Trial) -> tuple[Trial, ...]:
-        return tuple(
-            trial.model_copy(
-                update={"config": replace(trial.config, seed=seed), "split_seed": seed}
-            )
-            for seed in range(self.seeds)
-        )
+def load_plan(*, quick: bool = False) -> TutorialPlan:
+    """Read the plan of the five tutorials."""
+    plan = yaml.safe_load(PLAN_FILE.read_text(encoding="utf-8"))
+    return TutorialPlan.model_validate({**plan, "quick": quick})

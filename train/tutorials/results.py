@@ -1,26 +1,29 @@
-"""What the classics came to: a line of JSON per trial and a sweep's folder, kept, so that nothing is trained twice."""
+"""Results of the classics: one JSON line per trial, and the folder of a sweep."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from loupe.old_errors.train import FileNotWritable
+from loupe.errors import NotWritable
 from train.sweep.results import read_results
-from train.sweep.sweeps import Result as Training
-from train.sweep.sweeps import Sweep
-from train.tutorials.plan import Plan, Row, Trial
+from train.sweep.sweeps import Result, Spread, Sweep
+from train.tutorials.plan import Row, Trial, TutorialPlan
 
-RESULTS_FILE = "trials.jsonl"
-PACKAGES = ("tensorflow", "keras")  # others hardly move a figure
+TRIALS_FILE = "trials.jsonl"
+PACKAGES = ("tensorflow", "keras")  # the versions that figures depend on
 
 
 class Speed(BaseModel):
-    """How much batches help: the test split answered image by image, and in batches."""
+    """The time to predict the test split, one image at a time and in batches.
+
+    Attributes:
+        differing: Images with another class in the batch.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,23 +35,23 @@ class Speed(BaseModel):
 
     @property
     def gain(self) -> float:
-        """How many times less an image takes in a batch."""
+        """Time of an image alone, divided by its time in a batch."""
         return self.alone_seconds / self.batched_seconds
 
 
-class Result(BaseModel):
-    """What a trial came to.
+class TrialResult(BaseModel):
+    """The figures of a trial.
 
     Attributes:
-        trial: Its settings; with `quick` and `versions` they are what it is found by.
-        quick: Whether it was cut short.
-        test_loss: Mean cross-entropy, in nats, before temperature scaling, as tutorials report it.
-        calibration_error: Expected, 0..1, after temperature scaling where there was a validation split.
-        fit: The verdict in a word or two.
-        verdict: The verdict in a sentence.
-        epochs: Trained.
-        best_epoch: Whose weights were measured.
-        seconds: Of training, the start included.
+        trial: The settings; with `quick` and `versions`, they identify the result.
+        test_loss: Mean cross-entropy in nats, before temperature scaling, as tutorials report it.
+        calibration_error: Expected calibration error, 0..1, after temperature scaling if there was
+            a validation split.
+        fit: `well fitted`, `over-fitted` or `under-fitted`.
+        verdict: A sentence with the reason.
+        epochs: Number of epochs trained.
+        best_epoch: The epoch whose weights were measured.
+        seconds: Duration of the training, with its start.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,142 +72,122 @@ class Result(BaseModel):
     seconds: float
     speed: Speed | None = None
 
-    @property
-    def seconds_per_epoch(self) -> float:
-        """The mean over all epochs, the start included."""
-        return self.seconds / self.epochs
-
 
 def current_versions() -> dict[str, str]:
-    """Of the packages that the figures depend on."""
+    """Return the versions of the packages that figures depend on."""
     return {package: version(package) for package in PACKAGES}
 
 
 @dataclass(frozen=True)
-class Figures:
-    """All that is known.
+class RowSummary:
+    """The figures of a row over its trials.
 
     Attributes:
-        trials: Of the models and of our default.
+        results: One result, or one per seed.
+    """
+
+    results: tuple[TrialResult, ...]
+
+    @property
+    def accuracy(self) -> Spread:
+        """Test accuracy, 0..1."""
+        return Spread.of([result.test_accuracy for result in self.results])
+
+    @property
+    def train_accuracy(self) -> float:
+        """Mean accuracy, 0..1, on the training images."""
+        return fmean(result.train_accuracy for result in self.results)
+
+    @property
+    def loss(self) -> float:
+        """Mean test loss in nats."""
+        return fmean(result.test_loss for result in self.results)
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Mean over all epochs and trials, with the start of the trainings."""
+        return fmean(result.seconds / result.epochs for result in self.results)
+
+    @property
+    def first(self) -> TrialResult:
+        """The first trial, for figures that have no mean."""
+        return self.results[0]
+
+
+@dataclass(frozen=True)
+class KnownResults:
+    """All results that belong to a plan.
+
+    Attributes:
+        trials: Of the models and our defaults.
         study: Of the tables of one setting at a time.
     """
 
-    trials: Mapping[Trial, Result]
-    study: tuple[Training, ...] = ()
+    trials: Mapping[Trial, TrialResult]
+    study: tuple[Result, ...] = ()
+
+    def summarize(self, row: Row) -> RowSummary | None:
+        """Summarize a row; `None` until all its trials are done."""
+        found = [self.trials[trial] for trial in row.trials if trial in self.trials]
+        return RowSummary(tuple(found)) if len(found) == len(row.trials) else None
+
+    def missed(self, plan: TutorialPlan, key: str | None) -> bool:
+        """Return whether a classic was trained in full and misses its aim."""
+        for classic in plan.classics:
+            if classic.key == key and not plan.quick:
+                summary = self.summarize(plan.of_classic(classic))
+                return summary is not None and summary.accuracy.mean < classic.aim
+        return False
 
 
-class Results:
-    """The folder of results."""
+class ResultsFolder:
+    """The folder that keeps the results, so that nothing is trained twice."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file = folder / RESULTS_FILE
+        self._file = folder / TRIALS_FILE
 
-    def load(self, plan: Plan) -> Figures:
-        """All that belongs to a plan, with the packages as they are now."""
+    def load(self, plan: TutorialPlan) -> KnownResults:
+        """Read the results of a plan that were made with the current versions."""
         sweep = plan.sweep
-        study = read_results(self.of_study(sweep), sweep) if sweep else ()
-        return Figures(self.trials(quick=plan.quick), study)
+        study = read_results(self.study_folder(sweep), sweep) if sweep else ()
+        return KnownResults(self.trials(quick=plan.quick), study)
 
-    def of_study(self, sweep: Sweep) -> Path:
-        """The folder of a sweep: its own for other settings, and for other versions of the packages."""
-        asked = f"{sweep.model_dump_json()} {sorted(current_versions().items())}"
-        return (
-            self._folder
-            / f"{sweep.source.dataset}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
-        )
+    def study_folder(self, sweep: Sweep) -> Path:
+        """Return the folder of a sweep, which depends on its settings and the versions."""
+        request = f"{sweep.model_dump_json()} {sorted(current_versions().items())}"
+        digest = hashlib.sha256(request.encode()).hexdigest()[:12]
+        return self._folder / f"{sweep.source.dataset}-{digest}"
 
-    def trials(self, *, quick: bool) -> dict[Trial, Result]:
-        """Those of the packages as they are now; a line that was not written to its end is passed over."""
-        try:
-            lines = self._file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+    def trials(self, *, quick: bool) -> dict[Trial, TrialResult]:
+        """Read the results of trials, without lines that a crash truncated."""
+        if not self._file.exists():
             return {}
         versions = current_versions()
-        results = (_parsed(line) for line in lines)
+        results = map(_parse, self._file.read_text(encoding="utf-8").splitlines())
         return {
             result.trial: result
             for result in results
             if result and (result.quick, result.versions) == (quick, versions)
         }
 
-    def add(self, result: Result) -> None:
-        """Write one down.
+    def add(self, result: TrialResult) -> None:
+        """Append a result.
 
         Raises:
-            FileNotWritable: If that cannot be done.
+            NotWritable: If that fails.
         """
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            # The newline comes first, so that a line which was cut off spoils no other.
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # The line break comes first, so that a truncated line does not damage the next one.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{result.model_dump_json()}")
         except OSError as error:
-            raise FileNotWritable(str(self._file), str(error)) from error
+            raise NotWritable(f"'{self._file}' cannot be written: {error}.") from error
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A row's figures over all its trials.
-
-    Attributes:
-        results: One or, where a trial is repeated, one per seed.
-    """
-
-    results: tuple[Result, ...]
-
-    @property
-    def accuracies(self) -> list[float]:
-        """Test accuracies, 0..1."""
-        return [result.test_accuracy for result in self.results]
-
-    @property
-    def accuracy(self) -> float:
-        """Their mean."""
-        return float(np.mean(self.accuracies))
-
-    @property
-    def spread(self) -> float | None:
-        """Their standard deviation as estimated from so few; `None` of a single one."""
-        return float(np.std(self.accuracies, ddof=1)) if len(self.results) > 1 else None
-
-    @property
-    def train_accuracy(self) -> float:
-        """Mean accuracy, 0..1, on the images it was trained on."""
-        return float(np.mean([result.train_accuracy for result in self.results]))
-
-    @property
-    def loss(self) -> float:
-        """Mean test loss."""
-        return float(np.mean([result.test_loss for result in self.results]))
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Mean over the trials."""
-        return float(np.mean([result.seconds_per_epoch for result in self.results]))
-
-    @property
-    def first(self) -> Result:
-        """The first trial's, for what is no mean."""
-        return self.results[0]
-
-
-def summarize(row: Row, results: Mapping[Trial, Result]) -> Summary | None:
-    """A row's figures, once all its trials are done."""
-    found = [results.get(trial) for trial in row.trials]
-    done = tuple(result for result in found if result)
-    return Summary(done) if len(done) == len(found) else None
-
-
-def missed(plan: Plan, key: str | None, results: Mapping[Trial, Result]) -> bool:
-    """Whether a classic was trained in full and is not as good as it should be."""
-    classic = next((classic for classic in plan.classics if classic.key == key), None)
-    summary = summarize(plan.of_classic(classic), results) if classic else None
-    return bool(classic and summary and not plan.quick and summary.accuracy < classic.aim)
-
-
-def _parsed(line: str) -> Result | None:
+def _parse(line: str) -> TrialResult | None:
     try:
-        return Result.model_validate_json(line)
+        return TrialResult.model_validate_json(line)
     except ValidationError:
         return None

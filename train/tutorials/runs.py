@@ -1,4 +1,4 @@
-"""Training the classics: row by row, every training kept as soon as it is done."""
+"""Training the classics row by row; every result is stored at once."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from rich.console import Console
 
 from loupe.errors import Interrupted
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.old_errors.train import ClassicsInterrupted
 from train.config import FULL_BATCH
 from train.data.datasets import Dataset, load_dataset
 from train.evaluate.verdict import percent
@@ -21,129 +20,125 @@ from train.fit.fitting import fit
 from train.fit.progress import ProgressBar
 from train.fit.training import evaluate_model, hold_out
 from train.sweep.sweeping import run_sweep
-from train.tutorials.plan import Plan, Row, Trial
+from train.tutorials.plan import Row, Trial, TutorialPlan
 from train.tutorials.results import (
-    Result,
-    Results,
+    KnownResults,
+    ResultsFolder,
+    RowSummary,
     Speed,
-    Summary,
+    TrialResult,
     current_versions,
-    missed,
-    summarize,
 )
 
-BATCH = 100  # images; what the tutorial compares to one at a time
-CACHED = 4  # data sets that stay in memory
+BATCH_SIZE = 100  # images; the tutorial compares it with single images
+MAX_CACHED_DATASETS = 4
 
 Loader: TypeAlias = Callable[[Trial], Dataset]
 
 
 def loader(data_dir: Path | None) -> Loader:
-    """Loads the data set of a trial, once where several have the same."""
+    """Return a function that loads the data set of a trial, and caches it."""
 
-    @lru_cache(CACHED)
+    @lru_cache(MAX_CACHED_DATASETS)
     def load(name: str, test_fraction: float | None, split_seed: int) -> Dataset:
         return load_dataset(name, data_dir, test_fraction=test_fraction, split_seed=split_seed)
 
     return lambda trial: load(trial.dataset, trial.test_fraction, trial.split_seed)
 
 
-class Course:
-    """Takes a plan from its first row to its last."""
+class Runner:
+    """Trains what a plan asks for and the folder lacks, and prints each row."""
 
-    def __init__(self, plan: Plan, results: Results, load: Loader, console: Console) -> None:
-        """`results` is what is done already, and where each result goes; the console is told which row is in hand."""
+    def __init__(
+        self, plan: TutorialPlan, folder: ResultsFolder, load: Loader, console: Console
+    ) -> None:
         self._plan = plan
-        self._results = results
+        self._folder = folder
         self._load = load
         self._console = console
-        self._known = results.trials(quick=plan.quick)
+        self._trials = folder.trials(quick=plan.quick)
+        self._known = KnownResults(self._trials)
         self._rows = plan.rows()
-        self._count = len(self._rows) + bool(plan.study)  # which counts as one
+        self._total = len(self._rows) + bool(plan.study)  # the study counts as one row
 
     def run(self) -> None:
-        """Train what is not trained yet.
+        """Train the missing rows.
 
         Raises:
-            ClassicsInterrupted: At Ctrl-C; only the training in hand is lost.
-            LoupeError: If a data set cannot be had, or a result cannot be kept.
+            Interrupted: At Ctrl-C; only the running training is lost.
+            LoupeError: If a data set or the folder cannot be used.
         """
         for trial in {row.trials[0].dataset: row.trials[0] for row in self._rows}.values():
-            self._load(trial)  # what is missing is told at once, not after an hour
+            self._load(trial)  # reports a missing data set before the first training
         try:
             for number, row in enumerate(self._rows, 1):
-                self._train(row, f"row {number} of {self._count}")
+                self._train_row(row, f"row {number} of {self._total}")
             for classic in self._plan.classics:
-                if missed(self._plan, classic.if_missed, self._known):
-                    self._train(
-                        self._plan.of_classic(classic),
-                        f"{classic.if_missed} is below its aim, so one more",
-                    )
-            self._train_study(f"row {self._count} of {self._count}")
+                if self._known.missed(self._plan, classic.if_missed):
+                    row = self._plan.of_classic(classic)
+                    self._train_row(row, f"extra row, as {classic.if_missed} misses its aim")
+            self._train_study(f"row {self._total} of {self._total}")
         except (KeyboardInterrupt, Interrupted):
-            done = sum(summarize(row, self._known) is not None for row in self._rows)
-            raise ClassicsInterrupted(done, self._count) from None
+            done = sum(self._known.summarize(row) is not None for row in self._rows)
+            raise Interrupted(
+                f"Stopped after {done} of {self._total} rows, which are kept. "
+                "The same command continues.",
+                code="classics_interrupted",
+                done=done,
+            ) from None
 
-    def _train(self, row: Row, place: str) -> None:
-        """Train those trials of a row that are not known yet, and say what the row came to."""
-        missing = [trial for trial in row.trials if trial not in self._known]
+    def _train_row(self, row: Row, position: str) -> None:
+        missing = [trial for trial in row.trials if trial not in self._trials]
         if missing:
-            self._say(f"{place}: {row.name} …")
+            self._print(f"{position}: {row.name} …")
         for trial in missing:
             result = train_trial(trial, self._load(trial), self._console, quick=self._plan.quick)
-            self._results.add(result)
-            self._known[trial] = result
-        summary = summarize(row, self._known)
+            self._folder.add(result)
+            self._trials[trial] = result
+        summary = self._known.summarize(row)
         if summary:
-            self._say(
-                f"{place}: {row.name}: {in_words(summary)}{'' if missing else ' (kept from before)'}"
-            )
+            kept = "" if missing else " (trained earlier)"
+            self._print(f"{position}: {row.name}: {describe(summary)}{kept}")
 
-    def _train_study(self, place: str) -> None:
-        """Train the tables of one setting at a time, as many of their trainings at once as there are cores."""
+    def _train_study(self, position: str) -> None:
+        """Train the tables of one setting at a time, in parallel processes."""
         sweep, study = self._plan.sweep, self._plan.study
         if sweep is None or study is None:
             return
+        title = f"{position}: {study.tutorial}, one setting at a time"
         with self._console.status("") as status:
+            run_sweep(
+                sweep,
+                self._folder.study_folder(sweep),
+                watch=lambda done, total: status.update(f"{title}: {done} of {total} trainings"),
+            )
+        self._print(f"{title}: {sweep.max_settings * sweep.seeds} trainings are done")
 
-            def watch(done: int, total: int) -> None:
-                status.update(
-                    f"{place}: {study.tutorial}, one setting at a time: {done} of {total} trainings"
-                )
-
-            trainings = run_sweep(sweep, self._results.of_study(sweep), watch=watch)
-        self._say(
-            f"{place}: {study.tutorial}, one setting at a time: {len(trainings)} trainings are done"
-        )
-
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def in_words(summary: Summary) -> str:
-    """What a row came to, in a line."""
-    spread = (
-        f" ± {summary.spread * 100:.2f} over {len(summary.results)} seeds"
-        if summary.spread is not None
-        else ""
-    )
-    return f"test accuracy {percent(summary.accuracy, 2)}{spread}, {seconds(summary.seconds_per_epoch)} per epoch"
+def describe(summary: RowSummary) -> str:
+    """Return a row's figures in one line."""
+    seeds = len(summary.results)
+    spread = f" ± {summary.accuracy.deviation * 100:.2f} over {seeds} seeds" if seeds > 1 else ""
+    seconds = summary.seconds_per_epoch
+    duration = f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"
+    return f"test accuracy {percent(summary.accuracy.mean, 2)}{spread}, {duration} per epoch"
 
 
-def seconds(duration: float) -> str:
-    """A duration, in seconds or, if short, in milliseconds."""
-    return f"{duration:.1f} s" if duration >= 0.1 else f"{duration * 1000:.2g} ms"
-
-
-def train_trial(trial: Trial, dataset: Dataset, console: Console, *, quick: bool = False) -> Result:
-    """Train and measure one model, which is then forgotten."""
-    keras.utils.clear_session()  # or a hundred models in a row would all stay in memory
+def train_trial(
+    trial: Trial, dataset: Dataset, console: Console, *, quick: bool = False
+) -> TrialResult:
+    """Train and evaluate one model, which is not kept."""
+    keras.utils.clear_session()  # frees the last model
     config = trial.config
     dataset = hold_out(dataset, config)
-    shown = config.batch_size != FULL_BATCH  # those take seconds, and a hundred of them are trained
-    fitted = fit(dataset, config, callbacks=[ProgressBar(console, config)] if shown else [])
+    # Full-batch trainings take seconds, and there are a hundred of them.
+    callbacks = [] if config.batch_size == FULL_BATCH else [ProgressBar(console, config)]
+    fitted = fit(dataset, config, callbacks=callbacks)
     evaluation = evaluate_model(dataset, config, fitted)
-    return Result(
+    return TrialResult(
         trial=trial,
         quick=quick,
         versions=current_versions(),
@@ -162,18 +157,18 @@ def train_trial(trial: Trial, dataset: Dataset, console: Console, *, quick: bool
     )
 
 
-def compare_batches(model: keras.Model, images: UInt8Array, batch_size: int = BATCH) -> Speed:
-    """Answer images one at a time and in batches: whether the classes are the same, and what each way takes.
+def compare_batches(model: keras.Model, images: UInt8Array, batch_size: int = BATCH_SIZE) -> Speed:
+    """Predict images one at a time and in batches, and compare classes and durations.
 
     Args:
-        model: From uint8 images to logits.
+        model: Maps uint8 images to logits.
         images: uint8, shape `(n, height, width)`; `n` at least 1.
-        batch_size: Images of a batch.
+        batch_size: Images per batch.
     """
     shape = tf.TensorSpec((None, *images.shape[1:]), tf.uint8)
-    answer = tf.function(lambda batch: model(batch, training=False), input_signature=[shape])
-    alone, alone_seconds = _timed(answer, images, 1)
-    batched, batched_seconds = _timed(answer, images, batch_size)
+    predict = tf.function(lambda batch: model(batch, training=False), input_signature=[shape])
+    alone, alone_seconds = _measure(predict, images, 1)
+    batched, batched_seconds = _measure(predict, images, batch_size)
     return Speed(
         images=len(images),
         batch_size=batch_size,
@@ -183,11 +178,12 @@ def compare_batches(model: keras.Model, images: UInt8Array, batch_size: int = BA
     )
 
 
-def _timed(
-    answer: Callable[[UInt8Array], tf.Tensor], images: UInt8Array, size: int
+def _measure(
+    predict: Callable[[UInt8Array], tf.Tensor], images: UInt8Array, size: int
 ) -> tuple[Float32Array, float]:
-    """Logits, float32 `(n, classes)`, and the seconds it took to have them by batches of a size."""
-    answer(images[:size])  # the first call is slow
+    """Return the logits, float32 `(n, classes)`, and the seconds that batches of `size` took."""
+    predict(images[:size])  # warm-up
     started = time.monotonic()
-    logits = [answer(images[first : first + size]).numpy() for first in range(0, len(images), size)]
+    batches = [images[first : first + size] for first in range(0, len(images), size)]
+    logits = [predict(batch).numpy() for batch in batches]
     return np.concatenate(logits), time.monotonic() - started
