@@ -75,7 +75,7 @@ def url(home: Path, bento: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         process.wait()
 
 
-def test_it_holds_the_service_and_names_its_model(bento: Path) -> None:
+def test_bento_holds_the_service_and_names_its_model(bento: Path) -> None:
     about = yaml.safe_load((bento / "bento.yaml").read_text())
     folders = {path.name for path in (bento / "src").iterdir() if path.is_dir()}
 
@@ -86,11 +86,11 @@ def test_it_holds_the_service_and_names_its_model(bento: Path) -> None:
     assert not {"train", "tests", "bench"} & folders
 
 
-def test_it_is_small_beside_its_model(bento: Path) -> None:
+def test_bento_is_small_without_its_model(bento: Path) -> None:
     assert sum(path.stat().st_size for path in bento.rglob("*") if path.is_file()) < 30e6
 
 
-def test_where_the_store_is_empty_it_is_told_what_to_do(tmp_path: Path) -> None:
+def test_empty_store_says_what_to_do(tmp_path: Path) -> None:
     command = ["make", "--old-file", ".venv/.installed", "bento"]
     told = subprocess.run(
         command, cwd=ROOT, env=_environment(tmp_path), capture_output=True, text=True
@@ -101,7 +101,7 @@ def test_where_the_store_is_empty_it_is_told_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "bentos" / "loupe").exists()
 
 
-def test_its_packages_are_locked_and_have_no_tensorflow(bento: Path) -> None:
+def test_bento_packages_are_locked_and_exclude_tensorflow(bento: Path) -> None:
     locked = (bento / "env" / "python" / "requirements.txt").read_text()
 
     assert re.search(r"^onnxruntime==\S+", locked, re.MULTILINE)
@@ -109,7 +109,7 @@ def test_its_packages_are_locked_and_have_no_tensorflow(bento: Path) -> None:
     assert not re.search(r"^(tensorflow|keras)\b", locked, re.MULTILINE)
 
 
-def test_its_code_needs_nothing_of_the_checkout(bento: Path) -> None:
+def test_bento_code_needs_nothing_of_the_checkout(bento: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, '.'); import service.bento\n"
         "for name, module in list(sys.modules.items()):\n"
@@ -124,7 +124,7 @@ def test_its_code_needs_nothing_of_the_checkout(bento: Path) -> None:
     assert all(Path(path).resolve().is_relative_to(bento.resolve()) for path in imported)
 
 
-def test_it_answers(url: str) -> None:
+def test_bento_answers(url: str) -> None:
     pixels = [[0] * 28 for _ in range(28)]
     answer = httpx.post(f"{url}/predict", json={"pixels": pixels})
 
@@ -134,7 +134,7 @@ def test_it_answers(url: str) -> None:
 
 @pytest.mark.containers
 @pytest.mark.timeout(300)
-def test_its_image_answers_and_stops_when_told_to(home: Path, bento: Path, tmp_path: Path) -> None:
+def test_bento_image_answers_and_stops_on_sigterm(home: Path, bento: Path, tmp_path: Path) -> None:
     image = f"loupe-bento:{bento.name}"
     with engine(tmp_path, "loupe-bento") as containers:
         with containers.building():

@@ -36,7 +36,7 @@ def stages() -> Stages:
     return dict(found)
 
 
-def test_compose_is_as_its_specification_has_it() -> None:
+def test_compose_file_follows_its_specification() -> None:
     command: list[str | Path] = [
         TOOLS / "check-jsonschema",
         "--builtin-schema",
@@ -57,7 +57,7 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_what_is_no_part_of_serving_and_scoring_runs_only_when_asked_for() -> None:
+def test_extras_run_only_with_their_profile() -> None:
     assert {"redis", *PROGRAMS} <= {name for name in SERVICES if "profiles" not in SERVICES[name]}
     assert {
         profile for service in SERVICES.values() for profile in service.get("profiles", [])
@@ -66,7 +66,7 @@ def test_what_is_no_part_of_serving_and_scoring_runs_only_when_asked_for() -> No
 
 
 @pytest.mark.parametrize("name", LONG_LIVED)
-def test_what_runs_for_long_comes_back_after_a_crash_shows_its_health_and_keeps_to_its_limits(
+def test_long_running_containers_restart_have_health_checks_and_limits(
     name: str,
 ) -> None:
     service = SERVICES[name]
@@ -78,7 +78,7 @@ def test_what_runs_for_long_comes_back_after_a_crash_shows_its_health_and_keeps_
 
 
 @pytest.mark.parametrize("name", ["redis", *PROGRAMS])
-def test_nothing_writes_beside_its_volumes(name: str) -> None:
+def test_containers_write_only_to_their_volumes(name: str) -> None:
     assert SERVICES[name]["read_only"] is True
     assert SERVICES[name]["tmpfs"] == ["/tmp"]  # noqa: S108 - in its container
 
@@ -91,14 +91,14 @@ def test_only_the_service_and_dashboards_can_be_reached_from_outside() -> None:
     assert SERVICES["redis"]["networks"] == SERVICES["s3"]["networks"] == ["inside"]
 
 
-def test_redis_writes_what_it_holds_to_a_volume_and_forgets_no_job() -> None:
+def test_redis_persists_to_a_volume_and_evicts_no_job() -> None:
     command = SERVICES["redis"]["command"][-1]
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
     assert SERVICES["redis"]["volumes"] == ["queue:/data"]
 
 
-def test_the_password_of_redis_is_a_secret_of_those_who_need_it() -> None:
+def test_redis_password_is_a_secret_of_the_containers_that_need_it() -> None:
     holders = {name for name in SERVICES if "redis_password" in SERVICES[name].get("secrets", [])}
     assert holders >= {"redis", "service", "worker"}
     assert "train" not in holders
@@ -121,7 +121,7 @@ def test_service_and_workers_wait_for_a_model_and_workers_for_redis() -> None:
     assert SERVICES["train"]["command"].startswith("train --if-empty ")
 
 
-def test_workers_can_be_many() -> None:
+def test_several_workers_can_run() -> None:
     assert not {"container_name", "ports"} & SERVICES["worker"].keys()
 
 
@@ -134,7 +134,7 @@ def test_every_volume_that_is_mounted_is_declared() -> None:
     assert {name for name in mounted if name.isalpha()} == set(COMPOSE["volumes"])
 
 
-def test_the_example_of_env_lists_every_variable_with_its_default() -> None:
+def test_env_example_lists_every_variable_with_its_default() -> None:
     default = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE_TEXT))
     shown = dict(re.findall(r"^#([A-Z][A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE))
 
@@ -143,9 +143,7 @@ def test_the_example_of_env_lists_every_variable_with_its_default() -> None:
 
 
 @pytest.mark.parametrize("target", PROGRAMS)
-def test_images_say_what_they_are_run_as_a_user_without_rights_and_stop_on_sigterm(
-    stages: Stages, target: str
-) -> None:
+def test_images_are_labelled_unprivileged_and_stop_on_sigterm(stages: Stages, target: str) -> None:
     assert SERVICES[target]["build"]["target"] == target
     assert f'org.opencontainers.image.title="loupe-{target}"' in stages[target]
     assert "USER 1000:1000" in stages[target]
@@ -171,7 +169,7 @@ def test_packages_are_installed_from_hashed_locks_before_the_code(
     assert "RUN" not in stages[target][packages:]
 
 
-def test_nothing_is_built_on_a_moving_base_or_needs_a_frontend() -> None:
+def test_base_images_are_pinned_and_no_frontend_is_needed() -> None:
     bases = set(re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE))
     assert bases == {"python:3.11-slim-bookworm", "venv", "base"}
     assert not DOCKERFILE.startswith("# syntax")
@@ -185,7 +183,7 @@ def test_only_training_has_tensorflow(name: str) -> None:
     assert re.search(r"^tensorflow==", (ROOT / "requirements/train.txt").read_text(), re.MULTILINE)
 
 
-def test_what_the_images_copy_is_sent_to_the_engine() -> None:
+def test_files_that_images_copy_are_in_the_build_context() -> None:
     sent = (ROOT / ".dockerignore").read_text().splitlines()
     copied = re.findall(r"^COPY (?!--from)(\w+)/ ", DOCKERFILE, re.MULTILINE)
     for folder in copied:

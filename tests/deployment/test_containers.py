@@ -92,7 +92,7 @@ def readme_commands() -> list[str]:
 @pytest.mark.timeout(
     1800
 )  # they are built for it, and an engine that has built none yet fetches all packages
-def test_the_images_are_small(built: Engine) -> None:
+def test_images_are_small(built: Engine) -> None:
     sizes = {
         name: int(built.bash(f"docker image inspect --format '{{{{.Size}}}}' {name}")) / 1e6
         for name in (BASE, "loupe-service", "loupe-worker", "loupe-train")
@@ -106,7 +106,7 @@ def test_compose_understands_every_profile(built: Engine, profile: str) -> None:
     built.bash(f"COMPOSE_PROFILES={profile} docker compose config --quiet")
 
 
-def test_the_readme_leads_from_a_clone_to_a_prediction_and_to_scored_pictures(
+def test_readme_commands_lead_to_a_prediction_and_to_scored_pictures(
     stack: Engine, commands: dict[str, str]
 ) -> None:
     predicted = next(words for command, words in commands.items() if command.startswith("curl"))
@@ -125,13 +125,13 @@ def test_another_model_is_served_as_soon_as_it_is_trained(stack: Engine) -> None
     assert json.loads(answer)["model"].startswith("digits:")
 
 
-def test_nothing_is_trained_where_there_is_a_model(stack: Engine) -> None:
+def test_existing_model_prevents_the_first_training(stack: Engine) -> None:
     assert "nothing to train" in stack.bash("docker compose run --rm train")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="killing a container's process takes root")
 @pytest.mark.parametrize("victim", ["worker", "service", "redis"])
-def test_a_job_comes_through_the_kill_of_any_container(stack: Engine, victim: str) -> None:
+def test_job_survives_the_kill_of_any_container(stack: Engine, victim: str) -> None:
     stack.bash("docker compose up --detach --wait --scale worker=3")
     job = submit(stack)
     until(lambda: begun(stack, job))
@@ -148,7 +148,7 @@ def test_a_job_comes_through_the_kill_of_any_container(stack: Engine, victim: st
     assert inspect(stack, container, ".RestartCount") == "1"
 
 
-def test_with_a_wrong_password_predictions_go_on_and_jobs_say_why_not(stack: Engine) -> None:
+def test_wrong_redis_password_stops_jobs_but_not_predictions(stack: Engine) -> None:
     (stack.folder / "other-password").write_text("another-word\n")
     stack.bash(
         "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose up --detach --wait --no-deps --force-recreate service"
@@ -163,7 +163,7 @@ def test_with_a_wrong_password_predictions_go_on_and_jobs_say_why_not(stack: Eng
     stack.bash("docker compose up --detach --wait --no-deps --force-recreate service")
 
 
-def test_a_queue_that_is_full_refuses_jobs_and_keeps_those_it_has(stack: Engine) -> None:
+def test_full_queue_refuses_jobs_and_keeps_existing_ones(stack: Engine) -> None:
     redis = "docker compose exec redis sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) redis-cli config set maxmemory {}'"
     known = json.loads(curl(stack, "/jobs"))
     stack.bash(redis.format("1mb"))
@@ -177,7 +177,7 @@ def test_a_queue_that_is_full_refuses_jobs_and_keeps_those_it_has(stack: Engine)
     stack.bash(redis.format("256mb"))
 
 
-def test_a_store_that_cannot_be_written_is_served_and_takes_no_model(stack: Engine) -> None:
+def test_read_only_store_is_served_and_refuses_models(stack: Engine) -> None:
     mount = f"{PROJECT}_store:{STORE}:ro"
 
     with detached(stack, mount, "service"):
@@ -188,7 +188,7 @@ def test_a_store_that_cannot_be_written_is_served_and_takes_no_model(stack: Engi
     assert "Read-only file system" in refused
 
 
-def test_a_store_that_is_full_is_left_as_it_was(stack: Engine, volume: str) -> None:
+def test_full_store_is_left_unchanged(stack: Engine, volume: str) -> None:
     options = (
         "--driver local --opt type=tmpfs --opt device=tmpfs --opt o=size=200k,uid=1000,gid=1000"
     )
@@ -208,11 +208,11 @@ def test_a_store_that_is_full_is_left_as_it_was(stack: Engine, volume: str) -> N
     assert left == ""
 
 
-def test_an_empty_store_says_what_to_train(stack: Engine, volume: str) -> None:
+def test_empty_store_says_what_to_train(stack: Engine, volume: str) -> None:
     assert "Train one: loupe train" in told(stack, f"{volume}:{STORE}", "service", status=1)
 
 
-def test_a_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: str) -> None:
+def test_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: str) -> None:
     copy = "cp -a /from/. /to && for model in /to/models/fashion-mnist/*/model.onnx; do printf x >> $model; done"
     volumes = f"--volume {PROJECT}_store:/from:ro --volume {volume}:/to"
     stack.bash(f"docker run --rm --network none --user root {volumes} {BASE} sh -c '{copy}'")
@@ -228,7 +228,7 @@ def test_a_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume
     assert damage in told(stack, mount, score, status=1)
 
 
-def test_a_port_that_is_taken_is_named(stack: Engine) -> None:
+def test_port_that_is_taken_is_named(stack: Engine) -> None:
     other = stack.start("exec python3 -m http.server 3077 2> other.log")
     try:
         until(lambda: stack.try_bash("curl -sSf localhost:3077").returncode == 0)
@@ -243,7 +243,7 @@ def test_a_port_that_is_taken_is_named(stack: Engine) -> None:
     assert "address already in use" in refused.stderr
 
 
-def test_a_worker_of_another_contract_refuses_a_job_and_says_why(stack: Engine) -> None:
+def test_worker_refuses_a_job_of_another_protocol_version(stack: Engine) -> None:
     jobs = (stack.folder / "worker" / "jobs.py").read_text()
     (stack.folder / "other_jobs.py").write_text(
         re.sub('^PROTOCOL = ".*"', 'PROTOCOL = "other"', jobs, flags=re.M)
@@ -266,7 +266,7 @@ def test_a_worker_of_another_contract_refuses_a_job_and_says_why(stack: Engine) 
     assert "Let both run the same version of Loupe" in state["error"]
 
 
-def test_a_worker_without_its_password_is_not_healthy(stack: Engine) -> None:
+def test_worker_without_the_redis_password_is_unhealthy(stack: Engine) -> None:
     ended = stack.try_bash(
         "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose run --rm --no-deps worker worker --burst"
     )
@@ -274,7 +274,7 @@ def test_a_worker_without_its_password_is_not_healthy(stack: Engine) -> None:
     assert "password" in ended.stdout + ended.stderr
 
 
-def test_an_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
+def test_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
     begin, update = guide_commands("upgrade.md", "Two services behind a proxy")
     ask = "curl -sS -o answer.json -w '%{http_code}\\n' --data-binary @boot.png -H 'Content-Type: image/png' localhost:3000/predict"
     with (stack.folder / "service" / "__init__.py").open("a") as code:
@@ -375,7 +375,7 @@ def test_models_and_jobs_come_back_from_a_backup(stack: Engine) -> None:
     assert json.loads(curl(stack, "/jobs")) == jobs
 
 
-def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(
+def test_containers_stop_with_exit_code_0_and_keep_their_data(
     stack: Engine,
 ) -> None:
     job = submit(stack)
@@ -393,7 +393,7 @@ def test_everything_stops_when_told_to_with_exit_code_0_and_keeps_what_it_has(
     assert (state["state"], state["done"]) == ("done", MANY)
 
 
-def test_nothing_is_left_when_all_of_it_is_removed(stack: Engine) -> None:
+def test_removal_leaves_nothing(stack: Engine) -> None:
     stack.bash("docker compose --profile '*' down --volumes")
     for kind in ("ps --all", "volume ls", "network ls"):
         assert (

@@ -8,19 +8,19 @@ from worker.health import healthy
 from worker.queue.jobs import WORKER_SILENT_SECONDS, WORKERS
 
 
-def test_a_worker_is_healthy_while_its_heart_beats(redis: Redis) -> None:
+def test_worker_with_a_heartbeat_is_healthy(redis: Redis) -> None:
     redis.zadd(WORKERS, {"box-17-abcdef": time.time()})
 
     assert healthy(redis, "box")
 
 
-def test_a_worker_that_has_fallen_silent_is_not_healthy(redis: Redis) -> None:
+def test_worker_without_a_recent_heartbeat_is_unhealthy(redis: Redis) -> None:
     redis.zadd(WORKERS, {"box-17-abcdef": time.time() - WORKER_SILENT_SECONDS - 1})
 
     assert not healthy(redis, "box")
 
 
-def test_the_heartbeat_of_another_container_proves_nothing(redis: Redis) -> None:
+def test_heartbeat_of_another_container_proves_nothing(redis: Redis) -> None:
     redis.zadd(WORKERS, {"box2-17-abcdef": time.time()})
 
     assert not healthy(redis, "box")

@@ -206,7 +206,7 @@ def test_every_alert_says_how_bad_it_is_what_it_means_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_the_guide_says_of_an_alert_what_the_alert_itself_says(name: str) -> None:
+def test_guide_describes_alerts_in_their_own_words(name: str) -> None:
     _, _, after = GUIDE.partition(f"### {name}\n")
     section = " ".join(after.partition("\n#")[0].split())
 
@@ -215,7 +215,7 @@ def test_the_guide_says_of_an_alert_what_the_alert_itself_says(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_the_guide_says_of_every_panel_what_the_panel_itself_says(name: str) -> None:
+def test_guide_describes_panels_in_their_own_words(name: str) -> None:
     board = DASHBOARDS[name]
     _, _, after = GUIDE.partition(f"## Dashboard: {board['title'].removeprefix('Loupe: ')}\n")
     rows = [line for line in after.partition("\n## ")[0].splitlines() if line.startswith("| ")]
@@ -265,7 +265,7 @@ def test_alerts_and_panels_name_only_metrics_that_the_service_and_the_worker_hav
 
 
 @needs_prometheus
-def test_the_configuration_and_the_alerts_are_valid() -> None:
+def test_configuration_and_the_alerts_are_valid() -> None:
     for subject, path in {
         "config": MONITORING / "prometheus.yml",
         "rules": MONITORING / "alerts.yml",
@@ -277,7 +277,7 @@ def test_the_configuration_and_the_alerts_are_valid() -> None:
 
 
 @needs_prometheus
-def test_alerts_fire_when_they_are_to_and_not_before() -> None:
+def test_alerts_fire_when_they_should_and_not_before() -> None:
     tested = subprocess.run(
         ["promtool", "test", "rules", MONITORING / "alerts_test.yml"],
         capture_output=True,
@@ -288,7 +288,7 @@ def test_alerts_fire_when_they_are_to_and_not_before() -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_of_every_alert_it_is_tested_that_it_fires_and_that_it_does_not(name: str) -> None:
+def test_each_alert_has_a_test_that_fires_and_one_that_does_not(name: str) -> None:
     tests = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())["tests"]
     looks = [
         look for test in tests for look in test["promql_expr_test"] if f'"{name}"' in look["expr"]
@@ -300,7 +300,7 @@ def test_of_every_alert_it_is_tested_that_it_fires_and_that_it_does_not(name: st
 
 @needs_prometheus
 @pytest.mark.parametrize("title", PANELS)
-def test_a_panel_shows_something_while_there_is_load(prometheus: Prometheus, title: str) -> None:
+def test_panel_shows_something_while_there_is_load(prometheus: Prometheus, title: str) -> None:
     for expression in expressions(PANELS[title]):
         samples = prometheus.query(expression)
         assert samples, expression

@@ -107,7 +107,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
         ),
     ],
 )
-def test_a_job_that_cannot_succeed_is_refused_in_one_line(
+def test_job_that_cannot_succeed_is_refused_in_one_line(
     place: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +132,7 @@ def test_a_job_that_cannot_succeed_is_refused_in_one_line(
     assert not (place / "new").exists()
 
 
-def test_without_a_redis_at_the_address_nothing_is_scored(place: Path) -> None:
+def test_score_without_redis_ends_in_one_line(place: Path) -> None:
     ended = run(
         "score",
         place / "images",
@@ -149,7 +149,7 @@ def test_without_a_redis_at_the_address_nothing_is_scored(place: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_worker_without_a_redis_at_the_address_ends_in_one_line() -> None:
+def test_worker_without_redis_ends_in_one_line() -> None:
     ended = run("worker", LOUPE_REDIS_URL="redis://127.0.0.1:1/0")
 
     assert ended.returncode == 1
@@ -158,9 +158,7 @@ def test_a_worker_without_a_redis_at_the_address_ends_in_one_line() -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_source_that_is_not_there_ends_the_program_with_code_one_and_one_line(
-    place: Path, tmp_path: Path
-) -> None:
+def test_missing_source_ends_with_code_1_and_one_line(place: Path, tmp_path: Path) -> None:
     ended = run("score", place / "nowhere", "--out", place / "new", LOUPE_DATA_DIR=tmp_path)
 
     assert ended.returncode == 1
@@ -173,7 +171,7 @@ def test_a_source_that_is_not_there_ends_the_program_with_code_one_and_one_line(
 # The service
 
 
-def test_an_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
+def test_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
     ended = run("serve", "--port", free_port(), BENTOML_HOME=tmp_path)
 
     assert ended.returncode == 1
@@ -182,7 +180,7 @@ def test_an_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_a_corrupted_model_ends_the_service_in_one_line(
+def test_corrupted_model_ends_the_service_in_one_line(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
     damage(copied(digits_model, tmp_path).folder / "model.onnx")
@@ -195,7 +193,7 @@ def test_a_corrupted_model_ends_the_service_in_one_line(
     )
 
 
-def test_a_default_model_that_is_not_there_ends_the_service_in_one_line(
+def test_missing_default_model_ends_the_service_in_one_line(
     digits_model: StoredModel,
 ) -> None:
     ended = run("serve", "--port", free_port(), "--model", "birds")
@@ -205,7 +203,7 @@ def test_a_default_model_that_is_not_there_ends_the_service_in_one_line(
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -> None:
+def test_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run("serve", "--port", port, "--model", digits_model.tag)
@@ -226,7 +224,7 @@ def test_serve_names_a_host_that_is_not_this_machine(digits_model: StoredModel, 
     assert f"'{host}'" in ended.stderr
 
 
-def test_a_bad_setting_ends_the_program_in_one_line() -> None:
+def test_bad_setting_ends_the_program_in_one_line() -> None:
     ended = run("serve", LOUPE_PORT="eighty", LOUPE_ENGINE="torch")
 
     assert ended.returncode == 1
@@ -239,7 +237,7 @@ def test_a_bad_setting_ends_the_program_in_one_line() -> None:
 # Models and data sets
 
 
-def test_an_unknown_data_set_is_refused_with_the_names_there_are() -> None:
+def test_unknown_data_set_is_refused_with_the_names_there_are() -> None:
     ended = run("train", "--dataset", "letters")
 
     assert ended.returncode == 2
@@ -256,7 +254,7 @@ def test_without_a_command_the_help_is_shown() -> None:
         assert command in shown.stdout
 
 
-def test_everything_at_once_is_refused_where_something_listens_already(tmp_path: Path) -> None:
+def test_up_is_refused_if_the_port_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run(
@@ -269,9 +267,7 @@ def test_everything_at_once_is_refused_where_something_listens_already(tmp_path:
     assert f"127.0.0.1:{port}" in ended.stderr
 
 
-def test_results_do_not_go_into_the_folder_they_are_made_from(
-    digits_model: StoredModel, tmp_path: Path
-) -> None:
+def test_output_inside_the_source_is_refused(digits_model: StoredModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(pictures.png(pictures.digits(1)[0]))
     ended = run("score", tmp_path, "--out", tmp_path / "results", LOUPE_DATA_DIR=tmp_path / "data")
 

@@ -28,7 +28,7 @@ def test_imports_keep_their_direction() -> None:
         pytest.param("loupe.cli", id="command line"),
     ],
 )
-def test_nothing_that_serves_or_scores_imports_tensorflow(modules: str) -> None:
+def test_serving_and_scoring_do_not_import_tensorflow(modules: str) -> None:
     script = f"import sys, {modules}; print(sorted({{'tensorflow', 'keras', 'train', 'onnx'}} & set(sys.modules)))"
     ended = subprocess.run(
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, cwd=ROOT
@@ -37,7 +37,7 @@ def test_nothing_that_serves_or_scores_imports_tensorflow(modules: str) -> None:
     assert ended.stdout == "[]\n", ended.stderr
 
 
-def test_the_command_line_imports_no_program_before_it_is_asked_to() -> None:
+def test_command_line_imports_no_program_before_it_runs() -> None:
     script = "import sys, loupe.cli; print(sorted({'bentoml', 'onnxruntime', 'service', 'worker', 'redis'} & set(sys.modules)))"
     ended = subprocess.run(
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, cwd=ROOT
@@ -46,7 +46,7 @@ def test_the_command_line_imports_no_program_before_it_is_asked_to() -> None:
     assert ended.stdout == "[]\n", ended.stderr
 
 
-def test_the_client_side_of_the_queue_is_light() -> None:
+def test_client_side_of_the_queue_is_light() -> None:
     script = "import sys, worker.queue.jobs; print(sorted({'bentoml', 'onnxruntime', 'pyarrow', 'PIL'} & set(sys.modules)))"
     ended = subprocess.run(
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, cwd=ROOT

@@ -41,5 +41,5 @@ def test_options_survive_json() -> None:
     assert ScoringOptions.model_validate_json(options.model_dump_json()) == options
 
 
-def test_the_highest_priority_comes_first() -> None:
+def test_highest_priority_comes_first() -> None:
     assert PRIORITIES == ("high", "normal", "low")

@@ -86,7 +86,7 @@ def test_rows_are_the_same_in_every_format(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wanted", KINDS)
-def test_a_result_without_rows_is_an_empty_file_of_its_format(
+def test_result_without_rows_is_an_empty_file_of_its_format(
     tmp_path: Path, kind: Format, wanted: Format
 ) -> None:
     paths, _ = in_parts(tmp_path, kind, [], [0], ScoringOptions(format=kind))
@@ -105,7 +105,7 @@ def test_many_rows_come_in_pieces(tmp_path: Path) -> None:
         assert_same_rows(b"".join(pieces), wanted, tmp_path, ids, ScoringOptions())
 
 
-def test_the_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
+def test_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
     paths, _ = in_parts(tmp_path, "csv", list(range(5)), [2, 2], ScoringOptions(format="csv"))
     assert find_predictions(tmp_path, "csv") == paths
     assert find_predictions(tmp_path, "parquet") == []

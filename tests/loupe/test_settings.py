@@ -59,7 +59,7 @@ def test_variables_set_what_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOUPE_CORS_ORIGINS", "https://App.example", "Input should be *, or origins"),
     ],
 )
-def test_a_bad_value_is_refused_with_variable_value_and_expectation(
+def test_bad_value_is_refused_with_variable_value_and_expectation(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expectation: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -93,7 +93,7 @@ def test_a_bad_value_is_refused_with_variable_value_and_expectation(
         ],
     ],
 )
-def test_values_of_every_form_that_can_be_are_taken(
+def test_every_valid_form_of_a_value_is_accepted(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -101,7 +101,7 @@ def test_values_of_every_form_that_can_be_are_taken(
     assert getattr(load_settings(), variable.removeprefix("LOUPE_").lower()) == value
 
 
-def test_a_password_in_a_bad_address_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_about_a_url_hides_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOUPE_REDIS_URL", "radis://somebody:a:secret@a@redis:6379")
     with pytest.raises(
         InvalidSetting, match=r"^LOUPE_REDIS_URL has value 'radis://…@redis:6379': "
@@ -145,7 +145,7 @@ def test_every_setting_says_how_to_choose_it() -> None:
         ),
     ],
 )
-def test_traces_are_wanted_where_the_standard_variables_say_where_to(
+def test_traces_are_on_if_the_standard_variables_name_an_endpoint(
     variables: dict[str, str], wanted: bool
 ) -> None:
     assert traces_wanted(variables) is wanted

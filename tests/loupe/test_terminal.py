@@ -23,11 +23,11 @@ COLUMNS = [
         (1, ["tag"]),
     ],
 )
-def test_the_columns_that_matter_least_are_left_out_first(width: int, expected: list[str]) -> None:
+def test_columns_of_the_highest_rank_are_left_out_first(width: int, expected: list[str]) -> None:
     assert [column.header for column in fitting(COLUMNS, width)] == expected
 
 
-def test_columns_stand_below_their_headers_and_lines_end_with_their_text() -> None:
+def test_columns_are_aligned_and_lines_have_no_trailing_spaces() -> None:
     header, rows = table_lines(COLUMNS)
 
     assert header == [
@@ -40,7 +40,7 @@ def test_columns_stand_below_their_headers_and_lines_end_with_their_text() -> No
     ]
 
 
-def test_a_narrow_terminal_is_told_what_is_missing(
+def test_narrow_terminal_shows_which_columns_are_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
@@ -54,7 +54,7 @@ def test_a_narrow_terminal_is_told_what_is_missing(
     assert words.err == "Too narrow for: data set, size. See elsewhere.\n"
 
 
-def test_a_row_may_have_words_of_any_length_instead_of_its_cells(
+def test_text_of_any_length_can_replace_the_cells_of_a_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
@@ -66,7 +66,7 @@ def test_a_row_may_have_words_of_any_length_instead_of_its_cells(
     ]
 
 
-def test_a_pipe_gets_all_columns_and_whole_lines(
+def test_pipe_gets_all_columns_and_whole_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -75,7 +75,7 @@ def test_a_pipe_gets_all_columns_and_whole_lines(
     assert capsys.readouterr() == (f"a{' ' * 201}b\n{'x' * 200}  [bold]y[/]\n", "")
 
 
-def test_long_values_are_broken_between_words_only(
+def test_long_values_wrap_between_words_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")

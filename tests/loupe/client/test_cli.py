@@ -9,7 +9,7 @@ from tests.support.command import Loupe
 from tests.support.programs import free_port
 
 
-def test_an_unreachable_service_is_reported_in_one_line(
+def test_unreachable_service_is_reported_in_one_line(
     loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     port = free_port()

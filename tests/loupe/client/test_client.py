@@ -158,7 +158,7 @@ def test_transient_failures_are_retried_asynchronously(server: Server, trouble: 
     assert len(server.heard) == 3
 
 
-def test_the_client_waits_for_retry_after(server: Server) -> None:
+def test_client_waits_for_retry_after(server: Server) -> None:
     server.behaviours = [stopping]
     begun = time.monotonic()
     with Client(server.url) as client:
@@ -217,14 +217,14 @@ def test_missing_certificates_are_an_invalid_setting(
         Client("https://127.0.0.1:1")
 
 
-def test_the_key_is_sent_as_a_bearer_token(server: Server) -> None:
+def test_key_is_sent_as_a_bearer_token(server: Server) -> None:
     with Client(server.url, api_key="secret") as client:
         client.predict(b"picture")
 
     assert server.heard[0].headers["Authorization"] == "Bearer secret"
 
 
-def test_an_unreachable_service_error_says_how_to_start_it() -> None:
+def test_unreachable_service_error_says_how_to_start_it() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     begun = time.monotonic()
     with Client(url) as client, pytest.raises(ServiceUnreachable) as raised:
@@ -235,7 +235,7 @@ def test_an_unreachable_service_error_says_how_to_start_it() -> None:
     assert time.monotonic() - begun < 1
 
 
-def test_a_timeout_error_says_how_long_the_client_waited(
+def test_timeout_error_says_how_long_the_client_waited(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loupe.client.flows.GRACE_SECONDS", 0.0)
@@ -268,7 +268,7 @@ def test_outcomes_keep_their_order_asynchronously(server: Server) -> None:
     assert indices(asyncio.run(ask())) == list(range(100))
 
 
-def test_a_failed_request_is_raised_after_the_earlier_answers(
+def test_failed_request_is_raised_after_the_earlier_answers(
     server: Server,
 ) -> None:
     def broken_from_five(handler: Handler) -> None:

@@ -68,7 +68,7 @@ def flows(jitter: float = 1.0) -> JobFlows:
 # Requests
 
 
-def test_a_request_contains_only_changed_options() -> None:
+def test_request_contains_only_changed_options() -> None:
     options = PredictOptions("boots:production", 3, 0.5, "off", "ja", 2.5)
     request = next(JobFlows(f"{URL}/", "secret").predict(b"picture", options))
 
@@ -89,21 +89,21 @@ def test_a_request_contains_only_changed_options() -> None:
     assert (plain.url.query, "authorization" in plain.headers) == (b"", False)
 
 
-def test_the_key_is_not_shown() -> None:
+def test_key_is_not_shown() -> None:
     assert "secret" not in repr(JobFlows(URL, "secret"))
 
 
 @pytest.mark.parametrize(
     "url", ["localhost:3000", "", "ftp://service", "http://", "http://service:port"]
 )
-def test_an_invalid_address_is_a_usage_error(url: str) -> None:
+def test_invalid_address_is_a_usage_error(url: str) -> None:
     with pytest.raises(InvalidUsage, match="http://HOST:PORT") as raised:
         JobFlows(url)
     assert (raised.value.code, raised.value.exit_code) == ("invalid_address", 2)
 
 
 @pytest.mark.parametrize("key", ["", "two words", "line\n", "schlüssel"])
-def test_an_invalid_key_is_refused_without_being_shown(key: str) -> None:
+def test_invalid_key_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(InvalidUsage) as raised:
         JobFlows(URL, key)
     assert raised.value.code == "invalid_api_key"
@@ -148,7 +148,7 @@ def test_hopeless_requests_are_not_retried(answer: Reply) -> None:
         run(flows().predict(b"", PredictOptions()), in_turn(answer))
 
 
-def test_a_restarting_service_is_retried() -> None:
+def test_restarting_service_is_retried() -> None:
     client_flows = flows()
     run(client_flows.predict(b"", PredictOptions()), one)
 
@@ -159,7 +159,7 @@ def test_a_restarting_service_is_retried() -> None:
 # Responses
 
 
-def test_a_refusal_has_the_service_s_code_status_and_message() -> None:
+def test_refusal_has_the_service_s_code_status_and_message() -> None:
     refusal = httpx.Response(
         404, json={"error": "Model 'x' is not there.", "code": "model_not_found"}
     )
@@ -174,7 +174,7 @@ def test_a_refusal_has_the_service_s_code_status_and_message() -> None:
     )
 
 
-def test_a_refusal_by_another_server_is_quoted() -> None:
+def test_refusal_by_another_server_is_quoted() -> None:
     with pytest.raises(RequestRefused) as raised:
         run(
             flows().predict(b"", PredictOptions()),
@@ -188,12 +188,12 @@ def test_a_refusal_by_another_server_is_quoted() -> None:
 
 
 @pytest.mark.parametrize("text", ["<html>", "{}", "[]", '{"model": 3}'])
-def test_a_response_of_another_server_is_unexpected(text: str) -> None:
+def test_response_of_another_server_is_unexpected(text: str) -> None:
     with pytest.raises(UnexpectedAnswer, match=r"http://service:3000 .* HTTP 200 with"):
         run(flows().predict(b"", PredictOptions()), in_turn(httpx.Response(200, text=text)))
 
 
-def test_a_wrong_number_of_answers_is_refused() -> None:
+def test_wrong_number_of_answers_is_refused() -> None:
     few = httpx.Response(200, json={"model": "m:1", "predictions": [ANSWER]})
     with pytest.raises(UnexpectedAnswer, match="1 answers to 2 pictures"):
         run(flows().predict_batch(UploadBatch([b"a", b"b"]), PredictOptions()), in_turn(few))
@@ -249,7 +249,7 @@ def test_unreadable_pictures_are_not_sent() -> None:
     assert outcomes == [PredictionError("invalid_image", InvalidImage("nothing").message)] * 2
 
 
-def test_an_abstaining_model_gives_no_label() -> None:
+def test_abstaining_model_gives_no_label() -> None:
     unsure = {**ANSWER, "model": "m:1", "label": None, "index": None, "abstained": True}
     answer, _ = run(
         flows().predict(pictures.digits(1)[0], PredictOptions()),
@@ -296,7 +296,7 @@ def submitted(*answers: Reply) -> tuple[int, list[float]]:
     return asked, pauses
 
 
-def test_a_job_is_not_submitted_again_if_the_service_may_have_accepted_it() -> None:
+def test_job_is_not_submitted_again_if_the_service_may_have_accepted_it() -> None:
     for reply in (
         RESET,
         httpx.RemoteProtocolError("gone"),
@@ -307,7 +307,7 @@ def test_a_job_is_not_submitted_again_if_the_service_may_have_accepted_it() -> N
             )
 
 
-def test_a_refused_job_is_submitted_again() -> None:
+def test_refused_job_is_submitted_again() -> None:
     refused = [
         httpx.Response(status, json={"error": "later", "code": "x"}) for status in (503, 429)
     ]

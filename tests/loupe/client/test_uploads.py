@@ -68,12 +68,12 @@ def received(batch: UploadBatch) -> list[bytes]:
         pytest.param(np.dstack([PHOTO, PHOTO[:, :, 0]]), id="colours and transparency"),
     ],
 )
-def test_an_array_and_its_image_send_the_same_pixels(array: UInt8Array) -> None:
+def test_array_and_its_image_send_the_same_pixels(array: UInt8Array) -> None:
     for source in (array, Image.fromarray(array)):
         np.testing.assert_array_equal(pixels(prepare(source, "auto")), array)
 
 
-def test_an_array_with_one_channel_is_grey() -> None:
+def test_array_with_one_channel_is_grey() -> None:
     np.testing.assert_array_equal(prepare(DARK[:, :, None], "auto"), DARK)
 
 
@@ -83,7 +83,7 @@ def test_arrays_are_sent_raw_only_if_the_service_would_not_change_them() -> None
     assert isinstance(prepare(255 - DARK, "off"), np.ndarray)
 
 
-def test_the_caller_can_refill_its_array() -> None:
+def test_caller_can_refill_its_array() -> None:
     frame = DARK.copy()
     sent = prepare(frame, "auto")
     frame[:] = 0
@@ -103,7 +103,7 @@ def test_files_are_sent_unchanged(tmp_path: Path) -> None:
     )
 
 
-def test_an_image_is_turned_upright() -> None:
+def test_image_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = Image.open(io.BytesIO(pictures.encoded(Image.fromarray(PHOTO), "JPEG", exif=exif)))
@@ -162,7 +162,7 @@ def test_invalid_pictures_are_refused_before_sending(
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=6))
-def test_a_form_carries_any_bytes_in_order(files: list[bytes]) -> None:
+def test_form_carries_any_bytes_in_order(files: list[bytes]) -> None:
     assert received(UploadBatch(files)) == files
 
 

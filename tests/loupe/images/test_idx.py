@@ -18,7 +18,7 @@ ANY_ARRAY = arrays(np.uint8, array_shapes(min_dims=1, max_dims=4, min_side=0, ma
 
 
 @given(values=ANY_ARRAY)
-def test_what_is_encoded_is_decoded(values: UInt8Array) -> None:
+def test_decode_reverses_encode(values: UInt8Array) -> None:
     decoded = idx.decode(idx.encode(values))
 
     assert decoded.dtype == np.uint8
@@ -30,7 +30,7 @@ def test_arrays_in_another_order_of_memory_are_encoded_alike(values: UInt8Array)
     assert idx.encode(np.asfortranarray(values)) == idx.encode(values)
 
 
-def test_the_format_is_that_of_mnist() -> None:
+def test_format_is_that_of_mnist() -> None:
     images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
 
     assert idx.encode(images) == bytes.fromhex("00000803 00000003 00000002 00000002") + bytes(
@@ -102,7 +102,7 @@ def test_any_bytes_are_an_array_or_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("change", range(0, 60, 3))
-def test_a_damaged_gzip_file_is_refused(tmp_path: Path, change: int) -> None:
+def test_damaged_gzip_file_is_refused(tmp_path: Path, change: int) -> None:
     data = bytearray(gzip.compress(idx.encode(np.arange(200, dtype=np.uint8))))
     data[10 + change] ^= 0x41
     path = tmp_path / "file.gz"
@@ -112,7 +112,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, change: int) -> None:
         idx.read(path)
 
 
-def test_a_gzip_file_is_unpacked_no_further_than_its_header_promises(tmp_path: Path) -> None:
+def test_gzip_file_is_unpacked_only_up_to_the_size_in_its_header(tmp_path: Path) -> None:
     header = struct.pack(">BBBBI", 0, 0, 8, 1, 1000)
     path = tmp_path / "bomb.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -130,7 +130,7 @@ def test_a_gzip_file_is_unpacked_no_further_than_its_header_promises(tmp_path: P
     assert peak < 4 * 2**20
 
 
-def test_a_gzip_file_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
+def test_gzip_file_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
     data = bytearray(gzip.compress(idx.encode(np.arange(200, dtype=np.uint8))))
     data[-8] ^= 1
     (tmp_path / "file.gz").write_bytes(data)

@@ -75,7 +75,7 @@ def of_mode(values: UInt8Array, mode: str) -> Image.Image:
     kind_and_mode=st.sampled_from(KINDS),
     look=st.sampled_from(LOOKS),
 )
-def test_a_picture_of_any_size_mode_and_format_becomes_28_by_28_bytes(
+def test_picture_of_any_size_mode_and_format_becomes_28_by_28_bytes(
     height: int, width: int, seed: int, kind_and_mode: tuple[str, str], look: Look
 ) -> None:
     kind, mode = kind_and_mode
@@ -102,7 +102,7 @@ def test_formats_without_loss_give_the_same_pixels(kind: str) -> None:
     )
 
 
-def test_a_jpeg_gives_nearly_the_same_pixels() -> None:
+def test_jpeg_gives_nearly_the_same_pixels() -> None:
     sheet = Image.fromarray(
         np.kron(digit_sheet(), np.ones((12, 12), np.uint8))
     )  # large enough to be decoded smaller
@@ -133,7 +133,7 @@ def outcome(data: bytes) -> UInt8Array | None:
 @example(data=b"II*\0\x08\0\0\0\xff\xff")
 @example(data=b"MM\0*\0\0\0\x08\0\x01")
 @example(data=b"\xff\xd8\xff\xe0\0\x10JFIF")
-def test_random_bytes_are_no_image_and_nothing_worse(data: bytes) -> None:
+def test_random_bytes_are_refused_as_an_invalid_image(data: bytes) -> None:
     outcome(data)
 
 
@@ -159,7 +159,7 @@ def whole_files() -> list[bytes]:
 
 @runs(max_examples=500)
 @given(which=st.integers(0, 1000), share=st.floats(0, 1))
-def test_a_file_cut_anywhere_is_no_image_or_still_one(which: int, share: float) -> None:
+def test_truncated_file_is_decoded_or_refused(which: int, share: float) -> None:
     data = whole_files()[which % len(whole_files())]
 
     outcome(data[: int(share * len(data))])
@@ -173,7 +173,7 @@ def test_a_file_cut_anywhere_is_no_image_or_still_one(which: int, share: float) 
     ),
     in_head=st.booleans(),
 )
-def test_a_file_with_changed_bytes_is_no_image_or_still_one(
+def test_file_with_changed_bytes_is_decoded_or_refused(
     which: int, changes: list[tuple[float, int]], in_head: bool
 ) -> None:
     data = bytearray(whole_files()[which % len(whole_files())])
@@ -220,7 +220,7 @@ def test_bad_image_is_refused_with_its_reason(data: bytes, code: str, fact: str)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
-def test_a_file_of_two_pictures_is_refused(kind: str) -> None:
+def test_file_of_two_pictures_is_refused(kind: str) -> None:
     frames = [Image.new("RGB", (30, 30), color) for color in ("red", "blue")]
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:])
@@ -230,7 +230,7 @@ def test_a_file_of_two_pictures_is_refused(kind: str) -> None:
     assert raised.value.code == "animated_image"
 
 
-def test_a_phone_s_jpeg_with_a_preview_behind_it_is_one_picture() -> None:
+def test_jpeg_with_an_appended_preview_is_one_picture() -> None:
     sheet = Image.fromarray(digit_sheet())
     file = io.BytesIO()
     sheet.save(file, "MPO", save_all=True, append_images=[sheet.resize((45, 60))])
@@ -242,7 +242,7 @@ def test_a_phone_s_jpeg_with_a_preview_behind_it_is_one_picture() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_what_is_transparent_is_white_paper(kind: str) -> None:
+def test_transparency_is_white_paper(kind: str) -> None:
     sheet = digit_sheet()
     rgba = np.zeros((*sheet.shape, 4), np.uint8)  # black all over, and seen only where there is ink
     rgba[..., 3] = 255 - sheet
@@ -253,7 +253,7 @@ def test_what_is_transparent_is_white_paper(kind: str) -> None:
     )
 
 
-def test_a_transparent_palette_colour_is_white_paper() -> None:
+def test_transparent_palette_colour_is_white_paper() -> None:
     sheet = digit_sheet()
     palette = Image.fromarray((sheet == 255).astype(np.uint8), "P")
     palette.putpalette([0, 0, 0, 0, 0, 0])  # both colours are black
@@ -263,7 +263,7 @@ def test_a_transparent_palette_colour_is_white_paper() -> None:
     np.testing.assert_array_equal(read(data), normalize(inked, "ink"))
 
 
-def test_a_transparent_grey_is_white_paper() -> None:
+def test_transparent_grey_is_white_paper() -> None:
     sheet = digit_sheet()
     on_seven = np.where(sheet == 255, 7, sheet).astype(np.uint8)
 
@@ -273,7 +273,7 @@ def test_a_transparent_grey_is_white_paper() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_people_are_shown_a_picture_upright_in_its_colours_and_no_larger_than_they_need(
+def test_preview_is_upright_in_colour_and_small(
     kind: str,
 ) -> None:
     exif = Image.Exif()
@@ -285,7 +285,7 @@ def test_people_are_shown_a_picture_upright_in_its_colours_and_no_larger_than_th
     np.testing.assert_allclose(np.asarray(shown)[50, 25], (200, 30, 30), atol=6)
 
 
-def test_people_are_shown_what_is_transparent_on_white() -> None:
+def test_preview_shows_transparency_on_white() -> None:
     clear = Image.new("RGBA", (8, 8), (200, 30, 30, 0))
 
     assert open_picture(encoded(clear, "PNG"), max_pixels=100).preview(100).getpixel((4, 4)) == (
@@ -296,7 +296,7 @@ def test_people_are_shown_what_is_transparent_on_white() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
-def test_decoding_a_photo_pauses_between_its_parts_and_comes_to_the_same(kind: str) -> None:
+def test_decoding_with_pauses_gives_the_same_pixels(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (700, 1100, 3), dtype=np.uint8)
     more = (
         {"save_all": True, "append_images": [Image.new("RGB", (30, 20))]} if kind == "MPO" else {}
@@ -318,7 +318,7 @@ def test_decoding_a_photo_pauses_between_its_parts_and_comes_to_the_same(kind: s
         cut.pixels("object")
 
 
-def test_people_are_shown_nothing_of_a_damaged_picture() -> None:
+def test_preview_of_a_damaged_picture_is_an_error() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8))
     with pytest.raises(InvalidImage, match="PNG"):
         open_picture(encoded(noise, "PNG")[:-400], max_pixels=10**6).preview(100)
@@ -344,7 +344,7 @@ def upright(values: UInt8Array, orientation: int) -> UInt8Array:
     ("kind", "mode"),
     [("PNG", "L"), ("PNG", "RGBA"), ("PNG", "I;16"), ("TIFF", "L"), ("WEBP", "RGBA")],
 )
-def test_a_picture_is_turned_as_its_camera_says(kind: str, mode: str, orientation: int) -> None:
+def test_picture_is_turned_by_its_exif_orientation(kind: str, mode: str, orientation: int) -> None:
     sheet = digit_sheet()
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -360,7 +360,7 @@ def test_a_picture_is_turned_as_its_camera_says(kind: str, mode: str, orientatio
     np.testing.assert_array_equal(read(data), normalize(upright(sheet, orientation), "ink"))
 
 
-def test_a_photo_is_turned_as_its_camera_says() -> None:
+def test_photo_is_turned_by_its_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = read(encoded(Image.fromarray(digit_sheet()), "JPEG", exif=exif, quality=95))
@@ -378,7 +378,7 @@ def test_sixteen_bits_are_read_as_their_upper_eight(kind: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max])
-def test_floats_that_are_no_numbers_harm_nothing(value: float) -> None:
+def test_nan_and_infinity_in_float_images_are_harmless(value: float) -> None:
     values = np.zeros((30, 30), np.float32)
     values[10:20, 10:20] = 5
     values[0, 0] = value
@@ -390,7 +390,7 @@ def test_floats_that_are_no_numbers_harm_nothing(value: float) -> None:
 
 
 @given(image=arrays(np.uint8, (SIDE, SIDE)), look=st.sampled_from(LOOKS))
-def test_a_28_by_28_picture_on_a_dark_ground_stays_as_it_is(image: UInt8Array, look: Look) -> None:
+def test_28_by_28_pixels_on_a_dark_ground_are_unchanged(image: UInt8Array, look: Look) -> None:
     image[[0, -1]] = 0
     image[:, [0, -1]] = 0
 
@@ -451,13 +451,13 @@ def test_ink_fits_20_by_20_with_its_mass_in_the_middle(
         assert abs(centre - 13.5) <= 0.51 or low == 0 or high == SIDE - 1
 
 
-def test_where_ink_stands_on_the_sheet_makes_no_difference() -> None:
+def test_position_of_the_ink_does_not_matter() -> None:
     moved = np.roll(digit_sheet(), (20, -15), axis=(0, 1))
 
     np.testing.assert_array_equal(normalize(digit_sheet(), "ink"), normalize(moved, "ink"))
 
 
-def test_shadows_on_the_paper_are_no_ink() -> None:
+def test_shadows_on_paper_are_not_ink() -> None:
     sheet = digit_sheet()
     shaded = sheet.copy()
     shaded[:, :20] = 235
@@ -470,11 +470,11 @@ def test_shadows_on_the_paper_are_no_ink() -> None:
     [((50, 40), brightness) for brightness in (0, 7, 127, 128, 200, 255)]
     + [((SIDE, SIDE), 128), ((SIDE, SIDE), 255)],
 )
-def test_an_empty_sheet_has_no_ink(shape: tuple[int, int], brightness: int) -> None:
+def test_empty_sheet_has_no_ink(shape: tuple[int, int], brightness: int) -> None:
     assert not normalize(np.full(shape, brightness, np.uint8), "ink").any()
 
 
-def test_an_object_keeps_its_proportions_and_is_centred() -> None:
+def test_object_keeps_its_proportions_and_is_centred() -> None:
     photo = np.full((200, 100), 255, np.uint8)
     photo[20:180, 20:80] = 40
     image = normalize(photo, "object")
@@ -484,7 +484,7 @@ def test_an_object_keeps_its_proportions_and_is_centred() -> None:
     assert image[14, 14] == 215
 
 
-def test_the_border_is_the_outermost_pixels() -> None:
+def test_border_is_the_outermost_pixels() -> None:
     image = np.zeros((4, 4), np.uint8)
     image[0], image[:, 0], image[1:3, 1:3] = 160, 160, 255
 
@@ -494,7 +494,7 @@ def test_the_border_is_the_outermost_pixels() -> None:
 # Batches
 
 
-def test_a_batch_is_passed_on_as_it_is() -> None:
+def test_valid_batch_is_returned_unchanged() -> None:
     batch = np.zeros((3, SIDE, SIDE), np.uint8)
 
     assert np.shares_memory(check_batch(batch), batch)
@@ -518,7 +518,7 @@ def test_a_batch_is_passed_on_as_it_is() -> None:
         pytest.param(np.zeros((), np.uint8), "uint8, shape ()", id="a number"),
     ],
 )
-def test_other_arrays_are_no_batch(batch: UInt8Array, received: str) -> None:
+def test_other_arrays_are_refused_as_a_batch(batch: UInt8Array, received: str) -> None:
     with pytest.raises(InvalidPixels) as raised:
         check_batch(batch)
 
@@ -529,7 +529,7 @@ def test_other_arrays_are_no_batch(batch: UInt8Array, received: str) -> None:
 # Against real handwriting
 
 
-def test_normalized_handwriting_is_read_better_than_handwriting_that_is_only_made_small(
+def test_normalizing_improves_accuracy_on_handwriting_over_resizing(
     engine: Engine,
 ) -> None:
     folder = os.environ.get("LOUPE_TEST_DATA")
@@ -550,7 +550,7 @@ def test_normalized_handwriting_is_read_better_than_handwriting_that_is_only_mad
 
 
 @pytest.mark.parametrize("width", range(1, 13))
-def test_a_line_of_any_width_is_as_strong_as_one_drawn_with_a_pen(width: int) -> None:
+def test_lines_of_any_width_become_as_strong_as_a_pen_s(width: int) -> None:
     sheet = np.zeros((100, 100), np.uint8)
     sheet[10:90, 40 : 40 + width] = 255
 

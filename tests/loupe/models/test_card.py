@@ -30,7 +30,7 @@ CARD = ModelCard(
 )
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_load_reverses_save(tmp_path: Path) -> None:
     CARD.save(tmp_path)
 
     assert ModelCard.load(tmp_path) == CARD
@@ -53,9 +53,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         pytest.param({"files": None}, "files", id="no files"),
     ],
 )
-def test_a_card_that_cannot_be_is_refused(
-    tmp_path: Path, change: dict[str, object], text: str
-) -> None:
+def test_invalid_card_is_refused(tmp_path: Path, change: dict[str, object], text: str) -> None:
     (tmp_path / "card.json").write_text(
         json.dumps({**json.loads(CARD.model_dump_json()), **change})
     )
@@ -65,14 +63,14 @@ def test_a_card_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
-def test_a_file_that_is_no_card_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_file_that_is_not_a_card_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "card.json").write_bytes(data)
 
     with pytest.raises(ValueError, match="ModelCard"):
         ModelCard.load(tmp_path)
 
 
-def test_a_digest_is_sha_256_in_hex(tmp_path: Path) -> None:
+def test_digest_is_sha_256_in_hex(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
 
     # Source: FIPS 180-2, appendix B.1.

@@ -77,7 +77,7 @@ def test_models_are_listed_newest_first_with_labels_and_figures(
     assert models("list") == listed
 
 
-def test_a_narrow_list_leaves_columns_out_and_says_which(models: Models) -> None:
+def test_narrow_list_leaves_columns_out_and_says_which(models: Models) -> None:
     stored(name="fashion-mnist")
     models("promote", "fashion-mnist")
     listed = models()
@@ -96,14 +96,14 @@ def test_a_narrow_list_leaves_columns_out_and_says_which(models: Models) -> None
     )
 
 
-def test_an_empty_store_says_how_to_fill_it(models: Models) -> None:
+def test_empty_store_says_how_to_fill_it(models: Models) -> None:
     assert models() == Ended(
         0, "The model store is empty. Train one: loupe train --dataset fashion-mnist\n", ""
     )
     assert models("list", "--json") == Ended(0, "[]\n", "")
 
 
-def test_a_model_that_cannot_be_read_is_one_notice_and_the_others_are_listed(
+def test_unreadable_model_is_one_notice_and_the_others_are_listed(
     models: Models,
 ) -> None:
     broken, whole = stored(), stored()
@@ -119,7 +119,7 @@ def test_a_model_that_cannot_be_read_is_one_notice_and_the_others_are_listed(
     ]
 
 
-def test_the_list_and_one_model_as_json_hold_the_whole_card(models: Models) -> None:
+def test_list_and_one_model_as_json_hold_the_whole_card(models: Models) -> None:
     model = stored(0.9)
     models("promote", model.tag)
     listed, shown = models("list", "--json"), models("show", model.tag, "--json")
@@ -134,7 +134,7 @@ def test_the_list_and_one_model_as_json_hold_the_whole_card(models: Models) -> N
     }
 
 
-def test_all_that_the_card_says_is_shown(models: Models) -> None:
+def test_show_prints_the_whole_card(models: Models) -> None:
     model = stored(
         0.9,
         source="[bold]Somewhere[/]",
@@ -185,7 +185,7 @@ def test_two_models_are_compared_side_by_side(models: Models) -> None:
     assert "The test sets" not in compared.out
 
 
-def test_figures_of_different_test_sets_are_not_compared(models: Models) -> None:
+def test_compare_says_that_test_sets_differ(models: Models) -> None:
     first, second = stored(0.9), stored(0.95, test_digest="other")
     compared = models("compare", first.tag, second.tag)
 
@@ -199,7 +199,7 @@ def test_figures_of_different_test_sets_are_not_compared(models: Models) -> None
 # Promoting
 
 
-def test_promotions_and_rollbacks_are_told_and_logged(
+def test_promotions_and_rollbacks_are_printed_and_logged(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = stored(0.9), stored(0.95), stored(0.8)
@@ -239,7 +239,7 @@ def test_promotions_and_rollbacks_are_told_and_logged(
     )
 
 
-def test_what_a_rollback_passed_over_is_told(models: Models) -> None:
+def test_rollback_prints_the_versions_it_skipped(models: Models) -> None:
     first, gone, last = stored(0.7), stored(0.8), stored(0.9)
     for model in (first, gone, last):
         models("promote", model.tag)
@@ -288,7 +288,7 @@ def test_what_a_rollback_passed_over_is_told(models: Models) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_refused_in_one_line(
+def test_invalid_commands_are_refused_in_one_line(
     models: Models, arguments: list[str], code: int, text: str
 ) -> None:
     stored()
@@ -302,7 +302,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(
 # Deleting
 
 
-def test_nothing_is_deleted_unasked_where_nobody_can_be_asked(
+def test_delete_without_a_terminal_needs_yes(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = stored()
@@ -320,7 +320,7 @@ def test_nothing_is_deleted_unasked_where_nobody_can_be_asked(
 
 
 @pytest.mark.parametrize(("answer", "left"), [(b"y\n", 0), (b"n\n", 1)])
-def test_on_a_terminal_the_answer_decides(store: Path, answer: bytes, left: int) -> None:
+def test_answer_on_a_terminal_decides(store: Path, answer: bytes, left: int) -> None:
     model = stored()
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "loupe.cli", "models", "delete", model.tag[:-2]]
@@ -340,7 +340,7 @@ def test_on_a_terminal_the_answer_decides(store: Path, answer: bytes, left: int)
 # The report
 
 
-def test_the_path_of_the_report_is_printed_and_without_a_screen_nothing_is_opened(
+def test_report_path_is_printed_and_nothing_opens_without_a_screen(
     models: Models,
 ) -> None:
     model = stored()
@@ -350,7 +350,7 @@ def test_the_path_of_the_report_is_printed_and_without_a_screen_nothing_is_opene
     assert models("show", "letters").out.split()[3:5] == ["report", str(model.folder / REPORT_FILE)]
 
 
-def test_the_report_is_opened_in_the_browser_that_is_asked_for(store: Path, tmp_path: Path) -> None:
+def test_report_opens_in_the_chosen_browser(store: Path, tmp_path: Path) -> None:
     model = stored()
     (model.folder / REPORT_FILE).write_text("<p>good</p>")
     browser = tmp_path / "browser"
@@ -372,7 +372,7 @@ def test_the_report_is_opened_in_the_browser_that_is_asked_for(store: Path, tmp_
 # Where it is kept
 
 
-def test_the_log_is_found_beside_the_store(models: Models, store: Path) -> None:
+def test_log_is_found_beside_the_store(models: Models, store: Path) -> None:
     models("promote", stored().tag)
 
     assert promotions_path() == store / "loupe" / "promotions.jsonl"

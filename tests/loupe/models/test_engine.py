@@ -34,18 +34,18 @@ def test_probabilities_are_floats_in_rows_that_sum_to_one(each_engine: Engine) -
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=TOLERANCE)
 
 
-def test_a_batch_of_one_equals_a_batch_of_many(each_engine: Engine) -> None:
+def test_batch_of_one_equals_a_batch_of_many(each_engine: Engine) -> None:
     images = pictures.digits(40, seed=1)
     alone = np.concatenate([each_engine.predict(image[None]) for image in images])
 
     np.testing.assert_allclose(alone, each_engine.predict(images), atol=TOLERANCE)
 
 
-def test_no_images_have_no_probabilities(each_engine: Engine) -> None:
+def test_empty_batch_gives_no_probabilities(each_engine: Engine) -> None:
     assert each_engine.predict(pictures.digits(0)).shape == (0, 10)
 
 
-def test_images_need_not_lie_in_one_piece_of_memory(each_engine: Engine) -> None:
+def test_images_need_not_be_contiguous(each_engine: Engine) -> None:
     images = pictures.digits(20)
 
     np.testing.assert_allclose(
@@ -57,7 +57,7 @@ def test_images_need_not_lie_in_one_piece_of_memory(each_engine: Engine) -> None
     )
 
 
-def test_what_is_no_batch_of_images_is_refused(each_engine: Engine) -> None:
+def test_arrays_of_another_dtype_or_shape_are_refused(each_engine: Engine) -> None:
     for images in (
         np.zeros((1, 28, 28), np.float32),
         np.zeros((28, 28), np.uint8),
@@ -67,7 +67,7 @@ def test_what_is_no_batch_of_images_is_refused(each_engine: Engine) -> None:
             each_engine.predict(images)  # type: ignore[arg-type]
 
 
-def test_the_model_knows_digits(engine: Engine) -> None:
+def test_model_knows_digits(engine: Engine) -> None:
     from train.data.datasets import load_dataset
 
     dataset = load_dataset("digits")
@@ -76,7 +76,7 @@ def test_the_model_knows_digits(engine: Engine) -> None:
     assert right.mean() > 0.85
 
 
-def test_a_damaged_model_is_not_loaded(tmp_path: Path, digits_model: StoredModel) -> None:
+def test_damaged_model_is_not_loaded(tmp_path: Path, digits_model: StoredModel) -> None:
     model = copied(digits_model, tmp_path)
     damage(model.folder / ONNX_FILE)
 
@@ -84,7 +84,7 @@ def test_a_damaged_model_is_not_loaded(tmp_path: Path, digits_model: StoredModel
         load_engine(model)
 
 
-def test_threads_change_nothing_but_speed(digits_model: StoredModel) -> None:
+def test_number_of_threads_does_not_change_probabilities(digits_model: StoredModel) -> None:
     images = pictures.digits(64)
     one, two = (
         OnnxEngine(digits_model.folder / ONNX_FILE, threads).predict(images) for threads in (1, 2)

@@ -33,7 +33,7 @@ def in_production(model: StoredModel) -> bool:
 # Promotion
 
 
-def test_the_first_promotion_is_always_allowed_and_logged(store: Path) -> None:
+def test_first_promotion_is_always_allowed_and_logged(store: Path) -> None:
     model, began = stored(0.1), datetime.now(timezone.utc)
     promotion = promote(model.tag)
 
@@ -57,7 +57,7 @@ def test_the_first_promotion_is_always_allowed_and_logged(store: Path) -> None:
     }
 
 
-def test_a_better_model_follows(store: Path) -> None:
+def test_better_model_is_promoted(store: Path) -> None:
     worse, better = stored(0.9), stored(0.91)
     promote(worse.tag)
     promotion = promote(better.tag)
@@ -90,7 +90,7 @@ def test_model_that_is_not_better_is_refused_with_both_figures(
     assert len(history()) == 1
 
 
-def test_a_model_measured_on_another_test_set_is_refused_however_good(store: Path) -> None:
+def test_model_measured_on_another_test_set_is_refused(store: Path) -> None:
     first, second = stored(0.9), stored(0.99, test_digest="other")
     promote(first.tag)
 
@@ -103,7 +103,7 @@ def test_a_model_measured_on_another_test_set_is_refused_however_good(store: Pat
 
 
 @pytest.mark.parametrize(("accuracy", "digest"), [(0.8, "same"), (0.99, "other")])
-def test_force_overrules_the_gate_and_the_log_says_so(
+def test_force_overrules_the_refusal_and_is_logged(
     store: Path, accuracy: float, digest: str
 ) -> None:
     first, second = stored(0.9), stored(accuracy, test_digest=digest)
@@ -114,14 +114,14 @@ def test_force_overrules_the_gate_and_the_log_says_so(
     assert [promotion.forced for promotion in history()] == [False, True]
 
 
-def test_force_where_none_is_needed_is_none(store: Path) -> None:
+def test_unneeded_force_is_not_logged(store: Path) -> None:
     promote(stored(0.9).tag, force=True)
     promote(stored(0.91).tag, force=True)
 
     assert [promotion.forced for promotion in history()] == [False, False]
 
 
-def test_what_is_in_production_already_needs_no_line(store: Path) -> None:
+def test_promoting_the_production_version_logs_nothing(store: Path) -> None:
     model = stored()
     promote(model.tag)
 
@@ -130,7 +130,7 @@ def test_what_is_in_production_already_needs_no_line(store: Path) -> None:
     assert len(history()) == 1
 
 
-def test_every_name_has_a_production_of_its_own(store: Path) -> None:
+def test_each_name_has_its_own_production_version(store: Path) -> None:
     letters, digits = stored(0.9), stored(0.1, name="digits")
     promote(letters.tag)
     promote(digits.tag)
@@ -138,7 +138,7 @@ def test_every_name_has_a_production_of_its_own(store: Path) -> None:
     assert labels() == {letters.tag: ["production"], digits.tag: ["production"]}
 
 
-def test_a_changed_file_is_not_promoted_even_by_force(store: Path) -> None:
+def test_force_does_not_promote_a_changed_file(store: Path) -> None:
     model = stored()
     damage(model.folder / "model.onnx")
 
@@ -147,14 +147,14 @@ def test_a_changed_file_is_not_promoted_even_by_force(store: Path) -> None:
     assert history() == []
 
 
-def test_an_unknown_model_is_not_promoted(store: Path) -> None:
+def test_unknown_model_is_not_promoted(store: Path) -> None:
     with pytest.raises(ModelNotFound):
         promote("letters:0")
     with pytest.raises(ModelNotFound):
         promote(f"{stored().name}:production")
 
 
-def test_after_a_production_version_that_is_gone_any_may_follow(store: Path) -> None:
+def test_any_model_may_follow_a_deleted_production_version(store: Path) -> None:
     gone, worse = stored(0.9), stored(0.8)
     promote(gone.tag)
     bentoml.models.delete(gone.tag)
@@ -165,7 +165,7 @@ def test_after_a_production_version_that_is_gone_any_may_follow(store: Path) -> 
     assert in_production(worse)
 
 
-def test_of_two_processes_that_promote_at_once_the_better_model_wins(store: Path) -> None:
+def test_better_model_wins_when_two_processes_promote(store: Path) -> None:
     worse, better = stored(0.8), stored(0.9)
     code = "import sys; from loupe.cli import main; sys.argv = ['loupe', 'models', 'promote', sys.argv[1]]; main()"
     commands = [[sys.executable, "-c", code, model.tag] for model in (better, worse)]
@@ -182,7 +182,7 @@ def test_of_two_processes_that_promote_at_once_the_better_model_wins(store: Path
 # The way back
 
 
-def test_every_rollback_goes_one_step_further_back(store: Path) -> None:
+def test_each_rollback_goes_back_one_more_version(store: Path) -> None:
     models = [stored(accuracy) for accuracy in (0.7, 0.8, 0.9)]
     for model in models:
         promote(model.tag)
@@ -204,7 +204,7 @@ def test_every_rollback_goes_one_step_further_back(store: Path) -> None:
     assert len(history()) == 5
 
 
-def test_what_was_rolled_back_is_no_step_any_more(store: Path) -> None:
+def test_rolled_back_version_is_not_a_rollback_target(store: Path) -> None:
     first, bad, good = stored(0.7), stored(0.8), stored(0.9)
     for model in (first, bad):
         promote(model.tag)
@@ -215,7 +215,7 @@ def test_what_was_rolled_back_is_no_step_any_more(store: Path) -> None:
     assert in_production(first)
 
 
-def test_a_rollback_passes_over_what_was_deleted_and_says_so(store: Path) -> None:
+def test_rollback_skips_and_reports_deleted_versions(store: Path) -> None:
     first, gone, last = stored(0.7), stored(0.8), stored(0.9)
     for model in (first, gone, last):
         promote(model.tag)
@@ -226,7 +226,7 @@ def test_a_rollback_passes_over_what_was_deleted_and_says_so(store: Path) -> Non
     assert in_production(first)
 
 
-def test_a_rollback_from_a_version_that_is_gone_works(store: Path) -> None:
+def test_rollback_works_after_the_current_version_was_deleted(store: Path) -> None:
     first, gone = stored(0.7), stored(0.8)
     promote(first.tag)
     promote(gone.tag)
@@ -236,7 +236,7 @@ def test_a_rollback_from_a_version_that_is_gone_works(store: Path) -> None:
     assert in_production(first)
 
 
-def test_a_rollback_to_nothing_but_deleted_versions_is_refused(store: Path) -> None:
+def test_rollback_is_refused_if_all_earlier_versions_were_deleted(store: Path) -> None:
     gone, last = stored(0.7), stored(0.8)
     promote(gone.tag)
     promote(last.tag)
@@ -251,7 +251,7 @@ def test_a_rollback_to_nothing_but_deleted_versions_is_refused(store: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["letters", "letters:1", "", "../.."])
-def test_a_name_that_was_never_promoted_cannot_go_back(store: Path, name: str) -> None:
+def test_rollback_of_a_name_without_promotions_is_refused(store: Path, name: str) -> None:
     stored()
 
     with pytest.raises(Conflict) as raised:
@@ -260,7 +260,7 @@ def test_a_name_that_was_never_promoted_cannot_go_back(store: Path, name: str) -
     assert f"'{name}'" in raised.value.message
 
 
-def test_a_changed_file_is_not_gone_back_to(store: Path) -> None:
+def test_rollback_refuses_a_changed_file(store: Path) -> None:
     first, second = stored(0.7), stored(0.8)
     promote(first.tag)
     promote(second.tag)
@@ -274,7 +274,7 @@ def test_a_changed_file_is_not_gone_back_to(store: Path) -> None:
 # Deletion
 
 
-def test_a_model_without_a_label_is_deleted_and_nothing_else(store: Path) -> None:
+def test_delete_removes_only_the_named_model(store: Path) -> None:
     kept, gone = stored(), stored()
 
     assert delete(gone.tag) == gone.tag
@@ -284,7 +284,7 @@ def test_a_model_without_a_label_is_deleted_and_nothing_else(store: Path) -> Non
         delete(gone.tag)
 
 
-def test_the_model_in_production_is_not_deleted_before_another_is_promoted(store: Path) -> None:
+def test_model_in_production_is_not_deleted_before_another_is_promoted(store: Path) -> None:
     first, second = stored(0.7), stored(0.8)
     promote(first.tag)
 
@@ -301,7 +301,7 @@ def test_the_model_in_production_is_not_deleted_before_another_is_promoted(store
     assert list_models() == [second]
 
 
-def test_a_name_alone_is_too_little_to_delete(store: Path) -> None:
+def test_delete_needs_a_version(store: Path) -> None:
     stored()
 
     with pytest.raises(InvalidUsage) as raised:
@@ -311,7 +311,7 @@ def test_a_name_alone_is_too_little_to_delete(store: Path) -> None:
     assert "'letters'" in raised.value.message
 
 
-def test_a_model_that_cannot_be_read_can_be_deleted(store: Path) -> None:
+def test_model_that_cannot_be_read_can_be_deleted(store: Path) -> None:
     model = stored()
     (model.folder / "card.json").write_text("{}")
 

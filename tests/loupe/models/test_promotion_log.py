@@ -46,7 +46,7 @@ def log(path: Path, *promotions: Promotion) -> None:
             opened.append(promotion)
 
 
-def test_what_is_appended_is_read_in_its_order(tmp_path: Path) -> None:
+def test_appended_lines_are_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "loupe" / "promotions.jsonl"
     assert read(path) == []
     log(path, moved("a"))
@@ -58,7 +58,7 @@ def test_what_is_appended_is_read_in_its_order(tmp_path: Path) -> None:
     assert path.read_text().count("\n") == 3
 
 
-def test_a_line_is_json_that_anyone_can_read(tmp_path: Path) -> None:
+def test_line_is_json_that_anyone_can_read(tmp_path: Path) -> None:
     log(tmp_path / "log", moved("a"))
 
     assert (tmp_path / "log").read_text() == (
@@ -69,7 +69,7 @@ def test_a_line_is_json_that_anyone_can_read(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=2), max_size=4), st.integers(0, 400))
-def test_a_log_cut_anywhere_keeps_every_whole_line_and_takes_new_ones(
+def test_truncated_log_keeps_whole_lines_and_accepts_new_ones(
     tmp_path_factory: pytest.TempPathFactory, versions: list[str], cut: int
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / "log"
@@ -84,7 +84,7 @@ def test_a_log_cut_anywhere_keeps_every_whole_line_and_takes_new_ones(
     assert path.read_bytes().endswith(b"\n")
 
 
-def test_what_is_no_promotion_is_passed_over_and_told(
+def test_invalid_lines_are_skipped_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "log"
@@ -99,7 +99,7 @@ def test_what_is_no_promotion_is_passed_over_and_told(
     ]
 
 
-def test_the_last_line_of_a_name_and_label_is_where_it_points() -> None:
+def test_last_line_of_a_name_and_label_decides_where_it_points() -> None:
     history = [moved("a"), moved("z", name="digits"), moved("b"), moved("a", label="trial")]
 
     assert {key: promotion.to_version for key, promotion in pointers(history).items()} == {
@@ -134,7 +134,7 @@ def test_the_last_line_of_a_name_and_label_is_where_it_points() -> None:
         ),
     ],
 )
-def test_what_was_rolled_back_stands_no_more(history: list[Promotion], expected: str) -> None:
+def test_standing_excludes_rolled_back_versions(history: list[Promotion], expected: str) -> None:
     assert standing(history, "letters", "production") == list(expected)
 
 
@@ -151,7 +151,7 @@ def test_processes_that_promote_at_once_lose_no_line(tmp_path: Path) -> None:
     assert sorted(written) == sorted(f"{letter}{number}" for letter in "ab" for number in range(25))
 
 
-def test_a_disk_that_is_full_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+def test_full_disk_leaves_the_log_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log(path, moved("a"))
     before = path.read_bytes()
@@ -174,7 +174,7 @@ def test_a_disk_that_is_full_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     assert read(path) == [moved("a"), moved("b")]
 
 
-def test_a_log_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_unreadable_log_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
 
     with pytest.raises(NotWritable, match="Is a directory"):

@@ -49,7 +49,7 @@ def saved(name: str, card: ModelCard) -> Iterator[StoredModel]:
         bentoml.models.delete(model.tag)
 
 
-def test_a_saved_model_is_found_by_tag_by_name_and_as_the_newest(digits_model: StoredModel) -> None:
+def test_saved_model_is_found_by_tag_by_name_and_as_the_newest(digits_model: StoredModel) -> None:
     with saved("letters", digits_model.card) as older, saved("letters", digits_model.card) as newer:
         assert older.tag != newer.tag
         assert find_model(older.tag) == older
@@ -63,9 +63,7 @@ def test_a_saved_model_is_found_by_tag_by_name_and_as_the_newest(digits_model: S
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), ValueError("another"), KeyboardInterrupt()]
 )
-def test_nothing_is_in_the_store_when_saving_a_model_fails(
-    store: Path, error: BaseException
-) -> None:
+def test_failed_save_leaves_nothing_in_the_store(store: Path, error: BaseException) -> None:
     told = NotWritable if isinstance(error, OSError) else type(error)
     with pytest.raises(told), new_model("letters", card()):
         raise error
@@ -74,7 +72,7 @@ def test_nothing_is_in_the_store_when_saving_a_model_fails(
     assert everything(store) == ["loupe", "models"]
 
 
-def test_a_disk_that_is_full_leaves_nothing_in_the_store(store: Path) -> None:
+def test_full_disk_leaves_nothing_in_the_store(store: Path) -> None:
     """The files of the block fit on its disk, and their copies do not fit on the store's."""
     code = (
         "import resource, sys; from pathlib import Path; from loupe.models.store import new_model; from tests.support.stores import card\n"
@@ -95,7 +93,7 @@ def test_a_disk_that_is_full_leaves_nothing_in_the_store(store: Path) -> None:
     assert everything(store / "loupe") == []
 
 
-def test_a_killed_process_leaves_nothing_among_the_models(store: Path) -> None:
+def test_killed_process_leaves_nothing_among_the_models(store: Path) -> None:
     code = (
         "import os, signal; from pathlib import Path; from loupe.models.store import new_model; from tests.support.stores import card\n"
         "import loupe.models.store as s\n"
@@ -110,7 +108,7 @@ def test_a_killed_process_leaves_nothing_among_the_models(store: Path) -> None:
     assert everything(store / "models") == []
 
 
-def test_a_store_that_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
+def test_unusable_store_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = run("models", BENTOML_HOME=tmp_path / "file" / "store")
 
@@ -121,7 +119,7 @@ def test_a_store_that_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
         assert fact in ended.stderr
 
 
-def test_whether_a_model_can_be_saved_is_found_out_before_it_is_made(store: Path) -> None:
+def test_check_writable_finds_an_unusable_store(store: Path) -> None:
     check_writable()
     assert everything(store) == ["loupe", "models"]
 
@@ -131,7 +129,7 @@ def test_whether_a_model_can_be_saved_is_found_out_before_it_is_made(store: Path
         check_writable()
 
 
-def test_an_unknown_tag_is_refused_with_the_tags_there_are(digits_model: StoredModel) -> None:
+def test_unknown_tag_is_refused_with_the_tags_there_are(digits_model: StoredModel) -> None:
     unknown = (
         "birds",
         "birds:1",
@@ -146,7 +144,7 @@ def test_an_unknown_tag_is_refused_with_the_tags_there_are(digits_model: StoredM
         assert digits_model.tag in raised.value.message
 
 
-def test_a_version_can_be_shortened_while_it_is_one(store: Path) -> None:
+def test_unique_prefix_of_a_version_is_accepted(store: Path) -> None:
     for version in ("abc", "abd"):
         copied(stored(), store, f"digits:{version}")
 
@@ -174,7 +172,7 @@ def test_models_of_other_programs_are_passed_over(digits_model: StoredModel) -> 
         bentoml.models.delete(model.tag)
 
 
-def test_a_model_without_a_readable_card_is_named_and_the_others_are_listed(
+def test_model_without_a_readable_card_is_named_and_the_others_are_listed(
     digits_model: StoredModel,
 ) -> None:
     with saved("letters", digits_model.card) as model:
@@ -191,7 +189,7 @@ def test_a_model_without_a_readable_card_is_named_and_the_others_are_listed(
 @pytest.mark.parametrize(
     "words", ["", "- a list", "a: [", "name: 3\nversion: x", "\0", "name: letters"]
 )
-def test_a_model_that_bentoml_cannot_read_is_named_and_the_others_are_listed(
+def test_model_that_bentoml_cannot_read_is_named_and_the_others_are_listed(
     store: Path, caplog: pytest.LogCaptureFixture, words: str
 ) -> None:
     whole, broken = stored(), stored(name="broken")
@@ -211,7 +209,7 @@ def test_a_model_that_bentoml_cannot_read_is_named_and_the_others_are_listed(
     assert everything(store / "models") == ["letters"]
 
 
-def test_what_is_left_of_half_a_model_hides_no_other(store: Path) -> None:
+def test_leftovers_of_half_a_model_hide_no_other(store: Path) -> None:
     whole = stored()
     (store / "models" / "letters" / "half").mkdir()
     (store / "models" / "empty").mkdir()
@@ -240,7 +238,7 @@ def point(model: StoredModel, label: str = "production") -> None:
         )
 
 
-def test_the_revision_changes_with_everything_that_happens_to_the_store_and_with_nothing_else(
+def test_revision_changes_exactly_when_the_store_changes(
     store: Path,
 ) -> None:
     def seen() -> bool:
@@ -264,7 +262,7 @@ def test_the_revision_changes_with_everything_that_happens_to_the_store_and_with
     assert not seen()
 
 
-def test_a_name_stands_for_its_production_version_and_else_for_its_newest(store: Path) -> None:
+def test_name_means_its_production_version_or_else_the_newest(store: Path) -> None:
     older, newer, other = stored(), stored(), stored(name="digits")
     assert find_model("letters") == newer
     assert find_model() == other
@@ -282,7 +280,7 @@ def test_a_name_stands_for_its_production_version_and_else_for_its_newest(store:
     assert labels() == {newer.tag: ["production"]}
 
 
-def test_without_a_tag_the_name_with_the_newest_model_is_meant(store: Path) -> None:
+def test_no_tag_means_the_name_of_the_newest_model(store: Path) -> None:
     older, newer = stored(), stored()
     point(older)
 
@@ -290,7 +288,7 @@ def test_without_a_tag_the_name_with_the_newest_model_is_meant(store: Path) -> N
     assert find_model() == older
 
 
-def test_a_label_that_was_never_given_is_told_with_what_could_have_it(store: Path) -> None:
+def test_error_for_an_unused_label_lists_the_versions(store: Path) -> None:
     model = stored()
 
     with pytest.raises(ModelNotFound) as raised:
@@ -300,7 +298,7 @@ def test_a_label_that_was_never_given_is_told_with_what_could_have_it(store: Pat
         assert fact in raised.value.message
 
 
-def test_a_label_whose_model_was_deleted_by_other_means_is_told(
+def test_error_for_a_label_of_a_deleted_model_names_it(
     store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     older, newer = stored(), stored()
@@ -335,7 +333,7 @@ def test_bentoml_finds_what_was_saved_and_what_is_left(store: Path) -> None:
     assert everything(store / "loupe") == []
 
 
-def test_a_model_s_size_is_that_of_its_files(store: Path) -> None:
+def test_model_s_size_is_that_of_its_files(store: Path) -> None:
     model = stored()
     (model.folder / "pictures").mkdir()
     before = model.size_bytes
@@ -345,13 +343,13 @@ def test_a_model_s_size_is_that_of_its_files(store: Path) -> None:
     assert model.size_bytes == before + 1000
 
 
-def test_a_whole_model_is_verified(digits_model: StoredModel) -> None:
+def test_whole_model_is_verified(digits_model: StoredModel) -> None:
     assert set(digits_model.card.files) == {"model.keras", "model.onnx"}
     verify(digits_model)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.onnx"])
-def test_a_changed_file_is_named(tmp_path: Path, digits_model: StoredModel, name: str) -> None:
+def test_changed_file_is_named(tmp_path: Path, digits_model: StoredModel, name: str) -> None:
     model = copied(digits_model, tmp_path)
     damage(model.folder / name)
 
@@ -363,7 +361,7 @@ def test_a_changed_file_is_named(tmp_path: Path, digits_model: StoredModel, name
         verify(model)
 
 
-def test_a_missing_file_is_named(tmp_path: Path, digits_model: StoredModel) -> None:
+def test_missing_file_is_named(tmp_path: Path, digits_model: StoredModel) -> None:
     model = copied(digits_model, tmp_path)
     (model.folder / "model.onnx").unlink()
 
@@ -373,16 +371,14 @@ def test_a_missing_file_is_named(tmp_path: Path, digits_model: StoredModel) -> N
         verify(model)
 
 
-def test_a_file_that_the_card_does_not_know_is_no_matter(
-    tmp_path: Path, digits_model: StoredModel
-) -> None:
+def test_unlisted_file_does_not_corrupt_a_model(tmp_path: Path, digits_model: StoredModel) -> None:
     model = replace(digits_model, folder=copied(digits_model, tmp_path).folder)
     (model.folder / "notes.txt").touch()
 
     verify(model)
 
 
-def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
+def test_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
     listed = run("models", BENTOML_HOME=tmp_path)
 
     assert listed.returncode == 0, listed.stderr

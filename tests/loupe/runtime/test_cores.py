@@ -41,11 +41,11 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
         ("6400000 100000\n", 8),
     ],
 )
-def test_the_quota_of_a_container_counts(tmp_path: Path, text: str, available: int) -> None:
+def test_quota_of_a_container_counts(tmp_path: Path, text: str, available: int) -> None:
     assert cores(tmp_path, "0::/\n", **{"cpu.max": text}) == available
 
 
-def test_the_quota_of_a_service_counts_and_so_do_those_above_it(tmp_path: Path) -> None:
+def test_quota_of_a_service_counts_and_so_do_those_above_it(tmp_path: Path) -> None:
     files = {"cpu.max": "max 100000", "system.slice/cpu.max": "300000 100000"}
 
     assert cores(tmp_path, "0::/system.slice/loupe.service\n", **files) == 3
@@ -59,7 +59,7 @@ def test_the_quota_of_a_service_counts_and_so_do_those_above_it(tmp_path: Path) 
     )
 
 
-def test_the_quota_of_the_first_version_counts(tmp_path: Path) -> None:
+def test_quota_of_the_first_version_counts(tmp_path: Path) -> None:
     files = {
         "cpu,cpuacct/box/cpu.cfs_quota_us": "250000\n",
         "cpu,cpuacct/box/cpu.cfs_period_us": "100000\n",
@@ -68,7 +68,7 @@ def test_the_quota_of_the_first_version_counts(tmp_path: Path) -> None:
     assert cores(tmp_path, "4:memory:/box\n3:cpu,cpuacct:/box\n2:cpuset:/\n0::/\n", **files) == 3
 
 
-def test_a_container_sees_its_own_group_as_the_root_whatever_the_host_calls_it(
+def test_group_mounted_as_root_in_a_container_counts(
     tmp_path: Path,
 ) -> None:
     files = {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}
@@ -76,7 +76,7 @@ def test_a_container_sees_its_own_group_as_the_root_whatever_the_host_calls_it(
     assert cores(tmp_path, "1:cpu:/docker/0123abc\n", **files) == 1
 
 
-def test_no_quota_of_the_first_version_is_no_limit(tmp_path: Path) -> None:
+def test_version_1_group_without_a_quota_is_unlimited(tmp_path: Path) -> None:
     files = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}
 
     assert cores(tmp_path, "1:cpu:/\n", **files) == 8

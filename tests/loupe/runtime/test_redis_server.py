@@ -54,7 +54,7 @@ def test_data_stays_when_the_server_stops(settings: Settings) -> None:
         assert redis.get("name") == "Ärmel"
 
 
-def test_all_who_use_a_folder_share_one_server_and_the_last_one_stops_it(
+def test_users_of_a_folder_share_one_server_and_the_last_stops_it(
     settings: Settings,
 ) -> None:
     with open_redis(settings) as first:
@@ -84,7 +84,7 @@ def test_another_process_shares_it_and_may_be_the_last(settings: Settings) -> No
     assert not psutil.pid_exists(pid)
 
 
-def test_a_user_that_is_killed_counts_as_gone(settings: Settings) -> None:
+def test_killed_user_counts_as_gone(settings: Settings) -> None:
     with another_user(settings.home) as other:
         assert other.stdout is not None
         pid = int(other.stdout.readline())
@@ -96,7 +96,7 @@ def test_a_user_that_is_killed_counts_as_gone(settings: Settings) -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_a_server_that_was_killed_is_started_again_with_its_data(settings: Settings) -> None:
+def test_server_that_was_killed_is_started_again_with_its_data(settings: Settings) -> None:
     with open_redis(settings) as redis:
         redis.set("name", "value")
         server = server_of(redis)
@@ -107,7 +107,7 @@ def test_a_server_that_was_killed_is_started_again_with_its_data(settings: Setti
             assert second.get("name") == "value"
 
 
-def test_a_server_that_still_reads_its_data_is_waited_for_and_not_doubled(
+def test_loading_server_is_awaited_and_not_started_twice(
     settings: Settings,
 ) -> None:
     folder = settings.home / "redis"
@@ -124,7 +124,7 @@ def test_a_server_that_still_reads_its_data_is_waited_for_and_not_doubled(
     assert pids_in(folder) == []
 
 
-def test_a_redis_that_the_settings_name_is_waited_for_while_it_reads_its_data(
+def test_configured_redis_is_awaited_while_it_loads_its_data(
     tmp_path: Path,
 ) -> None:
     command = b"*3\r\n$3\r\nSET\r\n$8\r\n%08d\r\n$1\r\nx\r\n"
@@ -138,7 +138,7 @@ def test_a_redis_that_the_settings_name_is_waited_for_while_it_reads_its_data(
         assert redis.dbsize() == 1_000_000
 
 
-def test_the_password_of_that_redis_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_redis_password_can_be_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("secret-word\n")
     with redis_server(tmp_path, requirepass="secret-word") as server:
         named = Settings(
@@ -153,7 +153,7 @@ def test_the_password_of_that_redis_may_stand_in_a_file(tmp_path: Path) -> None:
     ("words", "received"),
     [("another-word", "invalid username-password pair"), (None, "No such file or directory")],
 )
-def test_a_wrong_password_or_none_where_it_should_be_is_told_without_it(
+def test_error_about_a_wrong_or_missing_password_does_not_show_it(
     tmp_path: Path, words: str | None, received: str
 ) -> None:
     if words:
@@ -178,7 +178,7 @@ def pids_in(folder: Path) -> list[int]:
     return found
 
 
-def test_many_who_come_and_go_at_once_meet_one_server(settings: Settings) -> None:
+def test_concurrent_users_share_one_server(settings: Settings) -> None:
     servers: set[int] = set()
     together = threading.Barrier(8)
 
@@ -206,17 +206,17 @@ def test_two_folders_have_two_servers(tmp_path: Path) -> None:
         assert two.get("name") is None
 
 
-def test_a_folder_with_a_long_path_has_a_server_too(tmp_path: Path) -> None:
+def test_folder_with_a_long_path_has_a_server_too(tmp_path: Path) -> None:
     with open_redis(Settings(data_dir=tmp_path / ("long" * 30))) as redis:
         assert redis.ping()
 
 
-def test_nobody_else_may_look_into_the_folder(settings: Settings) -> None:
+def test_redis_folder_is_private(settings: Settings) -> None:
     with open_redis(settings):
         assert (settings.home / "redis").stat().st_mode & 0o077 == 0
 
 
-def test_a_server_that_cannot_start_is_told_with_its_last_words(settings: Settings) -> None:
+def test_error_of_a_server_that_cannot_start_quotes_its_log(settings: Settings) -> None:
     folder = settings.home / "redis"
     folder.mkdir(parents=True)
     (folder / "appendonly.aof").write_bytes(b"no such file format")
@@ -228,7 +228,7 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words(settings: Settin
         pass
 
 
-def test_the_redis_that_the_settings_name_is_used(settings: Settings) -> None:
+def test_configured_redis_is_used(settings: Settings) -> None:
     with open_redis(settings) as embedded:
         port = free_port()
         embedded.config_set("port", port)
@@ -249,7 +249,7 @@ def test_the_redis_that_the_settings_name_is_used(settings: Settings) -> None:
         ("unix:///nowhere.sock", "unix:/nowhere.sock"),
     ],
 )
-def test_an_address_without_a_redis_is_told_without_its_password(
+def test_error_about_a_url_without_redis_hides_its_password(
     tmp_path: Path, url: str, where: str
 ) -> None:
     with (
