@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def run(folder: Path) -> list[Row]:
-    """Train, serve, predict and score, and return rows of figures; `folder` takes temporary files."""
+    """Train, serve, predict and score; return rows of figures. `folder` takes temporary files."""
     from demo import data, predictions, scoring
 
     console.rule("[bold]1  data")
@@ -62,7 +62,7 @@ def run(folder: Path) -> list[Row]:
 
     model = train_model(dataset)
     rows = [("model", model.tag), ("test accuracy", f"{model.card.figures.accuracy:.4f}")]
-    # A data folder and a port of its own, apart from the user's queue and service.
+    # A temporary data folder and a free port keep the demo apart from the user's service.
     own = {"model": model.tag, "host": "127.0.0.1", "port": free_port(), "redis_url": None}
     settings = load_settings().model_copy(update={**own, "data_dir": folder / "data"})
     with running_stack(settings, threading.Event(), folder) as stack:

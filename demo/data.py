@@ -1,4 +1,4 @@
-"""Get the demonstration's data, whatever the machine has."""
+"""Get the demonstration's data from the best available source."""
 
 import os
 import shutil

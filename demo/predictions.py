@@ -1,4 +1,4 @@
-"""Ask the service about one image, a batch, and many images at once."""
+"""Ask the service about one image, a batch, and many images in parallel."""
 
 import io
 import time

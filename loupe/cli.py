@@ -30,7 +30,7 @@ COMMANDS = {  # name: module and attribute; imported when the command runs
 
 
 class LazyGroup(TyperGroup):
-    """The subcommands of the programs that are installed; a container image has only some of them."""
+    """The subcommands of the installed programs; a container image has only some of them."""
 
     def list_commands(self, ctx: object) -> list[str]:
         """Return the names of the installed subcommands."""

@@ -37,7 +37,7 @@ MARGIN = 24  # pixels around the sheet
 PADDING = 4  # pixels between a tile and its captions
 MAX_ROW_TITLE = 240  # pixels; longer row titles are cut
 INK, MUTED, ORANGE = "#1f2933", "#6b7785", "#d9730d"
-GROUND = "#f1f4f8"  # shows beside pictures that are not square
+GROUND = "#f1f4f8"  # around pictures that are not square
 
 Font = ImageFont.FreeTypeFont
 
@@ -56,7 +56,7 @@ class Tile:
     """A picture with captions.
 
     Attributes:
-        image: uint8, grey `(height, width)` or RGB `(height, width, 3)`. `None` draws an empty tile.
+        image: uint8, grey `(height, width)` or RGB `(height, width, 3)`; `None` for an empty tile.
         above: Lines above the picture.
         below: Lines below the picture.
     """

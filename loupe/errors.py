@@ -1,8 +1,7 @@
 """The errors that Loupe raises on purpose.
 
-A class exists where somebody catches it, or where its HTTP status or exit code differs. The
-message is written where the error is raised; `code` names the condition for programs and is part
-of the API.
+A class exists if callers catch it, or if its HTTP status or exit code differs. The message is
+written where the error is raised. `code` names the condition for programs and is part of the API.
 """
 
 from collections.abc import Sequence

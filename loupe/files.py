@@ -49,7 +49,7 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[Fil
 
     Args:
         path: Created if it does not exist.
-        shared: Several processes can hold a shared lock at once; an exclusive one excludes them.
+        shared: Several processes can hold a shared lock; an exclusive one excludes all others.
         wait: Whether to wait for other holders.
 
     Raises:
@@ -64,7 +64,7 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[Fil
 def walk_files(
     folder: str | Path,
     *,
-    wanted: Callable[[str], bool] = lambda name: True,
+    choose: Callable[[str], bool] = lambda name: True,
     sort: Callable[[Iterable[str]], Iterable[str]] = sorted,
 ) -> Iterator[str]:
     """Yield the paths of visible files, relative to `folder`: first its own, then each subfolder's.
@@ -73,7 +73,7 @@ def walk_files(
 
     Args:
         folder: Where to start.
-        wanted: Choose files by their names.
+        choose: Selects files by their names.
         sort: Sort the names of one folder, which may be more than memory should hold.
 
     Raises:
@@ -87,7 +87,7 @@ def walk_files(
                 if entry.name.startswith("."):
                     continue
                 if not entry.is_dir():
-                    if wanted(entry.name):
+                    if choose(entry.name):
                         yield entry.name
                 elif not entry.is_symlink():
                     subfolders.append(entry.name)
@@ -95,7 +95,7 @@ def walk_files(
     yield from sort(names())
     for name in sorted(subfolders):
         below = os.path.join(folder, name)  # noqa: PTH118 - twice as fast as pathlib
-        for path in walk_files(below, wanted=wanted, sort=sort):
+        for path in walk_files(below, choose=choose, sort=sort):
             yield f"{name}/{path}"
 
 

@@ -46,179 +46,119 @@ RedisUrl = Annotated[
 
 
 class Settings(BaseSettings):
-    """All settings with their defaults. Each description says how to choose the value."""
+    """All settings with their defaults. Each says how to choose it."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,  # as descriptions
     )
 
-    data_dir: Path = Field(
-        default=Path("~/.loupe"),
-        description="Folder of the embedded Redis, uploads and cached data sets. Processes that share "
-        "it share the queue.",
-    )
-    model: str | None = Field(
-        default=None,
-        description="Model that answers when none is named: NAME, NAME:VERSION or NAME:production. "
-        "Unset: the first of LOUPE_MODELS, or the name with the newest model in the store.",
-    )
-    engine: Literal["onnx", "tensorflow"] = Field(
-        default="onnx",
-        description="onnx or tensorflow. TensorFlow is the slow reference; it needs the extra train.",
-    )
-    threads: int | None = Field(
-        default=None,
-        ge=1,
-        description="Cores for an engine, one run on each. Unset: all that CPU affinity and "
-        "control-group quotas allow.",
-    )
-    max_image_pixels: int = Field(
-        default=50_000_000,
-        ge=1,
-        description="Maximum pixels of one image, as its header says. Large phones take 50 million.",
-    )
-    shutdown_timeout_seconds: int = Field(
-        default=10,
-        ge=1,
-        description="How long requests and shards in flight may take to finish after a stop signal.",
-    )
-    host: str = Field(
-        default="127.0.0.1",
-        description="Address to listen on. Use 0.0.0.0 in containers.",
-    )
-    port: int = Field(default=3000, ge=1, le=65535, description="Port to listen on.")
-    grpc_port: int | None = Field(
-        default=None,
-        ge=1,
-        le=65535,
-        description="Port of the Open Inference Protocol over gRPC, at the same address; it needs "
-        "the extra grpc. Unset: no gRPC.",
-    )
-    models: str | None = Field(
-        default=None,
-        description="Models to serve, separated by commas: NAME, NAME:VERSION, NAME:production or "
-        "NAME:latest. Unset: every name in the store, including later ones.",
-    )
-    follow_seconds: float = Field(
-        default=1.0,
-        gt=0,
-        description="How often the service checks the store for trained or promoted models.",
-    )
-    api_keys: SecretStr | None = Field(
-        default=None,
-        description="API keys of callers, separated by commas: NAME:KEY, or NAME:sha256:DIGEST as "
-        "`loupe key NAME` prints it. Unset: everyone may call.",
-    )
-    api_keys_file: Path | None = Field(
-        default=None,
-        description="File with one such entry per line.",
-    )
-    cors_origins: Origins | None = Field(
-        default=None,
-        description="Origins whose pages may call the service from a browser, separated by commas; * "
-        "for all. Unset: only its own.",
-    )
-    access_log: bool = Field(default=False, description="Log one line per request.")
-    log_format: Literal["text", "json"] = Field(
-        default="text",
-        description="Format of the service's log: text or json.",
-    )
-    batching: bool = Field(
-        default=True,
-        description="Compute requests together. Off: each one separately, for comparison.",
-    )
-    max_batch_size: int = Field(
-        default=128,
-        ge=1,
-        description="Maximum images in one run of the engine. Above a hundred, nothing gets faster, "
-        "only later.",
-    )
-    max_requests: int = Field(
-        default=256,
-        ge=1,
-        description="Maximum requests in flight; more get 429 immediately. Bounds the waiting time.",
-    )
-    max_queued_images: int = Field(
-        default=8192,
-        ge=1,
-        description="Maximum images waiting for the engine; beyond it, requests get 429 immediately.",
-    )
-    max_images_per_request: int = Field(
-        default=4096,
-        ge=1,
-        description="Maximum images in one request. Use jobs for larger sets.",
-    )
-    max_body_bytes: int = Field(
-        default=64 * 2**20,
-        ge=1,
-        description="Maximum bytes of a request body. Bounds the memory one caller can take.",
-    )
-    request_timeout_seconds: float = Field(
-        default=10.0,
-        gt=0,
-        le=25,
-        description="How long an image may wait for the engine before its caller gets 504; at most 25.",
-    )
-    redis_url: RedisUrl | None = Field(
-        default=None,
-        description="Redis of the job queue, such as redis://host:6379/0. Unset: an embedded one in the "
-        "data folder.",
-    )
-    redis_password_file: Path | None = Field(
-        default=None,
-        description="File with the password of that Redis, if its URL has none.",
-    )
-    job_roots: Folders | None = Field(
-        default=None,
-        description="Folders that jobs submitted over HTTP may read: absolute paths, separated by "
-        "colons. Unset: none, only uploads.",
-    )
-    max_upload_bytes: int = Field(
-        default=4 * 2**30,
-        ge=1,
-        description="Maximum bytes of an upload. Uploads are kept in the data folder.",
-    )
-    https_sources: bool = Field(
-        default=False,
-        description="Allow https:// URLs as sources and in manifests. Workers then fetch from any host "
-        "that a caller names.",
-    )
-    shard_images: int = Field(
-        default=4096,
-        ge=1,
-        description="Images in one shard of a job: a few seconds of work, so that little is lost.",
-    )
-    lease_seconds: float = Field(
-        default=3.0,
-        gt=0,
-        description="How long a silent worker keeps its shard. Longer than any pause of the machine.",
-    )
-    max_attempts: int = Field(
-        default=5,
-        ge=1,
-        description="Attempts at a shard before it fails, and the job with it.",
-    )
-    keep_jobs_days: float = Field(
-        default=30.0,
-        gt=0,
-        description="How long the record of an ended job is kept. Its results are never deleted.",
-    )
-    worker_metrics_port: int | None = Field(
-        default=None,
-        ge=1,
-        le=65535,
-        description="Port at LOUPE_HOST for a worker's metrics; with several processes, each next one "
-        "has the next port. Unset: no metrics.",
-    )
-    url: str | None = Field(
-        default=None,
-        description="Address of the service for `loupe predict`, such as http://HOST:PORT. Unset: this "
-        "machine at LOUPE_PORT.",
-    )
-    api_key: SecretStr | None = Field(
-        default=None,
-        description="API key that `loupe predict` sends. Unset: none.",
-    )
+    data_dir: Path = Path("~/.loupe")
+    """Folder of the embedded Redis, uploads and cached data sets.
+
+    Processes that share it share the queue.
+    """
+    model: str | None = None
+    """Model that answers when none is named: NAME, NAME:VERSION or NAME:production.
+
+    Unset: the first of LOUPE_MODELS, or the name with the newest model in the store.
+    """
+    engine: Literal["onnx", "tensorflow"] = "onnx"
+    """onnx or tensorflow. TensorFlow is the slow reference; it needs the extra train."""
+    threads: int | None = Field(default=None, ge=1)
+    """Cores for an engine, one run on each.
+
+    Unset: all that CPU affinity and control-group quotas allow.
+    """
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    """Maximum pixels of one image, as its header says. Large phones take 50 million."""
+    shutdown_timeout_seconds: int = Field(default=10, ge=1)
+    """How long requests and shards in flight may take to finish after a stop signal."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Use 0.0.0.0 in containers."""
+    port: int = Field(default=3000, ge=1, le=65535)
+    """Port to listen on."""
+    grpc_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of the Open Inference Protocol over gRPC, at the same address; it needs the extra
+    grpc. Unset: no gRPC.
+    """
+    models: str | None = None
+    """Models to serve, separated by commas: NAME, NAME:VERSION, NAME:production or NAME:latest.
+
+    Unset: every name in the store, including later ones.
+    """
+    follow_seconds: float = Field(default=1.0, gt=0)
+    """How often the service checks the store for trained or promoted models."""
+    api_keys: SecretStr | None = None
+    """API keys of callers, separated by commas: NAME:KEY, or NAME:sha256:DIGEST as `loupe key
+    NAME` prints it. Unset: everyone may call.
+    """
+    api_keys_file: Path | None = None
+    """File with one such entry per line."""
+    cors_origins: Origins | None = None
+    """Origins whose pages may call the service from a browser, separated by commas; * for all.
+
+    Unset: only its own.
+    """
+    access_log: bool = False
+    """Log one line per request."""
+    log_format: Literal["text", "json"] = "text"
+    """Format of the service's log: text or json."""
+    batching: bool = True
+    """Compute requests together. Off: each one separately, for comparison."""
+    max_batch_size: int = Field(default=128, ge=1)
+    """Maximum images in one run of the engine. Above a hundred, nothing gets faster, only later."""
+    max_requests: int = Field(default=256, ge=1)
+    """Maximum requests in flight; more get 429 immediately. Bounds the waiting time."""
+    max_queued_images: int = Field(default=8192, ge=1)
+    """Maximum images waiting for the engine; beyond it, requests get 429 immediately."""
+    max_images_per_request: int = Field(default=4096, ge=1)
+    """Maximum images in one request. Use jobs for larger sets."""
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Maximum bytes of a request body. Bounds the memory one caller can take."""
+    request_timeout_seconds: float = Field(default=10.0, gt=0, le=25)
+    """How long an image may wait for the engine before its caller gets 504; at most 25."""
+    redis_url: RedisUrl | None = None
+    """Redis of the job queue, such as redis://host:6379/0.
+
+    Unset: an embedded one in the data folder.
+    """
+    redis_password_file: Path | None = None
+    """File with the password of that Redis, if its URL has none."""
+    job_roots: Folders | None = None
+    """Folders that jobs submitted over HTTP may read: absolute paths, separated by colons.
+
+    Unset: none, only uploads.
+    """
+    max_upload_bytes: int = Field(default=4 * 2**30, ge=1)
+    """Maximum bytes of an upload. Uploads are kept in the data folder."""
+    https_sources: bool = False
+    """Allow https:// URLs as sources and in manifests.
+
+    Workers then fetch from any host that a caller names.
+    """
+    shard_images: int = Field(default=4096, ge=1)
+    """Images in one shard of a job: a few seconds of work, so that little is lost."""
+    lease_seconds: float = Field(default=3.0, gt=0)
+    """How long a silent worker keeps its shard. Longer than any pause of the machine."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Attempts at a shard before it fails, and the job with it."""
+    keep_jobs_days: float = Field(default=30.0, gt=0)
+    """How long the record of an ended job is kept. Its results are never deleted."""
+    worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port at LOUPE_HOST for a worker's metrics; with several processes, each next one has
+    the next port. Unset: no metrics.
+    """
+    url: str | None = None
+    """Address of the service for `loupe predict`, such as http://HOST:PORT.
+
+    Unset: this machine at LOUPE_PORT.
+    """
+    api_key: SecretStr | None = None
+    """API key that `loupe predict` sends. Unset: none."""
 
     @property
     def model_tags(self) -> list[str]:
@@ -248,7 +188,7 @@ class Settings(BaseSettings):
 
     @property
     def needs_keys(self) -> bool:
-        """Whether callers of the service need an API key."""
+        """Tell whether callers of the service need an API key."""
         return self.api_keys is not None or self.api_keys_file is not None
 
     @property

@@ -1,4 +1,4 @@
-"""What all tests share: a model store of their own, two small models trained once, and a Redis."""
+"""Fixtures of all tests: a temporary model store, two small models trained once, and a Redis."""
 
 import os
 import shutil
@@ -7,15 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# BentoML reads it when it is imported, so it stands before everything that imports BentoML.
+# BentoML reads these variables when it is imported, so they are set before any such import.
 os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="loupe-tests-")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small models are trained faster than a GPU is opened
-os.environ["TF_NUM_INTRAOP_THREADS"] = (
-    "1"  # and no faster on two cores; the other one runs other tests
-)
-os.environ.pop("COLUMNS", None)  # of the terminal, if any; a test that minds its width says so
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # opening a GPU takes longer than training small models
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # a second core does not help, and can run other tests
+os.environ.pop("COLUMNS", None)  # tests that depend on the width set it
 OF_TESTS = ("LOUPE_TEST_DATA", "LOUPE_CONTAINER_ENGINE")
 for variable in [name for name in os.environ if name.startswith("LOUPE_") and name not in OF_TESTS]:
     del os.environ[variable]
@@ -37,7 +35,7 @@ from tests.support import buckets, pictures  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
 from worker.storage import RemotePath  # noqa: E402
 
-# Neither time limits nor a memory of earlier runs: a slow machine is no failure, and a run tells only of itself.
+# No deadlines and no memory of earlier runs: results depend on neither speed nor history.
 hypothesis_settings.register_profile(
     "tests",
     deadline=None,
@@ -54,7 +52,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def digits_model() -> StoredModel:
-    """A model of handwritten digits, trained for seconds and right nine times in ten."""
+    """Train a model of handwritten digits for seconds; its accuracy is about 0.9."""
     from train.config import recipe
     from train.data.datasets import load_dataset
     from train.fit.training import train
@@ -64,7 +62,7 @@ def digits_model() -> StoredModel:
 
 @pytest.fixture(scope="session")
 def shapes_model(digits_model: StoredModel) -> StoredModel:
-    """A model of three shapes, of the look `object`; made after the digits, so that it is the newest in the store."""
+    """Train a model of three shapes with the look `object`, after the digits, so it is the newest."""
     from train.config import recipe
     from train.fit.training import train
 
@@ -73,7 +71,7 @@ def shapes_model(digits_model: StoredModel) -> StoredModel:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Path]:
-    """An empty store that nobody else uses, for this process; its `BENTOML_HOME`, for others."""
+    """Use an empty store in this process; return its `BENTOML_HOME` for child processes."""
     home = tmp_path / "home"
     (home / "models").mkdir(parents=True)
     BentoMLContainer.model_store.set(ModelStore(home / "models"))
@@ -83,13 +81,13 @@ def store(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engine(digits_model: StoredModel) -> Engine:
-    """What the digits model answers with, asked directly."""
+    """Load the digits model."""
     return load_engine(digits_model, threads=1)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with a data folder that nobody else uses."""
+    """Return settings with a temporary data folder."""
     return Settings(data_dir=tmp_path / "data")
 
 
@@ -101,7 +99,7 @@ def _redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture
 def redis(_redis: Redis) -> Redis:
-    """An empty Redis."""
+    """Return a client of an empty Redis."""
     _redis.flushall()
     return _redis
 
@@ -119,19 +117,19 @@ def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def bucket(_s3: None) -> RemotePath:
-    """An empty bucket on a server that speaks S3, for this process and its children."""
+    """Create an empty bucket on a server that speaks S3, for this process and its children."""
     return buckets.new_bucket()
 
 
 @pytest.fixture
 def random() -> np.random.Generator:
-    """Random numbers, the same in every run."""
+    """Return a generator of random numbers, the same in every run."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture
 def loupe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Loupe:
-    """Run `loupe` in this process, with a terminal 80 characters wide."""
+    """Return a function that runs `loupe` in this process, with a terminal 80 characters wide."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: object) -> Ended:

@@ -44,7 +44,7 @@ def test_settings_page_lists_every_setting_with_its_default_and_description() ->
     settings = {
         f"{ENV_PREFIX}{name}".upper(): (
             "" if field.default is None else str(field.default).removesuffix(".0"),
-            (field.description or "").replace("`", ""),
+            " ".join((field.description or "").replace("`", "").split()),
         )
         for name, field in Settings.model_fields.items()
     }

@@ -134,7 +134,7 @@ def uploadable(source: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _zip_pictures(folder: Path, archive: Path) -> None:
     """Archive the pictures that `loupe score` would read, without compressing them again."""
-    pictures = walk_files(folder, wanted=lambda name: Path(name).suffix.lower() in SUFFIXES)
+    pictures = walk_files(folder, choose=lambda name: Path(name).suffix.lower() in SUFFIXES)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as zipped:
         for name in pictures:
             zipped.write(folder / name, printable(name))

@@ -53,7 +53,7 @@ def read(path: Path) -> UInt8Array:
 
 
 def header(data: bytes) -> tuple[tuple[int, ...], int]:
-    """Return the shape and the offset of the values; raise `ValueError` if the header is invalid."""
+    """Return the shape and the offset of the values, or raise `ValueError`."""
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError("no IDX header")
     if data[2] != UINT8:
@@ -66,7 +66,7 @@ def header(data: bytes) -> tuple[tuple[int, ...], int]:
 
 
 def _unpack(path: Path) -> UInt8Array:
-    """Unpack a gzipped file, but no more than its header promises: a small file can hold terabytes."""
+    """Unpack a gzipped file, but not beyond the size in its header; it may hold terabytes."""
     with gzip.open(path) as file:
         head = file.read(MAX_HEADER_BYTES)
         shape, start = header(head)

@@ -48,7 +48,7 @@ def border_mean(grey: UInt8Array) -> float:
 
 
 def _centre_ink(on_dark: UInt8Array) -> UInt8Array:
-    """Crop to the ink, fit it into 20 × 20, and move its centre of mass to the middle of 28 × 28."""
+    """Crop to the ink, fit it into 20 × 20, and centre its mass in 28 × 28."""
     ground = np.median(on_dark)
     ink = np.clip(on_dark.astype(np.float32) - ground, 0, None)
     strongest = ink.max()

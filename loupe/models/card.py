@@ -23,7 +23,8 @@ class Figures(BaseModel):
 
     test_images: int
     test_digest: str = Field(
-        description="SHA-256 of the test images and labels. Figures with the same digest can be compared."
+        description="SHA-256 of the test images and labels. "
+        "Figures with the same digest can be compared."
     )
     accuracy: float = Field(
         ge=0, le=1, description="Fraction of test images whose best class is correct."
@@ -47,7 +48,7 @@ class Figures(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """Everything known about a stored model, kept as `card.json` beside its files."""
+    """The description of a stored model, kept as `card.json` among its files."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -130,9 +130,7 @@ def rollback(
 
     rolled_back = promotion.rollback(name)
     for tag in rolled_back.deleted:
-        notices.print(
-            f"[yellow]Skipped {tag}: it is not in the store any more.[/]", highlight=False
-        )
+        notices.print(f"[yellow]Skipped {tag}: it was deleted.[/]", highlight=False)
     _print_moved(rolled_back.promotion)
 
 
@@ -145,7 +143,7 @@ def delete(
     from loupe.models import promotion
     from loupe.models.store import full_tag
 
-    # Show the full version before it is gone; the user may have shortened it.
+    # Show the full version first; the user may have shortened it.
     full = full_tag(tag) if ":" in tag else tag
     if not yes:
         _confirm(f"delete {full}")

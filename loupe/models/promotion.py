@@ -58,9 +58,8 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
 def rollback(name: str) -> RolledBack:
     """Put the previous version into production; a second rollback goes back one more step.
 
-    A version that was rolled back is not a step any more. After promotions of A, B and C, two
-    rollbacks lead to A; then a promotion of D and a rollback lead to A again. Deleted versions are
-    skipped.
+    Versions that were rolled back do not count: after promotions of A, B and C, two rollbacks lead
+    to A; then a promotion of D and a rollback lead to A again. Deleted versions are skipped.
 
     Raises:
         Conflict: If no previous version is left in the store.
@@ -79,7 +78,7 @@ def rollback(name: str) -> RolledBack:
         gone = tuple(f"{name}:{version}" for version in dict.fromkeys(deleted))
         if target is None:
             raise _nothing_to_roll_back(
-                f"{name}:{current} followed {', '.join(gone)}, which is not in the store any more."
+                f"{name}:{current} followed {', '.join(gone)}, which was deleted."
                 if gone
                 else f"{name}:{current} is the first version of '{name}' in production."
             )

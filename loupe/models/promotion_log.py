@@ -1,7 +1,7 @@
 """The log of promotions: which version of a model got which label, when, and with which figures.
 
-One JSON line per promotion, never changed afterwards; the last line of a label says where it points.
-A line counts once its newline is written, so readers need no lock.
+One JSON line per promotion, never changed afterwards. The last line of a label says where it
+points. A line counts once its newline is written, so readers need no lock.
 """
 
 import logging

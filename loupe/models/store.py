@@ -136,7 +136,7 @@ def find_model(tag: str | None = None) -> StoredModel:
             version in production, else the newest. `None` means the name of the newest model.
 
     Raises:
-        ModelNotFound: If there is none.
+        ModelNotFound: If the store has no such model.
         ModelCorrupted: If its card cannot be read.
     """
     if tag is None:
@@ -222,7 +222,7 @@ def labels() -> dict[str, list[str]]:
 
 
 def promotions_path() -> Path:
-    """Return the path of the promotion log. BentoML's labels cannot move, so Loupe keeps its own."""
+    """Return the path of the promotion log; BentoML's own labels cannot move."""
     return _models_folder().parent / "loupe" / "promotions.jsonl"
 
 
@@ -246,7 +246,7 @@ def remove_model(tag: str) -> None:
     """Remove the model of a full tag, readable or not. The caller has checked its labels.
 
     Raises:
-        ModelNotFound: If there is none.
+        ModelNotFound: If the store has no such model.
         NotWritable: If it cannot be removed.
     """
     name, _, version = tag.partition(":")
@@ -257,7 +257,7 @@ def remove_model(tag: str) -> None:
     try:
         leaving = _own_folder() / f"leaving-{name}-{version}"
         shutil.rmtree(leaving, ignore_errors=True)  # left by a process that was killed
-        folder.rename(leaving)  # one step, so that nobody sees half a model
+        folder.rename(leaving)  # one step, so that readers never see half a model
         latest = folder.parent / LATEST
         if latest.is_file() and latest.read_text().strip() == version:
             latest.unlink()  # BentoML writes a new one
@@ -306,7 +306,7 @@ def _labelled(name: str, label: str) -> str | None:
         return version
     problem = "has never been given"
     if version:
-        problem = f"points at {name}:{version}, which is not in the store any more"
+        problem = f"points at {name}:{version}, which was deleted"
     known = ", ".join(model.tag for model in list_models(name))
     advice = f"There is no model '{name}'."
     if known:
@@ -365,7 +365,7 @@ def _open(tag: str) -> bentoml.Model:
 
 def _read(model: bentoml.Model) -> StoredModel:
     folder = Path(model.path)
-    tag = f"{folder.parent.name}:{folder.name}"  # by its path, whatever model.yaml says
+    tag = f"{folder.parent.name}:{folder.name}"  # by its path; model.yaml may differ
     try:
         card = ModelCard.load(folder)
     except (OSError, ValueError) as error:

@@ -87,7 +87,7 @@ def wait_until_ready(url: str, program: Program, stopping: threading.Event | Non
 
     Raises:
         ProgramFailed: If the program ends first, or takes longer than `START_SECONDS`.
-        KeyboardInterrupt: If `stopping` is set meanwhile.
+        KeyboardInterrupt: If `stopping` is set first.
     """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

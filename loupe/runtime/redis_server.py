@@ -95,7 +95,7 @@ def _connect(url: str, password_file: Path | None, connection: Mapping[str, Any]
 
 @contextmanager
 def _shared_server(folder: Path) -> Iterator[Path]:
-    """Yield the socket of the folder's Redis; start it if needed, and stop it after the last user."""
+    """Yield the socket of the folder's Redis; start it if needed, stop it after the last user."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     socket = _socket_path(folder)
     users, gate = folder / "users.lock", folder / "gate.lock"
@@ -114,7 +114,7 @@ def _shared_server(folder: Path) -> Iterator[Path]:
 
 
 def _socket_path(folder: Path) -> Path:
-    """Return a path beside the data, or a short one derived from it if that is too long."""
+    """Return a path in the data folder, or a short one derived from it if that is too long."""
     path = folder.resolve() / "redis.sock"
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
         return path
@@ -163,7 +163,7 @@ def _start(folder: Path, socket: Path) -> None:
     command = [_find_executable()]
     for name, value in options.items():
         command += [f"--{name}", value]
-    # In a session of its own: Ctrl-C in a terminal is for the programs, which stop the server.
+    # In a new session: Ctrl-C in a terminal is for the programs, which stop the server.
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

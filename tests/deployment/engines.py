@@ -1,7 +1,8 @@
-"""A container engine: Docker, or a program that stands in for one, named by LOUPE_CONTAINER_ENGINE.
+"""A container engine: Docker, or the substitute program in LOUPE_CONTAINER_ENGINE.
 
-Such a program prepares an engine of its own (`prepare`), starts it for building with the network of this machine (`build`) or for running
-in a network of its own (`run`), prints the variables that lead to it (`env`), runs commands in that network (`exec`) and stops it (`stop`).
+A substitute prepares a private engine (`prepare`), starts it for builds on this machine's network
+(`build`) or for containers on a private network (`run`), prints the variables that point to it
+(`env`), runs commands on that network (`exec`) and stops it (`stop`).
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-BASE = "python:3.11-slim-bookworm"  # of our images
+BASE = "python:3.11-slim-bookworm"  # of Loupe's images
 PROXY = "haproxy:3.0"
 PROXY_RECIPE = f"""FROM {BASE}
 RUN apt-get update && apt-get install --yes haproxy
@@ -21,7 +22,8 @@ USER haproxy
 CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
 """
 S3 = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
-# Another program that speaks S3, under the names of MinIO's two. It keeps all in memory, and makes a bucket of the folder it is given.
+# A substitute for MinIO's two programs. It keeps objects in memory, and creates the bucket
+# that its folder names.
 S3_RECIPE = f"""FROM {BASE}
 RUN apt-get update && apt-get install --yes curl && pip install --no-cache-dir 'moto[s3,server]>=5,<6'
 RUN printf '%s\\n' '#!/bin/sh' 'curl --retry 30 --retry-connrefused --retry-delay 1 -sSf -X PUT http://127.0.0.1:9000/$(ls $2) &' \
@@ -32,14 +34,14 @@ RUN printf '%s\\n' '#!/bin/sh' 'curl --retry 30 --retry-connrefused --retry-dela
 PROMETHEUS = (
     "prom/prometheus:latest",
     "prom/prometheus:v3.5.0",
-)  # as a stand-in makes it, and as the compose file names it
+)  # the name that the substitute builds, and the one in the compose file
 FOREIGN = (
     "LOUPE_",
     "AWS_",
     "OTEL_",
     "COMPOSE_",
     "BENTOML_",
-)  # what would reach the containers from here
+)  # variables that must not reach the containers
 
 
 @dataclass(frozen=True)
@@ -48,27 +50,27 @@ class Engine:
 
     Attributes:
         folder: The checkout.
-        environment: What leads commands to the engine.
-        stand_in: The program that is the engine, if it is none that is installed.
+        environment: Variables that point commands to the engine.
+        substitute: The program that provides the engine, if Docker does not.
     """
 
     folder: Path
     environment: dict[str, str]
-    stand_in: str | None
+    substitute: str | None
 
     @property
     def more_files(self) -> str:
-        """What is to be added to the compose files to build images with: a stand-in has no network of its own for that."""
-        return ":network.yml" if self.stand_in else ""
+        """Extra compose files for builds, which a substitute runs on this machine's network."""
+        return ":network.yml" if self.substitute else ""
 
     def bash(self, command: str) -> str:
-        """What a command, run in the checkout and in the engine's network, prints."""
+        """Run a command in the checkout, on the engine's network, and return its output."""
         ended = self.try_bash(command)
         assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
         return ended.stdout
 
     def try_bash(self, command: str) -> subprocess.CompletedProcess[str]:
-        """The same, for a command that may fail."""
+        """Run a command that may fail, as `bash` does."""
         return subprocess.run(
             self._in_bash(command),
             cwd=self.folder,
@@ -78,21 +80,21 @@ class Engine:
         )
 
     def start(self, command: str) -> subprocess.Popen[bytes]:
-        """The same, for one that goes on meanwhile."""
+        """Start a command in the background, as `bash` does."""
         return subprocess.Popen(self._in_bash(command), cwd=self.folder, env=self.environment)
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """A block in which images are built: a stand-in has the network of this machine then, and runs nothing."""
-        if self.stand_in:
-            self._tell("build")
+        """Allow builds in the block: a substitute then uses this machine's network, and runs nothing."""
+        if self.substitute:
+            self._call("build")
         yield
-        if self.stand_in:
-            self._tell("run")
+        if self.substitute:
+            self._call("run")
 
     def build(self) -> None:
-        """Build the images of all services; a stand-in makes those of others that it can make of Debian's packages."""
-        if self.stand_in:
+        """Build the images of all services; with a substitute, also third-party images from Debian packages."""
+        if self.substitute:
             network = [
                 f"  {name}: {{ build: {{ network: host }} }}"
                 for name in ("service", "worker", "train")
@@ -107,62 +109,64 @@ class Engine:
                 text=True,
             )
             assert built.returncode == 0, built.stderr[-5000:]
-            if self.stand_in:
+            if self.substitute:
                 self._build(PROXY, PROXY_RECIPE)
                 self._build(S3, S3_RECIPE)
                 subprocess.run(["docker", "tag", *PROMETHEUS], env=self.environment, check=True)
 
     def _in_bash(self, command: str) -> list[str]:
-        network = [self.stand_in, "exec"] if self.stand_in else []
+        network = [self.substitute, "exec"] if self.substitute else []
         return [*network, "bash", "-eu", "-o", "pipefail", "-c", command]
 
     def _build(self, name: str, recipe: str) -> None:
-        """Make what has the name of another's image."""
+        """Build an image under the name of a third-party image."""
         command = ["docker", "build", "--network", "host", "--tag", name, "-"]
         built = subprocess.run(
             command, env=self.environment, input=recipe, capture_output=True, text=True
         )
         assert built.returncode == 0, built.stderr[-5000:]
 
-    def _tell(self, verb: str) -> None:
-        assert self.stand_in
-        told = subprocess.run([self.stand_in, verb], capture_output=True, text=True)
-        assert told.returncode == 0, told.stderr
+    def _call(self, verb: str) -> None:
+        assert self.substitute
+        ended = subprocess.run([self.substitute, verb], capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
 
 
 @contextmanager
 def engine(folder: Path, project: str, **variables: str) -> Iterator[Engine]:
-    """An engine for a checkout, while a block lasts; without one the test is skipped.
+    """Provide an engine for a checkout while the block runs; skip the test if there is none.
 
     Args:
         folder: The checkout.
-        project: The name of what runs there, for Docker.
-        variables: Of the environment that the compose file is read in.
+        project: Docker's name of the project.
+        variables: Environment variables for the compose file.
     """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)
     }
     environment |= {"COMPOSE_PROJECT_NAME": project, **variables}
-    stand_in = os.environ.get("LOUPE_CONTAINER_ENGINE")
-    if stand_in is None:
+    substitute = os.environ.get("LOUPE_CONTAINER_ENGINE")
+    if substitute is None:
         try:
             subprocess.run(["docker", "info"], check=True, capture_output=True)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             pytest.skip(f"no container engine: {error}; LOUPE_CONTAINER_ENGINE names none")
         yield Engine(folder, environment, None)
         return
-    prepared = subprocess.run([stand_in, "prepare"], capture_output=True, text=True)
+    prepared = subprocess.run([substitute, "prepare"], capture_output=True, text=True)
     assert prepared.returncode == 0, prepared.stderr
     try:
-        led = subprocess.run(
-            ["bash", "-c", f'eval "$({stand_in} env)"; env -0'],
+        printed = subprocess.run(
+            ["bash", "-c", f'eval "$({substitute} env)"; env -0'],
             env=environment,
             capture_output=True,
             text=True,
             check=True,
         )
         yield Engine(
-            folder, dict(line.split("=", 1) for line in led.stdout.split("\0") if line), stand_in
+            folder,
+            dict(line.split("=", 1) for line in printed.stdout.split("\0") if line),
+            substitute,
         )
     finally:
-        subprocess.run([stand_in, "stop"], check=True)
+        subprocess.run([substitute, "stop"], check=True)

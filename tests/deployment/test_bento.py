@@ -1,4 +1,4 @@
-"""The Bento that `bentoml build` makes of the checkout: what is in it, and that it answers."""
+"""The Bento that `bentoml build` makes of the checkout: its contents, and that it answers."""
 
 import json
 import os
@@ -23,7 +23,7 @@ VERSION = "v1"
 
 @pytest.fixture(scope="module")
 def home(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BentoML home of its own, with a small model under the name that bentofile.yaml asks for."""
+    """Return a temporary BentoML home with a small model, under the name in bentofile.yaml."""
     home = tmp_path_factory.mktemp("bentoml")
     folder = home / "models" / "fashion-mnist" / VERSION
     shutil.copytree(digits_model.folder, folder)
@@ -37,7 +37,7 @@ def home(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def bento(home: Path) -> Path:
-    """The folder of a Bento built from the checkout."""
+    """Build a Bento from the checkout and return its folder."""
     command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", str(ROOT)]
     built = subprocess.run(command, env=_environment(home), capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
@@ -48,7 +48,7 @@ def bento(home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def url(home: Path, bento: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Bento served from a folder that knows nothing of the checkout."""
+    """Serve the Bento from a folder without access to the checkout."""
     port = free_port()
     command = [
         sys.executable,
@@ -147,13 +147,13 @@ def test_bento_image_answers_and_stops_on_sigterm(home: Path, bento: Path, tmp_p
                 "--image-tag",
                 image,
             ]
-            options = ["--opt", "network=host"] if containers.stand_in else []
+            options = ["--opt", "network=host"] if containers.substitute else []
             variables = {**_environment(home), **containers.environment}
             made = subprocess.run(
                 [*command, *options], env=variables, capture_output=True, text=True
             )
             assert made.returncode == 0, made.stderr[-5000:]
-        containers.bash("docker network create loupe-bento")  # an engine may have none before
+        containers.bash("docker network create loupe-bento")  # an engine may start without one
         run = f"docker run --detach --network loupe-bento --publish 127.0.0.1:3000:3000 {image}"
         container = containers.bash(run).strip()
         try:

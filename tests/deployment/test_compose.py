@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the Dockerfile promise, read without an engine."""
+"""The promises of docker-compose.yml and the Dockerfile, checked without an engine."""
 
 import re
 import subprocess
@@ -22,14 +22,14 @@ PERSONAL = {
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
     "COMPOSE_PROFILES",
-}  # for the programs, and for compose itself
+}  # for Loupe's programs, and for compose itself
 
 Stages: TypeAlias = dict[str, str]
 
 
 @pytest.fixture
 def stages() -> Stages:
-    """The text of each stage of the Dockerfile, by name."""
+    """Return the text of each stage of the Dockerfile, by name."""
     found = re.findall(
         r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL
     )
@@ -116,7 +116,7 @@ def test_all_programs_use_one_model_store() -> None:
 
 def test_service_and_workers_wait_for_a_model_and_workers_for_redis() -> None:
     trained = {"train": {"condition": "service_completed_successfully"}}
-    assert SERVICES["service"]["depends_on"] == trained  # predictions do without Redis
+    assert SERVICES["service"]["depends_on"] == trained  # predictions do not need Redis
     assert SERVICES["worker"]["depends_on"] == {"redis": {"condition": "service_healthy"}} | trained
     assert SERVICES["train"]["command"].startswith("train --if-empty ")
 

@@ -1,4 +1,6 @@
-"""The stranger's path through the README in real containers, and then whatever may happen to them. The tests build on each other."""
+"""The README's commands in real containers, and then failures of the containers.
+
+The tests build on each other."""
 
 import json
 import os
@@ -24,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "loupe-test"
 PICTURES = 300
 STORE = "/var/lib/loupe/store"  # in the containers
-MANY = 300_000  # images of a job that lasts long enough to be disturbed
+MANY = 300_000  # images of a job long enough to interrupt
 FIRST_MODEL = (
     "--dataset fashion-mnist --architecture cnn-small"  # the default takes a quarter of an hour
 )
@@ -33,7 +35,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The images, built from a copy of the checkout that has what a clone would have."""
+    """Build the images from a copy of the checkout with the files of a clone."""
     folder = tmp_path_factory.mktemp("clone")
     tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     for name in subprocess.run(
@@ -45,7 +47,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with engine(folder, PROJECT, LOUPE_TRAIN=FIRST_MODEL) as found:
         found.build()
         remove = "docker compose --profile '*' down --volumes --remove-orphans"
-        found.try_bash(remove)  # what tests that were killed have left
+        found.try_bash(remove)  # leftovers of killed tests
         try:
             yield found
         finally:
@@ -54,7 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def commands(built: Engine) -> dict[str, str]:
-    """What each command of the README's section on containers has printed, by the command."""
+    """Run each command of the README's section on containers; return the output by command."""
     images, labels = (
         load_dataset("fashion-mnist").test.images,
         load_dataset("fashion-mnist").test.labels,
@@ -68,20 +70,20 @@ def commands(built: Engine) -> dict[str, str]:
 
 @pytest.fixture
 def stack(built: Engine, commands: dict[str, str]) -> Engine:
-    """What runs when the README's commands have been followed."""
+    """Return the engine after the README's commands have run."""
     return built
 
 
 @pytest.fixture
 def volume(stack: Engine) -> Iterator[str]:
-    """The name of a volume that is not there yet."""
+    """Return the name of a volume that does not exist yet."""
     name = f"{PROJECT}-other"
     yield name
     stack.bash(f"docker volume rm --force {name}")
 
 
 def readme_commands() -> list[str]:
-    """The commands of the README's section on containers that come after the clone, without their comments."""
+    """Return the commands of the README's section on containers, after the clone, without comments."""
     section = (
         (ROOT / "README.md").read_text().partition("## In containers\n")[2].partition("\n## ")[0]
     )
@@ -181,7 +183,7 @@ def test_read_only_store_is_served_and_refuses_models(stack: Engine) -> None:
     mount = f"{PROJECT}_store:{STORE}:ro"
 
     with detached(stack, mount, "service"):
-        pass  # it is well
+        pass  # it is healthy
     assert "nothing to train" in told(stack, mount, "train train --if-empty", status=0)
     refused = told(stack, mount, "train train --dataset digits", status=1)
     assert "store_unwritable" in refused
@@ -298,7 +300,7 @@ def test_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
 
 @pytest.fixture
 def monitored(stack: Engine) -> Iterator[Engine]:
-    """The stack with Prometheus beside it."""
+    """Run the stack with Prometheus."""
     stack.bash("docker compose --profile monitoring up --detach --wait prometheus")
     yield stack
     stack.bash("docker compose --profile monitoring rm --stop --force --volumes prometheus")
@@ -333,7 +335,7 @@ def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(monitored:
 
 @pytest.fixture
 def with_s3(stack: Engine) -> Iterator[Engine]:
-    """The stack as `.env.example` tells how to have it with a store that speaks S3."""
+    """Run the stack with an S3 store, as `.env.example` describes."""
     example = (stack.folder / ".env.example").read_text()
     chosen = re.findall("^#((?:COMPOSE_PROFILES=s3|AWS_).*)$", example, re.MULTILINE)
     (stack.folder / ".env").write_text("\n".join(chosen))
@@ -413,12 +415,12 @@ def guide_commands(page: str, title: str) -> list[str]:
 
 
 def curl(stack: Engine, path: str, options: str = "") -> str:
-    """What the service answers."""
+    """Return the answer of the service."""
     return stack.bash(f"curl -sSf {options} 'localhost:3000{path}'")
 
 
 def submit(stack: Engine) -> str:
-    """A job that lasts; its id."""
+    """Submit a long job and return its id."""
     if not (stack.folder / "data" / "many.npy").exists():
         image = np.asarray(Image.open(stack.folder / "boot.png"))
         np.save(stack.folder / "data" / "many.npy", np.broadcast_to(image, (MANY, *image.shape)))
@@ -430,26 +432,26 @@ def submit(stack: Engine) -> str:
 
 
 def state_of(stack: Engine, job: str) -> dict[str, Any] | None:
-    """What the service says of a job, if it and Redis answer."""
+    """Return the service's description of a job, or `None` if it or Redis does not answer."""
     answer = stack.try_bash(f"curl -sSf localhost:3000/jobs/{job}")
     return json.loads(answer.stdout) if answer.returncode == 0 else None
 
 
 def begun(stack: Engine, job: str) -> bool:
-    """Whether a part of a job is done."""
+    """Return whether a part of a job is done."""
     state = state_of(stack, job)
     return state is not None and state["done"] > 0
 
 
 def ended(stack: Engine, job: str) -> dict[str, Any] | None:
-    """What is known about a job that has ended."""
+    """Return the description of a job once it has ended."""
     state = state_of(stack, job)
     return state if state and state["state"] in ("done", "failed", "cancelled") else None
 
 
 @contextmanager
 def detached(stack: Engine, mount: str, container: str) -> Iterator[str]:
-    """The name of a container of its own, with something else mounted, that is well; it is removed after a block."""
+    """Run an extra container with another mount until it is healthy; yield its name."""
     name = f"{PROJECT}-{container}-other"
     stack.bash(f"docker compose run --detach --no-deps --name {name} --volume {mount} {container}")
     try:
@@ -460,7 +462,7 @@ def detached(stack: Engine, mount: str, container: str) -> Iterator[str]:
 
 
 def told(stack: Engine, mount: str, container: str, *, status: int) -> str:
-    """What a container of its own, with something else mounted, says before it ends with that status."""
+    """Run an extra container with another mount until it exits with a status; return its output."""
     ended = stack.try_bash(
         f"timeout 60 docker compose run --rm --no-deps --volume {mount} {container}"
     )
@@ -469,5 +471,5 @@ def told(stack: Engine, mount: str, container: str, *, status: int) -> str:
 
 
 def inspect(stack: Engine, container: str, what: str) -> str:
-    """A field of what the engine knows about a container."""
+    """Return a field of the engine's description of a container."""
     return stack.bash(f"docker inspect --format '{{{{{what}}}}}' {container}").strip()

@@ -1,4 +1,4 @@
-"""What Prometheus and Grafana are given: alerts that are tested and told of, and dashboards that show something.
+"""The configuration of Prometheus and Grafana: tested and documented alerts, and dashboards with data.
 
 A real service and a real worker answer and score while the tests look. Where Prometheus is on the PATH, it scrapes them.
 """
@@ -55,7 +55,7 @@ needs_prometheus = pytest.mark.skipif(
 
 @dataclass
 class Stack:
-    """A service and a worker that share a queue and have something to do.
+    """A service and a worker that share a queue and have work to do.
 
     Attributes:
         service: Address of the service.
@@ -74,7 +74,7 @@ class Stack:
     submitted: int = 0
 
     def load(self) -> None:
-        """Give them a little more to do."""
+        """Give them a little more work."""
         for image in pictures.digits(5):
             httpx.post(
                 f"{self.service}/predict?threshold=0.9", content=pictures.png(image)
@@ -112,18 +112,18 @@ def stack(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that has scraped for a while.
+    """A Prometheus that has scraped for some seconds.
 
     Attributes:
-        url: Where it answers.
-        moment: Seconds since the epoch, while there still was load.
+        url: Its address.
+        moment: Seconds since the epoch, at a time with load.
     """
 
     url: str
     moment: float
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an instant query at that moment."""
+        """Return the samples of an instant query at that moment."""
         answer = httpx.get(
             f"{self.url}/api/v1/query", params={"query": expression, "time": self.moment}
         ).json()
@@ -134,7 +134,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It scrapes every second, and evaluates the very alerts."""
+    """Run a Prometheus that scrapes every second and evaluates the real alerts."""
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     targets = {"service": stack.service, "worker": stack.worker}
     jobs = [
@@ -174,7 +174,7 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             )
         except httpx.TransportError:
             return None
-        if answer.status_code != 200:  # it is about to be ready
+        if answer.status_code != 200:  # it is not ready yet
             return None
         samples = answer.json()["data"]["result"]
         return (
@@ -189,7 +189,7 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def expressions(panel: dict[str, Any]) -> list[str]:
-    """The queries of a panel, its variables filled in as Grafana would."""
+    """Return the queries of a panel with its variables filled in, as Grafana does."""
     values = {"$__rate_interval": WINDOW, "$__range": "1m", "$window": WINDOW, "$model": "digits"}
     found = [target["expr"] for target in panel["targets"]]
     for name, value in values.items():
@@ -244,7 +244,7 @@ def test_panels_ask_the_data_source_that_is_provisioned_and_do_not_overlap() -> 
             assert asked["datasource"] == {"type": "prometheus", "uid": source["uid"]}
     assert len(PANELS) == sum(
         len(board["panels"]) for board in DASHBOARDS.values()
-    )  # no two of one name
+    )  # names are unique
     assert len({board["uid"] for board in DASHBOARDS.values()}) == len(DASHBOARDS) == 3
 
 

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, and how it says so."""
+"""The command line: errors are one line with a code."""
 
 import socket
 import sys
@@ -18,7 +18,7 @@ from tests.support.stores import copied, damage
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -> Path:
-    """A folder with one of each kind of source and output."""
+    """Return a folder with one of each kind of source and output."""
     place = tmp_path_factory.mktemp("place")
     for name in ("empty", "texts", "images", "full"):
         (place / name).mkdir()
@@ -215,7 +215,7 @@ def test_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -> 
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1"])  # no address, and one that is nobody's
+@pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1"])  # invalid, and unassigned
 def test_serve_names_a_host_that_is_not_this_machine(digits_model: StoredModel, host: str) -> None:
     ended = run("serve", "--host", host, "--port", free_port(), "--model", digits_model.tag)
 

@@ -60,7 +60,7 @@ def test_walk_yields_files_before_subfolders_and_skips_hidden_ones(tmp_path: Pat
 
     assert list(walk_files(tmp_path)) == ["a.png", "b.png", "c/d/3.png", "z/1.png", "z/2.png"]
     small = walk_files(
-        tmp_path, wanted=lambda name: name < "b", sort=lambda names: sorted(names)[::-1]
+        tmp_path, choose=lambda name: name < "b", sort=lambda names: sorted(names)[::-1]
     )
     assert list(small) == ["a.png", "c/d/3.png", "z/2.png", "z/1.png"]
 

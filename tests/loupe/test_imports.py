@@ -1,4 +1,4 @@
-"""Imports go one way, and neither the service nor the worker pays for TensorFlow."""
+"""Imports go one way, and neither the service nor the worker imports TensorFlow."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Settings from the environment, and what is said of values that cannot be."""
+"""Settings from the environment, and errors about invalid values."""
 
 from pathlib import Path
 

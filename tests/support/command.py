@@ -1,4 +1,4 @@
-"""A command of the command line that has ended; the fixture `loupe` runs one in this process."""
+"""The result of a command; the fixture `loupe` runs commands in this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

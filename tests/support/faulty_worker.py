@@ -1,12 +1,14 @@
-"""`python -m tests.support.faulty_worker FAULT…`: `loupe worker`, in a process that has a fault; when that dies, in one with the next fault.
+"""`python -m tests.support.faulty_worker FAULT…`: run `loupe worker` with faults.
 
-After the last fault there is none. The processes are forked from one that has imported what they need, so that they start at once.
+The first process has the first fault; when it dies, the next one has the next fault. Processes
+after the last fault have none. They are forked from a process that has imported everything, so
+they start quickly.
 
     kill:before:MODULE:FUNCTION   `kill -9` before, or `after`, the first call of a function
-    stop:before:MODULE:FUNCTION   SIGSTOP, of the same kind
-    poison                        `kill -9` whenever an image is to be scored all of whose pixels are `POISON`; in all further processes too
-    clock:SECONDS                 a clock that is so far ahead
-    full-disk:BYTES               no file may become longer
+    stop:before:MODULE:FUNCTION   SIGSTOP, with the same arguments
+    poison                        `kill -9` for an image whose pixels are all `POISON`, every time
+    clock:SECONDS                 a clock that is ahead
+    full-disk:BYTES               no file can grow beyond this size
     unprivileged                  permissions count, for root too
 """
 
@@ -37,7 +39,7 @@ LIBC = ctypes.CDLL(None)
 
 
 def main() -> int:
-    """Keep a worker running until SIGTERM; the exit code of the last one."""
+    """Keep a worker running until SIGTERM; return the exit code of the last one."""
     faults = sys.argv[1:]
     stopping = threading.Event()
     code = 0

@@ -1,4 +1,6 @@
-"""Memory without the garbage collector's help: what only that would find stays long in a program that makes little garbage."""
+"""Memory without the garbage collector.
+
+Objects that only the collector can free stay long in a program that allocates little."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Until the block ends, no garbage is collected; what there was before is."""
+    """Collect garbage once, then disable the collector while the block runs."""
     gc.collect()
     gc.disable()
     try:

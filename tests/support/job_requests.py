@@ -8,7 +8,7 @@ _outputs = (f"/out-{number}" for number in itertools.count())
 
 
 def new_request(source: str = "/images", output: str | None = None) -> JobRequest:
-    """One of its own, unless the output says which."""
+    """Return a request with a unique output, unless one is given."""
     return JobRequest(
         source=source,
         output=output or next(_outputs),

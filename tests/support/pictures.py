@@ -1,4 +1,4 @@
-"""Pictures to test with: good ones, and files that are not what they say."""
+"""Pictures for tests: valid ones, and files whose header lies."""
 
 import io
 import struct
@@ -15,19 +15,19 @@ from train.data.datasets import Dataset, Split
 
 
 def png(pixels: NDArray[np.generic], mode: str | None = None) -> bytes:
-    """The bytes of a PNG file."""
+    """Encode a PNG file."""
     return encoded(Image.fromarray(pixels, mode) if mode else Image.fromarray(pixels), "PNG")
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """The bytes of a picture in a file format."""
+    """Encode a picture in a file format."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def digits(count: int, seed: int = 0) -> UInt8Array:
-    """Random strokes on a dark ground, uint8 `(count, 28, 28)`; the outermost pixels are always background."""
+    """Return random strokes on a dark ground: uint8 `(count, 28, 28)`, with a border of background."""
     random = np.random.default_rng(seed)
     images = np.zeros((count, SIDE, SIDE), np.uint8)
     images[:, 4:24, 4:24] = random.integers(0, 256, (count, 20, 20)) * (
@@ -37,7 +37,7 @@ def digits(count: int, seed: int = 0) -> UInt8Array:
 
 
 def shapes() -> Dataset:
-    """48 images of three shapes: a bar across, a bar upright, a square."""
+    """Return 48 images of three shapes: a horizontal bar, a vertical bar, a square."""
     random = np.random.default_rng(0)
     images = random.integers(0, 30, (48, SIDE, SIDE)).astype(np.uint8)
     labels = np.arange(48) % 3
@@ -54,7 +54,7 @@ def shapes() -> Dataset:
 
 
 def sort_into_folders(folder: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
-    """A folder per class with so many pictures in it: noise on a dark ground, as PNG files of 28 × 28."""
+    """Write pictures into one folder per class: noise on a dark ground, as 28 × 28 PNG files."""
     for number, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(digits(count, seed=seed + number)):
@@ -63,7 +63,7 @@ def sort_into_folders(folder: Path, counts: Mapping[str, int], seed: int = 0) ->
 
 
 def huge_png(side: int) -> bytes:
-    """A valid black-and-white PNG of side × side pixels, written without ever holding them."""
+    """Return a valid black-and-white PNG of side × side pixels without holding them in memory."""
     row = b"\0" * (1 + (side + 7) // 8)
     compressor = zlib.compressobj(9)
     values = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()
@@ -77,7 +77,7 @@ def huge_png(side: int) -> bytes:
 
 
 def long_gif(frames: int) -> bytes:
-    """A GIF of two-pixel frames: the first frame of a real file, repeated."""
+    """Return a GIF of two-pixel frames: the first frame of a real file, repeated."""
     still = encoded(Image.new("P", (2, 2)), "GIF")
     start = still.index(b",")  # the image descriptor, after the header and the palette
     return still[:start] + still[start:-1] * frames + still[-1:]

@@ -1,4 +1,4 @@
-"""Loupe's programs as processes of their own, and the environment they run in."""
+"""Loupe's programs as child processes, and their environment."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ import httpx
 import psutil
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 50.0  # for what takes two on an idle machine; below the limit of one test
+PATIENCE_SECONDS = 50.0  # what needs 2 s on an idle machine; below the limit of one test
 
 
 def environment(**variables: object) -> dict[str, str]:
-    """This process's environment, and some variables of its own."""
+    """Return this process's environment with more variables."""
     return {
         **os.environ,
         "COLUMNS": "80",
@@ -29,7 +29,7 @@ def environment(**variables: object) -> dict[str, str]:
 
 
 def run(*arguments: object, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Run `loupe …` to its end."""
+    """Run `loupe …` until it exits."""
     return subprocess.run(
         [sys.executable, "-m", "loupe.cli", *map(str, arguments)],
         env=environment(**variables),
@@ -43,7 +43,7 @@ def run(*arguments: object, **variables: object) -> subprocess.CompletedProcess[
 def running(
     log: Path, *arguments: object, **variables: object
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`loupe …` while a block lasts; what it says goes to a file."""
+    """Run `loupe …` while the block runs; its output goes to a file."""
     with log.open("wb") as words:
         process = subprocess.Popen(
             [sys.executable, "-m", "loupe.cli", *map(str, arguments)],
@@ -61,7 +61,7 @@ def running(
 
 
 def until(condition: Callable[[], T | None]) -> T:
-    """The first true value of a condition that is asked again and again."""
+    """Poll a condition, and return its first true value."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         value = condition()
@@ -72,7 +72,7 @@ def until(condition: Callable[[], T | None]) -> T:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Return a port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -84,7 +84,7 @@ class RunningService:
     Attributes:
         url: Where it listens, without a slash at the end.
         process: The service itself.
-        log: What it has said.
+        log: Its output.
     """
 
     url: str
@@ -94,7 +94,7 @@ class RunningService:
 
 @contextmanager
 def serving(log: Path, **variables: object) -> Iterator[RunningService]:
-    """A service, ready for requests, while a block lasts."""
+    """Run a service, ready for requests, while the block runs."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running(log, "serve", "--port", port, **variables) as process:
@@ -114,5 +114,5 @@ def serving(log: Path, **variables: object) -> Iterator[RunningService]:
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """All processes that a process has started."""
+    """Return all processes that a process has started."""
     return psutil.Process(pid).children(recursive=True)

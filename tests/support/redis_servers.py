@@ -1,4 +1,4 @@
-"""Redis servers that are not embedded: at a port, with whatever configuration, to be stopped and started as a test likes."""
+"""Redis servers on a port, with any configuration, that tests can stop and start."""
 
 import socket
 import subprocess
@@ -30,13 +30,13 @@ class RedisServer:
     process: subprocess.Popen[bytes]
 
     def start_again(self) -> None:
-        """After it was killed."""
+        """Start it again after it was killed."""
         self.process = _start(self.command, self.client)
 
 
 @contextmanager
 def redis_server(folder: Path, **configuration: str) -> Iterator[RedisServer]:
-    """A server with its data in a folder, while a block lasts."""
+    """Run a server with its data in a folder while the block runs."""
     port, password = free_port(), configuration.get("requirepass")
     options = {
         "port": str(port),
@@ -62,7 +62,7 @@ def redis_server(folder: Path, **configuration: str) -> Iterator[RedisServer]:
 
 
 def _start(command: list[str], client: Redis) -> subprocess.Popen[bytes]:
-    """A server that listens, whatever it says."""
+    """Start a server and wait until it listens, even if it answers with errors."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     address = ("127.0.0.1", client.get_connection_kwargs()["port"])
 

@@ -1,4 +1,4 @@
-"""Model stores made of models that exist already, or of files that only look like models."""
+"""Model stores with copies of real models, or with files that only look like models."""
 
 import shutil
 from dataclasses import replace
@@ -12,7 +12,9 @@ from loupe.models.store import StoredModel, find_model, new_model
 
 
 def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredModel:
-    """The same model in another store, for `BENTOML_HOME=home`, or in the same one by another tag: whole at once, and the newest."""
+    """Copy a model into the store of `BENTOML_HOME=home`, or under another tag, as the newest one.
+
+    Watchers of the store see the whole model in one step."""
     tag = tag or model.tag
     name, _, version = tag.partition(":")
     folder = home / "models" / name / version
@@ -30,7 +32,7 @@ def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredMode
 
 
 def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) -> ModelCard:
-    """The card of a model without files, of a certain accuracy on a certain test set."""
+    """Return the card of a model without files, with an accuracy on a test set."""
     return ModelCard.model_validate(
         {
             "dataset": "letters",
@@ -58,7 +60,7 @@ def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) 
 def stored(
     accuracy: float = 0.9, *, name: str = "letters", test_digest: str = "same", **fields: object
 ) -> StoredModel:
-    """A model in the store whose one file is no model at all."""
+    """Store a model whose only file is not a real model."""
     with new_model(name, card(accuracy, test_digest=test_digest, **fields)) as model:
         file = Path(model.path_of("model.onnx"))
         file.write_bytes(b"no model at all, but of some length")

@@ -1,4 +1,4 @@
-"""A server that gives files over TLS, and some to nobody, with a certificate that only those trust who are told to."""
+"""A file server over TLS with a self-signed certificate, and with a forbidden folder."""
 
 import datetime
 import ipaddress
@@ -22,16 +22,16 @@ from starlette.staticfiles import StaticFiles
 from tests.support.programs import free_port, until
 
 HOST = "127.0.0.1"
-FORBIDDEN = "/forbidden"  # a folder that is nobody's
+FORBIDDEN = "/forbidden"  # every file below it is answered with 403
 
 
 @contextmanager
 def serving(folder: Path, certificates: Path) -> Iterator[tuple[str, Path]]:
-    """Files of a folder while a block lasts: the URL of the folder, and the certificate to trust.
+    """Serve a folder while the block runs; yield its URL and the certificate to trust.
 
     Args:
-        folder: What is served.
-        certificates: An empty folder for certificate and key.
+        folder: The files to serve.
+        certificates: An empty folder for the certificate and its key.
     """
     certificate, key = _certificate(certificates)
     port = free_port()
@@ -65,7 +65,7 @@ async def _forbid(request: Request) -> Response:
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    """The files of a certificate for this machine, signed by itself, and of its key."""
+    """Write a self-signed certificate for this machine and its key; return both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Loupe's tests")])
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -1,4 +1,4 @@
-"""IDX files: what is written is what is read, and what is none is said to be none."""
+"""IDX files: decoding reverses encoding, and invalid files are refused."""
 
 import gzip
 import struct

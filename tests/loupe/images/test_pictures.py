@@ -1,4 +1,4 @@
-"""From bytes to what a model sees: any picture there is, and any bytes that are none."""
+"""From bytes to the model's input: any picture, and any other bytes."""
 
 import functools
 import io
@@ -118,7 +118,7 @@ def test_jpeg_gives_nearly_the_same_pixels() -> None:
 
 
 def outcome(data: bytes) -> UInt8Array | None:
-    """The image, or `None` for bytes that Loupe says are none; every other error goes on to the test, as do warnings."""
+    """Return the image, or `None` for `InvalidImage`; other errors and warnings fail the test."""
     try:
         return read(data)
     except InvalidImage:
@@ -325,7 +325,7 @@ def test_preview_of_a_damaged_picture_is_an_error() -> None:
 
 
 def upright(values: UInt8Array, orientation: int) -> UInt8Array:
-    """What a viewer shows of stored values. Source: EXIF 2.3, tag 0x0112."""
+    """Return stored values as a viewer shows them. Source: EXIF 2.3, tag 0x0112."""
     turns = {
         1: values,
         2: values[:, ::-1],

@@ -1,4 +1,4 @@
-"""`loupe models`: what it prints, what it asks, and how it refuses."""
+"""`loupe models`: its output, its questions and its errors."""
 
 import json
 import os
@@ -22,7 +22,7 @@ Models = Callable[..., Ended]
 
 @pytest.fixture
 def models(store: Path, loupe: Loupe, monkeypatch: pytest.MonkeyPatch) -> Models:
-    """`loupe models …` on an empty store."""
+    """Return a function that runs `loupe models …` on an empty store."""
     monkeypatch.setenv("TZ", "UTC")
     return partial(loupe, "models")
 
@@ -247,7 +247,7 @@ def test_rollback_prints_the_versions_it_skipped(models: Models) -> None:
     back = models("rollback", "letters")
 
     assert back.out.startswith(f"{first.tag} is in production (before: {last.version})\n")
-    assert back.err == f"Skipped {gone.tag}: it is not in the store any more.\n"
+    assert back.err == f"Skipped {gone.tag}: it was deleted.\n"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The gate: what gets into production, what goes back, and what cannot be deleted."""
+"""Promotion, rollback and deletion."""
 
 import subprocess
 import sys
@@ -320,7 +320,7 @@ def test_model_that_cannot_be_read_can_be_deleted(store: Path) -> None:
 
 
 class Gate(RuleBasedStateMachine):
-    """Any sequence of promotions, rollbacks and deletions, against a list of the versions that stand."""
+    """Any sequence of promotions, rollbacks and deletions, checked against a list of versions."""
 
     models = Bundle("models")
 

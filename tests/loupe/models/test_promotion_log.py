@@ -1,4 +1,4 @@
-"""The log of promotions: what is appended is read, nothing is half written, and two writers lose nothing."""
+"""The log of promotions: lines are read in order, never half written, and never lost."""
 
 import resource
 import subprocess
@@ -127,7 +127,9 @@ def test_last_line_of_a_name_and_label_decides_where_it_points() -> None:
         ),
         pytest.param([moved("a"), moved("b"), moved("a")], "aba", id="there and back by promotion"),
         pytest.param(
-            [moved("b"), moved("a", "rollback")], "a", id="a rollback to what no line tells of"
+            [moved("b"), moved("a", "rollback")],
+            "a",
+            id="a rollback to a version that no line names",
         ),
         pytest.param(
             [moved("a"), moved("b", name="digits"), moved("c", label="trial")], "a", id="others"

@@ -1,4 +1,4 @@
-"""The model store: what is saved is found, and what is not as it was saved is named."""
+"""The model store: saved models are found, and corrupt ones are named."""
 
 import signal
 import subprocess
@@ -34,13 +34,13 @@ from tests.support.stores import card, copied, damage, stored
 
 
 def everything(folder: Path) -> list[str]:
-    """The names in a folder."""
+    """Return the names in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
 @contextmanager
 def saved(name: str, card: ModelCard) -> Iterator[StoredModel]:
-    """A model in the store for as long as a block lasts."""
+    """Store a model while the block runs."""
     with new_model(name, card) as model:
         Path(model.path_of("model.onnx")).write_bytes(b"no model at all")
     try:
@@ -73,7 +73,7 @@ def test_failed_save_leaves_nothing_in_the_store(store: Path, error: BaseExcepti
 
 
 def test_full_disk_leaves_nothing_in_the_store(store: Path) -> None:
-    """The files of the block fit on its disk, and their copies do not fit on the store's."""
+    """The block can write its files, but the store cannot take their copies."""
     code = (
         "import resource, sys; from pathlib import Path; from loupe.models.store import new_model; from tests.support.stores import card\n"
         "with new_model('letters', card()) as model:\n"
@@ -242,7 +242,7 @@ def test_revision_changes_exactly_when_the_store_changes(
     store: Path,
 ) -> None:
     def seen() -> bool:
-        """Whether the revision is another one than the last time."""
+        """Return whether the revision has changed since the last call."""
         known.append(revision())
         return known[-1] != known[-2]
 

@@ -14,7 +14,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cores(root: Path, membership: str, **files: str) -> int:
-    """What is available to a process with this membership, among groups with these files."""
+    """Return the cores of a process with this membership, among groups with these files."""
     (root / "membership").write_text(membership)
     for name, text in files.items():
         file = root / "groups" / name

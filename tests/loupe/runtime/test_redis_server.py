@@ -1,4 +1,4 @@
-"""The embedded Redis: shared by all who use its folder, stopped by the last, with data that stays."""
+"""The embedded Redis: shared by the users of a folder, stopped by the last, with lasting data."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def server_of(redis: Redis) -> psutil.Process:
 
 
 def another_user(data: Path) -> "subprocess.Popen[str]":
-    """A process that holds the folder's Redis until it is told to go."""
+    """Start a process that uses the folder's Redis until it reads a line."""
     return subprocess.Popen(
         [sys.executable, "-c", USER],
         env=environment(LOUPE_DATA_DIR=data),
@@ -89,7 +89,7 @@ def test_killed_user_counts_as_gone(settings: Settings) -> None:
         assert other.stdout is not None
         pid = int(other.stdout.readline())
         other.kill()
-    assert psutil.pid_exists(pid)  # nobody was left to stop it
+    assert psutil.pid_exists(pid)  # no user was left to stop it
 
     with open_redis(settings) as redis:
         assert server_of(redis).pid == pid
@@ -168,7 +168,7 @@ def test_error_about_a_wrong_or_missing_password_does_not_show_it(
 
 
 def pids_in(folder: Path) -> list[int]:
-    """Servers that run in a folder."""
+    """Return the servers that run in a folder."""
     found = []
     for process in psutil.process_iter(["name"]):
         if process.info["name"] == "redis-server":
