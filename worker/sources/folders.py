@@ -45,7 +45,7 @@ class Folder(Collection):
             yield from sort_names(filter(is_picture, found))
             return
         try:
-            yield from walk_files(self._folder, wanted=is_picture, sort=sort_names)
+            yield from walk_files(self._folder, choose=is_picture, sort=sort_names)
         except OSError as error:
             raise InvalidSource(
                 f"Cannot list '{error.filename}' in '{self.path}': {error.strerror}."
