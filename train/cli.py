@@ -12,7 +12,7 @@ from loupe.errors import Interrupted, InvalidUsage
 from loupe.images.spec import Look
 from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr, notices
-from train.config import recipe
+from train.config import FIELDS, recipe
 from train.data.cli import print_unreadable
 from train.options import hyperparameter, with_options
 from train.sweep.cli import sweep
@@ -24,23 +24,16 @@ if TYPE_CHECKING:
 
 MAX_IMBALANCE = 2.0  # ratio of the largest to the smallest class that needs no class weights
 
-# Options made from `TrainConfig`, by panel, in the order of `--help`.
+# Options made from `TrainConfig`, by panel. Only recipes choose the others.
+MODEL_OPTIONS = ("architecture", "hidden", "initializer", "bias")
+RECIPE_ONLY = ("erasing", "mixup", "shifted_views", "bfloat16")
 PANELS = {
-    "Model": ("architecture", "hidden", "initializer", "bias"),
-    "Training (defaults: the architecture's recipe)": (
-        "epochs",
-        "batch_size",
-        "optimizer",
-        "learning_rate",
-        "schedule",
-        "weight_decay",
-        "patience",
-        "validation_fraction",
-        "augmentation",
-        "class_weights",
-        "seed",
-    ),
+    "Model": MODEL_OPTIONS,
+    "Training (defaults: the architecture's recipe)": [
+        name for name in FIELDS if name not in (*MODEL_OPTIONS, *RECIPE_ONLY)
+    ],
 }
+
 app = typer.Typer(help="Train a model, evaluate it, and save it to the model store.")
 app.command()(classics)
 app.command()(sweep)
@@ -124,7 +117,7 @@ def train(
 
 
 def print_counts(images: "Dataset") -> None:
-    """Print the number of images, and recommend class weights if the classes are uneven."""
+    """Print the number of images, and recommend class weights for uneven classes."""
     counts = images.train.counts(images.class_names).values()
     console.print(
         f"{images.name}: {sum(counts):,} training images, {len(images.test.labels):,} test images",
@@ -132,7 +125,7 @@ def print_counts(images: "Dataset") -> None:
     )
     if max(counts) > MAX_IMBALANCE * min(counts):
         console.print(
-            f"The classes have {min(counts):,} to {max(counts):,} images: consider --class-weights.",
+            f"The classes have {min(counts):,} to {max(counts):,} images. Try --class-weights.",
             highlight=False,
         )
 

@@ -1,4 +1,4 @@
-"""Hyperparameters: names, bounds and help, and for each architecture the values that train it well."""
+"""Hyperparameters: names, bounds and help, and a recipe for each architecture."""
 
 import math
 from dataclasses import replace

@@ -35,7 +35,7 @@ class DataSource(BaseModel):
 
     @property
     def split_here(self) -> bool:
-        """Whether the data set may come without a test split, so that Loupe splits it."""
+        """True for data sets that may come without a test split, so that Loupe splits them."""
         return self.dataset in DIGITS or self.dataset.startswith("folder:")
 
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:

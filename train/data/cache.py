@@ -40,11 +40,8 @@ NamedArrays: TypeAlias = dict[str, NDArray[np.generic]]
 def cached(path: Path, fingerprint: str, build: Callable[[], NamedArrays]) -> NamedArrays:
     """Return the arrays in a file, or build and store them.
 
-    Args:
-        path: The file. If it cannot be written, a warning is logged.
-        fingerprint: Identifies the source. A file with another fingerprint, or a damaged one, is
-            replaced.
-        build: Builds the arrays.
+    The fingerprint identifies their source; a file with another one, or a damaged one, is
+    replaced. If the file cannot be written, a warning is logged.
     """
     arrays = read(path, fingerprint)
     if arrays is None:

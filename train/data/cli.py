@@ -38,7 +38,7 @@ def show(
         typer.Option(help="Look of the pictures of idx: and folder:.", show_default="object"),
     ] = None,
 ) -> None:
-    """Count the images of each class and split, and write a picture of samples with their labels."""
+    """Count the images of each class and split, and write a picture of samples."""
     from train.data.contact_sheet import save_contact_sheet
     from train.data.datasets import load_dataset
 

@@ -3,8 +3,6 @@
 Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI; CC BY 4.0.
 """
 
-from importlib.metadata import version
-
 import numpy as np
 
 from loupe.images.normalize import normalize
@@ -29,7 +27,7 @@ def load_digits(
     values, labels = _values()
     eight_bits = np.round(values * (255 / MAX_VALUE)).astype(np.uint8)  # (1797, 8, 8)
     images = np.stack([normalize(image, "ink") for image in eight_bits])  # (1797, 28, 28)
-    return _dataset("digits", images, labels, 255, test_fraction, split_seed)
+    return _dataset("digits", Split(images, labels), 255, test_fraction, split_seed)
 
 
 def load_digits_8x8(
@@ -39,19 +37,11 @@ def load_digits_8x8(
 
     They are for notebooks and sweeps, as models in the store take 28 × 28. The split is the same
     as that of `load_digits`.
-
-    Raises:
-        InvalidUsage: If the test fraction leaves a split without some digit.
     """
     values, labels = _values()
-    images = (values * DIGITS_8X8_STEP).astype(np.uint8)
+    images = Split((values * DIGITS_8X8_STEP).astype(np.uint8), labels)
     full_ink = MAX_VALUE * DIGITS_8X8_STEP
-    return _dataset("digits-8x8", images, labels, full_ink, test_fraction, split_seed)
-
-
-def fingerprint() -> str:
-    """Return the version of the package that contains the digits."""
-    return f"scikit-learn {version('scikit-learn')}"
+    return _dataset("digits-8x8", images, full_ink, test_fraction, split_seed)
 
 
 def _values() -> tuple[UInt8Array, Int64Array]:
@@ -63,23 +53,19 @@ def _values() -> tuple[UInt8Array, Int64Array]:
 
 
 def _dataset(
-    name: str,
-    images: UInt8Array,
-    labels: Int64Array,
-    full_ink: int,
-    test_fraction: float,
-    split_seed: int,
+    name: str, images: Split, full_ink: int, test_fraction: float, split_seed: int
 ) -> Dataset:
-    train, test = Split(images, labels).divide(test_fraction, split_seed)
+    train, test = images.divide(test_fraction, split_seed)
+    names = tuple("0123456789")
     return Dataset(
         name,
-        tuple("0123456789"),
+        names,
         "ink",
         train,
         test,
         source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI: "
         "1,797 digits of 8 × 8 pixels, in scikit-learn",
         licence="CC BY 4.0",
-        translations={"ja": tuple("0123456789")},
+        translations={"ja": names},
         full_ink=full_ink,
     )

@@ -24,12 +24,9 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
     to `train`. Their `validation` folder is added to the data set's validation split, or to `train`
     if it has none. The test split does not change, so that accuracies remain comparable.
 
-    Args:
-        dataset: A data set of 28 × 28 images.
-        folder: Path of the folder, with or without `folder:`.
-        mapping: CSV file in UTF-8 with two cells per line, folder and class. Several folders can
-            have the same class; an empty class leaves the folder out. Other folders must be named
-            like a class, ignoring case.
+    `mapping` is a CSV file in UTF-8 with two cells per line, folder and class. Several folders can
+    have the same class; an empty class leaves the folder out. Other folders must be named like a
+    class, ignoring case.
 
     Raises:
         InvalidUsage: If the images have another size, or the folder does not exist.
@@ -70,11 +67,7 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
 
 
 def read_mapping(path: Path, class_names: tuple[str, ...]) -> dict[str, str | None]:
-    """Return the class of each folder in a mapping file; `None` for folders to leave out.
-
-    Raises:
-        InvalidDataset: If the file cannot be read, or a line is not a folder and a class.
-    """
+    """Return the class of each folder in a mapping file; `None` for folders to leave out."""
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

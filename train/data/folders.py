@@ -48,7 +48,7 @@ class Listing:
         }
 
     def renamed(self, class_of: Mapping[str, str | None]) -> "Listing":
-        """Return the files under other classes; folders with the class `None` are left out."""
+        """Return the files under other classes; leave out folders with the class `None`."""
         splits: dict[str, dict[str, tuple[str, ...]]] = {}
         for split, classes in self.splits.items():
             merged = splits.setdefault(split, {})

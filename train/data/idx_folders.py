@@ -50,7 +50,9 @@ def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
         InvalidDataset: If the files cannot be trained on.
     """
     check_folder(folder)
-    train_images, train_labels, test_images, test_labels = (_read(folder, name) for name in FILES)
+    train_images, train_labels, test_images, test_labels = (
+        read_idx(folder, name) for name in FILES
+    )
     images = {"train": train_images, "test": test_images}
     labels = {"train": train_labels, "test": test_labels}
     for split in images:
@@ -73,7 +75,8 @@ def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
     return Dataset(slug(name), class_names, look, train=train, test=test, source=source)
 
 
-def _read(folder: Path, name: str) -> UInt8Array:
+def read_idx(folder: Path, name: str) -> UInt8Array:
+    """Return the array of a file that may be gzipped, or raise `InvalidDataset`."""
     path = find_file(folder, name)
     if path is None:
         raise _invalid_idx(folder / name, "neither it nor a .gz of that name exists")

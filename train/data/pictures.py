@@ -25,17 +25,10 @@ class UnreadableFile:
 def read_pictures(
     folder: Path, paths: Sequence[str], look: Look, max_pixels: int
 ) -> tuple[UInt8Array, list[int], list[UnreadableFile]]:
-    """Decode and normalise files on all cores.
+    """Decode and normalise files below a folder, on all cores.
 
-    Args:
-        folder: Folder that the paths are relative to.
-        paths: The files.
-        look: Look to normalise to.
-        max_pixels: Maximum pixels per picture, as its header says.
-
-    Returns:
-        The images, uint8, shape `(n, 28, 28)`, in the order of the paths; the indices of their
-        paths; and the files that could not be read.
+    Return the images, uint8 `(n, 28, 28)`, in the order of the paths; the indices of their paths;
+    and the files that could not be read.
     """
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(partial(_read, folder, look, max_pixels), paths))

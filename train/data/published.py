@@ -12,7 +12,7 @@ import numpy as np
 from loupe.errors import DatasetNotFound
 from loupe.images import idx
 from loupe.images.spec import Look, UInt8Array
-from train.data.idx_folders import FILES, Arrays, find_file
+from train.data.idx_folders import FILES, Arrays, read_idx
 from train.data.splits import Dataset, Split
 from train.tensorflow import import_tensorflow
 
@@ -88,8 +88,9 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
         except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception for a failed download
             attempts.append(f"  - {location}: {error}")
             continue
-        wrong = _first_wrong(arrays, published.digests)
-        if wrong is None:
+        digests = zip(FILES, map(digest, arrays), strict=True)
+        wrong = [file for file, found in digests if found != published.digests[file]]
+        if not wrong:
             return Dataset(
                 name,
                 published.class_names,
@@ -100,7 +101,9 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
                 licence=published.licence,
                 translations={"ja": published.japanese} if published.japanese else {},
             )
-        attempts.append(f"  - {location}: {wrong} is not the published file (its SHA-256 differs)")
+        attempts.append(
+            f"  - {location}: the SHA-256 of {wrong[0]} is not that of the published file"
+        )
     lines = [
         f"The data set '{name}' was not found. Tried:",
         *attempts,
@@ -115,9 +118,9 @@ def _candidates(
 ) -> Iterator[tuple[str, Callable[[], Arrays]]]:
     for folder in (data_dir, DEBIAN_FOLDER / name, keras_cache() / name):
         if folder:
-            yield str(folder), partial(_read_idx_folder, folder)
+            yield str(folder), partial(_read_folder, folder)
     archive = keras_cache() / f"{name}.npz"  # Keras stores MNIST as one archive
-    yield str(archive), partial(_read_keras_archive, archive)
+    yield str(archive), partial(_read_archive, archive)
     if download:
         yield "download by Keras", partial(_download, name)
 
@@ -132,26 +135,14 @@ def digest(array: UInt8Array) -> str:
     return hashlib.sha256(idx.encode(array)).hexdigest()
 
 
-def fingerprint(name: str) -> str:
-    """Return a digest of the published files' digests."""
-    return hashlib.sha256(repr(sorted(IDX_DATASETS[name].digests.items())).encode()).hexdigest()
+def _read_folder(folder: Path) -> Arrays:
+    train_images, train_labels, test_images, test_labels = (
+        read_idx(folder, name) for name in FILES
+    )
+    return train_images, train_labels, test_images, test_labels
 
 
-def _read_idx_folder(folder: Path) -> Arrays:
-    if not folder.is_dir():
-        raise FileNotFoundError("the folder does not exist")
-    found = []
-    for name in FILES:
-        path = find_file(folder, name)
-        if path is None:
-            raise FileNotFoundError(f"it has neither {name} nor {name}.gz")
-        found.append(idx.read(path))
-    return found[0], found[1], found[2], found[3]
-
-
-def _read_keras_archive(archive: Path) -> Arrays:
-    if not archive.is_file():
-        raise FileNotFoundError("the file does not exist")
+def _read_archive(archive: Path) -> Arrays:
     with np.load(archive, allow_pickle=False) as arrays:
         return arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"]
 
@@ -163,9 +154,3 @@ def _download(name: str) -> Arrays:
     module = keras.datasets.fashion_mnist if name == "fashion-mnist" else keras.datasets.mnist
     (train_images, train_labels), (test_images, test_labels) = module.load_data()
     return train_images, train_labels, test_images, test_labels
-
-
-def _first_wrong(arrays: Arrays, digests: dict[str, str]) -> str | None:
-    """Return the name of the first file whose digest differs."""
-    pairs = zip(FILES, arrays, strict=True)
-    return next((name for name, array in pairs if digest(array) != digests[name]), None)

@@ -1,4 +1,4 @@
-"""`Dataset` and its splits: images with their labels, and the checks that each of them must pass."""
+"""Data sets and their splits: images with labels, and the checks that they must pass."""
 
 import hashlib
 from collections.abc import Mapping
@@ -102,12 +102,7 @@ class Dataset:
         name: Name of the models in the store.
         class_names: In the order of the labels.
         look: Look of the images, to which users' pictures are normalised.
-        train: Images to learn from.
-        test: Images for the final evaluation only.
-        validation: Images to choose the best epoch by, if the data set has such a split.
         extra: Test split of the user's own pictures, if some were added to the training split.
-        source: Origin of the data, for the model card.
-        licence: Licence of the data, for the model card.
         translations: Class names in other languages, by ISO 639-1 code.
         full_ink: Highest value of the images.
         unreadable: Files of the folder that are not in the data set.
@@ -145,10 +140,6 @@ def check_classes(folder: str, class_names: tuple[str, ...]) -> None:
 
 def check_counts(folder: str, counts: Counts) -> None:
     """Check that the splits have the same classes and enough images.
-
-    Args:
-        folder: Path for the messages.
-        counts: Images of each class in each split, `train` among them.
 
     Raises:
         InvalidDataset: If a split is empty (`empty_split`), has other classes than the training

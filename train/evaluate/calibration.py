@@ -59,7 +59,7 @@ def fit_temperature(logits: Float32Array, labels: Int64Array) -> float:
 
 
 def log_probabilities(logits: Float32Array, temperature: float = 1.0) -> Float64Array:
-    """Return log-probabilities, float64 `(n, classes)`, finite even if a probability rounds to 0."""
+    """Return log-probabilities `(n, classes)`, finite even where a probability rounds to 0."""
     return np.asarray(log_softmax(logits.astype(np.float64) / temperature, axis=1), np.float64)
 
 
@@ -68,8 +68,8 @@ def check_logits(split: str, logits: Float32Array) -> None:
     wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(wrong):
         raise ProgramFailed(
-            f"The model returns NaN or infinity for {len(wrong):,} of {len(logits):,} images of the "
-            f"{split} split, first for image {wrong[0]:,}. Lower the learning rate or choose "
+            f"The model returns NaN or infinity for {len(wrong):,} of {len(logits):,} images of "
+            f"the {split} split, first for image {wrong[0]:,}. Lower the learning rate or choose "
             "another optimizer.",
             code="invalid_logits",
         )
@@ -78,12 +78,7 @@ def check_logits(split: str, logits: Float32Array) -> None:
 def expected_calibration_error(probabilities: NDArray[np.floating], labels: Int64Array) -> float:
     """Return the mean difference of confidence and accuracy, 0..1, over `BINS` weighted bins.
 
-    Args:
-        probabilities: Shape `(n, classes)`; rows sum to 1.
-        labels: int64, shape `(n,)`.
-
-    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI
-    2015.
+    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015.
     """
     bins = reliability(probabilities, labels)
     return sum(abs(bar.confidence - bar.accuracy) * bar.count for bar in bins) / len(labels)
@@ -92,9 +87,7 @@ def expected_calibration_error(probabilities: NDArray[np.floating], labels: Int6
 def reliability(probabilities: NDArray[np.floating], labels: Int64Array) -> tuple[Bin, ...]:
     """Return the bins that hold images, from the lowest to the highest confidence.
 
-    Args:
-        probabilities: Shape `(n, classes)`; rows sum to 1.
-        labels: int64, shape `(n,)`.
+    `probabilities` have the shape `(n, classes)`, and their rows sum to 1.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels

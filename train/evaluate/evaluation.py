@@ -1,4 +1,4 @@
-"""The evaluation of a trained model, computed from its logits; `report.json` in the model's folder."""
+"""The evaluation of a trained model, computed from its logits; stored as `report.json`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +33,7 @@ class Epoch:
         number: From 1.
         loss: Mean cross-entropy, in nats, during the epoch, with dropout and augmentation.
         accuracy: Fraction, during the epoch.
-        validation_loss: After the epoch; `None` without a validation split.
-        validation_accuracy: After the epoch; `None` without a validation split.
+        validation_loss: After the epoch, as `validation_accuracy`; `None` without the split.
         learning_rate: At the end of the epoch.
         seconds: Duration of training and validation.
     """
@@ -82,8 +81,8 @@ class ClassMetrics:
     """Metrics of one class of the test split.
 
     Attributes:
-        precision: Fraction of the images predicted as this class that are; `None` if there are none.
-        recall: Fraction of the images of this class that are predicted so; `None` if there are none.
+        precision: `None` if no image is predicted as this class.
+        recall: `None` if there is no image of this class.
         f1: Harmonic mean of both; `None` if neither exists.
         support: Number of images of this class.
     """
@@ -97,13 +96,9 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image with a wrong prediction.
+    """A wrong prediction for a test image: indices of the image, its class and the predicted class.
 
-    Attributes:
-        index: Index of the image in the test split.
-        true: Index of its class.
-        predicted: Index of the predicted class.
-        confidence: Probability of the predicted class, after temperature scaling.
+    `confidence` is the probability of the predicted class, after temperature scaling.
     """
 
     index: int
@@ -158,12 +153,7 @@ class Evaluation(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluation":
-        """Read `report.json` from a folder.
-
-        Raises:
-            OSError: If it does not exist.
-            ValueError: If it is not an evaluation.
-        """
+        """Read `report.json` from a folder; raise `OSError` or `ValueError` if there is none."""
         return cls.model_validate_json((folder / FILE_NAME).read_bytes())
 
 
@@ -182,17 +172,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model from its predictions.
 
-    Args:
-        dataset: Name of the data set.
-        architecture: Name of the architecture.
-        class_names: In the order of the labels.
-        train: For training images, without augmentation.
-        test: For the test split.
-        validation: For the validation split.
-        extra: For the user's own pictures.
-        history: The epochs of the training.
-        best_epoch: The epoch whose weights the model has; by default the last one.
-        temperature: The temperature that the stored model divides its logits by.
+    `train` is for images without augmentation. `best_epoch` is the last one by default. The stored
+    model divides its logits by `temperature`.
 
     Raises:
         ProgramFailed: If a logit is NaN or infinite.

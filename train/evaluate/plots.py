@@ -79,12 +79,7 @@ def picture(draw: Callable[Arguments, Figure]) -> Callable[Arguments, bytes]:
 
 @picture
 def learning_curves(history: Sequence[Epoch], best_epoch: int) -> Figure:
-    """Draw loss and accuracy of both splits over the epochs.
-
-    Args:
-        history: At least one epoch.
-        best_epoch: The epoch whose weights were kept.
-    """
+    """Draw loss and accuracy of both splits over at least one epoch."""
     figure = Figure((WIDTH, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     losses = validation_losses(history)
@@ -122,12 +117,7 @@ def _curves(
 
 @picture
 def confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: counts, coloured by their fraction of the row.
-
-    Args:
-        matrix: Rows are true classes, columns predicted ones.
-        class_names: In the order of the rows.
-    """
+    """Draw a confusion matrix: counts, coloured by their fraction of the row, the true class."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.62 * len(counts), 3.2, 11))

@@ -22,29 +22,6 @@ WEAK_CLASSES = 3  # named in the model card
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the report with its texts.
-
-    Attributes:
-        name: Name of its file, without suffix.
-        title: Heading above it.
-        caption: Explains how to read it.
-        alt: Describes it to people who cannot see it.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: bytes
-
-    @property
-    def uri(self) -> str:
-        """The picture as a `data:` URL."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
-
-@dataclass(frozen=True)
 class ClassRow:
     """A class of the test split, and the class that it is most often confused with."""
 
@@ -65,19 +42,13 @@ def write_report(
 ) -> None:
     """Write `report.html`, pictures in `report/`, `report.json` and `MODEL_CARD.md` into a folder.
 
-    Args:
-        folder: The model's folder.
-        evaluation: The model's metrics.
-        card: The model card.
-        dataset: The data set that the model was trained and evaluated on.
-        tag: The model's tag, if it has one.
-        pixel_weights: float32, shape `(classes, 28, 28)`; see `train.evaluate.weights`.
-        first_filters: float32, shape `(filters, height, width)`; see `train.evaluate.weights`.
+    The title is the tag, or else the data set and the architecture. For `pixel_weights` and
+    `first_filters` see `train.evaluate.weights`.
     """
     pictures = _pictures(evaluation, dataset, pixel_weights, first_filters)
     (folder / PICTURES_FOLDER).mkdir(exist_ok=True)
-    for picture in pictures:
-        (folder / PICTURES_FOLDER / f"{picture.name}.png").write_bytes(picture.png)
+    for name, png in pictures.items():
+        (folder / PICTURES_FOLDER / f"{name}.png").write_bytes(png)
     environment = _environment()
     rows = class_rows(evaluation)
     values = {
@@ -86,7 +57,8 @@ def write_report(
         "dataset": dataset,
         "rows": rows,
         "title": tag or f"{card.dataset}, {evaluation.architecture}",
-        "pictures": {picture.name: picture for picture in pictures},
+        "pictures": pictures,
+        "min_bin_images": plots.MIN_BIN_IMAGES,
         "weakest": _weakest(rows),
     }
     for template, file in (
@@ -122,85 +94,27 @@ def _pictures(
     dataset: Dataset,
     pixel_weights: Float32Array | None,
     first_filters: Float32Array | None,
-) -> list[Picture]:
+) -> dict[str, bytes]:
+    """Return PNG files by the names that `report.html.jinja` uses."""
     names, calibration = evaluation.class_names, evaluation.calibration
-    pictures = []
+    pictures = {
+        "confusion-matrix": plots.confusion_matrix(evaluation.confusion, names),
+        "reliability": plots.reliability_diagram(
+            calibration.bins_before, calibration.bins_after, calibration.temperature
+        ),
+        "samples": sheets.sample_sheet(dataset.train.images, dataset.train.labels, names),
+    }
     if evaluation.history and evaluation.best_epoch:
         curves = plots.learning_curves(evaluation.history, evaluation.best_epoch)
-        pictures.append(Picture(*LEARNING_CURVES, curves))
-    matrix = plots.confusion_matrix(evaluation.confusion, names)
-    pictures.append(Picture(*CONFUSION_MATRIX, matrix))
+        pictures["learning-curves"] = curves
     if evaluation.mistakes:
         mistakes = sheets.mistake_sheet(dataset.test.images, evaluation.mistakes, names)
-        pictures.append(Picture(*MISTAKES, mistakes))
-    diagram = plots.reliability_diagram(
-        calibration.bins_before, calibration.bins_after, calibration.temperature
-    )
-    pictures.append(Picture(*RELIABILITY, diagram))
-    samples = sheets.sample_sheet(dataset.train.images, dataset.train.labels, names)
-    pictures.append(Picture(*SAMPLES, samples))
+        pictures["mistakes"] = mistakes
     if pixel_weights is not None:
-        pictures.append(Picture(*WEIGHTS, sheets.weight_images(pixel_weights, names)))
+        pictures["weights"] = sheets.weight_images(pixel_weights, names)
     if first_filters is not None:
-        pictures.append(Picture(*FILTERS, sheets.filters(first_filters)))
+        pictures["filters"] = sheets.filters(first_filters)
     return pictures
-
-
-# Name, title, caption and alternative text of each picture.
-LEARNING_CURVES = (
-    "learning-curves",
-    "Learning curves",
-    "Blue: training images, during each epoch, with dropout and augmentation. Orange: validation "
-    "images, after each epoch. While both losses fall, the model learns what holds for all images; "
-    "if blue falls and orange rises, it memorises the training images. The dashed line marks the "
-    "epoch whose weights were kept.",
-    "Loss and accuracy of the training and the validation split over the epochs",
-)
-CONFUSION_MATRIX = (
-    "confusion-matrix",
-    "Confusion matrix",
-    "Rows are the true classes of the test images, columns the predicted ones. The diagonal is "
-    "right, everything else is a mistake; colours show the fraction of the row. Empty cells are 0.",
-    "Number of test images by true and predicted class",
-)
-MISTAKES = (
-    "mistakes",
-    "The most confident mistakes",
-    "Test images with wrong predictions of the highest confidence: the true class, then the "
-    "predicted one and its confidence. They show wrong labels, pictures of two things, and classes "
-    "that even people cannot tell apart.",
-    "Test images with wrong predictions of the highest confidence",
-)
-RELIABILITY = (
-    "reliability",
-    "Calibration",
-    "Test images are grouped by confidence. Of those with a confidence of 80 %, about 80 % should "
-    "be right: then the bar ends on the dashed line. Below the line, the model is over-confident; "
-    f"above it, under-confident. Pale bars hold fewer than {plots.MIN_BIN_IMAGES} images and say "
-    "little; the numbers at the bottom count the images.",
-    "Accuracy over confidence before and after temperature scaling",
-)
-SAMPLES = (
-    "samples",
-    "Training images",
-    "Training images of all classes with their labels, as the model gets them: 28 × 28 pixels.",
-    "Samples of the training images with their labels",
-)
-WEIGHTS = (
-    "weights",
-    "Weights of each class",
-    "One weight per pixel and class. Ink on red speaks for the class, ink on blue against it, and "
-    "on white it makes no difference.",
-    "The weights of each class as an image",
-)
-FILTERS = (
-    "filters",
-    "Filters of the first convolution",
-    "The patterns that the first convolution looks for everywhere in an image: ink on red increases "
-    "its output, ink on blue decreases it. Red beside blue finds edges, one colour finds filled "
-    "areas.",
-    "The kernels of the first convolution",
-)
 
 
 def _environment() -> Environment:
@@ -217,6 +131,7 @@ def _environment() -> Environment:
         "share": _share,
         "option": _option,
         "markdown": _markdown,
+        "data_url": _data_url,
     }
     return environment
 
@@ -232,6 +147,10 @@ def _option(value: JsonValue) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _markdown(text: object) -> str:

@@ -24,13 +24,7 @@ MAX_TILES = 64  # weights or filters
 
 
 def sample_sheet(images: UInt8Array, labels: Int64Array, class_names: Sequence[str]) -> bytes:
-    """Draw up to 81 images with their labels, from all classes evenly.
-
-    Args:
-        images: uint8, shape `(n, 28, 28)`.
-        labels: int64, shape `(n,)`.
-        class_names: In the order of the labels.
-    """
+    """Draw up to 81 images, uint8 `(n, 28, 28)`, with their labels, from all classes evenly."""
     chosen = choose_evenly(labels, SAMPLES_PER_ROW**2)
     tiles = [
         Tile(_colour(image, PAPER, 0, 255), below=[_caption(label, class_names)])
@@ -55,10 +49,7 @@ def mistake_sheet(
 ) -> bytes:
     """Draw mistakes with the true class, the predicted class and its confidence.
 
-    Args:
-        images: uint8, shape `(n, 28, 28)`: the whole test split.
-        mistakes: At least one.
-        class_names: In the order of the labels.
+    `images` are the whole test split, uint8 `(n, 28, 28)`.
     """
     tiles = []
     for mistake in mistakes:
@@ -75,12 +66,7 @@ def mistake_sheet(
 
 
 def weight_images(weights: Float32Array, class_names: Sequence[str]) -> bytes:
-    """Draw the weights of softmax regression as one image per class.
-
-    Args:
-        weights: float32, shape `(classes, 28, 28)`.
-        class_names: In the order of the weights.
-    """
+    """Draw the weights of softmax regression, float32 `(classes, 28, 28)`."""
     limit = _colour_limit(weights)
     tiles = [
         Tile(_colour(image, SIGNED, -limit, limit), below=[_caption(label, class_names)])
@@ -111,5 +97,5 @@ def _colour(values: NDArray[np.generic], colours: Colormap, low: float, high: fl
 
 
 def _colour_limit(weights: Float32Array) -> float:
-    """Return the weight with the fullest colour: a high quantile, as outliers would pale the rest."""
+    """Return the weight with the fullest colour, a high quantile that ignores outliers."""
     return float(np.quantile(np.abs(weights), 0.99)) or 1.0

@@ -44,12 +44,8 @@ def judge(
 ) -> Verdict:
     """Return the verdict on a model.
 
-    Args:
-        train_accuracy: Fraction of the training images.
-        test_accuracy: Fraction of the test images.
-        test_images: Size of the test split.
-        losses: Validation loss after each epoch; empty without a validation split.
-        best_epoch: Number of the epoch, from 1, whose weights the model has.
+    `losses` are the validation losses after each epoch, empty without a validation split, and
+    `best_epoch` is the number, from 1, of the epoch whose weights the model has.
     """
     gap = train_accuracy - test_accuracy
     chance = margin(test_accuracy, test_images)

@@ -44,14 +44,6 @@ def mirror_mask(count: int, epoch: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
     Two epochs show every image both ways; independent draws would repeat half of them.
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024.
-
-    Args:
-        count: Number of images.
-        epoch: int, from 0.
-        seed: int.
-
-    Returns:
-        bool, shape `(count,)`.
     """
     return (tf.random.stateless_uniform((count,), tf.stack([seed, 0])) < 0.5) ^ (epoch % 2 == 1)
 
@@ -59,16 +51,10 @@ def mirror_mask(count: int, epoch: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def augment(
     images: tf.Tensor, mirrored: tf.Tensor, seed: tf.Tensor, limits: Augmentation
 ) -> tf.Tensor:
-    """Change each image at random.
+    """Change each image, uint8 `(n, height, width)`, at random.
 
-    Args:
-        images: uint8, shape `(n, height, width)`, 0 = background.
-        mirrored: bool, shape `(n,)`: the images to mirror, if the limits allow it.
-        seed: int, shape `(2,)`.
-        limits: The limits of the changes.
-
-    Returns:
-        uint8, shape `(n, height, width)`.
+    `mirrored`, bool `(n,)`, tells which images to mirror, if the limits allow it. `seed` has the
+    shape `(2,)`.
     """
     if limits.mirror:
         images = tf.where(mirrored[:, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
@@ -83,15 +69,8 @@ def mixup(
     """Blend each image of a batch with another one, and their targets in the same ratio.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
-
-    Args:
-        images: uint8, shape `(n, height, width)`.
-        targets: float32, shape `(n, classes)`, rows sum to 1.
-        seed: int, shape `(2,)`.
-        alpha: Ratios follow the beta distribution (alpha, alpha): near 0 they are close to 0 or 1.
-
-    Returns:
-        Images and targets of the same shapes and types.
+    Images are uint8 `(n, height, width)`, targets float32 `(n, classes)`. Ratios follow the beta
+    distribution (alpha, alpha): if alpha is near 0, they are close to 0 or 1.
     """
     gammas = tf.random.stateless_gamma((2, tf.shape(images)[0]), tf.bitwise.invert(seed), alpha)
     ratio = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)

@@ -1,4 +1,4 @@
-"""Checkpoints after every epoch: weights, optimizer state, history, and the best epoch's weights."""
+"""Checkpoints after every epoch, and the weights of the best one."""
 
 import math
 import time
@@ -69,13 +69,9 @@ class State(BaseModel):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """A callback that keeps the best weights, stops early, and writes checkpoints.
+    """A callback that keeps the best weights, stops early, and writes checkpoints to a folder.
 
-    Args:
-        config: The hyperparameters.
-        folder: Folder for the checkpoints; without it, nothing is written.
-        block: Number of epochs that Keras counts as one.
-        validation_images: Size of the validation split.
+    `block` is the number of epochs that Keras counts as one.
     """
 
     def __init__(
@@ -92,7 +88,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     @property
     def finished(self) -> bool:
-        """Whether the training has reached its last epoch, or its patience has run out."""
+        """True if the last epoch is done, or the patience has run out."""
         done, patience = self.state.epochs_done, self._config.patience
         return done >= self._config.epochs or 0 < patience <= done - self.state.best
 

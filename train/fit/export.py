@@ -31,9 +31,9 @@ class ExportedFiles:
 
 
 def add_softmax(model: keras.Model, temperature: float) -> keras.Model:
-    """Return the model with calibrated probabilities: logits divided by a temperature, then softmax.
+    """Add layers that divide the logits by a temperature and apply softmax.
 
-    Both are layers of the model, so that every engine returns the same probabilities.
+    As layers, they give the same calibrated probabilities in every engine.
     """
     logits = keras.layers.Rescaling(1 / temperature, name="temperature")(model.outputs[0])
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
@@ -87,11 +87,7 @@ def save(
 ) -> StoredModel:
     """Put a model's files, card and report into the store, and return the new version.
 
-    Args:
-        name: Name of the model.
-        files: The exported files.
-        card: The model card.
-        report: A function that writes the report of a tag into a folder.
+    `report` writes the report of a tag into a folder.
     """
     with new_model(name, card) as stored:
         for file in card.files:

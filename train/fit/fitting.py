@@ -56,11 +56,8 @@ def fit(
 ) -> Fitted:
     """Train a model, or resume from the last checkpoint in a folder.
 
-    Args:
-        dataset: Its validation split chooses the best epoch; without one, the last epoch is best.
-        config: The hyperparameters.
-        folder: Folder for the checkpoints; without it, nothing is written.
-        callbacks: Keras callbacks, which run after each checkpoint is written.
+    The validation split chooses the best epoch; without one, the last epoch is best. Without a
+    folder, no checkpoints are written. `callbacks` run after each checkpoint.
 
     Raises:
         ProgramFailed: If the loss becomes NaN or infinite, or a checkpoint cannot be written.
@@ -118,7 +115,7 @@ def fit(
 
 
 def epochs_per_report(epochs: int) -> int:
-    """Return the divisor of `epochs` that gives about `REPORTS` reports, if an epoch is one step."""
+    """Return the divisor of `epochs` that gives about `REPORTS` reports; for epochs of one step."""
     divisors = [number for number in range(1, epochs + 1) if epochs % number == 0]
     return min(divisors, key=lambda number: abs(math.log(number * REPORTS / epochs)))
 

@@ -42,12 +42,8 @@ def train(
 ) -> StoredModel:
     """Train a model and save it to the store.
 
-    Args:
-        dataset: Images of 28 × 28.
-        config: The hyperparameters.
-        min_accuracy: Minimum test accuracy, 0..1; the default is `default_min_accuracy`.
-        folder: Folder for the checkpoints; a training that stopped there is resumed.
-        callbacks: Keras callbacks.
+    `min_accuracy` is `default_min_accuracy` by default. `folder` is for checkpoints; a training
+    that stopped there is resumed.
 
     Raises:
         InvalidUsage: If the images are not 28 × 28, the size that stored models take.

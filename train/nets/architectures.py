@@ -6,6 +6,7 @@ are added when the trained model is exported.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import keras
@@ -26,14 +27,8 @@ Tensor: TypeAlias = "keras.KerasTensor"
 def build(shape: Shape, classes: int, config: TrainConfig, full_ink: int = 255) -> keras.Model:
     """Build the untrained model of a configuration.
 
-    Args:
-        shape: Height and width of the images, in pixels.
-        classes: Number of classes, at least 2.
-        config: The architecture, its hidden sizes and the initial weights.
-        full_ink: Highest value of the images, which the first layer scales to 1 (`mlp-small`: 16).
-
-    Returns:
-        A model from uint8 `(n, height, width)`, 0 = background, to float32 logits `(n, classes)`.
+    It maps uint8 `(n, height, width)`, 0 = background, to float32 logits `(n, classes)`. The first
+    layer scales `full_ink`, the highest value of the images, to 1 (`mlp-small`: 16).
 
     Raises:
         InvalidUsage: If the images are too small for the architecture.
@@ -79,28 +74,25 @@ class Initialization:
 Features = Callable[[Tensor, tuple[int, ...], Initialization], Tensor]
 
 
-def softmax(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """Softmax regression: no layer between pixels and classes."""
-    return layers.Flatten()(pixels)
-
-
-def mlp(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """Dense layers with ReLU."""
-    return _dense(pixels, hidden, initial)
-
-
-def mlp_sigmoid(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """Dense layers with sigmoid, as networks had before ReLU."""
-    return _dense(pixels, hidden, initial, activation="sigmoid")
-
-
-def mlp_dropout(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """Dense layers with ReLU, each followed by a dropout of 0.2."""
-    return _dense(pixels, hidden, initial, dropout=0.2)
+def dense(
+    pixels: Tensor,
+    hidden: tuple[int, ...],
+    initial: Initialization,
+    *,
+    activation: str = "relu",
+    dropout: float = 0.0,
+) -> Tensor:
+    """Flatten the pixels and add hidden layers; without any, it is softmax regression."""
+    x = layers.Flatten()(pixels)
+    for units in hidden:
+        x = initial.dense(units, activation=activation)(x)
+        if dropout:
+            x = layers.Dropout(dropout)(x)
+    return x
 
 
 def cnn_small(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """Two small convolutions for quick experiments; 2.4 MFLOP per image of 28 × 28."""
+    """Add two small convolutions for quick experiments; 2.4 MFLOP per image of 28 × 28."""
     x = _add_channel(pixels)
     x = initial.conv(16, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D()(x)  # (n, 14, 14, 16)
@@ -112,7 +104,7 @@ def cnn_small(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) 
 
 
 def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """The convolutional network of Keras's first examples; 24 MFLOP per image of 28 × 28."""
+    """Add the network of Keras's first convolutional examples; 24 MFLOP per image of 28 × 28."""
     x = _add_channel(pixels)
     x = initial.conv(32, activation="relu")(x)
     x = initial.conv(64, activation="relu")(x)
@@ -122,7 +114,7 @@ def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization
 
 
 def cnn(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """A small residual network with batch normalisation; 20 MFLOP per image of 28 × 28."""
+    """Add a small residual network with batch normalisation; 20 MFLOP per image of 28 × 28."""
     x = initial.conv(16, padding="same", use_bias=False)(_add_channel(pixels))
     # Normalising after the pool is a quarter of the work.
     x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, 16)
@@ -135,7 +127,7 @@ def cnn(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Ten
 
 
 def resnet(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """A ten-layer squeeze-and-excitation network; 236 MFLOP per image of 28 × 28."""
+    """Add a ten-layer squeeze-and-excitation network; 236 MFLOP per image of 28 × 28."""
     # The order in which layers are created determines their initial weights.
     second = initial.conv(32, padding="same", use_bias=False)
     x = second(_conv_norm_relu(_add_channel(pixels), 32, initial))
@@ -148,22 +140,6 @@ def resnet(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> 
 
 def _add_channel(pixels: Tensor) -> Tensor:
     return layers.Reshape((*pixels.shape[1:], 1))(pixels)  # (n, height, width, 1)
-
-
-def _dense(
-    pixels: Tensor,
-    hidden: tuple[int, ...],
-    initial: Initialization,
-    *,
-    activation: str = "relu",
-    dropout: float = 0.0,
-) -> Tensor:
-    x = layers.Flatten()(pixels)
-    for units in hidden:
-        x = initial.dense(units, activation=activation)(x)
-        if dropout:
-            x = layers.Dropout(dropout)(x)
-    return x
 
 
 def _conv_norm_relu(x: Tensor, filters: int, initial: Initialization) -> Tensor:
@@ -188,11 +164,11 @@ def _norm_relu(x: Tensor) -> Tensor:
 
 
 FEATURES: dict[Architecture, Features] = {
-    "softmax": softmax,
-    "mlp-sigmoid": mlp_sigmoid,
-    "mlp": mlp,
-    "mlp-512": mlp_dropout,
-    "mlp-small": mlp,
+    "softmax": dense,
+    "mlp-sigmoid": partial(dense, activation="sigmoid"),  # as networks were before ReLU
+    "mlp": dense,
+    "mlp-512": partial(dense, dropout=0.2),
+    "mlp-small": dense,
     "cnn-small": cnn_small,
     "cnn-classic": cnn_classic,
     "cnn": cnn,

@@ -1,4 +1,4 @@
-"""What differs between training and inference: fast batch normalisation, and averages over views."""
+"""The inference model: Keras's own layers, and averages over several views of an image."""
 
 import keras
 import tensorflow as tf
@@ -30,11 +30,7 @@ def to_inference_model(model: keras.Model, *, mirrored: bool, shifted: bool = Fa
     Each view costs one more run of the network, and makes the model more accurate.
     Source: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
     2012, which averages over augmented inputs.
-
-    Args:
-        model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`.
-        mirrored: Average over the image and its mirror image.
-        shifted: Average over the image and copies that are one pixel higher and lower.
+    `mirrored` adds the mirror image, `shifted` adds copies that are one pixel higher and lower.
     """
     model = _with_own_layers(model)
     if not (mirrored or shifted):

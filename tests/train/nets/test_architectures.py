@@ -10,7 +10,7 @@ from tests.support import pictures
 from train.config import Architecture, recipe
 from train.nets.architectures import FEATURES, build
 
-# Weights and biases, layer by layer: inputs × outputs + outputs; 4 numbers per channel of a normalisation.
+# Weights and biases by layer: inputs × outputs + outputs; normalisation: 4 per channel.
 PARAMETERS = {
     "softmax": 784 * 10 + 10,
     "mlp-sigmoid": 784 * 50 + 50 + 50 * 100 + 100 + 100 * 10 + 10,
