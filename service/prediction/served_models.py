@@ -195,7 +195,7 @@ class ServedModels:
             classes=len(stored.card.class_names),
             max_batch_size=settings.max_batch_size,
             max_queued_images=settings.max_queued_images,
-            lanes=settings.threads or available_cores(),
+            threads=settings.threads or available_cores(),
             together=settings.batching,
             observer=metrics,
         )
