@@ -929,9 +929,7 @@ def test_limits_follow_the_settings(narrow_service: RunningService) -> None:
     assert_refused(
         httpx.post(batch, content=many[5], headers=NPY), 413, "too_many_images", "at most 4 "
     )
-    assert_refused(
-        httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "9,000 bytes"
-    )
+    assert_refused(httpx.post(predict, content=bytes(9001)), 413, "body_too_large", "9,000 bytes")
     wide = pictures.encoded(Image.new("1", (101, 100)), "PNG")
     assert_refused(httpx.post(predict, content=wide), 422, "image_too_large", "10,000")
 
