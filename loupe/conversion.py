@@ -40,13 +40,13 @@ def encode_rows(
 ) -> Iterator[bytes]:
     """Yield a file in chunks."""
     if to == "jsonl":
-        yield from map(json_lines, batches)
+        yield from map(_json_lines, batches)
         return
     sink = _Sink()
     with (
         pyarrow.csv.CSVWriter(sink, schema)
         if to == "csv"
-        else pq.ParquetWriter(sink, schema, use_dictionary=dictionary_columns(schema.names))
+        else pq.ParquetWriter(sink, schema, use_dictionary=_dictionary_columns(schema.names))
     ) as writer:
         for batch in batches:
             writer.write_batch(batch)
@@ -72,13 +72,13 @@ def read_rows(
                     yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def json_lines(rows: pa.RecordBatch) -> bytes:
+def _json_lines(rows: pa.RecordBatch) -> bytes:
     """Return a line of JSON for each row."""
     lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows.to_pylist())
     return "".join(lines).encode()
 
 
-def dictionary_columns(names: Sequence[str]) -> list[str]:
+def _dictionary_columns(names: Sequence[str]) -> list[str]:
     """Return the columns to encode with a dictionary in Parquet.
 
     For ids and probabilities, a dictionary makes the file larger and takes twice the time.

@@ -33,7 +33,7 @@ from loupe.runtime.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
 from tests.support import buckets, pictures  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
-from worker.storage import RemotePath  # noqa: E402
+from worker.remote_path import RemotePath  # noqa: E402
 
 # No deadlines and no memory of earlier runs: results depend on neither speed nor history.
 hypothesis_settings.register_profile(

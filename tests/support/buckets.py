@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 
 from tests.support.programs import environment, free_port, until
-from worker.storage import RemotePath, parse_path
+from worker.remote_path import RemotePath
+from worker.storage import parse_path
 
 
 @contextmanager

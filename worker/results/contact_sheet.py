@@ -11,13 +11,9 @@ COLUMNS = 6
 def draw(
     title: str, images: Sequence[ScoredImage], class_names: Sequence[str], threshold: float | None
 ) -> bytes:
-    """Return a PNG file.
+    """Return a PNG file with images in reading order.
 
-    Args:
-        title: Text above all images.
-        images: At least one, in reading order.
-        class_names: Of the model.
-        threshold: Minimum confidence for a label; labels below it get a question mark.
+    Labels with a confidence below `threshold` get a question mark.
     """
 
     def tile(image: ScoredImage) -> Tile:

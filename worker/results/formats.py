@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from loupe.conversion import dictionary_columns, json_lines
+from loupe.conversion import MAX_ROWS, encode_rows
 from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
 from loupe.jobs import ScoringOptions
@@ -16,7 +14,6 @@ from loupe.results import Format, merge_files
 from worker.results.labels import LABEL_TRUE, true_labels
 
 LABEL, CONFIDENCE = "label", "confidence"
-MAX_ROWS = 4096  # of JSON in memory
 MAX_LISTED_COLUMNS = 12  # in error messages
 
 
@@ -74,14 +71,9 @@ def check_kept_columns(class_names: Sequence[str], options: ScoringOptions) -> N
 
 def write(rows: pa.Table, path: Path, kind: Format) -> None:
     """Write a file."""
-    match kind:
-        case "parquet":
-            pq.write_table(rows, path, use_dictionary=dictionary_columns(rows.column_names))
-        case "csv":
-            pyarrow.csv.write_csv(rows, path)
-        case "jsonl":
-            with path.open("wb") as lines:
-                lines.writelines(map(json_lines, rows.to_batches(MAX_ROWS)))
+    batches = rows.combine_chunks().to_batches(MAX_ROWS if kind == "jsonl" else None)
+    with path.open("wb") as file:
+        file.writelines(encode_rows(iter(batches), rows.schema, kind))
 
 
 def merge(paths: Sequence[Path], merged: Path, kind: Format) -> None:

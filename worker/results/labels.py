@@ -21,12 +21,6 @@ def true_labels(
     """Return the true label of each record: text, null if it has none.
 
     A number that is no class name is the index of a class, as in data sets.
-
-    Args:
-        ids: Of the records.
-        columns: Requested columns of the source.
-        class_names: Of the model.
-        options: Where the labels are.
     """
     if options.label_column is None or columns is None:
         labels = [PurePosixPath(str(record)).parent.name or None for record in ids]
@@ -39,11 +33,9 @@ def true_labels(
 def agreement(
     pairs: Counter[tuple[str | None, str | None]], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return accuracy and confusion matrix for the summary.
+    """Return accuracy and confusion matrix of rows, counted by true and predicted label.
 
-    Args:
-        pairs: Rows by true and predicted label.
-        class_names: Of the model; rows with other true labels do not count.
+    Rows with a true label that is not among `class_names` do not count.
     """
     matrix = [[pairs[true, predicted] for predicted in class_names] for true in class_names]
     labelled = sum(map(sum, matrix))

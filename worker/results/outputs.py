@@ -24,10 +24,11 @@ from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.results import errors_name, predictions_name, single_name
 from worker.queue.jobs import Job, JobRequest
+from worker.remote_path import RemotePath
 from worker.results import contact_sheet, formats
 from worker.results.statistics import StepStatistics
 from worker.results.summary import JobSummary, count, summarize
-from worker.storage import AnyPath, RemotePath, local_copy, publish, write_file
+from worker.storage import AnyPath, local_copy, publish, write_file
 
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
 CLAIM = "_RUNNING"  # holds the request of a job that has not ended, as the next two of one that has
@@ -64,15 +65,11 @@ def concatenate(parts: Sequence[Part], classes: int) -> Part:
     return Part(ids, np.concatenate(rows), errors, pa.concat_tables(kept) if kept else None)
 
 
-# Ownership of the folder
-
-
 @dataclass(frozen=True)
 class Claim:
     """The job that an output folder belongs to.
 
     Attributes:
-        request: Its request.
         marker: `_RUNNING`, `_CANCELLED` or `_SUCCESS`.
     """
 
@@ -143,9 +140,6 @@ def _write_claim(folder: AnyPath, request: JobRequest) -> None:
     write_file(folder / CLAIM, request.model_dump_json() + "\n", new=True)
 
 
-# The index of the plan
-
-
 def index_path(folder: AnyPath, revision: str) -> AnyPath:
     """Return the folder of a plan's index, which another revision of the source does not share."""
     return folder / f"{INDEX}{hashlib.sha256(revision.encode()).hexdigest()[:16]}"
@@ -178,9 +172,6 @@ def publish_index(folder: AnyPath, index: Path, revision: str) -> None:
     except OSError:
         if not target.is_dir():
             raise
-
-
-# Parts
 
 
 def receipt_name(shard: int, shards: int) -> str:
@@ -227,9 +218,6 @@ def remove_uncommitted(folder: AnyPath, job: Job, shard: int) -> None:
         (folder / predictions_name(shard, job.shards, job.options.format)).unlink(missing_ok=True)
 
 
-# The end of the job
-
-
 def write_summary(
     folder: AnyPath,
     job: Job,
@@ -237,14 +225,7 @@ def write_summary(
     shards: Sequence[int],
     statistics: StepStatistics,
 ) -> None:
-    """Write the summary, remove temporary files, and write `_SUCCESS` or `_CANCELLED`.
-
-    Args:
-        folder: The job's folder.
-        job: Its record. If it is cancelled, parts that are not among `shards` are removed.
-        class_names: Of its model.
-        shards: Shards whose parts must be there.
-        statistics: Of all steps.
+    """Write the summary of these shards, then `_SUCCESS` or `_CANCELLED`; remove all other parts.
 
     Raises:
         ValueError: If the job was not cancelled and the parts lack records of the source.

@@ -59,13 +59,7 @@ def write_plan_statistics(folder: AnyPath, statistics: StepStatistics) -> None:
 
 
 def total_statistics(folder: AnyPath, shards: Sequence[int], of: int) -> StepStatistics:
-    """Return the statistics of the plan and of these shards, as far as they are known.
-
-    Args:
-        folder: The job's folder.
-        shards: Numbers of the shards.
-        of: Number of all shards.
-    """
+    """Return the statistics of the plan and of these `of` all shards, as far as they are known."""
     total = StepStatistics()
     with suppress(FileNotFoundError):
         text = (folder / PLAN).read_text(encoding="utf-8")
@@ -83,7 +77,7 @@ def valid_receipts(folder: AnyPath, shards: int, fingerprint: str) -> Iterator[t
 
 
 def _receipts(folder: AnyPath, shards: Sequence[int], of: int) -> Iterator[tuple[int, Receipt]]:
-    """Yield the receipts of these shards; damaged ones are skipped, so the shard is scored again."""
+    """Yield the receipts of these shards without damaged ones, whose shards are scored again."""
     existing = {path.name for path in folder.glob("_part-*.json")}  # one request for all
     for shard in shards:
         name = receipt_name(shard, of)

@@ -1,4 +1,4 @@
-"""Statistics of a job's steps: workers, the duration of each phase, and images for contact sheets."""
+"""Statistics of a job's steps: workers, duration of each phase, images for contact sheets."""
 
 import heapq
 from base64 import b64decode, b64encode

@@ -85,15 +85,7 @@ def summarize(
     counts: Counts,
     statistics: StepStatistics,
 ) -> JobSummary:
-    """Return the summary of a job that ends now.
-
-    Args:
-        job: Its record.
-        class_names: Of its model.
-        shards: Shards whose parts are there.
-        counts: Of these parts.
-        statistics: Of its steps.
-    """
+    """Return the summary of a job that ends now with the parts of these shards."""
     now = datetime.now(timezone.utc)
     started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
     done, failed = counts.done, counts.errors.total()

@@ -4,7 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from worker.storage import AnyPath, RemotePath
+from worker.remote_path import RemotePath
+from worker.storage import AnyPath
 
 MOST_COPIES = 8  # of jobs that take turns; one for which there is none is copied again
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from loupe.errors import InvalidImage, InvalidSource, SourceChanged
 from loupe.images.decode import MAX_FILE_BYTES
+from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture, split_pattern
 from worker.sources.pictures import Collection, Entry, ReadEntry, read_fetched
-from worker.storage import RemotePath, map_requests, version_of
+from worker.storage import map_requests, version_of
 
 
 class Bucket(Collection):

@@ -12,10 +12,11 @@ from loupe.errors import InvalidRecord, InvalidSource, InvalidUrl
 from loupe.files import printable
 from loupe.images.decode import read_file
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
+from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Collection, Entry, ReadEntry
 from worker.sources.source import check_columns
-from worker.storage import AnyPath, RemotePath, is_url, map_requests, parse_path, unwrap
+from worker.storage import AnyPath, is_url, map_requests, parse_path, unwrap
 
 PATH, ID = "path", "id"
 USUAL_BYTES = 2**20  # of a remote picture whose size is not known yet

@@ -9,6 +9,7 @@ import bracex
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.images.spec import Look
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
+from worker.remote_path import RemotePath
 from worker.sources.arrays import NPY_MAGIC, ArraySource
 from worker.sources.buckets import Bucket, split_remote_pattern
 from worker.sources.folders import Folder, split_pattern
@@ -18,7 +19,7 @@ from worker.sources.source import ImageSource, check_columns
 from worker.sources.tables import PARQUET_MAGIC, TableSource
 from worker.sources.tars import Tars, is_tar
 from worker.sources.zips import Zip
-from worker.storage import AnyPath, RemotePath, missing_files
+from worker.storage import AnyPath, missing_files
 
 MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"
@@ -94,7 +95,7 @@ def _open_archive(file: AnyPath, head: bytes) -> Collection | None:
 
 
 def _match(pattern: AnyPath) -> Collection:
-    """Return the pictures or tar archives that match a shell pattern (`*`, `**`, `?`, `[…]`, `{…}`)."""
+    """Return the pictures or archives that match a pattern of `*`, `**`, `?`, `[…]` and `{…}`."""
     if ".tar" in pattern.name:
         names = bracex.expand(str(pattern), limit=MAX_TARS)
         make = Path if isinstance(pattern, Path) else RemotePath

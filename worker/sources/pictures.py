@@ -60,15 +60,10 @@ class Collection:
 
     Args:
         path: Path, pattern or URL of the collection.
-        files: Files that contain it; their versions are the version of the collection. Without
-            any, each picture is compared with the listing when it is read.
-
-    Attributes:
-        lists_at_once: Whether the first entry is known before all are listed.
-        empty: Continues "'PATH' …" in the error if there are no entries.
+        files: Files that contain it. Without any, each picture is compared with the listing.
     """
 
-    lists_at_once = True
+    lists_at_once = True  # the first entry is known before all are listed
     empty = f"names no picture files ({', '.join(sorted(SUFFIXES))})"
 
     def __init__(self, path: str, files: Sequence[AnyPath] = ()) -> None:
@@ -80,11 +75,7 @@ class Collection:
         return versions(self.files) if self.files else ""
 
     def entries(self, index: Path | None) -> Iterator[Entry]:
-        """Yield all entries, always in the same order.
-
-        Args:
-            index: Folder for further files that `open` needs; `None` if nothing will be read.
-        """
+        """Yield all entries in the same order every time; write what `open` needs to `index`."""
         raise NotImplementedError
 
     def open(self, entries: Sequence[Entry], index: Path) -> AbstractContextManager[ReadEntry]:

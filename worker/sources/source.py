@@ -93,17 +93,13 @@ def check_unchanged(source: object, planned: str, now: str) -> None:
 
 
 def check_columns(source: object, options: ScoringOptions, columns: Sequence[str] | None) -> None:
-    """Raise `InvalidSource` if a requested column is not among a source's columns, if it has any."""
-    for column in [*([options.id] if options.id else []), *options.columns]:
-        if columns is None:
+    """Raise `InvalidSource` if a source without columns, or with these, lacks a requested one."""
+    for column in filter(None, [options.id, *options.columns]):
+        if column not in (columns or ()):
+            known = "only tables and manifests have columns"
+            if columns is not None:
+                more = " …" if len(columns) > MAX_LISTED_COLUMNS else ""
+                known = f"it has {', '.join(columns[:MAX_LISTED_COLUMNS])}{more}"
             raise InvalidSource(
-                f"'{source}' has no column {column!r}: only tables and manifests have columns.",
-                code="column_not_found",
-            )
-        if column not in columns:
-            known = ", ".join(columns[:MAX_LISTED_COLUMNS])
-            more = " …" if len(columns) > MAX_LISTED_COLUMNS else ""
-            raise InvalidSource(
-                f"'{source}' has no column {column!r}. It has: {known}{more}.",
-                code="column_not_found",
+                f"'{source}' has no column {column!r}: {known}.", code="column_not_found"
             )

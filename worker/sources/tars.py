@@ -1,4 +1,4 @@
-"""Pictures in tar archives, one or many, such as WebDataset's shards. Nothing is extracted to disk."""
+"""Pictures in tar archives, for example WebDataset's. Nothing is extracted to disk."""
 
 import tarfile
 import zlib
@@ -11,10 +11,11 @@ from indexed_gzip import IndexedGzipFile
 
 from loupe.errors import InvalidImage, InvalidSource, LoupeError
 from loupe.images.idx import GZIP_MAGIC
+from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Collection, Entry, ReadEntry
-from worker.storage import AnyPath, ReadAt, RemotePath, open_ranges, unwrap
+from worker.storage import AnyPath, ReadAt, open_ranges, unwrap
 
 MAX_HEADER_BYTES = 2**20  # of names and attributes; tarfile reads what an archive claims
 

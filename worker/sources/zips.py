@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from loupe.errors import InvalidImage, InvalidSource
+from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
 from worker.sources.members import why_refused
 from worker.sources.pictures import Collection, Entry, ReadEntry
-from worker.storage import AnyPath, ReadAt, RemotePath, open_ranges
+from worker.storage import AnyPath, ReadAt, open_ranges
 
 MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory
 LOCAL_HEADER = struct.Struct("<4s22x2H")  # before a member's bytes: lengths of name and extra field

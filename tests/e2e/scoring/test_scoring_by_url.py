@@ -13,8 +13,8 @@ from loupe.settings import Settings
 from tests.support import buckets, pictures
 from tests.support.programs import run, running, until
 from worker.queue.jobs import Jobs
+from worker.remote_path import RemotePath
 from worker.results.outputs import read_errors
-from worker.storage import RemotePath
 
 IMAGES = pictures.digits(40, seed=4)
 

@@ -30,6 +30,7 @@ from tests.support import buckets, pictures
 from tests.support.buckets import put
 from tests.worker.conftest import MAX_PIXELS, scored
 from tests.worker.results.test_outputs import CLASSES, JOB, part
+from worker.remote_path import RemotePath
 from worker.results import outputs
 from worker.results.outputs import (
     claim_folder,
@@ -43,7 +44,7 @@ from worker.results.statistics import StepStatistics
 from worker.scoring.plan_index import NoteCopies
 from worker.sources.opening import check_source, open_source
 from worker.sources.source import Records
-from worker.storage import AnyPath, RemotePath, is_inside, parse_path, publish, write_file
+from worker.storage import AnyPath, is_inside, parse_path, publish, write_file
 
 IMAGES = pictures.digits(11)
 NAMES = [f"{'deep/' * (number % 3)}{number:02}-é.png" for number in range(len(IMAGES))]
