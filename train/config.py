@@ -27,7 +27,7 @@ Optimizer = Literal["sgd", "adam", "amsgrad", "adamw", "adagrad", "adadelta", "r
 Schedule = Literal["constant", "cosine", "one-cycle"]
 Initializer = Literal["glorot-uniform", "glorot-normal", "he-uniform", "he-normal", "zeros"]
 
-FULL_BATCH = 0  # a batch size that stands for the whole training split
+FULL_BATCH = 0  # the batch size of the whole training split
 MIN_STEPS = 600  # recipes are for tens of thousands of images; fewer images need more epochs
 
 

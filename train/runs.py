@@ -96,7 +96,7 @@ class Run:
         """Return an unfinished run by its name.
 
         Raises:
-            InvalidUsage: If there is none; the message lists the unfinished runs.
+            InvalidUsage: If it does not exist; the message lists the unfinished runs.
         """
         runs = home / "runs"
         unfinished = sorted(file.parent.name for file in runs.glob(f"*/{REQUEST_FILE}"))

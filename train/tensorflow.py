@@ -39,7 +39,7 @@ def import_tensorflow() -> None:
     with quiet():
         import tensorflow
 
-        # Searches for GPUs, and warns if there are none.
+        # Searches for GPUs, and warns if it finds none.
         tensorflow.config.list_physical_devices()
     logging.getLogger("tensorflow").addFilter(_is_no_retracing_warning)
 

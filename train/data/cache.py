@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # index can hide arrays.
 FINGERPRINT = "fingerprint"
 
-# What zipfile and NumPy raise for damaged files; LookupError stands for a missing array.
+# What zipfile and NumPy raise for damaged files; LookupError means a missing array.
 DAMAGE_ERRORS = (
     OSError,
     EOFError,

@@ -127,7 +127,7 @@ def list_folder(folder: Path) -> Listing:
         return Listing(folder, {"train": _classes(folder, folder)})
     if unknown := [f"{name}/" for name in names if name not in SPLITS]:
         raise InvalidDataset(
-            f"'{folder}' has split folders, and beside them {', '.join(unknown)}. "
+            f"'{folder}' has split folders, but also {', '.join(unknown)}. "
             "Rename or move these; only train/, validation/ and test/ are splits.",
             code="unknown_split",
         )

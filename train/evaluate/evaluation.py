@@ -119,7 +119,7 @@ class Calibration:
 
 
 class Evaluation(BaseModel):
-    """All metrics of a model; stored as `report.json` beside its files."""
+    """All metrics of a model; stored as `report.json` in its folder."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -153,7 +153,7 @@ class Evaluation(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluation":
-        """Read `report.json` from a folder; raise `OSError` or `ValueError` if there is none."""
+        """Read `report.json` from a folder; raise `OSError` or `ValueError` if that fails."""
         return cls.model_validate_json((folder / FILE_NAME).read_bytes())
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 FitName = Literal["under-fitted", "well fitted", "over-fitted"]
 
 # These thresholds are conventions; docs/report.md applies them to known models.
-WIDE_GAP = 0.08  # accuracy gap that means over-fitting by itself
+WIDE_GAP = 0.08  # accuracy gap that always means over-fitting
 NOTABLE_GAP = 0.01  # accuracy gap that means over-fitting if the validation loss rose
 MAX_RISE = 0.25  # of the validation loss up to the kept epoch, as a fraction of its minimum
 POOR_ACCURACY = 0.85  # train accuracy below which a model is under-fitted
@@ -69,7 +69,7 @@ def judge(
             else ""
         )
         sentence = (
-            f"{accuracies}, a gap of {points}{rose}. It has begun to memorise the training images. "
+            f"{accuracies}, a gap of {points}{rose}. It starts to memorise the training images. "
             "More images, augmentation, dropout, a smaller model or fewer epochs help."
         )
     elif train_accuracy < POOR_ACCURACY or (train_accuracy < GOOD_ACCURACY and fall > MAX_FALL):

@@ -17,7 +17,7 @@ class Augmentation:
 
     Attributes:
         rotation: Maximum rotation to either side, in degrees.
-        zoom: Maximum change of width and height, each by itself, as a fraction.
+        zoom: Maximum change of width and of height, as a fraction.
         shift: Maximum shift in each direction, in pixels.
         mirror: Mirror each image in every other epoch.
         erasing: Fraction, 0..1, of the images with a rectangle replaced by noise.
@@ -53,7 +53,7 @@ def augment(
 ) -> tf.Tensor:
     """Change each image, uint8 `(n, height, width)`, at random.
 
-    `mirrored`, bool `(n,)`, tells which images to mirror, if the limits allow it. `seed` has the
+    `mirrored`, bool `(n,)`, marks the images to mirror, if the limits allow it. `seed` has the
     shape `(2,)`.
     """
     if limits.mirror:

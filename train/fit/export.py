@@ -1,8 +1,7 @@
-"""Export of a model to a Keras file and an ONNX file that must agree, and saving to the store."""
+"""Export of a model to a Keras file and an ONNX file, which must agree."""
 
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 
 from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.models.card import ModelCard, digest
+from loupe.models.card import digest
 from loupe.models.engine import Engine, OnnxEngine, TensorflowEngine
-from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model, new_model
+from loupe.models.store import KERAS_FILE, ONNX_FILE
 from train.tensorflow import quiet
 
 TOLERANCE = 1e-4  # maximum difference of probabilities; float32 rounding is a hundred times less
@@ -80,20 +79,6 @@ def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
             code="engines_disagree",
         )
     return difference
-
-
-def save(
-    name: str, files: ExportedFiles, card: ModelCard, report: Callable[[Path, str], None]
-) -> StoredModel:
-    """Put a model's files, card and report into the store, and return the new version.
-
-    `report` writes the report of a tag into a folder.
-    """
-    with new_model(name, card) as stored:
-        for file in card.files:
-            shutil.copy2(files.folder / file, stored.path_of(file))
-        report(Path(stored.path), str(stored.tag))
-    return find_model(str(stored.tag))
 
 
 def _predict(engine: Engine, images: UInt8Array) -> Float32Array:

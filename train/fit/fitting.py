@@ -174,7 +174,7 @@ def class_weights(split: Split, classes: int) -> dict[int, float]:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C sets; a second Ctrl-C interrupts at once.
+    """Yield an event that Ctrl-C sets; a second one interrupts immediately.
 
     The event is checked between two batches, as TensorFlow may swallow an exception within one.
     """

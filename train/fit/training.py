@@ -1,6 +1,7 @@
 """Trains a classifier: fit, calibrate, evaluate, check the accuracy, export, report, save."""
 
 import logging
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -12,7 +13,7 @@ import numpy as np
 
 from loupe.errors import ProgramFailed
 from loupe.models.card import Figures, ModelCard
-from loupe.models.store import StoredModel
+from loupe.models.store import StoredModel, find_model, new_model
 from train.config import TrainConfig
 from train.data.datasets import Dataset, Split, check_size
 from train.evaluate.calibration import fit_temperature
@@ -67,19 +68,19 @@ def train(
     model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
     with export.exported(model, dataset.test.images) as files:
         card = make_card(dataset, config, fitted, evaluation, files)
-
-        def report(model_folder: Path, tag: str) -> None:
+        with new_model(dataset.name, card) as stored:
+            for file in card.files:
+                shutil.copy2(files.folder / file, stored.path_of(file))
             write_report(
-                model_folder,
+                Path(stored.path),
                 evaluation,
                 card,
                 dataset,
-                tag=tag,
+                tag=str(stored.tag),
                 pixel_weights=pixel_weights(fitted.model),
                 first_filters=first_filters(fitted.model),
             )
-
-        return export.save(dataset.name, files, card, report)
+    return find_model(str(stored.tag))
 
 
 def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:

@@ -64,7 +64,7 @@ def test_split_folders_become_splits(tmp_path: Path) -> None:
     ):
         sort_into_folders(tmp_path / split, counts, seed=10 * number)
     (tmp_path / "LICENSE").write_text("anyone may")
-    (tmp_path / "train" / "labels.csv").write_text("a table beside the classes")
+    (tmp_path / "train" / "labels.csv").write_text("a table next to the classes")
     dataset = load(tmp_path)
 
     assert {

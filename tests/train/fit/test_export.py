@@ -1,14 +1,13 @@
 """Export: models whose engines disagree are not saved."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from loupe.errors import ProgramFailed
+from loupe.errors import NotWritable, ProgramFailed
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import digest
 from loupe.models.engine import OnnxEngine, TensorflowEngine
@@ -129,12 +128,15 @@ def test_a_model_whose_engines_disagree_is_not_saved(
     assert [model.tag for model in list_models()] == before
 
 
-def test_a_file_that_cannot_be_copied_leaves_no_model(
-    tmp_path: Path, digits_model: StoredModel
+def test_a_failure_while_saving_leaves_no_model(
+    digits_model: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(training, "write_report", fail)
     before = [model.tag for model in list_models()]
-    files = export.ExportedFiles(tmp_path, {}, 0.0)
-    with pytest.raises(FileNotFoundError, match=r"model\.keras"):
-        export.save("letters", files, digits_model.card, lambda folder, tag: None)
+    with pytest.raises(NotWritable, match="No space left"):
+        training.train(pictures.shapes(), recipe("softmax", epochs=1), min_accuracy=0)
 
     assert [model.tag for model in list_models()] == before

@@ -84,7 +84,7 @@ def test_the_temperature_is_fitted_on_the_validation_split(digits_model: StoredM
 
 @pytest.fixture(scope="module")
 def plain_model(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
-    """Train a model without a validation split but with own pictures, in a store of its own."""
+    """Train a model without a validation split but with own pictures, in a separate store."""
     shapes = pictures.shapes()
     dataset = replace(shapes, extra=Split(shapes.test.images[:5], shapes.test.labels[:5]))
     BentoMLContainer.model_store.set(ModelStore(tmp_path_factory.mktemp("models")))
