@@ -62,7 +62,7 @@ def digits_model() -> StoredModel:
 
 @pytest.fixture(scope="session")
 def shapes_model(digits_model: StoredModel) -> StoredModel:
-    """Train a model of three shapes with the look `object`, after the digits, so it is the newest."""
+    """Train a model of three shapes with the look `object`; it is the newest model."""
     from train.config import recipe
     from train.fit.training import train
 

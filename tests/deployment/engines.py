@@ -25,8 +25,11 @@ S3 = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 # A substitute for MinIO's two programs. It keeps objects in memory, and creates the bucket
 # that its folder names.
 S3_RECIPE = f"""FROM {BASE}
-RUN apt-get update && apt-get install --yes curl && pip install --no-cache-dir 'moto[s3,server]>=5,<6'
-RUN printf '%s\\n' '#!/bin/sh' 'curl --retry 30 --retry-connrefused --retry-delay 1 -sSf -X PUT http://127.0.0.1:9000/$(ls $2) &' \
+RUN apt-get update && apt-get install --yes curl
+RUN pip install --no-cache-dir 'moto[s3,server]>=5,<6'
+RUN printf '%s\\n' '#!/bin/sh' \
+        'curl --retry 30 --retry-connrefused --retry-delay 1 -sSf -X PUT \\' \
+        '  http://127.0.0.1:9000/$(ls $2) &' \
         'exec moto_server --host 0.0.0.0 --port 9000' > /usr/local/bin/minio \
     && printf '%s\\n' '#!/bin/sh' 'curl -sSf http://127.0.0.1:9000/loupe' > /usr/local/bin/mc \
     && chmod +x /usr/local/bin/minio /usr/local/bin/mc
@@ -85,7 +88,7 @@ class Engine:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Allow builds in the block: a substitute then uses this machine's network, and runs nothing."""
+        """Allow builds in the block; a substitute then uses this machine's network."""
         if self.substitute:
             self._call("build")
         yield
@@ -93,7 +96,7 @@ class Engine:
             self._call("run")
 
     def build(self) -> None:
-        """Build the images of all services; with a substitute, also third-party images from Debian packages."""
+        """Build the images of all services; with a substitute, also third-party images."""
         if self.substitute:
             network = [
                 f"  {name}: {{ build: {{ network: host }} }}"

@@ -113,7 +113,8 @@ def test_bento_code_needs_nothing_of_the_checkout(bento: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, '.'); import service.bento\n"
         "for name, module in list(sys.modules.items()):\n"
-        "    if name.partition('.')[0] in ('loupe', 'service', 'worker', 'train'): print(module.__file__)"
+        "    if name.partition('.')[0] in ('loupe', 'service', 'worker', 'train'):\n"
+        "        print(module.__file__)"
     )
     command = [sys.executable, "-c", code]
     imported = subprocess.run(
@@ -173,7 +174,8 @@ def test_bento_image_answers_and_stops_on_sigterm(home: Path, bento: Path, tmp_p
             )
         finally:
             containers.try_bash(
-                f"docker rm --force {container}; docker image rm {image}; docker network rm loupe-bento"
+                f"docker rm --force {container}; docker image rm {image}; "
+                "docker network rm loupe-bento"
             )
 
 

@@ -1,6 +1,7 @@
 """The README's commands in real containers, and then failures of the containers.
 
-The tests build on each other."""
+The tests build on each other.
+"""
 
 import json
 import os
@@ -83,7 +84,7 @@ def volume(stack: Engine) -> Iterator[str]:
 
 
 def readme_commands() -> list[str]:
-    """Return the commands of the README's section on containers, after the clone, without comments."""
+    """Return the commands of the README's section on containers, after the clone."""
     section = (
         (ROOT / "README.md").read_text().partition("## In containers\n")[2].partition("\n## ")[0]
     )
@@ -153,7 +154,8 @@ def test_job_survives_the_kill_of_any_container(stack: Engine, victim: str) -> N
 def test_wrong_redis_password_stops_jobs_but_not_predictions(stack: Engine) -> None:
     (stack.folder / "other-password").write_text("another-word\n")
     stack.bash(
-        "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose up --detach --wait --no-deps --force-recreate service"
+        "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose up --detach --wait --no-deps "
+        "--force-recreate service"
     )
 
     predicted = curl(stack, "/predict", "--data-binary @boot.png -H 'Content-Type: image/png'")
@@ -166,12 +168,16 @@ def test_wrong_redis_password_stops_jobs_but_not_predictions(stack: Engine) -> N
 
 
 def test_full_queue_refuses_jobs_and_keeps_existing_ones(stack: Engine) -> None:
-    redis = "docker compose exec redis sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) redis-cli config set maxmemory {}'"
+    redis = (
+        "docker compose exec redis sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) "
+        "redis-cli config set maxmemory {}'"
+    )
     known = json.loads(curl(stack, "/jobs"))
     stack.bash(redis.format("1mb"))
     body = json.dumps({"source": "/data/many.npy"})
     refused = stack.bash(
-        f"curl -sS -w ' %{{http_code}}' -H 'Content-Type: application/json' -d '{body}' localhost:3000/jobs"
+        f"curl -sS -w ' %{{http_code}}' -H 'Content-Type: application/json' -d '{body}' "
+        "localhost:3000/jobs"
     )
 
     assert refused.endswith(" 503"), refused
@@ -215,7 +221,10 @@ def test_empty_store_says_what_to_train(stack: Engine, volume: str) -> None:
 
 
 def test_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: str) -> None:
-    copy = "cp -a /from/. /to && for model in /to/models/fashion-mnist/*/model.onnx; do printf x >> $model; done"
+    copy = (
+        "cp -a /from/. /to && for model in /to/models/fashion-mnist/*/model.onnx; "
+        "do printf x >> $model; done"
+    )
     volumes = f"--volume {PROJECT}_store:/from:ro --volume {volume}:/to"
     stack.bash(f"docker run --rm --network none --user root {volumes} {BASE} sh -c '{copy}'")
     mount = f"{volume}:{STORE}"
@@ -270,7 +279,8 @@ def test_worker_refuses_a_job_of_another_protocol_version(stack: Engine) -> None
 
 def test_worker_without_the_redis_password_is_unhealthy(stack: Engine) -> None:
     ended = stack.try_bash(
-        "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose run --rm --no-deps worker worker --burst"
+        "LOUPE_REDIS_PASSWORD_FILE=./other-password docker compose run --rm --no-deps "
+        "worker worker --burst"
     )
     assert ended.returncode != 0
     assert "password" in ended.stdout + ended.stderr
@@ -278,7 +288,10 @@ def test_worker_without_the_redis_password_is_unhealthy(stack: Engine) -> None:
 
 def test_update_behind_the_proxy_loses_no_request(stack: Engine) -> None:
     begin, update = guide_commands("upgrade.md", "Two services behind a proxy")
-    ask = "curl -sS -o answer.json -w '%{http_code}\\n' --data-binary @boot.png -H 'Content-Type: image/png' localhost:3000/predict"
+    ask = (
+        "curl -sS -o answer.json -w '%{http_code}\\n' --data-binary @boot.png "
+        "-H 'Content-Type: image/png' localhost:3000/predict"
+    )
     with (stack.folder / "service" / "__init__.py").open("a") as code:
         code.write("# another version\n")
 
@@ -405,7 +418,7 @@ def test_removal_leaves_nothing(stack: Engine) -> None:
 
 
 def guide_commands(page: str, title: str) -> list[str]:
-    """Return the blocks of commands in a section of a page in docs/, for the project of these tests."""
+    """Return the blocks of commands in a section of a docs page, for this project."""
     section = (ROOT / "docs" / page).read_text().partition(f"## {title}\n")[2].partition("\n##")[0]
     blocks = re.findall(r"(?:^    \S.*\n)+", section, re.MULTILINE)
     return [

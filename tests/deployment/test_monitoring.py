@@ -1,6 +1,7 @@
-"""The configuration of Prometheus and Grafana: tested and documented alerts, and dashboards with data.
+"""The configuration of Prometheus and Grafana: alerts with tests, and dashboards with data.
 
-A real service and a real worker answer and score while the tests look. Where Prometheus is on the PATH, it scrapes them.
+A real service and a real worker answer and score during the tests. If Prometheus is on the PATH,
+it scrapes them.
 """
 
 import json

@@ -175,9 +175,9 @@ def test_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
     ended = run("serve", "--port", free_port(), BENTOML_HOME=tmp_path)
 
     assert ended.returncode == 1
-    assert ended.stderr == (
-        "error: model_not_found: The model store is empty. Train one: loupe train --dataset fashion-mnist\n"
-    )
+    assert ended.stderr.startswith("error: model_not_found: ")
+    assert ended.stderr.endswith("loupe train --dataset fashion-mnist\n")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_corrupted_model_ends_the_service_in_one_line(
@@ -187,10 +187,10 @@ def test_corrupted_model_ends_the_service_in_one_line(
     ended = run("serve", "--port", free_port(), BENTOML_HOME=tmp_path)
 
     assert ended.returncode == 1
-    assert ended.stderr == (
-        f"error: model_corrupted: Model '{digits_model.tag}' is corrupt: model.onnx is not the file that was saved "
-        "(its SHA-256 differs). Delete it from the store and train again.\n"
-    )
+    assert ended.stderr.startswith("error: model_corrupted: ")
+    assert f"'{digits_model.tag}'" in ended.stderr
+    assert "model.onnx" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_missing_default_model_ends_the_service_in_one_line(
@@ -228,10 +228,10 @@ def test_bad_setting_ends_the_program_in_one_line() -> None:
     ended = run("serve", LOUPE_PORT="eighty", LOUPE_ENGINE="torch")
 
     assert ended.returncode == 1
-    assert ended.stderr == (
-        "error: invalid_setting: LOUPE_ENGINE has value 'torch': Input should be 'onnx' or 'tensorflow'; "
-        "LOUPE_PORT has value 'eighty': Input should be a valid integer, unable to parse string as an integer\n"
-    )
+    assert ended.stderr.startswith("error: invalid_setting: ")
+    assert "LOUPE_ENGINE has value 'torch'" in ended.stderr
+    assert "LOUPE_PORT has value 'eighty'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 # Models and data sets

@@ -17,7 +17,7 @@ IMAGES = pictures.digits(40)
 
 @pytest.fixture
 def plain_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine with no fonts except Pillow's own."""
+    """Simulate a machine with no fonts except Pillow's own."""
     caches = (drawing._fonts, drawing._font_paths)
     monkeypatch.setattr(drawing, "FONT_FILES", ())
     for cached in caches:

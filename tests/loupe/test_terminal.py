@@ -87,5 +87,6 @@ def test_long_values_wrap_between_words_only(
     )
 
     assert capsys.readouterr().out == (
-        "  folder  /a/very/long/path/that-is-not-broken\n\ndata\n  class   one two three four\n          five\n  no\n"
+        "  folder  /a/very/long/path/that-is-not-broken\n\n"
+        "data\n  class   one two three four\n          five\n  no\n"
     )

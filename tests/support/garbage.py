@@ -1,6 +1,7 @@
 """Memory without the garbage collector.
 
-Objects that only the collector can free stay long in a program that allocates little."""
+Objects that only the collector can free stay long in a program that allocates little.
+"""
 
 import gc
 from collections.abc import Iterator

@@ -27,7 +27,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def digits(count: int, seed: int = 0) -> UInt8Array:
-    """Return random strokes on a dark ground: uint8 `(count, 28, 28)`, with a border of background."""
+    """Return random strokes on a dark ground: uint8 `(count, 28, 28)`, with a dark border."""
     random = np.random.default_rng(seed)
     images = np.zeros((count, SIDE, SIDE), np.uint8)
     images[:, 4:24, 4:24] = random.integers(0, 256, (count, 20, 20)) * (

@@ -14,7 +14,8 @@ from loupe.models.store import StoredModel, find_model, new_model
 def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredModel:
     """Copy a model into the store of `BENTOML_HOME=home`, or under another tag, as the newest one.
 
-    Watchers of the store see the whole model in one step."""
+    Watchers of the store see the whole model in one step.
+    """
     tag = tag or model.tag
     name, _, version = tag.partition(":")
     folder = home / "models" / name / version

@@ -55,7 +55,7 @@ def assert_is_image(image: UInt8Array) -> None:
 
 
 def of_mode(values: UInt8Array, mode: str) -> Image.Image:
-    """A picture of a mode, with some variety in every band."""
+    """Return a picture of a mode, with some variety in every band."""
     if mode == "I;16":
         return Image.fromarray(values.astype(np.uint16) * 257)
     if mode in ("I", "F"):
@@ -139,7 +139,7 @@ def test_random_bytes_are_refused_as_an_invalid_image(data: bytes) -> None:
 
 @functools.cache
 def whole_files() -> list[bytes]:
-    """A small file of every format and mode, and of some ways to write them."""
+    """Return small files of every format and mode, written in different ways."""
     values = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6

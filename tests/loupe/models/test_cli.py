@@ -355,7 +355,7 @@ def test_report_opens_in_the_chosen_browser(store: Path, tmp_path: Path) -> None
     (model.folder / REPORT_FILE).write_text("<p>good</p>")
     browser = tmp_path / "browser"
     browser.write_text(
-        f'#!/bin/sh\necho "$1" > {tmp_path}/opened.part && mv {tmp_path}/opened.part {tmp_path}/opened\n'
+        f'#!/bin/sh\ncd {tmp_path}\necho "$1" > opened.part && mv opened.part opened\n'
     )
     browser.chmod(0o755)
     ended = run(

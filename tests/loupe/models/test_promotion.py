@@ -167,8 +167,8 @@ def test_any_model_may_follow_a_deleted_production_version(store: Path) -> None:
 
 def test_better_model_wins_when_two_processes_promote(store: Path) -> None:
     worse, better = stored(0.8), stored(0.9)
-    code = "import sys; from loupe.cli import main; sys.argv = ['loupe', 'models', 'promote', sys.argv[1]]; main()"
-    commands = [[sys.executable, "-c", code, model.tag] for model in (better, worse)]
+    command = [sys.executable, "-m", "loupe.cli", "models", "promote"]
+    commands = [[*command, model.tag] for model in (better, worse)]
     programs = [
         subprocess.Popen(command, env=environment(BENTOML_HOME=store)) for command in commands
     ]

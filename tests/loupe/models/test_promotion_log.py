@@ -143,7 +143,8 @@ def test_standing_excludes_rolled_back_versions(history: list[Promotion], expect
 def test_processes_that_promote_at_once_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "log"
     code = (
-        "import sys; from pathlib import Path; from tests.loupe.models.test_promotion_log import log, moved\n"
+        "import sys; from pathlib import Path\n"
+        "from tests.loupe.models.test_promotion_log import log, moved\n"
         "for number in range(25): log(Path(sys.argv[1]), moved(f'{sys.argv[2]}{number}'))"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), letter]) for letter in "ab"]

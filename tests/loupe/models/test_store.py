@@ -75,7 +75,8 @@ def test_failed_save_leaves_nothing_in_the_store(store: Path, error: BaseExcepti
 def test_full_disk_leaves_nothing_in_the_store(store: Path) -> None:
     """The block can write its files, but the store cannot take their copies."""
     code = (
-        "import resource, sys; from pathlib import Path; from loupe.models.store import new_model; from tests.support.stores import card\n"
+        "import resource, sys; from pathlib import Path; from loupe.models.store import new_model\n"
+        "from tests.support.stores import card\n"
         "with new_model('letters', card()) as model:\n"
         "    Path(model.path_of('model.onnx')).write_bytes(bytes(100_000))\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
@@ -95,7 +96,8 @@ def test_full_disk_leaves_nothing_in_the_store(store: Path) -> None:
 
 def test_killed_process_leaves_nothing_among_the_models(store: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from loupe.models.store import new_model; from tests.support.stores import card\n"
+        "import os, signal; from pathlib import Path; from loupe.models.store import new_model\n"
+        "from tests.support.stores import card\n"
         "import loupe.models.store as s\n"
         "s._enter = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "with new_model('letters', card()) as model: pass\n"
@@ -353,11 +355,7 @@ def test_changed_file_is_named(tmp_path: Path, digits_model: StoredModel, name: 
     model = copied(digits_model, tmp_path)
     damage(model.folder / name)
 
-    text = (
-        rf"^Model '{model.tag}' is corrupt: {name} is not the file that was saved \(its SHA-256 differs\)\. "
-        r"Delete it from the store and train again\.$"
-    )
-    with pytest.raises(ModelCorrupted, match=text):
+    with pytest.raises(ModelCorrupted, match=rf"{model.tag}.*{name}.*SHA-256"):
         verify(model)
 
 
