@@ -1,4 +1,4 @@
-"""Results in one file: whatever format the parts have, the rows are those that would have been written in the wanted one."""
+"""Results as one file of any format, with the same rows as if written in that format."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def in_parts(
     sizes: list[int],
     options: ScoringOptions,
 ) -> tuple[list[Path], Float32Array]:
-    """Files with the rows of a result, and its probabilities."""
+    """Write the rows of a result into several files; return them and the probabilities."""
     found, paths, start = probabilities(len(ids)), [], 0
     for number, size in enumerate([*sizes, len(ids) - sum(sizes)]):
         paths.append(folder / f"predictions-{number:05}-of-{len(sizes) + 1:05}.{kind}")
@@ -44,7 +44,7 @@ def in_parts(
 def assert_same_rows(
     one: bytes, kind: Format, folder: Path, ids: list[str] | list[int], options: ScoringOptions
 ) -> None:
-    """As if all rows had been written into one file of the wanted format."""
+    """Check that a file has the rows as if all were written at once in its format."""
     table = formats.table(ids, probabilities(len(ids)), CLASSES, options)
     formats.write(table, folder / "whole", kind)
     if kind != "parquet":
@@ -55,7 +55,7 @@ def assert_same_rows(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wanted", KINDS)
+@pytest.mark.parametrize("to", KINDS)
 @given(
     ids=st.lists(TEXTS, min_size=1, max_size=9)
     | st.lists(st.integers(0, 2**40), min_size=1, max_size=9),
@@ -68,7 +68,7 @@ def assert_same_rows(
 def test_rows_are_the_same_in_every_format(
     tmp_path_factory: pytest.TempPathFactory,
     kind: Format,
-    wanted: Format,
+    to: Format,
     ids: list[str] | list[int],
     threshold: float | None,
     top_k: int,
@@ -81,28 +81,28 @@ def test_rows_are_the_same_in_every_format(
     )
     paths, _ = in_parts(folder, kind, ids, [0, min(cut, len(ids))], options)
 
-    assert_same_rows(b"".join(merge_files(paths, kind, wanted)), wanted, folder, ids, options)
+    assert_same_rows(b"".join(merge_files(paths, kind, to)), to, folder, ids, options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wanted", KINDS)
+@pytest.mark.parametrize("to", KINDS)
 def test_result_without_rows_is_an_empty_file_of_its_format(
-    tmp_path: Path, kind: Format, wanted: Format
+    tmp_path: Path, kind: Format, to: Format
 ) -> None:
     paths, _ = in_parts(tmp_path, kind, [], [0], ScoringOptions(format=kind))
-    one = b"".join(merge_files(paths, kind, wanted))
+    one = b"".join(merge_files(paths, kind, to))
 
-    if kind != "jsonl":  # lines that are none have no columns
-        assert_same_rows(one, wanted, tmp_path, [], ScoringOptions(format=kind))
+    if kind != "jsonl":  # an empty file of JSON lines names no columns
+        assert_same_rows(one, to, tmp_path, [], ScoringOptions(format=kind))
 
 
-def test_many_rows_come_in_pieces(tmp_path: Path) -> None:
+def test_many_rows_are_sent_in_chunks(tmp_path: Path) -> None:
     ids = [f"images/{number}.png" for number in range(40_000)]
     paths, _ = in_parts(tmp_path, "parquet", ids, [15_000], ScoringOptions())
-    for wanted in KINDS:
-        pieces = list(merge_files(paths, "parquet", wanted))
-        assert len(pieces) >= 3
-        assert_same_rows(b"".join(pieces), wanted, tmp_path, ids, ScoringOptions())
+    for to in KINDS:
+        chunks = list(merge_files(paths, "parquet", to))
+        assert len(chunks) >= 3
+        assert_same_rows(b"".join(chunks), to, tmp_path, ids, ScoringOptions())
 
 
 def test_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
@@ -113,11 +113,12 @@ def test_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
     assert find_predictions(tmp_path, "csv") == [tmp_path / "predictions.csv"]
 
 
-def test_nothing_heavy_is_imported_for_files_that_are_only_strung_together(tmp_path: Path) -> None:
+def test_concatenation_does_not_import_pyarrow(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('"id"\n1\n')
     script = (
         "import sys; from pathlib import Path; from loupe.results import merge_files;"
-        f"print(*merge_files([Path({str(tmp_path / 'a.csv')!r})] * 2, 'csv', 'csv'), 'pyarrow' in sys.modules)"
+        f"paths = [Path({str(tmp_path / 'a.csv')!r})] * 2;"
+        "print(*merge_files(paths, 'csv', 'csv'), 'pyarrow' in sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 

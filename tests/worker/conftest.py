@@ -1,4 +1,4 @@
-"""What the tests of sources share."""
+"""Fixtures and helpers for tests of sources."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def scored(
     batch_size: int = 3,
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> list[Records]:
-    """All records of a source, planned and then read shard by shard."""
+    """Plan a source, then read all its records shard by shard."""
     source = open_source(path, "ink", MAX_PIXELS, options)
     plan = source.plan(shard_images, notes)
     batches = [

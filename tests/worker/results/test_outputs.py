@@ -1,4 +1,4 @@
-"""The output folder: what a part holds, what the summary counts, and that nothing half-written is ever seen."""
+"""The output folder: parts, the summary, and complete files only."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def names(folder: Path) -> list[str]:
 # Parts
 
 
-def test_a_part_holds_id_label_index_confidence_and_all_probabilities(tmp_path: Path) -> None:
+def test_part_holds_id_label_index_confidence_and_all_probabilities(tmp_path: Path) -> None:
     written = part(["a.png", "b/ü.png", "c.png"])
     write_part(tmp_path, 1, 12, written, CLASSES)
     table = pq.read_table(tmp_path / "predictions-00001-of-00012.parquet")
@@ -91,7 +91,7 @@ def test_a_part_holds_id_label_index_confidence_and_all_probabilities(tmp_path: 
         np.testing.assert_array_equal(table[f"p_{name}"], written.probabilities[:, column])
 
 
-def test_rows_of_an_array_have_numbers_for_ids(tmp_path: Path) -> None:
+def test_rows_of_an_array_have_numeric_ids(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part([7, 2**40]), CLASSES)
     table = pq.read_table(tmp_path / "predictions-00000-of-00001.parquet")
 
@@ -99,7 +99,7 @@ def test_rows_of_an_array_have_numbers_for_ids(tmp_path: Path) -> None:
     assert table["id"].to_pylist() == [7, 2**40]
 
 
-def test_errors_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
+def test_errors_are_written_to_a_separate_file(tmp_path: Path) -> None:
     write_part(
         tmp_path,
         0,
@@ -121,13 +121,13 @@ def test_errors_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
     ]
 
 
-def test_a_part_without_errors_has_no_error_file(tmp_path: Path) -> None:
+def test_part_without_errors_has_no_error_file(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part(["a.png"]), CLASSES)
 
     assert names(tmp_path) == ["predictions-00000-of-00001.parquet"]
 
 
-def test_a_part_of_broken_files_has_the_same_columns_as_any_other(tmp_path: Path) -> None:
+def test_part_of_broken_files_has_all_columns(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 2, part([], [("a.png", InvalidImage("text"))]), CLASSES)
     write_part(tmp_path, 1, 2, part(["b.png"]), CLASSES)
     empty, full = (
@@ -138,7 +138,7 @@ def test_a_part_of_broken_files_has_the_same_columns_as_any_other(tmp_path: Path
     assert empty.schema.equals(full.schema)
 
 
-def test_a_part_written_twice_is_the_same_part(tmp_path: Path) -> None:
+def test_part_written_twice_is_the_same(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part(["a", "b"]), CLASSES)
     before = (tmp_path / "predictions-00000-of-00001.parquet").read_bytes()
     write_part(tmp_path, 0, 1, part(["a", "b"]), CLASSES)
@@ -147,7 +147,7 @@ def test_a_part_written_twice_is_the_same_part(tmp_path: Path) -> None:
     assert names(tmp_path) == ["predictions-00000-of-00001.parquet"]
 
 
-def test_a_part_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_part_leaves_no_file(tmp_path: Path) -> None:
     broken = Part(["a", "b"], probabilities(3), [])
     with pytest.raises(ValueError, match="length"):
         write_part(tmp_path, 0, 1, broken, CLASSES)
@@ -155,7 +155,7 @@ def test_a_part_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_two_workers_that_write_the_same_part_do_not_write_the_same_file(tmp_path: Path) -> None:
+def test_two_writers_of_a_part_use_different_temporary_files(tmp_path: Path) -> None:
     with publish(tmp_path / "part") as one:
         one.write_text("whole")
         with publish(tmp_path / "part") as other:
@@ -166,7 +166,7 @@ def test_two_workers_that_write_the_same_part_do_not_write_the_same_file(tmp_pat
     assert names(tmp_path) == ["part"]
 
 
-def test_a_file_under_way_is_hidden_from_readers_of_the_folder(tmp_path: Path) -> None:
+def test_unfinished_file_is_hidden_from_readers_of_the_folder(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part(["a"]), CLASSES)
     with publish(tmp_path / "predictions-00001-of-00002.parquet") as path:
         path.write_bytes(b"half a fi")
@@ -187,7 +187,7 @@ def finished(
     return summary
 
 
-def test_the_summary_counts_what_the_parts_hold(tmp_path: Path) -> None:
+def test_summary_counts_the_rows_of_the_parts(tmp_path: Path) -> None:
     first, second = part(["a", "b", "c"]), part(["d"], [("e", InvalidImage("text"))], seed=1)
     write_part(tmp_path, 0, 2, first, CLASSES)
     write_part(tmp_path, 1, 2, second, CLASSES)
@@ -204,7 +204,7 @@ def test_the_summary_counts_what_the_parts_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\u2028b.png", "a\x85b.png", "a\nb.png", "a\x0b.png", 'a"b.png'])
-def test_file_names_with_strange_characters_are_counted_once(tmp_path: Path, name: str) -> None:
+def test_file_names_with_line_separators_are_counted_once(tmp_path: Path, name: str) -> None:
     write_part(tmp_path, 0, 1, part(["a"], [(name, InvalidImage("text"))]), CLASSES)
     summary = finished(tmp_path, replace(JOB, shards=1, total=2))
 
@@ -213,7 +213,7 @@ def test_file_names_with_strange_characters_are_counted_once(tmp_path: Path, nam
         assert [json.loads(line)["id"] for line in lines] == [name]
 
 
-def test_success_comes_last_and_what_only_the_job_needed_goes(tmp_path: Path) -> None:
+def test_success_is_written_last_and_temporary_files_are_removed(tmp_path: Path) -> None:
     claim_folder(tmp_path, JOB.request)
     outputs.index_path(tmp_path, JOB.revision).mkdir()
     (tmp_path / ".predictions-00000-of-00001.parquet.123.tmp").touch()  # of a worker that died
@@ -228,7 +228,7 @@ def test_success_comes_last_and_what_only_the_job_needed_goes(tmp_path: Path) ->
     assert max(ages) <= (tmp_path / "_SUCCESS").stat().st_mtime_ns
 
 
-def test_the_last_step_can_be_done_again_and_knows_what_it_knew(tmp_path: Path) -> None:
+def test_repeated_last_step_keeps_the_first_summary(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
     job = replace(JOB, shards=1, total=2)
 
@@ -238,7 +238,7 @@ def test_the_last_step_can_be_done_again_and_knows_what_it_knew(tmp_path: Path) 
     assert finished(tmp_path, replace(job, revision="other"))["workers"] == []
 
 
-def test_a_source_of_broken_files_has_no_mean_confidence(tmp_path: Path) -> None:
+def test_source_of_broken_files_has_no_mean_confidence(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part([], [("a", InvalidImage("text"))]), CLASSES)
     summary = finished(tmp_path, replace(JOB, shards=1, total=1))
 
@@ -246,7 +246,7 @@ def test_a_source_of_broken_files_has_no_mean_confidence(tmp_path: Path) -> None
     assert set(summary["labels"].values()) == {0}  # type: ignore[attr-defined]
 
 
-def test_parts_that_do_not_hold_every_record_are_no_success(tmp_path: Path) -> None:
+def test_incomplete_parts_are_not_a_success(tmp_path: Path) -> None:
     write_part(tmp_path, 0, 1, part([1, 2], [("e", InvalidImage("text"))]), CLASSES)
     with pytest.raises(
         ValueError, match=r"^the parts hold 2 rows and 1 errors, the source 5 records$"
@@ -257,7 +257,7 @@ def test_parts_that_do_not_hold_every_record_are_no_success(tmp_path: Path) -> N
     assert not (tmp_path / "_summary.json").exists()
 
 
-def test_the_folder_is_read_as_it_is(tmp_path: Path) -> None:
+def test_folder_is_readable_by_other_programs(tmp_path: Path) -> None:
     claim_folder(tmp_path, JOB.request)
     first, second = part(["a", "b", "c"]), part(["d"], [("e", InvalidImage("text"))], seed=1)
     write_part(tmp_path, 0, 2, first, CLASSES)
@@ -278,13 +278,13 @@ def test_the_folder_is_read_as_it_is(tmp_path: Path) -> None:
 # Claiming the folder
 
 
-def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
+def test_new_folder_is_created_and_claimed(tmp_path: Path) -> None:
     claim_folder(tmp_path / "a" / "b", JOB.request)
 
     assert names(tmp_path / "a" / "b") == ["_RUNNING"]
 
 
-def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+def test_folder_is_claimed_once(tmp_path: Path) -> None:
     claim_folder(tmp_path, JOB.request)
     with pytest.raises(InvalidOutput, match=r"1 entries \(_RUNNING"):
         claim_folder(tmp_path, JOB.request)
@@ -293,7 +293,7 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     claim_folder(tmp_path, JOB.request)
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_folder_with_files_is_refused_and_not_changed(tmp_path: Path) -> None:
     for name in "dcba":
         (tmp_path / name).touch()
     with pytest.raises(InvalidOutput) as raised:
@@ -304,7 +304,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) ->
     assert names(tmp_path) == ["a", "b", "c", "d"]
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidOutput, match=f"'{tmp_path}/file' is a file"):
         claim_folder(tmp_path / "file", JOB.request)
@@ -313,7 +313,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InvalidOutput, match="Permission denied"):
         claim_folder(tmp_path / "new", JOB.request)
