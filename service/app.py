@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> Starlette:
 
     Raises:
         InvalidSetting: If the API keys cannot be read.
-        LoupeError: If traces are wanted, and their exporter is not installed.
+        LoupeError: If traces are configured, and their exporter is not installed.
     """
     tracing = _tracing()
     predictor = Predictor(settings, tracing)

@@ -1,4 +1,4 @@
-"""The commands of the service: `loupe serve` and `loupe key`."""
+"""The commands `loupe serve` and `loupe key`."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from loupe.terminal import console
 
 def serve(
     model: Annotated[
-        str | None, typer.Option(help="Model that answers when a request names none.")
+        str | None, typer.Option(help="Model for requests that do not name one.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
@@ -23,18 +23,16 @@ def serve(
 
 
 def key(
-    name: Annotated[
-        str, typer.Argument(help="Of whoever is to have it; it stands in log and metrics.")
-    ],
+    name: Annotated[str, typer.Argument(help="Name of the client, for logs and metrics.")],
 ) -> None:
-    """Make an API key for somebody who may call the service."""
+    """Make an API key for a client of the service."""
     from service.http.keys import new_key
 
     made = new_key(name)
+    console.print(f"[bold]key[/]    {made.key}", highlight=False)
+    console.print(f"         Give it to {name}. It is not stored anywhere.", highlight=False)
+    console.print(f"[bold]entry[/]  {made.entry}", highlight=False)
     console.print(
-        f"[bold]key[/]    {made.key}\n         for {name}; it is not kept anywhere", highlight=False
-    )
-    console.print(
-        f"[bold]entry[/]  {made.entry}\n         for LOUPE_API_KEYS, or the file that LOUPE_API_KEYS_FILE names",
+        "         Add it to LOUPE_API_KEYS, or to the file in LOUPE_API_KEYS_FILE.",
         highlight=False,
     )

@@ -33,7 +33,7 @@ def serve(settings: Settings) -> None:
         InvalidSetting: If the API keys cannot be read.
         ModelCorrupted: If the default model's files have changed.
         ModelNotFound: If there is no model to serve.
-        LoupeError: If gRPC or traces are wanted, and their packages are missing.
+        LoupeError: If gRPC or traces are configured, and their packages are missing.
         ProgramFailed: If the port is in use.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -41,7 +41,7 @@ def serve(settings: Settings) -> None:
     set_up_log(settings.log_format)
     if not settings.needs_keys and settings.host not in LOOPBACK:
         logger.warning(
-            "listening on %s without API keys: everybody who reaches it may call (LOUPE_API_KEYS)",
+            "listening on %s without API keys: every client may call (LOUPE_API_KEYS)",
             settings.host,
         )
     app = create_app(settings)

@@ -48,7 +48,7 @@ class Connection(HttpToolsProtocol):
         self._start_timer(IDLE_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell all pipelined requests; uvicorn tells only the last."""
+        """Disconnect all pipelined requests; uvicorn does so only for the last."""
         self._stop_timer()
         for cycle in self._pipelined:
             cycle.disconnected = True

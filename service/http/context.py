@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from starlette.types import Scope
 
 KEY = "loupe"  # in `scope["state"]`
-NO_KEY = "-"  # stands for the name of an API key where none is needed
+NO_KEY = "-"  # used instead of an API key's name if no key is needed
 
 
 def _never() -> bool:
@@ -23,7 +23,7 @@ class InFlight:
 
 @dataclass(slots=True)
 class RequestContext:
-    """What is known about one request.
+    """The facts about one request.
 
     Attributes:
         is_gone: Returns whether the client has disconnected, if the connection can tell.

@@ -98,7 +98,7 @@ class AdmissionMiddleware:
 
     Args:
         app: The next app.
-        keys: The known API keys, or `None` if nobody needs one.
+        keys: The known API keys, or `None` if none is needed.
         max_requests: Maximum number of requests in flight.
         metrics: Count the refusals.
     """
@@ -177,7 +177,7 @@ def log_access(method: str, path: str, status: int, started: float, key: str) ->
 
 
 def valid_request_id(given: str) -> str:
-    """Return the client's request ID if it may stand in the log, else a new one."""
+    """Return the client's request ID if it is safe to log, else a new one."""
     return given if VALID_REQUEST_ID.fullmatch(given) else new_request_id()
 
 

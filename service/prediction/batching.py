@@ -216,7 +216,7 @@ class Batcher:
         return seconds < SHORT_RUN_SECONDS and not first.is_slice
 
     def _take_batch(self) -> list[_Queued]:
-        """Remove the oldest requests from the queue, without those that nobody waits for."""
+        """Remove the oldest requests from the queue, without the abandoned ones."""
         batch: list[_Queued] = []
         size = 0
         while self._queue and size + len(self._queue[0].images) <= self._max_batch_size:
@@ -289,7 +289,7 @@ def _expire(pending: deque[asyncio.Future[Float32Array]], caller: Caller) -> Non
 
 
 def _abandon(pending: deque[asyncio.Future[Float32Array]]) -> None:
-    """Cancel answers that nobody awaits, and read their errors, which asyncio would report."""
+    """Cancel unused answers, and read their errors, which asyncio would report."""
     for answer in pending:
         if not answer.cancel() and not answer.cancelled():
             answer.exception()

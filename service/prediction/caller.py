@@ -36,7 +36,7 @@ class Caller:
         return self.deadline - time.monotonic()
 
     def check(self) -> None:
-        """Raise if nobody waits for the answer any more.
+        """Raise if the client no longer waits for the answer.
 
         Raises:
             DeadlineExceeded: If the deadline has passed.

@@ -136,7 +136,7 @@ class Predictor:
 
 
 class AnyCall:
-    """One call that is being answered, whatever its transport.
+    """One call, over HTTP or gRPC.
 
     Attributes:
         settings: The service's settings.
@@ -237,7 +237,7 @@ class Call(AnyCall):
 
     @property
     def owner(self) -> str | None:
-        """The name of the client's API key; `None` if nobody needs one."""
+        """The name of the client's API key; `None` if none is needed."""
         return self._context.key_name if self.settings.needs_keys else None
 
     def is_stopping(self) -> bool:

@@ -1,4 +1,4 @@
-"""The models that are served: each has its own engine and its own queue, and gives way to another without losing a request."""
+"""The served models, each with an engine and a queue; new versions replace them without downtime."""
 
 import asyncio
 import logging
@@ -28,61 +28,48 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class ServedModel:
-    """A model, the queue in front of it, and since when it answers."""
+    """A loaded model, the queue in front of it, and the time when it was loaded."""
 
     stored: StoredModel
     batcher: Batcher
     metrics: ModelMetrics
     since: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
-    _users: int = 0
-    _left: asyncio.Event = field(default_factory=asyncio.Event)
+    _requests: int = 0
+    _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
-    def in_use(self) -> Iterator["ServedModel"]:
-        """A request in hand, until whose end the model stays, whatever takes its place."""
-        self._users += 1
+    def in_use(self) -> Iterator[None]:
+        """Keep the model loaded for a request."""
+        self._requests += 1
         try:
-            yield self
+            yield
         finally:
-            self._users -= 1
-            if not self._users:
-                self._left.set()
+            self._requests -= 1
+            if not self._requests:
+                self._unused.set()
 
     async def retire(self) -> None:
-        """Wait for the requests in hand, and end."""
-        while self._users:
-            self._left.clear()
-            await self._left.wait()
+        """Wait until no request uses the model, and close its queue."""
+        while self._requests:
+            self._unused.clear()
+            await self._unused.wait()
         await self.batcher.close()
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What the store says is to be served.
-
-    Attributes:
-        models: By the tag that the settings or the store's names ask for.
-        aliases: Full tags of what other tags stand for: names, labels, the newest versions.
-    """
-
-    models: dict[str, StoredModel]
-    aliases: dict[str, str]
-
-
 class ServedModels:
-    """What is served, by every tag that a request may use for it.
+    """The served models, found by every tag that a request may use.
 
-    Which models those are is decided by the settings: tags are followed, so that whatever a name or a label stands for is served. A
-    model that cannot be loaded leaves the one before it where it is.
+    The settings name the tags to follow. When a tag gets another version, that version replaces
+    the old one; if it cannot be loaded, the old one stays.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self.default = ""
-        self._followed: dict[str, ServedModel] = {}  # by the tag that is followed
-        self._by_tag: dict[str, ServedModel] = {}  # by every tag that a request may use
-        self._seen: object = None  # the store's revision that is served
+        self._followed: dict[str, ServedModel] = {}  # by followed tag
+        self._by_tag: dict[str, ServedModel] = {}  # by every tag
+        self._revision: object = None  # of the store, when it was last read
         self._retiring: set[asyncio.Task[None]] = set()
 
     def load(self) -> None:
@@ -94,14 +81,13 @@ class ServedModels:
         """
         self.default = self._settings.default_tag or find_model().name
         find_model(self.default)
-        self._seen = revision()
-        choice = self._choose()
-        self._flip(choice, self._load(choice))
+        self._revision = revision()
+        self._swap(*self._load_chosen())
         if self.default not in self._followed:
             raise model_not_found(self.default, self.tags())
 
     def find(self, tag: str | None) -> ServedModel:
-        """The model of a tag, `name`, `name:version` or `name:label`, or the default model.
+        """Return the model with a tag (`name`, `name:version`, `name:label`), or the default one.
 
         Raises:
             ModelNotFound: If it is not served.
@@ -112,55 +98,55 @@ class ServedModels:
             raise model_not_found(tag, self.tags()) from None
 
     def all(self) -> list[ServedModel]:
-        """Each once, by name and time."""
+        """Return all served models, by name and time of creation."""
         return sorted(
             set(self._followed.values()),
             key=lambda served: (served.stored.name, served.stored.card.created),
         )
 
     def are_busy(self) -> bool:
-        """Whether somebody waits for an answer of any of them."""
+        """Return whether any model has images without an answer."""
         return any(served.batcher.admitted for served in self._followed.values())
 
     def tags(self) -> list[str]:
-        """The full tags of what is served."""
+        """Return the full tags of the served models."""
         return [served.stored.tag for served in self.all()]
 
     def aliases(self, served: ServedModel) -> list[str]:
-        """The other tags that a model is found by."""
-        return sorted(
-            tag
-            for tag, model in self._by_tag.items()
-            if model is served and tag != served.stored.tag
-        )
+        """Return the other tags of a model."""
+        found = (tag for tag, model in self._by_tag.items() if model is served)
+        return sorted(tag for tag in found if tag != served.stored.tag)
 
     async def follow(self) -> None:
-        """Keep up with the store, for ever."""
+        """Serve new versions as they appear in the store; runs until it is cancelled."""
         while True:
             await asyncio.sleep(self._settings.follow_seconds)
             try:
                 await self.refresh()
-            except Exception:  # whatever is wrong with the store, those that are served stay
+            except Exception:  # keep the served models if the store cannot be read
                 logger.exception("the model store could not be read")
 
     async def refresh(self) -> None:
-        """Serve what the store says now."""
-        seen = await asyncio.to_thread(revision)
-        if seen == self._seen:
-            return
-        choice = await asyncio.to_thread(self._choose)
-        self._flip(choice, await asyncio.to_thread(self._load, choice))
-        self._seen = seen
+        """Serve what is in the store now, if it has changed."""
+        current = await asyncio.to_thread(revision)
+        if current != self._revision:
+            self._swap(*await asyncio.to_thread(self._load_chosen))
+            self._revision = current
 
     async def close(self) -> None:
-        """Answer what waits."""
+        """Answer what is queued, and close all models."""
         await asyncio.gather(*(served.retire() for served in self.all()), *self._retiring)
 
-    def _choose(self) -> _Choice:
-        models = {}
+    def _load_chosen(self) -> tuple[dict[str, ServedModel], dict[str, str]]:
+        """Load the models that should be served now, and log those that cannot be.
+
+        Returns:
+            The models by followed tag, and the full tags of names and labels.
+        """
+        chosen: dict[str, StoredModel] = {}
         for tag in dict.fromkeys([self.default, *(self._settings.model_tags or names())]):
             try:
-                models[tag] = find_model(tag)
+                chosen[tag] = find_model(tag)
             except LoupeError as error:
                 logger.error("not serving %s: %s", tag, error)
         aliases = {
@@ -168,23 +154,23 @@ class ServedModels:
             for full, given in labels().items()
             for label in given
         }
-        for name in {stored.name for stored in models.values()}:
+        for name in {stored.name for stored in chosen.values()}:
             with suppress(ModelCorrupted):
                 aliases |= {tag: find_model(tag).tag for tag in (name, f"{name}:{LATEST}")}
-        return _Choice(models, aliases)
-
-    def _load(self, choice: _Choice) -> dict[str, ServedModel]:
-        """The models of a choice by their full tags, those that are served already among them; what is wrong with one is told."""
-        loaded = {served.stored.tag: served for served in self._followed.values()}
-        for stored in choice.models.values():
-            if stored.tag in loaded:
-                continue
-            try:
-                loaded[stored.tag] = self._open(stored)
-            except Exception as error:  # noqa: BLE001 - a model is what somebody else made
-                self._metrics.swapped(stored, succeeded=False)
-                logger.error("not serving %s: %s", stored.tag, error)
-        return loaded
+        by_full_tag = {served.stored.tag: served for served in self._followed.values()}
+        for stored in chosen.values():
+            if stored.tag not in by_full_tag:
+                try:
+                    by_full_tag[stored.tag] = self._open(stored)
+                except Exception as error:  # noqa: BLE001 - a model may contain anything
+                    self._metrics.swapped(stored, succeeded=False)
+                    logger.error("not serving %s: %s", stored.tag, error)
+        loaded = {
+            tag: by_full_tag[stored.tag]
+            for tag, stored in chosen.items()
+            if stored.tag in by_full_tag
+        }
+        return loaded, aliases
 
     def _open(self, stored: StoredModel) -> ServedModel:
         settings = self._settings
@@ -201,20 +187,17 @@ class ServedModels:
         )
         return ServedModel(stored, batcher, metrics)
 
-    def _flip(self, choice: _Choice, loaded: dict[str, ServedModel]) -> None:
-        """From now on, requests find the new models; those in hand end where they began."""
+    def _swap(self, loaded: dict[str, ServedModel], aliases: dict[str, str]) -> None:
+        """Replace the served models. Requests in flight keep the models they use."""
         before = set(self._followed.values())
-        for tag, stored in choice.models.items():
-            if stored.tag in loaded:
-                self._followed[tag] = loaded[stored.tag]
-        by_tag = {served.stored.tag: served for served in self._followed.values()}
-        for alias, full in choice.aliases.items():
-            if full in by_tag:
-                by_tag[alias] = by_tag[full]
-        newest = {
-            served.stored.name: served for served in self.all()
-        }  # for names that stand for a version left out
-        self._by_tag = {**newest, **by_tag, **self._followed}
+        self._followed |= loaded
+        by_full_tag = {served.stored.tag: served for served in self._followed.values()}
+        self._by_tag = {
+            **{served.stored.name: served for served in self.all()},  # the newest of each name
+            **by_full_tag,
+            **{tag: by_full_tag[full] for tag, full in aliases.items() if full in by_full_tag},
+            **self._followed,
+        }
         now = set(self._followed.values())
         for served in now - before:
             logger.info("serving %s", served.stored.tag)

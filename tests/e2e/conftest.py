@@ -1,4 +1,4 @@
-"""One service for all tests that do not end it, and a queue for each test that wants one of its own."""
+"""A service shared by the tests, and a separate queue for tests that need one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +48,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def redis_here(data: Path) -> Iterator[Redis]:
-    """That Redis."""
+    """A client of that Redis."""
     with open_redis(Settings(data_dir=data)) as client:
         yield client
 

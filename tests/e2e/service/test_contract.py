@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 DIGITS = pictures.digits(2)
 PNG = {"Content-Type": "image/png"}
 KEY = "the-key-of-alice-0001"
-# In a process of its own, since these clients emit warnings and leave temporary folders.
+# In a separate process, since these clients emit warnings and leave temporary folders.
 BENTOML_CLIENTS = """
 import asyncio, json, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may call the service, and what stands in its log and in the headers of its answers."""
+"""API keys, the access log, and headers of responses."""
 
 import json
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def caller(guarded: RunningService) -> Iterator[httpx.Client]:
     "headers",
     [{"Authorization": f"Bearer {KEY}"}, {"Authorization": f"bearer {KEY}"}, {"X-API-Key": KEY}],
 )
-def test_who_has_a_key_may_call_and_is_counted_by_its_name(
+def test_client_with_a_key_may_call_and_is_counted(
     caller: httpx.Client, headers: dict[str, str]
 ) -> None:
     assert caller.post("/predict", content=DIGIT, headers=headers).status_code == 200
@@ -54,9 +54,7 @@ def test_who_has_a_key_may_call_and_is_counted_by_its_name(
     )
 
 
-def test_the_client_and_the_command_line_show_their_key(
-    guarded: RunningService, tmp_path: Path
-) -> None:
+def test_client_and_command_line_send_their_key(guarded: RunningService, tmp_path: Path) -> None:
     with Client(guarded.url) as stranger, pytest.raises(RequestRefused) as raised:
         stranger.predict(DIGIT)
     assert (raised.value.status, raised.value.code) == (401, "unauthorized")
@@ -80,7 +78,7 @@ def test_the_client_and_the_command_line_show_their_key(
     "route",
     ["/predict", "/models", "/metrics", "/nowhere", "/schema.json", "/static_content/nothing.js"],
 )
-def test_who_has_none_may_call_nothing(
+def test_client_without_a_key_is_refused(
     caller: httpx.Client, route: str, headers: dict[str, str], received: str
 ) -> None:
     answer = (
@@ -108,13 +106,11 @@ def test_who_has_none_may_call_nothing(
         ),
     ],
 )
-def test_whether_it_is_well_and_how_to_call_it_everybody_may_ask(
-    caller: httpx.Client, route: str
-) -> None:
+def test_health_and_documentation_need_no_key(caller: httpx.Client, route: str) -> None:
     assert caller.get(route).status_code == 200
 
 
-def test_a_request_keeps_the_id_it_came_with_or_gets_one(caller: httpx.Client) -> None:
+def test_request_keeps_its_id_or_gets_one(caller: httpx.Client) -> None:
     assert (
         caller.get("/livez", headers={"X-Request-ID": "order-66:a.b_c"}).headers["x-request-id"]
         == "order-66:a.b_c"
@@ -124,7 +120,7 @@ def test_a_request_keeps_the_id_it_came_with_or_gets_one(caller: httpx.Client) -
     assert caller.get("/livez", headers={"X-Request-ID": "a b"}).headers["x-request-id"] != "a b"
 
 
-def test_every_request_stands_in_the_log_with_its_id_and_the_name_of_its_key(
+def test_access_log_has_request_id_and_key_name(
     guarded: RunningService, caller: httpx.Client
 ) -> None:
     caller.post("/predict", content=DIGIT, headers={"X-API-Key": KEY, "X-Request-ID": "in-the-log"})
@@ -147,15 +143,13 @@ def test_every_request_stands_in_the_log_with_its_id_and_the_name_of_its_key(
     assert KEY not in guarded.log.read_text()
 
 
-def test_answers_carry_headers_that_keep_browsers_out_of_trouble(caller: httpx.Client) -> None:
+def test_responses_have_security_headers(caller: httpx.Client) -> None:
     headers = caller.get("/livez").headers
 
     assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
 
 
-def test_only_pages_of_the_origins_in_the_settings_may_call(
-    caller: httpx.Client, client: httpx.Client
-) -> None:
+def test_only_configured_origins_may_call(caller: httpx.Client, client: httpx.Client) -> None:
     asked = {"Origin": "https://pages.example", "Access-Control-Request-Method": "POST"}
 
     assert (
@@ -170,7 +164,7 @@ def test_only_pages_of_the_origins_in_the_settings_may_call(
     )
 
 
-def test_a_page_may_read_that_it_has_no_key(caller: httpx.Client) -> None:
+def test_pages_may_read_a_401(caller: httpx.Client) -> None:
     answer = caller.get("/models", headers={"Origin": "https://pages.example"})
 
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (
@@ -183,7 +177,7 @@ def test_a_page_may_read_that_it_has_no_key(caller: httpx.Client) -> None:
     ("headers", "status", "code"),
     [({}, 401, "unauthorized"), ({"X-Long": "x" * 40_000}, 431, "headers_too_large")],
 )
-def test_who_is_not_let_in_is_counted(
+def test_refusals_are_counted(
     caller: httpx.Client, headers: dict[str, str], status: int, code: str
 ) -> None:
     def counted(name: str) -> float:
@@ -200,13 +194,13 @@ def test_who_is_not_let_in_is_counted(
     assert [counted(name) for name in names] == [count + 3 for count in before]
 
 
-def test_headers_that_are_too_long_are_refused(caller: httpx.Client) -> None:
+def test_long_headers_are_refused(caller: httpx.Client) -> None:
     answer = caller.get("/livez", headers={"X-Long": "x" * 40_000})
 
     assert (answer.status_code, answer.json()["code"]) == (431, "headers_too_large")
 
 
-def test_keys_that_are_none_are_told_before_anything_starts(digits_model: StoredModel) -> None:
+def test_invalid_keys_stop_the_start(digits_model: StoredModel) -> None:
     ended = run("serve", LOUPE_API_KEYS="secret")
 
     assert ended.returncode == 1
@@ -214,7 +208,7 @@ def test_keys_that_are_none_are_told_before_anything_starts(digits_model: Stored
     assert "secret" not in ended.stderr
 
 
-def test_a_service_that_everybody_reaches_warns_that_it_has_no_keys(
+def test_public_service_without_keys_logs_a_warning(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
     with serving(
@@ -222,10 +216,10 @@ def test_a_service_that_everybody_reaches_warns_that_it_has_no_keys(
         LOUPE_MODEL=digits_model.tag,
         LOUPE_HOST="0.0.0.0",  # noqa: S104
     ) as open_to_all:
-        assert "without API keys: everybody who reaches it may call" in open_to_all.log.read_text()
+        assert "without API keys: every client may call" in open_to_all.log.read_text()
 
 
-def test_a_new_key_is_printed_with_its_entry() -> None:
+def test_new_key_is_printed_with_its_entry() -> None:
     words = run("key", "alice").stdout.split()
 
     assert (

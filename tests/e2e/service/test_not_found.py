@@ -1,4 +1,4 @@
-"""Where there is no route there is an answer all the same, in the shape of all errors."""
+"""Requests without a route get an error like all others."""
 
 import httpx
 import pytest
@@ -25,7 +25,7 @@ KNOWN = [
         ("/models/digits/reports", "/models/digits/report"),
     ],
 )
-def test_a_path_that_is_none_is_told_the_nearest(
+def test_unknown_path_gets_a_similar_one_as_hint(
     client: httpx.Client, path: str, nearest: str
 ) -> None:
     answer = client.get(path)
@@ -38,9 +38,7 @@ def test_a_path_that_is_none_is_told_the_nearest(
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/wp-login.php", "/" + "predict" * 5000, "/a%00b", "/a//b", "/é"]
 )
-def test_a_path_that_is_like_no_other_is_told_which_there_are(
-    client: httpx.Client, path: str
-) -> None:
+def test_unknown_path_without_a_similar_one_gets_no_hint(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
 
     assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
@@ -49,7 +47,7 @@ def test_a_path_that_is_like_no_other_is_told_which_there_are(
 
 
 @pytest.mark.parametrize("path", ["/predict%0A", "/a%0Ab", "/models/digits%0A/report"])
-def test_a_path_of_two_lines_is_none(client: httpx.Client, path: str) -> None:
+def test_path_with_a_newline_is_not_found(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
 
     assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
@@ -70,7 +68,7 @@ def test_a_path_of_two_lines_is_none(client: httpx.Client, path: str) -> None:
         ("PROPFIND", "/metrics", "GET, HEAD, OPTIONS"),
     ],
 )
-def test_a_method_that_a_path_has_not_is_told_those_it_has(
+def test_unsupported_method_gets_the_supported_ones(
     client: httpx.Client, method: str, path: str, allowed: str
 ) -> None:
     answer = client.request(method, path)
@@ -83,7 +81,7 @@ def test_a_method_that_a_path_has_not_is_told_those_it_has(
     assert (asked.status_code, asked.content, asked.headers["allow"]) == (204, b"", allowed)
 
 
-def test_a_head_is_a_get_without_its_body(client: httpx.Client) -> None:
+def test_head_is_get_without_a_body(client: httpx.Client) -> None:
     for path in ("/livez", "/models", "/", "/openapi.json"):
         answer = client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
@@ -91,7 +89,7 @@ def test_a_head_is_a_get_without_its_body(client: httpx.Client) -> None:
     assert client.options("/nowhere").status_code == 404
 
 
-def test_what_leads_nowhere_is_counted(client: httpx.Client) -> None:
+def test_unknown_paths_are_counted(client: httpx.Client) -> None:
     client.get("/nowhere")
     metrics = client.get("/metrics").text
 
@@ -99,7 +97,7 @@ def test_what_leads_nowhere_is_counted(client: httpx.Client) -> None:
     assert 'loupe_requests_total{key="-",model="-",protocol="-",status="404"}' in metrics
 
 
-def test_python_s_own_bodies_are_refused_as_others_are(client: httpx.Client) -> None:
+def test_pickled_body_is_refused(client: httpx.Client) -> None:
     answer = client.post(
         "/predict", content=b"x", headers={"Content-Type": "application/vnd.bentoml+pickle"}
     )
@@ -107,11 +105,11 @@ def test_python_s_own_bodies_are_refused_as_others_are(client: httpx.Client) -> 
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
-def test_only_the_beginnings_of_paths_are_told() -> None:
+def test_error_lists_prefixes_of_paths() -> None:
     prefixes = "The paths are /predict, /models, /models/…, /v2/…, /v1/…; "
 
     assert prefixes in not_found("/", KNOWN).message
 
 
-def test_websockets_are_left_to_others() -> None:
+def test_websockets_do_not_match() -> None:
     assert NotFoundRoute().matches({"type": "websocket", "path": "/predict"}) == (Match.NONE, {})

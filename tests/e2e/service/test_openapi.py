@@ -26,7 +26,7 @@ NO_ANSWERS = {
     "model_corrupted",  # keeps a model from being served
 }
 # Collects the codes of errors where they are created or raised: `code=`, else the class's own.
-# It runs in a process of its own, so that only the service is imported.
+# It runs in a separate process, so that only the service is imported.
 FOUND = """
 import ast, inspect, json, sys
 import service.server, worker.queue.jobs

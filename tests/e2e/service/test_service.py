@@ -1,4 +1,4 @@
-"""The service as its callers see it: a process of its own, and requests over HTTP."""
+"""The service over HTTP, in a separate process."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ def npy(
 
 
 def npy_header(shape: tuple[int, ...], dtype: str = "|u1", values: bytes = b"") -> bytes:
-    """An `.npy` file with a header that says whatever it is told to."""
+    """An `.npy` file with any header."""
     header = (
         f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117).encode()
         + b"\n"
@@ -97,7 +97,7 @@ def begun(service: RunningService, route: str, headers: dict[str, str]) -> Itera
         pytest.param({"json": {"pixels": DIGIT.tolist()}}, id="pixels in JSON"),
     ],
 )
-def test_every_way_of_sending_an_image_gives_the_same_answer(
+def test_every_encoding_of_an_image_gives_the_same_answer(
     client: httpx.Client, engine: Engine, digits_model: StoredModel, request_: dict[str, object]
 ) -> None:
     response = client.post("/predict", **request_)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def test_every_way_of_sending_an_image_gives_the_same_answer(
     assert_answers(response.json(), engine.predict(DIGIT[None])[0], digits_model)
 
 
-def test_a_large_photo_is_made_to_look_like_the_training_data(
+def test_photo_is_normalized(
     client: httpx.Client, engine: Engine, digits_model: StoredModel
 ) -> None:
     sheet = np.full((400, 300), 230, np.uint8)
@@ -118,7 +118,7 @@ def test_a_large_photo_is_made_to_look_like_the_training_data(
     assert_answers(answer, engine.predict(normalize(sheet, "ink")[None])[0], digits_model)
 
 
-def test_probabilities_are_named_in_the_order_of_the_classes_and_sum_to_one(
+def test_probabilities_follow_the_classes_and_sum_to_one(
     client: httpx.Client, digits_model: StoredModel
 ) -> None:
     answer = client.post("/predict", json={"pixels": DIGIT.tolist()}).json()
@@ -131,7 +131,7 @@ def test_probabilities_are_named_in_the_order_of_the_classes_and_sum_to_one(
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
-def test_every_way_of_sending_a_batch_gives_the_same_answers(
+def test_every_encoding_of_a_batch_gives_the_same_answers(
     client: httpx.Client, engine: Engine, digits_model: StoredModel, count: int
 ) -> None:
     images = pictures.digits(count, seed=count)
@@ -161,7 +161,7 @@ def test_every_way_of_sending_a_batch_gives_the_same_answers(
             assert_answers(answer, row, digits_model)
 
 
-def test_a_batch_of_one_answers_as_a_batch_of_many(client: httpx.Client) -> None:
+def test_batch_of_one_equals_batch_of_many(client: httpx.Client) -> None:
     images = pictures.digits(30, seed=3)
     many = client.post("/predict_batch", content=npy(images), headers=NPY).json()["predictions"]
     for image, answer in zip(images[::7], many[::7], strict=True):
@@ -171,9 +171,7 @@ def test_a_batch_of_one_answers_as_a_batch_of_many(client: httpx.Client) -> None
         np.testing.assert_allclose(probabilities(alone), probabilities(answer), atol=TOLERANCE)
 
 
-def test_a_request_larger_than_a_batch_is_answered_in_its_order(
-    client: httpx.Client, engine: Engine
-) -> None:
+def test_request_larger_than_a_batch_keeps_its_order(client: httpx.Client, engine: Engine) -> None:
     images = pictures.digits(1000, seed=5)
     answers = client.post("/predict_batch", content=npy(images), headers=NPY).json()["predictions"]
 
@@ -181,7 +179,7 @@ def test_a_request_larger_than_a_batch_is_answered_in_its_order(
     np.testing.assert_allclose(received, engine.predict(images), atol=TOLERANCE)
 
 
-def test_what_is_wrong_with_one_image_of_a_batch_stays_with_it(client: httpx.Client) -> None:
+def test_invalid_image_in_a_batch_fails_alone(client: httpx.Client) -> None:
     good = b64(pictures.png(DIGIT))
     mixed = [
         good,
@@ -214,7 +212,7 @@ def test_what_is_wrong_with_one_image_of_a_batch_stays_with_it(client: httpx.Cli
 # Ways to answer
 
 
-def test_a_request_may_say_how_it_wants_to_be_answered(
+def test_query_sets_options(
     client: httpx.Client, engine: Engine, shapes_model: StoredModel
 ) -> None:
     row = engine.predict(DIGIT[None])[0]
@@ -230,7 +228,7 @@ def test_a_request_may_say_how_it_wants_to_be_answered(
     assert_refused(refused, 400, "unknown_language", "'ja'")
 
 
-def test_an_array_may_be_answered_by_an_array(
+def test_array_is_answered_by_an_array(
     client: httpx.Client, engine: Engine, digits_model: StoredModel
 ) -> None:
     images = pictures.digits(150, seed=9)
@@ -247,7 +245,7 @@ def test_an_array_may_be_answered_by_an_array(
     np.testing.assert_allclose(answer, engine.predict(images), atol=TOLERANCE)
 
 
-def test_an_array_cannot_answer_for_images_that_cannot_be_read(client: httpx.Client) -> None:
+def test_array_cannot_report_invalid_images(client: httpx.Client) -> None:
     response = client.post(
         "/predict_batch",
         json={"images": [b64(b"no image")]},
@@ -257,7 +255,7 @@ def test_an_array_cannot_answer_for_images_that_cannot_be_read(client: httpx.Cli
     assert_refused(response, 406, "not_acceptable", "1 images")
 
 
-def test_who_has_little_time_is_told_when_it_is_over(client: httpx.Client) -> None:
+def test_short_timeout_gets_504(client: httpx.Client) -> None:
     body, headers = npy(np.zeros((4096, 28, 28), np.uint8)), {**NPY, "X-Request-Timeout": "0.001"}
 
     assert_refused(
@@ -271,7 +269,7 @@ def test_who_has_little_time_is_told_when_it_is_over(client: httpx.Client) -> No
 # Concurrency
 
 
-def test_nobody_waits_for_the_pictures_of_who_has_no_time_left(client: httpx.Client) -> None:
+def test_late_pictures_do_not_delay_others(client: httpx.Client) -> None:
     bomb = pictures.encoded(
         Image.new("1", (7000, 7000)), "TIFF", compression="group4"
     )  # 2 KB of 49 million pixels
@@ -287,7 +285,7 @@ def test_nobody_waits_for_the_pictures_of_who_has_no_time_left(client: httpx.Cli
     )
 
 
-def test_two_hundred_mixed_requests_at_once_each_get_their_own_answer(
+def test_concurrent_mixed_requests_get_their_own_answers(
     service: RunningService, engine: Engine, digits_model: StoredModel
 ) -> None:
     random = np.random.default_rng(1)
@@ -323,7 +321,7 @@ def test_two_hundred_mixed_requests_at_once_each_get_their_own_answer(
             assert_answers(answer, row, digits_model)
 
 
-def test_one_broken_image_among_sixteen_at_once_fails_alone(service: RunningService) -> None:
+def test_broken_image_among_concurrent_ones_fails_alone(service: RunningService) -> None:
     whole = pictures.png(np.full((300, 300), 90, np.uint8))
     bodies = [whole] * 15
     bodies.insert(7, whole[:-30])
@@ -677,7 +675,7 @@ def assert_refused(response: httpx.Response, status: int, code: str, text: str) 
 
 @pytest.fixture
 def still_well(client: httpx.Client) -> Iterator[None]:
-    """Whatever a test sends, a good request is answered after it."""
+    """A valid request is answered after the test."""
     yield
     assert client.post("/predict", content=pictures.png(DIGIT), headers=PNG).status_code == 200
 
@@ -686,7 +684,7 @@ def still_well(client: httpx.Client) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("request_", "status", "code", "text"), [pytest.param(*r[1:], id=r[0]) for r in BAD_REQUESTS]
 )
-def test_a_bad_image_is_refused_with_its_reason(
+def test_invalid_image_is_refused(
     client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
 ) -> None:
     assert_refused(client.post("/predict", **request_), status, code, text)  # type: ignore[arg-type]
@@ -696,7 +694,7 @@ def test_a_bad_image_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     ("request_", "status", "code", "text"), [pytest.param(*r[1:], id=r[0]) for r in BAD_BATCHES]
 )
-def test_a_bad_batch_is_refused_with_its_reason(
+def test_invalid_batch_is_refused(
     client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
 ) -> None:
     request_ = {"headers": NPY, **request_} if "content" in request_ else request_
@@ -705,7 +703,7 @@ def test_a_bad_batch_is_refused_with_its_reason(
 
 @pytest.mark.usefixtures("still_well")
 @pytest.mark.parametrize("route", ["/predict", "/predict_batch"])
-def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(
+def test_announced_long_body_is_refused_before_it_is_sent(
     service: RunningService, route: str
 ) -> None:
     with begun(service, route, {"Content-Length": "200000000"}) as connection:
@@ -717,7 +715,7 @@ def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(
 
 
 @pytest.mark.usefixtures("still_well")
-def test_a_body_of_200_megabytes_in_chunks_is_refused_without_being_read(
+def test_long_chunked_body_is_refused_unread(
     service: RunningService,
 ) -> None:
     with begun(service, "/predict", {"Transfer-Encoding": "chunked"}) as connection:
@@ -731,7 +729,7 @@ def test_a_body_of_200_megabytes_in_chunks_is_refused_without_being_read(
         assert json.loads(answer.read())["code"] == "body_too_large"
 
 
-def test_a_longer_body_than_allowed_is_refused_by_its_length_in_words(client: httpx.Client) -> None:
+def test_long_body_is_refused_with_the_limit(client: httpx.Client) -> None:
     response = client.post("/predict", content=bytes(64 * 2**20 + 1), headers=PNG)
 
     text = "67,108,864 bytes (LOUPE_MAX_BODY_BYTES)"
@@ -741,7 +739,7 @@ def test_a_longer_body_than_allowed_is_refused_by_its_length_in_words(client: ht
 # Models
 
 
-def test_the_query_names_the_model_that_answers(
+def test_query_selects_the_model(
     client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
 ) -> None:
     body = pictures.png(pictures.shapes().test.images[0])
@@ -753,7 +751,7 @@ def test_the_query_names_the_model_that_answers(
     assert answer["model"] == digits_model.tag
 
 
-def test_a_version_that_is_not_served_is_not_answered_by_another(client: httpx.Client) -> None:
+def test_unserved_version_is_not_found(client: httpx.Client) -> None:
     response = client.post(
         "/predict", content=pictures.png(DIGIT), params={"model": "digits:0000000"}
     )
@@ -763,7 +761,7 @@ def test_a_version_that_is_not_served_is_not_answered_by_another(client: httpx.C
     )
 
 
-def test_a_name_and_its_label_are_answered_by_the_version_in_production(
+def test_name_and_label_mean_the_production_version(
     store: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     for version in ("better", "newest"):
@@ -791,7 +789,7 @@ def test_a_name_and_its_label_are_answered_by_the_version_in_production(
 # Around the predictions
 
 
-def test_what_is_served_is_listed_with_figures_and_a_report(
+def test_models_are_listed_with_figures_and_report(
     client: httpx.Client, digits_model: StoredModel, shapes_model: StoredModel
 ) -> None:
     listed = client.get("/models").json()
@@ -809,7 +807,7 @@ def test_what_is_served_is_listed_with_figures_and_a_report(
     )
 
 
-def test_a_report_comes_whole_whatever_part_is_asked_for(client: httpx.Client) -> None:
+def test_range_requests_get_the_whole_report(client: httpx.Client) -> None:
     for part in ("bytes=0-3", "bytes=99999999-", "bytes=nonsense"):
         answer = client.get("/models/digits/report", headers={"Range": part})
 
@@ -817,11 +815,11 @@ def test_a_report_comes_whole_whatever_part_is_asked_for(client: httpx.Client) -
 
 
 @pytest.mark.parametrize("route", ["/livez", "/readyz"])
-def test_the_service_says_that_it_is_well(client: httpx.Client, route: str) -> None:
+def test_health_checks_succeed(client: httpx.Client, route: str) -> None:
     assert client.get(route).status_code == 200
 
 
-def test_the_metrics_tell_the_sizes_of_batches(client: httpx.Client) -> None:
+def test_metrics_have_batch_sizes(client: httpx.Client) -> None:
     client.post("/predict_batch", content=npy(pictures.digits(33)), headers=NPY)
     metrics = client.get("/metrics").text
 
@@ -829,7 +827,7 @@ def test_the_metrics_tell_the_sizes_of_batches(client: httpx.Client) -> None:
     assert 'loupe_batch_size_count{model="shapes"}' in metrics
 
 
-def test_the_metrics_tell_what_was_asked_and_what_was_answered(
+def test_metrics_count_requests_and_answers(
     client: httpx.Client, digits_model: StoredModel
 ) -> None:
     client.post(
@@ -861,14 +859,14 @@ def test_the_metrics_tell_what_was_asked_and_what_was_answered(
 
 
 def is_ready(service: RunningService) -> bool:
-    """What somebody learns who decides by it where requests go."""
+    """Return whether the readiness check succeeds."""
     try:
         return httpx.get(f"{service.url}/readyz").status_code == 200
     except httpx.TransportError:
         return False
 
 
-def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
+def test_stop_signal_finishes_requests_in_flight_and_exits_with_zero(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
     with serving(tmp_path / "log", LOUPE_MODEL=digits_model.tag) as service:
@@ -887,7 +885,7 @@ def test_a_stop_signal_lets_the_requests_in_hand_finish_and_ends_with_code_zero(
         assert "Traceback" not in service.log.read_text()
 
 
-def test_a_request_that_takes_longer_than_a_stop_waits_for_is_told_to_go_elsewhere(
+def test_request_past_the_shutdown_timeout_gets_503(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
     with serving(
@@ -934,7 +932,7 @@ def test_limits_follow_the_settings(narrow_service: RunningService) -> None:
     assert_refused(httpx.post(predict, content=wide), 422, "image_too_large", "10,000")
 
 
-def test_a_damaged_model_is_not_served_and_the_others_are(
+def test_damaged_model_is_not_served_and_others_are(
     narrow_service: RunningService, shapes_model: StoredModel
 ) -> None:
     body = pictures.png(DIGIT)

@@ -1,4 +1,4 @@
-"""Traces, as a collector of OpenTelemetry gets them from a service of its own."""
+"""Traces, as an OpenTelemetry collector receives them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ AT_THE_END = {"OTEL_BSP_SCHEDULE_DELAY": 600_000}
 
 
 class Collector:
-    """What takes spans over OTLP."""
+    """A collector of spans over OTLP."""
 
     def __init__(self, port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
@@ -87,7 +87,7 @@ def traced(
     digits_model: StoredModel,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningService]:
-    """A service that sends its spans at once, with a log of every request for programs."""
+    """A service that sends spans immediately and logs requests as JSON."""
     log_settings = {"LOUPE_ACCESS_LOG": "true", "LOUPE_LOG_FORMAT": "json"}
     settings = {"LOUPE_MODEL": digits_model.tag, "LOUPE_GRPC_PORT": grpc_port, **log_settings}
     log = tmp_path_factory.mktemp("traced") / "log"
@@ -99,18 +99,18 @@ def traced(
 
 @pytest.fixture(scope="module")
 def grpc_port() -> int:
-    """Where the traced service takes calls over gRPC."""
+    """The gRPC port of the traced service."""
     return free_port()
 
 
 @pytest.fixture
 def trace_id() -> str:
-    """Of a trace that nothing else is part of."""
+    """A new trace ID."""
     return os.urandom(16).hex()
 
 
 def within(trace_id: str) -> dict[str, str]:
-    """What a caller says of the trace that its request is part of."""
+    """Return the headers that place a request into a trace."""
     return {"traceparent": f"00-{trace_id}-{CALLERS_SPAN}-01"}
 
 
@@ -120,7 +120,7 @@ def told(attributes: list[KeyValue]) -> dict[str, object]:
     }
 
 
-def test_a_request_is_a_span_in_the_trace_of_its_caller_and_its_phases_are_spans_in_it(
+def test_request_and_its_phases_are_spans_in_the_clients_trace(
     traced: RunningService, collector: Collector, digits_model: StoredModel, trace_id: str
 ) -> None:
     headers = {**within(trace_id), "X-Request-ID": "order-66"}
@@ -152,7 +152,7 @@ def test_a_request_is_a_span_in_the_trace_of_its_caller_and_its_phases_are_spans
     assert times == sorted(times)
 
 
-def test_a_route_is_told_as_a_pattern(
+def test_span_has_the_routes_pattern(
     traced: RunningService, collector: Collector, trace_id: str
 ) -> None:
     httpx.get(f"{traced.url}/v2/models/digits", headers=within(trace_id))
@@ -163,7 +163,7 @@ def test_a_route_is_told_as_a_pattern(
     assert told(request.attributes)["url.path"] == "/v2/models/digits"
 
 
-def test_a_refusal_is_told_with_its_code_and_marks_no_span(
+def test_refusal_has_its_code_and_is_no_failure(
     traced: RunningService, collector: Collector, trace_id: str
 ) -> None:
     httpx.post(f"{traced.url}/predict", content=b"no image", headers=within(trace_id))
@@ -178,7 +178,7 @@ def test_a_refusal_is_told_with_its_code_and_marks_no_span(
     assert {span.status.code for span in spans.values()} == {Status.STATUS_CODE_UNSET}
 
 
-def test_an_error_of_the_service_marks_the_span(
+def test_error_of_the_service_marks_the_span_as_failed(
     traced: RunningService, collector: Collector, trace_id: str
 ) -> None:
     headers = {**within(trace_id), "X-Request-Timeout": "0.000001"}
@@ -187,7 +187,7 @@ def test_an_error_of_the_service_marks_the_span(
     assert collector.of(trace_id)["POST /predict"].status.code == Status.STATUS_CODE_ERROR
 
 
-def test_what_has_no_route_is_called_by_its_method(
+def test_span_without_a_route_has_the_method_as_name(
     traced: RunningService, collector: Collector, trace_id: str
 ) -> None:
     httpx.get(f"{traced.url}/nowhere", headers=within(trace_id))
@@ -197,7 +197,7 @@ def test_what_has_no_route_is_called_by_its_method(
     assert "http.route" not in told(request.attributes)
 
 
-def test_a_request_without_a_trace_begins_one_that_the_log_names(
+def test_request_without_a_trace_starts_one_that_is_logged(
     traced: RunningService, collector: Collector
 ) -> None:
     httpx.get(f"{traced.url}/models", headers={"X-Request-ID": "begins-a-trace"})
@@ -215,7 +215,7 @@ def test_a_request_without_a_trace_begins_one_that_the_log_names(
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_call_over_grpc_is_a_span_in_the_trace_of_its_caller(
+def test_grpc_call_is_a_span_in_the_clients_trace(
     collector: Collector, grpc_port: int, trace_id: str
 ) -> None:
     with triton.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
@@ -238,7 +238,7 @@ def test_a_call_over_grpc_is_a_span_in_the_trace_of_its_caller(
     }
 
 
-def test_questions_after_health_are_no_spans(
+def test_health_checks_are_not_traced(
     traced: RunningService, collector: Collector, trace_id: str
 ) -> None:
     httpx.get(f"{traced.url}/readyz", headers=within(trace_id))
@@ -247,7 +247,7 @@ def test_questions_after_health_are_no_spans(
     assert list(collector.of(trace_id)) == ["encode", "GET /models"]
 
 
-def test_spans_are_sent_before_the_service_ends_under_the_name_it_is_given(
+def test_spans_are_sent_before_the_service_exits(
     tmp_path: Path, digits_model: StoredModel, trace_id: str
 ) -> None:
     with (
@@ -269,7 +269,7 @@ def test_spans_are_sent_before_the_service_ends_under_the_name_it_is_given(
         assert told(collector.resources[0].attributes)["service.name"] == "digits"
 
 
-def test_where_no_other_name_is_given_the_service_is_called_loupe(
+def test_default_service_name_is_loupe(
     traced: RunningService, collector: Collector, trace_id: str
 ) -> None:
     httpx.get(f"{traced.url}/models", headers=within(trace_id))
@@ -278,9 +278,7 @@ def test_where_no_other_name_is_given_the_service_is_called_loupe(
     assert told(collector.resources[0].attributes)["service.name"] == "loupe"
 
 
-def test_a_collector_that_does_not_answer_keeps_neither_requests_nor_the_end_waiting(
-    tmp_path: Path, digits_model: StoredModel
-) -> None:
+def test_silent_collector_delays_nothing(tmp_path: Path, digits_model: StoredModel) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         serving(
@@ -299,9 +297,7 @@ def test_a_collector_that_does_not_answer_keeps_neither_requests_nor_the_end_wai
         assert service.process.wait(15) == 0
 
 
-def test_where_no_traces_are_asked_for_nothing_of_the_sdk_is_imported(
-    tmp_path: Path, digits_model: StoredModel
-) -> None:
+def test_sdk_is_not_imported_without_tracing(tmp_path: Path, digits_model: StoredModel) -> None:
     with serving(
         tmp_path / "log", LOUPE_MODEL=digits_model.tag, PYTHONPROFILEIMPORTTIME=1
     ) as service:
@@ -319,9 +315,7 @@ def test_where_no_traces_are_asked_for_nothing_of_the_sdk_is_imported(
     assert "service.tracing" not in imported
 
 
-def test_without_the_extra_it_does_not_start_and_says_why(
-    tmp_path: Path, digits_model: StoredModel
-) -> None:
+def test_missing_exporter_stops_the_start(tmp_path: Path, digits_model: StoredModel) -> None:
     missing = tmp_path / "opentelemetry" / "exporter" / "__init__.py"
     missing.parent.mkdir(parents=True)
     missing.write_text("raise ModuleNotFoundError(\"No module named 'opentelemetry.exporter'\")")

@@ -1,4 +1,4 @@
-"""Connections and limits: a real server on a real port, and an app that answers when told to."""
+"""Connections and limits: a real server on a real port, and an app that answers on demand."""
 
 import asyncio
 import gc

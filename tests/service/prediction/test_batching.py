@@ -1,4 +1,4 @@
-"""The batcher in front of a real, trivial engine: it answers with sums, so that every image has an answer of its own."""
+"""The batcher in front of a real, trivial engine: it answers with sums, so that each image has a different answer."""
 
 import asyncio
 import threading
@@ -87,14 +87,14 @@ async def asked(
 
 
 def play(scene: Coroutine[object, object, None]) -> None:
-    """Run a scene on an event loop of its own."""
+    """Run a scene on a new event loop."""
     asyncio.run(scene)
 
 
 # Answers
 
 
-def test_answers_return_to_the_right_caller_under_two_hundred_concurrent_requests() -> None:
+def test_answers_return_to_the_right_caller_under_concurrency() -> None:
     random = np.random.default_rng(0)
     requests = [random_images(int(random.integers(1, 9)), seed) for seed in range(200)]
 
@@ -112,7 +112,7 @@ def test_answers_return_to_the_right_caller_under_two_hundred_concurrent_request
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=20),
     max_batch_size=st.integers(1, 20),
 )
-def test_whatever_the_sizes_all_callers_get_their_own_rows_and_no_run_is_too_large(
+def test_requests_of_any_size_get_their_rows_and_runs_stay_small(
     sizes: list[int], max_batch_size: int
 ) -> None:
     runs: list[int] = []
@@ -130,7 +130,7 @@ def test_whatever_the_sizes_all_callers_get_their_own_rows_and_no_run_is_too_lar
     assert max(runs, default=0) <= max_batch_size
 
 
-def test_what_waits_while_the_engine_is_busy_goes_into_one_run() -> None:
+def test_requests_queued_during_a_run_share_the_next_run() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate)
@@ -145,7 +145,7 @@ def test_what_waits_while_the_engine_is_busy_goes_into_one_run() -> None:
     play(scene())
 
 
-def test_every_request_is_run_by_itself_where_batching_is_off() -> None:
+def test_without_batching_each_request_has_a_run() -> None:
     async def scene() -> None:
         runs: list[int] = []
         waiting = batcher(sums, together=False, observer=Runs(runs))
@@ -219,7 +219,7 @@ def test_slices_of_a_large_request_execute_in_threads(monkeypatch: pytest.Monkey
     play(scene())
 
 
-def test_no_images_get_no_rows() -> None:
+def test_no_images_give_no_rows() -> None:
     async def scene() -> None:
         waiting = batcher(sums)
         answer = await waiting.predict(random_images(0), patient())
@@ -230,7 +230,7 @@ def test_no_images_get_no_rows() -> None:
     play(scene())
 
 
-def test_a_large_request_goes_through_in_slices_that_let_others_in_between() -> None:
+def test_small_request_runs_between_slices_of_a_large_one() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate, max_batch_size=4)
@@ -295,7 +295,7 @@ def test_slices_of_a_large_request_run_in_parallel() -> None:
 # Refusals
 
 
-def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered() -> None:
+def test_full_queue_refuses_requests_and_answers_the_rest() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate, max_queued_images=5)
@@ -316,9 +316,7 @@ def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered()
     play(scene())
 
 
-def test_a_caller_gets_an_error_when_the_time_is_up_and_what_has_not_begun_is_not_computed() -> (
-    None
-):
+def test_request_past_its_deadline_fails_and_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate)
@@ -335,7 +333,7 @@ def test_a_caller_gets_an_error_when_the_time_is_up_and_what_has_not_begun_is_no
     play(scene())
 
 
-def test_a_request_whose_time_was_up_before_it_came_is_not_computed() -> None:
+def test_request_that_arrives_after_its_deadline_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate)
@@ -347,7 +345,7 @@ def test_a_request_whose_time_was_up_before_it_came_is_not_computed() -> None:
     play(scene())
 
 
-def test_a_caller_who_has_gone_while_waiting_costs_nothing_and_others_are_answered() -> None:
+def test_request_of_a_disconnected_client_is_skipped() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate, max_batch_size=2)
@@ -366,9 +364,7 @@ def test_a_caller_who_has_gone_while_waiting_costs_nothing_and_others_are_answer
     play(scene())
 
 
-def test_of_a_large_request_whose_caller_has_gone_only_the_slices_that_were_queued_are_computed() -> (
-    None
-):
+def test_large_request_of_a_disconnected_client_ends_early() -> None:
     async def scene() -> None:
         runs: list[int] = []
 
@@ -384,7 +380,7 @@ def test_of_a_large_request_whose_caller_has_gone_only_the_slices_that_were_queu
     play(scene())
 
 
-def test_the_work_of_a_caller_who_has_gone_is_not_done() -> None:
+def test_cancelled_request_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate, max_queued_images=4)
@@ -396,7 +392,7 @@ def test_the_work_of_a_caller_who_has_gone_is_not_done() -> None:
             await gone
         successor = await asked(
             waiting, random_images(3, seed=2)
-        )  # takes the room of the one who has gone
+        )  # takes the place of the cancelled one
         gate.open.set()
         await first
         np.testing.assert_array_equal(await successor, sums(random_images(3, seed=2)))
@@ -406,7 +402,7 @@ def test_the_work_of_a_caller_who_has_gone_is_not_done() -> None:
     play(scene())
 
 
-def test_a_caller_who_goes_while_the_engine_runs_disturbs_nobody() -> None:
+def test_cancellation_during_a_run_does_not_affect_others() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate)
@@ -425,7 +421,7 @@ def test_a_caller_who_goes_while_the_engine_runs_disturbs_nobody() -> None:
 # Engines that fail
 
 
-def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
+def test_wrong_number_of_rows_fails_only_that_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def one_row_short(images: UInt8Array) -> Float32Array:
@@ -450,7 +446,7 @@ def test_a_wrong_number_of_rows_fails_the_whole_run_and_only_that(
     assert "the engine failed on a batch of 3 images" in caplog.text
 
 
-def test_a_wrong_number_of_classes_is_noticed() -> None:
+def test_wrong_number_of_classes_fails_the_run() -> None:
     async def scene() -> None:
         waiting = batcher(sums, classes=3)
         with pytest.raises(LoupeError, match=r"\(1, 2\)"):
@@ -460,7 +456,7 @@ def test_a_wrong_number_of_classes_is_noticed() -> None:
     play(scene())
 
 
-def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
+def test_engine_error_fails_only_that_run() -> None:
     def no_zeros(images: UInt8Array) -> Float32Array:
         if not images.any():
             raise RuntimeError("out of memory")
@@ -476,7 +472,7 @@ def test_an_engine_that_raises_fails_its_run_and_answers_the_next() -> None:
     play(scene())
 
 
-def test_an_error_that_the_engine_names_itself_keeps_its_name() -> None:
+def test_loupe_error_of_the_engine_is_passed_on() -> None:
     def refuses(images: UInt8Array) -> Float32Array:
         raise InvalidPixels("No pixels.")
 
@@ -492,7 +488,7 @@ def test_an_error_that_the_engine_names_itself_keeps_its_name() -> None:
 # The end
 
 
-def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
+def test_close_answers_queued_requests_and_refuses_new_ones() -> None:
     async def scene() -> None:
         gate = Gate()
         waiting = batcher(gate)
@@ -511,5 +507,5 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
     play(scene())
 
 
-def test_a_batcher_that_nobody_asked_closes() -> None:
+def test_unused_batcher_closes() -> None:
     play(batcher(sums).close())

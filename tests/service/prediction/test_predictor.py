@@ -47,10 +47,10 @@ def request(predictor: Predictor) -> Request:
 
 async def wait(call: Call) -> Response:
     await asyncio.sleep(30)
-    raise AssertionError("nobody should have waited so long")
+    raise AssertionError("the request should have ended earlier")
 
 
-def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(
+def test_cancelled_request_frees_its_body(
     digits_model: StoredModel,
 ) -> None:
     async def read(call: Call) -> Response:
@@ -59,7 +59,7 @@ def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(
     async def read_and_wait(call: Call) -> Response:
         await read(call)
         await asyncio.sleep(30)
-        raise AssertionError("nobody should have waited so long")
+        raise AssertionError("the request should have ended earlier")
 
     async def story() -> int:
         predictor = Predictor(Settings(model=digits_model.tag, max_body_bytes=100))
@@ -72,9 +72,7 @@ def test_a_request_that_is_cancelled_takes_no_room_from_the_bodies_of_others(
 
 
 @pytest.mark.parametrize("stopping", [False, True])
-def test_a_request_that_a_stop_cuts_short_is_told_so(
-    digits_model: StoredModel, stopping: bool
-) -> None:
+def test_request_cancelled_by_shutdown_gets_503(digits_model: StoredModel, stopping: bool) -> None:
     async def story() -> Response:
         predictor = Predictor(Settings(model=digits_model.tag))
         waiting = asyncio.create_task(respond("loupe", request(predictor), wait))
@@ -95,7 +93,7 @@ def test_a_request_that_a_stop_cuts_short_is_told_so(
             asyncio.run(story())
 
 
-def test_who_does_not_read_that_the_service_stops_is_not_waited_for(
+def test_client_that_does_not_read_the_503_is_not_awaited(
     digits_model: StoredModel,
 ) -> None:
     async def story() -> None:
@@ -115,7 +113,7 @@ def test_who_does_not_read_that_the_service_stops_is_not_waited_for(
     asyncio.run(story())
 
 
-def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(
+def test_models_are_busy_while_images_are_queued(
     digits_model: StoredModel,
 ) -> None:
     async def story() -> list[bool]:
@@ -134,7 +132,7 @@ def test_models_are_busy_as_long_as_somebody_waits_for_one_of_them(
     assert asyncio.run(story()) == [False, True, False]
 
 
-def test_nothing_is_kept_of_a_request_that_was_refused(digits_model: StoredModel) -> None:
+def test_refused_request_is_freed(digits_model: StoredModel) -> None:
     megabyte = 2**20
 
     async def refuse(call: Call) -> Response:
