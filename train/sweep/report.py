@@ -1,9 +1,9 @@
 """The report on a sweep: tables, `summary.csv`, and one chart per varied parameter."""
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,10 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from loupe.drawing import INK
-from loupe.errors import NotWritable
+from loupe.files import write_atomically
 from train.evaluate.plots import BLUE, WIDTH, as_percent, picture
+from train.sweep.results import translate_write_errors
 from train.sweep.sweeps import (
-    MEASURES,
     Result,
     Setting,
     SettingSummary,
@@ -31,6 +31,14 @@ from train.sweep.sweeps import (
 SUMMARY_FILE = "summary.csv"
 MAX_ROWS = 20  # settings in the table on the terminal; the file has all
 MAX_ACCURACY = 1.015  # upper end of the axis; error bars may reach above 1, accuracies do not
+HEADINGS = {
+    "train_accuracy": "train %",
+    "validation_accuracy": "validation %",
+    "test_accuracy": "test %",
+    "test_loss": "test loss",
+    "seconds": "seconds",
+}
+DIGITS = {"test_loss": ".3f", "seconds": ".1f"}
 DOT_SPREAD = 0.12  # half the width of a row of dots, as a fraction of the distance of two values
 
 
@@ -40,25 +48,21 @@ def write_report(folder: Path, sweep: Sweep, results: Sequence[Result]) -> tuple
     Raises:
         NotWritable: If one cannot be written.
     """
-    path = folder / SUMMARY_FILE
-    written = [path]
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            _write_summary(file, sweep, summarize(sweep, results))
-        for name in sweep.varied:
-            path = folder / f"{name}.png"
-            path.write_bytes(accuracy_by_value(name, by_value(sweep, results, name)))
-            written.append(path)
-    except OSError as error:
-        raise NotWritable(f"'{path}' cannot be written: {error}.") from error
-    return tuple(written)
+    charts = [folder / f"{name}.png" for name in sweep.varied]
+    summary = folder / SUMMARY_FILE
+    with translate_write_errors(summary):
+        write_atomically(summary, _encode_summary(sweep, summarize(sweep, results)))
+        for name, chart in zip(sweep.varied, charts, strict=True):
+            chart.write_bytes(accuracy_by_value(name, by_value(sweep, results, name)))
+    return summary, *charts
 
 
 def ranking(sweep: Sweep, summaries: Sequence[SettingSummary]) -> Table:
     """List the settings, the best first; long lists show only the first `MAX_ROWS`."""
     validated = any("validation_accuracy" in summary.spreads for summary in summaries)
+    chosen = "validation" if validated else "test"
     table = Table(
-        title=f"best {'validation' if validated else 'test'} accuracy first, over {sweep.seeds} seeds",
+        title=f"best {chosen} accuracy first, over {sweep.seeds} seeds",
         title_justify="left",
         box=SIMPLE_HEAD,  # three varied parameters fit 80 columns
         show_edge=False,
@@ -69,12 +73,11 @@ def ranking(sweep: Sweep, summaries: Sequence[SettingSummary]) -> Table:
     names = ["setting"] if sweep.plan == "one-at-a-time" else list(map(as_words, sweep.varied))
     settings = [_described(sweep, summary.setting) for summary in shown]
     columns = {name: [cells[at] for cells in settings] for at, name in enumerate(names)}
-    figures = {"train %": [_percent(each, "train_accuracy") for each in shown]}
-    if validated:
-        figures["validation %"] = [_percent(each, "validation_accuracy") for each in shown]
-    figures["test %"] = [_percent(each, "test_accuracy") for each in shown]
-    figures["test loss"] = [_mean(each, "test_loss", ".3f") for each in shown]
-    figures["seconds"] = [_mean(each, "seconds", ".1f") for each in shown]
+    figures = {
+        heading: [_format(summary, measure) for summary in shown]
+        for measure, heading in HEADINGS.items()
+        if validated or measure != "validation_accuracy"
+    }
     if any(summary.failed for summary in summaries):
         figures["failed"] = [f"{each.failed} of {each.runs}" for each in shown]
     for heading, cells in {**columns, **figures}.items():
@@ -100,8 +103,8 @@ def one_at_a_time(sweep: Sweep, results: Sequence[Result]) -> Iterator[Table]:
             for summary in summarize(sweep, runs):
                 table.add_row(
                     label,
-                    _percent(summary, "train_accuracy"),
-                    _percent(summary, "test_accuracy"),
+                    _format(summary, "train_accuracy"),
+                    _format(summary, "test_accuracy"),
                     str(summary.runs - summary.failed),
                 )
         yield table
@@ -184,26 +187,22 @@ def _described(sweep: Sweep, setting: Setting) -> list[str]:
     return other or ["base"]
 
 
-def _write_summary(file: TextIO, sweep: Sweep, summaries: Sequence[SettingSummary]) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    headings = [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "deviation")]
+def _encode_summary(sweep: Sweep, summaries: Sequence[SettingSummary]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    headings = [f"{measure}_{part}" for measure in HEADINGS for part in ("mean", "deviation")]
     writer.writerow([*sweep.values, "runs", "failed", *headings])
     for summary in summaries:
         values = [as_text(name, summary.setting.value(name)) for name in sweep.values]
-        spreads = [summary.spreads.get(measure) for measure in MEASURES]
-        numbers = [
-            f"{number:.6f}" if spread else ""
-            for spread in spreads
-            for number in ((spread.mean, spread.deviation) if spread else (0, 0))
-        ]
+        spreads = [summary.spreads.get(measure) for measure in HEADINGS]
+        pairs = [(each.mean, each.deviation) if each else None for each in spreads]
+        numbers = [f"{number:.6f}" if pair else "" for pair in pairs for number in pair or ("", "")]
         writer.writerow([*values, summary.runs, summary.failed, *numbers])
+    return text.getvalue()
 
 
-def _percent(summary: SettingSummary, measure: str) -> str:
+def _format(summary: SettingSummary, measure: str) -> str:
     spread = summary.spreads.get(measure)
+    if measure in DIGITS:
+        return format(spread.mean, DIGITS[measure]) if spread else ""
     return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f}" if spread else "failed"
-
-
-def _mean(summary: SettingSummary, measure: str, digits: str) -> str:
-    spread = summary.spreads.get(measure)
-    return format(spread.mean, digits) if spread else ""

@@ -2,11 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from loupe.errors import Conflict
+from pydantic import TypeAdapter
+
+from loupe.errors import Conflict, NotWritable
 from train.sweep.sweeps import Result, Scores, Sweep, as_text
 
 RESULTS_FILE = "results.csv"
@@ -37,27 +40,19 @@ def read_results(folder: Path, sweep: Sweep) -> tuple[Result, ...]:
         Conflict: If a line does not belong to this sweep.
     """
     file = folder / RESULTS_FILE
-    if not file.exists():
-        return ()
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1].decode("utf-8", "replace")
-    if not whole:
-        return ()
-    lines = csv.reader(whole.splitlines())
-    if tuple(next(lines)) != columns(sweep):
-        raise Conflict(
-            f"'{file}' has other columns than this sweep: {', '.join(columns(sweep))}. "
-            "Choose another folder.",
-            code="sweep_damaged",
-        )
+    content = file.read_bytes() if file.exists() else b""
+    lines = content[: content.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
     results = []
-    for number, line in enumerate(lines, 2):
+    for number, cells in enumerate(csv.reader(lines), 1):
         try:
-            results.append(_decode(sweep, line))
+            if number > 1:
+                results.append(_decode(sweep, cells))
+            elif tuple(cells) != columns(sweep):
+                raise ValueError("other columns")
         except (ValueError, KeyError) as error:
             raise Conflict(
-                f"Line {number} of '{file}' is not a training of this sweep: {','.join(line)}. "
-                "Delete the line; its training is then repeated.",
+                f"Line {number} of '{file}' does not belong to this sweep: {','.join(cells)}. "
+                "Delete the line to repeat its training, or choose another --out.",
                 code="sweep_damaged",
             ) from error
     return tuple(results)
@@ -72,13 +67,16 @@ def _decode(sweep: Sweep, line: list[str]) -> Result:
     setting, seed = sweep.setting(values), int(cells["seed"])
     if cells["error"]:
         return Result(setting, seed, None, cells["error"])
-    validation = cells["validation_accuracy"]
-    scores = Scores(
-        train_accuracy=float(cells["train_accuracy"]),
-        validation_accuracy=float(validation) if validation else None,
-        test_accuracy=float(cells["test_accuracy"]),
-        test_loss=float(cells["test_loss"]),
-        trained_epochs=int(cells["trained_epochs"]),
-        seconds=float(cells["seconds"]),
-    )
+    scores = TypeAdapter(Scores).validate_python({name: cells[name] or None for name in SCORES})
     return Result(setting, seed, scores)
+
+
+@contextmanager
+def translate_write_errors(path: Path) -> Iterator[None]:
+    """Raise `NotWritable` if the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritable(
+            f"'{path}' cannot be written: {error}. The same command continues."
+        ) from error

@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -16,9 +16,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from loupe.errors import Conflict, InvalidUsage, NotWritable
+from loupe.errors import Conflict, InvalidUsage
 from loupe.files import atomic_path, lock, write_atomically
-from train.sweep.results import RESULTS_FILE, columns, encode, read_results
+from train.sweep.results import (
+    RESULTS_FILE,
+    columns,
+    encode,
+    read_results,
+    translate_write_errors,
+)
 from train.sweep.sweeps import Result, Scores, Setting, Sweep, as_text
 
 REQUEST_FILE = "sweep.json"
@@ -27,11 +33,9 @@ STUDY_NAME = "sweep"
 MAX_REPEATS = 20  # draws of known settings before an untried one is picked at random
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training to do; `trial` is the number of its setting in the study."""
+class Training(NamedTuple):
+    """A setting and a seed to train it with."""
 
-    trial: int
     setting: Setting
     seed: int
 
@@ -62,77 +66,79 @@ class SweepStudy:
             direction="maximize",
             load_if_exists=True,
         )
-        # A crash while a setting was started leaves a trial without parameters.
-        for trial in self._study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)):
+        self._started: dict[Setting, int] = {}  # number of the trial
+        for trial in self._trials():
+            # A crash while a setting was started leaves a trial without parameters.
             if trial.state == TrialState.WAITING or trial.params.keys() != self._values.keys():
-                self._storage.set_trial_state_values(self._trial_id(trial.number), TrialState.FAIL)
-        self._started = {
-            self._setting(trial.params): trial.number
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state != TrialState.FAIL
-        }
+                self._storage.set_trial_state_values(self._id(trial.number), TrialState.FAIL)
+            else:
+                self._started[self._setting(trial.params)] = trial.number
 
     def results(self) -> tuple[Result, ...]:
         """Return the results of all trainings, by setting and seed."""
-        results = []
-        for trial in self._study.get_trials(deepcopy=False):
-            for seed, outcome in sorted(trial.user_attrs.items(), key=lambda each: int(each[0])):
-                error = outcome.get("error", "")
-                scores = None if error else Scores(**outcome)
-                results.append(Result(self._setting(trial.params), int(seed), scores, error))
+        trials, results = self._trials(), []
+        for setting, number in self._started.items():
+            outcomes = trials[number].user_attrs
+            for seed in range(self.sweep.seeds):
+                outcome = outcomes.get(str(seed))
+                if outcome and "error" in outcome:
+                    results.append(Result(setting, seed, None, outcome["error"]))
+                elif outcome:
+                    results.append(Result(setting, seed, Scores(**outcome)))
         return tuple(results)
 
     def unfinished(self) -> list[Training]:
         """Return the trainings that are missing from settings of an interrupted run."""
-        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in trials:
-            self._complete(trial)
-        return [training for trial in trials for training in self._missing(trial)]
+        trials, missing = self._trials(), []
+        for setting, number in self._started.items():
+            if trials[number].state == TrialState.RUNNING:
+                self._complete(number)
+                missing += [Training(setting, seed) for seed in self._missing(number)]
+        return missing
 
     def start_next(self) -> list[Training]:
         """Start the next setting, and return its trainings; none if there is no setting left.
 
         Optuna's queue serves the fixed plans: `GridSampler` neither varies one parameter at a time
-        nor keeps parallel trainings apart.
+        nor supports `ask` and `tell`.
         """
         if len(self._started) >= self.sweep.max_settings:
             return []
         untried = (each for each in self.sweep.settings() if each not in self._started)
         setting = self._draw() if self.sweep.plan == "trials" else next(untried)
-        with _writing(self._file):
-            return list(self._missing(self._trial(self._start(setting))))
+        with translate_write_errors(self._file):
+            self._start(setting)
+        return [Training(setting, seed) for seed in range(self.sweep.seeds)]
 
-    def record(self, training: Training, result: Result) -> None:
+    def record(self, result: Result) -> None:
         """Store a result in the study and in `results.csv`.
 
         Raises:
             NotWritable: If that fails, for example because the disk is full.
         """
-        with _writing(self._file):
-            self._store(training.trial, result)
+        with translate_write_errors(self._file):
+            self._store(result)
             with (self._file.parent / RESULTS_FILE).open("a", encoding="utf-8") as file:
                 file.write(encode(self.sweep, [result]))
 
-    def restore(self, results: tuple[Result, ...]) -> None:
+    def restore(self, results: Iterable[Result]) -> None:
         """Fill an empty study with the results of an earlier one."""
         for result in results:
-            number = self._started.get(result.setting)
-            self._store(self._start(result.setting) if number is None else number, result)
+            if result.setting not in self._started:
+                self._start(result.setting)
+            self._store(result)
 
-    def _start(self, setting: Setting) -> int:
+    def _start(self, setting: Setting) -> None:
         params = {name: as_text(name, setting.value(name)) for name in self._values}
         self._study.enqueue_trial(params)
-        number = self._study.ask(self._distributions).number
-        self._started[setting] = number
-        return number
+        self._started[setting] = self._study.ask(self._distributions).number
 
     def _draw(self) -> Setting:
-        """Let Optuna's sampler pick an untried setting, by the completed trials alone."""
+        """Pick an untried setting by Optuna's sampler, which sees the completed trials alone."""
         scratch = optuna.create_study(
             direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(self._started))
         )
-        completed = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        scratch.add_trials(completed)
+        scratch.add_trials(self._study.get_trials(states=(TrialState.COMPLETE,)))
         for _ in range(MAX_REPEATS):
             setting = self._setting(scratch.ask(self._distributions).params)
             if setting not in self._started:
@@ -140,30 +146,30 @@ class SweepStudy:
         untried = [each for each in self.sweep.grid() if each not in self._started]
         return untried[np.random.default_rng(len(self._started)).integers(len(untried))]
 
-    def _store(self, number: int, result: Result) -> None:
-        outcome: dict[str, Any] = (
-            asdict(result.scores) if result.scores else {"error": result.error}
-        )
-        self._storage.set_trial_user_attr(self._trial_id(number), str(result.seed), outcome)
-        self._complete(self._trial(number))
+    def _store(self, result: Result) -> None:
+        number = self._started[result.setting]
+        outcome = asdict(result.scores) if result.scores else {"error": result.error}
+        self._storage.set_trial_user_attr(self._id(number), str(result.seed), outcome)
+        self._complete(number)
 
-    def _complete(self, trial: FrozenTrial) -> None:
-        if not any(self._missing(trial)):
-            accuracies = [each.get("validation_accuracy") for each in trial.user_attrs.values()]
-            self._study.tell(trial.number, fmean(accuracy or 0.0 for accuracy in accuracies))
+    def _complete(self, number: int) -> None:
+        """Give a trial its value if it has all seeds."""
+        if not self._missing(number):
+            outcomes = self._trials()[number].user_attrs.values()
+            value = fmean(each.get("validation_accuracy") or 0.0 for each in outcomes)
+            self._study.tell(number, value)
 
-    def _missing(self, trial: FrozenTrial) -> Iterator[Training]:
-        for seed in range(self.sweep.seeds):
-            if str(seed) not in trial.user_attrs:
-                yield Training(trial.number, self._setting(trial.params), seed)
+    def _missing(self, number: int) -> list[int]:
+        outcomes = self._trials()[number].user_attrs
+        return [seed for seed in range(self.sweep.seeds) if str(seed) not in outcomes]
 
     def _setting(self, params: Mapping[str, str]) -> Setting:
         return self.sweep.setting({name: self._values[name][text] for name, text in params.items()})
 
-    def _trial(self, number: int) -> FrozenTrial:
-        return self._storage.get_trial(self._trial_id(number))
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
 
-    def _trial_id(self, number: int) -> int:
+    def _id(self, number: int) -> int:
         study = self._storage.get_study_id_from_name(STUDY_NAME)
         return self._storage.get_trial_id_from_study_id_trial_number(study, number)
 
@@ -186,37 +192,31 @@ def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
         NotWritable: If the folder cannot be written.
     """
     file = folder / STUDY_FILE
-    with _writing(folder):
+    with translate_write_errors(folder):
         _check_request(folder, {**sweep.model_dump(mode="json"), "data": data})
     with ExitStack() as stack:
         try:
             stack.enter_context(lock(folder / REQUEST_FILE, wait=False))
         except BlockingIOError:
-            raise Conflict(
-                f"Another process runs the sweep in '{folder}'. Wait until it ends.",
-                code="sweep_running",
-            ) from None
-        with _writing(file):
+            message = f"Another process runs the sweep in '{folder}'. Wait until it ends."
+            raise Conflict(message, code="sweep_running") from None
+        with translate_write_errors(file):
             if not file.exists():
                 results = read_results(folder, sweep)
                 with atomic_path(file) as temporary:
                     SweepStudy(temporary, sweep).restore(results)
             _drop_partial_line(file)
-            study = _load(file, sweep)
-            header = ",".join(columns(sweep)) + "\n"
-            write_atomically(folder / RESULTS_FILE, header + encode(sweep, study.results()))
+            try:
+                study = SweepStudy(file, sweep)
+            except (ValueError, KeyError) as error:
+                raise Conflict(
+                    f"'{file}' cannot be read: {error}. Delete it; the next run builds it from "
+                    f"{RESULTS_FILE}.",
+                    code="sweep_damaged",
+                ) from error
+            content = ",".join(columns(sweep)) + "\n" + encode(sweep, study.results())
+            write_atomically(folder / RESULTS_FILE, content)
         yield study
-
-
-def _load(file: Path, sweep: Sweep) -> SweepStudy:
-    try:
-        return SweepStudy(file, sweep)
-    except (ValueError, KeyError) as error:
-        raise Conflict(
-            f"'{file}' cannot be read: {error}. Delete it; the next run builds it from "
-            f"{RESULTS_FILE}.",
-            code="sweep_damaged",
-        ) from error
 
 
 def _drop_partial_line(file: Path) -> None:
@@ -242,10 +242,8 @@ def _check_request(folder: Path, request: dict[str, Any]) -> None:
     try:
         old, new = _flat(json.loads(file.read_bytes())), _flat(request)
     except (ValueError, AttributeError) as error:
-        raise Conflict(
-            f"'{file}' is not a request for a sweep: {error}. Choose another --out.",
-            code="sweep_damaged",
-        ) from error
+        message = f"'{file}' is not a request for a sweep: {error}. Choose another --out."
+        raise Conflict(message, code="sweep_damaged") from error
     differences = [
         f"{name}: {json.dumps(old.get(name))} there, {json.dumps(new.get(name))} now"
         for name in {**old, **new}
@@ -260,16 +258,6 @@ def _check_request(folder: Path, request: dict[str, Any]) -> None:
 
 
 def _flat(request: dict[str, Any]) -> dict[str, Any]:
-    """Merge the fields of source and values into the request, to name the ones that differ."""
-    parts: list[Mapping[str, Any]] = [request.pop("source", {}), request.pop("values", {})]
-    return request | {name: value for part in parts for name, value in part.items()}
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise NotWritable(
-            f"'{path}' cannot be written: {error}. The same command continues."
-        ) from error
+    """Merge the fields of source and values into the request."""
+    nested = {**request.pop("source", {}), **request.pop("values", {})}
+    return {**request, **nested}

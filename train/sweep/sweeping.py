@@ -13,7 +13,7 @@ from loupe.errors import Interrupted, InvalidUsage, ProgramFailed
 from loupe.runtime.cores import available_cores
 from train.config import recipe
 from train.data.splits import SPLIT_SEED
-from train.sweep.study import SweepStudy, Training, open_study
+from train.sweep.study import SweepStudy, open_study
 from train.sweep.sweeps import Result, Sweep
 from train.sweep.trials import load, train_one, training_processes
 
@@ -77,7 +77,7 @@ def train_missing(
     """Train what the study lacks, `jobs` trainings at a time."""
     sweep = study.sweep
     done, total = len(study.results()), sweep.max_settings * sweep.seeds
-    waiting, running = deque(study.unfinished()), dict[Future[Result], Training]()
+    waiting, running = deque(study.unfinished()), set[Future[Result]]()
     watch(done, total)
     while True:
         with _ctrl_c_blocked():
@@ -86,14 +86,13 @@ def train_missing(
                 while len(waiting) + len(running) < jobs and (trainings := study.start_next()):
                     waiting.extend(trainings)
             while waiting and len(running) < jobs:
-                training = waiting.popleft()
-                future = pool.submit(train_one, sweep.source, training.setting, training.seed)
-                running[future] = training
+                running.add(pool.submit(train_one, sweep.source, *waiting.popleft()))
         if not running:
             return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
             with _ctrl_c_blocked():
-                study.record(running.pop(future), future.result())
+                study.record(future.result())
             done += 1
             watch(done, total)
 

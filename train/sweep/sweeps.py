@@ -1,13 +1,13 @@
 """Sweeps: the settings to try, and statistics over their results. Nothing is trained here."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from math import inf
 from statistics import fmean, stdev
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from loupe.errors import InvalidUsage
 from train.config import FULL_BATCH, TrainConfig, recipe
@@ -17,7 +17,6 @@ SweepPlan = Literal["grid", "one-at-a-time", "trials"]
 Value: TypeAlias = bool | int | float | str | tuple[int, ...]
 
 TEST_FRACTION = "test_fraction"  # the one value that belongs to the data set, not to the training
-MEASURES = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_loss", "seconds")
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Sweep(BaseModel):
     source: DataSource
     architecture: str
     values: dict[str, tuple[Value, ...]] = {}
-    seeds: int = 5
+    seeds: int = Field(default=5, ge=1)
     plan: SweepPlan = "grid"
-    trials: int = 0
+    trials: int = Field(default=0, ge=0)
 
     @field_validator("values")
     @classmethod
@@ -66,15 +65,7 @@ class Sweep(BaseModel):
         return {name: tuple(dict.fromkeys(several)) for name, several in values.items()}
 
     def check(self) -> None:
-        """Refuse settings that cannot be trained.
-
-        Raises:
-            InvalidUsage: If a value or a number is impossible.
-        """
-        for option, number in (("seeds", self.seeds), ("trials", self.trials)):
-            if number < 1 and (option == "seeds" or self.plan == "trials"):
-                message = f"{option} must be at least 1, got {number}."
-                raise InvalidUsage(message, code="invalid_training")
+        """Raise `InvalidUsage` if a value cannot be trained."""
         for fraction in self.values.get(TEST_FRACTION, ()):
             if not (isinstance(fraction, float) and 0 < fraction < 1):
                 raise InvalidUsage(
@@ -181,7 +172,7 @@ class SettingSummary:
         setting: The setting.
         runs: Trainings that ended, including the failed ones.
         failed: Trainings without scores.
-        spreads: By the names in `MEASURES`; a measure that no training has is missing.
+        spreads: By the fields of `Scores`; without those that the trainings do not have.
     """
 
     setting: Setting
@@ -207,30 +198,33 @@ def summarize(sweep: Sweep, results: Iterable[Result]) -> tuple[SettingSummary, 
 
 def _summary(setting: Setting, results: Sequence[Result]) -> SettingSummary:
     scores = [result.scores for result in results if result.scores]
-    numbers = {name: [getattr(score, name) for score in scores] for name in MEASURES}
-    spreads = {
-        name: Spread.of(several)
-        for name, several in numbers.items()
-        if several and None not in several
-    }
+    spreads = {}
+    for field in fields(Scores):
+        numbers = [getattr(score, field.name) for score in scores]
+        if numbers and None not in numbers:
+            spreads[field.name] = Spread.of(numbers)
     return SettingSummary(setting, len(results), len(results) - len(scores), spreads)
 
 
-def by_value(sweep: Sweep, results: Iterable[Result], name: str) -> dict[Value, tuple[Result, ...]]:
+def by_value(sweep: Sweep, results: Sequence[Result], name: str) -> dict[Value, tuple[Result, ...]]:
     """Group results by a parameter's value: numbers in rising order, names as they were given.
 
     With the plan `one-at-a-time`, only results that are as the base in everything else count.
     """
-    values = list(sweep.values[name])
+    values, base = list(sweep.values[name]), sweep.base
     if not any(isinstance(value, str) for value in values):
         values.sort(key=lambda value: order(name, value))
-    alone = {value: sweep.setting({name: value}) for value in values}
-    found: dict[Value, list[Result]] = {value: [] for value in values}
-    for result in results:
-        value = result.setting.value(name)
-        if value is not None and (sweep.plan != "one-at-a-time" or result.setting == alone[value]):
-            found[value].append(result)
-    return {value: tuple(runs) for value, runs in found.items()}
+    if sweep.plan == "one-at-a-time":
+        others = [other for other in sweep.varied if other != name]
+        results = [
+            result
+            for result in results
+            if all(result.setting.value(other) == base.value(other) for other in others)
+        ]
+    return {
+        value: tuple(result for result in results if result.setting.value(name) == value)
+        for value in values
+    }
 
 
 def order(name: str, value: Value) -> tuple[float, ...]:

@@ -41,7 +41,7 @@ class ClassicRow:
 
     @property
     def aim_reached(self) -> bool:
-        """Whether the test accuracy reaches the aim."""
+        """True if the test accuracy reaches the aim."""
         return self.summary is not None and self.summary.accuracy.mean >= self.classic.aim
 
 
@@ -66,12 +66,12 @@ class ValueRow:
 
     @property
     def repeated(self) -> bool:
-        """Whether the standard deviation means something."""
+        """True if there is a standard deviation."""
         return len(self.accuracies) > 1
 
     @property
     def near(self) -> bool:
-        """Whether the tutorial's run is as near to our mean as chance explains."""
+        """True if chance explains the distance of the tutorial's run from our mean."""
         spread = self.spread
         return spread is not None and (
             abs(self.reported - spread.mean) <= MAX_DEVIATIONS * spread.deviation

@@ -104,14 +104,6 @@ def test_impossible_value_is_refused(
         assert fact in refused.value.message
 
 
-@pytest.mark.parametrize("numbers", [{"seeds": 0}, {"plan": "trials", "trials": 0}])
-def test_numbers_below_1_are_refused(numbers: dict[str, object]) -> None:
-    with pytest.raises(LoupeError) as refused:
-        sweep().model_copy(update=numbers).check()
-
-    assert refused.value.code == "invalid_training"
-
-
 def test_summary_has_mean_and_sample_standard_deviation() -> None:
     request = sweep()
     (summary,) = summarize(

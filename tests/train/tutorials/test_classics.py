@@ -1,4 +1,4 @@
-"""The classics: the tutorials' settings, and a page of results, with tiny models of small digits."""
+"""The classics: the tutorials' settings, and a page of results, with tiny models of digits."""
 
 import io
 from dataclasses import replace
