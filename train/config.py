@@ -58,8 +58,7 @@ class TrainConfig:
     learning_rate: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-3
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "constant"
     weight_decay: Annotated[
-        float,
-        Field(ge=0, description="Decoupled weight decay of kernels, times the learning rate."),
+        float, Field(ge=0, description="Weight decay of kernels, times the learning rate.")
     ] = 0.0
     batch_size: Annotated[
         int, BeforeValidator(_read_batch_size), Field(ge=0, description="Images per step, or full.")
@@ -68,40 +67,29 @@ class TrainConfig:
         int, Field(ge=1, description="Maximum number of passes over the training images.")
     ] = 10
     patience: Annotated[
-        int,
-        Field(
-            ge=0, description="Epochs without better validation accuracy to stop after; 0 = off."
-        ),
+        int, Field(ge=0, description="Stop after this many epochs without improvement; 0 = off.")
     ] = 0
     validation_fraction: Annotated[
-        float,
-        Field(ge=0, lt=1, description="Fraction of the training split to hold out for validation."),
+        float, Field(ge=0, lt=1, description="Fraction of the training split used for validation.")
     ] = 1 / 12
-    initializer: Annotated[Initializer, Field(description="Initializer of kernels.")] = (
-        "glorot-uniform"
-    )
+    initializer: Annotated[Initializer, Field(description="Kernel initializer.")] = "glorot-uniform"
     bias: Annotated[float, Field(description="Initial value of biases.")] = 0.0
     augmentation: Annotated[
         bool, Field(description="Augment the training images in every epoch.")
     ] = False
     # Random erasing keeps long trainings from memorising the images.
     erasing: Annotated[
-        float,
-        Field(
-            ge=0, le=1, description="Fraction of augmented images with a part replaced by noise."
-        ),
+        float, Field(ge=0, le=1, description="Fraction of augmented images with a part erased.")
     ] = 0.0
     # Mixup keeps long trainings from becoming over-confident.
     mixup: Annotated[
         float, Field(ge=0, description="Beta-distribution parameter of mixup; 0 = off.")
     ] = 0.0
     shifted_views: Annotated[
-        bool,
-        Field(description="Average predictions over the image and copies shifted up and down."),
+        bool, Field(description="Average predictions over copies shifted up and down.")
     ] = False
     bfloat16: Annotated[
-        bool,
-        Field(description="Train convolutions in bfloat16 on processors with AMX; twice as fast."),
+        bool, Field(description="Use bfloat16 convolutions on processors with AMX; twice as fast.")
     ] = False
     class_weights: Annotated[
         bool, Field(description="Weight images by the inverse frequency of their class.")
@@ -115,6 +103,16 @@ FIELDS: dict[str, FieldInfo] = {
     name: FieldInfo.from_annotation(hint)
     for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
 }
+
+ONE_CYCLE = TrainConfig(  # the common part of the recipes of residual networks
+    optimizer="adamw",
+    learning_rate=3e-3,
+    schedule="one-cycle",
+    weight_decay=0.05,
+    batch_size=64,
+    initializer="he-normal",
+    augmentation=True,
+)
 
 RECIPES: dict[Architecture, TrainConfig] = {
     "softmax": TrainConfig("softmax", epochs=20, patience=5, initializer="zeros"),
@@ -141,28 +139,12 @@ RECIPES: dict[Architecture, TrainConfig] = {
     ),
     "cnn-small": TrainConfig("cnn-small", learning_rate=3e-3, schedule="cosine", epochs=6),
     "cnn-classic": TrainConfig("cnn-classic", optimizer="adadelta", learning_rate=1.0, epochs=12),
-    "cnn": TrainConfig(
-        "cnn",
-        optimizer="adamw",
-        learning_rate=3e-3,
-        schedule="one-cycle",
-        weight_decay=0.05,
-        batch_size=64,
-        epochs=21,
-        initializer="he-normal",
-        augmentation=True,
-    ),
-    "resnet": TrainConfig(
-        "resnet",
-        optimizer="adamw",
-        learning_rate=3e-3,
-        schedule="one-cycle",
-        weight_decay=0.05,
-        batch_size=64,
+    "cnn": replace(ONE_CYCLE, architecture="cnn", epochs=21),
+    "resnet": replace(
+        ONE_CYCLE,
+        architecture="resnet",
         epochs=50,
         validation_fraction=1 / 24,
-        initializer="he-normal",
-        augmentation=True,
         erasing=0.5,
         mixup=0.2,
         shifted_views=True,

@@ -109,29 +109,24 @@ def _assign(
     mapping_file: Path | None,
 ) -> dict[str, str | None]:
     """Return the class of each folder below `folder`; `None` for folders to leave out."""
-    class_of: dict[str, str | None] = {}
-    unknown = []
-    for name in names:
-        key = _composed(name)
-        class_of[name] = mapping[key] if key in mapping else find_class(name, class_names)
-        if class_of[name] is None and key not in mapping:
-            unknown.append(name)
-    missing = mapping.keys() - {_composed(name) for name in class_of}
-    if missing:
-        raise _invalid(
-            f"'{mapping_file}' names folders that '{folder}' does not have: "
-            f"{quoted(sorted(missing))}",
-            class_names,
-        )
-    if unknown:
-        raise _invalid(
+    keys = {name: _composed(name) for name in names}
+    class_of = {
+        name: mapping[key] if key in mapping else find_class(key, class_names)
+        for name, key in keys.items()
+    }
+    unknown = [name for name in keys if class_of[name] is None and keys[name] not in mapping]
+    if missing := sorted(mapping.keys() - set(keys.values())):
+        problem = f"'{mapping_file}' has folders that are not in '{folder}': {quoted(missing)}"
+    elif unknown:
+        problem = (
             f"These folders of '{folder}' have no class: {quoted(unknown)}. "
-            "Name them like a class, or map them with --extra-classes",
-            class_names,
+            "Name them like a class, or map them with --extra-classes"
         )
-    if not any(class_of.values()):
-        raise _invalid(f"No folder of '{folder}' has a class", class_names)
-    return class_of
+    elif not any(class_of.values()):
+        problem = f"No folder of '{folder}' has a class"
+    else:
+        return class_of
+    raise _invalid(problem, class_names)
 
 
 def _invalid(problem: str, class_names: Iterable[str]) -> InvalidDataset:
