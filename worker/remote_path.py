@@ -180,9 +180,9 @@ class RemotePath:
             io.BufferedReader(raw, BLOCK_BYTES), encoding=encoding, newline=newline
         )
 
-    def read_bytes(self, start: int = 0, stop: int | None = None) -> bytes:
+    def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
         """Read a file or a part of it in one request."""
-        if start == stop:  # which stores do not accept as a range
+        if start is not None and start == stop:  # which stores do not accept as a range
             return b""
         with translate_errors(self.url):
             return bytes(self.fs.cat_file(self.path, start=start, end=stop))

@@ -183,7 +183,8 @@ def _fetch_ranges(file: RemotePath, ranges: Iterable[tuple[int, int]]) -> list[t
     """Return offset and bytes of the merged ranges."""
     from fsspec.utils import merge_offset_ranges
 
-    starts, stops = map(list, zip(*sorted(ranges), strict=True))
+    ordered = sorted((start, stop) for start, stop in ranges if start < stop)
+    starts, stops = [start for start, _ in ordered], [stop for _, stop in ordered]
     paths, starts, stops = merge_offset_ranges(
         [file.path] * len(starts), starts, stops, max_gap=MAX_GAP_BYTES
     )

@@ -13,26 +13,26 @@ MAX_PIXELS = 100_000
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    made = tmp_path / "notes"
+def index_folder(tmp_path: Path) -> Path:
+    made = tmp_path / "index"
     made.mkdir()
     return made
 
 
 def scored(
     path: AnyPath,
-    notes: Path,
+    index_folder: Path,
     shard_images: int = 4,
     batch_size: int = 3,
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> list[Records]:
     """Plan a source, then read all its records shard by shard."""
     source = open_source(path, "ink", MAX_PIXELS, options)
-    plan = source.plan(shard_images, notes)
+    plan = source.plan(shard_images, index_folder)
     batches = [
         batch()
         for shard in plan.shards
-        for batch in source.batches(shard, batch_size, notes, plan.revision)
+        for batch in source.batches(shard, batch_size, index_folder, plan.revision)
     ]
     assert sum(len(batch.ids) + len(batch.errors) for batch in batches) == plan.total
     return batches

@@ -71,29 +71,31 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "file without a suffix"
 
 
-def read(path: Path, notes: Path, shard_images: int = 1000) -> dict[str | int, UInt8Array]:
+def read(path: Path, index_folder: Path, shard_images: int = 1000) -> dict[str | int, UInt8Array]:
     seen: dict[str | int, UInt8Array] = {}
-    for records in scored(path, notes, shard_images):
+    for records in scored(path, index_folder, shard_images):
         seen.update(zip(records.ids, records.images, strict=True))
     return seen
 
 
-def errors(path: Path, notes: Path) -> dict[str, str]:
+def errors(path: Path, index_folder: Path) -> dict[str, str]:
     return {
-        name: error.message for records in scored(path, notes) for name, error in records.errors
+        name: error.message
+        for records in scored(path, index_folder)
+        for name, error in records.errors
     }
 
 
 @pytest.mark.parametrize("write", KINDS)
 @pytest.mark.parametrize("shard_images", [1, 4, 1000])
 def test_pictures_are_read_in_the_order_of_the_archive(
-    archive: Path, notes: Path, write: Write, shard_images: int
+    archive: Path, index_folder: Path, write: Write, shard_images: int
 ) -> None:
     write(
         archive, {"notes.txt": b"not scored", **FILES, "inner.zip": b"PK", "deep/.hidden.png": b""}
     )
     check_source(archive)
-    seen = read(archive, notes, shard_images)
+    seen = read(archive, index_folder, shard_images)
 
     assert list(seen) == list(FILES)
     np.testing.assert_array_equal(list(seen.values()), IMAGES)
@@ -102,13 +104,13 @@ def test_pictures_are_read_in_the_order_of_the_archive(
 @pytest.mark.parametrize("write", [as_tar, as_packed_tar])
 @pytest.mark.parametrize("pattern", ["a-{000..002}.tar.x", "a-*.tar.x", "a-00[0-2].tar.x"])
 def test_many_tar_archives_are_one_source(
-    tmp_path: Path, notes: Path, write: Write, pattern: str
+    tmp_path: Path, index_folder: Path, write: Write, pattern: str
 ) -> None:
     names = list(FILES)
     for number in range(3):
         write(tmp_path / f"a-00{number}.tar.x", {name: FILES[name] for name in names[number::3]})
     (tmp_path / "b-000.tar.x").touch()
-    seen = read(tmp_path / pattern, notes, 4)
+    seen = read(tmp_path / pattern, index_folder, 4)
 
     assert list(seen) == [
         f"a-00{number}.tar.x/{name}" for number in range(3) for name in names[number::3]
@@ -127,14 +129,14 @@ def test_missing_tar_archive_of_a_pattern_is_named(
 
 
 def test_pattern_of_pictures_is_read_in_the_order_of_their_paths(
-    tmp_path: Path, notes: Path
+    tmp_path: Path, index_folder: Path
 ) -> None:
     for name, data in FILES.items():
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(data)
     (tmp_path / "images" / "other.txt").touch()
-    assert list(read(tmp_path / "images" / "**" / "*.png", notes, 4)) == sorted(FILES)
-    (empty := tmp_path / "other notes").mkdir()
+    assert list(read(tmp_path / "images" / "**" / "*.png", index_folder, 4)) == sorted(FILES)
+    (empty := tmp_path / "other index").mkdir()
     assert list(read(tmp_path / "images" / "0?-*.png", empty)) == [
         name for name in FILES if "/" not in name and name < "1"
     ]
@@ -147,7 +149,7 @@ def test_pattern_without_matches_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", KINDS)
 def test_members_outside_of_the_archive_are_errors(
-    archive: Path, notes: Path, write: Write
+    archive: Path, index_folder: Path, write: Write
 ) -> None:
     good = FILES["00-é.png"]
     write(
@@ -161,12 +163,12 @@ def test_members_outside_of_the_archive_are_errors(
         },
     )
 
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["../up.png", "/root.png", "a/../../b.png", "c:\\d.png"]
     assert all("out of the archive" in message for message in found.values())
 
 
-def test_links_and_devices_are_errors(archive: Path, notes: Path) -> None:
+def test_links_and_devices_are_errors(archive: Path, index_folder: Path) -> None:
     with tarfile.open(archive, "w") as tar:
         for name, kind in [
             ("a.png", tarfile.SYMTYPE),
@@ -178,23 +180,23 @@ def test_links_and_devices_are_errors(archive: Path, notes: Path) -> None:
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
 
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["a.png", "b.png", "c.png", "d.png"]
     assert ["link" in message for message in found.values()] == [True, True, False, False]
 
 
-def test_zip_bomb_is_an_error(archive: Path, notes: Path) -> None:
+def test_zip_bomb_is_an_error(archive: Path, index_folder: Path) -> None:
     as_zip(archive, {"bomb.bmp": bytes(2**22), "good.png": FILES["00-é.png"]})
     with zipfile.ZipFile(archive) as made:
         packed = made.getinfo("bomb.bmp").compress_size
 
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["bomb.bmp"]
     assert "4,194,304" in found["bomb.bmp"]
     assert f"{packed:,}" in found["bomb.bmp"]
 
 
-def test_too_large_member_is_an_error(archive: Path, notes: Path) -> None:
+def test_too_large_member_is_an_error(archive: Path, index_folder: Path) -> None:
     member = tarfile.TarInfo("large.png")
     member.size = MAX_FILE_BYTES + 1
     with archive.open("wb") as file:
@@ -205,13 +207,13 @@ def test_too_large_member_is_an_error(archive: Path, notes: Path) -> None:
             + 2 * tarfile.BLOCKSIZE
         )
 
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["large.png"]
     assert "268,435,457" in found["large.png"]
 
 
 def test_encrypted_members_and_other_compression_methods_are_errors(
-    archive: Path, notes: Path
+    archive: Path, index_folder: Path
 ) -> None:
     with zipfile.ZipFile(archive, "w") as made:
         made.writestr("lzma.png", b"x", zipfile.ZIP_LZMA)
@@ -221,7 +223,7 @@ def test_encrypted_members_and_other_compression_methods_are_errors(
     data[at + 8] |= 1  # the flag for encryption
     archive.write_bytes(data)
 
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["lzma.png", "secret.png"]
     assert "method 14" in found["lzma.png"]
     assert "encrypted" in found["secret.png"]
@@ -229,14 +231,14 @@ def test_encrypted_members_and_other_compression_methods_are_errors(
 
 @pytest.mark.parametrize("write", KINDS)
 def test_only_the_first_of_several_members_with_the_same_name_is_scored(
-    archive: Path, notes: Path, write: Write
+    archive: Path, index_folder: Path, write: Write
 ) -> None:
     first, second = list(FILES.values())[:2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_, **__: None)  # zipfile's own, of the second
         write(archive, _Twice({"a.png": first, "b.png": second}))
     check_source(archive)
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["a.png", "b.png"]
     assert all("same id" in message for message in found.values())
 
@@ -249,62 +251,66 @@ class _Twice(dict[str, bytes]):
         return [*super().items(), *super().items()]
 
 
-def test_damaged_member_is_an_error_and_the_others_are_read(archive: Path, notes: Path) -> None:
+def test_damaged_member_is_an_error_and_the_others_are_read(
+    archive: Path, index_folder: Path
+) -> None:
     as_stored_zip(archive, FILES)
     data = bytearray(archive.read_bytes())
     at = data.find(b"IDAT")
     data[at + 10] ^= 0xFF
     archive.write_bytes(data)
 
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["00-é.png"]
     assert "checksum" in found["00-é.png"]
 
 
-def test_wrong_offset_in_the_directory_is_an_error(archive: Path, notes: Path) -> None:
+def test_wrong_offset_in_the_directory_is_an_error(archive: Path, index_folder: Path) -> None:
     as_zip(archive, {"a.png": FILES["00-é.png"]})
     data = bytearray(archive.read_bytes())
     at = data.rfind(b"PK\x01\x02")
     data[at + 42 : at + 46] = struct.pack("<L", 5)
     archive.write_bytes(data)
 
-    found = errors(archive, notes)
+    found = errors(archive, index_folder)
     assert list(found) == ["a.png"]
     assert "directory" in found["a.png"]
 
 
 @pytest.mark.parametrize("write", KINDS)
 def test_archive_that_changes_after_the_plan_is_refused(
-    archive: Path, notes: Path, write: Write
+    archive: Path, index_folder: Path, write: Write
 ) -> None:
     write(archive, FILES)
     source = open_source(archive, "ink", MAX_PIXELS)
-    plan = source.plan(100, notes)
+    plan = source.plan(100, index_folder)
     archive.write_bytes(archive.read_bytes() + b"more")
 
     with pytest.raises(SourceChanged):
-        list(source.batches(plan.shards[0], 10, notes, plan.revision))
+        list(source.batches(plan.shards[0], 10, index_folder, plan.revision))
 
 
 @pytest.mark.parametrize("write", [as_zip, as_tar, as_packed_tar])
-def test_archive_without_pictures_is_refused(archive: Path, notes: Path, write: Write) -> None:
+def test_archive_without_pictures_is_refused(
+    archive: Path, index_folder: Path, write: Write
+) -> None:
     write(archive, {"a.txt": b"text"})
-    for refuse in (lambda: check_source(archive), lambda: scored(archive, notes)):
+    for refuse in (lambda: check_source(archive), lambda: scored(archive, index_folder)):
         with pytest.raises(InvalidSource, match=r"no picture files .*\.bmp, "):
             refuse()
 
 
 @pytest.mark.parametrize("write", KINDS)
-def test_truncated_archive_is_refused(archive: Path, notes: Path, write: Write) -> None:
+def test_truncated_archive_is_refused(archive: Path, index_folder: Path, write: Write) -> None:
     write(archive, FILES)
     data = archive.read_bytes()
     archive.write_bytes(data[: len(data) // 2])
 
     with pytest.raises(InvalidSource):
-        scored(archive, notes)
+        scored(archive, index_folder)
 
 
-def test_damaged_header_between_members_is_not_the_end(archive: Path, notes: Path) -> None:
+def test_damaged_header_between_members_is_not_the_end(archive: Path, index_folder: Path) -> None:
     as_tar(archive, FILES)
     with tarfile.open(archive) as made:
         at = made.getmembers()[3].offset
@@ -313,16 +319,16 @@ def test_damaged_header_between_members_is_not_the_end(archive: Path, notes: Pat
     archive.write_bytes(data)
 
     with pytest.raises(InvalidSource, match=rf"{re.escape(str(archive))}' is damaged: .* {at:,}"):
-        scored(archive, notes)
+        scored(archive, index_folder)
 
 
-def test_header_that_claims_a_terabyte_is_not_read(archive: Path, notes: Path) -> None:
+def test_header_that_claims_a_terabyte_is_not_read(archive: Path, index_folder: Path) -> None:
     first, hostile = tarfile.TarInfo("a.png"), tarfile.TarInfo("x")
     hostile.type, hostile.size = tarfile.XHDTYPE, 2**40
     archive.write_bytes(first.tobuf() + hostile.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
 
     with pytest.raises(InvalidSource, match="1,099,511,627,776 bytes"):
-        scored(archive, notes)
+        scored(archive, index_folder)
 
 
 @pytest.mark.parametrize("write", KINDS)

@@ -131,8 +131,8 @@ def assert_read_alike(local: AnyPath, remote: AnyPath, folder: Path) -> None:
     check_source(remote)
     found = []
     for number, source in enumerate([local, remote]):
-        (notes := folder / f"notes-{number}").mkdir()
-        found.append(summarized(scored(source, notes)))
+        (index_folder := folder / f"index-{number}").mkdir()
+        found.append(summarized(scored(source, index_folder)))
     assert found[0] == found[1]
     assert found[0][0]
 
@@ -199,8 +199,8 @@ def test_manifest_may_name_objects(tmp_path: Path, folder: Path, bucket: RemoteP
         f"file://{folder / NAMES[3]}",
     ]
     (tmp_path / "images.csv").write_text("\n".join(["path", *lines]), encoding="utf-8")
-    (notes := tmp_path / "notes").mkdir()
-    rows, errors = summarized(scored(tmp_path / "images.csv", notes))
+    (index_folder := tmp_path / "index").mkdir()
+    rows, errors = summarized(scored(tmp_path / "images.csv", index_folder))
 
     assert [name for name, _ in rows] == [lines[0], *lines[2:]]
     assert [image for _, image in rows] == [image.tobytes() for image in IMAGES[1:4]]
@@ -223,8 +223,8 @@ def test_manifest_in_a_bucket_reaches_only_its_bucket_and_other_objects(
     lines = [json.dumps({"path": path}) for path in [inside[0], *inside[1:], *outside]]
     put(pictures.png(IMAGES[3]), bucket / "lists" / NAMES[3])
     put("\n".join(lines).encode(), bucket / "lists/images.jsonl")
-    (notes := tmp_path / "notes").mkdir()
-    rows, errors = summarized(scored(bucket / "lists/images.jsonl", notes))
+    (index_folder := tmp_path / "index").mkdir()
+    rows, errors = summarized(scored(bucket / "lists/images.jsonl", index_folder))
 
     assert rows == [
         (name, IMAGES[number].tobytes()) for name, number in zip(inside, (3, 1, 2), strict=True)
@@ -312,6 +312,31 @@ def test_shard_reads_only_its_members_of_an_archive(
 
     assert len(read) == 1
     assert 900_000 < sum(read) < 1_000_000
+
+
+@pytest.mark.parametrize("archive", ["images.zip", "images.tar"])
+def test_members_that_are_empty_or_refused_are_not_fetched(
+    tmp_path: Path, bucket: RemotePath, archive: str
+) -> None:
+    for name in ("../outside.png", "empty.png"):
+        if archive.endswith("zip"):
+            with zipfile.ZipFile(tmp_path / archive, "w") as zipped:
+                zipped.writestr(name, b"")
+        else:
+            with tarfile.open(tmp_path / archive, "w") as tar:
+                tar.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+        put((tmp_path / archive).read_bytes(), bucket / archive)
+        (index_folder := tmp_path / f"index of {Path(name).name}").mkdir()
+        rows, errors = summarized(scored(bucket / archive, index_folder))
+
+        assert rows == []
+        assert list(errors) == [name]
+
+
+def test_empty_object_is_read(bucket: RemotePath) -> None:
+    put(b"", bucket / "empty")
+
+    assert (bucket / "empty").read_text() == ""
 
 
 @pytest.mark.parametrize("write", FILES)
@@ -427,9 +452,9 @@ def test_results_in_a_bucket_equal_those_in_a_folder(
     summaries = []
     for out in (tmp_path / "out", bucket / "out"):
         claim_folder(out, JOB.request)
-        with outputs.temporary_index(out) as notes:
-            (notes / "listing.jsonl").write_text("a line")
-            outputs.publish_index(out, notes, job.revision)
+        with outputs.temporary_index(out) as index_folder:
+            (index_folder / "listing.jsonl").write_text("a line")
+            outputs.publish_index(out, index_folder, job.revision)
         write_part(out, 0, 2, part(["a", "b", "c"]), CLASSES, job.options)
         write_part(
             out, 1, 2, part(["d"], [("e", InvalidSource("x"))], seed=1), CLASSES, job.options
@@ -482,9 +507,9 @@ def test_job_in_a_bucket_continues_with_intact_parts(bucket: RemotePath) -> None
     ]
     assert list(valid_receipts(out, 3, "another")) == []
     outputs.reclaim_folder(out, JOB.request)
-    with outputs.temporary_index(out) as notes:
-        (notes / "listing.jsonl").write_text("a line")
-        outputs.publish_index(out, notes, JOB.revision)
+    with outputs.temporary_index(out) as index_folder:
+        (index_folder / "listing.jsonl").write_text("a line")
+        outputs.publish_index(out, index_folder, JOB.revision)
     put(b"notes of a user", out / "notes.txt")
     outputs.clear_folder(out)
     assert buckets.names(out) == ["notes.txt"]
@@ -503,9 +528,9 @@ def test_file_that_fails_half_way_is_not_published(bucket: RemotePath) -> None:
 
 
 def test_worker_copies_the_index_of_a_job_once(bucket: RemotePath, tmp_path: Path) -> None:
-    with outputs.temporary_index(bucket / "out") as notes:
-        (notes / "listing.jsonl").write_text("a line")
-        outputs.publish_index(bucket / "out", notes, "revision")
+    with outputs.temporary_index(bucket / "out") as index_folder:
+        (index_folder / "listing.jsonl").write_text("a line")
+        outputs.publish_index(bucket / "out", index_folder, "revision")
     copies = NoteCopies()
     kept = outputs.index_path(bucket / "out", "revision")
     copy = copies.of(kept)
@@ -524,9 +549,9 @@ def test_least_recently_used_copy_of_an_index_is_removed(
     monkeypatch.setattr("worker.scoring.plan_index.MOST_COPIES", 2)
     copies, kept = NoteCopies(), []
     for revision in ("first", "second", "third"):
-        with outputs.temporary_index(bucket / "out") as notes:
-            (notes / "listing.jsonl").write_text(revision)
-            outputs.publish_index(bucket / "out", notes, revision)
+        with outputs.temporary_index(bucket / "out") as index_folder:
+            (index_folder / "listing.jsonl").write_text(revision)
+            outputs.publish_index(bucket / "out", index_folder, revision)
         kept.append(outputs.index_path(bucket / "out", revision))
     first, second = copies.of(kept[0]), copies.of(kept[1])
     copies.of(kept[0])

@@ -29,15 +29,15 @@ from worker.sources.source import Records, ShardPlan, cut
 from worker.storage import open_ranges
 
 
-def planned(source: Path, shard_images: int, notes: Path) -> ShardPlan:
-    return open_source(source, "ink", MAX_PIXELS).plan(shard_images, notes)
+def planned(source: Path, shard_images: int, index_folder: Path) -> ShardPlan:
+    return open_source(source, "ink", MAX_PIXELS).plan(shard_images, index_folder)
 
 
 def read(
-    source: Path, plan: ShardPlan, shard: int, notes: Path, batch_size: int = 1000
+    source: Path, plan: ShardPlan, shard: int, index_folder: Path, batch_size: int = 1000
 ) -> list[Records]:
     batches = open_source(source, "ink", MAX_PIXELS).batches(
-        plan.shards[shard], batch_size, notes, plan.revision
+        plan.shards[shard], batch_size, index_folder, plan.revision
     )
     return [batch() for batch in batches]
 
@@ -78,12 +78,12 @@ def as_packed_idx(images: UInt8Array, path: Path) -> None:
 
 @pytest.mark.parametrize("write", [as_npy, as_fortran_npy, as_idx, as_packed_idx])
 def test_array_is_read_shard_by_shard(
-    tmp_path: Path, notes: Path, write: Callable[[UInt8Array, Path], None]
+    tmp_path: Path, index_folder: Path, write: Callable[[UInt8Array, Path], None]
 ) -> None:
     images = pictures.digits(25)
     source = tmp_path / "images.npy"
     write(images, source)
-    plan = planned(source, 10, notes)
+    plan = planned(source, 10, index_folder)
 
     assert plan.total == 25
     assert [(shard.name, shard.start, shard.stop) for shard in plan.shards] == [
@@ -92,7 +92,7 @@ def test_array_is_read_shard_by_shard(
         ("shard-2", 16, 25),
     ]
     for index, shard in enumerate(plan.shards):
-        records = read(source, plan, index, notes, batch_size=4)
+        records = read(source, plan, index, index_folder, batch_size=4)
         assert max(len(batch.ids) for batch in records) <= 4
         assert ids(records) == list(range(shard.start, shard.stop))
         np.testing.assert_array_equal(
@@ -127,24 +127,24 @@ def test_every_row_of_an_array_is_read_once(
     assert [row for records in shards for row in ids(records)] == list(range(total))
 
 
-def test_array_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: Path) -> None:
+def test_array_that_changes_after_the_plan_is_refused(tmp_path: Path, index_folder: Path) -> None:
     source = tmp_path / "images.npy"
     np.save(source, pictures.digits(4))
-    plan = planned(source, 10, notes)
+    plan = planned(source, 10, index_folder)
     np.save(source, pictures.digits(5))
 
     with pytest.raises(SourceChanged, match=r"images\.npy"):
-        read(source, plan, 0, notes)
+        read(source, plan, 0, index_folder)
 
 
 @pytest.mark.parametrize("name", ["images.npy", "images-idx3-ubyte"])
 def test_array_that_is_truncated_while_it_is_read_is_refused(
-    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, index_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     source = tmp_path / name
     images = pictures.digits(40)
     source.write_bytes(npy(images) if name.endswith(".npy") else idx.encode(images))
-    plan = planned(source, 100, notes)
+    plan = planned(source, 100, index_folder)
 
     def truncate_and_open(
         file: Path, ranges: list[tuple[int, int]]
@@ -154,7 +154,7 @@ def test_array_that_is_truncated_while_it_is_read_is_refused(
 
     monkeypatch.setattr(arrays, "open_ranges", truncate_and_open)
     with pytest.raises(SourceChanged):
-        read(source, plan, 0, notes)
+        read(source, plan, 0, index_folder)
 
 
 def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
@@ -212,11 +212,11 @@ BAD_ARRAYS = [
     ("data", "fact"), [pytest.param(*bad[1:], id=bad[0]) for bad in BAD_ARRAYS]
 )
 def test_file_that_is_not_an_array_of_images_is_refused(
-    tmp_path: Path, notes: Path, data: bytes, fact: str
+    tmp_path: Path, index_folder: Path, data: bytes, fact: str
 ) -> None:
     source = tmp_path / "file"
     source.write_bytes(data)
-    for refuse in (lambda: check_source(source), lambda: planned(source, 10, notes)):
+    for refuse in (lambda: check_source(source), lambda: planned(source, 10, index_folder)):
         with pytest.raises(InvalidSource) as raised:
             refuse()
         assert str(source) in raised.value.message
@@ -226,7 +226,7 @@ def test_file_that_is_not_an_array_of_images_is_refused(
 # Folders
 
 
-def test_folder_is_read_with_its_subfolders_in_order(folder: Path, notes: Path) -> None:
+def test_folder_is_read_with_its_subfolders_in_order(folder: Path, index_folder: Path) -> None:
     image = pictures.png(pictures.digits(1)[0])
     for path in (
         "b.png",
@@ -241,23 +241,25 @@ def test_folder_is_read_with_its_subfolders_in_order(folder: Path, notes: Path) 
     ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(image)
-    plan = planned(folder, 3, notes)
+    plan = planned(folder, 3, index_folder)
 
     in_order = ["a.PNG", "b.png", "c/10.jpg", "c/2.jpg", "c/d/e.webp", "z/1.png"]
     assert plan.total == len(in_order)
-    assert [ids(read(folder, plan, shard, notes)) for shard in (0, 1)] == [
+    assert [ids(read(folder, plan, shard, index_folder)) for shard in (0, 1)] == [
         in_order[:3],
         in_order[3:],
     ]
 
 
-def test_shards_know_the_offset_of_their_entries(folder: Path, notes: Path) -> None:
+def test_shards_know_the_offset_of_their_entries(folder: Path, index_folder: Path) -> None:
     images = pictures.digits(11)
     for place, image in enumerate(images):
         (folder / f"{'long' * (place % 3)}-é-{place:02}.png").write_bytes(pictures.png(image))
-    plan = planned(folder, 4, notes)
+    plan = planned(folder, 4, index_folder)
     seen = [
-        records for shard in (2, 0, 1) for records in read(folder, plan, shard, notes, batch_size=3)
+        records
+        for shard in (2, 0, 1)
+        for records in read(folder, plan, shard, index_folder, batch_size=3)
     ]
 
     assert plan.shards[0].offset == 0
@@ -267,26 +269,26 @@ def test_shards_know_the_offset_of_their_entries(folder: Path, notes: Path) -> N
             np.testing.assert_array_equal(image, images[int(str(name)[-6:-4])])
 
 
-def test_revision_of_a_folder_depends_on_its_paths(folder: Path, notes: Path) -> None:
+def test_revision_of_a_folder_depends_on_its_paths(folder: Path, index_folder: Path) -> None:
     image = pictures.png(pictures.digits(1)[0])
     (folder / "a.png").write_bytes(image)
-    first = planned(folder, 10, notes).revision
-    assert planned(folder, 10, notes).revision == first
+    first = planned(folder, 10, index_folder).revision
+    assert planned(folder, 10, index_folder).revision == first
 
     (folder / "b.png").write_bytes(image)
-    assert planned(folder, 10, notes).revision != first
+    assert planned(folder, 10, index_folder).revision != first
 
 
-def test_each_unreadable_file_is_one_error(folder: Path, notes: Path) -> None:
+def test_each_unreadable_file_is_one_error(folder: Path, index_folder: Path) -> None:
     (folder / "1-good.png").write_bytes(pictures.png(pictures.digits(1)[0]))
     (folder / "2-text.png").write_bytes(b"text")
     (folder / "3-gone.png").symlink_to("nowhere")
     (folder / "4-huge.png").write_bytes(pictures.huge_png(1000))
     (folder / "5-good.png").write_bytes(pictures.png(pictures.digits(2)[1]))
     (folder / "6-late.png").write_bytes(pictures.png(pictures.digits(2)[1]))
-    plan = planned(folder, 10, notes)
+    plan = planned(folder, 10, index_folder)
     (folder / "6-late.png").unlink()
-    records = read(folder, plan, 0, notes)
+    records = read(folder, plan, 0, index_folder)
 
     assert ids(records) == ["1-good.png", "5-good.png"]
     found = errors(records)
@@ -299,9 +301,9 @@ def test_each_unreadable_file_is_one_error(folder: Path, notes: Path) -> None:
     assert "No such file or directory" in found["3-gone.png"].message
 
 
-def test_batch_of_broken_files_has_no_images(folder: Path, notes: Path) -> None:
+def test_batch_of_broken_files_has_no_images(folder: Path, index_folder: Path) -> None:
     (folder / "a.png").touch()
-    (records,) = read(folder, planned(folder, 10, notes), 0, notes)
+    (records,) = read(folder, planned(folder, 10, index_folder), 0, index_folder)
 
     assert records.ids == []
     assert records.images.shape == (0, 28, 28)
@@ -324,13 +326,13 @@ def test_error_of_a_picture_does_not_keep_others_in_memory() -> None:
         assert kept() < len(entries) * 28 * 28
 
 
-def test_pipe_and_too_large_file_are_errors(folder: Path, notes: Path) -> None:
+def test_pipe_and_too_large_file_are_errors(folder: Path, index_folder: Path) -> None:
     os.mkfifo(folder / "1-pipe.png")
     with (folder / "2-large.png").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     (folder / "3-good.png").write_bytes(pictures.png(np.zeros((28, 28), np.uint8)))
 
-    records = read(folder, planned(folder, 10, notes), 0, notes)
+    records = read(folder, planned(folder, 10, index_folder), 0, index_folder)
 
     assert ids(records) == ["3-good.png"]
     found = errors(records)
@@ -341,10 +343,10 @@ def test_pipe_and_too_large_file_are_errors(folder: Path, notes: Path) -> None:
 @pytest.mark.skipif(
     os.name != "posix" or os.uname().sysname == "Darwin", reason="file names are Unicode here"
 )
-def test_file_name_that_is_not_utf_8_is_read_and_escaped(folder: Path, notes: Path) -> None:
+def test_file_name_that_is_not_utf_8_is_read_and_escaped(folder: Path, index_folder: Path) -> None:
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(pictures.png(pictures.digits(1)[0]))
     (folder / os.fsdecode(b"\xff.png")).write_bytes(b"broken")
-    records = read(folder, planned(folder, 10, notes), 0, notes)
+    records = read(folder, planned(folder, 10, index_folder), 0, index_folder)
 
     assert ids(records) == ["caf\\udce9.png"]
     assert list(errors(records)) == ["\\udcff.png"]
@@ -353,10 +355,12 @@ def test_file_name_that_is_not_utf_8_is_read_and_escaped(folder: Path, notes: Pa
 
 
 @pytest.mark.parametrize("files", [[], ["notes.txt"], [".hidden.png"]])
-def test_folder_without_images_is_refused(folder: Path, notes: Path, files: list[str]) -> None:
+def test_folder_without_images_is_refused(
+    folder: Path, index_folder: Path, files: list[str]
+) -> None:
     for name in files:
         (folder / name).touch()
-    for refuse in (lambda: check_source(folder), lambda: planned(folder, 10, notes)):
+    for refuse in (lambda: check_source(folder), lambda: planned(folder, 10, index_folder)):
         with pytest.raises(InvalidSource, match=rf"{folder}'.*\.bmp, \.gif, .*, \.webp"):
             refuse()
 

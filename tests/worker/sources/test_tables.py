@@ -60,12 +60,12 @@ def of_pixels(**more: Sequence[object]) -> pa.Table:
 @pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
 @pytest.mark.parametrize("row_group_size", [1, 3, 5, 100])
 def test_rows_of_a_table_are_read_shard_by_shard(
-    tmp_path: Path, notes: Path, table: Any, row_group_size: int
+    tmp_path: Path, index_folder: Path, table: Any, row_group_size: int
 ) -> None:
     source = tmp_path / "table"
     pq.write_table(table(), source, row_group_size=row_group_size)
     check_source(source)
-    seen = scored(source, notes)
+    seen = scored(source, index_folder)
 
     assert ids(seen) == list(range(len(IMAGES)))
     np.testing.assert_array_equal(images(seen), IMAGES)
@@ -99,28 +99,30 @@ def test_every_row_of_a_table_is_read_once(
 @pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
 @pytest.mark.parametrize("names", [[f"é{row}" for row in range(11)], list(range(100, 111))])
 def test_rows_may_have_ids(
-    tmp_path: Path, notes: Path, table: Any, names: Sequence[object]
+    tmp_path: Path, index_folder: Path, table: Any, names: Sequence[object]
 ) -> None:
     pq.write_table(table(id=names), tmp_path / "table")
 
-    assert ids(scored(tmp_path / "table", notes)) == list(names)
+    assert ids(scored(tmp_path / "table", index_folder)) == list(names)
 
 
-def test_row_with_a_missing_or_broken_picture_is_an_error(tmp_path: Path, notes: Path) -> None:
+def test_row_with_a_missing_or_broken_picture_is_an_error(
+    tmp_path: Path, index_folder: Path
+) -> None:
     pq.write_table(pa.table({"image": [FILES[0], None, b"text", FILES[1]]}), tmp_path / "table")
-    seen = scored(tmp_path / "table", notes)
+    seen = scored(tmp_path / "table", index_folder)
 
     assert ids(seen) == [0, 3]
     assert list(errors(seen)) == ["1", "2"]
     assert "no picture file" in errors(seen)["1"]
 
 
-def test_row_with_invalid_pixels_is_an_error(tmp_path: Path, notes: Path) -> None:
+def test_row_with_invalid_pixels_is_an_error(tmp_path: Path, index_folder: Path) -> None:
     columns: dict[str, list[int | None]] = {f"p{number}": [0, 0, 0, 255] for number in range(784)}
     columns["p5"] = [0, 256, None, 255]
     columns["p7"] = [0, 0, 0, -1]
     pq.write_table(pa.table(columns), tmp_path / "table")
-    seen = scored(tmp_path / "table", notes)
+    seen = scored(tmp_path / "table", index_folder)
 
     assert ids(seen) == [0]
     assert list(errors(seen)) == ["1", "2", "3"]
@@ -130,10 +132,10 @@ def test_row_with_invalid_pixels_is_an_error(tmp_path: Path, notes: Path) -> Non
 @pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
 @pytest.mark.parametrize("names", [[f"é{row}" for row in range(10)], list(range(100, 110))])
 def test_row_without_an_id_is_an_error(
-    tmp_path: Path, notes: Path, table: Any, names: Sequence[object]
+    tmp_path: Path, index_folder: Path, table: Any, names: Sequence[object]
 ) -> None:
     pq.write_table(table(id=[*names[:5], None, *names[5:]]), tmp_path / "table")
-    seen = scored(tmp_path / "table", notes)
+    seen = scored(tmp_path / "table", index_folder)
 
     assert ids(seen) == list(names)
     assert list(errors(seen)) == ["row 5"]
@@ -142,7 +144,7 @@ def test_row_without_an_id_is_an_error(
 
 @pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
 def test_requested_columns_are_read_with_the_valid_rows(
-    tmp_path: Path, notes: Path, table: Any
+    tmp_path: Path, index_folder: Path, table: Any
 ) -> None:
     names = [None if row == 5 else f"é{row}" for row in range(len(IMAGES))]
     times = [datetime(2026, 1, 1 + row) for row in range(len(IMAGES))]
@@ -153,7 +155,7 @@ def test_requested_columns_are_read_with_the_valid_rows(
     )
     options = ScoringOptions(id="name", keep=("time", "shop"), labels="column:count")
     check_source(tmp_path / "table", options)
-    seen = scored(tmp_path / "table", notes, options=options)
+    seen = scored(tmp_path / "table", index_folder, options=options)
 
     good = [row for row in range(len(IMAGES)) if row != 5]
     assert ids(seen) == [names[row] for row in good]
@@ -239,14 +241,14 @@ def test_damaged_table_is_refused(tmp_path: Path) -> None:
         check_source(tmp_path / "table")
 
 
-def test_table_that_changes_after_the_plan_is_refused(tmp_path: Path, notes: Path) -> None:
+def test_table_that_changes_after_the_plan_is_refused(tmp_path: Path, index_folder: Path) -> None:
     pq.write_table(of_files(), tmp_path / "table")
     source = open_source(tmp_path / "table", "ink", MAX_PIXELS)
-    plan = source.plan(4, notes)
+    plan = source.plan(4, index_folder)
     pq.write_table(of_structs(), tmp_path / "table")
 
     with pytest.raises(SourceChanged):
-        list(source.batches(plan.shards[0], 3, notes, plan.revision))
+        list(source.batches(plan.shards[0], 3, index_folder, plan.revision))
 
 
 # Manifests
@@ -279,14 +281,14 @@ PATHS = [f"deep/{number}, é.png" for number in range(len(FILES))]
     ("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl"), (as_json_lines, ".ndjson")]
 )
 def test_manifest_names_pictures_in_its_order(
-    folder: Path, notes: Path, write: Any, suffix: str
+    folder: Path, index_folder: Path, write: Any, suffix: str
 ) -> None:
     manifest = folder / f"manifest{suffix}"
     manifest.write_text(
         write([{"label": "x", "path": path} for path in reversed(PATHS)]), encoding="utf-8"
     )
     check_source(manifest)
-    seen = scored(manifest, notes)
+    seen = scored(manifest, index_folder)
 
     assert ids(seen) == PATHS[::-1]
     np.testing.assert_array_equal(images(seen), IMAGES[::-1])
@@ -294,7 +296,7 @@ def test_manifest_names_pictures_in_its_order(
 
 @pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
 def test_manifest_may_have_ids_and_name_a_picture_twice(
-    folder: Path, notes: Path, write: Any, suffix: str
+    folder: Path, index_folder: Path, write: Any, suffix: str
 ) -> None:
     manifest = folder / f"manifest{suffix}"
     absolute = str(folder / PATHS[1])
@@ -305,7 +307,7 @@ def test_manifest_may_have_ids_and_name_a_picture_twice(
         {"id": "", "path": PATHS[0]},
     ]
     manifest.write_text(write(records), encoding="utf-8-sig")
-    seen = scored(manifest, notes)
+    seen = scored(manifest, index_folder)
 
     assert ids(seen) == ["b", "a", PATHS[0]]
     assert list(errors(seen)) == ["b"]
@@ -314,7 +316,7 @@ def test_manifest_may_have_ids_and_name_a_picture_twice(
 
 @pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
 def test_requested_columns_of_a_manifest_are_text(
-    folder: Path, notes: Path, write: Any, suffix: str
+    folder: Path, index_folder: Path, write: Any, suffix: str
 ) -> None:
     manifest = folder / f"manifest{suffix}"
     records = [
@@ -323,7 +325,7 @@ def test_requested_columns_of_a_manifest_are_text(
     manifest.write_text(
         write([*records[:3], {**records[3], "path": "gone.png"}, *records[4:]]), encoding="utf-8"
     )
-    seen = scored(manifest, notes, options=ScoringOptions(id="key", keep=("shop", "path")))
+    seen = scored(manifest, index_folder, options=ScoringOptions(id="key", keep=("shop", "path")))
 
     good = [place for place in range(len(PATHS)) if place != 3]
     assert ids(seen) == [f"k{place}" for place in good]
@@ -333,19 +335,19 @@ def test_requested_columns_of_a_manifest_are_text(
     assert columns["path"].to_pylist() == [PATHS[place] for place in good]
 
 
-def test_json_values_that_are_not_text_become_json(folder: Path, notes: Path) -> None:
+def test_json_values_that_are_not_text_become_json(folder: Path, index_folder: Path) -> None:
     values = [1, "text", None, {"a": [True]}, "\ud800"]
     lines = [
         json.dumps({"path": path, "x": value}) for path, value in zip(PATHS, values, strict=False)
     ]
     (folder / "manifest.jsonl").write_text("\n".join([*lines, json.dumps({"path": PATHS[6]})]))
-    seen = scored(folder / "manifest.jsonl", notes, options=ScoringOptions(keep=("x",)))
+    seen = scored(folder / "manifest.jsonl", index_folder, options=ScoringOptions(keep=("x",)))
 
     columns = pa.concat_tables([batch.columns for batch in seen])
     assert columns["x"].to_pylist() == ["1", "text", None, '{"a": [true]}', "\\ud800", None]
 
 
-def test_line_without_a_path_and_missing_file_are_errors(folder: Path, notes: Path) -> None:
+def test_line_without_a_path_and_missing_file_are_errors(folder: Path, index_folder: Path) -> None:
     manifest = folder / "manifest.jsonl"
     records = [
         {"path": "gone.png"},
@@ -356,7 +358,7 @@ def test_line_without_a_path_and_missing_file_are_errors(folder: Path, notes: Pa
         {"path": PATHS[0], "id": 7},
     ]
     manifest.write_text("\n".join(map(json.dumps, records)))
-    seen = scored(manifest, notes)
+    seen = scored(manifest, index_folder)
 
     assert ids(seen) == ["7"]
     found = errors(seen)
@@ -378,11 +380,11 @@ def test_line_without_a_path_and_missing_file_are_errors(folder: Path, notes: Pa
     ],
 )
 def test_damaged_or_incomplete_manifest_is_refused(
-    tmp_path: Path, notes: Path, name: str, content: bytes, fact: str
+    tmp_path: Path, index_folder: Path, name: str, content: bytes, fact: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidSource) as raised:
-        scored(tmp_path / name, notes)
+        scored(tmp_path / name, index_folder)
     assert f"'{tmp_path / name}'" in raised.value.message
     assert fact in raised.value.message
 
@@ -391,10 +393,10 @@ def test_damaged_or_incomplete_manifest_is_refused(
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_npz_file_of_one_array_is_read(tmp_path: Path, notes: Path, save: Any) -> None:
+def test_npz_file_of_one_array_is_read(tmp_path: Path, index_folder: Path, save: Any) -> None:
     save(tmp_path / "images.npz", IMAGES)
     check_source(tmp_path / "images.npz")
-    np.testing.assert_array_equal(images(scored(tmp_path / "images.npz", notes)), IMAGES)
+    np.testing.assert_array_equal(images(scored(tmp_path / "images.npz", index_folder)), IMAGES)
 
 
 def test_npz_file_of_several_arrays_is_refused(tmp_path: Path) -> None:
