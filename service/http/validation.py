@@ -17,6 +17,7 @@ from loupe.errors import InvalidRequest
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_SHOWN = 80  # characters of a value in a message
+MAX_FIELDS = 100  # more are checked before pydantic, which would report each unknown one
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = MAX_SHOWN
@@ -41,11 +42,13 @@ def validate(model: type[Model], value: JsonValue) -> Model:
     Raises:
         InvalidRequest: If a field is missing, unknown or has a wrong value.
     """
-    if isinstance(value, dict):
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
         _refuse_unknown(model, value, "field")
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        if isinstance(value, dict):
+            _refuse_unknown(model, value, "field")
         raise InvalidRequest(f"{explain(error)}.") from error.with_traceback(None)
 
 
@@ -88,7 +91,7 @@ def shown(value: object) -> str:
 
 
 def _refuse_unknown(model: type[BaseModel], names: Iterable[str], kind: str) -> None:
-    """Refuse the first unknown name; pydantic would report every one of a million."""
+    """Refuse the first unknown name, if the model forbids them."""
     if model.model_config.get("extra") != "forbid":
         return
     for name in names:

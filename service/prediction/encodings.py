@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import chain
 from typing import Annotated, TypeAlias
 
 import numpy as np
@@ -42,15 +41,17 @@ def from_base64(value: JsonValue) -> bytes:
         raise InvalidImage(f"The image is not valid base64: {error}.") from error
 
 
-def from_integers(values: Sequence[JsonValue | bytes]) -> UInt8Array | None:
-    """Return integers from 0 to 255 as uint8 `(n,)`, or `None` if there is any other value.
+def from_rows(rows: Sequence[Sequence[JsonValue | bytes]]) -> UInt8Array | None:
+    """Return rows of integers from 0 to 255 as uint8 `(n,)`, or `None` if there are other values.
 
     `bytes` takes half as long as `np.array`, which also makes gigabytes of a long text among
-    numbers. Booleans count as 0 and 1 there: a mask would be an image with almost no ink.
+    numbers. It takes booleans for 0 and 1: a mask would be an image with almost no ink.
     """
     with suppress(TypeError, ValueError):
-        pixels = np.frombuffer(bytes(values), np.uint8)  # type: ignore[arg-type]
-        if pixels.max(initial=0) > 1 or not any(isinstance(value, bool) for value in values):
+        pixels = np.frombuffer(b"".join(map(bytes, rows)), np.uint8)  # type: ignore[arg-type]
+        if pixels.max(initial=0) > 1 or not any(
+            isinstance(value, bool) for row in rows for value in row
+        ):
             return pixels
     return None
 
@@ -63,8 +64,8 @@ def from_pixels(value: JsonValue) -> UInt8Array:
     """
     if isinstance(value, list) and len(value) == SIDE:
         rows = [row for row in value if isinstance(row, list) and len(row) == SIDE]
-        pixels = from_integers(list(chain.from_iterable(rows)))
-        if pixels is not None and pixels.size == SIDE * SIDE:
+        pixels = from_rows(rows)
+        if pixels is not None and len(rows) == SIDE:
             return pixels.reshape(SIDE, SIDE)
     try:
         return np.array(_ROWS.validate_python(value), np.uint8)

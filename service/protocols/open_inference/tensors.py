@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from loupe.errors import InvalidPixels, InvalidRequest
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.settings import Settings
-from service.prediction.decoding import EncodedImage, Preparation, check_count, decode_all
-from service.prediction.encodings import from_base64, from_integers
+from service.prediction.decoding import Preparation, check_count, decode_all
+from service.prediction.encodings import from_base64, from_rows
 from service.protocols.open_inference.requests import INPUT, InputTensor, Values
 
 LENGTH_BYTES = 4  # little-endian length before each element of a raw BYTES tensor
@@ -31,29 +31,20 @@ async def read_images(
     """
     count = tensor.shape[0]
     check_count(count, settings)
-    if isinstance(values, memoryview) and tensor.datatype == "UINT8":
+    if not isinstance(values, memoryview):
+        values = _flatten(values, tensor.shape)
+    if tensor.datatype == "UINT8":
         _check_length(len(values), count * SIDE * SIDE, tensor)
-        return np.frombuffer(values, np.uint8).reshape(-1, SIDE, SIDE)
-    elements = (
-        _split(values, count) if isinstance(values, memoryview) else _elements(values, tensor)
-    )
-    decoded = await decode_all(elements, _read_element, settings, preparation)
+        if isinstance(values, memoryview):
+            return np.frombuffer(values, np.uint8).reshape(-1, SIDE, SIDE)
+        return _to_pixels(values).reshape(-1, SIDE, SIDE)
+    files = _split(values, count) if isinstance(values, memoryview) else values
+    _check_length(len(files), count, tensor)
+    decoded = await decode_all(files, _read_file, settings, preparation)
     if decoded.errors:
         failed = sorted(decoded.errors)
         raise decoded.errors[failed[0]].at(_name(failed))
     return decoded.images
-
-
-def _elements(
-    values: Sequence[JsonValue | bytes], tensor: InputTensor
-) -> Sequence[JsonValue | bytes | list[JsonValue | bytes]]:
-    """Return a file or a flat list of pixels for each image."""
-    flat = _flatten(values, tensor.shape)
-    size = 1 if tensor.datatype == "BYTES" else SIDE * SIDE
-    _check_length(len(flat), tensor.shape[0] * size, tensor)
-    if tensor.datatype == "BYTES":
-        return flat
-    return [list(flat[start : start + size]) for start in range(0, len(flat), size)]
 
 
 def _check_length(count: int, expected: int, tensor: InputTensor) -> None:
@@ -63,15 +54,20 @@ def _check_length(count: int, expected: int, tensor: InputTensor) -> None:
         )
 
 
-def _read_element(value: JsonValue | bytes | list[JsonValue | bytes]) -> EncodedImage:
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, list):
-        return from_base64(value)
-    pixels = from_integers(value)
+def _to_pixels(values: Sequence[JsonValue | bytes]) -> UInt8Array:
+    pixels = from_rows([values])
     if pixels is None:
-        raise InvalidPixels("Pixels must be integers from 0 to 255.")
-    return pixels.reshape(SIDE, SIDE)
+        images = range(0, len(values), SIDE * SIDE)
+        wrong = (
+            start for start in images if from_rows([values[start : start + SIDE * SIDE]]) is None
+        )
+        error = InvalidPixels("Pixels must be integers from 0 to 255.")
+        raise error.at(_name([next(wrong) // SIDE**2]))
+    return pixels
+
+
+def _read_file(value: JsonValue | bytes) -> bytes:
+    return value if isinstance(value, bytes) else from_base64(value)
 
 
 def _split(raw: memoryview, count: int) -> list[bytes]:
