@@ -38,22 +38,14 @@ DEFAULTS = PredictOptions()
 
 
 def read_options(request: Request) -> PredictOptions:
-    """Return the options in a request's query.
-
-    Raises:
-        InvalidRequest: If a parameter is unknown, given twice or has a wrong value.
-    """
+    """Return the options in a request's query, or raise `InvalidRequest`."""
     if not request.scope["query_string"]:
         return DEFAULTS
     return read_query(request, PredictOptions)
 
 
 def read_timeout(request: Request, default: float) -> float:
-    """Return the seconds that the header `X-Request-Timeout` allows, at most `default`.
-
-    Raises:
-        InvalidRequest: If the header is not a number above 0.
-    """
+    """Return the seconds that the header `X-Request-Timeout` allows, at most `default`."""
     given = request.headers.get(TIMEOUT_HEADER)
     if given is None:
         return default

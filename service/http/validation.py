@@ -24,11 +24,7 @@ _short.maxstring = _short.maxother = MAX_SHOWN
 
 
 def parse_json(body: bytes | memoryview) -> JsonValue:
-    """Return the value of a JSON text.
-
-    Raises:
-        InvalidRequest: If it is not JSON.
-    """
+    """Return the value of a JSON text, or raise `InvalidRequest`."""
     try:
         value: JsonValue = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -37,11 +33,7 @@ def parse_json(body: bytes | memoryview) -> JsonValue:
 
 
 def validate(model: type[Model], value: JsonValue) -> Model:
-    """Return `value` as a `model`.
-
-    Raises:
-        InvalidRequest: If a field is missing, unknown or has a wrong value.
-    """
+    """Return `value` as a `model`, or raise `InvalidRequest`."""
     if isinstance(value, dict) and len(value) > MAX_FIELDS:
         _refuse_unknown(model, value, "field")
     try:
@@ -53,11 +45,7 @@ def validate(model: type[Model], value: JsonValue) -> Model:
 
 
 def read_query(request: Request, model: type[Model]) -> Model:
-    """Return the query parameters of a request as a `model`.
-
-    Raises:
-        InvalidRequest: If a parameter is unknown, given twice or has a wrong value.
-    """
+    """Return the query parameters of a request as a `model`, or raise `InvalidRequest`."""
     given: dict[str, str] = {}
     for name, text in request.query_params.multi_items():
         if name in given:

@@ -1,7 +1,7 @@
 """Long uploads and downloads, and how many of them may run at a time."""
 
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -26,19 +26,7 @@ class TransferLimit:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold a slot until the block ends; see `acquire`."""
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
-
-    def acquire(self) -> None:
-        """Take a slot.
-
-        Raises:
-            TooManyRequests: If none is free.
-        """
+        """Hold a slot until the block ends, or raise `TooManyRequests` if none is free."""
         if self._running >= self._limit:
             raise TooManyRequests(
                 f"The limit of {self._limit} {self._kind} at a time is reached. "
@@ -46,23 +34,21 @@ class TransferLimit:
                 code="too_many_transfers",
             )
         self._running += 1
-
-    def release(self) -> None:
-        """Free the slot."""
-        self._running -= 1
+        try:
+            yield
+        finally:
+            self._running -= 1
 
 
 class _Stream(StreamingResponse):
     """A long response, which counts as a transfer instead of a request in flight."""
 
-    limit: TransferLimit
+    slot: ExitStack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with self.slot:
             context_of(scope).pause()
             await super().__call__(scope, receive, send)
-        finally:
-            self.limit.release()
 
 
 def streamed(
@@ -72,14 +58,10 @@ def streamed(
     media_type: str,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a response that is sent in chunks; `HEAD` gets its headers only.
-
-    Raises:
-        TooManyRequests: If the limit is reached.
-    """
+    """Return a response that is sent in chunks, or only its headers for `HEAD`."""
     if request.method == "HEAD":
         return Response(headers=headers, media_type=media_type)
     stream = _Stream(content, headers=headers, media_type=media_type)
-    limit.acquire()
-    stream.limit = limit
+    stream.slot = ExitStack()
+    stream.slot.enter_context(limit.slot())
     return stream

@@ -12,13 +12,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from loupe.errors import (
     BodyTooSlow,
-    CallerGone,
     ContentTooLarge,
     InsufficientStorage,
     InvalidRequest,
 )
 from loupe.settings import Settings
 from service.http.context import context_of
+from service.prediction.caller import caller_gone
 
 MAX_PAUSE_SECONDS = 25.0  # between two chunks of a body
 ABANDONED_SECONDS = 600.0  # without a write; only a service that was killed leaves such a file
@@ -36,11 +36,7 @@ def new_folder(settings: Settings) -> Path:
 
 
 def check_length(request: Request, limit_bytes: int) -> None:
-    """Refuse an upload whose `Content-Length` is too large.
-
-    Raises:
-        ContentTooLarge: If it is.
-    """
+    """Refuse an upload whose `Content-Length` is too large."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -75,7 +71,7 @@ async def save_upload(request: Request, folder: Path, settings: Settings) -> Pat
             f"The upload paused for more than {MAX_PAUSE_SECONDS:g} s after {size:,} bytes."
         ) from None
     except ClientDisconnect:
-        raise CallerGone("The client disconnected.") from None
+        raise caller_gone() from None
     except OSError as error:
         raise InsufficientStorage(
             f"The upload could not be saved after {size:,} bytes: {error.strerror or error}."

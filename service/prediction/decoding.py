@@ -56,11 +56,7 @@ class Preparation:
     others_wait: Callable[[], bool] = _never
 
     def pixels(self, picture: Picture) -> UInt8Array:
-        """Return uint8 `(28, 28)`, as the model takes it.
-
-        Raises:
-            LoupeError: See `Caller.check`, `Picture.pixels` and `Picture.unchanged`.
-        """
+        """Return uint8 `(28, 28)`, as the model takes it, unless the request has ended."""
         self.caller.check()
         return picture.pixels(self.look) if self.normalize == "auto" else picture.unchanged()
 
@@ -82,12 +78,7 @@ class DecodedImages:
 
 
 def check_count(count: int, settings: Settings) -> None:
-    """Refuse a request without images, or with more than one request may hold.
-
-    Raises:
-        InvalidRequest: If there are none.
-        ContentTooLarge: If there are too many.
-    """
+    """Refuse a request without images, or with more than one request may hold."""
     if count == 0:
         raise InvalidRequest("The request has no images.")
     if count > settings.max_images:
@@ -134,11 +125,7 @@ async def decode_all(
 
 
 async def decode(image: EncodedImage, settings: Settings, preparation: Preparation) -> UInt8Array:
-    """Decode one image to uint8 `(28, 28)`.
-
-    Raises:
-        LoupeError: If it cannot be read, or the request has ended.
-    """
+    """Decode one image to uint8 `(28, 28)`, unless the request ends first."""
     if isinstance(image, np.ndarray):
         return image
     picture = open_picture(image, max_pixels=settings.max_image_pixels)
@@ -154,10 +141,7 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
         await asyncio.wait({decoding}, timeout=preparation.caller.seconds_left)
         if decoding.done():
             return decoding.result()
-        raise DeadlineExceeded(
-            f"No answer within {preparation.caller.timeout_seconds:g} s: "
-            "the image was not decoded in time."
-        )
+        raise preparation.caller.too_late()
     finally:
         decoding.cancel()
         waiting.clear()  # a thread that reaches it later finds nothing to keep

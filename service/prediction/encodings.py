@@ -25,11 +25,7 @@ _ROWS = TypeAdapter(Annotated[list[_Row], FailFast(), Field(min_length=SIDE, max
 
 
 def from_base64(value: JsonValue) -> bytes:
-    """Return the file in base64 text or a `data:` URL.
-
-    Raises:
-        InvalidImage: If it is anything else; other URLs are never fetched.
-    """
+    """Return the file in base64 text or a `data:` URL; other URLs are never fetched."""
     if not isinstance(value, str):
         raise InvalidImage("An image must be base64 text.")
     if value.startswith(("http://", "https://", "file://", "ftp://", "s3://")):
@@ -57,11 +53,7 @@ def from_rows(rows: Sequence[Sequence[JsonValue | bytes]]) -> UInt8Array | None:
 
 
 def from_pixels(value: JsonValue) -> UInt8Array:
-    """Return 28 rows of 28 integers as uint8 `(28, 28)`.
-
-    Raises:
-        InvalidPixels: If it is anything else.
-    """
+    """Return 28 rows of 28 integers as uint8 `(28, 28)`, or raise `InvalidPixels`."""
     if isinstance(value, list) and len(value) == SIDE:
         rows = [row for row in value if isinstance(row, list) and len(row) == SIDE]
         pixels = from_rows(rows)
@@ -77,11 +69,7 @@ def from_pixels(value: JsonValue) -> UInt8Array:
 
 
 def parse_npy(body: bytes) -> UInt8Array:
-    """Return the images in an `.npy` file, uint8 `(n, 28, 28)`, without a copy.
-
-    Raises:
-        InvalidPixels: If it is damaged or holds anything else.
-    """
+    """Return the images in an `.npy` file, uint8 `(n, 28, 28)`, or raise `InvalidPixels`."""
     try:
         length, shape, fortran_order, dtype = _npy_header(body[: _npy_header_bytes(body)])
     except Exception as error:  # a hostile header breaks Python's tokenizer and NumPy in many ways

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from loupe.errors import InvalidRequest, ModelNotFound
@@ -106,16 +106,10 @@ async def metadata(call: Call) -> Response:
         return replies.json({"model_spec": model, "metadata": signatures})
 
 
-class _Name(Convertor[str]):
+class _Name(StringConvertor):
     """A part of a path up to a colon; the action follows the colon."""
 
     regex = "[^/:]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("name", _Name())
@@ -133,11 +127,7 @@ ROUTES = [
 
 
 def _tag(call: Call) -> str:
-    """Return the tag of the model in the path.
-
-    Raises:
-        ModelNotFound: If `versions/` is followed by a label, or `labels/` by a version.
-    """
+    """Return the tag in the path; a label is not a version, and a version is not a label."""
     path = call.request.path_params
     version, label = path.get("version"), path.get("label")
     if version is None and label is None:
@@ -155,11 +145,7 @@ def _tag(call: Call) -> str:
 async def _read_images(
     request: ServingRequest, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
-    """Return the images, uint8 `(n, 28, 28)`, in their order.
-
-    Raises:
-        LoupeError: The error of the first image that cannot be read, with its index.
-    """
+    """Return the images, uint8 `(n, 28, 28)`, or raise the error of the first that fails."""
     values = request.instances if request.form == "instances" else request.inputs
     check_count(len(values), settings)
     decoded = await decode_all(values, _read_image, settings, preparation)

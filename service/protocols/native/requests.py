@@ -63,11 +63,7 @@ class JsonImages(BaseModel):
 async def read_image(
     body: bytes, headers: Headers, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
-    """Return the image of a `/predict` request, uint8 `(28, 28)`.
-
-    Raises:
-        LoupeError: If the body holds anything else.
-    """
+    """Return the image of a `/predict` request, uint8 `(28, 28)`."""
     sent_as = media_type(headers)
     image: EncodedImage
     if sent_as.startswith("image/") or sent_as == "application/octet-stream":
@@ -89,11 +85,7 @@ async def read_image(
 async def read_batch(
     body: bytes, headers: Headers, settings: Settings, preparation: Preparation
 ) -> DecodedImages:
-    """Return the images of a `/predict_batch` request; an image that fails does not fail others.
-
-    Raises:
-        LoupeError: If the request as a whole is wrong.
-    """
+    """Return the images of a `/predict_batch` request; an image that fails does not fail others."""
     sent_as = media_type(headers)
     if body.startswith(NPY_MAGIC):
         images = parse_npy(body)

@@ -81,11 +81,7 @@ class RpcCall(AnyCall):
         self._seconds_left: float | None = context.time_remaining()
 
     def read(self, kind: type[MessageType]) -> MessageType:
-        """Parse the message.
-
-        Raises:
-            InvalidRequest: If it is not of that kind.
-        """
+        """Parse the message, or raise `InvalidRequest`."""
         try:
             message: MessageType = kind.FromString(self._message)
         except DecodeError as error:
@@ -173,9 +169,6 @@ class GrpcServer:
     Args:
         predictor: The one that answers HTTP.
         port: Port to listen on, at the address of HTTP.
-
-    Raises:
-        InvalidSetting: If the API keys are invalid.
     """
 
     def __init__(self, predictor: Predictor, port: int) -> None:
@@ -203,11 +196,7 @@ class GrpcServer:
         )
 
     async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            ProgramFailed: If another program uses the port.
-        """
+        """Listen, or raise `ProgramFailed` if another program uses the port."""
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         try:
             self._server.add_insecure_port(f"{host}:{self._port}")

@@ -16,11 +16,7 @@ CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}  # field of val
 
 
 def parse_message(message: pb.ModelInferRequest) -> tuple[InferenceRequest, Values]:
-    """Return the request in a message, and the values of its input.
-
-    Raises:
-        InvalidRequest: If the protocol or the models do not allow it.
-    """
+    """Return the request in a message, and the values of its input."""
     content: JsonValue = {
         "id": message.id or None,
         "parameters": _parameters(message.parameters),

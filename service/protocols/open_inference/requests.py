@@ -167,9 +167,6 @@ def parse_inference(body: bytes, json_length: str | None) -> tuple[InferenceRequ
     Args:
         body: JSON, and raw tensors after it.
         json_length: The header `JSON_LENGTH`, if there is one.
-
-    Raises:
-        InvalidRequest: If the protocol or the models do not allow it.
     """
     end = len(body) if json_length is None else _length(json_length, len(body))
     request = validate(InferenceRequest, parse_json(memoryview(body)[:end]))

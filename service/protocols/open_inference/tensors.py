@@ -23,12 +23,7 @@ MAX_LISTED = 10  # images that cannot be used, in one message
 async def read_images(
     tensor: InputTensor, values: Values, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
-    """Return the images of an input, uint8 `(n, 28, 28)`; pictures are prepared for the model.
-
-    Raises:
-        InvalidRequest: If the values do not fit the shape.
-        LoupeError: If an image cannot be used; the message says which.
-    """
+    """Return the images of an input, uint8 `(n, 28, 28)`; errors name the images that fail."""
     count = tensor.shape[0]
     check_count(count, settings)
     if not isinstance(values, memoryview):
