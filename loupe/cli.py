@@ -54,7 +54,12 @@ class LazyGroup(TyperGroup):
 
 
 def _installed(name: str) -> bool:
-    return importlib.util.find_spec(COMMANDS[name].partition(".")[0]) is not None
+    if name == "up":  # starts both
+        return _installed("serve") and _installed("worker")
+    try:
+        return importlib.util.find_spec(COMMANDS[name].partition(":")[0]) is not None
+    except ModuleNotFoundError:  # the program's package
+        return False
 
 
 app = typer.Typer(

@@ -181,11 +181,3 @@ def test_only_training_has_tensorflow(name: str) -> None:
         r"^(tensorflow|keras)==", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE
     )
     assert re.search(r"^tensorflow==", (ROOT / "requirements/train.txt").read_text(), re.MULTILINE)
-
-
-def test_files_that_images_copy_are_in_the_build_context() -> None:
-    sent = (ROOT / ".dockerignore").read_text().splitlines()
-    copied = re.findall(r"^COPY (?!--from)(\w+)/ ", DOCKERFILE, re.MULTILINE)
-    for folder in copied:
-        assert f"!{folder}" in sent
-        assert (ROOT / folder).is_dir()

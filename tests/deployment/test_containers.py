@@ -255,7 +255,7 @@ def test_port_that_is_taken_is_named(stack: Engine) -> None:
 
 
 def test_worker_refuses_a_job_of_another_protocol_version(stack: Engine) -> None:
-    jobs = (stack.folder / "worker" / "jobs.py").read_text()
+    jobs = (stack.folder / "worker" / "queue" / "jobs.py").read_text()
     (stack.folder / "other_jobs.py").write_text(
         re.sub('^PROTOCOL = ".*"', 'PROTOCOL = "other"', jobs, flags=re.M)
     )
@@ -264,7 +264,7 @@ def test_worker_refuses_a_job_of_another_protocol_version(stack: Engine) -> None
 
     told(
         stack,
-        f"{stack.folder}/other_jobs.py:/opt/loupe/worker/jobs.py:ro",
+        f"{stack.folder}/other_jobs.py:/opt/loupe/worker/queue/jobs.py:ro",
         "worker worker --burst",
         status=0,
     )
