@@ -33,7 +33,7 @@ try:
 except ImportError as error:
     raise LoupeError(
         "Traces are configured (OTEL_EXPORTER_OTLP_…), but OpenTelemetry's exporter is not installed: "
-        f"{error}. Install it: pip install 'loupe[tracing]'",
+        f"{error}. Install it: pip install -e '.[tracing]'",
         code="tracing_unavailable",
     ) from error
 

@@ -328,5 +328,5 @@ def test_missing_exporter_stops_the_start(tmp_path: Path, digits_model: StoredMo
     words = " ".join(ended.stderr.split())
     assert "tracing_unavailable" in words
     assert "No module named 'opentelemetry.exporter'" in words
-    assert "pip install 'loupe[tracing]'" in words
+    assert "pip install -e '.[tracing]'" in words
     assert "Traceback" not in ended.stderr
