@@ -85,3 +85,11 @@ def long_gif(frames: int) -> bytes:
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def digit_sheet() -> UInt8Array:
+    """Return dark ink on light paper, uint8 `(120, 90)`: a hook, off the middle."""
+    sheet = np.full((120, 90), 255, np.uint8)
+    sheet[20:90, 50:58] = 0
+    sheet[82:90, 30:58] = 60
+    return sheet
