@@ -32,7 +32,7 @@ try:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 except ImportError as error:
     raise LoupeError(
-        "Traces are configured (OTEL_EXPORTER_OTLP_…), but OpenTelemetry's exporter is not installed: "
+        "Traces are configured (OTEL_EXPORTER_OTLP_…), but OpenTelemetry's exporter is missing: "
         f"{error}. Install it: pip install -e '.[tracing]'",
         code="tracing_unavailable",
     ) from error

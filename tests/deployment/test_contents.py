@@ -17,7 +17,10 @@ COMMANDS = {
     "worker": {"jobs", "models", "predict", "score", "worker"},
     "train": {"data", "models", "predict", "train"},
 }
-RUN = "import sys; sys.path = ['.', *(path for path in sys.path if path not in ('', {root!r}))]; {code}"
+RUN = (
+    "import sys; "
+    "sys.path = ['.', *(path for path in sys.path if path not in ('', {root!r}))]; {code}"
+)
 
 
 def copied_by_the_dockerfile(target: str) -> list[str]:

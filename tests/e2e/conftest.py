@@ -16,7 +16,7 @@ from worker.queue.jobs import Jobs
 
 @pytest.fixture(scope="session")
 def service_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data folder of that service, for workers that share its queue."""
+    """Return the data folder of that service, for workers that share its queue."""
     return tmp_path_factory.mktemp("service") / "data"
 
 
@@ -27,7 +27,7 @@ def service(
     service_data: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningService]:
-    """A service with both models; the digits answer where no model is named. Jobs may read the folders of all tests."""
+    """Run a service with both models and digits as default; jobs may read all tests' folders."""
     log = service_data.with_name("log")
     settings = {"LOUPE_DATA_DIR": service_data, "LOUPE_JOB_ROOTS": tmp_path_factory.getbasetemp()}
     with serving(log, LOUPE_MODEL=digits_model.tag, **settings) as running:
@@ -42,18 +42,18 @@ def client(service: RunningService) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder, with the embedded Redis of one test."""
+    """Return a data folder for the embedded Redis of one test."""
     return tmp_path / "data"
 
 
 @pytest.fixture
 def redis_here(data: Path) -> Iterator[Redis]:
-    """A client of that Redis."""
+    """Return a client of that Redis."""
     with open_redis(Settings(data_dir=data)) as client:
         yield client
 
 
 @pytest.fixture
 def jobs(redis_here: Redis) -> Jobs:
-    """The jobs in it."""
+    """Return the jobs in that Redis."""
     return Jobs(redis_here)

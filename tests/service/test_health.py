@@ -13,7 +13,7 @@ from service.app import create_app
 
 @pytest.fixture
 def app(digits_model: StoredModel) -> Starlette:
-    """The app, with its models loaded."""
+    """Return the app with its models loaded."""
     app = create_app(Settings(model=digits_model.tag))
     app.state.predictor.models.load()
     return app

@@ -56,7 +56,7 @@ class BothProtocols:
 
 @contextlib.contextmanager
 def serving_both(log: Path, **variables: object) -> Iterator[BothProtocols]:
-    """A service over HTTP and gRPC while a block lasts."""
+    """Run a service over HTTP and gRPC while the block runs."""
     port = free_port()
     with serving(log, LOUPE_GRPC_PORT=port, **variables) as service:
         yield BothProtocols(service, f"127.0.0.1:{port}")
@@ -66,7 +66,7 @@ def serving_both(log: Path, **variables: object) -> Iterator[BothProtocols]:
 def both(
     digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BothProtocols]:
-    """A service with both models; the digits answer where no model is named."""
+    """Run a service with both models; digits is the default."""
     log = tmp_path_factory.mktemp("both") / "log"
     with serving_both(log, LOUPE_MODEL=digits_model.tag, LOUPE_MAX_BODY_BYTES=4_000_000) as running:
         yield running
@@ -80,7 +80,7 @@ def client(both: BothProtocols) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.fixture(scope="module")
 def stub(both: BothProtocols) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
-    """A plain stub, which can send messages that Triton's client cannot."""
+    """Return a plain stub, which can send messages that Triton's client cannot."""
     with grpc.insecure_channel(both.address) as channel:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
@@ -449,7 +449,7 @@ def test_call_keeps_its_request_id_or_gets_one(
 def guarded(
     digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BothProtocols]:
-    """A service with one key, and a log of every request."""
+    """Run a service with one key, and a log of every request."""
     settings = {"LOUPE_API_KEYS": f"alice:sha256:{digest_of(KEY)}", "LOUPE_ACCESS_LOG": "true"}
     with serving_both(
         tmp_path_factory.mktemp("guarded") / "log", LOUPE_MODEL=digits_model.tag, **settings

@@ -1,4 +1,4 @@
-"""The client with a real service: kinds of pictures, large batches, jobs, and the examples of docs/client.md."""
+"""The client with a real service: pictures, batches, jobs, and the examples of docs/client.md."""
 
 import asyncio
 import io

@@ -53,7 +53,7 @@ def url(
     digits_model: StoredModel,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """The URL of a service that needs a key."""
+    """Return the URL of a service that needs a key."""
     log = tmp_path_factory.mktemp("contract") / "log"
     settings = {**SETTINGS, "LOUPE_MODEL": digits_model.tag, "LOUPE_DATA_DIR": log.parent}
     if request.param == "loupe serve":

@@ -22,7 +22,7 @@ KEY = "the-key-of-alice-0001"
 def guarded(
     digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
-    """A service with one key, pages of one origin, and a log of every request for programs."""
+    """Run a service with one key, one allowed origin and a JSON log of every request."""
     settings = {
         "LOUPE_API_KEYS": f"alice:sha256:{digest_of(KEY)}",
         "LOUPE_CORS_ORIGINS": "https://pages.example",

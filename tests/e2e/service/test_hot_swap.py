@@ -62,7 +62,7 @@ def test_several_versions_of_a_name_are_served_at_once_where_the_settings_say_so
         )
 
 
-def test_a_name_stands_for_the_newest_version_that_is_served_where_the_settings_leave_newer_ones_out(
+def test_name_means_the_newest_served_version(
     store: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     for version in ("old", "good", "new"):

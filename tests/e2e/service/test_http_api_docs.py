@@ -39,7 +39,7 @@ EXAMPLES = [Example(*found) for found in BLOCK.findall(PAGE.read_text(encoding="
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the examples use."""
+    """Return a folder with the files that the examples use."""
     folder = tmp_path_factory.mktemp("examples")
     digits = pictures.digits(3)
     np.save(folder / "digits.npy", digits)
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def worker(service_data: Path) -> Iterator[None]:
-    """A worker for the jobs of the page."""
+    """Run a worker for the jobs of the page."""
     with running(service_data.with_name("worker.log"), "worker", LOUPE_DATA_DIR=service_data):
         yield
 

@@ -64,7 +64,7 @@ print(json.dumps({"codes": codes, "routes": methods}))
 
 @pytest.fixture(scope="module")
 def description(client: httpx.Client) -> dict[str, JsonValue]:
-    """The document of a running service."""
+    """Return the document of a running service."""
     described: dict[str, JsonValue] = client.get("/openapi.json").json()
     return described
 

@@ -46,7 +46,7 @@ def npy(
 
 
 def npy_header(shape: tuple[int, ...], dtype: str = "|u1", values: bytes = b"") -> bytes:
-    """An `.npy` file with any header."""
+    """Return an `.npy` file with any header."""
     header = (
         f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117).encode()
         + b"\n"
@@ -61,7 +61,7 @@ def probabilities(answer: dict[str, object]) -> list[float]:
 
 
 def assert_answers(answer: dict[str, object], expected: Float32Array, model: StoredModel) -> None:
-    """The whole answer to one image, against what the engine says of it."""
+    """Compare the whole answer to one image with the engine's output."""
     best = int(expected.argmax())
     np.testing.assert_allclose(probabilities(answer), expected, atol=TOLERANCE)
     assert answer["index"] == best
@@ -71,7 +71,7 @@ def assert_answers(answer: dict[str, object], expected: Float32Array, model: Sto
 
 @contextmanager
 def begun(service: RunningService, route: str, headers: dict[str, str]) -> Iterator[HTTPConnection]:
-    """A request of which the head has been sent."""
+    """Open a request whose head has been sent."""
     with closing(HTTPConnection(service.url.removeprefix("http://"), timeout=50)) as connection:
         connection.putrequest("POST", route)
         for name, value in {**PNG, **headers}.items():
@@ -675,7 +675,7 @@ def assert_refused(response: httpx.Response, status: int, code: str, text: str) 
 
 @pytest.fixture
 def still_well(client: httpx.Client) -> Iterator[None]:
-    """A valid request is answered after the test."""
+    """Check after each test that a valid request is answered."""
     yield
     assert client.post("/predict", content=pictures.png(DIGIT), headers=PNG).status_code == 200
 
@@ -905,7 +905,7 @@ def test_request_past_the_shutdown_timeout_gets_503(
 def narrow_service(
     digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
-    """A service with low limits, and with a store in which the digits are whole and the shapes are not."""
+    """Run a service with low limits, and with a store whose shapes model is corrupt."""
     home = tmp_path_factory.mktemp("store")
     copied(digits_model, home)
     damage(copied(shapes_model, home).folder / "model.onnx")

@@ -43,7 +43,7 @@ class Collector:
             self.spans += [span for scope in sent.scope_spans for span in scope.spans]
 
     def of(self, trace_id: str) -> dict[str, Span]:
-        """The spans of a trace by their names, as soon as the one of the request, which ends last, is there."""
+        """Return the spans of a trace by name, once the request's span, which ends last, has arrived."""
         return until(
             lambda: self._whole([span for span in self.spans if span.trace_id.hex() == trace_id])
         )
@@ -55,7 +55,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector while a block lasts."""
+    """Run a collector while the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -87,7 +87,7 @@ def traced(
     digits_model: StoredModel,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningService]:
-    """A service that sends spans immediately and logs requests as JSON."""
+    """Run a service that sends spans immediately and logs requests as JSON."""
     log_settings = {"LOUPE_ACCESS_LOG": "true", "LOUPE_LOG_FORMAT": "json"}
     settings = {"LOUPE_MODEL": digits_model.tag, "LOUPE_GRPC_PORT": grpc_port, **log_settings}
     log = tmp_path_factory.mktemp("traced") / "log"
@@ -99,13 +99,13 @@ def traced(
 
 @pytest.fixture(scope="module")
 def grpc_port() -> int:
-    """The gRPC port of the traced service."""
+    """Return the gRPC port of the traced service."""
     return free_port()
 
 
 @pytest.fixture
 def trace_id() -> str:
-    """A new trace ID."""
+    """Return a new trace ID."""
     return os.urandom(16).hex()
 
 

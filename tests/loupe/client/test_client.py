@@ -1,4 +1,7 @@
-"""The client against a real server that misbehaves; the service itself answers in tests/e2e/service/test_client.py."""
+"""The client against a real server that misbehaves.
+
+The service itself answers in tests/e2e/service/test_client.py.
+"""
 
 import asyncio
 import json
@@ -303,7 +306,10 @@ def test_iteration_can_stop_early(server: Server) -> None:
 
 
 def test_httpx_is_imported_with_the_client_only() -> None:
-    script = "import sys, loupe; print('httpx' in sys.modules); loupe.Client; print('httpx' in sys.modules)"
+    script = (
+        "import sys, loupe; print('httpx' in sys.modules); "
+        "loupe.Client; print('httpx' in sys.modules)"
+    )
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True)
 

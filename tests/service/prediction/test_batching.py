@@ -1,4 +1,4 @@
-"""The batcher in front of a real, trivial engine: it answers with sums, so that each image has a different answer."""
+"""The batcher in front of a trivial engine, whose sums differ for each image."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ Run = Callable[[UInt8Array], Float32Array]
 
 
 def sums(images: UInt8Array) -> Float32Array:
-    """Sums of the upper and the lower half of each image."""
+    """Return the sums of the upper and the lower half of each image."""
     halves = images.reshape(-1, 2, SIDE * SIDE // 2)
     return np.asarray(halves.sum(axis=2), np.float32)  # (n, 2)
 
@@ -73,14 +73,14 @@ def batcher(run: Run, **limits: Any) -> Batcher:
 
 
 def patient() -> Caller:
-    """A caller who waits for longer than a test lasts."""
+    """Return a caller who waits longer than any test."""
     return Caller.within(30)
 
 
 async def asked(
     waiting: Batcher, images: UInt8Array, caller: Caller | None = None
 ) -> "asyncio.Task[Float32Array]":
-    """A request that has reached the queue."""
+    """Queue a request and wait until it is in the queue."""
     task = asyncio.create_task(waiting.predict(images, caller or patient()))
     await asyncio.sleep(0)
     return task

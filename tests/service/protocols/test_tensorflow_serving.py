@@ -93,7 +93,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(digits_model: StoredModel) -> Iterator[Client]:
-    """The protocol without a server, with low limits."""
+    """Return the protocol without a server, with low limits."""
     app = create_app(LIMITS.model_copy(update={"models": digits_model.tag}))
     predictor: Predictor = app.state.predictor
     predictor.models.load()
