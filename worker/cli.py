@@ -2,7 +2,7 @@
 
 import os
 import threading
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,15 +13,11 @@ from loupe.settings import load_settings
 from loupe.terminal import console, log_to_stderr
 from worker import jobs_cli
 
-if TYPE_CHECKING:
-    from worker.queue.jobs import Job
-
 
 def worker(
     burst: Annotated[bool, typer.Option("--burst", help="Exit when the queue is empty.")] = False,
     processes: Annotated[
-        int,
-        typer.Option(min=1, help="Processes that share the cores, each with a model of its own."),
+        int, typer.Option(min=1, help="Worker processes, which share the cores.")
     ] = 1,
 ) -> None:
     """Score the jobs in the queue."""
@@ -39,20 +35,21 @@ def worker(
     with stop_on_signals(stopping):
         ended = work(settings, stopping, burst=burst)
     if not ended:
-        os._exit(0)  # now, and not when its threads have finished what nobody needs any more
+        os._exit(0)  # without waiting for threads whose work nobody needs
 
 
 def score(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A folder, a pattern, an archive, a table or an array of images, by path or URL; docs/scoring.md has the list."
+            help="Folder, pattern, archive, table or array of images; a path or URL. "
+            "docs/scoring.md lists the formats."
         ),
     ] = None,
     out: Annotated[
         str | None,
         typer.Option(
-            help="New or empty folder for the results, by path or URL, or that of the same job before."
+            help="New or empty folder for the results, or that of the same job; a path or URL."
         ),
     ] = None,
     model: Annotated[
@@ -61,56 +58,52 @@ def score(
             help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."
         ),
     ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not wait for the job's end.")
-    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     format_: Annotated[
-        Format,
-        typer.Option("--format", help="Of the files with predictions."),
+        Format, typer.Option("--format", help="File format of the results.")
     ] = "parquet",
-    top_k: Annotated[
-        int, typer.Option(min=1, help="Labels in a row, the most probable first.")
-    ] = 1,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels per row, the most probable first.")] = 1,
     probabilities: Annotated[
         bool, typer.Option(help="Write the probabilities of all classes.")
     ] = True,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="Confidence from which on a label is given. Default: always."
-        ),
+        typer.Option(min=0, max=1, help="Minimum confidence for a label. Default: no minimum."),
     ] = None,
     single: Annotated[
-        bool, typer.Option("--single", help="One file in the end, instead of parts.")
+        bool, typer.Option("--single", help="Merge the parts into one file at the end.")
     ] = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Make a result anew that is there already.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Overwrite an existing result.")] = False,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="OUT",
-            help="Instead of SOURCE and --out: go on with the job of a folder, even if Redis has lost it.",
+            help="Resume the job of this folder, even if Redis has lost it. "
+            "Replaces SOURCE and --out.",
         ),
     ] = None,
-    priority: Annotated[Priority, typer.Option(help="Jobs of a higher one go first.")] = "normal",
+    priority: Annotated[
+        Priority, typer.Option(help="Jobs of a higher priority go first.")
+    ] = "normal",
     local: Annotated[
-        bool, typer.Option("--local", help="All of it in this process, without Redis and workers.")
+        bool, typer.Option("--local", help="Score in this process, without Redis and workers.")
     ] = False,
     max_in_flight: Annotated[
-        int | None, typer.Option(min=1, help="Most workers at it at a time. Default: all of them.")
+        int | None,
+        typer.Option(min=1, help="Maximum number of workers on this job. Default: all."),
     ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
             metavar="WHERE",
-            help="True labels, to tell accuracy: 'folder', that an image lies in, or 'column:NAME' of a table or manifest.",
+            help="True labels, to report the accuracy: 'folder' (the folder that contains an "
+            "image) or 'column:NAME' of a table or manifest.",
         ),
     ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN,…", help="Columns of a table or manifest that the rows repeat."
+            metavar="COLUMN,…", help="Columns of a table or manifest to copy to the results."
         ),
     ] = None,
     id_: Annotated[
@@ -122,12 +115,11 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Score a whole set of images through the queue. The same command again is the same job."""
+    """Score a set of images through the queue. Repeat the command to resume the same job."""
     if (source is None) != (out is None) or (source is None) == (resume is None):
-        raise typer.BadParameter("needs SOURCE and --out, or --resume alone")
+        raise typer.BadParameter("give SOURCE and --out, or only --resume")
     settings = load_settings()
     from worker.queue import submission
-    from worker.queue.jobs import Submissions
 
     options = check_options(
         ScoringOptions,
@@ -141,36 +133,45 @@ def score(
         id=id_,
     )
 
-    def submitted(queue: Submissions) -> "Job":
+    def prepare(find: submission.FindJob) -> submission.Prepared:
         if source is None or out is None:
-            job = submission.resume(queue, resume or "")
-        else:
-            job = submission.submit(
-                queue,
-                source,
-                out,
-                model or settings.default_tag,
-                settings.shard_images,
-                options,
-                again=again,
-                priority=priority,
-                most_in_flight=max_in_flight,
-                https_sources=settings.https_sources,
-            )
-        does = "has scored" if job.state == "done" else "scores"
-        console.print(
-            f"job [bold]{job.id}[/] {does} {job.source} with {job.model}", highlight=False
+            return submission.Prepared(submission.prepare_resume(resume or ""), None)
+        return submission.prepare(
+            find,
+            source,
+            out,
+            model or settings.default_tag,
+            settings.shard_images,
+            options,
+            again=again,
+            https_sources=settings.https_sources,
         )
-        return job
+
+    def show(prepared: submission.Prepared) -> None:
+        request, verb = prepared.request, "has scored" if prepared.finished else "scores"
+        line = f"job [bold]{request.job_id}[/] {verb} {request.source} with {request.model}"
+        console.print(line, highlight=False)
 
     if local:
-        from worker.queue.local import working
+        from worker.queue.progress import follow
+        from worker.scoring.local import LocalRun
 
-        with working(settings) as here, stop_on_signals(here.interrupted):
-            jobs_cli.follow_job(here, submitted(here))
+        prepared = prepare(lambda _: None)
+        show(prepared)
+        if prepared.finished:
+            jobs_cli.show_ended(prepared.finished)
+            return
+        run = LocalRun(settings, prepared.request)
+        with stop_on_signals(run.interrupted), run.running():
+            ended = follow(run, run.job_id, console)
+        jobs_cli.show_ended(ended)
         return
-    with jobs_cli.open_jobs() as queue:
-        job = submitted(queue)
-        jobs_cli.warn_without_worker(queue)
+    with jobs_cli.open_jobs() as jobs:
+        prepared = prepare(jobs.find)
+        job = prepared.finished or jobs.submit(
+            prepared.request, priority=priority, max_in_flight=max_in_flight
+        )
+        show(prepared)
+        jobs_cli.warn_without_worker(jobs)
         if not detach:
-            jobs_cli.follow_job(queue, job)
+            jobs_cli.follow_job(jobs, job)

@@ -1,4 +1,4 @@
-"""`python -m worker.health`: exit code 0 while a worker on this machine, or in this container, sends its heartbeat."""
+"""`python -m worker.health`: exit with 0 while a worker on this host sends heartbeats."""
 
 import socket
 import sys
@@ -10,11 +10,11 @@ from loupe.settings import load_settings
 from worker.queue.jobs import Jobs
 
 
-def healthy(redis: Redis, host: str) -> bool:
-    """Whether a live worker's name begins with the host's."""
+def is_healthy(redis: Redis, host: str) -> bool:
+    """Return whether a live worker's name begins with the host's."""
     return any(worker.startswith(f"{host}-") for worker in Jobs(redis).workers())
 
 
 if __name__ == "__main__":
     with open_redis(load_settings()) as redis:
-        sys.exit(not healthy(redis, socket.gethostname()))
+        sys.exit(not is_healthy(redis, socket.gethostname()))

@@ -1,4 +1,4 @@
-"""`loupe jobs`: what became of the bulk-scoring jobs, and what is to become of them."""
+"""The command `loupe jobs`: list, show, follow, cancel and retry bulk-scoring jobs."""
 
 import json
 from collections.abc import Iterator
@@ -14,17 +14,20 @@ from loupe.settings import load_settings
 from loupe.terminal import console, notices, print_sections
 
 if TYPE_CHECKING:
-    from worker.queue.jobs import Job, Jobs, Submissions
+    from worker.queue.jobs import Job, Jobs
 
-app = typer.Typer(help="List, show, follow, cancel and retry the bulk-scoring jobs.")
-JobId = Annotated[str, typer.Argument(metavar="ID", help="As loupe score and loupe jobs tell it.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+app = typer.Typer(help="List, show, follow, cancel and retry bulk-scoring jobs.")
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Id of the job, as `loupe score` and `loupe jobs` print it."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SHOWN_ERRORS = 20  # on a terminal; --json shows all
 
 
 @app.callback(invoke_without_command=True)
 def jobs(context: typer.Context) -> None:
-    """List, show, follow, cancel and retry the bulk-scoring jobs. Alone it lists them."""
+    """List, show, follow, cancel and retry bulk-scoring jobs. Lists them by default."""
     if context.invoked_subcommand is None:
         list_()
 
@@ -45,7 +48,7 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False) -> None:
-    """Show all that is known about a job."""
+    """Show the details of a job."""
     with open_jobs() as known:
         job = known.get(job_id)
         letters = known.dead_letters(job_id)
@@ -64,21 +67,21 @@ def show(job_id: JobId, as_json: Json = False) -> None:
         console.print(f"  {letter.error}", markup=False, highlight=False, soft_wrap=True)
     if job.state == "failed":
         console.print(
-            f"What is finished stays. Try the rest again: loupe jobs retry {job.id}",
+            f"Finished parts stay. Score the rest: loupe jobs retry {job.id}",
             highlight=False,
         )
 
 
 @app.command()
 def follow(job_id: JobId) -> None:
-    """Show a job's progress until it has ended."""
+    """Show the progress of a job until it has ended."""
     with open_jobs() as known:
         follow_job(known, known.get(job_id))
 
 
 @app.command()
 def cancel(job_id: JobId) -> None:
-    """Score no more of a job. The parts it has finished stay, and its summary counts them."""
+    """Cancel a job. Its finished parts stay, and its summary counts them."""
     from worker.queue.submission import cancel as cancel_job
 
     with open_jobs() as known:
@@ -93,7 +96,7 @@ def cancel(job_id: JobId) -> None:
 
 @app.command()
 def retry(job_id: JobId) -> None:
-    """Let a job that has failed, or was cancelled, go on where it ended."""
+    """Resume a failed or cancelled job."""
     from worker.queue.submission import retry as retry_job
 
     with open_jobs() as known:
@@ -104,7 +107,7 @@ def retry(job_id: JobId) -> None:
 
 @app.command()
 def errors(job_id: JobId, as_json: Json = False) -> None:
-    """Show which images of a job could not be read, and why."""
+    """List the images of a job that could not be read, with the reasons."""
     with open_jobs() as known:
         job = known.get(job_id)
     from worker.results.outputs import read_errors
@@ -117,7 +120,7 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
         return
     for number, error in enumerate(found):
         if number == SHOWN_ERRORS:
-            console.print("… all of them: --json", highlight=False)
+            console.print("… List all errors: --json", highlight=False)
             return
         console.print(f"[bold]{error['code']}[/]", end="  ")
         console.print(
@@ -126,47 +129,52 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
 
 
 def warn_without_worker(jobs: "Jobs") -> None:
-    """Say so if nobody does what is queued."""
+    """Print a notice if no worker is running."""
     if not jobs.workers():
-        notices.print(
-            "[yellow]No worker is running; the job waits for one. Start it: loupe worker[/]"
-        )
+        notices.print("[yellow]No worker is running. Start one: loupe worker[/]")
 
 
-def follow_job(jobs: "Submissions", job: "Job") -> "Job":
-    """Show a job's progress until it has ended.
+def follow_job(jobs: "Jobs", job: "Job") -> None:
+    """Show the progress of a job until it has ended, then its result.
 
     Raises:
         JobFailed: If it failed.
     """
     from worker.queue.progress import follow
-    from worker.results.outputs import SUMMARY, read_summary
-    from worker.results.summary import print_summary
-    from worker.storage import parse_path
 
     try:
         ended = job if job.state == "done" else follow(jobs, job.id, console)
     except KeyboardInterrupt:
-        console.print(f"\nJob {job.id} goes on without you. See it: loupe jobs")
+        console.print(f"\nJob {job.id} keeps running. Follow it: loupe jobs follow {job.id}")
         raise typer.Exit from None
-    if ended.state == "failed":
-        raise JobFailed(f"Job {ended.id} failed: {ended.error}")
-    output = parse_path(ended.output)
-    summary = (
-        read_summary(output) if (output / SUMMARY).exists() else None
-    )  # it may be on another machine
+    show_ended(ended)
+
+
+def show_ended(job: "Job") -> None:
+    """Print the result of a job, and its summary if the folder is on this machine.
+
+    Raises:
+        JobFailed: If it failed.
+    """
+    from worker.results.outputs import SUMMARY, read_summary
+    from worker.results.summary import print_summary
+    from worker.storage import parse_path
+
+    if job.state == "failed":
+        raise JobFailed(f"Job {job.id} failed: {job.error}")
+    output = parse_path(job.output)
+    summary = read_summary(output) if (output / SUMMARY).exists() else None
     rate = 0.0 if summary is None else summary["images_per_second"]
-    cancelled = "cancelled: " if ended.state == "cancelled" else ""
-    figures = f"{ended.done:,} scored, errors: {ended.failed:,}, {rate:,.0f} images/s"
-    console.print(f"{cancelled}{figures} → {ended.output}")
+    cancelled = "cancelled: " if job.state == "cancelled" else ""
+    counts = f"{job.done:,} scored, errors: {job.failed:,}, {rate:,.0f} images/s"
+    console.print(f"{cancelled}{counts} → {job.output}")
     if summary is not None:
         print_summary(summary)
-    return ended
 
 
 @contextmanager
 def open_jobs() -> "Iterator[Jobs]":
-    """The jobs in the Redis that the settings name."""
+    """Open the queue in the Redis of the settings."""
     from loupe.runtime.redis_server import open_redis
     from worker.queue.jobs import Jobs
 
@@ -176,7 +184,7 @@ def open_jobs() -> "Iterator[Jobs]":
 
 def _progress(job: "Job") -> str:
     total = "?" if job.total is None else f"{job.total:,}"
-    eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s to go"
+    eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s left"
     return f"{job.state:<9}  {job.done:,} of {total} scored, errors: {job.failed:,}{eta}"
 
 

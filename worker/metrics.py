@@ -1,4 +1,4 @@
-"""What Prometheus sees of a worker: what this process has done, and how the queue stands that it shares with all others."""
+"""Metrics for Prometheus: counters of this process, and the state of the queue."""
 
 import logging
 import threading
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 Phase = Literal["plan", "read", "score", "write"]
 Outcome = Literal["done", "cancelled", "lost", "retried", "failed"]
 KINDS = ("plan", "shard", "probe", "finish")  # of steps
-# Prometheus waits for ten seconds at most, and a connection's retries multiply those of its commands.
+# Prometheus waits at most 10 s. Retries of a connection multiply with those of its commands.
 PROMPT: dict[str, Any] = HASTY | {
     "retry": Retry(BACKOFF, 1),
     "socket_timeout": 1.0,
@@ -52,7 +52,7 @@ SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 class ShardClock:
-    """Seconds that one shard takes by phase, summed over all threads: two that read at once for a second have read for two."""
+    """Seconds that a shard takes by phase, summed over threads."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -60,7 +60,7 @@ class ShardClock:
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """What is done in this block belongs to this phase."""
+        """Add the time of the block to a phase."""
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started
@@ -69,7 +69,7 @@ class ShardClock:
 
 
 class Metrics:
-    """The counters of one worker process, in a registry of its own."""
+    """Counters of one worker process, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -100,10 +100,7 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self._begin_at_zero()
-
-    def _begin_at_zero(self) -> None:
-        """Have what alerts look at there from the start: a series that begins with 1 has never grown for Prometheus."""
+        # A series that begins with 1 has no increase, so alerts would miss its first event.
         for outcome in ("scored", "failed"):
             self._images.labels(outcome)
         for kind in KINDS:
@@ -111,16 +108,16 @@ class Metrics:
                 self._steps.labels(kind, ending)
 
     def claimed(self, delivery: Delivery) -> None:
-        """A step has come into this worker's hands."""
+        """Count a claimed step."""
         if delivery.attempt > 1:
             self._claimed_again.inc()
 
     def ended(self, delivery: Delivery, outcome: Outcome) -> None:
-        """A step has left this worker's hands."""
+        """Count a step that ended here."""
         self._steps.labels(delivery.step.kind, outcome).inc()
 
     def committed(self, done: int, codes: Sequence[str], clock: ShardClock) -> None:
-        """A shard was committed with so many images scored, and one that could not be read for each of the errors' codes."""
+        """Count the images of a committed shard: `done` scored ones, and one error per code."""
         self._images.labels("scored").inc(done)
         self._images.labels("failed").inc(len(codes))
         for code, images in Tally(codes).items():
@@ -130,17 +127,17 @@ class Metrics:
 
 
 class QueueDepth(Collector):
-    """How the queue stands at the moment of asking: the same at each worker, so that one of them is enough to know it."""
+    """The state of the queue, which is the same at every worker."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     def collect(self) -> Iterator[Metric]:
-        """Depth, age and states of all jobs that have not ended; only that it is unknown while Redis does not answer."""
+        """Yield depth, age and job states, or only that Redis does not answer."""
         try:
-            places, states, age = self._look()
+            places, states, age = self._inspect()
         except RedisError as error:
-            logger.warning("the metrics of the queue are missing: Redis does not answer: %s", error)
+            logger.warning("metrics of the queue are missing: Redis does not answer: %s", error)
             yield _reachable(0)
             return
         yield _reachable(1)
@@ -160,7 +157,7 @@ class QueueDepth(Collector):
         oldest.add_metric([], age)
         yield from (steps, oldest, by_state)
 
-    def _look(self) -> tuple[Tally[str], Tally[str], float]:
+    def _inspect(self) -> tuple[Tally[str], Tally[str], float]:
         job_ids = [
             job_id
             for priority in PRIORITIES
@@ -168,7 +165,7 @@ class QueueDepth(Collector):
         ]
         places: Tally[str] = Tally()
         states: Tally[str] = Tally()
-        waiting: list[str] = []  # ids of messages, which begin with the milliseconds of their birth
+        waiting: list[str] = []  # message ids begin with their time in ms
         for job_id in job_ids:
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hget(job_key(job_id), "state")
@@ -176,7 +173,7 @@ class QueueDepth(Collector):
                 pipeline.xinfo_groups(steps_key(job_id))
                 pipeline.zcard(delayed_key(job_id))
                 state, length, groups, delayed = cast(Any, pipeline.execute(raise_on_error=False))
-            if not isinstance(groups, list):  # the job has just ended, and its stream is gone
+            if not isinstance(groups, list):  # the job has just ended
                 continue
             group = next(group for group in groups if group["name"] == WORKERS_GROUP)
             states[state] += 1
@@ -201,16 +198,16 @@ def _reachable(value: int) -> Metric:
 
 
 @contextmanager
-def exposed(metrics: Metrics, redis: Redis, settings: Settings) -> Iterator[None]:
-    """Answer `GET /metrics` while the block lasts, if there is a port to do it at.
+def serve_metrics(metrics: Metrics, redis: Redis, settings: Settings) -> Iterator[None]:
+    """Answer `GET /metrics` while the block runs, if the settings name a port.
 
     Args:
-        metrics: What this worker has done.
-        redis: Where the queue is; a `PROMPT` client, which soon gives up.
-        settings: Where to listen.
+        metrics: Counters of this process.
+        redis: A client made with `PROMPT`, so that it gives up before Prometheus does.
+        settings: They name the address.
 
     Raises:
-        ProgramFailed: If something else listens there.
+        ProgramFailed: If the port is taken (code `address_in_use`).
     """
     host, port = settings.host, settings.worker_metrics_port
     if port is None:

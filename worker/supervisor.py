@@ -1,4 +1,4 @@
-"""Several worker processes under one that starts them, starts another one when one dies, and stops them."""
+"""Several worker processes: start them, restart those that die, and stop them."""
 
 import logging
 import signal
@@ -14,51 +14,48 @@ from loupe.settings import ENV_PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.1  # between looks whether a process has died
-RESTART_PAUSE_SECONDS = 1.0  # one that dies as soon as it starts is not to take the whole machine
-WELL = {
-    0,
-    -signal.SIGTERM,
-}  # how a process ends that was told to: the second before it had anything in hand
+POLL_SECONDS = 0.1  # between checks of a process
+RESTART_PAUSE_SECONDS = 1.0  # so that a worker that dies at once does not use the whole machine
+CLEAN_EXITS = {0, -signal.SIGTERM}  # of a stopped worker; the latter before its handlers are set
 
 
 def supervise(
     settings: Settings, processes: int, stopping: threading.Event, *, burst: bool
 ) -> None:
-    """Keep so many workers running until `stopping` is set or, with `burst`, until each has found no step left to claim.
+    """Run workers until `stopping` is set or, with `burst`, until each finds no step to claim.
 
     Args:
-        settings: Of the workers. They share the cores, unless `threads` says how many each may use.
-        processes: How many.
-        stopping: Set it, and they are told to stop.
-        burst: Whether they end when there is no more to do.
+        settings: Settings of the workers, which share the cores unless `threads` is set.
+        processes: Number of workers.
+        stopping: Set it to stop all workers.
+        burst: Whether workers end when the queue is empty.
 
     Raises:
-        RedisUnavailable: If there is no Redis.
-        ProgramFailed: If one did not stop in time.
+        RedisUnavailable: If Redis does not answer.
+        ProgramFailed: If a worker did not stop in time.
     """
-    # An embedded Redis stays while they come and go, and an address that is wrong is told once.
+    # Holding Redis open keeps an embedded server running, and reports a wrong address once.
     with (
         open_redis(settings),
-        ThreadPoolExecutor(processes, thread_name_prefix="supervisor") as keepers,
+        ThreadPoolExecutor(processes, thread_name_prefix="supervisor") as threads,
     ):
-        kept = [
-            keepers.submit(
-                _keep,
+        keepers = [
+            threads.submit(
+                _keep_running,
                 f"worker {number + 1}",
                 settings,
-                variables_of(settings, processes, number),
+                worker_variables(settings, processes, number),
                 stopping,
                 burst,
             )
             for number in range(processes)
         ]
-    for keeper in kept:
+    for keeper in keepers:
         keeper.result()
 
 
-def variables_of(settings: Settings, processes: int, number: int) -> dict[str, str]:
-    """What is different in the environment of one of so many workers; the first has number 0."""
+def worker_variables(settings: Settings, processes: int, number: int) -> dict[str, str]:
+    """Return the environment variables of one worker, whose `number` starts at 0."""
     threads = settings.threads or max(1, available_cores() // processes)
     variables = {f"{ENV_PREFIX}THREADS": str(threads)}
     if settings.worker_metrics_port is not None:
@@ -66,10 +63,10 @@ def variables_of(settings: Settings, processes: int, number: int) -> dict[str, s
     return variables
 
 
-def _keep(
+def _keep_running(
     name: str, settings: Settings, variables: dict[str, str], stopping: threading.Event, burst: bool
 ) -> None:
-    """Run one worker, and another one whenever it has died."""
+    """Run a worker, and another one whenever it dies."""
     command = [sys.executable, "-m", "loupe.cli", "worker", *(["--burst"] if burst else [])]
     grace_seconds = settings.shutdown_timeout_seconds + GRACE_SECONDS
     while not stopping.is_set():
@@ -77,16 +74,13 @@ def _keep(
             while program.process.poll() is None and not stopping.wait(POLL_SECONDS):
                 pass
             code = program.process.poll()
-        if code is None:  # it was told to stop when the block ended
-            if program.process.returncode not in WELL:
+        if code is None:  # stopped at the end of the block
+            if program.process.returncode not in CLEAN_EXITS:
                 raise ProgramFailed(f"{name} ended with exit code {program.process.returncode}.")
         elif burst and code == 0:
             return
         else:
             logger.warning(
-                "%s has died (exit code %d); another one starts in %g s",
-                name,
-                code,
-                RESTART_PAUSE_SECONDS,
+                "%s died (exit code %d); restarting in %g s", name, code, RESTART_PAUSE_SECONDS
             )
             stopping.wait(RESTART_PAUSE_SECONDS)

@@ -4,23 +4,23 @@ import time
 
 from redis import Redis
 
-from worker.health import healthy
-from worker.queue.jobs import WORKER_SILENT_SECONDS, WORKERS
+from worker.health import is_healthy
+from worker.queue.jobs import HEARTBEAT_TIMEOUT_SECONDS, WORKERS
 
 
 def test_worker_with_a_heartbeat_is_healthy(redis: Redis) -> None:
     redis.zadd(WORKERS, {"box-17-abcdef": time.time()})
 
-    assert healthy(redis, "box")
+    assert is_healthy(redis, "box")
 
 
 def test_worker_without_a_recent_heartbeat_is_unhealthy(redis: Redis) -> None:
-    redis.zadd(WORKERS, {"box-17-abcdef": time.time() - WORKER_SILENT_SECONDS - 1})
+    redis.zadd(WORKERS, {"box-17-abcdef": time.time() - HEARTBEAT_TIMEOUT_SECONDS - 1})
 
-    assert not healthy(redis, "box")
+    assert not is_healthy(redis, "box")
 
 
 def test_heartbeat_of_another_container_proves_nothing(redis: Redis) -> None:
     redis.zadd(WORKERS, {"box2-17-abcdef": time.time()})
 
-    assert not healthy(redis, "box")
+    assert not is_healthy(redis, "box")

@@ -35,7 +35,7 @@ from tests.support.programs import run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
 from worker.queue.jobs import Job, Jobs
 from worker.queue.submission import submit
-from worker.supervisor import WELL
+from worker.supervisor import CLEAN_EXITS
 
 MINUTES = 10.0
 WORKERS = 3
@@ -205,7 +205,9 @@ class _Crew:
         for worker in self._workers:
             worker.terminate()
         codes = [worker.wait() for worker in self._workers]
-        return [f"a worker ended with exit code {code}" for code in codes if code not in WELL]
+        return [
+            f"a worker ended with exit code {code}" for code in codes if code not in CLEAN_EXITS
+        ]
 
     def _start(self) -> Popen[bytes]:
         log = self._folder / f"worker-{next(self._started)}.log"

@@ -27,7 +27,7 @@ from typing import NoReturn
 import pandas  # noqa: F401 - pyarrow imports it when it makes its first table
 
 import worker.process  # imported once for all processes
-import worker.scoring.consumer
+import worker.scoring.task
 from loupe import cli
 from loupe.models.engine import Engine
 from worker.metrics import ShardClock
@@ -115,7 +115,7 @@ def _patch(number: signal.Signals, when: str, module: str, function: str) -> Non
 
 
 def _poison() -> None:
-    score = worker.scoring.consumer._score_batch
+    score = worker.scoring.task.score_batch
 
     def fragile(engine: Engine, clock: ShardClock, batch: BatchReader) -> object:
         records = batch()
@@ -123,7 +123,7 @@ def _poison() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return score(engine, clock, lambda: records)
 
-    worker.scoring.consumer._score_batch = fragile  # type: ignore[assignment]
+    worker.scoring.task.score_batch = fragile  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -19,7 +18,7 @@ from tests.support import pictures
 from tests.support.job_requests import new_request
 from tests.support.programs import free_port
 from tests.support.redis_servers import redis_server
-from worker.metrics import PROMPT, Metrics, exposed
+from worker.metrics import PROMPT, Metrics, serve_metrics
 from worker.queue.claims import Queue
 from worker.queue.jobs import Jobs
 from worker.queue.steps import Shard
@@ -64,7 +63,7 @@ def test_images_and_steps_are_counted_and_shards_are_timed(
     consumer = Consumer(Jobs(redis), queue, settings)
     consumer.run(burst=True)
 
-    with exposed(consumer.metrics, redis, settings):
+    with serve_metrics(consumer.metrics, redis, settings):
         found = scraped(settings)
     assert (
         found["loupe_worker_images_total{scored}"],
@@ -89,10 +88,9 @@ def test_steps_that_fail_are_counted_as_retried_and_as_claimed_again(
     delivery = None
     while delivery is None:
         delivery = consumer.queue.claim()
-    with ExitStack() as turn:
-        consumer._work(delivery, turn)
+    consumer._process(delivery)
 
-    with exposed(consumer.metrics, redis, settings):
+    with serve_metrics(consumer.metrics, redis, settings):
         found = scraped(settings)
     assert found["loupe_worker_steps_claimed_again_total{}"] == 1
     assert found["loupe_worker_steps_total{plan,failed}"] == 1
@@ -113,7 +111,7 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(
     assert second is not None
     queue.fail(second, "no luck")
 
-    with exposed(Metrics(), redis, settings):
+    with serve_metrics(Metrics(), redis, settings):
         found = scraped(settings)
         places = {
             place: found[f"loupe_queue_steps{{{place}}}"]
@@ -129,7 +127,7 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(
 def test_what_alerts_look_at_is_there_before_it_has_happened(
     redis: Redis, settings: Settings
 ) -> None:
-    with exposed(Metrics(), redis, settings):
+    with serve_metrics(Metrics(), redis, settings):
         found = scraped(settings)
 
     assert found["loupe_worker_images_total{failed}"] == 0
@@ -144,7 +142,7 @@ def test_a_redis_that_does_not_answer_is_told_of_before_prometheus_gives_up(
     with (
         redis_server(tmp_path) as server,
         open_redis(Settings(redis_url=server.url), PROMPT) as prompt,
-        exposed(Metrics(), prompt, settings),
+        serve_metrics(Metrics(), prompt, settings),
     ):
         assert scraped(settings)["loupe_queue_reachable{}"] == 1
         server.process.send_signal(number)
@@ -156,7 +154,7 @@ def test_a_redis_that_does_not_answer_is_told_of_before_prometheus_gives_up(
 
 
 def test_an_empty_queue_has_no_depth(redis: Redis, settings: Settings) -> None:
-    with exposed(Metrics(), redis, settings):
+    with serve_metrics(Metrics(), redis, settings):
         found = scraped(settings)
 
     assert found["loupe_queue_steps{waiting}"] == found["loupe_queue_oldest_seconds{}"] == 0
@@ -169,12 +167,12 @@ def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
     with (
         socket.create_server(address),
         pytest.raises(ProgramFailed, match="LOUPE_WORKER_METRICS_PORT"),
-        exposed(Metrics(), redis, settings),
+        serve_metrics(Metrics(), redis, settings),
     ):
         pass
 
 
 def test_without_a_port_nothing_listens(redis: Redis, tmp_path: Path) -> None:
     metrics = Metrics()
-    with exposed(metrics, redis, Settings(data_dir=tmp_path)):
+    with serve_metrics(metrics, redis, Settings(data_dir=tmp_path)):
         assert metrics.registry.get_sample_value("loupe_queue_oldest_seconds") is None

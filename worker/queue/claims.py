@@ -1,7 +1,7 @@
-"""The worker side of the queue: claim a step, keep its lease, and commit it, fail it or lose it.
+"""The worker side of the queue: claim a step, renew its lease, and commit, retry or release it.
 
-A step is delivered at least once. Each claim gets the next attempt number of its step, its fence; what a step changes is changed by one
-Lua script that checks the fence first, so that it is changed exactly once.
+A step is delivered at least once. The number of its claim is its fence: every change is a Lua
+script that checks the fence first, so each step takes effect exactly once.
 """
 
 import json
@@ -9,208 +9,49 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from redis import Redis
 
 from loupe.jobs import PRIORITIES
-from worker.queue import jobs
 from worker.queue.jobs import (
     KEEP_SECONDS,
     WAKE,
     WORKERS,
     WORKERS_GROUP,
     active_key,
+    fences_key,
+    job_keys,
     server_time,
 )
+from worker.queue.scripts import load_script
 from worker.queue.steps import FinishStep, Shard, Step, decode, encode
 
-BACKOFF_SECONDS = 0.5  # before the second try; doubled for each further one
-BACKOFF_CAP_SECONDS = 30.0
+BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further one
+MAX_BACKOFF_SECONDS = 30.0
 FINISH = encode(FinishStep())
-SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # with its generation, if it is not the first
-GONE = "gone"  # what the claim script says of a job that needs no more work
-
-# KEYS of every script: the job's record, steps, fences, delayed, dead, progress. What is waited for goes by Redis' own clock: those of
-# workers differ, and jump.
-_CLAIM = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if not state or state == 'done' or state == 'failed' or state == 'cancelled' then return 'gone' end
-local group, worker, lease_ms, finish = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local most = tonumber(redis.call('HGET', KEYS[1], 'most_in_flight') or 0)
-for _, step in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now)) do
-    redis.call('ZREM', KEYS[4], step)
-    redis.call('XADD', KEYS[2], '*', 'step', step)
-end
-local function next_message()
-    local message = redis.call('XAUTOCLAIM', KEYS[2], group, worker, lease_ms, '0', 'COUNT', 1)[2][1]
-    if message then return message end
-    if most > 0 and redis.call('XPENDING', KEYS[2], group)[1] >= most then return nil end
-    local streams = redis.call('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', KEYS[2], '>')
-    return streams and streams[1] and streams[1][2][1]
-end
-local message = next_message()
-if state == 'cancelling' then
-    while message and message[2][2] ~= finish do
-        redis.call('XACK', KEYS[2], group, message[1])
-        redis.call('XDEL', KEYS[2], message[1])
-        message = next_message()
-    end
-    if not message and redis.call('XPENDING', KEYS[2], group)[1] == 0 then
-        redis.call('XADD', KEYS[2], '*', 'step', finish)
-        message = next_message()
-    end
-end
-if not message then return false end
-local step = message[2][2]
-local attempt = redis.call('HINCRBY', KEYS[3], cjson.decode(step)['name'], 1)
-if state == 'queued' then redis.call('HSET', KEYS[1], 'state', 'planning') end
-return {message[1], step, attempt}
-"""
-
-_HELD = """
-local name, attempt, message = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('HGET', KEYS[3], name) ~= attempt then return 0 end
-if #redis.call('XPENDING', KEYS[2], ARGV[4], message, message, 1) == 0 then return 0 end
-"""
-
-_RENEW = (
-    _HELD
-    + """
-if redis.call('HGET', KEYS[1], 'state') == 'cancelling' and name ~= 'finish' then return 0 end
-redis.call('XCLAIM', KEYS[2], ARGV[4], ARGV[5], 0, message, 'JUSTID')
-redis.call('HSET', KEYS[6], name, ARGV[6])
-return 1
-"""
-)
-
-_PUT_DOWN = """
-redis.call('XACK', KEYS[2], ARGV[4], message)
-redis.call('XDEL', KEYS[2], message)
-redis.call('HDEL', KEYS[6], name)
-"""
-
-_ACK = (
-    _PUT_DOWN
-    + """
-redis.call('HSET', KEYS[3], name, 'committed')
-"""
-)
-
-_GIVE_UP = (
-    _HELD
-    + """
-if redis.call('HGET', KEYS[1], 'state') ~= 'cancelling' then return 0 end
-"""
-    + _PUT_DOWN
-    + "return 1"
-)
-
-_COMMIT_PLAN = (
-    _HELD
-    + _ACK
-    + """
-local kept, steps = cjson.decode(ARGV[11]), #ARGV - 11
-redis.call('HSET', KEYS[1], 'total', ARGV[5], 'revision', ARGV[6], 'started', ARGV[7], 'shards', steps + #kept, 'remaining', steps)
-redis.call('HSET', KEYS[1], 'done', ARGV[8], 'failed', ARGV[9])
-for _, shard in ipairs(kept) do redis.call('HSET', KEYS[3], shard, 'committed') end
-if redis.call('HGET', KEYS[1], 'state') == 'cancelling' then return 1 end
-redis.call('HSET', KEYS[1], 'state', steps > 0 and 'running' or 'finishing')
-if steps == 0 then redis.call('XADD', KEYS[2], '*', 'step', ARGV[10]) end
-for i = 12, #ARGV do redis.call('XADD', KEYS[2], '*', 'step', ARGV[i]) end
-return 1
-"""
-)
-
-_COMMIT_SHARD = (
-    _HELD
-    + _ACK
-    + """
-redis.call('HINCRBY', KEYS[1], 'done', ARGV[5])
-redis.call('HINCRBY', KEYS[1], 'failed', ARGV[6])
-if redis.call('HINCRBY', KEYS[1], 'remaining', -1) == 0 and redis.call('HGET', KEYS[1], 'state') == 'running' then
-    redis.call('HSET', KEYS[1], 'state', 'finishing')
-    redis.call('XADD', KEYS[2], '*', 'step', ARGV[7])
-end
-return 1
-"""
-)
-
-_COMMIT_FINISH = (
-    _HELD
-    + """
-local state = redis.call('HGET', KEYS[1], 'state') == 'cancelling' and 'cancelled' or 'done'
-redis.call('HSET', KEYS[1], 'state', state, 'finished', ARGV[5])
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
-redis.call('EXPIRE', KEYS[1], ARGV[6])
-return 1
-"""
-)
-
-# Another step in the place of one: whoever still has that one has a stale fence from now on.
-_REPLACE = (
-    _HELD
-    + _PUT_DOWN
-    + """
-redis.call('HDEL', KEYS[3], name)
-redis.call('XADD', KEYS[2], '*', 'step', ARGV[5])
-return 1
-"""
-)
-
-_RETRY = (
-    _HELD
-    + _PUT_DOWN
-    + """
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[4], time[1] + time[2] / 1000000 + ARGV[5], ARGV[6])
-return 1
-"""
-)
-
-_BURY = (
-    _HELD
-    + """
-redis.call('XADD', KEYS[5], '*', 'step', ARGV[5], 'error', ARGV[6])
-redis.call('HSET', KEYS[1], 'state', 'failed', 'error', ARGV[6], 'finished', ARGV[7])
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
-redis.call('EXPIRE', KEYS[1], ARGV[8])
-redis.call('EXPIRE', KEYS[5], ARGV[8])
-return 1
-"""
-)
-
-# The attempt does not count: the next claim has its number again.
-_HAND_BACK = (
-    _HELD
-    + """
-redis.call('XACK', KEYS[2], ARGV[4], message)
-redis.call('XDEL', KEYS[2], message)
-redis.call('HDEL', KEYS[6], name)
-redis.call('HINCRBY', KEYS[3], name, -1)
-redis.call('XADD', KEYS[2], '*', 'step', ARGV[5])
-return 1
-"""
+SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # number and generation
+FENCED = (
+    *("renew", "drop", "release", "replace", "retry", "dead_letter"),
+    *("commit_plan", "commit_shard", "commit_finish"),
 )
 
 
 def backoff_seconds(attempt: int) -> float:
-    """How long to wait after that many tries; at random, so that workers do not come all at once."""
-    pause = min(BACKOFF_SECONDS * 2.0 ** (attempt - 1), BACKOFF_CAP_SECONDS)
-    return pause * random.uniform(0.5, 1.5)  # noqa: S311 - hides nothing
+    """Return the random pause after an attempt, so that workers do not retry all at once."""
+    pause = min(BACKOFF_SECONDS * 2.0 ** (attempt - 1), MAX_BACKOFF_SECONDS)
+    return pause * random.uniform(0.5, 1.5)  # noqa: S311 - not for security
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A step in this worker's hands.
+    """A claimed step.
 
     Attributes:
-        job_id: Whose step.
+        job_id: Id of its job.
         step: What to do.
-        message: The stream's id of it.
-        attempt: The fence: how often the step was claimed, this time included.
+        message: Id of the step in the stream.
+        attempt: Number of this claim of the step, from 1: the fence.
     """
 
     job_id: str
@@ -219,46 +60,15 @@ class Delivery:
     attempt: int
 
 
-class Steps(Protocol):
-    """What a worker needs of a queue; `Queue` says what each does."""
-
-    worker: str
-    lease_seconds: float
-    max_attempts: int
-
-    def claim(self) -> Delivery | None: ...  # noqa: D102
-    def wait(self, seconds: float) -> None: ...  # noqa: D102
-    def renew(self, delivery: Delivery, scored: int) -> bool: ...  # noqa: D102
-    def give_up(self, delivery: Delivery) -> bool: ...  # noqa: D102
-    def hand_back(self, delivery: Delivery) -> bool: ...  # noqa: D102
-    def committed_shards(self, job_id: str) -> list[int]: ...  # noqa: D102
-    def commit_plan(  # noqa: D102
-        self,
-        delivery: Delivery,
-        total: int,
-        revision: str,
-        shards: Sequence[Shard],
-        kept: Sequence[str] = (),
-        done: int = 0,
-        failed: int = 0,
-    ) -> bool: ...
-    def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool: ...  # noqa: D102
-    def commit_finish(self, delivery: Delivery) -> bool: ...  # noqa: D102
-    def replace(self, delivery: Delivery, step: Step) -> bool: ...  # noqa: D102
-    def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> None: ...  # noqa: D102
-    def beat(self) -> None: ...  # noqa: D102
-    def leave(self) -> None: ...  # noqa: D102
-
-
 class Queue:
-    """One worker's view of the queue.
+    """One worker's view of the queue. Methods that return a bool return `False` if the fence fails.
 
     Args:
         redis: A client that decodes responses.
-        worker: This worker's name; no two live workers share one.
-        lease_seconds: How long a step stays this worker's without a renewal.
-        max_attempts: Times a step is tried before its job has failed.
-        keep_seconds: How long the record of a job that has ended is kept.
+        worker: Unique name of this worker.
+        lease_seconds: Time without renewal after which other workers may claim a step.
+        max_attempts: Attempts after which a job fails.
+        keep_seconds: How long the record of an ended job is kept.
     """
 
     def __init__(
@@ -275,40 +85,26 @@ class Queue:
         self.max_attempts = max_attempts
         self._keep_seconds = round(keep_seconds)
         self._redis = redis
-        self._claim = redis.register_script(_CLAIM)
-        self._renew = redis.register_script(_RENEW)
-        self._give_up = redis.register_script(_GIVE_UP)
-        self._commit_plan = redis.register_script(_COMMIT_PLAN)
-        self._commit_shard = redis.register_script(_COMMIT_SHARD)
-        self._commit_finish = redis.register_script(_COMMIT_FINISH)
-        self._replace = redis.register_script(_REPLACE)
-        self._retry = redis.register_script(_RETRY)
-        self._bury = redis.register_script(_BURY)
-        self._hand_back = redis.register_script(_HAND_BACK)
+        self._claim = load_script(redis, "claim")
+        self._scripts = {name: load_script(redis, name, fenced=True) for name in FENCED}
 
     def claim(self) -> Delivery | None:
-        """The next step of the next job in turn, or `None` if no job has one to give. Jobs of a higher priority go first."""
-        for job_id, active in self._in_turn():
-            args: list[str | int] = [
-                WORKERS_GROUP,
-                self.worker,
-                int(self.lease_seconds * 1000),
-                FINISH,
-            ]
-            claimed: Any = self._claim(keys=jobs.job_keys(job_id), args=args)
-            if claimed == GONE:
+        """Claim the next step of the next job, or return `None` if no job has one."""
+        lease_ms = int(self.lease_seconds * 1000)
+        args: list[str | int] = [WORKERS_GROUP, self.worker, lease_ms, FINISH]
+        for job_id, active in self._rotate_jobs():
+            claimed: Any = self._claim(keys=job_keys(job_id), args=args)
+            if claimed == "gone":
                 self._redis.lrem(active, 0, job_id)
             elif claimed:
                 message, step, attempt = claimed
                 return Delivery(job_id, decode(step), message, int(attempt))
         return None
 
-    def _in_turn(self) -> Iterator[tuple[str, str]]:
-        """Each job that has work to do, and the list that it is in, whose last one it then is."""
+    def _rotate_jobs(self) -> Iterator[tuple[str, str]]:
+        """Yield each active job with its list, by priority, and move it to the end of the list."""
         lists = [active_key(priority) for priority in PRIORITIES]
-        with self._redis.pipeline(
-            transaction=False
-        ) as pipeline:  # one question for all of them, since most are empty
+        with self._redis.pipeline(transaction=False) as pipeline:  # most lists are empty
             for active in lists:
                 pipeline.lmove(active, active, "LEFT", "RIGHT")
             firsts = cast("list[str | None]", pipeline.execute())
@@ -319,21 +115,38 @@ class Queue:
                 yield job_id, active
                 job_id = cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))
 
+    def wait(self, seconds: float) -> None:
+        """Wait at most `seconds` for a new job."""
+        self._redis.blpop([WAKE], seconds)
+
     def renew(self, delivery: Delivery, scored: int) -> bool:
-        """Keep the lease and tell how far the step is. False if the step is another worker's by now, or its job is cancelled."""
-        return self._held(self._renew, delivery, self.worker, scored)
+        """Restart the lease and store the progress; `False` too if the job was cancelled."""
+        return self._run("renew", delivery, self.worker, scored)
 
-    def give_up(self, delivery: Delivery) -> bool:
-        """Put down a step of a job that is cancelled. False, and nothing is changed, if the job is not, or the fence is stale."""
-        return self._held(self._give_up, delivery)
+    def drop(self, delivery: Delivery) -> bool:
+        """Acknowledge a step of a cancelled job undone; `False` too if the job is not cancelled."""
+        return self._run("drop", delivery)
 
-    def committed_shards(self, job_id: str) -> list[int]:
-        """Numbers of the shards whose parts are written and counted."""
-        fences = cast("dict[str, str]", self._redis.hgetall(jobs.fences_key(job_id)))
-        names = [name for name, fence in fences.items() if fence == "committed"]
-        return sorted(
-            int(SHARD_NAME.sub(r"\1", name)) for name in names if SHARD_NAME.fullmatch(name)
-        )
+    def release(self, delivery: Delivery) -> bool:
+        """Let another worker claim the step at once, as if this one had never claimed it."""
+        return self._run("release", delivery, encode(delivery.step))
+
+    def replace(self, delivery: Delivery, step: Step) -> bool:
+        """Put another step in the place of this one."""
+        return self._run("replace", delivery, encode(step))
+
+    def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> bool:
+        """Schedule another attempt, or fail the job with the step as its dead letter.
+
+        Args:
+            delivery: The step.
+            error: Why it failed.
+            final: Whether the job fails; by default after `max_attempts`.
+        """
+        step = encode(delivery.step)
+        if delivery.attempt >= self.max_attempts if final is None else final:
+            return self._run("dead_letter", delivery, step, error, self._now(), self._keep_seconds)
+        return self._run("retry", delivery, step, backoff_seconds(delivery.attempt))
 
     def commit_plan(
         self,
@@ -341,89 +154,63 @@ class Queue:
         total: int,
         revision: str,
         shards: Sequence[Shard],
-        kept: Sequence[str] = (),
+        kept: Sequence[int] = (),
         done: int = 0,
         failed: int = 0,
     ) -> bool:
-        """Put a planned job's shards into its stream. False, and nothing is changed, if the fence is stale.
+        """Enqueue the shards of a planned job.
 
         Args:
-            delivery: The plan's.
-            total: Records in the source.
-            revision: What the source is now.
-            shards: What is to be scored.
-            kept: Names of the shards whose parts are there already.
-            done: Images scored in those.
-            failed: Records of those that could not be read.
+            delivery: The plan.
+            total: Number of records in the source.
+            revision: Version of the source.
+            shards: Shards to score.
+            kept: Numbers of the shards whose parts exist already.
+            done: Images scored in those parts.
+            failed: Images of those parts that could not be read.
         """
-        steps = list(map(encode, shards))
-        return self._held(
-            self._commit_plan,
-            delivery,
+        names = json.dumps([f"shard-{index}" for index in kept])
+        fields: tuple[str | float, ...] = (
             total,
             revision,
             self._now(),
             done,
             failed,
             FINISH,
-            json.dumps(kept),
-            *steps,
+            names,
         )
+        return self._run("commit_plan", delivery, *fields, *map(encode, shards))
 
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
-        """Count a shard whose part is written; queue the final step after the last one. False if the fence is stale."""
-        return self._held(self._commit_shard, delivery, done, failed, FINISH)
+        """Count a shard whose part is written; the last one enqueues the final step."""
+        return self._run("commit_shard", delivery, done, failed, FINISH)
 
     def commit_finish(self, delivery: Delivery) -> bool:
-        """End the job well. False if the fence is stale."""
-        return self._held(self._commit_finish, delivery, self._now(), self._keep_seconds)
+        """End the job as `done` or `cancelled`."""
+        return self._run("commit_finish", delivery, self._now(), self._keep_seconds)
 
-    def replace(self, delivery: Delivery, step: Step) -> bool:
-        """Put another step in the place of this one. False if the fence is stale."""
-        return self._held(self._replace, delivery, encode(step))
+    def committed_shards(self, job_id: str) -> list[int]:
+        """Return the numbers of the shards whose parts are counted."""
+        fences = cast("dict[str, str]", self._redis.hgetall(fences_key(job_id)))
+        names = [name for name, fence in fences.items() if fence == "committed"]
+        return sorted(int(match[1]) for match in map(SHARD_NAME.fullmatch, names) if match)
 
-    def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> None:
-        """Try a step again later, or have its job fail; a stale fence changes nothing.
-
-        Args:
-            delivery: The step.
-            error: Why.
-            final: Whether no further try can mend it; if not given, that is after so many tries as there may be.
-        """
-        step = encode(delivery.step)
-        if delivery.attempt >= self.max_attempts if final is None else final:
-            self._held(self._bury, delivery, step, error, self._now(), self._keep_seconds)
-            return
-        self._held(self._retry, delivery, backoff_seconds(delivery.attempt), step)
-
-    def beat(self) -> None:
-        """Say that this worker is alive."""
+    def send_heartbeat(self) -> None:
+        """Record that this worker is alive."""
         self._redis.zadd(WORKERS, {self.worker: self._now()})
+
+    def leave(self) -> None:
+        """Remove this worker from the list of live workers."""
+        self._redis.zrem(WORKERS, self.worker)
 
     def _now(self) -> float:
         return server_time(self._redis)
 
-    def leave(self) -> None:
-        """Say that this worker has gone."""
-        self._redis.zrem(WORKERS, self.worker)
-
-    def _held(self, script: Any, delivery: Delivery, *args: object) -> bool:
-        """Run a script that begins with the fence check."""
-        name = delivery.step.name
-        return bool(
-            script(
-                keys=jobs.job_keys(delivery.job_id),
-                args=[name, delivery.attempt, delivery.message, WORKERS_GROUP, *args],
-            )
+    def _run(self, script: str, delivery: Delivery, *args: str | float) -> bool:
+        fence: tuple[str | int, ...] = (
+            delivery.step.name,
+            delivery.attempt,
+            delivery.message,
+            WORKERS_GROUP,
         )
-
-    def hand_back(self, delivery: Delivery) -> bool:
-        """Let another worker claim a step at once, as if this one never had. False, and nothing is changed, if the fence is stale.
-
-        Whoever hands a step back commits it no more.
-        """
-        return self._held(self._hand_back, delivery, encode(delivery.step))
-
-    def wait(self, seconds: float) -> None:
-        """Wait until somebody submits a job, but no longer than this."""
-        self._redis.blpop([WAKE], seconds)
+        return bool(self._scripts[script](keys=job_keys(delivery.job_id), args=[*fence, *args]))

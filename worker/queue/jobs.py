@@ -1,104 +1,73 @@
-"""Jobs as everybody sees them: submit, look up, list. The client side of the queue; it imports nothing heavy."""
+"""The client side of the queue: submit, find, list and cancel jobs. It imports nothing heavy."""
 
 import hashlib
 import json
 import time
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from redis import Redis
 
-from loupe.jobs import (
-    DEFAULT_OPTIONS,
-    ENDED,
-    JobState,
-    Priority,
-    ScoringJob,
-    ScoringOptions,
-)
-from loupe.old_errors.worker import JobEnded, JobNotFound
+from loupe.errors import Conflict, JobNotFound
+from loupe.jobs import DEFAULT_OPTIONS, ENDED, JobState, Priority, ScoringJob, ScoringOptions
+from worker.queue.scripts import load_script
 from worker.queue.steps import PlanStep, decode, encode
 
-# Every Redis key. A job's own keys share the hash tag {job:ID}, and those of all jobs {queue}, so that a cluster keeps together what is
-# changed together.
-JOBS = "loupe:{queue}:jobs"  # sorted set: job id by time of creation
-WAKE = "loupe:{queue}:wake"  # list: of one element, that wakes a worker which waits for something to do
-WORKERS = "loupe:{queue}:workers"  # sorted set: worker name by time of its last sign of life
-WORKERS_GROUP = "workers"  # the consumer group of every job's stream
-WORKER_SILENT_SECONDS = 5.0  # a worker says that it lives every second
+# Keys of the queue; those of one job are described in `lua/keys.lua`. A cluster keeps the keys that
+# share a hash tag, {queue} or {job:ID}, on one node.
+JOBS = "loupe:{queue}:jobs"  # sorted set: job ids by time of creation
+WAKE = "loupe:{queue}:wake"  # list of at most one element, on which idle workers wait
+WORKERS = "loupe:{queue}:workers"  # sorted set: names of workers by time of the last heartbeat
+WORKERS_GROUP = "workers"  # consumer group of every job's stream
 
-KEEP_SECONDS = 30 * 24 * 3600  # that the record of a job that has ended is kept
-PROTOCOL = "2"  # changes with the meaning of records and steps: a worker does not touch what it might misread
+KEEP_SECONDS = 30 * 24 * 3600  # how long the record of an ended job is kept
+HEARTBEAT_TIMEOUT_SECONDS = 5.0  # workers send a heartbeat every second
+MAX_SHOWN_ID = 80  # characters of an unknown id in the error
 
-# KEYS of every script: the job's record, steps, fences, delayed, dead, progress. A job that has not ended is the same job; what is left of
-# one that has goes.
-_SUBMIT = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state and state ~= 'done' and state ~= 'failed' and state ~= 'cancelled' then return 0 end
-redis.call('DEL', unpack(KEYS))
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM')
-redis.call('XADD', KEYS[2], '*', 'step', ARGV[2])
-return 1
-"""
-
-# A job that nobody has begun ends at once; of another one, what is in hand
-# is given back or committed, and whoever comes next finds its last step.
-_CANCEL = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'queued' then
-    redis.call('HSET', KEYS[1], 'state', 'cancelled', 'finished', ARGV[1])
-    redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[6])
-    redis.call('EXPIRE', KEYS[1], ARGV[2])
-elseif state == 'planning' or state == 'running' then
-    redis.call('HSET', KEYS[1], 'state', 'cancelling')
-    redis.call('DEL', KEYS[4])
-end
-return state
-"""
+# Changes with the meaning of records and steps; a worker fails jobs of another protocol.
+PROTOCOL = "2"
 
 
 def active_key(priority: Priority) -> str:
-    """List: ids of jobs with work to do, taken in turn."""
+    """Return the key of the list of job ids with work to do."""
     return f"loupe:{{queue}}:active:{priority}"
 
 
 def job_key(job_id: str) -> str:
-    """Hash: the job's record."""
+    """Return the key of the job's record, a hash."""
     return f"loupe:{{job:{job_id}}}"
 
 
 def steps_key(job_id: str) -> str:
-    """Stream: the job's steps (plan, shards, finish), each delivered to one worker at a time."""
+    """Return the key of the job's steps, a stream."""
     return f"{job_key(job_id)}:steps"
 
 
 def fences_key(job_id: str) -> str:
-    """Hash: how often each step was claimed; only the latest claim may commit."""
+    """Return the key of the attempts of each step, a hash."""
     return f"{job_key(job_id)}:fences"
 
 
 def delayed_key(job_id: str) -> str:
-    """Sorted set: steps that failed, by the time at which they are tried again."""
+    """Return the key of the steps that wait for another attempt, a sorted set."""
     return f"{job_key(job_id)}:delayed"
 
 
 def dead_key(job_id: str) -> str:
-    """Stream: steps that failed for good, with their errors."""
+    """Return the key of the job's dead letters, a stream."""
     return f"{job_key(job_id)}:dead"
 
 
 def progress_key(job_id: str) -> str:
-    """Hash: images scored so far in each shard that is under way."""
+    """Return the key of the progress of shards in flight, a hash."""
     return f"{job_key(job_id)}:progress"
 
 
 def job_keys(job_id: str) -> list[str]:
-    """All keys of a job, in the order in which the scripts have them."""
+    """Return all keys of a job in the order of `lua/keys.lua`."""
     return [
-        name(job_id)
-        for name in (job_key, steps_key, fences_key, delayed_key, dead_key, progress_key)
+        key(job_id) for key in (job_key, steps_key, fences_key, delayed_key, dead_key, progress_key)
     ]
 
 
@@ -111,7 +80,7 @@ class JobRequest(BaseModel):
         model: Full tag.
         model_digest: SHA-256 of the model's card.
         shard_images: Maximum number of images in one shard.
-        options: ScoringOptions of the result.
+        options: Options of the result.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -146,9 +115,9 @@ class DeadLetter:
     """A step that failed for good.
 
     Attributes:
-        step: Its name.
-        error: Why.
-        time: When, in seconds since the epoch.
+        step: Name of the step.
+        error: Why it failed.
+        time: Seconds since the epoch.
     """
 
     step: str
@@ -158,28 +127,17 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Job:
-    """A job's record at one moment.
+    """A job's record at one moment; `ScoringJob` describes the fields that callers see.
 
     Attributes:
-        id: Its name.
-        state: `queued → planning → running → finishing → done`, or `failed`, or `cancelling → cancelled`.
-        model: Full tag of the model, resolved when the job was submitted.
-        model_digest: SHA-256 of that model's card, so that no other model is taken for it.
-        source: What is scored.
-        output: Folder of the results.
-        shard_images: Most images in one shard.
-        shards: Number of parts the result has; 0 before the plan is made.
-        total: Images in the source; `None` before the plan is made.
-        done: Images scored so far.
-        failed: Images that could not be read so far.
-        created: Seconds since the epoch, as are `started` and `finished`.
-        revision: What the source was when the plan was made.
-        error: Why the job failed.
-        options: What its result looks like.
-        priority: Jobs of a higher one go first; those of the same one take turns.
-        most_in_flight: Most of its steps in the hands of workers at a time; `None` for as many as there are workers.
-        contract: What its record and steps mean; see `PROTOCOL`.
-        owner: Name of the API key that submitted it over HTTP; `None` where that had none, or it came another way.
+        model_digest: SHA-256 of the model's card when the job was submitted.
+        shard_images: Maximum number of images in one shard.
+        shards: Number of parts of the result; 0 before the job is planned.
+        revision: Version of the source when the job was planned.
+        max_in_flight: Maximum number of its steps that workers process at a time; `None` has no
+            limit.
+        protocol: `PROTOCOL` of the program that submitted it.
+        owner: Name of the API key that submitted it over HTTP, if there was one.
     """
 
     id: str
@@ -189,52 +147,40 @@ class Job:
     source: str
     output: str
     shard_images: int
-    shards: int
-    total: int | None
-    done: int
-    failed: int
     created: float
-    started: float | None
-    finished: float | None
-    revision: str
-    error: str | None
+    shards: int = 0
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+    started: float | None = None
+    finished: float | None = None
+    revision: str = ""
+    error: str | None = None
     options: ScoringOptions = DEFAULT_OPTIONS
     priority: Priority = "normal"
-    most_in_flight: int | None = None
-    contract: str = PROTOCOL
+    max_in_flight: int | None = None
+    protocol: str = PROTOCOL
     owner: str | None = None
 
     @property
     def request(self) -> JobRequest:
-        """What was asked for."""
+        """The request that the job was made from."""
         return JobRequest(**{name: getattr(self, name) for name in JobRequest.model_fields})
 
     def to_json(self) -> dict[str, object]:
-        """The record as callers see it."""
+        """Return the fields that callers see."""
         return {name: getattr(self, name) for name in ScoringJob.model_fields}
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until it is done, if it goes on as it went so far; `None` when that cannot be told."""
+        """Estimated time until a running job is done, from its rate so far; else `None`."""
         handled = self.done + self.failed
         if self.state != "running" or self.started is None or self.total is None or not handled:
             return None
         return (time.time() - self.started) / handled * (self.total - handled)
 
 
-class Submissions(Protocol):
-    """Where jobs are submitted to and looked up; `Jobs` says what each does."""
-
-    def submit(  # noqa: D102
-        self,
-        request: JobRequest,
-        *,
-        priority: Priority = "normal",
-        most_in_flight: int | None = None,
-    ) -> Job: ...
-    def find(self, job_id: str) -> Job | None: ...  # noqa: D102
-    def get(self, job_id: str) -> Job: ...  # noqa: D102
-    def workers(self) -> list[str]: ...  # noqa: D102
+_JOB = TypeAdapter(Job)
 
 
 class Jobs:
@@ -242,48 +188,44 @@ class Jobs:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._submit = redis.register_script(_SUBMIT)
-        self._cancel = redis.register_script(_CANCEL)
+        self._submit = load_script(redis, "submit")
+        self._cancel = load_script(redis, "cancel")
 
     def submit(
         self,
         request: JobRequest,
         *,
         priority: Priority = "normal",
-        most_in_flight: int | None = None,
+        max_in_flight: int | None = None,
         owner: str | None = None,
     ) -> Job:
-        """Put a job into the queue. The same request once more is the same job, which stays as it is unless it has ended.
+        """Enqueue a job. If the same request is in the queue and has not ended, return that job.
 
         Args:
-            request: What is asked for. Its output is an empty folder, or that of the same job before.
-            priority: Jobs of a higher one go first.
-            most_in_flight: Most of its steps in the hands of workers at a time.
-            owner: Name of the API key that its caller has.
+            request: Its output folder is empty, or that of the same job.
+            priority: Jobs of a higher priority go first.
+            max_in_flight: Maximum number of its steps that workers process at a time.
+            owner: Name of the caller's API key.
         """
         job_id = request.job_id
         now = time.time()
         record: dict[str, str | int | float] = {
             "contract": PROTOCOL,
             "state": "queued",
-            "model": request.model,
-            "model_digest": request.model_digest,
-            "source": request.source,
-            "output": request.output,
-            "shard_images": request.shard_images,
+            **request.model_dump(exclude={"options"}),
             "options": request.options.model_dump_json(),
             "priority": priority,
-            "most_in_flight": most_in_flight or 0,
+            "most_in_flight": max_in_flight or 0,
             "created": now,
             **({} if owner is None else {"owner": owner}),
         }
-        plan = encode(PlanStep())
         fields = [word for field in record.items() for word in field]
-        is_new = self._submit(keys=job_keys(job_id), args=[WORKERS_GROUP, plan, *fields])
+        is_new = self._submit(
+            keys=job_keys(job_id), args=[WORKERS_GROUP, encode(PlanStep()), *fields]
+        )
         job = self.get(job_id)
-        with self._redis.pipeline(
-            transaction=True
-        ) as pipeline:  # again for a job that is known: its first submitter may have died here
+        # Also for a known job: its first submitter may have died between the script and this.
+        with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.zadd(JOBS, {job_id: now}, nx=not is_new)
             pipeline.lrem(active_key(job.priority), 0, job_id)
             pipeline.rpush(active_key(job.priority), job_id)
@@ -292,21 +234,70 @@ class Jobs:
             pipeline.execute()
         return job
 
-    def again(self, job: Job) -> Job:
-        """Put a job that has ended into the queue once more; parts that it has finished count."""
+    def resubmit(self, job: Job) -> Job:
+        """Enqueue an ended job again; its finished parts are not scored again."""
         return self.submit(
-            job.request, priority=job.priority, most_in_flight=job.most_in_flight, owner=job.owner
+            job.request, priority=job.priority, max_in_flight=job.max_in_flight, owner=job.owner
         )
 
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job; its finished parts stay. It ends once workers have released its steps.
+
+        Raises:
+            JobNotFound: If no job has that id.
+            Conflict: If the job has ended, or only its summary is missing.
+        """
+        state = self._cancel(keys=job_keys(job_id), args=[time.time(), KEEP_SECONDS])
+        if state is None:
+            raise _not_found(job_id)
+        if state in {*ENDED, "finishing"}:
+            raise Conflict(f"Job '{job_id}' cannot be cancelled: it is {state}.", code="job_ended")
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            JobNotFound: If no job has that id.
+        """
+        job = self.find(job_id)
+        if job is None:
+            raise _not_found(job_id)
+        return job
+
     def find(self, job_id: str) -> Job | None:
-        """A job as it stands, or nothing."""
-        try:
-            return self.get(job_id)
-        except JobNotFound:
+        """Return a job, or `None` if there is none with that id."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(job_key(job_id))
+            pipeline.hvals(progress_key(job_id))
+            record, in_flight = cast(tuple[dict[str, str], list[str]], pipeline.execute())
+        if not record:
             return None
+        done, failed = int(record.get("done", 0)), int(record.get("failed", 0))
+        if "total" in record:
+            done = min(done + sum(map(int, in_flight)), int(record["total"]) - failed)
+        fields = {
+            "id": job_id,
+            "done": done,
+            "options": ScoringOptions.model_validate_json(record["options"]),
+            "protocol": record["contract"],
+            "max_in_flight": int(record["most_in_flight"]) or None,
+        }
+        return _JOB.validate_python(record | fields)
+
+    def all(self) -> list[Job]:
+        """Return all jobs whose records have not expired, newest first."""
+        found = []
+        for job_id in cast("list[str]", self._redis.zrange(JOBS, 0, -1, desc=True)):
+            job = self.find(job_id)
+            if job is None:
+                self._redis.zrem(JOBS, job_id)
+            else:
+                found.append(job)
+        return found
 
     def dead_letters(self, job_id: str) -> list[DeadLetter]:
-        """The steps of a job that failed for good."""
+        """Return the steps of a job that failed for good."""
         letters = cast("list[tuple[str, dict[str, str]]]", self._redis.xrange(dead_key(job_id)))
         return [
             DeadLetter(
@@ -317,76 +308,17 @@ class Jobs:
             for message, letter in letters
         ]
 
-    def cancel(self, job_id: str) -> Job:
-        """Score no more of a job; the parts it has finished stay. One that workers are at has ended when they have put down what they had.
-
-        Raises:
-            JobNotFound: If there is none by that id.
-            JobEnded: If it has ended already, or all of it has been scored.
-        """
-        state = cast(
-            "JobState | None", self._cancel(keys=job_keys(job_id), args=[time.time(), KEEP_SECONDS])
-        )
-        if state is None:
-            raise JobNotFound(job_id)
-        if state in {*ENDED, "finishing"}:
-            raise JobEnded(job_id, state)
-        return self.get(job_id)
-
-    def get(self, job_id: str) -> Job:
-        """A job as it stands; `JobNotFound` if there is none by that id."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(job_key(job_id))
-            pipeline.hvals(progress_key(job_id))
-            record, under_way = cast(tuple[dict[str, str], list[str]], pipeline.execute())
-        if not record:
-            raise JobNotFound(job_id)
-        done, failed = int(record.get("done", 0)), int(record.get("failed", 0))
-        total = int(record["total"]) if "total" in record else None
-        if total is not None:
-            done = min(done + sum(map(int, under_way)), total - failed)
-        return Job(
-            id=job_id,
-            state=cast(JobState, record["state"]),
-            model=record["model"],
-            model_digest=record["model_digest"],
-            source=record["source"],
-            output=record["output"],
-            shard_images=int(record["shard_images"]),
-            shards=int(record.get("shards", 0)),
-            total=total,
-            done=done,
-            failed=failed,
-            created=float(record["created"]),
-            started=float(record["started"]) if "started" in record else None,
-            finished=float(record["finished"]) if "finished" in record else None,
-            revision=record.get("revision", ""),
-            error=record.get("error"),
-            options=ScoringOptions.model_validate_json(record["options"]),
-            priority=cast(Priority, record["priority"]),
-            most_in_flight=int(record["most_in_flight"]) or None,
-            contract=record["contract"],
-            owner=record.get("owner"),
-        )
-
-    def all(self) -> list[Job]:
-        """All jobs, newest first, but for those whose records have expired."""
-        found = []
-        for job_id in cast("list[str]", self._redis.zrange(JOBS, 0, -1, desc=True)):
-            job = self.find(job_id)
-            if job is None:
-                self._redis.zrem(JOBS, job_id)
-            else:
-                found.append(job)
-        return found
-
     def workers(self) -> list[str]:
-        """Names of the workers that are alive."""
-        since = server_time(self._redis) - WORKER_SILENT_SECONDS
+        """Return the names of the workers that are alive."""
+        since = server_time(self._redis) - HEARTBEAT_TIMEOUT_SECONDS
         return cast("list[str]", self._redis.zrangebyscore(WORKERS, since, "+inf"))
 
 
+def _not_found(job_id: str) -> JobNotFound:
+    return JobNotFound(f"No job has the id {job_id[:MAX_SHOWN_ID]!r}. List the jobs: loupe jobs")
+
+
 def server_time(redis: Redis) -> float:
-    """Seconds since the epoch on Redis' clock, which is the same for all machines."""
+    """Return the time of Redis' clock, which all machines share, in seconds since the epoch."""
     seconds, microseconds = redis.time()
     return seconds + microseconds / 1e6

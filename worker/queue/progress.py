@@ -1,50 +1,35 @@
 """Follow a job on a terminal."""
 
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from loupe.jobs import ENDED
-from worker.queue.jobs import Job, Submissions
+from loupe.terminal import progress_bar
+from worker.queue.jobs import Job, Jobs
+
+if TYPE_CHECKING:
+    from worker.scoring.local import LocalRun
 
 POLL_SECONDS = 0.1
 
 
-def follow(jobs: Submissions, job_id: str, console: Console) -> Job:
-    """Draw a bar until the job has ended, and return how it ended."""
-    columns = (
-        TextColumn("{task.description:>9}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[about]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("queued", total=None, rate="", about="")
+def follow(jobs: "Jobs | LocalRun", job_id: str, console: Console) -> Job:
+    """Draw a progress bar until the job has ended, and return the ended job."""
+    with progress_bar("rate", "details", console=console) as progress:
+        task = progress.add_task("queued", total=None, rate="", details="")
         while True:
             job = jobs.get(job_id)
             handled = job.done + job.failed
-            rate = (
-                f"{handled / (time.time() - job.started):,.0f}/s" if job.started and handled else ""
-            )
-            about = f"errors: {job.failed:,}, workers: {len(jobs.workers())}"
+            seconds = time.time() - job.started if job.started else 0.0
             progress.update(
                 task,
-                description=job.state,
+                description=f"{job.state:>9}",
                 total=job.total,
                 completed=handled,
-                rate=rate,
-                about=about,
+                rate=f"{handled / seconds:,.0f}/s" if seconds and handled else "",
+                details=f"errors: {job.failed:,}, workers: {len(jobs.workers())}",
             )
             if job.state in ENDED:
                 return job

@@ -1,4 +1,4 @@
-"""The loops of a worker: claim a step, do it, commit it. Scoring and the leases run in threads of their own."""
+"""The loop of a worker: claim a step, run its handler, and commit, retry or drop it."""
 
 import logging
 import os
@@ -6,138 +6,91 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
-from pathlib import Path
 
-import numpy as np
 from redis.exceptions import RedisError
 
-from loupe.errors import LoupeError, StorageUnavailable
-from loupe.images.spec import SIDE, UInt8Array
-from loupe.models.engine import Engine
-from loupe.models.store import StoredModel
-from loupe.old_errors.worker import ContractDiffers, RecordFailed
-from loupe.runtime.cores import available_cores
+from loupe.errors import Conflict, LoupeError
 from loupe.settings import Settings
-from worker.metrics import Metrics, Outcome, ShardClock
-from worker.queue.claims import Delivery, Steps
-from worker.queue.jobs import PROTOCOL, Job, Submissions
+from worker.metrics import Metrics, Outcome
+from worker.queue.claims import Delivery, Queue
+from worker.queue.jobs import PROTOCOL, Job, Jobs
 from worker.queue.steps import FinishStep, PlanStep, Probe, Shard
-from worker.results import outputs, receipts
-from worker.results.statistics import StepStatistics
-from worker.scoring import bisection
-from worker.scoring.engines import Engines, stored
-from worker.scoring.lookahead import map_ahead
-from worker.scoring.plan_index import NoteCopies
-from worker.sources.opening import open_source
-from worker.sources.source import BatchReader, ImageSource, Records, check_unchanged
-from worker.storage import AnyPath, parse_path
+from worker.results import outputs
+from worker.scoring.failures import RecordsFailed, judge, max_attempts
+from worker.scoring.finish import finish_job
+from worker.scoring.lease import Lease
+from worker.scoring.plan import PlanResult, plan_job
+from worker.scoring.probe import probe_records
+from worker.scoring.score import ShardRun
+from worker.scoring.task import Resources, Task
+from worker.storage import parse_path
 
 logger = logging.getLogger(__name__)
 
-LOOPS = 2  # one scores while the other one writes what it has scored
-IDLE_SECONDS = (
-    0.2  # between the looks of a loop for a step; a job that is new wakes one worker at once
-)
-BATCH_SIZE = 128  # images that one thread reads and scores in a row; what becomes of them then stays in its cache
-LOOK_AT = 32  # batches whose images are looked at together, for the sheets in the summary: one by one took a tenth of the time
-AHEAD = 2  # batches for each thread that are read before their turn; more would only take memory
+MAX_STEPS = 2  # one is scored while the other one is written
+IDLE_SECONDS = 0.2  # between claims; a new job wakes one worker at once
+HEARTBEAT_SECONDS = 1.0
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
 
-SAID: dict[Outcome, str] = {
-    "done": "done",
-    "cancelled": "given up, since the job is cancelled",
-    "lost": "lost to another worker",
-}  # in the log, of steps that did not fail
+
+@dataclass(eq=False)
+class _Attempt:
+    """A claimed step while it is processed."""
+
+    delivery: Delivery
+    job: Job
+    lease: Lease
+    started: float = field(default_factory=time.monotonic)
 
 
-@dataclass
 class Consumer:
-    """One worker's loops, which take turns: each reads and scores a shard, and writes it while the next one is scored.
+    """The loop of one worker. A step is read and scored in the loop, and written in a thread.
 
     Attributes:
-        jobs: Where jobs are looked up.
-        queue: Where steps come from.
-        settings: Limits and threads.
-        stopping: Set it, and the loops end after the steps in hand.
-        metrics: What it has done.
+        jobs: The client side of the queue.
+        queue: The worker side.
+        stopping: Set it to end the loop after the steps in flight.
+        metrics: Counters of this process.
     """
 
-    jobs: Submissions
-    queue: Steps
-    settings: Settings
-    stopping: threading.Event = field(default_factory=threading.Event)
-    metrics: Metrics = field(default_factory=Metrics)
-
-    def __post_init__(self) -> None:
-        # Each thread reads and scores its own batches, the engine in one thread: that is faster than an engine in many threads,
-        # which wait for each other in every layer, and pictures are decoded by one while another scores.
-        self._threads = self.settings.threads or available_cores()
-        self._scorers = ThreadPoolExecutor(self._threads, thread_name_prefix="score")
-        self._engines = Engines(self.settings.engine)
-        self._turn = (
-            threading.Lock()
-        )  # of the loop that may claim and read; what it has read may be scored beside the next
-        self._leases: set[Lease] = set()  # of the steps in hand
-        self._notes = NoteCopies()
+    def __init__(
+        self, jobs: Jobs, queue: Queue, settings: Settings, stopping: threading.Event | None = None
+    ) -> None:
+        self.jobs = jobs
+        self.queue = queue
+        self.stopping = stopping or threading.Event()
+        self.metrics = Metrics()
+        self._resources = Resources(settings, queue.worker)
+        self._writers = ThreadPoolExecutor(MAX_STEPS, thread_name_prefix="write")
+        self._attempts: set[_Attempt] = set()
 
     def run(self, *, burst: bool = False) -> None:
-        """Work until `stopping` is set or, with `burst`, until no step is left to claim."""
-        beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        beat.start()
+        """Work until `stopping` is set or, with `burst`, until there is nothing to claim."""
+        heartbeat = threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True)
+        heartbeat.start()
         try:
-            with ThreadPoolExecutor(LOOPS, thread_name_prefix="loop") as loops:
-                for loop in [loops.submit(self._loop, burst=burst) for _ in range(LOOPS)]:
-                    loop.result()
+            self._loop(burst=burst)
+            self._writers.shutdown()
         finally:
             self.stopping.set()
-            beat.join()
-            self._scorers.shutdown()
-            self._notes.close()
+            heartbeat.join()
+            self._resources.close()
 
-    def hand_back(self) -> None:
-        """From another thread, when there is no time to finish the steps in hand: let other workers have them at once."""
-        for lease in list(self._leases):
-            if lease.hand_back():
-                logger.info("handed back what could not be finished in time")
+    def release(self) -> None:
+        """Return the steps in flight to the queue, from another thread."""
+        for attempt in list(self._attempts):
+            if attempt.lease.release():
+                logger.info("released a step that could not be finished in time")
 
-    def _loop(self, *, burst: bool) -> None:
-        try:
-            while not self.stopping.is_set():
-                try:
-                    if not self._claim_and_work():
-                        if burst:
-                            return
-                        self.queue.wait(IDLE_SECONDS)
-                except RedisError:
-                    logger.exception("Redis does not answer; trying again")
-                    self.stopping.wait(REDIS_PAUSE_SECONDS)
-        except BaseException:
-            self.stopping.set()  # a worker with half of its loops would look as if all were well
-            raise
-
-    def _claim_and_work(self) -> bool:
-        """Whether there was a step to do."""
-        with ExitStack() as turn:
-            turn.enter_context(self._turn)
-            if self.stopping.is_set():
-                return False
-            delivery = self.queue.claim()
-            if delivery is None:
-                return False
-            self._work(delivery, turn)
-            return True
-
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while True:
             try:
-                self.queue.beat()
-                if self.stopping.wait(1.0):
+                self.queue.send_heartbeat()
+                if self.stopping.wait(HEARTBEAT_SECONDS):
                     self.queue.leave()
                     return
             except RedisError:
@@ -145,347 +98,161 @@ class Consumer:
                 if self.stopping.wait(REDIS_PAUSE_SECONDS):
                     return
 
-    def _work(self, delivery: Delivery, turn: ExitStack) -> None:
-        """Do one step; whatever goes wrong is recorded on its job, and the loop goes on. Where it needs its turn no more, it closes it."""
+    def _loop(self, *, burst: bool) -> None:
+        writing: list[Future[None]] = []
+        while not self.stopping.is_set():
+            writing = [future for future in writing if not future.done()]
+            if len(writing) == MAX_STEPS:
+                wait(writing, IDLE_SECONDS, FIRST_COMPLETED)
+                continue
+            try:
+                delivery = self.queue.claim()
+                if delivery is not None:
+                    writing += self._process(delivery)
+                elif writing:  # its commit may enqueue another step
+                    wait(writing, IDLE_SECONDS, FIRST_COMPLETED)
+                elif burst:
+                    return
+                else:
+                    self.queue.wait(IDLE_SECONDS)
+            except RedisError:
+                logger.exception("Redis does not answer; trying again")
+                self.stopping.wait(REDIS_PAUSE_SECONDS)
+
+    def _process(self, delivery: Delivery) -> list[Future[None]]:
+        """Start a step; return the future that completes it, if it has not failed."""
         job = self.jobs.find(delivery.job_id)
         if job is None:
             logger.warning(
-                "job %s is gone from Redis; see how to go on with it: loupe score --help",
+                "job %s is gone from Redis; resume it with: loupe score --resume OUT",
                 delivery.job_id,
             )
-            return
+            return []
         self.metrics.claimed(delivery)
-        started = time.monotonic()
-        lease = Lease(self.queue, delivery)
-        self._leases.add(lease)
+        attempt = _Attempt(delivery, job, Lease(self.queue, delivery))
+        self._attempts.add(attempt)
+        attempt.lease.start()
+        with self._recording_failure(attempt):
+            self._check(attempt)
+            complete = self._start(attempt)
+            return [self._writers.submit(self._complete, attempt, complete)]
+        return []
+
+    def _complete(self, attempt: _Attempt, complete: Callable[[], bool]) -> None:
+        """Run the rest of a step in a writer thread."""
         try:
-            with lease:
-                if job.contract != PROTOCOL:
-                    raise ContractDiffers(job.id, PROTOCOL, job.contract)
-                if delivery.attempt > self._most_attempts(delivery):
-                    raise RecordsFailed(
-                        f"the workers that tried it {self._most_attempts(delivery)} times all died"
-                    )
-                committed = self._do(job, delivery, lease, turn)
+            with self._recording_failure(attempt):
+                committed = complete()
+                self._end(attempt)
+                self._report(attempt, committed=committed)
         except RedisError:
-            raise
-        except LoupeError as error:
-            logger.warning("job %s, %s: %s", job.id, delivery.step.name, error)
-            is_last = not isinstance(
-                error, StorageUnavailable
-            ) or delivery.attempt >= self._most_attempts(delivery)
-            self.queue.fail(delivery, error.message, final=is_last)
-            self.metrics.ended(delivery, "failed" if is_last else "retried")
-        except RecordsFailed as error:
-            logger.exception(
-                "job %s, %s, attempt %d failed", job.id, delivery.step.name, delivery.attempt
-            )
-            self.metrics.ended(delivery, self._blame(delivery, error))
-        except Exception as error:  # the border of the loop
-            logger.exception(
-                "job %s, %s, attempt %d failed", job.id, delivery.step.name, delivery.attempt
-            )
-            self.queue.fail(delivery, f"{delivery.step.name}: {error}")
-            self.metrics.ended(
-                delivery, "retried" if delivery.attempt < self.queue.max_attempts else "failed"
-            )
-        else:
-            outcome: Outcome = "done" if committed else self._put_down(delivery)
-            self.metrics.ended(delivery, outcome)
-            seconds = time.monotonic() - started
-            logger.info(
-                "job %s, %s, attempt %d: %s, %.2f s",
-                job.id,
-                delivery.step.name,
-                delivery.attempt,
-                SAID[outcome],
-                seconds,
-            )
-        finally:
-            self._leases.discard(lease)
+            logger.exception("Redis does not answer; the step is claimed again after its lease")
 
-    def _most_attempts(self, delivery: Delivery) -> int:
-        return (
-            bisection.PROBE_ATTEMPTS
-            if isinstance(delivery.step, Probe)
-            else self.queue.max_attempts
-        )
+    @contextmanager
+    def _recording_failure(self, attempt: _Attempt) -> Iterator[None]:
+        """Record an error on the job, so that the loop goes on."""
+        try:
+            yield
+        except BaseException as error:
+            self._end(attempt)
+            if isinstance(error, RedisError) or not isinstance(error, Exception):
+                raise
+            self._fail(attempt, error)
 
-    def _blame(self, delivery: Delivery, error: "RecordsFailed") -> Outcome:
-        """Try a step again later; after its last try, look for the record that makes it fail."""
-        is_last = delivery.attempt >= self._most_attempts(delivery)
-        step = (
-            bisection.after_failure(delivery.step, str(error))
-            if is_last and isinstance(delivery.step, Shard | Probe)
-            else None
-        )
-        if step is None:
-            self.queue.fail(delivery, f"{delivery.step.name}: {error}", final=is_last)
-            return "failed" if is_last else "retried"
-        self.queue.replace(delivery, step)
-        return "retried"
+    def _end(self, attempt: _Attempt) -> None:
+        attempt.lease.stop()
+        self._attempts.discard(attempt)
 
-    def _put_down(self, delivery: Delivery) -> Outcome:
-        """Why a step was not committed, once it is nobody's or another worker's."""
-        return "cancelled" if self.queue.give_up(delivery) else "lost"
+    def _check(self, attempt: _Attempt) -> None:
+        job, delivery = attempt.job, attempt.delivery
+        if job.protocol != PROTOCOL:
+            raise Conflict(
+                f"Job '{job.id}' uses protocol {job.protocol}; this worker supports {PROTOCOL}. "
+                "Upgrade both to the same version of Loupe.",
+                code="contract_differs",
+            )
+        limit = max_attempts(delivery.step, self.queue.max_attempts)
+        if delivery.attempt > limit:
+            raise RecordsFailed(f"the workers of all {limit} attempts died")
 
-    def _do(self, job: Job, delivery: Delivery, lease: "Lease", turn: ExitStack) -> bool:
+    def _start(self, attempt: _Attempt) -> Callable[[], bool]:
+        """Read and score; return the rest, which writes and returns whether it has committed."""
+        job, delivery = attempt.job, attempt.delivery
+        task = Task(job, attempt.lease, self._resources)
         match delivery.step:
             case PlanStep():
-                return self._plan(job, delivery)
+                plan = plan_job(task)
+                return lambda: self._commit_plan(delivery, plan)
             case Shard() as shard:
-                return self._score(job, delivery, shard, lease, turn)
+                run = ShardRun(task, shard)
+                run.start()
+                return lambda: self._write_shard(attempt, shard, run)
             case Probe() as probe:
-                return self._probe(job, delivery, probe, lease)
+                successor = probe_records(task, probe)
+                return lambda: successor is not None and self.queue.replace(delivery, successor)
             case FinishStep():
-                return self._finish(job, delivery, turn)
+                return lambda: self._finish(task, delivery)
 
-    def _plan(self, job: Job, delivery: Delivery) -> bool:
-        model = stored(job.model, job.model_digest)
-        output = parse_path(job.output)
-        output.mkdir(parents=True, exist_ok=True)
-        clock = ShardClock()
-        with outputs.temporary_index(output) as notes:
-            with clock.phase("plan"):
-                plan = self._source(job, model).plan(job.shard_images, notes)
-            outputs.publish_index(output, notes, plan.revision)
-        receipts.write_plan_statistics(
-            output, StepStatistics([self.queue.worker], dict(clock.seconds))
-        )
-        fingerprint = job.request.fingerprint(plan.revision)
-        kept = dict(receipts.valid_receipts(output, len(plan.shards), fingerprint))
+    def _commit_plan(self, delivery: Delivery, plan: PlanResult) -> bool:
         return self.queue.commit_plan(
-            delivery,
-            plan.total,
-            plan.revision,
-            [shard for shard in plan.shards if shard.index not in kept],
-            [shard.name for shard in plan.shards if shard.index in kept],
-            done=sum(receipt.done for receipt in kept.values()),
-            failed=sum(receipt.failed for receipt in kept.values()),
+            delivery, plan.total, plan.revision, plan.shards, plan.kept, plan.done, plan.failed
         )
 
-    def _score(
-        self, job: Job, delivery: Delivery, step: Shard, lease: "Lease", turn: ExitStack
-    ) -> bool:
-        model, engine = self._engine(job)
-        clock, figures, random = (
-            ShardClock(),
-            StepStatistics([self.queue.worker]),
-            np.random.default_rng(step.index),
-        )
-        work, batches = (
-            partial(_score_batch, engine, clock),
-            _closing(turn, self._batches(job, model, step, lease)),
-        )
-        parts: list[outputs.Part] = []
-        unseen: list[tuple[outputs.Part, UInt8Array]] = []
-        with _blaming_records():
-            for scored, images in map_ahead(self._scorers, work, batches, AHEAD * self._threads):
-                if lease.lost:
-                    return False
-                parts.append(scored)
-                unseen.append((scored, images))
-                if len(unseen) == LOOK_AT:
-                    _look_at(figures, unseen, random)
-                    unseen.clear()
-                lease.scored += len(scored.ids)
-        if lease.lost:
+    def _write_shard(self, attempt: _Attempt, shard: Shard, run: ShardRun) -> bool:
+        result = run.complete()
+        if result is None:
             return False
-        _look_at(figures, unseen, random)
-        part = outputs.concatenate(parts, len(model.card.class_names))
-        output, names = parse_path(job.output), model.card.class_names
-        with clock.phase("write"):
-            files = outputs.write_part(output, step.index, job.shards, part, names, job.options)
-        figures.seconds = dict(clock.seconds)
-        self._vouch(job, step.index, part, files, figures)
-        committed = not lease.lost and self.queue.commit_shard(
-            delivery, len(part.ids), len(part.errors)
+        failed = len(result.codes)
+        committed = not attempt.lease.lost and self.queue.commit_shard(
+            attempt.delivery, result.done, failed
         )
         if committed:
-            self.metrics.committed(len(part.ids), [error.code for _, error in part.errors], clock)
+            self.metrics.committed(result.done, result.codes, result.clock)
         else:
-            outputs.remove_uncommitted(output, job, step.index)
+            output = parse_path(attempt.job.output)
+            outputs.remove_uncommitted(output, attempt.job, shard.index)
         return committed
 
-    def _vouch(
-        self, job: Job, shard: int, part: outputs.Part, files: list[str], figures: StepStatistics
-    ) -> None:
-        receipts.write_receipt(
-            parse_path(job.output),
-            shard,
-            job.shards,
-            files,
-            fingerprint=job.request.fingerprint(job.revision),
-            done=len(part.ids),
-            failed=len(part.errors),
-            figures=figures,
-        )
-
-    def _probe(self, job: Job, delivery: Delivery, step: Probe, lease: "Lease") -> bool:
-        """Try some records of a shard by themselves, and have the search go on where the one must be that makes it fail."""
-        model, engine = self._engine(job)
-        first, stop = bisection.probed(step)
-        with _blaming_records():
-            for batch in islice(self._batches(job, model, step, lease), first, stop):
-                if lease.lost:
-                    return False
-                _score_batch(engine, ShardClock(), batch)
-        return not lease.lost and self.queue.replace(delivery, bisection.after_success(step))
-
-    def _batches(
-        self, job: Job, model: StoredModel, step: Shard | Probe, lease: "Lease"
-    ) -> Iterator[BatchReader]:
-        """The records of a shard, a few at a time; one by one where some are to be left out, or one is to be found."""
-        source = self._source(job, model)
-        notes = self._planned(job, source, lease)
-        if notes is None:
-            return
-        notes = self._notes.of(notes)
-        shard = step.shard if isinstance(step, Probe) else step
-        if step is shard and not shard.poisoned:
-            yield from source.batches(shard, BATCH_SIZE, notes, job.revision)
-            return
-        poisoned = set(shard.poisoned)
-        for number, batch in enumerate(source.batches(shard, 1, notes, job.revision)):
-            if number not in poisoned:
-                yield batch
-            else:
-                record = source.record_id(shard, number, notes)
-                yield partial(_failed_record, record, RecordFailed(shard.reason))
-
-    def _source(self, job: Job, model: StoredModel) -> ImageSource:
-        https = self.settings.https_sources
-        source = parse_path(job.source, https=https)
-        return open_source(
-            source, model.card.look, self.settings.max_image_pixels, job.options, https=https
-        )
-
-    def _planned(self, job: Job, source: ImageSource, lease: "Lease") -> AnyPath | None:
-        """Where the notes of the plan are; made again where they are gone, as when Redis has lost the end of a job that was done.
-
-        `None` if they are gone because another worker has finished the job.
-        """
-        output = parse_path(job.output)
-        notes = outputs.index_path(output, job.revision)
-        if isinstance(notes, Path) and not notes.is_dir():
-            if not lease.renew():
-                return None
-            with outputs.temporary_index(output) as made:
-                check_unchanged(
-                    job.source, job.revision, source.plan(job.shard_images, made).revision
-                )
-                outputs.publish_index(output, made, job.revision)
-        return notes
-
-    def _finish(self, job: Job, delivery: Delivery, turn: ExitStack) -> bool:
-        turn.close()
-        model = stored(job.model, job.model_digest)
-        shards = (
-            self.queue.committed_shards(job.id) if job.state == "cancelling" else range(job.shards)
-        )
-        output = parse_path(job.output)
-        outputs.write_summary(
-            output,
-            job,
-            model.card.class_names,
-            shards,
-            receipts.total_statistics(output, shards, job.shards),
-        )
+    def _finish(self, task: Task, delivery: Delivery) -> bool:
+        job = task.job
+        cancelling = job.state == "cancelling"
+        finish_job(task, self.queue.committed_shards(job.id) if cancelling else range(job.shards))
         return self.queue.commit_finish(delivery)
 
-    def _engine(self, job: Job) -> tuple[StoredModel, Engine]:
-        """The job's model and no other, loaded once."""
-        return self._engines.get(job.model, job.model_digest)
+    def _fail(self, attempt: _Attempt, error: Exception) -> None:
+        """Retry the step, replace it, or fail its job."""
+        delivery = attempt.delivery
+        failure = judge(delivery.step, delivery.attempt, error, self.queue.max_attempts)
+        logger.warning(
+            "job %s, %s, attempt %d failed: %s",
+            attempt.job.id,
+            delivery.step.name,
+            delivery.attempt,
+            failure.message,
+            exc_info=None if isinstance(error, LoupeError) else error,
+        )
+        if failure.successor is not None:
+            self.queue.replace(delivery, failure.successor)
+        else:
+            self.queue.fail(delivery, failure.message, final=failure.final)
+        self.metrics.ended(delivery, "failed" if failure.final else "retried")
 
-
-class Lease:
-    """Renews a delivery's lease from a thread while a block runs, and notices when it is lost."""
-
-    def __init__(self, queue: Steps, delivery: Delivery) -> None:
-        self.scored = 0
-        self.lost = False
-        self._queue = queue
-        self._delivery = delivery
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
-
-    def __enter__(self) -> "Lease":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def hand_back(self) -> bool:
-        """Give it back to the queue before the block ends, if it is still held."""
-        self.lost = True  # before the queue knows: who sees it commits no more
-        self._over.set()
-        return self._queue.hand_back(self._delivery)
-
-    def renew(self) -> bool:
-        """Whether it is still held; then for its whole time again."""
-        if not self._queue.renew(self._delivery, self.scored):
-            self.lost = True
-        return not self.lost
-
-    def _renew(self) -> None:
-        while not self._over.wait(self._queue.lease_seconds / 4):
-            try:
-                if not self.renew():
-                    return
-            except RedisError:
-                logger.warning("a lease could not be renewed: Redis does not answer")
-
-
-class RecordsFailed(Exception):
-    """A shard, or a probe, that failed while its records were read and scored: one of them may be at fault."""
-
-
-@contextmanager
-def _blaming_records() -> Iterator[None]:
-    """Raises `RecordsFailed` for what no better explanation is known for."""
-    try:
-        yield
-    except (LoupeError, RedisError, OSError):  # no record is at fault
-        raise
-    except Exception as error:
-        raise RecordsFailed(str(error)) from error
-
-
-def _look_at(
-    figures: StepStatistics,
-    batches: Sequence[tuple[outputs.Part, UInt8Array]],
-    random: np.random.Generator,
-) -> None:
-    if not batches:
-        return
-    parts, images = zip(*batches, strict=True)
-    seen = outputs.concatenate(parts, parts[0].probabilities.shape[1])
-    figures.add_images(seen.ids, np.concatenate(images), seen.probabilities, random)
-
-
-def _closing(turn: ExitStack, batches: Iterator[BatchReader]) -> Iterator[BatchReader]:
-    """The same batches; after the last, whoever waits for the turn may claim, so that there is work when they are scored."""
-    yield from batches
-    turn.close()
-
-
-def _failed_record(record: str, error: LoupeError) -> Records:
-    return Records([], np.empty((0, SIDE, SIDE), np.uint8), [(record, error)])
-
-
-def _score_batch(
-    engine: Engine, clock: ShardClock, batch: BatchReader
-) -> tuple[outputs.Part, UInt8Array]:
-    """The result of a batch, and its images."""
-    with clock.phase("read"):
-        records = batch()
-    with clock.phase("score"):
-        probabilities = engine.predict(records.images)
-    return outputs.Part(records.ids, probabilities, records.errors, records.columns), records.images
+    def _report(self, attempt: _Attempt, *, committed: bool) -> None:
+        delivery = attempt.delivery
+        outcome: Outcome = "done"
+        if not committed:
+            outcome = "cancelled" if self.queue.drop(delivery) else "lost"
+        self.metrics.ended(delivery, outcome)
+        logger.info(
+            "job %s, %s, attempt %d: %s, %.2f s",
+            attempt.job.id,
+            delivery.step.name,
+            delivery.attempt,
+            "lost to another worker" if outcome == "lost" else outcome,
+            time.monotonic() - attempt.started,
+        )
 
 
 def worker_name() -> str:
-    """A name that no two workers share: host, process, and a few random letters for containers that look alike."""
+    """Return a unique name: host, process, and random letters for containers that look alike."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"

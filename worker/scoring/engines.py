@@ -1,4 +1,4 @@
-"""The models that a worker process has at hand."""
+"""The models that a worker process keeps loaded."""
 
 from collections import OrderedDict
 
@@ -12,14 +12,14 @@ from loupe.models.store import (
     model_not_found,
 )
 
-MOST_ENGINES = 3  # jobs of more models at a time are rare, and each engine keeps some megabytes for each thread
+MAX_ENGINES = 3  # each keeps some megabytes per thread; more models in turn are rare
 
 
 class Engines:
-    """At most `MOST_ENGINES` models with their engines; the one that was not used for the longest time makes room.
+    """At most `MAX_ENGINES` loaded models; the least recently used one makes room.
 
     Args:
-        name: Which engine.
+        name: The engine to run them with.
     """
 
     def __init__(self, name: EngineName) -> None:
@@ -27,20 +27,20 @@ class Engines:
         self._loaded: OrderedDict[str, tuple[StoredModel, Engine]] = OrderedDict()
 
     def get(self, tag: str, card_digest: str) -> tuple[StoredModel, Engine]:
-        """The same as `stored`, with its engine. Its files are verified when it is loaded, its card each time.
+        """Return a model and its engine; verify its files when it is loaded, its card each time.
 
         Args:
-            tag: Of the model.
-            card_digest: SHA-256 of the card that it has to have.
+            tag: Full tag of the model.
+            card_digest: SHA-256 that its card must have.
 
         Raises:
-            ModelNotFound: If it is not in the store, or not any more.
-            ModelCorrupted: If its card is another one, or a file is not the one that was saved.
+            ModelNotFound: If it is not in the store.
+            ModelCorrupted: If its card or a file has changed.
         """
         if tag not in self._loaded:
-            model = stored(tag, card_digest)
+            model = find_stored(tag, card_digest)
             self._loaded[tag] = model, load_engine(model, self._name, threads=1)
-            if len(self._loaded) > MOST_ENGINES:
+            if len(self._loaded) > MAX_ENGINES:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(tag)
         model, engine = self._loaded[tag]
@@ -48,17 +48,8 @@ class Engines:
         return model, engine
 
 
-def stored(tag: str, card_digest: str) -> StoredModel:
-    """The model of a full tag and no other, for whoever needs only its card.
-
-    Args:
-        tag: Of the model.
-        card_digest: SHA-256 of the card that it has to have.
-
-    Raises:
-        ModelNotFound: If it is not in the store, or not any more.
-        ModelCorrupted: If its card is another one.
-    """
+def find_stored(tag: str, card_digest: str) -> StoredModel:
+    """Return a model without loading it; arguments and errors are those of `Engines.get`."""
     model = find_model(tag)
     _check(model, card_digest)
     return model
@@ -70,4 +61,6 @@ def _check(model: StoredModel, card_digest: str) -> None:
     except FileNotFoundError as error:
         raise model_not_found(model.tag, [other.tag for other in list_models()]) from error
     if found != card_digest:
-        raise model_corrupted(model.tag, FILE_NAME, "is not the one the job was submitted with")
+        raise model_corrupted(
+            model.tag, FILE_NAME, "is not the one that the job was submitted with"
+        )

@@ -1,4 +1,4 @@
-"""Copies of the notes that a plan has left in a bucket, for the shards of this worker."""
+"""Local copies of plan indexes that are kept in a bucket."""
 
 import shutil
 import tempfile
@@ -7,37 +7,37 @@ from pathlib import Path
 from worker.remote_path import RemotePath
 from worker.storage import AnyPath
 
-MOST_COPIES = 8  # of jobs that take turns; one for which there is none is copied again
+MAX_COPIES = 8  # of jobs that take turns; others are copied again
 
 
-class NoteCopies:
-    """Folders on this machine with the notes of plans."""
+class PlanIndexes:
+    """The plan indexes of the jobs that this process works on."""
 
     def __init__(self) -> None:
         self._copies: dict[AnyPath, Path] = {}
 
-    def of(self, notes: AnyPath) -> Path:
-        """The notes themselves where they are on this machine, or else a copy."""
-        if isinstance(notes, Path):
-            return notes
-        copy = self._copies.pop(notes) if notes in self._copies else _copy(notes)
-        self._copies[notes] = copy  # what was used last stands last, and is dropped last
-        self._drop(MOST_COPIES)
+    def local(self, index: AnyPath) -> Path:
+        """Return the index itself if it is local, else a copy."""
+        if isinstance(index, Path):
+            return index
+        copy = self._copies.pop(index) if index in self._copies else _copy(index)
+        self._copies[index] = copy  # the last one is the most recently used
+        self._evict(MAX_COPIES)
         return copy
 
     def close(self) -> None:
-        """Remove all copies."""
-        self._drop(0)
+        """Delete all copies."""
+        self._evict(0)
 
-    def _drop(self, most: int) -> None:
-        while len(self._copies) > most:
+    def _evict(self, max_copies: int) -> None:
+        while len(self._copies) > max_copies:
             shutil.rmtree(self._copies.pop(next(iter(self._copies))))
 
 
-def _copy(notes: RemotePath) -> Path:
-    copy = Path(tempfile.mkdtemp(prefix="loupe-notes-"))
+def _copy(index: RemotePath) -> Path:
+    copy = Path(tempfile.mkdtemp(prefix="loupe-index-"))
     try:
-        for file in notes.iterdir():
+        for file in index.iterdir():
             file.download(copy / file.name)
     except BaseException:
         shutil.rmtree(copy)

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from loupe.errors import Conflict
 from loupe.jobs import ENDED, ScoringOptions
 from loupe.models.store import StoredModel
-from loupe.old_errors.worker import JobEnded
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.stress.chaos import Result, read_result
@@ -126,7 +126,7 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
         ),
         pytest.param(
             [
-                "before:worker.scoring.consumer:Consumer._score",  # claimed
+                "before:worker.scoring.score:ShardRun.start",  # claimed
                 "before:worker.results.outputs:concatenate",  # scored
                 "after:worker.results.formats:write",  # written
                 "after:pathlib:Path.replace",  # renamed
@@ -399,7 +399,7 @@ def in_mid_job(
     job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
     points = [
         "kill:after:worker.queue.claims:Queue.commit_shard",
-        "stop:before:worker.scoring.consumer:_score_batch",
+        "stop:before:worker.scoring.task:score_batch",
     ]
     with faulty(tmp_path / "log", *points, **FAST, LOUPE_DATA_DIR=data) as worker:
         asleep = stopped(worker)
@@ -526,7 +526,7 @@ def test_a_job_that_is_finishing_is_not_cancelled_any_more(
         LOUPE_DATA_DIR=data,
     ) as worker:
         asleep = stopped(worker)
-        with pytest.raises(JobEnded):
+        with pytest.raises(Conflict):
             cancel(jobs, job.id)
         asleep.resume()
         assert_done(jobs, job, expected)

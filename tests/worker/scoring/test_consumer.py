@@ -25,7 +25,8 @@ from worker.queue.claims import Queue
 from worker.queue.jobs import Job, Jobs
 from worker.queue.submission import submit
 from worker.results import outputs
-from worker.scoring.consumer import Consumer, Lease, worker_name
+from worker.scoring.consumer import Consumer, worker_name
+from worker.scoring.lease import Lease
 
 
 @pytest.fixture
@@ -236,7 +237,7 @@ def test_a_step_whose_workers_all_died_fails_its_job(
     consumer.queue.lease_seconds = 0.3
     run_until_failed(consumer, job)
 
-    assert jobs.get(job.id).error == "plan: the workers that tried it 2 times all died"
+    assert jobs.get(job.id).error == "plan: the workers of all 2 attempts died"
 
 
 @pytest.mark.parametrize("shard_images", [128, 100_000])
@@ -286,8 +287,10 @@ def test_a_lease_notices_that_it_is_lost(jobs: Jobs, redis: Redis) -> None:
     assert delivery is not None
     assert until(Queue(redis, "b", lease_seconds=0.01, max_attempts=5).claim)
 
-    with Lease(mine, delivery) as lease:
-        until(lambda: lease.lost)
+    lease = Lease(mine, delivery)
+    lease.start()
+    until(lambda: lease.lost)
+    lease.stop()
 
 
 def test_a_lease_that_is_held_goes_on_and_tells_how_far_it_is(jobs: Jobs, redis: Redis) -> None:
@@ -297,10 +300,12 @@ def test_a_lease_that_is_held_goes_on_and_tells_how_far_it_is(jobs: Jobs, redis:
     delivery = queue.claim()
     assert delivery is not None
 
-    with Lease(queue, delivery) as lease:
-        lease.scored = 7
-        until(lambda: jobs.get(job.id).done == 7)
-        assert not lease.lost
+    lease = Lease(queue, delivery)
+    lease.start()
+    lease.scored = 7
+    until(lambda: jobs.get(job.id).done == 7)
+    assert not lease.lost
+    lease.stop()
 
 
 def test_no_two_workers_share_a_name() -> None:

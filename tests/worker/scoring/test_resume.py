@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from loupe.errors import Conflict
 from loupe.jobs import ENDED, ScoringOptions
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
-from loupe.old_errors.worker import JobNotEnded, NothingToResume, ResultExists
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.programs import until
@@ -24,12 +25,19 @@ from worker.queue.jobs import Job, Jobs
 from worker.queue.submission import cancel, resume, retry, submit
 from worker.results import receipts
 from worker.results.outputs import read_errors, read_summary
-from worker.scoring import consumer as consuming
+from worker.scoring import task
 from worker.scoring.consumer import Consumer
 from worker.sources.source import Records
 
 NewConsumer: TypeAlias = Callable[[], Consumer]
 IMAGES, SHARD = 50, 10
+
+
+@contextmanager
+def raises_conflict(code: str, fact: str | None = None) -> Iterator[None]:
+    with pytest.raises(Conflict, match=fact) as raised:
+        yield
+    assert (raised.value.code, raised.value.status) == (code, 409)
 
 
 @pytest.fixture
@@ -126,7 +134,7 @@ def test_a_source_that_has_changed_is_scored_anew_only_if_told_to(
 ) -> None:
     new_consumer().run(burst=True)
     np.save(source, pictures.digits(IMAGES + 7))
-    with pytest.raises(ResultExists, match="--again"):
+    with raises_conflict("result_exists", "--again"):
         submit(jobs, source, out, job.model, SHARD)
     assert len(rows(out)) == IMAGES
 
@@ -137,7 +145,7 @@ def test_a_source_that_has_changed_is_scored_anew_only_if_told_to(
 
 
 def test_a_job_that_runs_is_not_made_anew(jobs: Jobs, job: Job, source: Path, out: Path) -> None:
-    with pytest.raises(JobNotEnded):
+    with raises_conflict("job_not_ended"):
         submit(jobs, source, out, job.model, SHARD, again=True)
 
 
@@ -291,20 +299,20 @@ def test_a_failed_job_goes_on_when_the_same_is_submitted_again(
 def test_a_job_that_is_done_or_under_way_is_not_tried_again(
     jobs: Jobs, new_consumer: NewConsumer, job: Job
 ) -> None:
-    with pytest.raises(JobNotEnded, match="one that is queued"):
+    with raises_conflict("job_not_ended", "is queued"):
         retry(jobs, job.id)
     new_consumer().run(burst=True)
-    with pytest.raises(JobNotEnded, match="one that is done"):
+    with raises_conflict("job_not_ended", "is done"):
         retry(jobs, job.id)
 
 
 def test_a_folder_without_a_job_that_could_go_on_is_told(
     jobs: Jobs, new_consumer: NewConsumer, job: Job, out: Path
 ) -> None:
-    with pytest.raises(NothingToResume, match="Received: none"):
+    with raises_conflict("nothing_to_resume", "no job"):
         resume(jobs, out.parent)
     new_consumer().run(burst=True)
-    with pytest.raises(NothingToResume, match="Received: one that is done"):
+    with raises_conflict("nothing_to_resume", "done"):
         resume(jobs, out)
 
 
@@ -325,14 +333,14 @@ def test_a_record_that_makes_its_shard_fail_becomes_an_error_and_the_rest_is_sco
         (tmp_path / "images.npy").mkdir()
         for number, image in enumerate(images):
             (tmp_path / "images.npy" / f"{number:02d}.png").write_bytes(pictures.png(image))
-    score = consuming._score_batch
+    score = task.score_batch
 
     def fragile(engine: Engine, clock: ShardClock, batch: Callable[[], Records]) -> object:
         if (batch().images == 77).all(axis=(1, 2)).any():
             raise MemoryError("it is too grey")
         return score(engine, clock, batch)
 
-    monkeypatch.setattr(consuming, "_score_batch", fragile)
+    monkeypatch.setattr(task, "score_batch", fragile)
     job = submit(
         jobs,
         tmp_path / "images.npy",
@@ -369,7 +377,7 @@ def test_a_job_of_another_version_is_refused(
     new_consumer().run(burst=True)
 
     assert jobs.get(job.id).state == "failed"
-    assert "Received: version 0" in str(jobs.get(job.id).error)
+    assert "protocol 0" in str(jobs.get(job.id).error)
 
 
 def test_a_job_that_is_gone_from_redis_in_mid_step_ends_no_worker(

@@ -41,7 +41,7 @@ from worker.results.outputs import (
 )
 from worker.results.receipts import valid_receipts, write_receipt
 from worker.results.statistics import StepStatistics
-from worker.scoring.plan_index import NoteCopies
+from worker.scoring.plan_index import PlanIndexes
 from worker.sources.opening import check_source, open_source
 from worker.sources.source import Records
 from worker.storage import AnyPath, is_inside, parse_path, publish, write_file
@@ -531,14 +531,14 @@ def test_worker_copies_the_index_of_a_job_once(bucket: RemotePath, tmp_path: Pat
     with outputs.temporary_index(bucket / "out") as index_folder:
         (index_folder / "listing.jsonl").write_text("a line")
         outputs.publish_index(bucket / "out", index_folder, "revision")
-    copies = NoteCopies()
+    copies = PlanIndexes()
     kept = outputs.index_path(bucket / "out", "revision")
-    copy = copies.of(kept)
+    copy = copies.local(kept)
 
     assert (copy / "listing.jsonl").read_text() == "a line"
     (kept / "listing.jsonl").unlink()
-    assert copies.of(kept) == copy
-    assert copies.of(tmp_path) == tmp_path
+    assert copies.local(kept) == copy
+    assert copies.local(tmp_path) == tmp_path
     copies.close()
     assert not copy.exists()
 
@@ -546,16 +546,16 @@ def test_worker_copies_the_index_of_a_job_once(bucket: RemotePath, tmp_path: Pat
 def test_least_recently_used_copy_of_an_index_is_removed(
     bucket: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.scoring.plan_index.MOST_COPIES", 2)
-    copies, kept = NoteCopies(), []
+    monkeypatch.setattr("worker.scoring.plan_index.MAX_COPIES", 2)
+    copies, kept = PlanIndexes(), []
     for revision in ("first", "second", "third"):
         with outputs.temporary_index(bucket / "out") as index_folder:
             (index_folder / "listing.jsonl").write_text(revision)
             outputs.publish_index(bucket / "out", index_folder, revision)
         kept.append(outputs.index_path(bucket / "out", revision))
-    first, second = copies.of(kept[0]), copies.of(kept[1])
-    copies.of(kept[0])
-    copies.of(kept[2])
+    first, second = copies.local(kept[0]), copies.local(kept[1])
+    copies.local(kept[0])
+    copies.local(kept[2])
 
     assert first.exists()  # a shard may still use it
     assert not second.exists()

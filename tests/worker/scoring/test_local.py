@@ -1,0 +1,158 @@
+"""Scoring in one process without Redis gives the same result as through the queue."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from redis import Redis
+
+from loupe.errors import JobNotFound
+from loupe.models.store import StoredModel
+from loupe.settings import Settings
+from tests.support import pictures
+from tests.support.programs import until
+from worker.queue.claims import Queue
+from worker.queue.jobs import Job, Jobs
+from worker.queue.submission import prepare, prepare_resume, submit
+from worker.results import outputs
+from worker.results.outputs import read_errors, read_summary
+from worker.scoring import local, task
+from worker.scoring.consumer import Consumer
+from worker.scoring.local import LocalRun
+from worker.sources.source import Records
+
+IMAGES, SHARD = 50, 10
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    np.save(tmp_path / "images.npy", pictures.digits(IMAGES))
+    return tmp_path / "images.npy"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "backoff_seconds", lambda _: 0.0)
+
+
+def new_run(
+    settings: Settings, source: Path, output: Path, model: StoredModel, shard: int = SHARD
+) -> LocalRun:
+    prepared = prepare(lambda _: None, source, output, model.tag, shard)
+    return LocalRun(settings, prepared.request)
+
+
+def finished(run: LocalRun) -> Job:
+    run.run()
+    return run.get(run.job_id)
+
+
+def test_the_parts_are_those_that_come_through_redis(
+    redis: Redis, settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    submit(Jobs(redis), source, tmp_path / "redis", digits_model.tag, SHARD)
+    queue = Queue(redis, "a", lease_seconds=30.0, max_attempts=2)
+    Consumer(Jobs(redis), queue, settings).run(burst=True)
+    job = finished(new_run(settings, source, tmp_path / "local", digits_model))
+
+    assert (job.state, job.total, job.done, job.failed) == ("done", IMAGES, IMAGES, 0)
+    assert job.shards == IMAGES // SHARD
+    there, here = (
+        sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("redis", "local")
+    )
+    assert there == here
+    for name in here:
+        if name.startswith("predictions"):
+            expected = (tmp_path / "redis" / name).read_bytes()
+            assert (tmp_path / "local" / name).read_bytes() == expected
+
+
+def test_an_interrupted_job_keeps_its_parts_and_is_resumed_later(
+    settings: Settings, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(100_000))
+    out = tmp_path / "out"
+    run = new_run(settings, tmp_path / "images.npy", out, digits_model, 500)
+    with run.running():
+        until(lambda: run.get(run.job_id).done)
+        run.interrupted.set()
+    cancelled = run.get(run.job_id)
+    assert cancelled.state == "cancelled"
+    assert read_summary(out)["done"] == cancelled.done < 100_000
+    assert (out / "_CANCELLED").exists()
+
+    again = LocalRun(settings, prepare_resume(out))
+    assert again.job_id == run.job_id
+    assert finished(again).state == "done"
+    assert pq.read_table(out)["id"].to_pylist() == list(range(100_000))
+
+
+def test_an_error_that_no_retry_can_fix_fails_the_job_at_once(
+    settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    run = new_run(settings, source, tmp_path / "out", digits_model)
+    source.write_bytes(b"text")
+    job = finished(run)
+
+    assert job.state == "failed"
+    assert str(source) in str(job.error)
+
+
+@pytest.mark.parametrize(("failures", "state"), [(1, "done"), (2, "failed")])
+def test_a_step_that_fails_is_attempted_again(
+    settings: Settings,
+    source: Path,
+    tmp_path: Path,
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: int,
+    state: str,
+) -> None:
+    left = [OSError("the disk is full")] * failures
+    write_part = outputs.write_part
+
+    def failing(folder: Path, shard: int, *rest: object) -> list[str]:
+        if shard == 3 and left:
+            raise left.pop()
+        return write_part(folder, shard, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outputs, "write_part", failing)
+    limited = settings.model_copy(update={"max_attempts": 2})
+    job = finished(new_run(limited, source, tmp_path / "out", digits_model))
+
+    assert job.state == state
+    assert (job.error or "").endswith("the disk is full" if state == "failed" else "")
+
+
+def test_a_bad_record_becomes_an_error(
+    settings: Settings,
+    source: Path,
+    tmp_path: Path,
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = pictures.digits(IMAGES)
+    images[17] = 77
+    np.save(source, images)
+    score_batch = task.score_batch
+
+    def fragile(engine: object, clock: object, batch: Callable[[], Records]) -> object:
+        if (batch().images == 77).all(axis=(1, 2)).any():
+            raise ValueError("too grey")
+        return score_batch(engine, clock, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(task, "score_batch", fragile)
+    job = finished(new_run(settings, source, tmp_path / "out", digits_model))
+
+    assert (job.state, job.done, job.failed) == ("done", IMAGES - 1, 1)
+    errors = [(error["id"], error["code"]) for error in read_errors(tmp_path / "out")]
+    assert errors == [("17", "record_failed")]
+
+
+def test_another_job_is_not_known(
+    settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    with pytest.raises(JobNotFound):
+        new_run(settings, source, tmp_path / "out", digits_model).get("another")

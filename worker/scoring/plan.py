@@ -1,0 +1,44 @@
+"""The first step: count the records of the source and cut them into shards."""
+
+from dataclasses import dataclass
+
+from worker.metrics import ShardClock
+from worker.queue.steps import Shard
+from worker.results import outputs, receipts
+from worker.results.statistics import StepStatistics
+from worker.scoring.task import Task
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """A planned job; `Queue.commit_plan` describes the fields."""
+
+    total: int
+    revision: str
+    shards: list[Shard]
+    kept: list[int]
+    done: int
+    failed: int
+
+
+def plan_job(task: Task) -> PlanResult:
+    """Plan the job, write the plan index, and find parts that an earlier run has finished."""
+    job, output, clock = task.job, task.output, ShardClock()
+    source = task.open_source(task.find_model())
+    output.mkdir(parents=True, exist_ok=True)
+    with outputs.temporary_index(output) as index:
+        with clock.phase("plan"):
+            plan = source.plan(job.shard_images, index)
+        outputs.publish_index(output, index, plan.revision)
+    statistics = StepStatistics([task.resources.worker], dict(clock.seconds))
+    receipts.write_plan_statistics(output, statistics)
+    fingerprint = job.request.fingerprint(plan.revision)
+    kept = dict(receipts.valid_receipts(output, len(plan.shards), fingerprint))
+    return PlanResult(
+        plan.total,
+        plan.revision,
+        shards=[shard for shard in plan.shards if shard.index not in kept],
+        kept=list(kept),
+        done=sum(receipt.done for receipt in kept.values()),
+        failed=sum(receipt.failed for receipt in kept.values()),
+    )

@@ -1,0 +1,127 @@
+"""The main step: score a shard and write its part."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from loupe.images.spec import UInt8Array
+from worker.metrics import ShardClock
+from worker.queue.steps import Shard
+from worker.results import outputs, receipts
+from worker.results.statistics import StepStatistics
+from worker.scoring import task as tasks
+from worker.scoring.failures import blame_records
+from worker.scoring.task import Task
+
+SAMPLED_BATCHES = 32  # batches per sampling pass; sampling each batch cost 10 % of the run
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A part that is written.
+
+    Attributes:
+        done: Images scored.
+        codes: Codes of the records that could not be read.
+        clock: Where the time went.
+    """
+
+    done: int
+    codes: list[str]
+    clock: ShardClock
+
+
+class ShardRun:
+    """One attempt at a shard.
+
+    `start` returns when the last batch is queued for the scoring threads. The next shard can start
+    then, while `complete` collects the last results and writes the part.
+    """
+
+    def __init__(self, task: Task, shard: Shard) -> None:
+        self._task = task
+        self._shard = shard
+        self._clock = ShardClock()
+        self._statistics = StepStatistics([task.resources.worker])
+        self._random = np.random.default_rng(shard.index)
+        self._queued: deque[Future[tuple[outputs.Part, UInt8Array]]] = deque()
+        self._parts: list[outputs.Part] = []
+        self._unsampled: list[tuple[outputs.Part, UInt8Array]] = []
+
+    def start(self) -> None:
+        """Queue all batches, and collect results so that few of them are in memory."""
+        self._model, engine = self._task.load_model()
+        work = partial(tasks.score_batch, engine, self._clock)
+        with self._cancelling_on_error():
+            for batch in self._task.batches(self._shard, self._model):
+                if self._task.progress.lost:
+                    break
+                if len(self._queued) == self._task.resources.max_ahead:
+                    self._collect()
+                self._queued.append(self._task.resources.pool.submit(work, batch))
+
+    def complete(self) -> ShardResult | None:
+        """Write the part and its receipt; return `None` if the lease is lost."""
+        progress, output, job = self._task.progress, self._task.output, self._task.job
+        with self._cancelling_on_error():
+            while self._queued and not progress.lost:
+                self._collect()
+        if progress.lost:
+            self._cancel()
+            return None
+        self._sample()
+        names = self._model.card.class_names
+        part = outputs.concatenate(self._parts, len(names))
+        with self._clock.phase("write"):
+            files = outputs.write_part(
+                output, self._shard.index, job.shards, part, names, job.options
+            )
+        self._statistics.seconds = dict(self._clock.seconds)
+        receipts.write_receipt(
+            output,
+            self._shard.index,
+            job.shards,
+            files,
+            fingerprint=job.request.fingerprint(job.revision),
+            done=len(part.ids),
+            failed=len(part.errors),
+            figures=self._statistics,
+        )
+        return ShardResult(len(part.ids), [error.code for _, error in part.errors], self._clock)
+
+    def _collect(self) -> None:
+        part, images = self._queued.popleft().result()
+        self._parts.append(part)
+        self._unsampled.append((part, images))
+        if len(self._unsampled) == SAMPLED_BATCHES:
+            self._sample()
+        self._task.progress.scored += len(part.ids)
+
+    def _sample(self) -> None:
+        """Add images to the statistics, for the sheets in the summary."""
+        if not self._unsampled:
+            return
+        parts, images = zip(*self._unsampled, strict=True)
+        whole = outputs.concatenate(parts, parts[0].probabilities.shape[1])
+        self._statistics.add_images(
+            whole.ids, np.concatenate(images), whole.probabilities, self._random
+        )
+        self._unsampled.clear()
+
+    @contextmanager
+    def _cancelling_on_error(self) -> Iterator[None]:
+        try:
+            with blame_records():
+                yield
+        except BaseException:
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
+        while self._queued:
+            self._queued.popleft().cancel()

@@ -1,0 +1,150 @@
+"""A step in progress, and what the steps of one process share."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from loupe.errors import LoupeError
+from loupe.images.spec import SIDE, UInt8Array
+from loupe.models.engine import Engine
+from loupe.models.store import StoredModel
+from loupe.runtime.cores import available_cores
+from loupe.settings import Settings
+from worker.metrics import ShardClock
+from worker.queue.jobs import Job
+from worker.queue.steps import Shard
+from worker.results import outputs
+from worker.scoring.engines import Engines, find_stored
+from worker.scoring.lease import Progress
+from worker.scoring.plan_index import PlanIndexes
+from worker.sources.opening import open_source
+from worker.sources.source import BatchReader, ImageSource, Records, check_unchanged
+from worker.storage import AnyPath, parse_path
+
+BATCH_SIZE = (
+    128  # images that one thread reads and scores at a time, so that they stay in its cache
+)
+BATCHES_AHEAD = 2  # per thread; more take memory and are not faster
+
+
+class Resources:
+    """Threads, models and plan indexes that the steps of one process share.
+
+    Each thread reads and scores whole batches with an engine in one thread: threads of one engine
+    would wait for each other in every layer.
+    """
+
+    def __init__(self, settings: Settings, worker: str) -> None:
+        threads = settings.threads or available_cores()
+        self.settings = settings
+        self.worker = worker
+        self.max_ahead = BATCHES_AHEAD * threads
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self.engines = Engines(settings.engine)
+        self.plan_indexes = PlanIndexes()
+
+    def close(self) -> None:
+        """Stop the threads and delete copied plan indexes."""
+        self.pool.shutdown()
+        self.plan_indexes.close()
+
+
+@dataclass
+class Task:
+    """What the handlers of steps need.
+
+    Attributes:
+        job: The job as the step was claimed.
+        progress: Shared with whoever watches the step.
+        resources: Those of the process.
+    """
+
+    job: Job
+    progress: Progress
+    resources: Resources
+
+    @property
+    def output(self) -> AnyPath:
+        """Folder of the results."""
+        return parse_path(self.job.output)
+
+    def find_model(self) -> StoredModel:
+        """Return the job's model without loading its engine."""
+        return find_stored(self.job.model, self.job.model_digest)
+
+    def load_model(self) -> tuple[StoredModel, Engine]:
+        """Return the job's model and its engine."""
+        return self.resources.engines.get(self.job.model, self.job.model_digest)
+
+    def open_source(self, model: StoredModel) -> ImageSource:
+        """Open the job's source."""
+        settings = self.resources.settings
+        return open_source(
+            parse_path(self.job.source, https=settings.https_sources),
+            model.card.look,
+            settings.max_image_pixels,
+            self.job.options,
+            https=settings.https_sources,
+        )
+
+    def batches(
+        self, shard: Shard, model: StoredModel, *, one_by_one: bool = False
+    ) -> Iterator[BatchReader]:
+        """Yield the batches of a shard; poisoned records become errors.
+
+        Args:
+            shard: The shard.
+            model: The job's model.
+            one_by_one: Whether each batch is one record; it is if the shard has poisoned ones.
+        """
+        source = self.open_source(model)
+        index = self._plan_index(source)
+        if index is None:
+            return
+        index = self.resources.plan_indexes.local(index)
+        if not one_by_one and not shard.poisoned:
+            yield from source.batches(shard, BATCH_SIZE, index, self.job.revision)
+            return
+        for number, batch in enumerate(source.batches(shard, 1, index, self.job.revision)):
+            if number in shard.poisoned:
+                yield partial(_failed, source.record_id(shard, number, index), shard.reason)
+            else:
+                yield batch
+
+    def _plan_index(self, source: ImageSource) -> AnyPath | None:
+        """Return the plan's index; `None` if it is gone because the job is done.
+
+        It is made again if Redis has lost the end of a job that was done.
+        """
+        index = outputs.index_path(self.output, self.job.revision)
+        if not isinstance(index, Path) or index.is_dir():
+            return index
+        if not self.progress.renew():
+            return None
+        with outputs.temporary_index(self.output) as made:
+            plan = source.plan(self.job.shard_images, made)
+            check_unchanged(self.job.source, self.job.revision, plan.revision)
+            outputs.publish_index(self.output, made, self.job.revision)
+        return index
+
+
+def score_batch(
+    engine: Engine, clock: ShardClock, batch: BatchReader
+) -> tuple[outputs.Part, UInt8Array]:
+    """Return the result of a batch, and its images."""
+    with clock.phase("read"):
+        records = batch()
+    with clock.phase("score"):
+        probabilities = engine.predict(records.images)
+    return outputs.Part(records.ids, probabilities, records.errors, records.columns), records.images
+
+
+def _failed(record: str, reason: str) -> Records:
+    error = LoupeError(
+        f"The record could not be scored: every attempt failed ({reason}).", code="record_failed"
+    )
+    return Records([], np.empty((0, SIDE, SIDE), np.uint8), [(record, error)])
