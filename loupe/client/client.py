@@ -20,7 +20,6 @@ from loupe.client.predictions import Prediction, PredictionError, PredictOptions
 from loupe.client.runs import AsyncScoringRun, ScoringRun
 from loupe.client.uploads import (
     BATCH_IMAGES,
-    Normalize,
     Packer,
     PictureInput,
     Upload,
@@ -30,6 +29,7 @@ from loupe.client.uploads import (
 )
 from loupe.errors import InvalidSetting, LoupeError
 from loupe.files import atomic_path
+from loupe.images.spec import Normalize
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
 from loupe.results import Format
 

@@ -8,9 +8,9 @@ import httpx
 from pydantic import BaseModel, JsonValue
 
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, Refusal, ServiceFlows
-from loupe.client.uploads import OCTETS, Normalize, Upload, UploadBatch, as_file
+from loupe.client.uploads import OCTETS, Upload, UploadBatch, as_file
 from loupe.errors import LoupeError, RequestRefused
-from loupe.images.spec import Look
+from loupe.images.spec import Look, Normalize
 
 CONTENT_TOO_LARGE = 413
 

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,8 @@ from PIL import Image, ImageOps
 from loupe.errors import InvalidImage, InvalidPixels, LoupeError
 from loupe.images.decode import DECODING_ERRORS, read_file
 from loupe.images.normalize import has_light_ground
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import SIDE, Normalize, UInt8Array
 
-Normalize = Literal["auto", "off"]
 """`auto` makes a picture look like the training data, `off` leaves it as it is."""
 
 PictureInput: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image

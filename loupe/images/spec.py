@@ -17,6 +17,9 @@ Look = Literal["ink", "object"]
 Fashion-MNIST.
 """
 
+Normalize = Literal["auto", "off"]
+"""`auto` makes pictures look like the training images, `off` leaves them unchanged."""
+
 SIDE = 28  # pixels; the size of MNIST and Fashion-MNIST
 
 

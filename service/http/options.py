@@ -1,21 +1,20 @@
 """Options of a prediction: query parameters and headers that all routes understand alike."""
 
 import math
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from loupe.errors import InvalidRequest
+from loupe.images.spec import Normalize
 from service.http.validation import read_query, shown
 
-Normalize = Literal["auto", "off"]
 TIMEOUT_HEADER = "x-request-timeout"
 
 
-class PredictOptions(BaseModel):
-    """Options of the answer.
+class PredictQuery(BaseModel):
+    """Query parameters of a prediction.
 
     Attributes:
         model: `name`, `name:version` or `name:label`; `None` for the default model.
@@ -34,14 +33,14 @@ class PredictOptions(BaseModel):
     lang: str = "en"
 
 
-DEFAULTS = PredictOptions()
+DEFAULTS = PredictQuery()
 
 
-def read_options(request: Request) -> PredictOptions:
+def read_options(request: Request) -> PredictQuery:
     """Return the options in a request's query, or raise `InvalidRequest`."""
     if not request.scope["query_string"]:
         return DEFAULTS
-    return read_query(request, PredictOptions)
+    return read_query(request, PredictQuery)
 
 
 def read_timeout(request: Request, default: float) -> float:

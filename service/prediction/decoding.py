@@ -19,9 +19,8 @@ from loupe.errors import (
     LoupeError,
 )
 from loupe.images.decode import Picture, open_picture
-from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings
-from service.http.options import Normalize
 from service.prediction.caller import Caller
 
 DECODER_THREADS = 2  # they bound the memory that large pictures take

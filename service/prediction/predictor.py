@@ -13,12 +13,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from loupe.errors import LoupeError, ShuttingDown
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.spec import Float32Array, Normalize, UInt8Array
 from loupe.settings import Settings
 from service.http import replies
 from service.http.bodies import Bodies
 from service.http.context import context_of
-from service.http.options import Normalize, read_timeout
+from service.http.options import read_timeout
 from service.jobs.queue import JobQueue
 from service.metrics import NO_MODEL, Metrics
 from service.prediction.caller import Caller

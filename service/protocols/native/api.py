@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from loupe.errors import NotAcceptable, NotFound
 from loupe.models.store import REPORT_FILE
-from service.http.options import PredictOptions, read_options
+from service.http.options import PredictQuery, read_options
 from service.http.replies import json
 from service.prediction.caller import Caller
 from service.prediction.decoding import Preparation
@@ -40,7 +40,7 @@ class PredictRequest:
     class_names: Sequence[str]
     caller: Caller
     preparation: Preparation
-    options: PredictOptions
+    options: PredictQuery
 
 
 @contextmanager

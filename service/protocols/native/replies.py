@@ -8,14 +8,14 @@ from starlette.responses import Response
 
 from loupe.images.spec import Float32Array
 from service.http import replies
-from service.http.options import PredictOptions
+from service.http.options import PredictQuery
 from service.prediction.decoding import DecodedImages
 
 NPY = "application/x-npy"
 
 
 def prediction(
-    model: str, class_names: Sequence[str], probabilities: Float32Array, options: PredictOptions
+    model: str, class_names: Sequence[str], probabilities: Float32Array, options: PredictQuery
 ) -> Response:
     """Return the answer to one image; `probabilities` is float32 `(classes,)`."""
     return replies.json({"model": model, **_prediction(class_names, probabilities, options)})
@@ -26,7 +26,7 @@ def predictions(
     class_names: Sequence[str],
     decoded: DecodedImages,
     probabilities: Float32Array,
-    options: PredictOptions,
+    options: PredictQuery,
 ) -> Response:
     """Return answers and errors in the order of the request.
 
@@ -50,7 +50,7 @@ def npy(model: str, probabilities: Float32Array) -> Response:
 
 
 def _prediction(
-    class_names: Sequence[str], probabilities: Float32Array, options: PredictOptions
+    class_names: Sequence[str], probabilities: Float32Array, options: PredictQuery
 ) -> dict[str, object]:
     index = int(probabilities.argmax())
     confidence = probabilities[index]

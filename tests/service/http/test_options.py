@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from loupe.errors import InvalidRequest
-from service.http.options import DEFAULTS, PredictOptions, read_options, read_timeout
+from service.http.options import DEFAULTS, PredictQuery, read_options, read_timeout
 from service.http.validation import read_query
 
 
@@ -27,13 +27,13 @@ def request(query: str = "", **headers: str) -> Request:
 
 
 def test_request_without_a_query_has_the_defaults() -> None:
-    assert read_options(request()) == DEFAULTS == PredictOptions()
+    assert read_options(request()) == DEFAULTS == PredictQuery()
 
 
 def test_every_option_is_read() -> None:
     query = "model=mnist:production&top_k=3&threshold=0.5&normalize=off&lang=ja"
 
-    assert read_options(request(query)) == PredictOptions(
+    assert read_options(request(query)) == PredictQuery(
         model="mnist:production", top_k=3, threshold=0.5, normalize="off", lang="ja"
     )
 
@@ -88,7 +88,7 @@ def test_any_query_is_read_or_refused(query: str) -> None:
         }
     )
     with suppress(InvalidRequest):
-        assert isinstance(read_options(asked), PredictOptions)
+        assert isinstance(read_options(asked), PredictQuery)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import Response
 
 from loupe.errors import InvalidImage, LoupeError
-from service.http.options import DEFAULTS, PredictOptions
+from service.http.options import DEFAULTS, PredictQuery
 from service.prediction.decoding import DecodedImages
 from service.protocols.native import replies
 from tests.support import pictures
@@ -51,9 +51,7 @@ def test_first_of_two_equal_classes_is_the_label() -> None:
 )
 def test_top_k_sorts_by_probability_then_by_index(top_k: int | None, named: list[str]) -> None:
     row = np.array([0.25, 0.5, 0.25], np.float32)
-    answer = read(
-        replies.prediction("letters:1", ("a", "b", "c"), row, PredictOptions(top_k=top_k))
-    )
+    answer = read(replies.prediction("letters:1", ("a", "b", "c"), row, PredictQuery(top_k=top_k)))
 
     assert list(answer["probabilities"]) == named
     assert answer["label"] == "b"
@@ -70,9 +68,7 @@ def test_top_k_sorts_by_probability_then_by_index(top_k: int | None, named: list
 def test_confidence_below_the_threshold_gives_no_label(
     threshold: float | None, expected: dict[str, object]
 ) -> None:
-    answer = read(
-        replies.prediction("shapes:1", NAMES, ROWS[0], PredictOptions(threshold=threshold))
-    )
+    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], PredictQuery(threshold=threshold)))
 
     assert {
         name: value for name, value in answer.items() if name in ("label", "index", "abstained")

@@ -20,9 +20,8 @@ from loupe.errors import (
     LoupeError,
     UnsupportedMediaType,
 )
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import SIDE, Normalize, UInt8Array
 from loupe.settings import Settings
-from service.http.options import Normalize
 from service.prediction.caller import Caller
 from service.prediction.decoding import DecodedImages, Preparation
 from service.protocols.native.requests import read_batch, read_image
