@@ -65,12 +65,14 @@ class Bodies:
                 chunk, has_more = message.get("body", b""), message.get("more_body", False)
                 size += len(chunk)
                 if size > self._max_bytes:
-                    raise body_too_large(self._max_bytes)
+                    raise self._too_large()
                 self._hold(context, len(chunk))
                 chunks.append(chunk)
         except asyncio.CancelledError:
             if timeout.expired:
-                raise body_too_slow(limit_seconds, size) from None
+                raise BodyTooSlow(
+                    f"Received {size:,} bytes of the body in {limit_seconds:g} s."
+                ) from None
             raise
         finally:
             timeout.cancel()
@@ -85,12 +87,19 @@ class Bodies:
         context.body_bytes = 0
 
     def _check_headers(self, request: Request) -> None:
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding.strip().lower() != "identity":
-            raise UnsupportedMediaType(
-                f"Compressed bodies are not supported (Content-Encoding {encoding[:MAX_SHOWN]!r})."
-            )
-        check_length(request, self._max_bytes)
+        for name, value in request.scope["headers"]:
+            if name == b"content-length" and not 0 <= _parse_length(value) <= self._max_bytes:
+                raise self._too_large()
+            if name == b"content-encoding" and value.strip().lower() != b"identity":
+                encoding = value[:MAX_SHOWN].decode("latin-1")
+                raise UnsupportedMediaType(
+                    f"Compressed bodies are not supported (Content-Encoding {encoding!r})."
+                )
+
+    def _too_large(self) -> ContentTooLarge:
+        return ContentTooLarge(
+            f"The body is larger than {self._max_bytes:,} bytes (LOUPE_MAX_BODY_BYTES)."
+        )
 
     def _hold(self, context: RequestContext, size: int) -> None:
         if self._total_bytes + size > self._max_total_bytes:
@@ -103,25 +112,8 @@ class Bodies:
         context.body_bytes += size
 
 
-def check_length(request: Request, max_bytes: int, setting: str = "LOUPE_MAX_BODY_BYTES") -> None:
-    """Refuse a body whose `Content-Length` is above the limit.
-
-    Raises:
-        ContentTooLarge: If it is.
-    """
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > max_bytes:
-        raise body_too_large(max_bytes, setting)
-
-
-def body_too_large(max_bytes: int, setting: str = "LOUPE_MAX_BODY_BYTES") -> ContentTooLarge:
-    """Return the error for a body above the limit."""
-    return ContentTooLarge(f"The body is larger than {max_bytes:,} bytes ({setting}).")
-
-
-def body_too_slow(limit_seconds: float, received_bytes: int) -> BodyTooSlow:
-    """Return the error for a body that does not arrive in time."""
-    return BodyTooSlow(f"Received {received_bytes:,} bytes of the body in {limit_seconds:g} s.")
+def _parse_length(value: bytes) -> int:
+    return int(value) if value.isdigit() else -1
 
 
 class _Timeout:

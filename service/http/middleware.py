@@ -4,6 +4,7 @@ import logging
 import random
 import re
 import time
+from itertools import chain
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -151,7 +152,7 @@ class AdmissionMiddleware:
             NotFound: If no route could have the path.
             Unauthorized: If a key is needed and missing or unknown.
         """
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        if sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEADER_BYTES:
             raise headers_too_large()
         path = scope["path"]
         name = NO_KEY

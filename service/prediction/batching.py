@@ -87,7 +87,7 @@ class Batcher:
         self._threads = threads
         self._together = together
         self._observer = observer
-        self._seconds_per_image = float("inf")  # of the last run
+        self._seconds_per_image = float("inf")  # an estimate
         self._queue: deque[_Queued] = deque()
         self._queued_images = 0
         self._runs_in_threads = 0
@@ -263,7 +263,8 @@ class Batcher:
                 if not queued.answer.done():
                     queued.answer.set_exception(error)
             return
-        self._seconds_per_image = outcome.seconds / images
+        measured = outcome.seconds / images
+        self._seconds_per_image = min(measured, 2 * self._seconds_per_image)  # ignores hiccups
         if self._observer is not None:
             waited = [outcome.started - queued.since for queued in batch]
             self._observer.ran(images, waited, outcome.seconds)

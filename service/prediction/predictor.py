@@ -166,8 +166,11 @@ class AnyCall:
         self.model_name = served.stored.name
         if self._tracing is not None:
             self._tracing.set_model(served.stored.tag)
-        with served.in_use():
+        served.acquire()
+        try:
             yield served
+        finally:
+            served.release()
 
     def decoding(self) -> AbstractContextManager[object]:
         """Measure the time to read the body and decode the images."""

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -37,16 +36,15 @@ class ServedModel:
     _requests: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep the model loaded for a request."""
+    def acquire(self) -> None:
+        """Keep the model loaded for a request, until `release`."""
         self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            if not self._requests:
-                self._unused.set()
+
+    def release(self) -> None:
+        """End a request."""
+        self._requests -= 1
+        if not self._requests:
+            self._unused.set()
 
     async def retire(self) -> None:
         """Wait until no request uses the model, and close its queue."""
