@@ -32,7 +32,7 @@ from worker.storage import AnyPath, unwrap, versions
 
 SMALL_PIXELS = 64 * 64  # decoding pictures up to this size is mostly Python's work
 MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
-LISTING, VERSION = "listing.jsonl", "version"  # files of the index
+LISTING, VERSION = "listing.jsonl", "stamp"  # files of the index; jobs in progress know them
 
 
 class Entry(NamedTuple):
@@ -64,7 +64,7 @@ class Collection:
     """
 
     lists_at_once = True  # the first entry is known before all are listed
-    empty = f"names no picture files ({', '.join(sorted(SUFFIXES))})"
+    empty = f"has no picture files ({', '.join(sorted(SUFFIXES))})"
 
     def __init__(self, path: str, files: Sequence[AnyPath] = ()) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Sources that a web server gives over TLS, scored by the command line."""
+"""Sources on a web server with TLS, scored on the command line."""
 
 import csv
 import re
@@ -17,7 +17,7 @@ from tests.support.programs import run
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An array, an archive, and a manifest that names pictures one by one, of the same images."""
+    """Write the same images as an array, an archive and a manifest of pictures."""
     folder = tmp_path_factory.mktemp("site")
     images = pictures.digits(30)
     np.save(folder / "images.npy", images)
@@ -37,43 +37,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """URL of the folder, and the certificate of its server."""
+    """Serve the folder; yield its URL and the path of the certificate."""
     with tls_server.serving(folder, tmp_path_factory.mktemp("tls")) as served:
         yield served
 
 
 @pytest.mark.parametrize("name", ["images.npy", "images.zip", "list.csv"])
-def test_a_file_over_https_is_scored_as_the_same_file_here(
+def test_file_over_https_is_scored_like_a_local_file(
     name: str, folder: Path, site: tuple[str, Path], digits_model: StoredModel, tmp_path: Path
 ) -> None:
     url, certificate = site
     rows = []
-    for place, source in (("there", f"{url}/{name}"), ("here", folder / name)):
+    for folder_name, source in (("remote", f"{url}/{name}"), ("local", folder / name)):
         scored = run(
-            *("score", source, "--out", tmp_path / place, "--model", digits_model.tag, "--local"),
+            *(
+                "score",
+                source,
+                "--out",
+                tmp_path / folder_name,
+                "--model",
+                digits_model.tag,
+                "--local",
+            ),
             LOUPE_HTTPS_SOURCES="true",
             SSL_CERT_FILE=certificate,
         )
         assert scored.returncode == 0, scored.stderr
-        rows.append(pandas.read_parquet(tmp_path / place))
+        rows.append(pandas.read_parquet(tmp_path / folder_name))
 
     assert len(rows[0]) == 30
     pandas.testing.assert_frame_equal(rows[0].drop(columns="id"), rows[1].drop(columns="id"))
 
 
 @pytest.mark.parametrize(
-    ("name", "trusted", "said"),
+    ("name", "trusted", "message"),
     [
         ("images.npy", False, "storage_unavailable: .*certificate verify failed"),
         (f"{tls_server.FORBIDDEN[1:]}/images.npy", True, "storage_refused: .*403"),
         ("nothing.npy", True, "invalid_source: .*no such file"),
     ],
-    ids=["a certificate that nobody vouches for", "a file for others", "no file"],
+    ids=["untrusted certificate", "forbidden file", "missing file"],
 )
-def test_a_file_that_cannot_be_had_is_an_error_that_says_why(
+def test_unreadable_url_is_an_error_with_its_reason(
     name: str,
     trusted: bool,
-    said: str,
+    message: str,
     site: tuple[str, Path],
     digits_model: StoredModel,
     tmp_path: Path,
@@ -96,4 +104,4 @@ def test_a_file_that_cannot_be_had_is_an_error_that_says_why(
 
     assert scored.returncode == 1
     assert f"{url}/{name}" in scored.stderr
-    assert re.search(said, scored.stderr, re.IGNORECASE)
+    assert re.search(message, scored.stderr, re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Bulk scoring from a bucket into a bucket, as a user runs it."""
+"""Bulk scoring from a bucket into a bucket on the command line."""
 
 from pathlib import Path
 
@@ -21,14 +21,14 @@ IMAGES = pictures.digits(40, seed=4)
 
 @pytest.fixture
 def images(bucket: RemotePath) -> RemotePath:
-    """40 pictures in a bucket, and a file that is none."""
+    """Put 40 pictures and a text file into a bucket."""
     for number, image in enumerate(IMAGES):
         buckets.put(pictures.png(image), bucket / f"images/{number:02}.png")
     buckets.put(b"no image", bucket / "images/17-text.png")
     return bucket / "images"
 
 
-def test_a_bucket_is_scored_into_a_bucket(
+def test_bucket_is_scored_into_a_bucket(
     tmp_path: Path,
     bucket: RemotePath,
     images: RemotePath,
@@ -64,7 +64,7 @@ def test_a_bucket_is_scored_into_a_bucket(
     assert [error["id"] for error in read_errors(bucket / "out")] == ["17-text.png"]
 
 
-def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
+def test_worker_without_credentials_leaves_the_job_to_another(
     tmp_path: Path, bucket: RemotePath, images: RemotePath, digits_model: StoredModel
 ) -> None:
     settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MAX_ATTEMPTS": 100}
@@ -87,7 +87,7 @@ def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "said"),
+    ("arguments", "variables", "message"),
     [
         (["{bucket}/images", "s3://no-such-bucket/out"], {}, "invalid_output: "),
         (
@@ -98,14 +98,14 @@ def test_a_worker_without_credentials_leaves_the_job_to_one_that_has_some(
     ],
     ids=["no bucket for the output", "no credentials"],
 )
-def test_what_is_wrong_with_a_url_is_one_line(
+def test_unusable_url_is_reported_in_one_line(
     tmp_path: Path,
     bucket: RemotePath,
     images: RemotePath,
     digits_model: StoredModel,
     arguments: list[str],
     variables: dict[str, str],
-    said: str,
+    message: str,
 ) -> None:
     source, output = [
         *(argument.format(bucket=bucket) for argument in arguments),
@@ -123,5 +123,5 @@ def test_what_is_wrong_with_a_url_is_one_line(
     )
 
     assert ended.returncode == 1, ended.stderr
-    assert ended.stderr.startswith(f"error: {said}")
+    assert ended.stderr.startswith(f"error: {message}")
     assert ended.stderr.count("\n") == 1
