@@ -118,7 +118,7 @@ class ScoringJob(BaseModel):
 
     @property
     def ended(self) -> bool:
-        """Whether the job has reached a final state."""
+        """True if the job has reached a final state."""
         return self.state in ENDED
 
 

@@ -35,7 +35,7 @@ def worker(
     with stop_on_signals(stopping):
         ended = work(settings, stopping, burst=burst)
     if not ended:
-        os._exit(0)  # without waiting for threads whose work nobody needs
+        os._exit(0)  # without waiting for the threads
 
 
 def score(

@@ -24,8 +24,8 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
     return to the queue.
 
     Returns:
-        Whether the loop has ended. If not, its threads still do work that nobody needs, and the
-        process should end at once.
+        Whether the loop has ended. If not, its threads still do unneeded work, and the process
+        should exit without waiting for them.
 
     Raises:
         RedisUnavailable: If Redis does not answer.

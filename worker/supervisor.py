@@ -15,7 +15,7 @@ from loupe.settings import ENV_PREFIX, Settings
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # between checks of a process
-RESTART_PAUSE_SECONDS = 1.0  # so that a worker that dies at once does not use the whole machine
+RESTART_PAUSE_SECONDS = 1.0  # limits the load of workers that die on start
 CLEAN_EXITS = {0, -signal.SIGTERM}  # of a stopped worker; the latter before its handlers are set
 
 

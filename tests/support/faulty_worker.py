@@ -1,15 +1,14 @@
 """`python -m tests.support.faulty_worker FAULT…`: run `loupe worker` with faults.
 
-The first process has the first fault; when it dies, the next one has the next fault. Processes
-after the last fault have none. They are forked from a process that has imported everything, so
-they start quickly.
+Each fault gets its own process; when that dies, the next one starts. After the last fault, workers
+are sound. The processes are forked from one that has imported everything, so they start quickly.
 
-    kill:before:MODULE:FUNCTION   `kill -9` before, or `after`, the first call of a function
-    stop:before:MODULE:FUNCTION   SIGSTOP, with the same arguments
-    poison                        `kill -9` for an image whose pixels are all `POISON`, every time
+    kill:before:MODULE:FUNCTION   `kill -9` before (or `after`) the first call of a function
+    stop:before:MODULE:FUNCTION   the same with SIGSTOP
+    poison                        `kill -9` when an image of only `POISON` pixels is scored; stays on
     clock:SECONDS                 a clock that is ahead
-    full-disk:BYTES               no file can grow beyond this size
-    unprivileged                  permissions count, for root too
+    full-disk:BYTES               no file may grow longer
+    unprivileged                  file permissions apply to root too
 """
 
 import ctypes
@@ -73,7 +72,7 @@ def _work(fault: str) -> NoReturn:
     except SystemExit as ending:
         code = ending.code
     finally:
-        os._exit(int(bool(code)))  # what libraries do at exit is not for forked processes
+        os._exit(int(bool(code)))  # skip exit handlers, which forked processes must not run
 
 
 def _break(kind: str, *details: str) -> None:

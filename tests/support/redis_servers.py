@@ -15,14 +15,7 @@ from tests.support.programs import free_port, until
 
 @dataclass
 class RedisServer:
-    """A server at a port of this machine.
-
-    Attributes:
-        url: Where it is.
-        client: A client of it.
-        command: What starts it.
-        process: It itself.
-    """
+    """A Redis server on a port of this machine."""
 
     url: str
     client: Redis

@@ -38,7 +38,7 @@ FENCED = (
 
 
 def backoff_seconds(attempt: int) -> float:
-    """Return the random pause after an attempt, so that workers do not retry all at once."""
+    """Return the random pause after an attempt, so that workers do not retry in step."""
     pause = min(BACKOFF_SECONDS * 2.0 ** (attempt - 1), MAX_BACKOFF_SECONDS)
     return pause * random.uniform(0.5, 1.5)  # noqa: S311 - not for security
 
@@ -128,11 +128,11 @@ class Queue:
         return self._run("drop", delivery)
 
     def release(self, delivery: Delivery) -> bool:
-        """Let another worker claim the step at once, as if this one had never claimed it."""
+        """Return the step to the queue; the attempt does not count."""
         return self._run("release", delivery, encode(delivery.step))
 
     def replace(self, delivery: Delivery, step: Step) -> bool:
-        """Put another step in the place of this one."""
+        """Replace the step by another one."""
         return self._run("replace", delivery, encode(step))
 
     def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> bool:

@@ -72,7 +72,7 @@ def job_keys(job_id: str) -> list[str]:
 
 
 class JobRequest(BaseModel):
-    """Everything that identifies a job: submitting the same request again finds the same job.
+    """The identity of a job: submitting the same request again finds the same job.
 
     Attributes:
         source: Path or URL of the images.
@@ -266,7 +266,7 @@ class Jobs:
         return job
 
     def find(self, job_id: str) -> Job | None:
-        """Return a job, or `None` if there is none with that id."""
+        """Return a job, or `None` if the id is unknown."""
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(job_key(job_id))
             pipeline.hvals(progress_key(job_id))

@@ -32,7 +32,7 @@ from worker.storage import parse_path
 logger = logging.getLogger(__name__)
 
 MAX_STEPS = 2  # one is scored while the other one is written
-IDLE_SECONDS = 0.2  # between claims; a new job wakes one worker at once
+IDLE_SECONDS = 0.2  # between claims; a new job wakes one worker earlier
 HEARTBEAT_SECONDS = 1.0
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
 
@@ -124,7 +124,7 @@ class Consumer:
         job = self.jobs.find(delivery.job_id)
         if job is None:
             logger.warning(
-                "job %s is gone from Redis; resume it with: loupe score --resume OUT",
+                "job %s is missing in Redis; resume it with: loupe score --resume OUT",
                 delivery.job_id,
             )
             return []
@@ -150,7 +150,7 @@ class Consumer:
 
     @contextmanager
     def _recording_failure(self, attempt: _Attempt) -> Iterator[None]:
-        """Record an error on the job, so that the loop goes on."""
+        """Record an error on the job, so that the loop continues."""
         try:
             yield
         except BaseException as error:

@@ -16,7 +16,7 @@ MAX_ENGINES = 3  # each keeps some megabytes per thread; more models in turn are
 
 
 class Engines:
-    """At most `MAX_ENGINES` loaded models; the least recently used one makes room.
+    """A cache of the `MAX_ENGINES` most recently used models.
 
     Args:
         name: The engine to run them with.

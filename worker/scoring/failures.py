@@ -1,4 +1,4 @@
-"""Decide what follows a failed attempt: another attempt, a search for the bad record, or the end."""
+"""Decide what follows a failed attempt: a retry, a search for the bad record, or the end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

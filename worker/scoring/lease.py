@@ -11,10 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """How far a step is, and whether to go on.
+    """The progress of a step, and whether its result is still needed.
 
     Args:
-        lost: Set when the result is no longer wanted.
+        lost: Set when the result is no longer needed.
 
     Attributes:
         scored: Images scored so far.
@@ -26,7 +26,7 @@ class Progress:
 
     @property
     def lost(self) -> bool:
-        """Whether the result is no longer wanted."""
+        """True if the result is no longer needed."""
         return self._lost.is_set()
 
     def renew(self) -> bool:

@@ -55,7 +55,7 @@ class Resources:
 
 @dataclass
 class Task:
-    """What the handlers of steps need.
+    """The inputs of a step's handler.
 
     Attributes:
         job: The job as the step was claimed.
@@ -116,7 +116,7 @@ class Task:
                 yield batch
 
     def _plan_index(self, source: ImageSource) -> AnyPath | None:
-        """Return the plan's index; `None` if it is gone because the job is done.
+        """Return the plan's index; `None` if a finished job has deleted it.
 
         It is made again if Redis has lost the end of a job that was done.
         """

@@ -1,4 +1,4 @@
-"""What may break while a job runs, one thing at a time; what comes of it in the end is what one undisturbed worker makes of the source."""
+"""Faults during a job, one at a time: the result is that of an undisturbed worker."""
 
 import os
 import shutil
@@ -68,7 +68,7 @@ def undisturbed(
     options: ScoringOptions = PLAIN,
     shard: int = SHARD,
 ) -> Result:
-    """What one worker makes of a source with nobody near it."""
+    """Score the source with one worker and return the result."""
     with open_redis(Settings(data_dir=folder / "undisturbed")) as redis:
         submit(Jobs(redis), source, folder / "expected", model.tag, shard, options)
         queue = Queue(redis, "undisturbed", lease_seconds=30.0, max_attempts=1)
@@ -78,7 +78,7 @@ def undisturbed(
 
 @contextmanager
 def faulty(log: Path, *faults: str, **variables: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker with these faults, one after the other, while a block lasts."""
+    """Run a worker with these faults, one after the other, while the block runs."""
     with log.open("wb") as words:
         command = [sys.executable, "-m", "tests.support.faulty_worker", *faults]
         process = subprocess.Popen(
@@ -92,7 +92,7 @@ def faulty(log: Path, *faults: str, **variables: object) -> Iterator[subprocess.
 
 
 def stopped(supervisor: subprocess.Popen[bytes]) -> psutil.Process:
-    """The worker itself, as soon as it has stopped."""
+    """Wait until the worker has stopped, and return its process."""
 
     def worker() -> psutil.Process | None:
         children = descendants(supervisor.pid)
@@ -102,7 +102,7 @@ def stopped(supervisor: subprocess.Popen[bytes]) -> psutil.Process:
 
 
 def ended(jobs: Jobs, job: Job) -> Job:
-    """A job once it has ended."""
+    """Wait until the job has ended, and return it."""
     until(lambda: jobs.get(job.id).state in ENDED)
     return jobs.get(job.id)
 
@@ -218,10 +218,10 @@ def test_a_record_that_kills_every_worker_becomes_an_error_and_the_rest_is_score
         ("6", "record_failed")
     ]
     rows = pq.read_table(tmp_path / "out").to_pandas().set_index("id")
-    wanted = pq.read_table(tmp_path / "expected").to_pandas().set_index("id").drop(6)
-    assert list(rows.index) == list(wanted.index)
-    assert list(rows["label"]) == list(wanted["label"])
-    np.testing.assert_allclose(rows.filter(like="p_"), wanted.filter(like="p_"), atol=1e-5)
+    expected_rows = pq.read_table(tmp_path / "expected").to_pandas().set_index("id").drop(6)
+    assert list(rows.index) == list(expected_rows.index)
+    assert list(rows["label"]) == list(expected_rows["label"])
+    np.testing.assert_allclose(rows.filter(like="p_"), expected_rows.filter(like="p_"), atol=1e-5)
     assert expected.summary["done"] == 12
 
 
@@ -395,7 +395,7 @@ def in_mid_job(
     model: StoredModel,
     harm: Callable[[], object],
 ) -> Job:
-    """How a job ends to whose source something happens after the second shard has been opened and before it is read."""
+    """Damage the source between opening and reading the second shard; return the ended job."""
     job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
     points = [
         "kill:after:worker.queue.claims:Queue.commit_shard",

@@ -222,7 +222,7 @@ def test_two_workers_score_an_array_once(
 
 @pytest.fixture
 def long_job(tmp_path: Path, jobs: Jobs, digits_model: StoredModel) -> tuple[Job, UInt8Array]:
-    """A job of two shards, each of which takes long enough to be caught in the middle."""
+    """Submit a job of two shards that take long enough to be interrupted."""
     images = np.resize(pictures.digits(500, seed=2), (2 * SHARD_IMAGES, 28, 28))
     np.save(tmp_path / "images.npy", images)
     return submit(
@@ -231,7 +231,7 @@ def long_job(tmp_path: Path, jobs: Jobs, digits_model: StoredModel) -> tuple[Job
 
 
 def caught_in_a_shard(process: Popen[bytes], redis: Redis, jobs: Jobs, job: Job) -> None:
-    """Stop a worker that has a shard in hand."""
+    """Stop a worker while it scores a shard."""
 
     def stopped() -> bool:
         if jobs.get(job.id).state != "running":
@@ -247,7 +247,7 @@ def caught_in_a_shard(process: Popen[bytes], redis: Redis, jobs: Jobs, job: Job)
 
 
 def pending(redis: Redis, job: Job) -> int:
-    """Steps of a job that are in somebody's hands."""
+    """Return the number of steps in flight."""
     found = redis.xpending(steps_key(job.id), WORKERS_GROUP)
     return int(found["pending"])
 
@@ -258,7 +258,7 @@ def committed(redis: Redis, job: Job) -> int:
 
 
 def fast(data: Path) -> dict[str, object]:
-    """The settings of a worker whose shards are taken over soon after it dies."""
+    """Return settings with a short lease."""
     return {"LOUPE_DATA_DIR": data, "LOUPE_LEASE_SECONDS": LEASE_SECONDS, "LOUPE_THREADS": 1}
 
 
@@ -336,7 +336,7 @@ def test_a_source_that_changes_under_a_job_fails_it(
     np.save(source, np.resize(pictures.digits(100), (SHARD_IMAGES, 28, 28)))
     job = submit(
         jobs, source, tmp_path / "out", digits_model.tag, 20
-    )  # so many shards that some are always to come
+    )  # enough shards that some always remain
     with running(tmp_path / "log", "worker", **fast(data)) as worker:
         caught_in_a_shard(worker, redis_here, jobs, job)
         np.save(tmp_path / "new.npy", pictures.digits(SHARD_IMAGES))
@@ -424,7 +424,7 @@ def test_jobs_outlive_the_processes_that_made_them(
 
 
 def redis_processes(data: Path) -> list[psutil.Process]:
-    """Running servers of a data folder."""
+    """Find the Redis servers of a data folder."""
     found = []
     for process in psutil.process_iter(["name"]):
         if process.info["name"] == "redis-server":

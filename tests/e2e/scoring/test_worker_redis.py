@@ -51,7 +51,7 @@ def pause(server: RedisServer) -> None:
 
 
 def become_a_replica_for_a_while(server: RedisServer) -> None:
-    """Of nobody: it keeps its data and refuses to write."""
+    """Make Redis a replica of an unreachable server: it refuses writes."""
     server.client.replicaof("127.0.0.1", "1")
     before = server.client.info("stats")["total_error_replies"]
     until(lambda: server.client.info("stats")["total_error_replies"] > before + 2)

@@ -1,4 +1,4 @@
-"""The queue on a real Redis: who gets a step, who may commit it, and what becomes of steps that fail."""
+"""The queue on a real Redis: claims, commits, fences, retries and dead letters."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ def jobs(redis: Redis) -> Jobs:
 
 @pytest.fixture
 def new_queue(redis: Redis) -> NewQueue:
-    """A worker's queue; its lease ends within no test unless the test says so."""
+    """Return a factory of queues whose leases outlast the test by default."""
 
     def make(worker: str = "a", lease_seconds: float = 300.0, max_attempts: int = 3) -> Queue:
         return Queue(redis, worker, lease_seconds=lease_seconds, max_attempts=max_attempts)
@@ -50,7 +50,7 @@ def shards(count: int) -> list[Shard]:
 
 
 def planned(jobs: Jobs, queue: Queue, count: int) -> Job:
-    """A job with some shards of ten images, none of them claimed."""
+    """Submit and plan a job with `count` shards of ten images."""
     job = submitted(jobs)
     delivery = claimed(queue)
     assert delivery.job_id == job.id
@@ -270,7 +270,7 @@ def test_a_stale_worker_changes_no_count(
     job = planned(jobs, new_queue("a"), 2)
     stale = claimed(new_queue("a"))
     live = until(new_queue("b", lease_seconds=0.05).claim)
-    while live.step != stale.step:  # the other shard may have come first
+    while live.step != stale.step:  # the other shard may be claimed first
         live = until(new_queue("b", lease_seconds=0.05).claim)
 
     if who_commits_first == "stale":

@@ -8,7 +8,7 @@ from worker.scoring.bisection import MAX_POISONED, after_failure, after_success,
 
 
 def searched(records: int, poisonous: set[int]) -> tuple[Shard | None, list[str]]:
-    """The shard as it is scored in the end, and the names of all steps on the way."""
+    """Search for bad records; return the final shard and the names of all steps."""
     step: Shard | Probe | None = Shard(7, 100, 100 + records)
     names = []
     while step is not None:

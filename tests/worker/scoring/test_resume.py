@@ -1,4 +1,4 @@
-"""Jobs that go on: after a failure, after a cancellation, after the queue is lost; and results that are made anew."""
+"""Resuming jobs after a failure, a cancellation or the loss of the queue; overwriting results."""
 
 import os
 import shutil
@@ -74,7 +74,7 @@ def rows(out: Path) -> list[dict[str, object]]:
 
 
 def shards_scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of the shards whose parts are written from now on."""
+    """Record the numbers of the shards whose parts are written."""
     scored: list[int] = []
     write = receipts.write_receipt
 
@@ -87,7 +87,7 @@ def shards_scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a worker that stops when it has committed so many shards."""
+    """Run a worker that stops after `shards` commits."""
     consumer = new_consumer()
     left = iter(range(shards - 1, -1, -1))
     claim = consumer.queue.claim

@@ -1,4 +1,4 @@
--- Put another step in the place of this one. Its fence goes too, so late commits change nothing.
+-- Replace the step by another one. Its fence goes too, so late commits change nothing.
 --
 -- ARGV: step  the new step
 local step = ARGV[5]
