@@ -206,16 +206,10 @@ class ModelCorrupted(LoupeError):
 
 
 class InvalidSource(LoupeError):
-    """The source or output of a job cannot be used."""
+    """A source, one of its records, or the output of a job cannot be used."""
 
     code = "invalid_source"
     status = 422
-
-
-class InvalidRecord(InvalidSource):
-    """One record of a source is refused before it is read."""
-
-    code = "invalid_record"
 
 
 class InvalidUrl(InvalidSource):

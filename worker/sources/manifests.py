@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loupe.errors import InvalidRecord, InvalidSource, InvalidUrl
+from loupe.errors import InvalidSource
 from loupe.files import printable
 from loupe.images.decode import read_file
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
@@ -72,7 +72,7 @@ class Manifest(Collection):
         """Return the file that a line names.
 
         Raises:
-            InvalidRecord: If a manifest in a bucket names a file outside of it.
+            InvalidSource: If a manifest in a bucket names a file outside of it.
             InvalidUrl: If it is a URL that Loupe cannot read.
         """
         if is_url(path):
@@ -82,7 +82,9 @@ class Manifest(Collection):
         else:
             found = self._file.parent.resolve(path)
         if found is None or (isinstance(found, Path) and isinstance(self._file, RemotePath)):
-            raise InvalidRecord("A manifest in a bucket cannot name files outside of it.")
+            raise InvalidSource(
+                "A manifest in a bucket cannot name files outside of it.", code="invalid_record"
+            )
         return found
 
     def _records(self, file: Iterator[str]) -> Iterator[tuple[int, Any]]:
@@ -122,7 +124,7 @@ class Manifest(Collection):
             return None
         try:
             self._resolve(path)
-        except (InvalidRecord, InvalidUrl) as error:
+        except InvalidSource as error:
             return error.message
         return None
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from loupe.errors import (
     InvalidImage,
-    InvalidRecord,
     InvalidSource,
     LoupeError,
     SourceChanged,
@@ -113,7 +112,7 @@ class Decoder:
                 name = printable(entry.id)
                 try:
                     if entry.refused is not None:
-                        raise InvalidRecord(entry.refused)
+                        raise InvalidSource(entry.refused, code="invalid_record")
                     picture = open_picture(read(entry), max_pixels=self._max_pixels)
                     images.append(self._pixels(picture))
                     ids.append(name)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loupe.errors import InvalidPixels, InvalidRecord, InvalidSource, LoupeError
+from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.files import printable
 from loupe.images.spec import SIDE
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
@@ -132,7 +132,7 @@ class TableSource:
         def read(entry: Entry) -> bytes:
             file = files[entry.location[0]]
             if file is None:
-                raise InvalidRecord("The row has no picture file.")
+                raise InvalidSource("The row has no picture file.", code="invalid_record")
             return bytes(file)
 
         ids, are_numbers = self._ids(rows, start)
@@ -154,7 +154,7 @@ class TableSource:
         ids, _ = self._ids(rows, start)
         good = ~invalid & np.array([name is not None for name in ids])
         errors: list[tuple[str, LoupeError]] = [
-            (f"row {start + row}", InvalidRecord(NO_ID))
+            (f"row {start + row}", InvalidSource(NO_ID, code="invalid_record"))
             if ids[row] is None
             else (str(ids[row]), InvalidPixels("The row has a pixel that is not in 0..255."))
             for row in np.flatnonzero(~good)
