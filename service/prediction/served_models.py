@@ -1,4 +1,4 @@
-"""The served models, each with an engine and a queue; new versions replace them without downtime."""
+"""The served models, each with an engine and a queue, replaced without downtime."""
 
 import asyncio
 import logging

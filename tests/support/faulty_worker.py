@@ -5,7 +5,7 @@ are sound. The processes are forked from one that has imported everything, so th
 
     kill:before:MODULE:FUNCTION   `kill -9` before (or `after`) the first call of a function
     stop:before:MODULE:FUNCTION   the same with SIGSTOP
-    poison                        `kill -9` when an image of only `POISON` pixels is scored; stays on
+    poison                        `kill -9` when an image with only `POISON` pixels is scored; stays
     clock:SECONDS                 a clock that is ahead
     full-disk:BYTES               no file may grow longer
     unprivileged                  file permissions apply to root too

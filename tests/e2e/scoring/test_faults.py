@@ -121,7 +121,11 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
     "points",
     [
         pytest.param(
-            ["before:worker.results.outputs:publish_index", "before:worker.queue.claims:Queue.commit_plan", "after:worker.queue.claims:Queue.commit_plan"],
+            [
+                "before:worker.results.outputs:publish_index",
+                "before:worker.queue.claims:Queue.commit_plan",
+                "after:worker.queue.claims:Queue.commit_plan",
+            ],
             id="plan",
         ),
         pytest.param(
@@ -148,7 +152,7 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
             id="finish",
         ),
     ],
-)  # fmt: skip
+)
 def test_workers_that_are_killed_between_any_two_things_they_do_lose_nothing_and_double_nothing(
     tmp_path: Path,
     data: Path,
@@ -335,8 +339,10 @@ def test_a_folder_goes_on_when_the_data_of_redis_are_wiped_under_a_worker(
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"), [("full-disk:50000", "File too large"), ("unprivileged", "Permission denied")], ids=["full", "read-only"]
-)  # fmt: skip
+    ("fault", "error"),
+    [("full-disk:50000", "File too large"), ("unprivileged", "Permission denied")],
+    ids=["full", "read-only"],
+)
 def test_a_job_whose_rows_cannot_be_written_fails_and_goes_on_when_they_can(
     tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel, fault: str, error: str
 ) -> None:

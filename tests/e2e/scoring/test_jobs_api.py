@@ -37,7 +37,7 @@ ZIP = {"Content-Type": "application/zip"}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder, a root with pictures, and a folder outside the root."""
+    """Return a data folder, a root with pictures, and a folder outside the root."""
     place = tmp_path_factory.mktemp("place")
     for folder in ("data", "root/images/deep", "outside"):
         (place / folder).mkdir(parents=True)
@@ -268,7 +268,7 @@ def test_events_follow_a_job_to_its_end(alice: httpx.Client, worker: None) -> No
 
 @pytest.fixture(scope="module")
 def idle(place: Path, settings: dict[str, object]) -> Iterator[RunningService]:
-    """A service without keys and without a worker."""
+    """Run a service without keys and without a worker."""
     here = {**settings, "LOUPE_DATA_DIR": place / "idle"}
     del here["LOUPE_API_KEYS"]
     with serving(place / "idle.log", **here) as service:
@@ -573,7 +573,10 @@ def test_empty_upload_leaves_nothing(place: Path, alice: httpx.Client) -> None:
 def begun(service: RunningService) -> Iterator[socket.socket]:
     """Send the first part of an upload."""
     host, port = service.url.removeprefix("http://").split(":")
-    head = f"POST /jobs HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {ALICE}\r\nContent-Type: application/zip\r\n"
+    head = (
+        f"POST /jobs HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {ALICE}\r\n"
+        "Content-Type: application/zip\r\n"
+    )
     with socket.create_connection((host, int(port)), timeout=50) as connection:
         connection.sendall(f"{head}Content-Length: 1900000\r\n\r\n".encode() + bytes(1_500_000))
         yield connection
@@ -695,7 +698,10 @@ def redis_processes(data: Path) -> list[psutil.Process]:
 
 
 def test_start_of_the_service_imports_nothing_of_the_queue() -> None:
-    script = "import sys, service.bento; print(sorted({'redis', 'pyarrow', 'worker'} & set(sys.modules)))"
+    script = (
+        "import sys, service.bento; "
+        "print(sorted({'redis', 'pyarrow', 'worker'} & set(sys.modules)))"
+    )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert ended.stdout == "[]\n", ended.stderr

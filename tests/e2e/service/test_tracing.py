@@ -43,7 +43,7 @@ class Collector:
             self.spans += [span for scope in sent.scope_spans for span in scope.spans]
 
     def of(self, trace_id: str) -> dict[str, Span]:
-        """Return the spans of a trace by name, once the request's span, which ends last, has arrived."""
+        """Return the spans of a trace by name, once the request's span has arrived."""
         return until(
             lambda: self._whole([span for span in self.spans if span.trace_id.hex() == trace_id])
         )

@@ -1,1 +1,0 @@
-"""Errors that are about to move to where they are raised."""
