@@ -57,7 +57,7 @@ def test_jobs_are_also_told_in_json(loupe: Loupe, job: Job) -> None:
     assert json.loads(loupe("jobs", "list", "--json").out) == [shown]
 
 
-def test_true_labels_ids_and_columns_to_keep_become_options_of_the_job(
+def test_labels_ids_and_kept_columns_become_options_of_the_job(
     loupe: Loupe, redis_here: Redis, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     manifest = tmp_path / "manifest.csv"
@@ -84,9 +84,7 @@ def test_true_labels_ids_and_columns_to_keep_become_options_of_the_job(
         assert fact in refused.err
 
 
-def test_a_job_that_waits_is_cancelled_at_once_and_its_folder_is_free_again(
-    loupe: Loupe, job: Job
-) -> None:
+def test_cancelling_a_queued_job_frees_its_folder(loupe: Loupe, job: Job) -> None:
     assert loupe("jobs", "cancel", job.id).out.startswith(f"job {job.id} is cancelled; 0 scored → ")
     assert list(Path(job.output).iterdir()) == []
     again = loupe("jobs", "cancel", job.id)
@@ -95,7 +93,7 @@ def test_a_job_that_waits_is_cancelled_at_once_and_its_folder_is_free_again(
     assert "is cancelled" in again.err
 
 
-def test_a_job_in_hand_ends_when_a_worker_has_written_what_there_is(
+def test_cancelling_a_running_job_waits_for_a_worker(
     loupe: Loupe, job: Job, redis_here: Redis
 ) -> None:
     redis_here.hset(job_key(job.id), "state", "planning")

@@ -78,7 +78,7 @@ def test_images_and_steps_are_counted_and_shards_are_timed(
     assert found["process_resident_memory_bytes{}"] > 0
 
 
-def test_steps_that_fail_are_counted_as_retried_and_as_claimed_again(
+def test_failed_steps_are_counted_as_retried_and_claimed_again(
     redis: Redis, queue: Queue, settings: Settings, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     np.save(tmp_path / "images.npy", pictures.digits(5))
@@ -124,9 +124,7 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(
         assert 0 < age < scraped(settings)["loupe_queue_oldest_seconds{}"]
 
 
-def test_what_alerts_look_at_is_there_before_it_has_happened(
-    redis: Redis, settings: Settings
-) -> None:
+def test_series_for_alerts_start_at_zero(redis: Redis, settings: Settings) -> None:
     with serve_metrics(Metrics(), redis, settings):
         found = scraped(settings)
 
@@ -136,7 +134,7 @@ def test_what_alerts_look_at_is_there_before_it_has_happened(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "paused"])
-def test_a_redis_that_does_not_answer_is_told_of_before_prometheus_gives_up(
+def test_silent_redis_is_reported_before_prometheus_times_out(
     tmp_path: Path, settings: Settings, number: signal.Signals
 ) -> None:
     with (
@@ -160,9 +158,7 @@ def test_an_empty_queue_has_no_depth(redis: Redis, settings: Settings) -> None:
     assert found["loupe_queue_steps{waiting}"] == found["loupe_queue_oldest_seconds{}"] == 0
 
 
-def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
-    redis: Redis, settings: Settings
-) -> None:
+def test_taken_port_is_reported_with_its_setting(redis: Redis, settings: Settings) -> None:
     address = ("127.0.0.1", settings.worker_metrics_port)
     with (
         socket.create_server(address),

@@ -153,7 +153,7 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
         ),
     ],
 )
-def test_workers_that_are_killed_between_any_two_things_they_do_lose_nothing_and_double_nothing(
+def test_workers_killed_between_any_two_operations_lose_and_duplicate_nothing(
     tmp_path: Path,
     data: Path,
     jobs: Jobs,
@@ -183,7 +183,7 @@ def test_workers_that_are_killed_between_any_two_things_they_do_lose_nothing_and
         pytest.param("before:worker.results.receipts:write_receipt", PLAIN, id="before it vouches"),
     ],
 )
-def test_a_worker_that_wakes_while_it_writes_when_the_job_is_done_leaves_nothing_behind(
+def test_worker_that_wakes_after_the_job_is_done_leaves_no_files(
     tmp_path: Path,
     data: Path,
     jobs: Jobs,
@@ -206,7 +206,7 @@ def test_a_worker_that_wakes_while_it_writes_when_the_job_is_done_leaves_nothing
     assert_done(jobs, job, expected)
 
 
-def test_a_record_that_kills_every_worker_becomes_an_error_and_the_rest_is_scored(
+def test_record_that_kills_every_worker_becomes_an_error(
     tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel
 ) -> None:
     images = pictures.digits(12, seed=3)
@@ -229,7 +229,7 @@ def test_a_record_that_kills_every_worker_becomes_an_error_and_the_rest_is_score
     assert expected.summary["done"] == 12
 
 
-def test_a_worker_whose_clock_is_a_day_ahead_or_behind_does_its_part(
+def test_worker_with_a_wrong_clock_takes_part(
     tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
 ) -> None:
     expected = undisturbed(source, digits_model, tmp_path, shard=1)
@@ -257,7 +257,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.mark.parametrize("kind", ["source", "array"])
-def test_when_redis_loses_its_last_commits_those_shards_are_scored_again_and_the_rows_are_the_same(
+def test_commits_lost_by_redis_are_repeated_with_the_same_rows(
     tmp_path: Path,
     server: RedisServer,
     digits_model: StoredModel,
@@ -312,7 +312,7 @@ def test_a_redis_that_is_killed_or_paused_changes_no_row(
         assert_done(jobs, job, expected)
 
 
-def test_a_folder_goes_on_when_the_data_of_redis_are_wiped_under_a_worker(
+def test_resume_works_after_redis_is_wiped_under_a_worker(
     tmp_path: Path,
     data: Path,
     redis_here: Redis,
@@ -343,7 +343,7 @@ def test_a_folder_goes_on_when_the_data_of_redis_are_wiped_under_a_worker(
     [("full-disk:50000", "File too large"), ("unprivileged", "Permission denied")],
     ids=["full", "read-only"],
 )
-def test_a_job_whose_rows_cannot_be_written_fails_and_goes_on_when_they_can(
+def test_job_without_disk_space_fails_and_can_be_retried(
     tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel, fault: str, error: str
 ) -> None:
     np.save(tmp_path / "images.npy", pictures.digits(4000))  # two parts of a hundred kilobytes each
@@ -365,7 +365,7 @@ def test_a_job_whose_rows_cannot_be_written_fails_and_goes_on_when_they_can(
 
 
 @pytest.mark.parametrize("harm", ["deleted", "damaged"])
-def test_a_job_whose_model_is_deleted_or_damaged_fails_and_goes_on_with_the_same_model(
+def test_job_with_a_deleted_or_damaged_model_fails_and_resumes_when_it_is_restored(
     tmp_path: Path,
     data: Path,
     jobs: Jobs,
@@ -415,7 +415,7 @@ def in_mid_job(
 
 
 @pytest.mark.parametrize("harm", ["truncated", "replaced", "removed"])
-def test_an_array_that_is_harmed_in_mid_job_fails_the_job_and_kills_no_worker(
+def test_array_changed_during_a_job_fails_the_job_but_no_worker(
     tmp_path: Path, data: Path, jobs: Jobs, array: Path, digits_model: StoredModel, harm: str
 ) -> None:
     harms: dict[str, Callable[[], object]] = {
@@ -450,7 +450,7 @@ def test_a_picture_that_changes_in_mid_job_fails_the_job(
     assert f"'{picture}' has changed since the job began" in str(found.error)
 
 
-def test_a_picture_that_is_removed_in_mid_job_is_an_error_and_the_rest_is_scored(
+def test_picture_removed_during_a_job_becomes_an_error(
     tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
 ) -> None:
     found = in_mid_job(tmp_path, data, jobs, source, digits_model, (source / "45.png").unlink)
@@ -499,7 +499,7 @@ def test_two_who_submit_the_same_at_once_see_one_job_end(
     "point",
     ["before:worker.results.outputs:publish_index", "after:worker.queue.claims:Queue.commit_shard"],
 )
-def test_a_job_that_is_cancelled_on_its_way_goes_on_when_it_is_told_to(
+def test_job_cancelled_while_running_can_be_retried(
     tmp_path: Path,
     data: Path,
     jobs: Jobs,
@@ -520,7 +520,7 @@ def test_a_job_that_is_cancelled_on_its_way_goes_on_when_it_is_told_to(
         assert_done(jobs, job, expected)
 
 
-def test_a_job_that_is_finishing_is_not_cancelled_any_more(
+def test_finishing_job_cannot_be_cancelled(
     tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
 ) -> None:
     expected = undisturbed(source, digits_model, tmp_path)
@@ -538,7 +538,7 @@ def test_a_job_that_is_finishing_is_not_cancelled_any_more(
         assert_done(jobs, job, expected)
 
 
-def test_a_job_that_is_cancelled_before_it_begins_leaves_its_folder_free(
+def test_job_cancelled_before_it_starts_leaves_its_folder_free(
     tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
 ) -> None:
     expected = undisturbed(source, digits_model, tmp_path)

@@ -91,7 +91,7 @@ def assert_scores_the_array(
 # Whole jobs
 
 
-def test_a_folder_with_broken_files_is_scored_but_for_those(
+def test_broken_files_of_a_folder_become_errors(
     tmp_path: Path,
     data: Path,
     folder: tuple[Path, UInt8Array],
@@ -180,7 +180,7 @@ def test_a_zip_archive_is_scored_into_one_csv_file(
     assert list((tmp_path / "out").glob("predictions-*")) == []
 
 
-def test_without_redis_and_workers_the_command_does_it_all_and_says_so_when_asked_again(
+def test_local_command_scores_without_redis_and_workers(
     tmp_path: Path, folder: tuple[Path, UInt8Array], digits_model: StoredModel
 ) -> None:
     source, images = folder
@@ -262,7 +262,7 @@ def fast(data: Path) -> dict[str, object]:
     return {"LOUPE_DATA_DIR": data, "LOUPE_LEASE_SECONDS": LEASE_SECONDS, "LOUPE_THREADS": 1}
 
 
-def test_a_worker_killed_in_mid_shard_loses_nothing_and_doubles_nothing(
+def test_worker_killed_during_a_shard_loses_and_duplicates_nothing(
     tmp_path: Path,
     data: Path,
     redis_here: Redis,
@@ -285,7 +285,7 @@ def test_a_worker_killed_in_mid_shard_loses_nothing_and_doubles_nothing(
     assert_scores_the_array(tmp_path / "out", images, engine, digits_model)
 
 
-def test_a_worker_that_sleeps_past_its_lease_changes_nothing_when_it_wakes(
+def test_worker_that_sleeps_past_its_lease_changes_nothing(
     tmp_path: Path,
     data: Path,
     redis_here: Redis,
@@ -372,7 +372,7 @@ def test_a_job_keeps_the_model_it_was_submitted_with(
     assert "card.json" in str(ended.error)
 
 
-def test_a_failed_job_ends_the_command_that_follows_it_with_code_one(
+def test_following_a_failed_job_exits_with_one(
     tmp_path: Path, data: Path, digits_model: StoredModel
 ) -> None:
     source = tmp_path / "images"

@@ -45,7 +45,7 @@ def workers_of(supervisor: Popen[bytes]) -> list[psutil.Process]:
     return [process for process in descendants(supervisor.pid) if "worker" in process.cmdline()]
 
 
-def test_a_worker_that_cannot_finish_its_shard_in_time_hands_it_back(
+def test_worker_that_cannot_finish_in_time_releases_its_shard(
     tmp_path: Path, data: Path, redis_here: Redis, jobs: Jobs, digits_model: StoredModel
 ) -> None:
     np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (LONG_SHARD, 28, 28)).flush()
@@ -69,7 +69,7 @@ def test_a_worker_that_cannot_finish_its_shard_in_time_hands_it_back(
     assert (delivery.step.name, delivery.attempt) == ("shard-0", 1)
 
 
-def test_workers_of_one_command_score_a_job_together_and_end_when_it_is_done(
+def test_worker_processes_share_a_job_and_exit_after_a_burst(
     tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel
 ) -> None:
     job = array_job(jobs, tmp_path, digits_model, 20_000, 100)

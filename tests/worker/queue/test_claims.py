@@ -120,7 +120,7 @@ def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
     assert [job.source for job in jobs.all()] == [job.source for job in reversed(made)]
 
 
-def test_workers_are_known_from_their_first_beat_until_they_leave(
+def test_workers_are_listed_from_their_first_heartbeat_until_they_leave(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     first, second = new_queue("first"), new_queue("second")
@@ -207,7 +207,7 @@ def test_two_jobs_take_turns(jobs: Jobs, new_queue: NewQueue) -> None:
 # Leases and fences
 
 
-def test_a_step_whose_lease_has_ended_goes_to_another_worker_as_the_next_attempt(
+def test_step_with_an_expired_lease_is_claimed_as_the_next_attempt(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     submitted(jobs)
@@ -228,7 +228,7 @@ def test_a_lease_that_is_renewed_does_not_end(jobs: Jobs, new_queue: NewQueue) -
         assert impatient.claim() is None
 
 
-def test_progress_shows_before_a_shard_is_committed_and_is_not_counted_twice(
+def test_progress_of_uncommitted_shards_is_shown_and_counted_once(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     queue = new_queue()
@@ -297,7 +297,7 @@ def test_a_stale_worker_cannot_fail_a_step(jobs: Jobs, new_queue: NewQueue) -> N
 # Failures
 
 
-def test_a_step_that_is_handed_back_goes_to_another_worker_at_once_and_the_attempt_does_not_count(
+def test_released_step_is_claimed_again_with_the_same_attempt(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     first = new_queue("a")
@@ -324,9 +324,7 @@ def test_only_steps_of_cancelled_jobs_can_be_given_up(jobs: Jobs, new_queue: New
     assert jobs.get(job.id).done == 10
 
 
-def test_a_step_that_another_worker_has_cannot_be_handed_back(
-    jobs: Jobs, new_queue: NewQueue
-) -> None:
+def test_step_of_another_worker_cannot_be_released(jobs: Jobs, new_queue: NewQueue) -> None:
     planned(jobs, new_queue(), 1)
     stale = claimed(new_queue("a"))
     fresh = claimed(new_queue("b", lease_seconds=0))
@@ -356,7 +354,7 @@ def test_a_failed_step_is_tried_again_by_anybody(jobs: Jobs, new_queue: NewQueue
     assert new_queue("b").commit_plan(again, 10, "revision", shards(1))
 
 
-def test_after_its_last_try_the_job_has_failed_and_the_step_is_kept(
+def test_last_failed_attempt_fails_the_job_and_keeps_a_dead_letter(
     jobs: Jobs, new_queue: NewQueue, redis: Redis
 ) -> None:
     job = submitted(jobs)
@@ -412,7 +410,7 @@ def test_a_job_that_nobody_has_begun_is_cancelled_at_once(
     assert sorted(redis.keys("*")) == sorted([keys.JOBS, keys.job_key(job.id)])
 
 
-def test_what_is_in_hand_of_a_cancelled_job_may_be_committed_or_given_up_before_its_last_step(
+def test_steps_in_flight_of_a_cancelled_job_are_committed_or_dropped_before_it_ends(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     queue, other = new_queue("a"), new_queue("b")
@@ -438,9 +436,7 @@ def test_what_is_in_hand_of_a_cancelled_job_may_be_committed_or_given_up_before_
     assert (ended.state, ended.done, ended.failed, ended.total) == ("cancelled", 19, 1, 50)
 
 
-def test_a_job_that_is_cancelled_while_it_is_planned_gets_no_shards(
-    jobs: Jobs, new_queue: NewQueue
-) -> None:
+def test_job_cancelled_while_planning_gets_no_shards(jobs: Jobs, new_queue: NewQueue) -> None:
     queue = new_queue()
     job = submitted(jobs)
     plan = claimed(queue)
@@ -452,9 +448,7 @@ def test_a_job_that_is_cancelled_while_it_is_planned_gets_no_shards(
     assert queue.committed_shards(job.id) == []
 
 
-def test_the_step_of_a_worker_that_died_does_not_hold_up_a_cancelled_job(
-    jobs: Jobs, new_queue: NewQueue
-) -> None:
+def test_step_of_a_dead_worker_does_not_block_cancellation(jobs: Jobs, new_queue: NewQueue) -> None:
     dead, queue = new_queue("dead", lease_seconds=0.05), new_queue("b", lease_seconds=0.05)
     job = planned(jobs, queue, 2)
     claimed(dead)
@@ -495,7 +489,7 @@ def test_an_unknown_job_cannot_be_cancelled(jobs: Jobs) -> None:
 # Priorities, limits, expiry
 
 
-def test_jobs_of_a_higher_priority_go_first_and_those_of_one_take_turns(
+def test_higher_priorities_go_first_and_equal_ones_take_turns(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     made = [
@@ -521,7 +515,7 @@ def test_no_more_steps_of_a_job_are_in_hand_than_it_wants(jobs: Jobs, new_queue:
     assert claimed(new_queue("d")).job_id == job.id
 
 
-def test_a_limit_does_not_keep_the_step_of_a_dead_worker_from_others(
+def test_limit_of_steps_in_flight_does_not_block_expired_leases(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     jobs.submit(new_request(), max_in_flight=1)
@@ -557,7 +551,7 @@ def test_the_record_of_a_job_that_has_ended_expires(
 # The same job again
 
 
-def test_a_job_that_is_submitted_again_while_it_runs_stays_as_it_is(
+def test_submitting_a_running_job_again_changes_nothing(
     jobs: Jobs, new_queue: NewQueue, redis: Redis
 ) -> None:
     queue = new_queue()
@@ -570,7 +564,7 @@ def test_a_job_that_is_submitted_again_while_it_runs_stays_as_it_is(
     assert redis.lrange(keys.active_key("normal"), 0, -1) == [job.id]
 
 
-def test_a_worker_that_slept_through_the_end_of_a_job_commits_nothing_when_the_job_goes_on(
+def test_worker_that_slept_through_the_end_of_a_job_cannot_commit_after_a_retry(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
     queue = new_queue()
@@ -587,7 +581,7 @@ def test_a_worker_that_slept_through_the_end_of_a_job_commits_nothing_when_the_j
     assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (9, 1)
 
 
-def test_shards_whose_parts_are_there_count_from_the_start(jobs: Jobs, new_queue: NewQueue) -> None:
+def test_existing_parts_are_counted_from_the_start(jobs: Jobs, new_queue: NewQueue) -> None:
     job = submitted(jobs)
     queue = new_queue()
     queue.commit_plan(claimed(queue), 30, "revision", shards(3)[2:], [0, 1], done=18, failed=2)
@@ -604,9 +598,7 @@ def test_shards_whose_parts_are_there_count_from_the_start(jobs: Jobs, new_queue
     assert claimed(queue).step.name == "finish"
 
 
-def test_a_job_all_of_whose_parts_are_there_only_has_to_finish(
-    jobs: Jobs, new_queue: NewQueue
-) -> None:
+def test_job_with_all_parts_only_needs_to_finish(jobs: Jobs, new_queue: NewQueue) -> None:
     job = submitted(jobs)
     queue = new_queue()
     queue.commit_plan(claimed(queue), 10, "revision", [], [0], done=10)
@@ -621,9 +613,7 @@ def claimed_and_committed(queue: Queue) -> str:
     return delivery.step.name
 
 
-def test_a_step_that_takes_the_place_of_another_begins_with_attempts_of_its_own(
-    jobs: Jobs, new_queue: NewQueue
-) -> None:
+def test_replacement_step_starts_with_its_first_attempt(jobs: Jobs, new_queue: NewQueue) -> None:
     queue = new_queue()
     planned(jobs, queue, 1)
     shard = claimed(queue)

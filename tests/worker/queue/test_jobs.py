@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
 
 
-def test_a_submitted_job_names_its_source_its_output_and_the_very_model(
+def test_submitted_job_has_absolute_paths_and_the_model_digest(
     jobs: Jobs,
     source: Path,
     tmp_path: Path,
@@ -63,7 +63,7 @@ def test_a_job_without_a_model_takes_the_newest(
     assert submit(jobs, source, tmp_path / "out", None, 100).model == find_model().tag
 
 
-def test_a_job_keeps_the_version_that_was_in_production_when_it_was_submitted(
+def test_job_keeps_the_production_version_of_its_submission(
     jobs: Jobs, source: Path, tmp_path: Path, store: Path
 ) -> None:
     old, new = stored(0.8), stored(0.9)
@@ -115,7 +115,7 @@ def test_many_who_submit_the_same_at_once_get_one_job(
     assert (job.state, job.done, job.failed) == ("done", 3, 0)
 
 
-def test_a_request_differs_by_everything_that_the_rows_depend_on(
+def test_request_id_depends_on_everything_that_affects_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = REQUEST
@@ -148,7 +148,7 @@ def test_the_id_of_a_request_stays_the_same_between_releases() -> None:
     assert REQUEST.model_copy(update={"options": options}).job_id == "8a35a5f34ee4"
 
 
-def test_what_is_refused_leaves_neither_a_job_nor_a_folder(
+def test_refused_request_leaves_no_job_and_no_folder(
     jobs: Jobs, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     with pytest.raises(InvalidSource):

@@ -46,7 +46,7 @@ def test_a_shard_of_too_many_such_records_is_given_up() -> None:
     assert shard is None
 
 
-def test_a_shard_that_fails_though_none_of_its_records_does_is_given_up() -> None:
+def test_shard_that_fails_without_a_bad_record_is_given_up() -> None:
     step = after_failure(Shard(0, 0, 9), "out of memory")
     while isinstance(step, Probe):
         step = after_success(step)

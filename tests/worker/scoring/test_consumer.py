@@ -107,7 +107,7 @@ def test_a_shard_is_scored_while_the_one_before_is_written(
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == list(range(20))
 
 
-def test_the_summary_knows_what_each_phase_took_and_the_sheets_show_the_images(
+def test_summary_contains_the_time_per_phase_and_image_sheets(
     jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     array_job(jobs, tmp_path, digits_model, 700, 300)
@@ -204,7 +204,7 @@ def test_a_folder_of_nothing_but_broken_files_is_scored(
     assert (jobs.get(job.id).state, jobs.get(job.id).failed) == ("done", 3)
 
 
-def test_a_step_that_raises_is_tried_again_and_then_fails_its_job(
+def test_step_that_raises_is_retried_and_then_fails_its_job(
     jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     job = array_job(jobs, tmp_path, digits_model, 20, 10)
@@ -270,7 +270,7 @@ def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
     assert left == {"_CANCELLED", "_summary.json"} | sheets
 
 
-def test_a_worker_that_is_told_to_stop_takes_no_further_step(
+def test_stopping_worker_claims_no_step(
     jobs: Jobs, consumer: Consumer, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     job = array_job(jobs, tmp_path, digits_model, 20, 10)
@@ -293,7 +293,7 @@ def test_a_lease_notices_that_it_is_lost(jobs: Jobs, redis: Redis) -> None:
     lease.stop()
 
 
-def test_a_lease_that_is_held_goes_on_and_tells_how_far_it_is(jobs: Jobs, redis: Redis) -> None:
+def test_held_lease_is_renewed_with_the_progress(jobs: Jobs, redis: Redis) -> None:
     job = jobs.submit(new_request())
     redis.hset(f"loupe:{{job:{job.id}}}", "total", 100)
     queue = Queue(redis, "a", lease_seconds=0.3, max_attempts=5)

@@ -31,9 +31,7 @@ def test_a_model_is_loaded_once(digits_model: StoredModel, engine: Engine) -> No
     )
 
 
-def test_the_model_that_was_not_used_for_the_longest_time_makes_room(
-    store: Path, digits_model: StoredModel
-) -> None:
+def test_least_recently_used_model_is_unloaded(store: Path, digits_model: StoredModel) -> None:
     models = [
         copied(digits_model, store, f"letters:{version}") for version in range(MAX_ENGINES + 1)
     ]
@@ -63,9 +61,7 @@ def test_a_model_that_is_not_the_one_asked_for_is_refused(digits_model: StoredMo
         Engines("onnx").get(digits_model.tag, "0" * 64)
 
 
-def test_a_model_that_is_deleted_after_it_was_loaded_is_told_of_by_name(
-    store: Path, digits_model: StoredModel
-) -> None:
+def test_model_deleted_after_loading_is_not_found(store: Path, digits_model: StoredModel) -> None:
     model = copied(digits_model, store)
     engines, expected = Engines("onnx"), card_digest(model)
     engines.get(model.tag, expected)

@@ -102,7 +102,7 @@ def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.Mo
     consumer.run()
 
 
-def test_what_is_done_is_not_done_again(
+def test_finished_job_is_not_scored_again(
     jobs: Jobs, new_consumer: NewConsumer, job: Job, source: Path, out: Path
 ) -> None:
     new_consumer().run(burst=True)
@@ -129,7 +129,7 @@ def test_what_is_done_is_known_when_its_record_has_gone(
     )
 
 
-def test_a_source_that_has_changed_is_scored_anew_only_if_told_to(
+def test_result_of_a_changed_source_is_overwritten_only_with_again(
     jobs: Jobs, new_consumer: NewConsumer, job: Job, source: Path, out: Path
 ) -> None:
     new_consumer().run(burst=True)
@@ -144,12 +144,12 @@ def test_a_source_that_has_changed_is_scored_anew_only_if_told_to(
     assert len(list(out.glob("predictions-*"))) == 6
 
 
-def test_a_job_that_runs_is_not_made_anew(jobs: Jobs, job: Job, source: Path, out: Path) -> None:
+def test_running_job_cannot_be_overwritten(jobs: Jobs, job: Job, source: Path, out: Path) -> None:
     with raises_conflict("job_not_ended"):
         submit(jobs, source, out, job.model, SHARD, again=True)
 
 
-def test_a_folder_goes_on_when_the_queue_is_lost_and_scores_only_what_is_missing(
+def test_resume_after_the_queue_is_lost_scores_only_missing_parts(
     jobs: Jobs,
     redis: Redis,
     new_consumer: NewConsumer,
@@ -170,7 +170,7 @@ def test_a_folder_goes_on_when_the_queue_is_lost_and_scores_only_what_is_missing
     assert not list(out.glob("_part-*"))
 
 
-def test_the_summary_of_a_job_that_went_on_knows_all_who_worked_at_it(
+def test_summary_of_a_resumed_job_lists_all_workers(
     jobs: Jobs,
     redis: Redis,
     settings: Settings,
@@ -193,7 +193,7 @@ def test_the_summary_of_a_job_that_went_on_knows_all_who_worked_at_it(
     "harm",
     ["predictions cut short", "predictions gone", "receipt cut short", "receipt of other rows"],
 )
-def test_a_part_that_is_not_what_was_written_is_scored_again(
+def test_damaged_part_is_scored_again(
     jobs: Jobs,
     redis: Redis,
     new_consumer: NewConsumer,
@@ -225,7 +225,7 @@ def test_a_part_that_is_not_what_was_written_is_scored_again(
     assert [row["id"] for row in rows(out)] == list(range(IMAGES))
 
 
-def test_parts_of_an_earlier_state_of_the_source_are_not_mixed_with_new_ones(
+def test_parts_of_an_earlier_source_version_are_scored_again(
     jobs: Jobs,
     redis: Redis,
     new_consumer: NewConsumer,
@@ -270,7 +270,7 @@ def test_a_cancelled_job_goes_on_where_it_ended(
     assert len(rows(out)) == IMAGES
 
 
-def test_a_failed_job_goes_on_when_the_same_is_submitted_again(
+def test_submitting_a_failed_job_again_resumes_it(
     jobs: Jobs,
     new_consumer: NewConsumer,
     job: Job,
@@ -296,7 +296,7 @@ def test_a_failed_job_goes_on_when_the_same_is_submitted_again(
     )
 
 
-def test_a_job_that_is_done_or_under_way_is_not_tried_again(
+def test_only_failed_and_cancelled_jobs_can_be_retried(
     jobs: Jobs, new_consumer: NewConsumer, job: Job
 ) -> None:
     with raises_conflict("job_not_ended", "is queued"):
@@ -306,7 +306,7 @@ def test_a_job_that_is_done_or_under_way_is_not_tried_again(
         retry(jobs, job.id)
 
 
-def test_a_folder_without_a_job_that_could_go_on_is_told(
+def test_folder_without_an_unfinished_job_cannot_be_resumed(
     jobs: Jobs, new_consumer: NewConsumer, job: Job, out: Path
 ) -> None:
     with raises_conflict("nothing_to_resume", "no job"):
@@ -317,7 +317,7 @@ def test_a_folder_without_a_job_that_could_go_on_is_told(
 
 
 @pytest.mark.parametrize("kind", ["array", "folder"])
-def test_a_record_that_makes_its_shard_fail_becomes_an_error_and_the_rest_is_scored(
+def test_record_that_fails_its_shard_becomes_an_error(
     jobs: Jobs,
     new_consumer: NewConsumer,
     tmp_path: Path,
@@ -380,7 +380,7 @@ def test_a_job_of_another_version_is_refused(
     assert "protocol 0" in str(jobs.get(job.id).error)
 
 
-def test_a_job_that_is_gone_from_redis_in_mid_step_ends_no_worker(
+def test_job_missing_in_redis_does_not_stop_the_worker(
     jobs: Jobs, redis: Redis, new_consumer: NewConsumer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer = new_consumer()
