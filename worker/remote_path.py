@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 # Packages that implement the protocols, as pip takes them.
-PACKAGES = {"s3": "'loupe[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "https": "aiohttp"}
+PACKAGES = {"s3": "-e '.[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "https": "aiohttp"}
 MAX_REQUESTS = 64  # at a time; stores answer more of them no faster
 OPTIONS: dict[str, dict[str, object]] = {
     "s3": {"config_kwargs": {"max_pool_connections": MAX_REQUESTS}}
