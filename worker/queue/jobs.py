@@ -209,6 +209,7 @@ class Jobs:
         """
         job_id = request.job_id
         now = time.time()
+        # `contract` and `most_in_flight` keep the names that workers of protocol 2 read.
         record: dict[str, str | int | float] = {
             "contract": PROTOCOL,
             "state": "queued",

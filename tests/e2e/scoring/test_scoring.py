@@ -310,7 +310,7 @@ def test_worker_that_sleeps_past_its_lease_changes_nothing(
     assert_scores_the_array(tmp_path / "out", images, engine, digits_model)
 
 
-def test_a_worker_told_to_stop_finishes_the_shard_in_hand(
+def test_stopped_worker_finishes_its_shard(
     tmp_path: Path, data: Path, redis_here: Redis, jobs: Jobs, long_job: tuple[Job, UInt8Array]
 ) -> None:
     job, _ = long_job

@@ -501,7 +501,7 @@ def test_higher_priorities_go_first_and_equal_ones_take_turns(
     assert claimed_in_turn == [made[2][1], made[1][1], made[0][1], made[3][1]]
 
 
-def test_no_more_steps_of_a_job_are_in_hand_than_it_wants(jobs: Jobs, new_queue: NewQueue) -> None:
+def test_max_in_flight_limits_the_claimed_steps_of_a_job(jobs: Jobs, new_queue: NewQueue) -> None:
     job = jobs.submit(new_request(), max_in_flight=2)
     queue = new_queue()
     queue.commit_plan(claimed(queue), 50, "revision", shards(5))
