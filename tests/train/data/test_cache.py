@@ -27,7 +27,7 @@ def assert_alike(found: NamedArrays | None) -> None:
         np.testing.assert_array_equal(found[name], array, strict=True)
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_arrays_are_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "below" / "file.npz"
     assert_alike(cached(path, "1", lambda: ARRAYS))
     assert_alike(cached(path, "1", refuse))
@@ -91,7 +91,7 @@ def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
     assert read(tmp_path / "file.npz", "1") is None
 
 
-def test_a_folder_that_cannot_be_written_costs_only_a_warning(
+def test_a_read_only_folder_logs_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_costs_only_a_warning(
     assert "cannot be written" in caplog.text
 
 
-def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pickle"):
         write(tmp_path / "file.npz", "1", {"x": np.array([{}], dtype=object)})
 

@@ -26,7 +26,7 @@ def first_sample(dataset: Dataset, row: int, path: Path) -> UInt8Array:
     return sheet[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
 
 
-def test_every_class_has_a_row_of_its_own_samples(tmp_path: Path) -> None:
+def test_every_class_has_a_row_of_samples(tmp_path: Path) -> None:
     for label in range(3):
         images = SHAPES.train.images[SHAPES.train.labels == label]
         sample = first_sample(SHAPES, label, tmp_path / "sheet.png")

@@ -65,7 +65,7 @@ def test_a_path_may_start_with_a_tilde(monkeypatch: pytest.MonkeyPatch, pets: Pa
     assert load_dataset("folder:~/pets").name == "pets"
 
 
-def test_a_folder_called_mnist_does_not_pass_for_mnist(tmp_path: Path) -> None:
+def test_a_folder_named_mnist_gets_another_model_name(tmp_path: Path) -> None:
     assert load_dataset(f"idx:{write_idx(tmp_path / 'mnist')}").name == "idx-mnist"
     sort_into_folders(tmp_path / "Digits", {"cat": 10, "dog": 10})
     assert load_dataset(f"folder:{tmp_path / 'Digits'}").name == "folder-digits"

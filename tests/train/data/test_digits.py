@@ -49,7 +49,7 @@ def test_labels_match_the_images() -> None:
     assert middle[1] > 150
 
 
-def test_digits_are_always_split_the_same_way_with_all_classes_in_both_splits() -> None:
+def test_digits_are_always_split_the_same_way() -> None:
     first, second = load_digits(), load_digits()
 
     np.testing.assert_array_equal(first.test.images, second.test.images)
@@ -58,7 +58,7 @@ def test_digits_are_always_split_the_same_way_with_all_classes_in_both_splits() 
     assert sum(image.tobytes() in train for image in first.test.images) < 5
 
 
-def test_digits_of_8x8_are_scaled_back_to_scikit_learn_s_own_values_exactly() -> None:
+def test_digits_of_8x8_scale_back_to_the_exact_values_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits as load
 
     bunch = load()

@@ -24,7 +24,7 @@ def mapping_file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_fifth_becomes_the_extra_split_and_the_rest_is_trained_on(tmp_path: Path) -> None:
+def test_a_fifth_of_own_pictures_becomes_the_extra_split(tmp_path: Path) -> None:
     sort_into_folders(tmp_path / "mine", {"Upright": 10, "SQUARE": 20})
     mixed = add_pictures(SHAPES, f"folder:{tmp_path / 'mine'}")
 

@@ -122,7 +122,7 @@ def test_unreadable_files_are_listed_and_left_out(tmp_path: Path) -> None:
     assert len(dataset.train.labels) + len(dataset.test.labels) == 30
 
 
-def test_a_class_left_with_too_few_readable_pictures_is_named_with_their_number(
+def test_a_class_with_too_few_readable_pictures_is_refused(
     tmp_path: Path,
 ) -> None:
     sort_into_folders(tmp_path, CLASSES)
@@ -201,7 +201,7 @@ def test_the_folder_name_becomes_a_valid_model_name(name: str, expected: str) ->
     assert re.fullmatch("[a-z0-9]([-._a-z0-9]*[a-z0-9])?", slug(name))
 
 
-def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
     sort_into_folders(tmp_path, CLASSES)
     file = tmp_path / "cat" / "0.png"
     fingerprints = [list_folder(tmp_path).fingerprint(), list_folder(tmp_path).fingerprint()]

@@ -69,7 +69,7 @@ def test_unreadable_files_are_listed_with_the_reason(tmp_path: Path) -> None:
         assert text in reason
 
 
-def test_no_paths_are_no_pictures(tmp_path: Path) -> None:
+def test_no_paths_give_no_pictures(tmp_path: Path) -> None:
     read, kept, left_out = read_pictures(tmp_path, [], "ink", LIMIT)
 
     assert (read.shape, kept, left_out) == ((0, 28, 28), [], [])

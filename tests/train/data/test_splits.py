@@ -27,7 +27,7 @@ def numbers(split: Split) -> list[int]:
     fraction=st.floats(0.15, 0.85),
     seed=st.integers(0, 9),
 )
-def test_every_class_has_its_part_on_both_sides_and_no_image_is_lost(
+def test_dividing_keeps_every_image_and_the_fraction_of_each_class(
     counts: list[int], fraction: float, seed: int
 ) -> None:
     split = numbered(counts)
@@ -40,14 +40,14 @@ def test_every_class_has_its_part_on_both_sides_and_no_image_is_lost(
         assert [split.labels[number] for number in numbers(side)] == side.labels.tolist()
 
 
-def test_the_same_seed_divides_alike_and_another_otherwise() -> None:
+def test_the_seed_determines_how_a_split_is_divided() -> None:
     split = numbered([20, 20])
 
     assert split.divide(0.2, 1)[1].digest() == split.divide(0.2, 1)[1].digest()
     assert split.divide(0.2, 1)[1].digest() != split.divide(0.2, 2)[1].digest()
 
 
-def test_a_class_too_rare_to_be_on_both_sides_is_refused() -> None:
+def test_a_class_too_small_to_divide_is_refused() -> None:
     with pytest.raises(InvalidUsage, match=r"0\.1 of 102 images in 2 classes") as raised:
         numbered([100, 2]).divide(0.1, 0)
 
@@ -63,7 +63,7 @@ def test_shuffling_keeps_images_and_labels_together() -> None:
     assert [split.labels[number] for number in numbers(shuffled)] == shuffled.labels.tolist()
 
 
-def test_two_splits_are_joined_one_after_the_other() -> None:
+def test_two_splits_are_concatenated_in_order() -> None:
     joined = numbered([2, 1]).concatenate(numbered([1, 2]))
 
     assert joined.labels.tolist() == [0, 0, 1, 0, 1, 1]
@@ -74,7 +74,7 @@ def test_classes_without_images_are_counted_too() -> None:
     assert numbered([2, 0, 3]).counts(("a", "b", "c", "d")) == {"a": 2, "b": 0, "c": 3, "d": 0}
 
 
-def test_only_the_splits_there_are_are_listed() -> None:
+def test_only_existing_splits_are_listed() -> None:
     shapes = pictures.shapes()
     whole = Dataset(
         "shapes",
@@ -143,7 +143,7 @@ def test_splits_that_can_be_trained_on_pass() -> None:
     )
 
 
-def test_a_sample_is_all_of_few_images_and_the_same_part_of_many_for_the_same_seed() -> None:
+def test_a_sample_is_limited_and_determined_by_the_seed() -> None:
     few = Split(np.zeros((3, 2, 2), np.uint8), np.arange(3))
     many = Split(np.zeros((SAMPLE_SIZE + 5, 1, 1), np.uint8), np.arange(SAMPLE_SIZE + 5))
 

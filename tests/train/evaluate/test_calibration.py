@@ -92,7 +92,7 @@ def test_the_error_is_the_mean_difference_of_confidence_and_accuracy() -> None:
     )
 
 
-def test_a_certain_model_has_no_error_if_right_and_error_1_if_wrong() -> None:
+def test_a_certain_model_has_error_0_if_right_and_1_if_wrong() -> None:
     assert expected_calibration_error(np.eye(4, dtype=np.float32), np.arange(4)) == 0
     assert expected_calibration_error(np.eye(4, dtype=np.float32), np.arange(4)[::-1]) == 1
 

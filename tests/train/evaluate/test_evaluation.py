@@ -286,7 +286,7 @@ def test_losses_after_the_kept_epoch_do_not_count() -> None:
     assert judge(0.93, 0.90, 10_000, RISEN, best_epoch=8).fit == "over-fitted"
 
 
-def test_the_verdict_gives_the_figures_and_the_reason() -> None:
+def test_the_verdict_gives_the_numbers_and_the_reason() -> None:
     verdict = judge(0.995, 0.886, 10_000, RISEN, 8)
 
     assert verdict.fit == "over-fitted"

@@ -174,7 +174,7 @@ def test_a_report_has_a_page_pictures_metrics_and_a_card(folder: Path) -> None:
     assert Evaluation.load(folder) == EVALUATION
 
 
-def test_the_page_embeds_the_pictures_beside_it(folder: Path, html: str) -> None:
+def test_the_page_embeds_the_picture_files(folder: Path, html: str) -> None:
     files = {path.read_bytes() for path in (folder / "report").iterdir()}
     held = {
         base64.b64decode(uri.removeprefix("data:image/png;base64,"))

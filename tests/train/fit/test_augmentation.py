@@ -56,7 +56,7 @@ def test_shifts_are_whole_pixels_in_all_directions_within_the_limit() -> None:
     assert set(rows - 14) == set(columns - 10) == {-2, -1, 0, 1, 2}
 
 
-def test_half_of_the_images_are_mirrored_in_each_epoch_alternately() -> None:
+def test_each_epoch_mirrors_the_other_half_of_the_images() -> None:
     first, second, third = (
         np.asarray(mirror_mask(500, tf.constant(epoch, tf.int64), SEED[0])) for epoch in range(3)
     )

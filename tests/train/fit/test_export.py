@@ -63,7 +63,7 @@ def test_a_small_difference_is_accepted_and_returned() -> None:
     )
 
 
-def test_no_images_cannot_be_compared() -> None:
+def test_comparing_no_images_raises() -> None:
     with pytest.raises(ValueError, match="concatenate"):  # a test split is never empty
         compare(Brightness(), Brightness(), IMAGES[:0])
 

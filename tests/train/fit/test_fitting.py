@@ -57,7 +57,7 @@ def assert_same_weights(one: Fitted, two: Fitted) -> None:
         np.testing.assert_array_equal(first, second)
 
 
-def test_the_same_seed_gives_the_very_same_weights(dataset: Dataset, fitted: Fitted) -> None:
+def test_the_same_seed_gives_identical_weights(dataset: Dataset, fitted: Fitted) -> None:
     assert_same_weights(fit(dataset, RANDOM), fitted)
 
 

@@ -137,7 +137,7 @@ def held(dataset: Dataset, config: TrainConfig) -> Split:
     return split
 
 
-def test_the_validation_split_is_taken_from_the_training_split_class_by_class() -> None:
+def test_the_validation_split_has_the_same_fraction_of_each_class() -> None:
     digits = load_dataset("digits")
     split = hold_out(digits, replace(TINY, validation_fraction=0.2))
 
