@@ -92,12 +92,12 @@ def test_bento_is_small_without_its_model(bento: Path) -> None:
 
 def test_empty_store_says_what_to_do(tmp_path: Path) -> None:
     command = ["make", "--old-file", ".venv/.installed", "bento"]
-    told = subprocess.run(
+    ended = subprocess.run(
         command, cwd=ROOT, env=_environment(tmp_path), capture_output=True, text=True
     )
 
-    assert told.returncode != 0
-    assert "loupe train" in told.stderr
+    assert ended.returncode != 0
+    assert "loupe train" in ended.stderr
     assert not (tmp_path / "bentos" / "loupe").exists()
 
 

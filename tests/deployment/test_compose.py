@@ -86,7 +86,8 @@ def test_containers_write_only_to_their_volumes(name: str) -> None:
 def test_only_the_service_and_dashboards_can_be_reached_from_outside() -> None:
     assert {name for name in SERVICES if "ports" in SERVICES[name]} <= {"service", "grafana"}
     assert SERVICES["service"]["ports"] == ["${LOUPE_ADDRESS:-127.0.0.1}:${LOUPE_PORT:-3000}:3000"]
-    assert SERVICES["service"]["environment"]["LOUPE_HOST"] == "0.0.0.0"  # noqa: S104 - inside its container
+    environment = SERVICES["service"]["environment"]
+    assert environment["LOUPE_HOST"] == "0.0.0.0"  # noqa: S104 - inside its container
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     assert SERVICES["redis"]["networks"] == SERVICES["s3"]["networks"] == ["inside"]
 

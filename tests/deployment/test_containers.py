@@ -190,8 +190,8 @@ def test_read_only_store_is_served_and_refuses_models(stack: Engine) -> None:
 
     with detached(stack, mount, "service"):
         pass  # it is healthy
-    assert "nothing to train" in told(stack, mount, "train train --if-empty", status=0)
-    refused = told(stack, mount, "train train --dataset digits", status=1)
+    assert "nothing to train" in output_of(stack, mount, "train train --if-empty", status=0)
+    refused = output_of(stack, mount, "train train --dataset digits", status=1)
     assert "store_unwritable" in refused
     assert "Read-only file system" in refused
 
@@ -206,7 +206,7 @@ def test_full_store_is_left_unchanged(stack: Engine, volume: str) -> None:
     )  # keeps its contents
     try:
         quick = "train train --dataset digits --architecture softmax --epochs 1 --min-accuracy 0.1"
-        refused = told(stack, f"{volume}:{STORE}", quick, status=1)
+        refused = output_of(stack, f"{volume}:{STORE}", quick, status=1)
         left = stack.bash(f"docker exec {volume} find {STORE} -type f")
     finally:
         stack.bash(f"docker rm --force {volume}")
@@ -217,7 +217,7 @@ def test_full_store_is_left_unchanged(stack: Engine, volume: str) -> None:
 
 
 def test_empty_store_says_what_to_train(stack: Engine, volume: str) -> None:
-    assert "Train one: loupe train" in told(stack, f"{volume}:{STORE}", "service", status=1)
+    assert "Train one: loupe train" in output_of(stack, f"{volume}:{STORE}", "service", status=1)
 
 
 def test_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: str) -> None:
@@ -236,7 +236,7 @@ def test_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: 
     damage = "model.onnx is not the file that was saved"
     assert damage in log
     assert "serving digits:" in log
-    assert damage in told(stack, mount, score, status=1)
+    assert damage in output_of(stack, mount, score, status=1)
 
 
 def test_port_that_is_taken_is_named(stack: Engine) -> None:
@@ -262,7 +262,7 @@ def test_worker_refuses_a_job_of_another_protocol_version(stack: Engine) -> None
     stack.bash("docker compose stop worker")
     job = submit(stack)
 
-    told(
+    output_of(
         stack,
         f"{stack.folder}/other_jobs.py:/opt/loupe/worker/queue/jobs.py:ro",
         "worker worker --burst",
@@ -320,7 +320,8 @@ def monitored(stack: Engine) -> Iterator[Engine]:
 
 def test_prometheus_scrapes_service_and_workers_and_knows_every_alert(monitored: Engine) -> None:
     def asked(path: str) -> Any:
-        fetch = f"import urllib.request as r; print(r.urlopen('http://prometheus:9090/api/v1/{path}').read().decode())"
+        url = f"http://prometheus:9090/api/v1/{path}"
+        fetch = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
         return json.loads(monitored.bash(f'docker compose exec service python -c "{fetch}"'))[
             "data"
         ]
@@ -473,7 +474,7 @@ def detached(stack: Engine, mount: str, container: str) -> Iterator[str]:
         stack.bash(f"docker rm --force {name}")
 
 
-def told(stack: Engine, mount: str, container: str, *, status: int) -> str:
+def output_of(stack: Engine, mount: str, container: str, *, status: int) -> str:
     """Run an extra container with another mount until it exits with a status; return its output."""
     ended = stack.try_bash(
         f"timeout 60 docker compose run --rm --no-deps --volume {mount} {container}"
