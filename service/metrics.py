@@ -8,9 +8,9 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from types import TracebackType
 
 import numpy as np
 from prometheus_client import (
@@ -64,33 +64,20 @@ class Histogram:
         self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
         self.sum += total
 
-    def time(self) -> "_Timer":
-        """Return a context manager that observes how many seconds its block takes."""
-        return _Timer(self)
+    @contextmanager
+    def time(self) -> Iterator[None]:
+        """Observe how many seconds the block takes."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.observe(time.perf_counter() - started)
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bounds and cumulative counts, as Prometheus wants them."""
         bounds = [*map(str, map(float, self._bounds)), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True))
-
-
-class _Timer:
-    __slots__ = ("_histogram", "_started")
-
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._histogram.observe(time.perf_counter() - self._started)
 
 
 class Metrics(Collector):
@@ -147,12 +134,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current values."""
-        yield _counter(
-            "loupe_requests",
-            "Requests answered",
-            ("protocol", "model", "status", "key"),
-            self._requests,
-        )
+        labels = ("protocol", "model", "status", "key")
+        yield _counter("loupe_requests", "Requests answered", labels, self._requests)
         yield _counter(
             "loupe_rejected", "Requests refused, by error code", ("code",), self._rejected
         )
@@ -160,12 +143,7 @@ class Metrics(Collector):
             "loupe_model_swaps", "Changes of the served version", ("model", "outcome"), self._swaps
         )
         yield _histogram("loupe_batch_size", "Images per run", "model", self._batch_sizes)
-        phases = {
-            "decode": self.decode,
-            "queue": self.queue,
-            "compute": self.compute,
-            "encode": self.encode,
-        }
+        phases = {name: getattr(self, name) for name in ("decode", "queue", "compute", "encode")}
         yield _histogram("loupe_seconds", "Seconds per phase of a request", "phase", phases)
         yield from self._predictions()
         in_flight = GaugeMetricFamily(

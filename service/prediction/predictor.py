@@ -20,7 +20,7 @@ from service.http.bodies import Bodies
 from service.http.context import context_of
 from service.http.options import read_timeout
 from service.jobs.queue import JobQueue
-from service.metrics import NO_MODEL, Metrics
+from service.metrics import NO_MODEL, Histogram, Metrics
 from service.prediction.caller import Caller
 from service.prediction.decoding import Preparation
 from service.prediction.served_models import ServedModel, ServedModels
@@ -174,13 +174,15 @@ class AnyCall:
 
     def decoding(self) -> AbstractContextManager[object]:
         """Measure the time to read the body and decode the images."""
-        timer = self._metrics.decode.time()
-        return timer if self._tracing is None else self._tracing.phase("decode", timer)
+        return self._phase("decode", self._metrics.decode)
 
     def encoding(self) -> AbstractContextManager[object]:
         """Measure the time to build the response."""
-        timer = self._metrics.encode.time()
-        return timer if self._tracing is None else self._tracing.phase("encode", timer)
+        return self._phase("encode", self._metrics.encode)
+
+    def _phase(self, name: str, histogram: Histogram) -> AbstractContextManager[object]:
+        timer = histogram.time()
+        return timer if self._tracing is None else self._tracing.phase(name, timer)
 
     def preparation(
         self, served: ServedModel, caller: Caller, normalize: Normalize = "auto"
@@ -195,22 +197,13 @@ class AnyCall:
         caller: Caller,
         threshold: float | None = None,
     ) -> Float32Array:
-        """Return class probabilities, float32 `(n, classes)`, of images, uint8 `(n, 28, 28)`.
-
-        Args:
-            images: The images.
-            served: The model.
-            caller: The client.
-            threshold: Confidence below which an answer counts as abstained in the metrics.
-
-        Raises:
-            LoupeError: See `Batcher.predict`.
-        """
-        if self._tracing is None:
+        """Run the model; see `Batcher.predict`. The metrics count answers below `threshold`."""
+        with (
+            nullcontext()
+            if self._tracing is None
+            else self._tracing.phase("predict", attributes={"loupe.images": len(images)})
+        ):
             probabilities = await served.batcher.predict(images, caller)
-        else:
-            with self._tracing.phase("predict", attributes={"loupe.images": len(images)}):
-                probabilities = await served.batcher.predict(images, caller)
         served.metrics.tally.add(probabilities, threshold)
         return probabilities
 
@@ -248,10 +241,7 @@ class Call(AnyCall):
         return self._predictor.stopping
 
     def caller(self, timeout_seconds: float | None = None) -> Caller:
-        """Return the client, with its deadline.
-
-        Args:
-            timeout_seconds: The timeout in the body, if the protocol has one. Default: the header.
+        """Return the client, with the timeout from the body or else from the header.
 
         Raises:
             InvalidRequest: If the header is not a valid timeout.
