@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -100,12 +100,12 @@ class SweepStudy:
         """Start the next setting, and return its trainings; none if there is no setting left.
 
         Optuna's queue serves the fixed plans: `GridSampler` neither varies one parameter at a time
-        nor supports `ask` and `tell`.
+        nor works with `ask` and `tell`.
         """
         if len(self._started) >= self.sweep.max_settings:
             return []
-        untried = (each for each in self.sweep.settings() if each not in self._started)
-        setting = self._draw() if self.sweep.plan == "trials" else next(untried)
+        untried = [each for each in self.sweep.settings() if each not in self._started]
+        setting = self._draw(untried) if self.sweep.plan == "trials" else untried[0]
         with translate_write_errors(self._file):
             self._start(setting)
         return [Training(setting, seed) for seed in range(self.sweep.seeds)]
@@ -123,7 +123,7 @@ class SweepStudy:
 
     def restore(self, results: Iterable[Result]) -> None:
         """Fill an empty study with the results of an earlier one."""
-        for result in results:
+        for result in {(each.setting, each.seed): each for each in results}.values():
             if result.setting not in self._started:
                 self._start(result.setting)
             self._store(result)
@@ -133,7 +133,7 @@ class SweepStudy:
         self._study.enqueue_trial(params)
         self._started[setting] = self._study.ask(self._distributions).number
 
-    def _draw(self) -> Setting:
+    def _draw(self, untried: Sequence[Setting]) -> Setting:
         """Pick an untried setting by Optuna's sampler, which sees the completed trials alone."""
         scratch = optuna.create_study(
             direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(self._started))
@@ -141,10 +141,9 @@ class SweepStudy:
         scratch.add_trials(self._study.get_trials(states=(TrialState.COMPLETE,)))
         for _ in range(MAX_REPEATS):
             setting = self._setting(scratch.ask(self._distributions).params)
-            if setting not in self._started:
+            if setting in untried:
                 return setting
-        untried = [each for each in self.sweep.grid() if each not in self._started]
-        return untried[np.random.default_rng(len(self._started)).integers(len(untried))]
+        return untried[int(np.random.default_rng(len(self._started)).integers(len(untried)))]
 
     def _store(self, result: Result) -> None:
         number = self._started[result.setting]

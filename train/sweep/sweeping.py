@@ -1,21 +1,25 @@
 """Run a sweep: train what its study lacks, and store each result."""
 
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
 from loupe.errors import Interrupted, InvalidUsage, ProgramFailed
 from loupe.runtime.cores import available_cores
+from loupe.runtime.processes import stop_on_signals
 from train.config import recipe
 from train.data.splits import SPLIT_SEED
 from train.sweep.study import SweepStudy, open_study
 from train.sweep.sweeps import Result, Sweep
 from train.sweep.trials import load, train_one, training_processes
+
+POLL_SECONDS = 0.2  # how often to look for Ctrl-C
 
 Watcher: TypeAlias = Callable[[int, int], None]  # trainings done, and in total
 
@@ -74,27 +78,30 @@ def train_missing(
     jobs: int = 1,
     watch: Watcher = lambda done, total: None,
 ) -> None:
-    """Train what the study lacks, `jobs` trainings at a time."""
-    sweep = study.sweep
+    """Train what the study lacks, `jobs` trainings at a time; Ctrl-C and SIGTERM interrupt it."""
+    sweep, stopping = study.sweep, threading.Event()
     done, total = len(study.results()), sweep.max_settings * sweep.seeds
     waiting, running = deque(study.unfinished()), set[Future[Result]]()
     watch(done, total)
-    while True:
-        with _ctrl_c_blocked():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # An exception at any other moment could leave the study or the pool half changed.
+    with stop_on_signals(stopping) if in_main_thread else nullcontext():
+        while not stopping.is_set():
             # A search chooses between batches, so that timing does not influence its choice.
             if sweep.plan != "trials" or not (waiting or running):
                 while len(waiting) + len(running) < jobs and (trainings := study.start_next()):
                     waiting.extend(trainings)
-            while waiting and len(running) < jobs:
-                running.add(pool.submit(train_one, sweep.source, *waiting.popleft()))
-        if not running:
-            return
-        ended, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in ended:
             with _ctrl_c_blocked():
+                while waiting and len(running) < jobs:
+                    running.add(pool.submit(train_one, sweep.source, *waiting.popleft()))
+            if not running:
+                return
+            ended, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+            for future in ended:
                 study.record(future.result())
-            done += 1
-            watch(done, total)
+                done += 1
+                watch(done, total)
+    raise KeyboardInterrupt
 
 
 def with_epochs(sweep: Sweep) -> Sweep:
@@ -109,7 +116,7 @@ def with_epochs(sweep: Sweep) -> Sweep:
 
 @contextmanager
 def _ctrl_c_blocked() -> Iterator[None]:
-    """Delay Ctrl-C until the study is consistent; processes started here never see it."""
+    """Keep Ctrl-C from the processes that start in the block; they inherit the signal mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

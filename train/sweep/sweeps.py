@@ -72,7 +72,9 @@ class Sweep(BaseModel):
                     f"The test fraction must be above 0 and below 1, got {fraction}.",
                     code="invalid_training",
                 )
-        self.one_at_a_time()  # builds every value once, and so checks it
+        for name, values in self.values.items():
+            for value in values:
+                self.setting({name: value})
 
     @property
     def base(self) -> Setting:
@@ -91,24 +93,16 @@ class Sweep(BaseModel):
         return min(self.trials, settings) if self.plan == "trials" else settings
 
     def settings(self) -> tuple[Setting, ...]:
-        """Return all settings that the plan can choose."""
-        return self.one_at_a_time() if self.plan == "one-at-a-time" else self.grid()
-
-    def grid(self) -> tuple[Setting, ...]:
-        """Return all combinations, the base first."""
-        return tuple(
-            self.setting(dict(zip(self.values, values, strict=True)))
-            for values in product(*self.values.values())
+        """Return all settings that the plan can choose, the base first."""
+        changes: Iterable[Mapping[str, Value]] = (
+            dict(zip(self.values, values, strict=True)) for values in product(*self.values.values())
         )
-
-    def one_at_a_time(self) -> tuple[Setting, ...]:
-        """Return the base, then the settings that differ from it in one parameter."""
-        others = [
-            self.setting({name: value})
-            for name, values in self.values.items()
-            for value in values[1:]
-        ]
-        return (self.base, *others)
+        if self.plan == "one-at-a-time":
+            pairs = [
+                (name, value) for name, several in self.values.items() for value in several[1:]
+            ]
+            changes = [{}, *({name: value} for name, value in pairs)]
+        return tuple(self.setting(each) for each in changes)
 
     def setting(self, values: Mapping[str, Value]) -> Setting:
         """Return the base with other values; an impossible one raises `InvalidUsage`."""
@@ -231,17 +225,13 @@ def order(name: str, value: Value) -> tuple[float, ...]:
     """Return a sort key: a full batch is the largest, and layers sort by number, then units."""
     if isinstance(value, tuple):
         return (len(value), *value)
-    return (inf if _is_full_batch(name, value) else float(value),)
+    return (inf if as_text(name, value) == "full" else float(value),)
 
 
 def as_text(name: str, value: Value | None) -> str:
     """Write a parameter's value for tables and files; different values have different texts."""
     if isinstance(value, tuple):
         return "-".join(map(str, value))
-    if _is_full_batch(name, value):
+    if name == "batch_size" and value == FULL_BATCH:
         return "full"
     return "" if value is None else str(value)
-
-
-def _is_full_batch(name: str, value: Value | None) -> bool:
-    return name == "batch_size" and value == FULL_BATCH

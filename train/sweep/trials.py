@@ -15,7 +15,7 @@ from loupe.errors import LoupeError
 from loupe.runtime.cores import available_cores
 from train.data.datasets import Dataset
 from train.data.splits import SPLIT_SEED, Split
-from train.evaluate.calibration import log_probabilities
+from train.evaluate.evaluation import Predictions, SplitMetrics, split_metrics
 from train.runs import DataSource
 from train.sweep.sweeps import Result, Scores, Setting
 from train.tensorflow import import_tensorflow
@@ -71,23 +71,19 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
     dataset = hold_out(dataset, config)
     fitted = fit(dataset, config)
 
-    def measure(split: Split) -> tuple[float, float]:
-        """Return the accuracy, and the mean cross-entropy in nats."""
+    def measure(split: Split) -> SplitMetrics:
         starts = range(0, len(split.labels), MEASURE_BATCH_SIZE)
         batches = [split.images[start : start + MEASURE_BATCH_SIZE] for start in starts]
         # Calling the model is faster than `predict`, which first builds a graph.
-        logits = np.concatenate(
-            [np.asarray(fitted.model(images, training=False)) for images in batches]
-        )
-        of_label = log_probabilities(logits)[np.arange(len(split.labels)), split.labels]
-        return float((logits.argmax(axis=1) == split.labels).mean()), -float(of_label.mean())
+        logits = [np.asarray(fitted.model(images, training=False)) for images in batches]
+        return split_metrics(Predictions(np.concatenate(logits), split.labels), temperature=1.0)
 
-    test_accuracy, test_loss = measure(dataset.test)
+    test = measure(dataset.test)
     return Scores(
-        train_accuracy=measure(dataset.train.sample(seed=0))[0],
-        validation_accuracy=measure(dataset.validation)[0] if dataset.validation else None,
-        test_accuracy=test_accuracy,
-        test_loss=test_loss,
+        train_accuracy=measure(dataset.train.sample(seed=0)).accuracy,
+        validation_accuracy=measure(dataset.validation).accuracy if dataset.validation else None,
+        test_accuracy=test.accuracy,
+        test_loss=test.loss,
         trained_epochs=fitted.history[-1].number,
         seconds=fitted.seconds,
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 import tensorflow as tf
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from loupe.errors import NotWritable
 from loupe.files import write_atomically
 from loupe.runtime.cores import available_cores
 from train.config import FULL_BATCH, TrainConfig
 from train.evaluate.verdict import percent
+from train.sweep.results import translate_write_errors
 from train.sweep.sweeps import Spread, Value, as_text
 from train.tutorials.plan import Classic, Factor, Row, TutorialPlan
 from train.tutorials.results import KnownResults, RowSummary, current_versions
@@ -97,12 +97,10 @@ def check_writable(path: Path) -> None:
     Raises:
         NotWritable: If the folder cannot be made or written.
     """
-    try:
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise NotWritable(f"'{path}' cannot be written: {error}.") from error
 
 
 def write(path: Path, page: str) -> None:
@@ -111,10 +109,8 @@ def write(path: Path, page: str) -> None:
     Raises:
         NotWritable: If that fails; an older page stays.
     """
-    try:
+    with translate_write_errors(path):
         write_atomically(path, page)
-    except OSError as error:
-        raise NotWritable(f"'{path}' cannot be written: {error}.") from error
 
 
 def page(plan: TutorialPlan, known: KnownResults, machine: str, today: date) -> str:
@@ -151,11 +147,11 @@ def _render(template: str, plan: TutorialPlan, known: KnownResults, **facts: obj
         "settings": _settings,
     }
     classics = [
-        ClassicRow(each, plan.of_classic(each), known.summarize(plan.of_classic(each)))
+        ClassicRow(each, plan.row(each), known.summarize(plan.row(each)))
         for each in plan.classics
         if not each.if_missed or known.missed(plan, each.if_missed)
     ]
-    defaults = [(row, known.summarize(row)) for row in map(plan.of_default, plan.defaults)]
+    defaults = [(row, known.summarize(row)) for row in map(plan.row, plan.defaults)]
     by_dataset = {row.trials[0].dataset: summary for row, summary in defaults}
     factors = _factors(plan, known)
     done = [known.summarize(row) is not None for row in plan.rows()]

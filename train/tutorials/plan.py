@@ -192,22 +192,19 @@ class TutorialPlan(Frozen):
             }
         )
 
-    def of_classic(self, classic: Classic) -> Row:
-        """Return the row of a tutorial's model."""
-        trial = classic.trial.shortened(classic.quick_epochs) if self.quick else classic.trial
-        seeds = range(self.seeds if classic.repeated else 0)
+    def row(self, model: Classic | Default) -> Row:
+        """Return the row of a tutorial's model or of our default."""
+        trial = model.trial.shortened(model.quick_epochs) if self.quick else model.trial
+        if isinstance(model, Default):
+            return Row(f"our default, {trial.config.architecture}, on {trial.dataset}", (trial,))
+        seeds = range(self.seeds if model.repeated else 0)
         trials = tuple(trial.seeded(seed) for seed in seeds) or (trial,)
-        return Row(f"{classic.tutorial}: {classic.model}", trials)
-
-    def of_default(self, default: Default) -> Row:
-        """Return the row of our default on a data set."""
-        trial = default.trial.shortened(default.quick_epochs) if self.quick else default.trial
-        return Row(f"our default, {trial.config.architecture}, on {trial.dataset}", (trial,))
+        return Row(f"{model.tutorial}: {model.model}", trials)
 
     def rows(self) -> list[Row]:
         """Return all rows except those that are only trained if others miss their aim."""
-        classics = [self.of_classic(each) for each in self.classics if not each.if_missed]
-        return classics + [self.of_default(default) for default in self.defaults]
+        models: list[Classic | Default] = [each for each in self.classics if not each.if_missed]
+        return [self.row(model) for model in (*models, *self.defaults)]
 
     @property
     def seeds(self) -> int:

@@ -9,8 +9,7 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from loupe.errors import NotWritable
-from train.sweep.results import read_results
+from train.sweep.results import read_results, translate_write_errors
 from train.sweep.sweeps import Result, Spread, Sweep
 from train.tutorials.plan import Row, Trial, TutorialPlan
 
@@ -135,7 +134,7 @@ class KnownResults:
         """Return whether a classic was trained in full and misses its aim."""
         for classic in plan.classics:
             if classic.key == key and not plan.quick:
-                summary = self.summarize(plan.of_classic(classic))
+                summary = self.summarize(plan.row(classic))
                 return summary is not None and summary.accuracy.mean < classic.aim
         return False
 
@@ -177,13 +176,11 @@ class ResultsFolder:
         Raises:
             NotWritable: If that fails.
         """
-        try:
+        with translate_write_errors(self._file):
             self._folder.mkdir(parents=True, exist_ok=True)
             # The line break comes first, so that a truncated line does not damage the next one.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{result.model_dump_json()}")
-        except OSError as error:
-            raise NotWritable(f"'{self._file}' cannot be written: {error}.") from error
 
 
 def _parse(line: str) -> TrialResult | None:

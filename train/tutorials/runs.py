@@ -75,7 +75,7 @@ class Runner:
                 self._train_row(row, f"row {number} of {self._total}")
             for classic in self._plan.classics:
                 if self._known.missed(self._plan, classic.if_missed):
-                    row = self._plan.of_classic(classic)
+                    row = self._plan.row(classic)
                     self._train_row(row, f"extra row, as {classic.if_missed} misses its aim")
             self._train_study(f"row {self._total} of {self._total}")
         except (KeyboardInterrupt, Interrupted):

@@ -60,7 +60,7 @@ def test_report_has_a_summary_and_a_chart_per_varied_parameter(tmp_path: Path) -
 
 def test_values_without_scores_leave_their_place_empty(tmp_path: Path) -> None:
     request = sweep(optimizer=("sgd", "adam"))
-    sgd, adam = request.grid()
+    sgd, adam = request.settings()
 
     assert len(write_report(tmp_path, request, [result(sgd), failure(adam)])) == 2
     assert len(write_report(tmp_path, request, [failure(sgd), failure(adam)])) == 2

@@ -23,7 +23,7 @@ def write(folder: Path, *results: Result) -> Path:
 
 def test_results_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     results = (
-        *(result(setting, seed, test=1 / 3) for seed, setting in enumerate(REQUEST.grid())),
+        *(result(setting, seed, test=1 / 3) for seed, setting in enumerate(REQUEST.settings())),
         failure(REQUEST.base, 1),
         result(REQUEST.base, validation=None),
     )

@@ -53,7 +53,7 @@ def test_a_grid_is_started_in_order_with_every_seed(tmp_path: Path) -> None:
         trainings = start_all(study)
 
     assert [(each.setting, each.seed) for each in trainings] == [
-        (setting, seed) for setting in REQUEST.grid() for seed in (0, 1)
+        (setting, seed) for setting in REQUEST.settings() for seed in (0, 1)
     ]
 
 
@@ -95,7 +95,7 @@ def test_a_restart_continues_with_the_missing_seed_of_an_interrupted_setting(
         assert study.unfinished() == [second]
         study.record(result(second.setting, 1))
         assert study.unfinished() == []
-        assert study.start_next()[0].setting == REQUEST.grid()[1]
+        assert study.start_next()[0].setting == REQUEST.settings()[1]
 
 
 def test_results_file_is_rewritten_from_the_study(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_crash_while_a_setting_starts_loses_no_setting(tmp_path: Path) -> None
     for length in range(1, len(journal), 19):
         (tmp_path / STUDY_FILE).write_text("".join(journal[:length]))
         with studying(tmp_path, REQUEST) as study:
-            assert {each.setting for each in start_all(study)} == set(REQUEST.grid())
+            assert {each.setting for each in start_all(study)} == set(REQUEST.settings())
 
 
 def test_a_folder_without_study_is_resumed_from_its_results_file(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
 
 def test_the_sampler_tries_no_setting_twice_until_all_are_tried(tmp_path: Path) -> None:
-    assert set(search(tmp_path, lambda each: result(each.setting))) == set(SEARCH.grid())
+    assert set(search(tmp_path, lambda each: result(each.setting))) == set(SEARCH.settings())
 
 
 def test_the_choices_follow_from_the_study_alone(tmp_path: Path) -> None:

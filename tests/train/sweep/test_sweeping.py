@@ -76,7 +76,7 @@ def test_only_missing_trainings_are_trained(tmp_path: Path) -> None:
         results = study.results()
 
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
-    assert tried(results) == [(setting, seed) for setting in request.grid() for seed in (0, 1)]
+    assert tried(results) == [(setting, seed) for setting in request.settings() for seed in (0, 1)]
 
     kept = lines(tmp_path)
     assert train_here(request, tmp_path) == results
@@ -173,7 +173,7 @@ def test_parallel_processes_give_the_results_of_one(tmp_path: Path) -> None:
 
     together = run_sweep(request, tmp_path / "sweep", jobs=2)
 
-    assert tried(together) == [(setting, 0) for setting in request.grid()]
+    assert tried(together) == [(setting, 0) for setting in request.settings()]
     for one, other in zip(train_here(request, tmp_path / "alone"), together, strict=True):
         assert one.scores is not None
         assert other.scores is not None

@@ -30,7 +30,7 @@ def test_grid_has_every_combination_once_and_starts_with_the_base(
     values: dict[str, list[Value]],
 ) -> None:
     request = sweep_of(values)
-    grid = request.grid()
+    grid = request.settings()
 
     assert len(grid) == len(set(grid)) == prod(len(set(several)) for several in values.values())
     assert grid[0] == request.base
@@ -53,7 +53,7 @@ def test_one_at_a_time_has_the_base_and_its_variations_in_one_value(
     )
     for setting in settings[1:]:
         assert sum(setting.value(name) != request.base.value(name) for name in values) == 1
-    assert set(settings) <= set(request.grid())
+    assert set(settings) <= set(sweep_of(values).settings())
 
 
 @given(one=HIDDEN, other=HIDDEN, rates=st.tuples(st.floats(1e-9, 10), st.floats(1e-9, 10)))
@@ -119,7 +119,7 @@ def test_summary_has_mean_and_sample_standard_deviation() -> None:
 
 def test_settings_are_ranked_by_validation_accuracy() -> None:
     request = sweep(optimizer=("sgd", "adam", "adamw"))
-    sgd, adam, adamw = request.grid()
+    sgd, adam, adamw = request.settings()
     results = [
         result(sgd, validation=0.8, test=0.9),
         result(adam, validation=0.9, test=0.8),
@@ -131,7 +131,7 @@ def test_settings_are_ranked_by_validation_accuracy() -> None:
 
 def test_settings_without_validation_are_ranked_by_test_accuracy_then_order() -> None:
     request = sweep(optimizer=("sgd", "adam", "adamw"))
-    sgd, adam, adamw = request.grid()
+    sgd, adam, adamw = request.settings()
     results = [
         result(setting, validation=None, test=test)
         for setting, test in ((adamw, 0.9), (adam, 0.7), (sgd, 0.9))
@@ -142,7 +142,7 @@ def test_settings_without_validation_are_ranked_by_test_accuracy_then_order() ->
 
 def test_setting_with_a_failure_is_ranked_last() -> None:
     request = sweep(optimizer=("sgd", "adam"))
-    sgd, adam = request.grid()
+    sgd, adam = request.settings()
     last = summarize(
         request, [result(adam, validation=0.9), failure(adam, 1), result(sgd, validation=0.1)]
     )[-1]
@@ -153,7 +153,7 @@ def test_setting_with_a_failure_is_ranked_last() -> None:
 
 def test_results_by_value_are_in_rising_order() -> None:
     request = sweep(learning_rate=(0.1, 0.001, 0.01), optimizer=("sgd", "adam"))
-    found = by_value(request, [result(setting) for setting in request.grid()], "learning_rate")
+    found = by_value(request, [result(setting) for setting in request.settings()], "learning_rate")
 
     assert list(found) == [0.001, 0.01, 0.1]
     assert [len(results) for results in found.values()] == [2, 2, 2]

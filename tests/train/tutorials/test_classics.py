@@ -159,7 +159,7 @@ def test_every_classic_can_be_trained() -> None:
     assert PLAN.sweep
     PLAN.sweep.check()
     # The base, and four other values of each of six settings.
-    assert len(PLAN.sweep.one_at_a_time()) == 25
+    assert len(PLAN.sweep.settings()) == 25
     for classic in PLAN.classics:
         assert 0 < classic.quick_epochs <= classic.trial.config.epochs
         assert {*classic.beats, classic.if_missed or classic.key} <= {
@@ -257,7 +257,7 @@ def test_findings_name_aims_speed_comparisons_and_verdicts(folder: ResultsFolder
 
 def test_accuracy_is_that_of_the_trained_model(folder: ResultsFolder) -> None:
     known = folder.trials(quick=False)
-    result = known[TINY_PLAN.of_classic(TINY_PLAN.classics[0]).trials[0]]
+    result = known[TINY_PLAN.row(TINY_PLAN.classics[0]).trials[0]]
 
     assert result.test_images == 450
     assert 0.8 < result.test_accuracy < 1
@@ -268,7 +268,7 @@ def test_accuracy_is_that_of_the_trained_model(folder: ResultsFolder) -> None:
 def test_each_seed_of_a_repeated_model_splits_the_images_differently(
     folder: ResultsFolder,
 ) -> None:
-    luck = TINY_PLAN.of_classic(TINY_PLAN.classics[4])
+    luck = TINY_PLAN.row(TINY_PLAN.classics[4])
 
     assert [(trial.config.seed, trial.split_seed) for trial in luck.trials] == [
         (0, 0),
