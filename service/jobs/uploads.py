@@ -56,7 +56,7 @@ async def save_upload(request: Request, folder: Path, settings: Settings) -> Pat
         InsufficientStorage: If the disk cannot take it.
     """
     await asyncio.to_thread(_make_folder, folder)
-    context_of(request.scope).pause()  # uploads have a limit of their own
+    context_of(request.scope).pause()  # uploads have another limit
     size = 0
     try:
         with (folder / PART).open("wb", buffering=0) as file:
