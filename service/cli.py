@@ -23,7 +23,9 @@ def serve(
 
 
 def key(
-    name: Annotated[str, typer.Argument(help="Name of the client, for logs and metrics.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the client, for logs and metrics.")
+    ],
 ) -> None:
     """Make an API key for a client of the service."""
     from service.http.keys import new_key

@@ -42,8 +42,9 @@ def score(
     source: Annotated[
         str | None,
         typer.Argument(
+            metavar="SOURCE",
             help="Folder, pattern, archive, table or array of images; a path or URL. "
-            "docs/scoring.md lists the formats."
+            "docs/scoring-reference.md lists the formats.",
         ),
     ] = None,
     out: Annotated[

@@ -40,6 +40,8 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         console.print_json(json.dumps([job.to_json() for job in found]))
         return
+    if not found:
+        notices.print("There are no jobs. Submit one: loupe score FOLDER --out RESULTS")
     for job in found:
         console.print(f"[bold]{job.id}[/]  {_progress(job)}")
         about = f"{job.model} → {job.output}" + (f"\n  {job.error}" if job.error else "")

@@ -69,7 +69,7 @@ def _translate(error: Exception, url: str) -> Exception | None:
     ):
         return StorageRefused(
             f"The credentials do not open '{url}' ({text}). Give valid ones here and to each "
-            "worker; docs/scoring.md shows how."
+            "worker; docs/scoring-reference.md shows how."
         )
     if isinstance(error, _classes(VERSION_ERRORS)):
         return SourceChanged(f"'{url}' changed while it was read. Score it again.")

@@ -27,7 +27,8 @@ app = typer.Typer(help="List, show, compare, promote and delete the models in th
 Tag = Annotated[
     str,
     typer.Argument(
-        help="NAME:VERSION, NAME:production, NAME:latest, or NAME for its production version."
+        metavar="TAG",
+        help="NAME:VERSION, NAME:production, NAME:latest, or NAME for its production version.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with the whole model card.")]
@@ -123,7 +124,9 @@ def promote(
 
 @app.command()
 def rollback(
-    name: Annotated[str, typer.Argument(help="Name of the model, without a version.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the model, without a version.")
+    ],
 ) -> None:
     """Put the previous version into production. Repeat it to go back further."""
     from loupe.models import promotion
@@ -136,7 +139,7 @@ def rollback(
 
 @app.command()
 def delete(
-    tag: Annotated[str, typer.Argument(help="NAME:VERSION")],
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="NAME:VERSION.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a model that is not in production, with all its files."""
@@ -152,7 +155,9 @@ def delete(
 
 @app.command()
 def log(
-    name: Annotated[str | None, typer.Argument(help="Show this model only.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show only the model with this name.")
+    ] = None,
 ) -> None:
     """Show which versions were put into production, newest first."""
     from loupe.models.promotion_log import read

@@ -24,7 +24,11 @@ def data() -> None:
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="fashion-mnist, mnist, digits, digits-8x8, idx:DIR or folder:DIR.")
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="fashion-mnist, mnist, digits, digits-8x8, idx:DIR or folder:DIR.",
+        ),
     ],
     out: Annotated[
         Path | None,

@@ -114,7 +114,7 @@ def check_folder(folder: Path) -> None:
     if not is_folder(folder):
         exists = os.path.exists(folder)  # noqa: PTH110
         raise InvalidUsage(
-            f"'{folder}' is {'a file, not a folder' if exists else 'not there'}.",
+            f"'{folder}' is a file, not a folder." if exists else f"There is no folder '{folder}'.",
             code="folder_not_found",
         )
 
