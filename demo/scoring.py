@@ -13,8 +13,8 @@ from loupe.models.store import StoredModel
 from loupe.settings import load_settings
 from loupe.terminal import console
 from train.data.datasets import Dataset
+from worker.jobs_cli import watch
 from worker.queue.jobs import Jobs
-from worker.queue.progress import follow
 from worker.queue.submission import submit
 from worker.results.outputs import SUMMARY, read_errors
 
@@ -26,7 +26,7 @@ def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path) -> lis
         _write_files(source, dataset)
     jobs = Jobs(redis)
     submitted = submit(jobs, source, output, model.tag, load_settings().shard_images)
-    job = follow(jobs, submitted.id, console)
+    job = watch(jobs, submitted.id, console)
     if job.state == "failed":
         raise JobFailed(f"Job {job.id} failed: {job.error}")
     accuracy = _accuracy(output, dataset)

@@ -154,7 +154,6 @@ def score(
         console.print(line, highlight=False)
 
     if local:
-        from worker.queue.progress import follow
         from worker.scoring.local import LocalRun
 
         prepared = prepare(lambda _: None)
@@ -164,7 +163,7 @@ def score(
             return
         run = LocalRun(settings, prepared.request)
         with stop_on_signals(run.interrupted), run.running():
-            ended = follow(run, run.job_id, console)
+            ended = jobs_cli.watch(run, run.job_id, console)
         jobs_cli.show_ended(ended)
         return
     with jobs_cli.open_jobs() as jobs:

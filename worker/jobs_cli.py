@@ -1,6 +1,7 @@
 """The command `loupe jobs`: list, show, follow, cancel and retry bulk-scoring jobs."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loupe.errors import JobFailed
+from loupe.jobs import ENDED
 from loupe.settings import load_settings
-from loupe.terminal import console, notices, print_sections
+from loupe.terminal import console, notices, print_plain, print_sections, progress_bar
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from worker.queue.jobs import Job, Jobs
+    from worker.scoring.local import LocalRun
 
 app = typer.Typer(help="List, show, follow, cancel and retry bulk-scoring jobs.")
 JobId = Annotated[
@@ -22,7 +27,8 @@ JobId = Annotated[
     typer.Argument(metavar="ID", help="Id of the job, as `loupe score` and `loupe jobs` print it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SHOWN_ERRORS = 20  # on a terminal; --json shows all
+MAX_SHOWN_ERRORS = 20  # on a terminal; --json shows all
+POLL_SECONDS = 0.1
 
 
 @app.callback(invoke_without_command=True)
@@ -45,7 +51,7 @@ def list_(as_json: Json = False) -> None:
     for job in found:
         console.print(f"[bold]{job.id}[/]  {_progress(job)}")
         about = f"{job.model} → {job.output}" + (f"\n  {job.error}" if job.error else "")
-        console.print(f"  {about}", markup=False, highlight=False, soft_wrap=True)
+        print_plain(f"  {about}")
 
 
 @app.command()
@@ -66,12 +72,9 @@ def show(job_id: JobId, as_json: Json = False) -> None:
         console.print(
             f"[bold]{letter.step}[/] failed for good at {_local(letter.time)}", highlight=False
         )
-        console.print(f"  {letter.error}", markup=False, highlight=False, soft_wrap=True)
+        print_plain(f"  {letter.error}")
     if job.state == "failed":
-        console.print(
-            f"Finished parts stay. Score the rest: loupe jobs retry {job.id}",
-            highlight=False,
-        )
+        print_plain(f"Finished parts stay. Score the rest: loupe jobs retry {job.id}")
 
 
 @app.command()
@@ -121,13 +124,11 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
             typer.echo(json.dumps(error, ensure_ascii=False))
         return
     for number, error in enumerate(found):
-        if number == SHOWN_ERRORS:
-            console.print("… List all errors: --json", highlight=False)
+        if number == MAX_SHOWN_ERRORS:
+            print_plain("… List all errors: --json")
             return
         console.print(f"[bold]{error['code']}[/]", end="  ")
-        console.print(
-            f"{error['id']}\n  {error['error']}", markup=False, highlight=False, soft_wrap=True
-        )
+        print_plain(f"{error['id']}\n  {error['error']}")
 
 
 def warn_without_worker(jobs: "Jobs") -> None:
@@ -142,14 +143,33 @@ def follow_job(jobs: "Jobs", job: "Job") -> None:
     Raises:
         JobFailed: If it failed.
     """
-    from worker.queue.progress import follow
-
     try:
-        ended = job if job.state == "done" else follow(jobs, job.id, console)
+        ended = job if job.state == "done" else watch(jobs, job.id, console)
     except KeyboardInterrupt:
         console.print(f"\nJob {job.id} keeps running. Follow it: loupe jobs follow {job.id}")
         raise typer.Exit from None
     show_ended(ended)
+
+
+def watch(jobs: "Jobs | LocalRun", job_id: str, console: "Console") -> "Job":
+    """Draw a progress bar until the job has ended, and return the ended job."""
+    with progress_bar("rate", "details", console=console) as progress:
+        task = progress.add_task("queued", total=None, rate="", details="")
+        while True:
+            job = jobs.get(job_id)
+            handled = job.done + job.failed
+            seconds = time.time() - job.started if job.started else 0.0
+            progress.update(
+                task,
+                description=f"{job.state:>9}",
+                total=job.total,
+                completed=handled,
+                rate=f"{handled / seconds:,.0f}/s" if seconds and handled else "",
+                details=f"errors: {job.failed:,}, workers: {len(jobs.workers())}",
+            )
+            if job.state in ENDED:
+                return job
+            time.sleep(POLL_SECONDS)
 
 
 def show_ended(job: "Job") -> None:
@@ -191,8 +211,4 @@ def _progress(job: "Job") -> str:
 
 
 def _local(moment: float | None) -> str:
-    return (
-        "—"
-        if moment is None
-        else datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    )
+    return "—" if moment is None else f"{datetime.fromtimestamp(moment):%Y-%m-%d %H:%M:%S}"

@@ -31,17 +31,15 @@ from worker.queue.claims import Delivery
 from worker.queue.jobs import (
     WORKERS_GROUP,
     active_key,
-    delayed_key,
     job_key,
     server_time,
-    steps_key,
 )
+from worker.queue.steps import Kind
 
 logger = logging.getLogger(__name__)
 
 Phase = Literal["plan", "read", "score", "write"]
 Outcome = Literal["done", "cancelled", "lost", "retried", "failed"]
-KINDS = ("plan", "shard", "probe", "finish")  # of steps
 # Prometheus waits at most 10 s. Retries of a connection multiply with those of its commands.
 PROMPT: dict[str, Any] = HASTY | {
     "retry": Retry(BACKOFF, 1),
@@ -103,7 +101,7 @@ class Metrics:
         # A series that begins with 1 has no increase, so alerts would miss its first event.
         for outcome in ("scored", "failed"):
             self._images.labels(outcome)
-        for kind in KINDS:
+        for kind in get_args(Kind):
             for ending in get_args(Outcome):
                 self._steps.labels(kind, ending)
 
@@ -169,9 +167,9 @@ class QueueDepth(Collector):
         for job_id in job_ids:
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hget(job_key(job_id), "state")
-                pipeline.xlen(steps_key(job_id))
-                pipeline.xinfo_groups(steps_key(job_id))
-                pipeline.zcard(delayed_key(job_id))
+                pipeline.xlen(job_key(job_id, "steps"))
+                pipeline.xinfo_groups(job_key(job_id, "steps"))
+                pipeline.zcard(job_key(job_id, "delayed"))
                 state, length, groups, delayed = cast(Any, pipeline.execute(raise_on_error=False))
             if not isinstance(groups, list):  # the job has just ended
                 continue
@@ -181,7 +179,7 @@ class QueueDepth(Collector):
             places["waiting"] += length - group["pending"]
             places["delayed"] += delayed
             first: Any = self._redis.xrange(
-                steps_key(job_id), min=f"({group['last-delivered-id']}", count=1
+                job_key(job_id, "steps"), min=f"({group['last-delivered-id']}", count=1
             )
             waiting += [message_id for message_id, _ in first]
         now = server_time(self._redis)

@@ -19,7 +19,7 @@ from loupe.runtime.ports import free_port
 from loupe.runtime.processes import Program, running
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, steps_key
+from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, job_key
 from worker.queue.submission import submit
 
 POLL_SECONDS = 0.002
@@ -73,7 +73,7 @@ class Workers:
         """Return the name of a worker that has claimed a shard of a running job, if any."""
         if self.jobs.get(job.id).state != "running":
             return None
-        pending = self.redis.xpending_range(steps_key(job.id), WORKERS_GROUP, "-", "+", 1)
+        pending = self.redis.xpending_range(job_key(job.id, "steps"), WORKERS_GROUP, "-", "+", 1)
         return str(pending[0]["consumer"]) if pending else None
 
     def kill(self, name: str) -> None:

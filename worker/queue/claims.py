@@ -20,11 +20,11 @@ from worker.queue.jobs import (
     WORKERS,
     WORKERS_GROUP,
     active_key,
-    fences_key,
+    job_key,
     job_keys,
+    load_script,
     server_time,
 )
-from worker.queue.scripts import load_script
 from worker.queue.steps import FinishStep, Shard, Step, decode, encode
 
 BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further one
@@ -191,7 +191,7 @@ class Queue:
 
     def committed_shards(self, job_id: str) -> list[int]:
         """Return the numbers of the shards whose parts are counted."""
-        fences = cast("dict[str, str]", self._redis.hgetall(fences_key(job_id)))
+        fences = cast("dict[str, str]", self._redis.hgetall(job_key(job_id, "fences")))
         names = [name for name, fence in fences.items() if fence == "committed"]
         return sorted(int(match[1]) for match in map(SHARD_NAME.fullmatch, names) if match)
 

@@ -4,14 +4,15 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from redis import Redis
+from redis.commands.core import Script
 
 from loupe.errors import Conflict, JobNotFound
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, JobState, Priority, ScoringJob, ScoringOptions
-from worker.queue.scripts import load_script
 from worker.queue.steps import PlanStep, decode, encode
 
 # Keys of the queue; those of one job are described in `lua/keys.lua`. A cluster keeps the keys that
@@ -21,9 +22,12 @@ WAKE = "loupe:{queue}:wake"  # list of at most one element, on which idle worker
 WORKERS = "loupe:{queue}:workers"  # sorted set: names of workers by time of the last heartbeat
 WORKERS_GROUP = "workers"  # consumer group of every job's stream
 
+SCRIPTS = Path(__file__).parent / "lua"
 KEEP_SECONDS = 30 * 24 * 3600  # how long the record of an ended job is kept
 HEARTBEAT_TIMEOUT_SECONDS = 5.0  # workers send a heartbeat every second
 MAX_SHOWN_ID = 80  # characters of an unknown id in the error
+
+JobPart = Literal["", "steps", "fences", "delayed", "dead", "progress"]  # see `lua/keys.lua`
 
 # Changes with the meaning of records and steps; a worker fails jobs of another protocol.
 PROTOCOL = "2"
@@ -34,41 +38,14 @@ def active_key(priority: Priority) -> str:
     return f"loupe:{{queue}}:active:{priority}"
 
 
-def job_key(job_id: str) -> str:
-    """Return the key of the job's record, a hash."""
-    return f"loupe:{{job:{job_id}}}"
-
-
-def steps_key(job_id: str) -> str:
-    """Return the key of the job's steps, a stream."""
-    return f"{job_key(job_id)}:steps"
-
-
-def fences_key(job_id: str) -> str:
-    """Return the key of the attempts of each step, a hash."""
-    return f"{job_key(job_id)}:fences"
-
-
-def delayed_key(job_id: str) -> str:
-    """Return the key of the steps that wait for another attempt, a sorted set."""
-    return f"{job_key(job_id)}:delayed"
-
-
-def dead_key(job_id: str) -> str:
-    """Return the key of the job's dead letters, a stream."""
-    return f"{job_key(job_id)}:dead"
-
-
-def progress_key(job_id: str) -> str:
-    """Return the key of the progress of shards in flight, a hash."""
-    return f"{job_key(job_id)}:progress"
+def job_key(job_id: str, part: JobPart = "") -> str:
+    """Return the key of a job's record, or of another part of the job."""
+    return f"loupe:{{job:{job_id}}}" + (f":{part}" if part else "")
 
 
 def job_keys(job_id: str) -> list[str]:
     """Return all keys of a job in the order of `lua/keys.lua`."""
-    return [
-        key(job_id) for key in (job_key, steps_key, fences_key, delayed_key, dead_key, progress_key)
-    ]
+    return [job_key(job_id, part) for part in get_args(JobPart)]
 
 
 class JobRequest(BaseModel):
@@ -270,7 +247,7 @@ class Jobs:
         """Return a job, or `None` if the id is unknown."""
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(job_key(job_id))
-            pipeline.hvals(progress_key(job_id))
+            pipeline.hvals(job_key(job_id, "progress"))
             record, in_flight = cast(tuple[dict[str, str], list[str]], pipeline.execute())
         if not record:
             return None
@@ -299,7 +276,9 @@ class Jobs:
 
     def dead_letters(self, job_id: str) -> list[DeadLetter]:
         """Return the steps of a job that failed for good."""
-        letters = cast("list[tuple[str, dict[str, str]]]", self._redis.xrange(dead_key(job_id)))
+        letters = cast(
+            "list[tuple[str, dict[str, str]]]", self._redis.xrange(job_key(job_id, "dead"))
+        )
         return [
             DeadLetter(
                 decode(letter["step"]).name,
@@ -317,6 +296,12 @@ class Jobs:
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"No job has the id {job_id[:MAX_SHOWN_ID]!r}. List the jobs: loupe jobs")
+
+
+def load_script(redis: Redis, name: str, *, fenced: bool = False) -> Script:
+    """Return the script `lua/<name>.lua`, after `keys.lua` and, if it is fenced, `fence.lua`."""
+    parts = ["keys", "fence", name] if fenced else ["keys", name]
+    return redis.register_script("\n".join((SCRIPTS / f"{part}.lua").read_text() for part in parts))
 
 
 def server_time(redis: Redis) -> float:

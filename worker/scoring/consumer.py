@@ -21,11 +21,9 @@ from worker.queue.jobs import PROTOCOL, Job, Jobs
 from worker.queue.steps import FinishStep, PlanStep, Probe, Shard
 from worker.results import outputs
 from worker.scoring.failures import RecordsFailed, judge, max_attempts
-from worker.scoring.finish import finish_job
 from worker.scoring.lease import Lease
-from worker.scoring.plan import PlanResult, plan_job
-from worker.scoring.probe import probe_records
-from worker.scoring.score import ShardRun
+from worker.scoring.plan import finish_job, plan_job
+from worker.scoring.score import ShardRun, probe_records
 from worker.scoring.task import Resources, Task
 from worker.storage import parse_path
 
@@ -182,7 +180,7 @@ class Consumer:
         match delivery.step:
             case PlanStep():
                 plan = plan_job(task)
-                return lambda: self._commit_plan(delivery, plan)
+                return lambda: self.queue.commit_plan(delivery, **vars(plan))
             case Shard() as shard:
                 run = ShardRun(task, shard)
                 run.start()
@@ -192,11 +190,6 @@ class Consumer:
                 return lambda: successor is not None and self.queue.replace(delivery, successor)
             case FinishStep():
                 return lambda: self._finish(task, delivery)
-
-    def _commit_plan(self, delivery: Delivery, plan: PlanResult) -> bool:
-        return self.queue.commit_plan(
-            delivery, plan.total, plan.revision, plan.shards, plan.kept, plan.done, plan.failed
-        )
 
     def _write_shard(self, attempt: _Attempt, shard: Shard, run: ShardRun) -> bool:
         result = run.complete()

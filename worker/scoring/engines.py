@@ -1,6 +1,6 @@
 """The models that a worker process keeps loaded."""
 
-from collections import OrderedDict
+from functools import lru_cache
 
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.engine import Engine, EngineName, load_engine
@@ -24,7 +24,7 @@ class Engines:
 
     def __init__(self, name: EngineName) -> None:
         self._name = name
-        self._loaded: OrderedDict[str, tuple[StoredModel, Engine]] = OrderedDict()
+        self._load = lru_cache(MAX_ENGINES)(self._load_uncached)
 
     def get(self, tag: str, card_digest: str) -> tuple[StoredModel, Engine]:
         """Return a model and its engine; verify its files when it is loaded, its card each time.
@@ -37,15 +37,13 @@ class Engines:
             ModelNotFound: If it is not in the store.
             ModelCorrupted: If its card or a file has changed.
         """
-        if tag not in self._loaded:
-            model = find_stored(tag, card_digest)
-            self._loaded[tag] = model, load_engine(model, self._name, threads=1)
-            if len(self._loaded) > MAX_ENGINES:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(tag)
-        model, engine = self._loaded[tag]
+        model, engine = self._load(tag, card_digest)
         _check(model, card_digest)
         return model, engine
+
+    def _load_uncached(self, tag: str, card_digest: str) -> tuple[StoredModel, Engine]:
+        model = find_stored(tag, card_digest)
+        return model, load_engine(model, self._name, threads=1)
 
 
 def find_stored(tag: str, card_digest: str) -> StoredModel:

@@ -15,11 +15,9 @@ from worker.queue.claims import backoff_seconds
 from worker.queue.jobs import Job, JobRequest
 from worker.queue.steps import FinishStep, PlanStep, Probe, Shard, Step
 from worker.scoring.failures import judge
-from worker.scoring.finish import finish_job
 from worker.scoring.lease import Progress
-from worker.scoring.plan import plan_job
-from worker.scoring.probe import probe_records
-from worker.scoring.score import ShardRun
+from worker.scoring.plan import finish_job, plan_job
+from worker.scoring.score import ShardRun, probe_records
 from worker.scoring.task import Resources, Task
 
 logger = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
-"""The first step: count the records of the source and cut them into shards."""
+"""The first and the last step: cut the source into shards, and summarize their results."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.metrics import ShardClock
@@ -42,3 +43,11 @@ def plan_job(task: Task) -> PlanResult:
         done=sum(receipt.done for receipt in kept.values()),
         failed=sum(receipt.failed for receipt in kept.values()),
     )
+
+
+def finish_job(task: Task, shards: Sequence[int]) -> None:
+    """Write the summary of these shards, and remove what only the running job needed."""
+    job, output = task.job, task.output
+    class_names = task.find_model().card.class_names
+    statistics = receipts.total_statistics(output, shards, job.shards)
+    outputs.write_summary(output, job, class_names, shards, statistics)

@@ -1,4 +1,4 @@
-"""The main step: score a shard and write its part."""
+"""The main steps: score a shard and write its part, or probe some of its records."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,14 +6,16 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
 from loupe.images.spec import UInt8Array
 from worker.metrics import ShardClock
-from worker.queue.steps import Shard
+from worker.queue.steps import Probe, Shard
 from worker.results import outputs, receipts
 from worker.results.statistics import StepStatistics
+from worker.scoring import bisection
 from worker.scoring import task as tasks
 from worker.scoring.failures import blame_records
 from worker.scoring.task import Task
@@ -125,3 +127,15 @@ class ShardRun:
     def _cancel(self) -> None:
         while self._queued:
             self._queued.popleft().cancel()
+
+
+def probe_records(task: Task, probe: Probe) -> Shard | Probe | None:
+    """Return the step that follows if all records are scored; `None` if the lease is lost."""
+    model, engine = task.load_model()
+    first, stop = bisection.probed(probe)
+    with blame_records():
+        for batch in islice(task.batches(probe.shard, model, one_by_one=True), first, stop):
+            if task.progress.lost:
+                return None
+            tasks.score_batch(engine, ShardClock(), batch)
+    return None if task.progress.lost else bisection.after_success(probe)

@@ -1,5 +1,7 @@
 """A step in progress, and what the steps of one process share."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,18 +19,17 @@ from loupe.settings import Settings
 from worker.metrics import ShardClock
 from worker.queue.jobs import Job
 from worker.queue.steps import Shard
+from worker.remote_path import RemotePath
 from worker.results import outputs
 from worker.scoring.engines import Engines, find_stored
 from worker.scoring.lease import Progress
-from worker.scoring.plan_index import PlanIndexes
 from worker.sources.opening import open_source
 from worker.sources.source import BatchReader, ImageSource, Records, check_unchanged
 from worker.storage import AnyPath, parse_path
 
-BATCH_SIZE = (
-    128  # images that one thread reads and scores at a time, so that they stay in its cache
-)
+BATCH_SIZE = 128  # images that a thread reads and scores at a time; they fit in its cache
 BATCHES_AHEAD = 2  # per thread; more take memory and are not faster
+MAX_COPIES = 8  # of plan indexes of jobs that take turns; others are copied again
 
 
 class Resources:
@@ -51,6 +52,41 @@ class Resources:
         """Stop the threads and delete copied plan indexes."""
         self.pool.shutdown()
         self.plan_indexes.close()
+
+
+class PlanIndexes:
+    """Local copies of plan indexes that are kept in a bucket."""
+
+    def __init__(self) -> None:
+        self._copies: dict[AnyPath, Path] = {}
+
+    def local(self, index: AnyPath) -> Path:
+        """Return the index itself if it is local, else a copy."""
+        if isinstance(index, Path):
+            return index
+        copy = self._copies.pop(index) if index in self._copies else _copy(index)
+        self._copies[index] = copy  # the last one is the most recently used
+        self._evict(MAX_COPIES)
+        return copy
+
+    def close(self) -> None:
+        """Delete all copies."""
+        self._evict(0)
+
+    def _evict(self, max_copies: int) -> None:
+        while len(self._copies) > max_copies:
+            shutil.rmtree(self._copies.pop(next(iter(self._copies))))
+
+
+def _copy(index: RemotePath) -> Path:
+    copy = Path(tempfile.mkdtemp(prefix="loupe-index-"))
+    try:
+        for file in index.iterdir():
+            file.download(copy / file.name)
+    except BaseException:
+        shutil.rmtree(copy)
+        raise
+    return copy
 
 
 @dataclass

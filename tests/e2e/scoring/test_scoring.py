@@ -24,7 +24,7 @@ from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.programs import run, running, until
-from worker.queue.jobs import WORKERS_GROUP, Job, JobRequest, Jobs, job_key, steps_key
+from worker.queue.jobs import WORKERS_GROUP, Job, JobRequest, Jobs, job_key
 from worker.queue.submission import submit
 
 LEASE_SECONDS = 1.0
@@ -248,7 +248,7 @@ def caught_in_a_shard(process: Popen[bytes], redis: Redis, jobs: Jobs, job: Job)
 
 def pending(redis: Redis, job: Job) -> int:
     """Return the number of steps in flight."""
-    found = redis.xpending(steps_key(job.id), WORKERS_GROUP)
+    found = redis.xpending(job_key(job.id, "steps"), WORKERS_GROUP)
     return int(found["pending"])
 
 

@@ -18,7 +18,7 @@ from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.programs import descendants, environment, free_port, run, running, until
 from worker.queue.claims import Queue
-from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, fences_key, steps_key
+from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, job_key
 from worker.queue.submission import submit
 
 LONG_SHARD = 400_000  # images: no machine scores them in a second in one thread
@@ -32,7 +32,7 @@ def array_job(jobs: Jobs, folder: Path, model: StoredModel, images: int, shard_i
 def in_a_shard(redis: Redis, jobs: Jobs, job: Job) -> Callable[[], bool]:
     def check() -> bool:
         pending = (
-            redis.xpending(steps_key(job.id), WORKERS_GROUP)
+            redis.xpending(job_key(job.id, "steps"), WORKERS_GROUP)
             if jobs.get(job.id).state == "running"
             else None
         )
@@ -62,8 +62,8 @@ def test_worker_that_cannot_finish_in_time_releases_its_shard(
         assert worker.wait(20) == 0
 
     assert "released a step" in (tmp_path / "log").read_text()
-    assert redis_here.xpending(steps_key(job.id), WORKERS_GROUP)["pending"] == 0
-    assert redis_here.hget(fences_key(job.id), "shard-0") == "0"
+    assert redis_here.xpending(job_key(job.id, "steps"), WORKERS_GROUP)["pending"] == 0
+    assert redis_here.hget(job_key(job.id, "fences"), "shard-0") == "0"
     delivery = Queue(redis_here, "another", lease_seconds=600, max_attempts=1).claim()
     assert delivery is not None
     assert (delivery.step.name, delivery.attempt) == ("shard-0", 1)

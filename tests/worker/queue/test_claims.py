@@ -366,7 +366,7 @@ def test_last_failed_attempt_fails_the_job_and_keeps_a_dead_letter(
     assert (failed.state, failed.error) == ("failed", "the disk is still full")
     assert failed.finished is not None
     assert queue.claim() is None
-    ((_, letter),) = redis.xrange(keys.dead_key(job.id))  # type: ignore[misc]
+    ((_, letter),) = redis.xrange(keys.job_key(job.id, "dead"))  # type: ignore[misc]
     assert letter == {"step": '{"name": "plan", "kind": "plan"}', "error": "the disk is still full"}
 
 
@@ -537,7 +537,7 @@ def test_the_record_of_a_job_that_has_ended_expires(
         assert redis.ttl(keys.job_key(job.id)) == -1
         if end == "failed":
             queue.fail(claimed(queue), "no", final=True)
-            assert 0 < redis.ttl(keys.dead_key(job.id)) <= keys.KEEP_SECONDS
+            assert 0 < redis.ttl(keys.job_key(job.id, "dead")) <= keys.KEEP_SECONDS
         else:
             queue.commit_shard(claimed(queue), 10, 0)
             queue.commit_finish(claimed(queue))

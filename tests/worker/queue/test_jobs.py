@@ -18,7 +18,7 @@ from tests.support import pictures
 from tests.support.job_requests import new_request
 from tests.support.stores import damage, stored
 from worker.queue.claims import Queue
-from worker.queue.jobs import JobRequest, Jobs, job_key, progress_key
+from worker.queue.jobs import JobRequest, Jobs, job_key
 from worker.queue.submission import submit
 from worker.scoring.consumer import Consumer
 
@@ -193,6 +193,6 @@ def test_the_time_left_follows_what_has_been_handled(jobs: Jobs, redis: Redis) -
 def test_progress_never_shows_more_than_there_is(jobs: Jobs, redis: Redis) -> None:
     job = jobs.submit(new_request())
     redis.hset(job_key(job.id), mapping={"state": "running", "total": 100, "done": 90, "failed": 5})
-    redis.hset(progress_key(job.id), mapping={"shard-8": 10, "shard-9": 10})
+    redis.hset(job_key(job.id, "progress"), mapping={"shard-8": 10, "shard-9": 10})
 
     assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (95, 5)

@@ -41,7 +41,7 @@ from worker.results.outputs import (
 )
 from worker.results.receipts import valid_receipts, write_receipt
 from worker.results.statistics import StepStatistics
-from worker.scoring.plan_index import PlanIndexes
+from worker.scoring.task import PlanIndexes
 from worker.sources.opening import check_source, open_source
 from worker.sources.source import Records
 from worker.storage import AnyPath, is_inside, parse_path, publish, write_file
@@ -546,7 +546,7 @@ def test_worker_copies_the_index_of_a_job_once(bucket: RemotePath, tmp_path: Pat
 def test_least_recently_used_copy_of_an_index_is_removed(
     bucket: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.scoring.plan_index.MAX_COPIES", 2)
+    monkeypatch.setattr("worker.scoring.task.MAX_COPIES", 2)
     copies, kept = PlanIndexes(), []
     for revision in ("first", "second", "third"):
         with outputs.temporary_index(bucket / "out") as index_folder:
