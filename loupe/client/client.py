@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, closing
-from types import TracebackType
-from typing import TypedDict, TypeVar
+from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -68,7 +67,8 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
         self._flows = JobFlows(url, api_key)
-        self._http = httpx.Client(**_httpx_options(url))
+        certificates, use_proxies = _trust(url)
+        self._http = httpx.Client(verify=certificates, trust_env=use_proxies)
 
     def predict(
         self,
@@ -213,9 +213,7 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _run(self, flow: Flow[T]) -> T:
@@ -253,7 +251,8 @@ class AsyncClient:
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
         self._flows = JobFlows(url, api_key)
-        self._http = httpx.AsyncClient(**_httpx_options(url))
+        certificates, use_proxies = _trust(url)
+        self._http = httpx.AsyncClient(verify=certificates, trust_env=use_proxies)
 
     async def predict(
         self,
@@ -347,9 +346,7 @@ class AsyncClient:
     async def __aenter__(self) -> "AsyncClient":
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _run(self, flow: Flow[T]) -> T:
@@ -422,13 +419,8 @@ async def _iterate(
             yield picture
 
 
-class _HttpxOptions(TypedDict):
-    verify: ssl.SSLContext
-    trust_env: bool
-
-
-def _httpx_options(url: str) -> _HttpxOptions:
-    """Trust the environment's certificates for https, and its proxies for other machines."""
+def _trust(url: str) -> tuple[ssl.SSLContext, bool]:
+    """Return the certificates, from the environment for https, and whether to use its proxies."""
     address = httpx.URL(url)
     try:
         verify = httpx.create_ssl_context(trust_env=address.scheme == "https")
@@ -436,4 +428,4 @@ def _httpx_options(url: str) -> _HttpxOptions:
         names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ]
         given = ", ".join(f"{name}={os.environ[name]!r}" for name in names)
         raise InvalidSetting(f"The certificates of {given} cannot be read: {error}.") from error
-    return {"verify": verify, "trust_env": address.host not in LOOPBACK}
+    return verify, address.host not in LOOPBACK

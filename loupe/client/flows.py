@@ -5,6 +5,7 @@ transport error. `loupe.client.client` runs flows in two ways.
 """
 
 import random
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,18 +74,19 @@ class ServiceFlows:
         self.url = self.url.rstrip("/")
         try:
             address = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
-            raise self._invalid_address() from error
+        except httpx.InvalidURL:
+            address = httpx.URL()
         if address.scheme not in ("http", "https") or not address.host:
-            raise self._invalid_address()
-        if self.api_key is not None:
-            _check_key(self.api_key)
-
-    def _invalid_address(self) -> InvalidUsage:
-        return InvalidUsage(
-            f"'{self.url}' is not the address of a service; write http://HOST:PORT.",
-            code="invalid_address",
-        )
+            raise InvalidUsage(
+                f"'{self.url}' is not the address of a service; write http://HOST:PORT.",
+                code="invalid_address",
+            )
+        key = self.api_key
+        if key is not None and not re.fullmatch("[!-~]+", key):
+            raise InvalidUsage(
+                "The API key must be printable ASCII characters without spaces, and not empty.",
+                code="invalid_api_key",
+            )
 
     def _request(
         self, method: str, path: str, timeout: float = DEFAULT_TIMEOUT_SECONDS, **content: Any
@@ -142,7 +144,7 @@ class ServiceFlows:
             )
         status = reply.status_code
         try:
-            refusal = Refusal.model_validate_json(reply.content)
+            refusal = _Refusal.model_validate_json(reply.content)
         except ValidationError:
             return RequestRefused(_quoted(reply), code=f"http_{status}", status=status)
         return RequestRefused(refusal.error, code=refusal.code, status=status)
@@ -157,19 +159,9 @@ class ServiceFlows:
         return UnexpectedAnswer(f"{self.url} is not a Loupe service: it sent {received}.")
 
 
-class Refusal(BaseModel):
-    """The body of an error response, or of one refused picture."""
-
+class _Refusal(BaseModel):
     error: str
     code: str = "request_refused"
-
-
-def _check_key(key: str) -> None:
-    if not (key and key.isascii() and key.isprintable() and " " not in key):
-        raise InvalidUsage(
-            "The API key must be printable ASCII characters without spaces, and not empty.",
-            code="invalid_api_key",
-        )
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from loupe.client.flows import Flow, Pause
 from loupe.client.predictions import PredictionFlows
@@ -38,7 +39,7 @@ class RecordError:
 
     id: str
     code: str
-    message: str
+    message: Annotated[str, Field(validation_alias="error")]
 
 
 class JobFlows(PredictionFlows):
@@ -53,8 +54,7 @@ class JobFlows(PredictionFlows):
 
     def submit_file(self, path: Path, options: ScoringRequest) -> Flow[ScoringJob]:
         """Upload a file in pieces and submit it."""
-        options_sent = options.model_dump(exclude_defaults=True)
-        request = self._request("POST", "/jobs", params=options_sent)
+        request = self._request("POST", "/jobs", params=options.model_dump(exclude_defaults=True))
         request.stream = FileStream(path)
         request.headers["Content-Type"] = OCTETS
         request.headers["Content-Length"] = str(path.stat().st_size)
@@ -89,11 +89,11 @@ class JobFlows(PredictionFlows):
     def errors(self, job_id: str) -> Flow[list[RecordError]]:
         """List the images that could not be read."""
         response = yield from self._ask(self._request("GET", f"/jobs/{job_id}/errors"))
+        row = TypeAdapter(RecordError)
         try:
-            rows = [_ErrorRow.model_validate_json(line) for line in response.content.splitlines()]
+            return [row.validate_json(line) for line in response.content.splitlines()]
         except ValidationError as error:
             raise self._unexpected("a line that is not an error row") from error
-        return [RecordError(row.id, row.code, row.error) for row in rows]
 
 
 class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -141,9 +141,3 @@ def _zip_pictures(folder: Path, archive: Path) -> None:
         if not zipped.namelist():
             kinds = ", ".join(sorted(SUFFIXES))
             raise InvalidSource(f"The folder '{folder}' contains no {kinds} files.")
-
-
-class _ErrorRow(BaseModel):
-    id: str
-    code: str
-    error: str

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Annotated
 
 import httpx
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
-from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, Refusal, ServiceFlows
+from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, ServiceFlows
 from loupe.client.uploads import OCTETS, Upload, UploadBatch, as_file
 from loupe.errors import LoupeError, RequestRefused
 from loupe.images.spec import Look, Normalize
@@ -46,12 +47,7 @@ class PredictionError:
     """
 
     code: str
-    message: str
-
-    @classmethod
-    def of(cls, error: LoupeError) -> "PredictionError":
-        """Convert an exception."""
-        return cls(error.code, error.message)
+    message: Annotated[str, Field(validation_alias="error")]
 
 
 @dataclass(frozen=True)
@@ -113,8 +109,7 @@ class PredictionFlows(ServiceFlows):
         """Predict one picture."""
         request = self._post("/predict", options, content=as_file(upload))
         request.headers["Content-Type"] = OCTETS
-        answer = self._read(_Single, (yield from self._ask(request)))
-        return answer.prediction(answer.model)
+        return self._read(Prediction, (yield from self._ask(request)))
 
     def predict_batch(
         self, batch: UploadBatch, options: PredictOptions
@@ -129,7 +124,7 @@ class PredictionFlows(ServiceFlows):
             if refused.status != CONTENT_TOO_LARGE:
                 raise
             if len(batch.items) == 1:
-                return [PredictionError.of(refused)]
+                return [PredictionError(refused.code, refused.message)]
             first, second = batch.halves()
             answers = yield from self.predict_batch(first, options)
             return answers + (yield from self.predict_batch(second, options))
@@ -137,7 +132,11 @@ class PredictionFlows(ServiceFlows):
         if len(answer.predictions) != len(batch.uploads):
             counts = f"{len(answer.predictions)} answers to {len(batch.uploads)} pictures"
             raise self._unexpected(counts)
-        return _in_order(batch, (each.prediction(answer.model) for each in answer.predictions))
+        outcomes = (
+            each if isinstance(each, PredictionError) else Prediction(answer.model, **dict(each))
+            for each in answer.predictions
+        )
+        return _in_order(batch, outcomes)
 
     def models(self, timeout: float) -> Flow[list[ServedModel]]:
         """List the served models."""
@@ -156,7 +155,7 @@ def _in_order(
     batch: UploadBatch, outcomes: Iterator[Prediction | PredictionError]
 ) -> list[Prediction | PredictionError]:
     return [
-        PredictionError.of(item) if isinstance(item, LoupeError) else next(outcomes)
+        PredictionError(item.code, item.message) if isinstance(item, LoupeError) else next(outcomes)
         for item in batch.items
     ]
 
@@ -168,24 +167,10 @@ class _Answer(BaseModel):
     probabilities: dict[str, float]
     abstained: bool = False
 
-    def prediction(self, model: str) -> Prediction:
-        return Prediction(
-            model, self.label, self.index, self.confidence, self.probabilities, self.abstained
-        )
-
-
-class _Error(Refusal):
-    def prediction(self, model: str) -> PredictionError:
-        return PredictionError(self.code, self.error)
-
-
-class _Single(_Answer):
-    model: str
-
 
 class _Batch(BaseModel):
     model: str
-    predictions: list[_Answer | _Error]
+    predictions: list[_Answer | PredictionError]
 
 
 class _Models(BaseModel):

@@ -15,8 +15,6 @@ from loupe.images.decode import DECODING_ERRORS, read_file
 from loupe.images.normalize import has_light_ground
 from loupe.images.spec import SIDE, Normalize, UInt8Array
 
-"""`auto` makes a picture look like the training data, `off` leaves it as it is."""
-
 PictureInput: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
 """A path, the bytes of a file, uint8 `(height, width[, 3 or 4])`, or a Pillow image."""
 

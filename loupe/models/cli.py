@@ -45,13 +45,12 @@ def models(context: typer.Context) -> None:
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the models in the store, newest first."""
-    from loupe.models.comparison import Shown, ShownList
+    from loupe.models.comparison import shown
     from loupe.models.store import labels, list_models
 
     found, labelled = list_models(), labels()
     if as_json:
-        shown = ShownList([Shown.of(model, labelled.get(model.tag, [])) for model in found])
-        console.print_json(shown.model_dump_json())
+        console.print_json(data=[shown(each, labelled.get(each.tag, [])) for each in found])
     elif found:
         print_table(_columns(found, labelled), "See: loupe models show TAG")
     else:
@@ -61,20 +60,20 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(tag: Tag, as_json: Json = False) -> None:
     """Show everything known about a model."""
-    from loupe.models.comparison import Shown, described
+    from loupe.models.comparison import described, shown
     from loupe.models.store import REPORT_FILE, find_model, labels
 
     model = find_model(tag)
-    shown = Shown.of(model, labels().get(model.tag, []))
+    its_labels = labels().get(model.tag, [])
     if as_json:
-        console.print_json(shown.model_dump_json())
+        console.print_json(data=shown(model, its_labels))
         return
-    _print_heading(model, shown.labels)
+    _print_heading(model, its_labels)
     report = model.folder / REPORT_FILE
     about = {
         "folder": str(model.folder),
         "report": str(report) if report.is_file() else "none",
-        "size": _megabytes(shown.size_bytes),
+        "size": _megabytes(model.size_bytes),
         "created": _local(model.card.created, "%Y-%m-%d %H:%M:%S"),
     }
     print_sections({"": about, **described(model.card)})
@@ -131,10 +130,10 @@ def rollback(
     """Put the previous version into production. Repeat it to go back further."""
     from loupe.models import promotion
 
-    rolled_back = promotion.rollback(name)
-    for tag in rolled_back.deleted:
+    rolled_back, deleted = promotion.rollback(name)
+    for tag in deleted:
         notices.print(f"[yellow]Skipped {tag}: it was deleted.[/]", highlight=False)
-    _print_moved(rolled_back.promotion)
+    _print_moved(rolled_back)
 
 
 @app.command()

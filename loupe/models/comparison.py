@@ -4,9 +4,8 @@ Fields that a later card adds are shown without a change here.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from pydantic import BaseModel, JsonValue, RootModel
+from pydantic import JsonValue
 
 from loupe.models.card import ModelCard
 from loupe.models.store import StoredModel
@@ -18,29 +17,15 @@ SIGNS = {"accuracy": 1, "loss": -1, "calibration_error": -1}  # on the test spli
 COST_SIGNS = {"training_seconds": -1, "size_megabytes": -1}  # comparable on any test split
 
 
-class Shown(BaseModel):
-    """A model as `--json` shows it."""
-
-    tag: str
-    labels: list[str]
-    folder: Path
-    size_bytes: int
-    card: ModelCard
-
-    @classmethod
-    def of(cls, model: StoredModel, labels: list[str]) -> "Shown":
-        """Describe a model and the labels that point at it."""
-        return cls(
-            tag=model.tag,
-            labels=labels,
-            folder=model.folder,
-            size_bytes=model.size_bytes,
-            card=model.card,
-        )
-
-
-class ShownList(RootModel[list[Shown]]):
-    """The store as `--json` lists it."""
+def shown(model: StoredModel, labels: list[str]) -> dict[str, JsonValue]:
+    """Return a model, and the labels that point at it, as `--json` shows them."""
+    return {
+        "tag": model.tag,
+        "labels": [*labels],
+        "folder": str(model.folder),
+        "size_bytes": model.size_bytes,
+        "card": model.card.model_dump(mode="json"),
+    }
 
 
 def described(card: ModelCard) -> dict[str, dict[str, str]]:
@@ -80,9 +65,10 @@ def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]
             [_difference(name, first, second) if signs.get(name, 1) else "" for name in names],
             justify="right",
         ),
-        Column("better", [_better(gains[name]) for name in names]),
+        Column("better", ["A" if gain < 0 else "B" if gain else "" for gain in gains.values()]),
     ]
-    mine, theirs = _settings(a.card), _settings(b.card)
+    mine = {"data_set": a.card.dataset, **a.card.config}
+    theirs = {"data_set": b.card.dataset, **b.card.config}
     differing = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
     settings = [
         Column("", [_words(name) for name in differing]),
@@ -130,17 +116,9 @@ def _numbers(model: StoredModel) -> dict[str, float]:
     }
 
 
-def _settings(card: ModelCard) -> dict[str, JsonValue]:
-    return {"data_set": card.dataset, **card.config}
-
-
 def _difference(name: str, first: Mapping[str, float], second: Mapping[str, float]) -> str:
     a, b = first[name], second[name]
     return "" if a == b else ("+" if b > a else "−") + figure(name, abs(b - a))
-
-
-def _better(gain: float) -> str:
-    return "B" if gain > 0 else "A" if gain < 0 else ""
 
 
 def _words(name: str) -> str:

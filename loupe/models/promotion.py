@@ -1,6 +1,5 @@
 """Promotion, rollback and deletion: only a better model replaces the one in production."""
 
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from loupe.errors import Conflict, InvalidUsage
@@ -17,14 +16,6 @@ from loupe.models.store import (
     verify,
     versions,
 )
-
-
-@dataclass(frozen=True)
-class RolledBack:
-    """The log line of a rollback, and the deleted versions that it skipped."""
-
-    promotion: Promotion
-    deleted: tuple[str, ...]
 
 
 def promote(tag: str, *, force: bool = False) -> Promotion | None:
@@ -55,11 +46,14 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
         return _point(log, model, before, "promote", forced=refusal is not None)
 
 
-def rollback(name: str) -> RolledBack:
+def rollback(name: str) -> tuple[Promotion, tuple[str, ...]]:
     """Put the previous version into production; a second rollback goes back one more step.
 
     Versions that were rolled back do not count: after promotions of A, B and C, two rollbacks lead
     to A; then a promotion of D and a rollback lead to A again. Deleted versions are skipped.
+
+    Returns:
+        The log line, and the full tags of the deleted versions that were skipped.
 
     Raises:
         Conflict: If no previous version is left in the store.
@@ -84,7 +78,7 @@ def rollback(name: str) -> RolledBack:
             )
         model = find_model(f"{name}:{target}")
         verify(model)
-        return RolledBack(_point(log, model, before, "rollback", forced=False), gone)
+        return _point(log, model, before, "rollback", forced=False), gone
 
 
 def delete(tag: str) -> str:
@@ -167,7 +161,7 @@ def _point(
         from_version=before.to_version if before else None,
         to_version=model.version,
         from_figures=before.to_figures if before else None,
-        to_figures=PromotedFigures.of(model.card.figures),
+        to_figures=PromotedFigures.model_validate(model.card.figures),
         forced=forced,
     )
     log.append(promotion)

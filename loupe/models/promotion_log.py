@@ -17,7 +17,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from loupe.errors import NotWritable
 from loupe.files import lock
-from loupe.models.card import Figures
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +39,12 @@ def store_unwritable(error: OSError, path: Path) -> NotWritable:
 class PromotedFigures(BaseModel):
     """The figures that decided a promotion; the log keeps them after the model is deleted."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)  # of a model card's figures
 
     accuracy: float
     loss: float
     calibration_error: float
     test_digest: str
-
-    @classmethod
-    def of(cls, figures: Figures) -> "PromotedFigures":
-        """Take the figures from a model card."""
-        return cls.model_validate(figures.model_dump(include=set(cls.model_fields)))
 
 
 class Promotion(BaseModel):

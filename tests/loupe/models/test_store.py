@@ -234,7 +234,7 @@ def point(model: StoredModel, label: str = "production") -> None:
                 from_version=None,
                 to_version=model.version,
                 from_figures=None,
-                to_figures=PromotedFigures.of(model.card.figures),
+                to_figures=PromotedFigures.model_validate(model.card.figures),
                 forced=False,
             )
         )
