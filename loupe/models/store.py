@@ -168,9 +168,8 @@ def full_tag(tag: str) -> str:
     elif version == LATEST:
         version = _newest(name)
     else:
-        existing = versions(name)
-        matches = [each for each in existing if each.startswith(version)]
-        if version not in existing:
+        matches = [each for each in versions(name) if each.startswith(version)]
+        if version not in matches:
             version = matches[0] if len(matches) == 1 else None
     if version is None:
         raise model_not_found(tag, _tags())

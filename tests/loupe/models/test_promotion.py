@@ -187,13 +187,13 @@ def test_each_rollback_goes_back_one_more_version(store: Path) -> None:
     for model in models:
         promote(model.tag)
 
-    back = rollback("letters")
-    assert (back.promotion.kind, back.promotion.to_version, back.deleted) == (
+    back, deleted = rollback("letters")
+    assert (back.kind, back.to_version, deleted) == (
         "rollback",
         models[1].version,
         (),
     )
-    assert back.promotion.from_figures == history()[2].to_figures
+    assert back.from_figures == history()[2].to_figures
     assert in_production(models[1])
     rollback("letters")
     assert in_production(models[0])
@@ -220,9 +220,9 @@ def test_rollback_skips_and_reports_deleted_versions(store: Path) -> None:
     for model in (first, gone, last):
         promote(model.tag)
     delete(gone.tag)
-    back = rollback("letters")
+    _, deleted = rollback("letters")
 
-    assert back.deleted == (gone.tag,)
+    assert deleted == (gone.tag,)
     assert in_production(first)
 
 
