@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from loupe.errors import Conflict, InvalidUsage
-from loupe.files import atomic_path, lock, write_atomically
-from train.sweep.results import (
-    RESULTS_FILE,
-    columns,
-    encode,
-    read_results,
-    translate_write_errors,
-)
+from loupe.files import lock, write_atomically
+from train.sweep.results import RESULTS_FILE, columns, encode, translate_write_errors
 from train.sweep.sweeps import Result, Scores, Setting, Sweep, as_text
 
 REQUEST_FILE = "sweep.json"
@@ -106,8 +100,10 @@ class SweepStudy:
             return []
         untried = [each for each in self.sweep.settings() if each not in self._started]
         setting = self._draw(untried) if self.sweep.plan == "trials" else untried[0]
+        params = {name: as_text(name, setting.value(name)) for name in self._values}
         with translate_write_errors(self._file):
-            self._start(setting)
+            self._study.enqueue_trial(params)
+            self._started[setting] = self._study.ask(self._distributions).number
         return [Training(setting, seed) for seed in range(self.sweep.seeds)]
 
     def record(self, result: Result) -> None:
@@ -116,22 +112,13 @@ class SweepStudy:
         Raises:
             NotWritable: If that fails, for example because the disk is full.
         """
+        number = self._started[result.setting]
+        outcome = asdict(result.scores) if result.scores else {"error": result.error}
         with translate_write_errors(self._file):
-            self._store(result)
+            self._storage.set_trial_user_attr(self._id(number), str(result.seed), outcome)
+            self._complete(number)
             with (self._file.parent / RESULTS_FILE).open("a", encoding="utf-8") as file:
                 file.write(encode(self.sweep, [result]))
-
-    def restore(self, results: Iterable[Result]) -> None:
-        """Fill an empty study with the results of an earlier one."""
-        for result in {(each.setting, each.seed): each for each in results}.values():
-            if result.setting not in self._started:
-                self._start(result.setting)
-            self._store(result)
-
-    def _start(self, setting: Setting) -> None:
-        params = {name: as_text(name, setting.value(name)) for name in self._values}
-        self._study.enqueue_trial(params)
-        self._started[setting] = self._study.ask(self._distributions).number
 
     def _draw(self, untried: Sequence[Setting]) -> Setting:
         """Pick an untried setting by Optuna's sampler, which sees the completed trials alone."""
@@ -144,12 +131,6 @@ class SweepStudy:
             if setting in untried:
                 return setting
         return untried[int(np.random.default_rng(len(self._started)).integers(len(untried)))]
-
-    def _store(self, result: Result) -> None:
-        number = self._started[result.setting]
-        outcome = asdict(result.scores) if result.scores else {"error": result.error}
-        self._storage.set_trial_user_attr(self._id(number), str(result.seed), outcome)
-        self._complete(number)
 
     def _complete(self, number: int) -> None:
         """Give a trial its value if it has all seeds."""
@@ -177,8 +158,7 @@ class SweepStudy:
 def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
     """Start a sweep in a new folder, or continue the one that the folder holds.
 
-    `results.csv` is written from the study. Where only the study is missing, as in folders of
-    older versions, it is built from `results.csv`.
+    `results.csv` is written from the study.
 
     Args:
         folder: Created if it does not exist.
@@ -199,31 +179,41 @@ def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
         except BlockingIOError:
             message = f"Another process runs the sweep in '{folder}'. Wait until it ends."
             raise Conflict(message, code="sweep_running") from None
+        if not file.exists() and (folder / RESULTS_FILE).exists():
+            raise InvalidUsage(
+                f"'{folder}' has results but no {STUDY_FILE}, so the sweep cannot continue; older "
+                "versions did not write one. Delete the folder, or choose another --out.",
+                code="sweep_mismatch",
+            )
         with translate_write_errors(file):
-            if not file.exists():
-                results = read_results(folder, sweep)
-                with atomic_path(file) as temporary:
-                    SweepStudy(temporary, sweep).restore(results)
-            _drop_partial_line(file)
-            try:
-                study = SweepStudy(file, sweep)
-            except (ValueError, KeyError) as error:
-                raise Conflict(
-                    f"'{file}' cannot be read: {error}. Delete it; the next run builds it from "
-                    f"{RESULTS_FILE}.",
-                    code="sweep_damaged",
-                ) from error
+            study = _load(file, sweep)
             content = ",".join(columns(sweep)) + "\n" + encode(sweep, study.results())
             write_atomically(folder / RESULTS_FILE, content)
         yield study
 
 
-def _drop_partial_line(file: Path) -> None:
-    """Remove a last line that a crash truncated; Optuna cannot read past it."""
-    content = file.read_bytes()
+def read_results(folder: Path, sweep: Sweep) -> tuple[Result, ...]:
+    """Return the results in a sweep's folder; none if it does not exist."""
+    file = folder / STUDY_FILE
+    return _load(file, sweep).results() if file.exists() else ()
+
+
+def _load(file: Path, sweep: Sweep) -> SweepStudy:
+    """Open or create a study, without a last line that a crash truncated.
+
+    Optuna cannot read past such a line.
+    """
+    content = file.read_bytes() if file.exists() else b""
     end = content.rfind(b"\n") + 1
     if end < len(content):
         os.truncate(file, end)
+    try:
+        return SweepStudy(file, sweep)
+    except (ValueError, KeyError) as error:
+        raise Conflict(
+            f"'{file}' cannot be read: {error}. Delete the folder, or choose another --out.",
+            code="sweep_damaged",
+        ) from error
 
 
 def _check_request(folder: Path, request: dict[str, Any]) -> None:

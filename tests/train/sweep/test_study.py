@@ -9,7 +9,7 @@ import pytest
 from loupe.errors import Conflict, InvalidUsage, NotWritable
 from tests.support.sweeps import failure, result, start_all, studying, sweep
 from train.sweep.results import RESULTS_FILE
-from train.sweep.study import REQUEST_FILE, STUDY_FILE, SweepStudy, Training
+from train.sweep.study import REQUEST_FILE, STUDY_FILE, SweepStudy, Training, read_results
 from train.sweep.sweeps import Result, Setting
 
 REQUEST = sweep(
@@ -135,19 +135,28 @@ def test_a_crash_while_a_setting_starts_loses_no_setting(tmp_path: Path) -> None
             assert {each.setting for each in start_all(study)} == set(REQUEST.settings())
 
 
-def test_a_folder_without_study_is_resumed_from_its_results_file(tmp_path: Path) -> None:
+def test_results_without_a_study_are_refused_and_kept(tmp_path: Path) -> None:
     with studying(tmp_path, REQUEST) as study:
-        trainings = [*study.start_next(), *study.start_next()]
-        for training in trainings[:3]:
-            study.record(result(training.setting, training.seed))
-        results = study.results()
+        study.record(result(study.start_next()[0].setting))
     (tmp_path / STUDY_FILE).unlink()
-    with (tmp_path / RESULTS_FILE).open("a") as file:
-        file.write("0.1,32-16,fu")
+    kept = lines(tmp_path)
+    with pytest.raises(InvalidUsage) as refused, studying(tmp_path, REQUEST):
+        pass
 
+    assert (refused.value.code, refused.value.exit_code) == ("sweep_mismatch", 2)
+    assert str(tmp_path) in refused.value.message
+    assert STUDY_FILE in refused.value.message
+    assert lines(tmp_path) == kept
+    assert not (tmp_path / STUDY_FILE).exists()
+
+
+def test_results_are_read_back_as_they_were_recorded(tmp_path: Path) -> None:
+    assert read_results(tmp_path, REQUEST) == ()
     with studying(tmp_path, REQUEST) as study:
-        assert study.results() == results
-        assert [each.seed for each in study.unfinished()] == [1]
+        for training in study.start_next():
+            study.record(result(training.setting, training.seed))
+
+        assert read_results(tmp_path, REQUEST) == study.results()
 
 
 def test_a_damaged_study_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -158,9 +167,6 @@ def test_a_damaged_study_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
     assert refused.value.code == "sweep_damaged"
     assert str(tmp_path / STUDY_FILE) in refused.value.message
-    (tmp_path / STUDY_FILE).unlink()
-    with studying(tmp_path, REQUEST) as study:
-        assert study.results() == ()
 
 
 def test_a_damaged_request_is_refused(tmp_path: Path) -> None:
