@@ -122,6 +122,16 @@ def check_folder(folder: Path) -> None:
 def list_folder(folder: Path) -> Listing:
     """List the files of each class without opening them."""
     check_folder(folder)
+    try:
+        return _list(folder)
+    except OSError as error:
+        raise InvalidDataset(
+            f"The folder '{error.filename}' cannot be listed: {error.strerror}.",
+            code="folder_unreadable",
+        ) from error
+
+
+def _list(folder: Path) -> Listing:
     names = _folders(folder)
     if not any(_is_split(folder / name) for name in names):
         return Listing(folder, {"train": _classes(folder, folder)})
@@ -203,15 +213,11 @@ def _is_split(folder: Path) -> bool:
 
 def _classes(top: Path, folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the files of each class, as paths below `top`."""
-    classes = {}
-    for name in _folders(folder):
-        below = (folder / name).relative_to(top)
-        try:
-            files = tuple(f"{below}/{path}" for path in walk_files(folder / name))
-        except OSError as error:
-            raise _unreadable(error) from error
-        classes[printable(name)] = files
-    return classes
+    below = {name: (folder / name).relative_to(top) for name in _folders(folder)}
+    return {
+        printable(name): tuple(f"{path}/{file}" for file in walk_files(top / path))
+        for name, path in below.items()
+    }
 
 
 def _folders(folder: Path) -> list[str]:
@@ -219,14 +225,4 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> InvalidDataset:
-    return InvalidDataset(
-        f"The folder '{error.filename}' cannot be listed: {error.strerror}.",
-        code="folder_unreadable",
-    )
+    return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]

@@ -1,7 +1,6 @@
 """`idx:DIR`: a user's own data set in four IDX files, named as MNIST's."""
 
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
@@ -21,9 +20,6 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 CLASS_NAMES_FILE = "classes.txt"  # UTF-8; line n names the class of label n - 1
-
-Arrays: TypeAlias = tuple[UInt8Array, UInt8Array, UInt8Array, UInt8Array]
-"""In the order of `FILES`."""
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -50,11 +46,9 @@ def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
         InvalidDataset: If the files cannot be trained on.
     """
     check_folder(folder)
-    train_images, train_labels, test_images, test_labels = (
-        read_idx(folder, name) for name in FILES
-    )
-    images = {"train": train_images, "test": test_images}
-    labels = {"train": train_labels, "test": test_labels}
+    arrays = [read_idx(folder, name) for name in FILES]
+    images = dict(zip(("train", "test"), arrays[::2], strict=True))
+    labels = dict(zip(("train", "test"), arrays[1::2], strict=True))
     for split in images:
         if len(images[split]) != len(labels[split]):
             raise InvalidDataset(

@@ -12,7 +12,7 @@ import numpy as np
 from loupe.errors import DatasetNotFound
 from loupe.images import idx
 from loupe.images.spec import Look, UInt8Array
-from train.data.idx_folders import FILES, Arrays, read_idx
+from train.data.idx_folders import FILES, read_idx
 from train.data.splits import Dataset, Split
 from train.tensorflow import import_tensorflow
 
@@ -104,18 +104,17 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
         attempts.append(
             f"  - {location}: the SHA-256 of {wrong[0]} is not that of the published file"
         )
-    lines = [
-        f"The data set '{name}' was not found. Tried:",
-        *attempts,
-        f"Put the four IDX files of '{name}' into a folder and pass it with --data-dir, "
-        "or use digits.",
-    ]
-    raise DatasetNotFound("\n".join(lines))
+    tried = "\n".join(attempts)
+    raise DatasetNotFound(
+        f"The data set '{name}' was not found. Tried:\n{tried}\nPut the four IDX files of '{name}' "
+        "into a folder and pass it with --data-dir, or use digits."
+    )
 
 
 def _candidates(
     name: str, data_dir: Path | None, *, download: bool
-) -> Iterator[tuple[str, Callable[[], Arrays]]]:
+) -> Iterator[tuple[str, Callable[[], list[UInt8Array]]]]:
+    """Yield the locations to try, and functions that read them in the order of `FILES`."""
     for folder in (data_dir, DEBIAN_FOLDER / name, keras_cache() / name):
         if folder:
             yield str(folder), partial(_read_folder, folder)
@@ -135,22 +134,18 @@ def digest(array: UInt8Array) -> str:
     return hashlib.sha256(idx.encode(array)).hexdigest()
 
 
-def _read_folder(folder: Path) -> Arrays:
-    train_images, train_labels, test_images, test_labels = (
-        read_idx(folder, name) for name in FILES
-    )
-    return train_images, train_labels, test_images, test_labels
+def _read_folder(folder: Path) -> list[UInt8Array]:
+    return [read_idx(folder, name) for name in FILES]
 
 
-def _read_archive(archive: Path) -> Arrays:
+def _read_archive(archive: Path) -> list[UInt8Array]:
     with np.load(archive, allow_pickle=False) as arrays:
-        return arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"]
+        return [arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")]
 
 
-def _download(name: str) -> Arrays:
+def _download(name: str) -> list[UInt8Array]:
     import_tensorflow()
     import keras
 
     module = keras.datasets.fashion_mnist if name == "fashion-mnist" else keras.datasets.mnist
-    (train_images, train_labels), (test_images, test_labels) = module.load_data()
-    return train_images, train_labels, test_images, test_labels
+    return [array for pair in module.load_data() for array in pair]

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from pydantic import JsonValue
 
@@ -49,7 +50,6 @@ def write_report(
     (folder / PICTURES_FOLDER).mkdir(exist_ok=True)
     for name, png in pictures.items():
         (folder / PICTURES_FOLDER / f"{name}.png").write_bytes(png)
-    environment = _environment()
     rows = class_rows(evaluation)
     values = {
         "evaluation": evaluation,
@@ -65,22 +65,20 @@ def write_report(
         ("report.html.jinja", REPORT_FILE),
         ("model_card.md.jinja", MARKDOWN_FILE),
     ):
-        text = environment.get_template(template).render(values)
+        text = TEMPLATES.get_template(template).render(values)
         (folder / file).write_text(text, encoding="utf-8")
     evaluation.save(folder)
 
 
 def class_rows(evaluation: Evaluation) -> list[ClassRow]:
     """Return the classes of an evaluation, in order."""
-    rows = []
-    for index, (metrics, counts) in enumerate(
-        zip(evaluation.classes, evaluation.confusion, strict=True)
-    ):
-        mistakes = [0 if column == index else count for column, count in enumerate(counts)]
-        times = max(mistakes)
-        taken_for = evaluation.class_names[mistakes.index(times)] if times else None
-        rows.append(ClassRow(metrics, taken_for, times))
-    return rows
+    mistakes = np.array(evaluation.confusion)
+    np.fill_diagonal(mistakes, 0)
+    rows = zip(evaluation.classes, mistakes.argmax(axis=1), mistakes.max(axis=1), strict=True)
+    return [
+        ClassRow(metrics, evaluation.class_names[other] if times else None, int(times))
+        for metrics, other, times in rows
+    ]
 
 
 def _weakest(rows: list[ClassRow]) -> list[ClassRow]:
@@ -117,25 +115,6 @@ def _pictures(
     return pictures
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=select_autoescape(("html.jinja",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "share": _share,
-        "option": _option,
-        "markdown": _markdown,
-        "data_url": _data_url,
-    }
-    return environment
-
-
 def _share(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
@@ -156,3 +135,20 @@ def _data_url(png: bytes) -> str:
 def _markdown(text: object) -> str:
     """Escape text for Markdown, also within tables."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(str(text).split()))
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(("html.jinja",)),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+TEMPLATES.filters |= {
+    "percent": percent,
+    "share": _share,
+    "option": _option,
+    "markdown": _markdown,
+    "data_url": _data_url,
+}
