@@ -71,11 +71,7 @@ class Run:
 
     @classmethod
     def start(cls, home: Path, request: TrainRequest) -> "Run":
-        """Create a run below the data folder, named after the data set and the time.
-
-        Raises:
-            ProgramFailed: If the folder cannot be created.
-        """
+        """Create a run below the data folder, named after the data set and the time."""
         dataset = request.source.dataset.rpartition("/")[2]
         stem = "".join(letter if letter.isalnum() else "-" for letter in dataset)
         name = f"{stem}-{request.config.architecture}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S-%f}"
@@ -93,11 +89,7 @@ class Run:
 
     @classmethod
     def find(cls, home: Path, name: str) -> "Run":
-        """Return an unfinished run by its name.
-
-        Raises:
-            InvalidUsage: If it does not exist; the message lists the unfinished runs.
-        """
+        """Return an unfinished run; refuse an unknown name with the list of those that exist."""
         runs = home / "runs"
         unfinished = sorted(file.parent.name for file in runs.glob(f"*/{REQUEST_FILE}"))
         if name not in unfinished:

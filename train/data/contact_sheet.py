@@ -15,11 +15,7 @@ GAP = 4  # pixels between samples
 
 
 def save_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
-    """Write a PNG file with random samples of the train split.
-
-    Raises:
-        NotWritable: If the file cannot be written.
-    """
+    """Write a PNG file with random samples of the train split, or raise `NotWritable`."""
     try:
         write_atomically(path, contact_sheet(dataset, seed).png())
     except OSError as error:

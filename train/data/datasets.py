@@ -86,12 +86,7 @@ def load_dataset(
 
 
 def check_name(name: str) -> str:
-    """Return the name if it is that of a data set.
-
-    Raises:
-        InvalidUsage: If the name is unknown (the message lists all names and suggests one), or its
-            folder does not exist.
-    """
+    """Return the name if it is that of a data set, else raise `InvalidUsage` with a suggestion."""
     kind, folder = _user_folder(name)
     if kind is None and name not in NAMES:
         nearest = _nearest(name)
@@ -138,9 +133,6 @@ def load(
         one_hot: Return float32 labels of shape `(n, classes)` instead of int64 of shape `(n,)`.
         data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
         look: `ink` or `object`, to normalise your own pictures to.
-
-    Raises:
-        LoupeError: As `load_dataset`.
     """
     check_name(name)
     _check_options(name, look, None)

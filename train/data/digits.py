@@ -19,11 +19,7 @@ DIGITS_8X8_SCALE = 1 / DIGITS_8X8_STEP
 def load_digits(
     test_fraction: float = DIGITS_TEST_FRACTION, split_seed: int = SPLIT_SEED
 ) -> Dataset:
-    """Load the digits as uint8 `(n, 28, 28)`, normalised as MNIST's.
-
-    Raises:
-        InvalidUsage: If the test fraction leaves a split without some digit.
-    """
+    """Load the digits as uint8 `(n, 28, 28)`, normalised as MNIST's."""
     values, labels = _values()
     eight_bits = np.round(values * (255 / MAX_VALUE)).astype(np.uint8)  # (1797, 8, 8)
     images = np.stack([normalize(image, "ink") for image in eight_bits])  # (1797, 28, 28)

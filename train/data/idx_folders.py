@@ -39,11 +39,7 @@ def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
 
     Images may be grey and of any size; `normalize` changes them as it changes pictures sent to the
     service, and leaves 28 × 28 on a dark background as it is. The lines of `classes.txt` name the
-    classes; without it, the labels' numbers do.
-
-    Raises:
-        InvalidUsage: If the folder does not exist.
-        InvalidDataset: If the files cannot be trained on.
+    classes; without it, the labels' numbers do. Files that cannot be trained on are refused.
     """
     check_folder(folder)
     arrays = [read_idx(folder, name) for name in FILES]

@@ -139,12 +139,7 @@ def check_classes(folder: str, class_names: tuple[str, ...]) -> None:
 
 
 def check_counts(folder: str, counts: Counts) -> None:
-    """Check that the splits have the same classes and enough images.
-
-    Raises:
-        InvalidDataset: If a split is empty (`empty_split`), has other classes than the training
-            split (`classes_differ`), or a class has less than `MIN_IMAGES` (`too_few_images`).
-    """
+    """Raise `InvalidDataset` unless the splits have the same classes, and enough images of each."""
     for split, numbers in counts.items():
         if not sum(numbers.values()):
             raise InvalidDataset(f"The {split} split of '{folder}' is empty.", code="empty_split")

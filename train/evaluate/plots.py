@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -190,7 +191,7 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], temperature
 
 
 def _reliability(axes: Axes, title: str, bins: Sequence[Bin]) -> None:
-    bars = axes.bar(_middles(bins), [bar.accuracy for bar in bins], _widths(bins), color=BLUE)
+    bars = _bars(axes, bins, [bar.accuracy for bar in bins], color=BLUE)
     for drawn, bar in zip(bars, bins, strict=True):
         drawn.set_alpha(0.7 if bar.count >= MIN_BIN_IMAGES else 0.2)
     ideal: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": DASHED}
@@ -206,26 +207,23 @@ def _reliability(axes: Axes, title: str, bins: Sequence[Bin]) -> None:
 
 
 def _bin_counts(axes: Axes, bins: Sequence[Bin]) -> None:
-    axes.bar(_middles(bins), [bar.count for bar in bins], _widths(bins), color=MUTED, alpha=0.45)
+    bars = _bars(axes, bins, [bar.count for bar in bins], color=MUTED, alpha=0.45)
+    axes.bar_label(bars, padding=2, fontsize=6.5, color=MUTED)
     axes.set_yscale("log")  # most images are in the last bin
     axes.set_yticks([], [])
     axes.set_yticks([], [], minor=True)
-    for middle, bar in zip(_middles(bins), bins, strict=True):
-        axes.text(middle, bar.count * 1.2, f"{bar.count}", ha="center", fontsize=6.5, color=MUTED)
     axes.set_xlabel("confidence")
+
+
+def _bars(axes: Axes, bins: Sequence[Bin], heights: Sequence[float], **style: Any) -> BarContainer:
+    """Draw one bar per bin, with a gap between neighbours."""
+    middles = [(bar.lower + bar.upper) / 2 for bar in bins]
+    return axes.bar(middles, heights, [(bar.upper - bar.lower) * 0.92 for bar in bins], **style)
 
 
 def as_percent(share: float, position: float) -> str:
     """Format a tick of an axis."""
     return f"{share * 100:.4g} %"
-
-
-def _middles(bins: Sequence[Bin]) -> list[float]:
-    return [(bar.lower + bar.upper) / 2 for bar in bins]
-
-
-def _widths(bins: Sequence[Bin]) -> list[float]:
-    return [(bar.upper - bar.lower) * 0.92 for bar in bins]
 
 
 def axis_label(name: str, index: int) -> str:

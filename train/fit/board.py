@@ -27,11 +27,7 @@ def write_pictures(logs: Path, report: Path) -> None:
 
 @contextmanager
 def board(runs: Path) -> Iterator[str]:
-    """Run TensorBoard over all runs until the block ends, and yield its address.
-
-    Raises:
-        ProgramFailed: If it does not start.
-    """
+    """Run TensorBoard over all runs until the block ends, and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", str(port)]
     with running("TensorBoard", command, log=runs / "tensorboard.log") as program:

@@ -41,11 +41,7 @@ def add_softmax(model: keras.Model, temperature: float) -> keras.Model:
 
 @contextmanager
 def exported(model: keras.Model, images: UInt8Array) -> Iterator[ExportedFiles]:
-    """Export a model to a temporary folder, and compare both files on `images`.
-
-    Raises:
-        ProgramFailed: If they disagree.
-    """
+    """Export a model to a temporary folder, and `compare` both files on `images`."""
     with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
         folder = Path(name)
         model(images[:1])  # Keras exports only models that have been called

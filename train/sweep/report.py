@@ -43,11 +43,7 @@ DOT_SPREAD = 0.12  # half the width of a row of dots, as a fraction of the dista
 
 
 def write_report(folder: Path, sweep: Sweep, results: Sequence[Result]) -> tuple[Path, ...]:
-    """Write `summary.csv` and a PNG file for each varied parameter, and return their paths.
-
-    Raises:
-        NotWritable: If one cannot be written.
-    """
+    """Write `summary.csv` and a PNG file for each varied parameter, and return their paths."""
     charts = [folder / f"{name}.png" for name in sweep.varied]
     summary = folder / SUMMARY_FILE
     with translate_write_errors(summary):

@@ -107,11 +107,7 @@ class SweepStudy:
         return [Training(setting, seed) for seed in range(self.sweep.seeds)]
 
     def record(self, result: Result) -> None:
-        """Store a result in the study and in `results.csv`.
-
-        Raises:
-            NotWritable: If that fails, for example because the disk is full.
-        """
+        """Store a result in the study and in `results.csv`, or raise `NotWritable`."""
         number = self._started[result.setting]
         outcome = asdict(result.scores) if result.scores else {"error": result.error}
         with translate_write_errors(self._file):

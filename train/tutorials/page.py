@@ -92,11 +92,7 @@ def this_machine() -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a path for the page that cannot be written, before hours of training.
-
-    Raises:
-        NotWritable: If the folder cannot be made or written.
-    """
+    """Raise `NotWritable` for a path that cannot be written, before hours of training."""
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -104,11 +100,7 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, page: str) -> None:
-    """Write the page.
-
-    Raises:
-        NotWritable: If that fails; an older page stays.
-    """
+    """Write the page; if that fails, an older page stays and `NotWritable` is raised."""
     with translate_write_errors(path):
         write_atomically(path, page)
 

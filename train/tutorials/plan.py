@@ -168,11 +168,7 @@ class TutorialPlan(Frozen):
     quick: bool = False
 
     def only(self, letters: Sequence[str]) -> "TutorialPlan":
-        """Return the part of the plan that belongs to some tutorials.
-
-        Raises:
-            InvalidUsage: If there is no tutorial with one of the letters.
-        """
+        """Return the part of the plan for some tutorials; refuse unknown letters."""
         known = [tutorial.letter for tutorial in self.tutorials]
         for letter in letters:
             if letter not in known:

@@ -172,11 +172,7 @@ class ResultsFolder:
         }
 
     def add(self, result: TrialResult) -> None:
-        """Append a result.
-
-        Raises:
-            NotWritable: If that fails.
-        """
+        """Append a result, or raise `NotWritable`."""
         with translate_write_errors(self._file):
             self._folder.mkdir(parents=True, exist_ok=True)
             # The line break comes first, so that a truncated line does not damage the next one.

@@ -61,11 +61,15 @@ def tried(results: tuple[Result, ...]) -> list[tuple[Setting, int]]:
     return [(result.setting, result.seed) for result in results]
 
 
-def drop_last_lines(folder: Path, count: int) -> None:
-    """Remove results from the folder as older versions left it: without a study."""
-    (folder / STUDY_FILE).unlink()
-    file = folder / RESULTS_FILE
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-count]))
+def keep(folder: Path, request: Sweep, results: tuple[Result, ...]) -> None:
+    """Go back to the time when the folder had only these results."""
+    for name in (STUDY_FILE, RESULTS_FILE):
+        (folder / name).unlink()
+    with studying(folder, request) as study:
+        for result in results:
+            if result.seed == 0:
+                study.start_next()
+            study.record(result)
 
 
 def test_only_missing_trainings_are_trained(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_only_missing_trainings_are_trained(tmp_path: Path) -> None:
 
     kept = lines(tmp_path)
     assert train_here(request, tmp_path) == results
-    drop_last_lines(tmp_path, 1)
+    keep(tmp_path, request, results[:3])
     again = train_here(request, tmp_path)
 
     assert again[:3] == results[:3]
@@ -97,7 +101,7 @@ def test_a_search_stops_at_its_number_of_settings_and_resumes(tmp_path: Path) ->
     assert len(results) == 6
     assert len({run.setting for run in results}) == 3
 
-    drop_last_lines(tmp_path, 3)  # one setting and a half
+    keep(tmp_path, request, results[:3])  # one setting and a half
     again = train_here(request, tmp_path)
     assert tried(again)[:4] == tried(results)[:4]
     assert len({run.setting for run in again}) == 3
