@@ -47,35 +47,20 @@ class ClassicRow:
 
 @dataclass(frozen=True)
 class ValueRow:
-    """One value of a setting: the tutorial's single run, and our accuracies over the seeds."""
+    """One value of a setting: the tutorial's single run, and our accuracies over the seeds.
 
-    factor: Factor
+    Attributes:
+        name: The setting and its value.
+        spread: Of our accuracies; `None` until they are known.
+        near: True if chance explains the distance of the tutorial's run from our mean.
+    """
+
+    name: str
     value: str
     reported: float
     accuracies: Sequence[float]
-
-    @property
-    def name(self) -> str:
-        """The setting and its value."""
-        return f"{self.factor.name} {self.value}"
-
-    @property
-    def spread(self) -> Spread | None:
-        """Mean and standard deviation of our accuracies."""
-        return Spread.of(self.accuracies) if self.accuracies else None
-
-    @property
-    def repeated(self) -> bool:
-        """True if there is a standard deviation."""
-        return len(self.accuracies) > 1
-
-    @property
-    def near(self) -> bool:
-        """True if chance explains the distance of the tutorial's run from our mean."""
-        spread = self.spread
-        return spread is not None and (
-            abs(self.reported - spread.mean) <= MAX_DEVIATIONS * spread.deviation
-        )
+    spread: Spread | None
+    near: bool
 
 
 def this_machine() -> str:
@@ -157,7 +142,7 @@ def _render(template: str, plan: TutorialPlan, known: KnownResults, **facts: obj
         defaults=defaults,
         default_of={each.letter: by_dataset.get(each.default) for each in plan.tutorials},
         factors=factors,
-        value_rows=[row for _, rows in factors for row in rows],
+        repeated=[row for _, rows in factors for row in rows if len(row.accuracies) > 1],
         done=done,
         max_deviations=MAX_DEVIATIONS,
     )
@@ -170,23 +155,17 @@ def _factors(plan: TutorialPlan, known: KnownResults) -> list[tuple[Factor, list
     if plan.study is None or sweep is None:
         return []
 
-    def accuracies(factor: Factor, value: Value) -> list[float]:
-        setting = sweep.setting({factor.setting: value})
+    def row(factor: Factor, value: Value, reported: float) -> ValueRow:
+        setting, text = sweep.setting({factor.setting: value}), as_text(factor.setting, value)
         results = [result for result in known.study if result.setting == setting]
-        if len(results) < sweep.seeds:
-            return []
-        return [result.scores.test_accuracy for result in results if result.scores]
+        done = len(results) == sweep.seeds
+        accuracies = [each.scores.test_accuracy for each in results if done and each.scores]
+        spread = Spread.of(accuracies) if accuracies else None
+        near = spread and abs(reported - spread.mean) <= MAX_DEVIATIONS * spread.deviation
+        return ValueRow(f"{factor.name} {text}", text, reported, accuracies, spread, bool(near))
 
     return [
-        (
-            factor,
-            [
-                ValueRow(
-                    factor, as_text(factor.setting, value), reported, accuracies(factor, value)
-                )
-                for value, reported in factor.reported
-            ],
-        )
+        (factor, [row(factor, value, reported) for value, reported in factor.reported])
         for factor in plan.study.factors
     ]
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,12 +13,14 @@ from rich.console import Console
 from loupe.errors import Interrupted
 from loupe.images.spec import Float32Array, UInt8Array
 from train.config import FULL_BATCH
-from train.data.datasets import Dataset, load_dataset
+from train.data.datasets import Dataset
 from train.evaluate.verdict import percent
 from train.fit.fitting import fit
 from train.fit.progress import ProgressBar
 from train.fit.training import evaluate_model, hold_out
+from train.runs import DataSource
 from train.sweep.sweeping import run_sweep
+from train.sweep.trials import load
 from train.tutorials.plan import Row, Trial, TutorialPlan
 from train.tutorials.results import (
     KnownResults,
@@ -31,19 +32,15 @@ from train.tutorials.results import (
 )
 
 BATCH_SIZE = 100  # images; the tutorial compares it with single images
-MAX_CACHED_DATASETS = 4
 
 Loader: TypeAlias = Callable[[Trial], Dataset]
 
 
 def loader(data_dir: Path | None) -> Loader:
     """Return a function that loads the data set of a trial, and caches it."""
-
-    @lru_cache(MAX_CACHED_DATASETS)
-    def load(name: str, test_fraction: float | None, split_seed: int) -> Dataset:
-        return load_dataset(name, data_dir, test_fraction=test_fraction, split_seed=split_seed)
-
-    return lambda trial: load(trial.dataset, trial.test_fraction, trial.split_seed)
+    return lambda trial: load(
+        DataSource(dataset=trial.dataset, data_dir=data_dir), trial.test_fraction, trial.split_seed
+    )
 
 
 class Runner:
