@@ -208,7 +208,7 @@ def _reliability(axes: Axes, title: str, bins: Sequence[Bin]) -> None:
 
 def _bin_counts(axes: Axes, bins: Sequence[Bin]) -> None:
     bars = _bars(axes, bins, [bar.count for bar in bins], color=MUTED, alpha=0.45)
-    axes.bar_label(bars, padding=2, fontsize=6.5, color=MUTED)
+    axes.bar_label(bars, fmt="%d", padding=2, fontsize=6.5, color=MUTED)
     axes.set_yscale("log")  # most images are in the last bin
     axes.set_yticks([], [])
     axes.set_yticks([], [], minor=True)
