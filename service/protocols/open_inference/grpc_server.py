@@ -18,6 +18,7 @@ from loupe.errors import (
     LoupeError,
     ModelNotFound,
     ProgramFailed,
+    ShuttingDown,
 )
 from service.http.context import NO_KEY
 from service.http.keys import read_keys
@@ -45,6 +46,7 @@ SERVICE = "inference.GRPCInferenceService"
 PROTOCOL = "grpc"  # label in the metrics
 OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})  # need no API key
 REQUEST_ID_KEY = "x-request-id"  # in the metadata
+REFUSAL_SECONDS = 0.1  # at the stop; clients are refused before gRPC itself stops
 CLOCK_SKEW_SECONDS = 0.05  # a client's timer may end a call this much before ours
 MAX_INT = 2**31 - 1  # of gRPC's options
 UNCOMPRESSED = 1 << 0  # bit set of accepted compressions; gRPC would decompress without a limit
@@ -210,7 +212,11 @@ class GrpcServer:
         logger.info("gRPC on %s:%d", host, self._port)
 
     async def stop(self) -> None:
-        """Refuse new calls and wait for those in flight."""
+        """Refuse new calls and wait for those in flight.
+
+        gRPC answers `CANCELLED` to a call that arrives while it stops, so refuse calls first.
+        """
+        await asyncio.sleep(REFUSAL_SECONDS)
         await self._server.stop(self._settings.shutdown_timeout_seconds)
 
     async def _respond(
@@ -246,9 +252,12 @@ class GrpcServer:
     async def _admit(
         self, name: str, method: Method, call: RpcCall, headers: Mapping[str, str]
     ) -> Message:
-        """Check the API key, then call the method."""
-        if self._keys is not None and name not in OPEN_METHODS:
-            call.key = self._keys.name_in(headers)
+        """Check the API key, then call the method, unless the service is stopping."""
+        if name not in OPEN_METHODS:
+            if self._keys is not None:
+                call.key = self._keys.name_in(headers)
+            if call.stopping:
+                raise ShuttingDown("The service is shutting down. Send the request again.")
         return await method(call)
 
     def _count(self, name: str, call: RpcCall, status: int) -> None:

@@ -36,6 +36,7 @@ TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different
 DIGITS = pictures.digits(5, seed=11)
 MANY = np.zeros((4096, 28, 28), np.uint8)
 KEY = "the-key-of-alice-0001"
+CLIENTS = 4
 
 
 @dataclass(frozen=True)
@@ -499,27 +500,26 @@ def test_stop_signal_finishes_calls_in_flight_and_exits_with_zero(
 ) -> None:
     with (
         serving_both(tmp_path / "log", LOUPE_MODEL=digits_model.tag) as both,
-        triton.InferenceServerClient(both.address) as client,
-        ThreadPoolExecutor(1) as thread,
+        ThreadPoolExecutor(CLIENTS) as threads,
     ):
-        answers = 0
+        answered: set[int] = set()
 
-        def ask_until_refused() -> str:
-            nonlocal answers
-            while True:
-                try:
-                    assert client.infer("digits", [tensor(MANY)]).as_numpy("index").shape == (
-                        len(MANY),
-                    )
-                except InferenceServerException as error:
-                    return str(error.status())
-                answers += 1
+        def ask_until_refused(number: int) -> str:
+            images = MANY if number == 0 else DIGITS
+            with triton.InferenceServerClient(both.address) as client:
+                while True:
+                    try:
+                        result = client.infer("digits", [tensor(images)])
+                    except InferenceServerException as error:
+                        return str(error.status())
+                    assert result.as_numpy("index").shape == (len(images),)
+                    answered.add(number)
 
-        refused = thread.submit(ask_until_refused)
-        until(lambda: answers)
+        refused = [threads.submit(ask_until_refused, number) for number in range(CLIENTS)]
+        until(lambda: len(answered) == CLIENTS)
         os.kill(both.service.process.pid, signal.SIGTERM)
 
-        assert refused.result(30) == "StatusCode.UNAVAILABLE"  # before it started
+        assert {each.result(30) for each in refused} == {"StatusCode.UNAVAILABLE"}
         assert both.service.process.wait(30) == 0
         assert "Traceback" not in both.service.log.read_text()
 
