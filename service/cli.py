@@ -30,10 +30,10 @@ def key(
     """Make an API key for a client of the service."""
     from service.http.keys import new_key
 
-    made = new_key(name)
-    console.print(f"[bold]key[/]    {made.key}", highlight=False)
+    made, entry = new_key(name)
+    console.print(f"[bold]key[/]    {made}", highlight=False)
     console.print(f"         Give it to {name}. It is not stored anywhere.", highlight=False)
-    console.print(f"[bold]entry[/]  {made.entry}", highlight=False)
+    console.print(f"[bold]entry[/]  {entry}", highlight=False)
     console.print(
         "         Add it to LOUPE_API_KEYS, or to the file in LOUPE_API_KEYS_FILE.",
         highlight=False,

@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -88,8 +87,11 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, ...]] = Counter()
         self._rejected: Counter[tuple[str, ...]] = Counter()
         self._swaps: Counter[tuple[str, ...]] = Counter()
-        self._batch_sizes: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(BATCH_SIZES))
-        self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}
+        self.batch_sizes: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(BATCH_SIZES))
+        self.images: Counter[tuple[str, ...]] = Counter()
+        self.abstained: Counter[tuple[str, ...]] = Counter()
+        self.confidences: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(CONFIDENCES))
+        self._models: dict[tuple[str, tuple[str, ...]], ModelMetrics] = {}
         self._in_flight: dict[str, int] = {}
         self._served: Sequence[StoredModel] = ()
         self._registry = CollectorRegistry()
@@ -116,11 +118,10 @@ class Metrics(Collector):
 
     def of(self, model: StoredModel) -> "ModelMetrics":
         """Return the metrics of one model. Versions with the same classes share them."""
-        classes = model.card.class_names
+        name, classes = model.name, model.card.class_names
         for outcome in ("succeeded", "failed"):
-            self._swaps[model.name, outcome] += 0  # so that `increase()` sees the first event
-        tally = self._tallies.setdefault((model.name, classes), Tally(model.name, classes))
-        return ModelMetrics(self, self._batch_sizes[model.name], tally)
+            self._swaps[name, outcome] += 0  # so that `increase()` sees the first event
+        return self._models.setdefault((name, classes), ModelMetrics(self, name, classes))
 
     def exposed(self, in_flight: dict[str, int], served: Sequence[StoredModel]) -> bytes:
         """Return all metrics in Prometheus's text format.
@@ -142,15 +143,23 @@ class Metrics(Collector):
         yield _counter(
             "loupe_model_swaps", "Changes of the served version", ("model", "outcome"), self._swaps
         )
-        yield _histogram("loupe_batch_size", "Images per run", "model", self._batch_sizes)
+        yield _histogram("loupe_batch_size", "Images per run", "model", self.batch_sizes)
         phases = {name: getattr(self, name) for name in ("decode", "queue", "compute", "encode")}
         yield _histogram("loupe_seconds", "Seconds per phase of a request", "phase", phases)
-        yield from self._predictions()
+        for model in self._models.values():
+            model.count()
+        yield _counter(
+            "loupe_predictions", "Images by their best class", ("model", "label"), self.images
+        )
+        yield _counter("loupe_abstained", "Images below the threshold", ("model",), self.abstained)
+        yield _histogram(
+            "loupe_confidence", "Probability of the best class", "model", self.confidences
+        )
         in_flight = GaugeMetricFamily(
             "loupe_images_in_flight", "Images without an answer yet", labels=["model"]
         )
-        for model, images in self._in_flight.items():
-            in_flight.add_metric([model], images)
+        for name, images in self._in_flight.items():
+            in_flight.add_metric([name], images)
         served = GaugeMetricFamily(
             "loupe_model_served", "1 for each served model", labels=["model", "version"]
         )
@@ -158,41 +167,34 @@ class Metrics(Collector):
             served.add_metric([stored.name, stored.version], 1)
         yield from (in_flight, served)
 
-    def _predictions(self) -> Iterator[Metric]:
-        images: Counter[tuple[str, ...]] = Counter()
-        abstained: Counter[tuple[str, ...]] = Counter()
-        confidences: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(CONFIDENCES))
-        for tally in self._tallies.values():
-            tally.count()
-            for label, count in zip(tally.classes, tally.images.tolist(), strict=True):
-                images[tally.model, label] += count
-            abstained[(tally.model,)] += tally.abstained
-            confidences[tally.model].add(tally.confidences.tolist(), tally.sum_of_confidences)
-        yield _counter(
-            "loupe_predictions", "Images by their best class", ("model", "label"), images
-        )
-        yield _counter("loupe_abstained", "Images below the threshold", ("model",), abstained)
-        yield _histogram("loupe_confidence", "Probability of the best class", "model", confidences)
 
+class ModelMetrics:
+    """The metrics of one model. Answers are counted many at a time, which is cheap."""
 
-class Tally:
-    """Answered images by class, and their confidences. Counted many at a time, which is cheap."""
-
-    def __init__(self, model: str, classes: Sequence[str]) -> None:
-        self.model = model
-        self.classes = classes
-        self.images = np.zeros(len(classes), np.int64)
-        self.confidences = np.zeros(len(CONFIDENCES) + 1, np.int64)
-        self.sum_of_confidences = 0.0
-        self.abstained = 0
+    def __init__(self, metrics: Metrics, name: str, classes: Sequence[str]) -> None:
+        self._metrics = metrics
+        self._name = name
+        self._classes = classes
+        self._batch_sizes = metrics.batch_sizes[name]
+        self._confidences = metrics.confidences[name]
         self._uncounted: list[Float32Array] = []
         self._uncounted_images = 0
+        metrics.abstained[(name,)] += 0
+        for label in classes:
+            metrics.images[name, label] += 0
+
+    def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
+        """Record a run: its images, the seconds that each request waited, and its duration."""
+        self._batch_sizes.observe(images)
+        self._metrics.compute.observe(seconds)
+        for wait in waited:
+            self._metrics.queue.observe(wait)
 
     def add(self, probabilities: Float32Array, threshold: float | None) -> None:
         """Add answered images; `probabilities` is float32 `(n, classes)`."""
         if threshold is not None:
             best = probabilities.max(axis=1, initial=0)
-            self.abstained += int(np.count_nonzero(best < threshold))
+            self._metrics.abstained[(self._name,)] += int(np.count_nonzero(best < threshold))
         self._uncounted.append(probabilities)
         self._uncounted_images += len(probabilities)
         if self._uncounted_images >= MAX_UNCOUNTED:
@@ -205,27 +207,12 @@ class Tally:
         probabilities = np.concatenate(self._uncounted)
         self._uncounted.clear()
         self._uncounted_images = 0
+        images = np.bincount(probabilities.argmax(axis=1), minlength=len(self._classes))
+        for label, count in zip(self._classes, images.tolist(), strict=True):
+            self._metrics.images[self._name, label] += count
         best = probabilities.max(axis=1, initial=0)
-        buckets = np.searchsorted(CONFIDENCES, best)
-        self.images += np.bincount(probabilities.argmax(axis=1), minlength=len(self.images))
-        self.confidences += np.bincount(buckets, minlength=len(self.confidences))
-        self.sum_of_confidences += float(best.sum())
-
-
-@dataclass(frozen=True)
-class ModelMetrics:
-    """The metrics of one model."""
-
-    metrics: Metrics
-    batch_size: Histogram
-    tally: Tally
-
-    def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
-        """Record a run: its images, the seconds that each request waited, and its duration."""
-        self.batch_size.observe(images)
-        self.metrics.compute.observe(seconds)
-        for wait in waited:
-            self.metrics.queue.observe(wait)
+        buckets = np.bincount(np.searchsorted(CONFIDENCES, best), minlength=len(CONFIDENCES) + 1)
+        self._confidences.add(buckets.tolist(), float(best.sum()))
 
 
 def _counter(

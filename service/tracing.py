@@ -82,15 +82,11 @@ class Tracing:
         attributes: Mapping[str, int] | None = None,
     ) -> Iterator[None]:
         """Open a span for one phase, and run its timer for the metrics."""
-        with timer or nullcontext():
-            if not trace.get_current_span().is_recording():
-                yield
-                return
-            span = self._tracer.start_span(name, attributes=attributes)
-            try:
-                yield
-            finally:
-                span.end()
+        span = self._tracer.start_as_current_span(
+            name, attributes=attributes, record_exception=False, set_status_on_exception=False
+        )
+        with timer or nullcontext(), span:
+            yield
 
     def set_route(self, request: Request) -> None:
         """Name the span after the route, if there is one."""

@@ -10,10 +10,6 @@ KEY = "loupe"  # in `scope["state"]`
 NO_KEY = "-"  # used instead of an API key's name if no key is needed
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(slots=True)
 class InFlight:
     """The number of requests that wait for their answers."""
@@ -33,7 +29,7 @@ class RequestContext:
         body_bytes: Bytes of its body that are in memory.
     """
 
-    is_gone: Callable[[], bool] = _never
+    is_gone: Callable[[], bool] = lambda: False
     request_id: str = ""
     key_name: str = NO_KEY
     started: float = field(default_factory=time.monotonic)

@@ -56,16 +56,8 @@ class Keys:
         return name
 
 
-@dataclass(frozen=True)
-class NewKey:
-    """A key for a client, and the entry by which the service knows it."""
-
-    key: str
-    entry: str
-
-
-def new_key(name: str) -> NewKey:
-    """Make a random key for a client.
+def new_key(name: str) -> tuple[str, str]:
+    """Make a random key for a client; return it, and the entry by which the service knows it.
 
     Raises:
         InvalidUsage: If the name is invalid.
@@ -77,7 +69,7 @@ def new_key(name: str) -> NewKey:
             code="invalid_key_name",
         )
     key = secrets.token_urlsafe(24)
-    return NewKey(key, f"{name}:{HASHED}{digest_of(key)}")
+    return key, f"{name}:{HASHED}{digest_of(key)}"
 
 
 def digest_of(key: str) -> str:

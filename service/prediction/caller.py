@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from loupe.errors import CallerGone, DeadlineExceeded
 
 
-def _stays() -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A client that waits for an answer.
@@ -23,10 +19,10 @@ class Caller:
 
     timeout_seconds: float
     deadline: float
-    gone: Callable[[], bool] = _stays
+    gone: Callable[[], bool] = lambda: False
 
     @classmethod
-    def within(cls, timeout_seconds: float, gone: Callable[[], bool] = _stays) -> "Caller":
+    def within(cls, timeout_seconds: float, gone: Callable[[], bool] = lambda: False) -> "Caller":
         """Return a caller whose time starts now."""
         return cls(timeout_seconds, time.monotonic() + timeout_seconds, gone)
 

@@ -34,10 +34,6 @@ Value = TypeVar("Value")
 EncodedImage: TypeAlias = "bytes | UInt8Array"
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class Preparation:
     """Settings for preparing pictures for a model.
@@ -52,7 +48,7 @@ class Preparation:
     look: Look
     normalize: Normalize
     caller: Caller
-    others_wait: Callable[[], bool] = _never
+    others_wait: Callable[[], bool] = lambda: False
 
     def pixels(self, picture: Picture) -> UInt8Array:
         """Return uint8 `(28, 28)`, as the model takes it, unless the request has ended."""

@@ -204,7 +204,7 @@ class AnyCall:
             else self._tracing.phase("predict", attributes={"loupe.images": len(images)})
         ):
             probabilities = await served.batcher.predict(images, caller)
-        served.metrics.tally.add(probabilities, threshold)
+        served.metrics.add(probabilities, threshold)
         return probabilities
 
 

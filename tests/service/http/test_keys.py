@@ -17,9 +17,9 @@ def test_no_keys_by_default() -> None:
 
 
 def test_keys_are_found_by_text_or_digest(tmp_path: Path) -> None:
-    made = new_key("carol")
+    made, entry = new_key("carol")
     file = tmp_path / "keys"
-    file.write_text(f"# who may call\n\n{made.entry}\n")
+    file.write_text(f"# who may call\n\n{entry}\n")
     settings = Settings(
         api_keys=SecretStr(f"alice:{KEY}, bob:sha256:{digest_of('bobs-own-secret-key')}"),
         api_keys_file=file,
@@ -27,7 +27,7 @@ def test_keys_are_found_by_text_or_digest(tmp_path: Path) -> None:
     keys = read_keys(settings)
 
     assert keys is not None
-    assert [keys.name_of(key) for key in (KEY, "bobs-own-secret-key", made.key)] == [
+    assert [keys.name_of(key) for key in (KEY, "bobs-own-secret-key", made)] == [
         "alice",
         "bob",
         "carol",
@@ -71,6 +71,6 @@ def test_missing_file_is_reported(tmp_path: Path) -> None:
 
 
 def test_new_keys_differ_and_have_printable_names() -> None:
-    assert new_key("alice").key != new_key("alice").key
+    assert new_key("alice") != new_key("alice")
     with pytest.raises(InvalidUsage, match="1 to 64 letters"):
         new_key("a\nb")
