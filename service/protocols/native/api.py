@@ -1,19 +1,14 @@
 """Routes of Loupe's own protocol."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from loupe.errors import NotAcceptable, NotFound
 from loupe.models.store import REPORT_FILE
-from service.http.options import PredictQuery, read_options
+from service.http.options import read_options
 from service.http.replies import json
-from service.prediction.caller import Caller
-from service.prediction.decoding import Preparation
 from service.prediction.predictor import Call, route
 from service.prediction.served_models import ServedModel
 from service.protocols.native import replies
@@ -24,71 +19,43 @@ PROTOCOL = "loupe"  # label in the metrics
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 
-@dataclass(frozen=True)
-class PredictRequest:
-    """A prediction request without its images.
-
-    Attributes:
-        served: The model that answers.
-        class_names: In the language of the request.
-        caller: Who waits for the answer.
-        preparation: What happens to pictures before the model sees them.
-        options: How to answer.
-    """
-
-    served: ServedModel
-    class_names: Sequence[str]
-    caller: Caller
-    preparation: Preparation
-    options: PredictQuery
-
-
-@contextmanager
-def _predict_request(call: Call) -> Iterator[PredictRequest]:
-    """Read options and headers; the model stays loaded until the block ends."""
-    options, caller = read_options(call.request), call.caller()
-    with call.model(options.model) as served:
-        preparation = call.preparation(served, caller, options.normalize)
-        class_names = served.stored.card.names(options.lang)
-        yield PredictRequest(served, class_names, caller, preparation, options)
-
-
 async def predict(call: Call) -> Response:
     """Classify one image."""
-    with _predict_request(call) as asked:
+    options, caller = read_options(call.request), call.caller()
+    with call.model(options.model) as served:
+        class_names = served.stored.card.names(options.lang)
+        preparation = call.preparation(served, caller, options.normalize)
         with call.decoding():
             body = await call.bodies.read(call.request)
-            image = await read_image(body, call.request.headers, call.settings, asked.preparation)
-        served, options = asked.served, asked.options
+            image = await read_image(body, call.request.headers, call.settings, preparation)
         probabilities = await call.predict(
-            image[None], served, asked.caller, options.threshold
+            image[None], served, caller, options.threshold
         )  # (1, classes)
         with call.encoding():
-            return replies.prediction(
-                served.stored.tag, asked.class_names, probabilities[0], options
-            )
+            return replies.prediction(served.stored.tag, class_names, probabilities[0], options)
 
 
 async def predict_batch(call: Call) -> Response:
     """Classify many images; an image that fails gets an error in its place."""
-    with _predict_request(call) as asked:
+    options, caller = read_options(call.request), call.caller()
+    with call.model(options.model) as served:
+        class_names = served.stored.card.names(options.lang)
+        preparation = call.preparation(served, caller, options.normalize)
         with call.decoding():
             body = await call.bodies.read(call.request)
-            decoded = await read_batch(body, call.request.headers, call.settings, asked.preparation)
+            decoded = await read_batch(body, call.request.headers, call.settings, preparation)
         is_npy = replies.NPY in call.request.headers.get("accept", "")
         if is_npy and decoded.errors:
             raise NotAcceptable(
                 f"{len(decoded.errors)} images cannot be read, and .npy has no place for errors. "
                 "Ask for JSON."
             )
-        served, options = asked.served, asked.options
-        probabilities = await call.predict(decoded.images, served, asked.caller, options.threshold)
+        probabilities = await call.predict(decoded.images, served, caller, options.threshold)
+        tag = served.stored.tag
         with call.encoding():
             if is_npy:
-                return replies.npy(served.stored.tag, probabilities)
-            return replies.predictions(
-                served.stored.tag, asked.class_names, decoded, probabilities, options
-            )
+                return replies.npy(tag, probabilities)
+            return replies.predictions(tag, class_names, decoded, probabilities, options)
 
 
 async def models(call: Call) -> Response:
