@@ -40,13 +40,18 @@ def encode_rows(
 ) -> Iterator[bytes]:
     """Yield a file in chunks."""
     if to == "jsonl":
-        yield from map(_json_lines, batches)
+        for batch in batches:
+            rows = batch.to_pylist()
+            lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+            yield "".join(lines).encode()
         return
     sink = _Sink()
+    # For ids and probabilities, a dictionary makes Parquet larger and takes twice the time.
+    dictionaries = [name for name in schema.names if name.startswith("label")]
     with (
         pyarrow.csv.CSVWriter(sink, schema)
         if to == "csv"
-        else pq.ParquetWriter(sink, schema, use_dictionary=_dictionary_columns(schema.names))
+        else pq.ParquetWriter(sink, schema, use_dictionary=dictionaries)
     ) as writer:
         for batch in batches:
             writer.write_batch(batch)
@@ -70,20 +75,6 @@ def read_rows(
                 while rows := [_as_text(json.loads(line)) for line in islice(lines, MAX_ROWS)]:
                     schema = _schema(columns or list(rows[0]), isinstance(rows[0]["id"], int))
                     yield pa.RecordBatch.from_pylist(rows, schema)
-
-
-def _json_lines(rows: pa.RecordBatch) -> bytes:
-    """Return a line of JSON for each row."""
-    lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows.to_pylist())
-    return "".join(lines).encode()
-
-
-def _dictionary_columns(names: Sequence[str]) -> list[str]:
-    """Return the columns to encode with a dictionary in Parquet.
-
-    For ids and probabilities, a dictionary makes the file larger and takes twice the time.
-    """
-    return [name for name in names if name.startswith("label")]
 
 
 class _Sink(io.RawIOBase):
@@ -139,13 +130,11 @@ def _type(name: str) -> pa.DataType:
 
 def _as_text(row: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return a row with the source's columns as text."""
-
-    def is_text(name: str, value: JsonValue) -> bool:
-        is_kept = name != "id" and not RESULT_COLUMN.fullmatch(name)
-        return not is_kept or value is None or isinstance(value, str)
-
     return {
-        name: value if is_text(name, value) else json.dumps(value) for name, value in row.items()
+        name: value
+        if value is None or isinstance(value, str) or name == "id" or RESULT_COLUMN.fullmatch(name)
+        else json.dumps(value)
+        for name, value in row.items()
     }
 
 

@@ -4,7 +4,6 @@ Pillow takes a hundredth of the time of Matplotlib, and every program has it.
 """
 
 import io
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -175,11 +174,7 @@ def _fitted(image: UInt8Array | None, side: int, mode: str) -> Image.Image:
 
 
 def _height(texts: Sequence[Text]) -> int:
-    return sum(_line_height(text) for text in texts)
-
-
-def _line_height(text: Text) -> int:
-    return round(text.size * LINE_HEIGHT)
+    return sum(round(text.size * LINE_HEIGHT) for text in texts)
 
 
 def _width(text: Text) -> int:
@@ -200,13 +195,12 @@ def _write(
         font = _any_font(text)
         words = "".join(letter for letter in text.words[:width] if _has_glyph(font, letter))
         if font.getlength(words) > width:
-            fits = bisect_right(
-                range(len(words)), width, key=lambda cut: round(font.getlength(words[:cut] + "…"))
-            )
-            words = words[: fits - 1] + "…"
+            while words and round(font.getlength(words + "…")) > width:
+                words = words[:-1]
+            words += "…"
         indent = (width - font.getlength(words)) / 2 if centred else 0
         pen.text((left + indent, top), words, text.colour, font)
-        top += _line_height(text)
+        top += _height([text])
 
 
 def _any_font(text: Text) -> Font:

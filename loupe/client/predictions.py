@@ -125,7 +125,8 @@ class PredictionFlows(ServiceFlows):
                 raise
             if len(batch.items) == 1:
                 return [PredictionError(refused.code, refused.message)]
-            first, second = batch.halves()
+            middle = len(batch.items) // 2
+            first, second = UploadBatch(batch.items[:middle]), UploadBatch(batch.items[middle:])
             answers = yield from self.predict_batch(first, options)
             return answers + (yield from self.predict_batch(second, options))
         answer = self._read(_Batch, response)

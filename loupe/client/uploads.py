@@ -40,11 +40,6 @@ class UploadBatch:
         """The pictures to send."""
         return [item for item in self.items if not isinstance(item, LoupeError)]
 
-    def halves(self) -> "tuple[UploadBatch, UploadBatch]":
-        """Split a batch of at least two pictures."""
-        middle = len(self.items) // 2
-        return UploadBatch(self.items[:middle]), UploadBatch(self.items[middle:])
-
     def content(self) -> dict[str, Any]:
         """Return httpx's arguments: an `.npy` body if all are arrays, else a form with files."""
         arrays = [upload for upload in self.uploads if isinstance(upload, np.ndarray)]

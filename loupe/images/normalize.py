@@ -6,9 +6,8 @@ from PIL import Image, ImageFilter
 
 from loupe.images.spec import SIDE, Look, UInt8Array
 
-INK_SIDE = (
-    20  # pixels of the box that holds an MNIST digit. Source: LeCun et al., "The MNIST database"
-)
+# Pixels of the box that holds an MNIST digit. Source: LeCun et al., "The MNIST database".
+INK_SIDE = 20
 FINE_SIDE = 80  # pixels; four times the result is enough to judge strokes, and quick on photos
 STROKE_WIDTH = 2.0  # pixels in the 20 × 20 box; MNIST's own strokes are two to three wide
 INK_FLOOR = 0.15  # fraction of the strongest ink; below it is paper: shadows, JPEG noise

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -97,7 +96,7 @@ def wait_until_ready(url: str, program: Program, stopping: threading.Event | Non
         try:
             with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own http address
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(POLL_SECONDS)
     raise ProgramFailed(f"{program.name} was not ready within {START_SECONDS:g} s.")
 
