@@ -17,14 +17,15 @@ from worker.storage import AnyPath, local_copy, open_ranges, versions
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK"
+ROWS = "rows"  # file of the index: pixels of all images in C order
 AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class ArraySource:
     """An array of images, whose ids are row numbers.
 
-    A shard reads only its rows if the file stores them one after another. Compressed files and
-    Fortran arrays are loaded completely.
+    A shard reads only its rows. Planning copies compressed files and Fortran arrays to the index,
+    because their rows do not stand one after another.
     """
 
     def __init__(self, file: AnyPath) -> None:
@@ -36,7 +37,9 @@ class ArraySource:
 
     def plan(self, shard_images: int, index: Path) -> ShardPlan:
         """See `ImageSource.plan`."""
-        images, _ = self._open()
+        images, offset = self._open()
+        if offset is None:
+            images.tofile(index / ROWS)
         return ShardPlan(len(images), versions([self._file]), cut(len(images), shard_images))
 
     def batches(
@@ -44,7 +47,7 @@ class ArraySource:
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
         check_unchanged(self._file, revision, versions([self._file]))
-        rows = self._rows(shard.start, shard.stop)
+        rows = self._rows(index, shard.start, shard.stop)
         check_unchanged(self._file, revision, versions([self._file]))  # while it was read
         for start in range(0, len(rows), batch_size):
             yield partial(_records, rows[start : start + batch_size], shard.start + start)
@@ -53,13 +56,17 @@ class ArraySource:
         """See `ImageSource.record_id`."""
         return str(shard.start + position)
 
-    def _rows(self, start: int, stop: int) -> UInt8Array:
+    def _rows(self, index: Path, start: int, stop: int) -> UInt8Array:
         """Read some rows. They are not mapped: access to a truncated mapped file is fatal."""
-        images, offset = self._open()
-        if offset is None:
-            return np.ascontiguousarray(images[start:stop])
+        file: AnyPath = index / ROWS
+        offset = 0
+        if not file.exists():
+            images, found = self._open()
+            if found is None:  # an older version planned the job, which is still in progress
+                return np.ascontiguousarray(images[start:stop])
+            file, offset = self._file, found
         first, last = (offset + row * SIDE * SIDE for row in (start, stop))
-        with open_ranges(self._file, [(first, last)]) as read_at:
+        with open_ranges(file, [(first, last)]) as read_at:
             data = read_at(last - first, first)
         whole = len(data) // SIDE**2 * SIDE**2
         return np.frombuffer(data, np.uint8, whole).reshape(-1, SIDE, SIDE)

@@ -1,17 +1,22 @@
 """Picture files in a folder, or those that match a pattern."""
 
 import glob
+import heapq
+import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import takewhile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice, takewhile
 from pathlib import Path
+from typing import IO
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.files import walk_files
 from loupe.images.decode import SUFFIXES, read_with_status
 from worker.sources.pictures import Collection, Entry, ReadEntry, read_fetched
-from worker.sources.sorting import sort_names
+
+MAX_NAMES = 50_000  # in memory while names are sorted
 
 
 class Folder(Collection):
@@ -84,3 +89,25 @@ def is_picture(path: str) -> bool:
 def _version(status: os.stat_result) -> list[int]:
     """Return size and time of the last change in nanoseconds."""
     return [status.st_size, status.st_mtime_ns]
+
+
+def sort_names(names: Iterable[str], max_names: int = MAX_NAMES) -> Iterator[str]:
+    """Yield the names in order; keep at most `max_names` in memory, the others in files."""
+    names = iter(names)
+    chunk = sorted(islice(names, max_names))
+    if len(chunk) < max_names:
+        yield from chunk
+        return
+    with ExitStack() as stack:
+        runs = []
+        while chunk:
+            runs.append(_store(chunk, stack.enter_context(tempfile.TemporaryFile("w+"))))
+            chunk = sorted(islice(names, max_names))
+        yield from heapq.merge(*runs)
+
+
+def _store(names: list[str], file: IO[str]) -> Iterator[str]:
+    # JSON, because names may contain line breaks and bytes that are not text.
+    file.writelines(json.dumps(name) + "\n" for name in names)
+    file.seek(0)
+    return map(json.loads, file)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,7 +23,7 @@ from loupe.errors import (
     StorageUnavailable,
 )
 from loupe.files import printable
-from loupe.images.decode import SUFFIXES, Picture, open_picture
+from loupe.images.decode import MAX_FILE_BYTES, SUFFIXES, Picture, open_picture
 from loupe.images.spec import SIDE, Look, UInt8Array
 from worker.queue.steps import Shard
 from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut
@@ -31,6 +31,8 @@ from worker.storage import AnyPath, unwrap, versions
 
 SMALL_PIXELS = 64 * 64  # decoding pictures up to this size is mostly Python's work
 MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
+MAX_COMPRESSION = 200  # only large pictures of one colour without compression reach this
+SMALL_MEMBER_BYTES = 2**20  # up to this size, members may be compressed more
 LISTING, VERSION = "listing.jsonl", "stamp"  # files of the index; jobs in progress know them
 
 
@@ -272,3 +274,21 @@ def _refused(entries: Iterable[Entry], repeated: set[int]) -> Iterator[Entry]:
 
 def _entry(line: bytes) -> Entry:
     return Entry(*json.loads(line))
+
+
+def why_member_refused(name: str, size: int, compressed: int) -> str | None:
+    """Return why a member of an archive is not read; `None` if it can be.
+
+    Args:
+        name: Path in the archive.
+        size: Bytes of the file.
+        compressed: Bytes in the archive.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.startswith(("/", "\\")) or ":" in name[:3] or ".." in parts:
+        return "The path leads out of the archive."
+    if size > MAX_FILE_BYTES:
+        return f"The member has {size:,} bytes, more than {MAX_FILE_BYTES:,}."
+    if size > max(SMALL_MEMBER_BYTES, MAX_COMPRESSION * compressed):
+        return f"The member's {compressed:,} bytes would unpack to {size:,}."
+    return None

@@ -13,8 +13,7 @@ from loupe.errors import InvalidImage, InvalidSource, LoupeError
 from loupe.images.idx import GZIP_MAGIC
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
-from worker.sources.members import why_refused
-from worker.sources.pictures import Collection, Entry, ReadEntry
+from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
 from worker.storage import AnyPath, ReadAt, open_ranges, unwrap
 
 MAX_HEADER_BYTES = 2**20  # of names and attributes; tarfile reads what an archive claims
@@ -170,4 +169,4 @@ def _why_refused(member: tarfile.TarInfo) -> str | None:
         return "The member is a link."
     if not member.isreg() or member.issparse():
         return "The member is not a regular file."
-    return why_refused(member.name, member.size, member.size)
+    return why_member_refused(member.name, member.size, member.size)

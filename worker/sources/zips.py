@@ -17,8 +17,7 @@ from typing import IO
 from loupe.errors import InvalidImage, InvalidSource
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
-from worker.sources.members import why_refused
-from worker.sources.pictures import Collection, Entry, ReadEntry
+from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
 from worker.storage import AnyPath, ReadAt, open_ranges
 
 MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory
@@ -129,7 +128,7 @@ def _why_refused(name: str, flags: int, method: int, unpacked: int, compressed: 
         return "The member is encrypted."
     if method not in {STORED, DEFLATED}:
         return f"The member is compressed with method {method}; only 0 and 8 are supported."
-    return why_refused(name, unpacked, compressed)
+    return why_member_refused(name, unpacked, compressed)
 
 
 def _unpack(

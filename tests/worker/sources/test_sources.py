@@ -23,6 +23,7 @@ from tests.support import pictures
 from tests.support.garbage import uncollected
 from tests.worker.conftest import MAX_PIXELS
 from worker.sources import arrays
+from worker.sources.arrays import ArraySource
 from worker.sources.opening import check_source, open_source
 from worker.sources.pictures import Decoder, Entry
 from worker.sources.source import Records, ShardPlan, cut
@@ -99,6 +100,27 @@ def test_array_is_read_shard_by_shard(
             np.concatenate([batch.images for batch in records]),
             images[shard.start : shard.stop],
         )
+
+
+@pytest.mark.parametrize("write", [as_fortran_npy, as_packed_idx])
+def test_array_that_cannot_be_read_in_parts_is_loaded_once(
+    tmp_path: Path,
+    index_folder: Path,
+    write: Callable[[UInt8Array, Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = pictures.digits(25)
+    source = tmp_path / "images.npy"
+    write(images, source)
+    plan = planned(source, 10, index_folder)
+    monkeypatch.setattr(ArraySource, "_load", lambda _: pytest.fail("loaded again"))
+
+    found = [
+        batch.images
+        for index in range(len(plan.shards))
+        for batch in read(source, plan, index, index_folder, batch_size=4)
+    ]
+    np.testing.assert_array_equal(np.concatenate(found), images)
 
 
 @given(total=st.integers(1, 100_000), shard_images=st.integers(1, 5_000))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.sources.sorting import sort_names
+from worker.sources.folders import sort_names
 
 
 @given(st.lists(st.text(st.characters(), max_size=5), max_size=40), st.integers(1, 50))
