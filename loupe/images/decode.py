@@ -192,7 +192,11 @@ def read_with_status(path: str | Path) -> tuple[bytes, os.stat_result]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidImage("This is not a regular file.")
+            raise InvalidImage(
+                "This is a folder. To score its pictures: loupe score"
+                if stat.S_ISDIR(status.st_mode)
+                else "This is not a regular file."
+            )
         if status.st_size > MAX_FILE_BYTES:
             raise InvalidImage(
                 f"The file has {status.st_size:,} bytes; a picture has at most {MAX_FILE_BYTES:,}."

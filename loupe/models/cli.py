@@ -164,7 +164,12 @@ def log(
 
     history = [each for each in reversed(read(promotions_path())) if name in (None, each.name)]
     if not history:
-        console.print("Nothing has been promoted yet. Promote a model: loupe models promote TAG")
+        what = "Nothing" if name is None else f"No version of '{name}'"
+        console.print(
+            f"{what} has been promoted yet. Promote a model: loupe models promote TAG",
+            markup=False,
+            highlight=False,
+        )
         return
     errors = [_change(each, "calibration_error") for each in history]
     columns = [

@@ -25,7 +25,7 @@ from service.prediction.caller import Caller, caller_gone
 logger = logging.getLogger(__name__)
 
 SLICE = 64  # images of one request per run; larger runs are no faster, and others wait for them
-SHORT_RUN_SECONDS = 0.002  # the event loop can stop for so long
+SHORT_RUN_SECONDS = 0.002  # the event loop may block this long
 
 
 class Observer(Protocol):
@@ -163,7 +163,7 @@ class Batcher:
     ) -> Float32Array:
         answers = [np.empty((0, self._classes), np.float32)]
         for start in range(0, len(images), self._slice):
-            if len(pending) > self._threads:  # one more than run, so that no thread waits for it
+            if len(pending) > self._threads:  # one is queued ahead, so that no thread idles
                 answers.append(await pending[0])
                 pending.popleft()
                 if caller.gone():

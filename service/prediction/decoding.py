@@ -144,7 +144,7 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
 
 
 def _decode_waiting(waiting: list[Picture], preparation: Preparation) -> UInt8Array:
-    """Decode the waiting picture; the IndexError of a picture taken away is ignored."""
+    """Decode the picture. If the request has ended, the list is empty: nobody sees the error."""
     return preparation.pixels(waiting.pop())
 
 

@@ -1,4 +1,4 @@
-"""What every protocol shares: finding the model, running it, answering errors, and metrics."""
+"""The core of all protocols: find the model, run it, answer errors, and count."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 
 
 class _Endpoint:
-    """The ASGI app of a route. Starlette's own for functions takes three more calls."""
+    """The ASGI app of a route; Starlette's wrapper of functions costs three more calls."""
 
     def __init__(self, protocol: str, handler: Handler) -> None:
         self._protocol = protocol

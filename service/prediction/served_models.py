@@ -78,7 +78,7 @@ class ServedModels:
             ModelNotFound: If the store has no model to serve by default.
         """
         self.default = self._settings.default_tag or find_model().name
-        find_model(self.default)
+        find_model(self.default)  # raises the reason why it cannot be served
         self._revision = revision()
         self._swap(*self._load_chosen())
         if self.default not in self._followed:

@@ -72,6 +72,7 @@ def mixup(
     Images are uint8 `(n, height, width)`, targets float32 `(n, classes)`. Ratios follow the beta
     distribution (alpha, alpha): if alpha is near 0, they are close to 0 or 1.
     """
+    # The inverted seed makes the ratios independent of the changes by `augment`.
     gammas = tf.random.stateless_gamma((2, tf.shape(images)[0]), tf.bitwise.invert(seed), alpha)
     ratio = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
     ratio = tf.maximum(ratio, 1 - ratio)

@@ -40,8 +40,8 @@ class State(BaseModel):
         """Return the state after another epoch, whose weights are in a file.
 
         The best epoch has the highest validation accuracy, and of equals the lowest validation
-        loss; without a validation split it is the last. With a `margin` it is the last one whose
-        accuracy is less than that below the highest.
+        loss; without a validation split it is the last. With a `margin`, it is the last one whose
+        accuracy is within the margin of the highest.
         """
         best = next((known for known in self.history if known.number == self.best), None)
         if best is None or epoch.validation_accuracy is None:
@@ -105,7 +105,7 @@ class Checkpoints(keras.callbacks.Callback):
             model.set_weights(self._best_weights)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Start the clock, and seed dropout for this epoch whether or not the run was resumed."""
+        """Start the clock, and seed dropout by epoch: a resumed run must drop the same units."""
         self._started = time.monotonic()
         for number, layer in enumerate(self.model.layers):
             if isinstance(layer, keras.layers.Dropout):

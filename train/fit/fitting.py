@@ -1,4 +1,4 @@
-"""Fits a model to a data set, with seeded batches and checkpoints after every epoch."""
+"""Fit a model to a data set, with seeded batches and checkpoints after every epoch."""
 
 import math
 import signal
@@ -24,7 +24,7 @@ from train.nets import architectures
 from train.nets.inference import to_inference_model
 from train.tensorflow import bfloat16_convolutions
 
-REPORTS = 100  # target number of reports if an epoch is one step, which is faster than a report
+REPORTS = 100  # epochs to report if an epoch is one step: reporting each would take longer
 VALIDATION_BATCH = 512  # images; affects only the speed
 PREFETCHED = 4  # batches to prepare ahead
 
@@ -121,7 +121,7 @@ def epochs_per_report(epochs: int) -> int:
 
 
 def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
-    """Return an endless series of batches: images, and targets with a share, 0..1, of each class.
+    """Return endless batches of images and targets: the probability of each class.
 
     Order and augmentation depend on the seed and the step alone, so that a resumed training sees
     the same batches.

@@ -1,4 +1,4 @@
-"""Trains a classifier: fit, calibrate, evaluate, check the accuracy, export, report, save."""
+"""Train a classifier: fit, calibrate, evaluate, check the accuracy, export, report, save."""
 
 import logging
 import shutil

@@ -124,7 +124,7 @@ class Queue:
         return self._run("renew", delivery, self.worker, scored)
 
     def drop(self, delivery: Delivery) -> bool:
-        """Acknowledge a step of a cancelled job undone; `False` too if the job is not cancelled."""
+        """Acknowledge a step without doing it; `False` too if the job is not cancelled."""
         return self._run("drop", delivery)
 
     def release(self, delivery: Delivery) -> bool:

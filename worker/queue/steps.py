@@ -26,7 +26,7 @@ class Shard:
         offset: Byte in the plan index where the shard's entries begin.
         generation: How often records of the shard were found to be bad and left out.
         poisoned: Records to leave out, counted from the shard's start; each becomes an error.
-        cleared: Whether every record was scored by itself without failing.
+        cleared: Whether every record was scored on its own without failing.
         reason: Why the last generation failed.
     """
 
@@ -43,7 +43,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Unique among the steps of a job."""
+        """The name, unique among the steps of the job."""
         return f"shard-{self.index}" + (f"+{self.generation}" if self.generation else "")
 
 
@@ -64,7 +64,7 @@ class Probe:
 
     @property
     def name(self) -> str:
-        """Unique among the steps of a job."""
+        """The name, unique among the steps of the job."""
         first, stop = self.suspects
         return f"probe-{self.shard.index}+{self.shard.generation}-{first}-{stop}"
 

@@ -1,4 +1,4 @@
-"""Check what a user asks for and make a job of it; resume, retry or cancel a job."""
+"""Check a request and submit it as a job; resume, retry or cancel a job."""
 
 import tempfile
 from collections.abc import Callable
@@ -158,7 +158,10 @@ def retry(jobs: Jobs, job_id: str) -> Job:
     """
     job = jobs.get(job_id)
     if job.state not in {"failed", "cancelled"}:
-        raise _not_ended(job)
+        raise Conflict(
+            f"Job '{job.id}' is {job.state}. Only failed and cancelled jobs can be retried.",
+            code="job_not_ended",
+        )
     outputs.reclaim_folder(parse_path(job.output), job.request)
     return jobs.resubmit(job)
 
@@ -186,15 +189,12 @@ def _claim(output: AnyPath, request: JobRequest) -> str | None:
 def _clear(find: FindJob, request: JobRequest) -> None:
     job = find(request.job_id)
     if job is not None and job.state not in ENDED:
-        raise _not_ended(job)
+        raise Conflict(
+            f"Job '{job.id}' is {job.state}. To overwrite its result, wait until it ends, "
+            f"or cancel it: loupe jobs cancel {job.id}",
+            code="job_not_ended",
+        )
     outputs.clear_folder(parse_path(request.output))
-
-
-def _not_ended(job: Job) -> Conflict:
-    return Conflict(
-        f"Job '{job.id}' is {job.state}. Only failed and cancelled jobs can be tried again.",
-        code="job_not_ended",
-    )
 
 
 def _finished(find: FindJob, request: JobRequest, source: ImageSource) -> Job:

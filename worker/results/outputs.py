@@ -92,12 +92,14 @@ def claim_folder(folder: AnyPath, request: JobRequest) -> None:
         if found:
             names = ", ".join(found[:3])
             raise InvalidOutput(
-                f"The output folder '{folder}' is not empty: {len(found)} entries ({names} …)."
+                f"The output folder '{folder}' is not empty: {len(found)} entries ({names} …). "
+                "Choose a new or empty folder."
             )
         _write_claim(folder, request)
     except FileExistsError as error:
         raise InvalidOutput(
-            f"The output folder '{folder}' is a file, or another job has just claimed it."
+            f"The output folder '{folder}' is a file, or another job has just claimed it. "
+            "Choose another."
         ) from error
     except OSError as error:
         reason = error.strerror or error
