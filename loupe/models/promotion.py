@@ -123,7 +123,8 @@ def _refusal(model: StoredModel, before: Promotion | None) -> Conflict | None:
         return None
     current, figures = before.to_figures, model.card.figures
     production = f"{model.name}:{before.to_version}"
-    mine, theirs = _fraction(figures.accuracy), _fraction(current.accuracy)
+    # Six digits are as exact as a test set can be.
+    mine, theirs = f"{figures.accuracy:.6g}", f"{current.accuracy:.6g}"
     advice = f"Promote it nevertheless: loupe models promote {model.tag} --force"
     if figures.test_digest != current.test_digest:
         return Conflict(
@@ -138,11 +139,6 @@ def _refusal(model: StoredModel, before: Promotion | None) -> Conflict | None:
             code="not_better",
         )
     return None
-
-
-def _fraction(value: float) -> str:
-    """Write six digits, as exact as a test set can be, without zeros at the end."""
-    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _point(
