@@ -99,7 +99,11 @@ def disable_telemetry() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def up(port: Annotated[int | None, typer.Option(help="Port of the service.")] = None) -> None:
+def up(
+    port: Annotated[
+        int | None, typer.Option(help="Port of the service. Default: LOUPE_PORT.")
+    ] = None,
+) -> None:
     """Run everything: an embedded Redis, a worker and the service, until Ctrl-C."""
     settings = override_settings(port=port)
     log_to_stderr()

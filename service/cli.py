@@ -10,10 +10,14 @@ from loupe.terminal import console
 
 def serve(
     model: Annotated[
-        str | None, typer.Option(help="Model for requests that do not name one.")
+        str | None, typer.Option(help="Model for requests that name none. Default: LOUPE_MODEL.")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: LOUPE_HOST.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on. Default: LOUPE_PORT.")
+    ] = None,
 ) -> None:
     """Serve the models in the store over HTTP."""
     settings = override_settings(model=model, host=host, port=port)

@@ -70,7 +70,7 @@ def train(
         bool, typer.Option("--if-empty", help="Do nothing if the store has a model.")
     ] = False,
     resume: Annotated[
-        str | None, typer.Option(help="Continue an interrupted run.", metavar="RUN")
+        str | None, typer.Option(help="Continue the interrupted run with this name.", metavar="RUN")
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Open TensorBoard during the training.")

@@ -147,7 +147,7 @@ def delete(
 
     # Show the full version first; the user may have shortened it.
     full = full_tag(tag) if ":" in tag else tag
-    if not yes:
+    if not yes and ":" in tag:  # a name alone is refused below
         _confirm(f"delete {full}")
     console.print(f"deleted [bold]{promotion.delete(full)}[/]", highlight=False)
 
