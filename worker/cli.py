@@ -90,8 +90,7 @@ def score(
         bool, typer.Option("--local", help="Score in this process, without Redis and workers.")
     ] = False,
     max_in_flight: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of workers on this job. Default: all."),
+        int | None, typer.Option(min=1, help="Maximum number of workers on this job. Default: all.")
     ] = None,
     labels: Annotated[
         str | None,

@@ -281,9 +281,7 @@ class Jobs:
         )
         return [
             DeadLetter(
-                decode(letter["step"]).name,
-                letter["error"],
-                int(message.partition("-")[0]) / 1000,
+                decode(letter["step"]).name, letter["error"], int(message.partition("-")[0]) / 1000
             )
             for message, letter in letters
         ]

@@ -129,11 +129,6 @@ def submit(
     return jobs.submit(prepared.request, priority=priority, max_in_flight=max_in_flight)
 
 
-def resume(jobs: Jobs, output: str | Path) -> Job:
-    """Enqueue the job of a folder again, even if Redis has lost it; see `prepare_resume`."""
-    return jobs.submit(prepare_resume(output))
-
-
 def prepare_resume(output: str | Path) -> JobRequest:
     """Return the request of an unfinished job, and claim its folder. Finished parts stay.
 

@@ -15,13 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from loupe.errors import (
-    InvalidImage,
-    InvalidSource,
-    LoupeError,
-    SourceChanged,
-    StorageUnavailable,
-)
+from loupe.errors import InvalidImage, InvalidSource, LoupeError, SourceChanged, StorageUnavailable
 from loupe.files import printable
 from loupe.images.decode import MAX_FILE_BYTES, SUFFIXES, Picture, open_picture
 from loupe.images.spec import SIDE, Look, UInt8Array

@@ -30,7 +30,7 @@ from tests.support.redis_servers import RedisServer, redis_server
 from tests.support.stores import copied, damage
 from worker.queue.claims import Queue
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import cancel, resume, retry, submit
+from worker.queue.submission import cancel, prepare_resume, retry, submit
 from worker.results.outputs import read_errors
 from worker.scoring.consumer import Consumer
 
@@ -330,7 +330,7 @@ def test_resume_works_after_redis_is_wiped_under_a_worker(
     ) as worker:
         asleep = stopped(worker)
         redis_here.flushall()
-        resumed = resume(jobs, tmp_path / "out")
+        resumed = jobs.submit(prepare_resume(tmp_path / "out"))
         asleep.resume()
         assert_done(jobs, resumed, expected)
 

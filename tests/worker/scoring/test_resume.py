@@ -22,7 +22,7 @@ from tests.support.programs import until
 from worker.metrics import ShardClock
 from worker.queue.claims import Delivery, Queue
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import cancel, resume, retry, submit
+from worker.queue.submission import cancel, prepare_resume, retry, submit
 from worker.results import receipts
 from worker.results.outputs import read_errors, read_summary
 from worker.scoring import task
@@ -160,7 +160,7 @@ def test_resume_after_the_queue_is_lost_scores_only_missing_parts(
     stopped_after(2, new_consumer, monkeypatch)
     redis.flushall()
     scored = shards_scored(monkeypatch)
-    resumed = resume(jobs, out)
+    resumed = jobs.submit(prepare_resume(out))
     new_consumer().run(burst=True)
 
     assert resumed.id == job.id
@@ -181,7 +181,7 @@ def test_summary_of_a_resumed_job_lists_all_workers(
 ) -> None:
     stopped_after(2, new_consumer, monkeypatch)
     redis.flushall()
-    resume(jobs, out)
+    jobs.submit(prepare_resume(out))
     Consumer(Jobs(redis), Queue(redis, "b", lease_seconds=30.0, max_attempts=2), settings).run(
         burst=True
     )
@@ -218,7 +218,7 @@ def test_damaged_part_is_scored_again(
         )
     redis.flushall()
     scored = shards_scored(monkeypatch)
-    resume(jobs, out)
+    jobs.submit(prepare_resume(out))
     new_consumer().run(burst=True)
 
     assert sorted(scored) == [1, 2, 3, 4]
@@ -238,7 +238,7 @@ def test_parts_of_an_earlier_source_version_are_scored_again(
     redis.flushall()
     np.save(source, 255 - pictures.digits(IMAGES))
     scored = shards_scored(monkeypatch)
-    resume(jobs, out)
+    jobs.submit(prepare_resume(out))
     new_consumer().run(burst=True)
 
     assert sorted(scored) == [0, 1, 2, 3, 4]
@@ -310,10 +310,10 @@ def test_folder_without_an_unfinished_job_cannot_be_resumed(
     jobs: Jobs, new_consumer: NewConsumer, job: Job, out: Path
 ) -> None:
     with raises_conflict("nothing_to_resume", "no job"):
-        resume(jobs, out.parent)
+        jobs.submit(prepare_resume(out.parent))
     new_consumer().run(burst=True)
     with raises_conflict("nothing_to_resume", "done"):
-        resume(jobs, out)
+        jobs.submit(prepare_resume(out))
 
 
 @pytest.mark.parametrize("kind", ["array", "folder"])
