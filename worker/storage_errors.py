@@ -95,7 +95,8 @@ def _is_failed_precondition(cause: BaseException | None) -> bool:
     """Return whether S3 refused to overwrite an object."""
     if not isinstance(cause, _classes({"botocore.exceptions": ["ClientError"]})):
         return False
-    return bool(cause.response["Error"]["Code"] == "PreconditionFailed")  # type: ignore[attr-defined]
+    response: dict[str, dict[str, str]] = getattr(cause, "response", {})
+    return response["Error"]["Code"] == "PreconditionFailed"
 
 
 def _one_line(error: BaseException) -> str:

@@ -88,6 +88,9 @@ class Batchable:
         return self._model.predict(images)
 
 
+BATCHED = bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=MAX_LATENCY_MS)
+
+
 @bentoml.service(workers=1, traffic={"timeout": 30}, logging={"access": {"enabled": False}})
 class BatchedModel:
     """Runs the model on batches from many requests."""
@@ -95,7 +98,7 @@ class BatchedModel:
     def __init__(self) -> None:
         self._model = _load_model()
 
-    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=MAX_LATENCY_MS)  # type: ignore[untyped-decorator]
+    @BATCHED  # type: ignore[untyped-decorator]
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the model: uint8 `(n, 28, 28)` → probabilities, float32 `(n, classes)`."""
         return self._model.predict(images)

@@ -78,7 +78,8 @@ def measure_batches(model: StoredModel) -> Iterator[Row]:
 
 def check_accepted(url: str, post: Post) -> None:
     """Raise `RuntimeError` unless the server answers the request with 200."""
-    request = urllib.request.Request(url + post.route, post.body, dict(post.headers))  # noqa: S310 - local http URL
+    headers = dict(post.headers)
+    request = urllib.request.Request(url + post.route, post.body, headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request):  # noqa: S310 - local http URL
             pass

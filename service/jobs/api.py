@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,7 +191,7 @@ async def _events(call: Call, job: "Job") -> AsyncIterator[bytes]:
         await asyncio.sleep(POLL_SECONDS)
         before = job
         try:
-            job = await call.jobs.ask(lambda jobs, job_id=job.id: jobs.get(job_id))  # type: ignore[misc]
+            job = await call.jobs.ask(methodcaller("get", job.id))
         except LoupeError as error:
             yield b"event: error\n" + _event(error.to_json())
             return

@@ -85,7 +85,7 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
     for location, read in _candidates(name, data_dir, download=download):
         try:
             arrays = read()
-        except Exception as error:  # noqa: BLE001 - Keras raises a bare Exception for a failed download
+        except Exception as error:  # noqa: BLE001 - Keras raises Exception if a download fails
             attempts.append(f"  - {location}: {error}")
             continue
         digests = zip(FILES, map(digest, arrays), strict=True)

@@ -58,7 +58,8 @@ class Folder(Collection):
 
     def _entry(self, name: str) -> Entry:
         try:
-            status = os.stat(os.path.join(self._folder, name))  # noqa: PTH116, PTH118 - twice as fast
+            path = os.path.join(self._folder, name)  # noqa: PTH118 - twice as fast as pathlib
+            status = os.stat(path)  # noqa: PTH116
         except OSError:
             return Entry(name, [None])
         return Entry(name, [_version(status)])
@@ -83,7 +84,8 @@ def split_pattern(pattern: str) -> tuple[str, str]:
 def is_picture(path: str) -> bool:
     """Return whether a file has the name of a picture and is not hidden."""
     name = os.path.basename(path)  # noqa: PTH119
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122
+    suffix = os.path.splitext(name)[1]  # noqa: PTH122
+    return suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
 def _version(status: os.stat_result) -> list[int]:

@@ -1,6 +1,6 @@
 """Images in the bodies of `/predict` and `/predict_batch`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from pydantic import BaseModel, ConfigDict, JsonValue, SkipValidation, model_validator
 from pydantic_core import PydanticCustomError
@@ -127,11 +127,11 @@ async def _read_form(
 ) -> list[bytes | str]:
     """Return the values of one field of a form: files as bytes, texts as `str`."""
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     limit = settings.max_images + 1
-    parser = MultiPartParser(headers, stream(), max_files=limit, max_fields=limit)  # type: ignore[arg-type]
+    parser = MultiPartParser(headers, stream(), max_files=limit, max_fields=limit)
     try:
         form: FormData = await parser.parse()
     except MultiPartException as error:

@@ -18,7 +18,7 @@ from loupe import AsyncClient, Client, Prediction, PredictionError, ScoringJob
 from loupe.client.client import BATCHES_IN_FLIGHT
 from loupe.client.uploads import PictureInput
 from loupe.errors import InvalidImage, InvalidSource, JobFailed, RequestRefused
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.spec import Float32Array, Normalize, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from tests.support import pictures
@@ -90,12 +90,12 @@ def test_a_picture_gets_the_same_answer_in_every_form(
 
 @pytest.mark.parametrize("normalize", ["auto", "off"])
 def test_an_array_on_a_light_ground_is_inverted_like_its_file(
-    client: Client, normalize: str
+    client: Client, normalize: Normalize
 ) -> None:
     light = 255 - DIGIT
     forms: list[PictureInput] = [light, pictures.png(light), Image.fromarray(light)]
-    singly = [client.predict(form, normalize=normalize) for form in forms]  # type: ignore[arg-type]
-    alone = [next(client.predict_many([form], normalize=normalize)) for form in forms]  # type: ignore[arg-type]
+    singly = [client.predict(form, normalize=normalize) for form in forms]
+    alone = [next(client.predict_many([form], normalize=normalize)) for form in forms]
 
     assert singly[1:] == alone[1:] == singly[:-1] == alone[:-1]
 

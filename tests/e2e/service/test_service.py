@@ -687,7 +687,8 @@ def still_well(client: httpx.Client) -> Iterator[None]:
 def test_invalid_image_is_refused(
     client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
 ) -> None:
-    assert_refused(client.post("/predict", **request_), status, code, text)  # type: ignore[arg-type]
+    response = client.post("/predict", **request_)  # type: ignore[arg-type]
+    assert_refused(response, status, code, text)
 
 
 @pytest.mark.usefixtures("still_well")
@@ -698,7 +699,8 @@ def test_invalid_batch_is_refused(
     client: httpx.Client, request_: dict[str, object], status: int, code: str, text: str
 ) -> None:
     request_ = {"headers": NPY, **request_} if "content" in request_ else request_
-    assert_refused(client.post("/predict_batch", **request_), status, code, text)  # type: ignore[arg-type]
+    response = client.post("/predict_batch", **request_)  # type: ignore[arg-type]
+    assert_refused(response, status, code, text)
 
 
 @pytest.mark.usefixtures("still_well")

@@ -62,9 +62,9 @@ def test_line_is_json_that_anyone_can_read(tmp_path: Path) -> None:
     log(tmp_path / "log", moved("a"))
 
     assert (tmp_path / "log").read_text() == (
-        '{"time":"2026-01-02T03:04:05Z","kind":"promote","name":"letters","label":"production","from_version":null,'
-        '"to_version":"a","from_figures":null,"to_figures":{"accuracy":0.9,"loss":0.3,"calibration_error":0.01,'
-        '"test_digest":"same"},"forced":false}\n'
+        '{"time":"2026-01-02T03:04:05Z","kind":"promote","name":"letters","label":"production",'
+        '"from_version":null,"to_version":"a","from_figures":null,"to_figures":{"accuracy":0.9,'
+        '"loss":0.3,"calibration_error":0.01,"test_digest":"same"},"forced":false}\n'
     )
 
 

@@ -196,8 +196,8 @@ def test_phone_photos_are_added_to_fashion_mnist(tmp_path: Path) -> None:
         pytest.skip("LOUPE_TEST_DATA names no folder with clothing/")
     mapping = mapping_file(
         tmp_path,
-        "folder,class\nt-shirt,T-shirt/top\nlongsleeve,Pullover\noutwear,Coat\npants,Trouser\nshoes,Sneaker\n"
-        "hat,\nshorts,\nskirt,\n",
+        "folder,class\nt-shirt,T-shirt/top\nlongsleeve,Pullover\noutwear,Coat\n"
+        "pants,Trouser\nshoes,Sneaker\nhat,\nshorts,\nskirt,\n",
     )
     names = (
         "T-shirt/top",

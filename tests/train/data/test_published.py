@@ -79,7 +79,8 @@ def test_idx_files_are_found_in_every_folder(tmp_path: Path, location: str, pack
 def test_the_archive_that_keras_keeps_is_read(tmp_path: Path) -> None:
     (tmp_path / "keras" / "datasets").mkdir(parents=True)
     names = ("x_train", "y_train", "x_test", "y_test")
-    np.savez(tmp_path / "keras" / "datasets" / "mnist.npz", **dict(zip(names, ARRAYS, strict=True)))  # type: ignore[arg-type]
+    arrays = dict(zip(names, ARRAYS, strict=True))
+    np.savez(tmp_path / "keras" / "datasets" / "mnist.npz", **arrays)  # type: ignore[arg-type]
 
     assert_is_small_mnist(load_published("mnist", download=False))
 

@@ -160,9 +160,10 @@ def test_the_number_of_mistakes_is_limited() -> None:
 def test_logits_of_nan_are_refused_with_the_name_of_the_split(split: str) -> None:
     good = answers([0, 1], [0, 1])
     broken = Predictions(np.full((2, 3), np.nan, np.float32), good.labels)
+    names = ["a", "b", "c"]
     splits = {"train": good, "test": good, split: broken}
     with pytest.raises(ProgramFailed, match=f"2 of 2 images of the {split} split.* image 0"):
-        evaluate(dataset="letters", architecture="mlp", class_names=["a", "b", "c"], **splits)  # type: ignore[arg-type]
+        evaluate(dataset="letters", architecture="mlp", class_names=names, **splits)  # type: ignore
 
 
 def test_an_evaluation_survives_save_and_load(tmp_path: Path) -> None:

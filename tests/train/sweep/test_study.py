@@ -78,7 +78,8 @@ def test_results_and_failures_survive_a_restart(tmp_path: Path) -> None:
         assert again.results() == tuple(results)
         assert start_all(again) == []
     assert lines(tmp_path)[0].startswith(
-        "learning_rate,hidden,batch_size,test_fraction,epochs,seed,train_accuracy,validation_accuracy,"
+        "learning_rate,hidden,batch_size,test_fraction,epochs,seed,"
+        "train_accuracy,validation_accuracy,"
     )
     assert lines(tmp_path)[2].endswith("0.1,32-16,full,0.25,7,1,,,,,,,The loss became NaN")
     assert lines(tmp_path)[3].startswith("0.1,32-16,full,0.5,7,0,0.9,0.5,0.333")
