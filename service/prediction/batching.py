@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
@@ -26,13 +25,6 @@ logger = logging.getLogger(__name__)
 
 SLICE = 64  # images of one request per run; larger runs are no faster, and others wait for them
 SHORT_RUN_SECONDS = 0.002  # the event loop may block this long
-
-
-class Observer(Protocol):
-    """Records what the engine did."""
-
-    def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
-        """Record a run: its images, the seconds that each request waited, and its duration."""
 
 
 @dataclass(slots=True)
@@ -65,7 +57,8 @@ class Batcher:
         max_queued_images: Maximum number of images without an answer; more are refused.
         threads: Maximum number of runs in threads at a time.
         together: Whether requests may share a run.
-        observer: Records every run.
+        on_run: Called after each run with its images, the seconds that each request waited, and
+            its duration in seconds.
     """
 
     def __init__(
@@ -77,7 +70,7 @@ class Batcher:
         max_queued_images: int,
         threads: int = 1,
         together: bool = True,
-        observer: Observer | None = None,
+        on_run: Callable[[int, Sequence[float], float], None] | None = None,
     ) -> None:
         self._run = run
         self._classes = classes
@@ -86,7 +79,7 @@ class Batcher:
         self._max_queued_images = max_queued_images
         self._threads = threads
         self._together = together
-        self._observer = observer
+        self._on_run = on_run
         self._seconds_per_image = float("inf")  # an estimate
         self._queue: deque[_Queued] = deque()
         self._queued_images = 0
@@ -265,9 +258,9 @@ class Batcher:
             return
         measured = outcome.seconds / images
         self._seconds_per_image = min(measured, 2 * self._seconds_per_image)  # ignores hiccups
-        if self._observer is not None:
+        if self._on_run is not None:
             waited = [outcome.started - queued.since for queued in batch]
-            self._observer.ran(images, waited, outcome.seconds)
+            self._on_run(images, waited, outcome.seconds)
         start = 0
         for queued in batch:
             stop = start + len(queued.images)

@@ -181,7 +181,7 @@ class ServedModels:
             max_queued_images=settings.max_queued_images,
             threads=settings.threads or available_cores(),
             together=settings.batching,
-            observer=metrics,
+            on_run=metrics.ran,
         )
         return ServedModel(stored, batcher, metrics)
 

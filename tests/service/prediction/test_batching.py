@@ -119,7 +119,7 @@ def test_requests_of_any_size_get_their_rows_and_runs_stay_small(
     requests = [random_images(size, seed) for seed, size in enumerate(sizes)]
 
     async def scene() -> None:
-        waiting = batcher(sums, max_batch_size=max_batch_size, observer=Runs(runs))
+        waiting = batcher(sums, max_batch_size=max_batch_size, on_run=Runs(runs).ran)
         answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
         for images, answer in zip(requests, answers, strict=True):
             np.testing.assert_array_equal(answer, sums(images))
@@ -148,7 +148,7 @@ def test_requests_queued_during_a_run_share_the_next_run() -> None:
 def test_without_batching_each_request_has_a_run() -> None:
     async def scene() -> None:
         runs: list[int] = []
-        waiting = batcher(sums, together=False, observer=Runs(runs))
+        waiting = batcher(sums, together=False, on_run=Runs(runs).ran)
         requests = [random_images(size, seed=size) for size in (1, 2, 3)]
         answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
         for images, answer in zip(requests, answers, strict=True):
@@ -371,7 +371,7 @@ def test_large_request_of_a_disconnected_client_ends_early() -> None:
         def gone() -> bool:
             return len(runs) >= 3
 
-        waiting = batcher(sums, max_batch_size=SLICE, observer=Runs(runs))
+        waiting = batcher(sums, max_batch_size=SLICE, on_run=Runs(runs).ran)
         with pytest.raises(CallerGone):
             await waiting.predict(random_images(20 * SLICE), Caller.within(30, gone))
         await waiting.close()
