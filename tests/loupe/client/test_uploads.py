@@ -130,7 +130,7 @@ def test_images_of_every_mode_can_be_sent(mode: str) -> None:
             id="file",
         ),
         pytest.param("a\0b", InvalidImage, "null byte", id="no path"),
-        pytest.param("/", InvalidImage, "file", id="folder"),
+        pytest.param("/", InvalidImage, "folder", id="folder"),
         pytest.param(
             Image.open(io.BytesIO(pictures.png(PHOTO)[:-60])),
             InvalidImage,
