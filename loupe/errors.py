@@ -23,6 +23,14 @@ class LoupeError(Exception):
     status = 500
     exit_code = 1
 
+    def __init_subclass__(
+        cls, code: str | None = None, status: int | None = None, exit_code: int | None = None
+    ) -> None:
+        """Set the class attributes that differ from those of the base class."""
+        cls.code = code or cls.code
+        cls.status = status or cls.status
+        cls.exit_code = exit_code or cls.exit_code
+
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         if code is not None:
@@ -46,47 +54,31 @@ class LoupeError(Exception):
 # Requests
 
 
-class InvalidRequest(LoupeError):
+class InvalidRequest(LoupeError, code="invalid_request", status=400):
     """The request is malformed."""
 
-    code = "invalid_request"
-    status = 400
 
-
-class Unauthorized(LoupeError):
+class Unauthorized(LoupeError, code="unauthorized", status=401):
     """The API key is missing or unknown."""
 
-    code = "unauthorized"
-    status = 401
 
-
-class Forbidden(LoupeError):
+class Forbidden(LoupeError, code="source_forbidden", status=403):
     """The caller may not use what it names."""
 
-    code = "source_forbidden"
-    status = 403
 
-
-class NotFound(LoupeError):
+class NotFound(LoupeError, code="route_not_found", status=404):
     """The path, tag or id is unknown."""
 
-    code = "route_not_found"
-    status = 404
 
-
-class ModelNotFound(NotFound):
+class ModelNotFound(NotFound, code="model_not_found"):
     """No model has that tag."""
 
-    code = "model_not_found"
 
-
-class JobNotFound(NotFound):
+class JobNotFound(NotFound, code="job_not_found"):
     """No job has that id."""
 
-    code = "job_not_found"
 
-
-class MethodNotAllowed(LoupeError):
+class MethodNotAllowed(LoupeError, code="method_not_allowed", status=405):
     """The path exists, but not with this method.
 
     Args:
@@ -94,181 +86,114 @@ class MethodNotAllowed(LoupeError):
         allowed: Methods that the path supports.
     """
 
-    code = "method_not_allowed"
-    status = 405
-
     def __init__(self, message: str, allowed: Sequence[str]) -> None:
         super().__init__(message)
         self.allowed = allowed
 
 
-class NotAcceptable(LoupeError):
+class NotAcceptable(LoupeError, code="not_acceptable", status=406):
     """The `Accept` header names no format that the route can write."""
 
-    code = "not_acceptable"
-    status = 406
 
-
-class BodyTooSlow(LoupeError):
+class BodyTooSlow(LoupeError, code="body_too_slow", status=408):
     """The body did not arrive in time."""
 
-    code = "body_too_slow"
-    status = 408
 
-
-class Conflict(LoupeError):
+class Conflict(LoupeError, code="conflict", status=409):
     """The job, folder or model is in a state that does not allow the operation."""
 
-    code = "conflict"
-    status = 409
 
-
-class ContentTooLarge(LoupeError):
+class ContentTooLarge(LoupeError, code="body_too_large", status=413):
     """The body, or the number of images in it, exceeds a limit."""
 
-    code = "body_too_large"
-    status = 413
 
-
-class UnsupportedMediaType(LoupeError):
+class UnsupportedMediaType(LoupeError, code="unsupported_media_type", status=415):
     """The route cannot read bodies of this type."""
 
-    code = "unsupported_media_type"
-    status = 415
 
-
-class TooManyRequests(LoupeError):
+class TooManyRequests(LoupeError, code="too_many_requests", status=429):
     """The service is at a limit; a later try may succeed."""
 
-    code = "too_many_requests"
-    status = 429
 
-
-class HeadersTooLarge(LoupeError):
+class HeadersTooLarge(LoupeError, code="headers_too_large", status=431):
     """The request headers exceed the limit."""
 
-    code = "headers_too_large"
-    status = 431
 
-
-class CallerGone(LoupeError):
+# nginx logs status 499 for this; no client receives it.
+class CallerGone(LoupeError, code="caller_gone", status=499):
     """The client disconnected, so its answer was not computed."""
 
-    code = "caller_gone"
-    status = 499  # nginx logs this status for it; no client receives it
 
-
-class ShuttingDown(LoupeError):
+class ShuttingDown(LoupeError, code="shutting_down", status=503):
     """The service is stopping and accepts no more work."""
 
-    code = "shutting_down"
-    status = 503
 
-
-class DeadlineExceeded(LoupeError):
+class DeadlineExceeded(LoupeError, code="deadline_exceeded", status=504):
     """The request ran out of time."""
 
-    code = "deadline_exceeded"
-    status = 504
 
-
-class InsufficientStorage(LoupeError):
+class InsufficientStorage(LoupeError, code="upload_not_saved", status=507):
     """The disk cannot take an upload."""
-
-    code = "upload_not_saved"
-    status = 507
 
 
 # Images, models and engines
 
 
-class InvalidImage(LoupeError):
+class InvalidImage(LoupeError, code="invalid_image", status=422):
     """The bytes are not one readable picture."""
 
-    code = "invalid_image"
-    status = 422
 
-
-class InvalidPixels(LoupeError):
+class InvalidPixels(LoupeError, code="invalid_pixels", status=422):
     """The array does not have the dtype or shape that the model takes."""
 
-    code = "invalid_pixels"
-    status = 422
 
-
-class ModelCorrupted(LoupeError):
+class ModelCorrupted(LoupeError, code="model_corrupted"):
     """A stored model's files differ from those that were saved."""
-
-    code = "model_corrupted"
 
 
 # Bulk scoring
 
 
-class InvalidSource(LoupeError):
+class InvalidSource(LoupeError, code="invalid_source", status=422):
     """A source, one of its records, or the output of a job cannot be used."""
 
-    code = "invalid_source"
-    status = 422
 
-
-class InvalidUrl(InvalidSource):
+class InvalidUrl(InvalidSource, code="invalid_url", exit_code=2):
     """Loupe cannot read this URL."""
 
-    code = "invalid_url"
-    exit_code = 2
 
-
-class InvalidOutput(InvalidSource):
+class InvalidOutput(InvalidSource, code="invalid_output"):
     """The output folder cannot take the results."""
 
-    code = "invalid_output"
 
-
-class SourceChanged(Conflict):
+class SourceChanged(Conflict, code="source_changed"):
     """The source changed after the job was planned."""
 
-    code = "source_changed"
 
-
-class StorageUnavailable(LoupeError):
+class StorageUnavailable(LoupeError, code="storage_unavailable", status=503):
     """The object store does not answer; a later try may succeed."""
 
-    code = "storage_unavailable"
-    status = 503
 
-
-class StorageRefused(StorageUnavailable):
+class StorageRefused(StorageUnavailable, code="storage_refused", status=403):
     """The object store rejects the credentials."""
 
-    code = "storage_refused"
-    status = 403
 
-
-class RedisUnavailable(LoupeError):
+class RedisUnavailable(LoupeError, code="redis_unavailable", status=503):
     """Redis cannot be reached or started."""
 
-    code = "redis_unavailable"
-    status = 503
 
-
-class JobFailed(LoupeError):
+class JobFailed(LoupeError, code="job_failed"):
     """The job ended without a complete result."""
-
-    code = "job_failed"
 
 
 # Clients of the service
 
 
-class ServiceUnreachable(LoupeError):
+class ServiceUnreachable(LoupeError, code="service_unreachable", status=503):
     """No service answers at the URL."""
 
-    code = "service_unreachable"
-    status = 503
 
-
-class RequestRefused(LoupeError):
+class RequestRefused(LoupeError, code="request_refused"):
     """The service answered with an error.
 
     Args:
@@ -277,61 +202,44 @@ class RequestRefused(LoupeError):
         status: The HTTP status of its response.
     """
 
-    code = "request_refused"
-
     def __init__(self, message: str, *, code: str, status: int) -> None:
         super().__init__(message, code=code)
         self.status = status
 
 
-class UnexpectedAnswer(LoupeError):
+class UnexpectedAnswer(LoupeError, code="unexpected_answer", status=502):
     """The response is not one that Loupe's service sends."""
-
-    code = "unexpected_answer"
-    status = 502
 
 
 # Commands, settings and training
 
 
-class InvalidUsage(LoupeError):
+class InvalidUsage(LoupeError, code="invalid_usage", exit_code=2):
     """A command was given options or arguments that cannot work."""
 
-    code = "invalid_usage"
-    exit_code = 2
 
-
-class InvalidSetting(LoupeError):
+class InvalidSetting(LoupeError, code="invalid_setting"):
     """A setting has a value that it cannot have."""
 
-    code = "invalid_setting"
 
-
-class ProgramFailed(LoupeError):
+class ProgramFailed(LoupeError, code="program_failed"):
     """A program, a training or an engine cannot start, or failed."""
 
-    code = "program_failed"
 
-
-class NotWritable(LoupeError):
+class NotWritable(LoupeError, code="file_not_writable"):
     """A file or folder cannot be written."""
 
-    code = "file_not_writable"
 
-
-class InvalidDataset(LoupeError):
+class InvalidDataset(LoupeError, code="invalid_dataset"):
     """The files of a data set cannot be trained on."""
 
-    code = "invalid_dataset"
 
-
-class DatasetNotFound(InvalidDataset):
+class DatasetNotFound(InvalidDataset, code="dataset_not_found"):
     """The files of a data set were not found."""
 
-    code = "dataset_not_found"
 
-
-class Interrupted(LoupeError):
+# A shell reports SIGINT as 130.
+class Interrupted(LoupeError, code="interrupted", exit_code=130):
     """The user stopped a command with Ctrl-C.
 
     Args:
@@ -339,9 +247,6 @@ class Interrupted(LoupeError):
         code: As for every error.
         done: Epochs or trainings that were completed.
     """
-
-    code = "interrupted"
-    exit_code = 130  # as a shell reports SIGINT
 
     def __init__(self, message: str, *, code: str, done: int = 0) -> None:
         super().__init__(message, code=code)
