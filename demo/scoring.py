@@ -15,7 +15,7 @@ from loupe.terminal import console
 from train.data.datasets import Dataset
 from worker.jobs_cli import watch
 from worker.queue.jobs import Jobs
-from worker.queue.submission import submit
+from worker.queue.submission import prepare
 from worker.results.outputs import SUMMARY, read_errors
 
 
@@ -25,8 +25,8 @@ def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path) -> lis
     with console.status(f"writing {len(dataset.test.images):,} PNG files, and three broken ones"):
         _write_files(source, dataset)
     jobs = Jobs(redis)
-    submitted = submit(jobs, source, output, model.tag, load_settings().shard_images)
-    job = watch(jobs, submitted.id, console)
+    prepared = prepare(jobs.find, source, output, model.tag, load_settings().shard_images)
+    job = watch(jobs, jobs.submit(prepared.request).id, console)
     if job.state == "failed":
         raise JobFailed(f"Job {job.id} failed: {job.error}")
     accuracy = _accuracy(output, dataset)

@@ -127,6 +127,11 @@ class CallerGone(LoupeError, code="caller_gone", status=499):
 class ShuttingDown(LoupeError, code="shutting_down", status=503):
     """The service is stopping and accepts no more work."""
 
+    def __init__(
+        self, message: str = "The service is shutting down. Send the request again."
+    ) -> None:
+        super().__init__(message)
+
 
 class DeadlineExceeded(LoupeError, code="deadline_exceeded", status=504):
     """The request ran out of time."""

@@ -22,7 +22,7 @@ async def ready(call: Call) -> Response:
         ShuttingDown: If it is.
     """
     if call.stopping:
-        raise ShuttingDown("The service is shutting down. Send the request again.")
+        raise ShuttingDown()
     return PlainTextResponse("\n")
 
 

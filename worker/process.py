@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.metrics import PROMPT, serve_metrics
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
 from worker.scoring.consumer import Consumer, worker_name
 
@@ -32,14 +32,14 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
         ProgramFailed: If the port for metrics is taken.
     """
     with open_redis(settings) as redis, open_redis(settings, PROMPT) as prompt_redis:
-        queue = Queue(
+        claims = Claims(
             redis,
             worker_name(),
             lease_seconds=settings.lease_seconds,
             max_attempts=settings.max_attempts,
             keep_seconds=settings.keep_jobs_days * 24 * 3600,
         )
-        consumer = Consumer(Jobs(redis), queue, settings, stopping)
+        consumer = Consumer(Jobs(redis), claims, settings, stopping)
         with serve_metrics(consumer.metrics, prompt_redis, settings):
             return run_consumer(
                 consumer, burst=burst, grace_seconds=settings.shutdown_timeout_seconds

@@ -17,7 +17,7 @@ from bench.harness import Row, at_least, at_most, in_turns
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import JobRequest, Jobs
 from worker.queue.steps import Shard
 from worker.sources.opening import open_source
@@ -102,9 +102,9 @@ def _work(url: str) -> float:
     return shards / duration
 
 
-def _open_queue(redis: Redis) -> Queue:
+def _open_queue(redis: Redis) -> Claims:
     settings = Settings()
-    return Queue(
+    return Claims(
         redis,
         f"bench-{os.getpid()}-0",
         lease_seconds=settings.lease_seconds,
@@ -113,7 +113,7 @@ def _open_queue(redis: Redis) -> Queue:
 
 
 def _submit_planned(
-    redis: Redis, queue: Queue, model: StoredModel, plan: ShardPlan, jobs: int
+    redis: Redis, queue: Claims, model: StoredModel, plan: ShardPlan, jobs: int
 ) -> None:
     """Put jobs with the same plan into an empty queue."""
     for number in range(jobs):
@@ -132,7 +132,7 @@ def _submit_planned(
         assert queue.commit_plan(delivery, plan.total, plan.revision, plan.shards)
 
 
-def _process_shard(queue: Queue) -> bool:
+def _process_shard(queue: Claims) -> bool:
     """Claim a shard and commit it as if it had been scored. Return False if there is none."""
     delivery = queue.claim()
     if delivery is None or not isinstance(delivery.step, Shard):

@@ -20,7 +20,7 @@ from loupe.runtime.processes import Program, running
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, job_key
-from worker.queue.submission import submit
+from worker.queue.submission import prepare
 
 POLL_SECONDS = 0.002
 END_POLL_SECONDS = 0.02  # polling faster would take a fifth of a core from the workers
@@ -49,7 +49,8 @@ class Workers:
         """Submit a job, with shards of the default size unless `shard_images` is given."""
         output = Path(tempfile.mkdtemp(dir=self.folder))
         size = shard_images or Settings().shard_images
-        return submit(self.jobs, source, output, self.model.tag, size)
+        prepared = prepare(self.jobs.find, source, output, self.model.tag, size)
+        return self.jobs.submit(prepared.request)
 
     def finish(self, job: Job) -> None:
         """Wait for the end of a job.

@@ -116,7 +116,7 @@ class Batcher:
             TooManyRequests: If the queue is full (`overloaded`).
         """
         if self._closing:
-            raise ShuttingDown("The service is shutting down. Send the request again.")
+            raise ShuttingDown()
         if self._admitted + len(images) > self._max_queued_images:
             raise TooManyRequests(
                 f"{self._admitted:,} images are queued, and the limit is "

@@ -72,7 +72,7 @@ async def respond(protocol: str, request: Request, handler: Handler) -> Response
     except asyncio.CancelledError:
         if not predictor.stopping:
             raise
-        outcome = ShuttingDown("The service is shutting down. Send the request again.")
+        outcome = ShuttingDown()
         predictor.metrics.rejected(outcome.code)
         if (task := asyncio.current_task()) is not None:  # the client may not read the response
             asyncio.get_running_loop().call_later(FINAL_RESPONSE_SECONDS, task.cancel)

@@ -21,9 +21,9 @@ from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
+from tests.support.job_requests import submit
 from tests.support.programs import free_port, running, serving, until
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import submit
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"

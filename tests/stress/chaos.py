@@ -31,10 +31,10 @@ from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
+from tests.support.job_requests import submit
 from tests.support.programs import run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import submit
 from worker.supervisor import CLEAN_EXITS
 
 MINUTES = 10.0

@@ -1,14 +1,17 @@
-"""Requests for jobs that are never scored."""
+"""Jobs of tests."""
 
 import itertools
+from pathlib import Path
 
-from worker.queue.jobs import JobRequest
+from loupe.jobs import DEFAULT_OPTIONS, Priority, ScoringOptions
+from worker.queue.jobs import Job, JobRequest, Jobs
+from worker.queue.submission import prepare
 
 _outputs = (f"/out-{number}" for number in itertools.count())
 
 
 def new_request(source: str = "/images", output: str | None = None) -> JobRequest:
-    """Return a request with a unique output, unless one is given."""
+    """Return a request that is never scored, with a unique output unless one is given."""
     return JobRequest(
         source=source,
         output=output or next(_outputs),
@@ -16,3 +19,32 @@ def new_request(source: str = "/images", output: str | None = None) -> JobReques
         model_digest="0",
         shard_images=10,
     )
+
+
+def submit(
+    jobs: Jobs,
+    source: str | Path,
+    output: str | Path,
+    model: str | None,
+    shard_images: int,
+    options: ScoringOptions = DEFAULT_OPTIONS,
+    *,
+    again: bool = False,
+    priority: Priority = "normal",
+    max_in_flight: int | None = None,
+    https_sources: bool = False,
+) -> Job:
+    """Submit a job as `loupe score` does."""
+    prepared = prepare(
+        jobs.find,
+        source,
+        output,
+        model,
+        shard_images,
+        options,
+        again=again,
+        https_sources=https_sources,
+    )
+    if prepared.finished is not None:
+        return prepared.finished
+    return jobs.submit(prepared.request, priority=priority, max_in_flight=max_in_flight)

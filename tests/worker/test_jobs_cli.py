@@ -15,8 +15,8 @@ from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.command import Loupe
+from tests.support.job_requests import submit
 from worker.queue.jobs import Job, Jobs, job_key
-from worker.queue.submission import submit
 from worker.results.outputs import Part, write_part
 
 

@@ -15,14 +15,13 @@ from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
-from tests.support.job_requests import new_request
+from tests.support.job_requests import new_request, submit
 from tests.support.programs import free_port
 from tests.support.redis_servers import redis_server
 from worker.metrics import PROMPT, Metrics, serve_metrics
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
 from worker.queue.steps import Shard
-from worker.queue.submission import submit
 from worker.scoring.consumer import Consumer
 
 
@@ -32,8 +31,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def queue(redis: Redis) -> Queue:
-    return Queue(redis, "a", lease_seconds=300, max_attempts=2)
+def claims(redis: Redis) -> Claims:
+    return Claims(redis, "a", lease_seconds=300, max_attempts=2)
 
 
 def scraped(settings: Settings, patience_seconds: float = 5) -> dict[str, float]:
@@ -53,14 +52,14 @@ def submitted(jobs: Jobs) -> str:
 
 
 def test_images_and_steps_are_counted_and_shards_are_timed(
-    redis: Redis, queue: Queue, settings: Settings, tmp_path: Path, digits_model: StoredModel
+    redis: Redis, claims: Claims, settings: Settings, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     (tmp_path / "images").mkdir()
     for place, image in enumerate(pictures.digits(7)):
         (tmp_path / "images" / f"{place}.png").write_bytes(pictures.png(image))
     (tmp_path / "images" / "broken.png").write_bytes(b"text")
     submit(Jobs(redis), tmp_path / "images", tmp_path / "out", digits_model.tag, 4)
-    consumer = Consumer(Jobs(redis), queue, settings)
+    consumer = Consumer(Jobs(redis), claims, settings)
     consumer.run(burst=True)
 
     with serve_metrics(consumer.metrics, redis, settings):
@@ -79,15 +78,17 @@ def test_images_and_steps_are_counted_and_shards_are_timed(
 
 
 def test_failed_steps_are_counted_as_retried_and_claimed_again(
-    redis: Redis, queue: Queue, settings: Settings, tmp_path: Path, digits_model: StoredModel
+    redis: Redis, claims: Claims, settings: Settings, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     np.save(tmp_path / "images.npy", pictures.digits(5))
     submit(Jobs(redis), tmp_path / "images.npy", tmp_path / "out", digits_model.tag, 4)
-    assert queue.claim()  # by a worker that dies
-    consumer = Consumer(Jobs(redis), Queue(redis, "b", lease_seconds=0.2, max_attempts=1), settings)
+    assert claims.claim()  # by a worker that dies
+    consumer = Consumer(
+        Jobs(redis), Claims(redis, "b", lease_seconds=0.2, max_attempts=1), settings
+    )
     delivery = None
     while delivery is None:
-        delivery = consumer.queue.claim()
+        delivery = consumer.claims.claim()
     consumer._process(delivery)
 
     with serve_metrics(consumer.metrics, redis, settings):
@@ -97,19 +98,19 @@ def test_failed_steps_are_counted_as_retried_and_claimed_again(
 
 
 def test_the_depth_of_the_queue_is_that_of_all_jobs(
-    redis: Redis, queue: Queue, settings: Settings
+    redis: Redis, claims: Claims, settings: Settings
 ) -> None:
     jobs = Jobs(redis)
     submitted(jobs)
-    plan = queue.claim()
+    plan = claims.claim()
     assert plan is not None
     shards = [Shard(index, index, index + 1) for index in range(5)]
-    queue.commit_plan(plan, 5, "revision", shards)
+    claims.commit_plan(plan, 5, "revision", shards)
     submitted(jobs)
-    first, second = queue.claim(), queue.claim()
+    first, second = claims.claim(), claims.claim()
     assert first is not None
     assert second is not None
-    queue.fail(second, "no luck")
+    claims.fail(second, "no luck")
 
     with serve_metrics(Metrics(), redis, settings):
         found = scraped(settings)

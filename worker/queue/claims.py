@@ -25,11 +25,11 @@ from worker.queue.jobs import (
     load_script,
     server_time,
 )
-from worker.queue.steps import FinishStep, Shard, Step, decode, encode
+from worker.queue.steps import Finish, Shard, Step, decode, encode
 
 BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further one
 MAX_BACKOFF_SECONDS = 30.0
-FINISH = encode(FinishStep())
+FINISH = encode(Finish())
 SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # number and generation
 FENCED = (
     *("renew", "drop", "release", "replace", "retry", "dead_letter"),
@@ -60,7 +60,7 @@ class Delivery:
     attempt: int
 
 
-class Queue:
+class Claims:
     """One worker's view of the queue. Methods that return a bool return `False` if the fence fails.
 
     Args:

@@ -13,7 +13,7 @@ from redis.commands.core import Script
 
 from loupe.errors import Conflict, JobNotFound
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, JobState, Priority, ScoringJob, ScoringOptions
-from worker.queue.steps import PlanStep, decode, encode
+from worker.queue.steps import Plan, decode, encode
 
 # Keys of the queue; those of one job are described in `lua/keys.lua`. A cluster keeps the keys that
 # share a hash tag, {queue} or {job:ID}, on one node.
@@ -198,9 +198,7 @@ class Jobs:
             **({} if owner is None else {"owner": owner}),
         }
         fields = [word for field in record.items() for word in field]
-        is_new = self._submit(
-            keys=job_keys(job_id), args=[WORKERS_GROUP, encode(PlanStep()), *fields]
-        )
+        is_new = self._submit(keys=job_keys(job_id), args=[WORKERS_GROUP, encode(Plan()), *fields])
         job = self.get(job_id)
         # Also for a known job: its first submitter may have died between the script and this.
         with self._redis.pipeline(transaction=True) as pipeline:

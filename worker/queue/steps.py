@@ -8,7 +8,7 @@ Kind = Literal["plan", "shard", "probe", "finish"]
 
 
 @dataclass(frozen=True)
-class PlanStep:
+class Plan:
     """Count the source's records and cut them into shards."""
 
     kind: ClassVar[Kind] = "plan"
@@ -70,14 +70,14 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class FinishStep:
+class Finish:
     """Write the summary of all shards."""
 
     kind: ClassVar[Kind] = "finish"
     name: ClassVar[str] = "finish"
 
 
-Step: TypeAlias = PlanStep | Shard | Probe | FinishStep
+Step: TypeAlias = Plan | Shard | Probe | Finish
 
 
 def encode(step: Step) -> str:
@@ -96,9 +96,9 @@ def decode(text: str) -> Step:
     del fields["name"]
     kind = fields.pop("kind")
     if kind == "plan":
-        return PlanStep()
+        return Plan()
     if kind == "finish":
-        return FinishStep()
+        return Finish()
     suspects = fields.pop("suspects", None)
     shard = Shard(**fields | {"poisoned": tuple(fields.get("poisoned", ()))})
     if kind == "probe":

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from loupe.errors import Conflict, InvalidOutput
-from loupe.jobs import DEFAULT_OPTIONS, ENDED, Priority, ScoringOptions
+from loupe.jobs import DEFAULT_OPTIONS, ENDED, ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
 from worker.queue.jobs import Job, JobRequest, Jobs
@@ -95,38 +95,6 @@ def prepare(
     elif marker is not None:
         outputs.reclaim_folder(results, request)
     return Prepared(request, None)
-
-
-def submit(
-    jobs: Jobs,
-    source: str | Path,
-    output: str | Path,
-    model: str | None,
-    shard_images: int,
-    options: ScoringOptions = DEFAULT_OPTIONS,
-    *,
-    again: bool = False,
-    priority: Priority = "normal",
-    max_in_flight: int | None = None,
-    https_sources: bool = False,
-) -> Job:
-    """Enqueue a job; the same request finds the same job, and resumes it if it has failed.
-
-    Arguments and errors are those of `prepare` and `Jobs.submit`.
-    """
-    prepared = prepare(
-        jobs.find,
-        source,
-        output,
-        model,
-        shard_images,
-        options,
-        again=again,
-        https_sources=https_sources,
-    )
-    if prepared.finished is not None:
-        return prepared.finished
-    return jobs.submit(prepared.request, priority=priority, max_in_flight=max_in_flight)
 
 
 def prepare_resume(output: str | Path) -> JobRequest:

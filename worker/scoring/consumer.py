@@ -16,9 +16,9 @@ from redis.exceptions import RedisError
 from loupe.errors import Conflict, LoupeError
 from loupe.settings import Settings
 from worker.metrics import Metrics, Outcome
-from worker.queue.claims import Delivery, Queue
+from worker.queue.claims import Claims, Delivery
 from worker.queue.jobs import PROTOCOL, Job, Jobs
-from worker.queue.steps import FinishStep, PlanStep, Probe, Shard
+from worker.queue.steps import Finish, Plan, Probe, Shard
 from worker.results import outputs
 from worker.scoring.failures import RecordsFailed, judge, max_attempts
 from worker.scoring.lease import Lease
@@ -50,19 +50,23 @@ class Consumer:
 
     Attributes:
         jobs: The client side of the queue.
-        queue: The worker side.
+        claims: The worker side.
         stopping: Set it to end the loop after the steps in flight.
         metrics: Counters of this process.
     """
 
     def __init__(
-        self, jobs: Jobs, queue: Queue, settings: Settings, stopping: threading.Event | None = None
+        self,
+        jobs: Jobs,
+        claims: Claims,
+        settings: Settings,
+        stopping: threading.Event | None = None,
     ) -> None:
         self.jobs = jobs
-        self.queue = queue
+        self.claims = claims
         self.stopping = stopping or threading.Event()
         self.metrics = Metrics()
-        self._resources = Resources(settings, queue.worker)
+        self._resources = Resources(settings, claims.worker)
         self._writers = ThreadPoolExecutor(MAX_STEPS, thread_name_prefix="write")
         self._attempts: set[_Attempt] = set()
 
@@ -87,9 +91,9 @@ class Consumer:
     def _send_heartbeats(self) -> None:
         while True:
             try:
-                self.queue.send_heartbeat()
+                self.claims.send_heartbeat()
                 if self.stopping.wait(HEARTBEAT_SECONDS):
-                    self.queue.leave()
+                    self.claims.leave()
                     return
             except RedisError:
                 logger.warning("no heartbeat: Redis does not answer")
@@ -104,7 +108,7 @@ class Consumer:
                 wait(writing, IDLE_SECONDS, FIRST_COMPLETED)
                 continue
             try:
-                delivery = self.queue.claim()
+                delivery = self.claims.claim()
                 if delivery is not None:
                     writing += self._process(delivery)
                 elif writing:  # its commit may enqueue another step
@@ -112,7 +116,7 @@ class Consumer:
                 elif burst:
                     return
                 else:
-                    self.queue.wait(IDLE_SECONDS)
+                    self.claims.wait(IDLE_SECONDS)
             except RedisError:
                 logger.exception("Redis does not answer; trying again")
                 self.stopping.wait(REDIS_PAUSE_SECONDS)
@@ -127,7 +131,7 @@ class Consumer:
             )
             return []
         self.metrics.claimed(delivery)
-        attempt = _Attempt(delivery, job, Lease(self.queue, delivery))
+        attempt = _Attempt(delivery, job, Lease(self.claims, delivery))
         self._attempts.add(attempt)
         attempt.lease.start()
         with self._recording_failure(attempt):
@@ -169,7 +173,7 @@ class Consumer:
                 "Upgrade both to the same version of Loupe.",
                 code="contract_differs",
             )
-        limit = max_attempts(delivery.step, self.queue.max_attempts)
+        limit = max_attempts(delivery.step, self.claims.max_attempts)
         if delivery.attempt > limit:
             raise RecordsFailed(f"the workers of all {limit} attempts died")
 
@@ -178,17 +182,17 @@ class Consumer:
         job, delivery = attempt.job, attempt.delivery
         task = Task(job, attempt.lease, self._resources)
         match delivery.step:
-            case PlanStep():
+            case Plan():
                 plan = plan_job(task)
-                return lambda: self.queue.commit_plan(delivery, **vars(plan))
+                return lambda: self.claims.commit_plan(delivery, **vars(plan))
             case Shard() as shard:
                 run = ShardRun(task, shard)
                 run.start()
                 return lambda: self._write_shard(attempt, shard, run)
             case Probe() as probe:
                 successor = probe_records(task, probe)
-                return lambda: successor is not None and self.queue.replace(delivery, successor)
-            case FinishStep():
+                return lambda: successor is not None and self.claims.replace(delivery, successor)
+            case Finish():
                 return lambda: self._finish(task, delivery)
 
     def _write_shard(self, attempt: _Attempt, shard: Shard, run: ShardRun) -> bool:
@@ -196,7 +200,7 @@ class Consumer:
         if result is None:
             return False
         failed = len(result.codes)
-        committed = not attempt.lease.lost and self.queue.commit_shard(
+        committed = not attempt.lease.lost and self.claims.commit_shard(
             attempt.delivery, result.done, failed
         )
         if committed:
@@ -209,13 +213,13 @@ class Consumer:
     def _finish(self, task: Task, delivery: Delivery) -> bool:
         job = task.job
         cancelling = job.state == "cancelling"
-        finish_job(task, self.queue.committed_shards(job.id) if cancelling else range(job.shards))
-        return self.queue.commit_finish(delivery)
+        finish_job(task, self.claims.committed_shards(job.id) if cancelling else range(job.shards))
+        return self.claims.commit_finish(delivery)
 
     def _fail(self, attempt: _Attempt, error: Exception) -> None:
         """Retry the step, replace it, or fail its job."""
         delivery = attempt.delivery
-        failure = judge(delivery.step, delivery.attempt, error, self.queue.max_attempts)
+        failure = judge(delivery.step, delivery.attempt, error, self.claims.max_attempts)
         logger.warning(
             "job %s, %s, attempt %d failed: %s",
             attempt.job.id,
@@ -225,16 +229,16 @@ class Consumer:
             exc_info=None if isinstance(error, LoupeError) else error,
         )
         if failure.successor is not None:
-            self.queue.replace(delivery, failure.successor)
+            self.claims.replace(delivery, failure.successor)
         else:
-            self.queue.fail(delivery, failure.message, final=failure.final)
+            self.claims.fail(delivery, failure.message, final=failure.final)
         self.metrics.ended(delivery, "failed" if failure.final else "retried")
 
     def _report(self, attempt: _Attempt, *, committed: bool) -> None:
         delivery = attempt.delivery
         outcome: Outcome = "done"
         if not committed:
-            outcome = "cancelled" if self.queue.drop(delivery) else "lost"
+            outcome = "cancelled" if self.claims.drop(delivery) else "lost"
         self.metrics.ended(delivery, outcome)
         logger.info(
             "job %s, %s, attempt %d: %s, %.2f s",

@@ -5,7 +5,7 @@ import threading
 
 from redis.exceptions import RedisError
 
-from worker.queue.claims import Delivery, Queue
+from worker.queue.claims import Claims, Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ class Progress:
 class Lease(Progress):
     """Renews the lease of a step from a thread until it is stopped."""
 
-    def __init__(self, queue: Queue, delivery: Delivery) -> None:
+    def __init__(self, claims: Claims, delivery: Delivery) -> None:
         super().__init__()
-        self._queue = queue
+        self._claims = claims
         self._delivery = delivery
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
@@ -57,16 +57,16 @@ class Lease(Progress):
         """Return the step to the queue; `False` if the lease was lost already."""
         self._lost.set()  # first, so that the handler does not commit it
         self._stopping.set()
-        return self._queue.release(self._delivery)
+        return self._claims.release(self._delivery)
 
     def renew(self) -> bool:
         """Restart the lease and report the progress; `False` if the lease is lost."""
-        if not self._queue.renew(self._delivery, self.scored):
+        if not self._claims.renew(self._delivery, self.scored):
             self._lost.set()
         return not self.lost
 
     def _keep_renewing(self) -> None:
-        while not self._stopping.wait(self._queue.lease_seconds / 4):
+        while not self._stopping.wait(self._claims.lease_seconds / 4):
             try:
                 if not self.renew():
                     return

@@ -13,7 +13,7 @@ from loupe.jobs import JobState
 from loupe.settings import Settings
 from worker.queue.claims import backoff_seconds
 from worker.queue.jobs import Job, JobRequest
-from worker.queue.steps import FinishStep, PlanStep, Probe, Shard, Step
+from worker.queue.steps import Finish, Plan, Probe, Shard, Step
 from worker.scoring.failures import judge
 from worker.scoring.lease import Progress
 from worker.scoring.plan import finish_job, plan_job
@@ -68,10 +68,10 @@ class LocalRun:
         """Score the whole job. Errors become the error of the job."""
         try:
             self._job = replace(self._job, state="planning")
-            self._do(PlanStep())
+            self._do(Plan())
             with ThreadPoolExecutor(SHARDS_AT_A_TIME, thread_name_prefix="shard") as threads:
                 list(threads.map(self._do, self._shards))
-            self._do(FinishStep())
+            self._do(Finish())
         finally:
             self._resources.close()
 
@@ -104,13 +104,13 @@ class LocalRun:
         progress = Progress(self.interrupted)
         task = Task(self._job, progress, self._resources)
         match step:
-            case PlanStep():
+            case Plan():
                 self._plan(task)
             case Shard():
                 self._score(task, step)
             case Probe():
                 return probe_records(task, step)
-            case FinishStep():
+            case Finish():
                 self._finish()
         return None
 

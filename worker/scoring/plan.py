@@ -12,7 +12,7 @@ from worker.scoring.task import Task
 
 @dataclass(frozen=True)
 class PlanResult:
-    """A planned job; `Queue.commit_plan` describes the fields."""
+    """A planned job; `Claims.commit_plan` describes the fields."""
 
     total: int
     revision: str

@@ -257,7 +257,7 @@ class GrpcServer:
             if self._keys is not None:
                 call.key = self._keys.name_in(headers)
             if call.stopping:
-                raise ShuttingDown("The service is shutting down. Send the request again.")
+                raise ShuttingDown()
         return await method(call)
 
     def _count(self, name: str, call: RpcCall, status: int) -> None:

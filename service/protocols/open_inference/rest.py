@@ -46,7 +46,7 @@ async def live(call: Call) -> Response:
 async def ready(call: Call) -> Response:
     """Answer that models are served; the service accepts no request before that."""
     if call.stopping:
-        raise ShuttingDown("The service is shutting down. Send the request again.")
+        raise ShuttingDown()
     # The specification says `live`, the servers say `ready`.
     return replies.json({"live": True, "ready": True})
 

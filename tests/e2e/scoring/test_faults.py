@@ -25,12 +25,13 @@ from loupe.settings import Settings
 from tests.stress.chaos import Result, read_result
 from tests.support import pictures
 from tests.support.faulty_worker import POISON
+from tests.support.job_requests import submit
 from tests.support.programs import descendants, environment, run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
 from tests.support.stores import copied, damage
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import cancel, prepare_resume, retry, submit
+from worker.queue.submission import cancel, prepare_resume, retry
 from worker.results.outputs import read_errors
 from worker.scoring.consumer import Consumer
 
@@ -71,7 +72,7 @@ def undisturbed(
     """Score the source with one worker and return the result."""
     with open_redis(Settings(data_dir=folder / "undisturbed")) as redis:
         submit(Jobs(redis), source, folder / "expected", model.tag, shard, options)
-        queue = Queue(redis, "undisturbed", lease_seconds=30.0, max_attempts=1)
+        queue = Claims(redis, "undisturbed", lease_seconds=30.0, max_attempts=1)
         Consumer(Jobs(redis), queue, Settings(threads=1)).run(burst=True)
     return read_result(folder / "expected")
 
@@ -123,8 +124,8 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
         pytest.param(
             [
                 "before:worker.results.outputs:publish_index",
-                "before:worker.queue.claims:Queue.commit_plan",
-                "after:worker.queue.claims:Queue.commit_plan",
+                "before:worker.queue.claims:Claims.commit_plan",
+                "after:worker.queue.claims:Claims.commit_plan",
             ],
             id="plan",
         ),
@@ -135,8 +136,8 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
                 "after:worker.results.formats:write",  # written
                 "after:pathlib:Path.replace",  # renamed
                 "before:worker.results.receipts:write_receipt",
-                "before:worker.queue.claims:Queue.commit_shard",  # vouched for
-                "after:worker.queue.claims:Queue.commit_shard",
+                "before:worker.queue.claims:Claims.commit_shard",  # vouched for
+                "after:worker.queue.claims:Claims.commit_shard",
             ],
             id="shard",
         ),
@@ -146,8 +147,8 @@ def assert_done(jobs: Jobs, job: Job, expected: Result) -> None:
                 "after:worker.results.formats:merge",
                 "before:worker.results.outputs:_remove_leftovers",
                 "after:worker.results.outputs:_remove_leftovers",
-                "before:worker.queue.claims:Queue.commit_finish",
-                "after:worker.queue.claims:Queue.commit_finish",
+                "before:worker.queue.claims:Claims.commit_finish",
+                "after:worker.queue.claims:Claims.commit_finish",
             ],
             id="finish",
         ),
@@ -270,7 +271,7 @@ def test_commits_lost_by_redis_are_repeated_with_the_same_rows(
     job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
     variables = {**FAST, "LOUPE_REDIS_URL": server.url}
     with faulty(
-        tmp_path / "log", "stop:after:worker.queue.claims:Queue.commit_shard", **variables
+        tmp_path / "log", "stop:after:worker.queue.claims:Claims.commit_shard", **variables
     ) as worker:
         asleep = stopped(worker)
         shutil.copytree(tmp_path / "redis", tmp_path / "a-second-ago")
@@ -380,7 +381,7 @@ def test_job_with_a_deleted_or_damaged_model_fails_and_resumes_when_it_is_restor
     job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
     variables = {**FAST, "LOUPE_DATA_DIR": data, "BENTOML_HOME": store}
     with faulty(
-        tmp_path / "log", "stop:after:worker.queue.claims:Queue.commit_shard", **variables
+        tmp_path / "log", "stop:after:worker.queue.claims:Claims.commit_shard", **variables
     ) as worker:
         asleep = stopped(worker)
         shutil.rmtree(model.folder) if harm == "deleted" else damage(model.folder / "model.onnx")
@@ -404,7 +405,7 @@ def in_mid_job(
     """Damage the source between opening and reading the second shard; return the ended job."""
     job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
     points = [
-        "kill:after:worker.queue.claims:Queue.commit_shard",
+        "kill:after:worker.queue.claims:Claims.commit_shard",
         "stop:before:worker.scoring.task:score_batch",
     ]
     with faulty(tmp_path / "log", *points, **FAST, LOUPE_DATA_DIR=data) as worker:
@@ -497,7 +498,10 @@ def test_two_who_submit_the_same_at_once_see_one_job_end(
 @pytest.mark.parametrize("options", [PLAIN, SINGLE], ids=["parts", "single"])
 @pytest.mark.parametrize(
     "point",
-    ["before:worker.results.outputs:publish_index", "after:worker.queue.claims:Queue.commit_shard"],
+    [
+        "before:worker.results.outputs:publish_index",
+        "after:worker.queue.claims:Claims.commit_shard",
+    ],
 )
 def test_job_cancelled_while_running_can_be_retried(
     tmp_path: Path,

@@ -16,10 +16,10 @@ from redis import Redis
 
 from loupe.models.store import StoredModel
 from tests.support import pictures
+from tests.support.job_requests import submit
 from tests.support.programs import descendants, environment, free_port, run, running, until
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, job_key
-from worker.queue.submission import submit
 
 LONG_SHARD = 400_000  # images: no machine scores them in a second in one thread
 
@@ -64,7 +64,7 @@ def test_worker_that_cannot_finish_in_time_releases_its_shard(
     assert "released a step" in (tmp_path / "log").read_text()
     assert redis_here.xpending(job_key(job.id, "steps"), WORKERS_GROUP)["pending"] == 0
     assert redis_here.hget(job_key(job.id, "fences"), "shard-0") == "0"
-    delivery = Queue(redis_here, "another", lease_seconds=600, max_attempts=1).claim()
+    delivery = Claims(redis_here, "another", lease_seconds=600, max_attempts=1).claim()
     assert delivery is not None
     assert (delivery.step.name, delivery.attempt) == ("shard-0", 1)
 

@@ -13,11 +13,11 @@ from loupe.errors import Conflict, JobNotFound
 from tests.support.job_requests import new_request
 from tests.support.programs import until
 from worker.queue import jobs as keys
-from worker.queue.claims import Delivery, Queue
+from worker.queue.claims import Claims, Delivery
 from worker.queue.jobs import Job, Jobs
-from worker.queue.steps import FinishStep, PlanStep, Probe, Shard
+from worker.queue.steps import Finish, Plan, Probe, Shard
 
-NewQueue: TypeAlias = Callable[..., Queue]
+NewQueue: TypeAlias = Callable[..., Claims]
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def jobs(redis: Redis) -> Jobs:
 def new_queue(redis: Redis) -> NewQueue:
     """Return a factory of queues whose leases outlast the test by default."""
 
-    def make(worker: str = "a", lease_seconds: float = 300.0, max_attempts: int = 3) -> Queue:
-        return Queue(redis, worker, lease_seconds=lease_seconds, max_attempts=max_attempts)
+    def make(worker: str = "a", lease_seconds: float = 300.0, max_attempts: int = 3) -> Claims:
+        return Claims(redis, worker, lease_seconds=lease_seconds, max_attempts=max_attempts)
 
     return make
 
@@ -39,7 +39,7 @@ def submitted(jobs: Jobs, source: str = "/images") -> Job:
     return jobs.submit(new_request(source))
 
 
-def claimed(queue: Queue) -> Delivery:
+def claimed(queue: Claims) -> Delivery:
     delivery = queue.claim()
     assert delivery is not None
     return delivery
@@ -49,7 +49,7 @@ def shards(count: int) -> list[Shard]:
     return [Shard(index, 10 * index, 10 * index + 10) for index in range(count)]
 
 
-def planned(jobs: Jobs, queue: Queue, count: int) -> Job:
+def planned(jobs: Jobs, queue: Claims, count: int) -> Job:
     """Submit and plan a job with `count` shards of ten images."""
     job = submitted(jobs)
     delivery = claimed(queue)
@@ -66,7 +66,7 @@ def test_a_new_job_waits_with_one_step_to_plan_it(jobs: Jobs, new_queue: NewQueu
 
     assert (job.state, job.total, job.done, job.failed, job.error) == ("queued", None, 0, 0, None)
     delivery = claimed(new_queue())
-    assert delivery == Delivery(job.id, PlanStep(), delivery.message, 1)
+    assert delivery == Delivery(job.id, Plan(), delivery.message, 1)
     assert jobs.get(job.id).state == "planning"
 
 
@@ -83,7 +83,7 @@ def test_a_job_goes_from_plan_to_shards_to_the_final_step(jobs: Jobs, new_queue:
     assert (job.state, job.done, job.failed) == ("finishing", 17, 3)
 
     finish = claimed(queue)
-    assert finish.step == FinishStep()
+    assert finish.step == Finish()
     assert queue.commit_finish(finish)
     job = jobs.get(job.id)
     assert job.state == "done"
@@ -149,7 +149,7 @@ def test_every_step_goes_to_exactly_one_of_many_workers_at_once(
     planned(jobs, new_queue(), 60)
     names: list[str] = []
 
-    def work(queue: Queue) -> None:
+    def work(queue: Claims) -> None:
         while (delivery := queue.claim()) is not None:
             names.append(delivery.step.name)
 
@@ -169,7 +169,7 @@ def test_many_workers_at_once_queue_the_final_step_exactly_once(
     job = planned(jobs, new_queue(), 40)
     finals: list[Delivery] = []
 
-    def work(queue: Queue) -> None:
+    def work(queue: Claims) -> None:
         while (delivery := queue.claim()) is not None:
             if delivery.step.kind == "finish":
                 finals.append(delivery)
@@ -428,7 +428,7 @@ def test_steps_in_flight_of_a_cancelled_job_are_committed_or_dropped_before_it_e
     assert queue.committed_shards(job.id) == [0, 1]
 
     finish = claimed(other)
-    assert finish.step == FinishStep()
+    assert finish.step == Finish()
     assert queue.claim() is None
     assert other.renew(finish, 0)
     assert other.commit_finish(finish)
@@ -607,7 +607,7 @@ def test_job_with_all_parts_only_needs_to_finish(jobs: Jobs, new_queue: NewQueue
     assert claimed(queue).step.name == "finish"
 
 
-def claimed_and_committed(queue: Queue) -> str:
+def claimed_and_committed(queue: Claims) -> str:
     delivery = claimed(queue)
     assert queue.commit_shard(delivery, 10, 0)
     return delivery.step.name

@@ -15,11 +15,10 @@ from loupe.models.promotion import promote
 from loupe.models.store import StoredModel, find_model
 from loupe.settings import Settings
 from tests.support import pictures
-from tests.support.job_requests import new_request
+from tests.support.job_requests import new_request, submit
 from tests.support.stores import damage, stored
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import JobRequest, Jobs, job_key
-from worker.queue.submission import submit
 from worker.scoring.consumer import Consumer
 
 REQUEST = JobRequest(
@@ -110,7 +109,7 @@ def test_many_who_submit_the_same_at_once_get_one_job(
         ]
     assert {each.result().id for each in made} == {jobs.all()[0].id}
 
-    Consumer(jobs, Queue(redis, "a", lease_seconds=30.0, max_attempts=2), settings).run(burst=True)
+    Consumer(jobs, Claims(redis, "a", lease_seconds=30.0, max_attempts=2), settings).run(burst=True)
     (job,) = jobs.all()
     assert (job.state, job.done, job.failed) == ("done", 3, 0)
 

@@ -18,12 +18,11 @@ from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support import pictures
-from tests.support.job_requests import new_request
+from tests.support.job_requests import new_request, submit
 from tests.support.programs import until
 from train.data.datasets import load_dataset
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import submit
 from worker.results import outputs
 from worker.scoring.consumer import Consumer, worker_name
 from worker.scoring.lease import Lease
@@ -36,7 +35,7 @@ def jobs(redis: Redis) -> Jobs:
 
 @pytest.fixture
 def consumer(redis: Redis, settings: Settings) -> Consumer:
-    return Consumer(Jobs(redis), Queue(redis, "a", lease_seconds=30.0, max_attempts=2), settings)
+    return Consumer(Jobs(redis), Claims(redis, "a", lease_seconds=30.0, max_attempts=2), settings)
 
 
 def array_job(jobs: Jobs, folder: Path, model: StoredModel, count: int, shard_images: int) -> Job:
@@ -233,8 +232,8 @@ def test_a_step_whose_workers_all_died_fails_its_job(
 ) -> None:
     job = array_job(jobs, tmp_path, digits_model, 20, 10)
     for name in "bc":
-        assert until(Queue(redis, name, lease_seconds=0.01, max_attempts=2).claim)
-    consumer.queue.lease_seconds = 0.3
+        assert until(Claims(redis, name, lease_seconds=0.01, max_attempts=2).claim)
+    consumer.claims.lease_seconds = 0.3
     run_until_failed(consumer, job)
 
     assert jobs.get(job.id).error == "plan: the workers of all 2 attempts died"
@@ -249,7 +248,7 @@ def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
     digits_model: StoredModel,
     shard_images: int,
 ) -> None:
-    consumer = Consumer(jobs, Queue(redis, "a", lease_seconds=0.2, max_attempts=2), settings)
+    consumer = Consumer(jobs, Claims(redis, "a", lease_seconds=0.2, max_attempts=2), settings)
     job = array_job(jobs, tmp_path, digits_model, 100_000, shard_images)
     with at_work(consumer):
         until(lambda: jobs.get(job.id).done)
@@ -282,10 +281,10 @@ def test_stopping_worker_claims_no_step(
 
 def test_a_lease_notices_that_it_is_lost(jobs: Jobs, redis: Redis) -> None:
     jobs.submit(new_request())
-    mine = Queue(redis, "a", lease_seconds=0.03, max_attempts=5)
+    mine = Claims(redis, "a", lease_seconds=0.03, max_attempts=5)
     delivery = mine.claim()
     assert delivery is not None
-    assert until(Queue(redis, "b", lease_seconds=0.01, max_attempts=5).claim)
+    assert until(Claims(redis, "b", lease_seconds=0.01, max_attempts=5).claim)
 
     lease = Lease(mine, delivery)
     lease.start()
@@ -296,7 +295,7 @@ def test_a_lease_notices_that_it_is_lost(jobs: Jobs, redis: Redis) -> None:
 def test_held_lease_is_renewed_with_the_progress(jobs: Jobs, redis: Redis) -> None:
     job = jobs.submit(new_request())
     redis.hset(f"loupe:{{job:{job.id}}}", "total", 100)
-    queue = Queue(redis, "a", lease_seconds=0.3, max_attempts=5)
+    queue = Claims(redis, "a", lease_seconds=0.3, max_attempts=5)
     delivery = queue.claim()
     assert delivery is not None
 

@@ -12,10 +12,11 @@ from loupe.errors import JobNotFound
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support import pictures
+from tests.support.job_requests import submit
 from tests.support.programs import until
-from worker.queue.claims import Queue
+from worker.queue.claims import Claims
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import prepare, prepare_resume, submit
+from worker.queue.submission import prepare, prepare_resume
 from worker.results import outputs
 from worker.results.outputs import read_errors, read_summary
 from worker.scoring import local, task
@@ -53,8 +54,8 @@ def test_the_parts_are_those_that_come_through_redis(
     redis: Redis, settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     submit(Jobs(redis), source, tmp_path / "redis", digits_model.tag, SHARD)
-    queue = Queue(redis, "a", lease_seconds=30.0, max_attempts=2)
-    Consumer(Jobs(redis), queue, settings).run(burst=True)
+    claims = Claims(redis, "a", lease_seconds=30.0, max_attempts=2)
+    Consumer(Jobs(redis), claims, settings).run(burst=True)
     job = finished(new_run(settings, source, tmp_path / "local", digits_model))
 
     assert (job.state, job.total, job.done, job.failed) == ("done", IMAGES, IMAGES, 0)

@@ -18,11 +18,12 @@ from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support import pictures
+from tests.support.job_requests import submit
 from tests.support.programs import until
 from worker.metrics import ShardClock
-from worker.queue.claims import Delivery, Queue
+from worker.queue.claims import Claims, Delivery
 from worker.queue.jobs import Job, Jobs
-from worker.queue.submission import cancel, prepare_resume, retry, submit
+from worker.queue.submission import cancel, prepare_resume, retry
 from worker.results import receipts
 from worker.results.outputs import read_errors, read_summary
 from worker.scoring import task
@@ -48,7 +49,7 @@ def jobs(redis: Redis) -> Jobs:
 @pytest.fixture
 def new_consumer(redis: Redis, settings: Settings) -> NewConsumer:
     return lambda: Consumer(
-        Jobs(redis), Queue(redis, "a", lease_seconds=30.0, max_attempts=2), settings
+        Jobs(redis), Claims(redis, "a", lease_seconds=30.0, max_attempts=2), settings
     )
 
 
@@ -90,7 +91,7 @@ def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.Mo
     """Run a worker that stops after `shards` commits."""
     consumer = new_consumer()
     left = iter(range(shards - 1, -1, -1))
-    claim = consumer.queue.claim
+    claim = consumer.claims.claim
 
     def claimed() -> Delivery | None:
         delivery = claim()
@@ -98,7 +99,7 @@ def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.Mo
             consumer.stopping.set()
         return delivery
 
-    monkeypatch.setattr(consumer.queue, "claim", claimed)
+    monkeypatch.setattr(consumer.claims, "claim", claimed)
     consumer.run()
 
 
@@ -110,7 +111,7 @@ def test_finished_job_is_not_scored_again(
     again = submit(jobs, source, out, job.model, SHARD)
 
     assert (again, again.state) == (done, "done")
-    assert new_consumer().queue.claim() is None
+    assert new_consumer().claims.claim() is None
 
 
 def test_what_is_done_is_known_when_its_record_has_gone(
@@ -182,7 +183,7 @@ def test_summary_of_a_resumed_job_lists_all_workers(
     stopped_after(2, new_consumer, monkeypatch)
     redis.flushall()
     jobs.submit(prepare_resume(out))
-    Consumer(Jobs(redis), Queue(redis, "b", lease_seconds=30.0, max_attempts=2), settings).run(
+    Consumer(Jobs(redis), Claims(redis, "b", lease_seconds=30.0, max_attempts=2), settings).run(
         burst=True
     )
 
@@ -352,7 +353,7 @@ def test_record_that_fails_its_shard_becomes_an_error(
 
     def has_ended() -> bool:
         consumer = new_consumer()
-        consumer.queue.max_attempts = 1
+        consumer.claims.max_attempts = 1
         consumer.run(burst=True)
         return jobs.get(job.id).state in ENDED
 
@@ -384,14 +385,14 @@ def test_job_missing_in_redis_does_not_stop_the_worker(
     jobs: Jobs, redis: Redis, new_consumer: NewConsumer, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer = new_consumer()
-    claim = consumer.queue.claim
+    claim = consumer.claims.claim
 
     def claimed_and_lost() -> object:
         delivery = claim()
         redis.flushall()
         return delivery
 
-    monkeypatch.setattr(consumer.queue, "claim", claimed_and_lost)
+    monkeypatch.setattr(consumer.claims, "claim", claimed_and_lost)
     consumer.run(burst=True)
 
     assert jobs.all() == []
