@@ -1,12 +1,15 @@
 """Files: atomic writes, locks, directory walks, and paths as text."""
 
+import errno
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
@@ -39,6 +42,18 @@ def write_atomically(path: Path, data: bytes | str, *, sync: bool = False) -> No
     """Write a whole file, or leave `path` as it is. Text is encoded as UTF-8."""
     with atomic_path(path, sync=sync) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading. Pipes, devices and sockets are refused, not opened.
+
+    Raises:
+        OSError: Also if the path is no regular file.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    # If a pipe replaces the file meanwhile, opening it does not wait for a writer.
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """IDX files: decoding reverses encoding, and invalid files are refused."""
 
 import gzip
+import os
+import socket
 import struct
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,7 @@ def test_files_are_read_whether_gzipped_or_not(tmp_path: Path, packed: bool) -> 
     path.write_bytes(gzip.compress(data) if packed else data)
     array = idx.read(path)
 
+    assert idx.read_shape(path) == array.shape
     np.testing.assert_array_equal(array, images)
     assert isinstance(array, np.memmap) is not packed
 
@@ -74,7 +78,7 @@ BAD_FILES = [
     (
         "terabytes",
         struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 28) + b"abc",
-        "header of shape (4294967295, 4294967295, 28) followed by 3 bytes",
+        "header of shape (4294967295, 4294967295, 28)",
     ),
 ]
 
@@ -128,6 +132,45 @@ def test_gzip_file_is_unpacked_only_up_to_the_size_in_its_header(tmp_path: Path)
     tracemalloc.stop()
 
     assert peak < 4 * 2**20
+
+
+@pytest.mark.parametrize("read", [idx.read, idx.read_shape])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+def test_a_header_that_claims_more_than_the_file_can_hold_allocates_nothing(
+    tmp_path: Path, packed: bool, read: Callable[[Path], object]
+) -> None:
+    data = struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 2**8, 28) + bytes(1000)
+    path = tmp_path / "file"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"header of shape \(4294967295, 256, 28\)"):
+        read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("read", [idx.read, idx.read_shape])
+def test_gzip_file_that_unpacks_to_more_than_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(gzip.compress(idx.encode(np.zeros(1001, np.uint8))))
+    monkeypatch.setattr(idx, "MAX_UNPACKED_BYTES", 1000)
+
+    with pytest.raises(ValueError, match="1,001 bytes of IDX values in a gzip file"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [idx.read, idx.read_shape])
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for path in (tmp_path / "pipe", tmp_path / "socket", tmp_path, Path("/dev/zero")):
+            with pytest.raises(OSError, match=f"Not a regular file: '{path}'"):
+                read(path)
 
 
 def test_gzip_file_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
