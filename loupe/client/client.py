@@ -1,55 +1,33 @@
-"""The Python client: `Client` blocks, `AsyncClient` is awaited."""
+"""The blocking client of the service, and the jobs that it submits."""
 
-import asyncio
 import os
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, closing
-from typing import TypeVar
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
-import numpy as np
 
-from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Download, Flow, Pause, Reply
-from loupe.client.jobs import JobFlows, RecordError, uploadable
-from loupe.client.predictions import Prediction, PredictionError, PredictOptions, ServedModel
-from loupe.client.runs import AsyncScoringRun, ScoringRun
-from loupe.client.uploads import (
-    BATCH_IMAGES,
-    Packer,
-    PictureInput,
-    Upload,
-    UploadBatch,
-    prepare,
-    prepare_or_error,
-)
-from loupe.errors import InvalidSetting, LoupeError
+from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Body, Download, Flow, Pause, Reply
+from loupe.client.jobs import JobFlows, RecordError, ScoreOptions, check_done, uploadable
+from loupe.client.predictions import Outcome, Prediction, PredictOptions, ServedModel
+from loupe.client.uploads import BATCH_IMAGES, Packer, PictureInput, prepare, prepare_or_error
+from loupe.errors import InvalidSetting
 from loupe.files import atomic_path
-from loupe.images.spec import Normalize
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
 from loupe.results import Format
 
-__all__ = [
-    "AsyncClient",
-    "AsyncScoringRun",
-    "Client",
-    "Prediction",
-    "PredictionError",
-    "RecordError",
-    "ScoringJob",
-    "ScoringRun",
-    "ServedModel",
-]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # Python 3.11 has its own
 
 T = TypeVar("T")
-Outcomes = list[Prediction | PredictionError]
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 BATCHES_IN_FLIGHT = 4  # keeps the service busy, and bounds the pictures in memory
-MAX_INLINE_BYTES = 64 * 64  # encoding such an array takes less time than waking a thread
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})  # never reached through a proxy
 
 
@@ -67,33 +45,18 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
         self._flows = JobFlows(url, api_key)
-        certificates, use_proxies = _trust(url)
+        certificates, use_proxies = trust(url)
         self._http = httpx.Client(verify=certificates, trust_env=use_proxies)
 
-    def predict(
-        self,
-        picture: PictureInput,
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        threshold: float | None = None,
-        normalize: Normalize = "auto",
-        lang: str = "en",
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-    ) -> Prediction:
+    def predict(self, picture: PictureInput, **options: "Unpack[PredictOptions]") -> Prediction:
         """Predict one picture.
 
         Args:
             picture: A path, the bytes of a file, a Pillow image, or an array: uint8,
                 `(height, width)`, `(height, width, 3)` or `(height, width, 4)`, 0 = black,
                 255 = white. docs/service.md lists the formats.
-            model: `NAME`, `NAME:VERSION` or `NAME:LABEL`; the service's default if `None`.
-            top_k: Number of classes in the answer, most probable first; `None` means all.
-            threshold: Minimum confidence, 0..1, for a label.
-            normalize: `auto` makes the picture look like the training data; `off` takes
-                28 × 28 pixels unchanged.
-            lang: ISO 639-1 code of the class names' language.
-            timeout: Seconds for one attempt.
+            options: `model`, `top_k`, `threshold`, `normalize`, `lang` and `timeout`; see
+                `PredictOptions`.
 
         Raises:
             InvalidImage: If the file cannot be read or the image cannot be decoded.
@@ -102,21 +65,16 @@ class Client:
             ServiceUnreachable: If no service answers.
             UnexpectedAnswer: If the server is not Loupe.
         """
-        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
-        return self._run(self._flows.predict(prepare(picture, normalize), options))
+        upload = prepare(picture, options.get("normalize", "auto"))
+        return self._run(self._flows.predict(upload, options))
 
     def predict_many(
         self,
         pictures: Iterable[PictureInput],
         *,
-        model: str | None = None,
-        top_k: int | None = None,
-        threshold: float | None = None,
-        normalize: Normalize = "auto",
-        lang: str = "en",
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
         batch_size: int = BATCH_IMAGES,
-    ) -> Iterator[Prediction | PredictionError]:
+        **options: "Unpack[PredictOptions]",
+    ) -> Iterator[Outcome]:
         """Predict many pictures; yield one outcome for each, in order.
 
         A picture that cannot be read yields a `PredictionError`. Outcomes arrive while later
@@ -124,21 +82,17 @@ class Client:
 
         Args:
             pictures: Each as for `predict`. A uint8 array `(n, 28, 28)` is `n` pictures.
-            model: As for `predict`, like the following ones.
-            top_k: See `predict`.
-            threshold: See `predict`.
-            normalize: See `predict`.
-            lang: See `predict`.
-            timeout: Seconds for one attempt to send one batch.
             batch_size: Pictures in one request; smaller batches give earlier answers.
+            options: As for `predict`; `timeout` is for one batch.
 
         Raises:
             LoupeError: If a whole request fails, as for `predict`.
         """
-        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
-        waiting: deque[Future[Outcomes]] = deque()
+        normalize, packer = options.get("normalize", "auto"), Packer(batch_size)
+        batches = packer.pack(prepare_or_error(picture, normalize) for picture in pictures)
+        waiting: deque[Future[list[Outcome]]] = deque()
         with ThreadPoolExecutor(BATCHES_IN_FLIGHT, "loupe-client") as senders:
-            for batch in _batches(pictures, normalize, batch_size):
+            for batch in batches:
                 waiting.append(senders.submit(self._run, self._flows.predict_batch(batch, options)))
                 while waiting and (len(waiting) == BATCHES_IN_FLIGHT or waiting[0].done()):
                     yield from waiting.popleft().result()
@@ -158,53 +112,36 @@ class Client:
         source: str | os.PathLike[str],
         *,
         on_server: bool = False,
-        model: str | None = None,
-        format: Format = "parquet",
-        top_k: int = 1,
-        probabilities: bool = True,
-        threshold: float | None = None,
-        single: bool = False,
-    ) -> ScoringRun:
+        **options: "Unpack[ScoreOptions]",
+    ) -> "ScoringRun":
         """Submit a set of images to the service's workers; return when the job is queued.
 
         Args:
             source: A folder, an archive, a Parquet file or an array; docs/scoring-reference.md
                 has the list. It is uploaded in pieces; a folder is archived first.
             on_server: Treat `source` as a path on the service's machine and upload nothing.
-            model: As for `predict`; the version found now scores the whole set.
-            format: File format of the results.
-            top_k: Labels in a row, most probable first.
-            probabilities: Write the probabilities of all classes.
-            threshold: Minimum confidence, 0..1, for a label.
-            single: Merge the parts into one file at the end.
+            options: `model`, `format`, `top_k`, `probabilities`, `threshold` and `single`; see
+                `ScoreOptions`.
 
         Raises:
             InvalidSource: If there is nothing to upload.
             LoupeError: As for `predict`.
         """
-        options = check_options(
-            ScoringRequest,
-            model=model,
-            format=format,
-            top_k=top_k,
-            probabilities=probabilities,
-            threshold=threshold,
-            single=single,
-        )
+        request = check_options(ScoringRequest, **options)
         if on_server:
-            job = self._run(self._flows.submit_path(os.fspath(source), options))
+            job = self._run(self._flows.submit_path(os.fspath(source), request))
         else:
             with uploadable(source) as file:
-                job = self._run(self._flows.submit_file(file, options))
-        return ScoringRun(job, self._flows, self._run)
+                job = self._run(self._flows.submit_file(file, request))
+        return ScoringRun(self, job)
 
-    def run(self, job_id: str) -> ScoringRun:
+    def run(self, job_id: str) -> "ScoringRun":
         """Return a job that was submitted earlier.
 
         Raises:
             LoupeError: As for `predict`.
         """
-        return ScoringRun(self._run(self._flows.job(job_id)), self._flows, self._run)
+        return ScoringRun(self, self._run(self._flows.job(job_id)))
 
     def close(self) -> None:
         """Close the connections."""
@@ -230,196 +167,85 @@ class Client:
                 reply = self._send(step)
 
     def _send(self, step: httpx.Request | Download) -> Reply:
+        request = step.request if isinstance(step, Download) else step
         try:
-            return self._save(step) if isinstance(step, Download) else self._http.send(step)
+            with closing(self._http.send(request, stream=True)) as response:
+                body = Body(response)
+                if isinstance(step, Download) and response.is_success:
+                    with atomic_path(step.path) as path, path.open("wb") as file:
+                        for piece in response.iter_raw():
+                            file.write(piece)
+                else:
+                    for piece in response.iter_raw():
+                        body.add(piece)
+                return body.response()
         except httpx.RequestError as error:
             return error
 
-    def _save(self, step: Download) -> httpx.Response:
-        with closing(self._http.send(step.request, stream=True)) as response:
-            if response.is_success:
-                with atomic_path(step.path) as path, path.open("wb") as file:
-                    for piece in response.iter_bytes():
-                        file.write(piece)
-            else:
-                response.read()
-            return response
+
+class ScoringRun:
+    """A job. Iterate over it to follow its progress: it yields the job after each change.
+
+    Attributes:
+        job: Its last known state.
+    """
+
+    def __init__(self, client: Client, job: ScoringJob) -> None:
+        self.job = job
+        self._flows = client._flows
+        self._run = client._run
+
+    def __iter__(self) -> Iterator[ScoringJob]:
+        yield self.job
+        while not self.job.ended:
+            self.job = self._run(self._flows.wait_for_change(self.job))
+            yield self.job
+
+    def wait(self) -> ScoringJob:
+        """Wait until the job is done or cancelled.
+
+        Raises:
+            JobFailed: If it failed.
+            LoupeError: If the service cannot be reached, as for `Client.predict`.
+        """
+        for _ in self:
+            pass
+        return check_done(self.job)
+
+    def cancel(self) -> ScoringJob:
+        """Stop scoring; finished parts stay.
+
+        Raises:
+            RequestRefused: If it has ended, with the code `job_ended`.
+            LoupeError: As for `Client.predict`.
+        """
+        self.job = self._run(self._flows.cancel(self.job.id))
+        return self.job
+
+    def results(self, path: str | os.PathLike[str], format: Format | None = None) -> Path:
+        """Save all rows as one file, which appears when it is complete.
+
+        Args:
+            path: An existing file is replaced.
+            format: The job's format by default.
+
+        Raises:
+            RequestRefused: If the job is not done, with the code `job_not_done`.
+            LoupeError: As for `Client.predict`.
+            OSError: If the file cannot be written.
+        """
+        return self._run(self._flows.results(self.job.id, Path(path), format))
+
+    def errors(self) -> list[RecordError]:
+        """List the images that could not be read so far.
+
+        Raises:
+            LoupeError: As for `Client.predict`.
+        """
+        return self._run(self._flows.errors(self.job.id))
 
 
-class AsyncClient:
-    """An asynchronous client of the service; its methods mirror those of `Client`."""
-
-    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None) -> None:
-        self._flows = JobFlows(url, api_key)
-        certificates, use_proxies = _trust(url)
-        self._http = httpx.AsyncClient(verify=certificates, trust_env=use_proxies)
-
-    async def predict(
-        self,
-        picture: PictureInput,
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        threshold: float | None = None,
-        normalize: Normalize = "auto",
-        lang: str = "en",
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-    ) -> Prediction:
-        """Predict one picture; see `Client.predict`."""
-        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
-        upload = await asyncio.to_thread(prepare, picture, normalize)
-        return await self._run(self._flows.predict(upload, options))
-
-    async def predict_many(
-        self,
-        pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
-        *,
-        model: str | None = None,
-        top_k: int | None = None,
-        threshold: float | None = None,
-        normalize: Normalize = "auto",
-        lang: str = "en",
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        batch_size: int = BATCH_IMAGES,
-    ) -> AsyncIterator[Prediction | PredictionError]:
-        """Predict many pictures, also from an asynchronous iterable; see `Client.predict_many`."""
-        options = PredictOptions(model, top_k, threshold, normalize, lang, timeout)
-        waiting: deque[asyncio.Task[Outcomes]] = deque()
-        try:
-            async for batch in _batches_async(pictures, normalize, batch_size):
-                waiting.append(
-                    asyncio.create_task(self._run(self._flows.predict_batch(batch, options)))
-                )
-                while waiting and (len(waiting) == BATCHES_IN_FLIGHT or waiting[0].done()):
-                    for outcome in await waiting.popleft():
-                        yield outcome
-            while waiting:
-                for outcome in await waiting.popleft():
-                    yield outcome
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def models(self, *, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[ServedModel]:
-        """List the served models; see `Client.models`."""
-        return await self._run(self._flows.models(timeout))
-
-    async def score(
-        self,
-        source: str | os.PathLike[str],
-        *,
-        on_server: bool = False,
-        model: str | None = None,
-        format: Format = "parquet",
-        top_k: int = 1,
-        probabilities: bool = True,
-        threshold: float | None = None,
-        single: bool = False,
-    ) -> AsyncScoringRun:
-        """Submit a set of images to the service's workers; see `Client.score`."""
-        options = check_options(
-            ScoringRequest,
-            model=model,
-            format=format,
-            top_k=top_k,
-            probabilities=probabilities,
-            threshold=threshold,
-            single=single,
-        )
-        if on_server:
-            job = await self._run(self._flows.submit_path(os.fspath(source), options))
-        else:
-            with ExitStack() as stack:
-                file = await asyncio.to_thread(stack.enter_context, uploadable(source))
-                job = await self._run(self._flows.submit_file(file, options))
-        return AsyncScoringRun(job, self._flows, self._run)
-
-    async def run(self, job_id: str) -> AsyncScoringRun:
-        """Return a job that was submitted earlier; see `Client.run`."""
-        return AsyncScoringRun(await self._run(self._flows.job(job_id)), self._flows, self._run)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> "AsyncClient":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _run(self, flow: Flow[T]) -> T:
-        reply: Reply = None
-        while True:
-            try:
-                step = flow.send(reply)
-            except StopIteration as ended:
-                return ended.value  # type: ignore[no-any-return]
-            reply = None
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-            else:
-                reply = await self._send(step)
-
-    async def _send(self, step: httpx.Request | Download) -> Reply:
-        try:
-            return await (self._save(step) if isinstance(step, Download) else self._http.send(step))
-        except httpx.RequestError as error:
-            return error
-
-    async def _save(self, step: Download) -> httpx.Response:
-        async with aclosing(await self._http.send(step.request, stream=True)) as response:
-            if response.is_success:
-                with atomic_path(step.path) as path, path.open("wb") as file:
-                    async for piece in response.aiter_bytes():
-                        await asyncio.to_thread(file.write, piece)
-            else:
-                await response.aread()
-            return response
-
-
-def _batches(
-    pictures: Iterable[PictureInput], normalize: Normalize, size: int
-) -> Iterator[UploadBatch]:
-    packer = Packer(size)
-    for picture in pictures:
-        if batch := packer.add(prepare_or_error(picture, normalize)):
-            yield batch
-    if batch := packer.flush():
-        yield batch
-
-
-async def _batches_async(
-    pictures: Iterable[PictureInput] | AsyncIterable[PictureInput], normalize: Normalize, size: int
-) -> AsyncIterator[UploadBatch]:
-    packer = Packer(size)
-    async for picture in _iterate(pictures):
-        if batch := packer.add(await _prepare_async(picture, normalize)):
-            yield batch
-    if batch := packer.flush():
-        yield batch
-
-
-async def _prepare_async(picture: PictureInput, normalize: Normalize) -> Upload | LoupeError:
-    small = isinstance(picture, np.ndarray) and picture.nbytes <= MAX_INLINE_BYTES
-    if isinstance(picture, bytes) or small:
-        return prepare_or_error(picture, normalize)
-    return await asyncio.to_thread(prepare_or_error, picture, normalize)
-
-
-async def _iterate(
-    pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
-) -> AsyncIterator[PictureInput]:
-    if isinstance(pictures, AsyncIterable):
-        async for picture in pictures:
-            yield picture
-    else:
-        for picture in pictures:
-            yield picture
-
-
-def _trust(url: str) -> tuple[ssl.SSLContext, bool]:
+def trust(url: str) -> tuple[ssl.SSLContext, bool]:
     """Return the certificates, from the environment for https, and whether to use its proxies."""
     address = httpx.URL(url)
     try:

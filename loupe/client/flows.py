@@ -1,11 +1,12 @@
 """Requests to the service and their retries, written once for the blocking and the async client.
 
 A flow is a generator. It yields a request, a download or a pause, and is sent the response or the
-transport error. `loupe.client.client` runs flows in two ways.
+transport error. Each client runs flows in its own way.
 """
 
 import random
 import re
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from loupe.errors import (
     ServiceUnreachable,
     UnexpectedAnswer,
 )
+from loupe.settings import CREDENTIALS
 
 T = TypeVar("T")
 
@@ -30,7 +32,8 @@ MAX_ATTEMPTS = 8  # 6 to 12 seconds of pauses in all: enough for a service to re
 FIRST_PAUSE_SECONDS = 0.1  # doubles with each attempt
 MAX_PAUSE_SECONDS = 30.0  # a longer `Retry-After` ends the retries
 RETRIED_STATUSES = (429, 503)
-MAX_QUOTED_CHARACTERS = 200  # of an unexpected response
+MAX_QUOTED_BYTES = 200  # of an unexpected response
+MAX_ANSWER_BYTES = 256 * 2**20  # a million errors of a job; downloads have no limit
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,41 @@ class Download:
 
 Reply: TypeAlias = httpx.Response | httpx.RequestError | None
 Flow: TypeAlias = Generator[httpx.Request | Download | Pause, Reply, T]
+
+
+class Body:
+    """Collects the body of a response; refuses one that is late, huge, or compressed.
+
+    A few compressed bytes can unpack to gigabytes, so requests ask for none.
+
+    Raises:
+        UnexpectedAnswer: If it is compressed, or longer than `MAX_ANSWER_BYTES`.
+        httpx.ReadTimeout: If it does not arrive within the timeout of the request.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._pieces = bytearray()
+        self._deadline = time.monotonic() + response.request.extensions["timeout"]["read"]
+        if "content-encoding" in response.headers:
+            raise self._unexpected("compressed data")
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece in the order of arrival."""
+        self._pieces += piece
+        if len(self._pieces) > MAX_ANSWER_BYTES:
+            raise self._unexpected(f"more than {MAX_ANSWER_BYTES:,} bytes")
+        if time.monotonic() > self._deadline:
+            raise httpx.ReadTimeout("the answer is too slow", request=self._response.request)
+
+    def response(self) -> httpx.Response:
+        """Return the response with what was added as its content."""
+        head = self._response
+        return httpx.Response(head.status_code, headers=head.headers, content=bytes(self._pieces))
+
+    def _unexpected(self, received: str) -> UnexpectedAnswer:
+        url = self._response.request.url
+        return UnexpectedAnswer(f"{url.host} is not a Loupe service: it sent {received}.")
 
 
 @dataclass
@@ -78,7 +116,7 @@ class ServiceFlows:
             address = httpx.URL()
         if address.scheme not in ("http", "https") or not address.host:
             raise InvalidUsage(
-                f"'{self.url}' is not the address of a service; write http://HOST:PORT.",
+                f"'{self._shown_url}' is not the address of a service; write http://HOST:PORT.",
                 code="invalid_address",
             )
         key = self.api_key
@@ -87,6 +125,10 @@ class ServiceFlows:
                 "The API key must be printable ASCII characters without spaces, and not empty.",
                 code="invalid_api_key",
             )
+
+    @property
+    def _shown_url(self) -> str:
+        return CREDENTIALS.sub("…", self.url)
 
     def _request(
         self, method: str, path: str, timeout: float = DEFAULT_TIMEOUT_SECONDS, **content: Any
@@ -97,6 +139,7 @@ class ServiceFlows:
             extensions={"timeout": httpx.Timeout(timeout + GRACE_SECONDS).as_dict()},
             **content,
         )
+        request.headers["Accept-Encoding"] = "identity"
         if self.api_key:
             request.headers["Authorization"] = f"Bearer {self.api_key}"
         return request
@@ -140,7 +183,7 @@ class ServiceFlows:
     def _error(self, reply: Reply) -> LoupeError:
         if not isinstance(reply, httpx.Response):
             return ServiceUnreachable(
-                f"No service answers at {self.url}: {_problem(reply)}. Start it: loupe serve"
+                f"No service answers at {self._shown_url}: {_problem(reply)}. Start it: loupe serve"
             )
         status = reply.status_code
         try:
@@ -156,7 +199,7 @@ class ServiceFlows:
             raise self._unexpected(_quoted(response)) from error
 
     def _unexpected(self, received: str) -> UnexpectedAnswer:
-        return UnexpectedAnswer(f"{self.url} is not a Loupe service: it sent {received}.")
+        return UnexpectedAnswer(f"{self._shown_url} is not a Loupe service: it sent {received}.")
 
 
 class _Refusal(BaseModel):
@@ -177,7 +220,8 @@ def _problem(error: httpx.RequestError | None) -> str:
 
 
 def _quoted(response: httpx.Response) -> str:
-    text = response.text
-    if len(text) > MAX_QUOTED_CHARACTERS:
-        text = text[:MAX_QUOTED_CHARACTERS] + "…"
+    # Not `response.text`, for which the server chooses the codec.
+    text = response.content[:MAX_QUOTED_BYTES].decode(errors="replace")
+    if len(response.content) > MAX_QUOTED_BYTES:
+        text += "…"
     return f"HTTP {response.status_code} with {text!r}"

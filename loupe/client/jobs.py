@@ -4,11 +4,12 @@ import asyncio
 import os
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
+from urllib.parse import quote
 
 import httpx
 from pydantic import Field, TypeAdapter, ValidationError
@@ -16,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from loupe.client.flows import Flow, Pause
 from loupe.client.predictions import PredictionFlows
 from loupe.client.uploads import OCTETS
-from loupe.errors import InvalidSource
+from loupe.errors import InvalidSource, JobFailed
 from loupe.files import printable, walk_files
 from loupe.images.decode import SUFFIXES
 from loupe.jobs import ScoringJob, ScoringRequest
@@ -42,6 +43,23 @@ class RecordError:
     message: Annotated[str, Field(validation_alias="error")]
 
 
+class ScoreOptions(TypedDict, total=False):
+    """Options of a bulk-scoring job."""
+
+    model: str | None
+    """As for a prediction; the version found now scores the whole set."""
+    format: Format
+    """File format of the results; `parquet` by default."""
+    top_k: int
+    """Labels in a row, most probable first; 1 by default."""
+    probabilities: bool
+    """Write the probabilities of all classes; true by default."""
+    threshold: float | None
+    """Minimum confidence, 0..1, for a label."""
+    single: bool
+    """Merge the parts into one file at the end; false by default."""
+
+
 class JobFlows(PredictionFlows):
     """Flows about jobs. All of them raise the errors of `Client.predict`."""
 
@@ -62,7 +80,7 @@ class JobFlows(PredictionFlows):
 
     def job(self, job_id: str) -> Flow[ScoringJob]:
         """Look up a job."""
-        response = yield from self._ask(self._request("GET", f"/jobs/{job_id}"))
+        response = yield from self._ask(self._of_job("GET", job_id))
         return self._read(ScoringJob, response)
 
     def wait_for_change(self, before: ScoringJob) -> Flow[ScoringJob]:
@@ -77,23 +95,36 @@ class JobFlows(PredictionFlows):
 
     def cancel(self, job_id: str) -> Flow[ScoringJob]:
         """Cancel a job."""
-        request = self._request("DELETE", f"/jobs/{job_id}")
+        request = self._of_job("DELETE", job_id)
         return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
-    def results(self, job_id: str, path: Path, format: Format | None) -> Flow[None]:
-        """Download all rows to a file."""
+    def results(self, job_id: str, path: Path, format: Format | None) -> Flow[Path]:
+        """Download all rows to a file, and return its path."""
         params = {"format": format} if format else None
-        request = self._request("GET", f"/jobs/{job_id}/results", params=params)
+        request = self._of_job("GET", job_id, "/results", params=params)
         yield from self._ask(request, path=path)
+        return path
 
     def errors(self, job_id: str) -> Flow[list[RecordError]]:
         """List the images that could not be read."""
-        response = yield from self._ask(self._request("GET", f"/jobs/{job_id}/errors"))
+        response = yield from self._ask(self._of_job("GET", job_id, "/errors"))
         row = TypeAdapter(RecordError)
         try:
             return [row.validate_json(line) for line in response.content.splitlines()]
         except ValidationError as error:
             raise self._unexpected("a line that is not an error row") from error
+
+    def _of_job(
+        self, method: str, job_id: str, part: str = "", params: Mapping[str, str] | None = None
+    ) -> httpx.Request:
+        return self._request(method, f"/jobs/{quote(job_id, safe='')}{part}", params=params)
+
+
+def check_done(job: ScoringJob) -> ScoringJob:
+    """Return a job that has ended, or raise `JobFailed`."""
+    if job.state == "failed":
+        raise JobFailed(f"Job {job.id} failed: {job.error}")
+    return job
 
 
 class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):

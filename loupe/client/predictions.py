@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeAlias, TypedDict
 
 import httpx
 from pydantic import BaseModel, Field, JsonValue
@@ -50,6 +50,9 @@ class PredictionError:
     message: Annotated[str, Field(validation_alias="error")]
 
 
+Outcome: TypeAlias = Prediction | PredictionError
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A model as `GET /models` lists it.
@@ -81,25 +84,21 @@ class ServedModel:
     default: bool = False
 
 
-@dataclass(frozen=True)
-class PredictOptions:
-    """Options of a prediction request; docs/client.md describes them."""
+class PredictOptions(TypedDict, total=False):
+    """Options of a prediction."""
 
-    model: str | None = None
-    top_k: int | None = None
-    threshold: float | None = None
-    normalize: Normalize = "auto"
-    lang: str = "en"
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
-
-    def params(self) -> dict[str, str]:
-        """Return the query parameters; defaults are left out."""
-        params = {"model": self.model, "top_k": self.top_k, "threshold": self.threshold}
-        if self.normalize != "auto":
-            params["normalize"] = self.normalize
-        if self.lang != "en":
-            params["lang"] = self.lang
-        return {name: str(value) for name, value in params.items() if value is not None}
+    model: str | None
+    """`NAME`, `NAME:VERSION` or `NAME:LABEL`; the service's default if `None`."""
+    top_k: int | None
+    """Number of classes in the answer, most probable first; `None` means all."""
+    threshold: float | None
+    """Minimum confidence, 0..1, for a label."""
+    normalize: Normalize
+    """`auto` makes the picture look like the training data; `off` takes 28 × 28 unchanged."""
+    lang: str
+    """ISO 639-1 code of the class names' language; `en` by default."""
+    timeout: float
+    """Seconds for one attempt; 30 by default."""
 
 
 class PredictionFlows(ServiceFlows):
@@ -111,9 +110,7 @@ class PredictionFlows(ServiceFlows):
         request.headers["Content-Type"] = OCTETS
         return self._read(Prediction, (yield from self._ask(request)))
 
-    def predict_batch(
-        self, batch: UploadBatch, options: PredictOptions
-    ) -> Flow[list[Prediction | PredictionError]]:
+    def predict_batch(self, batch: UploadBatch, options: PredictOptions) -> Flow[list[Outcome]]:
         """Predict many pictures, in several requests if the service accepts fewer in one."""
         if not batch.uploads:
             return _in_order(batch, iter(()))
@@ -146,15 +143,18 @@ class PredictionFlows(ServiceFlows):
         return [replace(model, default=model.model == listed.default) for model in listed.models]
 
     def _post(self, path: str, options: PredictOptions, **content: object) -> httpx.Request:
-        params = options.params()
-        request = self._request("POST", path, options.timeout, params=params, **content)
-        request.headers["X-Request-Timeout"] = str(options.timeout)
+        timeout = options.get("timeout", DEFAULT_TIMEOUT_SECONDS)
+        params = {
+            name: value
+            for name, value in options.items()
+            if name != "timeout" and value is not None
+        }
+        request = self._request("POST", path, timeout, params=params, **content)
+        request.headers["X-Request-Timeout"] = str(timeout)
         return request
 
 
-def _in_order(
-    batch: UploadBatch, outcomes: Iterator[Prediction | PredictionError]
-) -> list[Prediction | PredictionError]:
+def _in_order(batch: UploadBatch, outcomes: Iterator[Outcome]) -> list[Outcome]:
     return [
         PredictionError(item.code, item.message) if isinstance(item, LoupeError) else next(outcomes)
         for item in batch.items

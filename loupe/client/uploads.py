@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -64,6 +64,14 @@ class Packer:
         self._max_bytes = max_bytes
         self._items: list[Upload | LoupeError] = []
         self._bytes = 0
+
+    def pack(self, items: Iterable[Upload | LoupeError]) -> Iterator[UploadBatch]:
+        """Yield all items in batches."""
+        for item in items:
+            if batch := self.add(item):
+                yield batch
+        if batch := self.flush():
+            yield batch
 
     def add(self, item: Upload | LoupeError) -> UploadBatch | None:
         """Add a picture; return the batch if it is full now."""

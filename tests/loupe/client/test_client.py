@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from loupe import AsyncClient, Client, Prediction, PredictionError
 from loupe.client.client import BATCHES_IN_FLIGHT
 from loupe.client.flows import MAX_ATTEMPTS
-from loupe.errors import InvalidSetting, RequestRefused, ServiceUnreachable
+from loupe.errors import InvalidSetting, LoupeError, RequestRefused, ServiceUnreachable
 from loupe.images.spec import UInt8Array
 from tests.support import tls_server
 from tests.support.programs import environment, free_port
@@ -44,8 +45,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: "Server"
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
-        self.content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.heard.append(self)
         behaviour = self.server.next_behaviour()
         behaviour(self)
@@ -248,6 +252,102 @@ def test_timeout_error_says_how_long_the_client_waited(
         pytest.raises(ServiceUnreachable, match=r"no answer within 0\.1 s"),
     ):
         client.predict(b"picture", timeout=0.1)
+
+
+def unpacks_to_a_gigabyte(handler: Handler) -> None:
+    handler.answer(200, {}, Content_Encoding="gzip")
+
+
+def drips(handler: Handler) -> None:
+    """Send a byte from time to time, and never the last one."""
+    handler.send_response(200)
+    handler.end_headers()
+    while not handler.wfile.closed:
+        try:
+            handler.wfile.write(b" ")
+        except OSError:
+            return
+        time.sleep(0.02)
+
+
+def endless(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b" " * 2**16)
+
+
+def odd_codec(handler: Handler) -> None:
+    handler.answer(502, "bad gateway", Content_Type="text/html; charset=zlib_codec")
+
+
+def outcome(server: Server, *, asynchronous: bool) -> Prediction:
+    async def ask() -> Prediction:
+        async with AsyncClient(server.url) as client:
+            return await client.predict(b"picture", timeout=0.1)
+
+    if asynchronous:
+        return asyncio.run(ask())
+    with Client(server.url) as client:
+        return client.predict(b"picture", timeout=0.1)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        (unpacks_to_a_gigabyte, "unexpected_answer"),
+        (endless, "unexpected_answer"),
+        (drips, "service_unreachable"),
+        (odd_codec, "http_502"),
+    ],
+)
+def test_hostile_answers_cost_little(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Behaviour,
+    code: str,
+    asynchronous: bool,
+) -> None:
+    monkeypatch.setattr("loupe.client.flows.MAX_ANSWER_BYTES", 2**20)
+    monkeypatch.setattr("loupe.client.flows.GRACE_SECONDS", 0.0)
+    server.behaviours = [trouble]
+    with pytest.raises(LoupeError) as raised:
+        outcome(server, asynchronous=asynchronous)
+
+    assert raised.value.code == code
+    assert len(raised.value.message) < 1000
+
+
+def test_redirects_are_not_followed(server: Server) -> None:
+    with Server() as elsewhere:
+        server.behaviours = [
+            lambda handler: handler.answer(307, "", Location=f"{elsewhere.url}/predict")
+        ]
+        with Client(server.url, api_key="secret") as client, pytest.raises(RequestRefused) as error:
+            client.predict(b"picture")
+
+        assert error.value.code == "http_307"
+        assert elsewhere.heard == []
+
+
+def test_id_of_a_job_cannot_name_another_route(server: Server) -> None:
+    server.behaviours = [broken]
+    with Client(server.url) as client, pytest.raises(RequestRefused):
+        client.run("../models?x=/y")
+
+    assert server.heard[0].path == "/jobs/..%2Fmodels%3Fx%3D%2Fy"
+
+
+def test_password_in_the_address_is_not_shown() -> None:
+    with (
+        Client(f"http://user:secret@127.0.0.1:{free_port()}") as client,
+        pytest.raises(ServiceUnreachable) as raised,
+    ):
+        client.models()
+
+    assert "secret" not in raised.value.message
 
 
 def test_outcomes_keep_their_order_when_batches_are_late_or_lost(server: Server) -> None:

@@ -69,7 +69,9 @@ def flows(jitter: float = 1.0) -> JobFlows:
 
 
 def test_request_contains_only_changed_options() -> None:
-    options = PredictOptions("boots:production", 3, 0.5, "off", "ja", 2.5)
+    options = PredictOptions(
+        model="boots:production", top_k=3, threshold=0.5, normalize="off", lang="ja", timeout=2.5
+    )
     request = next(JobFlows(f"{URL}/", "secret").predict(b"picture", options))
 
     assert isinstance(request, httpx.Request)
