@@ -56,6 +56,19 @@ def open_regular(path: str | Path) -> BinaryIO:
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
+def read_text(path: Path, max_bytes: int = 2**20) -> str:
+    """Return the text of a small regular file in UTF-8, without a byte-order mark.
+
+    Raises:
+        OSError, ValueError: If the file cannot be read, is not UTF-8, or has more than `max_bytes`.
+    """
+    with open_regular(path) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"the file has more than {max_bytes:,} bytes")
+    return data.decode("utf-8-sig")
+
+
 @contextmanager
 def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[FileIO]:
     """Hold a lock on a file, open for appending, while the block runs.
@@ -94,24 +107,39 @@ def walk_files(
     Raises:
         OSError: If a folder cannot be listed.
     """
-    subfolders: list[str] = []
+    waiting = [(str(folder), "")]
+    while waiting:
+        path, prefix = waiting.pop()
+        subfolders: list[str] = []
+        for name in sort(_visible_files(path, choose, subfolders)):
+            yield prefix + name
+        waiting += [
+            (os.path.join(path, name), f"{prefix}{name}/")  # noqa: PTH118 - twice as fast as pathlib
+            for name in sorted(subfolders, reverse=True)
+        ]
 
-    def names() -> Iterator[str]:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if not entry.is_dir():
-                    if choose(entry.name):
-                        yield entry.name
-                elif not entry.is_symlink():
-                    subfolders.append(entry.name)
 
-    yield from sort(names())
-    for name in sorted(subfolders):
-        below = os.path.join(folder, name)  # noqa: PTH118 - twice as fast as pathlib
-        for path in walk_files(below, choose=choose, sort=sort):
-            yield f"{name}/{path}"
+def _visible_files(
+    folder: str, choose: Callable[[str], bool], subfolders: list[str]
+) -> Iterator[str]:
+    """Yield the names of the chosen files, and add those of subfolders to the list."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not is_folder(entry):
+                if choose(entry.name):
+                    yield entry.name
+            elif not entry.is_symlink():
+                subfolders.append(entry.name)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; a link to itself is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def printable(path: str) -> str:

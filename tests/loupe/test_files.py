@@ -1,12 +1,22 @@
 """Files: a write is whole or absent, a lock excludes, a walk is sorted and skips hidden files."""
 
 import os
+import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from loupe.files import atomic_path, lock, printable, walk_files, write_atomically
+from loupe.files import (
+    atomic_path,
+    lock,
+    open_regular,
+    printable,
+    read_text,
+    walk_files,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -63,6 +73,62 @@ def test_walk_yields_files_before_subfolders_and_skips_hidden_ones(tmp_path: Pat
         tmp_path, choose=lambda name: name < "b", sort=lambda names: sorted(names)[::-1]
     )
     assert list(small) == ["a.png", "c/d/3.png", "z/2.png", "z/1.png"]
+
+
+def test_walk_yields_folders_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("a", "a.b", "a-b"):
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / "1.png").touch()
+
+    assert list(walk_files(tmp_path)) == ["a/x/1.png", "a-b/x/1.png", "a.b/x/1.png"]
+
+
+def test_walk_yields_a_link_to_itself_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "up").symlink_to(tmp_path)
+
+    assert list(walk_files(tmp_path)) == ["loop"]
+
+
+def test_walk_goes_deeper_than_python_can_recurse(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 100
+    folders = [Path(tmp_path, "d/" * (number + 1)) for number in range(depth)]
+    for folder in folders:
+        folder.mkdir()
+    (folders[-1] / "file").touch()
+
+    assert list(walk_files(tmp_path)) == ["d/" * depth + "file"]
+    (folders[-1] / "file").unlink()
+    for folder in reversed(folders):  # pytest cannot remove so deep a folder
+        folder.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "device":
+            path.symlink_to("/dev/zero")
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            listener.bind(str(path))
+        for read in (open_regular, read_text):
+            with pytest.raises(OSError, match=f"Not a regular file: '{path}'"):
+                read(path)
+
+
+def test_a_small_text_is_read_without_its_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("\ufeffブーツ\n".encode())
+
+    assert read_text(tmp_path / "text") == "ブーツ\n"
+    with pytest.raises(ValueError, match="more than 12 bytes"):
+        read_text(tmp_path / "text", max_bytes=12)
+    (tmp_path / "text").write_bytes(b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        read_text(tmp_path / "text")
 
 
 def test_walk_reports_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
