@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 MAX_IMBALANCE = 2.0  # ratio of the largest to the smallest class that needs no class weights
 
-# Options made from `TrainConfig`, by panel. Only recipes choose the others.
+# Options made from `TrainConfig`, by panel.
 MODEL_OPTIONS = ("architecture", "hidden", "initializer", "bias")
 RECIPE_ONLY = ("erasing", "mixup", "shifted_views", "bfloat16")
+SWEEP_ONLY = ("test_fraction",)
 PANELS = {
     "Model": MODEL_OPTIONS,
     "Training (defaults: the architecture's recipe)": [
-        name for name in FIELDS if name not in (*MODEL_OPTIONS, *RECIPE_ONLY)
+        name for name in FIELDS if name not in (*MODEL_OPTIONS, *RECIPE_ONLY, *SWEEP_ONLY)
     ],
 }
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Literal, get_args, get_type_hints
+from typing import Annotated, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -26,6 +26,8 @@ Architecture = Literal[
 Optimizer = Literal["sgd", "adam", "amsgrad", "adamw", "adagrad", "adadelta", "rmsprop"]
 Schedule = Literal["constant", "cosine", "one-cycle"]
 Initializer = Literal["glorot-uniform", "glorot-normal", "he-uniform", "he-normal", "zeros"]
+
+Config = TypeVar("Config", bound="TrainConfig")
 
 FULL_BATCH = 0  # the batch size of the whole training split
 MIN_STEPS = 600  # recipes are for tens of thousands of images; fewer images need more epochs
@@ -99,9 +101,23 @@ class TrainConfig:
     ] = 0
 
 
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+class Setting(TrainConfig):
+    """What a sweep can vary: the hyperparameters, and how images without a test split are split."""
+
+    test_fraction: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="Fraction of the images to test with, for data sets without a test split.",
+        ),
+    ] = None
+
+
 FIELDS: dict[str, FieldInfo] = {
     name: FieldInfo.from_annotation(hint)
-    for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
+    for name, hint in get_type_hints(Setting, include_extras=True).items()
 }
 
 ONE_CYCLE = TrainConfig(  # the common part of the recipes of residual networks
@@ -183,7 +199,7 @@ def recipe(
     return config
 
 
-def changed(config: TrainConfig, **changes: object) -> TrainConfig:
+def changed(config: Config, **changes: object) -> Config:
     """Return a copy with other values; text is parsed as on the command line.
 
     Raises:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from train.config import Setting
 from train.runs import DataSource
 from train.sweep.study import SweepStudy, Training, open_study
-from train.sweep.sweeps import Result, Scores, Setting, Sweep, SweepPlan, Value
+from train.sweep.sweeps import Result, Scores, Sweep, SweepPlan, Value
 
 
 def sweep(

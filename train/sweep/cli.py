@@ -8,22 +8,20 @@ import typer
 
 from loupe.errors import Interrupted, InvalidUsage
 from loupe.images.spec import Look
-from loupe.terminal import console, notices, progress_bar
-from train.config import TrainConfig, changed
+from loupe.terminal import console, notices, print_plain, progress_bar
 from train.options import hyperparameter, with_options
 
 if TYPE_CHECKING:
     from train.sweep.sweeps import Sweep, Value
 
 ESTIMATE_SECONDS = 600.0  # look this far back for the time left; trainings differ in length
-TEST_FRACTION = "test_fraction"
 LISTS = (
     "learning_rate",
     "epochs",
     "hidden",
     "optimizer",
     "batch_size",
-    TEST_FRACTION,
+    "test_fraction",
     "initializer",
     "bias",
     "schedule",
@@ -40,11 +38,7 @@ values = partial(hyperparameter, panel=LIST_PANEL, metavar="LIST")
 
 
 @with_options(
-    *(
-        values(name, kind=list[str] if name == "hidden" else str)
-        for name in LISTS
-        if name != TEST_FRACTION
-    ),
+    *(values(name, kind=list[str] if name == "hidden" else str) for name in LISTS),
     *(hyperparameter(name, FIXED_PANEL) for name in ("architecture", *SINGLE_VALUES)),
 )
 def sweep(
@@ -58,14 +52,6 @@ def sweep(
         Path | None, data(help="Folder with the data set's four IDX files.")
     ] = None,
     look: Annotated[Look | None, data(help="Look of your own pictures: ink or object.")] = None,
-    test_fraction: Annotated[
-        str | None,
-        typer.Option(
-            help="Fraction of the images to test with, for data sets without a test split.",
-            rich_help_panel=LIST_PANEL,
-            metavar="LIST",
-        ),
-    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Trainings per setting, with the seeds 0, 1, 2 …")
     ] = 5,
@@ -83,7 +69,7 @@ def sweep(
             min=1, help="Parallel trainings, which share the cores.", show_default="one per core"
         ),
     ] = None,
-    **hyperparameters: object,
+    **hyperparameters: bool | int | float | str | list[str] | None,
 ) -> None:
     """Train with many settings and compare them; the same command resumes. Saves no model."""
     from train.runs import DataSource
@@ -93,20 +79,26 @@ def sweep(
         raise InvalidUsage(
             "--one-at-a-time and --trials exclude each other.", code="invalid_training"
         )
-    given = {**hyperparameters, TEST_FRACTION: test_fraction}
     request = Sweep(
         source=DataSource(dataset=dataset, data_dir=data_dir, look=look),
         architecture=str(hyperparameters["architecture"]),
         values={
-            name: tuple(_parse(name, each) for each in _several(name, given[name]))
+            name: _values(name, given)
             for name in (*LISTS, *SINGLE_VALUES)
-            if given[name] not in (None, [])
+            if (given := hyperparameters[name]) is not None and given != []
         },
         seeds=seeds,
         plan="one-at-a-time" if one_at_a_time else "grid" if trials is None else "trials",
         trials=trials or 0,
     )
     _run(request, out, jobs)
+
+
+def _values(name: str, given: bool | int | float | str | list[str]) -> "tuple[Value, ...]":
+    """Split a list at its commas; each use of `--hidden` is one value."""
+    if isinstance(given, str) and name in LISTS:
+        return tuple(text.strip() for text in given.split(","))
+    return tuple(given) if isinstance(given, list) else (given,)
 
 
 def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
@@ -126,7 +118,7 @@ def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
                 watch=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except Interrupted as interrupted:
-        notices.print(f"\n{interrupted.message}", markup=False, highlight=False, soft_wrap=True)
+        print_plain(f"\n{interrupted.message}", notices)
         raise typer.Exit(interrupted.exit_code) from None
     written = report.write_report(out, sweep, results)
     if sweep.plan == "one-at-a-time":
@@ -134,25 +126,5 @@ def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
             console.print(table)
     console.print(report.ranking(sweep, summarize(sweep, results)))
     for error in dict.fromkeys(result.error for result in results if result.error):
-        notices.print(f"failed: {error}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"→ {', '.join(map(str, written))}", markup=False, highlight=False, soft_wrap=True
-    )
-
-
-def _several(name: str, given: object) -> list[object]:
-    """Split a list at its commas; each use of `--hidden` is one value."""
-    if isinstance(given, str) and name in LISTS:
-        return [text.strip() for text in given.split(",")]
-    return given if isinstance(given, list) else [given]
-
-
-def _parse(name: str, given: object) -> "Value":
-    if name != TEST_FRACTION:
-        value: Value = getattr(changed(TrainConfig(), **{name: given}), name)
-        return value
-    try:
-        return float(str(given))
-    except ValueError:
-        message = f"The test fraction must be a number, got '{given}'."
-        raise InvalidUsage(message, code="invalid_training") from None
+        print_plain(f"failed: {error}", notices)
+    print_plain(f"→ {', '.join(map(str, written))}")

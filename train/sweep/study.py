@@ -1,10 +1,12 @@
 """A sweep's folder: the request, Optuna's study of the settings, and `results.csv`."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -14,16 +16,18 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from loupe.errors import Conflict, InvalidUsage
+from loupe.errors import Conflict, InvalidUsage, NotWritable
 from loupe.files import lock, write_atomically
-from train.sweep.results import RESULTS_FILE, columns, encode, translate_write_errors
-from train.sweep.sweeps import Result, Scores, Setting, Sweep, as_text
+from train.config import Setting
+from train.sweep.sweeps import Result, Scores, Sweep, as_text
 
 REQUEST_FILE = "sweep.json"
 STUDY_FILE = "study.journal"
+RESULTS_FILE = "results.csv"
 STUDY_NAME = "sweep"
+SCORES = tuple(field.name for field in fields(Scores))
 MAX_REPEATS = 20  # draws of known settings before an untried one is picked at random
 
 
@@ -60,94 +64,101 @@ class SweepStudy:
             direction="maximize",
             load_if_exists=True,
         )
-        self._started: dict[Setting, int] = {}  # number of the trial
-        for trial in self._trials():
-            # A crash while a setting was started leaves a trial without parameters.
-            if trial.state == TrialState.WAITING or trial.params.keys() != self._values.keys():
-                self._storage.set_trial_state_values(self._id(trial.number), TrialState.FAIL)
-            else:
-                self._started[self._setting(trial.params)] = trial.number
+        self._settings = sweep.settings()
+        self._started = {  # numbers of the trials
+            self._setting(trial.params): trial.number
+            for trial in self._trials()
+            # A crash of an older version left trials that are failed or have no parameters.
+            if trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
+            and trial.params.keys() == self._values.keys()
+        }
+        for number in self._started.values():
+            self._complete(number)  # a crash can come between a trial's last result and its value
 
     def results(self) -> tuple[Result, ...]:
         """Return the results of all trainings, by setting and seed."""
-        trials, results = self._trials(), []
-        for setting, number in self._started.items():
-            outcomes = trials[number].user_attrs
-            for seed in range(self.sweep.seeds):
-                outcome = outcomes.get(str(seed))
-                if outcome and "error" in outcome:
-                    results.append(Result(setting, seed, None, outcome["error"]))
-                elif outcome:
-                    results.append(Result(setting, seed, Scores(**outcome)))
-        return tuple(results)
+        return tuple(
+            Result(setting, seed, None, outcomes[seed]["error"])
+            if "error" in outcomes[seed]
+            else Result(setting, seed, Scores(**outcomes[seed]))
+            for setting, outcomes in self._outcomes()
+            for seed in sorted(outcomes)
+        )
 
     def unfinished(self) -> list[Training]:
         """Return the trainings that are missing from settings of an interrupted run."""
-        trials, missing = self._trials(), []
-        for setting, number in self._started.items():
-            if trials[number].state == TrialState.RUNNING:
-                self._complete(number)
-                missing += [Training(setting, seed) for seed in self._missing(number)]
-        return missing
+        return [
+            Training(setting, seed)
+            for setting, outcomes in self._outcomes()
+            for seed in range(self.sweep.seeds)
+            if seed not in outcomes
+        ]
 
     def start_next(self) -> list[Training]:
         """Start the next setting, and return its trainings; none if there is no setting left.
 
-        Optuna's queue serves the fixed plans: `GridSampler` neither varies one parameter at a time
-        nor works with `ask` and `tell`.
+        The trial is added rather than asked for: Optuna has no sampler that varies one parameter at
+        a time, and `ask` writes in several steps, so that a crash can leave a part of a trial.
         """
-        if len(self._started) >= self.sweep.max_settings:
+        if len(self._started) * self.sweep.seeds >= self.sweep.trainings:
             return []
-        untried = [each for each in self.sweep.settings() if each not in self._started]
+        untried = [each for each in self._settings if each not in self._started]
         setting = self._draw(untried) if self.sweep.plan == "trials" else untried[0]
-        params = {name: as_text(name, setting.value(name)) for name in self._values}
+        params = {name: as_text(name, getattr(setting, name)) for name in self._values}
         with translate_write_errors(self._file):
-            self._study.enqueue_trial(params)
-            self._started[setting] = self._study.ask(self._distributions).number
+            self._study.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING, params=params, distributions=self._distributions
+                )
+            )
+        self._started[setting] = self._trials()[-1].number
         return [Training(setting, seed) for seed in range(self.sweep.seeds)]
 
     def record(self, result: Result) -> None:
         """Store a result in the study and in `results.csv`, or raise `NotWritable`."""
         number = self._started[result.setting]
         outcome = asdict(result.scores) if result.scores else {"error": result.error}
+        study_id = self._storage.get_study_id_from_name(STUDY_NAME)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
         with translate_write_errors(self._file):
-            self._storage.set_trial_user_attr(self._id(number), str(result.seed), outcome)
+            self._storage.set_trial_user_attr(trial_id, str(result.seed), outcome)
             self._complete(number)
             with (self._file.parent / RESULTS_FILE).open("a", encoding="utf-8") as file:
-                file.write(encode(self.sweep, [result]))
+                file.write(csv_lines([_row(self.sweep, result)]))
 
     def _draw(self, untried: Sequence[Setting]) -> Setting:
         """Pick an untried setting by Optuna's sampler, which sees the completed trials alone."""
+        seed = len(self._started)
         scratch = optuna.create_study(
-            direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(self._started))
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed)
         )
         scratch.add_trials(self._study.get_trials(states=(TrialState.COMPLETE,)))
         for _ in range(MAX_REPEATS):
             setting = self._setting(scratch.ask(self._distributions).params)
             if setting in untried:
                 return setting
-        return untried[int(np.random.default_rng(len(self._started)).integers(len(untried)))]
+        return untried[int(np.random.default_rng(seed).integers(len(untried)))]
 
     def _complete(self, number: int) -> None:
-        """Give a trial its value if it has all seeds."""
-        if not self._missing(number):
-            outcomes = self._trials()[number].user_attrs.values()
-            value = fmean(each.get("validation_accuracy") or 0.0 for each in outcomes)
-            self._study.tell(number, value)
+        """Give a running trial its value if it has all seeds."""
+        trial = self._trials()[number]
+        if trial.state == TrialState.RUNNING and len(trial.user_attrs) == self.sweep.seeds:
+            accuracies = [each.get("validation_accuracy") for each in trial.user_attrs.values()]
+            self._study.tell(number, fmean(accuracy or 0.0 for accuracy in accuracies))
 
-    def _missing(self, number: int) -> list[int]:
-        outcomes = self._trials()[number].user_attrs
-        return [seed for seed in range(self.sweep.seeds) if str(seed) not in outcomes]
+    def _outcomes(self) -> list[tuple[Setting, dict[int, dict[str, Any]]]]:
+        """Return the settings that were started, with the outcomes of their trainings by seed."""
+        trials = self._trials()
+        return [
+            (setting, {int(seed): each for seed, each in trials[number].user_attrs.items()})
+            for setting, number in self._started.items()
+        ]
 
     def _setting(self, params: Mapping[str, str]) -> Setting:
         return self.sweep.setting({name: self._values[name][text] for name, text in params.items()})
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
-
-    def _id(self, number: int) -> int:
-        study = self._storage.get_study_id_from_name(STUDY_NAME)
-        return self._storage.get_trial_id_from_study_id_trial_number(study, number)
 
 
 @contextmanager
@@ -166,7 +177,7 @@ def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
         Conflict: If another process runs this sweep, or a file is damaged.
         NotWritable: If the folder cannot be written.
     """
-    file = folder / STUDY_FILE
+    file, table = folder / STUDY_FILE, folder / RESULTS_FILE
     with translate_write_errors(folder):
         _check_request(folder, {**sweep.model_dump(mode="json"), "data": data})
     with ExitStack() as stack:
@@ -175,7 +186,7 @@ def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
         except BlockingIOError:
             message = f"Another process runs the sweep in '{folder}'. Wait until it ends."
             raise Conflict(message, code="sweep_running") from None
-        if not file.exists() and (folder / RESULTS_FILE).exists():
+        if table.exists() and not file.exists():
             raise InvalidUsage(
                 f"'{folder}' has results but no {STUDY_FILE}, so the sweep cannot continue; older "
                 "versions did not write one. Delete the folder, or choose another --out.",
@@ -183,9 +194,36 @@ def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
             )
         with translate_write_errors(file):
             study = _load(file, sweep)
-            content = ",".join(columns(sweep)) + "\n" + encode(sweep, study.results())
-            write_atomically(folder / RESULTS_FILE, content)
+            header = (*sweep.values, "seed", *SCORES, "error")
+            rows = (_row(sweep, result) for result in study.results())
+            write_atomically(table, csv_lines([header, *rows]))
         yield study
+
+
+def _row(sweep: Sweep, result: Result) -> Sequence[object]:
+    """Return a result as a row of `results.csv`."""
+    values = [as_text(name, getattr(result.setting, name)) for name in sweep.values]
+    scores = astuple(result.scores) if result.scores else (None,) * len(SCORES)
+    error = " ".join(result.error.split())  # one training is one line
+    return (*values, result.seed, *scores, error)
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> str:
+    """Encode rows as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+@contextmanager
+def translate_write_errors(path: Path) -> Iterator[None]:
+    """Raise `NotWritable` if the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritable(
+            f"'{path}' cannot be written: {error}. The same command continues."
+        ) from error
 
 
 def read_results(folder: Path, sweep: Sweep) -> tuple[Result, ...]:

@@ -47,9 +47,8 @@ def run_sweep(
         Interrupted: At Ctrl-C; the results so far stay.
         ProgramFailed: If a training process was killed.
     """
-    sweep.check()
     with open_study(folder, sweep, _image_digest(sweep)) as study:
-        total = sweep.max_settings * sweep.seeds
+        total = sweep.trainings
         jobs = min(jobs or available_cores(), max(1, total - len(study.results())))
         try:
             with training_processes(jobs) as pool:
@@ -80,7 +79,7 @@ def train_missing(
 ) -> None:
     """Train what the study lacks, `jobs` trainings at a time; Ctrl-C and SIGTERM interrupt it."""
     sweep, stopping = study.sweep, threading.Event()
-    done, total = len(study.results()), sweep.max_settings * sweep.seeds
+    done, total = len(study.results()), sweep.trainings
     waiting, running = deque(study.unfinished()), set[Future[Result]]()
     watch(done, total)
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -106,11 +105,10 @@ def train_missing(
 
 def with_epochs(sweep: Sweep) -> Sweep:
     """Add the epochs that `loupe train` would use for these images, unless the sweep has some."""
-    sweep.check()
     if "epochs" in sweep.values:
         return sweep
     images = load(sweep.source, sweep.base.test_fraction, SPLIT_SEED).train.labels
-    epochs = recipe(sweep.architecture, len(images), batch_size=sweep.base.config.batch_size).epochs
+    epochs = recipe(sweep.architecture, len(images), batch_size=sweep.base.batch_size).epochs
     return sweep.model_copy(update={"values": {**sweep.values, "epochs": (epochs,)}})
 
 
@@ -127,7 +125,7 @@ def _ctrl_c_blocked() -> Iterator[None]:
 def _image_digest(sweep: Sweep) -> str:
     """Read the images, so that an unusable data set is refused before the folder is made."""
     dataset = load(sweep.source, sweep.base.test_fraction, SPLIT_SEED)
-    held_back = dataset.validation is not None or sweep.base.config.validation_fraction
+    held_back = dataset.validation is not None or sweep.base.validation_fraction
     if sweep.plan == "trials" and not held_back:
         raise InvalidUsage(
             "--trials chooses by validation accuracy, and there is no validation split. "

@@ -1,48 +1,28 @@
 """Sweeps: the settings to try, and statistics over their results. Nothing is trained here."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from math import inf
 from statistics import fmean, stdev
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from loupe.errors import InvalidUsage
-from train.config import FULL_BATCH, TrainConfig, recipe
+from train.config import FULL_BATCH, Setting, changed, recipe
 from train.runs import DataSource
 
 SweepPlan = Literal["grid", "one-at-a-time", "trials"]
 Value: TypeAlias = bool | int | float | str | tuple[int, ...]
 
-TEST_FRACTION = "test_fraction"  # the one value that belongs to the data set, not to the training
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The hyperparameters of a training, without the seed.
-
-    Attributes:
-        config: Its seed stays 0.
-        test_fraction: Share of the images to test with, 0..1; `None` for the data set's own split.
-    """
-
-    config: TrainConfig
-    test_fraction: float | None = None
-
-    def value(self, name: str) -> Value | None:
-        """Return a hyperparameter by its name in `TrainConfig`, or the test fraction."""
-        return self.test_fraction if name == TEST_FRACTION else getattr(self.config, name)
-
 
 class Sweep(BaseModel):
-    """A request to train with many settings.
+    """A request to train with many settings; an impossible one raises `InvalidUsage`.
 
     Attributes:
         source: The images.
         architecture: The network; its recipe gives whatever `values` does not name.
-        values: Values to try, the base first, by name in `TrainConfig`, or `test_fraction`.
+        values: Values to try, the base first, by name in `Setting`; text is parsed.
         seeds: Trainings per setting, with the seeds from 0. The seed also splits data sets without
             a test split, so that the spread includes the luck of the split.
         plan: `grid`: all combinations. `one-at-a-time`: the base, and every other value of each
@@ -61,20 +41,20 @@ class Sweep(BaseModel):
 
     @field_validator("values")
     @classmethod
-    def _each_once(cls, values: dict[str, tuple[Value, ...]]) -> dict[str, tuple[Value, ...]]:
-        return {name: tuple(dict.fromkeys(several)) for name, several in values.items()}
+    def _parse_each_once(cls, values: dict[str, tuple[Value, ...]]) -> dict[str, tuple[Value, ...]]:
+        return {
+            name: tuple(
+                dict.fromkeys(getattr(changed(Setting(), **{name: value}), name) for value in given)
+            )
+            for name, given in values.items()
+        }
 
-    def check(self) -> None:
-        """Raise `InvalidUsage` if a value cannot be trained."""
-        for fraction in self.values.get(TEST_FRACTION, ()):
-            if not (isinstance(fraction, float) and 0 < fraction < 1):
-                raise InvalidUsage(
-                    f"The test fraction must be above 0 and below 1, got {fraction}.",
-                    code="invalid_training",
-                )
+    @model_validator(mode="after")
+    def _check_each_value(self) -> "Sweep":
         for name, values in self.values.items():
             for value in values:
                 self.setting({name: value})
+        return self
 
     @property
     def base(self) -> Setting:
@@ -87,31 +67,27 @@ class Sweep(BaseModel):
         return tuple(name for name, values in self.values.items() if len(values) > 1)
 
     @property
-    def max_settings(self) -> int:
-        """Number of settings that the sweep trains."""
+    def trainings(self) -> int:
+        """Number of trainings of the sweep."""
         settings = len(self.settings())
-        return min(self.trials, settings) if self.plan == "trials" else settings
+        return self.seeds * (min(self.trials, settings) if self.plan == "trials" else settings)
 
     def settings(self) -> tuple[Setting, ...]:
         """Return all settings that the plan can choose, the base first."""
-        changes: Iterable[Mapping[str, Value]] = (
-            dict(zip(self.values, values, strict=True)) for values in product(*self.values.values())
-        )
         if self.plan == "one-at-a-time":
-            pairs = [
-                (name, value) for name, several in self.values.items() for value in several[1:]
-            ]
-            changes = [{}, *({name: value} for name, value in pairs)]
-        return tuple(self.setting(each) for each in changes)
+            others = [(name, value) for name, given in self.values.items() for value in given[1:]]
+            return (self.base, *(self.setting({name: value}) for name, value in others))
+        return tuple(
+            self.setting(dict(zip(self.values, values, strict=True)))
+            for values in product(*self.values.values())
+        )
 
     def setting(self, values: Mapping[str, Value]) -> Setting:
-        """Return the base with other values; an impossible one raises `InvalidUsage`."""
-        chosen = {name: several[0] for name, several in self.values.items()} | dict(values)
-        fraction = chosen.pop(TEST_FRACTION, None)
-        return Setting(
-            recipe(self.architecture, **chosen),
-            float(fraction) if isinstance(fraction, float) else None,
-        )
+        """Return the base with other values."""
+        chosen = {name: given[0] for name, given in self.values.items()} | dict(values)
+        fraction = chosen.pop("test_fraction", None)
+        config = recipe(self.architecture, **chosen)
+        return changed(Setting(), **asdict(config), test_fraction=fraction)
 
 
 @dataclass(frozen=True)
@@ -185,7 +161,7 @@ def summarize(sweep: Sweep, results: Iterable[Result]) -> tuple[SettingSummary, 
     """Summarize every setting that has results, the best first; ties keep the sweep's order."""
     by_setting: dict[Setting, list[Result]] = {setting: [] for setting in sweep.settings()}
     for result in results:
-        by_setting.setdefault(result.setting, []).append(result)
+        by_setting[result.setting].append(result)
     summaries = (_summary(setting, runs) for setting, runs in by_setting.items() if runs)
     return tuple(sorted(summaries, key=lambda summary: summary.rank, reverse=True))
 
@@ -200,24 +176,23 @@ def _summary(setting: Setting, results: Sequence[Result]) -> SettingSummary:
     return SettingSummary(setting, len(results), len(results) - len(scores), spreads)
 
 
-def by_value(sweep: Sweep, results: Sequence[Result], name: str) -> dict[Value, tuple[Result, ...]]:
+def by_value(sweep: Sweep, results: Sequence[Result], name: str) -> dict[Value, list[Result]]:
     """Group results by a parameter's value: numbers in rising order, names as they were given.
 
     With the plan `one-at-a-time`, only results that are as the base in everything else count.
     """
-    values, base = list(sweep.values[name]), sweep.base
+    values = list(sweep.values[name])
     if not any(isinstance(value, str) for value in values):
         values.sort(key=lambda value: order(name, value))
-    if sweep.plan == "one-at-a-time":
-        others = [other for other in sweep.varied if other != name]
-        results = [
+    alone = sweep.plan == "one-at-a-time"
+    others = [sweep.setting({name: value}) for value in values]
+    return {
+        value: [
             result
             for result in results
-            if all(result.setting.value(other) == base.value(other) for other in others)
+            if (result.setting == other if alone else getattr(result.setting, name) == value)
         ]
-    return {
-        value: tuple(result for result in results if result.setting.value(name) == value)
-        for value in values
+        for value, other in zip(values, others, strict=True)
     }
 
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from loupe.errors import LoupeError
 from loupe.runtime.cores import available_cores
+from train.config import Setting
 from train.data.datasets import Dataset
 from train.data.splits import SPLIT_SEED, Split
 from train.evaluate.evaluation import Predictions, SplitMetrics, split_metrics
 from train.runs import DataSource
-from train.sweep.sweeps import Result, Scores, Setting
+from train.sweep.sweeps import Result, Scores
 from train.tensorflow import import_tensorflow
 
 MAX_CACHED_DATASETS = 32  # per process; one for each seed and test fraction of data sets split here
@@ -67,7 +68,7 @@ def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
     from train.fit.fitting import fit
     from train.fit.training import hold_out
 
-    config = replace(setting.config, seed=seed)
+    config = replace(setting, seed=seed)
     dataset = hold_out(dataset, config)
     fitted = fit(dataset, config)
 

@@ -15,7 +15,7 @@ from loupe.files import write_atomically
 from loupe.runtime.cores import available_cores
 from train.config import FULL_BATCH, TrainConfig
 from train.evaluate.verdict import percent
-from train.sweep.results import translate_write_errors
+from train.sweep.study import translate_write_errors
 from train.sweep.sweeps import Spread, Value, as_text
 from train.tutorials.plan import Classic, Factor, Row, TutorialPlan
 from train.tutorials.results import KnownResults, RowSummary, current_versions
@@ -133,7 +133,7 @@ def _render(template: str, plan: TutorialPlan, known: KnownResults, **facts: obj
     factors = _factors(plan, known)
     done = [known.summarize(row) is not None for row in plan.rows()]
     if plan.sweep:
-        done.append(len(known.study) == plan.sweep.max_settings * plan.sweep.seeds)
+        done.append(len(known.study) == plan.sweep.trainings)
     text = environment.get_template(template).render(
         facts,
         plan=plan,

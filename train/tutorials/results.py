@@ -9,8 +9,7 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from train.sweep.results import translate_write_errors
-from train.sweep.study import read_results
+from train.sweep.study import read_results, translate_write_errors
 from train.sweep.sweeps import Result, Spread, Sweep
 from train.tutorials.plan import Row, Trial, TutorialPlan
 

@@ -109,7 +109,7 @@ class Runner:
                 self._folder.study_folder(sweep),
                 watch=lambda done, total: status.update(f"{title}: {done} of {total} trainings"),
             )
-        self._print(f"{title}: {sweep.max_settings * sweep.seeds} trainings are done")
+        self._print(f"{title}: {sweep.trainings} trainings are done")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -25,7 +25,7 @@ SMALL = ["train", "sweep", "--dataset", "digits-8x8", "--architecture", "mlp-sma
             "--schedule linear", "invalid_training", ["linear", "constant"], id="schedule"
         ),
         pytest.param(
-            "--test-fraction 0.2,2", "invalid_training", ["test fraction", "2.0"], id="fraction"
+            "--test-fraction 0.2,2", "invalid_training", ["test fraction", "'2'"], id="fraction"
         ),
         pytest.param(
             "--test-fraction half", "invalid_training", ["test fraction", "half"], id="no fraction"

@@ -8,9 +8,16 @@ import pytest
 
 from loupe.errors import Conflict, InvalidUsage, NotWritable
 from tests.support.sweeps import failure, result, start_all, studying, sweep
-from train.sweep.results import RESULTS_FILE
-from train.sweep.study import REQUEST_FILE, STUDY_FILE, SweepStudy, Training, read_results
-from train.sweep.sweeps import Result, Setting
+from train.config import Setting
+from train.sweep.study import (
+    REQUEST_FILE,
+    RESULTS_FILE,
+    STUDY_FILE,
+    SweepStudy,
+    Training,
+    read_results,
+)
+from train.sweep.sweeps import Result
 
 REQUEST = sweep(
     learning_rate=(0.1, 1e-05),
@@ -34,7 +41,7 @@ def lines(folder: Path) -> list[str]:
 
 
 def rate(training: Training) -> float:
-    return training.setting.config.learning_rate
+    return training.setting.learning_rate
 
 
 def search(folder: Path, score: Callable[[Training], Result], count: int = 100) -> list[Setting]:

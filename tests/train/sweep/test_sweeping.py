@@ -11,10 +11,10 @@ import pytest
 from loupe.errors import InvalidUsage, ProgramFailed
 from tests.support.programs import PATIENCE_SECONDS, running, until
 from tests.support.sweeps import studying, sweep
-from train.sweep.results import RESULTS_FILE
-from train.sweep.study import STUDY_FILE
+from train.config import Setting
+from train.sweep.study import RESULTS_FILE, STUDY_FILE
 from train.sweep.sweeping import run_sweep, train_missing, with_epochs
-from train.sweep.sweeps import Result, Setting, Sweep
+from train.sweep.sweeps import Result, Sweep
 
 SEEDS = 500  # more than are trained before the sweep is stopped
 LONG = [

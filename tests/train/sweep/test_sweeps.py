@@ -35,7 +35,7 @@ def test_grid_has_every_combination_once_and_starts_with_the_base(
     assert len(grid) == len(set(grid)) == prod(len(set(several)) for several in values.values())
     assert grid[0] == request.base
     for name, several in values.items():
-        assert {setting.value(name) for setting in grid} == set(several)
+        assert {getattr(setting, name) for setting in grid} == set(several)
 
 
 @given(values=VALUES)
@@ -52,7 +52,7 @@ def test_one_at_a_time_has_the_base_and_its_variations_in_one_value(
         == 1 + sum(len(set(several)) - 1 for several in values.values())
     )
     for setting in settings[1:]:
-        assert sum(setting.value(name) != request.base.value(name) for name in values) == 1
+        assert sum(getattr(setting, name) != getattr(request.base, name) for name in values) == 1
     assert set(settings) <= set(sweep_of(values).settings())
 
 
@@ -69,7 +69,7 @@ def test_different_values_have_different_texts(
 def test_missing_values_are_those_of_the_recipe() -> None:
     base = sweep(optimizer=("sgd", "adam")).base
 
-    assert (base.config.optimizer, base.config.hidden, base.config.epochs) == (
+    assert (base.optimizer, base.hidden, base.epochs) == (
         "sgd",
         (32, 16),
         1000,
@@ -97,7 +97,7 @@ def test_impossible_value_is_refused(
     values: dict[str, tuple[Value, ...]], facts: tuple[str, ...]
 ) -> None:
     with pytest.raises(LoupeError) as refused:
-        sweep_of(values).check()
+        sweep_of(values)
 
     assert (refused.value.code, refused.value.exit_code) == ("invalid_training", 2)
     for fact in facts:
@@ -165,7 +165,7 @@ def test_one_at_a_time_results_by_value_are_as_the_base_otherwise() -> None:
     found = by_value(request, [result(setting) for setting in request.settings()], "optimizer")
 
     assert [len(results) for results in found.values()] == [1, 1]
-    assert found["adam"][0].setting.config.learning_rate == 0.1
+    assert found["adam"][0].setting.learning_rate == 0.1
 
 
 def test_layers_sort_by_number_and_a_full_batch_is_the_largest() -> None:
