@@ -42,7 +42,7 @@ def jobs(context: typer.Context) -> None:
 def list_(as_json: Json = False) -> None:
     """List the jobs, newest first."""
     with open_jobs() as known:
-        found = known.all()
+        found = list(known.all())
     if as_json:
         console.print_json(json.dumps([job.to_json() for job in found]))
         return

@@ -7,7 +7,7 @@ from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,7 +28,7 @@ from loupe.jobs import PRIORITIES
 from loupe.runtime.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
 from worker.queue.claims import Delivery
-from worker.queue.jobs import WORKERS_GROUP, active_key, job_key, server_time
+from worker.queue.jobs import WORKERS_GROUP, active_key, job_key, server_time, waiting_key
 from worker.queue.steps import Kind
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ PROMPT: dict[str, Any] = HASTY | {
     "socket_timeout": 1.0,
     "socket_connect_timeout": 1.0,
 }
+MAX_INSPECTED = 100  # jobs in one round trip
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -151,37 +152,47 @@ class QueueDepth(Collector):
         yield from (steps, oldest, by_state)
 
     def _inspect(self) -> tuple[Tally[str], Tally[str], float]:
-        job_ids = [
-            job_id
-            for priority in PRIORITIES
-            for job_id in cast("list[str]", self._redis.lrange(active_key(priority), 0, -1))
-        ]
+        """Count steps by place and jobs by state, and return the age of the oldest waiting step."""
         places: Tally[str] = Tally()
         states: Tally[str] = Tally()
-        waiting: list[str] = []  # message ids begin with their time in ms
-        for job_id in job_ids:
-            with self._redis.pipeline(transaction=True) as pipeline:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for priority in PRIORITIES:
+                pipeline.lrange(active_key(priority), 0, -1)
+                pipeline.llen(waiting_key(priority))
+                pipeline.lindex(waiting_key(priority), 0)
+            found = pipeline.execute()
+        states["queued"] = places["waiting"] = sum(found[1::3])
+        started = [job_id for active in found[::3] for job_id in active]
+        lasts = dict.fromkeys(filter(None, found[2::3]), "-")  # delivered messages
+        for start in range(0, len(started), MAX_INSPECTED):
+            job_ids = started[start : start + MAX_INSPECTED]
+            for job_id, (state, length, groups, delayed) in self._inspect_jobs(job_ids).items():
+                if not isinstance(groups, list):  # the job has just ended
+                    continue
+                group = next(group for group in groups if group["name"] == WORKERS_GROUP)
+                states[state] += 1
+                places["in_hand"] += group["pending"]
+                places["waiting"] += max(0, length - group["pending"])
+                places["delayed"] += delayed
+                lasts[job_id] = f"({group['last-delivered-id']}"
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id, last in lasts.items():
+                pipeline.xrange(job_key(job_id, "steps"), min=last, count=1)
+            firsts = pipeline.execute()
+        now = server_time(self._redis)
+        born = [int(first[0][0].partition("-")[0]) / 1000 for first in firsts if first]  # ids in ms
+        return places, states, max(0.0, now - min(born, default=now))
+
+    def _inspect_jobs(self, job_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        """Return state, length of the stream, its groups, and delayed steps by job."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
                 pipeline.hget(job_key(job_id), "state")
                 pipeline.xlen(job_key(job_id, "steps"))
                 pipeline.xinfo_groups(job_key(job_id, "steps"))
                 pipeline.zcard(job_key(job_id, "delayed"))
-                state, length, groups, delayed = cast(Any, pipeline.execute(raise_on_error=False))
-            if not isinstance(groups, list):  # the job has just ended
-                continue
-            group = next(group for group in groups if group["name"] == WORKERS_GROUP)
-            states[state] += 1
-            places["in_hand"] += group["pending"]
-            places["waiting"] += length - group["pending"]
-            places["delayed"] += delayed
-            first: Any = self._redis.xrange(
-                job_key(job_id, "steps"), min=f"({group['last-delivered-id']}", count=1
-            )
-            waiting += [message_id for message_id, _ in first]
-        now = server_time(self._redis)
-        born = min(
-            (int(message_id.partition("-")[0]) / 1000 for message_id in waiting), default=now
-        )
-        return places, states, max(0.0, now - born)
+            found = iter(pipeline.execute(raise_on_error=False))
+        return dict(zip(job_ids, zip(found, found, found, found, strict=True), strict=True))
 
 
 def _reachable(value: int) -> Metric:

@@ -111,7 +111,7 @@ async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringReque
 
 async def jobs(call: Call) -> Response:
     """List the caller's jobs, newest first."""
-    found = await call.jobs.ask(lambda jobs: jobs.all())
+    found = await call.jobs.ask(lambda jobs: list(jobs.all()))
     return replies.json({"jobs": [job.to_json() for job in found if _is_visible(job, call)]})
 
 

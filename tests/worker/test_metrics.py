@@ -107,10 +107,13 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(
     shards = [Shard(index, index, index + 1) for index in range(5)]
     claims.commit_plan(plan, 5, "revision", shards)
     submitted(jobs)
-    first, second = claims.claim(), claims.claim()
+    first, second, planned = claims.claim(), claims.claim(), claims.claim()
     assert first is not None
     assert second is not None
+    assert planned is not None
+    assert planned.step.kind == "plan"
     claims.fail(second, "no luck")
+    submitted(jobs)
 
     with serve_metrics(Metrics(), redis, settings):
         found = scraped(settings)
@@ -118,7 +121,8 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(
             place: found[f"loupe_queue_steps{{{place}}}"]
             for place in ("waiting", "in_hand", "delayed")
         }
-        assert places == {"waiting": 4, "in_hand": 1, "delayed": 1}
+        assert places == {"waiting": 4, "in_hand": 2, "delayed": 1}
+        assert found["loupe_queue_jobs{queued}"] == 1
         assert found["loupe_queue_jobs{running}"] == 1
         assert found["loupe_queue_jobs{planning}"] == 1
         age = found["loupe_queue_oldest_seconds{}"]

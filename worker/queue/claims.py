@@ -7,13 +7,13 @@ script that checks the fence first, so each step takes effect exactly once.
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from redis import Redis
 
-from loupe.jobs import PRIORITIES
+from loupe.jobs import PRIORITIES, Priority
 from worker.queue.jobs import (
     KEEP_SECONDS,
     WAKE,
@@ -24,16 +24,22 @@ from worker.queue.jobs import (
     job_keys,
     load_script,
     server_time,
+    waiting_key,
 )
 from worker.queue.steps import Finish, Shard, Step, decode, encode
 
+MAX_STARTED = 32  # jobs of one priority that share the workers while they have enough steps
+START_EVERY = 4  # claims, so that a short job need not wait for the end of a long one
+SLICE = 500  # shards that one script adds; others wait for Redis meanwhile
+MAX_DELAYED = 100  # delayed steps that become due in one script
 BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further one
 MAX_BACKOFF_SECONDS = 30.0
 FINISH = encode(Finish())
+IS_LAST = 2  # result of `commit_shard.lua`
 SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # number and generation
 FENCED = (
     *("renew", "drop", "release", "replace", "retry", "dead_letter"),
-    *("commit_plan", "commit_shard", "commit_finish"),
+    *("stage", "commit_plan", "commit_shard", "commit_finish"),
 )
 
 
@@ -85,35 +91,62 @@ class Claims:
         self.max_attempts = max_attempts
         self._keep_seconds = round(keep_seconds)
         self._redis = redis
+        self._claimed = 0
         self._claim = load_script(redis, "claim")
         self._scripts = {name: load_script(redis, name, fenced=True) for name in FENCED}
 
     def claim(self) -> Delivery | None:
-        """Claim the next step of the next job, or return `None` if no job has one."""
-        lease_ms = int(self.lease_seconds * 1000)
-        args: list[str | int] = [WORKERS_GROUP, self.worker, lease_ms, FINISH]
-        for job_id, active in self._rotate_jobs():
-            claimed: Any = self._claim(keys=job_keys(job_id), args=args)
-            if claimed == "gone":
-                self._redis.lrem(active, 0, job_id)
-            elif claimed:
-                message, step, attempt = claimed
-                return Delivery(job_id, decode(step), message, int(attempt))
+        """Claim the next step, or return `None` if no job has one.
+
+        Started jobs take turns, by priority. Waiting ones start when these leave workers idle, and
+        now and then otherwise: planning all jobs first would finish all of them late.
+        """
+        with self._redis.pipeline(transaction=False) as pipeline:  # most lists are empty
+            for priority in PRIORITIES:
+                pipeline.lmove(active_key(priority), active_key(priority), "LEFT", "RIGHT")
+                pipeline.llen(active_key(priority))
+                pipeline.llen(waiting_key(priority))
+            found = iter(pipeline.execute())
+        for priority, first, started, waiting in zip(PRIORITIES, found, found, found, strict=True):
+            is_turn = self._claimed % START_EVERY == START_EVERY - 1 and started < MAX_STARTED
+            delivery = (
+                (waiting and is_turn and self._start_job(priority))
+                or self._continue_job(priority, first)
+                or (waiting and self._start_job(priority))
+            )
+            if delivery:
+                self._claimed += 1
+                return delivery
         return None
 
-    def _rotate_jobs(self) -> Iterator[tuple[str, str]]:
-        """Yield each active job with its list, by priority, and move it to the end of the list."""
-        lists = [active_key(priority) for priority in PRIORITIES]
-        with self._redis.pipeline(transaction=False) as pipeline:  # most lists are empty
-            for active in lists:
-                pipeline.lmove(active, active, "LEFT", "RIGHT")
-            firsts = cast("list[str | None]", pipeline.execute())
-        for active, job_id in zip(lists, firsts, strict=True):
-            seen: set[str] = set()
-            while job_id is not None and job_id not in seen:
-                seen.add(job_id)
-                yield job_id, active
-                job_id = cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))
+    def _continue_job(self, priority: Priority, job_id: str | None) -> Delivery | None:
+        """Claim a step of a started job; each one goes to the end of the list."""
+        active, seen = active_key(priority), set[str]()
+        while job_id is not None and job_id not in seen:
+            if delivery := self._claim_step(priority, job_id):
+                return delivery
+            seen.add(job_id)
+            job_id = cast("str | None", self._redis.lmove(active, active, "LEFT", "RIGHT"))
+        return None
+
+    def _start_job(self, priority: Priority) -> Delivery | None:
+        """Claim the plan of a waiting job."""
+        waiting, active = waiting_key(priority), active_key(priority)
+        while (job_id := self._redis.lmove(waiting, active, "LEFT", "RIGHT")) is not None:
+            if delivery := self._claim_step(priority, cast(str, job_id)):
+                return delivery
+        return None
+
+    def _claim_step(self, priority: Priority, job_id: str) -> Delivery | None:
+        lease_ms = int(self.lease_seconds * 1000)
+        args: list[str | int] = [WORKERS_GROUP, self.worker, lease_ms, FINISH, MAX_DELAYED]
+        claimed: Any = self._claim(keys=job_keys(job_id), args=args)
+        if claimed == "gone":
+            self._redis.lrem(active_key(priority), 0, job_id)
+        elif claimed:
+            message, step, attempt = claimed
+            return Delivery(job_id, decode(step), message, int(attempt))
+        return None
 
     def wait(self, seconds: float) -> None:
         """Wait at most `seconds` for a new job."""
@@ -121,19 +154,19 @@ class Claims:
 
     def renew(self, delivery: Delivery, scored: int) -> bool:
         """Restart the lease and store the progress; `False` too if the job was cancelled."""
-        return self._run("renew", delivery, self.worker, scored)
+        return bool(self._run("renew", delivery, self.worker, scored))
 
     def drop(self, delivery: Delivery) -> bool:
         """Acknowledge a step without doing it; `False` too if the job is not cancelled."""
-        return self._run("drop", delivery)
+        return bool(self._run("drop", delivery))
 
     def release(self, delivery: Delivery) -> bool:
         """Return the step to the queue; the attempt does not count."""
-        return self._run("release", delivery, encode(delivery.step))
+        return bool(self._run("release", delivery, encode(delivery.step)))
 
     def replace(self, delivery: Delivery, step: Step) -> bool:
         """Replace the step by another one."""
-        return self._run("replace", delivery, encode(step))
+        return bool(self._run("replace", delivery, encode(step)))
 
     def fail(self, delivery: Delivery, error: str, *, final: bool | None = None) -> bool:
         """Schedule another attempt, or fail the job with the step as its dead letter.
@@ -145,8 +178,9 @@ class Claims:
         """
         step = encode(delivery.step)
         if delivery.attempt >= self.max_attempts if final is None else final:
-            return self._run("dead_letter", delivery, step, error, self._now(), self._keep_seconds)
-        return self._run("retry", delivery, step, backoff_seconds(delivery.attempt))
+            ending = (step, error, self._now(), self._keep_seconds)
+            return bool(self._run("dead_letter", delivery, *ending))
+        return bool(self._run("retry", delivery, step, backoff_seconds(delivery.attempt)))
 
     def commit_plan(
         self,
@@ -169,31 +203,44 @@ class Claims:
             done: Images scored in those parts.
             failed: Images of those parts that could not be read.
         """
-        names = json.dumps([f"shard-{index}" for index in kept])
-        fields: tuple[str | float, ...] = (
-            total,
-            revision,
-            self._now(),
-            done,
-            failed,
-            FINISH,
-            names,
+        for start in range(0, max(len(shards), len(kept), 1), SLICE):
+            names = json.dumps([f"shard-{index}" for index in kept[start : start + SLICE]])
+            steps = map(encode, shards[start : start + SLICE])
+            if not self._run("stage", delivery, int(start == 0), names, *steps):
+                return False
+        counts = (done, failed, len(shards) + len(kept), len(shards))
+        committed = self._run(
+            "commit_plan", delivery, total, revision, self._now(), *counts, FINISH
         )
-        return self._run("commit_plan", delivery, *fields, *map(encode, shards))
+        if committed and not shards:
+            self._prefer(delivery.job_id)
+        return bool(committed)
 
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
         """Count a shard whose part is written; the last one enqueues the final step."""
-        return self._run("commit_shard", delivery, done, failed, FINISH)
+        committed = self._run("commit_shard", delivery, done, failed, FINISH)
+        if committed == IS_LAST:
+            self._prefer(delivery.job_id)
+        return bool(committed)
+
+    def _prefer(self, job_id: str) -> None:
+        """Make a job the next one of its priority, so that it ends before others go on."""
+        priority = cast("Priority | None", self._redis.hget(job_key(job_id), "priority"))
+        if priority is not None:
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.lrem(active_key(priority), 0, job_id)
+                pipeline.lpush(active_key(priority), job_id)
+                pipeline.execute()
 
     def commit_finish(self, delivery: Delivery) -> bool:
         """End the job as `done` or `cancelled`."""
-        return self._run("commit_finish", delivery, self._now(), self._keep_seconds)
+        return bool(self._run("commit_finish", delivery, self._now(), self._keep_seconds))
 
     def committed_shards(self, job_id: str) -> list[int]:
         """Return the numbers of the shards whose parts are counted."""
-        fences = cast("dict[str, str]", self._redis.hgetall(job_key(job_id, "fences")))
-        names = [name for name, fence in fences.items() if fence == "committed"]
-        return sorted(int(match[1]) for match in map(SHARD_NAME.fullmatch, names) if match)
+        fences = self._redis.hscan_iter(job_key(job_id, "fences"), count=SLICE)
+        names = [name for name, fence in fences if fence == "committed"]
+        return sorted({int(match[1]) for match in map(SHARD_NAME.fullmatch, names) if match})
 
     def send_heartbeat(self) -> None:
         """Record that this worker is alive."""
@@ -206,11 +253,8 @@ class Claims:
     def _now(self) -> float:
         return server_time(self._redis)
 
-    def _run(self, script: str, delivery: Delivery, *args: str | float) -> bool:
-        fence: tuple[str | int, ...] = (
-            delivery.step.name,
-            delivery.attempt,
-            delivery.message,
-            WORKERS_GROUP,
+    def _run(self, script: str, delivery: Delivery, *args: str | float) -> int:
+        fence = (delivery.step.name, delivery.attempt, delivery.message, WORKERS_GROUP)
+        return cast(
+            int, self._scripts[script](keys=job_keys(delivery.job_id), args=[*fence, *args])
         )
-        return bool(self._scripts[script](keys=job_keys(delivery.job_id), args=[*fence, *args]))

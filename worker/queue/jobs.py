@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -11,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from redis import Redis
 from redis.commands.core import Script
 
-from loupe.errors import Conflict, JobNotFound
+from loupe.errors import Conflict, InvalidRequest, JobNotFound, TooManyRequests
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, JobState, Priority, ScoringJob, ScoringOptions
 from worker.queue.steps import Plan, decode, encode
 
 # Keys of the queue; those of one job are described in `lua/keys.lua`. A cluster keeps the keys that
 # share a hash tag, {queue} or {job:ID}, on one node.
-JOBS = "loupe:{queue}:jobs"  # sorted set: job ids by time of creation
+JOBS = "loupe:{queue}:jobs"  # sorted set: job ids by time of creation; and one for each owner
 WAKE = "loupe:{queue}:wake"  # list of at most one element, on which idle workers wait
 WORKERS = "loupe:{queue}:workers"  # sorted set: names of workers by time of the last heartbeat
 WORKERS_GROUP = "workers"  # consumer group of every job's stream
@@ -25,17 +27,32 @@ WORKERS_GROUP = "workers"  # consumer group of every job's stream
 SCRIPTS = Path(__file__).parent / "lua"
 KEEP_SECONDS = 30 * 24 * 3600  # how long the record of an ended job is kept
 HEARTBEAT_TIMEOUT_SECONDS = 5.0  # workers send a heartbeat every second
+MAX_JOBS = 50_000  # whose records are kept, about 1.5 KB each
+MAX_FORGOTTEN = 1000  # of the oldest jobs that one submission looks at, to delete those that ended
+PAGE = 100  # jobs that are read at a time
+CURSOR = re.compile(r"\d{1,12}\.\d{1,12}")  # time of creation of the last job of the page before
 MAX_SHOWN_ID = 80  # characters of an unknown id in the error
 
-JobPart = Literal["", "steps", "fences", "delayed", "dead", "progress"]  # see `lua/keys.lua`
+# See `lua/keys.lua`.
+JobPart = Literal["", "steps", "fences", "delayed", "dead", "progress", "staged", "kept"]
 
 # Changes with the meaning of records and steps; a worker fails jobs of another protocol.
 PROTOCOL = "2"
 
 
 def active_key(priority: Priority) -> str:
-    """Return the key of the list of job ids with work to do."""
+    """Return the key of the list of job ids that workers have started."""
     return f"loupe:{{queue}}:active:{priority}"
+
+
+def waiting_key(priority: Priority) -> str:
+    """Return the key of the list of job ids that no worker has started."""
+    return f"loupe:{{queue}}:waiting:{priority}"
+
+
+def listing_key(owner: str | None) -> str:
+    """Return the key of the jobs of one owner, or of all jobs."""
+    return JOBS if owner is None else f"{JOBS}:{owner}"
 
 
 def job_key(job_id: str, part: JobPart = "") -> str:
@@ -160,6 +177,14 @@ class Job:
 _JOB = TypeAdapter(Job)
 
 
+@dataclass(frozen=True)
+class JobPage:
+    """Some jobs of a list, and the cursor of the next page; `None` after the last one."""
+
+    jobs: list[Job]
+    next: str | None
+
+
 class Jobs:
     """The jobs in one Redis."""
 
@@ -167,6 +192,7 @@ class Jobs:
         self._redis = redis
         self._submit = load_script(redis, "submit")
         self._cancel = load_script(redis, "cancel")
+        self._forget = load_script(redis, "forget")
 
     def submit(
         self,
@@ -183,7 +209,11 @@ class Jobs:
             priority: Jobs of a higher priority go first.
             max_in_flight: Maximum number of its steps that workers process at a time.
             owner: Name of the caller's API key.
+
+        Raises:
+            TooManyRequests: If the queue is full of jobs that have not ended.
         """
+        self._make_room()
         job_id = request.job_id
         now = time.time()
         # `contract` and `most_in_flight` keep the names that workers of protocol 2 read.
@@ -200,15 +230,33 @@ class Jobs:
         fields = [word for field in record.items() for word in field]
         is_new = self._submit(keys=job_keys(job_id), args=[WORKERS_GROUP, encode(Plan()), *fields])
         job = self.get(job_id)
+        key = waiting_key if job.state == "queued" else active_key
         # Also for a known job: its first submitter may have died between the script and this.
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.zadd(JOBS, {job_id: now}, nx=not is_new)
+            for listed in {listing_key(None), listing_key(job.owner)}:
+                pipeline.zadd(listed, {job_id: now}, nx=not is_new)
+                pipeline.zremrangebyrank(listed, 0, -MAX_JOBS - 1)
+            pipeline.lrem(waiting_key(job.priority), 0, job_id)
             pipeline.lrem(active_key(job.priority), 0, job_id)
-            pipeline.rpush(active_key(job.priority), job_id)
+            pipeline.rpush(key(job.priority), job_id)
             pipeline.lpush(WAKE, job_id)
             pipeline.ltrim(WAKE, 0, 0)
             pipeline.execute()
         return job
+
+    def _make_room(self) -> None:
+        """Delete the records of the oldest jobs that have ended, if there are too many."""
+        if self._redis.zcard(JOBS) < MAX_JOBS:
+            return
+        oldest = cast("list[str]", self._redis.zrange(JOBS, 0, MAX_FORGOTTEN - 1))
+        ended = [job_id for job_id in oldest if self._forget(keys=job_keys(job_id))]
+        if not ended:
+            raise TooManyRequests(
+                f"The queue holds {MAX_JOBS:,} jobs, and the oldest have not ended. "
+                "Cancel some, or try again later.",
+                code="queue_full",
+            )
+        self._redis.zrem(JOBS, *ended)
 
     def resubmit(self, job: Job) -> Job:
         """Enqueue an ended job again; its finished parts are not scored again."""
@@ -228,7 +276,10 @@ class Jobs:
             raise _not_found(job_id)
         if state in {*ENDED, "finishing"}:
             raise Conflict(f"Job '{job_id}' cannot be cancelled: it is {state}.", code="job_ended")
-        return self.get(job_id)
+        job = self.get(job_id)
+        if job.state == "cancelled":
+            self._redis.lrem(waiting_key(job.priority), 0, job_id)
+        return job
 
     def get(self, job_id: str) -> Job:
         """Return a job.
@@ -243,34 +294,53 @@ class Jobs:
 
     def find(self, job_id: str) -> Job | None:
         """Return a job, or `None` if the id is unknown."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(job_key(job_id))
-            pipeline.hvals(job_key(job_id, "progress"))
-            record, in_flight = cast(tuple[dict[str, str], list[str]], pipeline.execute())
-        if not record:
-            return None
-        done, failed = int(record.get("done", 0)), int(record.get("failed", 0))
-        if "total" in record:
-            done = min(done + sum(map(int, in_flight)), int(record["total"]) - failed)
-        fields = {
-            "id": job_id,
-            "done": done,
-            "options": ScoringOptions.model_validate_json(record["options"]),
-            "protocol": record["contract"],
-            "max_in_flight": int(record["most_in_flight"]) or None,
-        }
-        return _JOB.validate_python(record | fields)
+        return self._read([job_id])[0]
 
-    def all(self) -> list[Job]:
-        """Return all jobs whose records have not expired, newest first."""
-        found = []
-        for job_id in cast("list[str]", self._redis.zrange(JOBS, 0, -1, desc=True)):
-            job = self.find(job_id)
-            if job is None:
-                self._redis.zrem(JOBS, job_id)
-            else:
-                found.append(job)
-        return found
+    def page(
+        self, after: str | None = None, *, limit: int = PAGE, owner: str | None = None
+    ) -> "JobPage":
+        """Return some jobs whose records have not expired, newest first.
+
+        Args:
+            after: `JobPage.next` of the page before; the first page by default.
+            limit: Maximum number of jobs.
+            owner: Whose jobs; all jobs by default.
+
+        Raises:
+            InvalidRequest: If `after` is no cursor.
+        """
+        key = listing_key(owner)
+        if after is not None and not CURSOR.fullmatch(after):
+            raise InvalidRequest("The cursor does not come from a list of jobs.")
+        latest = "+inf" if after is None else f"({after}"
+        found = cast(
+            "list[tuple[str, float]]",
+            self._redis.zrevrangebyscore(key, latest, "-inf", 0, limit + 1, withscores=True),
+        )
+        following = repr(found[limit - 1][1]) if len(found) > limit else None
+        del found[limit:]
+        jobs = self._read([job_id for job_id, _ in found]) if found else []
+        expired = [job_id for (job_id, _), job in zip(found, jobs, strict=True) if job is None]
+        if expired:
+            self._redis.zrem(key, *expired)
+        return JobPage([job for job in jobs if job is not None], following)
+
+    def all(self) -> Iterator[Job]:
+        """Yield all jobs whose records have not expired, newest first."""
+        page = self.page()
+        yield from page.jobs
+        while page.next is not None:
+            page = self.page(page.next)
+            yield from page.jobs
+
+    def _read(self, job_ids: Sequence[str]) -> list[Job | None]:
+        """Return the jobs with these ids in one round trip."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(job_key(job_id))
+                pipeline.hvals(job_key(job_id, "progress"))
+            found = iter(pipeline.execute())
+        return [_job(*parts) for parts in zip(job_ids, found, found, strict=True)]
 
     def dead_letters(self, job_id: str) -> list[DeadLetter]:
         """Return the steps of a job that failed for good."""
@@ -288,6 +358,23 @@ class Jobs:
         """Return the names of the workers that are alive."""
         since = server_time(self._redis) - HEARTBEAT_TIMEOUT_SECONDS
         return cast("list[str]", self._redis.zrangebyscore(WORKERS, since, "+inf"))
+
+
+def _job(job_id: str, record: dict[str, str], in_flight: list[str]) -> Job | None:
+    """Return a job from its record and the progress of its shards in flight."""
+    if not record:
+        return None
+    done, failed = int(record.get("done", 0)), int(record.get("failed", 0))
+    if "total" in record:
+        done = min(done + sum(map(int, in_flight)), int(record["total"]) - failed)
+    fields = {
+        "id": job_id,
+        "done": done,
+        "options": ScoringOptions.model_validate_json(record["options"]),
+        "protocol": record["contract"],
+        "max_in_flight": int(record["most_in_flight"]) or None,
+    }
+    return _JOB.validate_python(record | fields)
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -12,6 +12,8 @@ from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringOptions
 from worker.queue.steps import Shard
 
+MAX_SHARDS = 20_000  # of one job; each takes some 500 bytes in Redis
+MAX_GROWN_SHARD = 65_536  # records of a shard that is larger than requested
 MAX_LISTED_COLUMNS = 12  # in error messages
 
 
@@ -75,9 +77,19 @@ class ImageSource(Protocol):
 def cut(total: int, shard_images: int) -> list[Shard]:
     """Return as few shards as possible, whose sizes differ by at most one.
 
-    A small last shard would leave workers idle at the end.
+    A small last shard would leave workers idle at the end. Shards of large sources are larger, so
+    that there are at most `MAX_SHARDS`.
+
+    Raises:
+        InvalidSource: If the source has, or claims to have, too many records.
     """
-    shards = -(-total // shard_images)
+    most = MAX_SHARDS * max(shard_images, MAX_GROWN_SHARD)
+    if total > most:
+        raise InvalidSource(
+            f"The source has {total:,} records; a job scores at most {most:,}. Divide it.",
+            code="source_too_large",
+        )
+    shards = min(-(-total // shard_images), MAX_SHARDS)
     return [
         Shard(index, total * index // shards, total * (index + 1) // shards)
         for index in range(shards)

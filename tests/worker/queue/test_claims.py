@@ -9,11 +9,11 @@ from typing import TypeAlias
 import pytest
 from redis import Redis
 
-from loupe.errors import Conflict, JobNotFound
+from loupe.errors import Conflict, InvalidRequest, JobNotFound, TooManyRequests
 from tests.support.job_requests import new_request
 from tests.support.programs import until
 from worker.queue import jobs as keys
-from worker.queue.claims import Claims, Delivery
+from worker.queue.claims import MAX_STARTED, SLICE, START_EVERY, Claims, Delivery
 from worker.queue.jobs import Job, Jobs
 from worker.queue.steps import Finish, Plan, Probe, Shard
 
@@ -120,6 +120,58 @@ def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
     assert [job.source for job in jobs.all()] == [job.source for job in reversed(made)]
 
 
+def test_jobs_are_listed_in_pages(jobs: Jobs) -> None:
+    made = [submitted(jobs).id for _ in range(5)]
+    first = jobs.page(limit=2)
+    second = jobs.page(first.next, limit=2)
+    third = jobs.page(second.next, limit=2)
+
+    pages = [[job.id for job in page.jobs] for page in (first, second, third)]
+    assert pages == [made[:2:-1], made[2:0:-1], made[:1]]
+    assert third.next is None
+    assert [job.id for job in jobs.all()] == made[::-1]
+
+
+def test_page_survives_the_end_of_the_job_that_it_starts_after(jobs: Jobs, redis: Redis) -> None:
+    made = [submitted(jobs).id for _ in range(3)]
+    first = jobs.page(limit=1)
+    redis.delete(keys.job_key(made[2]))
+    assert jobs.page(limit=1).jobs == []  # its record has expired
+
+    assert [job.id for job in jobs.page(first.next).jobs] == [made[1], made[0]]
+
+
+def test_pages_of_an_owner_contain_no_jobs_of_others(jobs: Jobs) -> None:
+    mine = [jobs.submit(new_request(), owner="ann").id for _ in range(2)]
+    theirs = jobs.submit(new_request(), owner="bob").id
+    submitted(jobs)
+
+    assert [job.id for job in jobs.page(owner="ann").jobs] == mine[::-1]
+    assert [job.id for job in jobs.page(owner="bob").jobs] == [theirs]
+    assert len(jobs.page().jobs) == 4
+
+
+@pytest.mark.parametrize("cursor", ["", "inf", "nan", "-1.0", "1.0 2", "(1.0", "x"])
+def test_cursor_of_another_list_is_refused(jobs: Jobs, cursor: str) -> None:
+    with pytest.raises(InvalidRequest):
+        jobs.page(cursor)
+
+
+def test_full_queue_forgets_the_oldest_jobs_that_ended_and_keeps_the_others(
+    jobs: Jobs, new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MAX_JOBS", 3)
+    waiting, ended, other = (submitted(jobs) for _ in range(3))
+    jobs.cancel(ended.id)
+    newest = submitted(jobs)
+
+    assert [job.id for job in jobs.all()] == [newest.id, other.id, waiting.id]
+    assert jobs.find(ended.id) is None
+    with pytest.raises(TooManyRequests) as raised:
+        submitted(jobs)
+    assert raised.value.code == "queue_full"
+
+
 def test_workers_are_listed_from_their_first_heartbeat_until_they_leave(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
@@ -202,6 +254,112 @@ def test_two_jobs_take_turns(jobs: Jobs, new_queue: NewQueue) -> None:
     assert seen.count(small.id) == 3
     last_of_small = max(place for place, job_id in enumerate(seen) if job_id == small.id)
     assert last_of_small <= 6  # the small job did not wait for the large one to end
+
+
+def test_short_job_does_not_wait_for_a_long_one_of_the_same_priority(
+    jobs: Jobs, new_queue: NewQueue
+) -> None:
+    queue = new_queue()
+    planned(jobs, queue, 500)
+    short = submitted(jobs)
+    seen = [claimed(queue) for _ in range(START_EVERY)]
+
+    assert short.id in {delivery.job_id for delivery in seen}
+
+
+def test_started_jobs_end_before_many_others_start(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    for _ in range(200):
+        submitted(jobs)
+    planned_before_an_end, finished = [], 0
+    while finished < 200:
+        delivery = claimed(queue)
+        if delivery.step.kind == "plan":
+            assert queue.commit_plan(delivery, 20, "revision", shards(2))
+            planned_before_an_end.append(delivery.job_id)
+        elif delivery.step.kind == "shard":
+            assert queue.commit_shard(delivery, 10, 0)
+        else:
+            assert queue.commit_finish(delivery)
+            planned_before_an_end.remove(delivery.job_id)
+            finished += 1
+        assert len(planned_before_an_end) <= MAX_STARTED
+    assert queue.claim() is None
+
+
+def test_final_step_goes_before_shards_of_other_jobs(jobs: Jobs, new_queue: NewQueue) -> None:
+    queue = new_queue()
+    planned(jobs, queue, 50)
+    short = submitted(jobs)
+    while (delivery := claimed(queue)).job_id != short.id:
+        pass
+    queue.commit_plan(delivery, 10, "revision", shards(1))
+    while (delivery := claimed(queue)).job_id != short.id:
+        pass
+    queue.commit_shard(delivery, 10, 0)
+
+    assert claimed(queue).step.kind == "finish"
+
+
+# Large jobs
+
+
+def test_plan_is_queued_in_slices_and_visible_as_a_whole(
+    jobs: Jobs, new_queue: NewQueue, redis: Redis
+) -> None:
+    queue = new_queue()
+    count = 3 * SLICE + 1
+    job = submitted(jobs)
+    kept = list(range(SLICE + 1))
+    assert queue.commit_plan(claimed(queue), 10, "revision", shards(count)[SLICE + 1 :], kept)
+
+    assert (jobs.get(job.id).shards, jobs.get(job.id).state) == (count, "running")
+    assert redis.xlen(keys.job_key(job.id, "steps")) == count - len(kept)
+    assert queue.committed_shards(job.id) == kept
+    assert not redis.exists(keys.job_key(job.id, "staged"), keys.job_key(job.id, "kept"))
+
+
+def test_plan_of_a_worker_that_died_while_queueing_is_replaced(
+    jobs: Jobs, new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submitted(jobs)
+    dying, queue = new_queue("a"), new_queue("b", lease_seconds=0.05)
+    delivery = claimed(dying)
+    run = Claims._run
+
+    def dead(self: Claims, script: str, *args: object) -> int:
+        if script == "commit_plan":
+            raise SystemExit
+        return run(self, script, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Claims, "_run", dead)
+        with pytest.raises(SystemExit):
+            dying.commit_plan(delivery, 90, "old", shards(9)[3:], [0, 1, 2])
+    assert jobs.get(job.id).state == "planning"
+
+    assert queue.commit_plan(until(queue.claim), 20, "new", shards(2))
+    names = [claimed(queue).step.name for _ in range(2)]
+    assert names == ["shard-0", "shard-1"]
+    assert queue.committed_shards(job.id) == []
+    assert not dying.commit_plan(delivery, 90, "old", shards(9))
+
+
+def test_scripts_do_not_grow_with_the_job(jobs: Jobs, new_queue: NewQueue, redis: Redis) -> None:
+    """Count commands instead of time: each script runs few, however many shards a job has."""
+    queue = new_queue()
+    job = submitted(jobs)
+    queue.commit_plan(claimed(queue), 10, "revision", shards(10 * SLICE))
+    redis.config_resetstat()
+    kept = claimed(queue)
+    jobs.cancel(job.id)
+    assert queue.drop(kept)
+    finish = claimed(queue)
+    assert finish.step.kind == "finish"
+    assert queue.commit_finish(finish)
+
+    stats = redis.info("commandstats")
+    assert sum(command["calls"] for command in stats.values()) < 200
 
 
 # Leases and fences
@@ -544,7 +702,7 @@ def test_the_record_of_a_job_that_has_ended_expires(
 
     assert 0 < redis.ttl(keys.job_key(job.id)) <= keys.KEEP_SECONDS
     redis.delete(keys.job_key(job.id))
-    assert jobs.all() == []
+    assert list(jobs.all()) == []
     assert redis.zcard(keys.JOBS) == 0
 
 

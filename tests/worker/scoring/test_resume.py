@@ -395,5 +395,5 @@ def test_job_missing_in_redis_does_not_stop_the_worker(
     monkeypatch.setattr(consumer.claims, "claim", claimed_and_lost)
     consumer.run(burst=True)
 
-    assert jobs.all() == []
+    assert list(jobs.all()) == []
     assert os.listdir(job.output) == ["_RUNNING"]  # noqa: PTH208

@@ -26,7 +26,7 @@ from worker.sources import arrays
 from worker.sources.arrays import ArraySource
 from worker.sources.opening import check_source, open_source
 from worker.sources.pictures import Decoder, Entry
-from worker.sources.source import Records, ShardPlan, cut
+from worker.sources.source import MAX_SHARDS, Records, ShardPlan, cut
 from worker.storage import open_ranges
 
 
@@ -391,3 +391,19 @@ def test_missing_path_is_refused(tmp_path: Path) -> None:
     for refuse in (check_source, lambda path: open_source(path, "ink", MAX_PIXELS)):
         with pytest.raises(InvalidSource, match=rf"{tmp_path}/nowhere"):
             refuse(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("total", "shard_images", "shards"), [(0, 10, 0), (41, 10, 5), (10**9, 1, MAX_SHARDS)]
+)
+def test_number_of_shards_is_bounded(total: int, shard_images: int, shards: int) -> None:
+    made = cut(total, shard_images)
+
+    assert len(made) == shards
+    assert sum(shard.stop - shard.start for shard in made) == total
+
+
+def test_more_records_than_a_job_can_have_are_refused() -> None:
+    with pytest.raises(InvalidSource) as raised:
+        cut(2**40, 4096)
+    assert raised.value.code == "source_too_large"

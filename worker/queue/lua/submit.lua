@@ -5,7 +5,7 @@
 local group, plan = ARGV[1], ARGV[2]
 local state = redis.call('HGET', job, 'state')
 if state and state ~= 'done' and state ~= 'failed' and state ~= 'cancelled' then return 0 end
-redis.call('DEL', unpack(KEYS))
+redis.call('UNLINK', unpack(KEYS))
 redis.call('HSET', job, unpack(ARGV, 3))
 redis.call('XGROUP', 'CREATE', steps, group, '0', 'MKSTREAM')
 redis.call('XADD', steps, '*', 'step', plan)
