@@ -17,7 +17,7 @@ from loupe.errors import LoupeError
 from loupe.runtime.ports import free_port
 from loupe.runtime.stack import running_stack
 from loupe.settings import load_settings
-from loupe.terminal import console
+from loupe.terminal import console, print_error, styled
 from train.tensorflow import import_tensorflow
 
 Row = tuple[str, str]
@@ -34,10 +34,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="loupe-demo-") as folder:
             rows = run(Path(folder))
     except KeyboardInterrupt:
-        console.print("\nStopped everything that the demo had started.")
+        console.print()
+        console.print("Stopped everything that the demo had started.")
         return
     except LoupeError as error:
-        console.print(f"\n[bold red]error:[/] {error.message}", highlight=False)
+        console.print()
+        print_error(error)
         sys.exit(1)
     rows.append(("total time", f"{time.monotonic() - started:.0f} s"))
     table = Table(title="Loupe", show_header=False, title_style="bold")
@@ -53,9 +55,9 @@ def run(folder: Path) -> list[Row]:
     """Train, serve, predict and score; return rows of figures. `folder` takes temporary files."""
     from demo import data, predictions, scoring
 
-    console.rule("[bold]1  data")
+    console.rule(styled(("1  data", "bold")))
     dataset = data.load()
-    console.rule("[bold]2  train")
+    console.rule(styled(("2  train", "bold")))
     with console.status("starting TensorFlow"):
         import_tensorflow()
     from demo.model import train_model
@@ -67,11 +69,11 @@ def run(folder: Path) -> list[Row]:
     settings = load_settings().model_copy(update={**own, "data_dir": folder / "data"})
     with running_stack(settings, threading.Event(), folder) as stack:
         console.print(f"started Redis, a worker and the service on {stack.url}")
-        console.rule("[bold]3  predict, over HTTP")
+        console.rule(styled(("3  predict, over HTTP", "bold")))
         rows += predictions.run(stack.url, dataset)
-        console.rule("[bold]4  score in bulk, through the queue")
+        console.rule(styled(("4  score in bulk, through the queue", "bold")))
         rows += scoring.run(stack.redis, model, dataset, folder)
-        console.rule("[bold]5  stop")
+        console.rule(styled(("5  stop", "bold")))
     console.print("Stopped the service, the worker and Redis.")
     console.print("The model stays in the store. To serve it: make up")
     return rows

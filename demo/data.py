@@ -19,8 +19,8 @@ def load() -> Dataset:
     try:
         dataset = _load_fashion_mnist()
     except DatasetNotFound as error:
-        console.print(error.message, markup=False, highlight=False)
-        console.print("[bold]Fashion-MNIST is not available: using scikit-learn's digits.[/]")
+        console.print(error.message)
+        console.print("Fashion-MNIST is not available: using scikit-learn's digits.", style="bold")
         dataset = load_dataset("digits")
     train, test = len(dataset.train.images), len(dataset.test.images)
     console.print(f"{dataset.name}: {train:,} training images, {test:,} test images")
@@ -43,6 +43,6 @@ def _install_package() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 problem = done.stderr.strip().splitlines()[-1:]
-                console.print(f"{' '.join(command)} failed: {problem}", highlight=False)
+                console.print(f"{' '.join(command)} failed: {problem}")
                 return
     console.print(f"installed Debian's package {DEBIAN_PACKAGE}")

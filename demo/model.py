@@ -1,7 +1,7 @@
 """Train the demonstration's model: a small network, for a few epochs to keep it short."""
 
 from loupe.models.store import StoredModel
-from loupe.terminal import console
+from loupe.terminal import console, styled
 from train.config import recipe
 from train.data.datasets import Dataset
 from train.fit.progress import ProgressBar
@@ -20,5 +20,5 @@ def train_model(dataset: Dataset) -> StoredModel:
     figures = model.card.figures
     console.print(f"test accuracy {figures.accuracy:.4f}")
     console.print(f"Keras and ONNX Runtime agree within {figures.engines_difference:.0e}")
-    console.print(f"saved [bold]{model.tag}[/] to the BentoML model store", highlight=False)
+    console.print(styled("saved ", (model.tag, "bold"), " to the BentoML model store"))
     return model

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loupe.errors import ProgramFailed
 from loupe.images.spec import UInt8Array
-from loupe.terminal import console
+from loupe.terminal import console, styled
 from train.data.datasets import Dataset
 
 BATCH = 64  # images in one request
@@ -38,7 +38,8 @@ def _predict_one(client: httpx.Client, dataset: Dataset) -> Row:
     answer = response.raise_for_status().json()
     label, confidence = answer["label"], f"{answer['confidence']:.4f}"
     truth = dataset.class_names[dataset.test.labels[0]]
-    console.print(f"one PNG: [bold]{label}[/], confidence {confidence} (correct: {truth})")
+    found = f", confidence {confidence} (correct: {truth})"
+    console.print(styled("one PNG: ", (label, "bold"), found))
     return "one PNG", f"{label}, {confidence}"
 
 

@@ -31,7 +31,7 @@ def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path) -> lis
         raise JobFailed(f"Job {job.id} failed: {job.error}")
     accuracy = _accuracy(output, dataset)
     for error in read_errors(output):
-        console.print(f"  {error['id']}: {error['error']}", markup=False, highlight=False)
+        console.print(f"  {error['id']}: {error['error']}")
     rate = json.loads((output / SUMMARY).read_text(encoding="utf-8"))["images_per_second"]
     console.print(
         f"{job.done:,} scored, {rate:,.0f} images/s, accuracy {accuracy:.4f}, {job.failed} errors"

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from loupe.errors import LoupeError
 from loupe.settings import override_settings
-from loupe.terminal import console, log_to_stderr, notices, print_plain
+from loupe.terminal import console, print_error, styled
+from loupe.text import LogFormatter, log_to_stderr
 
 COMMANDS = {  # name: module and attribute; imported when the command runs
     "train": "train.cli:app",
@@ -82,11 +84,12 @@ def loupe() -> None:
 def main() -> None:
     """Run the command line; an expected error prints one message, never a traceback."""
     disable_telemetry()
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LogFormatter())  # for warnings of commands without a log
     try:
         app()
     except LoupeError as error:
-        notices.print(f"[bold red]error:[/] [default]{error.code}[/]:", end=" ")
-        print_plain(error.message, notices)
+        print_error(error)
         sys.exit(error.exit_code)
 
 
@@ -123,8 +126,9 @@ def up(
             ("score", "loupe score FOLDER --out RESULTS"),
             ("look", f"{stack.url} (web page), {stack.url}/metrics"),
         ):
-            console.print(f"[bold]{action:<8}[/] {how}", highlight=False, soft_wrap=True)
-        console.print("Ctrl-C stops everything.\n")
+            console.print(styled((f"{action:<8}", "bold"), f" {how}"))
+        console.print("Ctrl-C stops everything.")
+        console.print()
         stack.watch(stopping)
 
 

@@ -4,32 +4,74 @@ import logging
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.status import Status
+from rich.text import Text
+
+from loupe.errors import LoupeError, ProgramFailed
+from loupe.text import one_line, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-console = Console()
-notices = Console(stderr=True)
 GAP = " " * 2  # between columns
 
 
-def log_to_stderr() -> None:
-    """Show the log, and only warnings of noisy libraries."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("tf2onnx", "absl", "tensorflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+class Terminal(Console):
+    """A console that prints every string as one line, without markup or control characters.
+
+    Texts are not wrapped, so that paths can be copied. Use `styled` for parts in colour.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts as they are, and other objects within the width of the terminal."""
+        options.setdefault("soft_wrap", all(isinstance(each, str | Text) for each in objects))
+        super().print(*objects, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a string, also one in a table, to text on one line."""
+        return super().render_str(one_line(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render an object; escape what strings that did not pass `render_str` hide."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """Return a spinner with a text."""
+        return super().status(styled(status) if isinstance(status, str) else status, **options)
 
 
-def print_plain(text: str, to: Console = console, style: str | None = None) -> None:
-    """Print text as it is: without markup, colours or line breaks."""
-    to.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+console = Terminal()
+notices = Terminal(stderr=True)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return one line of text from strings, and pairs of a string and a style."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((one_line(words), style) for words, style in pairs))
+
+
+def print_error(error: LoupeError) -> None:
+    """Print the error that ends a command, on one line; below it, the log of a failed program."""
+    message, log = error.message, ""
+    if isinstance(error, ProgramFailed):
+        message, _, log = message.partition("\n")
+    notices.print(styled(("error:", "bold red"), f" {error.code}: {message}"))
+    for line in log.splitlines():
+        notices.print(f"  {line}")
 
 
 @contextmanager
@@ -54,8 +96,7 @@ class _NoticeHandler(logging.Handler):
         message = record.getMessage()
         if message not in self._shown:
             self._shown.add(message)
-            notices.print("[yellow]notice:[/]", end=" ")
-            print_plain(message, notices)
+            notices.print(styled(("notice:", "yellow"), f" {message}"))
 
 
 def progress_bar(
@@ -73,10 +114,10 @@ def progress_bar(
     from rich import progress
 
     return progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        *(progress.TextColumn(f"{{task.fields[{field}]}}") for field in fields),
+        *(progress.TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in fields),
         progress.TimeElapsedColumn(),
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(elapsed_when_finished=True),
@@ -87,7 +128,7 @@ def progress_bar(
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Column:
     """A column of a table.
 
@@ -102,6 +143,9 @@ class Column:
     cells: Sequence[str]
     rank: int = 0
     justify: Literal["left", "right"] = "left"
+
+    def __post_init__(self) -> None:
+        self.cells = list(map(one_line, self.cells))  # before their widths count
 
     @property
     def width(self) -> int:
@@ -149,12 +193,12 @@ def print_table(
     for number, words in (instead or {}).items():
         rows[number] = chosen[0].padded(chosen[0].cells[number]) + GAP + words
     for line in header:
-        print_plain(line, style="bold")
+        console.print(line, style="bold")
     for line in rows:
-        print_plain(line)
+        console.print(line)
     missing = [column.header.replace("\n", " ") for column in columns if column not in chosen]
     if missing:
-        print_plain(f"Too narrow for: {', '.join(missing)}. {elsewhere}", notices, "dim")
+        notices.print(f"Too narrow for: {', '.join(missing)}. {elsewhere}", style="dim")
 
 
 def print_sections(sections: Mapping[str, Mapping[str, str]]) -> None:
@@ -163,12 +207,14 @@ def print_sections(sections: Mapping[str, Mapping[str, str]]) -> None:
     width = max(_terminal_width(), 2 * indent)
     for title, rows in sections.items():
         if title:
-            print_plain(f"\n{title}", style="bold")
+            console.print()
+            console.print(title, style="bold")
         for name, value in rows.items():
             begin = (GAP + name).ljust(indent)
-            lines = [value] if width == math.inf else _wrapped(value, int(width) - indent)
+            words = one_line(value)
+            lines = [words] if width == math.inf else _wrapped(words, int(width) - indent)
             for line in lines:
-                print_plain((begin + line).rstrip())
+                console.print((begin + line).rstrip())
                 begin = " " * indent
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from loupe.settings import override_settings
-from loupe.terminal import console
+from loupe.terminal import console, styled
 
 
 def serve(
@@ -35,10 +35,7 @@ def key(
     from service.http.keys import new_key
 
     made, entry = new_key(name)
-    console.print(f"[bold]key[/]    {made}", highlight=False)
-    console.print(f"         Give it to {name}. It is not stored anywhere.", highlight=False)
-    console.print(f"[bold]entry[/]  {entry}", highlight=False)
-    console.print(
-        "         Add it to LOUPE_API_KEYS, or to the file in LOUPE_API_KEYS_FILE.",
-        highlight=False,
-    )
+    console.print(styled(("key", "bold"), f"    {made}"))
+    console.print(f"         Give it to {name}. It is not stored anywhere.")
+    console.print(styled(("entry", "bold"), f"  {entry}"))
+    console.print("         Add it to LOUPE_API_KEYS, or to the file in LOUPE_API_KEYS_FILE.")

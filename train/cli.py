@@ -11,7 +11,8 @@ import typer
 from loupe.errors import Interrupted, InvalidUsage
 from loupe.images.spec import Look
 from loupe.settings import load_settings
-from loupe.terminal import console, log_to_stderr, notices
+from loupe.terminal import console, notices, styled
+from loupe.text import log_to_stderr
 from train.config import FIELDS, recipe
 from train.data.cli import print_unreadable
 from train.options import hyperparameter, with_options
@@ -85,7 +86,7 @@ def train(
     from loupe.models.store import list_models
 
     if if_empty and (models := list_models()):
-        console.print(f"The store has [bold]{models[0].tag}[/]: nothing to train.", highlight=False)
+        console.print(styled("The store has ", (models[0].tag, "bold"), ": nothing to train."))
         return
     from train.data.datasets import check_size
     from train.runs import DataSource, Run, TrainRequest
@@ -121,13 +122,11 @@ def print_counts(images: "Dataset") -> None:
     """Print the number of images, and recommend class weights for uneven classes."""
     counts = images.train.counts(images.class_names).values()
     console.print(
-        f"{images.name}: {sum(counts):,} training images, {len(images.test.labels):,} test images",
-        highlight=False,
+        f"{images.name}: {sum(counts):,} training images, {len(images.test.labels):,} test images"
     )
     if max(counts) > MAX_IMBALANCE * min(counts):
         console.print(
-            f"The classes have {min(counts):,} to {max(counts):,} images. Try --class-weights.",
-            highlight=False,
+            f"The classes have {min(counts):,} to {max(counts):,} images. Try --class-weights."
         )
 
 
@@ -141,18 +140,18 @@ def _train(run: "Run", images: "Dataset", *, tensorboard: bool) -> None:
 
     with board(run.folder.parent) if tensorboard else nullcontext() as url:
         if url:
-            console.print(f"TensorBoard: {url}", highlight=False)
+            console.print(f"TensorBoard: {url}")
             typer.launch(url)
         try:
             saved = train_run(run, images, console)
         except Interrupted as interrupted:
             resume = f"loupe train --resume {run.name}"
-            lines = f"\n{interrupted.message} Continue: {resume}"
+            notices.print()
+            notices.print(f"{interrupted.message} Continue: {resume}")
             if interrupted.done:
-                lines += f"\nOr save the best so far: {resume} --epochs {interrupted.done}"
-            notices.print(lines, soft_wrap=True, markup=False, highlight=False)
+                notices.print(f"Or save the best so far: {resume} --epochs {interrupted.done}")
             raise typer.Exit(interrupted.exit_code) from None
-        console.print(f"saved [bold]{saved.tag}[/]", highlight=False)
+        console.print(styled("saved ", (saved.tag, "bold")))
         if url:
             console.print("TensorBoard runs until Ctrl-C.")
             with suppress(KeyboardInterrupt):

@@ -10,7 +10,8 @@ from loupe.jobs import Priority, ScoringOptions, check_options
 from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
 from loupe.settings import load_settings
-from loupe.terminal import console, log_to_stderr
+from loupe.terminal import console, styled
+from loupe.text import log_to_stderr
 from worker import jobs_cli
 
 
@@ -149,8 +150,8 @@ def score(
 
     def show(prepared: submission.Prepared) -> None:
         request, verb = prepared.request, "has scored" if prepared.finished else "scores"
-        line = f"job [bold]{request.job_id}[/] {verb} {request.source} with {request.model}"
-        console.print(line, highlight=False)
+        scores = f" {verb} {request.source} with {request.model}"
+        console.print(styled("job ", (request.job_id, "bold"), scores))
 
     if local:
         from worker.scoring.local import LocalRun

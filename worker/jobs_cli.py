@@ -13,7 +13,8 @@ import typer
 from loupe.errors import JobFailed
 from loupe.jobs import ENDED
 from loupe.settings import load_settings
-from loupe.terminal import console, notices, print_plain, print_sections, progress_bar
+from loupe.terminal import console, notices, print_sections, progress_bar, styled
+from loupe.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,9 +50,10 @@ def list_(as_json: Json = False) -> None:
     if not found:
         notices.print("There are no jobs. Submit one: loupe score FOLDER --out RESULTS")
     for job in found:
-        console.print(f"[bold]{job.id}[/]  {_progress(job)}")
-        about = f"{job.model} → {job.output}" + (f"\n  {job.error}" if job.error else "")
-        print_plain(f"  {about}")
+        console.print(styled((job.id, "bold"), f"  {_progress(job)}"))
+        console.print(f"  {job.model} → {job.output}")
+        if job.error:
+            console.print(f"  {job.error}")
 
 
 @app.command()
@@ -65,16 +67,14 @@ def show(job_id: JobId, as_json: Json = False) -> None:
             json.dumps({**job.to_json(), "dead_letters": [asdict(letter) for letter in letters]})
         )
         return
-    console.print(f"[bold]{job.id}[/]  {_progress(job)}")
+    console.print(styled((job.id, "bold"), f"  {_progress(job)}"))
     times = {name: _local(getattr(job, name)) for name in ("created", "started", "finished")}
     print_sections({"": {"model": job.model, "source": job.source, "output": job.output, **times}})
     for letter in letters:
-        console.print(
-            f"[bold]{letter.step}[/] failed for good at {_local(letter.time)}", highlight=False
-        )
-        print_plain(f"  {letter.error}")
+        console.print(styled((letter.step, "bold"), f" failed for good at {_local(letter.time)}"))
+        console.print(f"  {letter.error}")
     if job.state == "failed":
-        print_plain(f"Finished parts stay. Score the rest: loupe jobs retry {job.id}")
+        console.print(f"Finished parts stay. Score the rest: loupe jobs retry {job.id}")
 
 
 @app.command()
@@ -93,10 +93,8 @@ def cancel(job_id: JobId) -> None:
         job = cancel_job(known, job_id)
         if job.state == "cancelling":
             warn_without_worker(known)
-        console.print(
-            f"job [bold]{job.id}[/] is {job.state}; {job.done:,} scored → {job.output}",
-            highlight=False,
-        )
+        state = f" is {job.state}; {job.done:,} scored → {job.output}"
+        console.print(styled("job ", (job.id, "bold"), state))
 
 
 @app.command()
@@ -106,7 +104,7 @@ def retry(job_id: JobId) -> None:
 
     with open_jobs() as known:
         job = retry_job(known, job_id)
-        console.print(f"job [bold]{job.id}[/] is {job.state}", highlight=False)
+        console.print(styled("job ", (job.id, "bold"), f" is {job.state}"))
         warn_without_worker(known)
 
 
@@ -121,20 +119,20 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     found = read_errors(parse_path(job.output))
     if as_json:
         for error in found:
-            typer.echo(json.dumps(error, ensure_ascii=False))
+            typer.echo(one_line(json.dumps(error, ensure_ascii=False)))
         return
     for number, error in enumerate(found):
         if number == MAX_SHOWN_ERRORS:
-            print_plain("… List all errors: --json")
+            console.print("… List all errors: --json")
             return
-        console.print(f"[bold]{error['code']}[/]", end="  ")
-        print_plain(f"{error['id']}\n  {error['error']}")
+        console.print(styled((str(error["code"]), "bold"), f"  {error['id']}"))
+        console.print(f"  {error['error']}")
 
 
 def warn_without_worker(jobs: "Jobs") -> None:
     """Print a notice if no worker is running."""
     if not jobs.workers():
-        notices.print("[yellow]No worker is running. Start one: loupe worker[/]")
+        notices.print("No worker is running. Start one: loupe worker", style="yellow")
 
 
 def follow_job(jobs: "Jobs", job: "Job") -> None:
@@ -146,7 +144,8 @@ def follow_job(jobs: "Jobs", job: "Job") -> None:
     try:
         ended = job if job.state == "done" else watch(jobs, job.id, console)
     except KeyboardInterrupt:
-        console.print(f"\nJob {job.id} keeps running. Follow it: loupe jobs follow {job.id}")
+        console.print()
+        console.print(f"Job {job.id} keeps running. Follow it: loupe jobs follow {job.id}")
         raise typer.Exit from None
     show_ended(ended)
 

@@ -11,6 +11,7 @@ import typer
 from loupe.errors import NotWritable
 from loupe.settings import load_settings
 from loupe.terminal import Column, notices, print_table
+from loupe.text import one_line
 
 if TYPE_CHECKING:
     from loupe.client.predictions import Prediction, PredictionError
@@ -65,7 +66,7 @@ def predict(
             files, model=model, top_k=top_k, threshold=threshold, lang=lang
         ):
             if as_json:
-                typer.echo(_json_line(files[len(outcomes)], outcome))
+                typer.echo(one_line(_json_line(files[len(outcomes)], outcome)))
             outcomes.append(outcome)
     if not as_json:
         _print(files, outcomes, top_k)
@@ -92,7 +93,7 @@ def _print(
 
     answers = [outcome if isinstance(outcome, Prediction) else None for outcome in outcomes]
     columns = [
-        Column("file", [_printable(file) for file in files]),
+        Column("file", list(map(str, files))),
         Column("label", ["" if answer is None else answer.label or NO_LABEL for answer in answers]),
         Column(
             "confidence",
@@ -126,11 +127,6 @@ def _name(file: Path) -> str:
     return str(file).encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _printable(file: Path) -> str:
-    """Return a path on one line."""
-    return "".join(letter if letter.isprintable() else "�" for letter in _name(file))
-
-
 def _check_grid(path: Path, count: int) -> None:
     """Report what prevents drawing before the service is called."""
     from loupe.client.grid import MAX_TILES
@@ -138,9 +134,7 @@ def _check_grid(path: Path, count: int) -> None:
     if not path.parent.is_dir():
         raise NotWritable(f"'{path}' cannot be written: there is no folder '{path.parent}'.")
     if count > MAX_TILES:
-        notices.print(
-            f"[yellow]The grid shows the first {MAX_TILES} of {count:,}.[/]", highlight=False
-        )
+        notices.print(f"The grid shows the first {MAX_TILES} of {count:,}.", style="yellow")
 
 
 def _draw(
@@ -155,13 +149,10 @@ def _draw(
     if missing := unwritable(label for label in labels if label):
         notices.print(
             f"No installed font can write '{missing[0]}': the grid shows class numbers instead. "
-            "Install one, on Debian: apt install fonts-noto-cjk",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            "Install one, on Debian: apt install fonts-noto-cjk"
         )
     try:
         path.write_bytes(draw(zip(files, shown, strict=False)))
     except OSError as error:
         raise NotWritable(f"'{path}' cannot be written: {error.strerror}.") from error
-    notices.print(f"grid: {path}", markup=False, highlight=False, soft_wrap=True)
+    notices.print(f"grid: {path}")

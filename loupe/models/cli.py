@@ -13,11 +13,12 @@ from loupe.terminal import (
     Column,
     console,
     notices,
-    print_plain,
     print_sections,
     print_table,
+    styled,
     warnings_as_notices,
 )
+from loupe.text import one_line
 
 if TYPE_CHECKING:
     from loupe.models.promotion_log import Promotion
@@ -114,11 +115,11 @@ def promote(
 
     promoted = promotion.promote(tag, force=force)
     if promoted is None:
-        console.print(f"{find_model(tag).tag} is in production already.", highlight=False)
+        console.print(f"{find_model(tag).tag} is in production already.")
         return
     _print_moved(promoted)
     if promoted.forced:
-        notices.print("[yellow]It is not known to be better than the one before (--force).[/]")
+        notices.print("It is not known to be better than the one before (--force).", style="yellow")
 
 
 @app.command()
@@ -132,7 +133,7 @@ def rollback(
 
     rolled_back, deleted = promotion.rollback(name)
     for tag in deleted:
-        notices.print(f"[yellow]Skipped {tag}: it was deleted.[/]", highlight=False)
+        notices.print(f"Skipped {tag}: it was deleted.", style="yellow")
     _print_moved(rolled_back)
 
 
@@ -149,7 +150,7 @@ def delete(
     full = full_tag(tag) if ":" in tag else tag
     if not yes and ":" in tag:  # a name alone is refused below
         _confirm(f"delete {full}")
-    console.print(f"deleted [bold]{promotion.delete(full)}[/]", highlight=False)
+    console.print(styled("deleted ", (promotion.delete(full), "bold")))
 
 
 @app.command()
@@ -165,11 +166,7 @@ def log(
     history = [each for each in reversed(read(promotions_path())) if name in (None, each.name)]
     if not history:
         what = "Nothing" if name is None else f"No version of '{name}'"
-        console.print(
-            f"{what} has been promoted yet. Promote a model: loupe models promote TAG",
-            markup=False,
-            highlight=False,
-        )
+        console.print(f"{what} has been promoted yet. Promote a model: loupe models promote TAG")
         return
     errors = [_change(each, "calibration_error") for each in history]
     columns = [
@@ -205,9 +202,9 @@ def report(
             f"{model.tag} was saved without a report: '{path}' does not exist.",
             code="report_not_found",
         )
-    print_plain(str(path))
+    console.print(str(path))
     if (_has_screen() if open_ is None else open_) and not webbrowser.open(path.as_uri()):
-        notices.print("[yellow]No browser could be opened. Open the file yourself.[/]")
+        notices.print("No browser could be opened. Open the file yourself.", style="yellow")
 
 
 def _columns(models: list["StoredModel"], labelled: dict[str, list[str]]) -> list[Column]:
@@ -230,16 +227,15 @@ def _columns(models: list["StoredModel"], labelled: dict[str, list[str]]) -> lis
 
 
 def _print_heading(model: "StoredModel", labels: list[str], before: str = "") -> None:
-    heading = f"{before}[bold]{model.tag}[/]  {' '.join(labels)}".rstrip()
-    console.print(heading, highlight=False, soft_wrap=True)
+    console.print(styled(before, (model.tag, "bold"), *(f"  {label}" for label in labels)))
 
 
 def _print_moved(promotion: "Promotion") -> None:
-    tag = f"[bold]{promotion.name}:{promotion.to_version}[/]"
+    tag = f"{promotion.name}:{promotion.to_version}"
     before = f" (before: {promotion.from_version})" if promotion.from_version else ""
     accuracy, error = _change(promotion, "accuracy"), _change(promotion, "calibration_error")
-    console.print(f"{tag} is in production{before}", highlight=False)
-    console.print(f"test accuracy {accuracy}, calibration error {error}", highlight=False)
+    console.print(styled((tag, "bold"), f" is in production{before}"))
+    console.print(f"test accuracy {accuracy}, calibration error {error}")
 
 
 def _change(promotion: "Promotion", figure: str) -> str:
@@ -254,7 +250,7 @@ def _confirm(action: str) -> None:
             "Nothing was done.",
             code="not_confirmed",
         )
-    if not typer.confirm(f"{action[0].upper()}{action[1:]}?"):
+    if not typer.confirm(one_line(f"{action[0].upper()}{action[1:]}?")):
         console.print("Nothing was done.")
         raise typer.Exit(1)
 

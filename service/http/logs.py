@@ -5,6 +5,8 @@ import logging
 from contextvars import ContextVar
 from datetime import datetime, timezone
 
+from loupe.text import LogFormatter, one_line
+
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)  # if requests are traced
 
@@ -32,17 +34,17 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return one_line(json.dumps(line, ensure_ascii=False))
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(LogFormatter):
     """A line of text that ends with the ID of the request."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = super().format(record)
         request_id = REQUEST_ID.get()
-        return line if request_id is None else f"{line} [{request_id}]"
+        return line if request_id is None else f"{line} [{one_line(request_id)}]"
 
 
 def set_up_log(style: str) -> None:
@@ -53,11 +55,7 @@ def set_up_log(style: str) -> None:
     for name in ("service", "bentoml"):
         logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("bentoml.serve").setLevel(logging.WARNING)  # it logs every step of a start
-    formatter = (
-        JsonFormatter()
-        if style == "json"
-        else TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    )
+    formatter = JsonFormatter() if style == "json" else TextFormatter()
     for name in ("bentoml", "uvicorn.error", ""):
         for handler in logging.getLogger(name).handlers:
             handler.setFormatter(formatter)

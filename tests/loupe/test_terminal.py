@@ -1,8 +1,27 @@
 """Tables: what is left out of a narrow terminal, and lines that are not broken."""
 
-import pytest
+import json
+import re
+from collections.abc import Callable
 
-from loupe.terminal import Column, fitting, print_sections, print_table, table_lines
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from loupe.errors import InvalidUsage, ProgramFailed
+from loupe.terminal import (
+    Column,
+    Terminal,
+    console,
+    fitting,
+    notices,
+    print_error,
+    print_sections,
+    print_table,
+    progress_bar,
+    styled,
+    table_lines,
+)
 
 COLUMNS = [
     Column("tag", ["digits:1", "mnist:22"]),  # 8 wide
@@ -90,3 +109,71 @@ def test_long_values_wrap_between_words_only(
         "  folder  /a/very/long/path/that-is-not-broken\n\n"
         "data\n  class   one two three four\n          five\n  no\n"
     )
+
+
+HOSTILE = "\x1b]0;title\x07[bold]a[/b]\n\x9b2J\u202e\u200b:smile:"
+SHOWN = r"\u001b]0;title\u0007[bold]a[/b]\n\u009b2J\u202e\u200b:smile:"
+
+
+def rich_table() -> Table:
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    return table
+
+
+def hostile_bar() -> None:
+    with progress_bar("rate", console=notices) as bar:
+        bar.add_task(HOSTILE, rate=HOSTILE)
+
+
+def hostile_status() -> None:
+    with notices.status(HOSTILE):
+        pass
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda: console.print(HOSTILE),
+        lambda: console.print(styled("a ", (HOSTILE, "bold"))),
+        lambda: console.print(Text(HOSTILE)),
+        lambda: print_table([Column(HOSTILE, [HOSTILE])], instead={0: HOSTILE}),
+        lambda: print_sections({HOSTILE: {HOSTILE: HOSTILE}}),
+        lambda: print_error(InvalidUsage(HOSTILE, code=HOSTILE)),
+        lambda: print_error(ProgramFailed(f"{HOSTILE}\n{HOSTILE}")),
+        lambda: console.print(rich_table()),
+        hostile_bar,
+        hostile_status,
+    ],
+)
+def test_names_are_shown_as_they_are_and_control_nothing(
+    show: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    show()
+
+    shown = "".join(capsys.readouterr())
+    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\u200b"} & set(shown)
+    assert "[bold]a[/b]" in shown or not shown
+
+
+def test_names_on_a_terminal_are_shown_in_the_style_of_loupe_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    terminal._force_terminal = True
+    with terminal.capture() as captured:
+        terminal.print(styled("model ", (HOSTILE, "bold")))
+
+    shown = captured.get()
+    assert SHOWN in shown
+    assert re.findall("\x1b.*?m", shown) in ([], ["\x1b[1m", "\x1b[0m"])
+
+
+def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json(data={"name": HOSTILE})
+
+    shown = capsys.readouterr().out
+    assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
+    assert json.loads(shown) == {"name": HOSTILE}

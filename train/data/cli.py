@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from loupe.images.spec import Look
@@ -46,24 +45,22 @@ def show(
     from train.data.contact_sheet import save_contact_sheet
     from train.data.datasets import load_dataset
 
-    with notices.status(f"reading {escape(name)}"):
+    with notices.status(f"reading {name}"):
         dataset = load_dataset(name, data_dir, look=look)
         path = out or Path(f"{dataset.name}-samples.png")
         save_contact_sheet(dataset, path)
     console.print(_counts(dataset))
     print_unreadable(dataset)
-    console.print(f"samples: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"samples: {path}")
 
 
 def print_unreadable(dataset: "Dataset") -> None:
     """List the files that are left out because they cannot be read."""
     if dataset.unreadable:
-        notices.print(
-            f"[yellow]left out, not readable: {len(dataset.unreadable):,}[/]", highlight=False
-        )
+        notices.print(f"left out, not readable: {len(dataset.unreadable):,}", style="yellow")
     for file in dataset.unreadable:
         line = f"  {file.path}: {file.reason}"
-        notices.print(line, markup=False, highlight=False, soft_wrap=True)
+        notices.print(line)
 
 
 def _counts(dataset: "Dataset") -> Table:
@@ -77,5 +74,5 @@ def _counts(dataset: "Dataset") -> Table:
         table.add_column(name, f"{total:,}", justify="right")
     for name in dataset.class_names:
         row = [numbers[name] for numbers in counts.values()]
-        table.add_row(escape(name), *[f"{count:,}" for count in [*row, sum(row)]])
+        table.add_row(name, *[f"{count:,}" for count in [*row, sum(row)]])
     return table

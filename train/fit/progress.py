@@ -42,7 +42,7 @@ class ProgressBar(keras.callbacks.Callback):
         if "val_loss" in values:
             loss, accuracy = values["val_loss"], values["val_accuracy"]
             line += f"   validation loss {loss:.3f} accuracy {accuracy:.4f}"
-        self._bar.console.print(line, highlight=False, soft_wrap=True)
+        self._bar.console.print(line)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Remove the bar."""

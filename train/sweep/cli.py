@@ -8,7 +8,7 @@ import typer
 
 from loupe.errors import Interrupted, InvalidUsage
 from loupe.images.spec import Look
-from loupe.terminal import console, notices, print_plain, progress_bar
+from loupe.terminal import console, notices, progress_bar
 from train.options import hyperparameter, with_options
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
                 watch=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except Interrupted as interrupted:
-        print_plain(f"\n{interrupted.message}", notices)
+        notices.print()
+        notices.print(interrupted.message)
         raise typer.Exit(interrupted.exit_code) from None
     written = report.write_report(out, sweep, results)
     if sweep.plan == "one-at-a-time":
@@ -126,5 +127,23 @@ def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
             console.print(table)
     console.print(report.ranking(sweep, summarize(sweep, results)))
     for error in dict.fromkeys(result.error for result in results if result.error):
-        print_plain(f"failed: {error}", notices)
-    print_plain(f"→ {', '.join(map(str, written))}")
+        notices.print(f"failed: {error}")
+    console.print(f"→ {', '.join(map(str, written))}")
+
+
+def _several(name: str, given: object) -> list[object]:
+    """Split a list at its commas; each use of `--hidden` is one value."""
+    if isinstance(given, str) and name in LISTS:
+        return [text.strip() for text in given.split(",")]
+    return given if isinstance(given, list) else [given]
+
+
+def _parse(name: str, given: object) -> "Value":
+    if name != TEST_FRACTION:
+        value: Value = getattr(changed(TrainConfig(), **{name: given}), name)
+        return value
+    try:
+        return float(str(given))
+    except ValueError:
+        message = f"The test fraction must be a number, got '{given}'."
+        raise InvalidUsage(message, code="invalid_training") from None

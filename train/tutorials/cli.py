@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from loupe.settings import load_settings
-from loupe.terminal import console, log_to_stderr
+from loupe.terminal import console
+from loupe.text import log_to_stderr
 
 RESULTS_FOLDER = "classics"  # in the data folder
 
@@ -50,5 +51,7 @@ def classics(
     today = datetime.now(timezone.utc).date()
     page.write(out, page.page(whole, known, page.this_machine(), today))
     short = page.in_short(plan, known)
-    console.print(f"\n{short}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"page: {out}", highlight=False, soft_wrap=True)
+    console.print()
+    for line in short.splitlines():
+        console.print(line)
+    console.print(f"page: {out}")

@@ -112,7 +112,7 @@ class Runner:
         self._print(f"{title}: {sweep.trainings} trainings are done")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line)
 
 
 def describe(summary: RowSummary) -> str:

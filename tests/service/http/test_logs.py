@@ -4,6 +4,8 @@ import json
 import logging
 import sys
 
+import pytest
+
 from service.http.logs import REQUEST_ID, JsonFormatter, TextFormatter
 
 
@@ -41,8 +43,19 @@ def test_an_error_has_its_traceback_within_the_line() -> None:
 
 
 def test_a_line_for_people_ends_with_the_request_id() -> None:
-    formatter = TextFormatter("%(levelname)s %(message)s")
-    assert formatter.format(record("ready")) == "INFO ready"
+    formatter = TextFormatter()
+    assert formatter.format(record("ready")).endswith(" ready")
     token = REQUEST_ID.set("7")
-    assert formatter.format(record("ready")) == "INFO ready [7]"
+    assert formatter.format(record("ready")).endswith(" ready [7]")
     REQUEST_ID.reset(token)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_names_cannot_write_lines_or_control_a_terminal(formatter: logging.Formatter) -> None:
+    try:
+        raise ValueError("x\nERROR forged \x1b[2J")
+    except ValueError:
+        line = formatter.format(record("a\n2026 ERROR forged \x9b\u202e", exc_info=sys.exc_info()))
+
+    assert not {"\x1b", "\x9b", "\u202e"} & set(line)
+    assert all(each.startswith("  ") for each in line.split("\n")[1:])
