@@ -129,21 +129,3 @@ def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
     for error in dict.fromkeys(result.error for result in results if result.error):
         notices.print(f"failed: {error}")
     console.print(f"→ {', '.join(map(str, written))}")
-
-
-def _several(name: str, given: object) -> list[object]:
-    """Split a list at its commas; each use of `--hidden` is one value."""
-    if isinstance(given, str) and name in LISTS:
-        return [text.strip() for text in given.split(",")]
-    return given if isinstance(given, list) else [given]
-
-
-def _parse(name: str, given: object) -> "Value":
-    if name != TEST_FRACTION:
-        value: Value = getattr(changed(TrainConfig(), **{name: given}), name)
-        return value
-    try:
-        return float(str(given))
-    except ValueError:
-        message = f"The test fraction must be a number, got '{given}'."
-        raise InvalidUsage(message, code="invalid_training") from None
