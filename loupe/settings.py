@@ -103,6 +103,12 @@ class Settings(BaseSettings):
 
     Unset: only its own.
     """
+    allowed_hosts: str | None = None
+    """Names in the `Host` header that the service answers to, separated by commas; * for all.
+
+    Addresses and localhost always are. Unset: all, but a service at a loopback address without
+    API keys answers to no others.
+    """
     access_log: bool = False
     """Log one line per request."""
     log_format: Literal["text", "json"] = "text"
@@ -179,6 +185,11 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """The origins whose pages may call the service."""
         return _split(self.cors_origins)
+
+    @property
+    def host_names(self) -> list[str]:
+        """The names that the service answers to."""
+        return _split(self.allowed_hosts)
 
     @property
     def source_roots(self) -> list[Path]:

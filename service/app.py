@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 SWITCH_SECONDS = 0.0005  # Python's 5 ms until threads switch are longer than most answers take
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, *, is_local: bool = False) -> Starlette:
     """Return the app. It loads the models when it starts, not here.
+
+    Args:
+        settings: The settings.
+        is_local: Whether the service listens on loopback only.
 
     Raises:
         InvalidSetting: If the API keys cannot be read.
@@ -38,7 +42,7 @@ def create_app(settings: Settings) -> Starlette:
     """
     tracing = _tracing()
     predictor = Predictor(settings, tracing)
-    stack = middleware(settings, predictor.metrics)
+    stack = middleware(settings, predictor.metrics, is_local=is_local)
     if tracing is not None:
         from service.tracing import TracingMiddleware
 

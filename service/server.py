@@ -44,7 +44,7 @@ def serve(settings: Settings) -> None:
             "listening on %s without API keys: every client may call (LOUPE_API_KEYS)",
             settings.host,
         )
-    app = create_app(settings)
+    app = create_app(settings, is_local=settings.host in LOOPBACK)
     # Fail with one line here; errors while the app starts come with a traceback.
     verify(find_model(settings.default_tag))
     listening = listen(settings.host, settings.port)

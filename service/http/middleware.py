@@ -18,6 +18,7 @@ from service.http import replies
 from service.http.context import NO_KEY, InFlight, context_of
 from service.http.keys import Keys, read_keys
 from service.http.logs import REQUEST_ID
+from service.http.origins import BrowserRules
 from service.metrics import Metrics
 from service.protocols.open_inference.requests import JSON_LENGTH
 from service.web import pages
@@ -34,8 +35,13 @@ SECURITY_HEADERS = (
 access_log = logging.getLogger("service.access")
 
 
-def middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+def middleware(settings: Settings, metrics: Metrics, *, is_local: bool = False) -> list[Middleware]:
     """Return the middleware of the service, the outermost first.
+
+    Args:
+        settings: The settings.
+        metrics: Count the refusals.
+        is_local: Whether the service listens on loopback only.
 
     Raises:
         InvalidSetting: If the API keys cannot be read.
@@ -57,6 +63,7 @@ def middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     limit = Middleware(
         AdmissionMiddleware,
         keys=read_keys(settings),
+        rules=BrowserRules(settings, is_local),
         max_requests=settings.max_requests,
         metrics=metrics,
     )
@@ -95,20 +102,27 @@ class RequestMiddleware:
 
 
 class AdmissionMiddleware:
-    """Refuses requests that are too many, have too long headers, or lack an API key.
+    """Refuses requests that are too many, have too long headers, lack an API key, or are foreign.
 
     Args:
         app: The next app.
         keys: The known API keys, or `None` if none is needed.
+        rules: Refuse requests of foreign web pages.
         max_requests: Maximum number of requests in flight.
         metrics: Count the refusals.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: Keys | None, max_requests: int, metrics: Metrics
+        self,
+        app: ASGIApp,
+        keys: Keys | None,
+        rules: BrowserRules,
+        max_requests: int,
+        metrics: Metrics,
     ) -> None:
         self._app = app
         self._keys = keys
+        self._rules = rules
         self._max_requests = max_requests
         self._metrics = metrics
         self.in_flight = InFlight()
@@ -148,6 +162,7 @@ class AdmissionMiddleware:
         """Return the name of the client's API key.
 
         Raises:
+            Forbidden: If a foreign web page sent the request.
             HeadersTooLarge: If the headers are too long.
             NotFound: If no route could have the path.
             Unauthorized: If a key is needed and missing or unknown.
@@ -155,6 +170,8 @@ class AdmissionMiddleware:
         if sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEADER_BYTES:
             raise headers_too_large()
         path = scope["path"]
+        if path not in health.PATHS:
+            self._rules.check(scope["method"], dict(scope["headers"]))
         name = NO_KEY
         if self._keys is not None and path not in OPEN_PATHS and scope["method"] != "OPTIONS":
             name = self._keys.name_in(Headers(scope=scope))

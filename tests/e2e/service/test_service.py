@@ -949,3 +949,26 @@ def test_damaged_model_is_not_served_and_others_are(
         refused, 404, "model_not_found", "There is no model 'shapes'. There are: digits:"
     )
     assert f"not serving {shapes_model.tag}: " in narrow_service.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Origin": "https://evil.example"}, "origin_forbidden"),
+        ({"Sec-Fetch-Site": "cross-site"}, "origin_forbidden"),
+        ({"Host": "evil.example"}, "host_forbidden"),
+    ],
+)
+def test_web_page_cannot_call_a_service_without_keys(
+    client: httpx.Client, headers: dict[str, str], code: str
+) -> None:
+    response = client.post("/jobs", content=b"PK", headers={"Content-Type": "a/b", **headers})
+
+    assert (response.status_code, response.json()["code"]) == (403, code)
+    assert client.get("/livez", headers=headers).status_code == 200
+
+
+def test_source_of_a_job_needs_a_type(client: httpx.Client) -> None:
+    response = client.post("/jobs", content=b"PK")
+
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
