@@ -1,5 +1,7 @@
 """Requests that web pages of other origins send, and names of other machines."""
 
+from typing import Any
+
 import pytest
 from pydantic import SecretStr
 
@@ -11,7 +13,7 @@ KEYS = SecretStr("alice:the-key-of-alice-0001")
 
 
 def refusal(
-    method: str = "POST", *, is_local: bool = True, settings: Settings | None = None, **headers: str
+    method: str = "POST", *, is_local: bool = True, settings: Settings | None = None, **headers: Any
 ) -> str | None:
     """Return the code of the error for a request, if it is refused."""
     sent = {"host": "localhost:3000", **{k.replace("_", "-"): v for k, v in headers.items()}}
@@ -36,7 +38,7 @@ def refusal(
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
-def test_foreign_page_may_change_nothing(method: str, headers: dict[str, str]) -> None:
+def test_foreign_page_may_change_nothing(method: str, headers: dict[str, Any]) -> None:
     assert refusal(method, **headers) == "origin_forbidden"
     assert refusal(method, settings=Settings(api_keys=KEYS), **headers) is None
     assert refusal(method, settings=Settings(cors_origins="*"), **headers) is None
@@ -53,7 +55,7 @@ def test_foreign_page_may_change_nothing(method: str, headers: dict[str, str]) -
         {"origin": "https://app.example"},
     ],
 )
-def test_programs_its_own_page_and_allowed_pages_may_call(headers: dict[str, str]) -> None:
+def test_programs_its_own_page_and_allowed_pages_may_call(headers: dict[str, Any]) -> None:
     assert refusal(settings=Settings(cors_origins="https://app.example"), **headers) is None
 
 
