@@ -1,13 +1,15 @@
 """Run Loupe's own programs as child processes: start them, wait until they are ready, stop them."""
 
+import ctypes
 import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 START_SECONDS = 60.0  # the first start after an install reads everything from disk
 POLL_SECONDS = 0.02
 GRACE_SECONDS = 5.0  # to stop, beyond what a program needs to finish its work
+PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 MAX_LOG_LINES = 15  # of a failed program, shown in the error
 
 
@@ -74,11 +77,30 @@ def running(
             stderr=subprocess.STDOUT if output else None,
             # Ctrl-C in the terminal reaches only this process, which stops its children in order.
             start_new_session=True,
+            preexec_fn=end_with_parent(),
         )
     try:
         yield Program(name, process, log)
     finally:
         _stop(process, grace_seconds)
+
+
+def end_with_parent() -> Callable[[], None]:
+    """Return a function that makes a child get SIGTERM when the thread that started it ends.
+
+    Pass it to `subprocess.Popen` as `preexec_fn`, or call it in a forked child. On systems other
+    than Linux it does nothing.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def request_signal() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it has ended before
+            os._exit(1)
+
+    return request_signal
 
 
 def wait_until_ready(url: str, program: Program, stopping: threading.Event | None = None) -> None:

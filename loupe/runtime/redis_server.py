@@ -2,7 +2,7 @@
 
 An embedded Redis lives in the data folder. Every process that uses the folder shares it: the first
 one starts it, the last one stops it, and its data stays. Two locked files count the users, so a
-killed process counts as gone.
+killed process counts as gone; if it was the last one, the keeper stops Redis.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +28,7 @@ from redis.retry import Retry
 
 from loupe.errors import RedisUnavailable
 from loupe.files import lock
+from loupe.runtime import redis_keeper
 from loupe.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -98,12 +100,11 @@ def _shared_server(folder: Path) -> Iterator[Path]:
     """Yield the socket of the folder's Redis; start it if needed, stop it after the last user."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     socket = _socket_path(folder)
-    users, gate = folder / "users.lock", folder / "gate.lock"
+    users, gate = folder / redis_keeper.USERS, folder / redis_keeper.GATE
     with ExitStack() as using:
         with lock(gate):  # one process at a time starts or stops the server
             using.enter_context(lock(users, shared=True))
-            if not _answers(socket):
-                _start(folder, socket)
+            keeper = None if _answers(socket) else _start(folder, socket)
         try:
             yield socket
         finally:
@@ -111,6 +112,8 @@ def _shared_server(folder: Path) -> Iterator[Path]:
                 using.close()
                 with suppress(BlockingIOError), lock(users, wait=False):  # fails if others use it
                     _stop(socket)
+                    if keeper is not None:
+                        keeper.wait(START_SECONDS)
 
 
 def _socket_path(folder: Path) -> Path:
@@ -148,7 +151,8 @@ def _wait_while_loading(client: Redis) -> None:
             return
 
 
-def _start(folder: Path, socket: Path) -> None:
+def _start(folder: Path, socket: Path) -> subprocess.Popen[bytes]:
+    """Start Redis and its keeper, and return the keeper."""
     log = folder / "redis.log"
     options = {
         "port": "0",
@@ -160,7 +164,8 @@ def _start(folder: Path, socket: Path) -> None:
         "save": "",
         "logfile": str(log),
     }
-    command = [_find_executable()]
+    # `-I -S` leaves out what the keeper does not need.
+    command = [sys.executable, "-I", "-S", redis_keeper.__file__, str(folder), _find_executable()]
     for name, value in options.items():
         command += [f"--{name}", value]
     # In a new session: Ctrl-C in a terminal is for the programs, which stop the server.
@@ -171,9 +176,9 @@ def _start(folder: Path, socket: Path) -> None:
     while time.monotonic() < deadline and process.poll() is None:
         if _answers(socket):
             logger.info("started the embedded Redis in %s", folder)
-            return
+            return process
         time.sleep(POLL_SECONDS)
-    process.kill()
+    process.terminate()
     lines = log.read_text(errors="replace").splitlines()[-MAX_LOG_LINES:] if log.exists() else []
     raise RedisUnavailable(
         f"The embedded Redis at {socket} did not start. Its last lines: {' / '.join(lines)}"
@@ -194,8 +199,6 @@ def _stop(socket: Path) -> None:
 
 
 def _runs(pid: int) -> bool:
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # reap it if it is our own child
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -46,6 +46,18 @@ def test_up_predicts_and_scores_and_leaves_nothing_running(
     assert "Traceback" not in log.read_text()
 
 
+def test_nothing_is_left_of_up_when_it_is_killed(tmp_path: Path, digits_model: StoredModel) -> None:
+    port, log = free_port(), tmp_path / "log"
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
+    with running(log, "up", "--port", port, **settings) as up:
+        until(lambda: ready(up, log, port))
+        children = descendants(up.pid)
+        up.kill()
+        assert len(children) >= 3
+
+        until(lambda: not [child for child in children if psutil.pid_exists(child.pid)])
+
+
 def test_up_ends_and_says_so_when_one_of_its_programs_dies(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:

@@ -84,16 +84,21 @@ def test_another_process_shares_it_and_may_be_the_last(settings: Settings) -> No
     assert not psutil.pid_exists(pid)
 
 
-def test_killed_user_counts_as_gone(settings: Settings) -> None:
-    with another_user(settings.home) as other:
+def test_server_stops_when_its_last_user_is_killed(settings: Settings) -> None:
+    with another_user(settings.home) as other, another_user(settings.home) as last:
         assert other.stdout is not None
+        assert last.stdout is not None
         pid = int(other.stdout.readline())
+        assert int(last.stdout.readline()) == pid
         other.kill()
-    assert psutil.pid_exists(pid)  # no user was left to stop it
+        other.wait()
+        with open_redis(settings) as redis:
+            redis.set("name", "value")
+        last.kill()
+    until(lambda: not psutil.pid_exists(pid))
 
     with open_redis(settings) as redis:
-        assert server_of(redis).pid == pid
-    assert not psutil.pid_exists(pid)
+        assert redis.get("name") == "value"
 
 
 def test_server_that_was_killed_is_started_again_with_its_data(settings: Settings) -> None:

@@ -123,7 +123,7 @@ def test_array_that_cannot_be_read_in_parts_is_loaded_once(
     np.testing.assert_array_equal(np.concatenate(found), images)
 
 
-@given(total=st.integers(1, 100_000), shard_images=st.integers(1, 5_000))
+@given(total=st.integers(1, MAX_SHARDS), shard_images=st.integers(1, 5_000))
 def test_shards_are_few_and_of_equal_size(total: int, shard_images: int) -> None:
     shards = cut(total, shard_images)
     sizes = [shard.stop - shard.start for shard in shards]
