@@ -127,14 +127,14 @@ def _visible_files(
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if not is_folder(entry):
+            if not _is_folder(entry):
                 if choose(entry.name):
                     yield entry.name
             elif not entry.is_symlink():
                 subfolders.append(entry.name)
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()

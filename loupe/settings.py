@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Path("~/.loupe")
-    """Folder of the embedded Redis, uploads and cached data sets.
+    """Folder of the embedded Redis, uploads and training runs.
 
     Processes that share it share the queue.
     """

@@ -1,11 +1,9 @@
 """Data sets by name: `load_dataset` for training, `load` for notebooks."""
 
 import difflib
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias, get_args
 
@@ -13,9 +11,7 @@ import numpy as np
 
 from loupe.errors import InvalidUsage
 from loupe.images.spec import SIDE, Float32Array, Look, UInt8Array
-from loupe.settings import load_settings
 from train.data import digits, folders, idx_folders, published
-from train.data.cache import NamedArrays, cached
 from train.data.digits import DIGITS_TEST_FRACTION
 from train.data.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
@@ -30,8 +26,6 @@ DIGITS: Mapping[str, Callable[[float, int], Dataset]] = {
 NAMES = (*published.IDX_DATASETS, *DIGITS)
 KINDS = ("idx:DIR", "folder:DIR")
 DEFAULT_LOOK: Look = "object"  # users have more photos of objects than drawings
-CACHE_VERSION = 1  # increase it if the same files give other images
-CACHE_FOLDER = "datasets"  # below the data folder
 MIN_SIMILARITY = 0.5  # of a wrong name to the suggestion, 0..1
 
 Pair: TypeAlias = tuple[UInt8Array | Float32Array, Int64Array | Float32Array]
@@ -75,11 +69,7 @@ def load_dataset(
         dataset = idx_folders.load_idx_folder(folder, look=look or DEFAULT_LOOK)
     else:
         dataset = folders.load_folder(
-            folder,
-            look=look or DEFAULT_LOOK,
-            max_pixels=load_settings().max_image_pixels,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
+            folder, look or DEFAULT_LOOK, test_fraction=test_fraction, split_seed=split_seed
         )
     # A model of a folder called mnist must not pass for one of the published data set.
     return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
@@ -122,8 +112,7 @@ def load(
 ) -> tuple[Pair, Pair]:
     """Load a data set as NumPy arrays: `(x_train, t_train), (x_test, t_test)`.
 
-    The arrays are cached in the data folder (`LOUPE_DATA_DIR`) until the files change. A validation
-    split is not included; use `load_dataset` for it.
+    A validation split is not included; use `load_dataset` for it.
 
     Args:
         name: One of `NAMES`, or `idx:DIR` or `folder:DIR` for your own pictures.
@@ -134,34 +123,20 @@ def load(
         data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
         look: `ink` or `object`, to normalise your own pictures to.
     """
-    check_name(name)
-    _check_options(name, look, None)
+    dataset = load_dataset(name, folders.expand_user(data_dir) if data_dir else None, look=look)
+    for file in dataset.unreadable:
+        logger.warning("%s is left out: %s", file.path, file.reason)
 
-    def build() -> NamedArrays:
-        dataset = load_dataset(name, folders.expand_user(data_dir) if data_dir else None, look=look)
-        for file in dataset.unreadable:
-            logger.warning("%s is left out: %s", file.path, file.reason)
-        return {
-            "x_train": np.array(dataset.train.images),  # copies images mapped from disk
-            "t_train": dataset.train.labels,
-            "x_test": np.array(dataset.test.images),
-            "t_test": dataset.test.labels,
-            "classes": np.array(len(dataset.class_names)),
-            "full_ink": np.array(dataset.full_ink),
-        }
-
-    arrays = cached(_cache_file(name, look), _fingerprint(name), build)
-
-    def pair(split: str) -> Pair:
-        images: UInt8Array | Float32Array = np.asarray(arrays[f"x_{split}"], np.uint8)
-        labels: Int64Array | Float32Array = np.asarray(arrays[f"t_{split}"], np.int64)
+    def pair(split: Split) -> Pair:
+        images: UInt8Array | Float32Array = np.array(split.images)  # mapped from disk: read-only
+        labels: Int64Array | Float32Array = split.labels
         if normalize:
-            images = images.astype(np.float32) / np.float32(arrays["full_ink"])
+            images = images.astype(np.float32) / np.float32(dataset.full_ink)
         if one_hot:
-            labels = np.eye(int(arrays["classes"]), dtype=np.float32)[labels]
+            labels = np.eye(len(dataset.class_names), dtype=np.float32)[split.labels]
         return images.reshape(len(images), -1) if flatten else images, labels
 
-    return pair("train"), pair("test")
+    return pair(dataset.train), pair(dataset.test)
 
 
 def _user_folder(name: str) -> tuple[str | None, Path]:
@@ -198,26 +173,3 @@ def _check_options(name: str, look: Look | None, test_fraction: float | None) ->
         problem = f"'{name}' has its own test split, so it takes no test fraction."
     if problem:
         raise InvalidUsage(problem, code="invalid_dataset_option")
-
-
-def _cache_file(name: str, look: Look | None) -> Path:
-    kind, folder = _user_folder(name)
-    home = load_settings().home / CACHE_FOLDER
-    if kind is None:
-        return home / f"{name}.npz"
-    which = hashlib.sha256(
-        f"{folder.resolve()} {look or DEFAULT_LOOK}".encode("utf-8", "backslashreplace")
-    )
-    return home / f"{kind}-{folders.slug(folder.resolve().name)}-{which.hexdigest()[:12]}.npz"
-
-
-def _fingerprint(name: str) -> str:
-    """Return a text that changes with the files of a data set, or with their normalisation."""
-    kind, folder = _user_folder(name)
-    if kind == "folder":
-        source = f"{folders.list_folder(folder).fingerprint()} {load_settings().max_image_pixels}"
-    elif kind == "idx":
-        source = idx_folders.fingerprint(folder)
-    else:
-        source = version("scikit-learn")  # contains the digits; published files never change
-    return f"{CACHE_VERSION} {source}"

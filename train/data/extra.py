@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from loupe.errors import InvalidDataset, InvalidUsage
+from loupe.files import read_text
 from loupe.images.spec import SIDE
-from loupe.settings import load_settings
 from train.data.folders import expand_user, list_folder, read_listing
-from train.data.splits import SPLIT_SEED, TEST_FRACTION, Dataset, quoted
+from train.data.splits import Dataset, listed, quoted
 
 HEADER = ("folder", "class")  # optional first line of a mapping file
 PREFIX = "folder:"
+MAX_SHOWN = 100  # characters of a line in an error
 
 
 def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = None) -> Dataset:
@@ -46,9 +47,6 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
         listing.renamed(class_of),
         dataset.class_names,
         dataset.look,
-        load_settings().max_image_pixels,
-        TEST_FRACTION,
-        SPLIT_SEED,
     )
     train, validation = dataset.train.concatenate(extra.train), dataset.validation
     if extra.validation is not None and validation is not None:
@@ -69,8 +67,8 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
 def read_mapping(path: Path, class_names: tuple[str, ...]) -> dict[str, str | None]:
     """Return the class of each folder in a mapping file; `None` for folders to leave out."""
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.reader(read_text(path).splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
         raise _invalid(f"'{path}' is not a CSV file in UTF-8: {error}", class_names) from error
     mapping: dict[str, str | None] = {}
     for number, row in enumerate(rows, start=1):
@@ -79,15 +77,15 @@ def read_mapping(path: Path, class_names: tuple[str, ...]) -> dict[str, str | No
         if not any(cells) or (number == 1 and tuple(map(str.casefold, cells)) == HEADER):
             continue
         if len(cells) != 2:
+            shown = ",".join(cells)[:MAX_SHOWN]
             raise _invalid(
-                f"{line} has {len(cells)} cells instead of folder and class: '{','.join(cells)}'",
-                class_names,
+                f"{line} has {len(cells)} cells instead of folder and class: '{shown}'", class_names
             )
         folder, name = _composed(cells[0]), find_class(cells[1], class_names)
         if cells[1] and name is None:
-            raise _invalid(f"{line} names an unknown class '{cells[1]}'", class_names)
+            raise _invalid(f"{line} names an unknown class '{cells[1][:MAX_SHOWN]}'", class_names)
         if folder in mapping:
-            raise _invalid(f"{line} repeats the folder '{folder}'", class_names)
+            raise _invalid(f"{line} repeats the folder '{folder[:MAX_SHOWN]}'", class_names)
         mapping[folder] = name
     return mapping
 
@@ -129,9 +127,10 @@ def _assign(
     raise _invalid(problem, class_names)
 
 
-def _invalid(problem: str, class_names: Iterable[str]) -> InvalidDataset:
-    classes = ", ".join(class_names)
-    return InvalidDataset(f"{problem}. The classes are: {classes}.", code="invalid_mapping")
+def _invalid(problem: str, class_names: tuple[str, ...]) -> InvalidDataset:
+    return InvalidDataset(
+        f"{problem}. The classes are: {listed(class_names)}.", code="invalid_mapping"
+    )
 
 
 def _composed(name: str) -> str:

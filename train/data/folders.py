@@ -1,6 +1,5 @@
 """`folder:DIR`: pictures that a user has sorted into one folder per class."""
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from train.data.splits import (
     Split,
     check_classes,
     check_counts,
+    quoted,
 )
 
 SPLITS = ("train", "validation", "test")  # folders with these names that hold folders of classes
@@ -57,24 +57,10 @@ class Listing:
                     merged[name] = merged.get(name, ()) + paths
         return Listing(self.folder, splits)
 
-    def fingerprint(self) -> str:
-        """Return a digest that changes if a file is added, removed, moved or modified."""
-        digest = hashlib.sha256()
-        for split, classes in self.splits.items():
-            for name, paths in classes.items():
-                digest.update(repr((split, name)).encode())
-                for path in paths:
-                    file = self.folder / path
-                    status = file.stat() if file.exists() else file.lstat()  # broken links
-                    digest.update(repr((path, status.st_size, status.st_mtime_ns)).encode())
-        return digest.hexdigest()
-
 
 def load_folder(
     folder: Path,
-    *,
     look: Look,
-    max_pixels: int,
     test_fraction: float | None = None,
     split_seed: int = SPLIT_SEED,
 ) -> Dataset:
@@ -89,14 +75,16 @@ def load_folder(
         InvalidDataset: If the pictures cannot be trained on.
     """
     listing = list_folder(folder)
-    check_classes(str(folder), listing.class_names())
-    if test_fraction is not None and "test" in listing.splits:
+    class_names = listing.class_names()
+    check_classes(str(folder), class_names)
+    if test_fraction is None:
+        test_fraction = TEST_FRACTION
+    elif "test" in listing.splits:
         raise InvalidUsage(
             f"The data set 'folder:{folder}' has a test/ folder, so it takes no test fraction.",
             code="invalid_dataset_option",
         )
-    fraction = TEST_FRACTION if test_fraction is None else test_fraction
-    return read_listing(listing, listing.class_names(), look, max_pixels, fraction, split_seed)
+    return read_listing(listing, class_names, look, test_fraction, split_seed)
 
 
 def expand_user(path: str | Path) -> Path:
@@ -123,7 +111,23 @@ def list_folder(folder: Path) -> Listing:
     """List the files of each class without opening them."""
     check_folder(folder)
     try:
-        return _list(folder)
+        names = _folders(folder)
+        if not any(_is_split(folder / name) for name in names):
+            return Listing(folder, {"train": _classes(folder, folder)})
+        if unknown := [f"{name}/" for name in names if name not in SPLITS]:
+            raise InvalidDataset(
+                f"'{folder}' has split folders, but also {quoted(unknown)}. "
+                "Rename or move these; only train/, validation/ and test/ are splits.",
+                code="unknown_split",
+            )
+        return Listing(
+            folder,
+            {
+                name: _classes(folder, folder / name) if name in names else {}
+                for name in SPLITS
+                if name in ("train", *names)
+            },
+        )
     except OSError as error:
         raise InvalidDataset(
             f"The folder '{error.filename}' cannot be listed: {error.strerror}.",
@@ -131,29 +135,10 @@ def list_folder(folder: Path) -> Listing:
         ) from error
 
 
-def _list(folder: Path) -> Listing:
-    names = _folders(folder)
-    if not any(_is_split(folder / name) for name in names):
-        return Listing(folder, {"train": _classes(folder, folder)})
-    if unknown := [f"{name}/" for name in names if name not in SPLITS]:
-        raise InvalidDataset(
-            f"'{folder}' has split folders, but also {', '.join(unknown)}. "
-            "Rename or move these; only train/, validation/ and test/ are splits.",
-            code="unknown_split",
-        )
-    splits = {
-        name: _classes(folder, folder / name) if name in names else {}
-        for name in SPLITS
-        if name in {"train", *names}
-    }
-    return Listing(folder, splits)
-
-
 def read_listing(
     listing: Listing,
     class_names: tuple[str, ...],
     look: Look,
-    max_pixels: int,
     test_fraction: float = TEST_FRACTION,
     split_seed: int = SPLIT_SEED,
 ) -> Dataset:
@@ -162,11 +147,11 @@ def read_listing(
     splits: dict[str, Split] = {}
     unreadable: list[UnreadableFile] = []
     for name, classes in listing.splits.items():
-        paths = [path for class_name in class_names for path in classes.get(class_name, ())]
-        numbers = [len(classes.get(class_name, ())) for class_name in class_names]
-        labels = np.repeat(np.arange(len(class_names)), numbers)
-        images, kept, failed = read_pictures(listing.folder, paths, look, max_pixels)
-        splits[name] = Split(images, labels[kept].astype(np.int64))
+        files = [classes.get(class_name, ()) for class_name in class_names]
+        paths = [path for paths in files for path in paths]
+        labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
+        images, kept, failed = read_pictures(listing.folder, paths, look)
+        splits[name] = Split(images, labels[kept])
         unreadable += failed
     listed = listing.class_names()
     readable = {name: split.counts(class_names) for name, split in splits.items()}
@@ -206,8 +191,8 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
 def _is_split(folder: Path) -> bool:
     """Return whether a folder is a split; a folder `train` that holds pictures is a class."""
     return folder.name in SPLITS and not any(
-        entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES
-        for entry in _visible(folder)
+        Path(name).suffix.lower() in SUFFIXES and not is_folder(folder / name)
+        for name in _visible(folder)
     )
 
 
@@ -221,8 +206,9 @@ def _classes(top: Path, folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted((entry.name for entry in _visible(folder) if entry.is_dir()), key=natural_order)
+    names = [name for name in _visible(folder) if is_folder(folder / name)]
+    return sorted(names, key=natural_order)
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+def _visible(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208

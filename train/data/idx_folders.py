@@ -1,17 +1,24 @@
 """`idx:DIR`: a user's own data set in four IDX files, named as MNIST's."""
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from loupe.errors import InvalidDataset
-from loupe.files import printable
+from loupe.files import printable, read_text
 from loupe.images import idx
 from loupe.images.decode import MIN_SIDE
 from loupe.images.normalize import normalize
-from loupe.images.spec import Look, UInt8Array
+from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.settings import load_settings
 from train.data.folders import check_folder, slug
-from train.data.splits import Dataset, Int64Array, Split, check_classes, check_counts
+from train.data.splits import Dataset, Int64Array, Split, check_classes, check_counts, listed
+
+Result = TypeVar("Result")
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -20,18 +27,12 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 CLASS_NAMES_FILE = "classes.txt"  # UTF-8; line n names the class of label n - 1
+MAX_IMAGES = 2_000_000  # per file; normalised, they take 1.6 GB
 
 
 def find_file(folder: Path, name: str) -> Path | None:
     """Return the path of a file that may be gzipped, or `None`."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def fingerprint(folder: Path) -> str:
-    """Return a text that changes if one of the files is modified."""
-    files = [find_file(folder, name) for name in FILES] + [folder / CLASS_NAMES_FILE]
-    statuses = [(path.name, path.stat()) for path in files if path is not None and path.is_file()]
-    return repr([(name, status.st_size, status.st_mtime_ns) for name, status in statuses])
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
 
 
 def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
@@ -42,89 +43,119 @@ def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
     classes; without it, the labels' numbers do. Files that cannot be trained on are refused.
     """
     check_folder(folder)
-    arrays = [read_idx(folder, name) for name in FILES]
-    images = dict(zip(("train", "test"), arrays[::2], strict=True))
-    labels = dict(zip(("train", "test"), arrays[1::2], strict=True))
-    for split in images:
-        if len(images[split]) != len(labels[split]):
+    shapes = [read_shape(folder, name) for name in FILES]  # before reading any values
+    for split, images, labels in (("train", *shapes[:2]), ("test", *shapes[2:])):
+        if images[0] != labels[0]:
             raise InvalidDataset(
-                f"The {split} split of '{folder}' has {len(images[split]):,} images, but "
-                f"{len(labels[split]):,} labels.",
+                f"The {split} split of '{folder}' has {images[0]:,} images, but "
+                f"{labels[0]:,} labels.",
                 code="counts_differ",
             )
-    class_names, indices = _classes(folder, labels)
-    check_classes(str(folder), class_names)
-    counts = {split: Split(images[split], indices[split]).counts(class_names) for split in images}
-    check_counts(str(folder), counts)
-    train, test = (
-        Split(np.stack([normalize(image, look) for image in images[split]]), indices[split])
-        for split in images
+    train_images, train_labels, test_images, test_labels = (
+        read_idx(folder, name) for name in FILES
     )
+    class_names, known = _classes(folder, train_labels, test_labels)
+    check_classes(str(folder), class_names)
+    train = Split(train_images, np.searchsorted(known, train_labels).astype(np.int64))
+    test = Split(test_images, np.searchsorted(known, test_labels).astype(np.int64))
+    counts = {"train": train.counts(class_names), "test": test.counts(class_names)}
+    check_counts(str(folder), counts)
     name = folder.resolve().name
-    source = f"own IDX files from the folder {printable(name)}"
-    return Dataset(slug(name), class_names, look, train=train, test=test, source=source)
+    return Dataset(
+        slug(name),
+        class_names,
+        look,
+        train=replace(train, images=_normalize(train_images, look)),
+        test=replace(test, images=_normalize(test_images, look)),
+        source=f"own IDX files from the folder {printable(name)}",
+    )
 
 
 def read_idx(folder: Path, name: str) -> UInt8Array:
     """Return the array of a file that may be gzipped, or raise `InvalidDataset`."""
+    read_shape(folder, name)
+    return _read(folder, name, idx.read)
+
+
+def read_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """Return the shape of a file's array, or raise `InvalidDataset` if Loupe cannot use it."""
+    shape = _read(folder, name, idx.read_shape)
+    max_pixels = load_settings().max_image_pixels
+    problem = None
+    if "labels" in name and len(shape) != 1:
+        problem = f"labels must have shape (n,), not {shape}"
+    elif "images" in name and (len(shape) != 3 or min(shape[1:]) < MIN_SIDE):
+        problem = (
+            f"images must have shape (n, height, width) with sides of at least {MIN_SIDE} pixels, "
+            f"not {shape}"
+        )
+    elif math.prod(shape[1:]) > max_pixels:
+        problem = (
+            f"images of {shape[1]:,} × {shape[2]:,} have more than {max_pixels:,} pixels "
+            "(LOUPE_MAX_IMAGE_PIXELS)"
+        )
+    elif shape[0] > MAX_IMAGES:
+        problem = f"it holds {shape[0]:,} items; the limit is {MAX_IMAGES:,}"
+    if problem:
+        raise _invalid_idx(folder / name, problem)
+    return shape
+
+
+def _read(folder: Path, name: str, read: Callable[[Path], Result]) -> Result:
     path = find_file(folder, name)
     if path is None:
         raise _invalid_idx(folder / name, "neither it nor a .gz of that name exists")
     try:
-        array = idx.read(path)
+        return read(path)
     except (OSError, ValueError, EOFError) as error:
         raise _invalid_idx(path, str(error)) from error
-    if "labels" in name and array.ndim != 1:
-        raise _invalid_idx(path, f"labels must have shape (n,), not {array.shape}")
-    if "images" in name and (array.ndim != 3 or min(array.shape[1:]) < MIN_SIDE):
-        raise _invalid_idx(
-            path,
-            f"images must have shape (n, height, width) with sides of at least {MIN_SIDE} pixels, "
-            f"not {array.shape}",
-        )
-    return array
 
 
 def _invalid_idx(path: Path, reason: str) -> InvalidDataset:
     return InvalidDataset(f"Cannot use the IDX file '{path}': {reason}.", code="invalid_idx")
 
 
+def _normalize(images: UInt8Array, look: Look) -> UInt8Array:
+    """Return uint8 `(n, 28, 28)`."""
+    normalized = np.empty((len(images), SIDE, SIDE), np.uint8)
+    for row, image in enumerate(images):
+        normalized[row] = normalize(image, look)
+    return normalized
+
+
 def _classes(
-    folder: Path, labels: dict[str, UInt8Array]
-) -> tuple[tuple[str, ...], dict[str, Int64Array]]:
-    """Return the class names, and the labels as their indices."""
+    folder: Path, train_labels: UInt8Array, test_labels: UInt8Array
+) -> tuple[tuple[str, ...], UInt8Array | Int64Array]:
+    """Return the class names, and the label of each in the files."""
     path = folder / CLASS_NAMES_FILE
-    if path.is_file():
-        class_names = _read_class_names(path)
-        for split, values in labels.items():
-            outside = np.unique(values[values >= len(class_names)]).tolist()
-            if outside:
-                shown = ", ".join(map(str, outside[:5])) + (", …" if len(outside) > 5 else "")
-                raise InvalidDataset(
-                    f"'{path}' names {len(class_names)} classes, so labels go from 0 to "
-                    f"{len(class_names) - 1}; the {split} split also has {shown}.",
-                    code="labels_outside",
-                )
-        return class_names, {split: values.astype(np.int64) for split, values in labels.items()}
-    known = np.unique(np.concatenate(list(labels.values())))
-    indices = {
-        split: np.searchsorted(known, values).astype(np.int64) for split, values in labels.items()
-    }
-    return tuple(map(str, known)), indices
+    if not path.exists():
+        known = np.unique(np.concatenate([train_labels, test_labels]))
+        return tuple(map(str, known)), known
+    class_names = _read_class_names(path)
+    for split, labels in (("train", train_labels), ("test", test_labels)):
+        outside = np.unique(labels[labels >= len(class_names)]).tolist()
+        if outside:
+            raise InvalidDataset(
+                f"'{path}' names {len(class_names)} classes, so labels go from 0 to "
+                f"{len(class_names) - 1}; the {split} split also has {listed(outside)}.",
+                code="labels_outside",
+            )
+    return class_names, np.arange(len(class_names))
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
     problem: object = None
-    names: list[str] = []
+    names: dict[str, None] = {}
     try:
-        names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        problem = error
-    for number, name in enumerate(names, start=1):
+        lines = read_text(path).rstrip().splitlines()
+    except (OSError, ValueError) as error:
+        lines, problem = [], error
+    for number, name in enumerate(map(str.strip, lines), start=1):
         if not name:
             problem = f"line {number} is empty"
-        elif name in names[: number - 1]:
+        elif name in names:
             problem = f"line {number} repeats '{name}'"
+        names[name] = None
     if problem:
         raise InvalidDataset(
             f"'{path}' must name a different class in each line: {problem}.",

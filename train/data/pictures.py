@@ -12,6 +12,7 @@ from loupe.errors import InvalidImage
 from loupe.files import printable
 from loupe.images.decode import open_picture, read_file
 from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class UnreadableFile:
 
 
 def read_pictures(
-    folder: Path, paths: Sequence[str], look: Look, max_pixels: int
+    folder: Path, paths: Sequence[str], look: Look
 ) -> tuple[UInt8Array, list[int], list[UnreadableFile]]:
     """Decode and normalise files below a folder, on all cores.
 
     Return the images, uint8 `(n, 28, 28)`, in the order of the paths; the indices of their paths;
     and the files that could not be read.
     """
+    max_pixels = load_settings().max_image_pixels
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(partial(_read, folder, look, max_pixels), paths))
     kept = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, str)]

@@ -2,21 +2,29 @@
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.request import HTTPRedirectHandler, build_opener
 
 import numpy as np
 
 from loupe.errors import DatasetNotFound
+from loupe.files import open_regular, write_atomically
 from loupe.images import idx
 from loupe.images.spec import Look, UInt8Array
 from train.data.idx_folders import FILES, read_idx
 from train.data.splits import Dataset, Split
-from train.tensorflow import import_tensorflow
 
 DEBIAN_FOLDER = Path("/usr/share/datasets")  # of Debian's dataset-… packages
+# Source: `keras.datasets`, whose `get_file` bounds no size and follows any redirect.
+DOWNLOADS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+TIMEOUT_SECONDS = 30.0  # of waiting for the next bytes
+MAX_DOWNLOAD_BYTES = 64 * 2**20  # the largest file has 26 MB
+ARCHIVED = ("x_train", "y_train", "x_test", "y_test")  # arrays in Keras's archive of MNIST
+MAX_ARCHIVE_BYTES = 64 * 2**20  # unpacked; MNIST has 55 MB
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 
 
@@ -85,7 +93,7 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
     for location, read in _candidates(name, data_dir, download=download):
         try:
             arrays = read()
-        except Exception as error:  # noqa: BLE001 - Keras raises Exception if a download fails
+        except Exception as error:  # noqa: BLE001 - damaged archives raise almost anything
             attempts.append(f"  - {location}: {error}")
             continue
         digests = zip(FILES, map(digest, arrays), strict=True)
@@ -121,7 +129,7 @@ def _candidates(
     archive = keras_cache() / f"{name}.npz"  # Keras stores MNIST as one archive
     yield str(archive), partial(_read_archive, archive)
     if download:
-        yield "download by Keras", partial(_download, name)
+        yield f"download from {DOWNLOADS}", partial(_download, name)
 
 
 def keras_cache() -> Path:
@@ -138,14 +146,40 @@ def _read_folder(folder: Path) -> list[UInt8Array]:
     return [read_idx(folder, name) for name in FILES]
 
 
-def _read_archive(archive: Path) -> list[UInt8Array]:
-    with np.load(archive, allow_pickle=False) as arrays:
-        return [arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+def _read_archive(path: Path) -> list[UInt8Array]:
+    """Read Keras's archive, whose members may claim to unpack to terabytes."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        members = [archive.getinfo(f"{name}.npy") for name in ARCHIVED]
+        size = sum(member.file_size for member in members)
+        if size > MAX_ARCHIVE_BYTES:
+            raise ValueError(f"{size:,} bytes unpacked; the limit is {MAX_ARCHIVE_BYTES:,}")
+        return [
+            np.lib.format.read_array(archive.open(member), allow_pickle=False) for member in members
+        ]
 
 
 def _download(name: str) -> list[UInt8Array]:
-    import_tensorflow()
-    import keras
+    """Download the files that Keras uses to Keras's cache, and read them there."""
+    cache = keras_cache()
+    if name == "mnist":
+        _download_file("mnist.npz", cache)
+        return _read_archive(cache / "mnist.npz")
+    for file in FILES:
+        _download_file(f"{file}.gz", cache / name)
+    return _read_folder(cache / name)
 
-    module = keras.datasets.fashion_mnist if name == "fashion-mnist" else keras.datasets.mnist
-    return [array for pair in module.load_data() for array in pair]
+
+def _download_file(name: str, folder: Path) -> None:
+    with build_opener(NoRedirect).open(DOWNLOADS + name, timeout=TIMEOUT_SECONDS) as reply:
+        data = reply.read(MAX_DOWNLOAD_BYTES + 1)
+    if len(data) > MAX_DOWNLOAD_BYTES:
+        raise ValueError(f"{name} has more than {MAX_DOWNLOAD_BYTES:,} bytes")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / name, data)
+
+
+class NoRedirect(HTTPRedirectHandler):
+    """Report redirects as errors; they may lead to other servers, or to plain HTTP."""
+
+    def redirect_request(self, *arguments: object) -> None:
+        """Refuse the redirect."""

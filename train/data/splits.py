@@ -1,7 +1,7 @@
 """Data sets and their splits: images with labels, and the checks that they must pass."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ Int64Array: TypeAlias = NDArray[np.int64]
 MIN_IMAGES = 10  # per class; with fewer, the test split measures nothing
 TEST_FRACTION = 0.2  # of the images, if a user's data set has no test split
 SAMPLE_SIZE = 10_000  # training images to evaluate on: the size of the usual test split
+MAX_LISTED = 10  # names in an error
 SPLIT_SEED = 0  # splits belong to the data set, so they do not follow the training seed
 
 Counts: TypeAlias = Mapping[str, Mapping[str, int]]
@@ -159,11 +160,17 @@ def check_counts(folder: str, counts: Counts) -> None:
     if few:
         raise InvalidDataset(
             f"Each class in '{folder}' needs at least {MIN_IMAGES} readable images; "
-            f"{', '.join(few)}. Add images or remove the class.",
+            f"{listed(few)}. Add images or remove the class.",
             code="too_few_images",
         )
 
 
-def quoted(names: list[str]) -> str:
-    """Return names in quotes, separated by commas."""
-    return ", ".join(f"'{name}'" for name in names)
+def quoted(names: Iterable[str]) -> str:
+    """Return names in quotes, as `listed` does."""
+    return listed([f"'{name}'" for name in names])
+
+
+def listed(items: Sequence[object]) -> str:
+    """Return items separated by commas; of more than `MAX_LISTED`, the first and a count."""
+    more = len(items) - MAX_LISTED
+    return ", ".join(map(str, items[:MAX_LISTED])) + (f" and {more:,} more" if more > 0 else "")

@@ -148,6 +148,28 @@ def test_an_unreadable_mapping_file_is_refused(tmp_path: Path) -> None:
         assert raised.value.code == "invalid_mapping"
 
 
+def test_a_mapping_that_is_a_pipe_or_a_device_or_huge_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "huge").write_text("across," * 200_000)
+    for name, reason in (
+        ("pipe", "Not a regular file"),
+        ("device", "Not a regular file"),
+        ("huge", "more than 1,048,576 bytes"),
+    ):
+        with pytest.raises(InvalidDataset, match=f"{tmp_path}/{name}.*{reason}") as raised:
+            read_mapping(tmp_path / name, SHAPES.class_names)
+        assert raised.value.code == "invalid_mapping"
+
+
+@pytest.mark.parametrize("text", ["x" * 50_000, "x" * 50_000 + ",y", "a," + "x" * 50_000])
+def test_a_long_line_is_cut_in_the_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidDataset, match="Line 1") as raised:
+        read_mapping(mapping_file(tmp_path, text), SHAPES.class_names)
+
+    assert len(raised.value.message) < 1000
+
+
 def test_classes_with_few_pictures_are_refused(tmp_path: Path) -> None:
     folder = sort_into_folders(tmp_path / "mine", {"across": 10, "square": 9})
     with pytest.raises(InvalidDataset, match="'square' has 9") as raised:

@@ -1,6 +1,9 @@
 """A user's own IDX files: images of any size, class names, and invalid files."""
 
 import gzip
+import os
+import struct
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images import idx
 from loupe.images.normalize import normalize
 from tests.support import pictures
+from train.data import idx_folders
 from train.data.idx_folders import FILES, load_idx_folder
 
 TRAIN_LABELS = [3, 7] * 15
@@ -206,6 +210,76 @@ def test_a_corrupt_file_is_named_with_the_reason(tmp_path: Path, data: bytes, fa
     assert raised.value.code == "invalid_idx"
     assert str(tmp_path / FILES[1]) in raised.value.message
     assert fact in raised.value.message
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+def test_a_header_that_claims_terabytes_is_refused(
+    tmp_path: Path, packed: bool, number: int
+) -> None:
+    write(tmp_path)
+    shape = (2**32 - 1,) if number % 2 else (2**32 - 1, 28, 28)
+    data = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape) + bytes(10_000)
+    (tmp_path / FILES[number]).write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(InvalidDataset, match="4294967295") as raised:
+        load_idx_folder(tmp_path, look="ink")
+
+    assert (raised.value.code, raised.value.exit_code) == ("invalid_idx", 1)
+    assert str(tmp_path / FILES[number]) in raised.value.message
+
+
+def test_counts_are_compared_before_anything_is_unpacked(tmp_path: Path) -> None:
+    write(tmp_path)
+    images = gzip.compress(idx.encode(np.zeros((100_000, 28, 28), np.uint8)))
+    (tmp_path / FILES[0]).write_bytes(images)  # 76 KB that unpack to 78 MB
+    tracemalloc.start()
+    with pytest.raises(InvalidDataset, match="100,000 images, but 30 labels") as raised:
+        load_idx_folder(tmp_path, look="ink")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert raised.value.code == "counts_differ"
+    assert peak < 2**20
+
+
+def test_images_and_counts_beyond_the_limits_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    monkeypatch.setenv("LOUPE_MAX_IMAGE_PIXELS", "783")
+    with pytest.raises(InvalidDataset, match=r"28 × 28 .* 783 pixels") as large:
+        load_idx_folder(tmp_path, look="ink")
+    monkeypatch.delenv("LOUPE_MAX_IMAGE_PIXELS")
+    monkeypatch.setattr(idx_folders, "MAX_IMAGES", 29)
+    with pytest.raises(InvalidDataset, match="30 items") as many:
+        load_idx_folder(tmp_path, look="ink")
+
+    assert (large.value.code, many.value.code) == ("invalid_idx", "invalid_idx")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", [*FILES, "classes.txt"])
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    write(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(InvalidDataset, match=f"Not a regular file: '{tmp_path / name}'"):
+        load_idx_folder(tmp_path, look="ink")
+
+
+def test_class_names_of_any_length_are_read_in_linear_time(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "classes.txt").write_text("".join(f"{number}\n" for number in range(100_000)))
+    with pytest.raises(InvalidDataset, match="and 99,988 more"):
+        load_idx_folder(tmp_path, look="ink")
+    (tmp_path / "classes.txt").write_text("x" * 2**21)
+    with pytest.raises(InvalidDataset, match="more than 1,048,576 bytes") as raised:
+        load_idx_folder(tmp_path, look="ink")
+
+    assert raised.value.code == "invalid_class_names"
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:

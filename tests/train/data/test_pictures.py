@@ -19,9 +19,7 @@ def test_pictures_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for index, image in enumerate(images):
         (tmp_path / f"{index}.png").write_bytes(pictures.png(image))
     order = np.random.default_rng(0).permutation(40)
-    read, kept, left_out = read_pictures(
-        tmp_path, [f"{index}.png" for index in order], "ink", LIMIT
-    )
+    read, kept, left_out = read_pictures(tmp_path, [f"{index}.png" for index in order], "ink")
 
     np.testing.assert_array_equal(read, images[order])
     assert (kept, left_out) == (list(range(40)), [])
@@ -31,12 +29,15 @@ def test_pictures_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
 def test_every_format_and_size_is_normalized_to_28x28(tmp_path: Path, kind: str) -> None:
     data = pictures.encoded(Image.new("RGB", (90, 40), "teal"), kind)
     (tmp_path / "picture").write_bytes(data)
-    read, _, _ = read_pictures(tmp_path, ["picture"], "object", LIMIT)
+    read, _, _ = read_pictures(tmp_path, ["picture"], "object")
 
     np.testing.assert_array_equal(read[0], open_picture(data, max_pixels=LIMIT).pixels("object"))
 
 
-def test_unreadable_files_are_listed_with_the_reason(tmp_path: Path) -> None:
+def test_unreadable_files_are_listed_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOUPE_MAX_IMAGE_PIXELS", str(LIMIT))
     good = pictures.png(pictures.digits(1)[0])
     (tmp_path / "good.png").write_bytes(good)
     (tmp_path / "text.png").write_text("not a picture")
@@ -44,7 +45,7 @@ def test_unreadable_files_are_listed_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(pictures.png(np.zeros((1001, 1000), np.uint8)))
     os.mkfifo(tmp_path / "pipe.png")
     paths = ["text.png", "good.png", "cut.png", "large.png", "gone.png", "pipe.png"]
-    read, kept, left_out = read_pictures(tmp_path, paths, "ink", LIMIT)
+    read, kept, left_out = read_pictures(tmp_path, paths, "ink")
 
     assert (read.shape, kept) == ((1, 28, 28), [1])
     assert [item.path for item in left_out] == [
@@ -70,13 +71,13 @@ def test_unreadable_files_are_listed_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_no_paths_give_no_pictures(tmp_path: Path) -> None:
-    read, kept, left_out = read_pictures(tmp_path, [], "ink", LIMIT)
+    read, kept, left_out = read_pictures(tmp_path, [], "ink")
 
     assert (read.shape, kept, left_out) == ((0, 28, 28), [], [])
 
 
 def test_a_path_that_is_not_utf_8_is_printable(tmp_path: Path) -> None:
-    _, _, left_out = read_pictures(tmp_path, [os.fsdecode(b"caf\xe9.png")], "ink", LIMIT)
+    _, _, left_out = read_pictures(tmp_path, [os.fsdecode(b"caf\xe9.png")], "ink")
 
     assert left_out == [UnreadableFile("caf\\udce9.png", left_out[0].reason)]
     left_out[0].path.encode()

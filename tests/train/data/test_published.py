@@ -3,6 +3,10 @@
 import gzip
 import hashlib
 import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from loupe.errors import DatasetNotFound
 from loupe.images import idx
 from train.data import published
 from train.data.idx_folders import FILES
-from train.data.published import IDX_DATASETS, IdxDataset, load_published
+from train.data.published import ARCHIVED, IDX_DATASETS, IdxDataset, load_published
 from train.data.splits import Dataset
 
 ARRAYS = (
@@ -92,6 +96,81 @@ def test_a_folder_with_other_bytes_is_skipped(tmp_path: Path) -> None:
     write_files(tmp_path / "debian" / "mnist")
 
     assert_is_small_mnist(load_published("mnist", tmp_path / "given", download=False))
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "keras" / "datasets" / "mnist.npz"
+    archive.parent.mkdir(parents=True)
+    images = np.zeros((100_000, 28, 28), np.uint8)
+    np.savez_compressed(archive, x_train=images, y_train=images, x_test=images, y_test=images)
+    with pytest.raises(DatasetNotFound, match=f"- {archive}: 313,600,512 bytes unpacked"):
+        load_published("mnist", download=False)
+
+
+@pytest.fixture
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Serve a folder instead of Keras's bucket; `/moved/` redirects to it."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/moved/"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/moved"))
+                self.end_headers()
+            else:
+                super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(published, "DOWNLOADS", f"http://127.0.0.1:{server.server_port}/")
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_mnist_is_downloaded_once_to_the_cache_of_keras(tmp_path: Path, downloads: Path) -> None:
+    np.savez(downloads / "mnist.npz", **dict(zip(ARCHIVED, ARRAYS, strict=True)))  # type: ignore[arg-type]
+
+    assert_is_small_mnist(load_published("mnist"))
+    assert (tmp_path / "keras" / "datasets" / "mnist.npz").is_file()
+    assert_is_small_mnist(load_published("mnist", download=False))
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_the_four_files_of_fashion_mnist_are_downloaded(
+    downloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(IDX_DATASETS, "fashion-mnist", IDX_DATASETS["mnist"])
+    write_files(downloads, packed=True)
+
+    assert load_published("fashion-mnist").test.labels.tolist() == [2, 1, 0]
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_downloads_that_are_missing_moved_or_too_large_are_refused(
+    tmp_path: Path, downloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "keras" / "datasets" / "mnist.npz"
+    address = published.DOWNLOADS
+
+    def refusal() -> str:
+        with pytest.raises(DatasetNotFound) as raised:
+            load_published("mnist")
+        return raised.value.message
+
+    assert f"download from {address}: HTTP Error 404" in refusal()
+    np.savez(downloads / "mnist.npz", **dict(zip(ARCHIVED, ARRAYS, strict=True)))  # type: ignore[arg-type]
+    monkeypatch.setattr(published, "DOWNLOADS", f"{address}moved/")
+    assert "HTTP Error 302" in refusal()
+    monkeypatch.setattr(published, "DOWNLOADS", address)
+    monkeypatch.setattr(published, "MAX_DOWNLOAD_BYTES", 1000)
+    assert "mnist.npz has more than 1,000 bytes" in refusal()
+    assert not cached.exists()
 
 
 def test_files_that_are_not_the_published_ones_are_refused_with_all_attempts(

@@ -132,6 +132,13 @@ def test_splits_that_cannot_be_trained_on_are_refused(
     assert all(fact in raised.value.message for fact in facts)
 
 
+def test_an_error_lists_only_the_first_of_many_classes() -> None:
+    with pytest.raises(InvalidDataset, match=r"'0' has 1, .* and 9,990 more") as raised:
+        check_counts("here", {"train": {str(number): 1 for number in range(10_000)}})
+
+    assert len(raised.value.message) < 500
+
+
 def test_splits_that_can_be_trained_on_pass() -> None:
     check_counts(
         "here",
