@@ -5,13 +5,13 @@ one starts it, the last one stops it, and its data stays. Two locked files count
 killed process counts as gone; if it was the last one, the keeper stops Redis.
 """
 
-import hashlib
 import importlib.util
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 20.0  # Redis reads its append-only file before it answers
 POLL_SECONDS = 0.02
+SOCKET = "redis.sock"
 MAX_SOCKET_PATH_BYTES = 100  # Unix sockets allow 104 to 108, depending on the system
 MAX_LOG_LINES = 3  # of a Redis that did not start, shown in the error
 RETRIES = 12  # with the back-off below, about ten seconds: enough for a restart of Redis
@@ -98,10 +99,10 @@ def _connect(url: str, password_file: Path | None, connection: Mapping[str, Any]
 @contextmanager
 def _shared_server(folder: Path) -> Iterator[Path]:
     """Yield the socket of the folder's Redis; start it if needed, stop it after the last user."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    socket = _socket_path(folder)
+    _make_private(folder)
     users, gate = folder / redis_keeper.USERS, folder / redis_keeper.GATE
-    with ExitStack() as using:
+    with _short_path(folder) as short, ExitStack() as using:
+        socket = short / SOCKET
         with lock(gate):  # one process at a time starts or stops the server
             using.enter_context(lock(users, shared=True))
             keeper = None if _answers(socket) else _start(folder, socket)
@@ -116,14 +117,34 @@ def _shared_server(folder: Path) -> Iterator[Path]:
                         keeper.wait(START_SECONDS)
 
 
-def _socket_path(folder: Path) -> Path:
-    """Return a path in the data folder, or a short one derived from it if that is too long."""
-    path = folder.resolve() / "redis.sock"
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
-        return path
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    # Unlike TMPDIR, /tmp is the same for every process.
-    return Path("/tmp") / f"loupe-{os.getuid()}-{name}.sock"  # noqa: S108
+def _make_private(folder: Path) -> None:
+    """Create a folder that only this user can enter.
+
+    Raises:
+        RedisUnavailable: If it belongs to another user, who could answer instead of Redis.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    owner = folder.stat().st_uid
+    if owner != os.geteuid():
+        raise RedisUnavailable(
+            f"'{folder}' belongs to the user {owner}, not to {os.geteuid()}, who runs Loupe. "
+            "Choose another folder: LOUPE_DATA_DIR."
+        )
+    folder.chmod(0o700)
+
+
+@contextmanager
+def _short_path(folder: Path) -> Iterator[Path]:
+    """Yield a path of a folder that leaves room for the name of a socket."""
+    folder = folder.resolve()
+    if len(os.fsencode(folder / SOCKET)) <= MAX_SOCKET_PATH_BYTES:
+        yield folder
+        return
+    # TMPDIR may be long, too. Nobody else can enter the new folder.
+    with tempfile.TemporaryDirectory(prefix="loupe-", dir="/tmp") as private:
+        link = Path(private) / "redis"
+        link.symlink_to(folder)
+        yield link
 
 
 def _answers(socket: Path) -> bool:
@@ -156,7 +177,7 @@ def _start(folder: Path, socket: Path) -> subprocess.Popen[bytes]:
     log = folder / "redis.log"
     options = {
         "port": "0",
-        "unixsocket": str(socket),
+        "unixsocket": SOCKET,  # in the working directory, because the whole path may be too long
         "unixsocketperm": "700",
         "dir": str(folder),
         "appendonly": "yes",
@@ -170,7 +191,11 @@ def _start(folder: Path, socket: Path) -> subprocess.Popen[bytes]:
         command += [f"--{name}", value]
     # In a new session: Ctrl-C in a terminal is for the programs, which stop the server.
     process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=folder,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:

@@ -212,8 +212,35 @@ def test_two_folders_have_two_servers(tmp_path: Path) -> None:
 
 
 def test_folder_with_a_long_path_has_a_server_too(tmp_path: Path) -> None:
-    with open_redis(Settings(data_dir=tmp_path / ("long" * 30))) as redis:
+    folder = tmp_path / ("long" * 30)
+    with open_redis(Settings(data_dir=folder)) as redis:
         assert redis.ping()
+        assert (folder / "redis" / "redis.sock").is_socket()  # not in a folder of all users
+        with another_user(folder) as other:
+            assert other.stdout is not None
+            assert int(other.stdout.readline()) == server_of(redis).pid
+            other.communicate("go\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    with (
+        redis_server(tmp_path, unixsocket=str(folder / "redis.sock"), unixsocketperm="777"),
+        pytest.raises(RedisUnavailable, match="65534"),
+        open_redis(Settings(data_dir=tmp_path)),
+    ):
+        pass
+
+
+def test_folder_that_others_can_enter_becomes_private(settings: Settings) -> None:
+    folder = settings.home / "redis"
+    folder.mkdir(parents=True, mode=0o777)
+    folder.chmod(0o777)
+    with open_redis(settings):
+        assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_redis_folder_is_private(settings: Settings) -> None:
