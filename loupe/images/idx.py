@@ -24,7 +24,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 MAX_DIMENSIONS = 8
 MAX_HEADER_BYTES = 4 + 4 * MAX_DIMENSIONS
 CHUNK_BYTES = 2**20  # unpacked at a time
-MAX_UNPACKED_BYTES = 2**31  # of a gzipped file, which is unpacked into memory
+MAX_UNPACKED_BYTES = 2**30  # of a gzipped file, which is unpacked into memory
 MAX_GZIP_RATIO = 1032  # of unpacked to packed bytes; Source: zlib.net, "zlib Technical Details"
 
 

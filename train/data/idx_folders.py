@@ -1,10 +1,10 @@
 """`idx:DIR`: a user's own data set in four IDX files, named as MNIST's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from loupe.settings import load_settings
 from train.data.folders import check_folder, slug
 from train.data.splits import Dataset, Int64Array, Split, check_classes, check_counts, listed
 
-Result = TypeVar("Result")
-
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -27,7 +25,7 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 CLASS_NAMES_FILE = "classes.txt"  # UTF-8; line n names the class of label n - 1
-MAX_IMAGES = 2_000_000  # per file; normalised, they take 1.6 GB
+MAX_IMAGES = 1_000_000  # per file; normalised, they take 784 MB
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -74,45 +72,45 @@ def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
 def read_idx(folder: Path, name: str) -> UInt8Array:
     """Return the array of a file that may be gzipped, or raise `InvalidDataset`."""
     read_shape(folder, name)
-    return _read(folder, name, idx.read)
+    with _existing(folder, name) as path:
+        return idx.read(path)
 
 
 def read_shape(folder: Path, name: str) -> tuple[int, ...]:
     """Return the shape of a file's array, or raise `InvalidDataset` if Loupe cannot use it."""
-    shape = _read(folder, name, idx.read_shape)
     max_pixels = load_settings().max_image_pixels
-    problem = None
-    if "labels" in name and len(shape) != 1:
-        problem = f"labels must have shape (n,), not {shape}"
-    elif "images" in name and (len(shape) != 3 or min(shape[1:]) < MIN_SIDE):
-        problem = (
-            f"images must have shape (n, height, width) with sides of at least {MIN_SIDE} pixels, "
-            f"not {shape}"
-        )
-    elif math.prod(shape[1:]) > max_pixels:
-        problem = (
-            f"images of {shape[1]:,} × {shape[2]:,} have more than {max_pixels:,} pixels "
-            "(LOUPE_MAX_IMAGE_PIXELS)"
-        )
-    elif shape[0] > MAX_IMAGES:
-        problem = f"it holds {shape[0]:,} items; the limit is {MAX_IMAGES:,}"
-    if problem:
-        raise _invalid_idx(folder / name, problem)
-    return shape
+    with _existing(folder, name) as path:
+        shape = idx.read_shape(path)
+        if "labels" in name and len(shape) != 1:
+            raise ValueError(f"labels must have shape (n,), not {shape}")
+        if "images" in name and (len(shape) != 3 or min(shape[1:]) < MIN_SIDE):
+            raise ValueError(
+                "images must have shape (n, height, width) with sides of at least "
+                f"{MIN_SIDE} pixels, not {shape}"
+            )
+        if math.prod(shape[1:]) > max_pixels:
+            raise ValueError(
+                f"images of {shape[1]:,} × {shape[2]:,} have more than {max_pixels:,} pixels "
+                "(LOUPE_MAX_IMAGE_PIXELS)"
+            )
+        if shape[0] > MAX_IMAGES:
+            raise ValueError(f"it holds {shape[0]:,} items; the limit is {MAX_IMAGES:,}")
+        return shape
 
 
-def _read(folder: Path, name: str, read: Callable[[Path], Result]) -> Result:
+@contextmanager
+def _existing(folder: Path, name: str) -> Iterator[Path]:
+    """Yield the path of a file that may be gzipped, and name it in errors of the block."""
     path = find_file(folder, name)
-    if path is None:
-        raise _invalid_idx(folder / name, "neither it nor a .gz of that name exists")
     try:
-        return read(path)
+        if path is None:
+            raise ValueError("neither it nor a .gz of that name exists")
+        yield path
     except (OSError, ValueError, EOFError) as error:
-        raise _invalid_idx(path, str(error)) from error
-
-
-def _invalid_idx(path: Path, reason: str) -> InvalidDataset:
-    return InvalidDataset(f"Cannot use the IDX file '{path}': {reason}.", code="invalid_idx")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidDataset(
+            f"Cannot use the IDX file '{path or folder / name}': {reason}.", code="invalid_idx"
+        ) from error
 
 
 def _normalize(images: UInt8Array, look: Look) -> UInt8Array:

@@ -179,11 +179,13 @@ def evaluate(
         ProgramFailed: If a logit is NaN or infinite.
     """
     splits = {"train": train, "validation": validation, "test": test, "extra": extra}
+    metrics = {}
     for split, predictions in splits.items():
         if predictions is not None:
             check_logits(split, predictions.logits)
+            metrics[split] = split_metrics(predictions, temperature)
+    on_train, on_test = metrics["train"], metrics["test"]
     best_epoch = best_epoch or (history[-1].number if history else None)
-    on_train, on_test = split_metrics(train, temperature), split_metrics(test, temperature)
     losses = validation_losses(history)
     before = np.exp(log_probabilities(test.logits))
     after = np.exp(log_probabilities(test.logits, temperature))
@@ -194,9 +196,9 @@ def evaluate(
         architecture=architecture,
         class_names=tuple(class_names),
         train=on_train,
-        validation=split_metrics(validation, temperature) if validation else None,
+        validation=metrics.get("validation"),
         test=on_test,
-        extra=split_metrics(extra, temperature) if extra else None,
+        extra=metrics.get("extra"),
         verdict=judge(on_train.accuracy, on_test.accuracy, on_test.images, losses, best_epoch or 0),
         calibration=Calibration(
             temperature=temperature,
@@ -206,7 +208,7 @@ def evaluate(
             bins_after=reliability(after, test.labels),
         ),
         classes=_class_metrics(test.labels, predicted, class_names),
-        confusion=tuple(tuple(row) for row in matrix.tolist()),
+        confusion=tuple(map(tuple, matrix.tolist())),
         mistakes=_mistakes(test.labels, predicted, after.max(axis=1)),
         history=tuple(history),
         best_epoch=best_epoch,
