@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, get_args
@@ -11,18 +10,15 @@ import numpy as np
 
 from loupe.errors import InvalidUsage
 from loupe.images.spec import SIDE, Float32Array, Look, UInt8Array
-from train.data import digits, folders, idx_folders, published
-from train.data.digits import DIGITS_TEST_FRACTION
+from train.data import folders, idx_folders, published
+from train.data.digits import load_digits
 from train.data.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
 __all__ = ["NAMES", "Dataset", "Int64Array", "Split", "check_name", "load", "load_dataset"]
 
 logger = logging.getLogger(__name__)
 
-DIGITS: Mapping[str, Callable[[float, int], Dataset]] = {
-    "digits": digits.load_digits,
-    "digits-8x8": digits.load_digits_8x8,
-}
+DIGITS = ("digits", "digits-8x8")
 NAMES = (*published.IDX_DATASETS, *DIGITS)
 KINDS = ("idx:DIR", "folder:DIR")
 DEFAULT_LOOK: Look = "object"  # users have more photos of objects than drawings
@@ -49,7 +45,7 @@ def load_dataset(
         look: Look to normalise a user's own pictures to; `object` by default.
         test_fraction: Fraction, 0..1, of the images to test with, for data sets without a split.
         split_seed: Seed of that split.
-        download: Whether Keras may download Fashion-MNIST or MNIST.
+        download: Whether to download Fashion-MNIST or MNIST if this machine has no copy.
 
     Raises:
         InvalidUsage: If the name is unknown, the folder does not exist, or the data set does not
@@ -57,37 +53,49 @@ def load_dataset(
         InvalidDataset: If a user's files cannot be trained on.
         DatasetNotFound: If the files of a published data set were not found.
     """
-    check_name(name)
-    _check_options(name, look, test_fraction)
-    kind, folder = _user_folder(name)
-    if kind is None and name not in DIGITS:
-        return published.load_published(name, data_dir, download=download)
+    kind, folder = check_name(name)
+    problem = None
+    own_look = published.IDX_DATASETS[name].look if name in published.IDX_DATASETS else "ink"
+    if look is not None and look not in get_args(Look):
+        problem = f"There is no look '{look}', only {' and '.join(get_args(Look))}."
+    elif kind is None and look not in (None, own_look):
+        problem = f"The images of '{name}' have the look '{own_look}', not '{look}'."
+    elif test_fraction is not None and kind != "folder" and name not in DIGITS:
+        problem = f"'{name}' has its own test split, so it takes no test fraction."
+    if problem:
+        raise InvalidUsage(problem, code="invalid_dataset_option")
+    if name in DIGITS:
+        return load_digits(name, test_fraction, split_seed)
     if kind is None:
-        fraction = DIGITS_TEST_FRACTION if test_fraction is None else test_fraction
-        return DIGITS[name](fraction, split_seed)
+        return published.load_published(name, data_dir, download=download)
+    look = look or DEFAULT_LOOK
     if kind == "idx":
-        dataset = idx_folders.load_idx_folder(folder, look=look or DEFAULT_LOOK)
+        dataset = idx_folders.load_idx_folder(folder, look)
     else:
-        dataset = folders.load_folder(
-            folder, look or DEFAULT_LOOK, test_fraction=test_fraction, split_seed=split_seed
-        )
+        dataset = folders.load_folder(folder, look, test_fraction, split_seed)
     # A model of a folder called mnist must not pass for one of the published data set.
     return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
 
 
-def check_name(name: str) -> str:
-    """Return the name if it is that of a data set, else raise `InvalidUsage` with a suggestion."""
-    kind, folder = _user_folder(name)
-    if kind is None and name not in NAMES:
+def check_name(name: str) -> tuple[str | None, Path]:
+    """Return `idx` or `folder` and the user's folder, or `None` for the other data sets.
+
+    Raises:
+        InvalidUsage: If there is no such data set or folder.
+    """
+    kind, _, path = name.partition(":")
+    folder = folders.expand_user(path)
+    if kind in ("idx", "folder") and path:
+        folders.check_folder(folder)
+        return kind, folder
+    if name not in NAMES:
         nearest = _nearest(name)
         suggestion = f"Did you mean {nearest}? " if nearest else ""
         raise InvalidUsage(
             f"There is no data set '{name}'. {suggestion}Known: {', '.join((*NAMES, *KINDS))}.",
             code="unknown_dataset",
         )
-    if kind is not None:
-        folders.check_folder(folder)
-    return name
+    return None, folder
 
 
 def check_size(dataset: Dataset) -> None:
@@ -139,12 +147,6 @@ def load(
     return pair(dataset.train), pair(dataset.test)
 
 
-def _user_folder(name: str) -> tuple[str | None, Path]:
-    """Return `idx` or `folder` and the user's folder; `None` for all other names."""
-    kind, _, path = name.partition(":")
-    return (kind if kind in ("idx", "folder") and path else None), folders.expand_user(path)
-
-
 def _nearest(name: str) -> str | None:
     """Return the name that was probably meant."""
     folder = folders.expand_user(name)
@@ -157,19 +159,3 @@ def _nearest(name: str) -> str | None:
         kind.casefold().replace("_", "-"), candidates, n=1, cutoff=MIN_SIMILARITY
     )
     return (f"{meant[0]}:{path or 'DIR'}" if colon else meant[0]) if meant else None
-
-
-def _check_options(name: str, look: Look | None, test_fraction: float | None) -> None:
-    """Raise `InvalidUsage` if the data set does not take a look or a test fraction."""
-    kind, _ = _user_folder(name)
-    problem = None
-    if look is not None and look not in get_args(Look):
-        problem = f"There is no look '{look}', only {' and '.join(get_args(Look))}."
-    elif kind is None:
-        own = "ink" if name in DIGITS else published.IDX_DATASETS[name].look
-        if look not in (None, own):
-            problem = f"The images of '{name}' have the look '{own}', not '{look}'."
-    if test_fraction is not None and kind != "folder" and name not in DIGITS:
-        problem = f"'{name}' has its own test split, so it takes no test fraction."
-    if problem:
-        raise InvalidUsage(problem, code="invalid_dataset_option")

@@ -33,7 +33,7 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
 
 
-def load_idx_folder(folder: Path, *, look: Look) -> Dataset:
+def load_idx_folder(folder: Path, look: Look) -> Dataset:
     """Load a user's own IDX files, plain or gzipped.
 
     Images may be grey and of any size; `normalize` changes them as it changes pictures sent to the

@@ -93,24 +93,21 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
     for location, read in _candidates(name, data_dir, download=download):
         try:
             arrays = read()
+            for file, array in zip(FILES, arrays, strict=True):
+                if digest(array) != published.digests[file]:
+                    raise ValueError(f"the SHA-256 of {file} is not that of the published file")
         except Exception as error:  # noqa: BLE001 - damaged archives raise almost anything
             attempts.append(f"  - {location}: {error}")
             continue
-        digests = zip(FILES, map(digest, arrays), strict=True)
-        wrong = [file for file, found in digests if found != published.digests[file]]
-        if not wrong:
-            return Dataset(
-                name,
-                published.class_names,
-                published.look,
-                train=Split(arrays[0], arrays[1].astype(np.int64)),
-                test=Split(arrays[2], arrays[3].astype(np.int64)),
-                source=published.source,
-                licence=published.licence,
-                translations={"ja": published.japanese} if published.japanese else {},
-            )
-        attempts.append(
-            f"  - {location}: the SHA-256 of {wrong[0]} is not that of the published file"
+        return Dataset(
+            name,
+            published.class_names,
+            published.look,
+            train=Split(arrays[0], arrays[1].astype(np.int64)),
+            test=Split(arrays[2], arrays[3].astype(np.int64)),
+            source=published.source,
+            licence=published.licence,
+            translations={"ja": published.japanese} if published.japanese else {},
         )
     tried = "\n".join(attempts)
     raise DatasetNotFound(

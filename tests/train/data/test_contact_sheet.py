@@ -12,7 +12,7 @@ from loupe.errors import NotWritable
 from loupe.images.spec import UInt8Array
 from tests.support import pictures
 from train.data.contact_sheet import COLUMNS, SAMPLE_SIDE, contact_sheet, save_contact_sheet
-from train.data.digits import load_digits_8x8
+from train.data.digits import load_digits
 from train.data.splits import Dataset
 
 SHAPES = pictures.shapes()
@@ -34,7 +34,7 @@ def test_every_class_has_a_row_of_samples(tmp_path: Path) -> None:
 
 
 def test_images_of_8x8_are_enlarged_and_use_the_full_range(tmp_path: Path) -> None:
-    sample = first_sample(load_digits_8x8(), 0, tmp_path / "sheet.png")
+    sample = first_sample(load_digits("digits-8x8"), 0, tmp_path / "sheet.png")
 
     np.testing.assert_array_equal(sample, sample[::7, ::7].repeat(7, axis=0).repeat(7, axis=1))
     assert (sample.min(), sample.max()) == (0, 255)

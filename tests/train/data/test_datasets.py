@@ -112,9 +112,9 @@ def test_a_bare_path_gets_a_suggestion_of_its_kind(tmp_path: Path, pets: Path) -
         check_name(str(write_idx(tmp_path / "mine", packed=True)))
 
 
-def test_known_names_are_returned_and_missing_folders_refused() -> None:
-    for name in NAMES:
-        assert check_name(name) == name
+def test_known_names_are_accepted_and_missing_folders_refused(pets: Path) -> None:
+    assert {check_name(name)[0] for name in NAMES} == {None}
+    assert check_name(f"folder:{pets}") == ("folder", pets)
     with pytest.raises(InvalidUsage, match="/nowhere") as raised:
         check_name("folder:/nowhere")
 

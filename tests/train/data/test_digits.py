@@ -5,7 +5,7 @@ import pytest
 
 from loupe.errors import InvalidUsage
 from loupe.images.normalize import border_mean
-from train.data.digits import DIGITS_8X8_SCALE, load_digits, load_digits_8x8
+from train.data.digits import DIGITS_8X8_SCALE, load_digits
 
 
 def test_digits_have_two_splits() -> None:
@@ -62,7 +62,7 @@ def test_digits_of_8x8_scale_back_to_the_exact_values_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits as load
 
     bunch = load()
-    digits = load_digits_8x8()
+    digits = load_digits("digits-8x8")
     images = np.concatenate([digits.train.images, digits.test.images])
     values = images.astype(np.float32) * np.float32(DIGITS_8X8_SCALE)
 
@@ -73,7 +73,7 @@ def test_digits_of_8x8_scale_back_to_the_exact_values_of_scikit_learn() -> None:
 
 
 def test_both_sizes_of_digits_have_the_same_split() -> None:
-    large, small = load_digits(), load_digits_8x8()
+    large, small = load_digits(), load_digits("digits-8x8")
 
     np.testing.assert_array_equal(large.train.labels, small.train.labels)
     np.testing.assert_array_equal(large.test.labels, small.test.labels)
@@ -81,18 +81,21 @@ def test_both_sizes_of_digits_have_the_same_split() -> None:
 
 @pytest.mark.parametrize(("fraction", "images"), [(0.10, 180), (0.25, 450), (0.40, 719)])
 def test_a_fraction_of_the_digits_becomes_the_test_split(fraction: float, images: int) -> None:
-    digits = load_digits_8x8(fraction)
+    digits = load_digits("digits-8x8", fraction)
 
     assert (len(digits.test.labels), len(digits.train.labels)) == (images, 1797 - images)
 
 
 def test_another_seed_gives_another_split() -> None:
-    assert load_digits_8x8(split_seed=42).test.digest() != load_digits_8x8().test.digest()
+    assert (
+        load_digits("digits-8x8", split_seed=42).test.digest()
+        != load_digits("digits-8x8").test.digest()
+    )
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 0.0, 0.001, 0.9999, 1.0, 2.0, float("nan")])
 def test_a_fraction_that_cannot_be_split_off_is_refused(fraction: float) -> None:
     with pytest.raises(InvalidUsage, match=f" {fraction:g} of 1,797 images in 10 ") as raised:
-        load_digits_8x8(fraction)
+        load_digits("digits-8x8", fraction)
 
     assert (raised.value.code, raised.value.exit_code) == ("impossible_fraction", 2)
