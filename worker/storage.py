@@ -1,5 +1,6 @@
 """Paths of files and folders, on this machine (`pathlib.Path`) or elsewhere (`RemotePath`)."""
 
+import io
 import os
 import re
 import tempfile
@@ -8,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from loupe.errors import InvalidUrl
-from loupe.files import atomic_path
+from loupe.files import atomic_path, open_regular
 from worker.remote_path import MAX_REQUESTS, PACKAGES, RemotePath
 from worker.storage_errors import translate_errors
 
@@ -59,6 +60,21 @@ def parse_path(path: str | Path, *, https: bool = False) -> AnyPath:
     if not bucket or "::" in bucket:  # which fsspec would take for a chain of URLs
         raise InvalidUrl(f"'{url}' names no bucket, container or host.")
     return RemotePath(url)
+
+
+def open_file(file: AnyPath) -> IO[bytes]:
+    """Open a file for reading; raise `OSError` if it is not a regular file."""
+    return file.open("rb") if isinstance(file, RemotePath) else open_regular(file)
+
+
+def open_text(file: AnyPath, encoding: str = "utf-8") -> IO[str]:
+    """Open a text file as `open_file` does; line breaks stay as they are."""
+    return io.TextIOWrapper(io.BufferedReader(open_file(file)), encoding, newline="")  # type: ignore[type-var]
+
+
+def size_of(file: AnyPath) -> int:
+    """Return the size of a file in bytes."""
+    return int(file.info()["size"]) if isinstance(file, RemotePath) else file.stat().st_size
 
 
 def is_url(text: str) -> bool:
@@ -172,7 +188,7 @@ def open_ranges(file: AnyPath, ranges: Iterable[tuple[int, int]]) -> Iterator[Re
             one request; each other part costs a request when it is read.
     """
     if isinstance(file, Path):
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             descriptor = opened.fileno()
             yield lambda size, offset: os.pread(descriptor, size, offset)
     else:

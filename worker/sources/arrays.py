@@ -1,24 +1,58 @@
 """Images in one array: `.npy`, `.npz`, and the IDX files of MNIST."""
 
+import gzip
+import io
 import os
+import struct
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from loupe.errors import InvalidPixels, InvalidSource, LoupeError
+from loupe.errors import InvalidSource
 from loupe.images import idx
-from loupe.images.spec import SIDE, UInt8Array, check_batch
+from loupe.images.spec import SIDE, UInt8Array
 from worker.queue.steps import Shard
-from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut
-from worker.storage import AnyPath, local_copy, open_ranges, versions
+from worker.sources import zips
+from worker.sources.source import (
+    BatchReader,
+    Records,
+    ShardPlan,
+    check_unchanged,
+    cut,
+    max_unpacked_bytes,
+)
+from worker.storage import AnyPath, open_file, open_ranges, versions
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK"
-ROWS = "rows"  # file of the index: pixels of all images in C order
-AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+ROWS, COLUMNS = "rows", "columns"  # files of the index: pixels in C order, and in Fortran order
+IMAGE_BYTES = SIDE * SIDE
+HEAD_BYTES = 2**16  # that a header may take
+CHUNK_BYTES = 2**20  # copied at a time
+MAX_LISTED, MAX_LISTED_CHARACTERS = 5, 40  # names of arrays in an error message
+TRANSPOSED_IMAGES = 2**14  # at a time
+
+
+class _Layout(NamedTuple):
+    """The header of an array of images.
+
+    Attributes:
+        images: Number of images.
+        offset: First byte of the first image.
+        is_fortran: Whether the first pixels of all images come first.
+        ends: Whether nothing may follow the images.
+    """
+
+    images: int
+    offset: int
+    is_fortran: bool
+    ends: bool
 
 
 class ArraySource:
@@ -32,15 +66,22 @@ class ArraySource:
         self._file = file
 
     def check(self) -> None:
-        """See `ImageSource.check`."""
-        self._open()
+        """See `ImageSource.check`. Of a compressed file, only the beginning is unpacked."""
+        with self._opened():
+            pass
 
     def plan(self, shard_images: int, index: Path) -> ShardPlan:
         """See `ImageSource.plan`."""
-        images, offset = self._open()
-        if offset is None:
-            images.tofile(index / ROWS)
-        return ShardPlan(len(images), versions([self._file]), cut(len(images), shard_images))
+        with self._opened() as (layout, chunks, is_packed):
+            shards = cut(layout.images, shard_images)
+            if is_packed or layout.is_fortran:
+                copy = index / (COLUMNS if layout.is_fortran else ROWS)
+                with copy.open("wb") as file:
+                    _copy_values(layout, chunks, file)
+        if layout.is_fortran:
+            _transpose(copy, layout.images, index / ROWS)
+            copy.unlink()
+        return ShardPlan(layout.images, versions([self._file]), shards)
 
     def batches(
         self, shard: Shard, batch_size: int, index: Path, revision: str
@@ -61,86 +102,128 @@ class ArraySource:
         file: AnyPath = index / ROWS
         offset = 0
         if not file.exists():
-            images, found = self._open()
-            if found is None:  # an older version planned the job, which is still in progress
-                return np.ascontiguousarray(images[start:stop])
-            file, offset = self._file, found
-        first, last = (offset + row * SIDE * SIDE for row in (start, stop))
+            file = self._file
+            with self._opened() as (layout, _, _):
+                offset = layout.offset
+        first, last = (offset + row * IMAGE_BYTES for row in (start, stop))
         with open_ranges(file, [(first, last)]) as read_at:
             data = read_at(last - first, first)
-        whole = len(data) // SIDE**2 * SIDE**2
+        whole = len(data) // IMAGE_BYTES * IMAGE_BYTES
         return np.frombuffer(data, np.uint8, whole).reshape(-1, SIDE, SIDE)
 
-    def _open(self) -> tuple[UInt8Array, int | None]:
-        """Return the images and `None`, or only their outline and the offset of their first row.
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[_Layout, Iterator[bytes], bool]]:
+        """Open the file; yield its layout, the unpacked bytes, and whether they were packed.
 
         Raises:
-            InvalidSource: If the file is not an array of images.
+            InvalidSource: If the file is not an array of images, or cannot hold what it claims.
         """
         try:
-            array, offset = _read_outline(self._file) or (self._load(), None)
-            images = check_batch(array)
-        except InvalidPixels as error:
-            raise InvalidSource(
-                f"'{self._file}' holds an array of {array.dtype}, shape {array.shape}. "
-                f"Images are uint8 of shape (n, {SIDE}, {SIDE})."
-            ) from error
-        except LoupeError:
-            raise
-        except Exception as error:  # NumPy evaluates the header, which may be hostile
+            with open_file(self._file) as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                magic = file.read(2)
+                file.seek(0)
+                is_packed = magic in (ZIP_MAGIC, idx.GZIP_MAGIC)
+                chunks = self._unpacked(file, magic)
+                head = next(chunks, b"")
+                layout = self._layout(head[:HEAD_BYTES], is_packed=is_packed)
+                length = layout.offset + layout.images * IMAGE_BYTES
+                if is_packed and length > max_unpacked_bytes(size):
+                    raise InvalidSource(
+                        f"'{self._file}' claims {layout.images:,} images in {size:,} bytes. "
+                        "Unpack the file first.",
+                        code="source_too_large",
+                    )
+                if not is_packed and (size < length or (layout.ends and size > length)):
+                    raise ValueError(
+                        f"a header of shape {(layout.images, SIDE, SIDE)} followed by "
+                        f"{size - layout.offset:,} bytes"
+                    )
+                yield layout, chain([head], chunks), is_packed
+        except (ValueError, EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
             raise InvalidSource(
                 f"'{self._file}' is not a folder, archive, table or array of images ({error})."
             ) from error
-        if not len(images):
-            raise InvalidSource(f"'{self._file}' holds an array without images.")
-        return images, offset
 
-    def _load(self) -> AnyArray:
-        with local_copy(self._file) as path:
-            with path.open("rb") as file:
-                if not file.read(len(ZIP_MAGIC)).startswith((ZIP_MAGIC, NPY_MAGIC[:2])):
-                    return idx.read(path)
-            with path.open("rb") as file:
-                loaded = np.load(file, allow_pickle=False)
-                if isinstance(loaded, np.ndarray):
-                    return loaded
-                if len(loaded.files) != 1:
-                    names = ", ".join(sorted(loaded.files)[:5]) or "none"
-                    raise InvalidSource(
-                        f"'{self._file}' holds {len(loaded.files)} arrays ({names}) instead of one."
-                    )
-                return loaded[loaded.files[0]]  # type: ignore[no-any-return]
+    def _unpacked(self, file: IO[bytes], magic: bytes) -> Iterator[bytes]:
+        """Yield the bytes of the array in chunks."""
+        if magic == ZIP_MAGIC:
+            members = list(islice(zips.read_directory(file), MAX_LISTED + 1))
+            if len(members) != 1:
+                names = sorted(member.name[:MAX_LISTED_CHARACTERS] for member in members)
+                listed = ", ".join(name.removesuffix(".npy") for name in names[:MAX_LISTED])
+                more = " or more" if len(members) > MAX_LISTED else ""
+                raise InvalidSource(
+                    f"'{self._file}' holds {len(members)}{more} arrays ({listed or 'none'}) "
+                    "instead of one."
+                )
+            if why := members[0].why_unreadable():
+                raise ValueError(why)
+            _, _, method, crc, unpacked, compressed, offset = members[0]
+            with open_ranges(self._file, []) as read_at:
+                yield from zips.unpack(read_at, offset, compressed, unpacked, method, crc)
+        else:
+            with gzip.open(file) if magic == idx.GZIP_MAGIC else nullcontext(file) as opened:
+                while chunk := opened.read(CHUNK_BYTES):
+                    yield chunk
+
+    def _layout(self, head: bytes, *, is_packed: bool) -> _Layout:
+        """Return the layout that a header describes; raise `ValueError` if it is none."""
+        is_fortran = False
+        if is_npy := head.startswith(NPY_MAGIC):
+            shape, offset, is_fortran, kind = _read_npy_header(head)
+        else:
+            shape, offset = idx.header(head)
+            kind = np.dtype(np.uint8)
+        if kind != np.uint8 or shape[1:] != (SIDE, SIDE) or shape[0] < 0:
+            raise InvalidSource(
+                f"'{self._file}' holds an array of {kind}, shape {shape}. "
+                f"Images are uint8 of shape (n, {SIDE}, {SIDE})."
+            )
+        if not shape[0]:
+            raise InvalidSource(f"'{self._file}' holds an array without images.")
+        return _Layout(shape[0], offset, is_fortran, ends=is_packed or not is_npy)
 
 
 def _records(images: UInt8Array, start: int) -> Records:
     return Records(list(range(start, start + len(images))), images, [])
 
 
-def _read_outline(file: AnyPath) -> tuple[AnyArray, int] | None:
-    """Return an array of the file's dtype and shape without its values, and their offset.
-
-    Returns `None` for compressed files and Fortran arrays.
-    """
-    with file.open("rb") as opened:
-        magic = opened.read(len(NPY_MAGIC))
-        opened.seek(0)
-        if magic == NPY_MAGIC:
-            is_version_1 = np.lib.format.read_magic(opened) == (1, 0)
-            format_ = np.lib.format
-            read_header = (
-                format_.read_array_header_1_0 if is_version_1 else format_.read_array_header_2_0
-            )
-            shape, is_fortran, dtype = read_header(opened)
-            offset = opened.tell()
-            if is_fortran:
-                return None
-        elif magic.startswith((ZIP_MAGIC, idx.GZIP_MAGIC)):
-            return None
+def _read_npy_header(head: bytes) -> tuple[tuple[int, ...], int, bool, np.dtype[Any]]:
+    """Return shape, offset of the values, order and type; raise `ValueError` for a bad header."""
+    file = io.BytesIO(head)
+    try:
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape, is_fortran, kind = np.lib.format.read_array_header_1_0(file)
         else:
-            shape, offset = idx.header(opened.read(idx.MAX_HEADER_BYTES))
-            dtype = np.dtype(np.uint8)
-        length = opened.seek(0, os.SEEK_END) - offset
-    outline = np.broadcast_to(np.zeros((), dtype), shape)
-    if outline.nbytes > length or (outline.nbytes < length and magic != NPY_MAGIC):
-        raise ValueError(f"a header of shape {shape} followed by {length:,} bytes")
-    return outline, offset
+            shape, is_fortran, kind = np.lib.format.read_array_header_2_0(file)
+    except Exception as error:  # NumPy evaluates the header, which may be hostile
+        raise ValueError(f"a damaged header of NumPy: {error}") from error
+    return shape, file.tell(), is_fortran, kind
+
+
+def _copy_values(layout: _Layout, chunks: Iterator[bytes], to: IO[bytes]) -> None:
+    """Write the images of an array; raise `ValueError` if there are fewer or more bytes."""
+    skipped, missing = layout.offset, layout.images * IMAGE_BYTES
+    for chunk in chunks:
+        values = chunk[skipped:]
+        skipped = max(0, skipped - len(chunk))
+        if len(values) > missing and layout.ends:
+            raise ValueError(f"more bytes follow the {layout.images:,} images of the header")
+        missing -= to.write(values[:missing])
+    if missing:
+        raise ValueError(f"{missing:,} bytes of the {layout.images:,} images are missing")
+
+
+def _transpose(columns: Path, count: int, rows: Path) -> None:
+    """Copy images from Fortran order to C order."""
+    with columns.open("rb") as source, rows.open("wb") as target:
+        for start in range(0, count, TRANSPOSED_IMAGES):
+            size = min(TRANSPOSED_IMAGES, count - start)
+            values = [
+                os.pread(source.fileno(), size, pixel * count + start)
+                for pixel in range(IMAGE_BYTES)
+            ]
+            block = np.frombuffer(b"".join(values), np.uint8).reshape(SIDE, SIDE, size)
+            target.write(block.transpose(2, 1, 0).tobytes())

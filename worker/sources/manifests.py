@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from loupe.errors import InvalidSource
 from loupe.files import printable
@@ -16,10 +16,11 @@ from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Collection, Entry, ReadEntry
 from worker.sources.source import check_columns
-from worker.storage import AnyPath, is_url, map_requests, parse_path, unwrap
+from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 
 PATH, ID = "path", "id"
 USUAL_BYTES = 2**20  # of a remote picture whose size is not known yet
+MAX_RECORD_CHARACTERS = 2**17  # of all columns together
 
 
 class Manifest(Collection):
@@ -44,10 +45,10 @@ class Manifest(Collection):
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
         try:
-            with self._file.open(encoding="utf-8-sig", newline="") as lines:
-                for number, record in self._records(lines):
+            with open_text(self._file, "utf-8-sig") as file:
+                for number, record in self._records(_LimitedLines(file)):
                     yield self._entry(number, record)
-        except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        except (ValueError, csv.Error, RecursionError) as error:
             raise InvalidSource(f"The manifest '{self.path}' is damaged: {error}.") from error
 
     @contextmanager
@@ -87,7 +88,7 @@ class Manifest(Collection):
             )
         return found
 
-    def _records(self, file: Iterator[str]) -> Iterator[tuple[int, Any]]:
+    def _records(self, file: "_LimitedLines") -> Iterator[tuple[int, Any]]:
         """Yield the number of each line and its record."""
         first = next(file, "")
         lines = chain([first], file)
@@ -95,6 +96,7 @@ class Manifest(Collection):
             if isinstance(record := json.loads(first), dict):
                 check_columns(self.path, self._options, [*record])
             for number, line in enumerate(lines, 1):
+                file.left = MAX_RECORD_CHARACTERS
                 if line.strip():
                     yield number, json.loads(line)
             return
@@ -107,6 +109,7 @@ class Manifest(Collection):
             )
         check_columns(self.path, self._options, columns)
         for record in reader:
+            file.left = MAX_RECORD_CHARACTERS
             yield reader.line_num, record
 
     def _entry(self, number: int, record: Any) -> Entry:
@@ -127,6 +130,27 @@ class Manifest(Collection):
         except InvalidSource as error:
             return error.message
         return None
+
+
+class _LimitedLines(Iterator[str]):
+    """The lines of a text file; a record that is too long raises `ValueError`.
+
+    Attributes:
+        left: Characters that the lines of the next record may have.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.left = MAX_RECORD_CHARACTERS
+
+    def __next__(self) -> str:
+        line = self._file.readline(self.left + 1)
+        self.left -= len(line)
+        if self.left < 0:
+            raise ValueError(f"a record has more than {MAX_RECORD_CHARACTERS:,} characters")
+        if not line:
+            raise StopIteration
+        return line
 
 
 def _as_text(value: Any) -> str | None:

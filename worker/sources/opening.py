@@ -19,7 +19,7 @@ from worker.sources.source import ImageSource, check_columns
 from worker.sources.tables import PARQUET_MAGIC, TableSource
 from worker.sources.tars import Tars, is_tar
 from worker.sources.zips import Zip
-from worker.storage import AnyPath, missing_files
+from worker.storage import AnyPath, missing_files, open_file
 
 MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"
@@ -52,10 +52,12 @@ def open_source(
         found: Collection | None = Folder(path) if isinstance(path, Path) else Bucket(path)
     elif not path.exists():
         found = _match(path)
+    elif not path.is_file():
+        raise InvalidSource(f"'{path}' is a pipe, socket or device, not a file or folder.")
     elif path.suffix.lower() in MANIFESTS:
         return PictureSource(Manifest(path, options, https=https), decoder, options.columns)
     else:
-        with path.open("rb") as opened:
+        with open_file(path) as opened:
             head = opened.read(HEAD_BYTES)
         if head.startswith(PARQUET_MAGIC):
             return TableSource(path, decoder, options)
@@ -90,7 +92,7 @@ def _open_archive(file: AnyPath, head: bytes) -> Collection | None:
         return None
     if head.startswith(ZIP_MAGIC):
         return Zip(file)
-    with file.open("rb") as opened:  # a program may precede the archive
+    with open_file(file) as opened:  # a program may precede the archive
         return Zip(file) if zipfile.is_zipfile(opened) else None
 
 

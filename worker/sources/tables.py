@@ -1,13 +1,15 @@
 """A Parquet file with a column of picture files, as on Hugging Face, or a column for each pixel."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
@@ -15,7 +17,8 @@ from loupe.files import printable
 from loupe.images.spec import SIDE
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
-from worker.sources.pictures import Decoder, Entry
+from worker.sources import pages
+from worker.sources.pictures import MAX_ENTRY_BYTES, MAX_FETCHED_BYTES, Decoder, Entry
 from worker.sources.source import (
     BatchReader,
     Records,
@@ -24,13 +27,14 @@ from worker.sources.source import (
     check_unchanged,
     cut,
 )
-from worker.storage import AnyPath, versions
+from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
 IMAGE, BYTES, ID = "image", "bytes", "id"
 NOT_PIXELS = frozenset({ID, "label", "class", "target"})  # columns of numbers
 PIXELS = SIDE * SIDE
 NO_ID = "The row has no id."
+ROWS_AT_A_TIME = "rows-at-a-time"  # file of the index
 
 
 class TableSource:
@@ -52,11 +56,16 @@ class TableSource:
 
     def check(self) -> None:
         """See `ImageSource.check`."""
-        self._count()
+        with self._open() as (file, _):
+            self._count(file)
 
     def plan(self, shard_images: int, index: Path) -> ShardPlan:
         """See `ImageSource.plan`."""
-        total = self._count()
+        with self._open() as (file, source):
+            total = self._count(file)
+            columns = self._columns(file.schema_arrow)
+            rows = pages.check_pages(self._file, source, file.metadata, columns, MAX_FETCHED_BYTES)
+        (index / ROWS_AT_A_TIME).write_text(str(rows))
         return ShardPlan(total, versions([self._file]), cut(total, shard_images))
 
     def batches(
@@ -64,39 +73,66 @@ class TableSource:
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
         check_unchanged(self._file, revision, versions([self._file]))
-        with self._open() as file:
-            names = file.schema_arrow.names
+        rows_at_a_time = min(batch_size, _rows_at_a_time(index))
+        with self._open() as (file, _):
             images = self._image_columns(file.schema_arrow)
-            ids = [self._id] if self._id in names else []
-            columns = [*images, *dict.fromkeys([*ids, *self._options.columns])]
+            columns = self._columns(file.schema_arrow)
             decode = self._decode_files if images == [IMAGE] else self._stack_pixels
-            for row, rows in _rows(file, shard.start, shard.stop, batch_size, columns):
+            for row, rows in _rows(file, shard.start, shard.stop, rows_at_a_time, columns):
+                self._check_texts(rows)
                 yield partial(decode, rows, row, images)
 
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
         row = shard.start + position
-        with self._open() as file:
+        with self._open() as (file, _):
             if self._id not in file.schema_arrow.names:
                 return str(row)
             ((_, rows),) = _rows(file, row, row + 1, 1, [self._id])
         return str(rows.column(self._id)[0].as_py())
 
-    def _count(self) -> int:
+    def _count(self, file: pq.ParquetFile) -> int:
         """Return the number of rows; raise `InvalidSource` if they cannot be scored."""
-        with self._open() as file:
-            self._image_columns(file.schema_arrow)
-            self._check_columns(file.schema_arrow)
-            if not file.metadata.num_rows:
-                raise InvalidSource(f"The Parquet file '{self._file}' has no rows.")
-            return int(file.metadata.num_rows)
+        self._image_columns(file.schema_arrow)
+        self._check_columns(file.schema_arrow)
+        if not file.metadata.num_rows:
+            raise InvalidSource(f"The Parquet file '{self._file}' has no rows.")
+        pages.check_rows(file.metadata, size_of(self._file))
+        return int(file.metadata.num_rows)
 
-    def _open(self) -> pq.ParquetFile:
+    @contextmanager
+    def _open(self) -> Iterator[tuple[pq.ParquetFile, IO[bytes]]]:
+        """Open the file; raise `InvalidSource` for whatever is wrong with it."""
         try:
-            is_local = isinstance(self._file, Path)
-            return pq.ParquetFile(self._file if is_local else self._file.open("rb"))
-        except (pa.ArrowException, OSError) as error:
+            with open_file(self._file) as source:
+                pages.check_footer(source)
+                yield pages.open_file(self._file, source), source
+        except pages.TooCostly as error:
+            raise InvalidSource(
+                f"The Parquet file '{self._file}' is too costly to read: it has {error}.",
+                code="source_too_large",
+            ) from error
+        except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
             raise InvalidSource(f"The Parquet file '{self._file}' is damaged: {error}.") from error
+
+    def _columns(self, schema: pa.Schema) -> list[str]:
+        """Return all columns to read."""
+        ids = [self._id] if self._id in schema.names else []
+        columns = [*self._image_columns(schema), *ids, *self._options.columns]
+        return list(dict.fromkeys(columns))
+
+    def _check_texts(self, rows: pa.RecordBatch) -> None:
+        """Raise `InvalidSource` if an id or a kept column has a text that is too long."""
+        for name in {self._id, *self._options.columns} & set(rows.schema.names):
+            column = rows.column(name)
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                longest = pc.max(pc.binary_length(column)).as_py() or 0
+                if longest > MAX_ENTRY_BYTES:
+                    raise InvalidSource(
+                        f"Column '{name}' of '{self._file}' has a text of {longest:,} bytes; "
+                        f"at most {MAX_ENTRY_BYTES:,} are allowed.",
+                        code="source_too_large",
+                    )
 
     def _image_columns(self, schema: pa.Schema) -> list[str]:
         if IMAGE in schema.names and _holds_files(schema.field(IMAGE).type):
@@ -127,13 +163,13 @@ class TableSource:
 
     def _decode_files(self, rows: pa.RecordBatch, start: int, images: Sequence[str]) -> Records:
         column = rows.column(IMAGE)
-        files = (column.field(BYTES) if pa.types.is_struct(column.type) else column).to_pylist()
+        files = column.field(BYTES) if pa.types.is_struct(column.type) else column
 
         def read(entry: Entry) -> bytes:
-            file = files[entry.location[0]]
+            file: bytes | None = files[entry.location[0]].as_py()
             if file is None:
                 raise InvalidSource("The row has no picture file.", code="invalid_record")
-            return bytes(file)
+            return file
 
         ids, are_numbers = self._ids(rows, start)
         entries = [
@@ -181,6 +217,13 @@ class TableSource:
         return [None if name is None else printable(str(name)) for name in ids], False
 
 
+def _rows_at_a_time(index: Path) -> int:
+    try:
+        return int((index / ROWS_AT_A_TIME).read_text())
+    except FileNotFoundError:  # an older version planned the job, which is still in progress
+        return 1
+
+
 def _rows(
     file: pq.ParquetFile, start: int, stop: int, batch_size: int, columns: list[str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -200,6 +243,7 @@ def _rows(
         row += len(rows)
         if row >= stop:
             return
+    raise ValueError(f"its rows end at {row:,}, before {stop:,}")
 
 
 def _is_binary(kind: pa.DataType) -> bool:

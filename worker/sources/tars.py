@@ -14,9 +14,15 @@ from loupe.images.idx import GZIP_MAGIC
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
 from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
-from worker.storage import AnyPath, ReadAt, open_ranges, unwrap
+from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
-MAX_HEADER_BYTES = 2**20  # of names and attributes; tarfile reads what an archive claims
+MAX_HEADER_BYTES = 2**18  # of one member's names and attributes
+MAX_ATTRIBUTES = 1000  # that hold for all members that follow; tarfile applies each to each
+# An index of gzip keeps 32 kB of memory for every `spacing` unpacked bytes. These limits keep it
+# small: archives of pictures hardly compress.
+MAX_COMPRESSION = 10
+SMALL_BYTES = 2**32  # up to this size, archives may be compressed more
+MIN_SPACING, MAX_POINTS = 2**22, 512  # bytes between points; points for each packed size
 
 
 class Tars(Collection):
@@ -31,12 +37,12 @@ class Tars(Collection):
             prefix = f"{archive.name}/" if len(self.files) > 1 else ""
             try:
                 with _open(archive) as file:
-                    for member in _members(cast("IO[bytes]", _LimitedReader(file))):
+                    for member in _members(file, _max_unpacked_bytes(archive)):
                         location = [number, member.offset_data, member.size]
                         yield Entry(prefix + member.name, location, _why_refused(member))
                     if index is not None and isinstance(file, IndexedGzipFile):
                         file.export_index(str(_gzip_index(index, number)))
-            except (tarfile.TarError, OSError, EOFError) as error:
+            except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
                 raise InvalidSource(f"The tar archive '{archive}' is damaged: {error}.") from error
 
     @contextmanager
@@ -88,13 +94,15 @@ def _gzip_index(index: Path, number: int) -> Path:
 @contextmanager
 def _open(archive: AnyPath, gzip_index: Path | None = None) -> Iterator[IO[bytes]]:
     """Open an archive for reading, unpacked; with an index, random access is fast."""
-    with archive.open("rb") as file, ExitStack() as stack:
+    with open_file(archive) as file, ExitStack() as stack:
         is_gzipped = gzip_index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         if is_gzipped:
             source = {"filename": str(archive)} if isinstance(archive, Path) else {"fileobj": file}
             index = None if gzip_index is None else str(gzip_index)
-            file = stack.enter_context(IndexedGzipFile(**source, index_file=index))
+            spacing = max(MIN_SPACING, size_of(archive) // MAX_POINTS)
+            unpacked = IndexedGzipFile(**source, index_file=index, spacing=spacing)
+            file = stack.enter_context(unpacked)
             stack.enter_context(_uncover_storage_errors())
         yield file
 
@@ -140,27 +148,50 @@ def _try_read(file: IO[bytes], size: int, offset: int) -> bytes | OSError:
 
 
 class _LimitedReader:
-    """A file that refuses to read as much as a damaged or hostile header may claim."""
+    """A file that refuses to read or unpack as much as a hostile header may claim.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    Attributes:
+        left: Bytes that may be read for the next member.
+    """
+
+    def __init__(self, file: IO[bytes], max_bytes: int) -> None:
         self._file = file
-        self.seek, self.tell = file.seek, file.tell
+        self._max_bytes = max_bytes
+        self.left = MAX_HEADER_BYTES
+        self.tell = file.tell
+
+    def seek(self, offset: int) -> int:
+        """Go to an offset; to reach it, a gzipped archive is unpacked."""
+        if offset > self._max_bytes:
+            raise tarfile.ReadError(f"its members claim more than {self._max_bytes:,} bytes")
+        return self._file.seek(offset)
 
     def read(self, size: int) -> bytes:
-        if size > MAX_HEADER_BYTES:
+        """Read a part of a header."""
+        self.left -= size
+        if self.left < 0:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
         return self._file.read(size)
 
 
-def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+def _max_unpacked_bytes(archive: AnyPath) -> int:
+    return max(SMALL_BYTES, MAX_COMPRESSION * size_of(archive))
+
+
+def _members(file: IO[bytes], max_bytes: int) -> Iterator[tarfile.TarInfo]:
     """Yield members with names of pictures; tarfile's list of members is kept empty."""
-    with tarfile.open(fileobj=file, mode="r:") as archive:
+    limited = _LimitedReader(file, max_bytes)
+    with tarfile.open(fileobj=cast("IO[bytes]", limited), mode="r:") as archive:
+        offset = 0
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]
+            if archive.offset <= offset or len(archive.pax_headers) > MAX_ATTRIBUTES:
+                raise tarfile.ReadError(f"a wrong size or too many attributes at {offset:,}")
+            offset, limited.left = archive.offset, MAX_HEADER_BYTES
             if is_picture(member.name):
                 yield member
-        file.seek(archive.offset)
-        if any(file.read(tarfile.BLOCKSIZE)):  # tarfile stops at a damaged header as if at the end
+        limited.seek(archive.offset)
+        if any(limited.read(tarfile.BLOCKSIZE)):  # tarfile stops at a damaged header, as at the end
             raise tarfile.ReadError(f"no header at {archive.offset:,}, and not the end")
 
 

@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from loupe.errors import InvalidImage, InvalidSource
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
 from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
-from worker.storage import AnyPath, ReadAt, open_ranges
+from worker.storage import AnyPath, ReadAt, open_file, open_ranges
 
 MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory
 LOCAL_HEADER = struct.Struct("<4s22x2H")  # before a member's bytes: lengths of name and extra field
@@ -31,6 +31,29 @@ IN_ZIP_64 = 2**32 - 1
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF_8 = 0x1, 0x800
 USUAL_HEADER_BYTES = 512  # with name and extra field, whose lengths only the header tells
+CHUNK_BYTES = 2**20  # read and unpacked at a time
+
+
+class Member(NamedTuple):
+    """A file in a zip archive, as the directory describes it."""
+
+    name: str
+    flags: int
+    method: int
+    crc: int
+    unpacked: int
+    compressed: int
+    offset: int
+
+    def why_unreadable(self) -> str | None:
+        """Return why the member cannot be unpacked; `None` if it can."""
+        if self.flags & ENCRYPTED:
+            return "The member is encrypted."
+        if self.method not in {STORED, DEFLATED}:
+            return (
+                f"The member is compressed with method {self.method}; only 0 and 8 are supported."
+            )
+        return None
 
 
 class Zip(Collection):
@@ -42,9 +65,14 @@ class Zip(Collection):
 
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
-        with self._file.open("rb") as file:
+        with open_file(self._file) as file:
             try:
-                yield from _members(file)
+                for member in read_directory(file):
+                    name, _, method, crc, unpacked, compressed, offset = member
+                    if is_picture(name):
+                        why = member.why_unreadable()
+                        why = why or why_member_refused(name, unpacked, compressed)
+                        yield Entry(name, [offset, compressed, unpacked, method, crc], why)
             except (struct.error, ValueError) as error:
                 raise InvalidSource(
                     f"The zip archive '{self.path}' is damaged: {error}."
@@ -57,21 +85,34 @@ class Zip(Collection):
             (offset, offset + USUAL_HEADER_BYTES + compressed)
             for offset, compressed, *_ in (entry.location for entry in entries)
         )
+
+        def read(entry: Entry) -> bytes:
+            try:
+                return b"".join(unpack(read_at, *entry.location))
+            except (ValueError, zlib.error) as error:
+                raise InvalidImage(f"The member of the zip archive is damaged: {error}.") from error
+
         with open_ranges(self._file, members) as read_at:
-            yield lambda entry: _unpack(read_at, *entry.location)
+            yield read
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
         return entry.location[1] if isinstance(self._file, RemotePath) else 0
 
 
-def _members(file: IO[bytes]) -> Iterator[Entry]:
-    """Read the central directory; raises `struct.error` or `ValueError` if it is damaged."""
+def read_directory(file: IO[bytes]) -> Iterator[Member]:
+    """Yield the members that the central directory names.
+
+    Raises:
+        ValueError, struct.error: If the directory is damaged, or if its members take more bytes
+            than the archive has, because they overlap.
+    """
     count, size, start, end = _find_directory(file)
     before = end - size - start  # bytes before the archive, a self-extracting program for example
     if before < 0:
         raise ValueError(f"its directory of {size:,} bytes at {start:,} ends at {end:,}")
-    file.seek(before + start)
+    available = before + start
+    file.seek(available)
     for _ in range(count):
         magic, flags, method, crc, compressed, unpacked, *lengths, offset = MEMBER.unpack(
             file.read(MEMBER.size)
@@ -80,14 +121,11 @@ def _members(file: IO[bytes]) -> Iterator[Entry]:
             raise ValueError("its directory has fewer members than it claims")
         raw_name, extra, _comment = map(file.read, lengths)
         name = raw_name.decode("utf-8" if flags & UTF_8 else "cp437", "surrogateescape")
-        if not is_picture(name):
-            continue
         unpacked, compressed, offset = _zip_64_values(extra, unpacked, compressed, offset)
-        yield Entry(
-            name,
-            [before + offset, compressed, unpacked, method, crc],
-            _why_refused(name, flags, method, unpacked, compressed),
-        )
+        available -= LOCAL_HEADER.size + len(raw_name) + compressed
+        if available < 0 or offset > start:
+            raise ValueError("its members overlap, or take more bytes than it has")
+        yield Member(name, flags, method, crc, unpacked, compressed, before + offset)
 
 
 def _find_directory(file: IO[bytes]) -> tuple[int, int, int, int]:
@@ -95,7 +133,7 @@ def _find_directory(file: IO[bytes]) -> tuple[int, int, int, int]:
     length = file.seek(0, os.SEEK_END)
     tail_start = max(0, length - END.size - MAX_COMMENT_BYTES)
     file.seek(tail_start)
-    tail = file.read()
+    tail = file.read(length - tail_start)
     position = tail.rfind(b"PK\x05\x06")
     if position < 0:
         raise ValueError("its directory has no end")
@@ -123,28 +161,37 @@ def _zip_64_values(extra: bytes, *values: int) -> tuple[int, ...]:
     return values
 
 
-def _why_refused(name: str, flags: int, method: int, unpacked: int, compressed: int) -> str | None:
-    if flags & ENCRYPTED:
-        return "The member is encrypted."
-    if method not in {STORED, DEFLATED}:
-        return f"The member is compressed with method {method}; only 0 and 8 are supported."
-    return why_member_refused(name, unpacked, compressed)
-
-
-def _unpack(
+def unpack(
     read_at: ReadAt, offset: int, compressed: int, unpacked: int, method: int, crc: int
-) -> bytes:
-    """Return the bytes of a member, no more than the directory promises."""
+) -> Iterator[bytes]:
+    """Yield the bytes of a member, not more than the directory promises.
+
+    Raises:
+        ValueError, zlib.error: If the member is damaged.
+    """
     header = read_at(LOCAL_HEADER.size, offset)
     if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-        raise InvalidImage("The member is not where the zip archive's directory says.")
+        raise ValueError("it is not where the directory says")
     _, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
-    data = read_at(compressed, offset + LOCAL_HEADER.size + name_bytes + extra_bytes)
-    if method == DEFLATED:
-        try:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, unpacked + 1)
-        except zlib.error as error:
-            raise InvalidImage(f"The member of the zip archive is damaged: {error}.") from error
-    if len(data) != unpacked or zlib.crc32(data) != crc:
-        raise InvalidImage("The member of the zip archive is damaged: its checksum differs.")
-    return data
+    start = offset + LOCAL_HEADER.size + name_bytes + extra_bytes
+    packed = (
+        read_at(min(CHUNK_BYTES, start + compressed - at), at)
+        for at in range(start, start + compressed, CHUNK_BYTES)
+    )
+    found = 0
+    for chunk in packed if method == STORED else _inflate(packed):
+        unpacked -= len(chunk)
+        found = zlib.crc32(chunk, found)
+        if unpacked < 0:
+            break
+        yield chunk
+    if unpacked or found != crc:
+        raise ValueError("its checksum or size differs")
+
+
+def _inflate(packed: Iterator[bytes]) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    for data in packed:
+        while data and not unpacker.eof:
+            yield unpacker.decompress(data, CHUNK_BYTES)
+            data = unpacker.unconsumed_tail

@@ -113,7 +113,7 @@ def test_array_that_cannot_be_read_in_parts_is_loaded_once(
     source = tmp_path / "images.npy"
     write(images, source)
     plan = planned(source, 10, index_folder)
-    monkeypatch.setattr(ArraySource, "_load", lambda _: pytest.fail("loaded again"))
+    monkeypatch.setattr(ArraySource, "_opened", lambda _: pytest.fail("loaded again"))
 
     found = [
         batch.images
@@ -223,9 +223,9 @@ BAD_ARRAYS = [
         "Compressed file ended",
     ),
     (
-        "a damaged gzip file",
+        "decompressing data",
         gzip.compress(b"x")[:10] + b"\xff" * 40,
-        "a damaged gzip file",
+        "decompressing data",
     ),
 ]
 
@@ -346,6 +346,17 @@ def test_error_of_a_picture_does_not_keep_others_in_memory() -> None:
 
     with uncollected():
         assert kept() < len(entries) * 28 * 28
+
+
+def test_errors_of_pictures_do_not_keep_their_files_in_memory() -> None:
+    entries = [Entry(str(number), []) for number in range(50)]
+    tracemalloc.start()
+    try:
+        records = Decoder("ink", MAX_PIXELS).records(entries, lambda _: bytes(2**20))
+        assert len(records.errors) == len(entries)
+        assert tracemalloc.get_traced_memory()[0] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
 def test_pipe_and_too_large_file_are_errors(folder: Path, index_folder: Path) -> None:
