@@ -54,49 +54,58 @@ def judge(
     # A falling loss counts only if the last epoch is the one that was kept.
     fell = len(losses) >= 2 and best_epoch >= len(losses)
     fall = 1 - losses[-1] / max(losses[-2], MIN_LOSS) if fell else 0.0
-    accuracies = (
-        f"The model is right on {percent(train_accuracy)} of the training images and on "
-        f"{percent(test_accuracy)} of the test images"
-    )
-    points = f"{abs(gap) * 100:.1f} points"
     fit: FitName
     if gap > chance and (gap > WIDE_GAP or (gap > NOTABLE_GAP and rise > MAX_RISE)):
-        fit, lowest = "over-fitted", min(kept, default=0.0)
+        fit, reason = "over-fitted", _overfitted(gap, rise, kept)
+    elif train_accuracy < POOR_ACCURACY or (train_accuracy < GOOD_ACCURACY and fall > MAX_FALL):
+        fit, reason = "under-fitted", _underfitted(fall)
+    else:
+        fit, reason = "well fitted", _well_fitted(gap, chance, rise, validated=bool(losses))
+    sentence = (
+        f"The model is right on {percent(train_accuracy)} of the training images and on "
+        f"{percent(test_accuracy)} of the test images{reason}"
+    )
+    return Verdict(fit, gap, chance, sentence)
+
+
+def _overfitted(gap: float, rise: float, kept: Sequence[float]) -> str:
+    rose = ""
+    if rise > MAX_RISE:
+        lowest = min(kept)
         rose = (
             f", and the validation loss rose from {lowest:.3g} in epoch {kept.index(lowest) + 1} "
             f"to {kept[-1]:.3g} in epoch {len(kept)}"
-            if rise > MAX_RISE
-            else ""
         )
-        sentence = (
-            f"{accuracies}, a gap of {points}{rose}. It starts to memorise the training images. "
-            "More images, augmentation, dropout, a smaller model or fewer epochs help."
-        )
-    elif train_accuracy < POOR_ACCURACY or (train_accuracy < GOOD_ACCURACY and fall > MAX_FALL):
-        fit = "under-fitted"
-        falling = (
-            f", and the validation loss still fell by {percent(fall, 0)} in the last epoch"
-            if fall > MAX_FALL
-            else ""
-        )
-        sentence = (
-            f"{accuracies}{falling}. It has not learnt enough. "
-            "More epochs, a higher learning rate or a larger model help."
-        )
+    return (
+        f", a gap of {_points(gap)}{rose}. It starts to memorise the training images. "
+        "More images, augmentation, dropout, a smaller model or fewer epochs help."
+    )
+
+
+def _underfitted(fall: float) -> str:
+    falling = f", and the validation loss still fell by {percent(fall, 0)} in the last epoch"
+    return (
+        f"{falling if fall > MAX_FALL else ''}. It has not learnt enough. "
+        "More epochs, a higher learning rate or a larger model help."
+    )
+
+
+def _well_fitted(gap: float, chance: float, rise: float, *, validated: bool) -> str:
+    if abs(gap) <= chance:
+        reason = f", a gap of {_points(gap)}, which chance can explain"
+    elif gap < 0:
+        reason = f", so the test images are easier, by {_points(gap)}"
     else:
-        fit = "well fitted"
-        if abs(gap) <= chance:
-            reason = f"a gap of {points}, which chance can explain"
-        elif gap < 0:
-            reason = f"so the test images are easier, by {points}"
-        else:
-            reason = f"a gap of {points}, which is usual"
-        if rise > MAX_RISE:
-            reason += f", although the validation loss had risen by {percent(rise, 0)}"
-        elif losses:
-            reason += ", and the validation loss had not risen much at the kept epoch"
-        sentence = f"{accuracies}, {reason}."
-    return Verdict(fit, gap, chance, sentence)
+        reason = f", a gap of {_points(gap)}, which is usual"
+    if rise > MAX_RISE:
+        return f"{reason}, although the validation loss had risen by {percent(rise, 0)}."
+    if validated:
+        return f"{reason}, and the validation loss had not risen much at the kept epoch."
+    return f"{reason}."
+
+
+def _points(gap: float) -> str:
+    return f"{abs(gap) * 100:.1f} points"
 
 
 def percent(fraction: float, digits: int = 1) -> str:

@@ -65,33 +65,24 @@ def fit(
         InvalidUsage: If the images are too small for the architecture.
     """
     keras.utils.set_random_seed(config.seed)
-    images, classes = dataset.train.images, len(dataset.class_names)
-    model = architectures.build(images.shape[1:], classes, config, dataset.full_ink)
-    per_epoch = 1 if config.batch_size == FULL_BATCH else math.ceil(len(images) / config.batch_size)
-    block = epochs_per_report(config.epochs) if per_epoch == 1 else 1
-    model.compile(
-        optimizer=make_optimizer(config, per_epoch * config.epochs),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        steps_per_execution=block,
-        jit_compile=False,  # XLA makes convolutions twice as slow on a CPU
-    )
-    model.optimizer.build(model.trainable_variables)  # or Keras traces the training step twice
+    count, classes = len(dataset.train.labels), len(dataset.class_names)
+    steps = 1 if config.batch_size == FULL_BATCH else math.ceil(count / config.batch_size)
+    block = epochs_per_report(config.epochs) if steps == 1 else 1
+    model = _compiled(dataset, config, steps, block)
     validation = dataset.validation
     checkpoints = Checkpoints(config, folder, block, len(validation.labels) if validation else 0)
     checkpoints.restore(model)
     try:
         with _interruptible() as interrupted, bfloat16_convolutions(config.bfloat16):
             if not checkpoints.finished:
+                weights = class_weights(dataset.train, classes) if config.class_weights else None
                 model.fit(
                     batches(dataset, config, checkpoints.state.epochs_done),
-                    steps_per_epoch=per_epoch * block,
+                    steps_per_epoch=steps * block,
                     initial_epoch=checkpoints.state.epochs_done // block,
                     epochs=config.epochs // block,
                     validation_data=validation_batches(validation, classes) if validation else None,
-                    class_weight=class_weights(dataset.train, classes)
-                    if config.class_weights
-                    else None,
+                    class_weight=weights,
                     callbacks=[_Guard(config, interrupted), checkpoints, *callbacks],
                     shuffle=False,  # the batches are shuffled
                     verbose=0,
@@ -112,6 +103,21 @@ def fit(
     mirrored = config.augmentation and BY_LOOK[dataset.look].mirror
     model = to_inference_model(model, mirrored=mirrored, shifted=config.shifted_views)
     return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))
+
+
+def _compiled(dataset: Dataset, config: TrainConfig, steps: int, block: int) -> keras.Model:
+    """Build and compile the model for epochs of `steps` steps, `block` of them at a time."""
+    shape = dataset.train.images.shape[1:]
+    model = architectures.build(shape, len(dataset.class_names), config, dataset.full_ink)
+    model.compile(
+        optimizer=make_optimizer(config, steps * config.epochs),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        steps_per_execution=block,
+        jit_compile=False,  # XLA makes convolutions twice as slow on a CPU
+    )
+    model.optimizer.build(model.trainable_variables)  # or Keras traces the training step twice
+    return model
 
 
 def epochs_per_report(epochs: int) -> int:
