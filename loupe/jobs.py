@@ -2,9 +2,10 @@
 
 from typing import Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
-from loupe.errors import InvalidRequest
+from loupe.errors import InvalidRequest, InvalidUsage
 from loupe.results import Format
 
 JobState = Literal[
@@ -61,9 +62,17 @@ class ScoringOptions(ResultOptions):
         id: Column of the source with the ids; `None` takes `id` if the source has it.
     """
 
-    labels: str | None = Field(default=None, pattern=rf"^({FOLDER_LABELS}|{LABEL_COLUMN}.+)$")
+    labels: str | None = None
     keep: tuple[str, ...] = ()
     id: str | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: str | None) -> str | None:
+        column = (labels or "").removeprefix(LABEL_COLUMN)
+        if labels in (None, FOLDER_LABELS) or column not in ("", labels):
+            return labels
+        raise PydanticCustomError("labels", "Input should be 'folder' or 'column:NAME'")
 
     @property
     def label_column(self) -> str | None:
@@ -123,6 +132,18 @@ class ScoringJob(BaseModel):
 
 
 M = TypeVar("M", bound=ResultOptions)
+
+
+def read_flags(kind: type[M], **options: object) -> M:
+    """Return the command-line options as a `kind`.
+
+    Raises:
+        InvalidUsage: If one has a value that it cannot have.
+    """
+    try:
+        return check_options(kind, **options)
+    except InvalidRequest as error:
+        raise InvalidUsage(error.message) from error
 
 
 def check_options(kind: type[M], **options: object) -> M:

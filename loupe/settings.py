@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from loupe.errors import InvalidSetting
+from loupe.errors import InvalidSetting, InvalidUsage
 
 ENV_PREFIX = "LOUPE_"
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")  # user and password in a URL
@@ -230,15 +230,7 @@ def load_settings() -> Settings:
     Raises:
         InvalidSetting: If variables have invalid values; the message names each.
     """
-    try:
-        return Settings()
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            name = ENV_PREFIX + "_".join(map(str, problem["loc"])).upper()
-            value = CREDENTIALS.sub("…", str(problem["input"]))
-            problems.append(f"{name} has value {value!r}: {problem['msg']}")
-        raise InvalidSetting("; ".join(problems)) from error
+    return _load({})
 
 
 def override_settings(**options: str | int | None) -> Settings:
@@ -246,8 +238,31 @@ def override_settings(**options: str | int | None) -> Settings:
 
     Args:
         options: Values by name of the setting; `None` keeps the variable.
+
+    Raises:
+        InvalidUsage: If options have invalid values; the message names each.
+        InvalidSetting: If other variables have.
     """
-    for name, value in options.items():
-        if value is not None:
-            os.environ[f"{ENV_PREFIX}{name.upper()}"] = str(value)
+    given = {name: value for name, value in options.items() if value is not None}
+    _load(given)
+    os.environ.update({f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()})
     return load_settings()
+
+
+def _load(options: Mapping[str, str | int]) -> Settings:
+    try:
+        return Settings.model_validate(options)
+    except ValidationError as error:
+        problems = [(str(each["loc"][0]), each["input"], each["msg"]) for each in error.errors()]
+        wrong = [
+            f"--{name.replace('_', '-')} cannot be {value!r}: {reason}"
+            for name, value, reason in problems
+            if name in options
+        ]
+        if wrong:
+            raise InvalidUsage(f"{'; '.join(wrong)}.") from error
+        variables = [
+            f"{ENV_PREFIX}{name.upper()} has value {CREDENTIALS.sub('…', str(value))!r}: {reason}"
+            for name, value, reason in problems
+        ]
+        raise InvalidSetting("; ".join(variables)) from error

@@ -27,6 +27,10 @@ Optimizer = Literal["sgd", "adam", "amsgrad", "adamw", "adagrad", "adadelta", "r
 Schedule = Literal["constant", "cosine", "one-cycle"]
 Initializer = Literal["glorot-uniform", "glorot-normal", "he-uniform", "he-normal", "zeros"]
 
+MAX_INT = 2**31 - 1  # TensorFlow counts steps and images in 32 bits
+MAX_FLOAT = 3e38  # weights are float32
+MAX_UNITS = 2**20  # of a layer; more take gigabytes
+
 Config = TypeVar("Config", bound="TrainConfig")
 
 FULL_BATCH = 0  # the batch size of the whole training split
@@ -52,7 +56,7 @@ class TrainConfig:
 
     architecture: Annotated[Architecture, Field(description="Network architecture.")] = "cnn"
     hidden: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...],
+        tuple[Annotated[int, Field(ge=1, le=MAX_UNITS)], ...],
         BeforeValidator(_read_units),
         Field(description="Units of each hidden layer of an mlp, as 128,64."),
     ] = ()
@@ -63,19 +67,29 @@ class TrainConfig:
         float, Field(ge=0, description="Weight decay of kernels, times the learning rate.")
     ] = 0.0
     batch_size: Annotated[
-        int, BeforeValidator(_read_batch_size), Field(ge=0, description="Images per step, or full.")
+        int,
+        BeforeValidator(_read_batch_size),
+        Field(ge=0, le=MAX_INT, description="Images per step, or full."),
     ] = 128
     epochs: Annotated[
-        int, Field(ge=1, description="Maximum number of passes over the training images.")
+        int,
+        Field(ge=1, le=MAX_INT, description="Maximum number of passes over the training images."),
     ] = 10
     patience: Annotated[
-        int, Field(ge=0, description="Stop after this many epochs without improvement; 0 = off.")
+        int,
+        Field(
+            ge=0,
+            le=MAX_INT,
+            description="Stop after this many epochs without improvement; 0 = off.",
+        ),
     ] = 0
     validation_fraction: Annotated[
         float, Field(ge=0, lt=1, description="Fraction of the training split used for validation.")
     ] = 1 / 12
     initializer: Annotated[Initializer, Field(description="Kernel initializer.")] = "glorot-uniform"
-    bias: Annotated[float, Field(description="Initial value of biases.")] = 0.0
+    bias: Annotated[
+        float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT, description="Initial value of biases.")
+    ] = 0.0
     augmentation: Annotated[
         bool, Field(description="Augment the training images in every epoch.")
     ] = False
@@ -97,7 +111,12 @@ class TrainConfig:
         bool, Field(description="Weight images by the inverse frequency of their class.")
     ] = False
     seed: Annotated[
-        int, Field(description="Random seed; runs with the same seed give the same model.")
+        int,
+        Field(
+            ge=0,
+            lt=2**32,
+            description="Random seed; runs with the same seed give the same model.",
+        ),
     ] = 0
 
 

@@ -125,6 +125,8 @@ def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
     Raises:
         LoupeError: If the store, the training or the model fails; the run can be resumed.
     """
+    import tensorflow as tf
+
     from loupe.models.store import check_writable
     from train.evaluate.report import PICTURES_FOLDER
     from train.fit import board
@@ -133,13 +135,21 @@ def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
 
     check_writable()  # fails before the training, not after it
     request = run.request()
-    model = train(
-        dataset,
-        request.config,
-        min_accuracy=request.min_accuracy,
-        folder=run.checkpoints,
-        callbacks=[ProgressBar(console, request.config), board.logging_to(run.tensorboard)],
-    )
+    try:
+        model = train(
+            dataset,
+            request.config,
+            min_accuracy=request.min_accuracy,
+            folder=run.checkpoints,
+            callbacks=[ProgressBar(console, request.config), board.logging_to(run.tensorboard)],
+        )
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise ProgramFailed(
+            "The memory is too small for this training. Lower --batch-size or --hidden.",
+            code="out_of_memory",
+        ) from error
+    figures = model.card.figures
+    console.print(f"test accuracy {figures.accuracy:.4f}, {figures.training_seconds:.0f} s")
     board.write_pictures(run.tensorboard, model.folder / PICTURES_FOLDER)
     run.finish()
     return model

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loupe.jobs import Priority, ScoringOptions, check_options
+from loupe.jobs import Priority, ScoringOptions, read_flags
 from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
 from loupe.settings import load_settings
@@ -122,7 +122,7 @@ def score(
     settings = load_settings()
     from worker.queue import submission
 
-    options = check_options(
+    options = read_flags(
         ScoringOptions,
         format=format_,
         top_k=top_k,

@@ -4,6 +4,8 @@ The service and the worker read nothing else about a model.
 """
 
 import hashlib
+import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,33 @@ from loupe.errors import InvalidRequest
 from loupe.images.spec import Look
 
 FILE_NAME = "card.json"
+MAX_CLASS_NAME_LENGTH = 255  # characters; names of folders are not longer
+INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's control characters, line breaks …
+JOINERS = "\u200c\u200d"  # invisible, but words of some languages and emoji need them
+
+
+def check_class_names(names: Sequence[str], *, distinct: bool = True) -> None:
+    """Raise `ValueError` if classes cannot have these names.
+
+    A name is 1 to 255 characters of visible text on one line, because tables, logs and reports show
+    names as they are. Signs such as `=` or `<` are allowed: classes can be signs.
+    """
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            raise ValueError(f"class {number} has no name")
+        if len(name) > MAX_CLASS_NAME_LENGTH:
+            raise ValueError(
+                f"the name of class {number} has {len(name)} characters; "
+                f"at most {MAX_CLASS_NAME_LENGTH} are possible"
+            )
+        for letter in name:
+            if unicodedata.category(letter) in INVISIBLE and letter not in JOINERS:
+                raise ValueError(
+                    f"the name of class {number}, {name!r}, has the control character "
+                    f"U+{ord(letter):04X}; use one line of visible text"
+                )
+    if distinct and len(set(names)) != len(names):
+        raise ValueError("class names must differ from each other")
 
 
 class Figures(BaseModel):
@@ -71,9 +100,8 @@ class ModelCard(BaseModel):
 
     @field_validator("class_names")
     @classmethod
-    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) != len(names):
-            raise ValueError("class names must differ from each other")
+    def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        check_class_names(names)
         return names
 
     @model_validator(mode="after")
@@ -83,6 +111,7 @@ class ModelCard(BaseModel):
                 raise ValueError(
                     f"'{language}' has {len(names)} class names instead of {len(self.class_names)}"
                 )
+            check_class_names(names, distinct=False)
         return self
 
     def names(self, language: str) -> tuple[str, ...]:

@@ -132,6 +132,29 @@ def test_job_that_cannot_succeed_is_refused_in_one_line(
     assert not (place / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        ("score images --out new --labels foo", "labels", "foo"),
+        ("score images --out new --labels column:", "labels", "column:"),
+        ("score images --out new --top-k 1234567890", "top_k", "1234567890"),
+        ("score images --out new --threshold nan", "threshold", "less than or equal to 1"),
+        ("serve --port 70000", "port", "70000"),
+        ("up --port 0", "port", "0"),
+        ("predict a.png --top-k 0", "top-k", "1"),
+    ],
+)
+def test_impossible_option_is_wrong_usage(command: str, name: str, value: str) -> None:
+    ended = run(*command.split())
+
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert name in ended.stderr
+    assert value in ended.stderr
+    assert "pattern" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_score_without_redis_ends_in_one_line(place: Path) -> None:
     ended = run(
         "score",

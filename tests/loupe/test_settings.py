@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loupe.errors import InvalidSetting
-from loupe.settings import Settings, load_settings, traces_wanted
+from loupe.errors import InvalidSetting, InvalidUsage
+from loupe.settings import Settings, load_settings, override_settings, traces_wanted
 
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +116,27 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         InvalidSetting, match=r"^LOUPE_ENGINE has value 'y': .*; LOUPE_PORT has value 'x': "
     ):
         load_settings()
+
+
+def test_a_bad_option_is_wrong_usage_and_named_as_an_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOUPE_PORT", "3001")
+    with pytest.raises(InvalidUsage) as raised:
+        override_settings(port=70_000)
+
+    assert raised.value.exit_code == 2
+    assert raised.value.message.startswith("--port cannot be 70000: ")
+    assert load_settings().port == 3001
+
+
+def test_options_replace_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOUPE_PORT", "3001")
+    monkeypatch.setenv("LOUPE_HOST", "127.0.0.2")
+    settings = override_settings(port=3002, host=None)
+
+    assert (settings.port, settings.host) == (3002, "127.0.0.2")
+    assert load_settings() == settings
 
 
 def test_every_setting_says_how_to_choose_it() -> None:

@@ -23,6 +23,9 @@ from tests.support.stores import copied
         (["--dataset", "digits", "--batch-size", "0"], "invalid_training", ["'full'", "'0'"]),
         (["--dataset", "digits", "--lr", "nan"], "invalid_training", ["learning rate", "nan"]),
         (["--dataset", "digits-8x8", "--epochs", "1"], "invalid_training", ["28 × 28", "8 × 8"]),
+        (["--dataset", "digits", "--seed", "-1"], "invalid_training", ["seed", "-1"]),
+        (["--dataset", "digits", "--epochs", "1" * 20], "invalid_training", ["epochs", "1" * 20]),
+        (["--dataset", "digits", "--bias", "1e300"], "invalid_training", ["bias", "1e+300"]),
         (["--resume", "yesterday"], "run_not_found", ["'yesterday'"]),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
@@ -86,6 +89,8 @@ def test_if_empty_trains_a_model_for_an_empty_store(
     told = loupe("train", "--if-empty", *options)
 
     assert told.code == 0, told.err
+    assert "\ntest accuracy 0." in told.out
+    assert "INFO" not in told.err
     assert [model.name for model in list_models()] == ["digits"]
 
 

@@ -12,6 +12,7 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import printable, walk_files
 from loupe.images.decode import SUFFIXES
 from loupe.images.spec import Look
+from loupe.text import one_line
 from train.data.pictures import UnreadableFile, read_pictures
 from train.data.splits import (
     SPLIT_SEED,
@@ -171,7 +172,7 @@ def read_listing(
         train=train,
         test=test,
         validation=splits.get("validation"),
-        source=f"own pictures from the folder {printable(name)}",
+        source=f"own pictures from the folder {one_line(printable(name))}",
         unreadable=tuple(unreadable),
     )
 

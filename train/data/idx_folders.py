@@ -15,6 +15,7 @@ from loupe.images.decode import MIN_SIDE
 from loupe.images.normalize import normalize
 from loupe.images.spec import SIDE, Look, UInt8Array
 from loupe.settings import load_settings
+from loupe.text import one_line
 from train.data.folders import check_folder, slug
 from train.data.splits import Dataset, Int64Array, Split, check_classes, check_counts, listed
 
@@ -65,7 +66,7 @@ def load_idx_folder(folder: Path, look: Look) -> Dataset:
         look,
         train=replace(train, images=_normalize(train_images, look)),
         test=replace(test, images=_normalize(test_images, look)),
-        source=f"own IDX files from the folder {printable(name)}",
+        source=f"own IDX files from the folder {one_line(printable(name))}",
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.spec import Look, UInt8Array
+from loupe.models.card import check_class_names
 from train.data.pictures import UnreadableFile
 
 Int64Array: TypeAlias = NDArray[np.int64]
@@ -129,7 +130,7 @@ class Dataset:
 
 
 def check_classes(folder: str, class_names: tuple[str, ...]) -> None:
-    """Raise `InvalidDataset` if there are fewer than two classes."""
+    """Raise `InvalidDataset` if there are fewer than two classes, or a name is not possible."""
     if len(class_names) < 2:
         found = f"one class, '{class_names[0]}'" if class_names else "no class"
         raise InvalidDataset(
@@ -137,6 +138,12 @@ def check_classes(folder: str, class_names: tuple[str, ...]) -> None:
             "In folder:DIR, each folder is a class.",
             code="one_class",
         )
+    try:
+        check_class_names(class_names)
+    except ValueError as error:
+        raise InvalidDataset(
+            f"'{folder}' cannot be trained on: {error}.", code="invalid_class_names"
+        ) from error
 
 
 def check_counts(folder: str, counts: Counts) -> None:

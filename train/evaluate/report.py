@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from loupe.images.spec import Float32Array
 from loupe.models.card import ModelCard
 from loupe.models.store import REPORT_FILE
+from loupe.text import one_line
 from train.data.datasets import Dataset
 from train.evaluate import plots, sheets
 from train.evaluate.evaluation import ClassMetrics, Evaluation
@@ -133,8 +134,9 @@ def _data_url(png: bytes) -> str:
 
 
 def _markdown(text: object) -> str:
-    """Escape text for Markdown, also within tables."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(str(text).split()))
+    """Escape text for Markdown, also within tables and at the start of a line."""
+    words = one_line(" ".join(str(text).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&]|^[-+=])", r"\\\1", words)
 
 
 TEMPLATES = Environment(

@@ -1,6 +1,5 @@
 """Train a classifier: fit, calibrate, evaluate, check the accuracy, export, report, save."""
 
-import logging
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from loupe.errors import ProgramFailed
+from loupe.errors import InvalidUsage, ProgramFailed
 from loupe.models.card import Figures, ModelCard
 from loupe.models.store import StoredModel, find_model, new_model
 from train.config import TrainConfig
@@ -22,8 +21,6 @@ from train.evaluate.report import write_report
 from train.evaluate.weights import first_filters, pixel_weights
 from train.fit import export
 from train.fit.fitting import Fitted, fit
-
-logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 512  # images; affects only the speed
 PACKAGES = ("keras", "tensorflow", "onnx", "onnxruntime", "numpy")
@@ -57,7 +54,6 @@ def train(
     fitted = fit(dataset, config, folder=folder, callbacks=callbacks)
     evaluation = evaluate_model(dataset, config, fitted)
     accuracy = evaluation.test.accuracy
-    logger.info("%s: test accuracy %.4f, %.0f s", dataset.name, accuracy, fitted.seconds)
     minimum = default_min_accuracy(dataset) if min_accuracy is None else min_accuracy
     if accuracy < minimum:
         raise ProgramFailed(
@@ -90,13 +86,20 @@ def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
     """
     from sklearn.model_selection import train_test_split
 
-    count = round(len(dataset.train.labels) * config.validation_fraction)
+    images, classes = len(dataset.train.labels), len(dataset.class_names)
+    count = round(images * config.validation_fraction)
     if dataset.validation or not count:
         return dataset
     counts = np.bincount(dataset.train.labels)
-    stratified = count >= len(dataset.class_names) and counts[counts > 0].min() >= 2
+    stratified = count >= classes and counts[counts > 0].min() >= 2
+    if images - count < (classes if stratified else 1):
+        raise InvalidUsage(
+            f"A validation fraction of {config.validation_fraction:g} leaves {images - count:,} of "
+            f"{images:,} images for the training of {classes} classes. Lower --validation.",
+            code="impossible_fraction",
+        )
     kept, held_out = train_test_split(
-        np.arange(len(dataset.train.labels)),
+        np.arange(images),
         test_size=count,
         stratify=dataset.train.labels if stratified else None,
         random_state=config.seed,

@@ -62,6 +62,35 @@ def test_invalid_card_is_refused(tmp_path: Path, change: dict[str, object], text
         ModelCard.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "fact"),
+    [
+        ("t-shirt\ntop", "U+000A"),
+        ("\x1b[31mred", "U+001B"),
+        ("tab\tstop", "U+0009"),
+        ("\x9b1m", "U+009B"),
+        ("line\u2028separator", "U+2028"),
+        ("backwards\u202e", "U+202E"),
+        ("  ", "no name"),
+        ("", "no name"),
+        ("x" * 256, "256 characters"),
+    ],
+    ids=ascii,
+)
+def test_class_names_are_one_line_of_visible_text(name: str, fact: str) -> None:
+    for change in ({"class_names": [name, "bag"]}, {"translations": {"ja": ["bag", name]}}):
+        with pytest.raises(ValidationError) as refused:
+            ModelCard.model_validate({**CARD.model_dump(), **change})
+        assert fact in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["=", "+1", "@", "<b>", "[/]", "a|b", "नमस्‍ते", "犬 🐕", "x" * 255])
+def test_class_names_may_be_signs_and_words_of_any_language(name: str) -> None:
+    card = ModelCard.model_validate({**CARD.model_dump(), "class_names": [name, "bag"]})
+
+    assert card.class_names[0] == name
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
 def test_file_that_is_not_a_card_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "card.json").write_bytes(data)

@@ -50,6 +50,18 @@ def test_the_same_folder_is_always_split_the_same_way(tmp_path: Path) -> None:
     assert load(tmp_path, 0.4).test.counts(("cat", "dog")) == {"cat": 4, "dog": 8}
 
 
+def test_classes_may_have_names_of_signs(tmp_path: Path) -> None:
+    signs = {"=1+1": 10, "<b>": 10, "[red]": 10}
+
+    assert set(load(sort_into_folders(tmp_path, signs)).class_names) == signs.keys()
+
+
+def test_the_source_is_one_line_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    dataset = load(sort_into_folders(tmp_path / "my\x1b[31m\npets", CLASSES))
+
+    assert dataset.source == r"own pictures from the folder my\u001b[31m\npets"
+
+
 def test_classes_are_in_natural_order(tmp_path: Path) -> None:
     dataset = load(sort_into_folders(tmp_path, {str(number): 10 for number in (10, 9, 2, 0, 1)}))
 
@@ -159,6 +171,12 @@ def test_a_class_with_too_few_readable_pictures_is_refused(
             "unknown_split",
             ["val/"],
             id="a split of another name",
+        ),
+        pytest.param(
+            {"cat": 20, "dog\nor cat": 20}, "invalid_class_names", ["U+000A"], id="line break"
+        ),
+        pytest.param(
+            {"cat": 20, "\x1b[2Jdog": 20}, "invalid_class_names", ["U+001B"], id="control sequence"
         ),
     ],
 )

@@ -250,6 +250,14 @@ def test_class_names_are_escaped(tmp_path: Path) -> None:
     assert r"| a\|b \*c\* \[d\](http://e) | 5 |" in markdown
 
 
+@pytest.mark.parametrize("sign", ["=", "+", "-", "#", ">"])
+def test_a_sign_at_the_start_of_a_line_is_no_markdown(tmp_path: Path, sign: str) -> None:
+    dataset = renamed(f"{sign} one", "two")
+    written(tmp_path, dataset, evaluated(dataset))
+
+    assert f"\n\\{sign} one, two." in (tmp_path / "MODEL_CARD.md").read_text("utf-8")
+
+
 def test_the_page_has_names_that_pictures_cannot_show(tmp_path: Path) -> None:
     dataset = renamed("シャツ", "x" * 200, "$")
     text = written(tmp_path, dataset, evaluated(dataset)).text

@@ -147,6 +147,15 @@ def test_the_validation_split_has_the_same_fraction_of_each_class() -> None:
     np.testing.assert_allclose(shares, 0.2, atol=0.01)
 
 
+@pytest.mark.parametrize("fraction", [0.993, 0.9999])
+def test_a_validation_split_that_leaves_nothing_to_train_on_is_refused(fraction: float) -> None:
+    with pytest.raises(InvalidUsage) as raised:
+        hold_out(load_dataset("digits"), replace(TINY, validation_fraction=fraction))
+
+    assert raised.value.code == "impossible_fraction"
+    assert f"{fraction:g}" in raised.value.message
+
+
 def test_the_seed_determines_the_validation_split() -> None:
     digits = load_dataset("digits")
 
