@@ -149,7 +149,8 @@ def uploadable(source: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a file to send: the source, or a temporary archive of a folder's pictures.
 
     Raises:
-        InvalidSource: If the path does not exist, or the folder contains no pictures.
+        InvalidSource: If the path does not exist, the folder contains no pictures, or one of them
+            is not a regular file.
     """
     path = Path(source)
     if not path.is_dir():
@@ -168,6 +169,8 @@ def _zip_pictures(folder: Path, archive: Path) -> None:
     pictures = walk_files(folder, choose=lambda name: Path(name).suffix.lower() in SUFFIXES)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as zipped:
         for name in pictures:
+            if not (folder / name).is_file():  # reading a pipe would wait for ever
+                raise InvalidSource(f"'{folder / name}' is not a regular file.")
             zipped.write(folder / name, printable(name))
         if not zipped.namelist():
             kinds = ", ".join(sorted(SUFFIXES))

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 
+from loupe.client.jobs import uploadable
 from loupe.client.uploads import (
     Packer,
     PictureInput,
@@ -23,7 +25,7 @@ from loupe.client.uploads import (
     prepare,
     prepare_or_error,
 )
-from loupe.errors import InvalidImage, InvalidPixels, LoupeError
+from loupe.errors import InvalidImage, InvalidPixels, InvalidSource, LoupeError
 from loupe.images.spec import UInt8Array
 from tests.support import pictures
 
@@ -193,3 +195,22 @@ def test_arrays_are_sent_as_one_array_unless_files_are_among_them() -> None:
     np.testing.assert_array_equal(pixels(first), images[0])
     assert second == b"file"
     np.testing.assert_array_equal(pixels(third), images[1])
+
+
+# Folders
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to itself"])
+def test_folders_with_pictures_that_are_no_files_are_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.png").write_bytes(pictures.png(DARK))
+    path = tmp_path / "b.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path)
+
+    with (
+        pytest.raises(InvalidSource, match=f"'{path}' is not a regular file"),
+        uploadable(tmp_path),
+    ):
+        pass
