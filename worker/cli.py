@@ -1,6 +1,7 @@
 """The commands of the worker: `loupe worker` and `loupe score`."""
 
 import os
+import sys
 import threading
 from typing import Annotated
 
@@ -35,6 +36,10 @@ def worker(
 
     with stop_on_signals(stopping):
         ended = work(settings, stopping, burst=burst)
+    if not ended and not stopping.is_set():
+        # A step does not notice that its job was cancelled. Only a new process is rid of it.
+        command = [sys.executable, "-m", "loupe.cli", *sys.argv[1:]]
+        os.execv(sys.executable, command)  # noqa: S606 - our own command
     if not ended:
         os._exit(0)  # without waiting for the threads
 
@@ -154,17 +159,22 @@ def score(
         console.print(styled("job ", (request.job_id, "bold"), scores))
 
     if local:
-        from worker.scoring.local import LocalRun
+        from worker.process import running_locally
 
         prepared = prepare(lambda _: None)
         show(prepared)
         if prepared.finished:
             jobs_cli.show_ended(prepared.finished)
             return
-        run = LocalRun(settings, prepared.request)
-        with stop_on_signals(run.interrupted), run.running():
-            ended = jobs_cli.watch(run, run.job_id, console)
+        with (
+            running_locally(settings, prepared.request) as queue,
+            stop_on_signals(queue.interrupted),
+        ):
+            ended = jobs_cli.watch(queue, queue.job_id, console)
         jobs_cli.show_ended(ended)
+        if queue.abandoned:
+            sys.stdout.flush()
+            os._exit(0)  # without waiting for the threads
         return
     with jobs_cli.open_jobs() as jobs:
         prepared = prepare(jobs.find)

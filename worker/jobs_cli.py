@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from worker.queue.jobs import Job, Jobs
-    from worker.scoring.local import LocalRun
+    from worker.queue.local import LocalQueue
 
 app = typer.Typer(help="List, show, follow, cancel and retry bulk-scoring jobs.")
 JobId = Annotated[
@@ -150,7 +150,7 @@ def follow_job(jobs: "Jobs", job: "Job") -> None:
     show_ended(ended)
 
 
-def watch(jobs: "Jobs | LocalRun", job_id: str, console: "Console") -> "Job":
+def watch(jobs: "Jobs | LocalQueue", job_id: str, console: "Console") -> "Job":
     """Draw a progress bar until the job has ended, and return the ended job."""
     with progress_bar("rate", "details", console=console) as progress:
         task = progress.add_task("queued", total=None, rate="", details="")

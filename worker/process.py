@@ -2,13 +2,16 @@
 
 import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.metrics import PROMPT, serve_metrics
 from worker.queue.claims import Claims
-from worker.queue.jobs import Jobs
+from worker.queue.jobs import JobRequest, Jobs
+from worker.queue.local import LocalQueue
 from worker.scoring.consumer import Consumer, worker_name
 
 logger = logging.getLogger(__name__)
@@ -24,8 +27,9 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
     return to the queue.
 
     Returns:
-        Whether the loop has ended. If not, its threads still do unneeded work, and the process
-        should exit without waiting for them.
+        Whether the loop has ended. If not, its threads still do unneeded work, after the stop or
+        because a step has not noticed that its job was cancelled. The process should exit without
+        waiting for them.
 
     Raises:
         RedisUnavailable: If Redis does not answer.
@@ -46,14 +50,15 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
             )
 
 
-def run_consumer(consumer: Consumer, *, burst: bool, grace_seconds: float) -> bool:
+def run_consumer(consumer: Consumer, *, burst: bool, grace_seconds: float = 0.0) -> bool:
     """Run a consumer; see `work`."""
     # No `with`: the threads are abandoned if they do not end in time.
     threads = ThreadPoolExecutor(2, thread_name_prefix="consumer")
     run = threads.submit(consumer.run, burst=burst)
-    while not run.done() and not consumer.stopping.is_set():
+    while not run.done() and not consumer.stopping.is_set() and not consumer.is_stuck:
         wait([run], POLL_SECONDS)
-    wait([run], grace_seconds)
+    if consumer.stopping.is_set():
+        wait([run], grace_seconds)
     if run.done():
         run.result()
         threads.shutdown()
@@ -63,3 +68,13 @@ def run_consumer(consumer: Consumer, *, burst: bool, grace_seconds: float) -> bo
     if not released.done() or released.exception() is not None:
         logger.warning("could not release the steps in flight; their leases will expire")
     return False
+
+
+@contextmanager
+def running_locally(settings: Settings, request: JobRequest) -> Iterator[LocalQueue]:
+    """Run one job without Redis while the block runs, and wait for its end."""
+    queue = LocalQueue(request, settings.max_attempts)
+    with ThreadPoolExecutor(1, thread_name_prefix="local") as threads:
+        run = threads.submit(run_consumer, Consumer(queue, queue, settings), burst=True)
+        yield queue
+        queue.abandoned = not run.result()

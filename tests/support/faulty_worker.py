@@ -5,6 +5,7 @@ are sound. The processes are forked from one that has imported everything, so th
 
     kill:before:MODULE:FUNCTION   `kill -9` before (or `after`) the first call of a function
     stop:before:MODULE:FUNCTION   the same with SIGSTOP
+    hang:before:MODULE:FUNCTION   the first call of a function does not end
     poison                        `kill -9` when an image with only `POISON` pixels is scored; stays
     clock:SECONDS                 a clock that is ahead
     full-disk:BYTES               no file may grow longer
@@ -81,6 +82,8 @@ def _break(kind: str, *details: str) -> None:
             _patch(signal.SIGKILL, when, module, function)
         case "stop", when, module, function:
             _patch(signal.SIGSTOP, when, module, function)
+        case "hang", when, module, function:
+            _patch(None, when, module, function)
         case ["poison"]:
             _poison()
         case "clock", seconds:
@@ -93,8 +96,16 @@ def _break(kind: str, *details: str) -> None:
             os.execv(sys.executable, [sys.executable, "-m", "loupe.cli", "worker"])  # noqa: S606
 
 
-def _patch(number: signal.Signals, when: str, module: str, function: str) -> None:
-    """Send this process a signal at the first call of a function."""
+def _patch(number: signal.Signals | None, when: str, module: str, function: str) -> None:
+    """Send this process a signal at the first call of a function, or hang."""
+
+    def strike() -> None:
+        if number is None:
+            print(f"hanging {when}:{module}:{function}", flush=True)  # noqa: T201
+            time.sleep(3600)
+        else:
+            os.kill(os.getpid(), number)
+
     *names, name = function.split(".")
     owner = import_module(module)
     for outer in names:
@@ -104,10 +115,10 @@ def _patch(number: signal.Signals, when: str, module: str, function: str) -> Non
     def patched(*arguments: object, **named: object) -> object:
         setattr(owner, name, whole)
         if when == "before":
-            os.kill(os.getpid(), number)
+            strike()
             return whole(*arguments, **named)
         result = whole(*arguments, **named)
-        os.kill(os.getpid(), number)
+        strike()
         return result
 
     setattr(owner, name, patched)

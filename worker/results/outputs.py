@@ -307,7 +307,8 @@ def _remove_leftovers(folder: AnyPath, job: Job, shards: Sequence[int]) -> None:
         if job.state == "cancelling":  # the job may be resumed
             kept |= {receipt_name(shard, job.shards) for shard in shards}
     parts: Iterable[AnyPath] = chain.from_iterable(folder.glob(pattern) for pattern in PARTS)
-    leftovers = [path for path in parts if path.name not in kept]
+    # A job that was cancelled before its plan was committed may be resumed with all its parts.
+    leftovers = [path for path in parts if path.name not in kept and job.total is not None]
     for path in [index_path(folder, job.revision), *folder.glob(".*.tmp"), *leftovers]:
         _remove(path)
 

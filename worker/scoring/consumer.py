@@ -18,6 +18,7 @@ from loupe.settings import Settings
 from worker.metrics import Metrics, Outcome
 from worker.queue.claims import Claims, Delivery
 from worker.queue.jobs import PROTOCOL, Job, Jobs
+from worker.queue.local import LocalQueue
 from worker.queue.steps import Finish, Plan, Probe, Shard
 from worker.results import outputs
 from worker.scoring.failures import RecordsFailed, judge, max_attempts
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 MAX_STEPS = 2  # one is scored while the other one is written
 IDLE_SECONDS = 0.2  # between claims; a new job wakes one worker earlier
 HEARTBEAT_SECONDS = 1.0
+STUCK_SECONDS = 0.5  # that a step may go on after its result was not needed any more
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
 
 
@@ -57,8 +59,8 @@ class Consumer:
 
     def __init__(
         self,
-        jobs: Jobs,
-        claims: Claims,
+        jobs: Jobs | LocalQueue,
+        claims: Claims | LocalQueue,
         settings: Settings,
         stopping: threading.Event | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class Consumer:
         self._resources = Resources(settings, claims.worker)
         self._writers = ThreadPoolExecutor(MAX_STEPS, thread_name_prefix="write")
         self._attempts: set[_Attempt] = set()
+        self._released = False
 
     def run(self, *, burst: bool = False) -> None:
         """Work until `stopping` is set or, with `burst`, until there is nothing to claim."""
@@ -82,11 +85,18 @@ class Consumer:
             heartbeat.join()
             self._resources.close()
 
+    @property
+    def is_stuck(self) -> bool:
+        """True if a step goes on although its job was cancelled or another worker has it."""
+        return any(each.lease.lost_seconds > STUCK_SECONDS for each in list(self._attempts))
+
     def release(self) -> None:
-        """Return the steps in flight to the queue, from another thread."""
+        """Return the steps in flight to the queue and claim no more, from another thread."""
+        self._released = True
         for attempt in list(self._attempts):
             if attempt.lease.release():
                 logger.info("released a step that could not be finished in time")
+        self.claims.leave()
 
     def _send_heartbeats(self) -> None:
         while True:
@@ -102,7 +112,7 @@ class Consumer:
 
     def _loop(self, *, burst: bool) -> None:
         writing: list[Future[None]] = []
-        while not self.stopping.is_set():
+        while not self.stopping.is_set() and not self._released:
             writing = [future for future in writing if not future.done()]
             if len(writing) == MAX_STEPS:
                 wait(writing, IDLE_SECONDS, FIRST_COMPLETED)

@@ -2,47 +2,42 @@
 
 import logging
 import threading
+import time
 
 from redis.exceptions import RedisError
 
 from worker.queue.claims import Claims, Delivery
+from worker.queue.local import LocalQueue
 
 logger = logging.getLogger(__name__)
 
+CHECK_SECONDS = 0.4  # between renewals at most: a cancelled job is noticed then
 
-class Progress:
-    """The progress of a step, and whether its result is still needed.
 
-    Args:
-        lost: Set when the result is no longer needed.
+class Lease:
+    """Renews the lease of a step from a thread until it is stopped.
 
     Attributes:
         scored: Images scored so far.
     """
 
-    def __init__(self, lost: threading.Event | None = None) -> None:
+    def __init__(self, claims: Claims | LocalQueue, delivery: Delivery) -> None:
         self.scored = 0
-        self._lost = lost or threading.Event()
+        self._claims = claims
+        self._delivery = delivery
+        self._lost_at: float | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
 
     @property
     def lost(self) -> bool:
         """True if the result is no longer needed."""
-        return self._lost.is_set()
+        return self._lost_at is not None
 
-    def renew(self) -> bool:
-        """Return whether the step is still claimed."""
-        return not self.lost
-
-
-class Lease(Progress):
-    """Renews the lease of a step from a thread until it is stopped."""
-
-    def __init__(self, claims: Claims, delivery: Delivery) -> None:
-        super().__init__()
-        self._claims = claims
-        self._delivery = delivery
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
+    @property
+    def lost_seconds(self) -> float:
+        """How long ago the lease was lost, or 0 if it is not."""
+        return 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
 
     def start(self) -> None:
         """Start to renew."""
@@ -54,19 +49,23 @@ class Lease(Progress):
         self._thread.join()
 
     def release(self) -> bool:
-        """Return the step to the queue; `False` if the lease was lost already."""
-        self._lost.set()  # first, so that the handler does not commit it
+        """Return the step to the queue; `False` if another worker has it."""
+        self._lose()  # first, so that the handler does not commit it
         self._stopping.set()
         return self._claims.release(self._delivery)
 
     def renew(self) -> bool:
         """Restart the lease and report the progress; `False` if the lease is lost."""
         if not self._claims.renew(self._delivery, self.scored):
-            self._lost.set()
+            self._lose()
         return not self.lost
 
+    def _lose(self) -> None:
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+
     def _keep_renewing(self) -> None:
-        while not self._stopping.wait(self._claims.lease_seconds / 4):
+        while not self._stopping.wait(min(self._claims.lease_seconds / 4, CHECK_SECONDS)):
             try:
                 if not self.renew():
                     return

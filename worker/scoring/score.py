@@ -61,7 +61,7 @@ class ShardRun:
         work = partial(tasks.score_batch, engine, self._clock)
         with self._cancelling_on_error():
             for batch in self._task.batches(self._shard, self._model):
-                if self._task.progress.lost:
+                if self._task.lease.lost:
                     break
                 if len(self._queued) == self._task.resources.max_ahead:
                     self._collect()
@@ -69,11 +69,11 @@ class ShardRun:
 
     def complete(self) -> ShardResult | None:
         """Write the part and its receipt; return `None` if the lease is lost."""
-        progress, output, job = self._task.progress, self._task.output, self._task.job
+        lease, output, job = self._task.lease, self._task.output, self._task.job
         with self._cancelling_on_error():
-            while self._queued and not progress.lost:
+            while self._queued and not lease.lost:
                 self._collect()
-        if progress.lost:
+        if lease.lost:
             self._cancel()
             return None
         self._sample()
@@ -102,7 +102,7 @@ class ShardRun:
         self._unsampled.append((part, images))
         if len(self._unsampled) == SAMPLED_BATCHES:
             self._sample()
-        self._task.progress.scored += len(part.ids)
+        self._task.lease.scored += len(part.ids)
 
     def _sample(self) -> None:
         """Add images to the statistics, for the sheets in the summary."""
@@ -135,7 +135,7 @@ def probe_records(task: Task, probe: Probe) -> Shard | Probe | None:
     first, stop = bisection.probed(probe)
     with blame_records():
         for batch in islice(task.batches(probe.shard, model, one_by_one=True), first, stop):
-            if task.progress.lost:
+            if task.lease.lost:
                 return None
             tasks.score_batch(engine, ShardClock(), batch)
-    return None if task.progress.lost else bisection.after_success(probe)
+    return None if task.lease.lost else bisection.after_success(probe)

@@ -22,7 +22,7 @@ from worker.queue.steps import Shard
 from worker.remote_path import RemotePath
 from worker.results import outputs
 from worker.scoring.engines import Engines, find_stored
-from worker.scoring.lease import Progress
+from worker.scoring.lease import Lease
 from worker.sources.opening import open_source
 from worker.sources.source import BatchReader, ImageSource, Records, check_unchanged
 from worker.storage import AnyPath, parse_path
@@ -95,12 +95,12 @@ class Task:
 
     Attributes:
         job: The job as the step was claimed.
-        progress: Shared with whoever watches the step.
+        lease: The claim on the step, with its progress.
         resources: Those of the process.
     """
 
     job: Job
-    progress: Progress
+    lease: Lease
     resources: Resources
 
     @property
@@ -159,7 +159,7 @@ class Task:
         index = outputs.index_path(self.output, self.job.revision)
         if not isinstance(index, Path) or index.is_dir():
             return index
-        if not self.progress.renew():
+        if not self.lease.renew():
             return None
         with outputs.temporary_index(self.output) as made:
             plan = source.plan(self.job.shard_images, made)

@@ -524,6 +524,31 @@ def test_job_cancelled_while_running_can_be_retried(
         assert_done(jobs, job, expected)
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before:worker.sources.pictures:PictureSource.batches",
+        "before:worker.scoring.task:score_batch",
+        "before:worker.sources.pictures:PictureSource.plan",
+        "before:worker.results.outputs:write_part",
+    ],
+)
+def test_cancelled_job_frees_a_worker_that_hangs(
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel, point: str
+) -> None:
+    expected = undisturbed(source, digits_model, tmp_path)
+    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
+    other = submit(jobs, source, tmp_path / "other", digits_model.tag, SHARD)
+    with faulty(tmp_path / "log", f"hang:{point}", **SLEEPER, LOUPE_DATA_DIR=data) as supervisor:
+        until(lambda: jobs.get(job.id).state in {"planning", "running"})
+        until(lambda: point in str((tmp_path / "log").read_text()))
+        (worker,) = descendants(supervisor.pid)
+        assert cancel(jobs, job.id).state == "cancelling"
+        assert ended(jobs, job).state == "cancelled"
+        assert_done(jobs, other, expected)
+        assert worker.is_running()  # it started its program again
+
+
 def test_finishing_job_cannot_be_cancelled(
     tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
 ) -> None:

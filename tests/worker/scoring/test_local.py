@@ -1,5 +1,6 @@
 """Scoring in one process without Redis gives the same result as through the queue."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,15 +14,17 @@ from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
-from tests.support.programs import until
+from tests.support.programs import PATIENCE_SECONDS, until
+from worker.process import running_locally
+from worker.queue import local
 from worker.queue.claims import Claims
-from worker.queue.jobs import Job, Jobs
+from worker.queue.jobs import Job, JobRequest, Jobs
+from worker.queue.local import LocalQueue
 from worker.queue.submission import prepare, prepare_resume
 from worker.results import outputs
 from worker.results.outputs import read_errors, read_summary
-from worker.scoring import local, task
+from worker.scoring import task
 from worker.scoring.consumer import Consumer
-from worker.scoring.local import LocalRun
 from worker.sources.source import Records
 
 IMAGES, SHARD = 50, 10
@@ -38,16 +41,14 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "backoff_seconds", lambda _: 0.0)
 
 
-def new_run(
-    settings: Settings, source: Path, output: Path, model: StoredModel, shard: int = SHARD
-) -> LocalRun:
-    prepared = prepare(lambda _: None, source, output, model.tag, shard)
-    return LocalRun(settings, prepared.request)
+def new_request(source: Path, output: Path, model: StoredModel, shard: int = SHARD) -> JobRequest:
+    return prepare(lambda _: None, source, output, model.tag, shard).request
 
 
-def finished(run: LocalRun) -> Job:
-    run.run()
-    return run.get(run.job_id)
+def finished(settings: Settings, request: JobRequest) -> Job:
+    with running_locally(settings, request) as queue:
+        pass
+    return queue.get(request.job_id)
 
 
 def test_the_parts_are_those_that_come_through_redis(
@@ -56,7 +57,7 @@ def test_the_parts_are_those_that_come_through_redis(
     submit(Jobs(redis), source, tmp_path / "redis", digits_model.tag, SHARD)
     claims = Claims(redis, "a", lease_seconds=30.0, max_attempts=2)
     Consumer(Jobs(redis), claims, settings).run(burst=True)
-    job = finished(new_run(settings, source, tmp_path / "local", digits_model))
+    job = finished(settings, new_request(source, tmp_path / "local", digits_model))
 
     assert (job.state, job.total, job.done, job.failed) == ("done", IMAGES, IMAGES, 0)
     assert job.shards == IMAGES // SHARD
@@ -75,27 +76,27 @@ def test_an_interrupted_job_keeps_its_parts_and_is_resumed_later(
 ) -> None:
     np.save(tmp_path / "images.npy", pictures.digits(100_000))
     out = tmp_path / "out"
-    run = new_run(settings, tmp_path / "images.npy", out, digits_model, 500)
-    with run.running():
-        until(lambda: run.get(run.job_id).done)
-        run.interrupted.set()
-    cancelled = run.get(run.job_id)
+    request = new_request(tmp_path / "images.npy", out, digits_model, 500)
+    with running_locally(settings, request) as queue:
+        until(lambda: queue.get(request.job_id).done)
+        queue.interrupted.set()
+    cancelled = queue.get(request.job_id)
     assert cancelled.state == "cancelled"
     assert read_summary(out)["done"] == cancelled.done < 100_000
     assert (out / "_CANCELLED").exists()
 
-    again = LocalRun(settings, prepare_resume(out))
-    assert again.job_id == run.job_id
-    assert finished(again).state == "done"
+    again = prepare_resume(out)
+    assert again.job_id == request.job_id
+    assert finished(settings, again).state == "done"
     assert pq.read_table(out)["id"].to_pylist() == list(range(100_000))
 
 
 def test_an_error_that_no_retry_can_fix_fails_the_job_at_once(
     settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
-    run = new_run(settings, source, tmp_path / "out", digits_model)
+    request = new_request(source, tmp_path / "out", digits_model)
     source.write_bytes(b"text")
-    job = finished(run)
+    job = finished(settings, request)
 
     assert job.state == "failed"
     assert str(source) in str(job.error)
@@ -121,7 +122,7 @@ def test_a_step_that_fails_is_attempted_again(
 
     monkeypatch.setattr(outputs, "write_part", failing)
     limited = settings.model_copy(update={"max_attempts": 2})
-    job = finished(new_run(limited, source, tmp_path / "out", digits_model))
+    job = finished(limited, new_request(source, tmp_path / "out", digits_model))
 
     assert job.state == state
     assert (job.error or "").endswith("the disk is full" if state == "failed" else "")
@@ -145,15 +146,36 @@ def test_a_bad_record_becomes_an_error(
         return score_batch(engine, clock, batch)  # type: ignore[arg-type]
 
     monkeypatch.setattr(task, "score_batch", fragile)
-    job = finished(new_run(settings, source, tmp_path / "out", digits_model))
+    job = finished(settings, new_request(source, tmp_path / "out", digits_model))
 
     assert (job.state, job.done, job.failed) == ("done", IMAGES - 1, 1)
     errors = [(error["id"], error["code"]) for error in read_errors(tmp_path / "out")]
     assert errors == [("17", "record_failed")]
 
 
-def test_another_job_is_not_known(
-    settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
-) -> None:
+def test_another_job_is_not_known(source: Path, tmp_path: Path, digits_model: StoredModel) -> None:
     with pytest.raises(JobNotFound):
-        new_run(settings, source, tmp_path / "out", digits_model).get("another")
+        LocalQueue(new_request(source, tmp_path / "out", digits_model), 1).get("another")
+
+
+def test_local_job_ends_when_it_is_interrupted_while_it_hangs(
+    settings: Settings,
+    source: Path,
+    tmp_path: Path,
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hanging, released = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        hanging.set()
+        released.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(task, "score_batch", hang)
+    request = new_request(source, tmp_path / "out", digits_model)
+    with running_locally(settings, request) as queue:
+        assert hanging.wait(PATIENCE_SECONDS)
+        queue.interrupted.set()
+        until(lambda: queue.get(request.job_id).state == "cancelled")
+    released.set()
+    assert queue.abandoned

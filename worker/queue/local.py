@@ -1,0 +1,165 @@
+"""The queue of one job in this process, without Redis: `loupe score --local`."""
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from loupe.errors import JobNotFound
+from loupe.jobs import ENDED
+from worker.queue.claims import Delivery, backoff_seconds
+from worker.queue.jobs import Job, JobRequest
+from worker.queue.steps import Finish, Plan, Shard, Step
+
+
+class LocalQueue:
+    """The queue of one job in memory; its methods are those of `Claims` and `Jobs`.
+
+    Attributes:
+        interrupted: Set it to cancel the job; finished parts stay.
+        abandoned: Whether a thread still does unneeded work when the job has ended.
+    """
+
+    worker = "local"
+    lease_seconds = 1.0
+
+    def __init__(self, request: JobRequest, max_attempts: int) -> None:
+        self.interrupted = threading.Event()
+        self.abandoned = False
+        self.max_attempts = max_attempts
+        self.job_id = request.job_id
+        self._job = Job(id=self.job_id, state="queued", created=time.time(), **dict(request))
+        self._waiting: deque[Step] = deque([Plan()])
+        self._attempts: Counter[str] = Counter()
+        self._scored: dict[str, int] = {}  # by name of the step in flight
+        self._committed: list[int] = []
+        self._changing = threading.RLock()
+
+    def get(self, job_id: str) -> Job:
+        """See `Jobs.get`."""
+        if job_id != self.job_id:
+            raise JobNotFound(f"No job has the id {job_id!r}.")
+        with self._changing:
+            return replace(self._job, done=self._job.done + sum(self._scored.values()))
+
+    find = get
+
+    def workers(self) -> Sequence[str]:
+        """Return the only worker."""
+        return [self.worker]
+
+    def claim(self) -> Delivery | None:
+        """See `Claims.claim`."""
+        with self._changing:
+            if self._job.state in ENDED:
+                return None
+            if self.interrupted.is_set() and self._job.state in ("queued", "planning", "running"):
+                self._update(state="cancelling")
+                self._waiting.clear()
+            if self._job.state == "cancelling" and not self._scored and not self._waiting:
+                self._waiting.append(Finish())
+            if not self._waiting:
+                return None
+            step = self._waiting.popleft()
+            self._attempts[step.name] += 1
+            self._scored[step.name] = 0
+            if self._job.state == "queued":
+                self._update(state="planning")
+            return Delivery(self.job_id, step, "", self._attempts[step.name])
+
+    def wait(self, seconds: float) -> None:
+        """See `Claims.wait`."""
+        self.interrupted.wait(seconds)
+
+    def renew(self, delivery: Delivery, scored: int) -> bool:
+        """See `Claims.renew`."""
+        with self._changing:
+            if isinstance(delivery.step, Shard):
+                self._scored[delivery.step.name] = scored
+        return isinstance(delivery.step, Finish) or not self.interrupted.is_set()
+
+    def drop(self, delivery: Delivery) -> bool:
+        """See `Claims.drop`."""
+        with self._changing:
+            self._scored.pop(delivery.step.name, None)
+        return True
+
+    def release(self, delivery: Delivery) -> bool:
+        """End the job: its step does not end in time after an interruption."""
+        with self._changing:
+            self._end(state="cancelled")
+        return self.drop(delivery)
+
+    def replace(self, delivery: Delivery, step: Step) -> bool:
+        """See `Claims.replace`."""
+        with self._changing:
+            self._waiting.appendleft(step)
+        return self.drop(delivery)
+
+    def fail(self, delivery: Delivery, error: str, *, final: bool) -> bool:
+        """See `Claims.fail`; the pause before another attempt delays the other steps, too."""
+        if not final:
+            self.interrupted.wait(backoff_seconds(delivery.attempt))
+        with self._changing:
+            self._waiting.appendleft(delivery.step)
+            if final:
+                self._end(state="failed", error=error)
+        return self.drop(delivery)
+
+    def commit_plan(
+        self,
+        delivery: Delivery,
+        total: int,
+        revision: str,
+        shards: Sequence[Shard],
+        kept: Sequence[int],
+        done: int,
+        failed: int,
+    ) -> bool:
+        """See `Claims.commit_plan`."""
+        with self._changing:
+            self._committed += kept
+            count, now = len(shards) + len(kept), time.time()
+            self._update(total=total, revision=revision, shards=count, started=now)
+            self._update(state="running", done=done, failed=failed)
+            self._waiting.extend(shards)
+            return self._complete(delivery)
+
+    def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
+        """See `Claims.commit_shard`."""
+        assert isinstance(delivery.step, Shard)
+        with self._changing:
+            self._committed.append(delivery.step.index)
+            self._update(done=self._job.done + done, failed=self._job.failed + failed)
+            return self._complete(delivery)
+
+    def commit_finish(self, delivery: Delivery) -> bool:
+        """See `Claims.commit_finish`."""
+        with self._changing:
+            self._end(state="cancelled" if self._job.state == "cancelling" else "done")
+        return self.drop(delivery)
+
+    def committed_shards(self, _: str) -> Sequence[int]:
+        """See `Claims.committed_shards`."""
+        return sorted(self._committed)
+
+    def send_heartbeat(self) -> None:
+        """Do nothing: nobody else asks for this worker."""
+
+    leave = send_heartbeat
+
+    def _complete(self, delivery: Delivery) -> bool:
+        """Drop a step that is done; the last one adds the final step."""
+        if self._job.state == "running" and len(self._committed) == self._job.shards:
+            self._update(state="finishing")
+            self._waiting.append(Finish())
+        return self.drop(delivery)
+
+    def _update(self, **changes: Any) -> None:
+        self._job = replace(self._job, **changes)
+
+    def _end(self, **changes: Any) -> None:
+        self._waiting.clear()
+        self._update(finished=time.time(), **changes)
