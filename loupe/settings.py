@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """Maximum images in one request. Use jobs for larger sets."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)
     """Maximum bytes of a request body. Bounds the memory one caller can take."""
+    max_json_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Maximum bytes of JSON in a request body. Parsing more would keep other requests waiting."""
     request_timeout_seconds: float = Field(default=10.0, gt=0, le=25)
     """How long an image may wait for the engine before its caller gets 504; at most 25."""
     redis_url: RedisUrl | None = None

@@ -13,10 +13,12 @@ from loupe.errors import (
 )
 from loupe.settings import Settings
 from service.http.context import RequestContext, context_of
+from service.http.shares import Shares, caller_of
 from service.prediction.caller import caller_gone
 
 BODY_SECONDS = 25.0  # timeout for a whole body
 MAX_LARGEST_BODIES = 8  # bodies of the maximum size that fit into memory at a time
+LARGEST_BODIES_SHARE = 4  # of these, of one caller
 MAX_SHOWN = 40  # characters of a header in an error message
 
 
@@ -29,8 +31,10 @@ class Bodies:
 
     def __init__(self, settings: Settings) -> None:
         self._max_bytes = settings.max_body_bytes
-        self._max_total_bytes = MAX_LARGEST_BODIES * settings.max_body_bytes
-        self._total_bytes = 0
+        self._memory = Shares(
+            MAX_LARGEST_BODIES * settings.max_body_bytes,
+            LARGEST_BODIES_SHARE * settings.max_body_bytes,
+        )
 
     async def read(
         self, request: Request, expected: str = "an image", limit_seconds: float = BODY_SECONDS
@@ -47,11 +51,12 @@ class Bodies:
             CallerGone: If the client disconnects.
             ContentTooLarge: If it is longer than the limit.
             InvalidRequest: If it is empty.
-            TooManyRequests: If all bodies together would take too much memory.
+            TooManyRequests: If all bodies, or those of this caller, would take too much memory.
             UnsupportedMediaType: If it is compressed.
         """
         self._check_headers(request)
         context = context_of(request.scope)
+        context.caller = caller_of(request.scope)
         chunks: list[bytes] = []
         size = 0
         has_more = True
@@ -83,8 +88,9 @@ class Bodies:
 
     def release(self, context: RequestContext) -> None:
         """Free the memory of a request's body."""
-        self._total_bytes -= context.body_bytes
-        context.body_bytes = 0
+        if context.body_bytes:
+            self._memory.give_back(context.caller, context.body_bytes)
+            context.body_bytes = 0
 
     def _check_headers(self, request: Request) -> None:
         for name, value in request.scope["headers"]:
@@ -102,13 +108,13 @@ class Bodies:
         )
 
     def _hold(self, context: RequestContext, size: int) -> None:
-        if self._total_bytes + size > self._max_total_bytes:
+        if not self._memory.take(context.caller, size):
             raise TooManyRequests(
-                f"The bodies of all requests together exceed {self._max_total_bytes:,} bytes "
-                f"({MAX_LARGEST_BODIES} times LOUPE_MAX_BODY_BYTES). Try again in a second.",
+                f"The bodies of all requests together exceed {self._memory.total:,} bytes, or "
+                f"yours {self._memory.share:,} ({MAX_LARGEST_BODIES} and {LARGEST_BODIES_SHARE} "
+                "times LOUPE_MAX_BODY_BYTES). Try again in a second.",
                 code="too_many_bytes",
             )
-        self._total_bytes += size
         context.body_bytes += size
 
 

@@ -21,6 +21,7 @@ from service.http.middleware import (
 from service.metrics import Metrics
 
 HEAD_SECONDS = 10  # timeout for the head of a request, from its first byte
+WRITE_SECONDS = 60  # timeout for a client that reads nothing of its responses
 IDLE_SECONDS = 75  # timeout between requests; proxies keep idle connections for a minute
 
 
@@ -41,6 +42,7 @@ class Connection(HttpToolsProtocol):
         self._made_progress = False  # the last chunk ended a head, or contained a body
         self._overhead_bytes = 0  # received since the last progress
         self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request; uvicorn has none."""
@@ -50,6 +52,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Disconnect all pipelined requests; uvicorn does so only for the last."""
         self._stop_timer()
+        self._stop_write_timer()
         for cycle in self._pipelined:
             cycle.disconnected = True
         super().connection_lost(exc)
@@ -73,6 +76,16 @@ class Connection(HttpToolsProtocol):
         self._overhead_bytes = 1 if self._made_progress else self._overhead_bytes + len(data)
         if self._overhead_bytes > 2 * MAX_HEADER_BYTES:  # the middleware checks complete heads
             self._refuse(headers_too_large())
+
+    def pause_writing(self) -> None:
+        """Start the timeout for the client to read; uvicorn waits for ever."""
+        super().pause_writing()
+        self._start_write_timer()
+
+    def resume_writing(self) -> None:
+        """Stop that timeout."""
+        super().resume_writing()
+        self._stop_write_timer()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that cannot be parsed, in JSON."""
@@ -124,6 +137,21 @@ class Connection(HttpToolsProtocol):
         lines = [status, *(b"%b: %b" % header for header in headers), b"", response.body]
         self.transport.write(b"\r\n".join(lines))
         self.transport.close()
+
+    def _start_write_timer(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self._check_reading, unread)
+
+    def _check_reading(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() < unread:
+            self._start_write_timer()
+        else:
+            self.transport.abort()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

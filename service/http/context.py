@@ -26,6 +26,7 @@ class RequestContext:
         request_id: ID in the log and in the header `X-Request-ID`.
         key_name: Name of the client's API key.
         started: When the request arrived, on the clock of `time.monotonic`.
+        caller: Whose share of scarce resources it takes.
         body_bytes: Bytes of its body that are in memory.
     """
 
@@ -33,6 +34,7 @@ class RequestContext:
     request_id: str = ""
     key_name: str = NO_KEY
     started: float = field(default_factory=time.monotonic)
+    caller: str = ""
     body_bytes: int = 0
     _counted_by: InFlight | None = None
     _in_flight: InFlight | None = None

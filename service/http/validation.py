@@ -6,25 +6,55 @@ next garbage collection.
 
 import reprlib
 from collections.abc import Iterable
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import Request
 
-from loupe.errors import InvalidRequest
+from loupe.errors import ContentTooLarge, InvalidRequest
+from loupe.settings import Settings
 
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_SHOWN = 80  # characters of a value in a message
+MAX_UNCOUNTED_BYTES = 64 * 1024  # JSON that is parsed in less than a millisecond
+MAX_VALUES = 4_500_000  # in JSON, as many as pixels of 5,700 images; the event loop waits 100 ms
+PARTS = (b"[", b"{", b'"', b".")  # of arrays, objects, texts and fractions, which cost more
+MAX_PARTS = 500_000
 MAX_FIELDS = 100  # more are checked before pydantic, which would report each unknown one
 
-_short = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:  # the original sorts all keys
+        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)
+
+
+_short = _Short()
 _short.maxstring = _short.maxother = MAX_SHOWN
 
 
-def parse_json(body: bytes | memoryview) -> JsonValue:
-    """Return the value of a JSON text, or raise `InvalidRequest`."""
+def parse_json(body: bytes, settings: Settings) -> JsonValue:
+    """Return the value of a JSON text, after bounding its cost.
+
+    Raises:
+        ContentTooLarge: If it is too long, or has too many values.
+        InvalidRequest: If it is not JSON.
+    """
+    if len(body) > settings.max_json_bytes:
+        raise ContentTooLarge(
+            f"The JSON is larger than {settings.max_json_bytes:,} bytes (LOUPE_MAX_JSON_BYTES). "
+            "Send files or arrays instead."
+        )
+    if len(body) > MAX_UNCOUNTED_BYTES:
+        if body.count(b",") > MAX_VALUES:
+            raise ContentTooLarge(f"The JSON has more than {MAX_VALUES:,} values.")
+        if sum(map(body.count, PARTS)) > MAX_PARTS:
+            raise ContentTooLarge(
+                f"The JSON has more than {MAX_PARTS:,} brackets, braces, quotation marks and "
+                "points."
+            )
     try:
         value: JsonValue = orjson.loads(body)
     except orjson.JSONDecodeError as error:

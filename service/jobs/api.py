@@ -3,7 +3,9 @@
 import asyncio
 import shutil
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +19,16 @@ from loupe.models.card import FILE_NAME, digest
 from loupe.results import Format, concatenate_files, find_errors, find_predictions, merge_files
 from service.http import replies
 from service.http.options import media_type
+from service.http.shares import caller_of
 from service.http.validation import parse_json, read_query, shown, validate
 from service.jobs.requests import NoParameters, ResultsRequest, SourceRequest, find_source
 from service.jobs.transfers import TransferLimit, streamed
-from service.jobs.uploads import check_length, new_folder, save_upload
+from service.jobs.uploads import (
+    check_length,
+    prepare,
+    save_upload,
+    submitting,
+)
 from service.prediction.predictor import Call, route
 
 if TYPE_CHECKING:
@@ -47,11 +55,12 @@ RESULT_TYPES: dict[Format, str] = {
 }
 POLL_SECONDS = 0.2  # between two reads of a followed job
 HEARTBEAT_SECONDS = 15.0  # without a change; then a comment keeps proxies from disconnecting
-MAX_UPLOADS = 8  # at a time
-MAX_STREAMS = 100  # followers and downloads at a time
+# Limits at a time for all callers together, and for one.
+MAX_UPLOADS, UPLOADS_SHARE = 16, 4
+MAX_STREAMS, STREAMS_SHARE = 200, 50
 
-uploads = TransferLimit("uploads", MAX_UPLOADS)
-streams = TransferLimit("downloads and followers of jobs", MAX_STREAMS)
+uploads = TransferLimit("uploads", MAX_UPLOADS, UPLOADS_SHARE)
+streams = TransferLimit("downloads and followers of jobs", MAX_STREAMS, STREAMS_SHARE)
 
 
 async def submit(call: Call) -> Response:
@@ -62,9 +71,9 @@ async def submit(call: Call) -> Response:
     if sent_as == JSON:
         read_query(call.request, NoParameters)
         body = await call.bodies.read(call.request, "JSON")
-        request = validate(SourceRequest, parse_json(body))
+        request = validate(SourceRequest, parse_json(body, call.settings))
         source = await asyncio.to_thread(find_source, request.source, call.settings)
-        return await _enqueue(call, source, new_folder(call.settings), request)
+        return await _enqueue(call, source, await _folder(call, request), request)
     if sent_as not in UPLOAD_TYPES:
         raise UnsupportedMediaType(
             f"Content-Type {shown(sent_as)} is not supported. "
@@ -77,16 +86,22 @@ async def submit(call: Call) -> Response:
 async def _upload(call: Call, request: ScoringRequest) -> Response:
     """Receive an upload, once everything else about the request has been checked."""
     check_length(call.request, call.settings.max_upload_bytes)
-    call.models.find(request.model)
-    with uploads.slot():
-        await call.jobs.ask(lambda jobs: jobs.workers())  # fails if there is no queue
-        folder = new_folder(call.settings)
+    with uploads.slot(caller_of(call.request.scope)):
+        folder = await _folder(call, request)
         try:
             source = await save_upload(call.request, folder, call.settings)
-            return await _enqueue(call, source, folder, request)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        return await _enqueue(call, source, folder, request)
+
+
+async def _folder(call: Call, request: ScoringRequest) -> Path:
+    """Return a folder for the job, if its model is served and the queue answers."""
+    call.models.find(request.model)
+    folder = call.settings.home / "jobs" / uuid.uuid4().hex
+    await call.jobs.ask(partial(prepare, folder))
+    return folder
 
 
 async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringRequest) -> Response:
@@ -105,7 +120,8 @@ async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringReque
                 shard_images=call.settings.shard_images,
                 options=options,
             )
-            return jobs.submit(job, owner=call.owner)
+            with submitting(folder, job.job_id):
+                return jobs.submit(job, owner=call.owner)
 
         job = await call.jobs.ask(submit_job)
     return replies.json(job.to_json(), 202, {"Location": f"/jobs/{job.id}"})

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from loupe.errors import TooManyRequests
 from service.http.context import context_of
+from service.http.shares import Shares, caller_of
 
 
 class TransferLimit:
@@ -17,27 +18,26 @@ class TransferLimit:
     Args:
         kind: Name of the kind in messages.
         limit: Maximum number at a time.
+        share: Maximum number of one caller at a time.
     """
 
-    def __init__(self, kind: str, limit: int) -> None:
+    def __init__(self, kind: str, limit: int, share: int) -> None:
         self._kind = kind
-        self._limit = limit
-        self._running = 0
+        self._slots = Shares(limit, share)
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
+    def slot(self, caller: str) -> Iterator[None]:
         """Hold a slot until the block ends, or raise `TooManyRequests` if none is free."""
-        if self._running >= self._limit:
+        if not self._slots.take(caller):
             raise TooManyRequests(
-                f"The limit of {self._limit} {self._kind} at a time is reached. "
-                "Try again in a second.",
+                f"The limit of {self._slots.total} {self._kind} at a time, or of "
+                f"{self._slots.share} of yours, is reached. Try again in a second.",
                 code="too_many_transfers",
             )
-        self._running += 1
         try:
             yield
         finally:
-            self._running -= 1
+            self._slots.give_back(caller)
 
 
 class _Stream(StreamingResponse):
@@ -63,5 +63,5 @@ def streamed(
         return Response(headers=headers, media_type=media_type)
     stream = _Stream(content, headers=headers, media_type=media_type)
     stream.slot = ExitStack()
-    stream.slot.enter_context(limit.slot())
+    stream.slot.enter_context(limit.slot(caller_of(request.scope)))
     return stream

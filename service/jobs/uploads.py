@@ -4,9 +4,10 @@ import asyncio
 import os
 import shutil
 import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -20,19 +21,56 @@ from loupe.settings import Settings
 from service.http.context import context_of
 from service.prediction.caller import caller_gone
 
-MAX_PAUSE_SECONDS = 25.0  # between two chunks of a body
+if TYPE_CHECKING:
+    from worker.queue.jobs import Jobs
+
+WINDOW_SECONDS = 25.0  # in which at least so many bytes of a body arrive:
+MIN_WINDOW_BYTES = 256 * 1024
 ABANDONED_SECONDS = 600.0  # without a write; only a service that was killed leaves such a file
 CHUNK_BYTES = 2**20  # written at a time, in a thread
 PART, WHOLE = "upload.part", "upload"
+UNSUBMITTED = "job.part"  # marks a complete upload until its job has an id
 # A local file header: its signature, the length of the name at byte 26, the name at byte 30.
 # Source: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.7
 ZIP_MAGIC, NAME_LENGTH, NAME = b"PK\x03\x04", slice(26, 28), 30
 MAX_NAME_BYTES = 512  # NumPy's names are those of variables
 
 
-def new_folder(settings: Settings) -> Path:
-    """Return a folder for a job's files; it does not exist yet."""
-    return settings.home / "jobs" / uuid.uuid4().hex
+def prepare(folder: Path, jobs: "Jobs") -> None:
+    """Make a folder for a job, and delete uploads that a killed service left behind.
+
+    Only its owner can read what is in it, results included.
+
+    Raises:
+        InsufficientStorage: If the folder cannot be made.
+        RedisError: If the queue does not answer.
+    """
+    jobs.workers()
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise InsufficientStorage(
+            f"The service cannot make a folder for the job: {error.strerror or error}."
+        ) from error
+    for mark in folder.parent.glob("*/*.part"):
+        try:
+            is_abandoned = time.time() - mark.stat().st_mtime > ABANDONED_SECONDS
+        except FileNotFoundError:  # finished since the listing
+            continue
+        if is_abandoned and jobs.find(mark.stem) is None:
+            shutil.rmtree(mark.parent, ignore_errors=True)
+        elif is_abandoned:  # the service died after it submitted the job
+            mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def submitting(folder: Path, job_id: str) -> Iterator[None]:
+    """Mark the folder while its job is submitted. After an error, the job may be in the queue."""
+    mark = folder / f"{job_id}.part"
+    mark.touch()
+    (folder / UNSUBMITTED).unlink(missing_ok=True)
+    yield
+    mark.unlink()
 
 
 def check_length(request: Request, limit_bytes: int) -> None:
@@ -43,19 +81,18 @@ def check_length(request: Request, limit_bytes: int) -> None:
 
 
 async def save_upload(request: Request, folder: Path, settings: Settings) -> Path:
-    """Write a body to a file in a new folder.
+    """Write a body to a file in a folder.
 
     Workers detect the type from the first bytes. The name says only whether it is an `.npz`, so an
     upload is never taken for a manifest, which could name files of the service's machine.
 
     Raises:
         ContentTooLarge: If it is longer than `LOUPE_MAX_UPLOAD_BYTES`.
-        BodyTooSlow: If nothing arrives for a while.
+        BodyTooSlow: If it arrives too slowly.
         CallerGone: If the client disconnects.
         InvalidRequest: If it is empty.
         InsufficientStorage: If the disk cannot take it.
     """
-    await asyncio.to_thread(_make_folder, folder)
     context_of(request.scope).pause()  # uploads have another limit
     size = 0
     try:
@@ -68,7 +105,8 @@ async def save_upload(request: Request, folder: Path, settings: Settings) -> Pat
             await asyncio.to_thread(os.fsync, file.fileno())
     except asyncio.TimeoutError:
         raise BodyTooSlow(
-            f"The upload paused for more than {MAX_PAUSE_SECONDS:g} s after {size:,} bytes."
+            f"The upload sent less than {MIN_WINDOW_BYTES:,} bytes in {WINDOW_SECONDS:g} s, "
+            f"after {size:,} bytes."
         ) from None
     except ClientDisconnect:
         raise caller_gone() from None
@@ -79,6 +117,7 @@ async def save_upload(request: Request, folder: Path, settings: Settings) -> Pat
     if not size:
         raise InvalidRequest("The body is empty. Send an archive, a table or an array of images.")
     part = folder / PART
+    (folder / UNSUBMITTED).touch()
     return part.rename(part.with_name(WHOLE + (".npz" if _is_npz(part) else "")))
 
 
@@ -89,29 +128,25 @@ def _too_large(limit_bytes: int) -> ContentTooLarge:
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body in chunks that are worth a thread."""
+    """Yield the body in chunks that are worth a thread, if it is not too slow."""
     stream = request.stream()
-    held, size = [], 0
-    while (chunk := await asyncio.wait_for(anext(stream, None), MAX_PAUSE_SECONDS)) is not None:
+    held: list[bytes] = []
+    size = window_start = 0
+    window_end = time.monotonic() + WINDOW_SECONDS
+    while True:
+        chunk = await asyncio.wait_for(anext(stream, None), window_end - time.monotonic())
+        if chunk is None:
+            break
         held.append(chunk)
         size += len(chunk)
+        if size - window_start >= MIN_WINDOW_BYTES:
+            window_start, window_end = size, time.monotonic() + WINDOW_SECONDS
         if size >= CHUNK_BYTES:
             yield b"".join(held)
-            held, size = [], 0
+            held, size, window_start = [], 0, 0
+            window_end = time.monotonic() + WINDOW_SECONDS  # writing may have taken long
     if held:
         yield b"".join(held)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder, and delete uploads that a killed service left unfinished."""
-    folder.mkdir(parents=True, mode=0o700)
-    for part in folder.parent.glob(f"*/{PART}"):
-        try:
-            is_abandoned = time.time() - part.stat().st_mtime > ABANDONED_SECONDS
-        except FileNotFoundError:  # finished since the listing
-            continue
-        if is_abandoned:
-            shutil.rmtree(part.parent, ignore_errors=True)
 
 
 def _is_npz(path: Path) -> bool:

@@ -1,11 +1,8 @@
 """Images in the bodies of `/predict` and `/predict_batch`."""
 
-from collections.abc import AsyncGenerator
-
 from pydantic import BaseModel, ConfigDict, JsonValue, SkipValidation, model_validator
 from pydantic_core import PydanticCustomError
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import Headers
 
 from loupe.errors import InvalidImage, InvalidRequest, UnsupportedMediaType
 from loupe.images.spec import SIDE, UInt8Array
@@ -21,7 +18,9 @@ from service.prediction.decoding import (
     decode_all,
 )
 from service.prediction.encodings import NPY_MAGIC, from_base64, from_pixels, parse_npy
+from service.protocols.native.forms import read_form
 
+MAX_OTHER_PARTS = 100  # of a form, besides images
 ONE_IMAGE = (
     "Send an image body (Content-Type: image/png …), multipart/form-data with a field 'image', "
     'or JSON {"image": "<base64>"} or {"pixels": [[…28 rows of 28…]]}.'
@@ -69,9 +68,9 @@ async def read_image(
     if sent_as.startswith("image/") or sent_as == "application/octet-stream":
         image = body
     elif sent_as == "application/json":
-        image = validate(JsonImage, parse_json(body)).encoded()
+        image = validate(JsonImage, parse_json(body, settings)).encoded()
     elif sent_as == "multipart/form-data":
-        files = await _read_form(headers, body, "image", ONE_IMAGE, settings)
+        files = _read_form(headers, body, "image", ONE_IMAGE, settings)
         if len(files) > 1:
             raise InvalidRequest(
                 f"The form has {len(files)} fields 'image'. Send many images to /predict_batch."
@@ -92,11 +91,11 @@ async def read_batch(
         check_count(len(images), settings)
         return DecodedImages(images, {})
     if sent_as == "application/json":
-        values = validate(JsonImages, parse_json(body)).images
+        values = validate(JsonImages, parse_json(body, settings)).images
         check_count(len(values), settings)
         return await decode_all(values, read_element, settings, preparation)
     if sent_as == "multipart/form-data":
-        files = await _read_form(headers, body, "images", MANY_IMAGES, settings)
+        files = _read_form(headers, body, "images", MANY_IMAGES, settings)
         check_count(len(files), settings)
         return await decode_all(files, _read_field, settings, preparation)
     raise UnsupportedMediaType(
@@ -122,33 +121,12 @@ def _read_field(value: bytes | str) -> bytes:
     return value
 
 
-async def _read_form(
+def _read_form(
     headers: Headers, body: bytes, field: str, expected: str, settings: Settings
 ) -> list[bytes | str]:
-    """Return the values of one field of a form: files as bytes, texts as `str`."""
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    limit = settings.max_images + 1
-    parser = MultiPartParser(headers, stream(), max_files=limit, max_fields=limit)
-    try:
-        form: FormData = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many"):
-            check_count(limit, settings)
-        raise InvalidRequest(f"The form is damaged: {error.message} {expected}") from error
-    except KeyError as error:
-        raise InvalidRequest("The Content-Type of the form has no boundary.") from error
-    except UnicodeError as error:  # a charset such as punycode; unknown charsets are ignored
-        raise InvalidRequest(f"The form does not fit its charset: {error}.") from error
-    try:
-        values = [
-            await value.read() if isinstance(value, UploadFile) else value
-            for value in form.getlist(field)
-        ]
-    finally:
-        await form.close()
+    """Return the values of one field of a form."""
+    max_parts = settings.max_images + MAX_OTHER_PARTS
+    values = read_form(headers["content-type"], body, field, max_parts)
     if not values:
         raise InvalidRequest(f"The form has no field '{field}'. {expected}")
     return values

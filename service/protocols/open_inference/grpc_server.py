@@ -34,7 +34,7 @@ try:
     from google.protobuf.message import DecodeError, Message
     from tritonclient.grpc import service_pb2 as pb
 
-    from service.protocols.open_inference.messages import answer, parse_message
+    from service.protocols.open_inference.messages import answer, check_message, parse_message
 except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError for an old gRPC
     raise ProgramFailed(
         f"LOUPE_GRPC_PORT is set, but gRPC is not installed: {error}. "
@@ -72,6 +72,7 @@ class RpcCall(AnyCall):
 
     Attributes:
         key: The name of the caller's API key.
+        message: The bytes of its message.
     """
 
     def __init__(
@@ -79,13 +80,13 @@ class RpcCall(AnyCall):
     ) -> None:
         super().__init__(predictor)
         self.key = NO_KEY
-        self._message = message
+        self.message = message
         self._seconds_left: float | None = context.time_remaining()
 
     def read(self, kind: type[MessageType]) -> MessageType:
         """Parse the message, or raise `InvalidRequest`."""
         try:
-            message: MessageType = kind.FromString(self._message)
+            message: MessageType = kind.FromString(self.message)
         except DecodeError as error:
             name = kind.DESCRIPTOR.name
             raise InvalidRequest(f"The message is not a {name}: {error}.") from error
@@ -133,6 +134,7 @@ async def metadata(call: RpcCall) -> Message:
 
 async def infer(call: RpcCall) -> Message:
     """Classify images; one that cannot be read fails the request: tensors cannot hold errors."""
+    check_message(call.message, call.settings)
     message = call.read(pb.ModelInferRequest)
     with call.model(_tag(call, message.model_name, message.model_version)) as served:
         with call.decoding():

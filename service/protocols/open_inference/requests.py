@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from loupe.errors import InvalidRequest
 from loupe.images.spec import SIDE
+from loupe.settings import Settings
 from service.http.validation import parse_json, shown, validate
 
 JSON_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON; raw tensors follow
@@ -161,15 +162,18 @@ class InferenceRequest(BaseModel):
         return bool(self.parameters.binary_data_output if own is None else own)
 
 
-def parse_inference(body: bytes, json_length: str | None) -> tuple[InferenceRequest, Values]:
+def parse_inference(
+    body: bytes, json_length: str | None, settings: Settings
+) -> tuple[InferenceRequest, Values]:
     """Return the request in a body, and the values of its input.
 
     Args:
         body: JSON, and raw tensors after it.
         json_length: The header `JSON_LENGTH`, if there is one.
+        settings: Limits.
     """
     end = len(body) if json_length is None else _length(json_length, len(body))
-    request = validate(InferenceRequest, parse_json(memoryview(body)[:end]))
+    request = validate(InferenceRequest, parse_json(body[:end], settings))
     return request, _values(request.inputs[0], memoryview(body)[end:])
 
 

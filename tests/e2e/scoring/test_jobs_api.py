@@ -24,7 +24,7 @@ import pytest
 
 from loupe.models.store import StoredModel
 from loupe.results import Format
-from service.jobs.api import MAX_UPLOADS
+from service.jobs.api import UPLOADS_SHARE
 from tests.support import pictures
 from tests.support.programs import RunningService, free_port, run, running, serving, until
 
@@ -569,15 +569,19 @@ def test_empty_upload_leaves_nothing(place: Path, alice: httpx.Client) -> None:
     assert jobs_folders(place) == before
 
 
+def connected(service: RunningService) -> socket.socket:
+    """Return a connection to the service."""
+    host, port = service.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=50)
+
+
 @contextmanager
 def begun(service: RunningService) -> Iterator[socket.socket]:
     """Send the first part of an upload."""
-    host, port = service.url.removeprefix("http://").split(":")
     head = (
-        f"POST /jobs HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {ALICE}\r\n"
-        "Content-Type: application/zip\r\n"
+        f"POST /jobs HTTP/1.1\r\nHost: a\r\nX-API-Key: {ALICE}\r\nContent-Type: application/zip\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=50) as connection:
+    with connected(service) as connection:
         connection.sendall(f"{head}Content-Length: 1900000\r\n\r\n".encode() + bytes(1_500_000))
         yield connection
 
@@ -596,18 +600,19 @@ def test_client_that_disconnects_during_an_upload_leaves_nothing(
     until(lambda: jobs_folders(place) == before)
 
 
-def test_uploads_beyond_the_limit_are_refused(
-    place: Path, service: RunningService, alice: httpx.Client
+def test_caller_with_many_slow_uploads_does_not_lock_others_out(
+    place: Path, service: RunningService, alice: httpx.Client, bob: httpx.Client
 ) -> None:
     before = jobs_folders(place)
-    with ExitStack() as uploads:
-        for _ in range(MAX_UPLOADS):
-            uploads.enter_context(begun(service))
-        until(lambda: len(halves(place)) == MAX_UPLOADS)
+    with ExitStack() as running:
+        for _ in range(UPLOADS_SHARE):
+            running.enter_context(begun(service))
+        until(lambda: len(halves(place)) == UPLOADS_SHARE)
         refused = alice.post("/jobs", content=npy(1), headers=ZIP)
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_transfers")
         assert refused.headers["retry-after"] == "1"
-    until(lambda: jobs_folders(place) == before)
+        accepted(bob.post("/jobs", content=npy(1), headers=ZIP))
+    until(lambda: len(jobs_folders(place)) == len(before) + 1)
 
 
 def test_upload_of_a_killed_service_is_deleted_by_the_next_upload(
@@ -619,6 +624,39 @@ def test_upload_of_a_killed_service_is_deleted_by_the_next_upload(
     os.utime(left / "upload.part", (0, 0))
     accepted(alice.post("/jobs", content=npy(1), headers=ZIP))
     assert not left.exists()
+
+
+def test_upload_is_kept_exactly_if_its_job_was_queued(place: Path, alice: httpx.Client) -> None:
+    """The service was killed when it submitted three jobs; only one is in the queue."""
+    known = accepted(alice.post("/jobs", content=npy(1), headers=ZIP))
+    marks = [
+        place / "data" / "jobs" / folder / mark
+        for folder, mark in (
+            ("complete", "job.part"),
+            ("lost", "0123456789ab.part"),
+            ("queued", f"{known}.part"),
+        )
+    ]
+    for mark in marks:
+        mark.parent.mkdir(parents=True)
+        mark.with_name("upload").touch()
+        mark.touch()
+        os.utime(mark, (0, 0))
+    accepted(alice.post("/jobs", content=npy(1), headers=ZIP))
+
+    assert [mark.parent.exists() for mark in marks] == [False, False, True]
+    assert [path.name for path in marks[2].parent.iterdir()] == ["upload"]
+
+
+def test_only_the_owner_can_read_the_folder_of_a_job(place: Path, alice: httpx.Client) -> None:
+    source = place / "root" / "own.npy"
+    np.save(source, pictures.digits(2))
+    for answer in (
+        alice.post("/jobs", content=npy(1), headers=ZIP),
+        alice.post("/jobs", json={"source": str(source)}),
+    ):
+        job = alice.get(answer.headers["location"]).json()
+        assert Path(job["output"]).parent.stat().st_mode & 0o077 == 0
 
 
 # Without Redis

@@ -8,7 +8,7 @@ from starlette.types import Message, Receive
 
 from loupe.errors import BodyTooSlow, CallerGone, ContentTooLarge, TooManyRequests
 from loupe.settings import Settings
-from service.http.bodies import MAX_LARGEST_BODIES, Bodies
+from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
 from service.http.context import InFlight, context_of
 
 MAX_BYTES = 100_000
@@ -87,17 +87,20 @@ def test_cancelled_read_raises_cancelled_error() -> None:
         asyncio.run(cancelled())
 
 
-def test_total_memory_is_limited_until_requests_are_answered() -> None:
+def test_memory_of_a_caller_is_limited_until_its_requests_are_answered() -> None:
     bodies = Bodies(SETTINGS)
-    held = [with_body(bytes(MAX_BYTES)) for _ in range(MAX_LARGEST_BODIES)]
+    held = [with_body(bytes(MAX_BYTES)) for _ in range(LARGEST_BODIES_SHARE)]
     late = with_body(b"x")
 
     async def story() -> None:
         for each in held:
             await bodies.read(each)
-        with pytest.raises(TooManyRequests, match="800,000 bytes") as raised:
+        with pytest.raises(TooManyRequests, match="400,000 ") as raised:
             await bodies.read(late)
         assert raised.value.code == "too_many_bytes"
+        other = with_body(bytes(MAX_BYTES))
+        other.scope["client"] = ("10.0.0.2", 1)
+        assert len(await bodies.read(other)) == MAX_BYTES
         for released in (late, held[0], held[0]):  # releasing twice frees the memory once
             bodies.release(context_of(released.scope))
         assert len(await bodies.read(with_body(bytes(MAX_BYTES)))) == MAX_BYTES

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from loupe.errors import BodyTooSlow, CallerGone, LoupeError
 from loupe.settings import Settings
 from service.http import connection, replies
-from service.http.bodies import MAX_LARGEST_BODIES, Bodies
+from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
 from service.http.connection import Connection
 from service.http.context import context_of
 from service.http.middleware import MAX_HEADER_BYTES, AdmissionMiddleware, middleware
@@ -621,7 +621,7 @@ def test_long_bodies_share_the_memory_limit() -> None:
 
     async def story(scene: Scene) -> None:
         scene.gate.bodies = Bodies(Settings(max_body_bytes=len(body)))
-        clients = [await scene.client() for _ in range(MAX_LARGEST_BODIES)]
+        clients = [await scene.client() for _ in range(LARGEST_BODIES_SHARE)]
         for count, client in enumerate(clients, start=1):
             client.send(head(len(body), "/elsewhere") + body[:-1])
             await scene.until_begun(count)
@@ -676,3 +676,43 @@ def test_answered_requests_leave_no_reference_cycles(length: int) -> None:
 
     with uncollected():
         play(story)
+
+
+def test_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "WRITE_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not context_of(scope).is_gone():
+            await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
+        ended.set()
+
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        client.send(b"GET / HTTP/1.1\r\nHost: loupe\r\n\r\n")
+        await ended.wait()
+
+    scene = Scene()
+    scene._app = endless
+    uvloop.run(scene.play(story))
+
+
+def test_client_that_reads_slowly_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "WRITE_SECONDS", 0.2)
+    chunk, chunks = bytes(2**20), 16
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(chunk * chunks)(scope, receive, send)
+
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        client.send(b"GET / HTTP/1.1\r\nHost: loupe\r\n\r\n")
+        await client.response_head()
+        for _ in range(chunks):
+            await asyncio.sleep(0.05)
+            await client._reader.readexactly(len(chunk))
+
+    scene = Scene()
+    scene._app = large
+    uvloop.run(scene.play(story))

@@ -17,7 +17,7 @@ from loupe.errors import InvalidImage
 from loupe.images.spec import SIDE
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from service.http.bodies import MAX_LARGEST_BODIES
+from service.http.bodies import LARGEST_BODIES_SHARE
 from service.prediction.caller import Caller
 from service.prediction.decoding import Preparation, decode_all
 from service.prediction.predictor import Call, Predictor, respond
@@ -63,7 +63,7 @@ def test_cancelled_request_frees_its_body(
 
     async def story() -> int:
         predictor = Predictor(Settings(model=digits_model.tag, max_body_bytes=100))
-        for _ in range(MAX_LARGEST_BODIES):
+        for _ in range(LARGEST_BODIES_SHARE):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(respond("loupe", request(predictor), read_and_wait), 0.01)
         return (await respond("loupe", request(predictor), read)).status_code

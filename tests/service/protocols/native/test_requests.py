@@ -194,11 +194,39 @@ def test_any_form_gives_images_or_a_named_error(body: bytes, boundary: str) -> N
         assert error is None or error.status in (400, 413, 422)
 
 
-@pytest.mark.parametrize("alphabet", ["punycode", "undefined"])
-def test_form_with_a_charset_that_does_not_fit_is_refused(alphabet: str) -> None:
-    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a:b"\r\n\r\na\r\n--x--'
-    with pytest.raises(InvalidRequest, match="charset"):
-        image_of(body, f"multipart/form-data; boundary=x; charset={alphabet}")
+@pytest.mark.parametrize(
+    ("before", "headers"),
+    [
+        ("", 'Content-Disposition: form-data; name="image"; filename="a.png"'),
+        ("preamble\r\n", "content-disposition:form-data;name=image;filename=a"),
+        ("", "Content-Type: image/png\r\nContent-Disposition: form-data; name=image"),
+        ("", 'Content-Disposition: form-data; name="image"; filename="é"\r\nX: y'),
+    ],
+)
+@pytest.mark.parametrize("charset", ["", "; charset=punycode"])
+def test_every_spelling_of_a_form_is_read(before: str, headers: str, charset: str) -> None:
+    image = pictures.digits(1)[0]
+    other = "--x\r\nContent-Disposition: form-data; name=token\r\n\r\nabc\r\n"
+    head = f"{before}{other}--x \r\n{headers}\r\n\r\n".encode()
+    body = head + pictures.png(image) + b"\r\n--x--\r\nepilogue"
+
+    np.testing.assert_array_equal(
+        image_of(body, f'multipart/form-data; boundary="x"{charset}'), image
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--x\r\nContent-Disposition: form-data; name=image\r\n\r\nabc",
+        b"--x\r\nContent-Disposition: form-data; name=image\r\n",
+        b"--xy\r\nContent-Disposition: form-data; name=image\r\n\r\nabc\r\n--x--",
+        b"--x\r\nA: " + bytes(20_000) + b"\r\n\r\nabc\r\n--x--",
+    ],
+)
+def test_damaged_form_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="damaged"):
+        image_of(body, "multipart/form-data; boundary=x")
 
 
 def test_form_with_too_many_parts_is_refused_as_too_many_images() -> None:

@@ -1,0 +1,63 @@
+"""Shares of scarce resources, so that no caller takes all of one."""
+
+import ipaddress
+from collections import Counter
+from functools import lru_cache
+
+from starlette.types import Scope
+
+from service.http.context import NO_KEY, context_of
+
+IPV6_PREFIX = 64  # bits; one subscriber has all addresses below it
+
+
+class Shares:
+    """A resource with a total, of which one caller may hold a share.
+
+    Args:
+        total: Amount that all callers together may hold.
+        share: Amount that one caller may hold.
+    """
+
+    def __init__(self, total: int, share: int) -> None:
+        self.total = total
+        self.share = share
+        self._held: Counter[str] = Counter()  # by caller
+        self._sum = 0
+
+    def take(self, caller: str, amount: int = 1) -> bool:
+        """Take an amount, and return whether it was left for this caller."""
+        if self._sum + amount > self.total or self._held[caller] + amount > self.share:
+            return False
+        self._held[caller] += amount
+        self._sum += amount
+        return True
+
+    def give_back(self, caller: str, amount: int = 1) -> None:
+        """Return an amount."""
+        self._sum -= amount
+        self._held[caller] -= amount
+        if not self._held[caller]:
+            del self._held[caller]
+
+
+def caller_of(scope: Scope) -> str:
+    """Return whose share a request takes: that of its API key, or else of its address."""
+    name = context_of(scope).key_name
+    if name != NO_KEY:
+        return name
+    client = scope.get("client")
+    return _subscriber(client[0]) if client else ""
+
+
+@lru_cache(maxsize=1024)
+def _subscriber(address: str) -> str:
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # not an address, such as the name of a socket
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False))

@@ -1,0 +1,73 @@
+"""Forms in `multipart/form-data` whose bodies are in memory.
+
+Source: https://www.rfc-editor.org/rfc/rfc7578. Starlette's parser reads streams; it writes large
+files to disk, and its time is quadratic in the length of a part's headers.
+"""
+
+from collections.abc import Iterator
+
+from python_multipart.multipart import parse_options_header
+
+from loupe.errors import ContentTooLarge, InvalidRequest
+
+MAX_PART_HEADER_BYTES = 16 * 1024
+MAX_TEXT_BYTES = 1000  # of a value that is not a file; the rest is cut
+
+
+def read_form(content_type: str, body: bytes, field: str, max_parts: int) -> list[bytes | str]:
+    """Return the values of one field: files as bytes, the start of texts as `str`.
+
+    Args:
+        content_type: The header `Content-Type`, with the boundary.
+        body: The form.
+        field: Name of the field.
+        max_parts: Maximum number of parts, also of other fields.
+
+    Raises:
+        ContentTooLarge: If it has more parts.
+        InvalidRequest: If the form is damaged.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise InvalidRequest("The Content-Type of the form has no boundary.")
+    values: list[bytes | str] = []
+    for headers, value in _parts(body, boundary, max_parts):
+        options = parse_options_header(headers.get(b"content-disposition"))[1]
+        if options.get(b"name") == field.encode():
+            # .NET and others send files with a type instead of a name.
+            kind = headers.get(b"content-type", b"text/")
+            is_file = b"filename" in options or not kind.lower().startswith(b"text/")
+            values.append(value if is_file else value[:MAX_TEXT_BYTES].decode(errors="replace"))
+    return values
+
+
+def _parts(
+    body: bytes, boundary: bytes, max_parts: int
+) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
+    """Yield the headers, by name in lower case, and the content of each part."""
+    delimiter = b"\r\n--" + boundary
+    first = body.find(delimiter[2:])
+    if first < 0:
+        raise _damaged("The boundary is not in the body.")
+    start = first + len(delimiter) - 2
+    for _ in range(max_parts):
+        if body.startswith(b"--", start):
+            return
+        head_end = body.find(b"\r\n\r\n", start, start + MAX_PART_HEADER_BYTES)
+        end = body.find(delimiter, head_end + 4)
+        if head_end < 0 or end < 0:
+            raise _damaged("A part has no end of its headers, or no boundary after it.")
+        rest, *lines = body[start:head_end].split(b"\r\n")
+        if rest.strip(b" \t"):
+            raise _damaged("A boundary does not end its line.")
+        pairs = (line.partition(b":") for line in lines)
+        yield (
+            {name.strip().lower(): value.strip() for name, _, value in pairs},
+            body[head_end + 4 : end],
+        )
+        start = end + len(delimiter)
+    raise ContentTooLarge(f"The form has more than {max_parts:,} parts.", code="too_many_images")
+
+
+def _damaged(problem: str) -> InvalidRequest:
+    return InvalidRequest(f"The form is damaged: {problem}")

@@ -1,0 +1,273 @@
+"""Requests that are made to be expensive: none keeps the event loop from other requests."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from starlette.applications import Starlette
+from starlette.types import Message
+from tritonclient.grpc import service_pb2 as pb
+
+from loupe.errors import ContentTooLarge, InvalidRequest
+from loupe.models.store import StoredModel
+from loupe.settings import Settings
+from service.app import create_app
+from service.protocols.open_inference.messages import check_message
+
+MAX_SECONDS = 0.25  # CPU time of one step of the event loop
+MAX_ANSWER_BYTES = 1000
+TRIES = 3  # other programs on the machine slow memory down
+CHUNK_BYTES = 64 * 1024
+MIB = 2**20
+JSON, FORM, NPY = "application/json", "multipart/form-data; boundary=x", "application/x-npy"
+BATCH, ONE, JOBS = "/predict_batch", "/predict", "/jobs"
+INFER, SERVING = "/v2/models/digits/infer", "/v1/models/digits:predict"
+
+
+@pytest.fixture(scope="module")
+def app(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -> Starlette:
+    settings = Settings(model=digits_model.tag, data_dir=tmp_path_factory.mktemp("data"))
+    app = create_app(settings)
+    app.state.predictor.models.load()
+    return app
+
+
+async def ask(app: Starlette, path: str, media_type: str, body: bytes) -> tuple[int, bytes]:
+    """Send a request to the app in pieces, as a server would; return status and body."""
+    status, answer = 0, b""
+    path, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(b"content-type", media_type.encode())],
+        "client": ("127.0.0.1", 1),
+    }
+    start = 0
+
+    async def receive() -> Message:
+        nonlocal start
+        await asyncio.sleep(0)
+        chunk = body[start : start + CHUNK_BYTES]
+        start += CHUNK_BYTES
+        return {"type": "http.request", "body": chunk, "more_body": start < len(body)}
+
+    async def send(message: Message) -> None:
+        nonlocal status, answer
+        status = message.get("status", status)
+        answer += message.get("body", b"")
+
+    await app(scope, receive, send)
+    return status, answer
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Measure the CPU seconds of each step of the event loop."""
+    seconds: list[float] = []
+    run = asyncio.Handle._run
+
+    def measured(handle: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        seconds.append(time.thread_time() - begun)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", measured)
+    return seconds
+
+
+def listed(start: str, item: str, end: str, size: int = 16 * MIB) -> bytes:
+    """Return JSON of a size, with as many items as fit."""
+    count = (size - len(start) - len(end)) // (len(item) + 1)
+    return (start + ",".join([item] * count) + end).encode()
+
+
+def numbered_keys(count: int) -> bytes:
+    return json.dumps(dict.fromkeys(map(str, range(count)), 0)).encode()
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--"
+
+
+def npy_of(header: bytes) -> bytes:
+    return b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header
+
+
+ITEMS = ["0", "[]", "{}", '""', '"a"', "[[]]", '{"image":""}', "1.5", "null", '{"b64":"AAAA"}']
+TENSOR = '{"inputs":[{"name":"images","datatype":"UINT8","shape":[4096,28,28],"data":['
+FILE_PART = b'Content-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+
+CASES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
+    **{
+        f"{path} {start} {item}": (path, JSON, partial(listed, start, item, end))
+        for path, start, end in (
+            (BATCH, '{"images":[', "]}"),
+            (BATCH, "[", "]"),
+            (ONE, '{"pixels":[[', "]]}"),
+            (INFER, TENSOR, "]}]}"),
+            (SERVING, '{"instances":[', "]}"),
+        )
+        for item in ITEMS
+    },
+    **{
+        f"{path} keys": (path, JSON, lambda: listed("{", '"aaaaaaaa":0', "}"))
+        for path in (BATCH, ONE, INFER, SERVING, JOBS)
+    },
+    **{
+        f"{path} {count} different keys": (path, JSON, partial(numbered_keys, count))
+        for path in (BATCH, ONE, INFER, SERVING, JOBS)
+        for count in (200_000, 1_000_000)
+    },
+    **{
+        f"{path} {name}": (path, JSON, body)
+        for path in (BATCH, ONE, INFER, SERVING, JOBS)
+        for name, body in (
+            ("long key", lambda: b'{"' + b"a" * (16 * MIB - 10) + b'":0}'),
+            ("deep", lambda: b"[" * (16 * MIB)),
+            ("deep and closed", lambda: b"[" * 200_000 + b"]" * 200_000),
+            ("spaces", lambda: b" " * (16 * MIB)),
+            ("digits", lambda: b"9" * (16 * MIB)),
+            ("fraction", lambda: b"0." + b"9" * (16 * MIB - 2)),
+            ("escapes", lambda: b'"' + b"\\n" * (8 * MIB - 1) + b'"'),
+            ("wide characters", lambda: ('"😀' + "a" * (16 * MIB - 10) + '"').encode()),
+            ("over the limit", lambda: listed("[", "0", "]", 60 * MIB)),
+        )
+    },
+    "one long image": (ONE, JSON, lambda: b'{"image":"' + b"A" * (16 * MIB - 12) + b'"}'),
+    "one long wrong image": (ONE, JSON, lambda: b'{"image":"' + b"A" * 15 * MIB + b'!"}'),
+    "one long foreign image": (
+        ONE,
+        JSON,
+        lambda: '{{"image":"{}é"}}'.format("A" * 15 * MIB).encode(),
+    ),
+    "long id": (INFER, JSON, lambda: listed('{"id":"', "a", '","inputs":[]}')),
+    "long shape": (INFER, JSON, lambda: listed('{"inputs":[{"shape":[', "1", "]}]}")),
+    "many inputs": (INFER, JSON, lambda: listed('{"inputs":[', '{"name":1}', "]}")),
+    "many outputs": (INFER, JSON, lambda: listed('{"outputs":[', "0", "]}")),
+    "many parameters": (
+        INFER,
+        JSON,
+        lambda: b'{"parameters":' + numbered_keys(200_000) + b"}",
+    ),
+    "long signature": (SERVING, JSON, lambda: listed('{"signature_name":"', "a", '"}')),
+    "long source": (JOBS, JSON, lambda: listed('{"source":"', "a", '"}')),
+    "wrong options": (JOBS, JSON, lambda: listed('{"source":"a","top_k":[', "0", "]}")),
+    "many parts": (BATCH, FORM, lambda: form(*[b"\r\n"] * 1_000_000)),
+    "many files": (BATCH, FORM, lambda: form(*[FILE_PART + b"a"] * 500_000)),
+    "long header": (BATCH, FORM, lambda: form(b"A: " + b"a" * 60 * MIB + b"\r\n\r\n")),
+    "many headers": (BATCH, FORM, lambda: form(b"A: b\r\n" * 8 * MIB + b"\r\n")),
+    "long text": (
+        ONE,
+        FORM,
+        lambda: form(b"Content-Disposition: form-data; name=image\r\n\r\n" + b"a" * 60 * MIB),
+    ),
+    "almost boundaries": (
+        ONE,
+        FORM,
+        lambda: form(FILE_PART.replace(b"images", b"image") + b"\r\n--" * 15 * MIB),
+    ),
+    "wrong boundaries": (BATCH, FORM, lambda: form(FILE_PART + b"\r\n--xy" * 10 * MIB)),
+    "no boundary": (BATCH, FORM, lambda: b"a" * 60 * MIB),
+    "boundary of hyphens": (
+        BATCH,
+        f"multipart/form-data; boundary={'-' * 69}a",
+        lambda: b"-" * 60 * MIB,
+    ),
+    "long npy header": (BATCH, NPY, lambda: npy_of(b"(" * 60 * MIB)),
+    "deep npy header": (BATCH, NPY, lambda: npy_of(b"(" * 9000)),
+    "endless npy shape": (
+        BATCH,
+        NPY,
+        lambda: npy_of(
+            b"{'descr':'|u1','fortran_order':False,'shape':(%b,%b)}" % ((b"9" * 4000,) * 2)
+        ),
+    ),
+    "many npy dimensions": (
+        BATCH,
+        NPY,
+        lambda: npy_of(b"{'descr':'|u1','fortran_order':False,'shape':(" + b"9," * 4500 + b")}"),
+    ),
+    "many npy fields": (
+        BATCH,
+        NPY,
+        lambda: npy_of(
+            b"{'descr':[" + b"('a','|u1')," * 700 + b"],'fortran_order':False,'shape':()}"
+        ),
+    ),
+    "many query parameters": (ONE + "?" + "a&" * 15_000, "image/png", lambda: b"x"),
+    "long query parameter": (ONE + "?top_k=" + "9" * 30_000, "image/png", lambda: b"x"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_expensive_request_is_refused_cheaply(
+    name: str, app: Starlette, steps: list[float]
+) -> None:
+    path, media_type, make = CASES[name]
+    sent = make()
+    for _ in range(TRIES):
+        steps.clear()
+        status, body = asyncio.run(ask(app, path, media_type, sent))
+        if max(steps) < MAX_SECONDS:
+            break
+
+    assert 400 <= status < 500, body[:MAX_ANSWER_BYTES]
+    assert len(body) < MAX_ANSWER_BYTES
+    assert max(steps) < MAX_SECONDS
+
+
+GRPC_CASES: dict[str, Callable[[], bytes]] = {
+    "empty outputs": lambda: b"\x32\x00" * 30 * MIB,
+    "empty inputs": lambda: b"\x2a\x00" * 30 * MIB,
+    "empty parameters": lambda: b"\x22\x00" * 30 * MIB,
+    "empty raw contents": lambda: b"\x3a\x00" * 30 * MIB,
+    "empty files": lambda: field(5, field(5, b"\x42\x00" * 30 * MIB)),
+    "empty parameters of an input": lambda: field(5, b"\x22\x00" * 30 * MIB),
+    "empty parameters of many outputs": lambda: field(6, b"\x12\x00" * 20_000) * 1_500,
+    "packed numbers": lambda: field(5, field(5, field(4, bytes(60 * MIB)))),
+    "packed numbers in pieces": lambda: field(5, field(5, field(3, bytes(MIB)) * 60)),
+    "numbers that are not packed": lambda: field(5, field(5, b"\x20\x01" * 30 * MIB)),
+    "long shape": lambda: field(5, field(3, bytes(60 * MIB))),
+    "long name": lambda: field(1, b"a" * 60 * MIB),
+    "unknown fields": lambda: b"\x78\x00" * 30 * MIB,
+    "groups": lambda: b"\x7b\x7c" * 30 * MIB,
+    "cut": lambda: field(5, bytes(100_000))[:-1],
+    "endless number": lambda: b"\xff" * 100_000,
+}
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Return a field of a protobuf message that has a length."""
+    length, size = b"", len(content)
+    while size > 127:
+        length += bytes([size & 127 | 128])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+@pytest.mark.parametrize("name", GRPC_CASES)
+def test_expensive_message_is_refused_before_it_is_parsed(name: str) -> None:
+    message = GRPC_CASES[name]()
+    begun = time.thread_time()
+    with pytest.raises((InvalidRequest, ContentTooLarge)):
+        check_message(message, Settings())
+    assert time.thread_time() - begun < MAX_SECONDS
+
+
+def test_full_messages_are_parsed() -> None:
+    settings = Settings()
+    files = [bytes(1000)] * settings.max_images
+    pixels = bytes([200]) * (settings.max_images * 784)
+    for tensor in (
+        {"contents": {"bytes_contents": files}},
+        {"contents": {"uint_contents": pixels}},
+    ):
+        check_message(pb.ModelInferRequest(inputs=[tensor]).SerializeToString(), settings)
+    check_message(
+        pb.ModelInferRequest(raw_input_contents=[bytes(60 * MIB)]).SerializeToString(), settings
+    )
