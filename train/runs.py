@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loupe.models.store import StoredModel
 
 REQUEST_FILE = "request.json"
+MAX_STEM = 50  # characters of the data set in a run's name; file names are short
 
 
 class DataSource(BaseModel):
@@ -73,7 +74,7 @@ class Run:
     def start(cls, home: Path, request: TrainRequest) -> "Run":
         """Create a run below the data folder, named after the data set and the time."""
         dataset = request.source.dataset.rpartition("/")[2]
-        stem = "".join(letter if letter.isalnum() else "-" for letter in dataset)
+        stem = "".join(letter if letter.isalnum() else "-" for letter in dataset)[:MAX_STEM]
         name = f"{stem}-{request.config.architecture}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S-%f}"
         run = cls(home / "runs" / name)
         try:

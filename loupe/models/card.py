@@ -5,6 +5,7 @@ The service and the worker read nothing else about a model.
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -41,8 +42,9 @@ def check_class_names(names: Sequence[str], *, distinct: bool = True) -> None:
                     f"the name of class {number}, {name!r}, has the control character "
                     f"U+{ord(letter):04X}; use one line of visible text"
                 )
-    if distinct and len(set(names)) != len(names):
-        raise ValueError("class names must differ from each other")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if distinct and repeated:
+        raise ValueError(f"several classes have the name {repeated[0]!r}")
 
 
 class Figures(BaseModel):

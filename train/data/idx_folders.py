@@ -14,6 +14,7 @@ from loupe.images import idx
 from loupe.images.decode import MIN_SIDE
 from loupe.images.normalize import normalize
 from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.models.card import check_class_names
 from loupe.settings import load_settings
 from loupe.text import one_line
 from train.data.folders import check_folder, slug
@@ -143,21 +144,12 @@ def _classes(
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
-    problem: object = None
-    names: dict[str, None] = {}
     try:
-        lines = read_text(path).rstrip().splitlines()
+        names = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
+        check_class_names(names)
     except (OSError, ValueError) as error:
-        lines, problem = [], error
-    for number, name in enumerate(map(str.strip, lines), start=1):
-        if not name:
-            problem = f"line {number} is empty"
-        elif name in names:
-            problem = f"line {number} repeats '{name}'"
-        names[name] = None
-    if problem:
         raise InvalidDataset(
-            f"'{path}' must name a different class in each line: {problem}.",
+            f"'{path}' must name a different class in each line: {error}.",
             code="invalid_class_names",
-        )
-    return tuple(names)
+        ) from error
+    return names

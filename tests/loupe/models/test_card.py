@@ -42,7 +42,7 @@ def test_load_reverses_save(tmp_path: Path) -> None:
     [
         pytest.param(
             {"class_names": ["same", "same"]},
-            "class names must differ from each other",
+            "several classes have the name 'same'",
             id="names twice",
         ),
         pytest.param(

@@ -167,8 +167,8 @@ def test_a_named_class_without_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        (b"boot\nbag\nboot\n", "line 3 repeats 'boot'"),
-        (b"boot\n\nbag\n", "line 2 is empty"),
+        (b"boot\nbag\nboot\n", "'boot'"),
+        (b"boot\n\nbag\n", "class 2 has no name"),
         (b"a\nb\nc\nd\ne\nf\ng\nb\x1b[1mag\n", "U+001B"),
         (b"\xff\xfeb\0", "'utf-8' codec can't decode byte 0xff in position 0"),
     ],
