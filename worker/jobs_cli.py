@@ -19,8 +19,9 @@ from loupe.text import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from worker.queue.jobs import Job, Jobs
+    from worker.queue.jobs import Jobs
     from worker.queue.local import LocalQueue
+    from worker.queue.records import Job
 
 app = typer.Typer(help="List, show, follow, cancel and retry bulk-scoring jobs.")
 JobId = Annotated[

@@ -28,7 +28,7 @@ from loupe.jobs import PRIORITIES
 from loupe.runtime.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
 from worker.queue.claims import Delivery
-from worker.queue.jobs import WORKERS_GROUP, active_key, job_key, server_time, waiting_key
+from worker.queue.keys import WORKERS_GROUP, active_key, job_key, server_time, waiting_key
 from worker.queue.steps import Kind
 
 logger = logging.getLogger(__name__)

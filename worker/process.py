@@ -10,8 +10,9 @@ from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.metrics import PROMPT, serve_metrics
 from worker.queue.claims import Claims
-from worker.queue.jobs import JobRequest, Jobs
+from worker.queue.jobs import Jobs
 from worker.queue.local import LocalQueue
+from worker.queue.records import JobRequest
 from worker.scoring.consumer import Consumer, worker_name
 
 logger = logging.getLogger(__name__)

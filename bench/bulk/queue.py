@@ -18,7 +18,8 @@ from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.queue.claims import Claims
-from worker.queue.jobs import JobRequest, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import JobRequest
 from worker.queue.steps import Shard
 from worker.sources.opening import open_source
 from worker.sources.source import ShardPlan, cut

@@ -19,7 +19,9 @@ from loupe.runtime.ports import free_port
 from loupe.runtime.processes import Program, running
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, job_key
+from worker.queue.jobs import Jobs
+from worker.queue.keys import WORKERS_GROUP, job_key
+from worker.queue.records import Job
 from worker.queue.submission import prepare
 
 POLL_SECONDS = 0.002

@@ -32,7 +32,8 @@ from service.jobs.uploads import (
 from service.prediction.predictor import Call, route
 
 if TYPE_CHECKING:
-    from worker.queue.jobs import Job, Jobs
+    from worker.queue.jobs import Jobs
+    from worker.queue.records import Job
 
 PROTOCOL = "loupe"  # label in the metrics
 JSON = "application/json"
@@ -110,7 +111,7 @@ async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringReque
         model = served.stored
 
         def submit_job(jobs: "Jobs") -> "Job":
-            from worker.queue.jobs import JobRequest
+            from worker.queue.records import JobRequest
 
             job = JobRequest(
                 source=str(source),

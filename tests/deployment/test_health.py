@@ -5,7 +5,8 @@ import time
 from redis import Redis
 
 from worker.health import is_healthy
-from worker.queue.jobs import HEARTBEAT_TIMEOUT_SECONDS, WORKERS
+from worker.queue.jobs import HEARTBEAT_TIMEOUT_SECONDS
+from worker.queue.keys import WORKERS
 
 
 def test_worker_with_a_heartbeat_is_healthy(redis: Redis) -> None:

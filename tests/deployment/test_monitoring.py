@@ -23,7 +23,8 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import free_port, running, serving, until
-from worker.queue.jobs import Job, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"

@@ -4,7 +4,8 @@ import itertools
 from pathlib import Path
 
 from loupe.jobs import DEFAULT_OPTIONS, Priority, ScoringOptions
-from worker.queue.jobs import Job, JobRequest, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job, JobRequest
 from worker.queue.submission import prepare
 
 _outputs = (f"/out-{number}" for number in itertools.count())

@@ -16,7 +16,9 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.job_requests import submit
-from worker.queue.jobs import Job, Jobs, job_key
+from worker.queue.jobs import Jobs
+from worker.queue.keys import job_key
+from worker.queue.records import Job
 from worker.results.outputs import Part, write_part
 
 

@@ -14,8 +14,8 @@ from typing import Any, cast
 from redis import Redis
 
 from loupe.jobs import PRIORITIES, Priority
-from worker.queue.jobs import (
-    KEEP_SECONDS,
+from worker.queue.jobs import KEEP_SECONDS
+from worker.queue.keys import (
     WAKE,
     WORKERS,
     WORKERS_GROUP,

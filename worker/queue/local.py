@@ -10,7 +10,7 @@ from typing import Any
 from loupe.errors import JobNotFound
 from loupe.jobs import ENDED
 from worker.queue.claims import Delivery, backoff_seconds
-from worker.queue.jobs import Job, JobRequest
+from worker.queue.records import Job, JobRequest
 from worker.queue.steps import Finish, Plan, Shard, Step
 
 

@@ -10,7 +10,8 @@ from loupe.errors import Conflict, InvalidOutput
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
-from worker.queue.jobs import Job, JobRequest, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job, JobRequest
 from worker.results import outputs
 from worker.results.formats import check_kept_columns
 from worker.sources.opening import check_source, open_source

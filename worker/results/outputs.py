@@ -23,7 +23,7 @@ from loupe.errors import InvalidOutput, LoupeError
 from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.results import errors_name, predictions_name, single_name
-from worker.queue.jobs import Job, JobRequest
+from worker.queue.records import Job, JobRequest
 from worker.remote_path import RemotePath
 from worker.results import contact_sheet, formats
 from worker.results.statistics import StepStatistics

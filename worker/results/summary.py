@@ -13,7 +13,7 @@ import pyarrow as pa
 from loupe.conversion import read_rows
 from loupe.jobs import ScoringOptions
 from loupe.terminal import Column, print_sections, print_table
-from worker.queue.jobs import Job
+from worker.queue.records import Job
 from worker.results.formats import CONFIDENCE, LABEL
 from worker.results.labels import LABEL_TRUE, agreement
 from worker.results.statistics import PHASES, StepStatistics

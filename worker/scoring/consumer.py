@@ -17,8 +17,9 @@ from loupe.errors import Conflict, LoupeError
 from loupe.settings import Settings
 from worker.metrics import Metrics, Outcome
 from worker.queue.claims import Claims, Delivery
-from worker.queue.jobs import PROTOCOL, Job, Jobs
+from worker.queue.jobs import Jobs
 from worker.queue.local import LocalQueue
+from worker.queue.records import PROTOCOL, Job
 from worker.queue.steps import Finish, Plan, Probe, Shard
 from worker.results import outputs
 from worker.scoring.failures import RecordsFailed, judge, max_attempts

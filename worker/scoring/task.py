@@ -17,7 +17,7 @@ from loupe.models.store import StoredModel
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from worker.metrics import ShardClock
-from worker.queue.jobs import Job
+from worker.queue.records import Job
 from worker.queue.steps import Shard
 from worker.remote_path import RemotePath
 from worker.results import outputs

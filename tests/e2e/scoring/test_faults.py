@@ -30,7 +30,8 @@ from tests.support.programs import descendants, environment, run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
 from tests.support.stores import copied, damage
 from worker.queue.claims import Claims
-from worker.queue.jobs import Job, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job
 from worker.queue.submission import cancel, prepare_resume, retry
 from worker.results.outputs import read_errors
 from worker.scoring.consumer import Consumer

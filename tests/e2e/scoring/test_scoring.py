@@ -25,7 +25,9 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import run, running, until
-from worker.queue.jobs import WORKERS_GROUP, Job, JobRequest, Jobs, job_key
+from worker.queue.jobs import Jobs
+from worker.queue.keys import WORKERS_GROUP, job_key
+from worker.queue.records import Job, JobRequest
 
 LEASE_SECONDS = 1.0
 SHARD_IMAGES = 10_000  # enough work to be caught in the middle of it

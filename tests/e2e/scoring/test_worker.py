@@ -19,7 +19,9 @@ from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import descendants, environment, free_port, run, running, until
 from worker.queue.claims import Claims
-from worker.queue.jobs import WORKERS_GROUP, Job, Jobs, job_key
+from worker.queue.jobs import Jobs
+from worker.queue.keys import WORKERS_GROUP, job_key
+from worker.queue.records import Job
 
 LONG_SHARD = 400_000  # images: no machine scores them in a second in one thread
 

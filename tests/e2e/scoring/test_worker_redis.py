@@ -16,7 +16,8 @@ from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import run, running, until
 from tests.support.redis_servers import RedisServer, redis_server
-from worker.queue.jobs import Job, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job
 
 IMAGES = 30_000
 PAUSE_SECONDS = 6.0  # longer than a client waits for an answer

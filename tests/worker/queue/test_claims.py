@@ -12,9 +12,11 @@ from redis import Redis
 from loupe.errors import Conflict, InvalidRequest, JobNotFound, TooManyRequests
 from tests.support.job_requests import new_request
 from tests.support.programs import until
-from worker.queue import jobs as keys
+from worker.queue import jobs as module
+from worker.queue import keys
 from worker.queue.claims import MAX_STARTED, SLICE, START_EVERY, Claims, Delivery
-from worker.queue.jobs import Job, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job
 from worker.queue.steps import Finish, Plan, Probe, Shard
 
 NewQueue: TypeAlias = Callable[..., Claims]
@@ -160,7 +162,7 @@ def test_cursor_of_another_list_is_refused(jobs: Jobs, cursor: str) -> None:
 def test_full_queue_forgets_the_oldest_jobs_that_ended_and_keeps_the_others(
     jobs: Jobs, new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "MAX_JOBS", 3)
+    monkeypatch.setattr(module, "MAX_JOBS", 3)
     waiting, ended, other = (submitted(jobs) for _ in range(3))
     jobs.cancel(ended.id)
     newest = submitted(jobs)
@@ -695,12 +697,12 @@ def test_the_record_of_a_job_that_has_ended_expires(
         assert redis.ttl(keys.job_key(job.id)) == -1
         if end == "failed":
             queue.fail(claimed(queue), "no", final=True)
-            assert 0 < redis.ttl(keys.job_key(job.id, "dead")) <= keys.KEEP_SECONDS
+            assert 0 < redis.ttl(keys.job_key(job.id, "dead")) <= module.KEEP_SECONDS
         else:
             queue.commit_shard(claimed(queue), 10, 0)
             queue.commit_finish(claimed(queue))
 
-    assert 0 < redis.ttl(keys.job_key(job.id)) <= keys.KEEP_SECONDS
+    assert 0 < redis.ttl(keys.job_key(job.id)) <= module.KEEP_SECONDS
     redis.delete(keys.job_key(job.id))
     assert list(jobs.all()) == []
     assert redis.zcard(keys.JOBS) == 0

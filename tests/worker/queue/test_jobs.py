@@ -18,7 +18,9 @@ from tests.support import pictures
 from tests.support.job_requests import new_request, submit
 from tests.support.stores import damage, stored
 from worker.queue.claims import Claims
-from worker.queue.jobs import JobRequest, Jobs, job_key
+from worker.queue.jobs import Jobs
+from worker.queue.keys import job_key
+from worker.queue.records import JobRequest
 from worker.scoring.consumer import Consumer
 
 REQUEST = JobRequest(
@@ -136,7 +138,7 @@ def test_request_id_depends_on_everything_that_affects_rows(
     assert JobRequest.model_validate_json(asked.model_dump_json()) == asked
 
     before = asked.fingerprint("revision")
-    monkeypatch.setattr("worker.queue.jobs.PROTOCOL", "another")
+    monkeypatch.setattr("worker.queue.records.PROTOCOL", "another")
     assert asked.fingerprint("revision") != before  # plans may be cut in another way
 
 

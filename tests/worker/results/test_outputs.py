@@ -15,7 +15,7 @@ import pytest
 
 from loupe.errors import InvalidImage, InvalidOutput, LoupeError
 from loupe.images.spec import Float32Array
-from worker.queue.jobs import Job
+from worker.queue.records import Job
 from worker.results import outputs
 from worker.results.outputs import (
     Part,

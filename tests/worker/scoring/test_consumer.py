@@ -22,7 +22,8 @@ from tests.support.job_requests import new_request, submit
 from tests.support.programs import until
 from train.data.datasets import load_dataset
 from worker.queue.claims import Claims
-from worker.queue.jobs import Job, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job
 from worker.results import outputs
 from worker.scoring.consumer import Consumer, worker_name
 from worker.scoring.lease import Lease

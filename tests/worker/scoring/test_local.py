@@ -18,8 +18,9 @@ from tests.support.programs import PATIENCE_SECONDS, until
 from worker.process import running_locally
 from worker.queue import local
 from worker.queue.claims import Claims
-from worker.queue.jobs import Job, JobRequest, Jobs
+from worker.queue.jobs import Jobs
 from worker.queue.local import LocalQueue
+from worker.queue.records import Job, JobRequest
 from worker.queue.submission import prepare, prepare_resume
 from worker.results import outputs
 from worker.results.outputs import read_errors, read_summary

@@ -22,7 +22,8 @@ from tests.support.job_requests import submit
 from tests.support.programs import until
 from worker.metrics import ShardClock
 from worker.queue.claims import Claims, Delivery
-from worker.queue.jobs import Job, Jobs
+from worker.queue.jobs import Jobs
+from worker.queue.records import Job
 from worker.queue.submission import cancel, prepare_resume, retry
 from worker.results import receipts
 from worker.results.outputs import read_errors, read_summary

@@ -1,0 +1,142 @@
+"""Records of jobs: the request, the job at one moment, and its dead letters."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from loupe.jobs import DEFAULT_OPTIONS, JobState, Priority, ScoringJob, ScoringOptions
+
+# Changes with the meaning of records and steps; a worker fails jobs of another protocol.
+PROTOCOL = "2"
+
+
+class JobRequest(BaseModel):
+    """The identity of a job: submitting the same request again finds the same job.
+
+    Attributes:
+        source: Path or URL of the images.
+        output: Folder of the results.
+        model: Full tag.
+        model_digest: SHA-256 of the model's card.
+        shard_images: Maximum number of images in one shard.
+        options: Options of the result.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    output: str
+    model: str
+    model_digest: str
+    shard_images: int
+    options: ScoringOptions = DEFAULT_OPTIONS
+
+    @property
+    def job_id(self) -> str:
+        """Twelve hexadecimal digits of the request's digest."""
+        return _digest(self.model_dump())[:12]
+
+    def fingerprint(self, revision: str) -> str:
+        """Return a digest of everything that the rows of each part depend on.
+
+        Args:
+            revision: Version of the source when the job was planned.
+        """
+        return _digest([PROTOCOL, self.model_dump(), revision])
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A step that failed for good.
+
+    Attributes:
+        step: Name of the step.
+        error: Why it failed.
+        time: Seconds since the epoch.
+    """
+
+    step: str
+    error: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's record at one moment; `ScoringJob` describes the fields that callers see.
+
+    Attributes:
+        model_digest: SHA-256 of the model's card when the job was submitted.
+        shard_images: Maximum number of images in one shard.
+        shards: Number of parts of the result; 0 before the job is planned.
+        revision: Version of the source when the job was planned.
+        max_in_flight: Maximum number of its steps that workers process at a time; `None` has no
+            limit.
+        protocol: `PROTOCOL` of the program that submitted it.
+        owner: Name of the API key that submitted it over HTTP, if there was one.
+    """
+
+    id: str
+    state: JobState
+    model: str
+    model_digest: str
+    source: str
+    output: str
+    shard_images: int
+    created: float
+    shards: int = 0
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+    started: float | None = None
+    finished: float | None = None
+    revision: str = ""
+    error: str | None = None
+    options: ScoringOptions = DEFAULT_OPTIONS
+    priority: Priority = "normal"
+    max_in_flight: int | None = None
+    protocol: str = PROTOCOL
+    owner: str | None = None
+
+    @property
+    def request(self) -> JobRequest:
+        """The request that the job was made from."""
+        return JobRequest(**{name: getattr(self, name) for name in JobRequest.model_fields})
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields that callers see."""
+        return {name: getattr(self, name) for name in ScoringJob.model_fields}
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Estimated time until a running job is done, from its rate so far; else `None`."""
+        handled = self.done + self.failed
+        if self.state != "running" or self.started is None or self.total is None or not handled:
+            return None
+        return (time.time() - self.started) / handled * (self.total - handled)
+
+
+_JOB = TypeAdapter(Job)
+
+
+def parse_job(job_id: str, record: dict[str, str], in_flight: list[str]) -> Job | None:
+    """Return a job from its record and the progress of its shards in flight."""
+    if not record:
+        return None
+    done, failed = int(record.get("done", 0)), int(record.get("failed", 0))
+    if "total" in record:
+        done = min(done + sum(map(int, in_flight)), int(record["total"]) - failed)
+    fields = {
+        "id": job_id,
+        "done": done,
+        "options": ScoringOptions.model_validate_json(record["options"]),
+        "protocol": record["contract"],
+        "max_in_flight": int(record["most_in_flight"]) or None,
+    }
+    return _JOB.validate_python(record | fields)
