@@ -42,7 +42,7 @@ SINGLE = ScoringOptions(single=True)
 FAST = {"LOUPE_LEASE_SECONDS": 0.5, "LOUPE_THREADS": 1}
 SLEEPER = {**FAST, "LOUPE_LEASE_SECONDS": 600}  # one that is stopped keeps what it has
 DAY = 24 * 3600
-Submit: TypeAlias = Callable[..., Job]
+Start: TypeAlias = Callable[..., tuple[Job, Result]]
 
 
 @pytest.fixture
@@ -76,6 +76,19 @@ def undisturbed(
         queue = Claims(redis, "undisturbed", lease_seconds=30.0, max_attempts=1)
         Consumer(Jobs(redis), queue, Settings(threads=1)).run(burst=True)
     return read_result(folder / "expected")
+
+
+@pytest.fixture
+def start(tmp_path: Path, jobs: Jobs, digits_model: StoredModel) -> Start:
+    """Return a function that submits a job, and returns it with the result of one worker."""
+
+    def submitted(
+        source: Path, shard: int = SHARD, options: ScoringOptions = PLAIN
+    ) -> tuple[Job, Result]:
+        expected = undisturbed(source, digits_model, tmp_path, options, shard)
+        return submit(jobs, source, tmp_path / "out", digits_model.tag, shard, options), expected
+
+    return submitted
 
 
 @contextmanager
@@ -160,12 +173,11 @@ def test_workers_killed_between_any_two_operations_lose_and_duplicate_nothing(
     data: Path,
     jobs: Jobs,
     source: Path,
-    digits_model: StoredModel,
+    start: Start,
     points: list[str],
 ) -> None:
     options = SINGLE if "after:worker.results.formats:merge" in points else PLAIN
-    expected = undisturbed(source, digits_model, tmp_path, options)
-    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD, options)
+    job, expected = start(source, options=options)
     variables = {**FAST, "LOUPE_DATA_DIR": data, "LOUPE_MAX_ATTEMPTS": 50}
     with faulty(tmp_path / "log", *(f"kill:{point}" for point in points), **variables):
         until(lambda: (tmp_path / "log").read_text().count("has ended with -9") == len(points))
@@ -190,12 +202,11 @@ def test_worker_that_wakes_after_the_job_is_done_leaves_no_files(
     data: Path,
     jobs: Jobs,
     source: Path,
-    digits_model: StoredModel,
+    start: Start,
     options: ScoringOptions,
     point: str,
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path, options)
-    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD, options)
+    job, expected = start(source, options=options)
     with faulty(tmp_path / "log", f"stop:{point}", **FAST, LOUPE_DATA_DIR=data) as sleeper:
         asleep = stopped(sleeper)
         with running(tmp_path / "second", "worker", **FAST, LOUPE_DATA_DIR=data):
@@ -209,13 +220,12 @@ def test_worker_that_wakes_after_the_job_is_done_leaves_no_files(
 
 
 def test_record_that_kills_every_worker_becomes_an_error(
-    tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel
+    tmp_path: Path, data: Path, jobs: Jobs, start: Start
 ) -> None:
     images = pictures.digits(12, seed=3)
     images[6] = POISON
     np.save(tmp_path / "images.npy", images)
-    expected = undisturbed(tmp_path / "images.npy", digits_model, tmp_path, shard=4)
-    job = submit(jobs, tmp_path / "images.npy", tmp_path / "out", digits_model.tag, 4)
+    job, expected = start(tmp_path / "images.npy", shard=4)
     with faulty(tmp_path / "log", "poison", **FAST, LOUPE_DATA_DIR=data, LOUPE_MAX_ATTEMPTS=2):
         found = ended(jobs, job)
 
@@ -232,10 +242,9 @@ def test_record_that_kills_every_worker_becomes_an_error(
 
 
 def test_worker_with_a_wrong_clock_takes_part(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, start: Start
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path, shard=1)
-    job = submit(jobs, source, tmp_path / "out", digits_model.tag, 1)
+    job, expected = start(source, shard=1)
     with (
         faulty(tmp_path / "early", f"clock:{DAY}", **FAST, LOUPE_DATA_DIR=data),
         faulty(tmp_path / "late", f"clock:-{DAY}", **FAST, LOUPE_DATA_DIR=data),
@@ -346,11 +355,10 @@ def test_resume_works_after_redis_is_wiped_under_a_worker(
     ids=["full", "read-only"],
 )
 def test_job_without_disk_space_fails_and_can_be_retried(
-    tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel, fault: str, error: str
+    tmp_path: Path, data: Path, jobs: Jobs, start: Start, fault: str, error: str
 ) -> None:
     np.save(tmp_path / "images.npy", pictures.digits(4000))  # two parts of a hundred kilobytes each
-    expected = undisturbed(tmp_path / "images.npy", digits_model, tmp_path, shard=2000)
-    job = submit(jobs, tmp_path / "images.npy", tmp_path / "out", digits_model.tag, 2000)
+    job, expected = start(tmp_path / "images.npy", shard=2000)
     if fault == "unprivileged":
         (tmp_path / "out").chmod(0o555)
     with faulty(tmp_path / "log", fault, **FAST, LOUPE_DATA_DIR=data, LOUPE_MAX_ATTEMPTS=2):
@@ -509,12 +517,11 @@ def test_job_cancelled_while_running_can_be_retried(
     data: Path,
     jobs: Jobs,
     source: Path,
-    digits_model: StoredModel,
+    start: Start,
     options: ScoringOptions,
     point: str,
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path, options)
-    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD, options)
+    job, expected = start(source, options=options)
     with faulty(tmp_path / "log", f"stop:{point}", **SLEEPER, LOUPE_DATA_DIR=data) as worker:
         asleep = stopped(worker)
         assert cancel(jobs, job.id).state == "cancelling"
@@ -551,10 +558,9 @@ def test_cancelled_job_frees_a_worker_that_hangs(
 
 
 def test_finishing_job_cannot_be_cancelled(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+    tmp_path: Path, data: Path, jobs: Jobs, source: Path, start: Start
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path)
-    job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
+    job, expected = start(source)
     with faulty(
         tmp_path / "log",
         "stop:before:worker.results.outputs:write_summary",

@@ -75,23 +75,11 @@ def rows(out: Path) -> list[dict[str, object]]:
     return found
 
 
-def shards_scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Record the numbers of the shards whose parts are written."""
-    scored: list[int] = []
-    write = receipts.write_receipt
-
-    def noted(folder: Path, shard: int, *about: object, **more: object) -> None:
-        scored.append(shard)
-        write(folder, shard, *about, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(receipts, "write_receipt", noted)
-    return scored
-
-
-def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a worker that stops after `shards` commits."""
+@pytest.fixture
+def stopped_job(new_consumer: NewConsumer, job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Run a worker that stops after two of five shards."""
     consumer = new_consumer()
-    left = iter(range(shards - 1, -1, -1))
+    left = iter([1, 0])
     claim = consumer.claims.claim
 
     def claimed() -> Delivery | None:
@@ -102,6 +90,21 @@ def stopped_after(shards: int, new_consumer: NewConsumer, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(consumer.claims, "claim", claimed)
     consumer.run()
+    return job
+
+
+@pytest.fixture
+def scored(stopped_job: Job, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the numbers of the shards whose parts are written after the worker has stopped."""
+    scored: list[int] = []
+    write = receipts.write_receipt
+
+    def noted(folder: Path, shard: int, *about: object, **more: object) -> None:
+        scored.append(shard)
+        write(folder, shard, *about, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(receipts, "write_receipt", noted)
+    return scored
 
 
 def test_finished_job_is_not_scored_again(
@@ -155,20 +158,18 @@ def test_resume_after_the_queue_is_lost_scores_only_missing_parts(
     jobs: Jobs,
     redis: Redis,
     new_consumer: NewConsumer,
-    job: Job,
+    stopped_job: Job,
     out: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scored: list[int],
 ) -> None:
-    stopped_after(2, new_consumer, monkeypatch)
     redis.flushall()
-    scored = shards_scored(monkeypatch)
     resumed = jobs.submit(prepare_resume(out))
     new_consumer().run(burst=True)
 
-    assert resumed.id == job.id
+    assert resumed.id == stopped_job.id
     assert sorted(scored) == [2, 3, 4]
     assert [row["id"] for row in rows(out)] == list(range(IMAGES))
-    assert (read_summary(out)["done"], jobs.get(job.id).done) == (IMAGES, IMAGES)
+    assert (read_summary(out)["done"], jobs.get(stopped_job.id).done) == (IMAGES, IMAGES)
     assert not list(out.glob("_part-*"))
 
 
@@ -177,11 +178,9 @@ def test_summary_of_a_resumed_job_lists_all_workers(
     redis: Redis,
     settings: Settings,
     new_consumer: NewConsumer,
-    job: Job,
+    stopped_job: Job,
     out: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stopped_after(2, new_consumer, monkeypatch)
     redis.flushall()
     jobs.submit(prepare_resume(out))
     Consumer(Jobs(redis), Claims(redis, "b", lease_seconds=30.0, max_attempts=2), settings).run(
@@ -199,12 +198,11 @@ def test_damaged_part_is_scored_again(
     jobs: Jobs,
     redis: Redis,
     new_consumer: NewConsumer,
-    job: Job,
+    stopped_job: Job,
     out: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scored: list[int],
     harm: str,
 ) -> None:
-    stopped_after(2, new_consumer, monkeypatch)
     part, receipt = out / "predictions-00001-of-00005.parquet", out / "_part-00001-of-00005.json"
     if harm == "predictions cut short":
         part.write_bytes(part.read_bytes()[:-20])
@@ -215,11 +213,10 @@ def test_damaged_part_is_scored_again(
     else:
         receipt.write_text(
             receipt.read_text().replace(
-                jobs.get(job.id).request.fingerprint(jobs.get(job.id).revision), "0"
+                jobs.get(stopped_job.id).request.fingerprint(jobs.get(stopped_job.id).revision), "0"
             )
         )
     redis.flushall()
-    scored = shards_scored(monkeypatch)
     jobs.submit(prepare_resume(out))
     new_consumer().run(burst=True)
 
@@ -231,15 +228,13 @@ def test_parts_of_an_earlier_source_version_are_scored_again(
     jobs: Jobs,
     redis: Redis,
     new_consumer: NewConsumer,
-    job: Job,
+    stopped_job: Job,
     source: Path,
     out: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scored: list[int],
 ) -> None:
-    stopped_after(2, new_consumer, monkeypatch)
     redis.flushall()
     np.save(source, 255 - pictures.digits(IMAGES))
-    scored = shards_scored(monkeypatch)
     jobs.submit(prepare_resume(out))
     new_consumer().run(burst=True)
 
@@ -249,17 +244,15 @@ def test_parts_of_an_earlier_source_version_are_scored_again(
 def test_a_cancelled_job_goes_on_where_it_ended(
     jobs: Jobs,
     new_consumer: NewConsumer,
-    job: Job,
+    stopped_job: Job,
     source: Path,
     out: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scored: list[int],
 ) -> None:
-    stopped_after(2, new_consumer, monkeypatch)
-    cancel(jobs, job.id)
+    cancel(jobs, stopped_job.id)
     new_consumer().run(burst=True)
     assert (out / "_CANCELLED").exists()
-    scored = shards_scored(monkeypatch)
-    retry(jobs, job.id)
+    retry(jobs, stopped_job.id)
     new_consumer().run(burst=True)
 
     assert sorted(scored) == [2, 3, 4]
@@ -275,23 +268,25 @@ def test_a_cancelled_job_goes_on_where_it_ended(
 def test_submitting_a_failed_job_again_resumes_it(
     jobs: Jobs,
     new_consumer: NewConsumer,
-    job: Job,
+    stopped_job: Job,
     source: Path,
     out: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    scored: list[int],
 ) -> None:
-    stopped_after(2, new_consumer, monkeypatch)
     shutil.move(source, source.with_suffix(".away"))
     new_consumer().run(burst=True)
-    assert jobs.get(job.id).state == "failed"
-    assert [letter.step for letter in jobs.dead_letters(job.id)] == ["shard-2"]
+    assert jobs.get(stopped_job.id).state == "failed"
+    assert [letter.step for letter in jobs.dead_letters(stopped_job.id)] == ["shard-2"]
     shutil.move(source.with_suffix(".away"), source)
-    scored = shards_scored(monkeypatch)
-    assert submit(jobs, source, out, job.model, SHARD).id == job.id
+    assert submit(jobs, source, out, stopped_job.model, SHARD).id == stopped_job.id
     new_consumer().run(burst=True)
 
     assert sorted(scored) == [2, 3, 4]
-    assert (jobs.get(job.id).state, jobs.get(job.id).error, jobs.dead_letters(job.id)) == (
+    assert (
+        jobs.get(stopped_job.id).state,
+        jobs.get(stopped_job.id).error,
+        jobs.dead_letters(stopped_job.id),
+    ) == (
         "done",
         None,
         [],
