@@ -255,16 +255,16 @@ def test_port_that_is_taken_is_named(stack: Engine) -> None:
 
 
 def test_worker_refuses_a_job_of_another_protocol_version(stack: Engine) -> None:
-    jobs = (stack.folder / "worker" / "queue" / "jobs.py").read_text()
-    (stack.folder / "other_jobs.py").write_text(
-        re.sub('^PROTOCOL = ".*"', 'PROTOCOL = "999"', jobs, flags=re.M)
+    records = (stack.folder / "worker" / "queue" / "records.py").read_text()
+    (stack.folder / "other_records.py").write_text(
+        re.sub('^PROTOCOL = ".*"', 'PROTOCOL = "999"', records, flags=re.M)
     )
     stack.bash("docker compose stop worker")
     job = submit(stack)
 
     output_of(
         stack,
-        f"{stack.folder}/other_jobs.py:/opt/loupe/worker/queue/jobs.py:ro",
+        f"{stack.folder}/other_records.py:/opt/loupe/worker/queue/records.py:ro",
         "worker worker --burst",
         status=0,
     )
