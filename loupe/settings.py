@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     """
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Maximum pixels of one image, as its header says. Large phones take 50 million."""
+    decode_seconds: float = Field(default=5.0, gt=0, le=60)
+    """CPU time for decoding one image; an image that needs more gets an error.
+
+    The largest images take about two seconds on a current core.
+    """
     shutdown_timeout_seconds: int = Field(default=10, ge=1)
     """How long requests and shards in flight may take to finish after a stop signal."""
     host: str = "127.0.0.1"

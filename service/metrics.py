@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import get_args
 
 import numpy as np
 from prometheus_client import (
@@ -27,6 +28,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from loupe.errors import LoupeError
+from loupe.images.pool import Loss
 from loupe.images.spec import Float32Array
 from loupe.models.store import StoredModel
 from service.http.context import NO_KEY
@@ -87,6 +89,9 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, ...]] = Counter()
         self._rejected: Counter[tuple[str, ...]] = Counter()
         self._swaps: Counter[tuple[str, ...]] = Counter()
+        self._lost_decoders: Counter[tuple[str, ...]] = Counter(
+            {(loss,): 0 for loss in get_args(Loss)}
+        )
         self.batch_sizes: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(BATCH_SIZES))
         self.images: Counter[tuple[str, ...]] = Counter()
         self.abstained: Counter[tuple[str, ...]] = Counter()
@@ -116,6 +121,10 @@ class Metrics(Collector):
         """Count a change of the served version, or a failed one."""
         self._swaps[model.name, "succeeded" if succeeded else "failed"] += 1
 
+    def lost_decoder(self, loss: Loss) -> None:
+        """Count a process that was killed, or crashed, while it decoded a picture."""
+        self._lost_decoders[(loss,)] += 1
+
     def of(self, model: StoredModel) -> "ModelMetrics":
         """Return the metrics of one model. Versions with the same classes share them."""
         name, classes = model.name, model.card.class_names
@@ -144,6 +153,12 @@ class Metrics(Collector):
             "loupe_model_swaps", "Changes of the served version", ("model", "outcome"), self._swaps
         )
         yield _histogram("loupe_batch_size", "Images per run", "model", self.batch_sizes)
+        yield _counter(
+            "loupe_decoders_lost",
+            "Processes killed or crashed while they decoded a picture",
+            ("reason",),
+            self._lost_decoders,
+        )
         phases = {name: getattr(self, name) for name in ("decode", "queue", "compute", "encode")}
         yield _histogram("loupe_seconds", "Seconds per phase of a request", "phase", phases)
         for model in self._models.values():

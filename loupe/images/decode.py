@@ -4,33 +4,66 @@
 """
 
 import io
+import math
 import os
 import stat
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from loupe.errors import InvalidImage, InvalidPixels
+from loupe.images.header import check_header, check_segments, check_size, too_costly
 from loupe.images.normalize import normalize
 from loupe.images.spec import SIDE, Look, UInt8Array
 
-MIN_SIDE = 2  # pixels; smaller pictures show nothing
 DRAFT_SIZE = (4 * SIDE, 4 * SIDE)  # libjpeg scales down to about this: ten times faster on photos
-PART_BYTES = 256 * 1024  # of a JPEG file; decoding them takes about two milliseconds
+MAX_WHOLE_PIXELS = 4_000_000  # larger pictures shrink to fewer before they are normalized
+TILE_SIDE = 512  # pixels; colours are converted tile by tile
 MAX_FILE_BYTES = 256 * 2**20  # the largest accepted picture takes less, even uncompressed
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+# Pillow imports other formats too, and all of them, unless these are loaded before.
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        PngImagePlugin.PngImageFile,
+        JpegImagePlugin.JpegImageFile,
+        WebPImagePlugin.WebPImageFile,
+        BmpImagePlugin.BmpImageFile,
+        GifImagePlugin.GifImageFile,
+        TiffImagePlugin.TiffImageFile,
+    )
+)
 FORMATS_LISTED = "PNG, JPEG, WebP, BMP, GIF or TIFF"
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 JPEG = frozenset({"JPEG", "MPO"})  # phones append a preview or depth map, which makes an MPO
 MULTI_FRAME = frozenset({"PNG", "WEBP", "GIF", "TIFF"})  # of an MPO, the first picture is the photo
 EXIF_ORIENTATION = 0x0112
+UPRIGHT = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Pillow's decoders raise any of these for damaged files.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError)
+OUT_OF_MEMORY = "decoder error -9"  # IMAGING_CODEC_MEMORY, for which Pillow has no text
 
 
 @cache
@@ -43,23 +76,16 @@ def set_up_pillow() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-@dataclass(frozen=True)
 class Picture:
     """A picture whose header has been checked and whose pixels have not been decoded."""
 
-    image: ImageFile.ImageFile
-    data: bytes = field(repr=False)
+    def __init__(self, image: ImageFile.ImageFile) -> None:
+        self.image = image
 
     @property
     def pixel_count(self) -> int:
         """Width × height from the header; the cost of decoding grows with it."""
         return self.image.width * self.image.height
-
-    def pause_with(self, pause: Callable[[], object]) -> None:
-        """Call `pause` after every `PART_BYTES` of a JPEG file, in the thread that decodes it."""
-        if self.image.format in JPEG:
-            self.image.fp = _PausingFile(self.data, pause)
-            self.image.decodermaxblock = PART_BYTES
 
     def pixels(self, look: Look) -> UInt8Array:
         """Decode the picture and make it look like the training data.
@@ -100,7 +126,7 @@ class Picture:
         """
         try:
             self.image.draft("RGB", (2 * side, 2 * side))
-            shown = _on_white(self.image).convert("RGB")
+            shown = _decoded(self.image, "RGB")
         except DECODING_ERRORS as error:
             raise self._damaged(error) from error
         shown.thumbnail((side, side))
@@ -113,19 +139,9 @@ class Picture:
             raise self._damaged(error) from error
 
     def _damaged(self, error: BaseException) -> InvalidImage:
+        if isinstance(error, MemoryError) or str(error) == OUT_OF_MEMORY:
+            return too_costly(f"Decoding the {self.image.format} file takes too much memory.")
         return InvalidImage(f"The {self.image.format} file is damaged: {error}.")
-
-
-class _PausingFile(io.BytesIO):
-    """A file that pauses before every read."""
-
-    def __init__(self, data: bytes, pause: Callable[[], object]) -> None:
-        super().__init__(data)
-        self._pause = pause
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._pause()
-        return super().read(size)
 
 
 def open_picture(data: bytes, *, max_pixels: int) -> Picture:
@@ -136,12 +152,14 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         max_pixels: Maximum of width × height.
 
     Raises:
-        InvalidImage: If `data` is empty, of an unknown format, or of a size or number of frames
+        InvalidImage: If `data` is empty, of an unknown format, or of a size or number of parts
             that Loupe refuses.
     """
     set_up_pillow()
     if not data:
         raise InvalidImage("The image is empty: it has no bytes.")
+    check_header(data, max_pixels)
+    check_segments(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # Decode in one go: after every block, the decoder waits for Python's lock.
@@ -149,27 +167,19 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
         animated = image.format in MULTI_FRAME and bool(getattr(image, "is_animated", False))
     except UnidentifiedImageError:
         raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(data)}.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+    except MemoryError as error:
+        raise too_costly("Reading the file's header takes too much memory.") from error
+    except DECODING_ERRORS as error:
         raise InvalidImage(f"The file is damaged: {error}.") from error
-    size = f"{image.width:,} × {image.height:,}"
     if image.mode == "LAB":  # Pillow decodes LAB but cannot convert it
         raise InvalidImage(f"The {image.format} file has LAB colours; save it in RGB.")
-    if image.width * image.height > max_pixels:
-        raise InvalidImage(
-            f"The image has {size} = {image.width * image.height:,} pixels. "
-            f"The limit is {max_pixels:,} (LOUPE_MAX_IMAGE_PIXELS).",
-            code="image_too_large",
-        )
-    if min(image.size) < MIN_SIDE:
-        raise InvalidImage(
-            f"The image has {size} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed.",
-            code="image_too_small",
-        )
+    # Again: only Pillow reads the size of a TIFF file, and finds larger frames in a GIF.
+    check_size(*image.size, max_pixels, is_webp=image.format == "WEBP")
     if animated:
         raise InvalidImage(
             f"The {image.format} file has several frames; send one picture.", code="animated_image"
         )
-    return Picture(image, data)
+    return Picture(image)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -216,21 +226,47 @@ def _to_grey(image: Image.Image) -> UInt8Array:
     if image.format in JPEG:
         image.draft("L", DRAFT_SIZE)
     special = "transparency" in image.info or "exif" in image.info
-    if image.mode == "L" and image.format == "PNG" and not special:
+    is_whole = image.width * image.height <= MAX_WHOLE_PIXELS
+    if image.mode == "L" and image.format == "PNG" and is_whole and not special:
         # Takes half the time of np.asarray(image).
         pixels = np.frombuffer(image.tobytes(), np.uint8)
         return pixels.reshape(image.height, image.width)
-    shown = _on_white(image)
-    return np.asarray(shown if shown.mode == "L" else shown.convert("L"))  # converting copies
+    return np.asarray(_decoded(image, "L"))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Decode to eight bits, upright, with transparency over white."""
+def _decoded(image: Image.Image, mode: str) -> Image.Image:
+    """Decode to `L` or `RGB`: upright, transparency over white, at most `MAX_WHOLE_PIXELS`.
+
+    Besides what Pillow's decoder allocates, this takes memory for the result and for one tile.
+    """
     image.load()
-    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)  # the conversions below drop the EXIF data
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    factor = math.ceil(math.sqrt(image.width * image.height / MAX_WHOLE_PIXELS))
+    side = TILE_SIDE // factor * factor
+    if factor == 1 and max(image.size) <= side:
+        shown = _on_white(image, _value_range(image, side)).convert(mode)
+    else:
+        values = _value_range(image, side)
+        shown = Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
+        for left, top, tile in _tiles(image, side):
+            converted = _on_white(tile, values).convert(mode)
+            shown.paste(converted.reduce(factor), (left // factor, top // factor))
+    upright = UPRIGHT.get(orientation)
+    return shown if upright is None else shown.transpose(upright)
+
+
+def _tiles(image: Image.Image, side: int) -> Iterator[tuple[int, int, Image.Image]]:
+    """Yield copies of parts of a picture, with their left and top."""
+    for top in range(0, image.height, side):
+        for left in range(0, image.width, side):
+            right, bottom = min(left + side, image.width), min(top + side, image.height)
+            yield left, top, image.crop((left, top, right, bottom))
+
+
+def _on_white(image: Image.Image, values: tuple[float, float]) -> Image.Image:
+    """Convert to eight bits, with transparency over white."""
     if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image)
+        image = _to_eight_bits(image, *values)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -238,13 +274,24 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
+def _value_range(image: Image.Image, side: int) -> tuple[float, float]:
+    """Return the values that become black and white in a picture of 16 or more bits."""
+    if not image.mode.startswith(("I", "F")) or image.mode.startswith("I;16"):
+        return 0.0, 65535.0
+    low, high = math.inf, -math.inf
+    for _, _, tile in _tiles(image, side):
+        values = _values(tile)
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return low, high
+
+
+def _values(image: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float32)).astype(np.float64)
+
+
+def _to_eight_bits(image: Image.Image, low: float, high: float) -> Image.Image:
     """Stretch 16-bit, 32-bit and float greys to 0..255; Pillow's own conversion clips them."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32)).astype(np.float64)
-    if image.mode.startswith("I;16"):
-        low, high = 0.0, 65535.0
-    else:
-        low, high = float(values.min()), float(values.max())
+    values = _values(image)
     scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
     return Image.fromarray(scaled.astype(np.uint8))
 

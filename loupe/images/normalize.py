@@ -48,15 +48,18 @@ def border_mean(grey: UInt8Array) -> float:
 
 def _centre_ink(on_dark: UInt8Array) -> UInt8Array:
     """Crop to the ink, fit it into 20 × 20, and centre its mass in 28 × 28."""
-    ground = np.median(on_dark)
-    ink = np.clip(on_dark.astype(np.float32) - ground, 0, None)
-    strongest = ink.max()
+    # Computed for each of the 256 values, so that large pictures need no copy in float.
+    levels = np.clip(np.arange(256) - np.median(on_dark), 0, None)
+    strongest = levels[on_dark.max()]
     if strongest == 0:  # an empty sheet
         return np.zeros((SIDE, SIDE), np.uint8)
-    ink[ink < INK_FLOOR * strongest] = 0
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    strokes = _full_contrast(box)
+    levels = np.minimum(levels, strongest)
+    levels[levels < INK_FLOOR * strongest] = 0
+    is_ink = on_dark >= np.flatnonzero(levels)[0]
+    rows, columns = np.flatnonzero(is_ink.any(axis=1)), np.flatnonzero(is_ink.any(axis=0))
+    box = on_dark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    contrasts = bytes(_full_contrast(levels))
+    strokes = np.frombuffer(box.tobytes().translate(contrasts), np.uint8).reshape(box.shape)
     if max(box.shape) > FINE_SIDE:
         strokes = _full_contrast(_resize(strokes, FINE_SIDE))
     strokes = _thicken(_full_contrast(strokes))  # again: rounding down may have left 254

@@ -1,13 +1,14 @@
-"""Decoding of images: small ones in the event loop, large ones in two background threads."""
+"""Decoding of images: tiny ones in the event loop, others in background processes."""
 
 import asyncio
-import os
-import sys
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache
-from typing import TypeAlias, TypeVar
+from itertools import count
+from queue import PriorityQueue
+from time import monotonic
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,21 +18,107 @@ from loupe.errors import (
     DeadlineExceeded,
     InvalidRequest,
     LoupeError,
+    ProgramFailed,
+    ShuttingDown,
 )
-from loupe.images.decode import Picture, open_picture
+from loupe.images.decode import open_picture
+from loupe.images.header import check_header, estimated_bytes, is_tiny, kind_of
+from loupe.images.pool import DecoderPool, Loss
 from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 
-DECODER_THREADS = 2  # they bound the memory that large pictures take
-DECODER_NICENESS = 10
-INLINE_PIXELS = 64 * 64  # a picture this small is decoded faster than a thread is woken
-YIELD_IMAGES = 16  # decoded before other requests get the event loop
+DECODERS = 2  # they bound the memory that large pictures take
+YIELD_SECONDS = 0.005  # of decoding, before other requests get the event loop
 
 Value = TypeVar("Value")
 
 # A file with one picture, or pixels that need no preparation.
 EncodedImage: TypeAlias = "bytes | UInt8Array"
+
+
+class _Waiting(NamedTuple):
+    """A picture in the queue; the one with the lowest cost is next."""
+
+    cost: int
+    number: int
+    decode: Callable[[], UInt8Array]
+    result: "Future[UInt8Array]"
+
+
+class Decoders:
+    """Background processes that decode, and the queue in front of them.
+
+    Pictures that may take long wait for those that are quick, so that a few costly ones do not keep
+    everybody waiting.
+
+    Args:
+        settings: Limits.
+        on_loss: See `DecoderPool`.
+    """
+
+    def __init__(
+        self, settings: Settings, on_loss: Callable[[Loss], object] = lambda _: None
+    ) -> None:
+        self._max_pixels = settings.max_image_pixels
+        self._pool = DecoderPool(
+            DECODERS, settings.decode_seconds, in_background=True, on_loss=on_loss
+        )
+        self._queue: PriorityQueue[_Waiting] = PriorityQueue()
+        self._numbers = count()
+        self._threads: list[threading.Thread] = []
+
+    async def decode(self, data: bytes, look: Look | None, caller: Caller) -> UInt8Array:
+        """Decode a picture; see `DecoderPool.decode`.
+
+        Raises:
+            CallerGone: If the client disconnected.
+            DeadlineExceeded: If the request ran out of time.
+        """
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=self._work, name="decode", daemon=True)
+                for _ in range(DECODERS)
+            ]
+            for thread in self._threads:
+                thread.start()
+        waiting = [data]
+        result: Future[UInt8Array] = Future()
+
+        def decode() -> UInt8Array:
+            return self._pool.decode(waiting.pop(), look, self._max_pixels, caller.check)
+
+        cost = estimated_bytes(data, self._max_pixels)
+        self._queue.put(_Waiting(cost, next(self._numbers), decode, result))
+        del data
+        decoding = asyncio.wrap_future(result)
+        try:
+            await asyncio.wait({decoding}, timeout=caller.seconds_left)
+            if decoding.done():
+                return decoding.result()
+            raise caller.too_late()
+        finally:
+            decoding.cancel()
+            waiting.clear()  # the queue keeps nothing of abandoned requests
+            del decoding, result  # an error keeps this frame, and through it the image
+
+    def close(self) -> None:
+        """Kill the processes."""
+        self._pool.close()
+
+    def _work(self) -> None:
+        while True:
+            _run(self._queue.get())
+
+
+def _run(waiting: _Waiting) -> None:
+    """Decode a picture, unless its request has ended."""
+    if waiting.result.set_running_or_notify_cancel():
+        try:
+            waiting.result.set_result(waiting.decode())
+        except BaseException as error:  # noqa: BLE001 - the request reports it
+            waiting.result.set_exception(error)
+            del waiting  # the error keeps this frame, and would keep itself and the image alive
 
 
 @dataclass(frozen=True)
@@ -42,18 +129,13 @@ class Preparation:
         look: How the model's training images look.
         normalize: `auto` makes pictures look like them, `off` takes pictures unchanged.
         caller: Client that waits for the images.
-        others_wait: Returns whether other requests wait; decoding a photo then yields to them.
+        decoders: Decode pictures that are not tiny.
     """
 
     look: Look
     normalize: Normalize
     caller: Caller
-    others_wait: Callable[[], bool] = lambda: False
-
-    def pixels(self, picture: Picture) -> UInt8Array:
-        """Return uint8 `(28, 28)`, as the model takes it, unless the request has ended."""
-        self.caller.check()
-        return picture.pixels(self.look) if self.normalize == "auto" else picture.unchanged()
+    decoders: Decoders
 
 
 @dataclass(frozen=True)
@@ -105,15 +187,17 @@ async def decode_all(
     """
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
+    started = monotonic()
     for index, value in enumerate(values):
         try:
             images.append(await decode(read(value), settings, preparation))
-        except (CallerGone, DeadlineExceeded):
+        except (CallerGone, DeadlineExceeded, ProgramFailed, ShuttingDown):
             raise
         except LoupeError as error:
             errors[index] = error.with_traceback(None)  # its frames would keep the request
-        if index % YIELD_IMAGES == YIELD_IMAGES - 1:
+        if monotonic() - started > YIELD_SECONDS:
             await asyncio.sleep(0)
+            started = monotonic()
     return DecodedImages(
         np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors
     )
@@ -123,53 +207,11 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
     """Decode one image to uint8 `(28, 28)`, unless the request ends first."""
     if isinstance(image, np.ndarray):
         return image
-    picture = open_picture(image, max_pixels=settings.max_image_pixels)
-    if picture.pixel_count <= INLINE_PIXELS:
-        return preparation.pixels(picture)
-    if preparation.others_wait():
-        picture.pause_with(_yield_core)
-    waiting = [picture]
-    del picture
-    loop = asyncio.get_running_loop()
-    decoding = loop.run_in_executor(_decoders(), _decode_waiting, waiting, preparation)
-    try:
-        await asyncio.wait({decoding}, timeout=preparation.caller.seconds_left)
-        if decoding.done():
-            return decoding.result()
-        raise preparation.caller.too_late()
-    finally:
-        decoding.cancel()
-        waiting.clear()  # a thread that reaches it later finds nothing to keep
-        del decoding  # an error keeps this frame, and through it the image
-
-
-def _decode_waiting(waiting: list[Picture], preparation: Preparation) -> UInt8Array:
-    """Decode the picture. If the request has ended, the list is empty: nobody sees the error."""
-    return preparation.pixels(waiting.pop())
-
-
-@cache
-def _decoders() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(DECODER_THREADS, "decode", _lower_priority)
-
-
-def _lower_priority() -> None:
-    """Run the thread after event loop and engine, because a photo costs as much as many requests.
-
-    Linux treats a core that runs only SCHED_IDLE threads as free, so small requests do not queue
-    behind a photo.
-    """
-    if sys.platform == "linux":  # elsewhere the whole process would get the priority
-        try:
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        except OSError:  # some sandboxes do not allow it
-            os.nice(DECODER_NICENESS)
-
-
-def _yield_core() -> None:
-    """Give this thread's core to a waiting thread.
-
-    Decoding makes no system call, so Linux would switch at the next tick, up to 4 ms later.
-    """
-    if sys.platform == "linux":
-        os.sched_yield()
+    preparation.caller.check()
+    is_normalized = preparation.normalize == "auto"
+    if is_tiny(image) or kind_of(image) is None:
+        picture = open_picture(image, max_pixels=settings.max_image_pixels)
+        return picture.pixels(preparation.look) if is_normalized else picture.unchanged()
+    check_header(image, settings.max_image_pixels)
+    look = preparation.look if is_normalized else None
+    return await preparation.decoders.decode(image, look, preparation.caller)

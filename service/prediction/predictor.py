@@ -22,7 +22,7 @@ from service.http.options import read_timeout
 from service.jobs.queue import JobQueue
 from service.metrics import NO_MODEL, Histogram, Metrics
 from service.prediction.caller import Caller
-from service.prediction.decoding import Preparation
+from service.prediction.decoding import Decoders, Preparation
 from service.prediction.served_models import ServedModel, ServedModels
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Predictor:
         self.stopping = False
         self.metrics = Metrics()
         self.models = ServedModels(settings, self.metrics)
+        self.decoders = Decoders(settings, self.metrics.lost_decoder)
         self.bodies = Bodies(settings)
         self.jobs = JobQueue(settings)
 
@@ -122,6 +123,7 @@ class Predictor:
 
     async def close(self) -> None:
         """Answer what is queued, then stop."""
+        self.decoders.close()
         await self.models.close()
         await self.jobs.close()
 
@@ -152,6 +154,7 @@ class AnyCall:
         self.model_name = NO_MODEL
         self.begun = time.monotonic()
         self.stopping = predictor.stopping
+        self._decoders = predictor.decoders
         self._metrics = predictor.metrics
         self._tracing = predictor.tracing
 
@@ -188,7 +191,7 @@ class AnyCall:
         self, served: ServedModel, caller: Caller, normalize: Normalize = "auto"
     ) -> Preparation:
         """Return how pictures are prepared for a model."""
-        return Preparation(served.stored.card.look, normalize, caller, self.models.are_busy)
+        return Preparation(served.stored.card.look, normalize, caller, self._decoders)
 
     async def predict(
         self,

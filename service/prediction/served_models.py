@@ -102,10 +102,6 @@ class ServedModels:
             key=lambda served: (served.stored.name, served.stored.card.created),
         )
 
-    def are_busy(self) -> bool:
-        """Return whether any model has images without an answer."""
-        return any(served.batcher.admitted for served in self._followed.values())
-
     def tags(self) -> list[str]:
         """Return the full tags of the served models."""
         return [served.stored.tag for served in self.all()]

@@ -11,7 +11,7 @@ import numpy as np
 from loupe.errors import InvalidDataset
 from loupe.files import printable, read_text
 from loupe.images import idx
-from loupe.images.decode import MIN_SIDE
+from loupe.images.header import MIN_SIDE
 from loupe.images.normalize import normalize
 from loupe.images.spec import SIDE, Look, UInt8Array
 from loupe.models.card import check_class_names

@@ -1,124 +1,139 @@
-"""Decoding of pictures in background threads."""
+"""Decoding of pictures in background processes."""
 
 import asyncio
-import threading
-import weakref
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from loupe.errors import CallerGone, DeadlineExceeded
-from loupe.images.decode import Picture, open_picture
+from loupe.errors import CallerGone, DeadlineExceeded, InvalidImage
 from loupe.images.spec import UInt8Array
 from loupe.settings import Settings
-from service.prediction import decoding
 from service.prediction.caller import Caller
-from service.prediction.decoding import Preparation, decode, decode_all
-from tests.support import pictures
+from service.prediction.decoding import DECODERS, Decoders, Preparation, decode, decode_all
+from tests.support import bombs, pictures
 from tests.support.garbage import uncollected
 from tests.support.programs import until
 
-SETTINGS = Settings()
+SETTINGS = Settings(decode_seconds=2)
+LARGE = pictures.png(np.full((100, 100), 255, np.uint8))
+COSTLY = bombs.jpeg_with_scans(7000, 90)
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    decoders = Decoders(SETTINGS)
+    yield decoders
+    decoders.close()
 
 
 def same(value: bytes) -> bytes:
     return value
 
 
-@pytest.mark.parametrize("others_wait", [False, True])
-def test_decoding_a_photo_yields_to_waiting_requests(
-    monkeypatch: pytest.MonkeyPatch, others_wait: bool
-) -> None:
-    pauses: list[str] = []
-    monkeypatch.setattr(
-        decoding, "_yield_core", lambda: pauses.append(threading.current_thread().name)
-    )
-    sheet = pictures.encoded(Image.fromarray(np.tile(pictures.digits(1)[0], (4, 4))), "JPEG")
-    preparation = Preparation("ink", "auto", Caller.within(10), lambda: others_wait)
-
-    asyncio.run(decode(sheet, SETTINGS, preparation))
-    assert bool(pauses) is others_wait
-    assert all(name.startswith("decode") for name in pauses)
+def preparation(decoders: Decoders, caller: Caller | None = None) -> Preparation:
+    return Preparation("ink", "auto", caller or Caller.within(30), decoders)
 
 
-def test_pictures_of_a_disconnected_client_are_not_decoded() -> None:
-    large = [pictures.png(np.full((100, 100), 255, np.uint8))] * 3
-    looks = iter([False, True])  # disconnects during the first picture
+def test_pictures_of_a_disconnected_client_are_not_decoded(decoders: Decoders) -> None:
+    looks = iter([False, False, True])  # disconnects after the first picture
     gone = Caller.within(10, lambda: next(looks))
 
     with pytest.raises(CallerGone):
-        asyncio.run(decode_all(large, same, SETTINGS, Preparation("ink", "auto", gone)))
+        asyncio.run(decode_all([LARGE] * 3, same, SETTINGS, preparation(decoders, gone)))
     assert list(looks) == []
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Picture]]:
-    """Weak references to the pictures that are opened from now on."""
-    noted: list[weakref.ref[Picture]] = []
+def test_neighbours_of_a_costly_picture_are_decoded(decoders: Decoders) -> None:
+    settings = Settings(decode_seconds=0.2)
+    brief = Decoders(settings)
+    values = [LARGE, COSTLY, pictures.png(pictures.digits(1)[0]), b"no picture", LARGE]
+    try:
+        decoded = asyncio.run(decode_all(values, same, settings, preparation(brief)))
+    finally:
+        brief.close()
 
-    def open_and_note(data: bytes, *, max_pixels: int) -> Picture:
-        picture = open_picture(data, max_pixels=max_pixels)
-        noted.append(weakref.ref(picture))
-        return picture
-
-    monkeypatch.setattr(decoding, "open_picture", open_and_note)
-    return noted
+    assert len(decoded.images) == 3
+    codes = {index: error.code for index, error in decoded.errors.items()}
+    assert codes == {1: "image_too_costly", 3: "invalid_image"}
 
 
-def test_picture_that_waits_past_its_deadline_is_refused_and_never_decoded(
-    opened: list[weakref.ref[Picture]],
-) -> None:
-    large = pictures.png(np.full((100, 100), 255, np.uint8))
-    begun, go_on = threading.Semaphore(0), threading.Event()
-    taken_up: list[str] = []
+def test_quick_pictures_go_before_costly_ones(decoders: Decoders) -> None:
+    ended: list[str] = []
 
-    def hold() -> bool:
-        begun.release()
-        return not go_on.wait(30)
-
-    def take_up() -> bool:
-        taken_up.append("late")
-        return False
-
-    async def read(caller: Caller) -> UInt8Array:
-        return await decode(large, SETTINGS, Preparation("ink", "auto", caller))
+    async def read(name: str, data: bytes) -> None:
+        with suppress(InvalidImage):
+            await decode(data, SETTINGS, preparation(decoders))
+        ended.append(name)
 
     async def story() -> None:
-        early = [
-            asyncio.create_task(read(Caller.within(30, hold))) for _ in range(2)
-        ]  # one for each decoder
-        for _ in early:
-            await asyncio.to_thread(begun.acquire)
+        costly = [asyncio.create_task(read("costly", COSTLY)) for _ in range(2 * DECODERS + 1)]
+        await asyncio.sleep(0.2)
+        await read("quick", LARGE)
+        for task in costly:
+            task.cancel()
+
+    asyncio.run(story())
+    assert len(ended) <= 1 + DECODERS
+
+
+class Weighed(bytes):
+    """A file that counts how many of them exist."""
+
+    alive = 0
+
+    def __init__(self, data: bytes) -> None:
+        Weighed.alive += 1
+
+    def __del__(self) -> None:
+        Weighed.alive -= 1
+
+
+def test_picture_that_waits_past_its_deadline_is_refused_and_freed(decoders: Decoders) -> None:
+    async def read(data: bytes, caller: Caller) -> UInt8Array:
+        return await decode(data, SETTINGS, preparation(decoders, caller))
+
+    async def story() -> None:
+        early = [asyncio.create_task(read(COSTLY, Caller.within(30))) for _ in range(DECODERS)]
+        await asyncio.sleep(0.5)
         with pytest.raises(DeadlineExceeded):
-            await read(Caller.within(0.05, take_up))
-        assert opened[-1]() is None  # although both threads are busy
-        go_on.set()
-        assert [image.shape for image in await asyncio.gather(*early)] == [(28, 28)] * 2
-        assert (await read(Caller.within(30))).shape == (28, 28)  # it would queue behind a leftover
+            await read(Weighed(LARGE), Caller.within(0.05))
+        assert Weighed.alive == 0  # although all decoders are busy
+        for task in early:
+            task.cancel()
+        assert (await read(LARGE, Caller.within(30))).shape == (28, 28)
 
     with uncollected():
         asyncio.run(story())
-        until(lambda: all(picture() is None for picture in opened))
-    assert taken_up == []
 
 
-def test_picture_whose_decoding_fails_is_freed(
-    opened: list[weakref.ref[Picture]],
-) -> None:
-    def fail() -> bool:
-        raise MemoryError
+def test_decoder_is_free_soon_after_the_deadline(decoders: Decoders) -> None:
+    unlimited = Decoders(Settings(decode_seconds=60))
 
     async def story() -> None:
-        failing = Preparation("ink", "auto", Caller.within(10, fail))
+        prepared = preparation(unlimited, Caller.within(1))
+        late = [asyncio.create_task(decode(COSTLY, SETTINGS, prepared)) for _ in range(DECODERS)]
+        for task in late:
+            with pytest.raises(DeadlineExceeded):
+                await task
+        await decode(LARGE, SETTINGS, preparation(unlimited, Caller.within(5)))
+
+    try:
+        asyncio.run(story())
+    finally:
+        unlimited.close()
+
+
+def test_picture_whose_decoding_fails_is_freed(decoders: Decoders) -> None:
+    async def story() -> None:
         try:
-            await decode(large, SETTINGS, failing)
-        except MemoryError:
+            await decode(Weighed(LARGE[:-30]), SETTINGS, preparation(decoders))
+        except InvalidImage:
             pass
         else:
             raise AssertionError("it should have failed")
 
-    large = pictures.png(np.full((100, 100), 255, np.uint8))
     with uncollected():
         asyncio.run(story())
-        until(lambda: opened[0]() is None)  # the thread frees it a moment later
+        until(lambda: Weighed.alive == 0)  # the thread frees it a moment later

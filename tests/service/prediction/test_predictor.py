@@ -5,7 +5,6 @@ import json
 import tracemalloc
 from contextlib import suppress
 
-import numpy as np
 import pytest
 from pydantic import JsonValue
 from starlette.applications import Starlette
@@ -14,12 +13,11 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from loupe.errors import InvalidImage
-from loupe.images.spec import SIDE
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.http.bodies import LARGEST_BODIES_SHARE
 from service.prediction.caller import Caller
-from service.prediction.decoding import Preparation, decode_all
+from service.prediction.decoding import Decoders, Preparation, decode_all
 from service.prediction.predictor import Call, Predictor, respond
 from service.protocols.native.requests import read_element
 from tests.support.garbage import uncollected
@@ -113,25 +111,6 @@ def test_client_that_does_not_read_the_503_is_not_awaited(
     asyncio.run(story())
 
 
-def test_models_are_busy_while_images_are_queued(
-    digits_model: StoredModel,
-) -> None:
-    async def story() -> list[bool]:
-        models = Predictor(Settings(model=digits_model.tag)).models
-        models.load()
-        busy = [models.are_busy()]
-        images = np.zeros((1000, SIDE, SIDE), np.uint8)
-        waiting = asyncio.create_task(models.find(None).batcher.predict(images, Caller.within(30)))
-        await asyncio.sleep(0)
-        busy.append(models.are_busy())
-        await waiting
-        busy.append(models.are_busy())
-        await models.close()
-        return busy
-
-    assert asyncio.run(story()) == [False, True, False]
-
-
 def test_refused_request_is_freed(digits_model: StoredModel) -> None:
     megabyte = 2**20
 
@@ -140,7 +119,7 @@ def test_refused_request_is_freed(digits_model: StoredModel) -> None:
         raise InvalidImage(f"{len(body)} bytes")
 
     async def refuse_one(call: Call) -> Response:
-        preparation = Preparation("ink", "auto", Caller.within(10))
+        preparation = Preparation("ink", "auto", Caller.within(10), Decoders(call.settings))
         values: list[JsonValue] = ["x" * megabyte, 1, {"pixels": [0] * megabyte}]
         decoded = await decode_all(values, read_element, call.settings, preparation)
         return Response(f"{len(decoded.errors)} errors")

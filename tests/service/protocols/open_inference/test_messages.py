@@ -11,7 +11,7 @@ from loupe.errors import LoupeError
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
-from service.prediction.decoding import Preparation
+from service.prediction.decoding import Decoders, Preparation
 from service.protocols.open_inference.messages import parse_message
 from service.protocols.open_inference.requests import InferenceRequest, Values
 from service.protocols.open_inference.tensors import read_images
@@ -56,7 +56,7 @@ INPUTS = st.fixed_dictionaries(
 
 
 def images_of(request: InferenceRequest, values: Values) -> UInt8Array:
-    preparation = Preparation("ink", "auto", Caller.within(10))
+    preparation = Preparation("ink", "auto", Caller.within(10), Decoders(Settings()))
     return asyncio.run(read_images(request.inputs[0], values, SETTINGS, preparation))
 
 

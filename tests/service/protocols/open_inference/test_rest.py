@@ -19,7 +19,7 @@ from loupe.images.spec import SIDE, UInt8Array
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.prediction.caller import Caller
-from service.prediction.decoding import Preparation
+from service.prediction.decoding import Decoders, Preparation
 from service.protocols.open_inference.replies import answer, compute
 from service.protocols.open_inference.requests import (
     InferenceRequest,
@@ -58,7 +58,7 @@ def body(inputs: object = None, raw: bytes = b"", **fields: object) -> tuple[byt
 
 def read(content: bytes, json_length: str | None = None) -> UInt8Array:
     request, values = parse_inference(content, json_length, SETTINGS)
-    preparation = Preparation("ink", "auto", Caller.within(10))
+    preparation = Preparation("ink", "auto", Caller.within(10), Decoders(SETTINGS))
     return asyncio.run(read_images(request.inputs[0], values, SETTINGS, preparation))
 
 

@@ -1,0 +1,212 @@
+"""Processes that decode pictures.
+
+A picture can take minutes, take gigabytes, or crash a codec. That costs its decoder, and is one
+error; the next picture gets another decoder.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from multiprocessing.connection import Connection, Pipe
+from queue import LifoQueue
+from signal import SIGALRM, SIGKILL, SIGPROF
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from loupe.errors import InvalidImage, LoupeError, ProgramFailed, ShuttingDown
+from loupe.images.decoder import IMAGE
+from loupe.images.header import estimated_bytes, too_costly
+from loupe.images.spec import SIDE, Look, UInt8Array
+
+Loss: TypeAlias = Literal["time", "memory", "crash", "abandoned"]
+"""Why a decoder was lost. `abandoned`: nobody waited for its picture any more."""
+
+LARGE_BYTES = 128 * 2**20  # pictures that may take more are decoded one at a time
+POLL_SECONDS = 0.2  # between checks whether somebody waits for the picture
+PROGRAM = (
+    "import json, sys; *options, sys.path = map(json.loads, sys.argv[1:]); "
+    "from loupe.images.decoder import main; main(*options)"
+)
+# The decoder sees no other variables, since the environment may hold keys and passwords.
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
+VARIABLES = {
+    "OPENBLAS_NUM_THREADS": "1",
+    # Fixed thresholds, so that the memory of a picture returns to the system after decoding.
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+    "MALLOC_TRIM_THRESHOLD_": "262144",
+}
+
+
+class DecoderPool:
+    """Decodes each picture in one of a few processes, which start when they are needed.
+
+    Args:
+        size: Maximum number of processes.
+        seconds: CPU seconds for one picture.
+        in_background: Whether decoders run after all other processes.
+        on_loss: Called with the reason when a decoder was killed or crashed.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        seconds: float,
+        *,
+        in_background: bool = False,
+        on_loss: Callable[[Loss], object] = lambda _: None,
+    ) -> None:
+        self._seconds = seconds
+        self._on_loss = on_loss
+        self._decoders = [_Decoder([seconds, in_background, sys.path]) for _ in range(size)]
+        self._free: LifoQueue[_Decoder] = LifoQueue()  # those that run are reused first
+        for decoder in self._decoders:
+            self._free.put(decoder)
+        self._large = threading.Lock()
+        self._closed = False
+
+    def decode(
+        self,
+        data: bytes,
+        look: Look | None,
+        max_pixels: int,
+        check: Callable[[], object] = lambda: None,
+    ) -> UInt8Array:
+        """Decode a picture; see `Picture.pixels` and, without a look, `Picture.unchanged`.
+
+        Args:
+            data: The file.
+            look: Look of the model's training images.
+            max_pixels: Maximum width × height of the picture.
+            check: Raises if nobody waits for the picture any more; called while it is decoded.
+
+        Raises:
+            InvalidImage: If it cannot be decoded, or not within the limits (`image_too_costly`).
+            ProgramFailed: If no decoder starts.
+            ShuttingDown: If the pool has been closed.
+        """
+        request = json.dumps({"look": look, "max_pixels": max_pixels}).encode()
+        needs_turn = estimated_bytes(data, max_pixels) > LARGE_BYTES
+        with _taken(self._large, check) if needs_turn else nullcontext():
+            answer = self._ask(request, data, check)
+        kind, content = answer[:1], answer[1:]
+        if kind == IMAGE:
+            return np.frombuffer(content, np.uint8).reshape(SIDE, SIDE)
+        refusal = json.loads(content)
+        raise InvalidImage(refusal["error"], code=refusal["code"])
+
+    def close(self) -> None:
+        """Kill all decoders. Calls in progress raise `ShuttingDown`."""
+        self._closed = True
+        for decoder in self._decoders:
+            decoder.kill()
+
+    def _ask(self, request: bytes, data: bytes, check: Callable[[], object]) -> bytes:
+        decoder = self._free.get()
+        try:
+            check()
+            if self._closed:
+                raise _closed()
+            decoder.start()
+            try:
+                return decoder.ask(request, data, check)
+            except (EOFError, OSError) as error:
+                raise self._loss(decoder.stop()) from error
+            except BaseException:  # of `check`
+                decoder.stop()
+                self._on_loss("abandoned")
+                raise
+        finally:
+            self._free.put(decoder)
+
+    def _loss(self, code: int | None) -> LoupeError:
+        """Return the error for a picture whose decoder ended with an exit code."""
+        if self._closed:
+            return _closed()
+        loss: Loss = "crash"
+        message = "The decoder crashed on this picture."
+        if code in (-SIGPROF, -SIGALRM):
+            loss = "time"
+            message = f"Decoding takes more than {self._seconds:g} s (LOUPE_DECODE_SECONDS)."
+        elif code == -SIGKILL:
+            loss = "memory"
+            message = "The system killed the decoder of this picture, probably to free memory."
+        self._on_loss(loss)
+        return too_costly(message)
+
+
+class _Decoder:
+    """A process that decodes, and is replaced once it has died.
+
+    Args:
+        options: Arguments of `loupe.images.decoder.main` after its socket.
+    """
+
+    def __init__(self, options: Sequence[object]) -> None:
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection
+
+    def start(self) -> None:
+        """Start the process unless it runs.
+
+        Raises:
+            ProgramFailed: If it does not start.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._connection, theirs = Pipe()
+        arguments = [json.dumps(value) for value in (theirs.fileno(), *self._options)]
+        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", PROGRAM, *arguments],
+                stdin=subprocess.DEVNULL,
+                env=environment | VARIABLES,
+                pass_fds=[theirs.fileno()],
+            )
+        try:
+            self._connection.recv_bytes()  # it is ready
+        except (EOFError, OSError) as error:
+            raise ProgramFailed(
+                f"A process to decode pictures did not start (exit code {self.stop()})."
+            ) from error
+
+    def ask(self, request: bytes, data: bytes, check: Callable[[], object]) -> bytes:
+        """Return the answer; raise what `check` raises, or `EOFError` or `OSError` if it died."""
+        self._connection.send_bytes(request)
+        self._connection.send_bytes(data)
+        while not self._connection.poll(POLL_SECONDS):
+            check()
+        return self._connection.recv_bytes()
+
+    def stop(self) -> int | None:
+        """Kill the process, and return the code that it ended with."""
+        self.kill()
+        self._connection.close()
+        return None if self._process is None else self._process.returncode
+
+    def kill(self) -> None:
+        """Kill the process; a thread that waits for its answer gets `EOFError`."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def _taken(lock: threading.Lock, check: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock; call `check` while another thread holds it."""
+    while not lock.acquire(timeout=POLL_SECONDS):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _closed() -> ShuttingDown:
+    return ShuttingDown("Pictures are no longer decoded, because the program stops.")

@@ -1,0 +1,231 @@
+"""Decoding in processes that may be killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from loupe.errors import InvalidImage, ShuttingDown
+from loupe.images.decode import open_picture
+from loupe.images.pool import DecoderPool
+from loupe.images.spec import Look
+from tests.support import bombs
+from tests.support.pictures import digit_sheet, digits, encoded, png
+from tests.support.programs import until
+
+MAX_PIXELS = 50_000_000
+SHEET = png(digit_sheet())
+COSTLY = bombs.jpeg_with_scans(7000, 90)  # within all limits but that of time
+
+
+@contextmanager
+def opened(
+    size: int = 1, seconds: float = 30, losses: Counter[str] | None = None
+) -> Iterator[DecoderPool]:
+    counted = Counter[str]() if losses is None else losses
+    pool = DecoderPool(size, seconds, on_loss=lambda loss: counted.update([loss]))
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecoderPool]:
+    with opened() as pool:
+        yield pool
+
+
+def decoders() -> list[psutil.Process]:
+    """Return the running decoders of this process."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if any("loupe.images.decoder" in word for word in child.cmdline())
+    ]
+
+
+def is_dead(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def cost_of(pool: DecoderPool, data: bytes) -> str:
+    """Return the code of the error, after checking that the next picture is decoded."""
+    with pytest.raises(InvalidImage) as raised:
+        pool.decode(data, "ink", MAX_PIXELS)
+    assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+    return raised.value.code
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("look", ["ink", "object"])
+def test_processes_decode_as_this_process_does(pool: DecoderPool, kind: str, look: Look) -> None:
+    data = encoded(Image.fromarray(digit_sheet()), kind)
+    here = open_picture(data, max_pixels=MAX_PIXELS).pixels(look)
+
+    np.testing.assert_array_equal(pool.decode(data, look, MAX_PIXELS), here)
+
+
+def test_picture_without_a_look_is_unchanged(pool: DecoderPool) -> None:
+    (image,) = 255 - digits(1)
+
+    np.testing.assert_array_equal(pool.decode(png(image), None, MAX_PIXELS), image)
+
+
+@pytest.mark.parametrize(
+    ("data", "look", "code"),
+    [
+        pytest.param(SHEET[:-60], "ink", "invalid_image", id="truncated"),
+        pytest.param(SHEET, None, "invalid_pixels", id="of another size"),
+        pytest.param(bombs.flat_png(8000, "L"), "ink", "image_too_large", id="too large"),
+        pytest.param(bombs.jpeg_with_scans(100, 20_000), "ink", "image_too_costly", id="scans"),
+    ],
+)
+def test_refusals_of_decoders_arrive(
+    pool: DecoderPool, data: bytes, look: Look | None, code: str
+) -> None:
+    with pytest.raises(InvalidImage) as raised:
+        pool.decode(data, look, MAX_PIXELS)
+    assert raised.value.code == code
+
+
+def test_picture_that_takes_too_long_costs_its_decoder_only() -> None:
+    losses: Counter[str] = Counter()
+    with opened(seconds=0.2, losses=losses) as pool:
+        assert cost_of(pool, COSTLY) == "image_too_costly"
+    assert losses == {"time": 1}
+
+
+def test_picture_that_takes_too_much_memory_is_an_error() -> None:
+    with opened() as pool:
+        assert cost_of(pool, bombs.wide_tiff(5500)) == "image_too_costly"
+
+
+def test_codec_that_crashes_costs_one_picture() -> None:
+    losses: Counter[str] = Counter()
+    with opened(losses=losses) as pool, ThreadPoolExecutor(1) as threads:
+        pool.decode(SHEET, "ink", MAX_PIXELS)
+        (decoder,) = decoders()[-1:]
+        costly = threads.submit(cost_of, pool, COSTLY)
+        until(lambda: decoder.cpu_times().user > 0.5)
+        decoder.send_signal(signal.SIGSEGV)
+        assert costly.result() == "image_too_costly"
+    assert losses == {"crash": 1}
+
+
+def test_decoder_that_was_killed_while_it_was_idle_is_replaced() -> None:
+    losses: Counter[str] = Counter()
+    with opened(losses=losses) as pool:
+        pool.decode(SHEET, "ink", MAX_PIXELS)
+        decoder = decoders()[-1]
+        decoder.kill()
+        until(lambda: is_dead(decoder))
+        time.sleep(0.2)  # until its last thread has ended, too
+        assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+    assert not losses
+
+
+def test_neighbours_are_decoded_while_a_decoder_is_killed() -> None:
+    with opened(2, seconds=0.5) as pool, ThreadPoolExecutor(2) as threads:
+        costly = threads.submit(cost_of, pool, COSTLY)
+        while not costly.done():
+            assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+        assert costly.result() == "image_too_costly"
+
+
+def test_decoder_of_a_picture_that_nobody_waits_for_is_killed() -> None:
+    losses: Counter[str] = Counter()
+    given_up = threading.Event()
+
+    def check() -> None:
+        if given_up.is_set():
+            raise KeyError("given up")
+
+    with opened(losses=losses) as pool, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.decode, COSTLY, "ink", MAX_PIXELS, check)
+        until(lambda: bool(decoders()))
+        given_up.set()
+        with pytest.raises(KeyError):
+            waiting.result(10)
+        assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+    assert losses == {"abandoned": 1}
+
+
+def test_closing_ends_calls_in_progress() -> None:
+    with opened() as pool, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(pool.decode, COSTLY, "ink", MAX_PIXELS)
+        time.sleep(1)
+        pool.close()
+        with pytest.raises(ShuttingDown):
+            waiting.result(10)
+        with pytest.raises(ShuttingDown):
+            pool.decode(SHEET, "ink", MAX_PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
+def test_decoding_takes_at_most_eight_bytes_per_pixel(mode: str) -> None:
+    side = 5000
+    with opened() as pool:
+        pool.decode(SHEET, "ink", MAX_PIXELS)
+        decoder = decoders()[-1]
+        before = peak_bytes(decoder)
+        pool.decode(bombs.flat_png(side, mode), "ink", MAX_PIXELS)
+        assert decoder.is_running()
+        assert peak_bytes(decoder) - before < 8 * side * side
+
+
+def peak_bytes(process: psutil.Process) -> int:
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    (peak,) = (line for line in lines if line.startswith("VmHWM"))
+    return 1024 * int(peak.split()[1])
+
+
+def test_decoders_hold_no_sockets_secrets_or_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOUPE_API_KEYS", "alice:secret")
+    with socket.create_server(("127.0.0.1", 0)) as server, opened() as pool:
+        os.set_inheritable(server.fileno(), True)
+        pool.decode(SHEET, "ink", MAX_PIXELS)
+        decoder = decoders()[-1]
+        listening = Path(f"/proc/self/fd/{server.fileno()}").readlink()
+        folder = Path(f"/proc/{decoder.pid}")
+        assert listening not in [link.readlink() for link in (folder / "fd").iterdir()]
+        assert b"secret" not in (folder / "environ").read_bytes()
+        assert "onnxruntime" not in (folder / "maps").read_text()
+        assert decoder.memory_info().rss < 60e6
+
+
+PARENT = """
+import sys, threading
+from loupe.images.pool import DecoderPool
+pool = DecoderPool(1, 50)
+threading.Thread(target=pool.decode, args=(sys.stdin.buffer.read(), "ink", 50_000_000)).start()
+"""
+
+
+def test_decoder_dies_with_a_killed_parent_while_it_decodes() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE)
+    assert parent.stdin is not None
+    with parent.stdin:
+        parent.stdin.write(bombs.jpeg_with_scans(7000, 90))
+    until(lambda: bool(psutil.Process(parent.pid).children()))
+    (decoder,) = psutil.Process(parent.pid).children()
+    until(lambda: decoder.cpu_times().user > 0.5)
+    parent.kill()
+    parent.wait()
+
+    started = time.monotonic()
+    until(lambda: is_dead(decoder))
+    assert time.monotonic() - started < 2

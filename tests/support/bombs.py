@@ -1,0 +1,70 @@
+"""Small files that cost much to decode."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from tests.support.pictures import encoded
+
+
+@cache
+def jpeg_with_scans(side: int, scans: int) -> bytes:
+    """Return a progressive JPEG of side × side grey pixels whose shortest scan is repeated."""
+    data = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    starts = [*_find_scans(data), len(data) - 2]
+    refinement = data[starts[-2] : starts[-1]]
+    return data[: starts[-1]] + refinement * scans + data[starts[-1] :]
+
+
+def jpeg_with_segments(segment: bytes, count: int) -> bytes:
+    """Return a JPEG file with a segment repeated at its start."""
+    data = encoded(Image.new("L", (8, 8)), "JPEG")
+    return data[:2] + segment * count + data[2:]
+
+
+def flat_png(side: int, mode: str) -> bytes:
+    """Return a PNG file of side × side pixels of one colour; of few bytes."""
+    if mode == "I;16":
+        return encoded(Image.fromarray(np.zeros((side, side), np.uint16)), "PNG")
+    return encoded(Image.new(mode, (side, side)), "PNG")
+
+
+def flat_webp(width: int, height: int) -> bytes:
+    """Return a lossless WebP file of one colour; of some 30 bytes."""
+    small = bytearray(encoded(Image.new("RGB", (64, 64)), "WEBP", lossless=True))
+    struct.pack_into("<I", small, 21, (width - 1) | (height - 1) << 14)
+    return bytes(small)
+
+
+def wide_tiff(side: int) -> bytes:
+    """Return a TIFF file of four times 16 bits in one strip: 12 bytes per pixel in Pillow."""
+    pixels = zlib.compress(bytes(8 * side * side), 1)
+    values = struct.pack("<8H", *[16] * 4, *[1] * 4)  # bits and formats of the samples
+    start = 8 + len(values) + len(pixels)
+    entries = [(256, 1, side), (257, 1, side), (258, 4, 8), (259, 1, 8), (262, 1, 2)]
+    entries += [(273, 1, 8 + len(values)), (277, 1, 4), (278, 1, side), (279, 1, len(pixels))]
+    entries += [(338, 1, 0), (339, 4, 16)]
+    directory = struct.pack("<H", len(entries))
+    for tag, count, value in entries:
+        directory += struct.pack("<HHII", tag, 4 if count == 1 else 3, count, value)
+    return struct.pack("<2sHI", b"II", 42, start) + values + pixels + directory + bytes(4)
+
+
+def _find_scans(data: bytes) -> Iterator[int]:
+    """Yield where the scans of a JPEG file start, and the tables in front of each."""
+    position, tables = 2, None
+    while position < len(data) - 2:
+        marker, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]
+        if marker == 0xDA:
+            yield position if tables is None else tables
+            tables = None
+        elif marker == 0xC4 and tables is None:
+            tables = position
+        position += 2 + length
+        if marker == 0xDA:
+            while data[position] != 0xFF or data[position + 1] in (0, *range(0xD0, 0xD8)):
+                position += 1
