@@ -34,6 +34,7 @@ LARGE, MEDIUM, SMALL = 18, 14, 11  # font sizes in pixels
 LINE_HEIGHT = 1.35  # of the font size
 MARGIN = 24  # pixels around the sheet
 PADDING = 4  # pixels between a tile and its captions
+MAX_LETTERS = 1000  # of one line; further ones would not fit
 MAX_ROW_TITLE = 240  # pixels; longer row titles are cut
 INK, MUTED, ORANGE = "#1f2933", "#6b7785", "#d9730d"
 GROUND = "#f1f4f8"  # around pictures that are not square
@@ -178,7 +179,13 @@ def _height(texts: Sequence[Text]) -> int:
 
 
 def _width(text: Text) -> int:
-    return int(_any_font(text).getlength(text.words)) + 1
+    font = _any_font(text)
+    return int(font.getlength(_drawable(text, font))) + 1
+
+
+def _drawable(text: Text, font: Font) -> str:
+    """Return the letters that the font can draw; no sheet has room for more than the first ones."""
+    return "".join(letter for letter in text.words[:MAX_LETTERS] if _has_glyph(font, letter))
 
 
 def _write(
@@ -193,7 +200,7 @@ def _write(
     left, top = corner
     for text in texts:
         font = _any_font(text)
-        words = "".join(letter for letter in text.words[:width] if _has_glyph(font, letter))
+        words = _drawable(text, font)
         if font.getlength(words) > width:
             while words and round(font.getlength(words + "…")) > width:
                 words = words[:-1]

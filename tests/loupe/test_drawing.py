@@ -65,6 +65,13 @@ def test_large_picture_is_reduced_to_the_tile() -> None:
     assert (seen == 7).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 9000), (9000, 1)])
+def test_thin_picture_is_drawn(shape: tuple[int, int]) -> None:
+    seen = picture(TileSheet([Tile(np.full(shape, 7, np.uint8))], 1), 0)
+
+    assert (seen == 7).any()
+
+
 def test_empty_tile_is_plain_and_missing_tile_is_white() -> None:
     sheet = TileSheet([Tile(None), None, Tile(IMAGES[0])], 3)
 
@@ -83,12 +90,22 @@ def test_title_captions_and_row_titles_are_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["$x^2$", "a name that is much longer than a tile is wide", "", "line\nbreak", "{"]
+    "label",
+    [
+        "$x^2$",
+        "a name that is much longer than a tile is wide",
+        "",
+        "line\nbreak",
+        "{",
+        "\u202eback\x1b[2J",
+    ],
 )
 def test_any_text_can_be_written_without_changing_the_layout(label: str) -> None:
     sheets = [TileSheet([Tile(IMAGES[0], [Text(text)])], 1) for text in (label, "a")]
 
     assert drawn(sheets[0]).shape == drawn(sheets[1]).shape
+    titled = TileSheet([Tile(IMAGES[0])], 1, title=[Text(label)], row_titles=[[Text(label)]])
+    assert drawn(titled).any()
 
 
 def test_long_text_is_cut_at_the_edge_of_the_tile() -> None:
