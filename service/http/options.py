@@ -10,6 +10,7 @@ from loupe.errors import InvalidRequest
 from loupe.images.spec import Normalize
 from service.http.validation import read_query, shown
 
+MAX_LANG = 35  # characters of a language tag that every program must take (RFC 5646, 4.4.1)
 TIMEOUT_HEADER = "x-request-timeout"
 
 
@@ -30,7 +31,7 @@ class PredictQuery(BaseModel):
     top_k: int | None = Field(default=None, ge=1, le=999_999_999)
     threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     normalize: Normalize = "auto"
-    lang: str = "en"
+    lang: str = Field(default="en", max_length=MAX_LANG)
 
 
 DEFAULTS = PredictQuery()

@@ -21,7 +21,13 @@ from service.http import replies
 from service.http.options import media_type
 from service.http.shares import caller_of
 from service.http.validation import parse_json, read_query, shown, validate
-from service.jobs.requests import NoParameters, ResultsRequest, SourceRequest, find_source
+from service.jobs.requests import (
+    NoParameters,
+    PageRequest,
+    ResultsRequest,
+    SourceRequest,
+    find_source,
+)
 from service.jobs.transfers import TransferLimit, streamed
 from service.jobs.uploads import (
     check_length,
@@ -129,9 +135,12 @@ async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringReque
 
 
 async def jobs(call: Call) -> Response:
-    """List the caller's jobs, newest first."""
-    found = await call.jobs.ask(lambda jobs: list(jobs.all()))
-    return replies.json({"jobs": [job.to_json() for job in found if _is_visible(job, call)]})
+    """List a page of the caller's jobs, newest first."""
+    asked = read_query(call.request, PageRequest)
+    page = await call.jobs.ask(
+        methodcaller("page", asked.after, limit=asked.limit, owner=call.owner)
+    )
+    return replies.json({"jobs": [job.to_json() for job in page.jobs], "next": page.next})
 
 
 async def show(call: Call) -> Response:

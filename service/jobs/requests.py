@@ -11,17 +11,33 @@ from loupe.results import Format
 from loupe.settings import Settings
 from service.http.validation import shown
 
+MAX_PATH = 4096  # characters; Linux takes as many bytes
+
 
 class SourceRequest(ScoringRequest):
     """A request to score a source that workers can read."""
 
-    source: str = Field(min_length=1)
+    source: str = Field(min_length=1, max_length=MAX_PATH)
 
 
 class NoParameters(BaseModel):
     """The empty query of a request with JSON."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class PageRequest(BaseModel):
+    """A page of a list of jobs.
+
+    Attributes:
+        after: `next` of the page before; the first page by default.
+        limit: Maximum number of jobs.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
 
 
 class ResultsRequest(BaseModel):

@@ -145,7 +145,13 @@ CASES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
         JSON,
         lambda: '{{"image":"{}é"}}'.format("A" * 15 * MIB).encode(),
     ),
-    "long id": (INFER, JSON, lambda: listed('{"id":"', "a", '","inputs":[]}')),
+    "long id": (
+        INFER,
+        JSON,
+        lambda: listed(
+            '{"id":"', "a", '","inputs":[{"name":"images","datatype":"UINT8","shape":[1,28,28]}]}'
+        ),
+    ),
     "long shape": (INFER, JSON, lambda: listed('{"inputs":[{"shape":[', "1", "]}]}")),
     "many inputs": (INFER, JSON, lambda: listed('{"inputs":[', '{"name":1}', "]}")),
     "many outputs": (INFER, JSON, lambda: listed('{"outputs":[', "0", "]}")),
@@ -199,6 +205,12 @@ CASES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
             b"{'descr':[" + b"('a','|u1')," * 700 + b"],'fortran_order':False,'shape':()}"
         ),
     ),
+    "long language": (ONE + "?lang=" + "a" * 30_000, "image/png", lambda: b"x"),
+    "long model": (ONE + "?model=" + "a" * 30_000, "image/png", lambda: b"x"),
+    "long path": ("/v1/models/" + "a" * 30_000 + ":predict", JSON, lambda: b"{}"),
+    "long version": ("/v2/models/digits/versions/" + "a" * 30_000 + "/infer", JSON, lambda: b"{}"),
+    "long route": ("/" + "a/" * 15_000, JSON, lambda: b"{}"),
+    "deep source": (JOBS, JSON, lambda: listed('{"source":"', "/a", '"}')),
     "many query parameters": (ONE + "?" + "a&" * 15_000, "image/png", lambda: b"x"),
     "long query parameter": (ONE + "?top_k=" + "9" * 30_000, "image/png", lambda: b"x"),
 }

@@ -28,6 +28,7 @@ INPUT = "images"
 PROBABILITIES: Literal["probabilities"] = "probabilities"
 LABEL: Literal["label"] = "label"
 INDEX: Literal["index"] = "index"
+MAX_ID = 1024  # characters; answers repeat it
 MICROSECONDS = 1_000_000  # in a second
 
 # What may follow the number of images in a shape, by datatype, and how messages say it.
@@ -133,7 +134,7 @@ class InferenceRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    id: str | None = None
+    id: str | None = Field(default=None, max_length=MAX_ID)
     parameters: Annotated[RequestParameters, NULL_IS_EMPTY] = RequestParameters()
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
     outputs: list[RequestedOutput] | None = Field(default=None, max_length=3)

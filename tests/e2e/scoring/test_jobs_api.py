@@ -311,6 +311,25 @@ def test_without_keys_everybody_sees_all_jobs(
     assert caller.get(f"/jobs/{newest['id']}").json() == newest
 
 
+def test_list_comes_in_pages(caller: httpx.Client) -> None:
+    for _ in range(3):
+        accepted(caller.post("/jobs", content=npy(1), headers=ZIP))
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        params = {"limit": "2"} | ({} if cursor is None else {"after": cursor})
+        page = caller.get("/jobs", params=params).json()
+        assert 1 <= len(page["jobs"]) <= 2
+        found += [job["id"] for job in page["jobs"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+
+    assert found == [job["id"] for job in caller.get("/jobs").json()["jobs"]]
+    for params in ({"limit": "0"}, {"limit": "1001"}, {"after": "x"}, {"page": "2"}):
+        assert caller.get("/jobs", params=params).status_code == 400
+
+
 def test_followers_do_not_block_predictions_or_shutdown(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
