@@ -29,6 +29,8 @@ def _pattern(pattern: str, expected: str) -> AfterValidator:
 
 
 _ORIGIN = r"\s*(null|[a-z][a-z0-9+.-]*://[^A-Z\s,/]+)?\s*"  # as browsers write it
+HttpsAccess = Literal["none", "public", "any"]
+
 Origins = Annotated[
     str,
     _pattern(
@@ -151,8 +153,10 @@ class Settings(BaseSettings):
     https_sources: bool = False
     """Allow https:// URLs as sources and in manifests.
 
-    Workers then fetch from any host that a caller names.
+    Workers then fetch from any public address that a caller names.
     """
+    https_private_addresses: bool = False
+    """Let these URLs lead to private, loopback and link-local addresses too."""
     shard_images: int = Field(default=4096, ge=1)
     """Images in one shard of a job: a few seconds of work, so that little is lost."""
     lease_seconds: float = Field(default=3.0, gt=0)
@@ -177,6 +181,13 @@ class Settings(BaseSettings):
     def model_tags(self) -> list[str]:
         """The models to serve; empty for every name in the store."""
         return _split(self.models)
+
+    @property
+    def https_access(self) -> HttpsAccess:
+        """Which addresses `https` URLs of sources may lead to."""
+        if not self.https_sources:
+            return "none"
+        return "any" if self.https_private_addresses else "public"
 
     @property
     def default_tag(self) -> str | None:

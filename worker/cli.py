@@ -150,7 +150,7 @@ def score(
             settings.shard_images,
             options,
             again=again,
-            https_sources=settings.https_sources,
+            https=settings.https_access,
         )
 
     def show(prepared: submission.Prepared) -> None:

@@ -9,11 +9,12 @@ import fnmatch
 import io
 import os
 import posixpath
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from loupe.errors import InvalidSource, StorageUnavailable
 from worker.storage_errors import translate_errors
@@ -22,21 +23,34 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 # Packages that implement the protocols, as pip takes them.
-PACKAGES = {"s3": "-e '.[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "https": "aiohttp"}
+PACKAGES = {
+    "s3": "-e '.[s3]'",
+    "gs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "https": "'aiohttp>=3.12'",
+}
 MAX_REQUESTS = 64  # at a time; stores answer more of them no faster
 OPTIONS: dict[str, dict[str, object]] = {
     "s3": {"config_kwargs": {"max_pool_connections": MAX_REQUESTS}}
 }
 BLOCK_BYTES = 4 * 2**20  # per request when a file is read from start to end; less is not faster
+MAX_HTTPS_BYTES = 2**34  # of one file
+# A server may take this long for a file, and longer if it sends more bytes per second.
+MIN_SECONDS, MIN_BYTES_PER_SECOND = 60, 2**18
 
 
 @cache
-def _open_store(protocol: str, bucket: str) -> tuple[Any, str]:
+def _open_store(protocol: str, bucket: str, *, private: bool) -> tuple[Any, str]:
     """Return the file system of a bucket, which caches no listings, and the bucket's path in it."""
     import fsspec
 
     url, options = f"{protocol}://{bucket}", OPTIONS.get(protocol, {})
     try:
+        if protocol == "https":
+            from worker.https_client import make_client, make_public_client
+
+            options = {"get_client": make_client if private else make_public_client}
         with translate_errors(url):
             store: tuple[Any, str] = fsspec.url_to_fs(url, use_listings_cache=False, **options)
             return store
@@ -57,16 +71,18 @@ class RemotePath:
 
     Attributes:
         url: As the user wrote it.
+        private: Whether an `https` URL may lead to an address that is not public.
         fs: fsspec's file system.
         path: Path in that file system.
     """
 
     url: str
+    private: bool = False
     fs: Any = field(init=False, repr=False, compare=False)
     path: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        fs, root = _open_store(self.protocol, self.bucket)
+        fs, root = _open_store(self.protocol, self.bucket, private=self.private)
         path = "/".join([root, *self.url.split("/")[3:]])
         object.__setattr__(self, "fs", fs)
         object.__setattr__(self, "path", path if self.protocol == "https" else path.rstrip("/"))
@@ -75,7 +91,11 @@ class RemotePath:
         return self.url
 
     def __truediv__(self, name: str) -> "RemotePath":
-        return RemotePath(f"{self.url.rstrip('/')}/{name}")
+        return self.with_url(f"{self.url.rstrip('/')}/{name}")
+
+    def with_url(self, url: str) -> "RemotePath":
+        """Return another path that the same rules hold for."""
+        return RemotePath(url, self.private)
 
     @property
     def protocol(self) -> str:
@@ -100,7 +120,7 @@ class RemotePath:
     @property
     def parent(self) -> "RemotePath":
         """The folder of the file."""
-        return RemotePath(posixpath.dirname(self._without_query))
+        return self.with_url(posixpath.dirname(self._without_query))
 
     @property
     def _without_query(self) -> str:
@@ -115,12 +135,17 @@ class RemotePath:
             joined = posixpath.normpath(joined)
         if relative.startswith("/") or not joined.startswith(f"{self.bucket}/"):
             return None
-        return RemotePath(f"{protocol}://{joined}")
+        return self.with_url(f"{protocol}://{joined}")
 
     def info(self) -> dict[str, Any]:
         """Return the store's description of a file or folder."""
         with translate_errors(self.url):
-            return cast("dict[str, Any]", self.fs.info(self.path))
+            info: dict[str, Any] = self.fs.info(self.path)
+        if self.protocol == "https" and (info.get("size") or 0) > MAX_HTTPS_BYTES:
+            raise InvalidSource(
+                f"'{self.url}' has more than {MAX_HTTPS_BYTES:,} bytes.", code="source_too_large"
+            )
+        return info
 
     def exists(self) -> bool:
         """Return whether there is a file, or anything below."""
@@ -165,20 +190,13 @@ class RemotePath:
         below = len(self.path) + 1
         return {path[below:]: info for path, info in found.items() if info["type"] == "file"}
 
-    def open(
-        self, mode: str = "r", *, encoding: str = "utf-8", newline: str | None = None
-    ) -> IO[Any]:
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
         """Open for reading; raises `SourceChanged` if the file changes while it is read."""
         with translate_errors(self.url):
-            file = self.fs.open(self.path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+            file = self.fs.open(self.path, mode, block_size=BLOCK_BYTES, cache_type="readahead")
         if not file.seekable():
             raise InvalidSource(f"The server of '{self.url}' sends no parts of files.")
-        raw = _TranslatingFile(file, self.url)
-        if mode == "rb":
-            return cast("IO[Any]", raw)
-        return io.TextIOWrapper(
-            io.BufferedReader(raw, BLOCK_BYTES), encoding=encoding, newline=newline
-        )
+        return cast("BinaryIO", _TranslatingFile(file, self.url))
 
     def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
         """Read a file or a part of it in one request."""
@@ -186,10 +204,6 @@ class RemotePath:
             return b""
         with translate_errors(self.url):
             return bytes(self.fs.cat_file(self.path, start=start, end=stop))
-
-    def read_text(self, encoding: str = "utf-8") -> str:
-        """Read a short file."""
-        return self.read_bytes().decode(encoding)
 
     def download(self, to: Path) -> None:
         """Copy the file to this machine."""
@@ -220,6 +234,7 @@ class _TranslatingFile(io.RawIOBase):
     def __init__(self, file: Any, url: str) -> None:
         self._file = file
         self._url = url
+        self._seconds, self._bytes = 0.0, 0
 
     def readable(self) -> bool:
         return True
@@ -234,8 +249,14 @@ class _TranslatingFile(io.RawIOBase):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self._url) from error
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        started = time.monotonic()
         with translate_errors(self._url):
-            return int(self._file.readinto(buffer))
+            count = int(self._file.readinto(buffer))
+        self._seconds += time.monotonic() - started
+        self._bytes += count
+        if self._seconds > MIN_SECONDS + self._bytes / MIN_BYTES_PER_SECOND:
+            raise StorageUnavailable(f"The server of '{self._url}' is too slow.")
+        return count
 
     def close(self) -> None:
         self._file.close()

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from loupe.errors import InvalidUrl
 from loupe.files import atomic_path, open_regular
+from loupe.settings import HttpsAccess
 from worker.remote_path import MAX_REQUESTS, PACKAGES, RemotePath
 from worker.storage_errors import translate_errors
 
@@ -33,12 +34,12 @@ VERSION_KEYS = (
 )
 
 
-def parse_path(path: str | Path, *, https: bool = False) -> AnyPath:
+def parse_path(path: str | Path, *, https: HttpsAccess = "none") -> AnyPath:
     """Return the absolute path that a user's path or URL means. It need not exist.
 
     Args:
         path: A path, or a URL of `file`, `s3`, `gs`, `az`, `abfs` or `https`.
-        https: Whether `https` is allowed.
+        https: Which addresses `https` URLs may lead to.
 
     Raises:
         InvalidUrl: If Loupe cannot read the URL.
@@ -55,11 +56,11 @@ def parse_path(path: str | Path, *, https: bool = False) -> AnyPath:
     if protocol not in PACKAGES:
         known = ", ".join(f"{name}://" for name in ["file", *PACKAGES])
         raise InvalidUrl(f"'{url}' has an unknown protocol. Use a path or one of {known}.")
-    if protocol == "https" and not https:
+    if protocol == "https" and https == "none":
         raise InvalidUrl(f"'{url}' is not allowed. Set LOUPE_HTTPS_SOURCES to allow https://.")
     if not bucket or "::" in bucket:  # which fsspec would take for a chain of URLs
         raise InvalidUrl(f"'{url}' names no bucket, container or host.")
-    return RemotePath(url)
+    return RemotePath(url, private=https == "any")
 
 
 def open_file(file: AnyPath) -> IO[bytes]:
@@ -70,6 +71,14 @@ def open_file(file: AnyPath) -> IO[bytes]:
 def open_text(file: AnyPath, encoding: str = "utf-8") -> IO[str]:
     """Open a text file as `open_file` does; line breaks stay as they are."""
     return io.TextIOWrapper(io.BufferedReader(open_file(file)), encoding, newline="")  # type: ignore[type-var]
+
+
+def read_text(file: AnyPath) -> str:
+    """Read a short text file."""
+    if isinstance(file, RemotePath):
+        return file.read_bytes().decode()
+    with open_regular(file) as opened:
+        return opened.read().decode()
 
 
 def size_of(file: AnyPath) -> int:

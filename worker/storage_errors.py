@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-from loupe.errors import InvalidUrl, SourceChanged, StorageRefused, StorageUnavailable
+from loupe.errors import InvalidUrl, LoupeError, SourceChanged, StorageRefused, StorageUnavailable
 
 # Error classes by module. Only a package that is loaded can raise, so none is imported for this.
 CREDENTIAL_ERRORS = {
@@ -52,17 +52,29 @@ def translate_errors(url: str) -> Iterator[None]:
 def _translate(error: Exception, url: str) -> Exception | None:
     """Return the error to raise instead; `None` if this one does not come from a store."""
     cause = error.__cause__
+    if isinstance(cause, LoupeError):  # of `worker.https_client`
+        return cause
     if isinstance(error, FileNotFoundError) and isinstance(cause, _classes(HTTP_ERRORS)):
         error = cause  # fsspec reports every failed request as not found
     status = getattr(error, "status", None) if isinstance(error, _classes(HTTP_ERRORS)) else None
-    text = _one_line(error)
     if isinstance(error, FileNotFoundError) or status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        text = _one_line(error)
         reason = text if " " in text else os.strerror(errno.ENOENT)  # or else only the path
         return FileNotFoundError(errno.ENOENT, reason, url)
     if isinstance(error, FileExistsError):
         return None
     if _is_failed_precondition(cause):  # a file that had to be new
         return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
+    return _as_loupe_error(error, status, url)
+
+
+def _as_loupe_error(error: Exception, status: int | None, url: str) -> LoupeError | None:
+    text = _one_line(error) or type(error).__name__
+    if isinstance(error, _classes(HTTP_ERRORS)) and getattr(error, "errno", None) == errno.EACCES:
+        return InvalidUrl(
+            f"'{url}' leads to an address that is not public. "
+            "Set LOUPE_HTTPS_PRIVATE_ADDRESSES to allow such addresses."
+        )
     if isinstance(error, (PermissionError, *_classes(CREDENTIAL_ERRORS))) or status in (
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.FORBIDDEN,
@@ -76,8 +88,7 @@ def _translate(error: Exception, url: str) -> Exception | None:
     if isinstance(error, _classes(NAME_ERRORS)):
         return InvalidUrl(f"'{url}' is not a valid URL: {text}.")
     if isinstance(error, (OSError, asyncio.TimeoutError, *_classes(STORE_ERRORS))):
-        reason = text or type(error).__name__
-        return StorageUnavailable(f"The storage of '{url}' does not answer: {reason}.")
+        return StorageUnavailable(f"The storage of '{url}' does not answer: {text}.")
     return None
 
 

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 from loupe.jobs import DEFAULT_OPTIONS, Priority, ScoringOptions
+from loupe.settings import HttpsAccess
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job, JobRequest
 from worker.queue.submission import prepare
@@ -33,7 +34,7 @@ def submit(
     again: bool = False,
     priority: Priority = "normal",
     max_in_flight: int | None = None,
-    https_sources: bool = False,
+    https: HttpsAccess = "none",
 ) -> Job:
     """Submit a job as `loupe score` does."""
     prepared = prepare(
@@ -44,7 +45,7 @@ def submit(
         shard_images,
         options,
         again=again,
-        https_sources=https_sources,
+        https=https,
     )
     if prepared.finished is not None:
         return prepared.finished

@@ -1,9 +1,10 @@
-"""A file server over TLS with a self-signed certificate, and with a forbidden folder."""
+"""A file server over TLS with a self-signed certificate; some of its answers are hostile."""
 
+import asyncio
 import datetime
 import ipaddress
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -23,6 +24,8 @@ from tests.support.programs import free_port, until
 
 HOST = "127.0.0.1"
 FORBIDDEN = "/forbidden"  # every file below it is answered with 403
+REDIRECTED = "/redirected"  # followed by the URL that it redirects to
+LONGER = "/longer"  # a file of 1,000 bytes, of which any part has 64 MB
 
 
 @contextmanager
@@ -39,6 +42,8 @@ def serving(folder: Path, certificates: Path) -> Iterator[tuple[str, Path]]:
         Starlette(
             routes=[
                 Route(f"{FORBIDDEN}/{{name}}", _forbid),
+                Route(f"{REDIRECTED}/{{target:path}}", _redirect),
+                Route(f"{LONGER}/{{name}}", _send_more),
                 Mount("/", StaticFiles(directory=folder)),
             ]
         ),
@@ -62,6 +67,22 @@ def serving(folder: Path, certificates: Path) -> Iterator[tuple[str, Path]]:
 
 async def _forbid(request: Request) -> Response:
     raise HTTPException(403)
+
+
+async def _redirect(request: Request) -> Response:
+    return RedirectResponse(request.path_params["target"])
+
+
+async def _send_more(request: Request) -> Response:
+    if request.method == "HEAD":
+        return Response(headers={"Content-Length": "1000", "Accept-Ranges": "bytes"})
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield bytes(2**20)
+            await asyncio.sleep(0)
+
+    return StreamingResponse(chunks(), 206, {"Content-Range": "bytes 0-999/1000"})
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:

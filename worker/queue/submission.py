@@ -10,6 +10,7 @@ from loupe.errors import Conflict, InvalidOutput
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
+from loupe.settings import HttpsAccess
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job, JobRequest
 from worker.results import outputs
@@ -43,7 +44,7 @@ def prepare(
     options: ScoringOptions = DEFAULT_OPTIONS,
     *,
     again: bool = False,
-    https_sources: bool = False,
+    https: HttpsAccess = "none",
 ) -> Prepared:
     """Check a request and claim its output folder.
 
@@ -55,7 +56,7 @@ def prepare(
         shard_images: Maximum number of images in one shard.
         options: Options of the result.
         again: Whether to overwrite an existing result.
-        https_sources: Whether the source may be or contain `https` URLs.
+        https: Which addresses `https` URLs of the source may lead to.
 
     Raises:
         InvalidUrl: If Loupe cannot read or write a URL.
@@ -68,8 +69,8 @@ def prepare(
         Conflict: If the folder contains the result of an earlier version of the source, or the job
             has not ended and `again` is set.
     """
-    images, results = parse_path(source, https=https_sources), parse_path(output)
-    check_source(images, options, https=https_sources)
+    images, results = parse_path(source, https=https), parse_path(output)
+    check_source(images, options, https=https)
     found = find_model(model)
     verify(found)
     check_kept_columns(found.card.class_names, options)
@@ -91,7 +92,7 @@ def prepare(
         outputs.claim_folder(results, request)
     elif marker == outputs.SUCCESS:
         look = found.card.look
-        opened = open_source(images, look, max_pixels=1, options=options, https=https_sources)
+        opened = open_source(images, look, max_pixels=1, options=options, https=https)
         return Prepared(request, _finished(find, request, opened))
     elif marker is not None:
         outputs.reclaim_folder(results, request)

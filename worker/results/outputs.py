@@ -28,7 +28,7 @@ from worker.remote_path import RemotePath
 from worker.results import contact_sheet, formats
 from worker.results.statistics import StepStatistics
 from worker.results.summary import JobSummary, count, summarize
-from worker.storage import AnyPath, local_copy, publish, write_file
+from worker.storage import AnyPath, local_copy, open_text, publish, read_text, write_file
 
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
 CLAIM = "_RUNNING"  # holds the request of a job that has not ended, as the next two of one that has
@@ -115,7 +115,7 @@ def read_claim(folder: AnyPath) -> Claim | None:
     """Return the job that a folder belongs to, if any."""
     for marker in (CLAIM, SUCCESS, CANCELLED):
         with suppress(OSError, ValueError, TypeError):
-            text = (folder / marker).read_text(encoding="utf-8")
+            text = read_text(folder / marker)
             return Claim(JobRequest.model_validate_json(text), marker)
     return None
 
@@ -208,7 +208,7 @@ def read_errors(folder: AnyPath) -> Iterator[dict[str, str]]:
     """Yield id, error and code of each unreadable record of the parts that are written."""
     found: Iterable[AnyPath] = folder.glob("_errors-*.jsonl")
     for file in sorted(found, key=str):
-        with file.open(encoding="utf-8") as lines:
+        with open_text(file) as lines:
             yield from map(json.loads, lines)
 
 
@@ -256,7 +256,7 @@ def write_summary(
 
 def read_summary(folder: AnyPath) -> JobSummary:
     """Read the summary back."""
-    summary: JobSummary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    summary: JobSummary = json.loads(read_text(folder / SUMMARY))
     return summary
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from worker.results.outputs import receipt_name
 from worker.results.statistics import StepStatistics
-from worker.storage import AnyPath, write_file
+from worker.storage import AnyPath, open_file, read_text, write_file
 
 CHUNK_BYTES = 2**20
 PLAN = "_part-plan.json"  # statistics of the plan; removed with the receipts
@@ -62,7 +62,7 @@ def total_statistics(folder: AnyPath, shards: Sequence[int], of: int) -> StepSta
     """Return the statistics of the plan and of these `of` all shards, as far as they are known."""
     total = StepStatistics()
     with suppress(FileNotFoundError):
-        text = (folder / PLAN).read_text(encoding="utf-8")
+        text = read_text(folder / PLAN)
         total += StepStatistics.from_json(json.loads(text))
     for _, receipt in _receipts(folder, shards, of):
         total += receipt.figures
@@ -83,7 +83,7 @@ def _receipts(folder: AnyPath, shards: Sequence[int], of: int) -> Iterator[tuple
         name = receipt_name(shard, of)
         if name in existing:
             with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-                fields = json.loads((folder / name).read_text(encoding="utf-8"))
+                fields = json.loads(read_text(folder / name))
                 figures = StepStatistics.from_json(fields["figures"])
                 yield shard, Receipt(**fields | {"figures": figures})
 
@@ -97,7 +97,7 @@ def _is_intact(folder: AnyPath, receipt: Receipt) -> bool:
 
 def _digest(file: AnyPath) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
         while chunk := opened.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

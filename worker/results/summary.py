@@ -17,7 +17,7 @@ from worker.queue.records import Job
 from worker.results.formats import CONFIDENCE, LABEL
 from worker.results.labels import LABEL_TRUE, agreement
 from worker.results.statistics import PHASES, StepStatistics
-from worker.storage import AnyPath, local_copy
+from worker.storage import AnyPath, local_copy, open_text
 
 BINS = 10  # of the histogram of confidences, from 0 to 1
 MAX_BAR = 24  # characters
@@ -65,7 +65,7 @@ def count(
                 total += float(confidence.sum())
                 histogram += np.histogram(confidence.clip(0, 1), BINS, (0, 1))[0]
     for file in errors:
-        with file.open(encoding="utf-8") as lines:
+        with open_text(file) as lines:
             codes.update(json.loads(line)["code"] for line in lines)
     return Counts(labels.total(), labels, codes, total, histogram.tolist())
 

@@ -120,11 +120,11 @@ class Task:
         """Open the job's source."""
         settings = self.resources.settings
         return open_source(
-            parse_path(self.job.source, https=settings.https_sources),
+            parse_path(self.job.source, https=settings.https_access),
             model.card.look,
             settings.max_image_pixels,
             self.job.options,
-            https=settings.https_sources,
+            https=settings.https_access,
         )
 
     def batches(

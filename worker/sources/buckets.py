@@ -53,7 +53,7 @@ def split_remote_pattern(pattern: RemotePath) -> tuple[RemotePath, str]:
     if glob.has_magic(pattern.bucket):
         raise InvalidSource(f"'{pattern}' is a pattern of buckets. Name one bucket.")
     folder, rest = split_pattern(pattern.url)
-    return RemotePath(folder), rest
+    return pattern.with_url(folder), rest
 
 
 def fetch(file: RemotePath) -> bytes:

@@ -12,6 +12,7 @@ from loupe.errors import InvalidSource
 from loupe.files import printable
 from loupe.images.decode import read_file
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
+from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Collection, Entry, ReadEntry
@@ -29,13 +30,17 @@ class Manifest(Collection):
     Args:
         file: The manifest. Relative paths start at its folder.
         options: Columns to read.
-        https: Whether it may name `https` URLs.
+        https: Which addresses its `https` URLs may lead to.
     """
 
     empty = "has no records"
 
     def __init__(
-        self, file: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: bool = False
+        self,
+        file: AnyPath,
+        options: ScoringOptions = DEFAULT_OPTIONS,
+        *,
+        https: HttpsAccess = "none",
     ) -> None:
         super().__init__(str(file), [file])
         self._file = file

@@ -9,7 +9,7 @@ import bracex
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.images.spec import Look
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
-from worker.remote_path import RemotePath
+from loupe.settings import HttpsAccess
 from worker.sources.arrays import NPY_MAGIC, ArraySource
 from worker.sources.buckets import Bucket, split_remote_pattern
 from worker.sources.folders import Folder, split_pattern
@@ -33,7 +33,7 @@ def open_source(
     max_pixels: int,
     options: ScoringOptions = DEFAULT_OPTIONS,
     *,
-    https: bool = False,
+    https: HttpsAccess = "none",
 ) -> ImageSource:
     """Open the source at a path.
 
@@ -42,7 +42,7 @@ def open_source(
         look: Look of the model's training images.
         max_pixels: Maximum width × height of a picture.
         options: Columns to read besides the images.
-        https: Whether a manifest may name `https` URLs.
+        https: Which addresses `https` URLs of a manifest may lead to.
 
     Raises:
         InvalidSource: If there is nothing, or if it lacks a requested column.
@@ -67,7 +67,7 @@ def open_source(
 
 
 def check_source(
-    path: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: bool = False
+    path: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: HttpsAccess = "none"
 ) -> None:
     """Refuse a source that clearly cannot be scored, before a job is made of it.
 
@@ -100,7 +100,7 @@ def _match(pattern: AnyPath) -> Collection:
     """Return the pictures or archives that match a pattern of `*`, `**`, `?`, `[…]` and `{…}`."""
     if ".tar" in pattern.name:
         names = bracex.expand(str(pattern), limit=MAX_TARS)
-        make = Path if isinstance(pattern, Path) else RemotePath
+        make = Path if isinstance(pattern, Path) else pattern.with_url
         archives = [archive for name in names for archive in _match_tars(make(name))]
         if missing := missing_files(archives):
             raise InvalidSource(

@@ -60,6 +60,7 @@ def test_file_over_https_is_scored_like_a_local_file(
                 "--local",
             ),
             LOUPE_HTTPS_SOURCES="true",
+            LOUPE_HTTPS_PRIVATE_ADDRESSES="true",
             SSL_CERT_FILE=certificate,
         )
         assert scored.returncode == 0, scored.stderr
@@ -99,6 +100,7 @@ def test_unreadable_url_is_an_error_with_its_reason(
             "--local",
         ),
         LOUPE_HTTPS_SOURCES="true",
+        LOUPE_HTTPS_PRIVATE_ADDRESSES="true",
         **trust,
     )
 

@@ -44,7 +44,7 @@ from worker.results.statistics import StepStatistics
 from worker.scoring.task import PlanIndexes
 from worker.sources.opening import check_source, open_source
 from worker.sources.source import Records
-from worker.storage import AnyPath, is_inside, parse_path, publish, write_file
+from worker.storage import AnyPath, is_inside, parse_path, publish, read_text, write_file
 
 IMAGES = pictures.digits(11)
 NAMES = [f"{'deep/' * (number % 3)}{number:02}-é.png" for number in range(len(IMAGES))]
@@ -336,7 +336,7 @@ def test_members_that_are_empty_or_refused_are_not_fetched(
 def test_empty_object_is_read(bucket: RemotePath) -> None:
     put(b"", bucket / "empty")
 
-    assert (bucket / "empty").read_text() == ""
+    assert read_text(bucket / "empty") == ""
 
 
 @pytest.mark.parametrize("write", FILES)
