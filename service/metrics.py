@@ -8,7 +8,6 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import accumulate
 from typing import get_args
 
@@ -65,20 +64,32 @@ class Histogram:
         self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
         self.sum += total
 
-    @contextmanager
-    def time(self) -> Iterator[None]:
-        """Observe how many seconds the block takes."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.observe(time.perf_counter() - started)
+    def time(self) -> "Timer":
+        """Return a context that observes how many seconds its block takes."""
+        return Timer(self)
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bounds and cumulative counts, as Prometheus wants them."""
         bounds = [*map(str, map(float, self._bounds)), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True))
+
+
+class Timer:
+    """Observes how many seconds a block takes; a generator would take three times as long."""
+
+    __slots__ = ("_histogram", "_started")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def __enter__(self) -> None:
+        """Start."""
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        """Observe the time since the start."""
+        self._histogram.observe(time.perf_counter() - self._started)
 
 
 class Metrics(Collector):

@@ -61,6 +61,7 @@ def serve(settings: Settings) -> None:
         backlog=BACKLOG,
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,

@@ -1,6 +1,7 @@
 """Request bodies, read within limits of time, size, and total memory."""
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.requests import Request
 
@@ -54,9 +55,9 @@ class Bodies:
             TooManyRequests: If all bodies, or those of this caller, would take too much memory.
             UnsupportedMediaType: If it is compressed.
         """
-        self._check_headers(request)
         context = context_of(request.scope)
         context.caller = caller_of(request.scope)
+        self._check_headers(context.headers)
         chunks: list[bytes] = []
         size = 0
         has_more = True
@@ -92,15 +93,16 @@ class Bodies:
             self._memory.give_back(context.caller, context.body_bytes)
             context.body_bytes = 0
 
-    def _check_headers(self, request: Request) -> None:
-        for name, value in request.scope["headers"]:
-            if name == b"content-length" and not 0 <= _parse_length(value) <= self._max_bytes:
-                raise self._too_large()
-            if name == b"content-encoding" and value.strip().lower() != b"identity":
-                encoding = value[:MAX_SHOWN].decode("latin-1")
-                raise UnsupportedMediaType(
-                    f"Compressed bodies are not supported (Content-Encoding {encoding!r})."
-                )
+    def _check_headers(self, headers: Mapping[bytes, bytes]) -> None:
+        length = headers.get(b"content-length")
+        if length is not None and not (length.isdigit() and int(length) <= self._max_bytes):
+            raise self._too_large()
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.strip().lower() != b"identity":
+            shown = encoding[:MAX_SHOWN].decode("latin-1")
+            raise UnsupportedMediaType(
+                f"Compressed bodies are not supported (Content-Encoding {shown!r})."
+            )
 
     def _too_large(self) -> ContentTooLarge:
         return ContentTooLarge(
@@ -116,10 +118,6 @@ class Bodies:
                 code="too_many_bytes",
             )
         context.body_bytes += size
-
-
-def _parse_length(value: bytes) -> int:
-    return int(value) if value.isdigit() else -1
 
 
 class _Timeout:

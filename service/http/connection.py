@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from loupe.errors import InvalidRequest, LoupeError
 from service.http import replies
-from service.http.context import KEY, RequestContext
+from service.http.context import KEY, RequestContext, first_values
 from service.http.middleware import (
     MAX_HEADER_BYTES,
     SECURITY_HEADERS,
@@ -103,7 +103,9 @@ class Connection(HttpToolsProtocol):
         self._reads_head = False
         self._made_progress = True
         self._stop_timer()
-        self.scope["state"][KEY] = RequestContext(is_gone=self.transport.is_closing)
+        self.scope["state"][KEY] = RequestContext(
+            first_values(self.headers), is_gone=self.transport.is_closing
+        )
         if not self._is_answered():
             self._pipelined = [
                 cycle for cycle in (*self._pipelined, self.cycle) if not cycle.response_complete

@@ -22,6 +22,7 @@ class RequestContext:
     """The facts about one request.
 
     Attributes:
+        headers: The first value of each header, by its name in lower case.
         is_gone: Returns whether the client has disconnected, if the connection can tell.
         request_id: ID in the log and in the header `X-Request-ID`.
         key_name: Name of the client's API key.
@@ -30,6 +31,7 @@ class RequestContext:
         body_bytes: Bytes of its body that are in memory.
     """
 
+    headers: dict[bytes, bytes]
     is_gone: Callable[[], bool] = lambda: False
     request_id: str = ""
     key_name: str = NO_KEY
@@ -62,5 +64,10 @@ def context_of(scope: Scope) -> RequestContext:
     state = scope.setdefault("state", {})
     context: RequestContext | None = state.get(KEY)
     if context is None:
-        context = state[KEY] = RequestContext()
+        context = state[KEY] = RequestContext(first_values(scope["headers"]))
     return context
+
+
+def first_values(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the first value of each header, by name."""
+    return dict(reversed(headers))

@@ -7,7 +7,6 @@ import time
 from itertools import chain
 
 from starlette.datastructures import Headers
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,8 +14,8 @@ from loupe.errors import HeadersTooLarge, LoupeError, NotFound, TooManyRequests
 from loupe.settings import Settings
 from service import health
 from service.http import replies
-from service.http.context import NO_KEY, InFlight, context_of
-from service.http.keys import Keys, read_keys
+from service.http.context import InFlight, RequestContext, context_of
+from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.origins import BrowserRules
 from service.metrics import Metrics
@@ -35,22 +34,38 @@ SECURITY_HEADERS = (
 access_log = logging.getLogger("service.access")
 
 
-def middleware(settings: Settings, metrics: Metrics, *, is_local: bool = False) -> list[Middleware]:
-    """Return the middleware of the service, the outermost first.
+class RequestMiddleware:
+    """Gives requests an ID, refuses those that are too many or not allowed, and logs access.
 
     Args:
-        settings: The settings.
+        app: The next app.
+        settings: Limits, API keys, and the origins and hosts that are allowed.
         metrics: Count the refusals.
         is_local: Whether the service listens on loopback only.
 
     Raises:
         InvalidSetting: If the API keys cannot be read.
     """
-    stack = [Middleware(RequestMiddleware, logs_access=settings.access_log)]
-    if settings.origins:
-        stack.append(
-            Middleware(
-                CORSMiddleware,
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, *, is_local: bool = False
+    ) -> None:
+        self._app = app
+        self._logs_access = settings.access_log
+        self._keys = read_keys(settings)
+        self._rules = BrowserRules(settings, is_local)
+        self._max_requests = settings.max_requests
+        self._metrics = metrics
+        self.in_flight = InFlight()
+        self._too_many = TooManyRequests(
+            f"{settings.max_requests:,} requests are in flight already (LOUPE_MAX_REQUESTS). "
+            "Try again in a second."
+        )
+        self._too_many_response = replies.failure(self._too_many)
+        self._answer: ASGIApp = self._admit
+        if settings.origins:
+            self._answer = CORSMiddleware(
+                self._admit,
                 allow_origins=settings.origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
@@ -59,23 +74,6 @@ def middleware(settings: Settings, metrics: Metrics, *, is_local: bool = False) 
                     *(replies.MODEL_HEADER, JSON_LENGTH),
                 ],
             )
-        )
-    limit = Middleware(
-        AdmissionMiddleware,
-        keys=read_keys(settings),
-        rules=BrowserRules(settings, is_local),
-        max_requests=settings.max_requests,
-        metrics=metrics,
-    )
-    return [*stack, limit]
-
-
-class RequestMiddleware:
-    """Assigns request IDs, adds headers to every response, and writes the access log."""
-
-    def __init__(self, app: ASGIApp, logs_access: bool) -> None:
-        self._app = app
-        self._logs_access = logs_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -83,83 +81,49 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         context = context_of(scope)
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        context.request_id = valid_request_id(given.decode("latin-1"))
-        REQUEST_ID.set(context.request_id)
-        headers = [(b"x-request-id", context.request_id.encode()), *SECURITY_HEADERS]
+        given = context.headers.get(b"x-request-id", b"").decode("latin-1")
+        context.request_id = request_id = valid_request_id(given)
+        REQUEST_ID.set(request_id)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *headers]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    *SECURITY_HEADERS,
+                ]
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        await self._answer(scope, receive, send_with_headers)
         if self._logs_access:
             log_access(scope["method"], scope["path"], status, context.started, context.key_name)
 
-
-class AdmissionMiddleware:
-    """Refuses requests that are too many, have too long headers, lack an API key, or are foreign.
-
-    Args:
-        app: The next app.
-        keys: The known API keys, or `None` if none is needed.
-        rules: Refuse requests of foreign web pages.
-        max_requests: Maximum number of requests in flight.
-        metrics: Count the refusals.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        keys: Keys | None,
-        rules: BrowserRules,
-        max_requests: int,
-        metrics: Metrics,
-    ) -> None:
-        self._app = app
-        self._keys = keys
-        self._rules = rules
-        self._max_requests = max_requests
-        self._metrics = metrics
-        self.in_flight = InFlight()
-        self._too_many = TooManyRequests(
-            f"{max_requests:,} requests are in flight already (LOUPE_MAX_REQUESTS). "
-            "Try again in a second."
-        )
-        self._too_many_response = replies.failure(self._too_many)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        context = context_of(scope)
         is_limited = scope["path"] not in health.PATHS and scope["method"] != "OPTIONS"
         if is_limited and self.in_flight.requests >= self._max_requests:
             self._metrics.refused(self._too_many)
             await self._too_many_response(scope, receive, send)
             return
-        context = context_of(scope)
         try:
-            context.key_name = self._admit(scope)
+            self._check(scope, context)
         except LoupeError as error:
             self._metrics.refused(error)
             await replies.failure(error)(scope, receive, send)
             return
-        if not is_limited:
-            await self._app(scope, receive, send)
-            return
-        context.count_in(self.in_flight)
+        if is_limited:
+            context.count_in(self.in_flight)
         try:
             await self._app(scope, receive, send)
         finally:
             context.pause()
 
-    def _admit(self, scope: Scope) -> str:
-        """Return the name of the client's API key.
+    def _check(self, scope: Scope, context: RequestContext) -> None:
+        """Check the head of a request, and note the name of its API key.
 
         Raises:
             Forbidden: If a foreign web page sent the request.
@@ -171,13 +135,11 @@ class AdmissionMiddleware:
             raise headers_too_large()
         path = scope["path"]
         if path not in health.PATHS:
-            self._rules.check(scope["method"], dict(scope["headers"]))
-        name = NO_KEY
+            self._rules.check(scope["method"], context.headers)
         if self._keys is not None and path not in OPEN_PATHS and scope["method"] != "OPTIONS":
-            name = self._keys.name_in(Headers(scope=scope))
+            context.key_name = self._keys.name_in(Headers(scope=scope))
         if "\n" in path or not path.startswith("/"):  # Starlette's patterns ignore a newline
             raise NotFound(f"A path is one line that starts with a slash, got {path[:80]!r}.")
-        return name
 
 
 def headers_too_large() -> HeadersTooLarge:
@@ -196,7 +158,7 @@ def log_access(method: str, path: str, status: int, started: float, key: str) ->
 
 def valid_request_id(given: str) -> str:
     """Return the client's request ID if it is safe to log, else a new one."""
-    return given if VALID_REQUEST_ID.fullmatch(given) else new_request_id()
+    return given if given and VALID_REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def new_request_id() -> str:

@@ -1,6 +1,7 @@
 """Options of a prediction: query parameters and headers that all routes understand alike."""
 
 import math
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
@@ -11,7 +12,7 @@ from loupe.images.spec import Normalize
 from service.http.validation import read_query, shown
 
 MAX_LANG = 35  # characters of a language tag that every program must take (RFC 5646, 4.4.1)
-TIMEOUT_HEADER = "x-request-timeout"
+TIMEOUT_HEADER = b"x-request-timeout"
 
 
 class PredictQuery(BaseModel):
@@ -44,9 +45,9 @@ def read_options(request: Request) -> PredictQuery:
     return read_query(request, PredictQuery)
 
 
-def read_timeout(request: Request, default: float) -> float:
+def read_timeout(headers: Mapping[bytes, bytes], default: float) -> float:
     """Return the seconds that the header `X-Request-Timeout` allows, at most `default`."""
-    given = request.headers.get(TIMEOUT_HEADER)
+    given = headers.get(TIMEOUT_HEADER)
     if given is None:
         return default
     try:
@@ -54,7 +55,8 @@ def read_timeout(request: Request, default: float) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise InvalidRequest(f"X-Request-Timeout must be seconds above 0, got {shown(given)}.")
+        text = shown(given.decode("latin-1"))
+        raise InvalidRequest(f"X-Request-Timeout must be seconds above 0, got {text}.")
     return min(seconds, default)
 
 

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 FINAL_RESPONSE_SECONDS = 0.5  # to send a 503 after the shutdown timeout
 
+NO_SPAN = nullcontext()
 Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
-Answer = TypeVar("Answer")
 
 
 class _Endpoint:
@@ -65,20 +65,22 @@ async def respond(protocol: str, request: Request, handler: Handler) -> Response
     predictor: Predictor = request.app.state.predictor
     context = context_of(request.scope)
     call = Call(predictor, request)
-    outcome: Response | LoupeError
     try:
-        name = f"{request.method} {request.scope['path']}"
-        outcome = await predictor.outcome(name, handler(call))
+        response = await handler(call)
     except asyncio.CancelledError:
         if not predictor.stopping:
             raise
-        outcome = ShuttingDown()
-        predictor.metrics.rejected(outcome.code)
+        shutdown = ShuttingDown("The service is shutting down. Send the request again.")
+        predictor.metrics.rejected(shutdown.code)
+        response = replies.failure(shutdown)
         if (task := asyncio.current_task()) is not None:  # the client may not read the response
             asyncio.get_running_loop().call_later(FINAL_RESPONSE_SECONDS, task.cancel)
+    except Exception as error:  # noqa: BLE001 - `failure` logs what is unexpected
+        response = replies.failure(
+            predictor.failure(f"{request.method} {request.scope['path']}", error)
+        )
     finally:
         predictor.bodies.release(context)
-    response = replies.failure(outcome) if isinstance(outcome, LoupeError) else outcome
     predictor.metrics.answered(protocol, call.model_name, response.status_code, context.key_name)
     return response
 
@@ -105,16 +107,14 @@ class Predictor:
         self, service: str, method: str, headers: Mapping[str, str]
     ) -> AbstractContextManager[None]:
         """Return the context of a gRPC call: its span, if calls are traced."""
-        return nullcontext() if self.tracing is None else self.tracing.rpc(service, method, headers)
+        return NO_SPAN if self.tracing is None else self.tracing.rpc(service, method, headers)
 
-    async def outcome(self, name: str, answer: Awaitable[Answer]) -> Answer | LoupeError:
-        """Await an answer and return it, or the error to report; log unexpected exceptions."""
-        try:
-            return await answer
-        except LoupeError as error:
+    def failure(self, name: str, error: Exception) -> LoupeError:
+        """Count the error of a call, and return what to report. Log unexpected exceptions."""
+        if isinstance(error, LoupeError):
             failure = error.with_traceback(None)  # its frames would keep the request's body
-        except Exception:  # its message may contain internals
-            logger.exception("%s failed", name)
+        else:  # its message may contain internals
+            logger.error("%s failed", name, exc_info=error)
             failure = LoupeError("Something went wrong inside the service. Its log has details.")
         self.metrics.rejected(failure.code)
         if self.tracing is not None:
@@ -158,9 +158,8 @@ class AnyCall:
         self._metrics = predictor.metrics
         self._tracing = predictor.tracing
 
-    @contextmanager
-    def model(self, tag: str | None) -> Iterator[ServedModel]:
-        """Use the model with a tag, or the default model. It is not unloaded in the meantime.
+    def model(self, tag: str | None) -> ServedModel:
+        """Return the model with a tag, or the default model. Use it in a `with` block.
 
         Raises:
             ModelNotFound: If it is not served.
@@ -169,11 +168,7 @@ class AnyCall:
         self.model_name = served.stored.name
         if self._tracing is not None:
             self._tracing.set_model(served.stored.tag)
-        served.acquire()
-        try:
-            yield served
-        finally:
-            served.release()
+        return served
 
     def decoding(self) -> AbstractContextManager[object]:
         """Measure the time to read the body and decode the images."""
@@ -201,11 +196,10 @@ class AnyCall:
         threshold: float | None = None,
     ) -> Float32Array:
         """Run the model; see `Batcher.predict`. The metrics count answers below `threshold`."""
-        with (
-            nullcontext()
-            if self._tracing is None
-            else self._tracing.phase("predict", attributes={"loupe.images": len(images)})
-        ):
+        span: AbstractContextManager[None] = NO_SPAN
+        if self._tracing is not None:
+            span = self._tracing.phase("predict", attributes={"loupe.images": len(images)})
+        with span:
             probabilities = await served.batcher.predict(images, caller)
         served.metrics.add(probabilities, threshold)
         return probabilities
@@ -251,7 +245,7 @@ class Call(AnyCall):
         """
         maximum = self.settings.request_timeout_seconds
         seconds = (
-            read_timeout(self.request, maximum)
+            read_timeout(self._context.headers, maximum)
             if timeout_seconds is None
             else min(timeout_seconds, maximum)
         )

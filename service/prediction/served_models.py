@@ -36,12 +36,13 @@ class ServedModel:
     _requests: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def acquire(self) -> None:
-        """Keep the model loaded for a request, until `release`."""
+    def __enter__(self) -> "ServedModel":
+        """Keep the model loaded for a request."""
         self._requests += 1
+        return self
 
-    def release(self) -> None:
-        """End a request."""
+    def __exit__(self, *_: object) -> None:
+        """End the request."""
         self._requests -= 1
         if not self._requests:
             self._unused.set()

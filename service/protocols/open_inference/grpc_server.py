@@ -231,11 +231,13 @@ class GrpcServer:
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         call = RpcCall(self._predictor, message, context)
         is_open = name in OPEN_METHODS
+        outcome: Message | LoupeError
         try:
             with nullcontext() if is_open else self._predictor.rpc(SERVICE, name, headers):
-                outcome = await self._predictor.outcome(
-                    name, self._admit(name, method, call, headers)
-                )
+                try:
+                    outcome = await self._admit(name, method, call, headers)
+                except Exception as problem:  # noqa: BLE001 - `failure` logs unexpected ones
+                    outcome = self._predictor.failure(name, problem)
         except asyncio.CancelledError:
             left: float | None = context.time_remaining()
             is_late = left is not None and left < CLOCK_SKEW_SECONDS

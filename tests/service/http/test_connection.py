@@ -27,7 +27,7 @@ from service.http import connection, replies
 from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
 from service.http.connection import Connection
 from service.http.context import context_of
-from service.http.middleware import MAX_HEADER_BYTES, AdmissionMiddleware, middleware
+from service.http.middleware import MAX_HEADER_BYTES, RequestMiddleware
 from service.metrics import Metrics
 from tests.support.garbage import uncollected
 
@@ -108,13 +108,10 @@ class Scene:
     def __init__(self, **limits: Any) -> None:
         self.gate = Gate()
         self.metrics = Metrics()
-        app: ASGIApp = self.gate
         options = {"max_requests": MAX_REQUESTS, "access_log": True, **limits}
-        for layer in reversed(middleware(Settings(**options), self.metrics)):
-            app = layer.cls(app, *layer.args, **layer.kwargs)
-            if isinstance(app, AdmissionMiddleware):
-                self.in_flight = app.in_flight
-        self._app = app
+        middleware = RequestMiddleware(self.gate, Settings(**options), self.metrics)
+        self.in_flight = middleware.in_flight
+        self._app: ASGIApp = middleware
         self._clients: list[Client] = []
 
     async def client(self) -> Client:

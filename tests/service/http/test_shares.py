@@ -32,25 +32,25 @@ def test_caller_gets_its_share_and_leaves_the_rest_to_others() -> None:
     ],
 )
 def test_caller_without_a_key_is_its_address(first: str, second: str, same: bool) -> None:
-    one, other = ({"client": (address, 1)} for address in (first, second))
+    one, other = ({"headers": [], "client": (address, 1)} for address in (first, second))
 
     assert (caller_of(one) == caller_of(other)) is same
 
 
 def test_caller_with_a_key_is_the_key_at_every_address() -> None:
-    scopes = [{"client": (address, 1)} for address in ("10.0.0.1", "10.0.0.2")]
+    scopes = [{"headers": [], "client": (address, 1)} for address in ("10.0.0.1", "10.0.0.2")]
     for scope in scopes:
         context_of(scope).key_name = "alice"
 
     assert [caller_of(scope) for scope in scopes] == ["alice", "alice"]
-    assert caller_of({"client": None}) == ""
+    assert caller_of({"headers": [], "client": None}) == ""
 
 
 def test_caller_with_many_streams_does_not_lock_others_out() -> None:
     limit = TransferLimit("streams", limit=5, share=2)
 
     def start(address: str) -> Response:
-        scope = {"type": "http", "method": "GET", "client": (address, 1)}
+        scope = {"type": "http", "headers": [], "method": "GET", "client": (address, 1)}
         return streamed(Request(scope), [], limit, "text/plain")
 
     running = [start("10.0.0.1"), start("10.0.0.1")]
