@@ -41,17 +41,17 @@ def classics(
     log_to_stderr()
     import_tensorflow()
     from train.tutorials import page
-    from train.tutorials.results import ResultsFolder
-    from train.tutorials.runs import Runner, loader
+    from train.tutorials.results import Results
+    from train.tutorials.runs import loader, train_plan
 
     page.check_writable(out)
-    folder = ResultsFolder(load_settings().home / RESULTS_FOLDER)
-    Runner(plan, folder, loader(data_dir), console).run()
-    known = folder.load(whole)  # the page shows results of earlier runs, too
+    folder = load_settings().home / RESULTS_FOLDER
+    results = Results(folder, plan)
+    train_plan(plan, results, loader(data_dir), console)
     today = datetime.now(timezone.utc).date()
-    page.write(out, page.page(whole, known, page.this_machine(), today))
-    short = page.in_short(plan, known)
+    # The page shows results of earlier runs, too.
+    page.write(out, page.page(Results(folder, whole), page.this_machine(), today))
     console.print()
-    for line in short.splitlines():
+    for line in page.in_short(results).splitlines():
         console.print(line)
     console.print(f"page: {out}")

@@ -16,33 +16,14 @@ from loupe.runtime.cores import available_cores
 from train.config import FULL_BATCH, TrainConfig
 from train.evaluate.verdict import percent
 from train.sweep.study import translate_write_errors
-from train.sweep.sweeps import Spread, Value, as_text
-from train.tutorials.plan import Classic, Factor, Row, TutorialPlan
-from train.tutorials.results import KnownResults, RowSummary, current_versions
+from train.sweep.sweeps import Result, Spread, Value, as_text
+from train.tutorials.plan import Factor, TutorialPlan
+from train.tutorials.results import Results, TrainedRow, current_versions
 
 MAX_DEVIATIONS = 2  # a single run further from the mean is hardly chance
 CPU_FACTS = Path("/proc/cpuinfo")
 SCHEDULES = {"constant": "", "cosine": " along a cosine", "one-cycle": " in one cycle"}
 TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class ClassicRow:
-    """A tutorial's model with its figures, which are `None` until it is trained."""
-
-    classic: Classic
-    row: Row
-    summary: RowSummary | None
-
-    @property
-    def name(self) -> str:
-        """The tutorial and the model."""
-        return f"{self.classic.tutorial}, {self.classic.model}"
-
-    @property
-    def aim_reached(self) -> bool:
-        """True if the test accuracy reaches the aim."""
-        return self.summary is not None and self.summary.accuracy.mean >= self.classic.aim
 
 
 @dataclass(frozen=True)
@@ -90,25 +71,19 @@ def write(path: Path, page: str) -> None:
         write_atomically(path, page)
 
 
-def page(plan: TutorialPlan, known: KnownResults, machine: str, today: date) -> str:
+def page(results: Results, machine: str, today: date) -> str:
     """Return the page."""
     versions = ", ".join(f"{package} {number}" for package, number in current_versions().items())
     facts = {"machine": machine, "today": today.isoformat(), "versions": versions}
-    return _render("page.md.jinja", plan, known, short=False, **facts)
+    return _render(results, short=False, **facts)
 
 
-def in_short(plan: TutorialPlan, known: KnownResults) -> str:
+def in_short(results: Results) -> str:
     """Return the main table and the findings, for the terminal."""
-    return _render("page.md.jinja", plan, known, short=True)
+    return _render(results, short=True)
 
 
-def findings(plan: TutorialPlan, known: KnownResults) -> list[str]:
-    """Return the findings as sentences."""
-    text = _render("findings.md.jinja", plan, known)
-    return [line.removeprefix("- ") for line in text.splitlines()]
-
-
-def _render(template: str, plan: TutorialPlan, known: KnownResults, **facts: object) -> str:
+def _render(results: Results, **facts: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -123,22 +98,24 @@ def _render(template: str, plan: TutorialPlan, known: KnownResults, **facts: obj
         "seconds": _seconds,
         "settings": _settings,
     }
+    plan, study = results.plan, results.study()
     classics = [
-        ClassicRow(each, plan.row(each), known.summarize(plan.row(each)))
+        (plan.row(each), results.row(each))
         for each in plan.classics
-        if not each.if_missed or known.missed(plan, each.if_missed)
+        if not each.if_missed or results.missed(each.if_missed)
     ]
-    defaults = [(row, known.summarize(row)) for row in map(plan.row, plan.defaults)]
-    by_dataset = {row.trials[0].dataset: summary for row, summary in defaults}
-    factors = _factors(plan, known)
-    done = [known.summarize(row) is not None for row in plan.rows()]
+    defaults = [(plan.row(each), results.row(each)) for each in plan.defaults]
+    by_dataset = {row.trials[0].dataset: trained for row, trained in defaults}
+    factors = _factors(plan, study)
+    done = [results.row(row.model) is not None for row in plan.rows()]
     if plan.sweep:
-        done.append(len(known.study) == plan.sweep.trainings)
-    text = environment.get_template(template).render(
+        done.append(len(study) == plan.sweep.trainings)
+    text = environment.get_template("page.md.jinja").render(
         facts,
         plan=plan,
-        known=known,
+        study=study,
         classics=classics,
+        trained=[trained for _, trained in classics if trained],
         defaults=defaults,
         default_of={each.letter: by_dataset.get(each.default) for each in plan.tutorials},
         factors=factors,
@@ -149,7 +126,7 @@ def _render(template: str, plan: TutorialPlan, known: KnownResults, **facts: obj
     return TABLE.sub(lambda table: _align(table[0]), text)
 
 
-def _factors(plan: TutorialPlan, known: KnownResults) -> list[tuple[Factor, list[ValueRow]]]:
+def _factors(plan: TutorialPlan, study: Sequence[Result]) -> list[tuple[Factor, list[ValueRow]]]:
     """Return the table rows of each setting that the study varies."""
     sweep = plan.sweep
     if plan.study is None or sweep is None:
@@ -157,7 +134,7 @@ def _factors(plan: TutorialPlan, known: KnownResults) -> list[tuple[Factor, list
 
     def row(factor: Factor, value: Value, reported: float) -> ValueRow:
         setting, text = sweep.setting({factor.setting: value}), as_text(factor.setting, value)
-        results = [result for result in known.study if result.setting == setting]
+        results = [result for result in study if result.setting == setting]
         done = len(results) == sweep.seeds
         accuracies = [each.scores.test_accuracy for each in results if done and each.scores]
         spread = Spread.of(accuracies) if accuracies else None
@@ -201,19 +178,19 @@ def _settings(config: TrainConfig) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _accuracy(summary: RowSummary | None) -> str:
+def _accuracy(row: TrainedRow | None) -> str:
     """Format a test accuracy in percent, with the standard deviation of several seeds."""
-    if summary is None:
+    if row is None:
         return "–"
-    spread = f" ± {100 * summary.accuracy.deviation:.2f}" if len(summary.results) > 1 else ""
-    return f"{100 * summary.accuracy.mean:.2f}{spread}"
+    spread = f" ± {100 * row.accuracy.deviation:.2f}" if len(row.results) > 1 else ""
+    return f"{100 * row.accuracy.mean:.2f}{spread}"
 
 
-def _seconds(summary: RowSummary | None) -> str:
+def _seconds(row: TrainedRow | None) -> str:
     """Format the seconds per epoch with two digits."""
-    if summary is None:
+    if row is None:
         return "–"
-    seconds = summary.seconds_per_epoch
+    seconds = row.seconds_per_epoch
     return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"
 
 

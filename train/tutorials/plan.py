@@ -13,6 +13,7 @@ from train.config import TrainConfig, recipe
 from train.runs import DataSource
 from train.sweep.sweeps import Sweep, Value
 
+QUICK_SEEDS = 2
 PLAN_FILE = Path(__file__).with_name("classics.yaml")
 
 
@@ -140,10 +141,18 @@ class Default(Frozen):
 
 @dataclass(frozen=True)
 class Row:
-    """The trials of one row: one, or one per seed."""
+    """A tutorial's model or our default, with its trials: one, or one per seed."""
 
-    name: str
+    model: Classic | Default
     trials: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        """The model, for people."""
+        if isinstance(self.model, Classic):
+            return f"{self.model.tutorial}: {self.model.model}"
+        trial = self.trials[0]
+        return f"our default, {trial.config.architecture}, on {trial.dataset}"
 
 
 class TutorialPlan(Frozen):
@@ -154,17 +163,15 @@ class TutorialPlan(Frozen):
         classics: The tutorials' models.
         study: Tables of one setting at a time; it is short enough to train with `quick` as well.
         defaults: Our default on their data sets.
-        full_seeds: Seeds of repeated rows.
-        quick_seeds: Seeds of repeated rows with `quick`.
-        quick: Train fewer epochs and seeds.
+        seeds: Trainings of each repeated row, with the seeds from 0.
+        quick: Train fewer epochs.
     """
 
     tutorials: tuple[Tutorial, ...]
     classics: tuple[Classic, ...]
     study: Study | None = None
     defaults: tuple[Default, ...] = ()
-    full_seeds: int = 5
-    quick_seeds: int = 2
+    seeds: int = 5
     quick: bool = False
 
     def only(self, letters: Sequence[str]) -> "TutorialPlan":
@@ -191,21 +198,14 @@ class TutorialPlan(Frozen):
     def row(self, model: Classic | Default) -> Row:
         """Return the row of a tutorial's model or of our default."""
         trial = model.trial.shortened(model.quick_epochs) if self.quick else model.trial
-        if isinstance(model, Default):
-            return Row(f"our default, {trial.config.architecture}, on {trial.dataset}", (trial,))
-        seeds = range(self.seeds if model.repeated else 0)
-        trials = tuple(trial.seeded(seed) for seed in seeds) or (trial,)
-        return Row(f"{model.tutorial}: {model.model}", trials)
+        if isinstance(model, Classic) and model.repeated:
+            return Row(model, tuple(trial.seeded(seed) for seed in range(self.seeds)))
+        return Row(model, (trial,))
 
     def rows(self) -> list[Row]:
         """Return all rows except those that are only trained if others miss their aim."""
         models: list[Classic | Default] = [each for each in self.classics if not each.if_missed]
         return [self.row(model) for model in (*models, *self.defaults)]
-
-    @property
-    def seeds(self) -> int:
-        """Trainings of each repeated row, with the seeds from 0."""
-        return self.quick_seeds if self.quick else self.full_seeds
 
     @property
     def sweep(self) -> Sweep | None:
@@ -215,5 +215,6 @@ class TutorialPlan(Frozen):
 
 def load_plan(*, quick: bool = False) -> TutorialPlan:
     """Read the plan of the five tutorials."""
-    plan = yaml.safe_load(PLAN_FILE.read_text(encoding="utf-8"))
-    return TutorialPlan.model_validate({**plan, "quick": quick})
+    fields = yaml.safe_load(PLAN_FILE.read_text(encoding="utf-8"))
+    plan = TutorialPlan.model_validate(fields)
+    return plan.model_copy(update={"quick": True, "seeds": QUICK_SEEDS}) if quick else plan

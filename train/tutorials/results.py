@@ -1,7 +1,8 @@
 """Results of the classics: one JSON line per trial, and the folder of a sweep."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from train.sweep.study import read_results, translate_write_errors
 from train.sweep.sweeps import Result, Spread, Sweep
-from train.tutorials.plan import Row, Trial, TutorialPlan
+from train.tutorials.plan import Classic, Default, Row, Trial, TutorialPlan
 
 TRIALS_FILE = "trials.jsonl"
 PACKAGES = ("tensorflow", "keras")  # the versions that figures depend on
@@ -78,8 +79,8 @@ def current_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class RowSummary:
-    """The figures of a row over its trials.
+class TrainedRow(Row):
+    """A row whose trials are all done.
 
     Attributes:
         results: One result, or one per seed.
@@ -108,67 +109,30 @@ class RowSummary:
         return fmean(result.seconds / result.epochs for result in self.results)
 
     @property
+    def aim_reached(self) -> bool:
+        """False if the model is a tutorial's, and its test accuracy is below the aim."""
+        return not isinstance(self.model, Classic) or self.accuracy.mean >= self.model.aim
+
+    @property
     def first(self) -> TrialResult:
         """The first trial, for figures that have no mean."""
         return self.results[0]
 
 
-@dataclass(frozen=True)
-class KnownResults:
-    """All results that belong to a plan.
+class Results:
+    """The results that belong to a plan, in a folder, so that nothing is trained twice.
+
+    Only results of the current versions count, with as many epochs as the plan asks for.
 
     Attributes:
         trials: Of the models and our defaults.
-        study: Of the tables of one setting at a time.
     """
 
-    trials: Mapping[Trial, TrialResult]
-    study: tuple[Result, ...] = ()
-
-    def summarize(self, row: Row) -> RowSummary | None:
-        """Summarize a row; `None` until all its trials are done."""
-        found = [self.trials[trial] for trial in row.trials if trial in self.trials]
-        return RowSummary(tuple(found)) if len(found) == len(row.trials) else None
-
-    def missed(self, plan: TutorialPlan, key: str | None) -> bool:
-        """Return whether a classic was trained in full and misses its aim."""
-        for classic in plan.classics:
-            if classic.key == key and not plan.quick:
-                summary = self.summarize(plan.row(classic))
-                return summary is not None and summary.accuracy.mean < classic.aim
-        return False
-
-
-class ResultsFolder:
-    """The folder that keeps the results, so that nothing is trained twice."""
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plan: TutorialPlan) -> None:
+        self.plan = plan
         self._folder = folder
         self._file = folder / TRIALS_FILE
-
-    def load(self, plan: TutorialPlan) -> KnownResults:
-        """Read the results of a plan that were made with the current versions."""
-        sweep = plan.sweep
-        study = read_results(self.study_folder(sweep), sweep) if sweep else ()
-        return KnownResults(self.trials(quick=plan.quick), study)
-
-    def study_folder(self, sweep: Sweep) -> Path:
-        """Return the folder of a sweep, which depends on its settings and the versions."""
-        request = f"{sweep.model_dump_json()} {sorted(current_versions().items())}"
-        digest = hashlib.sha256(request.encode()).hexdigest()[:12]
-        return self._folder / f"{sweep.source.dataset}-{digest}"
-
-    def trials(self, *, quick: bool) -> dict[Trial, TrialResult]:
-        """Read the results of trials, without lines that a crash truncated."""
-        if not self._file.exists():
-            return {}
-        versions = current_versions()
-        results = map(_parse, self._file.read_text(encoding="utf-8").splitlines())
-        return {
-            result.trial: result
-            for result in results
-            if result and (result.quick, result.versions) == (quick, versions)
-        }
+        self.trials = {result.trial: result for result in self._read()}
 
     def add(self, result: TrialResult) -> None:
         """Append a result, or raise `NotWritable`."""
@@ -177,10 +141,40 @@ class ResultsFolder:
             # The line break comes first, so that a truncated line does not damage the next one.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{result.model_dump_json()}")
+        self.trials[result.trial] = result
 
+    def row(self, model: Classic | Default) -> TrainedRow | None:
+        """Return the row of a model; `None` until all its trials are done."""
+        row = self.plan.row(model)
+        if any(trial not in self.trials for trial in row.trials):
+            return None
+        return TrainedRow(model, row.trials, tuple(self.trials[trial] for trial in row.trials))
 
-def _parse(line: str) -> TrialResult | None:
-    try:
-        return TrialResult.model_validate_json(line)
-    except ValidationError:
-        return None
+    def missed(self, key: str | None) -> bool:
+        """Return whether a classic was trained in full and misses its aim."""
+        for classic in self.plan.classics:
+            if classic.key == key and not self.plan.quick:
+                row = self.row(classic)
+                return row is not None and not row.aim_reached
+        return False
+
+    def study(self) -> tuple[Result, ...]:
+        """Return the results of the tables of one setting at a time."""
+        sweep = self.plan.sweep
+        return read_results(self.study_folder(sweep), sweep) if sweep else ()
+
+    def study_folder(self, sweep: Sweep) -> Path:
+        """Return the folder of a sweep, which depends on its settings and the versions."""
+        request = f"{sweep.model_dump_json()} {sorted(current_versions().items())}"
+        digest = hashlib.sha256(request.encode()).hexdigest()[:12]
+        return self._folder / f"{sweep.source.dataset}-{digest}"
+
+    def _read(self) -> Iterator[TrialResult]:
+        """Yield the stored results that count; skip lines that a crash truncated."""
+        wanted = (self.plan.quick, current_versions())
+        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
+        for line in lines:
+            with suppress(ValidationError):
+                result = TrialResult.model_validate_json(line)
+                if (result.quick, result.versions) == wanted:
+                    yield result

@@ -22,14 +22,7 @@ from train.runs import DataSource
 from train.sweep.sweeping import run_sweep
 from train.sweep.trials import load
 from train.tutorials.plan import Row, Trial, TutorialPlan
-from train.tutorials.results import (
-    KnownResults,
-    ResultsFolder,
-    RowSummary,
-    Speed,
-    TrialResult,
-    current_versions,
-)
+from train.tutorials.results import Results, Speed, TrainedRow, TrialResult, current_versions
 
 BATCH_SIZE = 100  # images; the tutorial compares it with single images
 
@@ -43,85 +36,68 @@ def loader(data_dir: Path | None) -> Loader:
     )
 
 
-class Runner:
-    """Trains what a plan asks for and the folder lacks, and prints each row."""
+def train_plan(plan: TutorialPlan, results: Results, load: Loader, console: Console) -> None:
+    """Train what a plan asks for and the results lack, and print each row.
 
-    def __init__(
-        self, plan: TutorialPlan, folder: ResultsFolder, load: Loader, console: Console
-    ) -> None:
-        self._plan = plan
-        self._folder = folder
-        self._load = load
-        self._console = console
-        self._trials = folder.trials(quick=plan.quick)
-        self._known = KnownResults(self._trials)
-        self._rows = plan.rows()
-        self._total = len(self._rows) + bool(plan.study)  # the study counts as one row
-
-    def run(self) -> None:
-        """Train the missing rows.
-
-        Raises:
-            Interrupted: At Ctrl-C; only the running training is lost.
-            LoupeError: If a data set or the folder cannot be used.
-        """
-        for trial in {row.trials[0].dataset: row.trials[0] for row in self._rows}.values():
-            self._load(trial)  # reports a missing data set before the first training
-        try:
-            for number, row in enumerate(self._rows, 1):
-                self._train_row(row, f"row {number} of {self._total}")
-            for classic in self._plan.classics:
-                if self._known.missed(self._plan, classic.if_missed):
-                    row = self._plan.row(classic)
-                    self._train_row(row, f"extra row, as {classic.if_missed} misses its aim")
-            self._train_study(f"row {self._total} of {self._total}")
-        except (KeyboardInterrupt, Interrupted):
-            done = sum(self._known.summarize(row) is not None for row in self._rows)
-            raise Interrupted(
-                f"Stopped after {done} of {self._total} rows, which are kept. "
-                "The same command continues.",
-                code="classics_interrupted",
-                done=done,
-            ) from None
-
-    def _train_row(self, row: Row, position: str) -> None:
-        missing = [trial for trial in row.trials if trial not in self._trials]
-        if missing:
-            self._print(f"{position}: {row.name} …")
-        for trial in missing:
-            result = train_trial(trial, self._load(trial), self._console, quick=self._plan.quick)
-            self._folder.add(result)
-            self._trials[trial] = result
-        summary = self._known.summarize(row)
-        if summary:
-            kept = "" if missing else " (trained earlier)"
-            self._print(f"{position}: {row.name}: {describe(summary)}{kept}")
-
-    def _train_study(self, position: str) -> None:
-        """Train the tables of one setting at a time, in parallel processes."""
-        sweep, study = self._plan.sweep, self._plan.study
-        if sweep is None or study is None:
-            return
-        title = f"{position}: {study.tutorial}, one setting at a time"
-        with self._console.status("") as status:
-            run_sweep(
-                sweep,
-                self._folder.study_folder(sweep),
-                watch=lambda done, total: status.update(f"{title}: {done} of {total} trainings"),
-            )
-        self._print(f"{title}: {sweep.trainings} trainings are done")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line)
+    Raises:
+        Interrupted: At Ctrl-C; only the running training is lost.
+        LoupeError: If a data set or the folder cannot be used.
+    """
+    rows = plan.rows()
+    total = len(rows) + bool(plan.study)  # the study counts as one row
+    for trial in {row.trials[0].dataset: row.trials[0] for row in rows}.values():
+        load(trial)  # reports a missing data set before the first training
+    try:
+        for number, row in enumerate(rows, 1):
+            _train_row(row, results, load, console, f"row {number} of {total}")
+        for classic in plan.classics:
+            if results.missed(classic.if_missed):
+                position = f"extra row, as {classic.if_missed} misses its aim"
+                _train_row(plan.row(classic), results, load, console, position)
+        _train_study(plan, results, console, f"row {total} of {total}")
+    except (KeyboardInterrupt, Interrupted):
+        done = sum(results.row(row.model) is not None for row in rows)
+        raise Interrupted(
+            f"Stopped after {done} of {total} rows, which are kept. The same command continues.",
+            code="classics_interrupted",
+            done=done,
+        ) from None
 
 
-def describe(summary: RowSummary) -> str:
+def _train_row(row: Row, results: Results, load: Loader, console: Console, position: str) -> None:
+    missing = [trial for trial in row.trials if trial not in results.trials]
+    if missing:
+        console.print(f"{position}: {row.name} …")
+    for trial in missing:
+        results.add(train_trial(trial, load(trial), console, quick=results.plan.quick))
+    trained = results.row(row.model)
+    if trained:
+        kept = "" if missing else " (trained earlier)"
+        console.print(f"{position}: {row.name}: {describe(trained)}{kept}")
+
+
+def _train_study(plan: TutorialPlan, results: Results, console: Console, position: str) -> None:
+    """Train the tables of one setting at a time, in parallel processes."""
+    sweep, study = plan.sweep, plan.study
+    if sweep is None or study is None:
+        return
+    title = f"{position}: {study.tutorial}, one setting at a time"
+    with console.status("") as status:
+        run_sweep(
+            sweep,
+            results.study_folder(sweep),
+            watch=lambda done, total: status.update(f"{title}: {done} of {total} trainings"),
+        )
+    console.print(f"{title}: {sweep.trainings} trainings are done")
+
+
+def describe(row: TrainedRow) -> str:
     """Return a row's figures in one line."""
-    seeds = len(summary.results)
-    spread = f" ± {summary.accuracy.deviation * 100:.2f} over {seeds} seeds" if seeds > 1 else ""
-    seconds = summary.seconds_per_epoch
+    seeds = len(row.results)
+    spread = f" ± {row.accuracy.deviation * 100:.2f} over {seeds} seeds" if seeds > 1 else ""
+    seconds = row.seconds_per_epoch
     duration = f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"
-    return f"test accuracy {percent(summary.accuracy.mean, 2)}{spread}, {duration} per epoch"
+    return f"test accuracy {percent(row.accuracy.mean, 2)}{spread}, {duration} per epoch"
 
 
 def train_trial(

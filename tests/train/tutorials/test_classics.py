@@ -14,7 +14,7 @@ from tests.support import pictures
 from tests.support.command import Loupe
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.data.datasets import Dataset
-from train.tutorials.page import check_writable, findings, in_short, page, this_machine, write
+from train.tutorials.page import check_writable, in_short, page, this_machine, write
 from train.tutorials.plan import (
     Classic,
     Default,
@@ -25,14 +25,8 @@ from train.tutorials.plan import (
     TutorialPlan,
     load_plan,
 )
-from train.tutorials.results import (
-    TRIALS_FILE,
-    KnownResults,
-    ResultsFolder,
-    TrialResult,
-    current_versions,
-)
-from train.tutorials.runs import Runner, compare_batches, loader
+from train.tutorials.results import TRIALS_FILE, Results, TrialResult, current_versions
+from train.tutorials.runs import compare_batches, loader, train_plan
 
 PLAN = load_plan()
 TINY = TrainConfig(
@@ -102,7 +96,7 @@ TINY_PLAN = TutorialPlan(
         ),
     ),
     defaults=(Default(trial=digits(replace(TINY, epochs=25)), quick_epochs=10),),
-    full_seeds=3,
+    seeds=3,
 )
 TINY_STUDY = Study(
     tutorial="B",
@@ -125,17 +119,35 @@ def printed(console: Console) -> str:
     return console.file.getvalue()
 
 
+def trained(folder: Path, plan: TutorialPlan) -> Results:
+    """Train what the folder lacks of a plan."""
+    results = Results(folder, plan)
+    train_plan(plan, results, loader(None), quiet())
+    return results
+
+
+def findings(results: Results) -> list[str]:
+    """Return the sentences about the findings."""
+    text = page(results, MACHINE, TODAY).partition("## Findings\n\n")[2].partition("\n\n")[0]
+    return [line.removeprefix("- ") for line in text.splitlines()]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> ResultsFolder:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train the whole tiny plan."""
-    folder = ResultsFolder(tmp_path_factory.mktemp("classics"))
-    Runner(TINY_PLAN, folder, loader(None), quiet()).run()
+    folder = tmp_path_factory.mktemp("classics")
+    trained(folder, TINY_PLAN)
     return folder
 
 
-@pytest.fixture(scope="module")
-def whole_page(folder: ResultsFolder) -> str:
-    return page(TINY_PLAN, folder.load(TINY_PLAN), MACHINE, TODAY)
+@pytest.fixture
+def results(folder: Path) -> Results:
+    return Results(folder, TINY_PLAN)
+
+
+@pytest.fixture
+def whole_page(results: Results) -> str:
+    return page(results, MACHINE, TODAY)
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -243,8 +255,8 @@ def test_tables_are_aligned_markdown(whole_page: str) -> None:
     assert f"on 2026-03-01, on {MACHINE}, with\ntensorflow " in whole_page
 
 
-def test_findings_name_aims_speed_comparisons_and_verdicts(folder: ResultsFolder) -> None:
-    found = findings(TINY_PLAN, folder.load(TINY_PLAN))
+def test_findings_name_aims_speed_comparisons_and_verdicts(results: Results) -> None:
+    found = findings(results)
 
     assert found[0].startswith("4 of 5 models reach ")
     assert found[1].startswith("Below its aim: B, hopeless, ")
@@ -256,9 +268,8 @@ def test_findings_name_aims_speed_comparisons_and_verdicts(folder: ResultsFolder
     assert any(sentence.startswith("B, hopeless: under-fitted. ") for sentence in found)
 
 
-def test_accuracy_is_that_of_the_trained_model(folder: ResultsFolder) -> None:
-    known = folder.trials(quick=False)
-    result = known[TINY_PLAN.row(TINY_PLAN.classics[0]).trials[0]]
+def test_accuracy_is_that_of_the_trained_model(results: Results) -> None:
+    result = results.trials[TINY_PLAN.row(TINY_PLAN.classics[0]).trials[0]]
 
     assert result.test_images == 450
     assert 0.8 < result.test_accuracy < 1
@@ -266,9 +277,7 @@ def test_accuracy_is_that_of_the_trained_model(folder: ResultsFolder) -> None:
     assert (result.epochs, result.best_epoch) == (20, 20)
 
 
-def test_each_seed_of_a_repeated_model_splits_the_images_differently(
-    folder: ResultsFolder,
-) -> None:
+def test_each_seed_of_a_repeated_model_splits_the_images_differently(results: Results) -> None:
     luck = TINY_PLAN.row(TINY_PLAN.classics[4])
 
     assert [(trial.config.seed, trial.split_seed) for trial in luck.trials] == [
@@ -276,22 +285,22 @@ def test_each_seed_of_a_repeated_model_splits_the_images_differently(
         (1, 1),
         (2, 2),
     ]
-    assert len({folder.trials(quick=False)[trial].test_accuracy for trial in luck.trials}) > 1
+    assert len({results.trials[trial].test_accuracy for trial in luck.trials}) > 1
 
 
-def test_nothing_is_trained_twice(folder: ResultsFolder) -> None:
-    before = folder.trials(quick=False)
+def test_nothing_is_trained_twice(folder: Path, results: Results) -> None:
+    before = dict(results.trials)
     console = quiet()
 
-    Runner(TINY_PLAN, folder, loader(None), console).run()
+    train_plan(TINY_PLAN, results, loader(None), console)
 
-    assert folder.trials(quick=False) == before
+    assert results.trials == Results(folder, TINY_PLAN).trials == before
     assert printed(console).count("(trained earlier)") == 6  # five models and the default
     assert "…" not in printed(console)
 
 
 def test_ctrl_c_keeps_every_finished_training(tmp_path: Path) -> None:
-    folder = ResultsFolder(tmp_path)
+    results = Results(tmp_path, TINY_PLAN)
     loaded: list[Trial] = []
 
     def interrupting(trial: Trial) -> Dataset:
@@ -301,28 +310,27 @@ def test_ctrl_c_keeps_every_finished_training(tmp_path: Path) -> None:
         return loader(None)(trial)
 
     with pytest.raises(Interrupted) as interrupted:
-        Runner(TINY_PLAN, folder, interrupting, quiet()).run()
+        train_plan(TINY_PLAN, results, interrupting, quiet())
 
     assert interrupted.value.code == "classics_interrupted"
     assert (interrupted.value.exit_code, interrupted.value.done) == (130, 2)
     assert "2 of 5 rows" in interrupted.value.message
-    assert len(folder.trials(quick=False)) == 2
-    part = page(TINY_PLAN, folder.load(TINY_PLAN), MACHINE, TODAY)
+    assert len(Results(tmp_path, TINY_PLAN).trials) == 2
+    part = page(results, MACHINE, TODAY)
     assert "- 3 of 5 rows are not trained yet.\n" in part
     assert tables(part)[0][3][4] == "–"
 
 
-def test_truncated_line_is_ignored_and_damages_no_other(
-    tmp_path: Path, folder: ResultsFolder
-) -> None:
-    first, second = list(folder.trials(quick=False).values())[:2]
-    other = ResultsFolder(tmp_path)
+def test_truncated_line_is_ignored_and_damages_no_other(tmp_path: Path, results: Results) -> None:
+    first, second = list(results.trials.values())[:2]
+    other = Results(tmp_path, TINY_PLAN)
     other.add(first)
     with (tmp_path / TRIALS_FILE).open("a") as file:
         file.write("\n" + second.model_dump_json()[:70])
     other.add(second)
 
-    assert other.trials(quick=False) == {first.trial: first, second.trial: second}
+    expected = {first.trial: first, second.trial: second}
+    assert Results(tmp_path, TINY_PLAN).trials == other.trials == expected
 
 
 @pytest.mark.parametrize(
@@ -331,20 +339,19 @@ def test_truncated_line_is_ignored_and_damages_no_other(
     ids=["quick", "versions"],
 )
 def test_result_counts_only_for_its_versions_and_its_epochs(
-    tmp_path: Path, folder: ResultsFolder, changes: dict[str, object]
+    tmp_path: Path, results: Results, changes: dict[str, object]
 ) -> None:
-    result: TrialResult = next(iter(folder.trials(quick=False).values()))
-    other = ResultsFolder(tmp_path)
-    other.add(result.model_copy(update=changes))
+    result: TrialResult = next(iter(results.trials.values()))
+    Results(tmp_path, TINY_PLAN).add(result.model_copy(update=changes))
 
     assert result.versions == current_versions()
-    assert other.trials(quick=False) == {}
+    assert Results(tmp_path, TINY_PLAN).trials == {}
 
 
-def test_results_that_cannot_be_written_are_reported(tmp_path: Path, folder: ResultsFolder) -> None:
+def test_results_that_cannot_be_written_are_reported(tmp_path: Path, results: Results) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotWritable) as refused:
-        ResultsFolder(tmp_path / "file").add(next(iter(folder.trials(quick=False).values())))
+        Results(tmp_path / "file", TINY_PLAN).add(next(iter(results.trials.values())))
 
     assert refused.value.code == "file_not_writable"
     assert TRIALS_FILE in refused.value.message
@@ -352,36 +359,32 @@ def test_results_that_cannot_be_written_are_reported(tmp_path: Path, folder: Res
 
 def test_quick_run_trains_less_and_is_marked(tmp_path: Path) -> None:
     plan = TINY_PLAN.only(["A"]).model_copy(update={"quick": True})
-    folder = ResultsFolder(tmp_path)
-    Runner(plan, folder, loader(None), quiet()).run()
-    known = folder.load(plan)
+    results = trained(tmp_path, plan)
 
-    assert {result.epochs for result in known.trials.values()} == {10}
-    assert folder.trials(quick=False) == {}
-    for text in (page(plan, known, MACHINE, TODAY), in_short(plan, known)):
+    assert {result.epochs for result in results.trials.values()} == {10}
+    assert Results(tmp_path, TINY_PLAN).trials == {}
+    for text in (page(results, MACHINE, TODAY), in_short(results)):
         assert "**This was a quick run**" in text
         assert "aim" not in text
-    assert "`loupe train classics --quick` wrote this page" in page(plan, known, MACHINE, TODAY)
-    assert "quick" not in page(TINY_PLAN, KnownResults({}), MACHINE, TODAY)
+    assert "`loupe train classics --quick` wrote this page" in page(results, MACHINE, TODAY)
+    assert "quick" not in page(Results(tmp_path, TINY_PLAN), MACHINE, TODAY)
 
 
 def test_one_setting_at_a_time_has_mean_and_spread_next_to_the_single_run(tmp_path: Path) -> None:
     plan = TINY_PLAN.only(["B"]).model_copy(
-        update={"classics": (), "defaults": (), "study": TINY_STUDY, "full_seeds": 2}
+        update={"classics": (), "defaults": (), "study": TINY_STUDY, "seeds": 2}
     )
-    folder = ResultsFolder(tmp_path)
-    Runner(plan, folder, loader(None), quiet()).run()
-    known = folder.load(plan)
-    rates, units = tables(page(plan, known, MACHINE, TODAY))[-2:]
+    results = trained(tmp_path, plan)
+    rates, units = tables(page(results, MACHINE, TODAY))[-2:]
 
-    assert len(known.study) == 6  # the base is in both tables, and trained once
+    assert len(results.study()) == 6  # the base is in both tables, and trained once
     assert rates[0] == ["rate", "reported", "ours, mean", "standard deviation", "lowest", "highest"]
     assert [row[:2] for row in rates[1:]] == [["0.001", "20.00"], ["0.05", "90.00"]]
     assert [row[0] for row in units[1:]] == ["8", "4"]
     assert units[1][2:] == rates[2][2:]
     low, high = np.array(rates[1:], object)[:, 2].astype(float)
     assert low < high
-    assert any(sentence.startswith("B: the best value is ") for sentence in findings(plan, known))
+    assert any(sentence.startswith("B: the best value is ") for sentence in findings(results))
 
 
 def test_batches_change_no_prediction() -> None:
