@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from loupe.images.decode import open_picture
-from tests.support import pictures
+from tests.support import bombs, pictures
 from train.data.pictures import UnreadableFile, read_pictures
 
 LIMIT = 1_000_000  # pixels
@@ -81,3 +81,19 @@ def test_a_path_that_is_not_utf_8_is_printable(tmp_path: Path) -> None:
 
     assert left_out == [UnreadableFile("caf\\udce9.png", left_out[0].reason)]
     left_out[0].path.encode()
+
+
+def test_pictures_that_are_too_costly_are_unreadable_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOUPE_DECODE_SECONDS", "0.5")
+    (tmp_path / "honest.png").write_bytes(pictures.png(np.full((300, 300), 9, np.uint8)))
+    (tmp_path / "scans.jpg").write_bytes(bombs.jpeg_with_scans(5000, 90))
+    (tmp_path / "memory.tif").write_bytes(bombs.wide_tiff(6000))
+    paths = ["scans.jpg", "memory.tif", "honest.png"]
+    images, kept, left_out = read_pictures(tmp_path, paths, "object")
+
+    assert (images.shape, kept) == ((1, 28, 28), [2])
+    assert [item.path for item in left_out] == ["scans.jpg", "memory.tif"]
+    for item, text in zip(left_out, ("0.5 s", "memory"), strict=True):
+        assert text in item.reason
