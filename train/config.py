@@ -122,7 +122,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
 class Setting(TrainConfig):
-    """What a sweep can vary: the hyperparameters, and how images without a test split are split."""
+    """The hyperparameters of a training, and the split of images that have no test split."""
 
     test_fraction: Annotated[
         float | None,
