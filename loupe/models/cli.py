@@ -70,10 +70,10 @@ def show(tag: Tag, as_json: Json = False) -> None:
         console.print_json(data=shown(model, its_labels))
         return
     _print_heading(model, its_labels)
-    report = model.folder / REPORT_FILE
+    report = model.file(REPORT_FILE)
     about = {
         "folder": str(model.folder),
-        "report": str(report) if report.is_file() else "none",
+        "report": str(report or "none"),
         "size": _megabytes(model.size_bytes),
         "created": _local(model.card.created, "%Y-%m-%d %H:%M:%S"),
     }
@@ -196,10 +196,10 @@ def report(
     from loupe.models.store import REPORT_FILE, find_model
 
     model = find_model(tag)
-    path = model.folder / REPORT_FILE
-    if not path.is_file():
+    path = model.file(REPORT_FILE)
+    if path is None:
         raise NotFound(
-            f"{model.tag} was saved without a report: '{path}' does not exist.",
+            f"{model.tag} was saved without a report: '{model.folder}' has no {REPORT_FILE}.",
             code="report_not_found",
         )
     console.print(str(path))

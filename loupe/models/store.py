@@ -20,6 +20,7 @@ from bentoml.exceptions import BentoMLException
 
 from loupe.errors import ModelCorrupted, ModelNotFound
 from loupe.models import promotion_log as promotions
+from loupe.models.card import FILE_NAME as CARD_FILE
 from loupe.models.card import ModelCard, digest
 from loupe.models.promotion_log import store_unwritable
 
@@ -55,6 +56,10 @@ class StoredModel:
     def version(self) -> str:
         """The tag without its name."""
         return self.tag.partition(":")[2]
+
+    def file(self, name: str) -> Path | None:
+        """Return the path of one of its files, if there is a regular file inside its folder."""
+        return self.folder / name if _is_inside(self.folder, name) else None
 
     @property
     def size_bytes(self) -> int:
@@ -232,8 +237,8 @@ def verify(model: StoredModel) -> None:
         ModelCorrupted: If one is missing or differs.
     """
     for name, expected in model.card.files.items():
-        path = model.folder / name
-        if not path.is_file():
+        path = model.file(name)
+        if path is None:
             raise model_corrupted(model.tag, name, "is missing")
         if digest(path) != expected:
             raise model_corrupted(
@@ -282,6 +287,15 @@ def _folders_in(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise store_unwritable(error, folder) from error
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Return whether there is a regular file, to which no link or `..` leads out of the folder."""
+    try:
+        target = (folder / name).resolve(strict=True)
+    except (OSError, RuntimeError):  # missing, or a link to itself
+        return False
+    return target.is_file() and target.is_relative_to(folder.resolve())
 
 
 def _own_folder() -> Path:
@@ -355,8 +369,11 @@ def _saved(name: str | None = None) -> list[bentoml.Model]:
 
 def _open(tag: str) -> bentoml.Model:
     """Return BentoML's record of a full tag."""
+    folder = _models_folder() / tag.replace(":", "/")
     try:
-        return bentoml.Model.from_path(_models_folder() / tag.replace(":", "/"))
+        if not _is_inside(folder, "model.yaml"):
+            raise FileNotFoundError
+        return bentoml.Model.from_path(folder)
     except UNREADABLE as error:
         problem = f"cannot be read ({error.__class__.__name__})"
         raise model_corrupted(tag, "model.yaml", problem) from error
@@ -366,8 +383,10 @@ def _read(model: bentoml.Model) -> StoredModel:
     folder = Path(model.path)
     tag = f"{folder.parent.name}:{folder.name}"  # by its path; model.yaml may differ
     try:
+        if not _is_inside(folder, CARD_FILE):
+            raise FileNotFoundError
         card = ModelCard.load(folder)
     except (OSError, ValueError) as error:
         problem = f"cannot be read ({error.__class__.__name__})"
-        raise model_corrupted(tag, "card.json", problem) from error
+        raise model_corrupted(tag, CARD_FILE, problem) from error
     return StoredModel(tag, folder, card)

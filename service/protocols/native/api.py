@@ -73,21 +73,16 @@ async def metrics(call: Call) -> Response:
 async def report(call: Call) -> Response:
     """Return the report of a model, an HTML page."""
     with call.model(call.request.path_params["tag"]) as served:
-        if not _has_report(served):
+        path = served.stored.file(REPORT_FILE)
+        if path is None:
             raise NotFound(
                 f"Model {served.stored.tag} was saved without a report ({REPORT_FILE}). "
                 "Train it again to get one: loupe train",
                 code="report_not_found",
             )
         headers = {"Content-Security-Policy": REPORT_POLICY}
-        content = await asyncio.to_thread((served.stored.folder / REPORT_FILE).read_bytes)
+        content = await asyncio.to_thread(path.read_bytes)
         return Response(content, headers=headers, media_type="text/html")
-
-
-def _has_report(served: ServedModel) -> bool:
-    """Return whether the model has a report. A link could lead to any file of this machine."""
-    path = served.stored.folder / REPORT_FILE
-    return path.is_file() and not path.is_symlink()
 
 
 def _describe(served: ServedModel, aliases: list[str]) -> dict[str, object]:
@@ -102,7 +97,7 @@ def _describe(served: ServedModel, aliases: list[str]) -> dict[str, object]:
         "translations": card.translations,
         "look": card.look,
         "figures": card.figures.model_dump(),
-        "report": f"/models/{stored.tag}/report" if _has_report(served) else None,
+        "report": f"/models/{stored.tag}/report" if stored.file(REPORT_FILE) else None,
     }
 
 

@@ -1,9 +1,10 @@
 """The model store: saved models are found, and corrupt ones are named."""
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from loupe.errors import ModelCorrupted, ModelNotFound, NotWritable
 from loupe.models import promotion_log as promotions
-from loupe.models.card import ModelCard
+from loupe.models.card import ModelCard, digest
 from loupe.models.promotion_log import PromotedFigures, Promotion
 from loupe.models.store import (
+    REPORT_FILE,
     StoredModel,
     check_writable,
     find_model,
@@ -384,3 +386,67 @@ def test_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
         listed.stdout
         == "The model store is empty. Train one: loupe train --dataset fashion-mnist\n"
     )
+
+
+# Files that are not the model's own
+
+
+def lead_out(path: Path, outside: Path) -> None:
+    outside.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(outside)
+
+
+def lead_to_itself(path: Path, outside: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def become_a_pipe(path: Path, outside: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("change", [lead_out, lead_to_itself, become_a_pipe])
+@pytest.mark.parametrize("name", ["model.onnx", "card.json", "model.yaml"])
+def test_files_outside_of_a_model_and_pipes_are_not_read(
+    store: Path, tmp_path: Path, change: Callable[[Path, Path], None], name: str
+) -> None:
+    model = stored()
+    change(model.folder / name, tmp_path / "outside")
+
+    with pytest.raises(ModelCorrupted, match=name):
+        verify(find_model(model.tag))
+
+
+@pytest.mark.parametrize("change", [lead_out, lead_to_itself, become_a_pipe])
+def test_report_outside_of_a_model_is_none(
+    store: Path, tmp_path: Path, change: Callable[[Path, Path], None]
+) -> None:
+    model = stored()
+    report = model.folder / REPORT_FILE
+    report.write_text("<html>")
+    assert model.file(REPORT_FILE) == report
+    change(report, tmp_path / "outside")
+
+    assert model.file(REPORT_FILE) is None
+
+
+def test_card_cannot_name_files_outside_of_the_model(store: Path, tmp_path: Path) -> None:
+    model = stored()
+    outside = tmp_path / "outside"
+    outside.write_text("x")
+    for name in (str(outside), f"../{model.version}/../../../../outside"):
+        changed = model.card.model_copy(update={"files": {name: digest(outside)}})
+        changed.save(model.folder)
+        with pytest.raises(ModelCorrupted):
+            verify(find_model(model.tag))
+
+
+@pytest.mark.parametrize(
+    "tag", ["..:1", "../letters:1", "/etc:passwd", "letters:../x", "letters\n:1", "", ":"]
+)
+def test_tags_cannot_name_other_folders(store: Path, tag: str) -> None:
+    stored()
+    with pytest.raises(ModelNotFound):
+        find_model(tag)
