@@ -14,13 +14,13 @@ from loupe.images.spec import Look
 from train.config import TrainConfig, changed
 from train.data.datasets import DIGITS, Dataset, load_dataset
 from train.data.extra import add_pictures
+from train.data.folders import slug
 from train.data.splits import SPLIT_SEED
 
 if TYPE_CHECKING:
     from loupe.models.store import StoredModel
 
 REQUEST_FILE = "request.json"
-MAX_STEM = 50  # characters of the data set in a run's name; file names are short
 
 
 class DataSource(BaseModel):
@@ -73,10 +73,9 @@ class Run:
     @classmethod
     def start(cls, home: Path, request: TrainRequest) -> "Run":
         """Create a run below the data folder, named after the data set and the time."""
-        dataset = request.source.dataset.rpartition("/")[2]
-        stem = "".join(letter if letter.isalnum() else "-" for letter in dataset)[:MAX_STEM]
-        name = f"{stem}-{request.config.architecture}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S-%f}"
-        run = cls(home / "runs" / name)
+        dataset = slug(request.source.dataset.rpartition("/")[2])
+        started = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+        run = cls(home / "runs" / f"{dataset}-{request.config.architecture}-{started}")
         try:
             run.checkpoints.mkdir(parents=True)
             run._write(request)
