@@ -104,7 +104,7 @@ class _Sink(io.RawIOBase):
 
 def _open_csv(path: Path, columns: Sequence[str] | None = None) -> "pyarrow.csv.CSVStreamingReader":
     with path.open(encoding="utf-8", newline="") as lines:
-        names = next(csv.reader([lines.readline()]))
+        names = next(csv.reader(lines))
         has_text_ids = lines.read(1) in ('"', "")  # texts are always quoted
     convert = pyarrow.csv.ConvertOptions(
         column_types=_schema(names, not has_text_ids),

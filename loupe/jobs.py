@@ -33,6 +33,7 @@ class ResultOptions(_Model):
         probabilities: Whether rows contain the probabilities of all classes.
         threshold: Minimum confidence for a label; `None` labels every row.
         single: Whether the parts are merged into one file at the end.
+        escape_formulas: Whether texts that a spreadsheet takes for formulas begin with `'`.
     """
 
     format: Format = "parquet"
@@ -40,6 +41,7 @@ class ResultOptions(_Model):
     probabilities: bool = True
     threshold: float | None = Field(default=None, ge=0, le=1)
     single: bool = False
+    escape_formulas: bool = False
 
 
 class ScoringRequest(ResultOptions):

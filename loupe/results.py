@@ -5,7 +5,7 @@ Light to import: `loupe.conversion`, which needs pyarrow, is imported only where
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 Format = Literal["parquet", "csv", "jsonl"]
 
@@ -52,6 +52,15 @@ def concatenate_files(paths: Sequence[Path], *, has_header: bool = False) -> Ite
     for number, path in enumerate(paths):
         with path.open("rb") as file:
             if has_header and number:
-                file.readline()  # class names contain no line breaks
+                _skip_header(file)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
+
+
+def _skip_header(file: BinaryIO) -> None:
+    """Read the header of a CSV file; quoted names of columns may contain line breaks."""
+    quotes = 0
+    for line in file:
+        quotes += line.count(b'"')
+        if quotes % 2 == 0:
+            return

@@ -80,6 +80,13 @@ def score(
     single: Annotated[
         bool, typer.Option("--single", help="Merge the parts into one file at the end.")
     ] = False,
+    escape_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--escape-formulas",
+            help="Begin texts that a spreadsheet takes for formulas with an apostrophe.",
+        ),
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Overwrite an existing result.")] = False,
     resume: Annotated[
         str | None,
@@ -134,6 +141,7 @@ def score(
         probabilities=probabilities,
         threshold=threshold,
         single=single,
+        escape_formulas=escape_formulas,
         labels=labels,
         keep=tuple(name.strip() for name in keep.split(",")) if keep else (),
         id=id_,

@@ -215,7 +215,7 @@ class RemotePath:
         with translate_errors(self.url):
             self.fs.put_file(str(file), self.path, **({"mode": "create"} if new else {}))
 
-    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
+    def mkdir(self, mode: int = 0, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: a folder exists once it holds a file."""
 
     def unlink(self, *, missing_ok: bool = False) -> None:

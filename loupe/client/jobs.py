@@ -58,6 +58,8 @@ class ScoreOptions(TypedDict, total=False):
     """Minimum confidence, 0..1, for a label."""
     single: bool
     """Merge the parts into one file at the end; false by default."""
+    escape_formulas: bool
+    """Begin texts that a spreadsheet takes for formulas with `'`; false by default."""
 
 
 class JobFlows(PredictionFlows):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -37,7 +38,7 @@ class JobRequest(BaseModel):
     @property
     def job_id(self) -> str:
         """Twelve hexadecimal digits of the request's digest."""
-        return _digest(self.model_dump())[:12]
+        return _digest(self._identity())[:12]
 
     def fingerprint(self, revision: str) -> str:
         """Return a digest of everything that the rows of each part depend on.
@@ -45,7 +46,12 @@ class JobRequest(BaseModel):
         Args:
             revision: Version of the source when the job was planned.
         """
-        return _digest([PROTOCOL, self.model_dump(), revision])
+        return _digest([PROTOCOL, self._identity(), revision])
+
+    def _identity(self) -> dict[str, Any]:
+        """Return the fields, without an option that older versions do not have at its default."""
+        is_older = not self.options.escape_formulas
+        return self.model_dump(exclude={"options": {"escape_formulas"}} if is_older else None)
 
 
 def _digest(value: object) -> str:

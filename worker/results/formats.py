@@ -1,10 +1,12 @@
 """The rows of results, with the same columns in Parquet, CSV and JSON lines."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from loupe.conversion import MAX_ROWS, encode_rows
 from loupe.errors import InvalidRequest
@@ -14,6 +16,8 @@ from loupe.results import Format, merge_files
 from worker.results.labels import LABEL_TRUE, true_labels
 
 LABEL, CONFIDENCE = "label", "confidence"
+# Beginnings of texts that spreadsheets evaluate. Source: OWASP, "CSV Injection".
+FORMULA, ESCAPED = re.compile(r"\A([=+\-@\t\r\n])"), r"'\1"
 MAX_LISTED_COLUMNS = 12  # in error messages
 
 
@@ -52,7 +56,25 @@ def table(
         columns[LABEL_TRUE] = true_labels(ids, kept, class_names, options)
     for name in options.keep:
         columns[name] = pa.nulls(len(ids)) if kept is None else kept[name]
-    return pa.table(columns)
+    rows = pa.table(columns)
+    return _escape_formulas(rows) if options.escape_formulas else rows
+
+
+def shown_names(class_names: Sequence[str], options: ScoringOptions) -> list[str]:
+    """Return the class names as they stand in the rows."""
+    if not options.escape_formulas:
+        return list(class_names)
+    return [FORMULA.sub(ESCAPED, name) for name in class_names]
+
+
+def _escape_formulas(rows: pa.Table) -> pa.Table:
+    columns = [
+        pc.replace_substring_regex(column, FORMULA.pattern, ESCAPED)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        else column
+        for column in rows.columns
+    ]
+    return pa.table(columns, [FORMULA.sub(ESCAPED, name) for name in rows.column_names])
 
 
 def check_kept_columns(class_names: Sequence[str], options: ScoringOptions) -> None:

@@ -14,7 +14,7 @@ from loupe.conversion import read_rows
 from loupe.jobs import ScoringOptions
 from loupe.terminal import Column, print_sections, print_table
 from worker.queue.records import Job
-from worker.results.formats import CONFIDENCE, LABEL
+from worker.results.formats import CONFIDENCE, LABEL, shown_names
 from worker.results.labels import LABEL_TRUE, agreement
 from worker.results.statistics import PHASES, StepStatistics
 from worker.storage import AnyPath, local_copy, open_text
@@ -89,6 +89,7 @@ def summarize(
     now = datetime.now(timezone.utc)
     started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
     done, failed = counts.done, counts.errors.total()
+    shown = shown_names(class_names, job.options)
     return {
         "job": job.id,
         "state": "cancelled" if job.state == "cancelling" else "done",
@@ -99,11 +100,13 @@ def summarize(
         "done": done,
         "failed": failed,
         "abstained": counts.with_label(None),
-        "labels": {name: counts.with_label(name) for name in class_names},
+        "labels": {
+            name: counts.with_label(label) for name, label in zip(class_names, shown, strict=True)
+        },
         "errors": dict(counts.errors.most_common()),
         "mean_confidence": counts.confidence / done if done else None,
         "confidence_histogram": counts.histogram,
-        **(agreement(counts.labels, class_names) if job.options.labels else {}),
+        **(agreement(counts.labels, shown) if job.options.labels else {}),
         "shards": job.shards,
         "parts": len(shards),
         "workers": statistics.workers,

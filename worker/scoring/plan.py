@@ -26,7 +26,7 @@ def plan_job(task: Task) -> PlanResult:
     """Plan the job, write the plan index, and find parts that an earlier run has finished."""
     job, output, clock = task.job, task.output, ShardClock()
     source = task.open_source(task.find_model())
-    output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(mode=0o700, parents=True, exist_ok=True)
     with outputs.temporary_index(output) as index:
         with clock.phase("plan"):
             plan = source.plan(job.shard_images, index)

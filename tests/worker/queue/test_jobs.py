@@ -1,5 +1,7 @@
 """Jobs as they are submitted and looked up."""
 
+import hashlib
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -197,3 +199,14 @@ def test_progress_never_shows_more_than_there_is(jobs: Jobs, redis: Redis) -> No
     redis.hset(job_key(job.id, "progress"), mapping={"shard-8": 10, "shard-9": 10})
 
     assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (95, 5)
+
+
+def test_id_of_a_job_is_that_of_earlier_versions() -> None:
+    request = JobRequest(source="/a", output="/b", model="m:1", model_digest="d", shard_images=10)
+    fields = request.model_dump()
+    del fields["options"]["escape_formulas"]
+    text = json.dumps(fields, sort_keys=True)
+
+    assert request.job_id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    escaping = ScoringOptions(escape_formulas=True)
+    assert request.model_copy(update={"options": escaping}).job_id != request.job_id

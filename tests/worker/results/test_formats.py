@@ -153,3 +153,38 @@ def test_empty_part_has_all_columns() -> None:
     table = formats.table([], np.empty((0, 3), np.float32), CLASSES, ScoringOptions())
     assert table.num_rows == 0
     assert pa.types.is_float32(table.schema.field("p_Ärmel").type)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_that_look_like_formulas_are_escaped_on_request(tmp_path: Path, kind: Format) -> None:
+    ids = ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "a=b", "'=a"]
+    kept = pa.table({"=note": ["=2", None, "x", "", "-1", "@", "y", "z"]})
+    names = ("=T", "b", "c")
+    for escape in (False, True):
+        options = ScoringOptions(keep=("=note",), escape_formulas=escape)
+        path = tmp_path / f"rows-{escape}"
+        formats.write(formats.table(ids, probabilities(8), names, options, kept), path, kind)
+        rows = rows_in(path, kind)
+        mark = "'" if escape else ""
+
+        assert [row["id"] for row in rows] == [f"{mark}{name}" for name in ids[:6]] + ids[6:]
+        assert {row["label"] for row in rows} <= {f"{mark}=T", "b", "c"}
+        assert rows[0][f"{mark}=note"] == f"{mark}=2"
+        assert "p_=T" in rows[0]
+
+
+def test_columns_whose_names_have_line_breaks_are_merged(tmp_path: Path) -> None:
+    names = ("a\nb", 'c"\r\n"d', "e")
+    options = ScoringOptions(format="csv", keep=("x\ny",))
+    paths = [tmp_path / "0.csv", tmp_path / "1.csv"]
+    for number, path in enumerate(paths):
+        rows = formats.table(
+            [f"r\n{number}"], probabilities(1), names, options, pa.table({"x\ny": ["1"]})
+        )
+        formats.write(rows, path, "csv")
+    formats.merge(paths, tmp_path / "merged.csv", "csv")
+
+    rows_found = rows_in(tmp_path / "merged.csv", "csv")
+    assert [row["id"] for row in rows_found] == ["r\n0", "r\n1"]
+    assert len(labels_in(tmp_path / "merged.csv", "csv")) == 2
+    assert {"p_a\nb", 'p_c"\r\n"d', "x\ny"} <= set(rows_found[0])

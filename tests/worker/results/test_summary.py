@@ -12,7 +12,7 @@ from loupe.results import Format
 from tests.worker.results.test_outputs import CLASSES, JOB, finished
 from worker.results.outputs import Part, write_part
 from worker.results.statistics import StepStatistics
-from worker.results.summary import count, print_summary
+from worker.results.summary import count, print_summary, summarize
 
 
 def rows(*confidences: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -108,3 +108,15 @@ def test_summary_with_true_labels_shows_accuracy_and_confusion_matrix(
         "Ankle boot              1           ·      ·\n"
         "Ärmel                   1           ·      1\n"
     ) in shown
+
+
+def test_escaped_labels_are_counted_by_their_class(tmp_path: Path) -> None:
+    options = ScoringOptions(labels="folder", escape_formulas=True)
+    names = ["=a", "b", "c"]
+    write_part(tmp_path, 0, 1, Part(["=a/1.png", "b/2.png"], rows(0.9, 0.9), []), names, options)
+    counts = count([tmp_path / "predictions-00000-of-00001.parquet"], [], options)
+    job = replace(JOB, shards=1, options=options)
+    summary = summarize(job, names, [0], counts, StepStatistics())
+
+    assert summary["labels"] == {"=a": 2, "b": 0, "c": 0}
+    assert summary["accuracy"] == 0.5

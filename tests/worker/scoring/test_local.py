@@ -180,3 +180,16 @@ def test_local_job_ends_when_it_is_interrupted_while_it_hangs(
         until(lambda: queue.get(request.job_id).state == "cancelled")
     released.set()
     assert queue.abandoned
+
+
+def test_folder_that_the_worker_makes_is_private(
+    redis: Redis, settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    request = new_request(source, tmp_path / "made" / "results", digits_model)
+    outputs.clear_folder(tmp_path / "made" / "results")
+    (tmp_path / "made" / "results").rmdir()
+    Jobs(redis).submit(request)
+    claims = Claims(redis, "a", lease_seconds=30.0, max_attempts=2)
+    Consumer(Jobs(redis), claims, settings).run(burst=True)
+
+    assert (tmp_path / "made" / "results").stat().st_mode & 0o777 == 0o700
