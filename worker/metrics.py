@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from loupe.errors import ProgramFailed
+from loupe.images.pool import Loss
 from loupe.jobs import PRIORITIES
 from loupe.runtime.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
@@ -87,6 +88,12 @@ class Metrics:
             "Steps that failed before, or whose worker died or lost its lease",
             registry=self.registry,
         )
+        self._lost_decoders = Counter(
+            "loupe_worker_decoders_lost",
+            "Processes killed or crashed while they decoded a picture",
+            ["reason"],
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "loupe_worker_shard_seconds",
             "Where the time of a shard goes, summed over threads",
@@ -97,9 +104,15 @@ class Metrics:
         # A series that begins with 1 has no increase, so alerts would miss its first event.
         for outcome in ("scored", "failed"):
             self._images.labels(outcome)
+        for loss in get_args(Loss):
+            self._lost_decoders.labels(loss)
         for kind in get_args(Kind):
             for ending in get_args(Outcome):
                 self._steps.labels(kind, ending)
+
+    def lost_decoder(self, loss: Loss) -> None:
+        """Count a process that was killed, or crashed, while it decoded a picture."""
+        self._lost_decoders.labels(loss).inc()
 
     def claimed(self, delivery: Delivery) -> None:
         """Count a claimed step."""

@@ -42,14 +42,15 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
         _lower_priority()
     connection = Connection(socket)
     connection.send_bytes(b"ready")
+    limits = Limits(seconds)
     with suppress(EOFError, ConnectionResetError):
         while True:
             request = json.loads(connection.recv_bytes())
-            connection.send_bytes(_answer(connection.recv_bytes(), seconds, **request))
+            connection.send_bytes(_answer(connection.recv_bytes(), limits, **request))
 
 
-def _answer(data: bytes, seconds: float, look: str | None, max_pixels: int) -> bytes:
-    _limit(seconds, estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES)
+def _answer(data: bytes, limits: "Limits", look: str | None, max_pixels: int) -> bytes:
+    limits.set(estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES)
     try:
         picture = open_picture(data, max_pixels=max_pixels)
         image = picture.unchanged() if look is None else picture.pixels(look)  # type: ignore[arg-type]
@@ -59,27 +60,38 @@ def _answer(data: bytes, seconds: float, look: str | None, max_pixels: int) -> b
     except LoupeError as raised:
         error = raised
     finally:
-        _unlimit()
+        limits.lift()
     return ERROR + json.dumps(error.to_json()).encode()
 
 
-def _limit(seconds: float, more_bytes: int) -> None:
-    """Let the system kill this process after so much time, and refuse it so much more memory."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * seconds)
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = pages * resource.getpagesize() + more_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+class Limits:
+    """Limits of time, after which the system kills this process, and of memory.
 
+    Args:
+        seconds: CPU seconds for one picture.
+    """
 
-def _unlimit() -> None:
-    for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
-        signal.setitimer(timer, 0)
-    if sys.platform == "linux":
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        if sys.platform == "linux":
+            self._address_space = resource.getrlimit(resource.RLIMIT_AS)
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            self._used_bytes = pages * resource.getpagesize()
+
+    def set(self, more_bytes: int) -> None:
+        """Start the time of a picture, which may take so much memory."""
+        signal.setitimer(signal.ITIMER_PROF, self._seconds)
+        signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * self._seconds)
+        if sys.platform == "linux":
+            limits = (self._used_bytes + more_bytes, self._address_space[1])
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+
+    def lift(self) -> None:
+        """End the time of a picture."""
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if sys.platform == "linux":
+            resource.setrlimit(resource.RLIMIT_AS, self._address_space)
 
 
 def _die_with_parent(socket: int) -> None:

@@ -37,8 +37,8 @@ KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 VARIABLES = {
     "OPENBLAS_NUM_THREADS": "1",
     # Fixed thresholds, so that the memory of a picture returns to the system after decoding.
-    "MALLOC_MMAP_THRESHOLD_": "262144",
-    "MALLOC_TRIM_THRESHOLD_": "262144",
+    "MALLOC_MMAP_THRESHOLD_": "4194304",
+    "MALLOC_TRIM_THRESHOLD_": "16777216",
 }
 
 

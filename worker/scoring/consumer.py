@@ -69,7 +69,7 @@ class Consumer:
         self.claims = claims
         self.stopping = stopping or threading.Event()
         self.metrics = Metrics()
-        self._resources = Resources(settings, claims.worker)
+        self._resources = Resources(settings, claims.worker, self.metrics.lost_decoder)
         self._writers = ThreadPoolExecutor(MAX_STEPS, thread_name_prefix="write")
         self._attempts: set[_Attempt] = set()
         self._released = False

@@ -1,6 +1,7 @@
 """Decide what follows a failed attempt: a retry, a search for the bad record, or the end."""
 
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ def blame_records() -> Iterator[None]:
     """Raise `RecordsFailed` for every error that no other cause is known for."""
     try:
         yield
-    except (LoupeError, RedisError, OSError):
+    except (LoupeError, RedisError, OSError, CancelledError):
         raise
     except Exception as error:
         raise RecordsFailed(str(error)) from error

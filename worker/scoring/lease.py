@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from concurrent.futures import CancelledError
 
 from redis.exceptions import RedisError
 
@@ -38,6 +39,11 @@ class Lease:
     def lost_seconds(self) -> float:
         """How long ago the lease was lost, or 0 if it is not."""
         return 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
+
+    def check(self) -> None:
+        """Raise `CancelledError` if the result is no longer needed."""
+        if self.lost:
+            raise CancelledError
 
     def start(self) -> None:
         """Start to renew."""

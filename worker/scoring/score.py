@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +97,10 @@ class ShardRun:
         return ShardResult(len(part.ids), [error.code for _, error in part.errors], self._clock)
 
     def _collect(self) -> None:
-        part, images = self._queued.popleft().result()
+        try:
+            part, images = self._queued.popleft().result()
+        except CancelledError:  # the lease is lost
+            return
         self._parts.append(part)
         self._unsampled.append((part, images))
         if len(self._unsampled) == SAMPLED_BATCHES:
@@ -137,5 +140,8 @@ def probe_records(task: Task, probe: Probe) -> Shard | Probe | None:
         for batch in islice(task.batches(probe.shard, model, one_by_one=True), first, stop):
             if task.lease.lost:
                 return None
-            tasks.score_batch(engine, ShardClock(), batch)
+            try:
+                tasks.score_batch(engine, ShardClock(), batch)
+            except CancelledError:
+                return None
     return None if task.lease.lost else bisection.after_success(probe)

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from loupe.errors import LoupeError
+from loupe.images.pool import DecoderPool, Loss
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
@@ -39,18 +40,25 @@ class Resources:
     would wait for each other in every layer.
     """
 
-    def __init__(self, settings: Settings, worker: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str,
+        on_loss: Callable[[Loss], object] = lambda _: None,
+    ) -> None:
         threads = settings.threads or available_cores()
         self.settings = settings
         self.worker = worker
         self.max_ahead = BATCHES_AHEAD * threads
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self.decoders = DecoderPool(threads, settings.decode_seconds, on_loss=on_loss)
         self.engines = Engines(settings.engine)
         self.plan_indexes = PlanIndexes()
 
     def close(self) -> None:
-        """Stop the threads and delete copied plan indexes."""
+        """Stop threads and decoders, and delete copied plan indexes."""
         self.pool.shutdown()
+        self.decoders.close()
         self.plan_indexes.close()
 
 
@@ -125,6 +133,8 @@ class Task:
             settings.max_image_pixels,
             self.job.options,
             https=settings.https_access,
+            decoders=self.resources.decoders,
+            check=self.lease.check,
         )
 
     def batches(

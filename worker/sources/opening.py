@@ -2,11 +2,13 @@
 
 import glob
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import bracex
 
 from loupe.errors import InvalidRequest, InvalidSource
+from loupe.images.pool import DecoderPool
 from loupe.images.spec import Look
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.settings import HttpsAccess
@@ -34,6 +36,8 @@ def open_source(
     options: ScoringOptions = DEFAULT_OPTIONS,
     *,
     https: HttpsAccess = "none",
+    decoders: DecoderPool | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> ImageSource:
     """Open the source at a path.
 
@@ -43,11 +47,13 @@ def open_source(
         max_pixels: Maximum width × height of a picture.
         options: Columns to read besides the images.
         https: Which addresses `https` URLs of a manifest may lead to.
+        decoders: Processes for pictures that are not tiny; by default, this process decodes all.
+        check: Raises if the pictures are no longer needed.
 
     Raises:
         InvalidSource: If there is nothing, or if it lacks a requested column.
     """
-    decoder = Decoder(look, max_pixels)
+    decoder = Decoder(look, max_pixels, decoders, check)
     if path.is_dir():
         found: Collection | None = Folder(path) if isinstance(path, Path) else Bucket(path)
     elif not path.exists():

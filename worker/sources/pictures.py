@@ -16,21 +16,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from loupe.errors import InvalidImage, InvalidSource, LoupeError, SourceChanged, StorageUnavailable
+from loupe.errors import (
+    InvalidImage,
+    InvalidSource,
+    LoupeError,
+    ProgramFailed,
+    ShuttingDown,
+    SourceChanged,
+    StorageUnavailable,
+)
 from loupe.files import printable
-from loupe.images.decode import MAX_FILE_BYTES, SUFFIXES, Picture, open_picture
+from loupe.images.decode import MAX_FILE_BYTES, SUFFIXES, open_picture
+from loupe.images.header import is_tiny, kind_of
+from loupe.images.pool import DecoderPool
 from loupe.images.spec import SIDE, Look, UInt8Array
 from worker.queue.steps import Shard
-from worker.sources.source import (
-    BatchReader,
-    Records,
-    ShardPlan,
-    check_unchanged,
-    cut,
-)
+from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut
 from worker.storage import AnyPath, unwrap, versions
 
-SMALL_PIXELS = 64 * 64  # decoding pictures up to this size is mostly Python's work
 MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
 MAX_COMPRESSION = 200  # only large pictures of one colour without compression reach this
 SMALL_MEMBER_BYTES = 2**20  # up to this size, members may be compressed more
@@ -93,16 +96,26 @@ class Collection:
 
 
 class Decoder:
-    """Decodes picture files: small ones in one thread at a time, large ones in parallel.
+    """Decodes picture files: tiny ones in one thread at a time, others in processes.
 
     Args:
         look: Look of the model's training images.
         max_pixels: Maximum width × height of a picture.
+        processes: Decode pictures that are not tiny; without them, this process decodes all.
+        check: Raises if the pictures are no longer needed.
     """
 
-    def __init__(self, look: Look, max_pixels: int) -> None:
+    def __init__(
+        self,
+        look: Look,
+        max_pixels: int,
+        processes: DecoderPool | None = None,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
         self._look = look
         self._max_pixels = max_pixels
+        self._processes = processes
+        self._check = check
         self._turn = threading.Lock()
 
     def records(
@@ -119,11 +132,11 @@ class Decoder:
                 try:
                     if entry.refused is not None:
                         raise InvalidSource(entry.refused, code="invalid_record")
-                    picture = open_picture(read(entry), max_pixels=self._max_pixels)
-                    images.append(self._pixels(picture))
+                    self._check()
+                    images.append(self._pixels(read(entry)))
                     ids.append(name)
                     positions.append(position)
-                except (SourceChanged, StorageUnavailable):
+                except (ProgramFailed, ShuttingDown, SourceChanged, StorageUnavailable):
                     raise
                 except LoupeError as error:
                     # Their tracebacks would keep the files and all pictures in memory.
@@ -135,12 +148,12 @@ class Decoder:
         kept = None if columns is None else columns.take(pa.array(positions, pa.int64()))
         return Records(ids, stacked, errors, kept)
 
-    def _pixels(self, picture: Picture) -> UInt8Array:
-        if picture.pixel_count <= SMALL_PIXELS:
-            return picture.pixels(self._look)
-        self._turn.release()  # large pictures are decoded without the GIL
+    def _pixels(self, data: bytes) -> UInt8Array:
+        if self._processes is None or is_tiny(data) or kind_of(data) is None:
+            return open_picture(data, max_pixels=self._max_pixels).pixels(self._look)
+        self._turn.release()
         try:
-            return picture.pixels(self._look)
+            return self._processes.decode(data, self._look, self._max_pixels, self._check)
         finally:
             self._turn.acquire()
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from loupe.jobs import ScoringOptions
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from tests.support import pictures
+from tests.support import bombs, pictures
 from tests.support.job_requests import new_request, submit
 from tests.support.programs import until
 from train.data.datasets import load_dataset
@@ -268,6 +269,49 @@ def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
     }
     sheets = {"_sample.png", "_least-confident.png"} if rows else set()
     assert left == {"_CANCELLED", "_summary.json"} | sheets
+
+
+def test_costly_pictures_are_errors_and_their_neighbours_are_scored(
+    jobs: Jobs, redis: Redis, tmp_path: Path, settings: Settings, digits_model: StoredModel
+) -> None:
+    settings = settings.model_copy(update={"decode_seconds": 0.2})
+    consumer = Consumer(jobs, Claims(redis, "a", lease_seconds=3.0, max_attempts=2), settings)
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("1-large.png", "3-large.png"):
+        (images / name).write_bytes(pictures.png(np.full((300, 300), 200, np.uint8)))
+    (images / "2-costly.jpg").write_bytes(bombs.jpeg_with_scans(7000, 90))
+    (images / "4-tiny.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    (images / "5-scans.jpg").write_bytes(bombs.jpeg_with_scans(100, 20_000))
+    job = submit(jobs, images, tmp_path / "out", digits_model.tag, 10)
+    consumer.run(burst=True)
+
+    ended = jobs.get(job.id)
+    assert (ended.state, ended.done, ended.failed) == ("done", 3, 2)
+    errors = list(outputs.read_errors(tmp_path / "out"))
+    assert {row["id"]: row["code"] for row in errors} == dict.fromkeys(
+        ("2-costly.jpg", "5-scans.jpg"), "image_too_costly"
+    )
+
+
+def test_cancelled_job_frees_the_worker_while_it_decodes(
+    jobs: Jobs, redis: Redis, tmp_path: Path, settings: Settings, digits_model: StoredModel
+) -> None:
+    settings = settings.model_copy(update={"decode_seconds": 60})
+    consumer = Consumer(jobs, Claims(redis, "a", lease_seconds=3.0, max_attempts=2), settings)
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(20):
+        (images / f"{number}.jpg").write_bytes(bombs.jpeg_with_scans(7000, 90))
+    job = submit(jobs, images, tmp_path / "out", digits_model.tag, 10)
+    with at_work(consumer):
+        until(lambda: jobs.get(job.id).state == "running")
+        time.sleep(1)
+        jobs.cancel(job.id)
+        started = time.monotonic()
+        until(lambda: jobs.get(job.id).state == "cancelled")
+
+    assert time.monotonic() - started < 5  # on a busy machine
 
 
 def test_stopping_worker_claims_no_step(
