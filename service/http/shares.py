@@ -47,11 +47,12 @@ def caller_of(scope: Scope) -> str:
     if name != NO_KEY:
         return name
     client = scope.get("client")
-    return _subscriber(client[0]) if client else ""
+    return subscriber(client[0]) if client else ""
 
 
 @lru_cache(maxsize=1024)
-def _subscriber(address: str) -> str:
+def subscriber(address: str) -> str:
+    """Return an address, or the network of a subscriber's IPv6 addresses."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:  # not an address, such as the name of a socket

@@ -6,7 +6,7 @@ Triton's methods beyond it, such as shared memory and model loading, are not imp
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -20,10 +20,12 @@ from loupe.errors import (
     ProgramFailed,
     ShuttingDown,
 )
+from service.http.bodies import BODY_SECONDS
 from service.http.context import NO_KEY
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.middleware import log_access, valid_request_id
+from service.http.shares import Shares, subscriber
 from service.prediction.caller import Caller
 from service.prediction.predictor import AnyCall, Predictor
 from service.protocols.open_inference.rest import SERVER, describe
@@ -47,6 +49,7 @@ PROTOCOL = "grpc"  # label in the metrics
 OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})  # need no API key
 REQUEST_ID_KEY = "x-request-id"  # in the metadata
 REFUSAL_SECONDS = 0.1  # at the stop; clients are refused before gRPC itself stops
+WAITING_FACTOR = 4  # calls that may wait for their messages, as a multiple of those in flight
 CLOCK_SKEW_SECONDS = 0.05  # a client's timer may end a call this much before ours
 MAX_INT = 2**31 - 1  # of gRPC's options
 UNCOMPRESSED = 1 << 0  # bit set of accepted compressions; gRPC would decompress without a limit
@@ -180,17 +183,21 @@ class GrpcServer:
         self._settings = predictor.settings
         self._port = port
         self._keys = read_keys(self._settings)
+        maximum = self._settings.max_requests
+        self._waiting = Shares(WAITING_FACTOR * maximum, maximum)  # calls without their messages
+        self._in_flight = 0
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
                 ("grpc.max_receive_message_length", min(self._settings.max_body_bytes, MAX_INT)),
                 ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
             ],
-            maximum_concurrent_rpcs=self._settings.max_requests,
+            maximum_concurrent_rpcs=(WAITING_FACTOR + 1) * maximum,
         )
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                partial(self._respond, name, method),
+            # To clients, these are unary; but gRPC would wait for ever for a unary message.
+            name: grpc.stream_unary_rpc_method_handler(
+                partial(self._receive, name, method),
                 response_serializer=lambda message: message.SerializeToString(),
             )
             for name, method in METHODS.items()
@@ -220,6 +227,36 @@ class GrpcServer:
         """
         await asyncio.sleep(REFUSAL_SECONDS)
         await self._server.stop(self._settings.shutdown_timeout_seconds)
+
+    async def _receive(
+        self,
+        name: str,
+        method: Method,
+        messages: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext,
+    ) -> Message:
+        """Wait for the message of a call, and answer it."""
+        address = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
+        # Health checks have a share of their own.
+        caller = name if name in OPEN_METHODS else subscriber(address)
+        if not self._waiting.take(caller):
+            problem = f"{self._waiting.share:,} calls of yours wait for their messages."
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
+        try:
+            message = await asyncio.wait_for(anext(messages), BODY_SECONDS)
+        except (asyncio.TimeoutError, StopAsyncIteration):
+            problem = f"No message within {BODY_SECONDS:g} s."
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+        finally:
+            self._waiting.give_back(caller)
+        if self._in_flight >= self._settings.max_requests and name not in OPEN_METHODS:
+            problem = f"{self._in_flight:,} calls are in flight already (LOUPE_MAX_REQUESTS)."
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
+        self._in_flight += 1
+        try:
+            return await self._respond(name, method, message, context)
+        finally:
+            self._in_flight -= 1
 
     async def _respond(
         self, name: str, method: Method, message: bytes, context: grpc.aio.ServicerContext

@@ -6,9 +6,11 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from threading import Event
 
 import grpc
 import httpx
@@ -391,6 +393,33 @@ def test_bytes_that_are_not_a_message_are_refused_without_a_traceback(both: Both
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "ModelInferRequest" in raised.value.details()
     assert "Traceback" not in both.service.log.read_text()
+
+
+def test_calls_without_messages_do_not_lock_others_out(
+    both: BothProtocols, client: triton.InferenceServerClient
+) -> None:
+    released = Event()
+
+    def silent() -> Iterator[bytes]:
+        released.wait()
+        yield from ()
+
+    with ExitStack() as stack:
+        stack.callback(released.set)
+        channels = [
+            stack.enter_context(grpc.insecure_channel(both.address, [("number", number)]))
+            for number in range(3)
+        ]
+        infer = [
+            channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+            for channel in channels
+        ]
+        calls = [infer[number % 3].future(silent()) for number in range(300)]
+        until(lambda: any(call.done() for call in calls))
+        (refused, *_) = (call for call in calls if call.done())
+        assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert client.is_server_live()
+    assert client.is_model_ready("digits")
 
 
 def test_late_and_cancelled_calls_are_abandoned_and_counted(
