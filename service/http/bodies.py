@@ -85,7 +85,11 @@ class Bodies:
         context.resume()
         if not size:
             raise InvalidRequest(f"The body is empty. Send {expected} in it.")
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if len(chunks) == 1:
+            return chunks[0]
+        body = b"".join(chunks)
+        await asyncio.sleep(0)  # to read and to join a long body are separate steps
+        return body
 
     def release(self, context: RequestContext) -> None:
         """Free the memory of a request's body."""

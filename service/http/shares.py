@@ -1,7 +1,6 @@
 """Shares of scarce resources, so that no caller takes all of one."""
 
 import ipaddress
-from collections import Counter
 from functools import lru_cache
 
 from starlette.types import Scope
@@ -22,23 +21,24 @@ class Shares:
     def __init__(self, total: int, share: int) -> None:
         self.total = total
         self.share = share
-        self._held: Counter[str] = Counter()  # by caller
+        self._held: dict[str, int] = {}  # by caller
         self._sum = 0
 
     def take(self, caller: str, amount: int = 1) -> bool:
         """Take an amount, and return whether it was left for this caller."""
-        if self._sum + amount > self.total or self._held[caller] + amount > self.share:
+        held = self._held.get(caller, 0) + amount
+        if self._sum + amount > self.total or held > self.share:
             return False
-        self._held[caller] += amount
+        self._held[caller] = held
         self._sum += amount
         return True
 
     def give_back(self, caller: str, amount: int = 1) -> None:
         """Return an amount."""
         self._sum -= amount
-        self._held[caller] -= amount
-        if not self._held[caller]:
-            del self._held[caller]
+        held = self._held.pop(caller) - amount
+        if held:
+            self._held[caller] = held
 
 
 def caller_of(scope: Scope) -> str:

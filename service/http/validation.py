@@ -4,6 +4,7 @@ Errors are chained without their traceback: its frames would keep the request in
 next garbage collection.
 """
 
+import asyncio
 import reprlib
 from collections.abc import Iterable
 from itertools import islice
@@ -35,8 +36,8 @@ _short = _Short()
 _short.maxstring = _short.maxother = MAX_SHOWN
 
 
-def parse_json(body: bytes, settings: Settings) -> JsonValue:
-    """Return the value of a JSON text, after bounding its cost.
+async def parse_json(body: bytes, settings: Settings) -> JsonValue:
+    """Return the value of a JSON text, after bounding its cost. Others go on before and after.
 
     Raises:
         ContentTooLarge: If it is too long, or has too many values.
@@ -47,7 +48,8 @@ def parse_json(body: bytes, settings: Settings) -> JsonValue:
             f"The JSON is larger than {settings.max_json_bytes:,} bytes (LOUPE_MAX_JSON_BYTES). "
             "Send files or arrays instead."
         )
-    if len(body) > MAX_UNCOUNTED_BYTES:
+    is_large = len(body) > MAX_UNCOUNTED_BYTES
+    if is_large:
         if body.count(b",") > MAX_VALUES:
             raise ContentTooLarge(f"The JSON has more than {MAX_VALUES:,} values.")
         if sum(map(body.count, PARTS)) > MAX_PARTS:
@@ -55,10 +57,13 @@ def parse_json(body: bytes, settings: Settings) -> JsonValue:
                 f"The JSON has more than {MAX_PARTS:,} brackets, braces, quotation marks and "
                 "points."
             )
+        await asyncio.sleep(0)
     try:
         value: JsonValue = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: {error}.", code="invalid_json") from error
+    if is_large:
+        await asyncio.sleep(0)
     return value
 
 

@@ -78,7 +78,7 @@ async def submit(call: Call) -> Response:
     if sent_as == JSON:
         read_query(call.request, NoParameters)
         body = await call.bodies.read(call.request, "JSON")
-        request = validate(SourceRequest, parse_json(body, call.settings))
+        request = validate(SourceRequest, await parse_json(body, call.settings))
         source = await asyncio.to_thread(find_source, request.source, call.settings)
         return await _enqueue(call, source, await _folder(call, request), request)
     if sent_as not in UPLOAD_TYPES:

@@ -17,6 +17,7 @@ from loupe.images.spec import SIDE, UInt8Array, check_batch
 from service.http.validation import explain
 
 NPY_MAGIC = b"\x93NUMPY"
+MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
 MAX_SIDES = 4  # of an array; messages show its size, which could have a million digits
 MAX_SHOWN = 40  # characters of a numpy error that a message repeats
 
@@ -71,8 +72,11 @@ def from_pixels(value: JsonValue) -> UInt8Array:
 
 def parse_npy(body: bytes) -> UInt8Array:
     """Return the images in an `.npy` file, uint8 `(n, 28, 28)`, or raise `InvalidPixels`."""
+    header_bytes = _npy_header_bytes(body)
+    if header_bytes > MAX_NPY_HEADER_BYTES:
+        raise InvalidPixels(f"The header of the .npy file has {header_bytes:,} bytes.")
     try:
-        length, shape, fortran_order, dtype = _npy_header(body[: _npy_header_bytes(body)])
+        length, shape, fortran_order, dtype = _npy_header(body[:header_bytes])
     except Exception as error:  # a hostile header breaks Python's tokenizer and NumPy in many ways
         raise InvalidPixels(f"The .npy file is damaged: {str(error)[:MAX_SHOWN]}.") from error
     if dtype.hasobject:

@@ -71,7 +71,7 @@ async def predict(call: Call) -> Response:
     with call.model(_tag(call)) as served:
         with call.decoding():
             body = await call.bodies.read(call.request, "JSON")
-            request = validate(ServingRequest, parse_json(body, call.settings))
+            request = validate(ServingRequest, await parse_json(body, call.settings))
             images = await _read_images(request, call.settings, call.preparation(served, caller))
         probabilities = await call.predict(images, served, caller)
         with call.encoding():

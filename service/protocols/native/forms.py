@@ -4,17 +4,21 @@ Source: https://www.rfc-editor.org/rfc/rfc7578. Starlette's parser reads streams
 files to disk, and its time is quadratic in the length of a part's headers.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator
 
 from python_multipart.multipart import parse_options_header
 
 from loupe.errors import ContentTooLarge, InvalidRequest
 
 MAX_PART_HEADER_BYTES = 16 * 1024
+STEP_BYTES = 8 * 2**20  # of a body that are searched without a pause
 MAX_TEXT_BYTES = 1000  # of a value that is not a file; the rest is cut
 
 
-def read_form(content_type: str, body: bytes, field: str, max_parts: int) -> list[bytes | str]:
+async def read_form(
+    content_type: str, body: bytes, field: str, max_parts: int
+) -> list[bytes | str]:
     """Return the values of one field: files as bytes, the start of texts as `str`.
 
     Args:
@@ -31,7 +35,7 @@ def read_form(content_type: str, body: bytes, field: str, max_parts: int) -> lis
     if not boundary:
         raise InvalidRequest("The Content-Type of the form has no boundary.")
     values: list[bytes | str] = []
-    for headers, value in _parts(body, boundary, max_parts):
+    async for headers, value in _parts(body, boundary, max_parts):
         options = parse_options_header(headers.get(b"content-disposition"))[1]
         if options.get(b"name") == field.encode():
             # .NET and others send files with a type instead of a name.
@@ -41,12 +45,12 @@ def read_form(content_type: str, body: bytes, field: str, max_parts: int) -> lis
     return values
 
 
-def _parts(
+async def _parts(
     body: bytes, boundary: bytes, max_parts: int
-) -> Iterator[tuple[dict[bytes, bytes], bytes]]:
+) -> AsyncIterator[tuple[dict[bytes, bytes], bytes]]:
     """Yield the headers, by name in lower case, and the content of each part."""
     delimiter = b"\r\n--" + boundary
-    first = body.find(delimiter[2:])
+    first = await _find(body, delimiter[2:], 0)
     if first < 0:
         raise _damaged("The boundary is not in the body.")
     start = first + len(delimiter) - 2
@@ -54,9 +58,11 @@ def _parts(
         if body.startswith(b"--", start):
             return
         head_end = body.find(b"\r\n\r\n", start, start + MAX_PART_HEADER_BYTES)
-        end = body.find(delimiter, head_end + 4)
-        if head_end < 0 or end < 0:
-            raise _damaged("A part has no end of its headers, or no boundary after it.")
+        if head_end < 0:
+            raise _damaged("A part has no end of its headers, or too many.")
+        end = await _find(body, delimiter, head_end + 4)
+        if end < 0:
+            raise _damaged("A part has no boundary after it.")
         rest, *lines = body[start:head_end].split(b"\r\n")
         if rest.strip(b" \t"):
             raise _damaged("A boundary does not end its line.")
@@ -67,6 +73,16 @@ def _parts(
         )
         start = end + len(delimiter)
     raise ContentTooLarge(f"The form has more than {max_parts:,} parts.", code="too_many_images")
+
+
+async def _find(body: bytes, text: bytes, start: int) -> int:
+    """Return the position of a text, or -1; others go on while a long body is searched."""
+    while True:
+        found = body.find(text, start, start + STEP_BYTES + len(text) - 1)
+        start += STEP_BYTES
+        if found >= 0 or start >= len(body):
+            return found
+        await asyncio.sleep(0)
 
 
 def _damaged(problem: str) -> InvalidRequest:

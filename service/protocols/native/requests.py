@@ -68,9 +68,9 @@ async def read_image(
     if sent_as.startswith("image/") or sent_as == "application/octet-stream":
         image = body
     elif sent_as == "application/json":
-        image = validate(JsonImage, parse_json(body, settings)).encoded()
+        image = validate(JsonImage, await parse_json(body, settings)).encoded()
     elif sent_as == "multipart/form-data":
-        files = _read_form(headers, body, "image", ONE_IMAGE, settings)
+        files = await _read_form(headers, body, "image", ONE_IMAGE, settings)
         if len(files) > 1:
             raise InvalidRequest(
                 f"The form has {len(files)} fields 'image'. Send many images to /predict_batch."
@@ -91,11 +91,11 @@ async def read_batch(
         check_count(len(images), settings)
         return DecodedImages(images, {})
     if sent_as == "application/json":
-        values = validate(JsonImages, parse_json(body, settings)).images
+        values = validate(JsonImages, await parse_json(body, settings)).images
         check_count(len(values), settings)
         return await decode_all(values, read_element, settings, preparation)
     if sent_as == "multipart/form-data":
-        files = _read_form(headers, body, "images", MANY_IMAGES, settings)
+        files = await _read_form(headers, body, "images", MANY_IMAGES, settings)
         check_count(len(files), settings)
         return await decode_all(files, _read_field, settings, preparation)
     raise UnsupportedMediaType(
@@ -121,12 +121,12 @@ def _read_field(value: bytes | str) -> bytes:
     return value
 
 
-def _read_form(
+async def _read_form(
     headers: Headers, body: bytes, field: str, expected: str, settings: Settings
 ) -> list[bytes | str]:
     """Return the values of one field of a form."""
     max_parts = settings.max_images + MAX_OTHER_PARTS
-    values = read_form(headers["content-type"], body, field, max_parts)
+    values = await read_form(headers["content-type"], body, field, max_parts)
     if not values:
         raise InvalidRequest(f"The form has no field '{field}'. {expected}")
     return values

@@ -163,7 +163,7 @@ class InferenceRequest(BaseModel):
         return bool(self.parameters.binary_data_output if own is None else own)
 
 
-def parse_inference(
+async def parse_inference(
     body: bytes, json_length: str | None, settings: Settings
 ) -> tuple[InferenceRequest, Values]:
     """Return the request in a body, and the values of its input.
@@ -174,7 +174,7 @@ def parse_inference(
         settings: Limits.
     """
     end = len(body) if json_length is None else _length(json_length, len(body))
-    request = validate(InferenceRequest, parse_json(body[:end], settings))
+    request = validate(InferenceRequest, await parse_json(body[:end], settings))
     return request, _values(request.inputs[0], memoryview(body)[end:])
 
 

@@ -69,7 +69,7 @@ async def infer(call: Call) -> Response:
         with call.decoding():
             body = await call.bodies.read(call.request, "an inference request")
             json_length = call.request.headers.get(JSON_LENGTH)
-            request, values = parse_inference(body, json_length, call.settings)
+            request, values = await parse_inference(body, json_length, call.settings)
             caller = call.caller(request.timeout_seconds)
             images = await read_images(
                 request.inputs[0], values, call.settings, call.preparation(served, caller)

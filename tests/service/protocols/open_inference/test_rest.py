@@ -57,7 +57,7 @@ def body(inputs: object = None, raw: bytes = b"", **fields: object) -> tuple[byt
 
 
 def read(content: bytes, json_length: str | None = None) -> UInt8Array:
-    request, values = parse_inference(content, json_length, SETTINGS)
+    request, values = asyncio.run(parse_inference(content, json_length, SETTINGS))
     preparation = Preparation("ink", "auto", Caller.within(10), Decoders(SETTINGS))
     return asyncio.run(read_images(request.inputs[0], values, SETTINGS, preparation))
 
@@ -69,7 +69,7 @@ def output(name: str, binary: bool | None = None, classes: int | None = None) ->
 
 def outputs_of(content: bytes, json_length: str | None) -> list[tuple[str, bool]]:
     """Return name and form of the outputs that a request asks for."""
-    request, _ = parse_inference(content, json_length, SETTINGS)
+    request, _ = asyncio.run(parse_inference(content, json_length, SETTINGS))
     return [(each.name, request.is_binary(each)) for each in request.requested_outputs]
 
 
@@ -160,7 +160,7 @@ def test_parameters_of_an_output_override_those_of_the_request() -> None:
             {"name": "probabilities", "parameters": {"classification": 2}},
         ],
     )
-    request, _ = parse_inference(*content, SETTINGS)
+    request, _ = asyncio.run(parse_inference(*content, SETTINGS))
 
     assert (request.id, request.timeout_seconds) == ("7", 0.0015)
     assert outputs_of(*content) == [("index", False), ("probabilities", True)]
@@ -168,7 +168,9 @@ def test_parameters_of_an_output_override_those_of_the_request() -> None:
 
 
 def test_timeout_of_zero_is_no_timeout() -> None:
-    request, _ = parse_inference(*binary(PIXELS, b"", parameters={"timeout": 0}), SETTINGS)
+    request, _ = asyncio.run(
+        parse_inference(*binary(PIXELS, b"", parameters={"timeout": 0}), SETTINGS)
+    )
     assert request.timeout_seconds is None
 
 
