@@ -127,7 +127,7 @@ def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
     """
     import tensorflow as tf
 
-    from loupe.models.store import check_writable
+    from loupe.models.saving import check_writable
     from train.evaluate.report import PICTURES_FOLDER
     from train.fit import board
     from train.fit.progress import ProgressBar

@@ -1,12 +1,8 @@
-"""The BentoML model store: save, find, list, label, verify and remove models.
-
-No other module knows the store's folders.
-"""
+"""The BentoML model store: find, list, label, verify and remove models."""
 
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +11,6 @@ from pathlib import Path
 import bentoml
 import yaml
 from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.models import ModelStore
 from bentoml.exceptions import BentoMLException
 
 from loupe.errors import ModelCorrupted, ModelNotFound
@@ -32,6 +27,7 @@ REPORT_FILE = "report.html"
 MODULE = "loupe.store"  # BentoML's name for the code that understands a stored model
 PRODUCTION = "production"  # label of the version that `name` alone means
 LATEST = "latest"  # BentoML's word for the newest version, and the file that names it
+TRAIN_ONE = "Train one: loupe train --dataset fashion-mnist"
 MAX_SHOWN_TAG = 80  # characters of a tag in an error
 UNREADABLE = (
     *(BentoMLException, yaml.YAMLError, OSError),
@@ -74,9 +70,7 @@ def model_not_found(tag: str | None, known: Sequence[str]) -> ModelNotFound:
     else:
         shown = tag if len(tag) <= MAX_SHOWN_TAG else tag[:MAX_SHOWN_TAG] + "…"
         problem = f"There is no model {shown!r}."
-    advice = "Train one: loupe train --dataset fashion-mnist"
-    if known:
-        advice = f"There are: {', '.join(known)}."
+    advice = f"There are: {', '.join(known)}." if known else TRAIN_ONE
     return ModelNotFound(f"{problem} {advice}")
 
 
@@ -85,52 +79,6 @@ def model_corrupted(tag: str, file: str, problem: str) -> ModelCorrupted:
     return ModelCorrupted(
         f"Model '{tag}' is corrupt: {file} {problem}. Delete it from the store and train again."
     )
-
-
-@contextmanager
-def new_model(name: str, card: ModelCard) -> Iterator[bentoml.Model]:
-    """Save a model: write its files into `model.path` inside the block.
-
-    The model enters the store, whole, when the block ends without an error.
-
-    Raises:
-        NotWritable: If a file cannot be written, inside the block or after it.
-    """
-    labels = {"dataset": card.dataset, "framework": "keras", "look": card.look}
-    metadata = {
-        "accuracy": card.figures.accuracy,
-        "classes": len(card.class_names),
-        "digests": dict(card.files),
-    }
-    try:
-        # BentoML copies file by file, so a killed process would leave half a model in the store.
-        # Save into a temporary store, then move the folder in one step.
-        with tempfile.TemporaryDirectory(dir=_own_folder(), prefix="saving-") as temporary:
-            store = ModelStore(temporary)
-            with bentoml.models.create(
-                name, module=MODULE, labels=labels, metadata=metadata, _model_store=store
-            ) as model:
-                card.save(Path(model.path))
-                yield model
-            _enter(Path(temporary), model.tag)
-    except FileNotFoundError:
-        raise  # the block failed to read something, which does not concern the store
-    except OSError as error:
-        raise store_unwritable(error, _models_folder()) from error
-
-
-def check_writable() -> None:
-    """Check before a training that a model can be saved after it.
-
-    Raises:
-        NotWritable: If it cannot.
-    """
-    try:
-        for folder in (_models_folder(), _own_folder()):
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"\n")
-    except OSError as error:
-        raise store_unwritable(error, _models_folder()) from error
 
 
 def find_model(tag: str | None = None) -> StoredModel:
@@ -203,7 +151,7 @@ def revision() -> frozenset[tuple[str, int]]:
     Raises:
         NotWritable: If the store cannot be read.
     """
-    folder = _models_folder()
+    folder = models_folder()
     below = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)]
     times = {}
     for path in (promotions_path(), folder, *below):
@@ -214,7 +162,7 @@ def revision() -> frozenset[tuple[str, int]]:
 
 def versions(name: str) -> list[str]:
     """Return the versions of a name, readable or not."""
-    return _folders_in(_models_folder() / name)
+    return _folders_in(models_folder() / name)
 
 
 def labels() -> dict[str, list[str]]:
@@ -227,7 +175,7 @@ def labels() -> dict[str, list[str]]:
 
 def promotions_path() -> Path:
     """Return the path of the promotion log; BentoML's own labels cannot move."""
-    return _models_folder().parent / "loupe" / "promotions.jsonl"
+    return models_folder().parent / "loupe" / "promotions.jsonl"
 
 
 def verify(model: StoredModel) -> None:
@@ -254,12 +202,12 @@ def remove_model(tag: str) -> None:
         NotWritable: If it cannot be removed.
     """
     name, _, version = tag.partition(":")
-    folder = _models_folder() / name / version
+    folder = models_folder() / name / version
     with suppress(ModelCorrupted):
         if version not in versions(name) or _open(tag).info.module != MODULE:
             raise model_not_found(tag, _tags())
     try:
-        leaving = _own_folder() / f"leaving-{name}-{version}"
+        leaving = own_folder() / f"leaving-{name}-{version}"
         shutil.rmtree(leaving, ignore_errors=True)  # left by a process that was killed
         folder.rename(leaving)  # one step, so that readers never see half a model
         latest = folder.parent / LATEST
@@ -272,7 +220,12 @@ def remove_model(tag: str) -> None:
         raise store_unwritable(error, folder) from error
 
 
-def _models_folder() -> Path:
+def models_folder() -> Path:
+    """Return BentoML's folder of models.
+
+    Raises:
+        NotWritable: If it cannot be created.
+    """
     try:
         return Path(BentoMLContainer.model_store.get()._path)
     except OSError as error:  # BentoML creates its folders on first use
@@ -289,27 +242,11 @@ def _folders_in(folder: Path) -> list[str]:
         raise store_unwritable(error, folder) from error
 
 
-def _is_inside(folder: Path, name: str) -> bool:
-    """Return whether there is a regular file, to which no link or `..` leads out of the folder."""
-    try:
-        target = (folder / name).resolve(strict=True)
-    except (OSError, RuntimeError):  # missing, or a link to itself
-        return False
-    return target.is_file() and target.is_relative_to(folder.resolve())
-
-
-def _own_folder() -> Path:
+def own_folder() -> Path:
+    """Return Loupe's folder beside the models, on the same disk."""
     folder = promotions_path().parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _enter(temporary: Path, tag: bentoml.Tag) -> None:
-    """Move a whole model from a temporary store into the real one, in one step."""
-    folder = _models_folder() / tag.path()
-    folder.parent.mkdir(exist_ok=True)
-    (temporary / tag.path()).rename(folder)
-    (temporary / tag.latest_path()).replace(folder.parent / LATEST)
 
 
 def _labelled(name: str, label: str) -> str | None:
@@ -317,15 +254,13 @@ def _labelled(name: str, label: str) -> str | None:
     version, existing = _pointer(name, label), versions(name)
     if version in existing or not (version or existing):
         return version
-    problem = "has never been given"
-    if version:
-        problem = f"points at {name}:{version}, which was deleted"
+    deleted = f"points at {name}:{version}, which was deleted"
+    problem = deleted if version else "has never been given"
     known = ", ".join(model.tag for model in list_models(name))
-    advice = f"There is no model '{name}'."
-    if known:
-        advice = f"Promote one of {known}: loupe models promote TAG"
+    advice = f"Promote one of {known}: loupe models promote TAG"
     raise ModelNotFound(
-        f"There is no model '{name}:{label}': the label '{label}' {problem}. {advice}",
+        f"There is no model '{name}:{label}': the label '{label}' {problem}. "
+        + (advice if known else f"There is no model '{name}'."),
         code="label_not_found",
     )
 
@@ -354,39 +289,46 @@ def _tags() -> list[str]:
 
 def _saved(name: str | None = None) -> list[bentoml.Model]:
     """Return the models that Loupe saved, newest first, with or without a readable card."""
-    names = _folders_in(_models_folder()) if name is None else [name]
+    names = _folders_in(models_folder()) if name is None else [name]
     saved = []
     for tag in [f"{name}:{version}" for name in names for version in versions(name)]:
         try:
-            model = _open(tag)
+            saved.append(_open(tag))
         except ModelCorrupted as error:
             logger.warning("%s", error)
-        else:
-            saved.append(model)
     ours = [model for model in saved if model.info.module == MODULE]
     return sorted(ours, key=lambda model: model.creation_time, reverse=True)
 
 
 def _open(tag: str) -> bentoml.Model:
     """Return BentoML's record of a full tag."""
-    folder = _models_folder() / tag.replace(":", "/")
-    try:
-        if not _is_inside(folder, "model.yaml"):
-            raise FileNotFoundError
+    folder = models_folder() / tag.replace(":", "/")
+    with _reading(tag, folder, "model.yaml"):
         return bentoml.Model.from_path(folder)
-    except UNREADABLE as error:
-        problem = f"cannot be read ({error.__class__.__name__})"
-        raise model_corrupted(tag, "model.yaml", problem) from error
 
 
 def _read(model: bentoml.Model) -> StoredModel:
     folder = Path(model.path)
     tag = f"{folder.parent.name}:{folder.name}"  # by its path; model.yaml may differ
+    with _reading(tag, folder, CARD_FILE):
+        return StoredModel(tag, folder, ModelCard.load(folder))
+
+
+@contextmanager
+def _reading(tag: str, folder: Path, file: str) -> Iterator[None]:
+    """Call a model corrupt if one of its files cannot be read in the block."""
     try:
-        if not _is_inside(folder, CARD_FILE):
+        if not _is_inside(folder, file):
             raise FileNotFoundError
-        card = ModelCard.load(folder)
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read ({error.__class__.__name__})"
-        raise model_corrupted(tag, CARD_FILE, problem) from error
-    return StoredModel(tag, folder, card)
+        yield
+    except UNREADABLE as error:
+        raise model_corrupted(tag, file, f"cannot be read ({type(error).__name__})") from error
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Return whether there is a regular file, to which no link or `..` leads out of the folder."""
+    try:
+        target = (folder / name).resolve(strict=True)
+    except (OSError, RuntimeError):  # missing, or a link to itself
+        return False
+    return target.is_file() and target.is_relative_to(folder.resolve())

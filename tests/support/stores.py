@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from loupe.models.card import Figures, ModelCard, digest
-from loupe.models.store import StoredModel, find_model, new_model
+from loupe.models.saving import new_model
+from loupe.models.store import StoredModel, find_model
 
 
 def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredModel:

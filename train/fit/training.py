@@ -12,7 +12,8 @@ import numpy as np
 
 from loupe.errors import InvalidUsage, ProgramFailed
 from loupe.models.card import Figures, ModelCard
-from loupe.models.store import StoredModel, find_model, new_model
+from loupe.models.saving import new_model
+from loupe.models.store import StoredModel, find_model
 from train.config import TrainConfig
 from train.data.datasets import Dataset, Split, check_size
 from train.evaluate.calibration import fit_temperature

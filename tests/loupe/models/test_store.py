@@ -16,16 +16,15 @@ from loupe.errors import ModelCorrupted, ModelNotFound, NotWritable
 from loupe.models import promotion_log as promotions
 from loupe.models.card import ModelCard, digest
 from loupe.models.promotion_log import PromotedFigures, Promotion
+from loupe.models.saving import check_writable, new_model
 from loupe.models.store import (
     REPORT_FILE,
     StoredModel,
-    check_writable,
     find_model,
     full_tag,
     labels,
     list_models,
     names,
-    new_model,
     promotions_path,
     remove_model,
     revision,
@@ -77,7 +76,8 @@ def test_failed_save_leaves_nothing_in_the_store(store: Path, error: BaseExcepti
 def test_full_disk_leaves_nothing_in_the_store(store: Path) -> None:
     """The block can write its files, but the store cannot take their copies."""
     code = (
-        "import resource, sys; from pathlib import Path; from loupe.models.store import new_model\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from loupe.models.saving import new_model\n"
         "from tests.support.stores import card\n"
         "with new_model('letters', card()) as model:\n"
         "    Path(model.path_of('model.onnx')).write_bytes(bytes(100_000))\n"
@@ -98,9 +98,9 @@ def test_full_disk_leaves_nothing_in_the_store(store: Path) -> None:
 
 def test_killed_process_leaves_nothing_among_the_models(store: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from loupe.models.store import new_model\n"
+        "import os, signal; from pathlib import Path; from loupe.models.saving import new_model\n"
         "from tests.support.stores import card\n"
-        "import loupe.models.store as s\n"
+        "import loupe.models.saving as s\n"
         "s._enter = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "with new_model('letters', card()) as model: pass\n"
     )
