@@ -15,6 +15,7 @@ from loupe.errors import DatasetNotFound
 from loupe.files import open_regular, write_atomically
 from loupe.images import idx
 from loupe.images.spec import Look, UInt8Array
+from train.data.folders import expand_user
 from train.data.idx_folders import FILES, read_idx
 from train.data.splits import Dataset, Split
 
@@ -25,16 +26,18 @@ TIMEOUT_SECONDS = 30.0  # of waiting for the next bytes
 MAX_DOWNLOAD_BYTES = 64 * 2**20  # the largest file has 26 MB
 ARCHIVED = ("x_train", "y_train", "x_test", "y_test")  # arrays in Keras's archive of MNIST
 MAX_ARCHIVE_BYTES = 64 * 2**20  # unpacked; MNIST has 55 MB
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 
 
 @dataclass(frozen=True)
 class IdxDataset:
-    """A data set published as four IDX files, with the SHA-256 of each, decompressed."""
+    """A data set published as four IDX files.
+
+    `digests` are their SHA-256, decompressed, in the order of `FILES`.
+    """
 
     class_names: tuple[str, ...]
     look: Look
-    digests: dict[str, str]
+    digests: tuple[str, ...]
     source: str
     licence: str
     japanese: tuple[str, ...] = ()
@@ -51,12 +54,12 @@ IDX_DATASETS: dict[str, IdxDataset] = {
             "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
         ),
         look="object",
-        digests={
-            TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        },
+        digests=(
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
         source="Zalando Research, Fashion-MNIST: 70,000 product photos, made grey and 28 × 28",
         licence="MIT",
         japanese=_names(
@@ -68,12 +71,12 @@ IDX_DATASETS: dict[str, IdxDataset] = {
     "mnist": IdxDataset(
         class_names=tuple("0123456789"),
         look="ink",
-        digests={
-            TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
+        digests=(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
         source="LeCun, Cortes and Burges, The MNIST database of handwritten digits: "
         "70,000 digits of some 500 people",
         licence="CC BY-SA 3.0",
@@ -93,8 +96,8 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
     for location, read in _candidates(name, data_dir, download=download):
         try:
             arrays = read()
-            for file, array in zip(FILES, arrays, strict=True):
-                if digest(array) != published.digests[file]:
+            for file, array, expected in zip(FILES, arrays, published.digests, strict=True):
+                if digest(array) != expected:
                     raise ValueError(f"the SHA-256 of {file} is not that of the published file")
         except Exception as error:  # noqa: BLE001 - damaged archives raise almost anything
             attempts.append(f"  - {location}: {error}")
@@ -131,7 +134,7 @@ def _candidates(
 
 def keras_cache() -> Path:
     """Return Keras's folder of downloaded data sets. Source: keras.io, `keras.utils.get_file`."""
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    return expand_user(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
 
 
 def digest(array: UInt8Array) -> str:
