@@ -100,7 +100,7 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
                 if digest(array) != expected:
                     raise ValueError(f"the SHA-256 of {file} is not that of the published file")
         except Exception as error:  # noqa: BLE001 - damaged archives raise almost anything
-            attempts.append(f"  - {location}: {error}")
+            attempts.append(f"{location}: {error}".rstrip("."))
             continue
         return Dataset(
             name,
@@ -112,10 +112,9 @@ def load_published(name: str, data_dir: Path | None = None, *, download: bool = 
             licence=published.licence,
             translations={"ja": published.japanese} if published.japanese else {},
         )
-    tried = "\n".join(attempts)
     raise DatasetNotFound(
-        f"The data set '{name}' was not found. Tried:\n{tried}\nPut the four IDX files of '{name}' "
-        "into a folder and pass it with --data-dir, or use digits."
+        f"The data set '{name}' was not found. Put its four IDX files into a folder and pass it "
+        f"with --data-dir, or use digits. Tried: {'; '.join(attempts)}."
     )
 
 
