@@ -28,7 +28,7 @@ from worker.queue.steps import Plan, decode, encode
 
 KEEP_SECONDS = 30 * 24 * 3600  # how long the record of an ended job is kept
 HEARTBEAT_TIMEOUT_SECONDS = 5.0  # workers send a heartbeat every second
-MAX_JOBS = 50_000  # whose records are kept, about 1.5 KB each
+MAX_JOBS = 20_000  # whose records are kept; one takes 1.5 KB, and 5.5 KB while it waits
 MAX_FORGOTTEN = 1000  # of the oldest jobs that one submission looks at, to delete those that ended
 PAGE = 100  # jobs that are read at a time
 CURSOR = re.compile(r"\d{1,12}\.\d{1,12}")  # time of creation of the last job of the page before
