@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from worker.scoring.consumer import Consumer, worker_name
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # between checks of `stopping`; the consumer itself stops sooner
+SUCCESSOR_SECONDS = 5.0  # of work beside threads that are stuck
 RELEASE_SECONDS = 2.0  # for Redis to answer; if it does not, the lease expires
 
 
@@ -45,19 +47,36 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
             keep_seconds=settings.keep_jobs_days * 24 * 3600,
         )
         consumer = Consumer(Jobs(redis), claims, settings, stopping)
+        grace_seconds = settings.shutdown_timeout_seconds
         with serve_metrics(consumer.metrics, prompt_redis, settings):
-            return run_consumer(
-                consumer, burst=burst, grace_seconds=settings.shutdown_timeout_seconds
-            )
+            if run_consumer(consumer, burst=burst, grace_seconds=grace_seconds):
+                return True
+            if not stopping.is_set():  # others need not wait until the program has started again
+                successor = Consumer(Jobs(redis), claims, settings, stopping)
+                run_consumer(
+                    successor,
+                    burst=True,
+                    grace_seconds=grace_seconds,
+                    max_seconds=SUCCESSOR_SECONDS,
+                )
+            return False
 
 
-def run_consumer(consumer: Consumer, *, burst: bool, grace_seconds: float = 0.0) -> bool:
-    """Run a consumer; see `work`."""
+def run_consumer(
+    consumer: Consumer,
+    *,
+    burst: bool,
+    grace_seconds: float = 0.0,
+    max_seconds: float = threading.TIMEOUT_MAX,
+) -> bool:
+    """Run a consumer for at most `max_seconds`, and then its steps in flight; see `work`."""
     # No `with`: the threads are abandoned if they do not end in time.
     threads = ThreadPoolExecutor(2, thread_name_prefix="consumer")
     run = threads.submit(consumer.run, burst=burst)
+    deadline = time.monotonic() + max_seconds
     while not run.done() and not consumer.stopping.is_set() and not consumer.is_stuck:
         wait([run], POLL_SECONDS)
+        consumer.closing = consumer.closing or time.monotonic() > deadline
     if consumer.stopping.is_set():
         wait([run], grace_seconds)
     if run.done():

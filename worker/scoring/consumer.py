@@ -55,6 +55,7 @@ class Consumer:
         jobs: The client side of the queue.
         claims: The worker side.
         stopping: Set it to end the loop after the steps in flight.
+        closing: The same without a stop of the program.
         metrics: Counters of this process.
     """
 
@@ -72,7 +73,8 @@ class Consumer:
         self._resources = Resources(settings, claims.worker, self.metrics.lost_decoder)
         self._writers = ThreadPoolExecutor(MAX_STEPS, thread_name_prefix="write")
         self._attempts: set[_Attempt] = set()
-        self._released = False
+        self.closing = False
+        self._ended = threading.Event()
 
     def run(self, *, burst: bool = False) -> None:
         """Work until `stopping` is set or, with `burst`, until there is nothing to claim."""
@@ -82,7 +84,7 @@ class Consumer:
             self._loop(burst=burst)
             self._writers.shutdown()
         finally:
-            self.stopping.set()
+            self._ended.set()
             heartbeat.join()
             self._resources.close()
 
@@ -93,7 +95,8 @@ class Consumer:
 
     def release(self) -> None:
         """Return the steps in flight to the queue and claim no more, from another thread."""
-        self._released = True
+        self.closing = True
+        self._ended.set()
         for attempt in list(self._attempts):
             if attempt.lease.release():
                 logger.info("released a step that could not be finished in time")
@@ -103,17 +106,17 @@ class Consumer:
         while True:
             try:
                 self.claims.send_heartbeat()
-                if self.stopping.wait(HEARTBEAT_SECONDS):
+                if self._ended.wait(HEARTBEAT_SECONDS):
                     self.claims.leave()
                     return
             except RedisError:
                 logger.warning("no heartbeat: Redis does not answer")
-                if self.stopping.wait(REDIS_PAUSE_SECONDS):
+                if self._ended.wait(REDIS_PAUSE_SECONDS):
                     return
 
     def _loop(self, *, burst: bool) -> None:
         writing: list[Future[None]] = []
-        while not self.stopping.is_set() and not self._released:
+        while not self.stopping.is_set() and not self.closing:
             writing = [future for future in writing if not future.done()]
             if len(writing) == MAX_STEPS:
                 wait(writing, IDLE_SECONDS, FIRST_COMPLETED)
