@@ -18,7 +18,7 @@ from loupe.errors import LoupeError
 from loupe.images.decode import open_picture
 from loupe.images.header import estimated_bytes, too_costly
 
-WALL_FACTOR = 4  # wall time per CPU time, on a busy machine
+WALL_FACTOR = 2  # wall time per CPU time, on a busy machine
 FIXED_BYTES = 64 * 2**20  # for tiles, the shrunken picture, and what Pillow keeps
 NICENESS = 10
 IMAGE, ERROR = b"\0", b"\1"  # first byte of an answer

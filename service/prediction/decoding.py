@@ -23,12 +23,12 @@ from loupe.errors import (
 )
 from loupe.images.decode import open_picture
 from loupe.images.header import check_header, estimated_bytes, is_tiny, kind_of
-from loupe.images.pool import DecoderPool, Loss
+from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 
-DECODERS = 2  # they bound the memory that large pictures take
+DECODERS = 2  # of pictures that are not large; one more decodes large ones
 YIELD_SECONDS = 0.005  # of decoding, before other requests get the event loop
 
 Value = TypeVar("Value")
@@ -49,8 +49,8 @@ class _Waiting(NamedTuple):
 class Decoders:
     """Background processes that decode, and the queue in front of them.
 
-    Pictures that may take long wait for those that are quick, so that a few costly ones do not keep
-    everybody waiting.
+    Large pictures have a decoder of their own, and pictures that may take long wait for those that
+    are quick, so that a few costly ones do not keep everybody waiting.
 
     Args:
         settings: Limits.
@@ -62,9 +62,10 @@ class Decoders:
     ) -> None:
         self._max_pixels = settings.max_image_pixels
         self._pool = DecoderPool(
-            DECODERS, settings.decode_seconds, in_background=True, on_loss=on_loss
+            DECODERS + 1, settings.decode_seconds, in_background=True, on_loss=on_loss
         )
         self._queue: PriorityQueue[_Waiting] = PriorityQueue()
+        self._large: PriorityQueue[_Waiting] = PriorityQueue()
         self._numbers = count()
         self._threads: list[threading.Thread] = []
 
@@ -77,8 +78,8 @@ class Decoders:
         """
         if not self._threads:
             self._threads = [
-                threading.Thread(target=self._work, name="decode", daemon=True)
-                for _ in range(DECODERS)
+                threading.Thread(target=_work, args=(queue,), name="decode", daemon=True)
+                for queue in (*[self._queue] * DECODERS, self._large)
             ]
             for thread in self._threads:
                 thread.start()
@@ -89,7 +90,8 @@ class Decoders:
             return self._pool.decode(waiting.pop(), look, self._max_pixels, caller.check)
 
         cost = estimated_bytes(data, self._max_pixels)
-        self._queue.put(_Waiting(cost, next(self._numbers), decode, result))
+        queue = self._large if cost > LARGE_BYTES else self._queue
+        queue.put(_Waiting(cost, next(self._numbers), decode, result))
         del data
         decoding = asyncio.wrap_future(result)
         try:
@@ -106,9 +108,10 @@ class Decoders:
         """Kill the processes."""
         self._pool.close()
 
-    def _work(self) -> None:
-        while True:
-            _run(self._queue.get())
+
+def _work(queue: "PriorityQueue[_Waiting]") -> None:
+    while True:
+        _run(queue.get())
 
 
 def _run(waiting: _Waiting) -> None:

@@ -54,6 +54,17 @@ def wide_tiff(side: int) -> bytes:
     return struct.pack("<2sHI", b"II", 42, start) + values + pixels + directory + bytes(4)
 
 
+@cache
+def bmp_of_runs(side: int) -> bytes:
+    """Return a compressed BMP file whose runs have one pixel each; Pillow decodes it in Python."""
+    pixels = (b"\x01\x05" * side + b"\0\0") * side + b"\0\x01"
+    palette = bytes(4 * 256)
+    start = 14 + 40 + len(palette)
+    header = struct.pack("<2sIII", b"BM", start + len(pixels), 0, start)
+    info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(pixels), 0, 0, 256, 0)
+    return header + info + palette + pixels
+
+
 def _find_scans(data: bytes) -> Iterator[int]:
     """Yield where the scans of a JPEG file start, and the tables in front of each."""
     position, tables = 2, None

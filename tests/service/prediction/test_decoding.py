@@ -18,6 +18,7 @@ from tests.support.programs import until
 
 SETTINGS = Settings(decode_seconds=2)
 LARGE = pictures.png(np.full((100, 100), 255, np.uint8))
+SLOW = bombs.bmp_of_runs(4000)
 COSTLY = bombs.jpeg_with_scans(7000, 90)
 
 
@@ -68,7 +69,7 @@ def test_quick_pictures_go_before_costly_ones(decoders: Decoders) -> None:
         ended.append(name)
 
     async def story() -> None:
-        costly = [asyncio.create_task(read("costly", COSTLY)) for _ in range(2 * DECODERS + 1)]
+        costly = [asyncio.create_task(read("costly", SLOW)) for _ in range(3 * DECODERS)]
         await asyncio.sleep(0.2)
         await read("quick", LARGE)
         for task in costly:
@@ -76,6 +77,20 @@ def test_quick_pictures_go_before_costly_ones(decoders: Decoders) -> None:
 
     asyncio.run(story())
     assert len(ended) <= 1 + DECODERS
+
+
+def test_large_pictures_do_not_keep_others_waiting(decoders: Decoders) -> None:
+    async def story() -> None:
+        costly = [
+            asyncio.create_task(decode(COSTLY, SETTINGS, preparation(decoders))) for _ in range(5)
+        ]
+        await asyncio.sleep(0.5)
+        await decode(LARGE, SETTINGS, preparation(decoders))
+        assert not any(task.done() for task in costly)
+        for task in costly:
+            task.cancel()
+
+    asyncio.run(story())
 
 
 class Weighed(bytes):
@@ -95,7 +110,7 @@ def test_picture_that_waits_past_its_deadline_is_refused_and_freed(decoders: Dec
         return await decode(data, SETTINGS, preparation(decoders, caller))
 
     async def story() -> None:
-        early = [asyncio.create_task(read(COSTLY, Caller.within(30))) for _ in range(DECODERS)]
+        early = [asyncio.create_task(read(SLOW, Caller.within(30))) for _ in range(DECODERS)]
         await asyncio.sleep(0.5)
         with pytest.raises(DeadlineExceeded):
             await read(Weighed(LARGE), Caller.within(0.05))
@@ -113,7 +128,7 @@ def test_decoder_is_free_soon_after_the_deadline(decoders: Decoders) -> None:
 
     async def story() -> None:
         prepared = preparation(unlimited, Caller.within(1))
-        late = [asyncio.create_task(decode(COSTLY, SETTINGS, prepared)) for _ in range(DECODERS)]
+        late = [asyncio.create_task(decode(SLOW, SETTINGS, prepared)) for _ in range(DECODERS)]
         for task in late:
             with pytest.raises(DeadlineExceeded):
                 await task
