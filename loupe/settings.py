@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     """
     shutdown_timeout_seconds: int = Field(default=10, ge=1)
     """How long requests and shards in flight may take to finish after a stop signal."""
+    drain_seconds: float = Field(default=0.0, ge=0, le=600)
+    """How long the service still answers after SIGTERM, with /readyz at 503, so that load
+    balancers notice. Set it to a little more than their interval of health checks.
+    """
     host: str = "127.0.0.1"
     """Address to listen on. Use 0.0.0.0 in containers."""
     port: int = Field(default=3000, ge=1, le=65535)

@@ -59,7 +59,11 @@ def create_app(settings: Settings, *, is_local: bool = False) -> Starlette:
     predictor = Predictor(settings, tracing)
     stack = [
         Middleware(
-            RequestMiddleware, settings=settings, metrics=predictor.metrics, is_local=is_local
+            RequestMiddleware,
+            settings=settings,
+            metrics=predictor.metrics,
+            is_local=is_local,
+            is_draining=lambda: predictor.draining,
         )
     ]
     if tracing is not None:
@@ -117,7 +121,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     sys.setswitchinterval(SWITCH_SECONDS)
     following = asyncio.create_task(predictor.models.follow(), name="follow the store")
     yield
-    predictor.stopping = True
+    predictor.draining = predictor.stopping = True
     following.cancel()
     if grpc is not None:
         await grpc.stop()  # before the models that its calls wait for

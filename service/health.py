@@ -21,7 +21,7 @@ async def ready(call: Call) -> Response:
     Raises:
         ShuttingDown: If it is.
     """
-    if call.stopping:
+    if call.draining:
         raise ShuttingDown()
     return PlainTextResponse("\n")
 

@@ -6,6 +6,7 @@ Compose, systemd or `loupe up` supervise it already.
 import logging
 import signal
 import socket
+import time
 from functools import partial
 from types import FrameType
 from typing import NoReturn
@@ -16,7 +17,8 @@ from loupe.models.store import find_model, verify
 from loupe.runtime.ports import BACKLOG, listen
 from loupe.settings import Settings
 from service.app import create_app
-from service.http.connection import IDLE_SECONDS, Connection
+from service.connections.connection import Connection
+from service.connections.slow_clients import IDLE_SECONDS
 from service.http.logs import set_up_log
 from service.prediction.predictor import Predictor
 
@@ -71,11 +73,12 @@ def serve(settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """A server that reports itself as not ready from the first signal on."""
+    """A server that is not ready from the first signal on, and answers until it has drained."""
 
     def __init__(self, config: uvicorn.Config, predictor: Predictor) -> None:
         super().__init__(config)
         self._predictor = predictor
+        self._stops_at: float | None = None  # on the clock of `time.monotonic`
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, and log the address."""
@@ -84,9 +87,22 @@ class Server(uvicorn.Server):
             logger.info("listening on http://%s:%d", *sockets[0].getsockname()[:2])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start to shut down."""
+        """Drain after the first SIGTERM; shut down after others."""
+        drain_seconds = self._predictor.settings.drain_seconds
+        self._predictor.draining = True
+        if sig == signal.SIGTERM and drain_seconds and self._stops_at is None:
+            self._stops_at = time.monotonic() + drain_seconds
+            logger.info("draining for %g s", drain_seconds)
+            return
         self._predictor.stopping = True
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Shut down when the service has drained."""
+        if self._stops_at is not None and time.monotonic() >= self._stops_at:
+            self._predictor.stopping = True
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def _exit(*_: object) -> NoReturn:

@@ -4,13 +4,14 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable
 from itertools import chain
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loupe.errors import HeadersTooLarge, LoupeError, NotFound, TooManyRequests
+from loupe.errors import HeadersTooLarge, InvalidRequest, LoupeError, NotFound, TooManyRequests
 from loupe.settings import Settings
 from service import health
 from service.http import replies
@@ -42,13 +43,20 @@ class RequestMiddleware:
         settings: Limits, API keys, and the origins and hosts that are allowed.
         metrics: Count the refusals.
         is_local: Whether the service listens on loopback only.
+        is_draining: Returns whether clients should move to another server.
 
     Raises:
         InvalidSetting: If the API keys cannot be read.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, metrics: Metrics, *, is_local: bool = False
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        is_local: bool = False,
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._app = app
         self._logs_access = settings.access_log
@@ -56,6 +64,7 @@ class RequestMiddleware:
         self._rules = BrowserRules(settings, is_local)
         self._max_requests = settings.max_requests
         self._metrics = metrics
+        self._is_draining = is_draining
         self.in_flight = InFlight()
         self._too_many = TooManyRequests(
             f"{settings.max_requests:,} requests are in flight already (LOUPE_MAX_REQUESTS). "
@@ -90,11 +99,17 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
+                headers = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                     *SECURITY_HEADERS,
                 ]
+                if self._is_draining():
+                    headers.append((b"connection", b"close"))
+                elif context.offers_keep_alive:
+                    is_delimited = any(name == b"content-length" for name, _ in headers)
+                    headers.append((b"connection", b"keep-alive" if is_delimited else b"close"))
+                message["headers"] = headers
             await send(message)
 
         await self._answer(scope, receive, send_with_headers)
@@ -128,11 +143,16 @@ class RequestMiddleware:
         Raises:
             Forbidden: If a foreign web page sent the request.
             HeadersTooLarge: If the headers are too long.
+            InvalidRequest: If an HTTP/1.1 request does not have exactly one `Host`.
             NotFound: If no route could have the path.
             Unauthorized: If a key is needed and missing or unknown.
         """
         if sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEADER_BYTES:
             raise headers_too_large()
+        if scope["http_version"] == "1.1":
+            is_repeated = len(scope["headers"]) > len(context.headers)
+            if b"host" not in context.headers or (is_repeated and _count_hosts(scope) > 1):
+                raise InvalidRequest("An HTTP/1.1 request must have one Host header.")
         path = scope["path"]
         if path not in health.PATHS:
             self._rules.check(scope["method"], context.headers)
@@ -140,6 +160,10 @@ class RequestMiddleware:
             context.key_name = self._keys.name_in(Headers(scope=scope))
         if "\n" in path or not path.startswith("/"):  # Starlette's patterns ignore a newline
             raise NotFound(f"A path is one line that starts with a slash, got {path[:80]!r}.")
+
+
+def _count_hosts(scope: Scope) -> int:
+    return sum(name == b"host" for name, _ in scope["headers"])
 
 
 def headers_too_large() -> HeadersTooLarge:

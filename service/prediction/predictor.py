@@ -89,6 +89,7 @@ class Predictor:
     """The served models, and everything else that calls need.
 
     Attributes:
+        draining: Whether load balancers should send no more requests; they are still answered.
         stopping: Whether the service is shutting down; it still answers requests in flight.
         tracing: Records spans, if traces are exported.
     """
@@ -96,6 +97,7 @@ class Predictor:
     def __init__(self, settings: Settings, tracing: "Tracing | None" = None) -> None:
         self.settings = settings
         self.tracing = tracing
+        self.draining = False
         self.stopping = False
         self.metrics = Metrics()
         self.models = ServedModels(settings, self.metrics)
@@ -145,6 +147,7 @@ class AnyCall:
         models: The served models.
         model_name: Name of the model that answers; `NO_MODEL` until it is known.
         begun: When the call arrived, on the clock of `time.monotonic`.
+        draining: Whether load balancers should have sent the call elsewhere.
         stopping: Whether the service was shutting down then.
     """
 
@@ -153,6 +156,7 @@ class AnyCall:
         self.models = predictor.models
         self.model_name = NO_MODEL
         self.begun = time.monotonic()
+        self.draining = predictor.draining
         self.stopping = predictor.stopping
         self._decoders = predictor.decoders
         self._metrics = predictor.metrics

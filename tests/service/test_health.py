@@ -31,7 +31,7 @@ def get(app: Starlette, path: str) -> httpx.Response:
 @pytest.mark.parametrize("path", ["/readyz", "/v2/health/ready"])
 def test_service_that_shuts_down_is_not_ready(app: Starlette, path: str) -> None:
     assert get(app, path).status_code == 200
-    app.state.predictor.stopping = True
+    app.state.predictor.draining = True
 
     response = get(app, path)
 

@@ -110,7 +110,7 @@ async def live(call: RpcCall) -> Message:
 
 async def ready(call: RpcCall) -> Message:
     """Answer whether the service is ready; it accepts no call before its models are."""
-    return pb.ServerReadyResponse(ready=not call.stopping)
+    return pb.ServerReadyResponse(ready=not call.draining)
 
 
 async def server(call: RpcCall) -> Message:

@@ -45,7 +45,7 @@ async def live(call: Call) -> Response:
 
 async def ready(call: Call) -> Response:
     """Answer that models are served; the service accepts no request before that."""
-    if call.stopping:
+    if call.draining:
         raise ShuttingDown()
     # The specification says `live`, the servers say `ready`.
     return replies.json({"live": True, "ready": True})

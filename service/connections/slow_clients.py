@@ -1,48 +1,40 @@
-"""uvicorn's HTTP/1.1 connection, with limits of time and size for the head of a request.
-
-Each override fixes a fault that `tests/service/http/test_connection.py` proves.
-"""
+"""Limits of time and size for clients that send or read slowly; uvicorn has hardly any."""
 
 import asyncio
-from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from loupe.errors import InvalidRequest, LoupeError
-from service.http import replies
-from service.http.context import KEY, RequestContext, first_values
-from service.http.middleware import (
-    MAX_HEADER_BYTES,
-    SECURITY_HEADERS,
-    headers_too_large,
-    new_request_id,
-)
-from service.metrics import Metrics
+from loupe.errors import LoupeError
+from service.http.middleware import MAX_HEADER_BYTES, headers_too_large
 
 HEAD_SECONDS = 10  # timeout for the head of a request, from its first byte
 WRITE_SECONDS = 60  # timeout for a client that reads nothing of its responses
 IDLE_SECONDS = 75  # timeout between requests; proxies keep idle connections for a minute
+DROP_SECONDS = 30  # timeout for the rest of a body that nobody reads
 
 
-class Connection(HttpToolsProtocol):
-    """A connection to the service.
+class LimitedConnection(HttpToolsProtocol):
+    """uvicorn's connection with limits for heads, chunk headers and trailers, and for reading.
 
-    Args:
-        metrics: Counts requests that cannot be parsed.
-        options: The arguments of uvicorn's class.
+    Attributes:
+        is_receiving: Whether a request has started to arrive and is not complete.
     """
 
-    def __init__(self, *, metrics: Metrics, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._metrics = metrics
-        self._pipelined: list[RequestResponseCycle] = []  # unanswered, before the current one
-        self._is_idle = True
+        self.is_receiving = False
         self._reads_head = True
         self._made_progress = False  # the last chunk ended a head, or contained a body
         self._overhead_bytes = 0  # received since the last progress
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether no request waits for its answer."""
+        return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request; uvicorn has none."""
@@ -50,22 +42,24 @@ class Connection(HttpToolsProtocol):
         self._start_timer(IDLE_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Disconnect all pipelined requests; uvicorn does so only for the last."""
+        """Stop the timeouts."""
         self._stop_timer()
         self._stop_write_timer()
-        for cycle in self._pipelined:
-            cycle.disconnected = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse a chunk, and limit the time and size of heads, chunk headers and trailers."""
         self._made_progress = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self.transport.is_closing():
             return
-        if self._is_idle:
+        if not self.is_receiving:
             # After the rest of a body whose request has been answered, uvicorn has no timeout.
-            if self._is_answered() and self.timeout_keep_alive_task is None:
+            if self.is_answered and self.timeout_keep_alive_task is None:
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
@@ -75,7 +69,41 @@ class Connection(HttpToolsProtocol):
         # A chunk with progress may hold the end of the previous body, so its size does not count.
         self._overhead_bytes = 1 if self._made_progress else self._overhead_bytes + len(data)
         if self._overhead_bytes > 2 * MAX_HEADER_BYTES:  # the middleware checks complete heads
-            self._refuse(headers_too_large())
+            self.refuse(headers_too_large())
+
+    def feed(self, data: bytes) -> None:
+        """Parse a chunk."""
+        self.parser.feed_data(data)
+
+    def refuse(self, error: LoupeError) -> None:
+        """Send an error and close."""
+        raise NotImplementedError
+
+    def on_message_begin(self) -> None:
+        """Note that a head has started."""
+        super().on_message_begin()
+        self.is_receiving = True
+        self._reads_head = True
+        self._overhead_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Stop the timeout for the head."""
+        self._reads_head = False
+        self._made_progress = True
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Note that a part of a body has arrived."""
+        self._made_progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the request is complete."""
+        super().on_message_complete()
+        self.is_receiving = False
+        self._made_progress = True
+        self._stop_timer()
 
     def pause_writing(self) -> None:
         """Start the timeout for the client to read; uvicorn waits for ever."""
@@ -87,58 +115,9 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._stop_write_timer()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that cannot be parsed, in JSON."""
-        self._refuse(InvalidRequest("The bytes are not an HTTP/1.1 request."))
-
-    def on_message_begin(self) -> None:
-        """Note that a head has started."""
-        super().on_message_begin()
-        self._is_idle = False
-        self._reads_head = True
-        self._overhead_bytes = 0
-
-    def on_headers_complete(self) -> None:
-        """Stop the timeout, and let the request ask whether its client has disconnected."""
-        self._reads_head = False
-        self._made_progress = True
-        self._stop_timer()
-        self.scope["state"][KEY] = RequestContext(
-            first_values(self.headers), is_gone=self.transport.is_closing
-        )
-        if not self._is_answered():
-            self._pipelined = [
-                cycle for cycle in (*self._pipelined, self.cycle) if not cycle.response_complete
-            ]
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Note that a part of a body has arrived."""
-        self._made_progress = True
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Note that the request is complete."""
-        super().on_message_complete()
-        self._is_idle = self._made_progress = True
-
-    def _is_answered(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _refuse(self, error: LoupeError) -> None:
-        """Send an error and close: the start of the next request is unknown."""
-        self._metrics.refused(error)
-        response = replies.failure(error)
-        headers = [
-            *response.raw_headers,
-            *SECURITY_HEADERS,
-            (b"x-request-id", new_request_id().encode()),
-            (b"connection", b"close"),
-        ]
-        status = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()
-        lines = [status, *(b"%b: %b" % header for header in headers), b"", response.body]
-        self.transport.write(b"\r\n".join(lines))
-        self.transport.close()
+    def start_drop_timer(self) -> None:
+        """Start the timeout for the rest of a body that nobody reads."""
+        self._start_timer(DROP_SECONDS)
 
     def _start_write_timer(self) -> None:
         unread = self.transport.get_write_buffer_size()
@@ -157,7 +136,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self.transport.close)
+        self._timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -5,6 +5,7 @@ import gc
 import json
 import random
 import socket
+import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -23,9 +24,10 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from loupe.errors import BodyTooSlow, CallerGone, LoupeError
 from loupe.settings import Settings
-from service.http import connection, replies
+from service.connections import connection, slow_clients
+from service.connections.connection import Connection
+from service.http import replies
 from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
-from service.http.connection import Connection
 from service.http.context import context_of
 from service.http.middleware import MAX_HEADER_BYTES, RequestMiddleware
 from service.metrics import Metrics
@@ -98,6 +100,12 @@ class Client:
         """Wait for the end of the connection; return whether it comes without more bytes."""
         return await self._reader.read(1) == b""
 
+    async def send_forever(self, data: bytes) -> None:
+        while True:
+            self.send(data)
+            await self._writer.drain()
+            await asyncio.sleep(0.001)
+
     def leave(self) -> None:
         self._writer.transport.abort()
 
@@ -109,13 +117,16 @@ class Scene:
         self.gate = Gate()
         self.metrics = Metrics()
         options = {"max_requests": MAX_REQUESTS, "access_log": True, **limits}
-        middleware = RequestMiddleware(self.gate, Settings(**options), self.metrics)
+        self.is_draining = False
+        middleware = RequestMiddleware(
+            self.gate, Settings(**options), self.metrics, is_draining=lambda: self.is_draining
+        )
         self.in_flight = middleware.in_flight
         self._app: ASGIApp = middleware
         self._clients: list[Client] = []
 
     async def client(self) -> Client:
-        made = Client(*await asyncio.open_connection("127.0.0.1", self._port))
+        made = Client(*await asyncio.open_connection("127.0.0.1", self.port))
         self._clients.append(made)
         return made
 
@@ -137,7 +148,7 @@ class Scene:
 
     async def play(self, story: Callable[["Scene"], Awaitable[None]]) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-            self._port = listening.getsockname()[1]
+            self.port = listening.getsockname()[1]
 
             def protocol(**options: Any) -> Connection:
                 return Connection(metrics=self.metrics, **options)
@@ -148,7 +159,7 @@ class Scene:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                timeout_keep_alive=connection.IDLE_SECONDS,
+                timeout_keep_alive=slow_clients.IDLE_SECONDS,
             )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve([listening]))
@@ -280,7 +291,7 @@ def test_refused_head_request_has_no_body() -> None:
     async def story(scene: Scene) -> None:
         await scene.fill()
         late = await scene.client()
-        late.send(b"HEAD /models HTTP/1.1\r\n\r\n" * 2)
+        late.send(b"HEAD /models HTTP/1.1\r\nHost: loupe\r\n\r\n" * 2)
         assert (await late.response_head())[0] == 429
         assert (await late.response_head())[0] == 429
 
@@ -505,7 +516,7 @@ def test_endless_headers_are_refused() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost:"])
 def test_incomplete_head_times_out(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(connection, "HEAD_SECONDS" if sent else "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(slow_clients, "HEAD_SECONDS" if sent else "IDLE_SECONDS", 0.05)
 
     async def story(scene: Scene) -> None:
         first = await scene.client()
@@ -525,7 +536,7 @@ def test_incomplete_head_times_out(monkeypatch: pytest.MonkeyPatch, sent: bytes)
 def test_idle_connection_is_closed_after_the_late_body_of_a_refused_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(slow_clients, "IDLE_SECONDS", 0.3)
 
     async def story(scene: Scene) -> None:
         await scene.fill()
@@ -676,7 +687,7 @@ def test_answered_requests_leave_no_reference_cycles(length: int) -> None:
 
 
 def test_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(slow_clients, "WRITE_SECONDS", 0.05)
     ended = asyncio.Event()
 
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
@@ -696,7 +707,7 @@ def test_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPat
 
 
 def test_client_that_reads_slowly_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "WRITE_SECONDS", 0.2)
     chunk, chunks = bytes(2**20), 16
 
     async def large(scope: Scope, receive: Receive, send: Send) -> None:
@@ -713,3 +724,204 @@ def test_client_that_reads_slowly_gets_everything(monkeypatch: pytest.MonkeyPatc
     scene = Scene()
     scene._app = large
     uvloop.run(scene.play(story))
+
+
+# Offers to upgrade to another protocol
+
+
+OFFERS = ["h2c", "websocket", "TLS/1.2", "foo, bar"]
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: loupe\r\n\r\n"
+
+
+def offer(length: int | None, protocol: str, path: str = "/elsewhere") -> bytes:
+    body = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    lines = [f"POST {path} HTTP/1.1", "Host: loupe", "Connection: Upgrade, HTTP2-Settings"]
+    return "\r\n".join([*lines, f"Upgrade: {protocol}", body, "", ""]).encode()
+
+
+@pytest.mark.parametrize("protocol", OFFERS)
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("piece", [1, 50, 1000])
+def test_offer_to_upgrade_is_ignored_and_its_body_read(
+    protocol: str, is_chunked: bool, piece: int
+) -> None:
+    body = SMUGGLED
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if is_chunked else body
+    stream = offer(None if is_chunked else len(body), protocol) + sent
+    stream += head(3, "/elsewhere") + b"abc" + offer(2, protocol) + b"de"
+
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        for start in range(0, len(stream), piece):
+            client.send(stream[start : start + piece])
+            if piece > 1:
+                await asyncio.sleep(0.001)
+        answers = [(await client.response())[::2] for _ in range(3)]
+        assert answers == [(200, str(len(body)).encode()), (200, b"3"), (200, b"2")]
+        assert scene.gate.begun == 3
+
+    play(story)
+
+
+def test_offer_with_a_long_body_is_read_completely() -> None:
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        client.send(offer(8 * LONG_BYTES, "h2c"))
+        for _ in range(8):
+            client.send(bytes(LONG_BYTES))
+            await asyncio.sleep(0.001)
+        assert (await client.response())[::2] == (200, str(8 * LONG_BYTES).encode())
+
+    play(story)
+
+
+def test_request_to_connect_is_refused() -> None:
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        client.send(b"CONNECT loupe:443 HTTP/1.1\r\nHost: loupe:443\r\n\r\n" + SMUGGLED)
+        assert (await client.response())[0] == 400
+        assert await client.is_closed()
+        assert scene.gate.begun == 0
+
+    play(story)
+
+
+# Answers before the end of a body
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_client_that_reads_after_sending_gets_the_early_answer(version: str) -> None:
+    length = 32 * LONG_BYTES
+    lines = [f"POST /predict HTTP/{version}", "Host: loupe", "Connection: close"]
+    request = "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode() + bytes(length)
+
+    def send_then_read(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(request)
+            answer = b""
+            while chunk := client.recv(65536):
+                answer += chunk
+        return answer
+
+    async def story(scene: Scene) -> None:
+        await scene.fill()
+        for _ in range(10):
+            answer = await asyncio.to_thread(send_then_read, scene.port)
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            assert b"too_many_requests" in answer
+
+    play(story)
+
+
+def test_bytes_after_an_early_answer_are_not_taken_for_a_request() -> None:
+    async def story(scene: Scene) -> None:
+        early = await scene.fill()
+        client = await scene.client()
+        client.send(head(100_000, "/predict", "Connection: close"))
+        assert (await client.response())[0] == 429
+        client.send(SMUGGLED)
+        assert await client.is_closed()
+        scene.gate.open.set()
+        for each in early:
+            await each.response()
+        assert scene.gate.begun == len(early)
+
+    play(story)
+
+
+@pytest.mark.parametrize("more", [[], ["Connection: close"]])
+@pytest.mark.parametrize("limit", ["DROP_SECONDS", "MAX_DROPPED_BYTES"])
+def test_rest_of_an_answered_body_is_limited(
+    limit: str, more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if limit == "DROP_SECONDS":
+        monkeypatch.setattr(slow_clients, limit, 0.1)
+    else:
+        monkeypatch.setattr(connection, limit, LONG_BYTES)
+
+    async def story(scene: Scene) -> None:
+        await scene.fill()
+        client = await scene.client()
+        client.send(head(10**9, "/predict", *more))
+        assert (await client.response())[0] == 429
+        chunk = bytes(1000 if limit == "DROP_SECONDS" else LONG_BYTES)
+        with pytest.raises((ConnectionError, RuntimeError)):  # the latter is uvloop's
+            await client.send_forever(chunk)
+
+    play(story)
+
+
+def test_connection_that_drops_a_body_does_not_delay_the_shutdown() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.fill()
+        for more in ([], ["Connection: close"]):
+            client = await scene.client()
+            client.send(head(10**9, "/predict", *more))
+            assert (await client.response())[0] == 429
+        unfinished = await scene.client()
+        unfinished.send(b"POST /predict HT")
+        await asyncio.sleep(0.01)
+        scene.gate.open.set()
+
+    started = time.monotonic()
+    play(story)
+    assert time.monotonic() - started < slow_clients.DROP_SECONDS / 2
+
+
+# Versions, hosts, and shutdown
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_http_1_0_connection_is_kept_if_the_client_asks(wants: bool) -> None:
+    asks = b"Connection: keep-alive\r\n" if wants else b""
+    request = b"POST /elsewhere HTTP/1.0\r\n" + asks + b"Content-Length: 3\r\n\r\nabc"
+
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        client.send(request)
+        status, headers, body = await client.response()
+        assert (status, body) == (200, b"3")
+        assert headers["connection"] == ("keep-alive" if wants else "close")
+        if wants:
+            client.send(request)
+            assert (await client.response())[::2] == (200, b"3")
+        else:
+            assert await client.is_closed()
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        ([], 400),
+        (["Host: a", "Host: a"], 400),
+        (["Host: a", "Host: b"], 400),
+        (["Host: a", "Accept: b", "Accept: c"], 200),
+    ],
+)
+def test_http_1_1_request_needs_one_host(hosts: list[str], status: int) -> None:
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        lines = ["POST /elsewhere HTTP/1.1", *hosts, "Content-Length: 0", "", ""]
+        client.send("\r\n".join(lines).encode())
+        assert (await client.response())[0] == status
+
+    play(story)
+
+
+def test_draining_service_answers_and_asks_clients_to_leave() -> None:
+    async def story(scene: Scene) -> None:
+        kept, other = await scene.client(), await scene.client()
+        for client in (kept, other):
+            client.post(path="/elsewhere")
+            assert "connection" not in (await client.response())[1]
+        scene.is_draining = True
+        kept.post(path="/elsewhere")
+        status, headers, _ = await kept.response()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await kept.is_closed()
+        other.post(path="/elsewhere")  # was not cut while it was idle
+        assert (await other.response())[0] == 200
+
+    play(story)
