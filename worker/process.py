@@ -19,7 +19,7 @@ from worker.scoring.consumer import Consumer, worker_name
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # between checks of `stopping`; the consumer itself stops sooner
-SUCCESSOR_SECONDS = 5.0  # of work beside threads that are stuck
+SUCCESSOR_SECONDS = 5.0  # of work before the restart
 RELEASE_SECONDS = 2.0  # for Redis to answer; if it does not, the lease expires
 
 
@@ -51,7 +51,7 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
         with serve_metrics(consumer.metrics, prompt_redis, settings):
             if run_consumer(consumer, burst=burst, grace_seconds=grace_seconds):
                 return True
-            if not stopping.is_set():  # others need not wait until the program has started again
+            if not stopping.is_set():  # other jobs do not wait for the restart
                 successor = Consumer(Jobs(redis), claims, settings, stopping)
                 run_consumer(
                     successor,

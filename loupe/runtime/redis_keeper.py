@@ -1,7 +1,7 @@
-"""Run the embedded Redis, and stop it when no process uses it: `redis_keeper.py FOLDER COMMAND…`.
+"""Run the embedded Redis until no process uses it: `redis_keeper.py FOLDER COMMAND…`.
 
-Users may be killed at any time, so this is a program of its own. It imports little: it is there as
-long as Redis is.
+Users may be killed at any time, so this is a separate program. It imports little, because it runs
+as long as Redis.
 """
 
 import fcntl
@@ -16,12 +16,12 @@ USERS, GATE = "users.lock", "gate.lock"  # see `redis_server`
 
 
 def keep(folder: str, *command: str) -> None:
-    """Run a command until it ends by itself, or until nobody holds a lock on `USERS`."""
+    """Run a command until it ends, or until no process holds a lock on `USERS`."""
     server = os.posix_spawn(command[0], command, os.environ)
 
     def reap(*_: object) -> None:
         if os.waitpid(server, os.WNOHANG)[0]:  # else it was paused or continued
-            os._exit(0)  # at once: whoever stopped Redis expects that nothing is left
+            os._exit(0)  # without delay: the process that stopped Redis waits
 
     signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))
     signal.signal(signal.SIGCHLD, reap)
@@ -34,7 +34,7 @@ def keep(folder: str, *command: str) -> None:
 def _stop_if_unused(folder: str, server: int) -> None:
     try:
         with open(f"{folder}/{GATE}", "a") as gate, open(f"{folder}/{USERS}", "a") as users:  # noqa: PTH123
-            # The gate first: whoever holds it is about to use Redis, or to stop it.
+            # The gate first: a process that holds it is about to use Redis, or to stop it.
             for file in (gate, users):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.kill(server, signal.SIGTERM)

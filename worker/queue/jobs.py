@@ -37,7 +37,7 @@ MAX_SHOWN_ID = 80  # characters of an unknown id in the error
 
 @dataclass(frozen=True)
 class JobPage:
-    """Some jobs of a list, and the cursor of the next page; `None` after the last one."""
+    """One page of a list of jobs, and the cursor of the next page, or `None` after the last."""
 
     jobs: list[Job]
     next: str | None

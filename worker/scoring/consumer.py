@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 MAX_STEPS = 2  # one is scored while the other one is written
 IDLE_SECONDS = 0.2  # between claims; a new job wakes one worker earlier
 HEARTBEAT_SECONDS = 1.0
-STUCK_SECONDS = 0.5  # that a step may go on after its result was not needed any more
+STUCK_SECONDS = 0.5  # that a step may run after its lease is lost
 REDIS_PAUSE_SECONDS = 1.0  # after the client's own retries have failed
 
 
@@ -90,7 +90,7 @@ class Consumer:
 
     @property
     def is_stuck(self) -> bool:
-        """True if a step goes on although its job was cancelled or another worker has it."""
+        """True if a step still runs although its job was cancelled or another worker has it."""
         return any(each.lease.lost_seconds > STUCK_SECONDS for each in list(self._attempts))
 
     def release(self) -> None:

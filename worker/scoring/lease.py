@@ -37,7 +37,7 @@ class Lease:
 
     @property
     def lost_seconds(self) -> float:
-        """How long ago the lease was lost, or 0 if it is not."""
+        """Seconds since the lease was lost, or 0."""
         return 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
 
     def check(self) -> None:
