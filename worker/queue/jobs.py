@@ -29,6 +29,7 @@ from worker.queue.steps import Plan, decode, encode
 KEEP_SECONDS = 30 * 24 * 3600  # how long the record of an ended job is kept
 HEARTBEAT_TIMEOUT_SECONDS = 5.0  # workers send a heartbeat every second
 MAX_JOBS = 20_000  # whose records are kept; one takes 1.5 KB, and 5.5 KB while it waits
+MAX_OWNED = 5000  # of one owner, if there are API keys
 MAX_FORGOTTEN = 1000  # of the oldest jobs that one submission looks at, to delete those that ended
 PAGE = 100  # jobs that are read at a time
 CURSOR = re.compile(r"\d{1,12}\.\d{1,12}")  # time of creation of the last job of the page before
@@ -71,7 +72,7 @@ class Jobs:
         Raises:
             TooManyRequests: If the queue is full of jobs that have not ended.
         """
-        self._make_room()
+        self._make_room(owner)
         job_id = request.job_id
         now = time.time()
         # `contract` and `most_in_flight` keep the names that workers of protocol 2 read.
@@ -102,19 +103,20 @@ class Jobs:
             pipeline.execute()
         return job
 
-    def _make_room(self) -> None:
+    def _make_room(self, owner: str | None) -> None:
         """Delete the records of the oldest jobs that have ended, if there are too many."""
-        if self._redis.zcard(JOBS) < MAX_JOBS:
-            return
-        oldest = cast("list[str]", self._redis.zrange(JOBS, 0, MAX_FORGOTTEN - 1))
-        ended = [job_id for job_id in oldest if self._forget(keys=job_keys(job_id))]
-        if not ended:
-            raise TooManyRequests(
-                f"The queue holds {MAX_JOBS:,} jobs, and the oldest have not ended. "
-                "Cancel some, or try again later.",
-                code="queue_full",
-            )
-        self._redis.zrem(JOBS, *ended)
+        for key, limit in {listing_key(owner): MAX_OWNED, JOBS: MAX_JOBS}.items():
+            if self._redis.zcard(key) < limit:
+                continue
+            oldest = cast("list[str]", self._redis.zrange(key, 0, MAX_FORGOTTEN - 1))
+            ended = [job_id for job_id in oldest if self._forget(keys=job_keys(job_id))]
+            if not ended:
+                raise TooManyRequests(
+                    f"The queue holds {limit:,} jobs, and the oldest have not ended. "
+                    "Cancel some, or try again later.",
+                    code="queue_full",
+                )
+            self._redis.zrem(key, *ended)
 
     def resubmit(self, job: Job) -> Job:
         """Enqueue an ended job again; its finished parts are not scored again."""

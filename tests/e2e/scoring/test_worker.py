@@ -97,6 +97,18 @@ def test_workers_of_one_command_stop_when_it_is_told_to(
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+def test_workers_of_one_command_end_when_it_is_killed(
+    tmp_path: Path, data: Path, jobs: Jobs
+) -> None:
+    with running(tmp_path / "log", "worker", "--processes", 2, LOUPE_DATA_DIR=data) as supervisor:
+        until(lambda: len(jobs.workers()) == 2)
+        workers = workers_of(supervisor)
+        supervisor.kill()
+        until(lambda: not any(worker.is_running() for worker in workers))
+
+    assert len(workers) == 2
+
+
 def test_several_workers_are_healthy_and_measured_as_one_is(
     tmp_path: Path, data: Path, jobs: Jobs
 ) -> None:

@@ -174,6 +174,17 @@ def test_full_queue_forgets_the_oldest_jobs_that_ended_and_keeps_the_others(
     assert raised.value.code == "queue_full"
 
 
+def test_one_owner_cannot_fill_the_queue(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OWNED", 2)
+    for _ in range(2):
+        jobs.submit(new_request(), owner="ann")
+    with pytest.raises(TooManyRequests) as raised:
+        jobs.submit(new_request(), owner="ann")
+
+    assert raised.value.code == "queue_full"
+    assert jobs.submit(new_request(), owner="bob").state == "queued"
+
+
 def test_workers_are_listed_from_their_first_heartbeat_until_they_leave(
     jobs: Jobs, new_queue: NewQueue
 ) -> None:
