@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -47,96 +47,71 @@ def _read_batch_size(value: object) -> object:
     return FULL_BATCH if value == "full" else value
 
 
-@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+Units = Annotated[int, Field(ge=1, le=MAX_UNITS)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+CONFIG = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)  # as descriptions
+
+
+@dataclass(frozen=True, config=CONFIG)
 class TrainConfig:
     """The hyperparameters of one training run, which the model card stores.
 
     Each description is also the help text of the command-line option.
     """
 
-    architecture: Annotated[Architecture, Field(description="Network architecture.")] = "cnn"
-    hidden: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=MAX_UNITS)], ...],
-        BeforeValidator(_read_units),
-        Field(description="Units of each hidden layer of an mlp, as 128,64."),
-    ] = ()
-    optimizer: Annotated[Optimizer, Field(description="Optimizer.")] = "adam"
-    learning_rate: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-3
-    schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = "constant"
-    weight_decay: Annotated[
-        float, Field(ge=0, description="Weight decay of kernels, times the learning rate.")
-    ] = 0.0
-    batch_size: Annotated[
-        int,
-        BeforeValidator(_read_batch_size),
-        Field(ge=0, le=MAX_INT, description="Images per step, or full."),
-    ] = 128
-    epochs: Annotated[
-        int,
-        Field(ge=1, le=MAX_INT, description="Maximum number of passes over the training images."),
-    ] = 10
-    patience: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=MAX_INT,
-            description="Stop after this many epochs without improvement; 0 = off.",
-        ),
-    ] = 0
-    validation_fraction: Annotated[
-        float, Field(ge=0, lt=1, description="Fraction of the training split used for validation.")
-    ] = 1 / 12
-    initializer: Annotated[Initializer, Field(description="Kernel initializer.")] = "glorot-uniform"
-    bias: Annotated[
-        float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT, description="Initial value of biases.")
-    ] = 0.0
-    augmentation: Annotated[
-        bool, Field(description="Augment the training images in every epoch.")
-    ] = False
+    architecture: Architecture = "cnn"
+    """Network architecture."""
+    hidden: Annotated[tuple[Units, ...], BeforeValidator(_read_units)] = ()
+    """Units of each hidden layer of an mlp, as 128,64."""
+    optimizer: Optimizer = "adam"
+    """Optimizer."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Highest learning rate."""
+    schedule: Schedule = "constant"
+    """Learning-rate schedule."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of kernels, times the learning rate."""
+    batch_size: Annotated[Count, BeforeValidator(_read_batch_size)] = 128
+    """Images per step, or full."""
+    epochs: int = Field(default=10, ge=1, le=MAX_INT)
+    """Maximum number of passes over the training images."""
+    patience: Count = 0
+    """Stop after this many epochs without improvement; 0 = off."""
+    validation_fraction: float = Field(default=1 / 12, ge=0, lt=1)
+    """Fraction of the training split used for validation."""
+    initializer: Initializer = "glorot-uniform"
+    """Kernel initializer."""
+    bias: float = Field(default=0.0, ge=-MAX_FLOAT, le=MAX_FLOAT)
+    """Initial value of biases."""
+    augmentation: bool = False
+    """Augment the training images in every epoch."""
     # Random erasing keeps long trainings from memorising the images.
-    erasing: Annotated[
-        float, Field(ge=0, le=1, description="Fraction of augmented images with a part erased.")
-    ] = 0.0
+    erasing: float = Field(default=0.0, ge=0, le=1)
+    """Fraction of augmented images with a part erased."""
     # Mixup keeps long trainings from becoming over-confident.
-    mixup: Annotated[
-        float, Field(ge=0, description="Beta-distribution parameter of mixup; 0 = off.")
-    ] = 0.0
-    shifted_views: Annotated[
-        bool, Field(description="Average predictions over copies shifted up and down.")
-    ] = False
-    bfloat16: Annotated[
-        bool, Field(description="Use bfloat16 convolutions on processors with AMX; twice as fast.")
-    ] = False
-    class_weights: Annotated[
-        bool, Field(description="Weight images by the inverse frequency of their class.")
-    ] = False
-    seed: Annotated[
-        int,
-        Field(
-            ge=0,
-            lt=2**32,
-            description="Random seed; runs with the same seed give the same model.",
-        ),
-    ] = 0
+    mixup: float = Field(default=0.0, ge=0)
+    """Beta-distribution parameter of mixup; 0 = off."""
+    shifted_views: bool = False
+    """Average predictions over copies shifted up and down."""
+    bfloat16: bool = False
+    """Use bfloat16 convolutions on processors with AMX; twice as fast."""
+    class_weights: bool = False
+    """Weight images by the inverse frequency of their class."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Random seed; runs with the same seed give the same model."""
 
 
-@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+@dataclass(frozen=True, config=CONFIG)
 class Setting(TrainConfig):
     """The hyperparameters of a training, and the split of images that have no test split."""
 
-    test_fraction: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            lt=1,
-            description="Fraction of the images to test with, for data sets without a test split.",
-        ),
-    ] = None
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Fraction of the images to test with, for data sets without a test split."""
 
 
 FIELDS: dict[str, FieldInfo] = {
-    name: FieldInfo.from_annotation(hint)
-    for name, hint in get_type_hints(Setting, include_extras=True).items()
+    **Setting.__pydantic_fields__,  # type: ignore[attr-defined]
+    **TrainConfig.__pydantic_fields__,  # type: ignore[attr-defined]  # with their descriptions
 }
 
 ONE_CYCLE = TrainConfig(  # the common part of the recipes of residual networks
