@@ -9,10 +9,10 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 
 import httpx
-import numpy as np
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from loupe import Client, Prediction
 from loupe.errors import ProgramFailed
 from loupe.images.spec import UInt8Array
 from loupe.terminal import console, styled
@@ -27,31 +27,29 @@ Row = tuple[str, str]
 
 def run(url: str, dataset: Dataset) -> list[Row]:
     """Send one PNG, one request of 64 images, and 200 PNGs from 16 threads; return table rows."""
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with Client(url) as client:
         one = _predict_one(client, dataset)
         batch = _predict_batch(client, dataset)
-        return [one, batch, *_predict_many(client, dataset)]
+    with httpx.Client(base_url=url, timeout=30) as service:
+        return [one, batch, *_predict_many(service, dataset)]
 
 
-def _predict_one(client: httpx.Client, dataset: Dataset) -> Row:
-    response = client.post("/predict", content=_png(dataset.test.images[0]), headers=PNG)
-    answer = response.raise_for_status().json()
-    label, confidence = answer["label"], f"{answer['confidence']:.4f}"
+def _predict_one(client: Client, dataset: Dataset) -> Row:
+    answer = client.predict(_png(dataset.test.images[0]))
+    label, confidence = str(answer.label), f"{answer.confidence:.4f}"
     truth = dataset.class_names[dataset.test.labels[0]]
     found = f", confidence {confidence} (correct: {truth})"
     console.print(styled("one PNG: ", (label, "bold"), found))
     return "one PNG", f"{label}, {confidence}"
 
 
-def _predict_batch(client: httpx.Client, dataset: Dataset) -> Row:
-    body = io.BytesIO()
-    np.save(body, dataset.test.images[:BATCH])
+def _predict_batch(client: Client, dataset: Dataset) -> Row:
     started = time.perf_counter()
-    response = client.post("/predict_batch", content=body.getvalue())
+    answers = client.predict_many(dataset.test.images[:BATCH])
+    indices = [answer.index for answer in answers if isinstance(answer, Prediction)]
     milliseconds = (time.perf_counter() - started) * 1000
-    answers = response.raise_for_status().json()["predictions"]
     labels = dataset.test.labels[:BATCH]
-    right = sum(answer["index"] == label for answer, label in zip(answers, labels, strict=True))
+    right = sum(index == label for index, label in zip(indices, labels, strict=True))
     console.print(f"{BATCH} images in one request: {right} correct, {milliseconds:.0f} ms")
     return f"{BATCH} images in one request", f"{right} correct, {milliseconds:.0f} ms"
 
