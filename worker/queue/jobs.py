@@ -118,12 +118,6 @@ class Jobs:
                 )
             self._redis.zrem(key, *ended)
 
-    def resubmit(self, job: Job) -> Job:
-        """Enqueue an ended job again; its finished parts are not scored again."""
-        return self.submit(
-            job.request, priority=job.priority, max_in_flight=job.max_in_flight, owner=job.owner
-        )
-
     def cancel(self, job_id: str) -> Job:
         """Cancel a job; its finished parts stay. It ends once workers have released its steps.
 

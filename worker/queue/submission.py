@@ -128,7 +128,9 @@ def retry(jobs: Jobs, job_id: str) -> Job:
             code="job_not_ended",
         )
     outputs.reclaim_folder(parse_path(job.output), job.request)
-    return jobs.resubmit(job)
+    return jobs.submit(
+        job.request, priority=job.priority, max_in_flight=job.max_in_flight, owner=job.owner
+    )
 
 
 def cancel(jobs: Jobs, job_id: str) -> Job:

@@ -1,6 +1,5 @@
 """A step in progress, and what the steps of one process share."""
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from loupe.errors import LoupeError
 from loupe.images.pool import DecoderPool, Loss
@@ -46,6 +46,8 @@ class Resources:
         worker: str,
         on_loss: Callable[[Loss], object] = lambda _: None,
     ) -> None:
+        # PyArrow imports pandas with its first array, where it is installed. Two threads must not.
+        pa.array([0])
         threads = settings.threads or available_cores()
         self.settings = settings
         self.worker = worker
@@ -66,16 +68,16 @@ class PlanIndexes:
     """Local copies of plan indexes that are kept in a bucket."""
 
     def __init__(self) -> None:
-        self._copies: dict[AnyPath, Path] = {}
+        self._copies: dict[AnyPath, tempfile.TemporaryDirectory[str]] = {}
 
     def local(self, index: AnyPath) -> Path:
         """Return the index itself if it is local, else a copy."""
         if isinstance(index, Path):
             return index
-        copy = self._copies.pop(index) if index in self._copies else _copy(index)
+        copy = self._copies.pop(index, None) or _copy(index)
         self._copies[index] = copy  # the last one is the most recently used
         self._evict(MAX_COPIES)
-        return copy
+        return Path(copy.name)
 
     def close(self) -> None:
         """Delete all copies."""
@@ -83,17 +85,14 @@ class PlanIndexes:
 
     def _evict(self, max_copies: int) -> None:
         while len(self._copies) > max_copies:
-            shutil.rmtree(self._copies.pop(next(iter(self._copies))))
+            self._copies.pop(next(iter(self._copies))).cleanup()
 
 
-def _copy(index: RemotePath) -> Path:
-    copy = Path(tempfile.mkdtemp(prefix="loupe-index-"))
-    try:
-        for file in index.iterdir():
-            file.download(copy / file.name)
-    except BaseException:
-        shutil.rmtree(copy)
-        raise
+def _copy(index: RemotePath) -> "tempfile.TemporaryDirectory[str]":
+    """Return a local copy, which is deleted with the object that names it."""
+    copy = tempfile.TemporaryDirectory(prefix="loupe-index-")
+    for file in index.iterdir():
+        file.download(Path(copy.name) / file.name)
     return copy
 
 

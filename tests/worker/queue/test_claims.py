@@ -742,7 +742,7 @@ def test_worker_that_slept_through_the_end_of_a_job_cannot_commit_after_a_retry(
     job = planned(jobs, queue, 2)
     stale, doomed = claimed(queue), claimed(queue)
     queue.fail(doomed, "no", final=True)
-    jobs.resubmit(jobs.get(job.id))
+    jobs.submit(job.request)
     queue.commit_plan(claimed(queue), 20, "revision", shards(2))
     live = claimed(queue)
 
