@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from loupe.errors import (
     InvalidUsage,
@@ -33,6 +33,7 @@ FIRST_PAUSE_SECONDS = 0.1  # doubles with each attempt
 MAX_PAUSE_SECONDS = 30.0  # a longer `Retry-After` ends the retries
 RETRIED_STATUSES = (429, 503)
 MAX_QUOTED_BYTES = 200  # of an unexpected response
+MAX_MESSAGE_CHARACTERS = 10_000  # of an error; Loupe's own are shorter
 MAX_ANSWER_BYTES = 256 * 2**20  # a million errors of a job; downloads have no limit
 
 
@@ -203,8 +204,8 @@ class ServiceFlows:
 
 
 class _Refusal(BaseModel):
-    error: str
-    code: str = "request_refused"
+    error: str = Field(max_length=MAX_MESSAGE_CHARACTERS)
+    code: str = Field(default="request_refused", pattern="^[a-z0-9_]{1,64}$")
 
 
 def _retry_after(response: httpx.Response) -> float:

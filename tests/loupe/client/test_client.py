@@ -278,6 +278,14 @@ def endless(handler: Handler) -> None:
             handler.wfile.write(b" " * 2**16)
 
 
+def long_message(handler: Handler) -> None:
+    handler.answer(400, {"error": "x" * 100_000, "code": "invalid_request"})
+
+
+def odd_code(handler: Handler) -> None:
+    handler.answer(400, {"error": "no", "code": "\x1b[2J" * 1000})
+
+
 def odd_codec(handler: Handler) -> None:
     handler.answer(502, "bad gateway", Content_Type="text/html; charset=zlib_codec")
 
@@ -301,6 +309,8 @@ def outcome(server: Server, *, asynchronous: bool) -> Prediction:
         (endless, "unexpected_answer"),
         (drips, "service_unreachable"),
         (odd_codec, "http_502"),
+        (long_message, "http_400"),
+        (odd_code, "http_400"),
     ],
 )
 def test_hostile_answers_cost_little(
