@@ -21,8 +21,8 @@ MAX_ATTRIBUTES = 1000  # that hold for all members that follow; tarfile applies 
 # An index of gzip keeps 32 kB of memory for every `spacing` unpacked bytes. These limits keep it
 # small: archives of pictures hardly compress.
 MAX_COMPRESSION = 10
-SMALL_BYTES = 2**32  # up to this size, archives may be compressed more
-MIN_SPACING, MAX_POINTS = 2**22, 512  # bytes between points; points for each packed size
+SMALL_BYTES = 2**31  # up to this size, archives may be compressed more
+MIN_SPACING, MAX_POINTS = 2**20, 1024  # bytes between points; points for each packed size
 
 
 class Tars(Collection):
