@@ -282,12 +282,13 @@ def _refuse_repeated(listing: Path, hashes: "array[int]") -> None:
     """Refuse all but the first of the entries with the same id."""
     values = np.frombuffer(hashes, np.int64)
     values.sort()
-    repeated = np.unique(values[1:][values[1:] == values[:-1]])
+    repeated = values[1:][values[1:] == values[:-1]]
     if not len(repeated):
         return
     earlier = listing.rename(listing.with_suffix(".repeated"))
-    with earlier.open("rb") as lines:
-        _write(listing, _refused(map(_entry, lines), repeated))
+    with earlier.open("rb") as lines, listing.open("wb") as marked:
+        for entry in _refused(map(_entry, lines), repeated):
+            marked.write(json.dumps(entry).encode() + b"\n")
     earlier.unlink()
 
 
