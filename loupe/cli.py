@@ -115,7 +115,8 @@ def up(
     from loupe.runtime.processes import stop_on_signals
     from loupe.runtime.stack import running_stack
 
-    listen(settings.host, settings.port).close()  # fail before the training if the port is taken
+    for each in listen(settings.host, settings.port):  # fail before the training
+        each.close()
     if not list_models():
         console.print("The model store is empty: training a first model on Fashion-MNIST.")
         _train_first()

@@ -41,6 +41,7 @@ Origins = Annotated[
 Folders = Annotated[
     str, _pattern(r"([/~][^:]*)?(:([/~][^:]*)?)*", "absolute paths separated by colons")
 ]
+RootPath = Annotated[str, _pattern(r"(/[A-Za-z0-9._~-]+)+", "a path such as /loupe")]
 RedisUrl = Annotated[
     str,
     _pattern(r"(rediss?|unix)://.+", "a URL such as redis://host:6379/0, rediss://… or unix://…"),
@@ -89,7 +90,9 @@ class Settings(BaseSettings):
     balancers notice. Set it to a little more than their interval of health checks.
     """
     host: str = "127.0.0.1"
-    """Address to listen on. Use 0.0.0.0 in containers."""
+    """Address to listen on. Use 0.0.0.0 in containers: like ::, it means all addresses, IPv4 and
+    IPv6.
+    """
     port: int = Field(default=3000, ge=1, le=65535)
     """Port to listen on."""
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
@@ -120,6 +123,12 @@ class Settings(BaseSettings):
     Addresses and localhost always are. Unset: all, but a service at a loopback address without
     API keys answers to no others.
     """
+    trusted_proxies: str | None = None
+    """Addresses or networks of proxies, separated by commas, whose X-Forwarded-For, -Proto and
+    -Prefix count. Unset: none.
+    """
+    root_path: RootPath | None = None
+    """Path under which a proxy serves the service, such as /loupe. Unset: none."""
     access_log: bool = False
     """Log one line per request."""
     log_format: Literal["text", "json"] = "text"
@@ -212,6 +221,11 @@ class Settings(BaseSettings):
     def host_names(self) -> list[str]:
         """The names that the service answers to."""
         return _split(self.allowed_hosts)
+
+    @property
+    def proxies(self) -> list[str]:
+        """The addresses and networks of trusted proxies."""
+        return _split(self.trusted_proxies)
 
     @property
     def source_roots(self) -> list[Path]:

@@ -17,6 +17,7 @@ from service import bento_schema, health
 from service.http.logs import set_up_log
 from service.http.middleware import RequestMiddleware
 from service.http.not_found import NotFoundRoute
+from service.http.proxies import ProxyMiddleware
 from service.jobs import api as jobs
 from service.prediction.predictor import Predictor
 from service.protocols import tensorflow_serving
@@ -70,6 +71,8 @@ def create_app(settings: Settings, *, is_local: bool = False) -> Starlette:
         from service.tracing import TracingMiddleware
 
         stack.insert(0, Middleware(TracingMiddleware, tracing=tracing))
+    if settings.proxies or settings.root_path:
+        stack.insert(0, Middleware(ProxyMiddleware, settings=settings))
     app = App(
         routes=[
             *native.ROUTES,

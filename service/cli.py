@@ -18,9 +18,13 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on. Default: LOUPE_PORT.")
     ] = None,
+    root_path: Annotated[
+        str | None,
+        typer.Option(help="Path under which a proxy serves it. Default: LOUPE_ROOT_PATH."),
+    ] = None,
 ) -> None:
     """Serve the models in the store over HTTP."""
-    settings = override_settings(model=model, host=host, port=port)
+    settings = override_settings(model=model, host=host, port=port, root_path=root_path)
     from service.server import serve as run
 
     run(settings)

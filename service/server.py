@@ -14,7 +14,7 @@ from typing import NoReturn
 import uvicorn
 
 from loupe.models.store import find_model, verify
-from loupe.runtime.ports import BACKLOG, listen
+from loupe.runtime.ports import BACKLOG, listen, url_of
 from loupe.settings import Settings
 from service.app import create_app
 from service.connections.connection import Connection
@@ -53,7 +53,8 @@ def serve(settings: Settings) -> None:
     if settings.grpc_port is not None:
         import service.protocols.open_inference.grpc_server  # noqa: F401
 
-        listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT").close()
+        for each in listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT"):
+            each.close()
     predictor: Predictor = app.state.predictor
     config = uvicorn.Config(
         app,
@@ -68,7 +69,8 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
     )
-    sockets = [listening, *(listening.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
+    more = [each.dup() for each in listening for _ in range(ACCEPTED_AT_ONCE - 1)]
+    sockets = [*listening, *more]
     Server(config, predictor).run(sockets=sockets)
 
 
@@ -84,7 +86,8 @@ class Server(uvicorn.Server):
         """Start to listen, and log the address."""
         await super().startup(sockets)
         if sockets and not self.should_exit:
-            logger.info("listening on http://%s:%d", *sockets[0].getsockname()[:2])
+            settings = self._predictor.settings
+            logger.info("listening on %s", url_of(settings.host, settings.port))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain after the first SIGTERM; shut down after others."""

@@ -5,14 +5,17 @@ import socket
 
 from loupe.errors import ProgramFailed
 
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - names, not a default
+NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 BACKLOG = 2048  # connections that wait to be accepted; BentoML's own default
 
 
-def listen(host: str, port: int, setting: str = "--port or LOUPE_PORT") -> socket.socket:
-    """Return a listening socket.
+def listen(host: str, port: int, setting: str = "--port or LOUPE_PORT") -> list[socket.socket]:
+    """Return listening sockets for all addresses of a host.
 
     Args:
-        host: A name or an address.
+        host: A name or an address. `0.0.0.0` and `::` are all addresses of both families, as in
+            gRPC, and `localhost` is both loopback addresses.
         port: The TCP port.
         setting: The setting that chooses the port, for the error.
 
@@ -20,13 +23,36 @@ def listen(host: str, port: int, setting: str = "--port or LOUPE_PORT") -> socke
         ProgramFailed: If the port is taken or forbidden (code `address_in_use`), or the host is not
             an address of this machine (`host_unknown`).
     """
+    if host in WILDCARDS and socket.has_dualstack_ipv6():
+        return [_listen("::", port, setting)]
+    if host != "localhost":
+        return [_listen(host, port, setting)]
+    sockets = [_listen("127.0.0.1", port, setting)]
+    try:
+        sockets.append(_listen("::1", port, setting))
+    except ProgramFailed as error:
+        if error.code != "host_unknown":  # this machine has no IPv6
+            sockets[0].close()
+            raise
+    return sockets
+
+
+def url_of(host: str, port: int, scheme: str = "http") -> str:
+    """Return an address that can be opened on this machine."""
+    name = "localhost" if host in WILDCARDS else f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}:{port}"
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
+        )
     except OSError as error:
         problem = str(error.strerror).partition(" (")[0]
         # Failed name lookups have negative numbers.
-        if error.errno == errno.EADDRNOTAVAIL or (error.errno or 0) < 0:
+        if error.errno in NO_ADDRESS or (error.errno or 0) < 0:
             raise ProgramFailed(
                 f"'{host}' is not an address of this machine ({problem}). "
                 "Choose another: --host or LOUPE_HOST.",

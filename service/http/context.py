@@ -29,6 +29,7 @@ class RequestContext:
         started: When the request arrived, on the clock of `time.monotonic`.
         caller: Whose share of scarce resources it takes.
         body_bytes: Bytes of its body that are in memory.
+        prefix: Path before the service's own, as its clients see it; empty or `/…`.
         offers_keep_alive: Whether the client speaks HTTP/1.0 and wants to keep the connection.
     """
 
@@ -39,6 +40,7 @@ class RequestContext:
     started: float = field(default_factory=time.monotonic)
     caller: str = ""
     body_bytes: int = 0
+    prefix: str = ""
     offers_keep_alive: bool = False
     _counted_by: InFlight | None = None
     _in_flight: InFlight | None = None

@@ -26,6 +26,7 @@ from service.web import pages
 OPEN_PATHS = pages.OPEN_PATHS | health.PATHS  # need no key
 MAX_HEADER_BYTES = 32 * 1024  # all headers together; browsers and proxies send far less
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # cannot break a line of the log
+NO_CLIENT = "-"  # in the access log, for connections without an address
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -114,7 +115,9 @@ class RequestMiddleware:
 
         await self._answer(scope, receive, send_with_headers)
         if self._logs_access:
-            log_access(scope["method"], scope["path"], status, context.started, context.key_name)
+            path, client = f"{context.prefix}{scope['path']}", scope.get("client")
+            address = client[0] if client else NO_CLIENT
+            log_access(scope["method"], path, status, context.started, context.key_name, address)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -171,12 +174,15 @@ def headers_too_large() -> HeadersTooLarge:
     return HeadersTooLarge(f"The headers exceed {MAX_HEADER_BYTES:,} bytes.")
 
 
-def log_access(method: str, path: str, status: int, started: float, key: str) -> None:
+def log_access(method: str, path: str, status: int, started: float, key: str, client: str) -> None:
     """Write the access log's line for a request; `started` is on `time.monotonic`'s clock."""
     milliseconds = round((time.monotonic() - started) * 1000, 1)
     fields = {"method": method, "path": path, "status": status, "ms": milliseconds, "key": key}
+    fields["client"] = client
     access_log.info(
-        "%(method)s %(path)r %(status)s %(ms)s ms, key %(key)s", fields, extra={"fields": fields}
+        "%(method)s %(path)r %(status)s %(ms)s ms, key %(key)s, client %(client)s",
+        fields,
+        extra={"fields": fields},
     )
 
 

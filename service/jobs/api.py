@@ -131,7 +131,7 @@ async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringReque
                 return jobs.submit(job, owner=call.owner)
 
         job = await call.jobs.ask(submit_job)
-    return replies.json(job.to_json(), 202, {"Location": f"/jobs/{job.id}"})
+    return replies.json(job.to_json(), 202, {"Location": f"{call.prefix}/jobs/{job.id}"})
 
 
 async def jobs(call: Call) -> Response:

@@ -58,9 +58,15 @@ def streamed(
     media_type: str,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a response that is sent in chunks, or only its headers for `HEAD`."""
+    """Return a response that is sent in chunks, or only its headers for `HEAD`.
+
+    Its length is unknown, so a `Range` is ignored, as its headers say.
+    """
+    headers = {**(headers or {}), "Accept-Ranges": "none"}
     if request.method == "HEAD":
-        return Response(headers=headers, media_type=media_type)
+        response = Response(headers=headers, media_type=media_type)
+        del response.headers["content-length"]  # would be that of the empty body
+        return response
     stream = _Stream(content, headers=headers, media_type=media_type)
     stream.slot = ExitStack()
     stream.slot.enter_context(limit.slot(caller_of(request.scope)))

@@ -237,6 +237,11 @@ class Call(AnyCall):
         """The name of the client's API key; `None` if none is needed."""
         return self._context.key_name if self.settings.needs_keys else None
 
+    @property
+    def prefix(self) -> str:
+        """Path before the service's own, as the client sees it; empty or `/…`."""
+        return self._context.prefix
+
     def is_stopping(self) -> bool:
         """Return whether the service is shutting down now."""
         return self._predictor.stopping

@@ -5,7 +5,7 @@ page would load badges and a tag manager from other sites.
 """
 
 import asyncio
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import bentoml
@@ -38,17 +38,18 @@ POLICY = (
 CACHED = {"Cache-Control": "max-age=3600"}  # seconds; files change with Loupe or BentoML
 
 
-@cache
-def document() -> bytes:
-    """Return the OpenAPI document as JSON."""
+@lru_cache(maxsize=8)
+def document(prefix: str = "") -> bytes:
+    """Return the OpenAPI document as JSON; `prefix` is the path before the service's own."""
     content = yaml.load(DOCUMENT.read_bytes(), yaml.CSafeLoader)
     content["info"]["version"] = __version__
+    content["servers"] = [{"url": prefix or "/"}]
     return orjson.dumps(content)
 
 
 async def openapi(call: Call) -> Response:
     """Return the OpenAPI document."""
-    return Response(await asyncio.to_thread(document), media_type="application/json")
+    return Response(await asyncio.to_thread(document, call.prefix), media_type="application/json")
 
 
 async def page(call: Call) -> Response:

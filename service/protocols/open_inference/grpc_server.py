@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import TypeAlias, TypeVar
+from urllib.parse import unquote
 
 from loupe.errors import (
     CallerGone,
@@ -20,6 +21,7 @@ from loupe.errors import (
     ProgramFailed,
     ShuttingDown,
 )
+from loupe.runtime.ports import url_of
 from service.http.bodies import BODY_SECONDS
 from service.http.context import NO_KEY
 from service.http.keys import read_keys
@@ -70,10 +72,16 @@ logger = logging.getLogger(__name__)
 MessageType = TypeVar("MessageType", bound=Message)
 
 
+def _address(context: grpc.aio.ServicerContext) -> str:
+    """Return the address in a peer's name, such as `ipv6:%5B::1%5D:50000`."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
+
+
 class RpcCall(AnyCall):
     """A call over gRPC.
 
     Attributes:
+        client: The caller's address.
         key: The name of the caller's API key.
         message: The bytes of its message.
     """
@@ -82,6 +90,7 @@ class RpcCall(AnyCall):
         self, predictor: Predictor, message: bytes, context: grpc.aio.ServicerContext
     ) -> None:
         super().__init__(predictor)
+        self.client = _address(context)
         self.key = NO_KEY
         self.message = message
         self._seconds_left: float | None = context.time_remaining()
@@ -218,7 +227,7 @@ class GrpcServer:
                 code="address_in_use",
             ) from error
         await self._server.start()
-        logger.info("gRPC on %s:%d", host, self._port)
+        logger.info("gRPC on %s", url_of(self._settings.host, self._port, "grpc"))
 
     async def stop(self) -> None:
         """Refuse new calls and wait for those in flight.
@@ -236,7 +245,7 @@ class GrpcServer:
         context: grpc.aio.ServicerContext,
     ) -> Message:
         """Wait for the message of a call, and answer it."""
-        address = context.peer().partition(":")[2].rpartition(":")[0].strip("[]")
+        address = _address(context)
         # Health checks have a share of their own.
         caller = name if name in OPEN_METHODS else subscriber(address)
         if not self._waiting.take(caller):
@@ -304,4 +313,5 @@ class GrpcServer:
     def _count(self, name: str, call: RpcCall, status: int) -> None:
         self._predictor.metrics.answered(PROTOCOL, call.model_name, status, call.key)
         if self._settings.access_log:
-            log_access("gRPC", f"/{SERVICE}/{name}", status, call.begun, call.key)
+            path = f"/{SERVICE}/{name}"
+            log_access("gRPC", path, status, call.begun, call.key, call.client)
