@@ -19,6 +19,7 @@ from service.http.context import KEY, RequestContext, first_values
 from service.http.middleware import SECURITY_HEADERS, new_request_id
 from service.metrics import Metrics
 
+IPV4_MAPPED = "::ffff:"  # before an IPv4 address on a socket for both families
 MAX_DROPPED_BYTES = 256 * 2**20  # of a body that nobody reads, as its request has been answered
 
 
@@ -37,8 +38,10 @@ class Connection(LimitedConnection):
         self._dropped_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Answer before the connection closes."""
+        """Answer before the connection closes, and write IPv4 addresses as such."""
         super().connection_made(LingeringTransport(transport, self))  # type: ignore[arg-type]
+        if self.client is not None:
+            self.client = (self.client[0].removeprefix(IPV4_MAPPED), self.client[1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Disconnect all pipelined requests; uvicorn does so only for the last."""

@@ -137,7 +137,7 @@ def proxy(name: str, template: str, target: str, folder: Path) -> Iterator[str]:
     port = free_port()
     path = folder / "proxy.conf"
     path.write_text(template.format(folder=folder, port=port, target=target.rpartition(":")[2]))
-    flags = ["-c", path] if name == "nginx" else ["-f", path, "-db"]
+    flags = ["-c", str(path)] if name == "nginx" else ["-f", str(path), "-db"]
     process = subprocess.Popen([program(name), *flags], stderr=subprocess.DEVNULL)
 
     def is_listening() -> bool:
