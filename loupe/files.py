@@ -44,6 +44,16 @@ def write_atomically(path: Path, data: bytes | str, *, sync: bool = False) -> No
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def file_inside(folder: Path, name: str) -> Path | None:
+    """Return the path of a regular file, to which no link or `..` leads out of the folder."""
+    try:
+        target = (folder / name).resolve(strict=True)
+    except (OSError, RuntimeError):  # missing, or a link to itself
+        return None
+    inside = target.is_file() and target.is_relative_to(folder.resolve())
+    return folder / name if inside else None
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading. Pipes, devices and sockets are refused, not opened.
 

@@ -14,6 +14,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLException
 
 from loupe.errors import ModelCorrupted, ModelNotFound
+from loupe.files import file_inside
 from loupe.models import promotion_log as promotions
 from loupe.models.card import FILE_NAME as CARD_FILE
 from loupe.models.card import ModelCard, digest
@@ -28,6 +29,7 @@ MODULE = "loupe.store"  # BentoML's name for the code that understands a stored 
 PRODUCTION = "production"  # label of the version that `name` alone means
 LATEST = "latest"  # BentoML's word for the newest version, and the file that names it
 TRAIN_ONE = "Train one: loupe train --dataset fashion-mnist"
+MAX_RECORD_BYTES = 2**24  # of model.yaml or card.json: enough for 100,000 classes
 MAX_SHOWN_TAG = 80  # characters of a tag in an error
 UNREADABLE = (
     *(BentoMLException, yaml.YAMLError, OSError),
@@ -55,7 +57,7 @@ class StoredModel:
 
     def file(self, name: str) -> Path | None:
         """Return the path of one of its files, if there is a regular file inside its folder."""
-        return self.folder / name if _is_inside(self.folder, name) else None
+        return file_inside(self.folder, name)
 
     @property
     def size_bytes(self) -> int:
@@ -318,17 +320,9 @@ def _read(model: bentoml.Model) -> StoredModel:
 def _reading(tag: str, folder: Path, file: str) -> Iterator[None]:
     """Call a model corrupt if one of its files cannot be read in the block."""
     try:
-        if not _is_inside(folder, file):
+        path = file_inside(folder, file)
+        if path is None or path.stat().st_size > MAX_RECORD_BYTES:
             raise FileNotFoundError
         yield
     except UNREADABLE as error:
         raise model_corrupted(tag, file, f"cannot be read ({type(error).__name__})") from error
-
-
-def _is_inside(folder: Path, name: str) -> bool:
-    """Return whether there is a regular file, to which no link or `..` leads out of the folder."""
-    try:
-        target = (folder / name).resolve(strict=True)
-    except (OSError, RuntimeError):  # missing, or a link to itself
-        return False
-    return target.is_file() and target.is_relative_to(folder.resolve())

@@ -407,6 +407,15 @@ def become_a_pipe(path: Path, outside: Path) -> None:
     os.mkfifo(path)
 
 
+def test_huge_card_is_not_read(store: Path) -> None:
+    model = stored()
+    with (model.folder / "card.json").open("ab") as file:
+        file.truncate(2**40)
+
+    with pytest.raises(ModelCorrupted, match=r"card\.json"):
+        find_model(model.tag)
+
+
 @pytest.mark.parametrize("change", [lead_out, lead_to_itself, become_a_pipe])
 @pytest.mark.parametrize("name", ["model.onnx", "card.json", "model.yaml"])
 def test_files_outside_of_a_model_and_pipes_are_not_read(
