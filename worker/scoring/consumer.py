@@ -7,7 +7,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -169,6 +175,9 @@ class Consumer:
         """Record an error on the job, so that the loop continues."""
         try:
             yield
+        except CancelledError:  # the lease is lost
+            self._end(attempt)
+            self._report(attempt, committed=False)
         except BaseException as error:
             self._end(attempt)
             if isinstance(error, RedisError) or not isinstance(error, Exception):

@@ -12,8 +12,8 @@ from redis import Redis
 from loupe.errors import Conflict, InvalidRequest, JobNotFound, TooManyRequests
 from tests.support.job_requests import new_request
 from tests.support.programs import until
+from worker.queue import claims, keys
 from worker.queue import jobs as module
-from worker.queue import keys
 from worker.queue.claims import MAX_STARTED, SLICE, START_EVERY, Claims, Delivery
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job
@@ -605,6 +605,23 @@ def test_steps_in_flight_of_a_cancelled_job_are_committed_or_dropped_before_it_e
     assert other.commit_finish(finish)
     ended = jobs.get(job.id)
     assert (ended.state, ended.done, ended.failed, ended.total) == ("cancelled", 19, 1, 50)
+
+
+def test_failed_step_of_a_cancelled_job_is_not_tried_again(
+    jobs: Jobs, new_queue: NewQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "backoff_seconds", lambda _: 0.0)
+    queue = new_queue()
+    job = planned(jobs, queue, 2)
+    mine = claimed(queue)
+    jobs.cancel(job.id)
+    queue.fail(mine, "disk full")
+    finish = claimed(queue)
+
+    assert finish.step.kind == "finish"
+    assert queue.claim() is None
+    assert queue.commit_finish(finish)
+    assert queue.claim() is None
 
 
 def test_job_cancelled_while_planning_gets_no_shards(jobs: Jobs, new_queue: NewQueue) -> None:

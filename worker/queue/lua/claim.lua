@@ -43,7 +43,7 @@ if state == 'cancelling' and not redis.call('HGET', job, 'drained') then
         expired = next_expired()
     end
     if in_flight() > 0 then return false end
-    redis.call('UNLINK', steps, progress)
+    redis.call('UNLINK', steps, delayed, progress)
     redis.call('XGROUP', 'CREATE', steps, group, '0', 'MKSTREAM')
     redis.call('XADD', steps, '*', 'step', finish)
     redis.call('HSET', job, 'drained', 1)
