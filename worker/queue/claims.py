@@ -32,6 +32,7 @@ MAX_STARTED = 32  # jobs of one priority that share the workers while they have 
 START_EVERY = 4  # claims, so that a short job need not wait for the end of a long one
 SLICE = 500  # shards that one script adds; others wait for Redis meanwhile
 MAX_DELAYED = 100  # delayed steps that become due in one script
+FORGET_SECONDS = 60.0  # after the last heartbeat of a worker
 BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further one
 MAX_BACKOFF_SECONDS = 30.0
 FINISH = encode(Finish())
@@ -243,8 +244,12 @@ class Claims:
         return sorted({int(match[1]) for match in map(SHARD_NAME.fullmatch, names) if match})
 
     def send_heartbeat(self) -> None:
-        """Record that this worker is alive."""
-        self._redis.zadd(WORKERS, {self.worker: self._now()})
+        """Record that this worker is alive, and forget those that were killed."""
+        now = self._now()
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zadd(WORKERS, {self.worker: now})
+            pipeline.zremrangebyscore(WORKERS, "-inf", now - FORGET_SECONDS)
+            pipeline.execute()
 
     def leave(self) -> None:
         """Remove this worker from the list of live workers."""

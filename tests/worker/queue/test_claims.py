@@ -197,6 +197,13 @@ def test_workers_are_listed_from_their_first_heartbeat_until_they_leave(
     assert jobs.workers() == ["second"]
 
 
+def test_killed_workers_are_forgotten(new_queue: NewQueue, redis: Redis) -> None:
+    redis.zadd(keys.WORKERS, {"killed": 1.0})
+    new_queue("first").send_heartbeat()
+
+    assert redis.zrange(keys.WORKERS, 0, -1) == ["first"]
+
+
 # One step, one worker
 
 
