@@ -27,7 +27,7 @@ from PIL import (
 )
 
 from loupe.errors import InvalidImage, InvalidPixels
-from loupe.images.header import check_header, check_segments, check_size, too_costly
+from loupe.images.header import check_header, check_segments, check_size, is_tiny, too_costly
 from loupe.images.normalize import normalize
 from loupe.images.spec import SIDE, Look, UInt8Array
 
@@ -158,8 +158,9 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     set_up_pillow()
     if not data:
         raise InvalidImage("The image is empty: it has no bytes.")
-    check_header(data, max_pixels)
-    check_segments(data)
+    if not is_tiny(data):
+        check_header(data, max_pixels)
+        check_segments(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # Decode in one go: after every block, the decoder waits for Python's lock.

@@ -63,16 +63,16 @@ def check_header(data: bytes, max_pixels: int) -> None:
 def check_size(width: int, height: int, max_pixels: int, *, is_webp: bool) -> None:
     """Refuse a picture of a size that Loupe does not decode, as `check_header` does."""
     limit = int(max_pixels * WEBP_SHARE) if is_webp else max_pixels
-    size = f"{width:,} × {height:,}"
     if width * height > limit:
         raise InvalidImage(
-            f"The image has {size} = {width * height:,} pixels. The limit is {limit:,} "
-            f"({'half of ' if is_webp else ''}LOUPE_MAX_IMAGE_PIXELS).",
+            f"The image has {width:,} × {height:,} = {width * height:,} pixels. The limit is "
+            f"{limit:,} ({'half of ' if is_webp else ''}LOUPE_MAX_IMAGE_PIXELS).",
             code="image_too_large",
         )
     if min(width, height) < MIN_SIDE:
         raise InvalidImage(
-            f"The image has {size} pixels; at least {MIN_SIDE} × {MIN_SIDE} are needed.",
+            f"The image has {width:,} × {height:,} pixels; "
+            f"at least {MIN_SIDE} × {MIN_SIDE} are needed.",
             code="image_too_small",
         )
 
@@ -100,7 +100,10 @@ def too_costly(message: str) -> InvalidImage:
 
 def kind_of(data: bytes) -> Kind | None:
     """Return the format that the first bytes name, or `None` for others."""
-    return next((kind for magic, kind in MAGICS.items() if data.startswith(magic)), None)
+    for magic, kind in MAGICS.items():
+        if data.startswith(magic):
+            return kind
+    return None
 
 
 def estimated_bytes(data: bytes, max_pixels: int) -> int:
