@@ -25,7 +25,9 @@ from worker.sources.source import (
     ShardPlan,
     check_unchanged,
     cut,
+    listed,
     max_unpacked_bytes,
+    short,
 )
 from worker.storage import AnyPath, open_file, open_ranges, versions
 
@@ -35,7 +37,7 @@ ROWS, COLUMNS = "rows", "columns"  # files of the index: pixels in C order, and 
 IMAGE_BYTES = SIDE * SIDE
 HEAD_BYTES = 2**16  # that a header may take
 CHUNK_BYTES = 2**20  # copied at a time
-MAX_LISTED, MAX_LISTED_CHARACTERS = 5, 40  # names of arrays in an error message
+MAX_ARRAYS = 20  # that are counted in a file, which should have one
 TRANSPOSED_IMAGES = 2**14  # at a time
 
 
@@ -143,20 +145,18 @@ class ArraySource:
                 yield layout, chain([head], chunks), is_packed
         except (ValueError, EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
             raise InvalidSource(
-                f"'{self._file}' is not a folder, archive, table or array of images ({error})."
+                f"'{self._file}' is not a folder, archive, table or array of images "
+                f"({short(error)})."
             ) from error
 
     def _unpacked(self, file: IO[bytes], magic: bytes) -> Iterator[bytes]:
         """Yield the bytes of the array in chunks."""
         if magic == ZIP_MAGIC:
-            members = list(islice(zips.read_directory(file), MAX_LISTED + 1))
+            members = list(islice(zips.read_directory(file), MAX_ARRAYS))
             if len(members) != 1:
-                names = sorted(member.name[:MAX_LISTED_CHARACTERS] for member in members)
-                listed = ", ".join(name.removesuffix(".npy") for name in names[:MAX_LISTED])
-                more = " or more" if len(members) > MAX_LISTED else ""
+                names = listed(sorted(member.name.removesuffix(".npy") for member in members))
                 raise InvalidSource(
-                    f"'{self._file}' holds {len(members)}{more} arrays ({listed or 'none'}) "
-                    "instead of one."
+                    f"'{self._file}' holds {len(members)} arrays ({names}) instead of one."
                 )
             if why := members[0].why_unreadable():
                 raise ValueError(why)
@@ -178,7 +178,7 @@ class ArraySource:
             kind = np.dtype(np.uint8)
         if kind != np.uint8 or shape[1:] != (SIDE, SIDE) or shape[0] < 0:
             raise InvalidSource(
-                f"'{self._file}' holds an array of {kind}, shape {shape}. "
+                f"'{self._file}' holds an array of {short(kind)}, shape {short(shape)}. "
                 f"Images are uint8 of shape (n, {SIDE}, {SIDE})."
             )
         if not shape[0]:

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +16,7 @@ from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Collection, Entry, ReadEntry
-from worker.sources.source import check_columns
+from worker.sources.source import check_columns, damaged, listed
 from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 
 PATH, ID = "path", "id"
@@ -54,7 +54,7 @@ class Manifest(Collection):
                 for number, record in self._records(_LimitedLines(file)):
                     yield self._entry(number, record)
         except (ValueError, csv.Error, RecursionError) as error:
-            raise InvalidSource(f"The manifest '{self.path}' is damaged: {error}.") from error
+            raise damaged(f"manifest '{self.path}'", error) from error
 
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
@@ -108,9 +108,8 @@ class Manifest(Collection):
         reader = csv.DictReader(lines, strict=True)
         columns = list(reader.fieldnames or [])
         if PATH not in columns:
-            found = ", ".join(islice(columns or ["none"], 5))
             raise InvalidSource(
-                f"The manifest '{self.path}' needs a column '{PATH}'; it has: {found}."
+                f"The manifest '{self.path}' needs a column '{PATH}'; it has: {listed(columns)}."
             )
         check_columns(self.path, self._options, columns)
         for record in reader:

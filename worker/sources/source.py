@@ -14,7 +14,8 @@ from worker.queue.steps import Shard
 
 MAX_SHARDS = 20_000  # of one job; each takes some 500 bytes in Redis
 MAX_GROWN_SHARD = 65_536  # records of a shard that is larger than requested
-MAX_LISTED_COLUMNS = 12  # in error messages
+# In error messages.
+MAX_LISTED_COLUMNS, MAX_LISTED_CHARACTERS, MAX_REASON_CHARACTERS = 12, 80, 300
 MAX_COMPRESSION = 200  # only pixels of one colour reach this
 SMALL_BYTES = 2**26  # up to this size, files may be compressed more
 
@@ -117,8 +118,24 @@ def check_columns(source: object, options: ScoringOptions, columns: Sequence[str
         if column not in (columns or ()):
             known = "only tables and manifests have columns"
             if columns is not None:
-                more = " …" if len(columns) > MAX_LISTED_COLUMNS else ""
-                known = f"it has {', '.join(columns[:MAX_LISTED_COLUMNS])}{more}"
+                known = f"it has {listed(columns)}"
             raise InvalidSource(
                 f"'{source}' has no column {column!r}: {known}.", code="column_not_found"
             )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names for an error message, long ones cut."""
+    shown = [short(name, MAX_LISTED_CHARACTERS) for name in names[:MAX_LISTED_COLUMNS]]
+    return (", ".join(shown) or "none") + (" …" if len(names) > MAX_LISTED_COLUMNS else "")
+
+
+def short(text: object, limit: int = MAX_REASON_CHARACTERS) -> str:
+    """Return a text for an error message, cut if it is long; a source may hold any text."""
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]} …"
+
+
+def damaged(source: str, error: Exception) -> InvalidSource:
+    """Return the error for a file that cannot be read as what it seems to be."""
+    return InvalidSource(f"The {source} is damaged: {short(error)}.")

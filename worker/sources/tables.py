@@ -26,6 +26,9 @@ from worker.sources.source import (
     check_columns,
     check_unchanged,
     cut,
+    damaged,
+    listed,
+    short,
 )
 from worker.storage import AnyPath, open_file, size_of, versions
 
@@ -113,7 +116,7 @@ class TableSource:
                 code="source_too_large",
             ) from error
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-            raise InvalidSource(f"The Parquet file '{self._file}' is damaged: {error}.") from error
+            raise damaged(f"Parquet file '{self._file}'", error) from error
 
     def _columns(self, schema: pa.Schema) -> list[str]:
         """Return all columns to read."""
@@ -148,7 +151,7 @@ class TableSource:
         raise InvalidSource(
             f"The Parquet file '{self._file}' has no column '{IMAGE}' of picture files, and "
             f"{len(numbers)} columns of integers instead of {PIXELS}. "
-            f"Its columns: {', '.join(schema.names[:5])} …"
+            f"Its columns: {listed(schema.names)}"
         )
 
     def _check_columns(self, schema: pa.Schema) -> None:
@@ -158,7 +161,8 @@ class TableSource:
             kind = schema.field(column).type
             if pa.types.is_nested(kind) or _is_binary(kind):
                 raise InvalidSource(
-                    f"Column '{column}' of '{self._file}' is {kind}, not text, a number or a time."
+                    f"Column '{column}' of '{self._file}' is {short(kind)}, "
+                    "not text, a number or a time."
                 )
 
     def _decode_files(self, rows: pa.RecordBatch, start: int, images: Sequence[str]) -> Records:

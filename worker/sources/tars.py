@@ -9,11 +9,12 @@ from typing import IO, cast
 
 from indexed_gzip import IndexedGzipFile
 
-from loupe.errors import InvalidImage, InvalidSource, LoupeError
+from loupe.errors import InvalidImage, LoupeError
 from loupe.images.idx import GZIP_MAGIC
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
 from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
+from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
 MAX_HEADER_BYTES = 2**18  # of one member's names and attributes
@@ -43,7 +44,7 @@ class Tars(Collection):
                     if index is not None and isinstance(file, IndexedGzipFile):
                         file.export_index(str(_gzip_index(index, number)))
             except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
-                raise InvalidSource(f"The tar archive '{archive}' is damaged: {error}.") from error
+                raise damaged(f"tar archive '{archive}'", error) from error
 
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from loupe.errors import InvalidImage, InvalidSource
+from loupe.errors import InvalidImage
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
 from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
+from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges
 
 MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory
@@ -74,9 +75,7 @@ class Zip(Collection):
                         why = why or why_member_refused(name, unpacked, compressed)
                         yield Entry(name, [offset, compressed, unpacked, method, crc], why)
             except (struct.error, ValueError) as error:
-                raise InvalidSource(
-                    f"The zip archive '{self.path}' is damaged: {error}."
-                ) from error
+                raise damaged(f"zip archive '{self.path}'", error) from error
 
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:

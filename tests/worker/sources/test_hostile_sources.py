@@ -274,6 +274,18 @@ def manifest_of_a_long_number(path: Path) -> None:
     path.write_text('{"path": "a.png"}\n{"path": ' + "9" * 100_000 + "}\n")
 
 
+def table_of_long_names(path: Path) -> None:
+    pq.write_table(pa.table({letter * 10**6: [1] for letter in "abc"}), path)
+
+
+def manifest_of_a_long_name(path: Path) -> None:
+    path.write_text("a" * 100_000 + "\n")
+
+
+def npy_of_a_long_type(path: Path) -> None:
+    np.save(path, np.zeros(1, [("a" * 5000, np.uint8)]))
+
+
 REFUSED: list[tuple[str, Callable[[Path], None]]] = [
     ("a.npz", npz_of_zeros),
     ("a.npz", npz_that_claims_a_terabyte),
@@ -294,6 +306,9 @@ REFUSED: list[tuple[str, Callable[[Path], None]]] = [
     ("a.parquet", table_of_a_billion_nulls),
     ("a.parquet", table_of_a_large_page),
     ("a.parquet", table_of_long_ids),
+    ("a.parquet", table_of_long_names),
+    ("a.npy", npy_of_a_long_type),
+    ("a.csv", manifest_of_a_long_name),
     ("a.csv", manifest_of_one_line),
     ("a.csv", manifest_of_a_million_columns),
     ("a.csv", manifest_of_a_record_of_many_lines),
@@ -313,6 +328,7 @@ def test_claim_that_cannot_be_true_is_an_error_of_the_source(
     with little_memory(), pytest.raises(InvalidSource) as raised:
         scored(tmp_path / name, index_folder, shard_images=1000, batch_size=128)
     assert raised.value.code in {"invalid_source", "source_too_large"}
+    assert len(raised.value.message) < 2000
     assert sum(file.stat().st_size for file in index_folder.iterdir()) < 2**28
 
 

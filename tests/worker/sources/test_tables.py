@@ -220,9 +220,9 @@ def test_column_of_lists_or_bytes_is_refused(tmp_path: Path) -> None:
     [
         (
             pa.table({"text": ["a"], "label": [1]}),
-            r"'image'.* 0 columns .*text, label …",
+            r"'image'.* 0 columns .*text, label",
         ),
-        (pa.table({"image": ["a.png"]}), r"'image' of picture files.* image …"),
+        (pa.table({"image": ["a.png"]}), r"'image' of picture files.* image"),
         (pa.table({f"p{number}": [1] for number in range(783)}), "783 columns"),
         (pa.table({"image": pa.array([], pa.binary())}), "no rows"),
     ],
