@@ -204,7 +204,7 @@ class GrpcServer:
             maximum_concurrent_rpcs=(WAITING_FACTOR + 1) * maximum,
         )
         handlers = {
-            # To clients, these are unary; but gRPC would wait for ever for a unary message.
+            # Unary to clients; but gRPC has no timeout for the message of a unary method.
             name: grpc.stream_unary_rpc_method_handler(
                 partial(self._receive, name, method),
                 response_serializer=lambda message: message.SerializeToString(),

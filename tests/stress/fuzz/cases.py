@@ -8,11 +8,12 @@ from typing import Literal, TypeAlias
 from bench.service.open_loop import Reply
 from tests.stress.fuzz.invalid_bodies import INVALID_BODIES, damage
 from tests.stress.fuzz.invalid_heads import INVALID_HEADS, METHODS
+from tests.stress.fuzz.invalid_pictures import INVALID_PICTURES
 from tests.stress.fuzz.requests import Check, Factory, Reference, Request
 from tests.stress.fuzz.valid import VALID
 
 VALID_SHARE, INVALID_SHARE = 0.35, 0.5  # of all cases; the others are malformed
-INVALID: Sequence[Factory] = (*INVALID_BODIES, *INVALID_HEADS)
+INVALID: Sequence[Factory] = (*INVALID_BODIES, *INVALID_HEADS, *INVALID_PICTURES)
 MAX_PIECES = 4
 MAX_IDLE_CONNECTIONS = 30
 # After a longer head, the service may close before it has read all, and its response may be lost.
@@ -138,6 +139,16 @@ def http_1_0(random: Random, reference: Reference) -> Case:
     return Case("valid, HTTP/1.0", [data], [request.check])
 
 
+def offered_upgrade(random: Random, reference: Reference) -> Case:
+    """Offer another protocol with a valid request, as Java's client does; the answer is right."""
+    request = _valid(random, reference)
+    length = ("Content-Length", str(len(request.body)))
+    offer = [("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", "AAMAAABk")]
+    offer += [("Upgrade", random.choice(["h2c", "websocket", "TLS/1.0"]))]
+    head = request.head(length, *offer)
+    return Case("valid, upgrade", [head, request.body], [request.check])
+
+
 DELIVERIES: Sequence[CaseFactory] = (
     *[plain] * 8,
     slow,
@@ -145,6 +156,7 @@ DELIVERIES: Sequence[CaseFactory] = (
     pipelined,
     expect_continue,
     http_1_0,
+    offered_upgrade,
 )
 
 
@@ -195,6 +207,19 @@ def upgrade(random: Random, reference: Reference) -> Case:
     return _malformed("upgrade", data)
 
 
+def hosts(random: Random, reference: Reference) -> Case:
+    """Send a valid request without `Host`, or with two."""
+    request = _valid(random, reference)
+    host = b"Host: 127.0.0.1\r\n"
+    data = request.encoded().replace(host, random.choice([b"", host * 2]), 1)
+    return Case("hosts", [data], [check_bad_request])
+
+
+def check_bad_request(reply: Reply) -> str | None:
+    """Check the refusal of a request that is not valid HTTP/1.1."""
+    return None if reply.status == 400 else f"{reply.status}: {reply.body[:200]!r}"
+
+
 def aborted(random: Random, reference: Reference) -> Case:
     """Close the connection within the request, or before the response."""
     data = random.choice([_valid, _invalid])(random, reference).encoded()
@@ -224,6 +249,7 @@ MALFORMED: Sequence[CaseFactory] = (
     malformed_line,
     malformed_length,
     upgrade,
+    hosts,
     *[aborted] * 2,
     half_closed,
     idle,

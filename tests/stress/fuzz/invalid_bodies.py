@@ -1,16 +1,13 @@
 """Requests in valid HTTP with damaged, hostile or inconsistent bodies."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from random import Random
 
 import numpy as np
 import orjson
-from PIL import Image
 
-from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
+from bench.inputs import JSON, JSON_LENGTH, NPY, encode_npy
 from bench.service.open_loop import Reply
 from tests.stress.fuzz.requests import (
     BOUNDARY,
@@ -18,14 +15,13 @@ from tests.stress.fuzz.requests import (
     Factory,
     Reference,
     Request,
-    encode_form,
     post,
 )
 from tests.stress.fuzz.valid import VALID
 
+MAX_HUGE_BYTES = 2 * 2**20
+MAX_REFUSAL_BYTES = 1000
 REFUSALS = (429, 503, 504)  # any request may get these
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-MODES = ("L", "RGB", "RGBA", "P", "1", "LA", "I;16", "I", "F", "CMYK")
 CODECS = ["utf-8", "utf-7", "utf-16", "ascii", "idna", "punycode", "undefined", "hex", "rot13"]
 CODECS += ["unicode_escape", "none", ""]
 NUMBERS = ["0", "-1", "1", "5", "1.5", "nan", "inf", "-inf", "1e400", "1_0", "٣", "²", "0x1", "x"]
@@ -85,35 +81,51 @@ def damaged_body(random: Random, reference: Reference) -> Request:
     return replace(request, body=damage(random, request.body), check=check_refusal)
 
 
-def damaged_picture(random: Random, reference: Reference) -> Request:
-    """Send a picture file of any format, with none to three faults."""
-    file = _picture(random.choice(FORMATS), random.choice(MODES), random.randint(0, 3))
-    for _ in range(random.randint(0, 3)):
-        file = damage(random, file)
-    if random.random() < 0.7:
-        return post("/predict", PNG, file, check_refusal)
-    form = encode_form("images", [file, reference.pngs[0]])
-    return post("/predict_batch", FORM, form, check_refusal)
+def huge_count(random: Random, reference: Reference) -> Request:
+    """Send many or long values where one or few are expected."""
+    name = reference.model.name
+    infer, predict = f"/v2/models/{name}/infer", f"/v1/models/{name}:predict"
+    target = random.choice(["/predict", "/predict_batch", infer, predict, "/jobs"])
+    item = random.choice(["0", "[]", "{}", '"a"', "null", '"' + "a" * 500 + '"'])
+    items = ",".join([item] * random.choice([5_000, 50_000, 200_000]))[:MAX_HUGE_BYTES]
+    items = items.rpartition(",")[0]
+    keys = ",".join(f'"{number}":0' for number in range(random.choice([101, 30_000])))
+    long = "x" * random.choice([1_000, 1_000_000])
+    key = random.choice(["image", "images", "pixels", "instances", "inputs", "source", "id"])
+    body = random.choice(
+        [
+            f"[{items}]",
+            f'{{"{key}":[{items}]}}',
+            f'{{"{key}":[[{items}],[{items}]]}}',
+            f'{{"inputs":[{{"name":"images","datatype":"UINT8","shape":[{items}]}}]}}',
+            f'{{"inputs":[{{"name":"{long}","shape":[1,28,28],"data":[{items}]}}]}}',
+            f"{{{keys}}}",
+            f'{{"{key}":{{{keys}}}}}',
+            f'{{"{key}":[{{{keys}}}]}}',
+            f'{{"{long}":1}}',
+            f'{{"{key}":"{long}"}}',
+        ]
+    )
+    return post(target, JSON, body.encode(), check_short_refusal)
 
 
-@cache
-def _picture(kind: str, mode: str, seed: int) -> bytes:
-    """Encode random pixels, as a PNG if the format does not support the mode."""
-    random = Random(seed)
-    size = (random.randint(2, 90), random.randint(2, 90))
-    base = Image.frombytes("RGB", size, random.randbytes(size[0] * size[1] * 3))
-    steps = ("L", "I", mode) if mode in ("I;16", "F") else (mode,)
-    image = base
-    for step in steps:
-        image = image.convert(step)
-    exif = Image.Exif()
-    exif[0x0112] = random.randint(0, 9)  # orientation, not always a valid one
-    file = io.BytesIO()
-    try:
-        image.save(file, kind, exif=exif)
-    except (OSError, ValueError, KeyError):
-        base.save(file, "PNG", exif=exif)
-    return file.getvalue()
+def many_parts(random: Random, reference: Reference) -> Request:
+    """Send a form with many parts, or parts with many or long headers."""
+    disposition = 'Content-Disposition: form-data; name="images"; filename="a"'
+    header = random.choice(
+        [disposition, "", "A: " + "a" * 20_000, "A: b\r\n" * 5_000 + disposition]
+    )
+    parts = f"--{BOUNDARY}\r\n{header}\r\n\r\na\r\n" * random.choice([1, 5_000])
+    body = parts[:MAX_HUGE_BYTES] + f"--{BOUNDARY}--\r\n"
+    target = random.choice(["/predict", "/predict_batch"])
+    return post(target, FORM, body.encode(), check_refusal)
+
+
+def check_short_refusal(reply: Reply) -> str | None:
+    """Check a refusal that must not repeat what was sent."""
+    if reply.status >= 400 and len(reply.body) > MAX_REFUSAL_BYTES:
+        return f"{reply.status} with {len(reply.body):,} bytes"
+    return check_refusal(reply)
 
 
 def hostile_json(random: Random, reference: Reference) -> Request:
@@ -238,7 +250,8 @@ def as_header(text: str) -> str:
 
 INVALID_BODIES: Sequence[Factory] = (
     damaged_body,
-    damaged_picture,
+    huge_count,
+    many_parts,
     hostile_json,
     hostile_npy,
     wrong_array,

@@ -3,10 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from urllib.parse import quote
 
+import orjson
+
 from bench.inputs import JSON, JSON_LENGTH, NPY, PNG
+from bench.service.open_loop import Reply
 from tests.stress.fuzz.invalid_bodies import NAMES, NUMBERS, as_header, check_refusal
 from tests.stress.fuzz.requests import FORM, Factory, Reference, Request, post
 from tests.stress.fuzz.valid import VALID, predict, predict_batch
@@ -42,6 +46,20 @@ HEADERS: dict[str, Sequence[str]] = {
     "Range": ["bytes=0-1"],
     "Forwarded": ["for=1.2.3.4"],
 }
+# Headers that browsers send, and the code of the refusal if another origin's page caused them.
+BROWSERS: Sequence[tuple[dict[str, str], str | None]] = (
+    ({"Sec-Fetch-Site": "same-origin", "Origin": "http://127.0.0.1"}, None),
+    ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, None),
+    ({"Origin": "http://127.0.0.1"}, None),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, "origin_forbidden"),
+    ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:8000"}, "origin_forbidden"),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1"}, "origin_forbidden"),
+    ({"Origin": "https://evil.example"}, "origin_forbidden"),
+    ({"Origin": "null"}, "origin_forbidden"),
+    ({"Host": "evil.example"}, "host_forbidden"),
+    ({"Host": "127.0.0.1.evil.example:3000"}, "host_forbidden"),
+)
+MAX_QUERY_BYTES = 25_000
 OPTIONS: dict[str, Sequence[str]] = {
     "top_k": NUMBERS,
     "threshold": NUMBERS,
@@ -118,7 +136,41 @@ def wrong_job(random: Random, reference: Reference) -> Request:
     return post("/jobs", JSON, json.dumps(job).encode(), check_refusal)
 
 
+def from_a_browser(random: Random, reference: Reference) -> Request:
+    """Send what pages of this service, of other origins, or of foreign names would."""
+    request = random.choice([predict, predict_batch])(random, reference)
+    headers, code = random.choice(BROWSERS)
+    if code == "host_forbidden":
+        return replace(request, host=headers["Host"], check=partial(check_code, code))
+    check = request.check if code is None else partial(check_code, code)
+    return replace(request, headers=(*request.headers, *headers.items()), check=check)
+
+
+def check_code(code: str, reply: Reply) -> str | None:
+    """Check that the request was refused with a code."""
+    if reply.status == 403 and orjson.loads(reply.body)["code"] == code:
+        return None
+    return f"{reply.status} instead of {code}: {reply.body[:200]!r}"
+
+
+def many_options(random: Random, reference: Reference) -> Request:
+    """Send a query with many, long or repeated options."""
+    request = predict(random, reference)
+    name = random.choice(["a", "model", "top_k", "x" * 1000])
+    query = random.choice(
+        [
+            f"{name}&" * random.choice([2, 1000]),
+            f"{name}={'9' * random.choice([5000, 20_000])}",
+            "&".join(f"{name}{number}=1" for number in range(1000)),
+        ]
+    )
+    target = f"{request.target.partition('?')[0]}?{query[:MAX_QUERY_BYTES]}"
+    return replace(request, target=target, check=check_refusal)
+
+
 INVALID_HEADS: Sequence[Factory] = (
+    from_a_browser,
+    many_options,
     wrong_headers,
     wrong_query,
     wrong_path,

@@ -34,6 +34,7 @@ class Request:
         headers: Headers besides `Host` and the length of the body.
         body: The body.
         check: Applied to the response, unless its status is in `REFUSALS`.
+        host: The header `Host`.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Request:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     check: Check
+    host: str = "127.0.0.1"
 
     def encoded(self) -> bytes:
         """Encode the request for HTTP/1.1."""
@@ -48,7 +50,7 @@ class Request:
 
     def head(self, *more: tuple[str, str]) -> bytes:
         """Encode the request line and all headers."""
-        headers = (("Host", "127.0.0.1"), *self.headers, *more)
+        headers = (("Host", self.host), *self.headers, *more)
         lines = [f"{self.method} {self.target} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
