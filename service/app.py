@@ -88,6 +88,7 @@ def create_app(settings: Settings, *, is_local: bool = False) -> Starlette:
         lifespan=_lifespan,
     )
     app.state.predictor = predictor
+    app.middleware_stack = app.build_middleware_stack()  # reads the API keys now, not later
     return app
 
 

@@ -11,7 +11,7 @@ from loupe.results import Format
 from loupe.settings import Settings
 from service.http.validation import shown
 
-MAX_PATH = 4096  # characters; Linux takes as many bytes
+MAX_PATH = 2**16  # characters, far more than systems take; resolving more takes seconds
 
 
 class SourceRequest(ScoringRequest):

@@ -18,7 +18,7 @@ from service.http.validation import explain
 
 NPY_MAGIC = b"\x93NUMPY"
 MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
-MAX_SIDES = 4  # of an array; messages show its size, which could have a million digits
+MAX_SIDES, MAX_SIDE = 4, 2**63  # of an array; its size could have a million digits
 MAX_SHOWN = 40  # characters of a numpy error that a message repeats
 
 _Pixel: TypeAlias = Annotated[StrictInt, Field(ge=0, le=255)]
@@ -81,8 +81,8 @@ def parse_npy(body: bytes) -> UInt8Array:
         raise InvalidPixels(f"The .npy file is damaged: {str(error)[:MAX_SHOWN]}.") from error
     if dtype.hasobject:
         raise InvalidPixels("The .npy file holds pickled Python objects. Send uint8 pixels.")
-    if len(shape) > MAX_SIDES or max(shape, default=0) > len(body):
-        raise InvalidPixels("The .npy header promises more pixels than the body has bytes.")
+    if len(shape) > MAX_SIDES or max(shape, default=0) > MAX_SIDE:
+        raise InvalidPixels("The .npy header promises more pixels than any body has bytes.")
     expected_bytes = math.prod(shape) * dtype.itemsize
     if len(body) - length != expected_bytes:
         raise InvalidPixels(

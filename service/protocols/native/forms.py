@@ -11,13 +11,14 @@ from python_multipart.multipart import parse_options_header
 
 from loupe.errors import ContentTooLarge, InvalidRequest
 
+MAX_OTHER_PARTS = 100  # of a form, besides images
 MAX_PART_HEADER_BYTES = 16 * 1024
 STEP_BYTES = 8 * 2**20  # of a body that are searched without a pause
 MAX_TEXT_BYTES = 1000  # of a value that is not a file; the rest is cut
 
 
 async def read_form(
-    content_type: str, body: bytes, field: str, max_parts: int
+    content_type: str, body: bytes, field: str, max_images: int
 ) -> list[bytes | str]:
     """Return the values of one field: files as bytes, the start of texts as `str`.
 
@@ -25,7 +26,7 @@ async def read_form(
         content_type: The header `Content-Type`, with the boundary.
         body: The form.
         field: Name of the field.
-        max_parts: Maximum number of parts, also of other fields.
+        max_images: Maximum number of images; some other parts may come with them.
 
     Raises:
         ContentTooLarge: If it has more parts.
@@ -35,7 +36,7 @@ async def read_form(
     if not boundary:
         raise InvalidRequest("The Content-Type of the form has no boundary.")
     values: list[bytes | str] = []
-    async for headers, value in _parts(body, boundary, max_parts):
+    async for headers, value in _parts(body, boundary, max_images + MAX_OTHER_PARTS):
         options = parse_options_header(headers.get(b"content-disposition"))[1]
         if options.get(b"name") == field.encode():
             # .NET and others send files with a type instead of a name.
@@ -72,7 +73,12 @@ async def _parts(
             body[head_end + 4 : end],
         )
         start = end + len(delimiter)
-    raise ContentTooLarge(f"The form has more than {max_parts:,} parts.", code="too_many_images")
+    raise ContentTooLarge(
+        f"The form has more than {max_parts:,} parts; "
+        f"at most {max_parts - MAX_OTHER_PARTS:,} images are allowed "
+        "(LOUPE_MAX_IMAGES_PER_REQUEST, LOUPE_MAX_QUEUED_IMAGES).",
+        code="too_many_images",
+    )
 
 
 async def _find(body: bytes, text: bytes, start: int) -> int:

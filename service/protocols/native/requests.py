@@ -20,7 +20,6 @@ from service.prediction.decoding import (
 from service.prediction.encodings import NPY_MAGIC, from_base64, from_pixels, parse_npy
 from service.protocols.native.forms import read_form
 
-MAX_OTHER_PARTS = 100  # of a form, besides images
 ONE_IMAGE = (
     "Send an image body (Content-Type: image/png …), multipart/form-data with a field 'image', "
     'or JSON {"image": "<base64>"} or {"pixels": [[…28 rows of 28…]]}.'
@@ -125,8 +124,7 @@ async def _read_form(
     headers: Headers, body: bytes, field: str, expected: str, settings: Settings
 ) -> list[bytes | str]:
     """Return the values of one field of a form."""
-    max_parts = settings.max_images + MAX_OTHER_PARTS
-    values = await read_form(headers["content-type"], body, field, max_parts)
+    values = await read_form(headers["content-type"], body, field, settings.max_images)
     if not values:
         raise InvalidRequest(f"The form has no field '{field}'. {expected}")
     return values

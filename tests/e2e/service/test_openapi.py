@@ -48,7 +48,8 @@ def codes_of(module):
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Call) and (kind := error_class(module, node.func)):
             given = [each.value for each in node.keywords if each.arg == "code"]
-            yield ast.literal_eval(given[0]) if given else kind.code
+            if not given or isinstance(given[0], ast.Constant):
+                yield given[0].value if given else kind.code
         elif isinstance(node, ast.Raise) and node.exc and (kind := error_class(module, node.exc)):
             yield kind.code
 
