@@ -1,6 +1,5 @@
 """Pictures that cost much to decode harm neither other requests nor the end of the service."""
 
-import base64
 import signal
 import threading
 import time
@@ -53,10 +52,13 @@ def decoders(service: RunningService) -> list[psutil.Process]:
     return psutil.Process(service.process.pid).children()
 
 
-def test_costly_picture_in_a_batch_fails_alone(client: httpx.Client) -> None:
-    images = [base64.b64encode(data).decode() for data in (LARGE, SLOW, TINY, LARGE)]
-    json_type = {"Content-Type": "application/json"}
-    answer = client.post("/predict_batch", json={"images": images}, headers=json_type)
+def test_costly_picture_in_a_batch_fails_alone(
+    strict_service: RunningService, client: httpx.Client
+) -> None:
+    images = [("images", data) for data in (LARGE, SLOW, TINY, LARGE)]
+    answer = httpx.post(
+        f"{strict_service.url}/predict_batch", files=images, timeout=PATIENCE_SECONDS
+    )
 
     assert answer.status_code == 200
     codes = [prediction.get("code") for prediction in answer.json()["predictions"]]
