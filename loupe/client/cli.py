@@ -1,7 +1,7 @@
 """The command `loupe predict`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,22 +91,16 @@ def _print(
 ) -> None:
     from loupe.client.predictions import Prediction
 
-    answers = [outcome if isinstance(outcome, Prediction) else None for outcome in outcomes]
+    def cells(describe: Callable[[Prediction], str]) -> list[str]:
+        return [describe(each) if isinstance(each, Prediction) else "" for each in outcomes]
+
     columns = [
         Column("file", list(map(str, files))),
-        Column("label", ["" if answer is None else answer.label or NO_LABEL for answer in answers]),
-        Column(
-            "confidence",
-            ["" if answer is None else f"{answer.confidence:.4f}" for answer in answers],
-            justify="right",
-        ),
+        Column("label", cells(lambda answer: answer.label or NO_LABEL)),
+        Column("confidence", cells(lambda answer: f"{answer.confidence:.4f}"), justify="right"),
     ]
     if top_k and top_k > 1:
-        columns.append(
-            Column(
-                "others", ["" if answer is None else _others(answer) for answer in answers], rank=1
-            )
-        )
+        columns.append(Column("others", cells(_others), rank=1))
     errors = {
         row: f"error: {outcome.message}"
         for row, outcome in enumerate(outcomes)
