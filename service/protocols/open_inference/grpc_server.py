@@ -18,6 +18,7 @@ from loupe.errors import (
     InvalidRequest,
     LoupeError,
     ModelNotFound,
+    NotFound,
     ProgramFailed,
     ShuttingDown,
 )
@@ -28,6 +29,7 @@ from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.middleware import log_access, valid_request_id
 from service.http.shares import Shares, subscriber
+from service.http.validation import shown
 from service.prediction.caller import Caller
 from service.prediction.predictor import AnyCall, Predictor
 from service.protocols.open_inference.rest import SERVER, describe
@@ -36,6 +38,7 @@ from service.protocols.open_inference.tensors import read_images
 try:
     import grpc
     from google.protobuf.message import DecodeError, Message
+    from grpc_health.v1 import health_pb2 as health
     from tritonclient.grpc import service_pb2 as pb
 
     from service.protocols.open_inference.messages import answer, check_message, parse_message
@@ -48,7 +51,8 @@ except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError
 
 SERVICE = "inference.GRPCInferenceService"
 PROTOCOL = "grpc"  # label in the metrics
-OPEN_METHODS = frozenset({"ServerLive", "ServerReady"})  # need no API key
+HEALTH_SERVICE = "grpc.health.v1.Health"  # the standard health check, as Kubernetes calls it
+OPEN_METHODS = frozenset({"ServerLive", "ServerReady", "Check"})  # need no API key
 REQUEST_ID_KEY = "x-request-id"  # in the metadata
 REFUSAL_SECONDS = 0.1  # at the stop; clients are refused before gRPC itself stops
 WAITING_FACTOR = 4  # calls that may wait for their messages, as a multiple of those in flight
@@ -120,6 +124,19 @@ async def live(call: RpcCall) -> Message:
 async def ready(call: RpcCall) -> Message:
     """Answer whether the service is ready; it accepts no call before its models are."""
     return pb.ServerReadyResponse(ready=not call.draining)
+
+
+async def check(call: RpcCall) -> Message:
+    """Answer a standard health check of the server, or of this service.
+
+    Raises:
+        NotFound: If it asks for another service.
+    """
+    name = call.read(health.HealthCheckRequest).service
+    if name not in ("", SERVICE, HEALTH_SERVICE):
+        raise NotFound(f"There is no service {shown(name)}.")
+    status = "NOT_SERVING" if call.draining else "SERVING"
+    return health.HealthCheckResponse(status=status)
 
 
 async def server(call: RpcCall) -> Message:
@@ -203,17 +220,18 @@ class GrpcServer:
             ],
             maximum_concurrent_rpcs=(WAITING_FACTOR + 1) * maximum,
         )
-        handlers = {
-            # Unary to clients; but gRPC has no timeout for the message of a unary method.
-            name: grpc.stream_unary_rpc_method_handler(
-                partial(self._receive, name, method),
-                response_serializer=lambda message: message.SerializeToString(),
+        for service, methods in ((SERVICE, METHODS), (HEALTH_SERVICE, {"Check": check})):
+            handlers = {
+                # Unary to clients; but gRPC has no timeout for the message of a unary method.
+                name: grpc.stream_unary_rpc_method_handler(
+                    partial(self._receive, name, method),
+                    response_serializer=lambda message: message.SerializeToString(),
+                )
+                for name, method in methods.items()
+            }
+            self._server.add_generic_rpc_handlers(
+                [grpc.method_handlers_generic_handler(service, handlers)]
             )
-            for name, method in METHODS.items()
-        }
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(SERVICE, handlers)]
-        )
 
     async def start(self) -> None:
         """Listen, or raise `ProgramFailed` if another program uses the port."""
@@ -313,5 +331,6 @@ class GrpcServer:
     def _count(self, name: str, call: RpcCall, status: int) -> None:
         self._predictor.metrics.answered(PROTOCOL, call.model_name, status, call.key)
         if self._settings.access_log:
-            path = f"/{SERVICE}/{name}"
+            service = HEALTH_SERVICE if name == "Check" else SERVICE
+            path = f"/{service}/{name}"
             log_access("gRPC", path, status, call.begun, call.key, call.client)

@@ -19,6 +19,7 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 import tritonclient.http as triton_http
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
@@ -567,3 +568,43 @@ def test_missing_extra_or_used_port_stops_the_start_with_the_reason(
         assert fact in words
     assert "LOUPE_GRPC_PORT" in taken.stderr
     assert "Traceback" not in missing.stderr + taken.stderr
+
+
+def test_standard_health_check_is_answered(both: BothProtocols) -> None:
+    with grpc.insecure_channel(both.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "inference.GRPCInferenceService"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="another"))
+
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_draining_service_answers_over_grpc_and_is_not_ready(
+    digits_model: StoredModel, tmp_path: Path
+) -> None:
+    with (
+        serving_both(
+            tmp_path / "log",
+            LOUPE_MODEL=digits_model.tag,
+            LOUPE_DRAIN_SECONDS=3,
+            LOUPE_DATA_DIR=tmp_path / "data",
+        ) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        def status() -> int:
+            answer = stub.Check(health_pb2.HealthCheckRequest())
+            return int(answer.status)
+
+        serving_now = status()
+        running.service.process.terminate()
+        until(lambda: status() == health_pb2.HealthCheckResponse.NOT_SERVING)
+        ready = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        answer = ready.ModelReady(pb.ModelReadyRequest(name="digits"))
+
+    assert serving_now == health_pb2.HealthCheckResponse.SERVING
+    assert answer.ready
