@@ -385,7 +385,7 @@ def test_following_a_failed_job_exits_with_one(
         with running(
             tmp_path / "log", "score", source, "--out", tmp_path / "out", LOUPE_DATA_DIR=data
         ) as score:
-            (job,) = until(jobs.all)
+            (job,) = until(lambda: list(jobs.all()))
             (source / "a.png").unlink()
             with running(tmp_path / "worker", "worker", LOUPE_DATA_DIR=data):
                 assert score.wait(50) == 1
