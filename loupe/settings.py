@@ -197,7 +197,7 @@ class Settings(BaseSettings):
 
     @property
     def https_access(self) -> HttpsAccess:
-        """Which addresses `https` URLs of sources may lead to."""
+        """Addresses that `https` URLs of sources may lead to."""
         if not self.https_sources:
             return "none"
         return "any" if self.https_private_addresses else "public"

@@ -118,7 +118,7 @@ def check_pages(
                 if not page.is_dictionary:
                     values += page.values
                 elif page.unpacked > SMALL_DICTIONARY_BYTES:
-                    longest = _longest_value(path, file, group, name)
+                    longest = _longest_value(path, file, group, name) or page.unpacked
                 rows_at_a_time = min(rows_at_a_time, max_bytes // max(longest, 1))
             if values != rows.num_rows:
                 raise ValueError(f"it claims {rows.num_rows:,} rows, and has {values:,}")
@@ -146,7 +146,7 @@ def _longest_value(path: AnyPath, file: IO[bytes], group: int, column: str) -> i
         values = values.field(0)
     if not pa.types.is_dictionary(values.type):
         return 1  # numbers
-    return pc.max(pc.binary_length(values.dictionary)).as_py() or 1
+    return int(pc.max(pc.binary_length(values.dictionary)).as_py() or 0)
 
 
 def read_pages(file: IO[bytes], start: int, stop: int) -> Iterator[Page]:
