@@ -335,7 +335,7 @@ def test_claim_that_cannot_be_true_is_an_error_of_the_source(
 def test_repeated_large_value_of_a_table_is_read_a_few_times_at_a_time(
     tmp_path: Path, index_folder: Path
 ) -> None:
-    values = pa.DictionaryArray.from_arrays(np.zeros(400, np.int32), [bytes(15 * 2**20)])
+    values = pa.DictionaryArray.from_arrays(np.zeros(60, np.int32), [bytes(15 * 2**20)])
     pq.write_table(
         pa.table({"image": values}),
         tmp_path / "a.parquet",
@@ -344,9 +344,9 @@ def test_repeated_large_value_of_a_table_is_read_a_few_times_at_a_time(
         dictionary_pagesize_limit=GIB,
     )
     with little_memory():
-        seen = scored(tmp_path / "a.parquet", index_folder, shard_images=100, batch_size=128)
+        seen = scored(tmp_path / "a.parquet", index_folder, shard_images=60, batch_size=128)
 
-    assert sum(len(batch.errors) for batch in seen) == 400
+    assert sum(len(batch.errors) for batch in seen) == 60
 
 
 def test_names_of_a_member_and_of_a_record_are_short(tmp_path: Path, index_folder: Path) -> None:
