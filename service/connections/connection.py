@@ -85,8 +85,10 @@ class Connection(LimitedConnection):
                 cycle for cycle in (*self._pipelined, self.cycle) if not cycle.response_complete
             ]
         super().on_headers_complete()
-        if self.scope["http_version"] == "1.0" and self.parser.should_keep_alive():
-            self.cycle.keep_alive = context.offers_keep_alive = True  # uvicorn closes always
+        if self.scope["http_version"] == "1.0":
+            self.cycle.waiting_for_100_continue = False  # HTTP/1.0 has no interim responses
+            if self.parser.should_keep_alive():
+                self.cycle.keep_alive = context.offers_keep_alive = True  # uvicorn closes always
 
     def on_body(self, body: bytes) -> None:
         """Count a body that nobody reads; uvicorn drops it without limit."""

@@ -1,7 +1,6 @@
 """Encodings of images in requests: base64, nested lists of pixels, and `.npy` files."""
 
 import base64
-import binascii
 import io
 import math
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from service.http.validation import explain
 NPY_MAGIC = b"\x93NUMPY"
 MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
 MAX_SIDES, MAX_SIDE = 4, 2**63  # of an array; its size could have a million digits
+FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+LINE_BREAKS = b"\r\n"
 MAX_SHOWN = 40  # characters of a numpy error that a message repeats
 
 _Pixel: TypeAlias = Annotated[StrictInt, Field(ge=0, le=255)]
@@ -27,16 +28,23 @@ _ROWS = TypeAdapter(Annotated[list[_Row], FailFast(), Field(min_length=SIDE, max
 
 
 def from_base64(value: JsonValue) -> bytes:
-    """Return the file in base64 text or a `data:` URL; other URLs are never fetched."""
+    """Return the file in base64 text or a `data:` URL; other URLs are never fetched.
+
+    The text may have line breaks, as Android and MIME write them, the URL-safe alphabet, and no
+    padding. Spaces inside are refused: a form turns `+` into them.
+    """
     if not isinstance(value, str):
         raise InvalidImage("An image must be base64 text.")
     if value.startswith(("http://", "https://", "file://", "ftp://", "s3://")):
         raise InvalidImage("Loupe does not fetch URLs. Send the image itself as base64.")
-    encoded = value.partition(",")[2] if value.startswith("data:") else value
-    try:
+    encoded = value.partition(",")[2] if value[:5].lower() == "data:" else value
+    with suppress(ValueError):
         return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidImage(f"The image is not valid base64: {error}.") from error
+    try:
+        text = encoded.strip().encode("ascii").translate(FROM_URL_SAFE, LINE_BREAKS)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except ValueError as error:
+        raise InvalidImage("The image is not valid base64.") from error
 
 
 def from_rows(rows: Sequence[Sequence[JsonValue | bytes]]) -> UInt8Array | None:
