@@ -87,6 +87,8 @@ def check_segments(data: bytes) -> None:
         return
     if next(islice(_segments(data), MAX_SEGMENTS, None), None) is not None:
         raise too_costly(f"The JPEG file has more than {MAX_SEGMENTS:,} segments.")
+    if _has_one_scan(data):
+        return  # the decoder ignores further ones, and counting takes a tenth of the time
     # In compressed pixels, a zero follows each byte 255.
     scans = data.count(bytes((PADDING, START_OF_SCAN)))
     if scans > MAX_SCANS:
@@ -221,6 +223,19 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _is_progressive(data: bytes) -> bool:
     return _frame(data)[0] in PROGRESSIVE
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Return whether the first scan of a JPEG file that is not progressive has all components."""
+    components = 0
+    for marker, start in islice(_segments(data), MAX_SEGMENTS):
+        if marker in PROGRESSIVE or start + 5 >= len(data):
+            return False
+        if marker in START_OF_FRAME:
+            components = data[start + 5]
+        elif marker == START_OF_SCAN:
+            return data[start] == components
+    return False
 
 
 def _frame(data: bytes) -> tuple[int, int]:

@@ -20,6 +20,23 @@ def jpeg_with_scans(side: int, scans: int) -> bytes:
     return data[: starts[-1]] + refinement * scans + data[starts[-1] :]
 
 
+@cache
+def jpeg_with_separate_scans(side: int, scans: int) -> bytes:
+    """Return a JPEG file, not progressive, with a scan per colour; the first is repeated."""
+    grey = encoded(Image.new("L", (side, side), 128), "JPEG")
+    frame, scan = grey.index(b"\xff\xc0"), grey.index(b"\xff\xda")
+    size = grey[frame + 4 : frame + 9]
+    colours = b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
+    header = b"\xff\xc0" + struct.pack(">H", 17) + size + b"\3" + colours
+    after_frame = frame + 2 + int.from_bytes(grey[frame + 2 : frame + 4], "big")
+    pixels = grey[scan + 10 : -2]
+    first, *others = (
+        b"\xff\xda\0\x08\1" + bytes((number, 0, 0, 63, 0)) + pixels for number in (1, 2, 3)
+    )
+    parts = [grey[:frame], header, grey[after_frame:scan], first * scans, *others, grey[-2:]]
+    return b"".join(parts)
+
+
 def jpeg_with_segments(segment: bytes, count: int) -> bytes:
     """Return a JPEG file with a segment repeated at its start."""
     data = encoded(Image.new("L", (8, 8)), "JPEG")

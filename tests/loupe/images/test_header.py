@@ -79,6 +79,7 @@ def test_photos_cost_less_than_progressive_jpeg_and_webp_of_their_size() -> None
         pytest.param(bombs.jpeg_with_segments(b"\xff", 1_000_000), id="padding"),
         pytest.param(bombs.jpeg_with_segments(b"\xff\0", 100_000), id="escaped bytes"),
         pytest.param(bombs.jpeg_with_scans(100, 1_000), id="scans"),
+        pytest.param(bombs.jpeg_with_separate_scans(100, 1_000), id="scans of one colour"),
     ],
 )
 def test_jpeg_of_many_parts_is_refused(data: bytes) -> None:
