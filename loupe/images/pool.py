@@ -24,10 +24,10 @@ from loupe.images.header import estimated_bytes, too_costly
 from loupe.images.spec import SIDE, Look, UInt8Array
 
 Loss: TypeAlias = Literal["time", "memory", "crash", "abandoned"]
-"""Why a decoder was lost. `abandoned`: nobody waited for its picture any more."""
+"""Why a decoder was lost. `abandoned`: the picture was no longer needed."""
 
 LARGE_BYTES = 128 * 2**20  # pictures that may take more are decoded one at a time
-POLL_SECONDS = 0.2  # between checks whether somebody waits for the picture
+POLL_SECONDS = 0.2  # between checks whether the picture is still needed
 PROGRAM = (
     "import json, sys; *options, sys.path = map(json.loads, sys.argv[1:]); "
     "from loupe.images.decoder import main; main(*options)"
@@ -82,7 +82,7 @@ class DecoderPool:
             data: The file.
             look: Look of the model's training images.
             max_pixels: Maximum width × height of the picture.
-            check: Raises if nobody waits for the picture any more; called while it is decoded.
+            check: Raises if the picture is no longer needed; called while it is decoded.
 
         Raises:
             InvalidImage: If it cannot be decoded, or not within the limits (`image_too_costly`).

@@ -49,8 +49,8 @@ class _Waiting(NamedTuple):
 class Decoders:
     """Background processes that decode, and the queue in front of them.
 
-    Large pictures have a decoder of their own, and pictures that may take long wait for those that
-    are quick, so that a few costly ones do not keep everybody waiting.
+    One decoder is for large pictures only, and the others take the cheapest picture first. So a few
+    costly pictures do not delay the rest.
 
     Args:
         settings: Limits.
