@@ -9,7 +9,7 @@ Source: PKWARE, "APPNOTE.TXT, .ZIP File Format Specification", sections 4.3 and 
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -173,12 +173,20 @@ def unpack(
         raise ValueError("it is not where the directory says")
     _, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
     start = offset + LOCAL_HEADER.size + name_bytes + extra_bytes
-    packed = (
-        read_at(min(CHUNK_BYTES, start + compressed - at), at)
-        for at in range(start, start + compressed, CHUNK_BYTES)
-    )
+    chunks: Iterable[bytes]
+    if max(compressed, unpacked) <= CHUNK_BYTES:  # the usual case, without generators
+        data = read_at(compressed, start)
+        if method == DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, unpacked + 1)
+        chunks = [data]
+    else:
+        chunks = (
+            read_at(min(CHUNK_BYTES, start + compressed - at), at)
+            for at in range(start, start + compressed, CHUNK_BYTES)
+        )
+        chunks = chunks if method == STORED else _inflate(chunks)
     found = 0
-    for chunk in packed if method == STORED else _inflate(packed):
+    for chunk in chunks:
         unpacked -= len(chunk)
         found = zlib.crc32(chunk, found)
         if unpacked < 0:
@@ -188,7 +196,7 @@ def unpack(
         raise ValueError("its checksum or size differs")
 
 
-def _inflate(packed: Iterator[bytes]) -> Iterator[bytes]:
+def _inflate(packed: Iterable[bytes]) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     for data in packed:
         while data and not unpacker.eof:
