@@ -33,7 +33,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     @property
     def is_answered(self) -> bool:
-        """Whether no request waits for its answer."""
+        """True if no request waits for its answer."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
