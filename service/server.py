@@ -3,7 +3,9 @@
 Compose, systemd or `loupe up` supervise it already.
 """
 
+import asyncio
 import logging
+import select
 import signal
 import socket
 import time
@@ -23,6 +25,7 @@ from service.http.logs import set_up_log
 from service.prediction.predictor import Predictor
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MAX_ACCEPT_TURNS = 1000  # of the event loop, before it stops to listen
 ACCEPTED_AT_ONCE = 16  # new connections per turn of the event loop: it accepts one per socket
 
 logger = logging.getLogger(__name__)
@@ -88,6 +91,23 @@ class Server(uvicorn.Server):
         if sockets and not self.should_exit:
             settings = self._predictor.settings
             logger.info("listening on %s", url_of(settings.host, settings.port))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept the connections that wait, then stop to listen, and finish the requests.
+
+        Closing a listening socket resets connections that it has not accepted.
+        """
+        listening = sockets or []
+        for _ in range(MAX_ACCEPT_TURNS):
+            if not select.select(listening, [], [], 0)[0]:
+                break
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for each in listening:
+            each.close()
+        await asyncio.sleep(0)  # what was just accepted becomes a connection
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain after the first SIGTERM; shut down after others."""

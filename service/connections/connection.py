@@ -108,8 +108,14 @@ class Connection(LimitedConnection):
             self.drop_rest()
 
     def shutdown(self) -> None:
-        """Close if no request waits for its answer; do not wait for the rest of a body."""
-        if self.is_answered and self.is_receiving:
+        """Close if no request waits for its answer; do not wait for the rest of a body.
+
+        The first request of a new connection may be on its way, and cannot be sent again if it is
+        lost: wait a moment for its head, and for others that have begun to arrive.
+        """
+        if self.cycle is None or (self.is_answered and self.is_reading_head):
+            self.start_last_timer()
+        elif self.is_answered and self.is_receiving:
             self.transport.abort()
         else:
             super().shutdown()

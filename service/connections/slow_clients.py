@@ -12,6 +12,7 @@ from service.http.middleware import MAX_HEADER_BYTES, headers_too_large
 HEAD_SECONDS = 10  # timeout for the head of a request, from its first byte
 WRITE_SECONDS = 60  # timeout for a client that reads nothing of its responses
 IDLE_SECONDS = 75  # timeout between requests; proxies keep idle connections for a minute
+LAST_SECONDS = 1  # timeout for a head while the service stops
 DROP_SECONDS = 30  # timeout for the rest of a body that nobody reads
 
 
@@ -35,6 +36,11 @@ class LimitedConnection(HttpToolsProtocol):
     def is_answered(self) -> bool:
         """True if no request waits for its answer."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_reading_head(self) -> bool:
+        """Whether a part of a head has arrived."""
+        return self.is_receiving and self._reads_head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout for the first request; uvicorn has none."""
@@ -114,6 +120,10 @@ class LimitedConnection(HttpToolsProtocol):
         """Stop that timeout."""
         super().resume_writing()
         self._stop_write_timer()
+
+    def start_last_timer(self) -> None:
+        """Start the timeout for a head while the service stops."""
+        self._start_timer(LAST_SECONDS)
 
     def start_drop_timer(self) -> None:
         """Start the timeout for the rest of a body that nobody reads."""

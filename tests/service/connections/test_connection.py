@@ -161,7 +161,7 @@ class Scene:
                 log_config=None,
                 timeout_keep_alive=slow_clients.IDLE_SECONDS,
             )
-            server = uvicorn.Server(config)
+            self.server = server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve([listening]))
             try:
                 await asyncio.wait_for(story(self), 30)
@@ -923,5 +923,39 @@ def test_draining_service_answers_and_asks_clients_to_leave() -> None:
         assert await kept.is_closed()
         other.post(path="/elsewhere")  # was not cut while it was idle
         assert (await other.response())[0] == 200
+
+    play(story)
+
+
+def test_new_connections_have_a_moment_for_their_requests_while_the_server_stops() -> None:
+    request = head(3, "/elsewhere") + b"abc"
+
+    async def story(scene: Scene) -> None:
+        new, begun, silent, kept = [await scene.client() for _ in range(4)]
+        begun.send(request[:20])
+        kept.send(request)
+        assert (await kept.response())[0] == 200  # the connections before it are open, too
+        scene.is_draining = scene.server.should_exit = True
+        assert await kept.is_closed()
+        new.send(request)
+        begun.send(request[20:])
+
+        for client in (new, begun):
+            status, headers, body = await client.response()
+            assert (status, headers["connection"], body) == (200, "close", b"3")
+        assert await silent.is_closed()
+
+    play(story)
+
+
+def test_client_of_http_1_0_is_not_told_to_continue() -> None:
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        asks = head(3, "/elsewhere", "Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+        client.send(asks)
+        await asyncio.sleep(0.05)
+        client.send(b"abc")
+
+        assert (await client.response())[::2] == (200, b"3")
 
     play(story)
