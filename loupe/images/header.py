@@ -19,6 +19,7 @@ TINY_SEGMENTS = 32  # of a JPEG or PNG file
 MAX_SEGMENTS = 1_000  # before the pixels of a JPEG file; photos with depth maps have hundreds
 MAX_SCANS = 100  # of a JPEG file; encoders write about ten
 BYTES_PER_PIXEL = 8  # that decoding may take
+METADATA_COST = 100  # of a byte besides the pixels; Pillow reads it in Python
 WEBP_SHARE = 0.5  # of the pixels of other formats; libwebp takes twice the memory for each
 
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -109,7 +110,7 @@ def kind_of(data: bytes) -> Kind | None:
 
 
 def estimated_bytes(data: bytes, max_pixels: int) -> int:
-    """Return the memory that decoding may take besides the file; it grows with the time, too."""
+    """Return the memory that decoding may take besides the file."""
     try:
         size = _size(data)
     except struct.error:
@@ -121,6 +122,15 @@ def estimated_bytes(data: bytes, max_pixels: int) -> int:
         case "WEBP":
             return int(BYTES_PER_PIXEL / WEBP_SHARE) * pixels
     return BYTES_PER_PIXEL * pixels
+
+
+def estimated_cost(data: bytes, max_pixels: int) -> int:
+    """Return a number that grows with the time of decoding: memory, and bytes besides the pixels.
+
+    A picture of few pixels with megabytes of metadata takes longer than a photo.
+    """
+    memory = estimated_bytes(data, max_pixels)
+    return memory + METADATA_COST * max(0, len(data) - memory)
 
 
 def is_tiny(data: bytes) -> bool:

@@ -4,6 +4,7 @@ Closing a socket with unread bytes resets the connection, and the client loses t
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -31,7 +32,7 @@ class LingeringTransport:
         self._transport = transport
         self._connection = connection
         self.lingers = False
-        self.write = transport.write
+        self.write: Callable[[bytes], object] = transport.write
         self.abort = transport.abort
         self.get_extra_info = transport.get_extra_info
         self.get_write_buffer_size = transport.get_write_buffer_size
@@ -47,7 +48,11 @@ class LingeringTransport:
         if self._connection.is_receiving and not self.is_closing():
             self.lingers = True
             self._transport.write_eof()
+            self.write = self._drop
             self._connection.flow.resume_reading()
             self._connection.drop_rest()
         elif not self.lingers:
             self._transport.close()
+
+    def _drop(self, data: bytes) -> None:
+        """Drop the answer to an earlier request, which comes after the last one was refused."""

@@ -22,7 +22,7 @@ from loupe.errors import (
     ShuttingDown,
 )
 from loupe.images.decode import open_picture
-from loupe.images.header import check_header, estimated_bytes, is_tiny, kind_of
+from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings
@@ -89,7 +89,7 @@ class Decoders:
         def decode() -> UInt8Array:
             return self._pool.decode(waiting.pop(), look, self._max_pixels, caller.check)
 
-        cost = estimated_bytes(data, self._max_pixels)
+        cost = estimated_cost(data, self._max_pixels)
         queue = self._large if cost > LARGE_BYTES else self._queue
         queue.put(_Waiting(cost, next(self._numbers), decode, result))
         del data

@@ -43,6 +43,15 @@ def jpeg_with_segments(segment: bytes, count: int) -> bytes:
     return data[:2] + segment * count + data[2:]
 
 
+def png_with_chunks(count: int) -> bytes:
+    """Return a PNG file of 64 × 64 pixels with empty chunks in front of them."""
+    data = encoded(Image.new("L", (64, 64)), "PNG")
+    kind = b"tEXt"
+    chunk = struct.pack(">I", 0) + kind + struct.pack(">I", zlib.crc32(kind))
+    end = data.index(b"IDAT") - 4
+    return data[:end] + chunk * count + data[end:]
+
+
 def flat_png(side: int, mode: str) -> bytes:
     """Return a PNG file of side × side pixels of one colour; of few bytes."""
     if mode == "I;16":

@@ -15,6 +15,7 @@ from loupe.images.header import (
     check_header,
     check_segments,
     estimated_bytes,
+    estimated_cost,
     is_tiny,
 )
 from tests.support import bombs
@@ -57,6 +58,14 @@ def test_estimate_grows_with_the_pixels(kind: str) -> None:
 
     assert estimated_bytes(data, MAX_PIXELS) == BYTES_PER_PIXEL * 300 * 200
     assert estimated_bytes(data, 500) == BYTES_PER_PIXEL * 500
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_metadata_costs_more_than_the_pixels_of_a_photo(kind: str) -> None:
+    small = encoded(Image.new("L", (64, 64)), kind) + bytes(2 * 2**20)
+    photo = encoded(Image.new("RGB", (1200, 800)), "JPEG")
+
+    assert estimated_cost(small, MAX_PIXELS) > estimated_cost(photo, MAX_PIXELS)
 
 
 def test_photos_cost_less_than_progressive_jpeg_and_webp_of_their_size() -> None:

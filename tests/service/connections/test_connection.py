@@ -390,6 +390,21 @@ def test_disconnect_ends_all_pipelined_requests(caplog: pytest.LogCaptureFixture
     assert "Exception in ASGI application" not in caplog.text
 
 
+def test_refusal_during_an_earlier_request_ends_both(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        client.send(head(5) + b"image")
+        await scene.until_in_flight(1)
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + head(5))
+        assert (await client.response())[0] == 400
+        scene.gate.open.set()
+        await scene.until_in_flight(0)
+        assert await client.is_closed()
+
+    play(story)
+    assert "Exception in ASGI application" not in caplog.text
+
+
 def test_websocket_upgrade_is_answered_over_http() -> None:
     async def story(scene: Scene) -> None:
         key = ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"]

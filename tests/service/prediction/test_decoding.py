@@ -79,6 +79,22 @@ def test_quick_pictures_go_before_costly_ones(decoders: Decoders) -> None:
     assert len(ended) <= 1 + DECODERS
 
 
+def test_pictures_with_much_metadata_do_not_keep_others_waiting(decoders: Decoders) -> None:
+    flood = bombs.png_with_chunks(600_000)
+
+    async def story() -> None:
+        costly = [
+            asyncio.create_task(decode(flood, SETTINGS, preparation(decoders))) for _ in range(5)
+        ]
+        await asyncio.sleep(0.2)
+        await decode(LARGE, SETTINGS, preparation(decoders))
+        assert not any(task.done() for task in costly)
+        for task in costly:
+            task.cancel()
+
+    asyncio.run(story())
+
+
 def test_large_pictures_do_not_keep_others_waiting(decoders: Decoders) -> None:
     async def story() -> None:
         costly = [
