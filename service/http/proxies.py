@@ -8,7 +8,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from loupe.settings import Settings
 from service.http.context import context_of
 
-PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")  # without the steps . and ..
 
 
 class ProxyMiddleware:

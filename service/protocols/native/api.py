@@ -61,7 +61,9 @@ async def predict_batch(call: Call) -> Response:
 async def models(call: Call) -> Response:
     """List the served models."""
     with call.encoding():
-        described = [_describe(model, call.models.aliases(model)) for model in call.models.all()]
+        described = [
+            _describe(model, call.models.aliases(model), call.prefix) for model in call.models.all()
+        ]
         return json({"default": call.models.find(None).stored.tag, "models": described})
 
 
@@ -85,7 +87,7 @@ async def report(call: Call) -> Response:
         return Response(content, headers=headers, media_type="text/html")
 
 
-def _describe(served: ServedModel, aliases: list[str]) -> dict[str, object]:
+def _describe(served: ServedModel, aliases: list[str], prefix: str) -> dict[str, object]:
     stored, card = served.stored, served.stored.card
     return {
         "model": stored.tag,
@@ -97,7 +99,7 @@ def _describe(served: ServedModel, aliases: list[str]) -> dict[str, object]:
         "translations": card.translations,
         "look": card.look,
         "figures": card.figures.model_dump(),
-        "report": f"/models/{stored.tag}/report" if stored.file(REPORT_FILE) else None,
+        "report": f"{prefix}/models/{stored.tag}/report" if stored.file(REPORT_FILE) else None,
     }
 
 

@@ -96,6 +96,19 @@ def test_no_answer_is_lost_when_a_service_stops(
     assert set(load.outcomes) == {(200, True)}
 
 
+def test_kept_connections_are_answered_and_closed(leaving: RunningService) -> None:
+    with httpx.Client(base_url=leaving.url) as kept, httpx.Client(base_url=leaving.url) as idle:
+        for client in (kept, idle):
+            client.get("/livez")
+        leaving.process.send_signal(signal.SIGTERM)
+        until(lambda: kept.get("/readyz").status_code == 503)
+
+        for client in (idle, kept):
+            answer = client.post("/predict", content=DIGIT, headers={"X-API-Key": KEY})
+            assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+    assert leaving.process.wait(PATIENCE_SECONDS) == 0
+
+
 def health(url: str, server: str) -> tuple[str, str]:
     """Return state and status of a server's last health check, as HAProxy sees it."""
     lines = httpx.get(f"{url}/stats;csv").text.removeprefix("# ").splitlines()
