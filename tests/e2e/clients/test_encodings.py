@@ -48,7 +48,7 @@ DISPOSITIONS = {
 BOUNDARIES = ["multipart/form-data; boundary={}", 'multipart/form-data; boundary="{}"']
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def caller(guarded: RunningService) -> Iterator[httpx.Client]:
     headers = {"X-API-Key": KEY}
     with httpx.Client(base_url=guarded.url, headers=headers, timeout=PATIENCE_SECONDS) as caller:
