@@ -39,7 +39,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     @property
     def is_reading_head(self) -> bool:
-        """Whether a part of a head has arrived."""
+        """Return whether a part of a head has arrived."""
         return self.is_receiving and self._reads_head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
