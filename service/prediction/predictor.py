@@ -100,6 +100,7 @@ class Predictor:
         self.draining = False
         self.stopping = False
         self.metrics = Metrics()
+        self._exposing = asyncio.Lock()
         self.models = ServedModels(settings, self.metrics)
         self.decoders = Decoders(settings, self.metrics.lost_decoder)
         self.bodies = Bodies(settings)
@@ -129,14 +130,16 @@ class Predictor:
         await self.models.close()
         await self.jobs.close()
 
-    def exposed_metrics(self) -> bytes:
-        """Return all metrics in Prometheus's text format."""
-        served = self.models.all()
-        in_flight: dict[str, int] = {}
-        for model in served:
-            name = model.stored.name
-            in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
-        return self.metrics.exposed(in_flight, [model.stored for model in served])
+    async def exposed_metrics(self) -> bytes:
+        """Return all metrics in Prometheus's text format; other requests go between two calls."""
+        async with self._exposing:
+            await asyncio.sleep(0)
+            served = self.models.all()
+            in_flight: dict[str, int] = {}
+            for model in served:
+                name = model.stored.name
+                in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
+            return self.metrics.exposed(in_flight, [model.stored for model in served])
 
 
 class AnyCall:

@@ -35,13 +35,16 @@ def app(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -> 
     return app
 
 
-async def ask(app: Starlette, path: str, media_type: str, body: bytes) -> tuple[int, bytes]:
+async def ask(
+    app: Starlette, path: str, media_type: str = JSON, body: bytes = b"", method: str = "POST"
+) -> tuple[int, bytes]:
     """Send a request to the app in pieces, as a server would; return status and body."""
     status, answer = 0, b""
     path, _, query = path.partition("?")
     scope = {
         "type": "http",
-        "method": "POST",
+        "http_version": "1.0",
+        "method": method,
         "path": path,
         "query_string": query.encode(),
         "headers": [(b"content-type", media_type.encode())],
@@ -287,3 +290,15 @@ def test_full_messages_are_parsed() -> None:
     check_message(
         pb.ModelInferRequest(raw_input_contents=[bytes(60 * MIB)]).SerializeToString(), settings
     )
+
+
+def test_many_scrapes_do_not_keep_others_waiting(app: Starlette) -> None:
+    async def story() -> int:
+        scrapes = [asyncio.create_task(ask(app, "/metrics", method="GET")) for _ in range(50)]
+        other = asyncio.create_task(ask(app, "/models", method="GET"))
+        assert (await other)[0] == 200
+        pending = sum(not scrape.done() for scrape in scrapes)
+        assert {status for status, _ in await asyncio.gather(*scrapes)} == {200}
+        return pending
+
+    assert asyncio.run(story()) > 0

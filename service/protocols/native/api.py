@@ -69,7 +69,7 @@ async def models(call: Call) -> Response:
 
 async def metrics(call: Call) -> Response:
     """Return the metrics for Prometheus."""
-    return Response(call.exposed_metrics(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await call.exposed_metrics(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def report(call: Call) -> Response:
