@@ -5,7 +5,6 @@ without loss of the answer in `lingering`.
 """
 
 import asyncio
-from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -14,9 +13,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from loupe.errors import InvalidRequest, LoupeError
 from service.connections.lingering import LingeringTransport
 from service.connections.slow_clients import LimitedConnection
-from service.http import replies
 from service.http.context import KEY, RequestContext, first_values
-from service.http.middleware import SECURITY_HEADERS, new_request_id
+from service.http.middleware import last_response
 from service.metrics import Metrics
 
 IPV4_MAPPED = "::ffff:"  # before an IPv4 address on a socket for both families
@@ -128,16 +126,7 @@ class Connection(LimitedConnection):
     def refuse(self, error: LoupeError) -> None:
         """Send an error and close: the start of the next request is unknown."""
         self._metrics.refused(error)
-        response = replies.failure(error)
-        headers = [
-            *response.raw_headers,
-            *SECURITY_HEADERS,
-            (b"x-request-id", new_request_id().encode()),
-            (b"connection", b"close"),
-        ]
-        status = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()
-        lines = [status, *(b"%b: %b" % header for header in headers), b"", response.body]
-        self.transport.write(b"\r\n".join(lines))
+        self.transport.write(last_response(error))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:

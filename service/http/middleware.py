@@ -5,6 +5,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from itertools import chain
 
 from starlette.datastructures import Headers
@@ -172,6 +173,19 @@ def _count_hosts(scope: Scope) -> int:
 def headers_too_large() -> HeadersTooLarge:
     """Return the error for headers above the limit."""
     return HeadersTooLarge(f"The headers exceed {MAX_HEADER_BYTES:,} bytes.")
+
+
+def last_response(error: LoupeError) -> bytes:
+    """Return a response, in the bytes of HTTP/1.1, after which the connection closes."""
+    response = replies.failure(error)
+    headers = [
+        *response.raw_headers,
+        *SECURITY_HEADERS,
+        (b"x-request-id", new_request_id().encode()),
+        (b"connection", b"close"),
+    ]
+    status = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()
+    return b"\r\n".join([status, *map(b"%b: %b".__mod__, headers), b"", response.body])
 
 
 def log_access(method: str, path: str, status: int, started: float, key: str, client: str) -> None:
