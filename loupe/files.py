@@ -7,9 +7,13 @@ import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
+
+# Without O_PATH, as on macOS, opening a folder takes the right to list it.
+FOLDER_FLAGS = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 @contextmanager
@@ -54,13 +58,70 @@ def file_inside(folder: Path, name: str) -> Path | None:
     return folder / name if inside else None
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+@dataclass(frozen=True)
+class ReadableFolders:
+    """Folders that a caller may read, and no link leads out of.
+
+    Attributes:
+        roots: Real paths of the folders.
+        private: Real path of a folder that stays closed, also below a root.
+    """
+
+    roots: tuple[str, ...]
+    private: str
+
+    def hold(self, path: str | Path) -> bool:
+        """Return whether the real path is readable. The file need not exist."""
+        return self._root_of(os.path.realpath(path)) is not None
+
+    def open(self, path: str | Path) -> int:
+        """Return a descriptor of a file to read. A link that appears meanwhile is not followed.
+
+        Raises:
+            OSError: Also if the file is not readable, whether it exists or not.
+        """
+        real = os.path.realpath(path)
+        root = self._root_of(real)
+        if root is None:
+            raise PermissionError(errno.EACCES, "It is not below a folder that jobs may read", path)
+        folder = os.open(root, FOLDER_FLAGS)
+        try:
+            *parents, name = os.path.relpath(real, root).split("/")
+            for parent in parents:
+                below = os.open(parent, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            return os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+    def _root_of(self, real: str) -> str | None:
+        if is_below(real, self.private):
+            return None
+        return next((root for root in self.roots if is_below(real, root)), None)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Return whether a normal path is a folder or below it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def open_regular(path: str | Path, folders: ReadableFolders | None = None) -> BinaryIO:
     """Open a regular file for reading. Pipes, devices and sockets are refused, not opened.
+
+    Args:
+        path: The file.
+        folders: Those that the file must be in; all by default.
 
     Raises:
         OSError: Also if the path is no regular file.
     """
-    if not stat.S_ISREG(Path(path).stat().st_mode):
+    if folders is not None:
+        descriptor = folders.open(path)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+    if folders is not None or not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     # If a pipe replaces the file meanwhile, opening it does not wait for a writer.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))

@@ -50,7 +50,9 @@ def _open_store(protocol: str, bucket: str, *, private: bool) -> tuple[Any, str]
         if protocol == "https":
             from worker.https_client import make_client, make_public_client
 
-            options = {"get_client": make_client if private else make_public_client}
+            client = make_client if private else make_public_client
+            # `url_to_fs` would take the `::` of an IPv6 address for a chain of URLs.
+            return fsspec.filesystem(protocol, use_listings_cache=False, get_client=client), url
         with translate_errors(url):
             store: tuple[Any, str] = fsspec.url_to_fs(url, use_listings_cache=False, **options)
             return store

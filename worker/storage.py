@@ -1,6 +1,7 @@
 """Paths of files and folders, on this machine (`pathlib.Path`) or elsewhere (`RemotePath`)."""
 
 import io
+import ipaddress
 import os
 import re
 import tempfile
@@ -13,7 +14,7 @@ from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from loupe.errors import InvalidUrl
-from loupe.files import atomic_path, open_regular
+from loupe.files import ReadableFolders, atomic_path, open_regular
 from loupe.settings import HttpsAccess
 from worker.remote_path import MAX_REQUESTS, PACKAGES, RemotePath
 from worker.storage_errors import translate_errors
@@ -58,19 +59,38 @@ def parse_path(path: str | Path, *, https: HttpsAccess = "none") -> AnyPath:
         raise InvalidUrl(f"'{url}' has an unknown protocol. Use a path or one of {known}.")
     if protocol == "https" and https == "none":
         raise InvalidUrl(f"'{url}' is not allowed. Set LOUPE_HTTPS_SOURCES to allow https://.")
-    if not bucket or "::" in bucket:  # which fsspec would take for a chain of URLs
+    is_valid = _is_host(bucket) if protocol == "https" else "::" not in bucket
+    if not bucket or not is_valid:
         raise InvalidUrl(f"'{url}' names no bucket, container or host.")
     return RemotePath(url, private=https == "any")
 
 
-def open_file(file: AnyPath) -> IO[bytes]:
-    """Open a file for reading; raise `OSError` if it is not a regular file."""
-    return file.open("rb") if isinstance(file, RemotePath) else open_regular(file)
+def _is_host(bucket: str) -> bool:
+    """Return whether the host has no brackets and no `::`, or is an IPv6 address in brackets.
+
+    fsspec would take any other `::` for a chain of URLs.
+    """
+    match = re.fullmatch(r"(?:[^\[\]]*@)?\[([^\[\]]*)\](?::\d*)?", bucket)
+    if match is None:
+        return not any(text in bucket for text in ("[", "]", "::"))
+    try:
+        ipaddress.IPv6Address(match[1])
+    except ValueError:
+        return False
+    return True
 
 
-def open_text(file: AnyPath, encoding: str = "utf-8") -> IO[str]:
+def open_file(file: AnyPath, folders: ReadableFolders | None = None) -> IO[bytes]:
+    """Open a file for reading; raise `OSError` if it is not a regular file in the folders."""
+    return file.open("rb") if isinstance(file, RemotePath) else open_regular(file, folders)
+
+
+def open_text(
+    file: AnyPath, encoding: str = "utf-8", folders: ReadableFolders | None = None
+) -> IO[str]:
     """Open a text file as `open_file` does; line breaks stay as they are."""
-    return io.TextIOWrapper(io.BufferedReader(open_file(file)), encoding, newline="")  # type: ignore[type-var]
+    opened = io.BufferedReader(open_file(file, folders))  # type: ignore[type-var]
+    return io.TextIOWrapper(opened, encoding, newline="")
 
 
 def read_text(file: AnyPath) -> str:
@@ -188,16 +208,19 @@ def write_file(path: AnyPath, data: bytes | str, *, new: bool = False) -> None:
 
 
 @contextmanager
-def open_ranges(file: AnyPath, ranges: Iterable[tuple[int, int]]) -> Iterator[ReadAt]:
+def open_ranges(
+    file: AnyPath, ranges: Iterable[tuple[int, int]], folders: ReadableFolders | None = None
+) -> Iterator[ReadAt]:
     """Open a file to read parts of it.
 
     Args:
         file: A file.
         ranges: Start and stop of the parts. A remote file's parts are fetched now, neighbours in
             one request; each other part costs a request when it is read.
+        folders: Those that a local file must be in; all by default.
     """
     if isinstance(file, Path):
-        with open_regular(file) as opened:
+        with open_regular(file, folders) as opened:
             descriptor = opened.fileno()
             yield lambda size, offset: os.pread(descriptor, size, offset)
     else:

@@ -79,8 +79,8 @@ async def submit(call: Call) -> Response:
         read_query(call.request, NoParameters)
         body = await call.bodies.read(call.request, "JSON")
         request = validate(SourceRequest, await parse_json(body, call.settings))
-        source = await asyncio.to_thread(find_source, request.source, call.settings)
-        return await _enqueue(call, source, await _folder(call, request), request)
+        source, roots = await asyncio.to_thread(find_source, request.source, call.settings)
+        return await _enqueue(call, source, await _folder(call, request), request, roots)
     if sent_as not in UPLOAD_TYPES:
         raise UnsupportedMediaType(
             f"Content-Type {shown(sent_as)} is not supported. "
@@ -111,7 +111,13 @@ async def _folder(call: Call, request: ScoringRequest) -> Path:
     return folder
 
 
-async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringRequest) -> Response:
+async def _enqueue(
+    call: Call,
+    source: Path,
+    folder: Path,
+    request: ScoringRequest,
+    roots: tuple[str, ...] = (),
+) -> Response:
     options = ScoringOptions(**request.model_dump(include=set(ResultOptions.model_fields)))
     with call.model(request.model) as served:
         model = served.stored
@@ -126,6 +132,7 @@ async def _enqueue(call: Call, source: Path, folder: Path, request: ScoringReque
                 model_digest=digest(model.folder / FILE_NAME),
                 shard_images=call.settings.shard_images,
                 options=options,
+                roots=roots,
             )
             with submitting(folder, job.job_id):
                 return jobs.submit(job, owner=call.owner)

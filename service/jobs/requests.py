@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from loupe.errors import Forbidden, InvalidSource
+from loupe.files import is_below
 from loupe.jobs import ScoringRequest
 from loupe.results import Format
 from loupe.settings import Settings
@@ -48,8 +49,8 @@ class ResultsRequest(BaseModel):
     format: Format | None = None
 
 
-def find_source(source: str, settings: Settings) -> Path:
-    """Return the real path of the file or folder that a caller names.
+def find_source(source: str, settings: Settings) -> tuple[Path, tuple[str, ...]]:
+    """Return the real path of the file or folder that a caller names, and those of the roots.
 
     Nothing outside the roots is looked at, so errors do not reveal whether a path exists.
 
@@ -60,20 +61,16 @@ def find_source(source: str, settings: Settings) -> Path:
     path = os.path.normpath(source)
     given_roots = [str(root) for root in settings.source_roots]
     roots = [os.path.realpath(root) for root in given_roots]
-    if "\0" in path or not any(_within(path, root) for root in (*roots, *given_roots)):
+    if "\0" in path or not any(is_below(path, root) for root in (*roots, *given_roots)):
         raise _forbidden(source)
     found, home = os.path.realpath(path), os.path.realpath(settings.home)
-    if not any(_within(found, root) for root in roots):
+    if not any(is_below(found, root) for root in roots):
         raise _forbidden(source)
-    if _within(found, home) or _within(home, found):
+    if is_below(found, home) or is_below(home, found):
         raise _forbidden(source)
     if not os.path.exists(found):  # noqa: PTH110 - pathlib raises for a name that is too long
         raise InvalidSource(f"{shown(source)} is not a file or folder.")
-    return Path(found)
-
-
-def _within(path: str, folder: str) -> bool:
-    return Path(path).is_relative_to(folder)
+    return Path(found), tuple(roots)
 
 
 def _forbidden(source: str) -> Forbidden:

@@ -48,6 +48,20 @@ def test_name_of_a_private_address_is_refused(url: str) -> None:
         check(f"https://localhost:{port}/images.npy", "public")
 
 
+@pytest.mark.parametrize(
+    "host", ["[::1]", "[fe80::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]:9"]
+)
+def test_private_ipv6_address_is_refused_as_such(url: str, host: str) -> None:
+    with pytest.raises(InvalidUrl, match="LOUPE_HTTPS_PRIVATE_ADDRESSES"):
+        check(f"https://{host}/images.npy", "public")
+
+
+@pytest.mark.parametrize("host", ["[zz]", "[::1", "::1]", "::1", "[]", "[::1]x", "[127.0.0.1]"])
+def test_host_that_is_no_ipv6_address_is_refused(host: str) -> None:
+    with pytest.raises(InvalidUrl, match="host"):
+        parse_path(f"https://{host}/images.npy", https="public")
+
+
 def test_redirect_stays_on_https(url: str) -> None:
     check(f"{url}{tls_server.REDIRECTED}/{url}/images.npy", "any")
     plain = url.replace("https:", "http:")

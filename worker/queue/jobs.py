@@ -1,5 +1,6 @@
 """The client side of the queue: submit, find, list and cancel jobs. It imports nothing heavy."""
 
+import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -79,8 +80,9 @@ class Jobs:
         record: dict[str, str | int | float] = {
             "contract": PROTOCOL,
             "state": "queued",
-            **request.model_dump(exclude={"options"}),
+            **request.model_dump(exclude={"options", "roots"}),
             "options": request.options.model_dump_json(),
+            "roots": json.dumps(request.roots),
             "priority": priority,
             "most_in_flight": max_in_flight or 0,
             "created": now,

@@ -24,6 +24,7 @@ class JobRequest(BaseModel):
         model_digest: SHA-256 of the model's card.
         shard_images: Maximum number of images in one shard.
         options: Options of the result.
+        roots: Real paths of the folders that the source's files must be in; all by default.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +35,7 @@ class JobRequest(BaseModel):
     model_digest: str
     shard_images: int
     options: ScoringOptions = DEFAULT_OPTIONS
+    roots: tuple[str, ...] = ()
 
     @property
     def job_id(self) -> str:
@@ -49,9 +51,13 @@ class JobRequest(BaseModel):
         return _digest([PROTOCOL, self._identity(), revision])
 
     def _identity(self) -> dict[str, Any]:
-        """Return the fields, without an option that older versions do not have at its default."""
-        is_older = not self.options.escape_formulas
-        return self.model_dump(exclude={"options": {"escape_formulas"}} if is_older else None)
+        """Return the fields, without those at their defaults that older versions do not have."""
+        fields = self.model_dump()
+        if not self.roots:
+            del fields["roots"]
+        if not self.options.escape_formulas:
+            del fields["options"]["escape_formulas"]
+        return fields
 
 
 def _digest(value: object) -> str:
@@ -82,6 +88,7 @@ class Job:
         shard_images: Maximum number of images in one shard.
         shards: Number of parts of the result; 0 before the job is planned.
         revision: Version of the source when the job was planned.
+        roots: See `JobRequest`.
         max_in_flight: Maximum number of its steps that workers process at a time; `None` has no
             limit.
         protocol: `PROTOCOL` of the program that submitted it.
@@ -105,6 +112,7 @@ class Job:
     revision: str = ""
     error: str | None = None
     options: ScoringOptions = DEFAULT_OPTIONS
+    roots: tuple[str, ...] = ()
     priority: Priority = "normal"
     max_in_flight: int | None = None
     protocol: str = PROTOCOL
@@ -142,6 +150,7 @@ def parse_job(job_id: str, record: dict[str, str], in_flight: list[str]) -> Job 
         "id": job_id,
         "done": done,
         "options": ScoringOptions.model_validate_json(record["options"]),
+        "roots": json.loads(record.get("roots", "[]")),
         "protocol": record["contract"],
         "max_in_flight": int(record["most_in_flight"]) or None,
     }

@@ -1,5 +1,6 @@
 """A step in progress, and what the steps of one process share."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from loupe.errors import LoupeError
+from loupe.files import ReadableFolders
 from loupe.images.pool import DecoderPool, Loss
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.models.engine import Engine
@@ -125,13 +127,15 @@ class Task:
 
     def open_source(self, model: StoredModel) -> ImageSource:
         """Open the job's source."""
-        settings = self.resources.settings
+        settings, roots = self.resources.settings, self.job.roots
+        folders = ReadableFolders(roots, os.path.realpath(settings.home)) if roots else None
         return open_source(
             parse_path(self.job.source, https=settings.https_access),
             model.card.look,
             settings.max_image_pixels,
             self.job.options,
             https=settings.https_access,
+            folders=folders,
             decoders=self.resources.decoders,
             check=self.lease.check,
         )

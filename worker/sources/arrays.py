@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from loupe.errors import InvalidSource
+from loupe.files import ReadableFolders
 from loupe.images import idx
 from loupe.images.spec import SIDE, UInt8Array
 from worker.queue.steps import Shard
@@ -64,8 +65,9 @@ class ArraySource:
     because their rows do not stand one after another.
     """
 
-    def __init__(self, file: AnyPath) -> None:
+    def __init__(self, file: AnyPath, folders: ReadableFolders | None = None) -> None:
         self._file = file
+        self._folders = folders
 
     def check(self) -> None:
         """See `ImageSource.check`. Of a compressed file, only the beginning is unpacked."""
@@ -102,13 +104,13 @@ class ArraySource:
     def _rows(self, index: Path, start: int, stop: int) -> UInt8Array:
         """Read some rows. They are not mapped: access to a truncated mapped file is fatal."""
         file: AnyPath = index / ROWS
-        offset = 0
+        folders, offset = None, 0
         if not file.exists():
-            file = self._file
+            file, folders = self._file, self._folders
             with self._opened() as (layout, _, _):
                 offset = layout.offset
         first, last = (offset + row * IMAGE_BYTES for row in (start, stop))
-        with open_ranges(file, [(first, last)]) as read_at:
+        with open_ranges(file, [(first, last)], folders) as read_at:
             data = read_at(last - first, first)
         whole = len(data) // IMAGE_BYTES * IMAGE_BYTES
         return np.frombuffer(data, np.uint8, whole).reshape(-1, SIDE, SIDE)
@@ -121,7 +123,7 @@ class ArraySource:
             InvalidSource: If the file is not an array of images, or cannot hold what it claims.
         """
         try:
-            with open_file(self._file) as file:
+            with open_file(self._file, self._folders) as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 magic = file.read(2)
@@ -161,7 +163,7 @@ class ArraySource:
             if why := members[0].why_unreadable():
                 raise ValueError(why)
             _, _, method, crc, unpacked, compressed, offset = members[0]
-            with open_ranges(self._file, []) as read_at:
+            with open_ranges(self._file, [], self._folders) as read_at:
                 yield from zips.unpack(read_at, offset, compressed, unpacked, method, crc)
         else:
             with gzip.open(file) if magic == idx.GZIP_MAGIC else nullcontext(file) as opened:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
-from loupe.files import walk_files
+from loupe.files import ReadableFolders, walk_files
 from loupe.images.decode import SUFFIXES, read_with_status
 from worker.sources.pictures import Collection, Entry, ReadEntry, read_fetched
 
@@ -25,8 +25,10 @@ class Folder(Collection):
     With a pattern such as `**/*.png`, those that match it in the order of their paths.
     """
 
-    def __init__(self, folder: str | Path, pattern: str = "") -> None:
-        super().__init__(str(Path(folder, pattern)))
+    def __init__(
+        self, folder: str | Path, pattern: str = "", folders: ReadableFolders | None = None
+    ) -> None:
+        super().__init__(str(Path(folder, pattern)), folders=folders)
         self._folder, self._pattern = str(folder), pattern
 
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
@@ -67,7 +69,7 @@ class Folder(Collection):
     def _read(self, entry: Entry) -> bytes | Exception:
         path = os.path.join(self._folder, entry.id)  # noqa: PTH118
         try:
-            data, status = read_with_status(path)
+            data, status = read_with_status(path, self.folders)
         except (LoupeError, OSError) as error:
             return error
         if _version(status) != entry.location[0]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from loupe.errors import InvalidSource
-from loupe.files import printable
+from loupe.files import ReadableFolders, printable
 from loupe.images.decode import read_file
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.settings import HttpsAccess
@@ -20,6 +20,7 @@ from worker.sources.source import check_columns, damaged, listed
 from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 
 PATH, ID = "path", "id"
+OPEN_PROTOCOLS = frozenset({"file", "https"})  # the others use the credentials of the worker
 USUAL_BYTES = 2**20  # of a remote picture whose size is not known yet
 MAX_RECORD_CHARACTERS = 2**17  # of all columns together
 
@@ -31,6 +32,7 @@ class Manifest(Collection):
         file: The manifest. Relative paths start at its folder.
         options: Columns to read.
         https: Which addresses its `https` URLs may lead to.
+        folders: Those that local files must be in, and then no bucket; all by default.
     """
 
     empty = "has no records"
@@ -41,8 +43,9 @@ class Manifest(Collection):
         options: ScoringOptions = DEFAULT_OPTIONS,
         *,
         https: HttpsAccess = "none",
+        folders: ReadableFolders | None = None,
     ) -> None:
-        super().__init__(str(file), [file])
+        super().__init__(str(file), [file], folders)
         self._file = file
         self._options = options
         self._https = https
@@ -50,7 +53,7 @@ class Manifest(Collection):
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
         try:
-            with open_text(self._file, "utf-8-sig") as file:
+            with open_text(self._file, "utf-8-sig", self.folders) as file:
                 for number, record in self._records(_LimitedLines(file)):
                     yield self._entry(number, record)
         except (ValueError, csv.Error, RecursionError) as error:
@@ -65,7 +68,9 @@ class Manifest(Collection):
 
         def read(entry: Entry) -> bytes:
             file = files[entry.id]
-            return read_file(file) if isinstance(file, Path) else unwrap(fetched.pop(entry.id))
+            if isinstance(file, Path):
+                return read_file(file, self.folders)
+            return unwrap(fetched.pop(entry.id))
 
         yield read
 
@@ -78,10 +83,16 @@ class Manifest(Collection):
         """Return the file that a line names.
 
         Raises:
-            InvalidSource: If a manifest in a bucket names a file outside of it.
+            InvalidSource: If a manifest in a bucket names a file outside of it, or one that may
+                read some folders only names a bucket.
             InvalidUrl: If it is a URL that Loupe cannot read.
         """
         if is_url(path):
+            if self.folders is not None and path.partition(":")[0].lower() not in OPEN_PROTOCOLS:
+                raise InvalidSource(
+                    "A manifest that is submitted over HTTP can name only files and https:// URLs.",
+                    code="invalid_record",
+                )
             found: AnyPath | None = parse_path(path, https=self._https)
         elif isinstance(self._file, Path):
             return self._file.parent / path

@@ -8,6 +8,7 @@ from pathlib import Path
 import bracex
 
 from loupe.errors import InvalidRequest, InvalidSource
+from loupe.files import ReadableFolders
 from loupe.images.pool import DecoderPool
 from loupe.images.spec import Look
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
@@ -36,6 +37,7 @@ def open_source(
     options: ScoringOptions = DEFAULT_OPTIONS,
     *,
     https: HttpsAccess = "none",
+    folders: ReadableFolders | None = None,
     decoders: DecoderPool | None = None,
     check: Callable[[], object] = lambda: None,
 ) -> ImageSource:
@@ -47,6 +49,7 @@ def open_source(
         max_pixels: Maximum width × height of a picture.
         options: Columns to read besides the images.
         https: Which addresses `https` URLs of a manifest may lead to.
+        folders: Those that local files must be in, without patterns; all by default.
         decoders: Processes for pictures that are not tiny; by default, this process decodes all.
         check: Raises if the pictures are no longer needed.
 
@@ -54,22 +57,29 @@ def open_source(
         InvalidSource: If there is nothing, or if it lacks a requested column.
     """
     decoder = Decoder(look, max_pixels, decoders, check)
+    if folders is not None and not (isinstance(path, Path) and folders.hold(path)):
+        raise InvalidSource(f"'{path}' is not below a folder that jobs may read.")
     if path.is_dir():
-        found: Collection | None = Folder(path) if isinstance(path, Path) else Bucket(path)
-    elif not path.exists():
+        found: Collection | None = (
+            Folder(path, folders=folders) if isinstance(path, Path) else Bucket(path)
+        )
+    elif folders is None and not path.exists():
         found = _match(path)
     elif not path.is_file():
+        if not path.exists():
+            raise _not_found(path)
         raise InvalidSource(f"'{path}' is a pipe, socket or device, not a file or folder.")
     elif path.suffix.lower() in MANIFESTS:
-        return PictureSource(Manifest(path, options, https=https), decoder, options.columns)
+        manifest = Manifest(path, options, https=https, folders=folders)
+        return PictureSource(manifest, decoder, options.columns)
     else:
-        with open_file(path) as opened:
+        with open_file(path, folders) as opened:
             head = opened.read(HEAD_BYTES)
         if head.startswith(PARQUET_MAGIC):
-            return TableSource(path, decoder, options)
-        found = _open_archive(path, head)
+            return TableSource(path, decoder, options, folders)
+        found = _open_archive(path, head, folders)
     check_columns(path, options, None)
-    return ArraySource(path) if found is None else PictureSource(found, decoder)
+    return ArraySource(path, folders) if found is None else PictureSource(found, decoder)
 
 
 def check_source(
@@ -90,16 +100,16 @@ def check_source(
     source.check()
 
 
-def _open_archive(file: AnyPath, head: bytes) -> Collection | None:
+def _open_archive(file: AnyPath, head: bytes, folders: ReadableFolders | None) -> Collection | None:
     """Return the archive that a file is, if it is one."""
     if is_tar(head):
-        return Tars(str(file), [file])
+        return Tars(str(file), [file], folders)
     if file.suffix.lower() == ".npz" or head.startswith(NPY_MAGIC):
         return None
     if head.startswith(ZIP_MAGIC):
-        return Zip(file)
-    with open_file(file) as opened:  # a program may precede the archive
-        return Zip(file) if zipfile.is_zipfile(opened) else None
+        return Zip(file, folders)
+    with open_file(file, folders) as opened:  # a program may precede the archive
+        return Zip(file, folders) if zipfile.is_zipfile(opened) else None
 
 
 def _match(pattern: AnyPath) -> Collection:
@@ -120,7 +130,11 @@ def _match(pattern: AnyPath) -> Collection:
             return Folder(*split_pattern(str(pattern)))
         if pattern.protocol != "https":
             return Bucket(*split_remote_pattern(pattern))
-    raise InvalidSource(f"There is no such file or folder: '{pattern}'.")
+    raise _not_found(pattern)
+
+
+def _not_found(path: AnyPath) -> InvalidSource:
+    return InvalidSource(f"There is no such file or folder: '{path}'.")
 
 
 def _match_tars(name: AnyPath) -> list[AnyPath]:

@@ -25,7 +25,7 @@ from loupe.errors import (
     SourceChanged,
     StorageUnavailable,
 )
-from loupe.files import printable
+from loupe.files import ReadableFolders, printable
 from loupe.images.decode import MAX_FILE_BYTES, SUFFIXES, open_picture
 from loupe.images.header import is_tiny, kind_of
 from loupe.images.pool import DecoderPool
@@ -69,14 +69,21 @@ class Collection:
     Args:
         path: Path, pattern or URL of the collection.
         files: Files that contain it. Without any, each picture is compared with the listing.
+        folders: Those that local files must be in; all by default.
     """
 
     lists_at_once = True  # the first entry is known before all are listed
     empty = f"has no picture files ({', '.join(sorted(SUFFIXES))})"
 
-    def __init__(self, path: str, files: Sequence[AnyPath] = ()) -> None:
+    def __init__(
+        self,
+        path: str,
+        files: Sequence[AnyPath] = (),
+        folders: ReadableFolders | None = None,
+    ) -> None:
         self.path = path
         self.files = files
+        self.folders = folders
 
     def version(self) -> str:
         """Return a text that changes when `files` do."""

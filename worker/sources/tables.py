@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
-from loupe.files import printable
+from loupe.files import ReadableFolders, printable
 from loupe.images.spec import SIDE
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
@@ -47,12 +47,18 @@ class TableSource:
         file: The file.
         decoder: Decodes picture files.
         options: Other columns to read.
+        folders: Those that a local file must be in; all by default.
     """
 
     def __init__(
-        self, file: AnyPath, decoder: Decoder, options: ScoringOptions = DEFAULT_OPTIONS
+        self,
+        file: AnyPath,
+        decoder: Decoder,
+        options: ScoringOptions = DEFAULT_OPTIONS,
+        folders: ReadableFolders | None = None,
     ) -> None:
         self._file = file
+        self._folders = folders
         self._decoder = decoder
         self._options = options
         self._id = options.id or ID
@@ -107,7 +113,7 @@ class TableSource:
     def _open(self) -> Iterator[tuple[pq.ParquetFile, IO[bytes]]]:
         """Open the file; raise `InvalidSource` for whatever is wrong with it."""
         try:
-            with open_file(self._file) as source:
+            with open_file(self._file, self._folders) as source:
                 pages.check_footer(source)
                 yield pages.open_file(self._file, source), source
         except pages.TooCostly as error:

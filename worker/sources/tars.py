@@ -10,6 +10,7 @@ from typing import IO, cast
 from indexed_gzip import IndexedGzipFile
 
 from loupe.errors import InvalidImage, LoupeError
+from loupe.files import ReadableFolders
 from loupe.images.idx import GZIP_MAGIC
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
@@ -37,7 +38,7 @@ class Tars(Collection):
         for number, archive in enumerate(self.files):
             prefix = f"{archive.name}/" if len(self.files) > 1 else ""
             try:
-                with _open(archive) as file:
+                with _open(archive, None, self.folders) as file:
                     for member in _members(file, _max_unpacked_bytes(archive)):
                         location = [number, member.offset_data, member.size]
                         yield Entry(prefix + member.name, location, _why_refused(member))
@@ -55,7 +56,9 @@ class Tars(Collection):
         with ExitStack() as stack:
             archives = {
                 number: stack.enter_context(
-                    _open_ranges(self.files[number], _gzip_index(index, number), members)
+                    _open_ranges(
+                        self.files[number], _gzip_index(index, number), members, self.folders
+                    )
                 )
                 for number, members in ranges.items()
             }
@@ -93,13 +96,16 @@ def _gzip_index(index: Path, number: int) -> Path:
 
 
 @contextmanager
-def _open(archive: AnyPath, gzip_index: Path | None = None) -> Iterator[IO[bytes]]:
+def _open(
+    archive: AnyPath, gzip_index: Path | None, folders: ReadableFolders | None
+) -> Iterator[IO[bytes]]:
     """Open an archive for reading, unpacked; with an index, random access is fast."""
-    with open_file(archive) as file, ExitStack() as stack:
+    with open_file(archive, folders) as file, ExitStack() as stack:
         is_gzipped = gzip_index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         if is_gzipped:
-            source = {"filename": str(archive)} if isinstance(archive, Path) else {"fileobj": file}
+            is_free = isinstance(archive, Path) and folders is None
+            source = {"filename": str(archive)} if is_free else {"fileobj": file}
             index = None if gzip_index is None else str(gzip_index)
             spacing = max(MIN_SPACING, size_of(archive) // MAX_POINTS)
             unpacked = IndexedGzipFile(**source, index_file=index, spacing=spacing)
@@ -121,17 +127,20 @@ def _uncover_storage_errors() -> Iterator[None]:
 
 @contextmanager
 def _open_ranges(
-    archive: AnyPath, gzip_index: Path, ranges: Sequence[tuple[int, int]]
+    archive: AnyPath,
+    gzip_index: Path,
+    ranges: Sequence[tuple[int, int]],
+    folders: ReadableFolders | None,
 ) -> Iterator[ReadAt]:
     """Open an archive like `open_ranges`, unpacked if it has an index of gzip."""
     if not gzip_index.exists():
-        with open_ranges(archive, ranges) as read_at:
+        with open_ranges(archive, ranges, folders) as read_at:
             yield read_at
     elif isinstance(archive, Path):
-        with _open(archive, gzip_index) as file:
+        with _open(archive, gzip_index, folders) as file:
             yield cast("IndexedGzipFile", file).pread
     else:
-        with _open(archive, gzip_index) as file:
+        with _open(archive, gzip_index, folders) as file:
             fetched = {
                 (stop - start, start): _try_read(file, stop - start, start)
                 for start, stop in ranges

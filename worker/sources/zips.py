@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from loupe.errors import InvalidImage
+from loupe.files import ReadableFolders
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
 from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
@@ -60,13 +61,13 @@ class Member(NamedTuple):
 class Zip(Collection):
     """The picture files of a zip archive in the order of its directory; ids are their paths."""
 
-    def __init__(self, file: AnyPath) -> None:
-        super().__init__(str(file), [file])
+    def __init__(self, file: AnyPath, folders: ReadableFolders | None = None) -> None:
+        super().__init__(str(file), [file], folders)
         self._file = file
 
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
-        with open_file(self._file) as file:
+        with open_file(self._file, self.folders) as file:
             try:
                 for member in read_directory(file):
                     name, _, method, crc, unpacked, compressed, offset = member
@@ -91,7 +92,7 @@ class Zip(Collection):
             except (ValueError, zlib.error) as error:
                 raise InvalidImage(f"The member of the zip archive is damaged: {error}.") from error
 
-        with open_ranges(self._file, members) as read_at:
+        with open_ranges(self._file, members, self.folders) as read_at:
             yield read
 
     def fetched_bytes(self, entry: Entry) -> int:

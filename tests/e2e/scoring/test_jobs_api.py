@@ -448,6 +448,24 @@ def test_refused_source_does_not_reveal_whether_it_exists(
     assert rest == absent.split("'", 2)[2]
 
 
+def test_links_and_manifests_cannot_lead_out_of_the_roots(
+    place: Path, alice: httpx.Client, worker: None
+) -> None:
+    links = place / "root" / "links"
+    links.mkdir()
+    (links / "out.png").symlink_to(place / "outside" / "secret.png")
+    (links / "in.png").symlink_to(place / "root" / "images" / "00.png")
+    (links / "list.csv").write_text("path\nin.png\n../link/secret.png\n")
+
+    for source in (links, links / "list.csv"):
+        job = accepted(alice.post("/jobs", json={"source": str(source)}))
+
+        found = ended(alice, job)
+        assert (found["state"], found["done"], found["failed"]) == ("done", 1, 1)
+        (error,) = map(json.loads, alice.get(f"/jobs/{job}/errors").text.splitlines())
+        assert error["code"] == "invalid_image"
+
+
 @pytest.mark.parametrize(
     "source",
     ["", ".", "images", "~/x", "\0", "/etc\0/passwd", "/" + "x" * 5000, "../" * 50 + "etc"],

@@ -201,10 +201,19 @@ def test_progress_never_shows_more_than_there_is(jobs: Jobs, redis: Redis) -> No
     assert (jobs.get(job.id).done, jobs.get(job.id).failed) == (95, 5)
 
 
+def test_job_keeps_the_folders_that_it_may_read(jobs: Jobs) -> None:
+    request = new_request().model_copy(update={"roots": ("/a:b", "/c")})
+
+    job = jobs.get(jobs.submit(request).id)
+
+    assert job.request == request
+    assert "roots" not in job.to_json()
+
+
 def test_id_of_a_job_is_that_of_earlier_versions() -> None:
     request = JobRequest(source="/a", output="/b", model="m:1", model_digest="d", shard_images=10)
     fields = request.model_dump()
-    del fields["options"]["escape_formulas"]
+    del fields["roots"], fields["options"]["escape_formulas"]
     text = json.dumps(fields, sort_keys=True)
 
     assert request.job_id == hashlib.sha256(text.encode()).hexdigest()[:12]

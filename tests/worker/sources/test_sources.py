@@ -169,10 +169,10 @@ def test_array_that_is_truncated_while_it_is_read_is_refused(
     plan = planned(source, 100, index_folder)
 
     def truncate_and_open(
-        file: Path, ranges: list[tuple[int, int]]
+        file: Path, ranges: list[tuple[int, int]], folders: None
     ) -> AbstractContextManager[Callable[[int, int], bytes]]:
         os.truncate(source, 4096)
-        return open_ranges(file, ranges)
+        return open_ranges(file, ranges, folders)
 
     monkeypatch.setattr(arrays, "open_ranges", truncate_and_open)
     with pytest.raises(SourceChanged):
