@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from io import BytesIO
 
 from starlette.requests import Request
 
@@ -14,12 +15,12 @@ from loupe.errors import (
 )
 from loupe.settings import Settings
 from service.http.context import RequestContext, context_of
-from service.http.shares import Shares, caller_of
+from service.http.shares import LONG_BYTES, Shares, caller_of, turn
 from service.prediction.caller import caller_gone
 
 BODY_SECONDS = 25.0  # timeout for a whole body
-MAX_LARGEST_BODIES = 8  # bodies of the maximum size that fit into memory at a time
-LARGEST_BODIES_SHARE = 4  # of these, of one caller
+MAX_LARGEST_BODIES = 4  # bodies of the maximum size that fit into memory at a time
+LARGEST_BODIES_SHARE = 2  # of these, of one caller
 MAX_SHOWN = 40  # characters of a header in an error message
 
 
@@ -58,7 +59,7 @@ class Bodies:
         context = context_of(request.scope)
         context.caller = caller_of(request.scope)
         self._check_headers(context.headers)
-        chunks: list[bytes] = []
+        body = BytesIO()  # unlike a list of chunks, it needs no second copy to join them
         size = 0
         has_more = True
         timeout = _Timeout(limit_seconds)
@@ -73,7 +74,9 @@ class Bodies:
                 if size > self._max_bytes:
                     raise self._too_large()
                 self._hold(context, len(chunk))
-                chunks.append(chunk)
+                if size == len(chunk) and not has_more:
+                    break
+                body.write(chunk)
         except asyncio.CancelledError:
             if timeout.expired:
                 raise BodyTooSlow(
@@ -85,11 +88,11 @@ class Bodies:
         context.resume()
         if not size:
             raise InvalidRequest(f"The body is empty. Send {expected} in it.")
-        if len(chunks) == 1:
-            return chunks[0]
-        body = b"".join(chunks)
-        await asyncio.sleep(0)  # to read and to join a long body are separate steps
-        return body
+        if size == len(chunk):
+            return chunk
+        if size > LONG_BYTES:
+            await turn()
+        return body.getvalue()
 
     def release(self, context: RequestContext) -> None:
         """Free the memory of a request's body."""

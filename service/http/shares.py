@@ -1,13 +1,28 @@
 """Shares of scarce resources, so that no caller takes all of one."""
 
+import asyncio
 import ipaddress
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from starlette.types import Scope
 
 from service.http.context import NO_KEY, context_of
 
 IPV6_PREFIX = 64  # bits; one subscriber has all addresses below it
+LONG_BYTES = 64 * 1024  # bodies above take turns; others are read in less than a millisecond
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+async def turn() -> None:
+    """Wait for a turn of the event loop in which no other long step runs.
+
+    Call it before each step that takes milliseconds. Otherwise, all requests that are ready would
+    run theirs in one turn, and short requests would wait for all of them.
+    """
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        await asyncio.sleep(0)
 
 
 class Shares:

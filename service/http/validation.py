@@ -4,7 +4,6 @@ Errors are chained without their traceback: its frames would keep the request in
 next garbage collection.
 """
 
-import asyncio
 import reprlib
 from collections.abc import Iterable
 from itertools import islice
@@ -16,11 +15,11 @@ from starlette.requests import Request
 
 from loupe.errors import ContentTooLarge, InvalidRequest
 from loupe.settings import Settings
+from service.http.shares import LONG_BYTES, turn
 
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_SHOWN = 80  # characters of a value in a message
-MAX_UNCOUNTED_BYTES = 64 * 1024  # JSON that is parsed in less than a millisecond
 MAX_VALUES = 4_500_000  # in JSON, as many as pixels of 5,700 images; the event loop waits 100 ms
 PARTS = (b"[", b"{", b'"', b".")  # of arrays, objects, texts and fractions, which cost more
 MAX_PARTS = 500_000
@@ -48,7 +47,7 @@ async def parse_json(body: bytes, settings: Settings) -> JsonValue:
             f"The JSON is larger than {settings.max_json_bytes:,} bytes (LOUPE_MAX_JSON_BYTES). "
             "Send files or arrays instead."
         )
-    is_large = len(body) > MAX_UNCOUNTED_BYTES
+    is_large = len(body) > LONG_BYTES
     if is_large:
         if body.count(b",") > MAX_VALUES:
             raise ContentTooLarge(f"The JSON has more than {MAX_VALUES:,} values.")
@@ -57,13 +56,14 @@ async def parse_json(body: bytes, settings: Settings) -> JsonValue:
                 f"The JSON has more than {MAX_PARTS:,} brackets, braces, quotation marks and "
                 "points."
             )
-        await asyncio.sleep(0)
+        await turn()
     try:
         value: JsonValue = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: {error}.", code="invalid_json") from error
     if is_large:
-        await asyncio.sleep(0)
+        del body  # others may run first
+        await turn()
     return value
 
 

@@ -26,6 +26,7 @@ from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings
+from service.http.shares import turn
 from service.prediction.caller import Caller
 
 DECODERS = 2  # of pictures that are not large; one more decodes large ones
@@ -197,9 +198,11 @@ async def decode_all(
         except (CallerGone, DeadlineExceeded, ProgramFailed, ShuttingDown):
             raise
         except LoupeError as error:
-            errors[index] = error.with_traceback(None)  # its frames would keep the request
+            # The frames of the error, and of those that led to it, would keep the request.
+            error.__cause__ = error.__context__ = None
+            errors[index] = error.with_traceback(None)
         if monotonic() - started > YIELD_SECONDS:
-            await asyncio.sleep(0)
+            await turn()
             started = monotonic()
     return DecodedImages(
         np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors

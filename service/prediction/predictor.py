@@ -19,6 +19,7 @@ from service.http import replies
 from service.http.bodies import Bodies
 from service.http.context import context_of
 from service.http.options import read_timeout
+from service.http.shares import turn
 from service.jobs.queue import JobQueue
 from service.metrics import NO_MODEL, Histogram, Metrics
 from service.prediction.caller import Caller
@@ -100,7 +101,6 @@ class Predictor:
         self.draining = False
         self.stopping = False
         self.metrics = Metrics()
-        self._exposing = asyncio.Lock()
         self.models = ServedModels(settings, self.metrics)
         self.decoders = Decoders(settings, self.metrics.lost_decoder)
         self.bodies = Bodies(settings)
@@ -132,14 +132,13 @@ class Predictor:
 
     async def exposed_metrics(self) -> bytes:
         """Return all metrics in Prometheus's text format; other requests go between two calls."""
-        async with self._exposing:
-            await asyncio.sleep(0)
-            served = self.models.all()
-            in_flight: dict[str, int] = {}
-            for model in served:
-                name = model.stored.name
-                in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
-            return self.metrics.exposed(in_flight, [model.stored for model in served])
+        await turn()
+        served = self.models.all()
+        in_flight: dict[str, int] = {}
+        for model in served:
+            name = model.stored.name
+            in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
+        return self.metrics.exposed(in_flight, [model.stored for model in served])
 
 
 class AnyCall:

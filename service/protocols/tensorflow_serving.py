@@ -70,8 +70,8 @@ async def predict(call: Call) -> Response:
     caller = call.caller()
     with call.model(_tag(call)) as served:
         with call.decoding():
-            body = await call.bodies.read(call.request, "JSON")
-            request = validate(ServingRequest, await parse_json(body, call.settings))
+            value = await parse_json(await call.bodies.read(call.request, "JSON"), call.settings)
+            request = validate(ServingRequest, value)
             images = await _read_images(request, call.settings, call.preparation(served, caller))
         probabilities = await call.predict(images, served, caller)
         with call.encoding():

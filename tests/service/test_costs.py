@@ -3,8 +3,10 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import pytest
 from starlette.applications import Starlette
@@ -15,7 +17,11 @@ from loupe.errors import ContentTooLarge, InvalidRequest
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.app import create_app
+from service.http.shares import turn
+from service.http.validation import parse_json
+from service.protocols.native.forms import STEP_BYTES, read_form
 from service.protocols.open_inference.messages import check_message
+from service.protocols.open_inference.requests import JSON_LENGTH
 
 MAX_SECONDS = 0.25  # CPU time of one step of the event loop
 MAX_ANSWER_BYTES = 1000
@@ -36,7 +42,12 @@ def app(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 async def ask(
-    app: Starlette, path: str, media_type: str = JSON, body: bytes = b"", method: str = "POST"
+    app: Starlette,
+    path: str,
+    media_type: str = JSON,
+    body: bytes = b"",
+    method: str = "POST",
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[int, bytes]:
     """Send a request to the app in pieces, as a server would; return status and body."""
     status, answer = 0, b""
@@ -47,7 +58,10 @@ async def ask(
         "method": method,
         "path": path,
         "query_string": query.encode(),
-        "headers": [(b"content-type", media_type.encode())],
+        "headers": [
+            (name.lower().encode(), value.encode())
+            for name, value in {"content-type": media_type, **headers}.items()
+        ],
         "client": ("127.0.0.1", 1),
     }
     start = 0
@@ -304,3 +318,70 @@ def test_many_scrapes_do_not_keep_others_waiting(app: Starlette) -> None:
         return pending
 
     assert asyncio.run(story()) > 0
+
+
+LONG_STEPS: dict[str, Callable[[], Awaitable[object]]] = {
+    "turns": turn,
+    "JSON": lambda: parse_json(listed("[", "0", "]", MIB), Settings()),
+    "form": lambda: read_form(FORM, form(b"\r\n\r\n" + bytes(STEP_BYTES + 100)), "image", 1),
+    "form of short parts": lambda: read_form(
+        FORM, form(*[b"\r\n\r\n" + bytes(STEP_BYTES // 4)] * 5), "image", 5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONG_STEPS)
+def test_long_steps_run_in_different_turns_of_the_event_loop(name: str) -> None:
+    turns = 0
+    ended_in: list[int] = []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def measured() -> None:
+        await LONG_STEPS[name]()
+        ended_in.append(turns)
+
+    async def story() -> None:
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*(measured() for _ in range(5)))
+        counting.cancel()
+
+    asyncio.run(story())
+
+    assert len(set(ended_in)) == 5
+
+
+def raw_files(count: int, size: int) -> bytes:
+    return (size.to_bytes(4, "little") + bytes(size)) * count
+
+
+def binary_request(files: bytes, count: int) -> tuple[bytes, int]:
+    """Return an inference request with raw files after its JSON, and the length of the JSON."""
+    tensor = {
+        "name": "images",
+        "datatype": "BYTES",
+        "shape": [count],
+        "parameters": {"binary_data_size": len(files)},
+    }
+    head = json.dumps({"inputs": [tensor]}).encode()
+    return head + files, len(head)
+
+
+def test_parts_of_bodies_are_not_copied_all_at_once(app: Starlette) -> None:
+    part = b'Content-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + bytes(MIB)
+    raw, json_length = binary_request(raw_files(16, MIB), 16)
+    octets, length = "application/octet-stream", {JSON_LENGTH: str(json_length)}
+    for path, media_type, body, headers in (
+        (BATCH, FORM, form(*[part] * 16), {}),
+        (INFER, octets, raw, length),
+    ):
+        tracemalloc.start()
+        asyncio.run(ask(app, path, media_type, body, headers=headers))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+        assert peak_bytes < 1.6 * len(body), path

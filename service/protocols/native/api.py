@@ -26,8 +26,12 @@ async def predict(call: Call) -> Response:
         class_names = served.stored.card.names(options.lang)
         preparation = call.preparation(served, caller, options.normalize)
         with call.decoding():
-            body = await call.bodies.read(call.request)
-            image = await read_image(body, call.request.headers, call.settings, preparation)
+            image = await read_image(
+                await call.bodies.read(call.request),
+                call.request.headers,
+                call.settings,
+                preparation,
+            )
         probabilities = await call.predict(
             image[None], served, caller, options.threshold
         )  # (1, classes)
@@ -42,8 +46,12 @@ async def predict_batch(call: Call) -> Response:
         class_names = served.stored.card.names(options.lang)
         preparation = call.preparation(served, caller, options.normalize)
         with call.decoding():
-            body = await call.bodies.read(call.request)
-            decoded = await read_batch(body, call.request.headers, call.settings, preparation)
+            decoded = await read_batch(
+                await call.bodies.read(call.request),
+                call.request.headers,
+                call.settings,
+                preparation,
+            )
         is_npy = replies.NPY in call.request.headers.get("accept", "")
         if is_npy and decoded.errors:
             raise NotAcceptable(

@@ -4,12 +4,12 @@ Source: https://www.rfc-editor.org/rfc/rfc7578. Starlette's parser reads streams
 files to disk, and its time is quadratic in the length of a part's headers.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from python_multipart.multipart import parse_options_header
 
 from loupe.errors import ContentTooLarge, InvalidRequest
+from service.http.shares import turn
 
 MAX_OTHER_PARTS = 100  # of a form, besides images
 MAX_PART_HEADER_BYTES = 16 * 1024
@@ -19,8 +19,8 @@ MAX_TEXT_BYTES = 1000  # of a value that is not a file; the rest is cut
 
 async def read_form(
     content_type: str, body: bytes, field: str, max_images: int
-) -> list[bytes | str]:
-    """Return the values of one field: files as bytes, the start of texts as `str`.
+) -> list[memoryview | str]:
+    """Return the values of one field: files as parts of the body, the start of texts as `str`.
 
     Args:
         content_type: The header `Content-Type`, with the boundary.
@@ -35,26 +35,26 @@ async def read_form(
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise InvalidRequest("The Content-Type of the form has no boundary.")
-    values: list[bytes | str] = []
+    values: list[memoryview | str] = []
     async for headers, value in _parts(body, boundary, max_images + MAX_OTHER_PARTS):
         options = parse_options_header(headers.get(b"content-disposition"))[1]
         if options.get(b"name") == field.encode():
             # .NET and others send files with a type instead of a name.
             kind = headers.get(b"content-type", b"text/")
             is_file = b"filename" in options or not kind.lower().startswith(b"text/")
-            values.append(value if is_file else value[:MAX_TEXT_BYTES].decode(errors="replace"))
+            values.append(value if is_file else str(value[:MAX_TEXT_BYTES], errors="replace"))
     return values
 
 
 async def _parts(
     body: bytes, boundary: bytes, max_parts: int
-) -> AsyncIterator[tuple[dict[bytes, bytes], bytes]]:
+) -> AsyncIterator[tuple[dict[bytes, bytes], memoryview]]:
     """Yield the headers, by name in lower case, and the content of each part."""
     delimiter = b"\r\n--" + boundary
     first = await _find(body, delimiter[2:], 0)
     if first < 0:
         raise _damaged("The boundary is not in the body.")
-    start = first + len(delimiter) - 2
+    start = paused = first + len(delimiter) - 2
     for _ in range(max_parts):
         if body.startswith(b"--", start):
             return
@@ -70,9 +70,12 @@ async def _parts(
         pairs = (line.partition(b":") for line in lines)
         yield (
             {name.strip().lower(): value.strip() for name, _, value in pairs},
-            body[head_end + 4 : end],
+            memoryview(body)[head_end + 4 : end],
         )
         start = end + len(delimiter)
+        if start - paused > STEP_BYTES:  # short parts add up
+            await turn()
+            paused = start
     raise ContentTooLarge(
         f"The form has more than {max_parts:,} parts; "
         f"at most {max_parts - MAX_OTHER_PARTS:,} images are allowed "
@@ -88,7 +91,7 @@ async def _find(body: bytes, text: bytes, start: int) -> int:
         start += STEP_BYTES
         if found >= 0 or start >= len(body):
             return found
-        await asyncio.sleep(0)
+        await turn()
 
 
 def _damaged(problem: str) -> InvalidRequest:

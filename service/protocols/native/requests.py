@@ -75,8 +75,10 @@ async def read_image(
                 f"The form has {len(files)} fields 'image'. Send many images to /predict_batch."
             )
         image = _read_field(files[0])
+        del files
     else:
         raise UnsupportedMediaType(f"Content-Type {shown(sent_as)} is not supported. {ONE_IMAGE}")
+    del body  # only the image is needed until a decoder is free
     return await decode(image, settings, preparation)
 
 
@@ -91,6 +93,7 @@ async def read_batch(
         return DecodedImages(images, {})
     if sent_as == "application/json":
         values = validate(JsonImages, await parse_json(body, settings)).images
+        del body
         check_count(len(values), settings)
         return await decode_all(values, read_element, settings, preparation)
     if sent_as == "multipart/form-data":
@@ -110,19 +113,19 @@ def read_element(value: JsonValue) -> EncodedImage:
     return from_base64(value)
 
 
-def _read_field(value: bytes | str) -> bytes:
+def _read_field(value: memoryview | str) -> bytes:
     """Refuse a text field: it is never taken for a URL."""
     if isinstance(value, str):
         raise InvalidImage(
             f"A field of the form is the text {shown(value)}, not a file. "
             "Send the bytes (with curl: -F image=@FILE)."
         )
-    return value
+    return bytes(value)
 
 
 async def _read_form(
     headers: Headers, body: bytes, field: str, expected: str, settings: Settings
-) -> list[bytes | str]:
+) -> list[memoryview | str]:
     """Return the values of one field of a form."""
     values = await read_form(headers["content-type"], body, field, settings.max_images)
     if not values:

@@ -28,7 +28,7 @@ from service.http.context import NO_KEY
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.middleware import log_access, valid_request_id
-from service.http.shares import Shares, subscriber
+from service.http.shares import LONG_BYTES, Shares, subscriber, turn
 from service.http.validation import shown
 from service.prediction.caller import Caller
 from service.prediction.predictor import AnyCall, Predictor
@@ -163,6 +163,8 @@ async def metadata(call: RpcCall) -> Message:
 
 async def infer(call: RpcCall) -> Message:
     """Classify images; one that cannot be read fails the request: tensors cannot hold errors."""
+    if len(call.message) > LONG_BYTES:
+        await turn()
     check_message(call.message, call.settings)
     message = call.read(pb.ModelInferRequest)
     with call.model(_tag(call, message.model_name, message.model_version)) as served:

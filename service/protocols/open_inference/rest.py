@@ -67,9 +67,11 @@ async def infer(call: Call) -> Response:
     """Classify images; one that cannot be read fails the request: tensors cannot hold errors."""
     with call.model(_tag(call)) as served:
         with call.decoding():
-            body = await call.bodies.read(call.request, "an inference request")
-            json_length = call.request.headers.get(JSON_LENGTH)
-            request, values = await parse_inference(body, json_length, call.settings)
+            request, values = await parse_inference(
+                await call.bodies.read(call.request, "an inference request"),
+                call.request.headers.get(JSON_LENGTH),
+                call.settings,
+            )
             caller = call.caller(request.timeout_seconds)
             images = await read_images(
                 request.inputs[0], values, call.settings, call.preparation(served, caller)

@@ -61,13 +61,15 @@ def _to_pixels(values: Sequence[JsonValue | bytes]) -> UInt8Array:
     return pixels
 
 
-def _read_file(value: JsonValue | bytes) -> bytes:
-    return value if isinstance(value, bytes) else from_base64(value)
+def _read_file(value: JsonValue | bytes | memoryview) -> bytes:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    return from_base64(value)
 
 
-def _split(raw: memoryview, count: int) -> list[bytes]:
+def _split(raw: memoryview, count: int) -> list[memoryview]:
     """Split a raw BYTES tensor into its elements."""
-    elements: list[bytes] = []
+    elements: list[memoryview] = []
     end = 0
     for index in range(count):
         start = end + LENGTH_BYTES
@@ -77,7 +79,7 @@ def _split(raw: memoryview, count: int) -> list[bytes]:
                 f"'{INPUT}' needs {count:,} elements, each after its length; "
                 f"its {len(raw):,} bytes end in element {index}."
             )
-        elements.append(bytes(raw[start:end]))
+        elements.append(raw[start:end])
     if end < len(raw):
         raise InvalidRequest(
             f"'{INPUT}' has {len(raw) - end:,} bytes after its {count:,} elements."

@@ -1,6 +1,7 @@
 """Request bodies without a server."""
 
 import asyncio
+import tracemalloc
 
 import pytest
 from starlette.requests import Request
@@ -95,7 +96,7 @@ def test_memory_of_a_caller_is_limited_until_its_requests_are_answered() -> None
     async def story() -> None:
         for each in held:
             await bodies.read(each)
-        with pytest.raises(TooManyRequests, match="400,000 ") as raised:
+        with pytest.raises(TooManyRequests, match="200,000 ") as raised:
             await bodies.read(late)
         assert raised.value.code == "too_many_bytes"
         other = with_body(bytes(MAX_BYTES))
@@ -108,6 +109,24 @@ def test_memory_of_a_caller_is_limited_until_its_requests_are_answered() -> None
             await bodies.read(with_body(b"x"))
 
     asyncio.run(story())
+
+
+def test_long_body_is_held_once() -> None:
+    size = 8 * 2**20
+    sizes = [64 * 1024] * (size // (64 * 1024))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(sizes.pop()), "more_body": bool(sizes)}
+
+    async def story() -> int:
+        tracemalloc.start()
+        body = await Bodies(Settings(max_body_bytes=size)).read(request(receive))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert body == bytes(size)
+        return peak_bytes
+
+    assert asyncio.run(story()) < 1.4 * size
 
 
 def test_request_is_in_flight_only_once_its_body_is_complete() -> None:
