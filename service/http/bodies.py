@@ -60,7 +60,7 @@ class Bodies:
         context.caller = caller_of(request.scope)
         self._check_headers(context.headers)
         body = BytesIO()  # unlike a list of chunks, it needs no second copy to join them
-        size = 0
+        chunk, size = b"", 0
         has_more = True
         timeout = _Timeout(limit_seconds)
         context.pause()  # a slow upload does not count as in flight

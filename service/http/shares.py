@@ -12,16 +12,21 @@ from service.http.context import NO_KEY, context_of
 IPV6_PREFIX = 64  # bits; one subscriber has all addresses below it
 LONG_BYTES = 64 * 1024  # bodies above take turns; others are read in less than a millisecond
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+_long_steps: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+def long_steps() -> asyncio.Lock:
+    """Return the lock of the event loop for steps that take milliseconds.
+
+    Without it, all requests that are ready would run their long steps in one turn of the event
+    loop, and short requests would wait for all of them.
+    """
+    return _long_steps.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def turn() -> None:
-    """Wait for a turn of the event loop in which no other long step runs.
-
-    Call it before each step that takes milliseconds. Otherwise, all requests that are ready would
-    run theirs in one turn, and short requests would wait for all of them.
-    """
-    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+    """Wait for a turn of the event loop in which no other long step runs."""
+    async with long_steps():
         await asyncio.sleep(0)
 
 

@@ -4,6 +4,7 @@ Errors are chained without their traceback: its frames would keep the request in
 next garbage collection.
 """
 
+import asyncio
 import reprlib
 from collections.abc import Iterable
 from itertools import islice
@@ -15,7 +16,7 @@ from starlette.requests import Request
 
 from loupe.errors import ContentTooLarge, InvalidRequest
 from loupe.settings import Settings
-from service.http.shares import LONG_BYTES, turn
+from service.http.shares import LONG_BYTES, long_steps
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -47,8 +48,9 @@ async def parse_json(body: bytes, settings: Settings) -> JsonValue:
             f"The JSON is larger than {settings.max_json_bytes:,} bytes (LOUPE_MAX_JSON_BYTES). "
             "Send files or arrays instead."
         )
-    is_large = len(body) > LONG_BYTES
-    if is_large:
+    if len(body) <= LONG_BYTES:
+        return _loads(body)
+    async with long_steps():  # held to the end: few values are in memory at a time
         if body.count(b",") > MAX_VALUES:
             raise ContentTooLarge(f"The JSON has more than {MAX_VALUES:,} values.")
         if sum(map(body.count, PARTS)) > MAX_PARTS:
@@ -56,14 +58,18 @@ async def parse_json(body: bytes, settings: Settings) -> JsonValue:
                 f"The JSON has more than {MAX_PARTS:,} brackets, braces, quotation marks and "
                 "points."
             )
-        await turn()
+        await asyncio.sleep(0)
+        value = _loads(body)
+        del body
+        await asyncio.sleep(0)
+    return value
+
+
+def _loads(body: bytes) -> JsonValue:
     try:
         value: JsonValue = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: {error}.", code="invalid_json") from error
-    if is_large:
-        del body  # others may run first
-        await turn()
     return value
 
 
