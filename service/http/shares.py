@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 from functools import lru_cache
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from starlette.types import Scope
@@ -12,7 +13,9 @@ from service.http.context import NO_KEY, context_of
 IPV6_PREFIX = 64  # bits; one subscriber has all addresses below it
 LONG_BYTES = 64 * 1024  # bodies above take turns; others are read in less than a millisecond
 
-_long_steps: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+_Locks: TypeAlias = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+_parsing: _Locks = WeakKeyDictionary()
+_long_steps: _Locks = WeakKeyDictionary()
 
 
 def long_steps() -> asyncio.Lock:
@@ -22,6 +25,15 @@ def long_steps() -> asyncio.Lock:
     loop, and short requests would wait for all of them.
     """
     return _long_steps.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
+def parsing() -> asyncio.Lock:
+    """Return the lock for parsing long bodies; hold it before `long_steps`.
+
+    So only one parser queues for `long_steps`, and requests that are parsed already finish, and
+    free their values, before many others are parsed.
+    """
+    return _parsing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def turn() -> None:

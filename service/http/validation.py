@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from loupe.errors import ContentTooLarge, InvalidRequest
 from loupe.settings import Settings
-from service.http.shares import LONG_BYTES, long_steps
+from service.http.shares import LONG_BYTES, long_steps, parsing
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,7 +50,7 @@ async def parse_json(body: bytes, settings: Settings) -> JsonValue:
         )
     if len(body) <= LONG_BYTES:
         return _loads(body)
-    async with long_steps():  # held to the end: few values are in memory at a time
+    async with parsing(), long_steps():  # few values are in memory at a time
         if body.count(b",") > MAX_VALUES:
             raise ContentTooLarge(f"The JSON has more than {MAX_VALUES:,} values.")
         if sum(map(body.count, PARTS)) > MAX_PARTS:

@@ -26,7 +26,7 @@ from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings
-from service.http.shares import turn
+from service.http.shares import long_steps
 from service.prediction.caller import Caller
 
 DECODERS = 2  # of pictures that are not large; one more decodes large ones
@@ -192,18 +192,29 @@ async def decode_all(
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
     started = monotonic()
-    for index, value in enumerate(values):
-        try:
-            images.append(await decode(read(value), settings, preparation))
-        except (CallerGone, DeadlineExceeded, ProgramFailed, ShuttingDown):
-            raise
-        except LoupeError as error:
-            # The frames of the error, and of those that led to it, would keep the request.
-            error.__cause__ = error.__context__ = None
-            errors[index] = error.with_traceback(None)
-        if monotonic() - started > YIELD_SECONDS:
-            await turn()
-            started = monotonic()
+    lock, is_held = long_steps(), False
+    try:
+        for index, value in enumerate(values):
+            try:
+                encoded = read(value)
+                if is_held and not isinstance(encoded, np.ndarray):  # a decoder may take seconds
+                    lock.release()
+                    is_held = False
+                images.append(await decode(encoded, settings, preparation))
+            except (CallerGone, DeadlineExceeded, ProgramFailed, ShuttingDown):
+                raise
+            except LoupeError as error:
+                # The frames of the error, and of those that led to it, would keep the request.
+                error.__cause__ = error.__context__ = None
+                errors[index] = error.with_traceback(None)
+            if monotonic() - started > YIELD_SECONDS:
+                if not is_held:
+                    is_held = await lock.acquire()
+                await asyncio.sleep(0)
+                started = monotonic()
+    finally:
+        if is_held:
+            lock.release()
     return DecodedImages(
         np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors
     )

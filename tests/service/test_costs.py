@@ -385,3 +385,21 @@ def test_parts_of_bodies_are_not_copied_all_at_once(app: Starlette) -> None:
         tracemalloc.stop()
 
         assert peak_bytes < 1.6 * len(body), path
+
+
+def test_values_of_few_requests_are_in_memory_at_a_time(app: Starlette) -> None:
+    # Wrong pixels take no room in the queue of the model.
+    body = json.dumps({"images": [{"pixels": [[7] * 27 + [300]] * 28}] * 800}).encode()
+
+    async def peak_bytes(requests: int) -> int:
+        tracemalloc.start()
+        answers = await asyncio.gather(*(ask(app, BATCH, JSON, body) for _ in range(requests)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert {status for status, _ in answers} == {200}
+        return peak
+
+    async def story() -> float:
+        return await peak_bytes(10) / await peak_bytes(1)
+
+    assert asyncio.run(story()) < 2.2
