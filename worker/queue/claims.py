@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from loupe.jobs import PRIORITIES, Priority
+from loupe.jobs import ENDED, PRIORITIES, Priority
 from worker.queue.jobs import KEEP_SECONDS
 from worker.queue.keys import (
     WAKE,
@@ -143,11 +143,19 @@ class Claims:
         args: list[str | int] = [WORKERS_GROUP, self.worker, lease_ms, FINISH, MAX_DELAYED]
         claimed: Any = self._claim(keys=job_keys(job_id), args=args)
         if claimed == "gone":
-            self._redis.lrem(active_key(priority), 0, job_id)
+            self._remove_ended(priority, job_id)
         elif claimed:
             message, step, attempt = claimed
             return Delivery(job_id, decode(step), message, int(attempt))
         return None
+
+    def _remove_ended(self, priority: Priority, job_id: str) -> None:
+        """Remove a job from the list, unless Redis has restarted and lost that the job ended."""
+        active = active_key(priority)
+        self._redis.lrem(active, 0, job_id)
+        state = cast("str | None", self._redis.hget(job_key(job_id), "state"))
+        if state is not None and state not in ENDED:
+            self._redis.rpush(active, job_id)
 
     def wait(self, seconds: float) -> None:
         """Wait at most `seconds` for a new job."""

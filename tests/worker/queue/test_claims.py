@@ -743,6 +743,19 @@ def test_the_record_of_a_job_that_has_ended_expires(
     assert redis.zcard(keys.JOBS) == 0
 
 
+def test_job_whose_end_redis_has_lost_is_claimed_again(
+    jobs: Jobs, new_queue: NewQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = new_queue()
+    job = planned(jobs, queue, 1)
+    with monkeypatch.context() as before_the_restart:
+        before_the_restart.setattr(queue, "_claim", lambda **_: "gone")
+        assert queue.claim() is None
+
+    assert redis.lrange(keys.active_key("normal"), 0, -1) == [job.id]
+    assert claimed(queue).step.name == "shard-0"
+
+
 # The same job again
 
 
