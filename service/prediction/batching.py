@@ -2,8 +2,9 @@
 
 The policy is greedy and has no timer: a run takes everything that is queued, up to
 `max_batch_size`. A run that should take less than `SHORT_RUN_SECONDS` executes on the event loop:
-waking a thread would take longer, and batches form from what arrives in the meantime. Longer runs,
-and the slices of large requests, go to one thread per core.
+waking a thread would take longer, and batches form from what arrives in the meantime. If more
+images wait than fit into that time, but at least `FULL_RUN` fit, the run takes only those. Longer
+runs, and the slices of large requests, go to one thread per core.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SLICE = 64  # images of one request per run; larger runs are no faster, and others wait for them
 SHORT_RUN_SECONDS = 0.002  # the event loop may block this long
+FULL_RUN = 32  # images; a run of more takes as long for each of them
 
 
 @dataclass(slots=True)
@@ -184,8 +186,9 @@ class Batcher:
         """Start the runs that can start now."""
         self._dispatch_is_scheduled = False
         while self._queue:
-            if self._is_short():
-                batch = self._take_batch()
+            max_images = self._max_images_on_loop()
+            if max_images:
+                batch = self._take_batch(max_images)
                 if batch:
                     self._finish(batch, self._timed_run(_joined(batch)))
                 if self._queue:
@@ -193,7 +196,7 @@ class Batcher:
                 return
             if self._runs_in_threads == self._threads:
                 return
-            batch = self._take_batch()
+            batch = self._take_batch(self._max_batch_size)
             if batch:
                 self._runs_in_threads += 1
                 running = asyncio.get_running_loop().run_in_executor(
@@ -201,18 +204,19 @@ class Batcher:
                 )
                 running.add_done_callback(partial(self._finish_in_thread, batch))
 
-    def _is_short(self) -> bool:
-        """Return whether the next run is short enough for the event loop."""
+    def _max_images_on_loop(self) -> int:
+        """Return how many images the next run on the event loop may take; 0: use a thread."""
         first = self._queue[0]
-        images = self._queued_images if self._together else len(first.images)
-        seconds = min(images, self._max_batch_size) * self._seconds_per_image
-        return seconds < SHORT_RUN_SECONDS and not first.is_slice
+        fit = int(SHORT_RUN_SECONDS / self._seconds_per_image)
+        waiting = self._queued_images if self._together else len(first.images)
+        enough = min(waiting, self._max_batch_size, max(FULL_RUN, len(first.images)))
+        return 0 if first.is_slice or fit < enough else min(fit, self._max_batch_size)
 
-    def _take_batch(self) -> list[_Queued]:
+    def _take_batch(self, max_images: int) -> list[_Queued]:
         """Remove the oldest requests from the queue, without the abandoned ones."""
         batch: list[_Queued] = []
         size = 0
-        while self._queue and size + len(self._queue[0].images) <= self._max_batch_size:
+        while self._queue and size + len(self._queue[0].images) <= max_images:
             queued = self._queue.popleft()
             self._queued_images -= len(queued.images)
             if queued.answer.done():  # the deadline has passed

@@ -205,6 +205,55 @@ def test_long_runs_execute_in_threads() -> None:
     play(scene())
 
 
+class Clock:
+    """A clock that only engines move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("microseconds_per_image", "requests", "runs", "is_on_event_loop"),
+    [
+        pytest.param(10, [2] * 32, [64], True, id="all fit"),
+        pytest.param(40, [2] * 32, [50, 14], True, id="many fit"),
+        pytest.param(80, [2] * 32, [64], False, id="few fit"),
+        pytest.param(40, [60], [60], False, id="one request that does not fit"),
+    ],
+)
+def test_run_on_the_event_loop_takes_what_fits_unless_that_is_little(
+    monkeypatch: pytest.MonkeyPatch,
+    microseconds_per_image: int,
+    requests: list[int],
+    runs: list[int],
+    is_on_event_loop: bool,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(batching, "time", clock)
+
+    async def scene() -> None:
+        engine, ran = Where(), Runs([])
+
+        def run(images: UInt8Array) -> Float32Array:
+            clock.now += len(images) * microseconds_per_image / 1e6
+            return engine(images)
+
+        waiting = batcher(run, max_batch_size=64, on_run=ran.ran)
+        await waiting.predict(random_images(1), patient())  # now the duration is known
+        parts = [random_images(size, seed) for seed, size in enumerate(requests)]
+        answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in parts))
+        for images, answer in zip(parts, answers, strict=True):
+            np.testing.assert_array_equal(answer, sums(images))
+        assert ran.sizes[1:] == runs
+        assert engine.on_event_loop[1:] == [is_on_event_loop] * len(runs)
+        await waiting.close()
+
+    play(scene())
+
+
 def test_slices_of_a_large_request_execute_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "SHORT_RUN_SECONDS", 60.0)
 
