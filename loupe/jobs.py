@@ -1,8 +1,8 @@
 """Bulk-scoring jobs as the command line, the service, its client and the worker know them."""
 
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from loupe.errors import InvalidRequest, InvalidUsage
@@ -18,14 +18,22 @@ PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the highest first
 FOLDER_LABELS = "folder"
 LABEL_COLUMN = "column:"
 MAX_TOP_K = 999_999_999  # larger than any number of classes
+MAX_KEPT = 1000  # columns
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class ResultOptions(_Model):
-    """Options of the result that every program offers.
+def _split_names(names: object) -> object:
+    """Return names as a tuple; on the command line and in a query, commas separate them."""
+    if isinstance(names, str):
+        return tuple(name.strip() for name in names.split(",") if name.strip())
+    return tuple(names) if isinstance(names, list) else names
+
+
+class ScoringOptions(_Model):
+    """Options of a job, which every program offers.
 
     Attributes:
         format: Format of the prediction files.
@@ -34,6 +42,12 @@ class ResultOptions(_Model):
         threshold: Minimum confidence for a label; `None` labels every row.
         single: Whether the parts are merged into one file at the end.
         escape_formulas: Whether texts that a spreadsheet takes for formulas begin with `'`.
+        labels: Where the true labels are: `folder` (the name of the folder that contains the
+            image) or `column:NAME`; `None` if they are unknown.
+        keep: Columns of the source that are copied to the rows.
+        id: Column of the source with the ids; `None` takes `id` if the source has it.
+        image_column: Column with the pictures or their paths; `None` takes the usual names.
+        array: Array of an `.npz` to score; `None` takes the only one that holds images.
     """
 
     format: Format = "parquet"
@@ -42,31 +56,13 @@ class ResultOptions(_Model):
     threshold: float | None = Field(default=None, ge=0, le=1)
     single: bool = False
     escape_formulas: bool = False
-
-
-class ScoringRequest(ResultOptions):
-    """Options of a job that is submitted over HTTP.
-
-    Attributes:
-        model: Tag of the model; `None` takes the service's default.
-    """
-
-    model: str | None = None
-
-
-class ScoringOptions(ResultOptions):
-    """All options of a job.
-
-    Attributes:
-        labels: Where the true labels are: `folder` (the name of the folder that contains the
-            image) or `column:NAME`; `None` if they are unknown.
-        keep: Columns of the source that are copied to the rows.
-        id: Column of the source with the ids; `None` takes `id` if the source has it.
-    """
-
     labels: str | None = None
-    keep: tuple[str, ...] = ()
+    keep: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = Field(
+        default=(), max_length=MAX_KEPT
+    )
     id: str | None = None
+    image_column: str | None = None
+    array: str | None = None
 
     @field_validator("labels")
     @classmethod
@@ -88,6 +84,16 @@ class ScoringOptions(ResultOptions):
         """The source's columns that are read besides images and ids."""
         label_columns = [self.label_column] if self.label_column else []
         return tuple(dict.fromkeys([*self.keep, *label_columns]))
+
+
+class ScoringRequest(ScoringOptions):
+    """Options of a job that is submitted over HTTP.
+
+    Attributes:
+        model: Tag of the model; `None` takes the service's default.
+    """
+
+    model: str | None = None
 
 
 DEFAULT_OPTIONS = ScoringOptions()
@@ -133,7 +139,7 @@ class ScoringJob(BaseModel):
         return self.state in ENDED
 
 
-M = TypeVar("M", bound=ResultOptions)
+M = TypeVar("M", bound=ScoringOptions)
 
 
 def read_flags(kind: type[M], **options: object) -> M:

@@ -110,7 +110,7 @@ def score(
         typer.Option(
             metavar="WHERE",
             help="True labels, to report the accuracy: 'folder' (the folder that contains an "
-            "image) or 'column:NAME' of a table or manifest.",
+            "image) or 'column:NAME' of a source that has columns.",
         ),
     ] = None,
     keep: Annotated[
@@ -125,6 +125,20 @@ def score(
             "--id",
             metavar="COLUMN",
             help="Column of a table or manifest with the ids. Default: id.",
+        ),
+    ] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of a table with the pictures, or of a manifest with their paths. "
+            "Default: image; path or file_name.",
+        ),
+    ] = None,
+    array: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Array of an .npz to score. Default: the only one with images."
         ),
     ] = None,
 ) -> None:
@@ -143,8 +157,10 @@ def score(
         single=single,
         escape_formulas=escape_formulas,
         labels=labels,
-        keep=tuple(name.strip() for name in keep.split(",")) if keep else (),
+        keep=keep or (),
         id=id_,
+        image_column=image_column,
+        array=array,
     )
 
     def prepare(find: submission.FindJob) -> submission.Prepared:

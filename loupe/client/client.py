@@ -120,9 +120,7 @@ class Client:
             source: A folder, an archive, a Parquet file or an array; docs/scoring-reference.md
                 has the list. It is uploaded in pieces; a folder is archived first.
             on_server: Treat `source` as a path on the service's machine and upload nothing.
-            options: `model`, `format`, `top_k`, `probabilities`, `threshold`, `single` and
-                `escape_formulas`; see
-                `ScoreOptions`.
+            options: `model`, and the options of `loupe score`; see `ScoreOptions`.
 
         Raises:
             InvalidSource: If there is nothing to upload.

@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,16 @@ class ScoreOptions(TypedDict, total=False):
     """Merge the parts into one file at the end; false by default."""
     escape_formulas: bool
     """Begin texts that a spreadsheet takes for formulas with `'`; false by default."""
+    labels: str | None
+    """True labels: `folder`, or `column:NAME` of the source."""
+    keep: Sequence[str]
+    """Columns of the source to copy to the rows."""
+    id: str | None
+    """Column of the source with the ids; `id` by default."""
+    image_column: str | None
+    """Column with the pictures or their paths; `image`, `path` or `file_name` by default."""
+    array: str | None
+    """Array of an `.npz` to score; the only one that holds images by default."""
 
 
 class JobFlows(PredictionFlows):
@@ -68,13 +78,18 @@ class JobFlows(PredictionFlows):
     def submit_path(self, source: str, options: ScoringRequest) -> Flow[ScoringJob]:
         """Submit a source that the service's workers can read."""
         request = self._request(
-            "POST", "/jobs", json={"source": source, **options.model_dump(exclude_defaults=True)}
+            "POST",
+            "/jobs",
+            json={"source": source, **options.model_dump(exclude_defaults=True, mode="json")},
         )
         return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
     def submit_file(self, path: Path, options: ScoringRequest) -> Flow[ScoringJob]:
         """Upload a file in pieces and submit it."""
-        request = self._request("POST", "/jobs", params=options.model_dump(exclude_defaults=True))
+        params = options.model_dump(exclude_defaults=True)
+        if options.keep:
+            params["keep"] = ",".join(options.keep)
+        request = self._request("POST", "/jobs", params=params)
         request.stream = FileStream(path)
         request.headers["Content-Type"] = OCTETS
         request.headers["Content-Length"] = str(path.stat().st_size)

@@ -14,7 +14,7 @@ import orjson
 from starlette.responses import Response
 
 from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
-from loupe.jobs import ENDED, ResultOptions, ScoringOptions, ScoringRequest
+from loupe.jobs import ENDED, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
 from loupe.results import Format, concatenate_files, find_errors, find_predictions, merge_files
 from service.http import replies
@@ -118,7 +118,7 @@ async def _enqueue(
     request: ScoringRequest,
     roots: tuple[str, ...] = (),
 ) -> Response:
-    options = ScoringOptions(**request.model_dump(include=set(ResultOptions.model_fields)))
+    options = ScoringOptions(**request.model_dump(include=set(ScoringOptions.model_fields)))
     with call.model(request.model) as served:
         model = served.stored
 

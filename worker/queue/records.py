@@ -55,8 +55,9 @@ class JobRequest(BaseModel):
         fields = self.model_dump()
         if not self.roots:
             del fields["roots"]
-        if not self.options.escape_formulas:
-            del fields["options"]["escape_formulas"]
+        for name in ("escape_formulas", "image_column", "array"):
+            if not fields["options"][name]:
+                del fields["options"][name]
         return fields
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from worker.metrics import ShardClock
 from worker.queue.steps import Shard
 from worker.results import outputs, receipts
+from worker.results.formats import check_kept_columns
 from worker.results.statistics import StepStatistics
 from worker.scoring.task import Task
 
@@ -25,7 +26,9 @@ class PlanResult:
 def plan_job(task: Task) -> PlanResult:
     """Plan the job, write the plan index, and find parts that an earlier run has finished."""
     job, output, clock = task.job, task.output, ShardClock()
-    source = task.open_source(task.find_model())
+    model = task.find_model()
+    check_kept_columns(model.card.class_names, job.options)
+    source = task.open_source(model)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
     with outputs.temporary_index(output) as index:
         with clock.phase("plan"):

@@ -47,7 +47,7 @@ def open_source(
         path: A file, folder or pattern.
         look: Look of the model's training images.
         max_pixels: Maximum width × height of a picture.
-        options: Columns to read besides the images.
+        options: Columns to read, and the array.
         https: Which addresses `https` URLs of a manifest may lead to.
         folders: Those that local files must be in, without patterns; all by default.
         decoders: Processes for pictures that are not tiny; by default, this process decodes all.
@@ -55,6 +55,7 @@ def open_source(
 
     Raises:
         InvalidSource: If there is nothing, or if it lacks a requested column.
+        InvalidRequest: If folders are to be labels, and its records are in none.
     """
     decoder = Decoder(look, max_pixels, decoders, check)
     if folders is not None and not (isinstance(path, Path) and folders.hold(path)):
@@ -76,7 +77,7 @@ def open_source(
         with open_file(path, folders) as opened:
             head = opened.read(HEAD_BYTES)
         if head.startswith(PARQUET_MAGIC):
-            return TableSource(path, decoder, options, folders)
+            return TableSource(path, [path], decoder, options, folders)
         found = _open_archive(path, head, folders)
     check_columns(path, options, None)
     return ArraySource(path, folders) if found is None else PictureSource(found, decoder)

@@ -1,5 +1,7 @@
-"""A Parquet file with a column of picture files, as on Hugging Face, or a column for each pixel."""
+"""Parquet files with a column of picture files, as on Hugging Face, or a column for each pixel."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.files import ReadableFolders, printable
-from loupe.images.spec import SIDE
+from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.tables import PIXELS, pixel_columns
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources import pages
@@ -34,103 +38,145 @@ from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
 IMAGE, BYTES, ID = "image", "bytes", "id"
-NOT_PIXELS = frozenset({ID, "label", "class", "target"})  # columns of numbers
-PIXELS = SIDE * SIDE
 NO_ID = "The row has no id."
-ROWS_AT_A_TIME = "rows-at-a-time"  # file of the index
+ROWS_AT_A_TIME, ROW_COUNTS = "rows-at-a-time", "row-counts"  # files of the index
 
 
 class TableSource:
-    """The rows of a Parquet file, with ids from a column or, without one, row numbers.
+    """The rows of Parquet files, with ids from a column or, without one, row numbers.
 
     Args:
-        file: The file.
+        path: Path or pattern of the files, for errors.
+        files: The files in their order; rows are counted over all of them.
         decoder: Decodes picture files.
         options: Other columns to read.
-        folders: Those that a local file must be in; all by default.
+        folders: Those that local files must be in; all by default.
     """
 
     def __init__(
         self,
-        file: AnyPath,
+        path: AnyPath,
+        files: Sequence[AnyPath],
         decoder: Decoder,
         options: ScoringOptions = DEFAULT_OPTIONS,
         folders: ReadableFolders | None = None,
     ) -> None:
-        self._file = file
+        self._path = path
+        self._files = files
         self._folders = folders
         self._decoder = decoder
         self._options = options
         self._id = options.id or ID
 
     def check(self) -> None:
-        """See `ImageSource.check`."""
-        with self._open() as (file, _):
-            self._count(file)
+        """See `ImageSource.check`. Of several files, only the first is opened."""
+        with self._open(self._files[0]) as (file, _):
+            rows = self._count(self._files[0], file)
+        if len(self._files) == 1:
+            self._refuse_empty(rows)
 
     def plan(self, shard_images: int, index: Path) -> ShardPlan:
         """See `ImageSource.plan`."""
-        with self._open() as (file, source):
-            total = self._count(file)
-            columns = self._columns(file.schema_arrow)
-            rows = pages.check_pages(self._file, source, file.metadata, columns, MAX_FETCHED_BYTES)
+        counts: list[int] = []
+        rows = pages.MAX_ROWS_AT_A_TIME
+        kinds: pa.Schema | None = None
+        for path in self._files:
+            with self._open(path) as (file, source):
+                counts.append(self._count(path, file))
+                columns = self._columns(path, file.schema_arrow)
+                found = pa.schema([file.schema_arrow.field(name) for name in columns])
+                kinds = self._same_kinds(path, found, kinds or found)
+                most = pages.check_pages(path, source, file.metadata, columns, MAX_FETCHED_BYTES)
+            rows = min(rows, most)
+        self._refuse_empty(sum(counts))
         (index / ROWS_AT_A_TIME).write_text(str(rows))
-        return ShardPlan(total, versions([self._file]), cut(total, shard_images))
+        (index / ROW_COUNTS).write_text(json.dumps(counts))
+        return ShardPlan(sum(counts), self._version(), cut(sum(counts), shard_images))
 
     def batches(
         self, shard: Shard, batch_size: int, index: Path, revision: str
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
-        check_unchanged(self._file, revision, versions([self._file]))
+        check_unchanged(self._path, revision, self._version())
         rows_at_a_time = min(batch_size, _rows_at_a_time(index))
-        with self._open() as (file, _):
-            images = self._image_columns(file.schema_arrow)
-            columns = self._columns(file.schema_arrow)
-            decode = self._decode_files if images == [IMAGE] else self._stack_pixels
-            for row, rows in _rows(file, shard.start, shard.stop, rows_at_a_time, columns):
-                self._check_texts(rows)
-                yield partial(decode, rows, row, images)
+        for path, before, start, stop in self._spans(index, shard.start, shard.stop):
+            with self._open(path) as (file, _):
+                images = self._image_columns(path, file.schema_arrow)
+                columns = self._columns(path, file.schema_arrow)
+                decode = self._stack_pixels if len(images) == PIXELS else self._decode_files
+                for row, rows in read_rows(file, start, stop, rows_at_a_time, columns):
+                    self._check_texts(path, rows)
+                    yield partial(decode, rows, before + row, images)
 
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
         row = shard.start + position
-        with self._open() as (file, _):
+        ((path, _, start, stop),) = self._spans(index, row, row + 1)
+        with self._open(path) as (file, _):
             if self._id not in file.schema_arrow.names:
                 return str(row)
-            ((_, rows),) = _rows(file, row, row + 1, 1, [self._id])
+            ((_, rows),) = read_rows(file, start, stop, 1, [self._id])
         return str(rows.column(self._id)[0].as_py())
 
-    def _count(self, file: pq.ParquetFile) -> int:
+    def _version(self) -> str:
+        version = versions(self._files)
+        return version if len(self._files) == 1 else hashlib.sha256(version.encode()).hexdigest()
+
+    def _spans(self, index: Path, start: int, stop: int) -> Iterator[tuple[AnyPath, int, int, int]]:
+        """Yield the files that hold these rows, the rows before the file, and its own range."""
+        try:
+            counts = json.loads((index / ROW_COUNTS).read_text())
+        except FileNotFoundError:  # an older version planned the job, which is still in progress
+            counts = [stop]
+        before = 0
+        for path, count in zip(self._files, counts, strict=True):
+            first, last = max(start, before), min(stop, before + count)
+            if first < last:
+                yield path, before, first - before, last - before
+            before += count
+
+    def _count(self, path: AnyPath, file: pq.ParquetFile) -> int:
         """Return the number of rows; raise `InvalidSource` if they cannot be scored."""
-        self._image_columns(file.schema_arrow)
-        self._check_columns(file.schema_arrow)
-        if not file.metadata.num_rows:
-            raise InvalidSource(f"The Parquet file '{self._file}' has no rows.")
-        pages.check_rows(file.metadata, size_of(self._file))
+        self._image_columns(path, file.schema_arrow)
+        self._check_columns(path, file.schema_arrow)
+        pages.check_rows(file.metadata, size_of(path))
         return int(file.metadata.num_rows)
 
+    def _refuse_empty(self, rows: int) -> None:
+        if not rows:
+            raise InvalidSource(f"'{self._path}' has no rows.")
+
+    def _same_kinds(self, path: AnyPath, found: pa.Schema, first: pa.Schema) -> pa.Schema:
+        """Return the types of the first file; raise `InvalidSource` if those of a file differ."""
+        if not found.equals(first):
+            raise InvalidSource(
+                f"The columns of '{path}' have other names or types than those of "
+                f"'{self._files[0]}': {short(found)}."
+            )
+        return first
+
     @contextmanager
-    def _open(self) -> Iterator[tuple[pq.ParquetFile, IO[bytes]]]:
-        """Open the file; raise `InvalidSource` for whatever is wrong with it."""
+    def _open(self, path: AnyPath) -> Iterator[tuple[pq.ParquetFile, IO[bytes]]]:
+        """Open a file; raise `InvalidSource` for whatever is wrong with it."""
         try:
-            with open_file(self._file, self._folders) as source:
+            with open_file(path, self._folders) as source:
                 pages.check_footer(source)
-                yield pages.open_file(self._file, source), source
+                yield pages.open_file(path, source), source
         except pages.TooCostly as error:
             raise InvalidSource(
-                f"The Parquet file '{self._file}' is too costly to read: it has {error}.",
+                f"The Parquet file '{path}' is too costly to read: it has {error}.",
                 code="source_too_large",
             ) from error
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-            raise damaged(f"Parquet file '{self._file}'", error) from error
+            raise damaged(f"Parquet file '{path}'", error) from error
 
-    def _columns(self, schema: pa.Schema) -> list[str]:
+    def _columns(self, path: AnyPath, schema: pa.Schema) -> list[str]:
         """Return all columns to read."""
         ids = [self._id] if self._id in schema.names else []
-        columns = [*self._image_columns(schema), *ids, *self._options.columns]
+        columns = [*self._image_columns(path, schema), *ids, *self._options.columns]
         return list(dict.fromkeys(columns))
 
-    def _check_texts(self, rows: pa.RecordBatch) -> None:
+    def _check_texts(self, path: AnyPath, rows: pa.RecordBatch) -> None:
         """Raise `InvalidSource` if an id or a kept column has a text that is too long."""
         for name in {self._id, *self._options.columns} & set(rows.schema.names):
             column = rows.column(name)
@@ -138,41 +184,49 @@ class TableSource:
                 longest = pc.max(pc.binary_length(column)).as_py() or 0
                 if longest > MAX_ENTRY_BYTES:
                     raise InvalidSource(
-                        f"Column '{name}' of '{self._file}' has a text of {longest:,} bytes; "
+                        f"Column '{name}' of '{path}' has a text of {longest:,} bytes; "
                         f"at most {MAX_ENTRY_BYTES:,} are allowed.",
                         code="source_too_large",
                     )
 
-    def _image_columns(self, schema: pa.Schema) -> list[str]:
-        if IMAGE in schema.names and _holds_files(schema.field(IMAGE).type):
-            return [IMAGE]
-        others = {*NOT_PIXELS, self._id, *self._options.columns}
-        numbers = [
-            field.name
-            for field in schema
-            if pa.types.is_integer(field.type) and field.name not in others
-        ]
-        if len(numbers) == PIXELS:
-            return numbers
+    def _image_columns(self, path: AnyPath, schema: pa.Schema) -> list[str]:
+        """Return the column of picture files, or those of pixels in the order of their numbers."""
+        name = self._options.image_column or IMAGE
+        files = [field.name for field in schema if _holds_files(field.type)]
+        if files.count(name) == 1:
+            return [name]
+        problem = ""
+        if self._options.image_column is None:
+            try:
+                pixels = pixel_columns(field.name for field in schema if _is_number(field.type))
+            except ValueError as error:
+                problem = f", and {error}"
+            else:
+                if pixels:
+                    return pixels
+                problem = f", and no {PIXELS} numbered columns of pixels"
         raise InvalidSource(
-            f"The Parquet file '{self._file}' has no column '{IMAGE}' of picture files, and "
-            f"{len(numbers)} columns of integers instead of {PIXELS}. "
-            f"Its columns: {listed(schema.names)}"
+            f"The Parquet file '{path}' has no column '{name}' of picture files{problem}. "
+            f"Columns of files, to choose with --image-column: {listed(files)}; "
+            f"all columns: {listed(schema.names)}.",
+            code="column_not_found" if self._options.image_column else None,
         )
 
-    def _check_columns(self, schema: pa.Schema) -> None:
+    def _check_columns(self, path: AnyPath, schema: pa.Schema) -> None:
         """Raise `InvalidSource` if a requested column is missing or cannot be copied to rows."""
-        check_columns(self._file, self._options, schema.names)
+        check_columns(path, self._options, schema.names)
+        for column in (self._id, *self._options.columns):
+            if schema.names.count(column) > 1:
+                raise InvalidSource(f"'{path}' has several columns '{column}'.")
         for column in filter(None, [self._options.id, *self._options.columns]):
             kind = schema.field(column).type
             if pa.types.is_nested(kind) or _is_binary(kind):
                 raise InvalidSource(
-                    f"Column '{column}' of '{self._file}' is {short(kind)}, "
-                    "not text, a number or a time."
+                    f"Column '{column}' of '{path}' is {short(kind)}, not text, a number or a time."
                 )
 
     def _decode_files(self, rows: pa.RecordBatch, start: int, images: Sequence[str]) -> Records:
-        column = rows.column(IMAGE)
+        column = rows.column(images[0])
         files = column.field(BYTES) if pa.types.is_struct(column.type) else column
 
         def read(entry: Entry) -> bytes:
@@ -190,28 +244,13 @@ class TableSource:
         return replace(records, ids=list(map(int, records.ids))) if are_numbers else records
 
     def _stack_pixels(self, rows: pa.RecordBatch, start: int, images: Sequence[str]) -> Records:
-        missing = np.zeros(len(rows), bool)
-        pixels = np.empty((len(rows), PIXELS), np.int64)
+        pixels = np.empty((len(rows), PIXELS), np.uint8)
+        are_valid = np.ones(len(rows), bool)
         for position, name in enumerate(images):
-            column = rows.column(name)
-            missing |= column.is_null().to_numpy(zero_copy_only=False)
-            pixels[:, position] = column.fill_null(0).to_numpy(zero_copy_only=False)
-        invalid = missing | ((pixels < 0) | (pixels > 255)).any(axis=1)
+            pixels[:, position], are_pixels = as_pixels(rows.column(name))
+            are_valid &= are_pixels
         ids, _ = self._ids(rows, start)
-        good = ~invalid & np.array([name is not None for name in ids])
-        errors: list[tuple[str, LoupeError]] = [
-            (f"row {start + row}", InvalidSource(NO_ID, code="invalid_record"))
-            if ids[row] is None
-            else (str(ids[row]), InvalidPixels("The row has a pixel that is not in 0..255."))
-            for row in np.flatnonzero(~good)
-        ]
-        kept = self._kept_columns(rows)
-        return Records(
-            [ids[row] for row in np.flatnonzero(good)],
-            pixels[good].astype(np.uint8).reshape(-1, SIDE, SIDE),
-            errors,
-            None if kept is None else kept.filter(pa.array(good)),
-        )
+        return stacked(ids, pixels, are_valid, start, self._kept_columns(rows))
 
     def _kept_columns(self, rows: pa.RecordBatch) -> pa.Table | None:
         columns = list(self._options.columns)
@@ -221,8 +260,10 @@ class TableSource:
         """Return the ids, `None` for a row without one, and whether they are numbers."""
         if self._id not in rows.schema.names:
             return list(range(start, start + len(rows))), True
+        kind = rows.schema.field(self._id).type
         ids = rows.column(self._id).to_pylist()
-        if pa.types.is_integer(rows.schema.field(self._id).type):
+        # Results have ids of 64 bits with a sign, so those of `uint64` are text.
+        if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
             return ids, True
         return [None if name is None else printable(str(name)) for name in ids], False
 
@@ -234,7 +275,7 @@ def _rows_at_a_time(index: Path) -> int:
         return 1
 
 
-def _rows(
+def read_rows(
     file: pq.ParquetFile, start: int, stop: int, batch_size: int, columns: list[str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield batches of rows with the number of their first row; other row groups are not read."""
@@ -254,6 +295,49 @@ def _rows(
         if row >= stop:
             return
     raise ValueError(f"its rows end at {row:,}, before {stop:,}")
+
+
+def stacked(
+    ids: list[Any],
+    pixels: UInt8Array,
+    are_valid: NDArray[np.bool_],
+    start: int,
+    kept: pa.Table | None,
+) -> Records:
+    """Return rows of pixels as images; invalid ones and those without an id become errors.
+
+    Args:
+        ids: `None` for a row without one.
+        pixels: uint8, shape `(len(ids), 784)`.
+        are_valid: Whether all pixels of a row are.
+        start: Number of the first row.
+        kept: Requested columns, a row for each id.
+    """
+    good = are_valid & np.array([name is not None for name in ids])
+    errors: list[tuple[str, LoupeError]] = [
+        (f"row {start + row}", InvalidSource(NO_ID, code="invalid_record"))
+        if ids[row] is None
+        else (str(ids[row]), InvalidPixels("The row has a pixel that is no integer in 0..255."))
+        for row in np.flatnonzero(~good)
+    ]
+    return Records(
+        [ids[row] for row in np.flatnonzero(good)],
+        pixels[good].reshape(-1, SIDE, SIDE),
+        errors,
+        None if kept is None else kept.filter(pa.array(good)),
+    )
+
+
+def as_pixels(column: pa.Array) -> tuple[UInt8Array, NDArray[np.bool_]]:
+    """Return numbers as pixels, and whether they are."""
+    values = column.to_numpy(zero_copy_only=False)  # a null is not a number then
+    with np.errstate(invalid="ignore"):  # of infinity and what is not a number
+        are_pixels = (values >= 0) & (values <= 255) & (values == np.floor(values))
+        return np.where(are_pixels, values, 0).astype(np.uint8), are_pixels
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _is_binary(kind: pa.DataType) -> bool:

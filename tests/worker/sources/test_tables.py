@@ -117,6 +117,85 @@ def test_row_with_a_missing_or_broken_picture_is_an_error(
     assert "no picture file" in errors(seen)["1"]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("name", ["pixel{0}", "{0}", "v2-px{0:03}", "{1}x{2}"])
+def test_pixels_are_in_the_order_of_their_numbers_whatever_the_order_of_the_columns(
+    tmp_path: Path, index_folder: Path, first: int, name: str
+) -> None:
+    columns = {
+        name.format(place + first, place // 28 + first, place % 28 + first): values
+        for place, values in enumerate(IMAGES.reshape(len(IMAGES), -1).T)
+    }
+    names = sorted(columns)
+    table = pa.table({"count7": range(len(IMAGES)), **{name: columns[name] for name in names}})
+    pq.write_table(table, tmp_path / "table")
+
+    np.testing.assert_array_equal(images(scored(tmp_path / "table", index_folder)), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "fact"),
+    [
+        ([*range(100), *range(101, 784)], "missing: 100"),
+        ([*range(100), *range(101, 785)], "missing: 100"),
+        ([*range(784), 783], "several|repeated: pixel783"),
+        ([*range(1, 786)], "785 columns"),
+    ],
+)
+def test_pixels_whose_numbers_are_missing_or_repeated_are_refused(
+    tmp_path: Path, index_folder: Path, numbers: list[int], fact: str
+) -> None:
+    values = pa.array([1], pa.uint8())
+    table = pa.table([values for _ in numbers], [f"pixel{number}" for number in numbers])
+    pq.write_table(table, tmp_path / "table")
+    for refuse in (check_source, lambda path: scored(path, index_folder)):
+        with pytest.raises(InvalidSource, match=fact):
+            refuse(tmp_path / "table")
+
+
+def test_row_of_floats_has_pixels_only_if_they_are_integers(
+    tmp_path: Path, index_folder: Path
+) -> None:
+    columns = {f"p{number}": [0.0, 255.0, 0.0, None, 0.0] for number in range(784)}
+    columns["p9"] = [7.0, 255.0, 0.5, None, float("nan")]
+    pq.write_table(pa.table(columns), tmp_path / "table")
+    seen = scored(tmp_path / "table", index_folder)
+
+    assert ids(seen) == [0, 1]
+    assert images(seen)[:, 0, 9].tolist() == [7, 255]
+    assert list(errors(seen)) == ["2", "3", "4"]
+
+
+@pytest.mark.parametrize("table", [of_files, of_pixels])
+def test_ids_that_results_cannot_hold_as_numbers_are_text(
+    tmp_path: Path, index_folder: Path, table: Any
+) -> None:
+    names = pa.array(range(2**64 - 11, 2**64), pa.uint64())
+    pq.write_table(table(id=names), tmp_path / "table")
+
+    assert ids(scored(tmp_path / "table", index_folder)) == [str(name) for name in names]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_pictures_may_be_in_a_column_of_another_name(
+    tmp_path: Path, index_folder: Path, kind: pa.DataType
+) -> None:
+    other = pa.array([b"no picture"] * len(FILES), kind)
+    pq.write_table(pa.table({"image": other, "img": pa.array(FILES, kind)}), tmp_path / "a")
+    structs = pa.array([{"bytes": file, "path": None} for file in FILES])
+    pq.write_table(pa.table({"img": structs, "label": range(len(FILES))}), tmp_path / "b")
+    for name in ("a", "b"):
+        seen = scored(tmp_path / name, index_folder, options=ScoringOptions(image_column="img"))
+        np.testing.assert_array_equal(images(seen), IMAGES)
+
+
+def test_missing_image_column_is_named_with_those_that_hold_files(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"img": FILES[:1], "label": [1]}), tmp_path / "table")
+    for options in (ScoringOptions(), ScoringOptions(image_column="label")):
+        with pytest.raises(InvalidSource, match=r"--image-column: img;"):
+            check_source(tmp_path / "table", options)
+
+
 def test_row_with_invalid_pixels_is_an_error(tmp_path: Path, index_folder: Path) -> None:
     columns: dict[str, list[int | None]] = {f"p{number}": [0, 0, 0, 255] for number in range(784)}
     columns["p5"] = [0, 256, None, 255]
@@ -220,7 +299,7 @@ def test_column_of_lists_or_bytes_is_refused(tmp_path: Path) -> None:
     [
         (
             pa.table({"text": ["a"], "label": [1]}),
-            r"'image'.* 0 columns .*text, label",
+            r"'image'.* no 784 .*text, label",
         ),
         (pa.table({"image": ["a.png"]}), r"'image' of picture files.* image"),
         (pa.table({f"p{number}": [1] for number in range(783)}), "783 columns"),
