@@ -315,6 +315,12 @@ def _entry(line: bytes) -> Entry:
     return Entry(*json.loads(line))
 
 
+def member_path(name: str) -> str:
+    """Return the path of an archive's member as a folder has it: without `.` and empty parts."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return name[: name.startswith("/")] + "/".join(parts) + "/" * name.endswith("/")
+
+
 def why_member_refused(name: str, size: int, compressed: int) -> str | None:
     """Return why a member of an archive is not read; `None` if it can be.
 

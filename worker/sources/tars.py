@@ -4,6 +4,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, cast
 
@@ -14,7 +15,7 @@ from loupe.files import ReadableFolders
 from loupe.images.idx import GZIP_MAGIC
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
-from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
+from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
 from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
@@ -30,13 +31,15 @@ MIN_SPACING, MAX_POINTS = 2**20, 1024  # bytes between points; points for each p
 class Tars(Collection):
     """The picture files of tar archives in their order.
 
-    Ids are their paths, after the name of the archive if there are several.
+    Ids are their paths. Of several archives, the path of the archive below the folder that all
+    share comes first.
     """
 
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
-        for number, archive in enumerate(self.files):
-            prefix = f"{archive.name}/" if len(self.files) > 1 else ""
+        names = _names_below_common_folder(self.files)
+        for number, (archive, name) in enumerate(zip(self.files, names, strict=True)):
+            prefix = f"{name}/" if len(self.files) > 1 else ""
             try:
                 with _open(archive, None, self.folders) as file:
                     for member in _members(file, _max_unpacked_bytes(archive)):
@@ -78,6 +81,13 @@ class Tars(Collection):
         """See `Collection.fetched_bytes`."""
         number, _, size = entry.location
         return int(size) if isinstance(self.files[number], RemotePath) else 0
+
+
+def _names_below_common_folder(archives: Sequence[AnyPath]) -> list[str]:
+    parts = [str(archive).split("/") for archive in archives]
+    levels = zip(*(folders for *folders, _ in parts), strict=False)
+    shared = len(list(takewhile(lambda level: len({*level}) == 1, levels)))
+    return ["/".join(names[shared:]) for names in parts]
 
 
 def is_tar(head: bytes) -> bool:
@@ -198,6 +208,7 @@ def _members(file: IO[bytes], max_bytes: int) -> Iterator[tarfile.TarInfo]:
             if archive.offset <= offset or len(archive.pax_headers) > MAX_ATTRIBUTES:
                 raise tarfile.ReadError(f"a wrong size or too many attributes at {offset:,}")
             offset, limited.left = archive.offset, MAX_HEADER_BYTES
+            member.name = member_path(member.name)
             if is_picture(member.name):
                 yield member
         limited.seek(archive.offset)

@@ -10,7 +10,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -18,7 +18,7 @@ from loupe.errors import InvalidImage
 from loupe.files import ReadableFolders
 from worker.remote_path import RemotePath
 from worker.sources.folders import is_picture
-from worker.sources.pictures import Collection, Entry, ReadEntry, why_member_refused
+from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
 from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges
 
@@ -28,7 +28,7 @@ END = struct.Struct("<4s6xH2LH")  # members, size and offset of the directory, l
 END_64_LOCATOR = struct.Struct("<4s4xQ4x")
 END_64 = struct.Struct("<4s28x3Q")  # members, size, offset
 MAX_COMMENT_BYTES = 2**16 - 1
-ZIP_64 = 0x0001  # extra field
+ZIP_64, UNICODE_PATH = 0x0001, 0x7075  # extra fields
 IN_ZIP_64 = 2**32 - 1
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF_8 = 0x1, 0x800
@@ -120,7 +120,7 @@ def read_directory(file: IO[bytes]) -> Iterator[Member]:
         if magic != b"PK\x01\x02":
             raise ValueError("its directory has fewer members than it claims")
         raw_name, extra, _comment = map(file.read, lengths)
-        name = raw_name.decode("utf-8" if flags & UTF_8 else "cp437", "surrogateescape")
+        name = _decode_name(raw_name, extra, is_utf_8=bool(flags & UTF_8))
         unpacked, compressed, offset = _zip_64_values(extra, unpacked, compressed, offset)
         available -= LOCAL_HEADER.size + len(raw_name) + compressed
         if available < 0 or offset > start:
@@ -150,15 +150,43 @@ def _find_directory(file: IO[bytes]) -> tuple[int, int, int, int]:
     return count, size, start, end
 
 
+def _decode_name(raw: bytes, extra: bytes, *, is_utf_8: bool) -> str:
+    """Return a path with `/` between its parts; programs of Windows write backslashes.
+
+    Many programs write UTF-8 without the flag for it; text in another encoding is hardly ever valid
+    UTF-8. An extra field may repeat the name in UTF-8, with a checksum of the name it belongs to.
+
+    Source: Info-ZIP, "extrafld.txt", "Info-ZIP Unicode Path Extra Field".
+    """
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        name = raw.decode("utf-8" if is_utf_8 else "cp437", "surrogateescape")
+        has_lost_letters = not is_utf_8
+    else:
+        has_lost_letters = raw.isascii()  # those of other alphabets may be question marks
+    field = _extra_field(extra, UNICODE_PATH)
+    if has_lost_letters and field[:5] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
+        with suppress(UnicodeDecodeError):
+            name = field[5:].decode()
+    return member_path(name.replace("\\", "/"))
+
+
 def _zip_64_values(extra: bytes, *values: int) -> tuple[int, ...]:
     """Replace values that do not fit into 32 bits by those of the extra field."""
+    field = _extra_field(extra, ZIP_64)
+    wide = iter(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
+    return tuple(next(wide, value) if value == IN_ZIP_64 else value for value in values)
+
+
+def _extra_field(extra: bytes, wanted: int) -> bytes:
+    """Return the content of an extra field; empty if there is none."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
-        if kind == ZIP_64:
-            wide = iter(struct.unpack(f"<{length // 8}Q", extra[4 : 4 + length // 8 * 8]))
-            return tuple(next(wide, value) if value == IN_ZIP_64 else value for value in values)
+        if kind == wanted:
+            return extra[4 : 4 + length]
         extra = extra[4 + length :]
-    return values
+    return b""
 
 
 def unpack(

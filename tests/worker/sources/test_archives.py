@@ -6,6 +6,7 @@ import re
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -164,8 +165,80 @@ def test_members_outside_of_the_archive_are_errors(
     )
 
     found = errors(archive, index_folder)
-    assert list(found) == ["../up.png", "/root.png", "a/../../b.png", "c:\\d.png"]
+    assert [name.replace("\\", "/") for name in found] == [
+        "../up.png",
+        "/root.png",
+        "a/../../b.png",
+        "c:/d.png",
+    ]
     assert all("out of the archive" in message for message in found.values())
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_members_have_the_paths_of_the_folder_form(
+    archive: Path, index_folder: Path, write: Write
+) -> None:
+    good = FILES["00-é.png"]
+    write(archive, {"./a.png": good, "./b//c.png": good, "d/./e.png": good, "..f/g.png": good})
+
+    assert list(read(archive, index_folder)) == ["a.png", "b/c.png", "d/e.png", "..f/g.png"]
+
+
+def zip_named(path: Path, name: bytes, *, flags: int = 0, unicode_path: bytes = b"") -> None:
+    """Write a zip of one picture under a name in any encoding."""
+    info = zipfile.ZipInfo("n" * len(name))
+    info.extra = unicode_path
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr(info, FILES["00-é.png"])
+    data = bytearray(path.read_bytes().replace(info.filename.encode(), name))
+    data[data.rfind(b"PK\x01\x02") + 9] |= flags >> 8
+    path.write_bytes(data)
+
+
+def unicode_path(raw: bytes, name: str, version: int = 1) -> bytes:
+    """Return Info-ZIP's extra field with a name."""
+    content = struct.pack("<BL", version, zlib.crc32(raw)) + name.encode()
+    return struct.pack("<2H", 0x7075, len(content)) + content
+
+
+@pytest.mark.parametrize(
+    ("raw", "flags", "extra", "name"),
+    [
+        ("写真/靴.png".encode(), 0, b"", "写真/靴.png"),
+        ("写真/靴.png".encode(), 0x800, b"", "写真/靴.png"),
+        (b"caf\x82.png", 0, b"", "café.png"),
+        (b"\x8e\x82.png", 0, unicode_path(b"\x8e\x82.png", "写.png"), "写.png"),
+        (b"??.png", 0, unicode_path(b"??.png", "写真.png"), "写真.png"),
+        (b"caf\x82.png", 0, unicode_path(b"other.png", "写.png"), "café.png"),
+        (b"caf\x82.png", 0, unicode_path(b"caf\x82.png", "写.png", 2), "café.png"),
+        (b"train\\boot\\1.png", 0, b"", "train/boot/1.png"),
+        (b".\\1.png", 0, b"", "1.png"),
+    ],
+)
+def test_names_in_a_zip_are_read_whatever_program_wrote_them(
+    archive: Path, index_folder: Path, raw: bytes, flags: int, extra: bytes, name: str
+) -> None:
+    zip_named(archive, raw, flags=flags, unicode_path=extra)
+
+    assert list(read(archive, index_folder)) == [name]
+
+
+def test_backslashes_do_not_lead_out_of_a_zip(archive: Path, index_folder: Path) -> None:
+    zip_named(archive, b"..\\..\\up.png")
+
+    assert list(errors(archive, index_folder)) == ["../../up.png"]
+
+
+@pytest.mark.parametrize("pattern", ["*/s-0.tar", "{a,b}/s-0.tar", "**/s-?.tar"])
+def test_archives_of_one_name_in_different_folders_keep_their_ids_apart(
+    tmp_path: Path, index_folder: Path, pattern: str
+) -> None:
+    for folder in "ab":
+        (tmp_path / "sets" / folder).mkdir(parents=True)
+        as_tar(tmp_path / "sets" / folder / "s-0.tar", {"1.png": FILES["00-é.png"]})
+
+    seen = read(tmp_path / "sets" / pattern, index_folder)
+    assert list(seen) == ["a/s-0.tar/1.png", "b/s-0.tar/1.png"]
 
 
 def test_links_and_devices_are_errors(archive: Path, index_folder: Path) -> None:
