@@ -3,9 +3,11 @@
 Light to import: `loupe.conversion`, which needs pyarrow, is imported only where it is needed.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 Format = Literal["parquet", "csv", "jsonl"]
 
@@ -38,29 +40,69 @@ def find_errors(folder: Path) -> list[Path]:
     return sorted(folder.glob("_errors-*.jsonl"))
 
 
+@dataclass(frozen=True)
+class JoinedFiles:
+    """Files that are read as one.
+
+    Attributes:
+        pieces: Path, first byte, and the byte after the last one, of each file.
+        size: Bytes of all pieces.
+        version: Digest of the files' names, sizes and times of modification.
+    """
+
+    pieces: list[tuple[Path, int, int]]
+    size: int
+    version: str
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes between two offsets in chunks."""
+        for path, first, end in self.pieces:
+            size = end - first
+            if start < size and stop > 0:
+                with path.open("rb") as file:
+                    file.seek(first + max(start, 0))
+                    left = min(stop, size) - max(start, 0)
+                    while chunk := file.read(min(CHUNK_BYTES, left)):
+                        yield chunk
+                        left -= len(chunk)
+            start, stop = start - size, stop - size
+
+
 def merge_files(paths: Sequence[Path], kind: Format, to: Format) -> Iterator[bytes]:
     """Return the rows of at least one file as one file in another format, in chunks."""
-    if kind == to and (kind != "parquet" or len(paths) == 1):
-        return concatenate_files(paths, has_header=kind == "csv")
+    if can_join(paths, kind, to):
+        joined = join_files(paths, kind)
+        return joined.read(0, joined.size)
     from loupe.conversion import convert_files  # takes half a second and 100 MB
 
     return convert_files(paths, kind, to)
 
 
-def concatenate_files(paths: Sequence[Path], *, has_header: bool = False) -> Iterator[bytes]:
-    """Yield the bytes of all files, with the header line only of the first."""
-    for number, path in enumerate(paths):
-        with path.open("rb") as file:
-            if has_header and number:
-                _skip_header(file)
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+def can_join(paths: Sequence[Path], kind: Format, to: Format) -> bool:
+    """Return whether the files make one in another format without a conversion of their rows."""
+    return kind == to and (kind != "parquet" or len(paths) == 1)
 
 
-def _skip_header(file: BinaryIO) -> None:
-    """Read the header of a CSV file; quoted names of columns may contain line breaks."""
-    quotes = 0
-    for line in file:
-        quotes += line.count(b'"')
-        if quotes % 2 == 0:
-            return
+def join_files(paths: Sequence[Path], kind: Format) -> JoinedFiles:
+    """Return files as one, with the header line only of the first CSV file."""
+    pieces: list[tuple[Path, int, int]] = []
+    hashed = hashlib.sha256()
+    for path in paths:
+        found = path.stat()
+        start = _header_bytes(path) if kind == "csv" and pieces else 0
+        pieces.append((path, start, found.st_size))
+        hashed.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    size = sum(end - start for _, start, end in pieces)
+    return JoinedFiles(pieces, size, hashed.hexdigest())
+
+
+def _header_bytes(path: Path) -> int:
+    """Return the length of a CSV file's header; quoted names may contain line breaks."""
+    size = quotes = 0
+    with path.open("rb") as file:
+        for line in file:
+            size += len(line)
+            quotes += line.count(b'"')
+            if quotes % 2 == 0:
+                break
+    return size

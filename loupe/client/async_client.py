@@ -4,13 +4,14 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import numpy as np
 
+from loupe.client import deadline
 from loupe.client.client import BATCHES_IN_FLIGHT, DEFAULT_URL, trust
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Body, Download, Flow, Pause, Reply
 from loupe.client.jobs import JobFlows, RecordError, ScoreOptions, check_done, uploadable
@@ -25,7 +26,6 @@ from loupe.client.uploads import (
     prepare_or_error,
 )
 from loupe.errors import LoupeError
-from loupe.files import atomic_path
 from loupe.images.spec import Normalize
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
 from loupe.results import Format
@@ -114,24 +114,27 @@ class AsyncClient:
 
     async def _run(self, flow: Flow[T]) -> T:
         reply: Reply = None
-        while True:
-            try:
-                step = flow.send(reply)
-            except StopIteration as ended:
-                return ended.value  # type: ignore[no-any-return]
-            reply = None
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-            else:
-                reply = await self._send(step)
+        with closing(flow):
+            while True:
+                try:
+                    step = flow.send(reply)
+                except StopIteration as ended:
+                    return ended.value  # type: ignore[no-any-return]
+                reply = None
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                else:
+                    reply = await self._send(step)
 
     async def _send(self, step: httpx.Request | Download) -> Reply:
         request = step.request if isinstance(step, Download) else step
+        request.extensions["trace"] = deadline.async_trace
         try:
             async with aclosing(await self._http.send(request, stream=True)) as response:
                 body = Body(response)
                 if isinstance(step, Download) and response.is_success:
-                    with atomic_path(step.path) as path, path.open("wb") as file:
+                    deadline.stop()
+                    with step.open(response) as file:
                         async for piece in response.aiter_raw():
                             await asyncio.to_thread(file.write, piece)
                 else:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 
+from loupe.client import deadline
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Body, Download, Flow, Pause, Reply
 from loupe.client.jobs import JobFlows, RecordError, ScoreOptions, check_done, uploadable
 from loupe.client.predictions import Outcome, Prediction, PredictOptions, ServedModel
 from loupe.client.uploads import BATCH_IMAGES, Packer, PictureInput, prepare, prepare_or_error
 from loupe.errors import InvalidSetting
-from loupe.files import atomic_path
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
 from loupe.results import Format
 
@@ -154,24 +154,27 @@ class Client:
 
     def _run(self, flow: Flow[T]) -> T:
         reply: Reply = None
-        while True:
-            try:
-                step = flow.send(reply)
-            except StopIteration as ended:
-                return ended.value  # type: ignore[no-any-return]
-            reply = None
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-            else:
-                reply = self._send(step)
+        with closing(flow):
+            while True:
+                try:
+                    step = flow.send(reply)
+                except StopIteration as ended:
+                    return ended.value  # type: ignore[no-any-return]
+                reply = None
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                else:
+                    reply = self._send(step)
 
     def _send(self, step: httpx.Request | Download) -> Reply:
         request = step.request if isinstance(step, Download) else step
+        request.extensions["trace"] = deadline.trace
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 body = Body(response)
                 if isinstance(step, Download) and response.is_success:
-                    with atomic_path(step.path) as path, path.open("wb") as file:
+                    deadline.stop()
+                    with step.open(response) as file:
                         for piece in response.iter_raw():
                             file.write(piece)
                 else:

@@ -6,11 +6,10 @@ transport error. Each client runs flows in its own way.
 
 import random
 import re
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -35,6 +34,7 @@ RETRIED_STATUSES = (429, 503)
 MAX_QUOTED_BYTES = 200  # of an unexpected response
 MAX_MESSAGE_CHARACTERS = 10_000  # of an error; Loupe's own are shorter
 MAX_ANSWER_BYTES = 256 * 2**20  # a million errors of a job; downloads have no limit
+CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,41 @@ class Pause:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Download:
-    """A request whose body, if it succeeds, goes to a file; the flow gets the response's head."""
+    """A request whose body, if it succeeds, goes to a file; the flow gets the response's head.
+
+    Attributes:
+        path: The file. A retry asks only for what it lacks, if the service's copy is the same.
+    """
 
     request: httpx.Request
     path: Path
+    _tag: str | None = field(default=None, init=False)
+
+    def resume(self) -> None:
+        """Ask for the rest of the body, if a part of it has arrived."""
+        self.request.headers.pop("Range", None)
+        if self._tag is not None:
+            self.request.headers["Range"] = f"bytes={self.path.stat().st_size}-"
+            self.request.headers["If-Range"] = self._tag
+
+    def open(self, response: httpx.Response) -> BinaryIO:
+        """Open the file for the body of a response, or for the rest of it.
+
+        Raises:
+            UnexpectedAnswer: If it is another part of the body.
+        """
+        self._tag = response.headers.get("etag")
+        if response.status_code != httpx.codes.PARTIAL_CONTENT:
+            return self.path.open("wb")
+        part = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        first, last, size = map(int, part.groups()) if part else (0, 0, 0)
+        file = self.path.open("ab")
+        if first != file.tell() or last + 1 != size:
+            file.close()
+            raise _unexpected(response, "another part of the results")
+        return file
 
 
 Reply: TypeAlias = httpx.Response | httpx.RequestError | None
@@ -57,38 +86,35 @@ Flow: TypeAlias = Generator[httpx.Request | Download | Pause, Reply, T]
 
 
 class Body:
-    """Collects the body of a response; refuses one that is late, huge, or compressed.
+    """Collects the body of a response; refuses one that is huge or compressed.
 
     A few compressed bytes can unpack to gigabytes, so requests ask for none.
 
     Raises:
         UnexpectedAnswer: If it is compressed, or longer than `MAX_ANSWER_BYTES`.
-        httpx.ReadTimeout: If it does not arrive within the timeout of the request.
     """
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
         self._pieces = bytearray()
-        self._deadline = time.monotonic() + response.request.extensions["timeout"]["read"]
         if "content-encoding" in response.headers:
-            raise self._unexpected("compressed data")
+            raise _unexpected(response, "compressed data")
 
     def add(self, piece: bytes) -> None:
         """Add a piece in the order of arrival."""
         self._pieces += piece
         if len(self._pieces) > MAX_ANSWER_BYTES:
-            raise self._unexpected(f"more than {MAX_ANSWER_BYTES:,} bytes")
-        if time.monotonic() > self._deadline:
-            raise httpx.ReadTimeout("the answer is too slow", request=self._response.request)
+            raise _unexpected(self._response, f"more than {MAX_ANSWER_BYTES:,} bytes")
 
     def response(self) -> httpx.Response:
         """Return the response with what was added as its content."""
         head = self._response
         return httpx.Response(head.status_code, headers=head.headers, content=bytes(self._pieces))
 
-    def _unexpected(self, received: str) -> UnexpectedAnswer:
-        url = self._response.request.url
-        return UnexpectedAnswer(f"{url.host} is not a Loupe service: it sent {received}.")
+
+def _unexpected(response: httpx.Response, received: str) -> UnexpectedAnswer:
+    host = response.request.url.host
+    return UnexpectedAnswer(f"{host} is not a Loupe service: it sent {received}.")
 
 
 @dataclass
@@ -153,12 +179,13 @@ class ServiceFlows:
         Args:
             request: What to send.
             once: Retry only if the service certainly did not process the request.
-            path: File for the response body.
+            path: File for the response body; a retry resumes an interrupted download.
         """
+        step = request if path is None else Download(request, path)
         attempt = 0
         while True:
             attempt += 1
-            reply = yield request if path is None else Download(request, path)
+            reply = yield step
             if isinstance(reply, httpx.Response):
                 self._answered = True
                 if reply.is_success:
@@ -168,6 +195,8 @@ class ServiceFlows:
             if pause is None or attempt == MAX_ATTEMPTS:
                 raise self._error(reply)
             yield Pause(pause)
+            if isinstance(step, Download):
+                step.resume()
 
     def _pause_seconds(self, reply: Reply, attempt: int) -> float | None:
         """Return the delay before the next attempt, or `None` if a retry would not help."""

@@ -18,7 +18,7 @@ from loupe.client.flows import Flow, Pause
 from loupe.client.predictions import PredictionFlows
 from loupe.client.uploads import OCTETS
 from loupe.errors import InvalidSource, JobFailed
-from loupe.files import printable, walk_files
+from loupe.files import atomic_path, printable, walk_files
 from loupe.images.decode import SUFFIXES
 from loupe.jobs import ScoringJob, ScoringRequest
 from loupe.results import Format
@@ -119,7 +119,8 @@ class JobFlows(PredictionFlows):
         """Download all rows to a file, and return its path."""
         params = {"format": format} if format else None
         request = self._of_job("GET", job_id, "/results", params=params)
-        yield from self._ask(request, path=path)
+        with atomic_path(path) as part:
+            yield from self._ask(request, path=part)
         return path
 
     def errors(self, job_id: str) -> Flow[list[RecordError]]:

@@ -82,6 +82,7 @@ class RequestMiddleware:
                 allow_headers=["*"],
                 expose_headers=[
                     *("X-Request-ID", "Retry-After", "Location"),
+                    *("Accept-Ranges", "Content-Range", "ETag"),
                     *(replies.MODEL_HEADER, JSON_LENGTH),
                 ],
             )

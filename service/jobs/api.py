@@ -16,7 +16,7 @@ from starlette.responses import Response
 from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
 from loupe.jobs import ENDED, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
-from loupe.results import Format, concatenate_files, find_errors, find_predictions, merge_files
+from loupe.results import Format, can_join, find_errors, find_predictions, join_files, merge_files
 from service.http import replies
 from service.http.options import media_type
 from service.http.shares import caller_of
@@ -28,7 +28,7 @@ from service.jobs.requests import (
     SourceRequest,
     find_source,
 )
-from service.jobs.transfers import TransferLimit, streamed
+from service.jobs.transfers import TransferLimit, downloaded, streamed
 from service.jobs.uploads import (
     check_length,
     prepare,
@@ -188,14 +188,18 @@ async def results(call: Call) -> Response:
         )
     sent = asked or stored
     headers = {"Content-Disposition": f'attachment; filename="{job.id}.{sent}"'}
-    content = _chunks(found, stored, sent)
+    if can_join(found, stored, sent):
+        joined = await asyncio.to_thread(join_files, found, sent)
+        return downloaded(call.request, joined, streams, RESULT_TYPES[sent], headers)
+    content = _converted(found, stored, sent)
     return streamed(call.request, content, streams, RESULT_TYPES[sent], headers)
 
 
 async def errors(call: Call) -> Response:
     """Return a line of JSON for each image that could not be read so far."""
-    found = await asyncio.to_thread(find_errors, Path((await _job(call)).output))
-    return streamed(call.request, concatenate_files(found), streams, JSON_LINES)
+    folder = Path((await _job(call)).output)
+    joined = await asyncio.to_thread(lambda: join_files(find_errors(folder), "jsonl"))
+    return downloaded(call.request, joined, streams, JSON_LINES)
 
 
 async def _job(call: Call) -> "Job":
@@ -242,7 +246,7 @@ def _event(content: object) -> bytes:
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
-def _chunks(found: list[Path], stored: Format, sent: Format) -> Iterator[bytes]:
+def _converted(found: list[Path], stored: Format, sent: Format) -> Iterator[bytes]:
     """Delay opening files and importing PyArrow to the first chunk, which a thread asks for."""
     yield from merge_files(found, stored, sent)
 

@@ -1,5 +1,6 @@
 """Long uploads and downloads, and how many of them may run at a time."""
 
+import re
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -7,9 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from loupe.errors import TooManyRequests
+from loupe.errors import InvalidRequest, TooManyRequests
+from loupe.results import JoinedFiles
+from service.http import replies
 from service.http.context import context_of
 from service.http.shares import Shares, caller_of
+
+RANGE = re.compile(r"(?i:bytes)=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 
 
 class TransferLimit:
@@ -57,17 +62,62 @@ def streamed(
     limit: TransferLimit,
     media_type: str,
     headers: Mapping[str, str] | None = None,
+    status: int = 200,
 ) -> Response:
     """Return a response that is sent in chunks, or only its headers for `HEAD`.
 
-    Its length is unknown, so a `Range` is ignored, as its headers say.
+    Without a `Content-Length` in the headers, its length is unknown.
     """
-    headers = {**(headers or {}), "Accept-Ranges": "none"}
+    headers = {"Accept-Ranges": "none", **(headers or {})}
     if request.method == "HEAD":
         response = Response(headers=headers, media_type=media_type)
-        del response.headers["content-length"]  # would be that of the empty body
+        if "Content-Length" not in headers:
+            del response.headers["content-length"]  # would be that of the empty body
         return response
-    stream = _Stream(content, headers=headers, media_type=media_type)
+    stream = _Stream(content, status, headers, media_type)
     stream.slot = ExitStack()
     stream.slot.enter_context(limit.slot(caller_of(request.scope)))
     return stream
+
+
+def downloaded(
+    request: Request,
+    files: JoinedFiles,
+    limit: TransferLimit,
+    media_type: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return a response with files as one, or with the range of their bytes that is asked for.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests
+    """
+    tag = f'"{files.version}"'
+    headers = {**(headers or {}), "Accept-Ranges": "bytes", "ETag": tag}
+    start, stop, status = 0, files.size, 200
+    asked = _asked_range(request, files.size, tag)
+    if asked is not None:
+        (start, stop), status = asked, 206
+        if start >= stop:
+            error = InvalidRequest(
+                f"The file has only {files.size:,} bytes.", code="range_not_satisfiable"
+            )
+            return replies.json(error.to_json(), 416, {"Content-Range": f"bytes */{files.size}"})
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{files.size}"
+    headers["Content-Length"] = str(stop - start)
+    return streamed(request, files.read(start, stop), limit, media_type, headers, status)
+
+
+def _asked_range(request: Request, size: int, tag: str) -> tuple[int, int] | None:
+    """Return the offsets of the range that is asked for, or `None` for everything.
+
+    Invalid ranges, and several at once, are ignored, as the standard allows.
+    """
+    asked = RANGE.fullmatch(request.headers.get("range", ""))
+    if asked is None or request.method != "GET" or request.headers.get("if-range", tag) != tag:
+        return None
+    first, last, suffix = asked.groups()
+    if suffix:
+        return max(size - int(suffix), 0), size
+    if last and int(last) < int(first):
+        return None
+    return int(first), min(int(last) + 1, size) if last else size

@@ -25,6 +25,7 @@ from loupe.client.client import BATCHES_IN_FLIGHT
 from loupe.client.flows import MAX_ATTEMPTS
 from loupe.errors import InvalidSetting, LoupeError, RequestRefused, ServiceUnreachable
 from loupe.images.spec import UInt8Array
+from loupe.jobs import ScoringJob
 from tests.support import tls_server
 from tests.support.programs import environment, free_port
 
@@ -270,6 +271,27 @@ def drips(handler: Handler) -> None:
         time.sleep(0.02)
 
 
+def drips_head(handler: Handler) -> None:
+    drip(handler, b"HTTP/1.1 200 OK\r\nX-Padding: ")
+
+
+def drips_interim_heads(handler: Handler) -> None:
+    drip(handler, b"", b"HTTP/1.1 102 Processing\r\n\r\n")
+
+
+def drips_chunk_header(handler: Handler) -> None:
+    drip(handler, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+
+
+def drip(handler: Handler, start: bytes, piece: bytes = b"x") -> None:
+    """Send the start of an answer, and then pieces that do not end it."""
+    with suppress(OSError):
+        handler.wfile.write(start)
+        while True:
+            handler.wfile.write(piece)
+            time.sleep(0.02)
+
+
 def endless(handler: Handler) -> None:
     handler.send_response(200)
     handler.end_headers()
@@ -290,15 +312,17 @@ def odd_codec(handler: Handler) -> None:
     handler.answer(502, "bad gateway", Content_Type="text/html; charset=zlib_codec")
 
 
-def outcome(server: Server, *, asynchronous: bool) -> Prediction:
-    async def ask() -> Prediction:
+def outcomes(server: Server, *, asynchronous: bool) -> list[Prediction]:
+    """Return the answers to two requests."""
+
+    async def ask() -> list[Prediction]:
         async with AsyncClient(server.url) as client:
-            return await client.predict(b"picture", timeout=0.1)
+            return [await client.predict(b"picture", timeout=0.2) for _ in range(2)]
 
     if asynchronous:
         return asyncio.run(ask())
     with Client(server.url) as client:
-        return client.predict(b"picture", timeout=0.1)
+        return [client.predict(b"picture", timeout=0.2) for _ in range(2)]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -308,6 +332,9 @@ def outcome(server: Server, *, asynchronous: bool) -> Prediction:
         (unpacks_to_a_gigabyte, "unexpected_answer"),
         (endless, "unexpected_answer"),
         (drips, "service_unreachable"),
+        (drips_head, "service_unreachable"),
+        (drips_interim_heads, "service_unreachable"),
+        (drips_chunk_header, "service_unreachable"),
         (odd_codec, "http_502"),
         (long_message, "http_400"),
         (odd_code, "http_400"),
@@ -322,12 +349,103 @@ def test_hostile_answers_cost_little(
 ) -> None:
     monkeypatch.setattr("loupe.client.flows.MAX_ANSWER_BYTES", 2**20)
     monkeypatch.setattr("loupe.client.flows.GRACE_SECONDS", 0.0)
-    server.behaviours = [trouble]
+    server.behaviours = [well, trouble]  # the second request uses the connection of the first
     with pytest.raises(LoupeError) as raised:
-        outcome(server, asynchronous=asynchronous)
+        outcomes(server, asynchronous=asynchronous)
 
     assert raised.value.code == code
+    assert len(server.heard) == 2
     assert len(raised.value.message) < 1000
+
+
+ROWS = b"".join(b"%d,boot\n" % number for number in range(50_000))
+JOB = ScoringJob(
+    id="a",
+    state="done",
+    model="m:1",
+    source="s",
+    total=1,
+    done=1,
+    failed=0,
+    created=0,
+    started=0,
+    finished=0,
+    eta_seconds=None,
+    output="o",
+    error=None,
+)
+
+
+def job(handler: Handler) -> None:
+    handler.answer(200, JOB.model_dump())
+
+
+class Rows:
+    """Sends rows from the byte that is asked for, at most `size` bytes at a time.
+
+    Args:
+        size: Bytes until the connection breaks.
+        tag: Changes with the rows.
+        shift: Added to the start of the range, as a faulty server would.
+    """
+
+    def __init__(self, size: int = len(ROWS), tag: str = '"1"', shift: int = 0) -> None:
+        self.size, self.tag, self.shift = size, tag, shift
+
+    def __call__(self, handler: Handler) -> None:
+        asked = handler.headers.get("Range", "bytes=0-")
+        is_resumed = handler.headers.get("If-Range") == self.tag
+        start = int(asked[len("bytes=") : -1]) + self.shift if is_resumed else 0
+        handler.send_response(206 if is_resumed else 200)
+        handler.send_header("Content-Length", str(len(ROWS) - start))
+        handler.send_header("ETag", self.tag)
+        handler.send_header("Content-Range", f"bytes {start}-{len(ROWS) - 1}/{len(ROWS)}")
+        handler.end_headers()
+        handler.wfile.write(ROWS[start : start + self.size])
+        handler.close_connection = True
+
+
+def download(server: Server, path: Path, *, asynchronous: bool) -> Path:
+    async def fetch() -> Path:
+        async with AsyncClient(server.url) as client:
+            return await (await client.run("a")).results(path)
+
+    if asynchronous:
+        return asyncio.run(fetch())
+    with Client(server.url) as client:
+        return client.run("a").results(path)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_interrupted_download_asks_only_for_the_rest(
+    server: Server, tmp_path: Path, asynchronous: bool
+) -> None:
+    server.behaviours = [job, Rows(100_000), overloaded, Rows(200_000), Rows()]
+    saved = download(server, tmp_path / "rows.csv", asynchronous=asynchronous)
+
+    assert saved.read_bytes() == ROWS
+    asked = [each.headers.get("Range") for each in server.heard[1:]]
+    assert asked == [None, "bytes=100000-", "bytes=100000-", "bytes=300000-"]
+    assert list(tmp_path.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_download_starts_again_if_the_rows_have_changed(
+    server: Server, tmp_path: Path, asynchronous: bool
+) -> None:
+    server.behaviours = [job, Rows(100_000), Rows(tag='"2"')]
+    saved = download(server, tmp_path / "rows.csv", asynchronous=asynchronous)
+
+    assert saved.read_bytes() == ROWS
+
+
+def test_wrong_part_of_a_download_is_refused(server: Server, tmp_path: Path) -> None:
+    server.behaviours = [job, Rows(100_000), Rows(shift=1)]
+    with pytest.raises(LoupeError) as raised:
+        download(server, tmp_path / "rows.csv", asynchronous=False)
+
+    assert raised.value.code == "unexpected_answer"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_redirects_are_not_followed(server: Server) -> None:
