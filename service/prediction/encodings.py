@@ -19,7 +19,9 @@ NPY_MAGIC = b"\x93NUMPY"
 MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
 MAX_SIDES, MAX_SIDE = 4, 2**63  # of an array; its size could have a million digits
 FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-LINE_BREAKS = b"\r\n"
+LINE_BREAKS = b"\r\n\t"
+MAX_SCHEME = 16  # characters of a URL before its `://`
+ESCAPES = {"%2b": "+", "%2f": "/", "%3d": "=", "%0d": "", "%0a": ""}  # in a `data:` URL
 MAX_SHOWN = 40  # characters of a numpy error that a message repeats
 
 _Pixel: TypeAlias = Annotated[StrictInt, Field(ge=0, le=255)]
@@ -35,16 +37,26 @@ def from_base64(value: JsonValue) -> bytes:
     """
     if not isinstance(value, str):
         raise InvalidImage("An image must be base64 text.")
-    if value.startswith(("http://", "https://", "file://", "ftp://", "s3://")):
-        raise InvalidImage("Loupe does not fetch URLs. Send the image itself as base64.")
-    encoded = value.partition(",")[2] if value[:5].lower() == "data:" else value
     with suppress(ValueError):
-        return base64.b64decode(encoded, validate=True)
+        return base64.b64decode(value, validate=True)
+    text = value.strip()
+    if text[:5].lower() == "data:":
+        text = _unescaped(text.rpartition(",")[2])  # a parameter may have a comma in quotes
+    elif "://" in text[:MAX_SCHEME]:
+        raise InvalidImage("Loupe does not fetch URLs. Send the image itself as base64.")
     try:
-        text = encoded.strip().encode("ascii").translate(FROM_URL_SAFE, LINE_BREAKS)
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        plain = text.encode("ascii").translate(FROM_URL_SAFE, LINE_BREAKS)
+        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except ValueError as error:
         raise InvalidImage("The image is not valid base64.") from error
+
+
+def _unescaped(text: str) -> str:
+    """Replace what libraries escape of base64 in a URL."""
+    if "%" in text:
+        for escape, character in ESCAPES.items():
+            text = text.replace(escape, character).replace(escape.upper(), character)
+    return text
 
 
 def from_rows(rows: Sequence[Sequence[JsonValue | bytes]]) -> UInt8Array | None:

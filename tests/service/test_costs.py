@@ -116,6 +116,11 @@ def form(*parts: bytes) -> bytes:
     return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--"
 
 
+def encoded_part(encoding: str, size: int) -> bytes:
+    head = f'Content-Disposition: form-data; name="image"\r\nContent-Transfer-Encoding: {encoding}'
+    return form(head.encode() + b"\r\n\r\n" + b"=\r\nA" * (size * MIB // 4))
+
+
 def npy_of(header: bytes) -> bytes:
     return b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header
 
@@ -163,6 +168,11 @@ CASES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     },
     "one long image": (ONE, JSON, lambda: b'{"image":"' + b"A" * (16 * MIB - 12) + b'"}'),
     "one long wrong image": (ONE, JSON, lambda: b'{"image":"' + b"A" * 15 * MIB + b'!"}'),
+    "one long escaped image": (
+        ONE,
+        JSON,
+        lambda: b'{"image":"data:,' + b"%2B%3d" * (5 * MIB // 2) + b'!"}',
+    ),
     "one long foreign image": (
         ONE,
         JSON,
@@ -189,6 +199,15 @@ CASES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "many parts": (BATCH, FORM, lambda: form(*[b"\r\n"] * 1_000_000)),
     "many files": (BATCH, FORM, lambda: form(*[FILE_PART + b"a"] * 500_000)),
     "long header": (BATCH, FORM, lambda: form(b"A: " + b"a" * 60 * MIB + b"\r\n\r\n")),
+    **{
+        f"{encoding} part of {size} MiB": (
+            ONE,
+            FORM,
+            partial(encoded_part, encoding, size),
+        )
+        for encoding in ("base64", "quoted-printable")
+        for size in (15, 60)
+    },
     "many headers": (BATCH, FORM, lambda: form(b"A: b\r\n" * 8 * MIB + b"\r\n")),
     "long text": (
         ONE,

@@ -4,23 +4,79 @@ Source: https://www.rfc-editor.org/rfc/rfc7578. Starlette's parser reads streams
 files to disk, and its time is quadratic in the length of a part's headers.
 """
 
+import binascii
+import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
 
-from loupe.errors import ContentTooLarge, InvalidRequest
+from loupe.errors import ContentTooLarge, InvalidImage, InvalidRequest
+from loupe.images.header import kind_of
 from service.http.shares import turn
+from service.http.validation import shown
+from service.prediction.encodings import from_base64
 
 MAX_OTHER_PARTS = 100  # of a form, besides images
 MAX_PART_HEADER_BYTES = 16 * 1024
 STEP_BYTES = 8 * 2**20  # of a body that are searched without a pause
-MAX_TEXT_BYTES = 1000  # of a value that is not a file; the rest is cut
+MAX_TEXT_BYTES = 1000  # of a value that is not a file; a message shows less
+MAGIC_BYTES = 16  # that tell a picture from a text
+MAX_ENCODED_BYTES = 16 * 2**20  # of a file as base64 or quoted-printable, as of JSON
+CONTINUED_LINE = re.compile(rb"\r\n[ \t]+")  # mail libraries fold long headers
 
 
-async def read_form(
-    content_type: str, body: bytes, field: str, max_images: int
-) -> list[memoryview | str]:
-    """Return the values of one field: files as parts of the body, the start of texts as `str`.
+@dataclass(frozen=True, slots=True)
+class FormField:
+    """One value of a form.
+
+    Attributes:
+        headers: Headers of the part, by name in lower case.
+        content: The value, a part of the body.
+    """
+
+    headers: dict[bytes, bytes]
+    content: memoryview
+
+    @property
+    def is_file(self) -> bool:
+        """Return whether it has a file name, a type that is not text, or a picture's first bytes.
+
+        .NET and others send files without a name, and even without a type.
+        """
+        kind = self.headers.get(b"content-type", b"text/").lower()
+        is_named = b"filename" in self.headers[b"content-disposition"].lower()
+        return (
+            is_named
+            or not kind.startswith(b"text/")
+            or kind_of(bytes(self.content[:MAGIC_BYTES])) is not None
+        )
+
+    def file(self) -> bytes:
+        """Return the file; a text is never taken for a URL.
+
+        Raises:
+            ContentTooLarge: If the file is encoded, and too long.
+            InvalidImage: If it is a text, or wrong base64.
+        """
+        encoding = self.headers.get(b"content-transfer-encoding", b"").lower()
+        if encoding in (b"base64", b"quoted-printable"):
+            if len(self.content) > MAX_ENCODED_BYTES:
+                raise ContentTooLarge(f"An encoded file exceeds {MAX_ENCODED_BYTES:,} bytes.")
+            if encoding == b"base64":
+                return from_base64(str(self.content, "ascii", "replace"))
+            return binascii.a2b_qp(self.content)
+        if self.is_file:
+            return bytes(self.content)
+        text = str(self.content[:MAX_TEXT_BYTES], errors="replace")
+        raise InvalidImage(
+            f"A field of the form is the text {shown(text)}, not a file. "
+            "Send the bytes (with curl: -F image=@FILE)."
+        )
+
+
+async def read_form(content_type: str, body: bytes, field: str, max_images: int) -> list[FormField]:
+    """Return the values of one field.
 
     Args:
         content_type: The header `Content-Type`, with the boundary.
@@ -35,14 +91,11 @@ async def read_form(
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise InvalidRequest("The Content-Type of the form has no boundary.")
-    values: list[memoryview | str] = []
-    async for headers, value in _parts(body, boundary, max_images + MAX_OTHER_PARTS):
+    values: list[FormField] = []
+    async for headers, content in _parts(body, boundary, max_images + MAX_OTHER_PARTS):
         options = parse_options_header(headers.get(b"content-disposition"))[1]
         if options.get(b"name") == field.encode():
-            # .NET and others send files with a type instead of a name.
-            kind = headers.get(b"content-type", b"text/")
-            is_file = b"filename" in options or not kind.lower().startswith(b"text/")
-            values.append(value if is_file else str(value[:MAX_TEXT_BYTES], errors="replace"))
+            values.append(FormField(headers, content))
     return values
 
 
@@ -64,7 +117,7 @@ async def _parts(
         end = await _find(body, delimiter, head_end + 4)
         if end < 0:
             raise _damaged("A part has no boundary after it.")
-        rest, *lines = body[start:head_end].split(b"\r\n")
+        rest, *lines = CONTINUED_LINE.sub(b" ", body[start:head_end]).split(b"\r\n")
         if rest.strip(b" \t"):
             raise _damaged("A boundary does not end its line.")
         pairs = (line.partition(b":") for line in lines)

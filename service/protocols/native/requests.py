@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, SkipValidation, model_val
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 
-from loupe.errors import InvalidImage, InvalidRequest, UnsupportedMediaType
+from loupe.errors import InvalidRequest, UnsupportedMediaType
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.settings import Settings
 from service.http.options import media_type
@@ -18,7 +18,7 @@ from service.prediction.decoding import (
     decode_all,
 )
 from service.prediction.encodings import NPY_MAGIC, from_base64, from_pixels, parse_npy
-from service.protocols.native.forms import read_form
+from service.protocols.native.forms import FormField, read_form
 
 ONE_IMAGE = (
     "Send an image body (Content-Type: image/png …), multipart/form-data with a field 'image', "
@@ -74,7 +74,7 @@ async def read_image(
             raise InvalidRequest(
                 f"The form has {len(files)} fields 'image'. Send many images to /predict_batch."
             )
-        image = _read_field(files[0])
+        image = files[0].file()
         del files
     else:
         raise UnsupportedMediaType(f"Content-Type {shown(sent_as)} is not supported. {ONE_IMAGE}")
@@ -99,7 +99,7 @@ async def read_batch(
     if sent_as == "multipart/form-data":
         files = await _read_form(headers, body, "images", MANY_IMAGES, settings)
         check_count(len(files), settings)
-        return await decode_all(files, _read_field, settings, preparation)
+        return await decode_all(files, FormField.file, settings, preparation)
     raise UnsupportedMediaType(
         f"Content-Type {shown(sent_as)} with a body that is not .npy is not supported. "
         f"{MANY_IMAGES}"
@@ -113,19 +113,9 @@ def read_element(value: JsonValue) -> EncodedImage:
     return from_base64(value)
 
 
-def _read_field(value: memoryview | str) -> bytes:
-    """Refuse a text field: it is never taken for a URL."""
-    if isinstance(value, str):
-        raise InvalidImage(
-            f"A field of the form is the text {shown(value)}, not a file. "
-            "Send the bytes (with curl: -F image=@FILE)."
-        )
-    return bytes(value)
-
-
 async def _read_form(
     headers: Headers, body: bytes, field: str, expected: str, settings: Settings
-) -> list[memoryview | str]:
+) -> list[FormField]:
     """Return the values of one field of a form."""
     values = await read_form(headers["content-type"], body, field, settings.max_images)
     if not values:

@@ -1,8 +1,10 @@
 """Forms and base64 as libraries of other languages write them."""
 
 import base64
+import binascii
 import textwrap
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -26,6 +28,12 @@ BASE64 = {
     "a data URL in capitals": f"DATA:image/png;base64,{PLAIN}",
     "a data URL with line breaks": f"data:image/png;base64,{base64.encodebytes(DIGIT).decode()}",
     "a URL-safe data URL": f"data:image/png;base64,{URL_SAFE}",
+    "a data URL after a space": f" data:image/png;base64,{PLAIN}",
+    "a data URL with parameters": f'Data:Image/PNG;name="a,b.png";charset=utf-8;BASE64,{PLAIN}',
+    "a data URL without its type": f"data:;base64,{PLAIN}",
+    "an escaped data URL": f"data:image/png;base64,{quote(PLAIN, safe='')}",
+    "Java's MIME encoder without padding": "\r\n".join(textwrap.wrap(PLAIN, 76)).rstrip("="),
+    "indented lines": "\n\t".join(textwrap.wrap(PLAIN, 76)),
 }
 ROUTES: dict[str, Callable[[str], object]] = {
     "/predict": lambda text: {"image": text},
@@ -44,6 +52,13 @@ DISPOSITIONS = {
     f"Content-Type: image/png\r\nContent-Length: {len(DIGIT)}",
     "Apache HttpClient": 'Content-Disposition: form-data; name="image"; filename="a.png"\r\n'
     "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary",
+    ".NET without a type": "Content-Disposition: form-data; name=image",
+    "an encoded file name": "Content-Disposition: form-data; name=image; filename*=utf-8''%C3%A4",
+    "folded": 'content-disposition: FORM-DATA; name="image";\r\n filename="a.png"',
+}
+ENCODED = {
+    "BASE64": base64.encodebytes(DIGIT),
+    "quoted-printable": binascii.b2a_qp(DIGIT, istext=False),
 }
 BOUNDARIES = ["multipart/form-data; boundary={}", 'multipart/form-data; boundary="{}"']
 
@@ -98,3 +113,19 @@ def test_forms_of_common_libraries_are_read(
 
     assert answer.status_code == 200, answer.text
     assert answer.json() == caller.post("/predict", content=DIGIT).json()
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_encoded_parts_of_mail_libraries_are_decoded(caller: httpx.Client, encoding: str) -> None:
+    head = b"--x\r\nContent-Disposition: form-data; name=images\r\nContent-Transfer-Encoding: "
+    parts = (ENCODED[encoding], b"=C3 no picture", ENCODED[encoding])
+    body = b"".join(b"%b%b\r\n\r\n%b\r\n" % (head, encoding.encode(), each) for each in parts)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    response = caller.post("/predict_batch", content=body + b"--x--", headers=headers)
+
+    first, wrong, last = response.json()["predictions"]
+    assert wrong["code"] == "invalid_image"
+    plain = caller.post("/predict", content=DIGIT).json()
+    for answer in (first, last):
+        assert answer["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-5)
