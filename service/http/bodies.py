@@ -1,7 +1,8 @@
 """Request bodies, read within limits of time, size, and total memory."""
 
 import asyncio
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 
 from starlette.requests import Request
@@ -21,6 +22,10 @@ from service.prediction.caller import caller_gone
 BODY_SECONDS = 25.0  # timeout for a whole body
 MAX_LARGEST_BODIES = 4  # bodies of the maximum size that fit into memory at a time
 LARGEST_BODIES_SHARE = 2  # of these, of one caller
+ENCODINGS = (b"gzip", b"x-gzip", b"deflate")  # compressed bodies that are unpacked
+GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+UNPACK_BYTES = 2**20  # in one step of the event loop
+MAX_RATIO = 200  # of unpacked to compressed bytes; equal images in JSON reach 100
 MAX_SHOWN = 40  # characters of a header in an error message
 
 
@@ -54,11 +59,21 @@ class Bodies:
             ContentTooLarge: If it is longer than the limit.
             InvalidRequest: If it is empty.
             TooManyRequests: If all bodies, or those of this caller, would take too much memory.
-            UnsupportedMediaType: If it is compressed.
+            UnsupportedMediaType: If it has an encoding besides gzip and deflate.
         """
         context = context_of(request.scope)
         context.caller = caller_of(request.scope)
-        self._check_headers(context.headers)
+        is_compressed = self._check_headers(context.headers)
+        body = await self._receive(request, context, limit_seconds)
+        if is_compressed:
+            body = await self._unpack(context, body)
+        if not body:
+            raise InvalidRequest(f"The body is empty. Send {expected} in it.")
+        return body
+
+    async def _receive(
+        self, request: Request, context: RequestContext, limit_seconds: float
+    ) -> bytes:
         body = BytesIO()  # unlike a list of chunks, it needs no second copy to join them
         chunk, size = b"", 0
         has_more = True
@@ -86,12 +101,26 @@ class Bodies:
         finally:
             timeout.cancel()
         context.resume()
-        if not size:
-            raise InvalidRequest(f"The body is empty. Send {expected} in it.")
         if size == len(chunk):
             return chunk
         if size > LONG_BYTES:
             await turn()
+        return body.getvalue()
+
+    async def _unpack(self, context: RequestContext, packed: bytes) -> bytes:
+        """Return a compressed body unpacked; others go on between the steps."""
+        limit = min(self._max_bytes, max(UNPACK_BYTES, MAX_RATIO * len(packed)))
+        body = BytesIO()
+        for piece in _unpacked(packed):
+            if body.tell() + len(piece) > limit:
+                raise ContentTooLarge(
+                    f"The body unpacks to more than {limit:,} bytes (LOUPE_MAX_BODY_BYTES, "
+                    f"and {MAX_RATIO} times its compressed size)."
+                )
+            self._hold(context, len(piece))
+            body.write(piece)
+            if body.tell() > LONG_BYTES:
+                await turn()
         return body.getvalue()
 
     def release(self, context: RequestContext) -> None:
@@ -100,16 +129,20 @@ class Bodies:
             self._memory.give_back(context.caller, context.body_bytes)
             context.body_bytes = 0
 
-    def _check_headers(self, headers: Mapping[bytes, bytes]) -> None:
+    def _check_headers(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether the body is compressed."""
         length = headers.get(b"content-length")
         if length is not None and not (length.isdigit() and int(length) <= self._max_bytes):
             raise self._too_large()
         encoding = headers.get(b"content-encoding")
-        if encoding is not None and encoding.strip().lower() != b"identity":
+        if encoding is None or encoding.strip().lower() == b"identity":
+            return False
+        if encoding.strip().lower() not in ENCODINGS:
             shown = encoding[:MAX_SHOWN].decode("latin-1")
             raise UnsupportedMediaType(
-                f"Compressed bodies are not supported (Content-Encoding {shown!r})."
+                f"Content-Encoding {shown!r} is not supported. Send gzip, deflate or plain bodies."
             )
+        return True
 
     def _too_large(self) -> ContentTooLarge:
         return ContentTooLarge(
@@ -125,6 +158,29 @@ class Bodies:
                 code="too_many_bytes",
             )
         context.body_bytes += size
+
+
+def _unpacked(packed: bytes) -> Iterator[bytes]:
+    """Yield an unpacked body in pieces of at most `UNPACK_BYTES`.
+
+    Raises:
+        InvalidRequest: If it is not one gzip or zlib stream.
+    """
+    unpacker = zlib.decompressobj(GZIP_OR_ZLIB)
+    for start in range(0, len(packed), LONG_BYTES):
+        rest, has_more = packed[start : start + LONG_BYTES], not unpacker.eof
+        while has_more:
+            try:
+                piece = unpacker.decompress(rest, UNPACK_BYTES)
+            except zlib.error as error:
+                raise InvalidRequest(f"The compressed body is damaged: {error}.") from error
+            yield piece
+            rest = unpacker.unconsumed_tail
+            has_more = not unpacker.eof and (bool(rest) or len(piece) == UNPACK_BYTES)
+    if not unpacker.eof:
+        raise InvalidRequest("The compressed body is damaged: it has no end.")
+    if rest or unpacker.unused_data:
+        raise InvalidRequest("The compressed body is damaged: bytes follow its end.")
 
 
 class _Timeout:

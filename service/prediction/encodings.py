@@ -3,17 +3,20 @@
 import base64
 import io
 import math
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import FailFast, Field, JsonValue, StrictInt, TypeAdapter, ValidationError
 
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.spec import SIDE, UInt8Array, check_batch
-from service.http.validation import explain
+from service.http.validation import explain, shown
 
 NPY_MAGIC = b"\x93NUMPY"
 MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
@@ -24,6 +27,14 @@ MAX_SCHEME = 16  # characters of a URL before its `://`
 ESCAPES = {"%2b": "+", "%2f": "/", "%3d": "=", "%0d": "", "%0a": ""}  # in a `data:` URL
 MAX_SHOWN = 40  # characters of a numpy error that a message repeats
 
+# Numbers of an image that are not bytes: see `from_numbers`.
+HALF_LEVEL = 0.5 / 255  # rounding in the client leaves values this much outside of 0..1
+MIN_PEAK = (
+    32  # of 0..255, the darkest image that fractions may have: below, it could be another scale
+)
+FORMS = f"{SIDE} rows of {SIDE} numbers, also as {SIDE}×{SIDE}×1 or {SIDE * SIDE} in one list"
+
+_Numbers: TypeAlias = NDArray[np.float64]
 _Pixel: TypeAlias = Annotated[StrictInt, Field(ge=0, le=255)]
 _Row: TypeAlias = Annotated[list[_Pixel], FailFast(), Field(min_length=SIDE, max_length=SIDE)]
 _ROWS = TypeAdapter(Annotated[list[_Row], FailFast(), Field(min_length=SIDE, max_length=SIDE)])
@@ -65,12 +76,16 @@ def from_rows(rows: Sequence[Sequence[JsonValue | bytes]]) -> UInt8Array | None:
     `bytes` is twice as fast as `np.array`, which would turn a long text among the numbers into
     gigabytes. Booleans are refused: as 0 and 1, a mask would be an image with almost no ink.
     """
+    pixels = _to_bytes(rows)
+    if pixels is None or pixels.max(initial=0) > 1:
+        return pixels
+    has_booleans = any(isinstance(value, bool) for row in rows for value in row)
+    return None if has_booleans else pixels
+
+
+def _to_bytes(rows: Sequence[Sequence[JsonValue | bytes]]) -> UInt8Array | None:
     with suppress(TypeError, ValueError):
-        pixels = np.frombuffer(b"".join(map(bytes, rows)), np.uint8)  # type: ignore[arg-type]
-        if pixels.max(initial=0) > 1 or not any(
-            isinstance(value, bool) for row in rows for value in row
-        ):
-            return pixels
+        return np.frombuffer(b"".join(map(bytes, rows)), np.uint8)  # type: ignore[arg-type]
     return None
 
 
@@ -88,6 +103,71 @@ def from_pixels(value: JsonValue) -> UInt8Array:
             f"An image must be {SIDE} rows of {SIDE} integers, 0 = background to 255 = full ink. "
             f"{explain(error)}."
         ) from error.with_traceback(None)  # its frames would keep the request
+
+
+def from_numbers(value: JsonValue) -> UInt8Array:
+    """Return an image as Keras users send it, uint8 `(28, 28)`: `FORMS`, from 0 to 255 or 0 to 1.
+
+    An image with no number above 1 counts as 0..1, also one of only 0 and 1. With numbers above 1
+    it counts as 0..255, unless it has fractions and no number of at least `MIN_PEAK`.
+
+    Raises:
+        InvalidPixels: If it has another shape, or its scale is another one or ambiguous.
+    """
+    if isinstance(value, list) and len(value) == SIDE and _is_row(value[0]):
+        rows = [row for row in value if isinstance(row, list) and len(row) == SIDE]
+        pixels = _to_bytes(rows)
+        if pixels is not None and len(rows) == SIDE and pixels.max() > 1:  # the usual case
+            return pixels.reshape(SIDE, SIDE)
+    return _scaled(_numbers(value)).reshape(SIDE, SIDE)
+
+
+def _is_row(value: JsonValue) -> bool:
+    return isinstance(value, list) and len(value) == SIDE and not isinstance(value[0], list)
+
+
+def _numbers(value: JsonValue) -> _Numbers:
+    """Return the numbers of an image, row by row, or raise `InvalidPixels`."""
+    sides = (SIDE * SIDE,) if isinstance(value, list) and len(value) > SIDE else (SIDE, SIDE)
+    parts: list[JsonValue] = [value]
+    for depth, side in enumerate(sides):
+        for index, part in enumerate(parts):
+            if not isinstance(part, list) or len(part) != side:
+                place = f"Row {index}" if depth else "It"
+                has = f"has {len(part)} values" if isinstance(part, list) else f"is {shown(part)}"
+                raise InvalidPixels(
+                    f"An image must be {FORMS}. {place} {has}, not {side} values. "
+                    "Send a single image in a list of one."
+                )
+        parts = list(chain.from_iterable(parts))  # type: ignore[arg-type]
+    if isinstance(parts[0], list):  # a colour axis
+        parts = [part[0] if isinstance(part, list) and len(part) == 1 else part for part in parts]
+    numbers = [part for part in parts if type(part) is int or type(part) is float]
+    if len(numbers) < len(parts):
+        index = next(index for index, part in enumerate(parts) if type(part) not in (int, float))
+        raise _wrong_pixel(index, parts[index], f"must be a number; an image is {FORMS}")
+    return np.array(array("d", numbers))
+
+
+def _scaled(numbers: _Numbers) -> UInt8Array:
+    """Return numbers from 0 to 1, or from 0 to 255, as pixels."""
+    low, peak = float(numbers.min()), float(numbers.max())
+    if (low < 0 and round(low * 255) < 0) or peak > 255:
+        index = int(numbers.argmin() if low < 0 else numbers.argmax())
+        raise _wrong_pixel(index, float(numbers[index]), "must be from 0 to 255, or from 0 to 1")
+    if peak <= 1 + HALF_LEVEL:
+        numbers = numbers * 255
+    elif peak < MIN_PEAK and (numbers % 1).any():
+        raise InvalidPixels(
+            f"The pixels have fractions and go up to {peak:g}, so that their scale is ambiguous. "
+            "Send 0 = background to 1 = full ink, or 0 to 255."
+        )
+    return np.rint(numbers).astype(np.uint8)
+
+
+def _wrong_pixel(index: int, value: object, reason: str) -> InvalidPixels:
+    row, column = divmod(index, SIDE)
+    return InvalidPixels(f"Pixel {row}.{column} {reason}, got {shown(value)}.")
 
 
 def parse_npy(body: bytes) -> UInt8Array:

@@ -1,7 +1,8 @@
-"""TensorFlow Serving's REST API, for its existing clients.
+"""TensorFlow Serving's REST API and KServe's V1 protocol, for their existing clients.
 
 Source: tensorflow/serving, g3doc/api_rest.md, and util/json_tensor.cc for malformed requests. Its
 versions are integers, ours are strings. As there, one image that cannot be read fails its request.
+KServe's protocol has the same predictions, and adds `ready` and a list of models.
 """
 
 from typing import Literal
@@ -24,7 +25,7 @@ from loupe.settings import Settings
 from service.http import replies
 from service.http.validation import parse_json, shown, validate
 from service.prediction.decoding import EncodedImage, Preparation, check_count, decode_all
-from service.prediction.encodings import from_base64, from_pixels
+from service.prediction.encodings import FORMS, from_base64, from_numbers
 from service.prediction.predictor import Call, route
 
 PROTOCOL = "tensorflow-serving"  # label in the metrics
@@ -79,6 +80,13 @@ async def predict(call: Call) -> Response:
             return replies.json({name: probabilities})
 
 
+async def models(call: Call) -> Response:
+    """List the names of the served models, as KServe does."""
+    with call.encoding():
+        names = dict.fromkeys(model.stored.name for model in call.models.all())
+        return replies.json({"models": list(names)})
+
+
 async def status(call: Call) -> Response:
     """Return the status of the named version, or of all served versions of the model."""
     tag = _tag(call)
@@ -88,7 +96,10 @@ async def status(call: Call) -> Response:
         call.model_name = served[0].stored.name
         available = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         versions = [{"version": model.stored.version, **available} for model in served]
-        return replies.json({"model_version_status": versions})
+        # KServe's clients read `ready`, TensorFlow Serving's read the status.
+        return replies.json(
+            {"name": call.model_name, "ready": True, "model_version_status": versions}
+        )
 
 
 async def metadata(call: Call) -> Response:
@@ -116,13 +127,16 @@ register_url_convertor("name", _Name())
 MODEL = "/v1/models/{model:name}"
 
 ROUTES = [
-    route(method, path + end, PROTOCOL, handler)
-    for path in (MODEL, MODEL + "/versions/{version:name}", MODEL + "/labels/{label:name}")
-    for method, end, handler in (
-        ("POST", ":predict", predict),
-        ("GET", "", status),
-        ("GET", "/metadata", metadata),
-    )
+    route("GET", "/v1/models", PROTOCOL, models),
+    *(
+        route(method, path + end, PROTOCOL, handler)
+        for path in (MODEL, MODEL + "/versions/{version:name}", MODEL + "/labels/{label:name}")
+        for method, end, handler in (
+            ("POST", ":predict", predict),
+            ("GET", "", status),
+            ("GET", "/metadata", metadata),
+        )
+    ),
 ]
 
 
@@ -160,12 +174,12 @@ def _read_image(value: JsonValue) -> EncodedImage:
     if isinstance(value, dict) and value.keys() == {INPUT}:
         value = value[INPUT]
     if isinstance(value, list):
-        return from_pixels(value)
+        return from_numbers(value)
     if isinstance(value, dict) and value.keys() == {"b64"}:
         return from_base64(value["b64"])
     raise InvalidRequest(
-        f'An image must be {SIDE} rows of {SIDE} integers, {{"b64": "<base64 of a picture>"}}, '
-        f'or either as {{"{INPUT}": …}}, got {shown(value)}.'
+        f'An image must be {FORMS}, {{"b64": "<base64 of a picture>"}}, or either as '
+        f'{{"{INPUT}": …}}, got {shown(value)}.'
     )
 
 

@@ -1,6 +1,7 @@
 """Requests that are made to be expensive: none keeps the event loop from other requests."""
 
 import asyncio
+import gzip
 import json
 import time
 import tracemalloc
@@ -125,6 +126,7 @@ def npy_of(header: bytes) -> bytes:
     return b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header
 
 
+ROW = f"[{','.join(['0.5'] * 28)}]"
 ITEMS = ["0", "[]", "{}", '""', '"a"', "[[]]", '{"image":""}', "1.5", "null", '{"b64":"AAAA"}']
 TENSOR = '{"inputs":[{"name":"images","datatype":"UINT8","shape":[4096,28,28],"data":['
 FILE_PART = b'Content-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
@@ -138,7 +140,7 @@ CASES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
             (INFER, TENSOR, "]}]}"),
             (SERVING, '{"instances":[', "]}"),
         )
-        for item in ITEMS
+        for item in (*ITEMS, ROW)
     },
     **{
         f"{path} keys": (path, JSON, lambda: listed("{", '"aaaaaaaa":0', "}"))
@@ -337,6 +339,22 @@ def test_many_scrapes_do_not_keep_others_waiting(app: Starlette) -> None:
         return pending
 
     assert asyncio.run(story()) > 0
+
+
+@pytest.mark.parametrize("path", [ONE, BATCH, INFER, SERVING, JOBS])
+@pytest.mark.parametrize("content", ["0," * 32 * MIB, f"[{' ' * 60 * MIB}", "0123456789" * MIB])
+def test_compressed_request_that_unpacks_to_much_is_refused_cheaply(
+    path: str, content: str, app: Starlette, steps: list[float]
+) -> None:
+    body = gzip.compress(content.encode(), 1)
+    for _ in range(TRIES):
+        steps.clear()
+        status, _ = asyncio.run(ask(app, path, JSON, body, headers={"content-encoding": "gzip"}))
+        if max(steps) < MAX_SECONDS:
+            break
+
+    assert 400 <= status < 500
+    assert max(steps) < MAX_SECONDS
 
 
 LONG_STEPS: dict[str, Callable[[], Awaitable[object]]] = {

@@ -1,6 +1,8 @@
 """TensorFlow Serving's API of a running service."""
 
 import base64
+import gzip
+import json
 from pathlib import Path
 
 import httpx
@@ -24,12 +26,14 @@ def b64(data: bytes) -> dict[str, str]:
 
 
 def available(*versions: str) -> dict[str, object]:
-    """Return the status of served versions."""
+    """Return the status of served versions, and KServe's `ready`."""
     fine = {"error_code": "OK", "error_message": ""}
     return {
+        "name": "digits",
+        "ready": True,
         "model_version_status": [
             {"version": each, "state": "AVAILABLE", "status": fine} for each in versions
-        ]
+        ],
     }
 
 
@@ -148,6 +152,16 @@ def test_metadata_is_the_signature_of_the_model(
         assert (images["dtype"], probabilities["dtype"]) == ("DT_UINT8", "DT_FLOAT")
         assert [side["size"] for side in images["tensor_shape"]["dim"]] == ["-1", "28", "28"]
         assert [side["size"] for side in probabilities["tensor_shape"]["dim"]] == ["-1", classes]
+
+
+def test_compressed_request_is_answered_like_a_plain_one(client: httpx.Client) -> None:
+    body = json.dumps({"instances": (pictures.digits(3) / 255)[..., None].tolist()}).encode()
+    plain = client.post(f"{MODEL}:predict", content=body)
+    headers = {"Content-Encoding": "gzip"}
+    packed = client.post(f"{MODEL}:predict", content=gzip.compress(body), headers=headers)
+
+    assert plain.status_code == 200
+    assert packed.json() == plain.json()
 
 
 def test_one_bad_instance_is_named_and_fails_the_request(client: httpx.Client) -> None:

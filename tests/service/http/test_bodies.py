@@ -1,15 +1,25 @@
 """Request bodies without a server."""
 
 import asyncio
+import gzip
+import os
 import tracemalloc
+import zlib
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from loupe.errors import BodyTooSlow, CallerGone, ContentTooLarge, TooManyRequests
+from loupe.errors import (
+    BodyTooSlow,
+    CallerGone,
+    ContentTooLarge,
+    InvalidRequest,
+    TooManyRequests,
+    UnsupportedMediaType,
+)
 from loupe.settings import Settings
-from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
+from service.http.bodies import LARGEST_BODIES_SHARE, MAX_RATIO, UNPACK_BYTES, Bodies
 from service.http.context import InFlight, context_of
 
 MAX_BYTES = 100_000
@@ -142,3 +152,81 @@ def test_request_is_in_flight_only_once_its_body_is_complete() -> None:
     asyncio.run(Bodies(SETTINGS).read(slow))
 
     assert (counted, in_flight.requests) == ([0], 1)
+
+
+# Compressed bodies
+
+MIB = 2**20
+LARGE = Settings(max_body_bytes=8 * MIB)
+NOISE = os.urandom(300_000)
+
+
+def packed(body: bytes, encoding: str = "gzip") -> Request:
+    made = in_pieces(body)
+    made.scope["headers"].append((b"content-encoding", encoding.encode()))
+    return made
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"x", NOISE, b"0," * (UNPACK_BYTES // 2), (NOISE + bytes(700_000)) * 4],
+    ids=["short", "noise", "one step", "long"],
+)
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP", "deflate"])
+def test_compressed_body_is_unpacked(body: bytes, encoding: str) -> None:
+    compress = zlib.compress if encoding == "deflate" else gzip.compress
+
+    assert asyncio.run(Bodies(LARGE).read(packed(compress(body), encoding))) == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        NOISE,
+        gzip.compress(NOISE)[:-9],
+        gzip.compress(NOISE)[:-20] + bytes(20),
+        gzip.compress(NOISE) + b"x",
+        gzip.compress(b"x") + gzip.compress(NOISE),
+        gzip.compress(b""),
+    ],
+    ids=["plain", "cut", "wrong checksum", "longer", "two", "of nothing"],
+)
+def test_damaged_compressed_body_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        asyncio.run(Bodies(LARGE).read(packed(body)))
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x"])
+def test_other_encodings_are_refused(encoding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match=encoding):
+        asyncio.run(Bodies(LARGE).read(packed(gzip.compress(b"x"), encoding)))
+
+
+@pytest.mark.parametrize(
+    "body", [bytes(7 * MIB), b"ab" * (4 * MIB + 1), NOISE * 30], ids=["ratio", "both", "size"]
+)
+def test_body_that_unpacks_to_too_much_is_refused_before_it_is_in_memory(body: bytes) -> None:
+    sent = gzip.compress(body)
+    expected = min(LARGE.max_body_bytes, max(UNPACK_BYTES, MAX_RATIO * len(sent)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ContentTooLarge, match=f"{expected:,} bytes"):
+            asyncio.run(Bodies(LARGE).read(packed(sent)))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 2 * expected + 4 * UNPACK_BYTES + 4 * len(sent)
+
+
+def test_unpacked_bodies_count_as_memory_in_use() -> None:
+    bodies = Bodies(LARGE)
+    body = NOISE * 26
+
+    async def story() -> None:
+        assert len(await bodies.read(packed(gzip.compress(body)))) == len(body)
+        with pytest.raises(TooManyRequests) as raised:
+            await bodies.read(packed(gzip.compress(body)))
+        assert raised.value.code == "too_many_bytes"
+
+    asyncio.run(story())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import JsonValue
 from starlette.applications import Starlette
 
@@ -207,6 +208,7 @@ def test_malformed_request_is_refused_with_the_reason(
     assert_refused(client.request("POST", PREDICT, content), status, code, fact)
 
 
+NO_NUMBER = ("invalid_pixels", "27.0")
 BAD_IMAGES: list[tuple[str, JsonValue, int, str, str]] = [
     ("number", 7, 400, "invalid_request", "got 7"),
     ("null", None, 400, "invalid_request", "got None"),
@@ -214,17 +216,25 @@ BAD_IMAGES: list[tuple[str, JsonValue, int, str, str]] = [
     ("other name", {"image": ROWS}, 400, "invalid_request", "'image'"),
     ("nested name", {"images": {"images": ROWS}}, 400, "invalid_request", "'images'"),
     ("list of images", [ROWS], 422, "invalid_pixels", "28 rows of 28"),
-    ("empty list", [], 422, "invalid_pixels", "not 0"),
-    ("one row", ROWS[0], 422, "invalid_pixels", "0: "),
-    ("too few rows", ROWS[:27], 422, "invalid_pixels", "not 27"),
-    ("ragged rows", [*ROWS[:27], [0]], 422, "invalid_pixels", "27: "),
-    ("channels", DIGIT[..., None].tolist(), 422, "invalid_pixels", "0.0: "),
-    ("scaled pixels", (DIGIT / 255).tolist(), 422, "invalid_pixels", "got 0.0"),
-    ("pixel too large", with_pixel(256), 422, "invalid_pixels", "27.27: "),
+    ("empty list", [], 422, "invalid_pixels", "has 0"),
+    ("one row", ROWS[0], 422, "invalid_pixels", "Row 0 is 0"),
+    ("too few rows", ROWS[:27], 422, "invalid_pixels", "has 27"),
+    ("ragged rows", [*ROWS[:27], [0]], 422, "invalid_pixels", "Row 27 has 1"),
+    ("three channels", [[[0] * 3] * 28] * 28, 422, "invalid_pixels", "0.0"),
+    ("ragged channels", with_pixel([0]), 422, "invalid_pixels", "27.27"),
+    ("no channels", [[[]] * 28] * 28, 422, "invalid_pixels", "0.0"),
+    ("783 pixels", [0] * 783, 422, "invalid_pixels", "783"),
+    ("pixel too large", with_pixel(256), 422, "invalid_pixels", "27.27"),
     ("pixel too small", with_pixel(-1), 422, "invalid_pixels", "got -1"),
-    ("64 bits", with_pixel(2**64 - 1), 422, "invalid_pixels", "got 18446744073709551615"),
-    ("beyond 64 bits", with_pixel(2**64), 422, "invalid_pixels", "27.27: "),
-    ("text among pixels", with_pixel("0"), 422, "invalid_pixels", "27.27: "),
+    ("64 bits", with_pixel(2**64 - 1), 422, "invalid_pixels", "got 1.8446744073709552e+19"),
+    ("beyond 64 bits", with_pixel(2**64), 422, "invalid_pixels", "27.27"),
+    ("beyond 32 bits", with_pixel(1e300), 422, "invalid_pixels", "got 1e+300"),
+    ("text among pixels", with_pixel("0"), 422, "invalid_pixels", "27.27"),
+    ("null among fractions", [*(DIGIT / 255).tolist()[:27], [None] * 28], 422, *NO_NUMBER),
+    ("from -1 to 1", (DIGIT / 127.5 - 1).tolist(), 422, "invalid_pixels", "got -1.0"),
+    ("standardized", (DIGIT / 100 - 0.4).tolist(), 422, "invalid_pixels", "got -0.4"),
+    ("other scale", (DIGIT / 100).tolist(), 422, "invalid_pixels", "up to 2.5"),
+    ("16 bits", (DIGIT * 257.0).tolist(), 422, "invalid_pixels", "255"),
     ("mask", (DIGIT > 0).tolist(), 422, "invalid_pixels", "got False"),
     ("invalid base64", {"b64": "a*b"}, 422, "invalid_image", "base64"),
     ("number as base64", {"b64": 7}, 422, "invalid_image", "base64"),
@@ -250,6 +260,58 @@ def test_one_bad_image_fails_the_request_and_is_named(
 
         assert_refused(response, status, code, fact)
         assert response.json()["error"].startswith(f"{index}: ")
+
+
+KERAS: dict[str, NDArray[np.generic]] = {  # arrays of tutorials that all mean `DIGIT`
+    "28×28×1": DIGIT[..., None],
+    "flat": DIGIT.ravel(),
+    "float 0..255": DIGIT.astype(np.float32),
+    "0..1": DIGIT / 255,
+    "0..1 in 28×28×1": DIGIT[..., None].astype(np.float32) / np.float32(255),
+    "0..1 flat": DIGIT.ravel() / 255,
+    "half precision": (DIGIT / 255).astype(np.float16),
+    "three decimals": np.round(DIGIT / 255, 3),
+    "blurred 0..255": DIGIT + 0.3,
+    "beyond 1 by rounding": DIGIT / 255 * 1.001,
+}
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_arrays_of_keras_tutorials_are_read(client: Client, name: str) -> None:
+    image: JsonValue = np.minimum(KERAS[name], 255).tolist()
+    named: JsonValue = {"images": image}
+    plain = client.predict({"instances": [ROWS] * 3}).json()["predictions"]
+
+    rows = client.predict({"instances": [image, named, ROWS], "signature_name": "serving_default"})
+    column = client.predict({"inputs": {"images": [image, image, ROWS]}})
+
+    np.testing.assert_allclose(rows.json()["predictions"], plain, atol=1e-5)
+    np.testing.assert_allclose(column.json()["outputs"], plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [int, float])
+def test_image_of_zeros_and_ones_is_black_and_white(client: Client, kind: type) -> None:
+    mask = (DIGIT > 100).astype(np.uint8)
+    images = [mask.astype(kind).tolist(), (mask * 255).tolist()]
+
+    same, meant = client.predict({"instances": images}).json()["predictions"]
+
+    np.testing.assert_allclose(same, meant, atol=1e-5)
+
+
+def test_each_image_has_its_own_scale(client: Client) -> None:
+    images = [(DIGIT / 255).tolist(), ROWS, (0.0 * DIGIT).tolist(), ROWS]
+
+    scaled, full, empty, again = client.predict({"instances": images}).json()["predictions"]
+
+    np.testing.assert_allclose([scaled, again], [full, full], atol=1e-5)
+    assert empty != pytest.approx(full, abs=0.01)
+
+
+def test_names_of_the_models_are_listed_as_kserve_does(
+    client: Client, digits_model: StoredModel
+) -> None:
+    assert client.request("GET", "/v1/models").json() == {"models": [digits_model.name]}
 
 
 @given(value=BODIES | st.dictionaries(KEYS, VALUES, max_size=3) | VALUES)
