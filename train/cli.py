@@ -1,10 +1,11 @@
 """`loupe train`: trains a model on a data set and saves it to the store."""
 
 import threading
+from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from train.runs import Run
 
 MAX_IMBALANCE = 2.0  # ratio of the largest to the smallest class that needs no class weights
+
+# Options that a resumed run takes; the request of the run has all others.
+RESUMED = ("resume", "epochs", "min_accuracy", "tensorboard", "if_empty")
 
 # Options made from `TrainConfig`, by panel.
 MODEL_OPTIONS = ("architecture", "hidden", "initializer", "bias")
@@ -80,7 +84,8 @@ def train(
     **hyperparameters: object,
 ) -> None:
     """Train a model, evaluate it, and save it to the model store."""
-    if context.invoked_subcommand:
+    if command := context.invoked_subcommand:
+        _refuse_options(context, (), f"{command}, whose options follow its name")
         return
     log_to_stderr()
     from loupe.models.store import list_models
@@ -89,33 +94,51 @@ def train(
         console.print(styled("The store has ", (models[0].tag, "bold"), ": nothing to train."))
         return
     from train.data.datasets import check_size
-    from train.runs import DataSource, Run, TrainRequest
+    from train.data.source import DataSource
+    from train.runs import Run
 
     home = load_settings().home
     if resume:
-        run = Run.find(home, resume)
-        if isinstance(epochs := hyperparameters["epochs"], int):
-            run.change_epochs(epochs)
-        images = run.request().source.load()
-    elif dataset is None:
+        _refuse_options(context, RESUMED, "--resume, which repeats the options of its run")
+        epochs = cast("int | None", hyperparameters["epochs"])
+        with Run.resume(home, resume, epochs, min_accuracy) as (run, images):
+            _train(run, images, tensorboard=tensorboard)
+        return
+    if dataset is None:
         raise InvalidUsage(
             "Name a data set with --dataset, or a run to continue with --resume.",
             code="invalid_training",
         )
-    else:
-        architecture = str(hyperparameters.pop("architecture"))
-        recipe(architecture, **hyperparameters)  # refuses bad options before reading any picture
-        source = DataSource(
-            dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes
+    architecture = str(hyperparameters.pop("architecture"))
+    recipe(architecture, **hyperparameters)  # refuses bad options before reading any picture
+    source = DataSource(
+        dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes
+    )
+    images = source.load()
+    check_size(images)
+    print_unreadable(images)
+    print_counts(images)
+    config = recipe(architecture, len(images.train.labels), **hyperparameters)
+    with Run.start(home, source, images, config, min_accuracy) as run:
+        _train(run, images, tensorboard=tensorboard)
+
+
+def _refuse_options(context: typer.Context, allowed: Collection[str], reason: str) -> None:
+    """Raise `InvalidUsage` if the command line has other options than the allowed ones."""
+    refused = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in allowed and _is_given(context, parameter.name)
+    ]
+    if refused:
+        raise InvalidUsage(
+            f"{', '.join(refused)} cannot be combined with {reason}.", code="invalid_training"
         )
-        images = source.load()
-        check_size(images)
-        print_unreadable(images)
-        print_counts(images)
-        config = recipe(architecture, len(images.train.labels), **hyperparameters)
-        request = TrainRequest(source=source, config=config, min_accuracy=min_accuracy)
-        run = Run.start(home, request)
-    _train(run, images, tensorboard=tensorboard)
+
+
+def _is_given(context: typer.Context, parameter: str | None) -> bool:
+    source = context.get_parameter_source(parameter or "")
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def print_counts(images: "Dataset") -> None:

@@ -1,6 +1,8 @@
 """Training runs: one folder each with the request and the checkpoints, so that they can resume."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,74 +10,87 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from loupe.errors import InvalidUsage, ProgramFailed
-from loupe.files import write_atomically
-from loupe.images.spec import Look
+from loupe.errors import Conflict, InvalidUsage, NotWritable, ProgramFailed, SourceChanged
+from loupe.files import lock, write_atomically
 from train.config import TrainConfig, changed
-from train.data.datasets import DIGITS, Dataset, load_dataset
-from train.data.extra import add_pictures
+from train.data.datasets import Dataset
 from train.data.folders import slug
-from train.data.splits import SPLIT_SEED
+from train.data.source import DataSource
+from train.data.splits import hold_out
 
 if TYPE_CHECKING:
     from loupe.models.store import StoredModel
 
 REQUEST_FILE = "request.json"
-
-
-class DataSource(BaseModel):
-    """The images to learn from: arguments of `load_dataset` and `add_pictures`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset: str
-    data_dir: Path | None = None
-    look: Look | None = None
-    extra: str | None = None
-    extra_classes: Path | None = None
-
-    @property
-    def split_here(self) -> bool:
-        """True for data sets that may come without a test split, so that Loupe splits them."""
-        return self.dataset in DIGITS or self.dataset.startswith("folder:")
-
-    def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
-        """Load the images, with the user's own pictures added."""
-        dataset = load_dataset(
-            self.dataset,
-            self.data_dir,
-            look=self.look,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-        )
-        return add_pictures(dataset, self.extra, self.extra_classes) if self.extra else dataset
+LOCK_FILE = "lock"
 
 
 class TrainRequest(BaseModel):
-    """The arguments of a `loupe train` command."""
+    """The arguments of a `loupe train` command, and the images that they meant at its start.
+
+    Attributes:
+        source: The images.
+        config: The hyperparameters.
+        images: `Dataset.fingerprint`, with the validation split.
+        min_accuracy: Minimum test accuracy to save the model.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     source: DataSource
     config: TrainConfig
+    images: dict[str, str]
     min_accuracy: float | None = None
+
+    def changed(self, epochs: int | None, min_accuracy: float | None) -> "TrainRequest":
+        """Return the request with what a resumed run may change; `None` keeps a value."""
+        update: dict[str, object] = {}
+        if epochs is not None:
+            update["config"] = changed(self.config, epochs=epochs)
+        if min_accuracy is not None:
+            update["min_accuracy"] = min_accuracy
+        return self.model_copy(update=update)
 
 
 class Run:
-    """The folder of one training run."""
+    """The folder of one training run.
+
+    Attributes:
+        name: The name that `--resume` takes.
+        checkpoints: Folder of the state and the weights.
+        tensorboard: Folder of TensorBoard's logs.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.name = folder.name  # what `--resume` takes
+        self.name = folder.name
         self.checkpoints = folder / "checkpoints"
         self.tensorboard = folder / "tensorboard"
 
     @classmethod
-    def start(cls, home: Path, request: TrainRequest) -> "Run":
-        """Create a run below the data folder, named after the data set and the time."""
-        dataset = slug(request.source.dataset.rpartition("/")[2])
+    @contextmanager
+    def start(
+        cls,
+        home: Path,
+        source: DataSource,
+        dataset: Dataset,
+        config: TrainConfig,
+        min_accuracy: float | None = None,
+    ) -> Iterator["Run"]:
+        """Create a run below the data folder, and lock it while the block runs.
+
+        Its name consists of the data set, the architecture and the time.
+        """
+        kind, _, path = source.dataset.partition(":")
         started = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
-        run = cls(home / "runs" / f"{dataset}-{request.config.architecture}-{started}")
+        name = slug(f"{kind}-{Path(path).name}")
+        run = cls(home / "runs" / f"{name}-{config.architecture}-{started}")
+        request = TrainRequest(
+            source=source,
+            config=config,
+            images=hold_out(dataset, config).fingerprint(),
+            min_accuracy=min_accuracy,
+        )
         try:
             run.checkpoints.mkdir(parents=True)
             run._write(request)
@@ -85,11 +100,27 @@ class Run:
                 "LOUPE_DATA_DIR.",
                 code="checkpoint_failed",
             ) from error
-        return run
+        with run._locked():
+            yield run
 
     @classmethod
-    def find(cls, home: Path, name: str) -> "Run":
-        """Return an unfinished run; refuse an unknown name with the list of those that exist."""
+    @contextmanager
+    def resume(
+        cls, home: Path, name: str, epochs: int | None = None, min_accuracy: float | None = None
+    ) -> Iterator[tuple["Run", Dataset]]:
+        """Yield an unfinished run and its images, and lock the run while the block runs.
+
+        Args:
+            home: The data folder.
+            name: The run.
+            epochs: New number of epochs, if any; the learning-rate schedule follows it.
+            min_accuracy: New minimum test accuracy, if any.
+
+        Raises:
+            InvalidUsage: If there is no such run, or it has more epochs already.
+            Conflict: If another process trains it, or its files are damaged.
+            SourceChanged: If the images are not those of the start.
+        """
         runs = home / "runs"
         unfinished = sorted(file.parent.name for file in runs.glob(f"*/{REQUEST_FILE}"))
         if name not in unfinished:
@@ -98,25 +129,74 @@ class Run:
                 f"Unfinished runs: {', '.join(unfinished) or 'none'}.",
                 code="run_not_found",
             )
-        return cls(runs / name)
+        run = cls(runs / name)
+        with run._locked():
+            request = run.request().changed(epochs, min_accuracy)
+            run._check_epochs(request.config.epochs)
+            dataset = request.source.load()
+            run._check_images(request, dataset)
+            run._write(request)
+            yield run, dataset
 
     def request(self) -> TrainRequest:
-        """Return the request that started the run."""
-        return TrainRequest.model_validate_json((self.folder / REQUEST_FILE).read_bytes())
+        """Return the request that started the run, or raise `Conflict` if it is damaged."""
+        from train.fit.state import damaged
 
-    def change_epochs(self, epochs: int) -> None:
-        """Change the number of epochs; the learning-rate schedule is that of the new number."""
-        request = self.request()
-        config = changed(request.config, epochs=epochs)
-        self._write(request.model_copy(update={"config": config}))
+        file = self.folder / REQUEST_FILE
+        try:
+            return TrainRequest.model_validate_json(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise damaged(file, error) from error
 
     def finish(self) -> None:
         """Delete what only an unfinished run needs; keep TensorBoard's logs."""
         shutil.rmtree(self.checkpoints)
-        (self.folder / REQUEST_FILE).unlink()
+        for name in (REQUEST_FILE, LOCK_FILE):
+            (self.folder / name).unlink()
 
     def _write(self, request: TrainRequest) -> None:
         write_atomically(self.folder / REQUEST_FILE, request.model_dump_json(indent=1))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock(self.folder / LOCK_FILE, wait=False))
+            except BlockingIOError:
+                raise Conflict(
+                    f"Another process trains the run '{self.name}'. Wait until it ends.",
+                    code="run_in_use",
+                ) from None
+            except OSError as error:
+                raise NotWritable(f"The run '{self.folder}' cannot be locked: {error}.") from error
+            yield
+
+    def _check_epochs(self, epochs: int) -> None:
+        """Refuse fewer epochs than are done: the model's best epoch may be a later one."""
+        from train.fit.state import State
+
+        done = State.load(self.checkpoints).epochs_done
+        if epochs < done:
+            raise InvalidUsage(
+                f"The run '{self.name}' has done {done:,} epochs, so it cannot end after "
+                f"{epochs:,}. Use --epochs {done} to save its best epoch so far.",
+                code="invalid_training",
+            )
+
+    def _check_images(self, request: TrainRequest, dataset: Dataset) -> None:
+        """Refuse other images than at the start: the model may have learnt the test images."""
+        now = hold_out(dataset, request.config).fingerprint()
+        differences = [
+            f"{name}: {request.images.get(name)} then, {now.get(name)} now"
+            for name in {**request.images, **now}
+            if request.images.get(name) != now.get(name)
+        ]
+        if differences:
+            raise SourceChanged(
+                f"The images of the run '{self.name}' have changed, so its test split would hold "
+                f"images that it has learnt: {'; '.join(differences)}. Restore the images of "
+                f"{request.source.dataset}, or start a new training."
+            )
 
 
 def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
@@ -147,6 +227,13 @@ def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
         raise ProgramFailed(
             "The memory is too small for this training. Lower --batch-size or --hidden.",
             code="out_of_memory",
+        ) from error
+    except ProgramFailed as error:
+        if error.code != "accuracy_too_low":
+            raise
+        raise ProgramFailed(
+            f"{error.message} To save it: loupe train --resume {run.name} --min-accuracy NUMBER.",
+            code=error.code,
         ) from error
     figures = model.card.figures
     console.print(f"test accuracy {figures.accuracy:.4f}, {figures.training_seconds:.0f} s")

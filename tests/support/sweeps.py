@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from train.config import Setting
-from train.runs import DataSource
+from train.data.source import DataSource
 from train.sweep.study import SweepStudy, Training, open_study
 from train.sweep.sweeps import Result, Scores, Sweep, SweepPlan, Value
 
@@ -49,10 +49,10 @@ def failure(setting: Setting, seed: int = 0) -> Result:
 
 
 def studying(
-    folder: Path, sweep: Sweep, data: str = "digest"
+    folder: Path, sweep: Sweep, images: str = "digest"
 ) -> AbstractContextManager[SweepStudy]:
     """Open the study of a sweep, by default always over the same images."""
-    return open_study(folder, sweep, data)
+    return open_study(folder, sweep, {"train": images})
 
 
 def start_all(study: SweepStudy) -> list[Training]:

@@ -1,4 +1,4 @@
-"""`loupe train`: options, wrong usage, Ctrl-C, and resuming."""
+"""`loupe train`: options, wrong usage, and Ctrl-C."""
 
 import re
 import signal
@@ -10,15 +10,6 @@ from loupe.models.store import StoredModel, find_model, list_models
 from tests.support.command import Loupe
 from tests.support.programs import running, until
 from tests.support.stores import copied
-from train.config import recipe
-from train.runs import DataSource, Run, TrainRequest
-
-
-def test_a_run_of_a_folder_with_a_long_name_can_be_created(tmp_path: Path) -> None:
-    source = DataSource(dataset=f"folder:/pictures/{'x' * 255}")
-    run = Run.start(tmp_path, TrainRequest(source=source, config=recipe("softmax")))
-
-    assert Run.find(tmp_path, run.name).request().source == source
 
 
 @pytest.mark.parametrize(

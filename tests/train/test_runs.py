@@ -4,19 +4,33 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import pictures
 from train.config import recipe
-from train.runs import DataSource, Run, TrainRequest
+from train.data.source import DataSource
+from train.runs import Run
 
 
 @pytest.mark.parametrize(
-    "dataset", ["digits", "folder:/my [/b]\x1b[31m\npets", "folder:" + "é" * 120, "idx:/"]
+    "dataset",
+    [
+        "digits",
+        "folder:/my [/b]\x1b[31m\npets",
+        "folder:" + "é" * 120,
+        f"folder:/pictures/{'x' * 255}",
+        "idx:/",
+    ],
 )
-def test_a_run_can_be_found_by_its_name_whatever_the_data_set_is_called(
+def test_a_run_has_a_plain_name_whatever_the_data_set_is_called(
     tmp_path: Path, dataset: str
 ) -> None:
-    request = TrainRequest(source=DataSource(dataset=dataset), config=recipe("softmax"))
-    run = Run.start(tmp_path, request)
+    source = DataSource(dataset=dataset)
+    with Run.start(tmp_path, source, pictures.shapes(), recipe("softmax"), 0.5) as run:
+        request = run.request()
 
     assert run.name.isascii()
     assert run.name.isprintable()
-    assert Run.find(tmp_path, run.name).request() == request
+    assert (request.source, request.config, request.min_accuracy) == (
+        source,
+        recipe("softmax"),
+        0.5,
+    )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.spec import Look, UInt8Array
 from loupe.models.card import check_class_names
+from train.config import TrainConfig
 from train.data.pictures import UnreadableFile
 
 Int64Array: TypeAlias = NDArray[np.int64]
@@ -19,6 +20,7 @@ MIN_IMAGES = 10  # per class; with fewer, the test split measures nothing
 TEST_FRACTION = 0.2  # of the images, if a user's data set has no test split
 SAMPLE_SIZE = 10_000  # training images to evaluate on: the size of the usual test split
 MAX_LISTED = 10  # names in an error
+DIGEST_DIGITS = 12  # of a fingerprint, 48 bits
 SPLIT_SEED = 0  # splits belong to the data set, so they do not follow the training seed
 
 Counts: TypeAlias = Mapping[str, Mapping[str, int]]
@@ -127,6 +129,46 @@ class Dataset:
         """Return the splits that exist, by name."""
         names = ("train", "validation", "test", "extra")
         return {name: split for name in names if (split := getattr(self, name)) is not None}
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return a short digest of the class names and of each split, with its number of images.
+
+        Equal fingerprints mean the same images in the same splits.
+        """
+        names = hashlib.sha256("\0".join(self.class_names).encode()).hexdigest()
+        splits = {
+            name: f"{len(split.labels):,} images {split.digest()[:DIGEST_DIGITS]}"
+            for name, split in self.splits().items()
+        }
+        return {"classes": f"{len(self.class_names):,} names {names[:DIGEST_DIGITS]}", **splits}
+
+
+def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """Return the data set with a validation split, taken from the training split if it has none.
+
+    Every class gives the same fraction; the seed determines the images.
+    """
+    from sklearn.model_selection import train_test_split
+
+    images, classes = len(dataset.train.labels), len(dataset.class_names)
+    count = round(images * config.validation_fraction)
+    if dataset.validation or not count:
+        return dataset
+    counts = np.bincount(dataset.train.labels)
+    stratified = count >= classes and counts[counts > 0].min() >= 2
+    if images - count < (classes if stratified else 1):
+        raise InvalidUsage(
+            f"A validation fraction of {config.validation_fraction:g} leaves {images - count:,} of "
+            f"{images:,} images for the training of {classes} classes. Lower --validation.",
+            code="impossible_fraction",
+        )
+    kept, held_out = train_test_split(
+        np.arange(images),
+        test_size=count,
+        stratify=dataset.train.labels if stratified else None,
+        random_state=config.seed,
+    )
+    return replace(dataset, train=dataset.train.take(kept), validation=dataset.train.take(held_out))
 
 
 def check_classes(folder: str, class_names: tuple[str, ...]) -> None:

@@ -7,65 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from loupe.errors import ProgramFailed
-from loupe.files import write_atomically
 from train.config import TrainConfig
 from train.evaluate.evaluation import Epoch
-
-STATE_FILE = "state.json"
-
-
-class State(BaseModel):
-    """The state of a training.
-
-    Attributes:
-        history: The epochs so far.
-        best: Number of the best epoch.
-        files: Epoch → file of its weights, for the best and the last epoch; the last epoch's file
-            also holds the optimizer's state.
-    """
-
-    history: tuple[Epoch, ...] = ()
-    best: int = 0
-    files: dict[int, str] = {}
-
-    @property
-    def epochs_done(self) -> int:
-        """Number of epochs before the last checkpoint."""
-        return self.history[-1].number if self.history else 0
-
-    def after(self, epoch: Epoch, file: str, margin: float = 0.0) -> "State":
-        """Return the state after another epoch, whose weights are in a file.
-
-        The best epoch has the highest validation accuracy, and of equals the lowest validation
-        loss; without a validation split it is the last. With a `margin`, it is the last one whose
-        accuracy is within the margin of the highest.
-        """
-        best = next((known for known in self.history if known.number == self.best), None)
-        if best is None or epoch.validation_accuracy is None:
-            better = True
-        elif margin:
-            highest = max(known.validation_accuracy or 0.0 for known in self.history)
-            better = epoch.validation_accuracy > highest - margin
-        else:
-            better = _rank(epoch) > _rank(best)
-        number = epoch.number if better else self.best
-        files = {epoch.number: file} | ({} if better else {number: self.files[number]})
-        return State(history=(*self.history, epoch), best=number, files=files)
-
-    def save(self, folder: Path) -> None:
-        """Write `state.json` atomically."""
-        write_atomically(folder / STATE_FILE, self.model_dump_json(indent=1))
-
-    @classmethod
-    def load(cls, folder: Path) -> "State":
-        """Read `state.json`; without the file, return the initial state."""
-        try:
-            return cls.model_validate_json((folder / STATE_FILE).read_bytes())
-        except FileNotFoundError:
-            return cls()
+from train.fit.state import State, damaged
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -75,10 +21,15 @@ class Checkpoints(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, config: TrainConfig, folder: Path | None, block: int, validation_images: int
+        self,
+        config: TrainConfig,
+        folder: Path | None,
+        state: State,
+        block: int,
+        validation_images: int,
     ) -> None:
         super().__init__()
-        self.state = State.load(folder) if folder else State()
+        self.state = state
         self._config = config
         self._folder = folder
         self._block = block
@@ -95,12 +46,12 @@ class Checkpoints(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> None:
         """Load the last checkpoint, if there is one, into a compiled model and its optimizer."""
         if self._folder and self.state.history:
-            model.load_weights(self._folder / self.state.files[self.state.epochs_done])
+            _load_weights(model, self._folder / self.state.files[self.state.epochs_done])
 
     def restore_best(self, model: keras.Model) -> None:
         """Load the weights of the best epoch."""
         if self._folder:
-            model.load_weights(self._folder / self.state.files[self.state.best])
+            _load_weights(model, self._folder / self.state.files[self.state.best])
         else:
             model.set_weights(self._best_weights)
 
@@ -158,6 +109,9 @@ class Checkpoints(keras.callbacks.Callback):
             (folder / old).unlink(missing_ok=True)
 
 
-def _rank(epoch: Epoch) -> tuple[float, float]:
-    """Return a key that sorts epochs from worst to best."""
-    return epoch.validation_accuracy or 0.0, -(epoch.validation_loss or 0.0)
+def _load_weights(model: keras.Model, file: Path) -> None:
+    """Load a checkpoint, or raise `Conflict` if it does not fit the model."""
+    try:
+        model.load_weights(file)
+    except Exception as error:
+        raise damaged(file, error) from error

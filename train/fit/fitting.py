@@ -20,6 +20,7 @@ from train.evaluate.evaluation import Epoch
 from train.fit.augmentation import BY_LOOK, augment, mirror_mask, mixup
 from train.fit.checkpoints import Checkpoints
 from train.fit.optimizers import make_optimizer
+from train.fit.state import State
 from train.nets import architectures
 from train.nets.inference import to_inference_model
 from train.tensorflow import bfloat16_convolutions
@@ -63,14 +64,16 @@ def fit(
         ProgramFailed: If the loss becomes NaN or infinite, or a checkpoint cannot be written.
         Interrupted: After Ctrl-C, if there is a folder to resume from.
         InvalidUsage: If the images are too small for the architecture.
+        Conflict: If a checkpoint is damaged.
     """
     keras.utils.set_random_seed(config.seed)
     count, classes = len(dataset.train.labels), len(dataset.class_names)
     steps = 1 if config.batch_size == FULL_BATCH else math.ceil(count / config.batch_size)
-    block = epochs_per_report(config.epochs) if steps == 1 else 1
+    state, validation = State.load(folder) if folder else State(), dataset.validation
+    block = epochs_per_report(config.epochs, state.epochs_done) if steps == 1 else 1
     model = _compiled(dataset, config, steps, block)
-    validation = dataset.validation
-    checkpoints = Checkpoints(config, folder, block, len(validation.labels) if validation else 0)
+    validation_images = len(validation.labels) if validation else 0
+    checkpoints = Checkpoints(config, folder, state, block, validation_images)
     checkpoints.restore(model)
     try:
         with _interruptible() as interrupted, bfloat16_convolutions(config.bfloat16):
@@ -120,9 +123,13 @@ def _compiled(dataset: Dataset, config: TrainConfig, steps: int, block: int) -> 
     return model
 
 
-def epochs_per_report(epochs: int) -> int:
-    """Return the divisor of `epochs` that gives about `REPORTS` reports; for epochs of one step."""
-    divisors = [number for number in range(1, epochs + 1) if epochs % number == 0]
+def epochs_per_report(epochs: int, done: int = 0) -> int:
+    """Return the divisor of `epochs` that gives about `REPORTS` reports; for epochs of one step.
+
+    It also divides the `done` epochs of a training that is resumed.
+    """
+    common = math.gcd(epochs, done)
+    divisors = [number for number in range(1, common + 1) if common % number == 0]
     return min(divisors, key=lambda number: abs(math.log(number * REPORTS / epochs)))
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -10,12 +10,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from loupe.errors import InvalidUsage, ProgramFailed
+from loupe.errors import ProgramFailed
 from loupe.models.card import Figures, ModelCard
 from loupe.models.saving import new_model
 from loupe.models.store import StoredModel, find_model
 from train.config import TrainConfig
 from train.data.datasets import Dataset, Split, check_size
+from train.data.splits import hold_out
 from train.evaluate.calibration import fit_temperature
 from train.evaluate.evaluation import Evaluation, Predictions, evaluate
 from train.evaluate.report import write_report
@@ -78,34 +79,6 @@ def train(
                 first_filters=first_filters(fitted.model),
             )
     return find_model(str(stored.tag))
-
-
-def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
-    """Return the data set with a validation split, taken from the training split if it has none.
-
-    Every class gives the same fraction; the seed determines the images.
-    """
-    from sklearn.model_selection import train_test_split
-
-    images, classes = len(dataset.train.labels), len(dataset.class_names)
-    count = round(images * config.validation_fraction)
-    if dataset.validation or not count:
-        return dataset
-    counts = np.bincount(dataset.train.labels)
-    stratified = count >= classes and counts[counts > 0].min() >= 2
-    if images - count < (classes if stratified else 1):
-        raise InvalidUsage(
-            f"A validation fraction of {config.validation_fraction:g} leaves {images - count:,} of "
-            f"{images:,} images for the training of {classes} classes. Lower --validation.",
-            code="impossible_fraction",
-        )
-    kept, held_out = train_test_split(
-        np.arange(images),
-        test_size=count,
-        stratify=dataset.train.labels if stratified else None,
-        random_state=config.seed,
-    )
-    return replace(dataset, train=dataset.train.take(kept), validation=dataset.train.take(held_out))
 
 
 def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation:

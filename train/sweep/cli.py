@@ -72,7 +72,7 @@ def sweep(
     **hyperparameters: bool | int | float | str | list[str] | None,
 ) -> None:
     """Train with many settings and compare them; the same command resumes. Saves no model."""
-    from train.runs import DataSource
+    from train.data.source import DataSource
     from train.sweep.sweeps import Sweep
 
     if one_at_a_time and trials is not None:

@@ -162,7 +162,7 @@ class SweepStudy:
 
 
 @contextmanager
-def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
+def open_study(folder: Path, sweep: Sweep, images: Mapping[str, str]) -> Iterator[SweepStudy]:
     """Start a sweep in a new folder, or continue the one that the folder holds.
 
     `results.csv` is written from the study.
@@ -170,7 +170,7 @@ def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
     Args:
         folder: Created if it does not exist.
         sweep: The request.
-        data: Digest of the images; other images make another sweep.
+        images: `Dataset.fingerprint`; other images make another sweep.
 
     Raises:
         InvalidUsage: If the folder holds another sweep, or anything else.
@@ -179,7 +179,7 @@ def open_study(folder: Path, sweep: Sweep, data: str) -> Iterator[SweepStudy]:
     """
     file, table = folder / STUDY_FILE, folder / RESULTS_FILE
     with translate_write_errors(folder):
-        _check_request(folder, {**sweep.model_dump(mode="json"), "data": data})
+        _check_request(folder, {**sweep.model_dump(mode="json"), "images": images})
     with ExitStack() as stack:
         try:
             stack.enter_context(lock(folder / REQUEST_FILE, wait=False))

@@ -47,7 +47,7 @@ def run_sweep(
         Interrupted: At Ctrl-C; the results so far stay.
         ProgramFailed: If a training process was killed.
     """
-    with open_study(folder, sweep, _image_digest(sweep)) as study:
+    with open_study(folder, sweep, _fingerprint(sweep)) as study:
         total = sweep.trainings
         jobs = min(jobs or available_cores(), max(1, total - len(study.results())))
         try:
@@ -122,7 +122,7 @@ def _ctrl_c_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _image_digest(sweep: Sweep) -> str:
+def _fingerprint(sweep: Sweep) -> dict[str, str]:
     """Read the images, so that an unusable data set is refused before the folder is made."""
     dataset = load(sweep.source, sweep.base.test_fraction, SPLIT_SEED)
     held_back = dataset.validation is not None or sweep.base.validation_fraction
@@ -132,4 +132,4 @@ def _image_digest(sweep: Sweep) -> str:
             "Add one, for example with --validation 0.1.",
             code="invalid_training",
         )
-    return f"{dataset.train.digest()[:12]} {dataset.test.digest()[:12]}"
+    return dataset.fingerprint()

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from train.config import FULL_BATCH, Setting, changed, recipe
-from train.runs import DataSource
+from train.data.source import DataSource
 
 SweepPlan = Literal["grid", "one-at-a-time", "trials"]
 Value: TypeAlias = bool | int | float | str | tuple[int, ...]

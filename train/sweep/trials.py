@@ -15,9 +15,9 @@ from loupe.errors import LoupeError
 from loupe.runtime.cores import available_cores
 from train.config import Setting
 from train.data.datasets import Dataset
-from train.data.splits import SPLIT_SEED, Split
+from train.data.source import DataSource
+from train.data.splits import SPLIT_SEED, Split, hold_out
 from train.evaluate.evaluation import Predictions, SplitMetrics, split_metrics
-from train.runs import DataSource
 from train.sweep.sweeps import Result, Scores
 from train.tensorflow import import_tensorflow
 
@@ -66,7 +66,6 @@ def load(source: DataSource, test_fraction: float | None, split_seed: int) -> Da
 
 def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:
     from train.fit.fitting import fit
-    from train.fit.training import hold_out
 
     config = replace(setting, seed=seed)
     dataset = hold_out(dataset, config)

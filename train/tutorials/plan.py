@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from loupe.errors import InvalidUsage
 from train.config import TrainConfig, recipe
-from train.runs import DataSource
+from train.data.source import DataSource
 from train.sweep.sweeps import Sweep, Value
 
 QUICK_SEEDS = 2

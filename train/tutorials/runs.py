@@ -14,11 +14,12 @@ from loupe.errors import Interrupted
 from loupe.images.spec import Float32Array, UInt8Array
 from train.config import FULL_BATCH
 from train.data.datasets import Dataset
+from train.data.source import DataSource
+from train.data.splits import hold_out
 from train.evaluate.verdict import percent
 from train.fit.fitting import fit
 from train.fit.progress import ProgressBar
-from train.fit.training import evaluate_model, hold_out
-from train.runs import DataSource
+from train.fit.training import evaluate_model
 from train.sweep.sweeping import run_sweep
 from train.sweep.trials import load
 from train.tutorials.plan import Row, Trial, TutorialPlan

@@ -16,8 +16,8 @@ from tests.support import pictures
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import Epoch
-from train.fit.checkpoints import State
 from train.fit.fitting import Fitted, batches, class_weights, epochs_per_report, fit
+from train.fit.state import State
 
 # Uses everything random (weights, order, augmentation, dropout) and batch normalisation.
 RANDOM = recipe(
@@ -229,6 +229,26 @@ def test_all_images_can_be_one_batch(dataset: Dataset) -> None:
 @given(st.integers(1, 5000))
 def test_the_epochs_per_report_divide_the_epochs(epochs: int) -> None:
     assert epochs % epochs_per_report(epochs) == 0
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 50))
+def test_the_epochs_per_report_of_a_resumed_training_divide_those_that_are_done(
+    block: int, done: int, epochs: int
+) -> None:
+    assert block * done % epochs_per_report(block * epochs, block * done) == 0
+    assert block * epochs % epochs_per_report(block * epochs, block * done) == 0
+
+
+def test_a_resumed_training_of_full_batches_counts_its_epochs(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    full = recipe("mlp-small", batch_size=FULL_BATCH, epochs=400)
+    with pytest.raises(Interrupted) as stopped:
+        fit(dataset, full, folder=tmp_path, callbacks=[Interruption(3)])
+    resumed = fit(dataset, replace(full, epochs=stopped.value.done + 3), folder=tmp_path)
+
+    assert resumed.history[-1].number == stopped.value.done + 3
+    assert int(resumed.model.optimizer.iterations) == stopped.value.done + 3
 
 
 def test_a_thousand_epochs_have_about_a_hundred_reports() -> None:

@@ -12,10 +12,10 @@ from loupe.models.card import ModelCard
 from loupe.models.engine import Engine, load_engine
 from loupe.models.store import StoredModel, find_model, list_models, verify
 from tests.support import pictures
-from train.config import TrainConfig, recipe
-from train.data.datasets import Dataset, Split, load_dataset
+from train.config import recipe
+from train.data.datasets import Split, load_dataset
 from train.evaluate.evaluation import Evaluation
-from train.fit.training import PACKAGES, default_min_accuracy, hold_out, train
+from train.fit.training import PACKAGES, default_min_accuracy, train
 
 TINY = recipe("softmax", epochs=1)
 
@@ -129,51 +129,6 @@ def test_only_models_of_28_by_28_images_are_stored() -> None:
         train(load_dataset("digits-8x8"), TINY)
 
     assert raised.value.code == "invalid_training"
-
-
-def held(dataset: Dataset, config: TrainConfig) -> Split:
-    split = hold_out(dataset, config).validation
-    assert split is not None
-    return split
-
-
-def test_the_validation_split_has_the_same_fraction_of_each_class() -> None:
-    digits = load_dataset("digits")
-    split = hold_out(digits, replace(TINY, validation_fraction=0.2))
-
-    assert split.validation is not None
-    assert len(split.train.labels) + len(split.validation.labels) == len(digits.train.labels)
-    shares = np.bincount(split.validation.labels) / np.bincount(digits.train.labels)
-    np.testing.assert_allclose(shares, 0.2, atol=0.01)
-
-
-@pytest.mark.parametrize("fraction", [0.993, 0.9999])
-def test_a_validation_split_that_leaves_nothing_to_train_on_is_refused(fraction: float) -> None:
-    with pytest.raises(InvalidUsage) as raised:
-        hold_out(load_dataset("digits"), replace(TINY, validation_fraction=fraction))
-
-    assert raised.value.code == "impossible_fraction"
-    assert f"{fraction:g}" in raised.value.message
-
-
-def test_the_seed_determines_the_validation_split() -> None:
-    digits = load_dataset("digits")
-
-    assert held(digits, TINY).digest() == held(digits, TINY).digest()
-    assert held(digits, TINY).digest() != held(digits, replace(TINY, seed=1)).digest()
-
-
-def test_the_validation_split_of_a_data_set_is_kept() -> None:
-    shapes = pictures.shapes()
-
-    assert held(replace(shapes, validation=shapes.test), TINY) is shapes.test
-
-
-def test_a_class_of_one_image_can_still_be_trained_on() -> None:
-    shapes = pictures.shapes()
-    labels = np.array([2] + [0, 1] * 15 + [0], np.int64)
-
-    assert len(held(replace(shapes, train=Split(shapes.train.images, labels)), TINY).labels) == 3
 
 
 def test_the_card_on_disk_is_the_card(shapes_model: StoredModel) -> None:

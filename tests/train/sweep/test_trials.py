@@ -8,7 +8,7 @@ import pytest
 from tests.support.pictures import sort_into_folders
 from tests.support.sweeps import sweep
 from train.config import Setting
-from train.runs import DataSource
+from train.data.source import DataSource
 from train.sweep.sweeps import Scores
 from train.sweep.trials import load, train_one
 

@@ -1,0 +1,60 @@
+"""The source of a training's images, as the command line names it."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from loupe.images.spec import Look
+from train.data.datasets import DIGITS, Dataset, load_dataset
+from train.data.extra import PREFIX, add_pictures
+from train.data.folders import expand_user
+from train.data.splits import SPLIT_SEED
+
+
+def _absolute(path: Path) -> Path:
+    return expand_user(path).absolute()
+
+
+def _with_absolute_path(dataset: str) -> str:
+    """Make the path of `idx:DIR` and its like absolute."""
+    kind, _, path = dataset.partition(":")
+    return f"{kind}:{_absolute(Path(path))}" if path else dataset
+
+
+def _own_folder(extra: str) -> str:
+    return f"{PREFIX}{_absolute(Path(extra.removeprefix(PREFIX)))}"
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class DataSource(BaseModel):
+    """The images to learn from: arguments of `load_dataset` and `add_pictures`.
+
+    Paths are absolute, so that they mean the same in every working directory.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: Annotated[str, AfterValidator(_with_absolute_path)]
+    data_dir: AbsolutePath | None = None
+    look: Look | None = None
+    extra: Annotated[str, AfterValidator(_own_folder)] | None = None
+    extra_classes: AbsolutePath | None = None
+
+    @property
+    def split_here(self) -> bool:
+        """True for data sets that may come without a test split, so that Loupe splits them."""
+        return self.dataset in DIGITS or self.dataset.startswith("folder:")
+
+    def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
+        """Load the images, with the user's own pictures added."""
+        dataset = load_dataset(
+            self.dataset,
+            self.data_dir,
+            look=self.look,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+        )
+        return add_pictures(dataset, self.extra, self.extra_classes) if self.extra else dataset
