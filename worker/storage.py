@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
+from loupe.delimited import detect_encoding
 from loupe.errors import InvalidUrl
 from loupe.files import ReadableFolders, atomic_path, open_regular
 from loupe.settings import HttpsAccess
@@ -86,11 +87,11 @@ def open_file(file: AnyPath, folders: ReadableFolders | None = None) -> IO[bytes
 
 
 def open_text(
-    file: AnyPath, encoding: str = "utf-8", folders: ReadableFolders | None = None
+    file: AnyPath, encoding: str | None = "utf-8", folders: ReadableFolders | None = None
 ) -> IO[str]:
-    """Open a text file as `open_file` does; line breaks stay as they are."""
+    """Open a text file as `open_file` does; line breaks stay. `None` detects the encoding."""
     opened = io.BufferedReader(open_file(file, folders))  # type: ignore[type-var]
-    return io.TextIOWrapper(opened, encoding, newline="")
+    return io.TextIOWrapper(opened, encoding or detect_encoding(opened.peek()), newline="")
 
 
 def read_text(file: AnyPath) -> str:

@@ -1,4 +1,4 @@
-"""A table of paths, CSV with a header or JSON lines, with a column `path` and optionally `id`."""
+"""A table of paths, CSV with a header or JSON lines, with a column of paths and optionally `id`."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from loupe.delimited import detect_delimiter
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders, printable
 from loupe.images.decode import read_file
@@ -19,7 +20,7 @@ from worker.sources.pictures import Collection, Entry, ReadEntry
 from worker.sources.source import check_columns, damaged, listed
 from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 
-PATH, ID = "path", "id"
+PATHS, ID = ("path", "file_name"), "id"  # Hugging Face's metadata files have `file_name`
 OPEN_PROTOCOLS = frozenset({"file", "https"})  # the others use the credentials of the worker
 USUAL_BYTES = 2**20  # of a remote picture whose size is not known yet
 MAX_RECORD_CHARACTERS = 2**17  # of all columns together
@@ -49,11 +50,12 @@ class Manifest(Collection):
         self._file = file
         self._options = options
         self._https = https
+        self._paths = (options.image_column,) if options.image_column else PATHS
 
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
         try:
-            with open_text(self._file, "utf-8-sig", self.folders) as file:
+            with open_text(self._file, None, self.folders) as file:
                 for number, record in self._records(_LimitedLines(file)):
                     yield self._entry(number, record)
         except (ValueError, csv.Error, RecursionError) as error:
@@ -62,15 +64,17 @@ class Manifest(Collection):
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
         """See `Collection.open`."""
-        files = {entry.id: self._resolve(entry.location[0]) for entry in entries}
-        remote = {name: file for name, file in files.items() if isinstance(file, RemotePath)}
+        paths = {entry.location[0] for entry in entries}
+        files = {path: self._resolve(path) for path in paths}
+        remote = {path: file for path, file in files.items() if isinstance(file, RemotePath)}
         fetched = dict(zip(remote, map_requests(fetch, remote.values()), strict=True))
 
         def read(entry: Entry) -> bytes:
-            file = files[entry.id]
+            file = files[entry.location[0]]
             if isinstance(file, Path):
                 return read_file(file, self.folders)
-            return unwrap(fetched.pop(entry.id))
+            data: bytes = unwrap(fetched[entry.location[0]])
+            return data
 
         yield read
 
@@ -95,7 +99,10 @@ class Manifest(Collection):
                 )
             found: AnyPath | None = parse_path(path, https=self._https)
         elif isinstance(self._file, Path):
-            return self._file.parent / path
+            file = self._file.parent / path
+            if "\\" in path and not file.exists():
+                file = self._file.parent / path.replace("\\", "/")
+            return file
         else:
             found = self._file.parent.resolve(path)
         if found is None or (isinstance(found, Path) and isinstance(self._file, RemotePath)):
@@ -110,27 +117,39 @@ class Manifest(Collection):
         lines = chain([first], file)
         if first.lstrip().startswith("{"):
             if isinstance(record := json.loads(first), dict):
-                check_columns(self.path, self._options, [*record])
+                self._check_columns([*record])
             for number, line in enumerate(lines, 1):
                 file.left = MAX_RECORD_CHARACTERS
                 if line.strip():
                     yield number, json.loads(line)
             return
-        reader = csv.DictReader(lines, strict=True)
-        columns = list(reader.fieldnames or [])
-        if PATH not in columns:
-            raise InvalidSource(
-                f"The manifest '{self.path}' needs a column '{PATH}'; it has: {listed(columns)}."
-            )
-        check_columns(self.path, self._options, columns)
+        delimiter = detect_delimiter(first, self._paths)
+        reader = csv.DictReader(lines, strict=True, delimiter=delimiter)
+        self._check_columns(list(reader.fieldnames or []))
         for record in reader:
             file.left = MAX_RECORD_CHARACTERS
             yield reader.line_num, record
 
+    def _check_columns(self, columns: list[str]) -> None:
+        """Raise `InvalidSource` if a column is missing."""
+        if not any(name in columns for name in self._paths):
+            raise InvalidSource(
+                f"The manifest '{self.path}' has no column {self._names}; it has: "
+                f"{listed(columns)}. To name the column with the paths: --image-column",
+                code="column_not_found" if self._options.image_column else None,
+            )
+        check_columns(self.path, self._options, columns)
+
+    @property
+    def _names(self) -> str:
+        """The columns that paths are looked for in, for errors."""
+        return " or ".join(f"'{name}'" for name in self._paths)
+
     def _entry(self, number: int, record: Any) -> Entry:
-        path = record.get(PATH) if isinstance(record, dict) else None
+        found = record if isinstance(record, dict) else {}
+        path = next((found[name] for name in self._paths if name in found), None)
         if not isinstance(path, str) or not path or "\0" in path:
-            return Entry(f"line {number}", [], f"The line has no '{PATH}'.")
+            return Entry(f"line {number}", [], f"The line has no {self._names}.")
         name = record.get(self._options.id or ID)
         columns = [_as_text(record.get(column)) for column in self._options.columns]
         return Entry(

@@ -24,7 +24,7 @@ from worker.sources.tars import Tars, is_tar
 from worker.sources.zips import Zip
 from worker.storage import AnyPath, missing_files, open_file
 
-MANIFESTS = frozenset({".csv", ".jsonl", ".ndjson"})
+MANIFESTS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"
 HEAD_BYTES = 4096  # that tell the kind of a file
 MAX_TARS = 100_000  # that one pattern may name

@@ -73,6 +73,7 @@ class Collection:
     """
 
     lists_at_once = True  # the first entry is known before all are listed
+    replaces = False  # a later file of the same path takes the place of an earlier one
     empty = f"has no picture files ({', '.join(sorted(SUFFIXES))})"
 
     def __init__(
@@ -193,7 +194,8 @@ class PictureSource:
         hashes = _write(listing, self._collection.entries(index))
         if not hashes:
             self._refuse_empty()
-        _refuse_repeated(listing, hashes)
+        if self._collection.replaces:
+            _refuse_replaced(listing, hashes)
         shards = cut(len(hashes), shard_images)
         by_start = {shard.start: shard.index for shard in shards}
         revision = hashlib.sha256(version.encode())
@@ -285,29 +287,36 @@ def _write(listing: Path, entries: Iterable[Entry]) -> "array[int]":
     return hashes
 
 
-def _refuse_repeated(listing: Path, hashes: "array[int]") -> None:
-    """Refuse all but the first of the entries with the same id."""
+def _refuse_replaced(listing: Path, hashes: "array[int]") -> None:
+    """Refuse all but the last of the entries with the same id."""
     values = np.frombuffer(hashes, np.int64)
     values.sort()
-    repeated = values[1:][values[1:] == values[:-1]]
+    repeated, counts = np.unique(values[1:][values[1:] == values[:-1]], return_counts=True)
     if not len(repeated):
         return
     earlier = listing.rename(listing.with_suffix(".repeated"))
     with earlier.open("rb") as lines, listing.open("wb") as marked:
-        for entry in _refused(map(_entry, lines), repeated):
+        for entry in _refused(map(_entry, lines), repeated, counts):
             marked.write(json.dumps(entry).encode() + b"\n")
     earlier.unlink()
 
 
-def _refused(entries: Iterable[Entry], repeated: NDArray[np.int64]) -> Iterator[Entry]:
-    """Yield the entries; among 20 million ids, 64 bits collide once in 100,000 sources."""
-    seen = np.zeros(len(repeated), bool)
+def _refused(
+    entries: Iterable[Entry], repeated: NDArray[np.int64], later: NDArray[np.int64]
+) -> Iterator[Entry]:
+    """Yield the entries; among 20 million ids, 64 bits collide once in 100,000 sources.
+
+    Args:
+        entries: All entries.
+        repeated: Hashes of the ids of several entries.
+        later: How many entries with the same id follow the first of each.
+    """
     for entry in entries:
         position = np.searchsorted(repeated, hash(entry.id))
         if position < len(repeated) and repeated[position] == hash(entry.id):
-            if seen[position]:
-                entry = entry._replace(refused="An earlier record has the same id.")
-            seen[position] = True
+            if later[position]:
+                entry = entry._replace(refused="A later member of the archive has the same path.")
+            later[position] -= 1
         yield entry
 
 

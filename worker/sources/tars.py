@@ -35,6 +35,8 @@ class Tars(Collection):
     share comes first.
     """
 
+    replaces = True
+
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
         names = _names_below_common_folder(self.files)

@@ -61,6 +61,8 @@ class Member(NamedTuple):
 class Zip(Collection):
     """The picture files of a zip archive in the order of its directory; ids are their paths."""
 
+    replaces = True
+
     def __init__(self, file: AnyPath, folders: ReadableFolders | None = None) -> None:
         super().__init__(str(file), [file], folders)
         self._file = file

@@ -303,25 +303,31 @@ def test_encrypted_members_and_other_compression_methods_are_errors(
 
 
 @pytest.mark.parametrize("write", KINDS)
-def test_only_the_first_of_several_members_with_the_same_name_is_scored(
+def test_only_the_last_of_several_members_with_the_same_path_is_scored(
     archive: Path, index_folder: Path, write: Write
 ) -> None:
-    first, second = list(FILES.values())[:2]
+    pictures = list(FILES.values())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_, **__: None)  # zipfile's own, of the second
-        write(archive, _Twice({"a.png": first, "b.png": second}))
+        write(
+            archive,
+            _Repeating([*zip(["a.png", "b.png", "./a.png", "a.png"], pictures[:4], strict=True)]),
+        )
     check_source(archive)
-    found = errors(archive, index_folder)
-    assert list(found) == ["a.png", "b.png"]
-    assert all("same id" in message for message in found.values())
+    seen = read(archive, index_folder)
+    assert list(seen) == ["b.png", "a.png"]
+    np.testing.assert_array_equal(list(seen.values()), IMAGES[[1, 3]])
 
 
-class _Twice(dict[str, bytes]):
-    """A dict that yields its items twice."""
+class _Repeating(dict[str, bytes]):
+    """A dict that yields repeated items."""
+
+    def __init__(self, repeated: list[tuple[str, bytes]]) -> None:
+        self._repeated = repeated
 
     def items(self):  # type: ignore[no-untyped-def]
-        """Return the items twice."""
-        return [*super().items(), *super().items()]
+        """Return all items."""
+        return self._repeated
 
 
 def test_damaged_member_is_an_error_and_the_others_are_read(

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import os
 import resource
 import socket
@@ -363,19 +362,15 @@ def test_names_of_a_member_and_of_a_record_are_short(tmp_path: Path, index_folde
     assert error.code == "invalid_record"
 
 
-def test_many_repeated_names_are_errors(tmp_path: Path, index_folder: Path) -> None:
-    (tmp_path / "a.png").write_bytes(PICTURE)
-    (tmp_path / "list.jsonl").write_text(
-        "".join(
-            json.dumps({"path": "a.png", "id": f"r{number % 500}"}) + "\n" for number in range(1000)
-        )
-    )
-    seen = scored(tmp_path / "list.jsonl", index_folder, shard_images=1000)
+def test_many_repeated_names_are_known(tmp_path: Path, index_folder: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(1000):
+            member = tarfile.TarInfo(f"{number % 500}.png")
+            member.size = len(PICTURE)
+            archive.addfile(member, io.BytesIO(PICTURE))
+    seen = scored(tmp_path / "a.tar", index_folder, shard_images=1000)
 
-    assert sorted(str(name) for batch in seen for name in batch.ids) == sorted(
-        f"r{number}" for number in range(500)
-    )
-    assert len([error for batch in seen for error in batch.errors]) == 500
+    assert [name for batch in seen for name in batch.ids] == [f"{n}.png" for n in range(500)]
 
 
 def pipe(path: Path) -> None:

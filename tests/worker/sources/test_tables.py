@@ -373,6 +373,50 @@ def test_manifest_names_pictures_in_its_order(
     np.testing.assert_array_equal(images(seen), IMAGES[::-1])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("delimiter", "suffix"), [(",", ".csv"), (";", ".csv"), ("\t", ".csv"), ("\t", ".tsv")]
+)
+def test_manifest_is_read_as_spreadsheets_export_it(
+    folder: Path, index_folder: Path, encoding: str, delimiter: str, suffix: str
+) -> None:
+    lines = io.StringIO()
+    writer = csv.writer(lines, delimiter=delimiter)
+    writer.writerow(["label", "path", "size, in mm; or inches"])
+    writer.writerows([number, path, "1,5"] for number, path in enumerate(PATHS))
+    manifest = folder / f"manifest{suffix}"
+    manifest.write_bytes(lines.getvalue().encode(encoding))
+    options = ScoringOptions(labels="column:label", keep=("size, in mm; or inches",))
+    check_source(manifest, options)
+    seen = scored(manifest, index_folder, options=options)
+
+    assert ids(seen) == PATHS
+    assert seen[0].columns is not None
+    assert seen[0].columns.to_pylist()[1] == {"size, in mm; or inches": "1,5", "label": "1"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
+@pytest.mark.parametrize("column", ["file_name", "picture"])
+def test_column_of_paths_may_have_another_name(
+    folder: Path, index_folder: Path, write: Any, suffix: str, column: str, encoding: str
+) -> None:
+    manifest = folder / f"metadata{suffix}"
+    manifest.write_bytes(write([{column: path, "text": "é"} for path in PATHS]).encode(encoding))
+    options = ScoringOptions(image_column="picture") if column == "picture" else ScoringOptions()
+    check_source(manifest, options)
+
+    assert ids(scored(manifest, index_folder, options=options)) == PATHS
+
+
+def test_manifest_of_windows_has_backslashes(folder: Path, index_folder: Path) -> None:
+    (folder / "deep" / "a\\b.png").write_bytes(FILES[0])
+    paths = [PATHS[0].replace("/", "\\"), "deep/a\\b.png"]
+    (folder / "list.jsonl").write_text(as_json_lines([{"path": path} for path in paths]))
+
+    assert ids(scored(folder / "list.jsonl", index_folder)) == paths
+
+
 @pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
 def test_manifest_may_have_ids_and_name_a_picture_twice(
     folder: Path, index_folder: Path, write: Any, suffix: str
@@ -388,9 +432,8 @@ def test_manifest_may_have_ids_and_name_a_picture_twice(
     manifest.write_text(write(records), encoding="utf-8-sig")
     seen = scored(manifest, index_folder)
 
-    assert ids(seen) == ["b", "a", PATHS[0]]
-    assert list(errors(seen)) == ["b"]
-    assert "same id" in errors(seen)["b"]
+    assert ids(seen) == ["b", "a", "b", PATHS[0]]
+    np.testing.assert_array_equal(images(seen), IMAGES[[1, 1, 0, 0]])
 
 
 @pytest.mark.parametrize(("write", "suffix"), [(as_csv, ".csv"), (as_json_lines, ".jsonl")])
