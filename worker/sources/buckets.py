@@ -7,8 +7,9 @@ from pathlib import Path
 
 from loupe.errors import InvalidImage, InvalidSource, SourceChanged
 from loupe.images.decode import MAX_FILE_BYTES
+from loupe.images.selection import why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.folders import is_picture, split_pattern
+from worker.sources.folders import split_pattern
 from worker.sources.pictures import Collection, Entry, ReadEntry, read_fetched
 from worker.storage import map_requests, version_of
 
@@ -25,9 +26,13 @@ class Bucket(Collection):
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`. The listing takes about 1 kB of memory per file."""
         found = self._folder.find(self._pattern)
-        names = filter(_is_visible_picture, found)
-        for name in sorted(names) if self._pattern else sorted(names, key=_walk_order):
-            yield Entry(name, [found[name]["size"], version_of(found[name])])
+        for name in sorted(found) if self._pattern else sorted(found, key=_walk_order):
+            # Looking into each file would take as many requests. An empty one is often a marker.
+            reason = why_skipped(name, None if found[name]["size"] else bytes)
+            if reason is None:
+                yield Entry(name, [found[name]["size"], version_of(found[name])])
+            else:
+                self.skipped.add(reason, name)
 
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
@@ -68,10 +73,6 @@ def _read(file: RemotePath, size: int) -> bytes:
     if size > MAX_FILE_BYTES:
         raise InvalidImage(f"The file has {size:,} bytes, more than {MAX_FILE_BYTES:,}.")
     return file.read_bytes(0, size)
-
-
-def _is_visible_picture(path: str) -> bool:
-    return is_picture(path) and not any(part.startswith(".") for part in path.split("/"))
 
 
 def _walk_order(path: str) -> list[tuple[bool, str]]:

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import IO
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
-from loupe.files import ReadableFolders, walk_files
-from loupe.images.decode import SUFFIXES, read_with_status
+from loupe.files import ReadableFolders
+from loupe.images.decode import read_with_status
+from loupe.images.folder import pictures
 from worker.sources.pictures import Collection, Entry, ReadEntry, read_fetched
 
 MAX_NAMES = 50_000  # in memory while names are sorted
 
 
 class Folder(Collection):
-    """Picture files below a folder in the order of `walk_files`.
+    """Picture files below a folder in the order of `loupe.images.folder.pictures`.
 
     With a pattern such as `**/*.png`, those that match it in the order of their paths.
     """
@@ -33,7 +34,20 @@ class Folder(Collection):
 
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
-        return map(self._entry, self._names())
+        found = pictures(
+            self._folder,
+            self.skipped,
+            pattern=self._pattern,
+            folders=self.folders,
+            sort=sort_names,
+        )
+        try:
+            for file in found:
+                yield Entry(file.name, [_version(file.status)])
+        except OSError as error:
+            raise InvalidSource(
+                f"Cannot list '{error.filename}' in '{self.path}': {error.strerror}."
+            ) from error
 
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
@@ -42,29 +56,7 @@ class Folder(Collection):
 
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
-        status = entry.location[0]
-        return status[0] if status else 0
-
-    def _names(self) -> Iterator[str]:
-        """Yield paths relative to the folder."""
-        if self._pattern:
-            found = glob.iglob(self._pattern, root_dir=self._folder, recursive=True)  # noqa: PTH207
-            yield from sort_names(filter(is_picture, found))
-            return
-        try:
-            yield from walk_files(self._folder, choose=is_picture, sort=sort_names)
-        except OSError as error:
-            raise InvalidSource(
-                f"Cannot list '{error.filename}' in '{self.path}': {error.strerror}."
-            ) from error
-
-    def _entry(self, name: str) -> Entry:
-        try:
-            path = os.path.join(self._folder, name)  # noqa: PTH118 - twice as fast as pathlib
-            status = os.stat(path)  # noqa: PTH116
-        except OSError:
-            return Entry(name, [None])
-        return Entry(name, [_version(status)])
+        return int(entry.location[0][0])
 
     def _read(self, entry: Entry) -> bytes | Exception:
         path = os.path.join(self._folder, entry.id)  # noqa: PTH118
@@ -81,13 +73,6 @@ def split_pattern(pattern: str) -> tuple[str, str]:
     """Return the folder before the first wildcard, and the rest of the pattern."""
     fixed = "/".join(takewhile(lambda part: not glob.has_magic(part), pattern.split("/")))
     return fixed or "/", pattern[len(fixed) + 1 :]
-
-
-def is_picture(path: str) -> bool:
-    """Return whether a file has the name of a picture and is not hidden."""
-    name = os.path.basename(path)  # noqa: PTH119
-    suffix = os.path.splitext(name)[1]  # noqa: PTH122
-    return suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
 def _version(status: os.stat_result) -> list[int]:

@@ -26,9 +26,10 @@ from loupe.errors import (
     StorageUnavailable,
 )
 from loupe.files import ReadableFolders, printable
-from loupe.images.decode import MAX_FILE_BYTES, SUFFIXES, open_picture
+from loupe.images.decode import MAX_FILE_BYTES, open_picture
 from loupe.images.header import is_tiny, kind_of
 from loupe.images.pool import DecoderPool
+from loupe.images.selection import Skipped, describe
 from loupe.images.spec import SIDE, Look, UInt8Array
 from worker.queue.steps import Shard
 from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut
@@ -70,11 +71,14 @@ class Collection:
         path: Path, pattern or URL of the collection.
         files: Files that contain it. Without any, each picture is compared with the listing.
         folders: Those that local files must be in; all by default.
+
+    Attributes:
+        skipped: Files that `entries` has left out.
     """
 
     lists_at_once = True  # the first entry is known before all are listed
     replaces = False  # a later file of the same path takes the place of an earlier one
-    empty = f"has no picture files ({', '.join(sorted(SUFFIXES))})"
+    empty = "has no picture files"
 
     def __init__(
         self,
@@ -85,13 +89,17 @@ class Collection:
         self.path = path
         self.files = files
         self.folders = folders
+        self.skipped = Skipped()
 
     def version(self) -> str:
         """Return a text that changes when `files` do."""
         return versions(self.files) if self.files else ""
 
     def entries(self, index: Path | None) -> Iterator[Entry]:
-        """Yield all entries in the same order every time; write what `open` needs to `index`."""
+        """Yield all entries in the same order every time; write what `open` needs to `index`.
+
+        Files that are no entries count as `skipped`.
+        """
         raise NotImplementedError
 
     def open(self, entries: Sequence[Entry], index: Path) -> AbstractContextManager[ReadEntry]:
@@ -190,6 +198,7 @@ class PictureSource:
     def plan(self, shard_images: int, index: Path) -> ShardPlan:
         """See `ImageSource.plan`. The index holds the listing, so that shards need not list."""
         version = self._collection.version()
+        self._collection.skipped = Skipped()
         listing = index / LISTING
         hashes = _write(listing, self._collection.entries(index))
         if not hashes:
@@ -206,7 +215,7 @@ class PictureSource:
                     shards[shard] = replace(shards[shard], offset=lines.tell() - len(line))
                 revision.update(line)
         (index / VERSION).write_text(version)
-        return ShardPlan(len(hashes), revision.hexdigest(), shards)
+        return ShardPlan(len(hashes), revision.hexdigest(), shards, self._collection.skipped.files)
 
     def batches(
         self, shard: Shard, batch_size: int, index: Path, revision: str
@@ -228,7 +237,11 @@ class PictureSource:
         return printable(_entry(line).id)
 
     def _refuse_empty(self) -> None:
-        raise InvalidSource(f"'{self._collection.path}' {self._collection.empty}.")
+        skipped = describe(self._collection.skipped.files)
+        raise InvalidSource(
+            f"'{self._collection.path}' {self._collection.empty}."
+            + (f" Skipped: {skipped}." if skipped else "")
+        )
 
     def _read(self, entries: list[Entry], index: Path) -> Records:
         with self._collection.open(

@@ -1,13 +1,14 @@
 """The interface of a source of images: planned once, then read shard by shard by any process."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
+from loupe.images.selection import SkippedFiles
 from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringOptions
 from worker.queue.steps import Shard
@@ -49,11 +50,13 @@ class ShardPlan:
         total: Number of records.
         revision: A text that changes when the source does.
         shards: Steps that score the source.
+        skipped: Files of the source that are no records.
     """
 
     total: int
     revision: str
     shards: list[Shard]
+    skipped: SkippedFiles = field(default_factory=dict)
 
 
 class ImageSource(Protocol):

@@ -12,9 +12,10 @@ from indexed_gzip import IndexedGzipFile
 
 from loupe.errors import InvalidImage, LoupeError
 from loupe.files import ReadableFolders
+from loupe.images.formats import HEAD_BYTES
 from loupe.images.idx import GZIP_MAGIC
+from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.folders import is_picture
 from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
 from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
@@ -45,6 +46,9 @@ class Tars(Collection):
             try:
                 with _open(archive, None, self.folders) as file:
                     for member in _members(file, _max_unpacked_bytes(archive)):
+                        if reason := _why_skipped(member, file):
+                            self.skipped.add(reason, member.name)
+                            continue
                         location = [number, member.offset_data, member.size]
                         yield Entry(prefix + member.name, location, _why_refused(member))
                     if index is not None and isinstance(file, IndexedGzipFile):
@@ -201,7 +205,7 @@ def _max_unpacked_bytes(archive: AnyPath) -> int:
 
 
 def _members(file: IO[bytes], max_bytes: int) -> Iterator[tarfile.TarInfo]:
-    """Yield members with names of pictures; tarfile's list of members is kept empty."""
+    """Yield all members but folders; tarfile's list of members is kept empty."""
     limited = _LimitedReader(file, max_bytes)
     with tarfile.open(fileobj=cast("IO[bytes]", limited), mode="r:") as archive:
         offset = 0
@@ -211,11 +215,24 @@ def _members(file: IO[bytes], max_bytes: int) -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError(f"a wrong size or too many attributes at {offset:,}")
             offset, limited.left = archive.offset, MAX_HEADER_BYTES
             member.name = member_path(member.name)
-            if is_picture(member.name):
+            if not member.isdir():
                 yield member
         limited.seek(archive.offset)
         if any(limited.read(tarfile.BLOCKSIZE)):  # tarfile stops at a damaged header, as at the end
             raise tarfile.ReadError(f"no header at {archive.offset:,}, and not the end")
+
+
+def _why_skipped(member: tarfile.TarInfo, archive: IO[bytes]) -> Reason | None:
+    """See `why_skipped`. Links, pipes and devices are never opened."""
+
+    def read_head() -> bytes:
+        if not member.isreg():
+            return b""
+        archive.seek(member.offset_data)
+        return archive.read(min(member.size, HEAD_BYTES))
+
+    reason = why_skipped(member.name, read_head)
+    return "not_a_file" if reason == "not_a_picture" and not member.isreg() else reason
 
 
 def _why_refused(member: tarfile.TarInfo) -> str | None:

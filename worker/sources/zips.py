@@ -16,8 +16,9 @@ from typing import IO, NamedTuple
 
 from loupe.errors import InvalidImage
 from loupe.files import ReadableFolders
+from loupe.images.formats import HEAD_BYTES
+from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.folders import is_picture
 from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
 from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges
@@ -73,10 +74,14 @@ class Zip(Collection):
             try:
                 for member in read_directory(file):
                     name, _, method, crc, unpacked, compressed, offset = member
-                    if is_picture(name):
-                        why = member.why_unreadable()
-                        why = why or why_member_refused(name, unpacked, compressed)
-                        yield Entry(name, [offset, compressed, unpacked, method, crc], why)
+                    if name.endswith("/"):
+                        continue
+                    if reason := self._why_skipped(member, file):
+                        self.skipped.add(reason, name)
+                        continue
+                    why = member.why_unreadable()
+                    why = why or why_member_refused(name, unpacked, compressed)
+                    yield Entry(name, [offset, compressed, unpacked, method, crc], why)
             except (struct.error, ValueError) as error:
                 raise damaged(f"zip archive '{self.path}'", error) from error
 
@@ -100,6 +105,20 @@ class Zip(Collection):
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
         return entry.location[1] if isinstance(self._file, RemotePath) else 0
+
+    def _why_skipped(self, member: Member, archive: IO[bytes]) -> Reason | None:
+        """See `why_skipped`; names decide in a remote archive, where each look is a request."""
+        if isinstance(self._file, RemotePath) or member.why_unreadable():
+            return why_skipped(member.name, None)
+        descriptor = archive.fileno()
+
+        def read_head() -> bytes:
+            return head_of(member, lambda size, offset: os.pread(descriptor, size, offset))
+
+        try:
+            return why_skipped(member.name, read_head)
+        except (ValueError, zlib.error):
+            return "unreadable"
 
 
 def read_directory(file: IO[bytes]) -> Iterator[Member]:
@@ -191,6 +210,28 @@ def _extra_field(extra: bytes, wanted: int) -> bytes:
     return b""
 
 
+def head_of(member: Member, read_at: ReadAt) -> bytes:
+    """Return the first bytes of a member.
+
+    Raises:
+        ValueError, zlib.error: If the member is damaged.
+    """
+    start = _find_content(read_at, member.offset)
+    data = read_at(min(member.compressed, HEAD_BYTES), start)
+    if member.method == DEFLATED:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, HEAD_BYTES)
+    return data
+
+
+def _find_content(read_at: ReadAt, offset: int) -> int:
+    """Return where the bytes of a member begin, from the offset of its header."""
+    header = read_at(LOCAL_HEADER.size, offset)
+    if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+        raise ValueError("it is not where the directory says")
+    _, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
+    return offset + LOCAL_HEADER.size + name_bytes + extra_bytes  # type: ignore[no-any-return]
+
+
 def unpack(
     read_at: ReadAt, offset: int, compressed: int, unpacked: int, method: int, crc: int
 ) -> Iterator[bytes]:
@@ -199,11 +240,7 @@ def unpack(
     Raises:
         ValueError, zlib.error: If the member is damaged.
     """
-    header = read_at(LOCAL_HEADER.size, offset)
-    if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-        raise ValueError("it is not where the directory says")
-    _, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
-    start = offset + LOCAL_HEADER.size + name_bytes + extra_bytes
+    start = _find_content(read_at, offset)
     chunks: Iterable[bytes]
     if max(compressed, unpacked) <= CHUNK_BYTES:  # the usual case, without generators
         data = read_at(compressed, start)

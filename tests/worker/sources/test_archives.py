@@ -144,7 +144,7 @@ def test_pattern_of_pictures_is_read_in_the_order_of_their_paths(
 
 
 def test_pattern_without_matches_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSource, match=r"\*\.png.*\.bmp, "):
+    with pytest.raises(InvalidSource, match=r"\*\.png"):
         check_source(tmp_path / "*.png")
 
 
@@ -375,7 +375,7 @@ def test_archive_without_pictures_is_refused(
 ) -> None:
     write(archive, {"a.txt": b"text"})
     for refuse in (lambda: check_source(archive), lambda: scored(archive, index_folder)):
-        with pytest.raises(InvalidSource, match=r"no picture files .*\.bmp, "):
+        with pytest.raises(InvalidSource, match=r"\.txt 1"):
             refuse()
 
 
