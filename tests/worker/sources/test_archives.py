@@ -179,9 +179,9 @@ def test_members_have_the_paths_of_the_folder_form(
     archive: Path, index_folder: Path, write: Write
 ) -> None:
     good = FILES["00-é.png"]
-    write(archive, {"./a.png": good, "./b//c.png": good, "d/./e.png": good, "..f/g.png": good})
+    write(archive, {"./a.png": good, "./b//c.png": good, "d/./e.png": good, "f../g.png": good})
 
-    assert list(read(archive, index_folder)) == ["a.png", "b/c.png", "d/e.png", "..f/g.png"]
+    assert list(read(archive, index_folder)) == ["a.png", "b/c.png", "d/e.png", "f../g.png"]
 
 
 def zip_named(path: Path, name: bytes, *, flags: int = 0, unicode_path: bytes = b"") -> None:
