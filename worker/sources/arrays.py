@@ -1,7 +1,6 @@
 """Images in one array: `.npy`, `.npz`, and the IDX files of MNIST."""
 
 import gzip
-import io
 import os
 import struct
 import zlib
@@ -13,33 +12,50 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from loupe.errors import InvalidSource
-from loupe.files import ReadableFolders
+from loupe.files import ReadableFolders, printable
 from loupe.images import idx
+from loupe.images.arrays import (
+    HEAD_BYTES,
+    NPY_MAGIC,
+    SHAPES,
+    Header,
+    are_images,
+    are_rows,
+    read_header,
+    write_in_c_order,
+)
 from loupe.images.spec import SIDE, UInt8Array
+from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources import zips
+from worker.sources.pictures import MAX_ENTRY_BYTES
 from worker.sources.source import (
+    MAX_GROWN_SHARD,
     BatchReader,
     Records,
     ShardPlan,
+    check_columns,
     check_unchanged,
     cut,
     listed,
     max_unpacked_bytes,
     short,
 )
+from worker.sources.tables import read_rows
 from worker.storage import AnyPath, open_file, open_ranges, versions
 
-NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK"
-ROWS, COLUMNS = "rows", "columns"  # files of the index: pixels in C order, and in Fortran order
+ROWS, FORTRAN = "rows", "columns"  # files of the index: pixels in C order, and in Fortran order
+COLUMNS = "columns.parquet"  # file of the index: the arrays that options name
 IMAGE_BYTES = SIDE * SIDE
-HEAD_BYTES = 2**16  # that a header may take
 CHUNK_BYTES = 2**20  # copied at a time
-MAX_ARRAYS = 20  # that are counted in a file, which should have one
-TRANSPOSED_IMAGES = 2**14  # at a time
+MAX_ARRAYS = 100  # in a file
+COLUMN_KINDS = "biuU"  # NumPy's letters for bool, integers and text
+MAX_COLUMN_BYTES = 2**28  # of labels, ids or kept values, unpacked
 
 
 class _Layout(NamedTuple):
@@ -49,41 +65,54 @@ class _Layout(NamedTuple):
         images: Number of images.
         offset: First byte of the first image.
         is_fortran: Whether the first pixels of all images come first.
+        are_rows: Whether the pixels of an image have one index.
         ends: Whether nothing may follow the images.
     """
 
     images: int
     offset: int
     is_fortran: bool
+    are_rows: bool
     ends: bool
 
 
 class ArraySource:
     """An array of images, whose ids are row numbers.
 
+    In an `.npz`, arrays with a value for each image are its columns.
+
     A shard reads only its rows. Planning copies compressed files and Fortran arrays to the index,
     because their rows do not stand one after another.
     """
 
-    def __init__(self, file: AnyPath, folders: ReadableFolders | None = None) -> None:
+    def __init__(
+        self,
+        file: AnyPath,
+        options: ScoringOptions = DEFAULT_OPTIONS,
+        folders: ReadableFolders | None = None,
+    ) -> None:
         self._file = file
         self._folders = folders
+        self._options = options
+        self._columns = list(filter(None, dict.fromkeys([options.id, *options.columns])))
 
     def check(self) -> None:
         """See `ImageSource.check`. Of a compressed file, only the beginning is unpacked."""
-        with self._opened():
-            pass
+        with self._opened() as (layout, _, _):
+            self._read_columns(layout.images)
 
     def plan(self, shard_images: int, index: Path) -> ShardPlan:
         """See `ImageSource.plan`."""
         with self._opened() as (layout, chunks, is_packed):
             shards = cut(layout.images, shard_images)
             if is_packed or layout.is_fortran:
-                copy = index / (COLUMNS if layout.is_fortran else ROWS)
+                copy = index / (FORTRAN if layout.is_fortran else ROWS)
                 with copy.open("wb") as file:
                     _copy_values(layout, chunks, file)
+            if columns := self._read_columns(layout.images):
+                pq.write_table(pa.table(columns), index / COLUMNS, row_group_size=MAX_GROWN_SHARD)
         if layout.is_fortran:
-            _transpose(copy, layout.images, index / ROWS)
+            write_in_c_order(copy, index / ROWS, layout.images, rows=layout.are_rows)
             copy.unlink()
         return ShardPlan(layout.images, versions([self._file]), shards)
 
@@ -94,8 +123,14 @@ class ArraySource:
         check_unchanged(self._file, revision, versions([self._file]))
         rows = self._rows(index, shard.start, shard.stop)
         check_unchanged(self._file, revision, versions([self._file]))  # while it was read
+        columns = self._planned_columns(index, shard.start, shard.stop)
         for start in range(0, len(rows), batch_size):
-            yield partial(_records, rows[start : start + batch_size], shard.start + start)
+            yield partial(
+                self._records,
+                rows[start : start + batch_size],
+                shard.start + start,
+                None if columns is None else columns.slice(start, batch_size),
+            )
 
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
@@ -115,6 +150,34 @@ class ArraySource:
         whole = len(data) // IMAGE_BYTES * IMAGE_BYTES
         return np.frombuffer(data, np.uint8, whole).reshape(-1, SIDE, SIDE)
 
+    def _records(self, images: UInt8Array, start: int, columns: pa.Table | None) -> Records:
+        ids: list[Any] = list(range(start, start + len(images)))
+        if columns is not None and self._options.id:
+            column = columns[self._options.id]
+            is_text = pa.types.is_uint64(column.type)  # results have signed ids of 64 bits
+            ids = (column.cast(pa.string()) if is_text else column).to_pylist()
+        kept = list(self._options.columns)
+        return Records(ids, images, [], columns.select(kept) if columns and kept else None)
+
+    def _planned_columns(self, index: Path, start: int, stop: int) -> pa.Table | None:
+        """Return the requested columns of some rows."""
+        if not self._columns:
+            return None
+        with pq.ParquetFile(index / COLUMNS) as file:
+            found = read_rows(file, start, stop, stop - start, self._columns)
+            return pa.Table.from_batches([rows for _, rows in found])
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raise `InvalidSource` for whatever is wrong with the file."""
+        try:
+            yield
+        except (ValueError, EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
+            raise InvalidSource(
+                f"'{self._file}' is not a folder, archive, table or array of images "
+                f"({short(error)})."
+            ) from error
+
     @contextmanager
     def _opened(self) -> Iterator[tuple[_Layout, Iterator[bytes], bool]]:
         """Open the file; yield its layout, the unpacked bytes, and whether they were packed.
@@ -122,87 +185,139 @@ class ArraySource:
         Raises:
             InvalidSource: If the file is not an array of images, or cannot hold what it claims.
         """
-        try:
-            with open_file(self._file, self._folders) as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(0)
-                magic = file.read(2)
-                file.seek(0)
-                is_packed = magic in (ZIP_MAGIC, idx.GZIP_MAGIC)
-                chunks = self._unpacked(file, magic)
-                head = next(chunks, b"")
-                layout = self._layout(head[:HEAD_BYTES], is_packed=is_packed)
-                length = layout.offset + layout.images * IMAGE_BYTES
-                if is_packed and length > max_unpacked_bytes(size):
-                    raise InvalidSource(
-                        f"'{self._file}' claims {layout.images:,} images in {size:,} bytes. "
-                        "Unpack the file first.",
-                        code="source_too_large",
-                    )
-                if not is_packed and (size < length or (layout.ends and size > length)):
-                    raise ValueError(
-                        f"a header of shape {(layout.images, SIDE, SIDE)} followed by "
-                        f"{size - layout.offset:,} bytes"
-                    )
-                yield layout, chain([head], chunks), is_packed
-        except (ValueError, EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
-            raise InvalidSource(
-                f"'{self._file}' is not a folder, archive, table or array of images "
-                f"({short(error)})."
-            ) from error
+        with self._reading(), open_file(self._file, self._folders) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            magic = file.read(2)
+            file.seek(0)
+            is_packed = magic in (ZIP_MAGIC, idx.GZIP_MAGIC)
+            chunks = self._unpacked(file, magic)
+            head = next(chunks, b"")
+            layout = self._layout(head[:HEAD_BYTES], is_packed=is_packed)
+            length = layout.offset + layout.images * IMAGE_BYTES
+            if is_packed and length > max_unpacked_bytes(size):
+                raise InvalidSource(
+                    f"'{self._file}' claims {layout.images:,} images in {size:,} bytes. "
+                    "Unpack the file first.",
+                    code="source_too_large",
+                )
+            if not is_packed and (size < length or (layout.ends and size > length)):
+                raise ValueError(
+                    f"a header of shape {(layout.images, SIDE, SIDE)} followed by "
+                    f"{size - layout.offset:,} bytes"
+                )
+            yield layout, chain([head], chunks), is_packed
 
     def _unpacked(self, file: IO[bytes], magic: bytes) -> Iterator[bytes]:
         """Yield the bytes of the array in chunks."""
         if magic == ZIP_MAGIC:
-            members = list(islice(zips.read_directory(file), MAX_ARRAYS))
-            if len(members) != 1:
-                names = listed(sorted(member.name.removesuffix(".npy") for member in members))
-                raise InvalidSource(
-                    f"'{self._file}' holds {len(members)} arrays ({names}) instead of one."
-                )
-            if why := members[0].why_unreadable():
-                raise ValueError(why)
-            _, _, method, crc, unpacked, compressed, offset = members[0]
-            with open_ranges(self._file, [], self._folders) as read_at:
-                yield from zips.unpack(read_at, offset, compressed, unpacked, method, crc)
-        else:
-            with gzip.open(file) if magic == idx.GZIP_MAGIC else nullcontext(file) as opened:
-                while chunk := opened.read(CHUNK_BYTES):
-                    yield chunk
+            yield from self._unpack(self._choose(self._arrays(file)))
+            return
+        self._refuse_name()
+        with gzip.open(file) if magic == idx.GZIP_MAGIC else nullcontext(file) as opened:
+            while chunk := opened.read(CHUNK_BYTES):
+                yield chunk
+
+    def _arrays(self, file: IO[bytes]) -> dict[str, zips.Member]:
+        """Return the arrays of an `.npz` by name."""
+        members = list(islice(zips.read_directory(file), MAX_ARRAYS + 1))
+        if len(members) > MAX_ARRAYS:
+            raise InvalidSource(
+                f"'{self._file}' holds more than {MAX_ARRAYS} arrays.", code="source_too_large"
+            )
+        return {member.name.removesuffix(".npy"): member for member in members}
+
+    def _choose(self, arrays: dict[str, zips.Member]) -> zips.Member:
+        """Return the array to score."""
+        if self._options.array is not None and self._options.array not in arrays:
+            self._refuse_name(listed(sorted(arrays)))
+        names = [self._options.array] if self._options.array is not None else list(arrays)
+        if len(names) > 1:
+            headers = {name: self._header(member) for name, member in arrays.items()}
+            names = [name for name in names if are_images(headers[name].shape)]
+        if len(names) != 1:
+            known = [f"{name} {headers[name].shape}" for name in names or sorted(arrays)]
+            raise InvalidSource(
+                f"'{self._file}' holds {len(names)} arrays of images: choose one with --array. "
+                f"Arrays: {listed(known)}.",
+                code="array_not_found",
+            )
+        return arrays[names[0]]
+
+    def _refuse_name(self, known: str = "its array has no name") -> None:
+        """Raise `InvalidSource` if an array is requested by name."""
+        if self._options.array is not None:
+            raise InvalidSource(
+                f"'{self._file}' has no array {self._options.array!r}: {known}.",
+                code="array_not_found",
+            )
+
+    def _unpack(self, member: zips.Member) -> Iterator[bytes]:
+        """Yield the bytes of an array in chunks."""
+        if why := member.why_unreadable():
+            raise ValueError(why)
+        _, _, method, crc, unpacked, compressed, offset = member
+        with open_ranges(self._file, [], self._folders) as read_at:
+            yield from zips.unpack(read_at, offset, compressed, unpacked, method, crc)
+
+    def _header(self, member: zips.Member) -> Header:
+        return read_header(next(self._unpack(member), b""))
+
+    def _read_columns(self, images: int) -> dict[str, pa.Array]:
+        """Return the requested columns, arrays of an `.npz` with a value for each image."""
+        if not self._columns:
+            return {}
+        with self._reading(), open_file(self._file, self._folders) as file:
+            is_npz = file.read(2) == ZIP_MAGIC
+            members = self._arrays(file) if is_npz else {}
+            headers = {name: self._header(member) for name, member in members.items()}
+            fitting = [
+                name
+                for name, header in headers.items()
+                if header.shape in ((images,), (images, 1)) and header.dtype.kind in COLUMN_KINDS
+            ]
+            check_columns(self._file, self._options, fitting if is_npz else None)
+            return {name: self._values(members[name], headers[name]) for name in self._columns}
+
+    def _values(self, member: zips.Member, header: Header) -> pa.Array:
+        """Return the values of a column."""
+        stop = header.offset + header.nbytes
+        if header.dtype.itemsize > MAX_ENTRY_BYTES or stop > MAX_COLUMN_BYTES:
+            raise InvalidSource(
+                f"The array '{member.name}' of '{self._file}' claims {stop:,} bytes.",
+                code="source_too_large",
+            )
+        data = bytearray()
+        for chunk in self._unpack(member):
+            data += chunk
+            if len(data) > stop:
+                break
+        if len(data) != stop:
+            raise ValueError(f"'{member.name}' has more or fewer bytes than its header claims")
+        values = np.frombuffer(data, header.dtype, offset=header.offset)
+        return pa.array(map(printable, values.tolist()) if values.dtype.kind == "U" else values)
 
     def _layout(self, head: bytes, *, is_packed: bool) -> _Layout:
         """Return the layout that a header describes; raise `ValueError` if it is none."""
-        is_fortran = False
         if is_npy := head.startswith(NPY_MAGIC):
-            shape, offset, is_fortran, kind = _read_npy_header(head)
+            found = read_header(head)
         else:
             shape, offset = idx.header(head)
-            kind = np.dtype(np.uint8)
-        if kind != np.uint8 or shape[1:] != (SIDE, SIDE) or shape[0] < 0:
+            found = Header(shape, offset, is_fortran=False, dtype=np.dtype(np.uint8))
+        if found.dtype != np.uint8 or not are_images(found.shape):
             raise InvalidSource(
-                f"'{self._file}' holds an array of {short(kind)}, shape {short(shape)}. "
-                f"Images are uint8 of shape (n, {SIDE}, {SIDE})."
+                f"'{self._file}' holds an array of {short(found.dtype)}, shape "
+                f"{short(found.shape)}. Images are uint8 of shape {SHAPES}."
             )
-        if not shape[0]:
+        if not found.shape[0]:
             raise InvalidSource(f"'{self._file}' holds an array without images.")
-        return _Layout(shape[0], offset, is_fortran, ends=is_packed or not is_npy)
-
-
-def _records(images: UInt8Array, start: int) -> Records:
-    return Records(list(range(start, start + len(images))), images, [])
-
-
-def _read_npy_header(head: bytes) -> tuple[tuple[int, ...], int, bool, np.dtype[Any]]:
-    """Return shape, offset of the values, order and type; raise `ValueError` for a bad header."""
-    file = io.BytesIO(head)
-    try:
-        if np.lib.format.read_magic(file) == (1, 0):
-            shape, is_fortran, kind = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, is_fortran, kind = np.lib.format.read_array_header_2_0(file)
-    except Exception as error:  # NumPy evaluates the header, which may be hostile
-        raise ValueError(f"a damaged header of NumPy: {error}") from error
-    return shape, file.tell(), is_fortran, kind
+        return _Layout(
+            found.shape[0],
+            found.offset,
+            found.is_fortran,
+            are_rows(found.shape),
+            ends=is_packed or not is_npy,
+        )
 
 
 def _copy_values(layout: _Layout, chunks: Iterator[bytes], to: IO[bytes]) -> None:
@@ -216,16 +331,3 @@ def _copy_values(layout: _Layout, chunks: Iterator[bytes], to: IO[bytes]) -> Non
         missing -= to.write(values[:missing])
     if missing:
         raise ValueError(f"{missing:,} bytes of the {layout.images:,} images are missing")
-
-
-def _transpose(columns: Path, count: int, rows: Path) -> None:
-    """Copy images from Fortran order to C order."""
-    with columns.open("rb") as source, rows.open("wb") as target:
-        for start in range(0, count, TRANSPOSED_IMAGES):
-            size = min(TRANSPOSED_IMAGES, count - start)
-            values = [
-                os.pread(source.fileno(), size, pixel * count + start)
-                for pixel in range(IMAGE_BYTES)
-            ]
-            block = np.frombuffer(b"".join(values), np.uint8).reshape(SIDE, SIDE, size)
-            target.write(block.transpose(2, 1, 0).tobytes())

@@ -9,11 +9,12 @@ import bracex
 
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.files import ReadableFolders
+from loupe.images.arrays import NPY_MAGIC
 from loupe.images.pool import DecoderPool
 from loupe.images.spec import Look
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.settings import HttpsAccess
-from worker.sources.arrays import NPY_MAGIC, ArraySource
+from worker.sources.arrays import ArraySource
 from worker.sources.buckets import Bucket, split_remote_pattern
 from worker.sources.folders import Folder, split_pattern
 from worker.sources.manifests import Manifest
@@ -57,7 +58,38 @@ def open_source(
         InvalidSource: If there is nothing, or if it lacks a requested column.
         InvalidRequest: If folders are to be labels, and its records are in none.
     """
-    decoder = Decoder(look, max_pixels, decoders, check)
+    source = _open(path, Decoder(look, max_pixels, decoders, check), options, https, folders)
+    if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource):
+        raise InvalidRequest(
+            f"The records of '{path}' are in no folders that could be their labels. "
+            "Folders, archives and manifests have some."
+        )
+    if options.array is not None and not isinstance(source, ArraySource):
+        raise InvalidSource(
+            f"'{path}' has no array {options.array!r}: it is no .npz.", code="array_not_found"
+        )
+    return source
+
+
+def check_source(
+    path: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: HttpsAccess = "none"
+) -> None:
+    """Refuse a source that clearly cannot be scored, before a job is made of it.
+
+    Raises:
+        InvalidSource, InvalidRequest: As `open_source`, or if it contains no images.
+    """
+    open_source(path, "ink", 1, options, https=https).check()
+
+
+def _open(
+    path: AnyPath,
+    decoder: Decoder,
+    options: ScoringOptions,
+    https: HttpsAccess,
+    folders: ReadableFolders | None,
+) -> ImageSource:
+    """Return the source of the kind that the path has."""
     if folders is not None and not (isinstance(path, Path) and folders.hold(path)):
         raise InvalidSource(f"'{path}' is not below a folder that jobs may read.")
     if path.is_dir():
@@ -79,26 +111,11 @@ def open_source(
         if head.startswith(PARQUET_MAGIC):
             return TableSource(path, [path], decoder, options, folders)
         found = _open_archive(path, head, folders)
+    if found is None:
+        check_columns(path, ScoringOptions(image_column=options.image_column), None)
+        return ArraySource(path, options, folders)
     check_columns(path, options, None)
-    return ArraySource(path, folders) if found is None else PictureSource(found, decoder)
-
-
-def check_source(
-    path: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: HttpsAccess = "none"
-) -> None:
-    """Refuse a source that clearly cannot be scored, before a job is made of it.
-
-    Raises:
-        InvalidSource: If it contains no images, or lacks a requested column.
-        InvalidRequest: If folders are to be labels, and its records are in none.
-    """
-    source = open_source(path, "ink", 1, options, https=https)
-    if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource):
-        raise InvalidRequest(
-            f"The records of '{path}' are in no folders that could be their labels. "
-            "Folders, archives and manifests have some."
-        )
-    source.check()
+    return PictureSource(found, decoder)
 
 
 def _open_archive(file: AnyPath, head: bytes, folders: ReadableFolders | None) -> Collection | None:

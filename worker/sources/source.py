@@ -117,9 +117,10 @@ def check_unchanged(source: object, planned: str, now: str) -> None:
 
 def check_columns(source: object, options: ScoringOptions, columns: Sequence[str] | None) -> None:
     """Raise `InvalidSource` if a source without columns, or with these, lacks a requested one."""
-    for column in filter(None, [options.id, *options.columns]):
+    wanted = [options.id, *options.columns, options.image_column if columns is None else None]
+    for column in filter(None, wanted):
         if column not in (columns or ()):
-            known = "only tables and manifests have columns"
+            known = "only tables, manifests, .npz and WebDataset archives have columns"
             if columns is not None:
                 known = f"it has {listed(columns)}"
             raise InvalidSource(

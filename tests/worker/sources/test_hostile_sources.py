@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from loupe.errors import InvalidSource
+from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
 from worker.sources.opening import check_source, open_source
@@ -82,6 +83,34 @@ def npz_of_zeros(path: Path) -> None:
 def npz_that_claims_a_terabyte(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", npy_header(2**40) + bytes(784))
+
+
+def npz_of_long_labels(path: Path) -> None:
+    """Write labels whose header claims one for each image, before many more bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", npy_header(1) + bytes(784))
+        header = io.BytesIO()
+        np.save(header, np.zeros(1, np.int64))
+        with archive.open("labels.npy", "w") as file:
+            file.write(header.getvalue())
+            for _ in range(64):
+                file.write(bytes(2**24))
+
+
+def npz_of_labels_of_a_gigabyte(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", npy_header(1) + bytes(784))
+        labels = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            labels, {"descr": f"<U{2**28}", "fortran_order": False, "shape": (1,)}
+        )
+        archive.writestr("labels.npy", labels.getvalue())
+
+
+def npz_of_many_arrays(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number}.npy", b"")
 
 
 def idx_of_zeros(path: Path) -> None:
@@ -288,6 +317,9 @@ def npy_of_a_long_type(path: Path) -> None:
 REFUSED: list[tuple[str, Callable[[Path], None]]] = [
     ("a.npz", npz_of_zeros),
     ("a.npz", npz_that_claims_a_terabyte),
+    ("a.npz", npz_of_long_labels),
+    ("a.npz", npz_of_labels_of_a_gigabyte),
+    ("a.npz", npz_of_many_arrays),
     ("a.gz", idx_of_zeros),
     ("a.gz", idx_that_claims_terabytes),
     ("a.npy", npy_that_claims_a_terabyte),
@@ -324,8 +356,9 @@ def test_claim_that_cannot_be_true_is_an_error_of_the_source(
     tmp_path: Path, index_folder: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / name)
+    options = ScoringOptions(labels="column:labels" if "labels" in write.__name__ else None)
     with little_memory(), pytest.raises(InvalidSource) as raised:
-        scored(tmp_path / name, index_folder, shard_images=1000, batch_size=128)
+        scored(tmp_path / name, index_folder, 1000, 128, options)
     assert raised.value.code in {"invalid_source", "source_too_large"}
     assert len(raised.value.message) < 2000
     assert sum(file.stat().st_size for file in index_folder.iterdir()) < 2**28

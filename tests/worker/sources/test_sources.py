@@ -5,12 +5,15 @@ import io
 import math
 import os
 import tracemalloc
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +22,10 @@ from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images import idx
 from loupe.images.decode import MAX_FILE_BYTES
 from loupe.images.spec import UInt8Array
+from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.support.garbage import uncollected
-from tests.worker.conftest import MAX_PIXELS
+from tests.worker.conftest import MAX_PIXELS, scored
 from worker.sources import arrays
 from worker.sources.arrays import ArraySource
 from worker.sources.opening import check_source, open_source
@@ -121,6 +125,106 @@ def test_array_that_cannot_be_read_in_parts_is_loaded_once(
         for batch in read(source, plan, index, index_folder, batch_size=4)
     ]
     np.testing.assert_array_equal(np.concatenate(found), images)
+
+
+@pytest.mark.parametrize("shape", [(-1, 28, 28, 1), (-1, 1, 28, 28), (-1, 784), (-1, 784, 1)])
+@pytest.mark.parametrize("write", [as_npy, as_fortran_npy, as_idx, as_packed_idx])
+def test_shape_of_an_array_may_have_one_channel_or_one_index_for_all_pixels(
+    tmp_path: Path,
+    index_folder: Path,
+    write: Callable[[UInt8Array, Path], None],
+    shape: tuple[int, ...],
+) -> None:
+    images = pictures.digits(9)
+    write(images.reshape(shape), tmp_path / "images.npy")
+    (seen,) = scored(tmp_path / "images.npy", index_folder, 10, 10)
+
+    np.testing.assert_array_equal(seen.images, images)
+
+
+TRAIN, TEST = pictures.digits(6), pictures.digits(11)[6:]
+# Sets that people have: Keras' mnist.npz, MedMNIST, and arrays without names.
+NPZ = {
+    "keras": {"x_train": TRAIN, "y_train": range(6), "x_test": TEST, "y_test": range(5)},
+    "medmnist": {
+        "train_images": TRAIN,
+        "test_images": TEST[..., None],
+        "test_labels": np.arange(5, dtype=np.uint64)[:, None],
+    },
+    "one array of images": {"arr_0": TEST.reshape(-1, 784), "arr_1": ["é", "b", "c", "d", "e"]},
+}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    ("name", "array", "column", "labels"),
+    [
+        ("keras", "x_test", "y_test", range(5)),
+        ("medmnist", "test_images", "test_labels", range(5)),
+        ("one array of images", None, "arr_1", ["é", "b", "c", "d", "e"]),
+    ],
+)
+def test_array_of_several_is_read_with_its_labels(
+    tmp_path: Path,
+    index_folder: Path,
+    save: Callable[..., None],
+    name: str,
+    array: str | None,
+    column: str,
+    labels: Sequence[object],
+) -> None:
+    save(tmp_path / "a.npz", **{name: np.asarray(values) for name, values in NPZ[name].items()})
+    options = ScoringOptions(array=array, labels=f"column:{column}", keep=(column,))
+    check_source(tmp_path / "a.npz", options)
+    seen = scored(tmp_path / "a.npz", index_folder, 2, 3, options)
+
+    np.testing.assert_array_equal(np.concatenate([batch.images for batch in seen]), TEST)
+    assert ids(seen) == list(range(5))
+    columns = [batch.columns for batch in seen if batch.columns is not None]
+    assert pa.concat_tables(columns).to_pydict() == {column: list(labels)}
+
+
+@pytest.mark.parametrize("column", ["names", "numbers"])
+def test_array_may_have_ids(tmp_path: Path, index_folder: Path, column: str) -> None:
+    numbers = np.arange(2**64 - 5, 2**64, dtype=np.uint64)
+    np.savez(tmp_path / "a.npz", images=TEST, names=list("abcde"), numbers=numbers)
+    seen = scored(tmp_path / "a.npz", index_folder, options=ScoringOptions(id=column))
+
+    assert ids(seen) == (list("abcde") if column == "names" else list(map(str, numbers)))
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        (ScoringOptions(), ["2 arrays", "x_train (6, 28, 28), x_test (5, 28, 28)"]),
+        (ScoringOptions(array="x"), ["'x'", "x_test, x_train, y_test, y_train"]),
+        (ScoringOptions(array="y_test"), ["int64, shape (5,)"]),
+        (ScoringOptions(array="x_test", labels="column:y_train"), ["'y_train'", "has y_test"]),
+    ],
+)
+def test_array_that_is_not_clear_is_named_with_the_others(
+    tmp_path: Path, options: ScoringOptions, facts: list[str]
+) -> None:
+    save: Callable[..., None] = np.savez
+    save(tmp_path / "a.npz", **{name: np.asarray(values) for name, values in NPZ["keras"].items()})
+    with pytest.raises(InvalidSource) as raised:
+        check_source(tmp_path / "a.npz", options)
+    for fact in [*facts, f"'{tmp_path}/a.npz'"]:
+        assert fact in raised.value.message
+
+
+@pytest.mark.parametrize("name", ["images.npy", "folder", "a.zip", "a.csv", "a.parquet"])
+def test_source_without_named_arrays_has_no_requested_array(tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / "images.npy", TEST)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").write_bytes(pictures.png(TEST[0]))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        made.writestr("a.png", pictures.png(TEST[0]))
+    (tmp_path / "a.csv").write_text("path\nfolder/a.png\n")
+    pq.write_table(pa.table({"image": [pictures.png(TEST[0])]}), tmp_path / "a.parquet")
+    with pytest.raises(InvalidSource) as raised:
+        check_source(tmp_path / name, ScoringOptions(array="x"))
+    assert raised.value.code == "array_not_found"
 
 
 @given(total=st.integers(1, MAX_SHARDS), shard_images=st.integers(1, 5_000))
