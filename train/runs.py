@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from loupe.errors import Conflict, InvalidUsage, NotWritable, ProgramFailed, SourceChanged
-from loupe.files import lock, write_atomically
+from loupe.errors import InvalidUsage, ProgramFailed, SourceChanged
+from loupe.files import write_atomically
 from train.config import TrainConfig, changed
 from train.data.datasets import Dataset
 from train.data.folders import slug
 from train.data.source import DataSource
 from train.data.splits import hold_out
+from train.locks import locked
 
 if TYPE_CHECKING:
     from loupe.models.store import StoredModel
@@ -157,19 +158,8 @@ class Run:
     def _write(self, request: TrainRequest) -> None:
         write_atomically(self.folder / REQUEST_FILE, request.model_dump_json(indent=1))
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(lock(self.folder / LOCK_FILE, wait=False))
-            except BlockingIOError:
-                raise Conflict(
-                    f"Another process trains the run '{self.name}'. Wait until it ends.",
-                    code="run_in_use",
-                ) from None
-            except OSError as error:
-                raise NotWritable(f"The run '{self.folder}' cannot be locked: {error}.") from error
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.folder / LOCK_FILE, f"trains the run '{self.name}'", "run_in_use")
 
     def _check_epochs(self, epochs: int) -> None:
         """Refuse fewer epochs than are done: the model's best epoch may be a later one."""

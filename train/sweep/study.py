@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from statistics import fmean
@@ -19,8 +19,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from loupe.errors import Conflict, InvalidUsage, NotWritable
-from loupe.files import lock, write_atomically
+from loupe.files import write_atomically
 from train.config import Setting
+from train.locks import locked
 from train.sweep.sweeps import Result, Scores, Sweep, as_text
 
 REQUEST_FILE = "sweep.json"
@@ -180,12 +181,7 @@ def open_study(folder: Path, sweep: Sweep, images: Mapping[str, str]) -> Iterato
     file, table = folder / STUDY_FILE, folder / RESULTS_FILE
     with translate_write_errors(folder):
         _check_request(folder, {**sweep.model_dump(mode="json"), "images": images})
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(lock(folder / REQUEST_FILE, wait=False))
-        except BlockingIOError:
-            message = f"Another process runs the sweep in '{folder}'. Wait until it ends."
-            raise Conflict(message, code="sweep_running") from None
+    with locked(folder / REQUEST_FILE, f"runs the sweep in '{folder}'", "sweep_running"):
         if table.exists() and not file.exists():
             raise InvalidUsage(
                 f"'{folder}' has results but no {STUDY_FILE}, so the sweep cannot continue; older "
@@ -243,7 +239,7 @@ def _load(file: Path, sweep: Sweep) -> SweepStudy:
         os.truncate(file, end)
     try:
         return SweepStudy(file, sweep)
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise Conflict(
             f"'{file}' cannot be read: {error}. Delete the folder, or choose another --out.",
             code="sweep_damaged",
@@ -264,7 +260,7 @@ def _check_request(folder: Path, request: dict[str, Any]) -> None:
         return
     try:
         old, new = _flat(json.loads(file.read_bytes())), _flat(request)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         message = f"'{file}' is not a request for a sweep: {error}. Choose another --out."
         raise Conflict(message, code="sweep_damaged") from error
     differences = [
@@ -281,6 +277,9 @@ def _check_request(folder: Path, request: dict[str, Any]) -> None:
 
 
 def _flat(request: dict[str, Any]) -> dict[str, Any]:
-    """Merge the fields of source and values into the request."""
-    nested = {**request.pop("source", {}), **request.pop("values", {})}
-    return {**request, **nested}
+    """Merge the fields of source, values and images into the request."""
+    nested = ("source", "values", "images")
+    merged = {name: value for name, value in request.items() if name not in nested}
+    for name in nested:
+        merged |= request.get(name, {})
+    return merged

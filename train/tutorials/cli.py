@@ -31,6 +31,8 @@ def classics(
 
     Every training is kept: after Ctrl-C, the same command continues.
     """
+    from train.locks import locked
+    from train.sweep.study import translate_write_errors
     from train.tensorflow import import_tensorflow
     from train.tutorials.plan import load_plan
 
@@ -46,8 +48,11 @@ def classics(
 
     page.check_writable(out)
     folder = load_settings().home / RESULTS_FOLDER
-    results = Results(folder, plan)
-    train_plan(plan, results, loader(data_dir), console)
+    with translate_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock", f"trains the classics in '{folder}'", "classics_running"):
+        results = Results(folder, plan)
+        train_plan(plan, results, loader(data_dir), console)
     today = datetime.now(timezone.utc).date()
     # The page shows results of earlier runs, too.
     page.write(out, page.page(Results(folder, whole), page.this_machine(), today))

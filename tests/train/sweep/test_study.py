@@ -167,9 +167,10 @@ def test_results_are_read_back_as_they_were_recorded(tmp_path: Path) -> None:
         assert read_results(tmp_path, REQUEST) == study.results()
 
 
-def test_a_damaged_study_is_refused_with_the_way_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{}\nno JSON\n", "[]\n", "5\n", '{"op_code": 99}\n', "\xff\n"])
+def test_a_damaged_study_is_refused_with_the_way_out(tmp_path: Path, text: str) -> None:
     with studying(tmp_path, REQUEST):
-        (tmp_path / STUDY_FILE).write_text("{}\nno JSON\n")
+        (tmp_path / STUDY_FILE).write_text(text, encoding="latin-1")
     with pytest.raises(Conflict) as refused, studying(tmp_path, REQUEST):
         pass
 
@@ -177,8 +178,11 @@ def test_a_damaged_study_is_refused_with_the_way_out(tmp_path: Path) -> None:
     assert str(tmp_path / STUDY_FILE) in refused.value.message
 
 
-def test_a_damaged_request_is_refused(tmp_path: Path) -> None:
-    (tmp_path / REQUEST_FILE).write_text("no JSON")
+@pytest.mark.parametrize(
+    "text", ["", "no JSON", "[]", "null", '{"source": 5}', '{"values": [1]}', "\xff\xfe"]
+)
+def test_a_damaged_request_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / REQUEST_FILE).write_text(text, encoding="latin-1")
     with pytest.raises(Conflict) as refused, studying(tmp_path, REQUEST):
         pass
 
@@ -218,7 +222,7 @@ def test_the_same_sweep_over_other_images_is_refused(tmp_path: Path) -> None:
         pass
 
     assert refused.value.code == "sweep_mismatch"
-    assert 'data: "digest" there, "other" now' in refused.value.message
+    assert 'train: "digest" there, "other" now' in refused.value.message
 
 
 def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

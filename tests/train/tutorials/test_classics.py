@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from loupe.errors import Interrupted, InvalidUsage, NotWritable
+from loupe.files import lock
 from tests.support import pictures
 from tests.support.command import Loupe
 from train.config import FULL_BATCH, TrainConfig, recipe
@@ -415,6 +416,18 @@ def test_command_refuses_an_unknown_tutorial(loupe: Loupe) -> None:
     assert refused.code == 2
     assert refused.err.startswith("error: invalid_training: ")
     assert "'Z'" in refused.err
+
+
+def test_a_second_process_is_refused(
+    loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
+    (tmp_path / "classics").mkdir()
+    with lock(tmp_path / "classics" / "lock"):
+        refused = loupe("train", "classics", "--out", tmp_path / "page.md")
+
+    assert refused.code == 1
+    assert refused.err.startswith("error: classics_running: ")
 
 
 def test_unwritable_page_is_reported_before_any_training(tmp_path: Path) -> None:
