@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,13 @@ from train.data.splits import (
     quoted,
 )
 
-SPLITS = ("train", "validation", "test")  # folders with these names that hold folders of classes
+SPLITS = ("train", "validation", "test")
+# Usual names of folders that hold the folders of classes, with one group for each of `SPLITS`.
+SPLIT_NAME = re.compile(
+    r"(?:(train(?:ing)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?))[-_ ]?(?:set|data|images)?",
+    re.IGNORECASE,
+)
+LEFTOVERS = frozenset({"__MACOSX"})  # of archives
 MAX_NAME_LENGTH = 50  # BentoML takes 63 characters; derived names may be longer
 
 
@@ -109,24 +116,34 @@ def check_folder(folder: Path) -> None:
 
 
 def list_folder(folder: Path) -> Listing:
-    """List the files of each class without opening them."""
+    """List the files of each class without opening them.
+
+    Raises:
+        InvalidUsage: If the folder does not exist.
+        InvalidDataset: If it cannot be listed, or has folders that may be splits or classes.
+    """
     check_folder(folder)
     try:
-        names = _folders(folder)
-        if not any(_is_split(folder / name) for name in names):
-            return Listing(folder, {"train": _classes(folder, folder)})
-        if unknown := [f"{name}/" for name in names if name not in SPLITS]:
+        top = _unwrapped(folder)
+        nested = [name for name in _folders(top) if _holds_folders(top / name)]
+        split_folders = {split: name for name in nested if (split := split_of(name))}
+        if not split_folders:
+            _refuse_unknown_splits(top, nested)
+            return Listing(folder, {"train": _classes(folder, top)})
+        if others := [f"{name}/" for name in _folders(top) if name not in split_folders.values()]:
             raise InvalidDataset(
-                f"'{folder}' has split folders, but also {quoted(unknown)}. "
-                "Rename or move these; only train/, validation/ and test/ are splits.",
+                f"'{top}' has split folders, but also {quoted(others)}. Rename or move these; "
+                "the splits are train/, validation/ and test/.",
                 code="unknown_split",
             )
         return Listing(
             folder,
             {
-                name: _classes(folder, folder / name) if name in names else {}
-                for name in SPLITS
-                if name in ("train", *names)
+                split: _classes(folder, _unwrapped(top / split_folders[split]))
+                if split in split_folders
+                else {}
+                for split in SPLITS
+                if split in ("train", *split_folders)
             },
         )
     except OSError as error:
@@ -134,6 +151,12 @@ def list_folder(folder: Path) -> Listing:
             f"The folder '{error.filename}' cannot be listed: {error.strerror}.",
             code="folder_unreadable",
         ) from error
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder's name means, as `test` for `Testing_Set`."""
+    match = SPLIT_NAME.fullmatch(name)
+    return SPLITS[match.lastindex - 1] if match and match.lastindex else None
 
 
 def read_listing(
@@ -189,12 +212,39 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part.casefold() for index, part in enumerate(parts)], name
 
 
-def _is_split(folder: Path) -> bool:
-    """Return whether a folder is a split; a folder `train` that holds pictures is a class."""
-    return folder.name in SPLITS and not any(
+def _unwrapped(folder: Path) -> Path:
+    """Enter folders that hold nothing but one folder of folders, as archives often do."""
+    while len(names := _folders(folder)) == 1 and _holds_folders(folder):
+        inner = folder / names[0]
+        begins_split = split_of(inner.name) and not split_of(folder.name)
+        if begins_split or inner.is_symlink() or not _holds_folders(inner):
+            break
+        folder = inner
+    return folder
+
+
+def _holds_folders(folder: Path) -> bool:
+    """Return whether a folder holds folders, and no pictures next to them."""
+    return bool(_folders(folder)) and not any(
         Path(name).suffix.lower() in SUFFIXES and not is_folder(folder / name)
         for name in _visible(folder)
     )
+
+
+def _refuse_unknown_splits(top: Path, nested: list[str]) -> None:
+    """Raise `InvalidDataset` if folders look like splits, as they hold the same classes."""
+    inside = Counter(
+        name.casefold() for folder in nested for name in set(_folders(_unwrapped(top / folder)))
+    )
+    shared = sorted(name for name, count in inside.items() if count > 1)
+    if len(shared) > 1:
+        raise InvalidDataset(
+            f"Folders of '{top}' hold folders of the same names: {quoted(shared)}, in "
+            f"{quoted(f'{name}/' for name in nested)}. If these are splits, name them train/, "
+            "validation/ and test/. If they are classes, move their pictures out of the folders "
+            "inside.",
+            code="unknown_split",
+        )
 
 
 def _classes(top: Path, folder: Path) -> dict[str, tuple[str, ...]]:
@@ -212,4 +262,5 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _visible(folder: Path) -> list[str]:
-    return [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+    names = os.listdir(folder)  # noqa: PTH208
+    return [name for name in names if not name.startswith(".") and name not in LEFTOVERS]

@@ -91,6 +91,62 @@ def test_split_folders_become_splits(tmp_path: Path) -> None:
     assert raised.value.code == "invalid_dataset_option"
 
 
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("Train", "Val", "Test"),
+        ("TRAIN", "VALID", "TEST"),
+        ("training_set", "validation_set", "test_set"),
+        ("training", "dev", "testing"),
+        ("trainset", "valset", "testset"),
+        ("train_images", "val-data", "Test Set"),
+        ("archive/train", "archive/val", "archive/test"),
+        ("archive/photos/train", "archive/photos/valid", "archive/photos/test"),
+        ("training_set/training_set", "val/val", "test_set/test_set"),
+        ("train/images", "val/images", "test/images"),
+    ],
+)
+def test_usual_names_of_splits_are_known(
+    tmp_path: Path, train: str, validation: str, test: str
+) -> None:
+    for folder, counts in (
+        (train, CLASSES),
+        (validation, {"cat": 3, "dog": 2}),
+        (test, {"cat": 1, "dog": 4}),
+        ("__MACOSX", {}),
+    ):
+        sort_into_folders(tmp_path / folder, counts)
+    (tmp_path / "__MACOSX" / "train").mkdir(parents=True)
+    dataset = load(tmp_path)
+
+    assert dataset.class_names == ("cat", "dog")
+    assert {name: len(split.labels) for name, split in dataset.splits().items()} == {
+        "train": 30,
+        "validation": 5,
+        "test": 5,
+    }
+
+
+def test_classes_are_found_in_the_only_folder_of_an_archive(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path / "pets" / "archive" / "photos", CLASSES)
+    dataset = load(tmp_path / "pets")
+
+    assert (dataset.name, dataset.class_names) == ("pets", ("cat", "dog"))
+
+
+def test_a_train_folder_alone_is_split(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path / "train", CLASSES)
+
+    assert load(tmp_path).class_names == ("cat", "dog")
+    assert len(load(tmp_path).test.labels) == 6
+
+
+def test_classes_may_hold_folders_with_one_common_name(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path, {"cat/images": 10, "dog/images": 10})
+
+    assert load(tmp_path).class_names == ("cat", "dog")
+
+
 def test_without_a_test_folder_the_test_split_comes_from_train(tmp_path: Path) -> None:
     sort_into_folders(tmp_path / "train", CLASSES)
     sort_into_folders(tmp_path / "validation", {"cat": 3, "dog": 2}, seed=10)
@@ -167,10 +223,52 @@ def test_a_class_with_too_few_readable_pictures_is_refused(
             id="other classes",
         ),
         pytest.param(
-            {"train/cat": 20, "train/dog": 20, "val/cat": 2, "val/dog": 2},
+            {"train/cat": 20, "train/dog": 20, "val/cat": 2, "dev/cat": 2},
             "unknown_split",
-            ["val/"],
+            ["validation/"],
+            id="two validation splits",
+        ),
+        pytest.param(
+            {"train/cat": 20, "train/dog": 20, "fold2/cat": 2, "fold2/dog": 2},
+            "unknown_split",
+            ["fold2/"],
             id="a split of another name",
+        ),
+        pytest.param(
+            {"fold1/cat": 20, "fold1/dog": 20, "fold2/Cat": 20, "fold2/dog": 20},
+            "unknown_split",
+            ["fold1/", "fold2/", "'cat'", "'dog'"],
+            id="splits of other names",
+        ),
+        pytest.param(
+            {"a/cat": 20, "a/dog": 20, "a/cow": 20, "b/cat": 20, "b/dog": 20, "c": 20},
+            "unknown_split",
+            ["a/", "b/"],
+            id="splits of other names without a class, beside pictures",
+        ),
+        pytest.param(
+            {
+                "seg_train/seg_train/sea": 20,
+                "seg_train/seg_train/ice": 20,
+                "seg_test/seg_test/sea": 5,
+                "seg_test/seg_test/ice": 5,
+                "seg_pred/seg_pred": 5,
+            },
+            "unknown_split",
+            ["seg_train/", "seg_test/"],
+            id="splits in folders of their own name",
+        ),
+        pytest.param(
+            {"cat/train": 20, "cat/test": 20, "dog/train": 20, "dog/test": 20},
+            "unknown_split",
+            ["cat/", "dog/"],
+            id="splits inside classes",
+        ),
+        pytest.param(
+            {"train/Cat": 20, "train/dog": 20, "test/cat": 2, "test/dog": 2},
+            "classes_differ",
+            ["test split", "'Cat'", "'cat'"],
+            id="a class in another case",
         ),
         pytest.param(
             {"cat": 20, "dog\nor cat": 20}, "invalid_class_names", ["U+000A"], id="line break"
