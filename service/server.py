@@ -19,8 +19,7 @@ from loupe.models.store import find_model, verify
 from loupe.runtime.ports import BACKLOG, listen, url_of
 from loupe.settings import Settings
 from service.app import create_app
-from service.connections.connection import Connection
-from service.connections.slow_clients import IDLE_SECONDS
+from service.connections.connection import IDLE_SECONDS, Connection
 from service.http.logs import set_up_log
 from service.prediction.predictor import Predictor
 

@@ -12,7 +12,7 @@ import pytest
 
 from loupe.models.store import StoredModel
 from loupe.results import Format
-from tests.support import pictures
+from tests.support import pictures, wire
 from tests.support.programs import RunningService, running, serving, until
 
 KINDS: list[Format] = ["parquet", "csv", "jsonl"]
@@ -184,3 +184,24 @@ def test_pages_may_read_the_headers_of_ranges(jobs: Jobs) -> None:
 
     exposed = part.headers["access-control-expose-headers"].lower()
     assert all(name in exposed for name in ("accept-ranges", "content-range", "etag"))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("result", [*JOINED, *CONVERTED, "events", "errors"], ids=str)
+def test_client_of_http_1_0_gets_plain_bytes(
+    jobs: Jobs, result: str | tuple[str, bool, str], keep: bool
+) -> None:
+    job = jobs.ids["csv", True]
+    asked = f"/jobs/{job}/{result}" if isinstance(result, str) else jobs.path(*result)
+    whole = jobs.client.get(asked)
+    lines = ["Connection: keep-alive"] if keep else []
+    with wire.connected(jobs.service.url) as client:
+        client.sendall(wire.head(jobs.service.url, "GET", asked, *lines, version="1.0"))
+        if keep and "content-length" in whole.headers:
+            _, headers, body = wire.read_answer(client)
+            assert headers["connection"] == "keep-alive"
+        else:
+            head, _, body = wire.read_all(client).partition(b"\r\n\r\n")
+            assert b"\r\nconnection: close" in head
+            assert b"transfer-encoding" not in head
+    assert body == whole.content

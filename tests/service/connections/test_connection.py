@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from loupe.errors import BodyTooSlow, CallerGone, LoupeError
 from loupe.settings import Settings
-from service.connections import connection, slow_clients
+from service.connections import connection, flow
 from service.connections.connection import Connection
 from service.http import replies
 from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
@@ -159,7 +159,7 @@ class Scene:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                timeout_keep_alive=slow_clients.IDLE_SECONDS,
+                timeout_keep_alive=connection.IDLE_SECONDS,
             )
             self.server = server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve([listening]))
@@ -531,7 +531,7 @@ def test_endless_headers_are_refused() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost:"])
 def test_incomplete_head_times_out(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(slow_clients, "HEAD_SECONDS" if sent else "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "HEAD_SECONDS" if sent else "IDLE_SECONDS", 0.05)
 
     async def story(scene: Scene) -> None:
         first = await scene.client()
@@ -551,7 +551,7 @@ def test_incomplete_head_times_out(monkeypatch: pytest.MonkeyPatch, sent: bytes)
 def test_idle_connection_is_closed_after_the_late_body_of_a_refused_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slow_clients, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.3)
 
     async def story(scene: Scene) -> None:
         await scene.fill()
@@ -702,7 +702,7 @@ def test_answered_requests_leave_no_reference_cycles(length: int) -> None:
 
 
 def test_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slow_clients, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(flow, "WRITE_SECONDS", 0.05)
     ended = asyncio.Event()
 
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
@@ -721,8 +721,33 @@ def test_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPat
     uvloop.run(scene.play(story))
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_response_without_a_length_that_breaks_off_is_not_taken_for_complete(version: str) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await asyncio.sleep(0.05)
+        raise RuntimeError
+
+    async def story(scene: Scene) -> None:
+        client = await scene.client()
+        client.send(f"GET / HTTP/{version}\r\nHost: loupe\r\n\r\n".encode())
+        await client.response_head()
+        try:
+            body = await client._reader.read()
+        except ConnectionResetError:
+            assert version == "1.0"
+        else:
+            assert version == "1.1"
+            assert body == b"4\r\nhalf\r\n"  # without the last chunk
+
+    scene = Scene()
+    scene._app = broken
+    uvloop.run(scene.play(story))
+
+
 def test_client_that_reads_slowly_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slow_clients, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(flow, "WRITE_SECONDS", 0.2)
     chunk, chunks = bytes(2**20), 16
 
     async def large(scope: Scope, receive: Receive, send: Send) -> None:
@@ -850,7 +875,7 @@ def test_rest_of_an_answered_body_is_limited(
     limit: str, more: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if limit == "DROP_SECONDS":
-        monkeypatch.setattr(slow_clients, limit, 0.1)
+        monkeypatch.setattr(connection, limit, 0.1)
     else:
         monkeypatch.setattr(connection, limit, LONG_BYTES)
 
@@ -880,7 +905,7 @@ def test_connection_that_drops_a_body_does_not_delay_the_shutdown() -> None:
 
     started = time.monotonic()
     play(story)
-    assert time.monotonic() - started < slow_clients.DROP_SECONDS / 2
+    assert time.monotonic() - started < connection.DROP_SECONDS / 2
 
 
 # Versions, hosts, and shutdown
