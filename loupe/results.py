@@ -4,13 +4,15 @@ Light to import: `loupe.conversion`, which needs pyarrow, is imported only where
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 Format = Literal["parquet", "csv", "jsonl"]
 
+COLUMNS_FILE = "_columns.json"  # names and types of the columns
 CHUNK_BYTES = 2**18  # read at a time
 
 
@@ -68,14 +70,32 @@ class JoinedFiles:
             start, stop = start - size, stop - size
 
 
-def merge_files(paths: Sequence[Path], kind: Format, to: Format) -> Iterator[bytes]:
-    """Return the rows of at least one file as one file in another format, in chunks."""
+def read_columns(folder: Path) -> dict[str, str] | None:
+    """Return names and types of a result's columns; `None` for those of older versions."""
+    try:
+        columns: dict[str, str] = json.loads((folder / COLUMNS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return columns
+
+
+def merge_files(
+    paths: Sequence[Path], kind: Format, to: Format, columns: Mapping[str, str] | None = None
+) -> Iterator[bytes]:
+    """Return the rows of at least one file as one file in another format, in chunks.
+
+    Args:
+        paths: The files.
+        kind: Their format.
+        to: Format of the result.
+        columns: See `read_columns`.
+    """
     if can_join(paths, kind, to):
         joined = join_files(paths, kind)
         return joined.read(0, joined.size)
     from loupe.conversion import convert_files  # takes half a second and 100 MB
 
-    return convert_files(paths, kind, to)
+    return convert_files(paths, kind, to, columns)
 
 
 def can_join(paths: Sequence[Path], kind: Format, to: Format) -> bool:

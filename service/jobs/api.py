@@ -16,7 +16,15 @@ from starlette.responses import Response
 from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
 from loupe.jobs import ENDED, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
-from loupe.results import Format, can_join, find_errors, find_predictions, join_files, merge_files
+from loupe.results import (
+    Format,
+    can_join,
+    find_errors,
+    find_predictions,
+    join_files,
+    merge_files,
+    read_columns,
+)
 from service.http import replies
 from service.http.options import media_type
 from service.http.shares import caller_of
@@ -248,7 +256,7 @@ def _event(content: object) -> bytes:
 
 def _converted(found: list[Path], stored: Format, sent: Format) -> Iterator[bytes]:
     """Delay opening files and importing PyArrow to the first chunk, which a thread asks for."""
-    yield from merge_files(found, stored, sent)
+    yield from merge_files(found, stored, sent, read_columns(found[0].parent))
 
 
 ROUTES = [

@@ -11,14 +11,16 @@ import pyarrow.compute as pc
 from loupe.conversion import MAX_ROWS, encode_rows
 from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
-from loupe.jobs import ScoringOptions
+from loupe.jobs import FOLDER_LABELS, ScoringOptions
 from loupe.results import Format, merge_files
 from worker.results.labels import LABEL_TRUE, true_labels
+from worker.sources.source import ColumnTypes
 
 LABEL, CONFIDENCE = "label", "confidence"
 # Beginnings of texts that spreadsheets evaluate. Source: OWASP, "CSV Injection".
 FORMULA, ESCAPED = re.compile(r"\A([=+\-@\t\r\n])"), r"'\1"
 MAX_LISTED_COLUMNS = 12  # in error messages
+TEXT_IDS = ColumnTypes()
 
 
 def table(
@@ -27,19 +29,22 @@ def table(
     class_names: Sequence[str],
     options: ScoringOptions,
     kept: pa.Table | None = None,
+    types: ColumnTypes = TEXT_IDS,
 ) -> pa.Table:
-    """Return the rows of a result.
+    """Return the rows of a result. Their schema depends on the last three arguments alone.
 
     Args:
         ids: Of the records.
         probabilities: float32, shape `(len(ids), classes)`.
         class_names: Of the model.
         options: Columns and threshold.
-        kept: Requested columns of the source; `None` if no record could be read.
+        kept: Requested columns of the source, a row for each id; `None` if there is no row.
+        types: Types of the ids and of these columns.
     """
+    kept = types.kept.empty_table() if kept is None else kept
     names = pa.array(class_names, pa.string())
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    columns = {"id": pa.array(ids, pa.int64() if ids and isinstance(ids[0], int) else pa.string())}
+    columns = {"id": pa.array(ids, types.id)}
     for rank in range(min(options.top_k, len(class_names))):
         index = order[:, rank]
         confidence = probabilities[np.arange(len(index)), index]
@@ -55,7 +60,7 @@ def table(
     if options.labels:
         columns[LABEL_TRUE] = true_labels(ids, kept, class_names, options)
     for name in options.keep:
-        columns[name] = pa.nulls(len(ids)) if kept is None else kept[name]
+        columns[name] = kept[name]
     rows = pa.table(columns)
     return _escape_formulas(rows) if options.escape_formulas else rows
 
@@ -77,12 +82,22 @@ def _escape_formulas(rows: pa.Table) -> pa.Table:
     return pa.table(columns, [FORMULA.sub(ESCAPED, name) for name in rows.column_names])
 
 
+def column_names(
+    class_names: Sequence[str], options: ScoringOptions, types: ColumnTypes
+) -> dict[str, str]:
+    """Return the columns of the rows, and the names of their types."""
+    empty = np.empty((0, len(class_names)), np.float32)
+    rows = table([], empty, class_names, options, types=types)
+    return {field.name: str(field.type) for field in rows.schema}
+
+
 def check_kept_columns(class_names: Sequence[str], options: ScoringOptions) -> None:
     """Raise `InvalidRequest` if a column to keep has the name of another column of the rows."""
     if not options.keep:
         return
-    empty = np.empty((0, len(class_names)), np.float32)
-    own = table([], empty, class_names, options.model_copy(update={"keep": ()})).column_names
+    labels = options.labels and FOLDER_LABELS
+    others = options.model_copy(update={"keep": (), "labels": labels})
+    own = [*column_names(class_names, others, TEXT_IDS)]
     for name in options.keep:
         if name in own:
             listed = ", ".join(own[:MAX_LISTED_COLUMNS])

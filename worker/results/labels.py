@@ -14,7 +14,7 @@ LABEL_TRUE = "label_true"
 
 def true_labels(
     ids: Sequence[str] | Sequence[int],
-    columns: pa.Table | None,
+    columns: pa.Table,
     class_names: Sequence[str],
     options: ScoringOptions,
 ) -> pa.Array:
@@ -22,7 +22,7 @@ def true_labels(
 
     A number that is no class name is the index of a class, as in data sets.
     """
-    if options.label_column is None or columns is None:
+    if options.label_column is None:
         labels = [PurePosixPath(str(record)).parent.name or None for record in ids]
     else:
         values = columns[options.label_column].to_pylist()
@@ -48,8 +48,9 @@ def agreement(
 
 
 def _label(value: object, class_names: Sequence[str]) -> str | None:
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # NaN, pandas' mark of a missing number
         return None
-    text = str(value)
+    # A column of integers of which some are missing is one of floats.
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     is_index = text not in class_names and text.isdecimal() and int(text) < len(class_names)
     return class_names[int(text)] if is_index else text

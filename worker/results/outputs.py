@@ -18,16 +18,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic_core import to_json
 
 from loupe.errors import InvalidOutput, LoupeError
 from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
-from loupe.results import errors_name, predictions_name, single_name
+from loupe.results import COLUMNS_FILE, errors_name, predictions_name, single_name
 from worker.queue.records import Job, JobRequest
 from worker.remote_path import RemotePath
 from worker.results import contact_sheet, formats
 from worker.results.statistics import StepStatistics
 from worker.results.summary import JobSummary, count, summarize
+from worker.sources.source import ColumnTypes
 from worker.storage import AnyPath, local_copy, open_text, publish, read_text, write_file
 
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
@@ -132,7 +134,17 @@ def reclaim_folder(folder: AnyPath, request: JobRequest) -> None:
 
 def clear_folder(folder: AnyPath) -> None:
     """Remove all files of a job; other files stay."""
-    names = (SUMMARY, SAMPLE, LEAST_CONFIDENT, ".*.tmp", f"{INDEX}*", SUCCESS, CANCELLED, CLAIM)
+    names = (
+        SUMMARY,
+        COLUMNS_FILE,
+        SAMPLE,
+        LEAST_CONFIDENT,
+        ".*.tmp",
+        f"{INDEX}*",
+        SUCCESS,
+        CANCELLED,
+        CLAIM,
+    )
     for pattern in (*names, *PARTS):
         for path in folder.glob(pattern):
             _remove(path)
@@ -176,6 +188,11 @@ def publish_index(folder: AnyPath, index: Path, revision: str) -> None:
             raise
 
 
+def write_columns(folder: AnyPath, columns: dict[str, str]) -> None:
+    """Write the columns of the rows and the names of their types, which CSV and JSON lack."""
+    write_file(folder / COLUMNS_FILE, json.dumps(columns, indent=2, ensure_ascii=False) + "\n")
+
+
 def receipt_name(shard: int, shards: int) -> str:
     """Return the file name of a shard's receipt."""
     return f"_part-{shard:05d}-of-{shards:05d}.json"
@@ -188,6 +205,7 @@ def write_part(
     part: Part,
     class_names: Sequence[str],
     options: ScoringOptions = DEFAULT_OPTIONS,
+    types: ColumnTypes = formats.TEXT_IDS,
 ) -> list[str]:
     """Write the rows of a shard, and its errors if there are any; return the file names."""
     names = [predictions_name(shard, shards, options.format)]
@@ -198,7 +216,7 @@ def write_part(
         ]
         names.append(errors_name(shard, shards))
         write_file(folder / names[-1], "\n".join(lines) + "\n")
-    rows = formats.table(part.ids, part.probabilities, class_names, options, part.kept)
+    rows = formats.table(part.ids, part.probabilities, class_names, options, part.kept, types)
     with publish(folder / names[0]) as path:
         formats.write(rows, path, options.format)
     return names
@@ -247,7 +265,8 @@ def write_summary(
             )
         _draw_sheets(folder, job, class_names, statistics, done)
         summary = summarize(job, class_names, shards, counts, statistics)
-        write_file(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        # A model may answer NaN, which JSON does not have.
+        write_file(folder / SUMMARY, to_json(summary, indent=2, inf_nan_mode="null") + b"\n")
     _remove_leftovers(folder, job, shards)
     marker = CANCELLED if is_cancelled else SUCCESS
     write_file(folder / marker, job.request.model_dump_json() + "\n")

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from loupe.conversion import read_rows
+from loupe.conversion import plain_schema, read_rows
 from loupe.jobs import ScoringOptions
 from loupe.terminal import Column, print_sections, print_table
 from worker.queue.records import Job
@@ -57,9 +57,10 @@ def count(
     total = 0.0
     histogram = np.zeros(BINS, np.int64)
     keys = [LABEL_TRUE, LABEL] if options.labels else [LABEL]
+    schema = plain_schema(dict.fromkeys([*keys, CONFIDENCE], ""))
     for file in predictions:
         with local_copy(file) as path:
-            for rows in read_rows(path, options.format, [*keys, CONFIDENCE]):
+            for rows in read_rows(path, options.format, schema):
                 labels.update(_pairs(rows, keys))
                 confidence = np.asarray(rows.column(CONFIDENCE), dtype=np.float64)
                 total += float(confidence.sum())

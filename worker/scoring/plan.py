@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from worker.metrics import ShardClock
 from worker.queue.steps import Shard
 from worker.results import outputs, receipts
-from worker.results.formats import check_kept_columns
+from worker.results.formats import check_kept_columns, column_names
 from worker.results.statistics import StepStatistics
 from worker.scoring.task import Task
 
@@ -33,7 +33,9 @@ def plan_job(task: Task) -> PlanResult:
     with outputs.temporary_index(output) as index:
         with clock.phase("plan"):
             plan = source.plan(job.shard_images, index)
+        columns = column_names(model.card.class_names, job.options, source.column_types(index))
         outputs.publish_index(output, index, plan.revision)
+    outputs.write_columns(output, columns)
     statistics = StepStatistics([task.resources.worker], dict(clock.seconds))
     receipts.write_plan_statistics(output, statistics)
     fingerprint = job.request.fingerprint(plan.revision)

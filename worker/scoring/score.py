@@ -60,7 +60,10 @@ class ShardRun:
         self._model, engine = self._task.load_model()
         work = partial(tasks.score_batch, engine, self._clock)
         with self._cancelling_on_error():
-            for batch in self._task.batches(self._shard, self._model):
+            source = self._task.open_source(self._model)
+            index = self._task.find_index(source)
+            self._types = source.column_types(index)
+            for batch in self._task.batches(self._shard, source, index):
                 if self._task.lease.lost:
                     break
                 if len(self._queued) == self._task.resources.max_ahead:
@@ -81,7 +84,7 @@ class ShardRun:
         part = outputs.concatenate(self._parts, len(names))
         with self._clock.phase("write"):
             files = outputs.write_part(
-                output, self._shard.index, job.shards, part, names, job.options
+                output, self._shard.index, job.shards, part, names, job.options, self._types
             )
         self._statistics.seconds = dict(self._clock.seconds)
         receipts.write_receipt(
@@ -137,7 +140,10 @@ def probe_records(task: Task, probe: Probe) -> Shard | Probe | None:
     model, engine = task.load_model()
     first, stop = bisection.probed(probe)
     with blame_records():
-        for batch in islice(task.batches(probe.shard, model, one_by_one=True), first, stop):
+        source = task.open_source(model)
+        index = task.find_index(source)
+        batches = task.batches(probe.shard, source, index, one_by_one=True)
+        for batch in islice(batches, first, stop):
             if task.lease.lost:
                 return None
             try:

@@ -70,12 +70,10 @@ class PlanIndexes:
     """Local copies of plan indexes that are kept in a bucket."""
 
     def __init__(self) -> None:
-        self._copies: dict[AnyPath, tempfile.TemporaryDirectory[str]] = {}
+        self._copies: dict[RemotePath, tempfile.TemporaryDirectory[str]] = {}
 
-    def local(self, index: AnyPath) -> Path:
-        """Return the index itself if it is local, else a copy."""
-        if isinstance(index, Path):
-            return index
+    def local(self, index: RemotePath) -> Path:
+        """Return a copy."""
         copy = self._copies.pop(index, None) or _copy(index)
         self._copies[index] = copy  # the last one is the most recently used
         self._evict(MAX_COPIES)
@@ -141,20 +139,16 @@ class Task:
         )
 
     def batches(
-        self, shard: Shard, model: StoredModel, *, one_by_one: bool = False
+        self, shard: Shard, source: ImageSource, index: Path, *, one_by_one: bool = False
     ) -> Iterator[BatchReader]:
         """Yield the batches of a shard; poisoned records become errors.
 
         Args:
             shard: The shard.
-            model: The job's model.
+            source: The job's source.
+            index: The plan's index.
             one_by_one: Whether each batch is one record; it is if the shard has poisoned ones.
         """
-        source = self.open_source(model)
-        index = self._plan_index(source)
-        if index is None:
-            return
-        index = self.resources.plan_indexes.local(index)
         if not one_by_one and not shard.poisoned:
             yield from source.batches(shard, BATCH_SIZE, index, self.job.revision)
             return
@@ -164,16 +158,21 @@ class Task:
             else:
                 yield batch
 
-    def _plan_index(self, source: ImageSource) -> AnyPath | None:
-        """Return the plan's index; `None` if a finished job has deleted it.
+    def find_index(self, source: ImageSource) -> Path:
+        """Return the plan's index.
 
         It is made again if Redis has lost the end of a job that was done.
+
+        Raises:
+            CancelledError: If a job that has ended has deleted it.
         """
         index = outputs.index_path(self.output, self.job.revision)
-        if not isinstance(index, Path) or index.is_dir():
+        if not isinstance(index, Path):
+            return self.resources.plan_indexes.local(index)
+        if index.is_dir():
             return index
-        if not self.lease.renew():
-            return None
+        self.lease.renew()
+        self.lease.check()
         with outputs.temporary_index(self.output) as made:
             plan = source.plan(self.job.shard_images, made)
             check_unchanged(self.job.source, self.job.revision, plan.revision)

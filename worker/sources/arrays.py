@@ -36,11 +36,13 @@ from worker.sources.pictures import MAX_ENTRY_BYTES
 from worker.sources.source import (
     MAX_GROWN_SHARD,
     BatchReader,
+    ColumnTypes,
     Records,
     ShardPlan,
     check_columns,
     check_unchanged,
     cut,
+    id_type,
     listed,
     max_unpacked_bytes,
     short,
@@ -116,6 +118,15 @@ class ArraySource:
             copy.unlink()
         return ShardPlan(layout.images, versions([self._file]), shards)
 
+    def column_types(self, index: Path) -> ColumnTypes:
+        """See `ImageSource.column_types`."""
+        if not self._columns:
+            return ColumnTypes(pa.int64())
+        schema = pq.read_schema(index / COLUMNS)
+        kept = pa.schema([schema.field(name) for name in self._options.columns])
+        ids = id_type(schema.field(self._options.id).type) if self._options.id else pa.int64()
+        return ColumnTypes(ids, kept)
+
     def batches(
         self, shard: Shard, batch_size: int, index: Path, revision: str
     ) -> Iterator[BatchReader]:
@@ -154,8 +165,7 @@ class ArraySource:
         ids: list[Any] = list(range(start, start + len(images)))
         if columns is not None and self._options.id:
             column = columns[self._options.id]
-            is_text = pa.types.is_uint64(column.type)  # results have signed ids of 64 bits
-            ids = (column.cast(pa.string()) if is_text else column).to_pylist()
+            ids = column.cast(id_type(column.type)).to_pylist()
         kept = list(self._options.columns)
         return Records(ids, images, [], columns.select(kept) if columns and kept else None)
 

@@ -32,7 +32,14 @@ from loupe.images.pool import DecoderPool
 from loupe.images.selection import Skipped, describe
 from loupe.images.spec import SIDE, Look, UInt8Array
 from worker.queue.steps import Shard
-from worker.sources.source import BatchReader, Records, ShardPlan, check_unchanged, cut
+from worker.sources.source import (
+    BatchReader,
+    ColumnTypes,
+    Records,
+    ShardPlan,
+    check_unchanged,
+    cut,
+)
 from worker.storage import AnyPath, unwrap, versions
 
 MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
@@ -194,6 +201,10 @@ class PictureSource:
         """See `ImageSource.check`. Only the first entry is listed, if that is quick."""
         if self._collection.lists_at_once and next(self._collection.entries(None), None) is None:
             self._refuse_empty()
+
+    def column_types(self, index: Path) -> ColumnTypes:
+        """See `ImageSource.column_types`."""
+        return ColumnTypes(kept=pa.schema([(name, pa.string()) for name in self._columns]))
 
     def plan(self, shard_images: int, index: Path) -> ShardPlan:
         """See `ImageSource.plan`. The index holds the listing, so that shards need not list."""

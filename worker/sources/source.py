@@ -43,6 +43,25 @@ BatchReader: TypeAlias = Callable[[], Records]
 
 
 @dataclass(frozen=True)
+class ColumnTypes:
+    """Types of the columns that rows take from their source, the same for every shard.
+
+    Attributes:
+        id: Of the ids: text or int64.
+        kept: Names and types of the requested columns.
+    """
+
+    id: pa.DataType = field(default_factory=pa.string)
+    kept: pa.Schema = field(default_factory=lambda: pa.schema([]))
+
+
+def id_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of ids from a column: int64 if it holds all values of `kind`, else text."""
+    is_number = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
+    return pa.int64() if is_number else pa.string()
+
+
+@dataclass(frozen=True)
 class ShardPlan:
     """Division of a source into shards.
 
@@ -70,6 +89,9 @@ class ImageSource(Protocol):
 
         Files that reading needs are written to the folder `index`.
         """
+
+    def column_types(self, index: Path) -> ColumnTypes:
+        """Return the types of the ids and of the requested columns."""
 
     def batches(
         self, shard: Shard, batch_size: int, index: Path, revision: str

@@ -25,12 +25,14 @@ from worker.sources import pages
 from worker.sources.pictures import MAX_ENTRY_BYTES, MAX_FETCHED_BYTES, Decoder, Entry
 from worker.sources.source import (
     BatchReader,
+    ColumnTypes,
     Records,
     ShardPlan,
     check_columns,
     check_unchanged,
     cut,
     damaged,
+    id_type,
     listed,
     short,
 )
@@ -92,6 +94,14 @@ class TableSource:
         (index / ROWS_AT_A_TIME).write_text(str(rows))
         (index / ROW_COUNTS).write_text(json.dumps(counts))
         return ShardPlan(sum(counts), self._version(), cut(sum(counts), shard_images))
+
+    def column_types(self, index: Path) -> ColumnTypes:
+        """See `ImageSource.column_types`."""
+        with self._open(self._files[0]) as (file, _):
+            schema = file.schema_arrow
+        kept = pa.schema([schema.field(name) for name in self._options.columns])
+        has_ids = self._id in schema.names
+        return ColumnTypes(id_type(schema.field(self._id).type) if has_ids else pa.int64(), kept)
 
     def batches(
         self, shard: Shard, batch_size: int, index: Path, revision: str
@@ -262,8 +272,7 @@ class TableSource:
             return list(range(start, start + len(rows))), True
         kind = rows.schema.field(self._id).type
         ids = rows.column(self._id).to_pylist()
-        # Results have ids of 64 bits with a sign, so those of `uint64` are text.
-        if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
+        if id_type(kind) == pa.int64():
             return ids, True
         return [None if name is None else printable(str(name)) for name in ids], False
 

@@ -13,15 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.conversion import read_rows
+from loupe.conversion import plain_schema, read_rows
 from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
 from loupe.jobs import ScoringOptions
 from loupe.results import Format
 from worker.results import formats
+from worker.sources.source import ColumnTypes
 
 KINDS: tuple[Format, ...] = get_args(Format)
 CLASSES = ("T-shirt/top", 'Ankle "boot", left', "Ärmel")
+NUMBERED = ColumnTypes(pa.int64())
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
@@ -43,7 +45,7 @@ def rows_in(path: Path, kind: Format) -> list[dict[str, object]]:
 def labels_in(path: Path, kind: Format) -> list[tuple[str | None, object]]:
     return [
         (row["label"], pytest.approx(row["confidence"], abs=1e-6))
-        for batch in read_rows(path, kind, ["label", "confidence"])
+        for batch in read_rows(path, kind, plain_schema({"label": "", "confidence": ""}))
         for row in batch.to_pylist()
     ]
 
@@ -68,7 +70,7 @@ def test_rows_are_read_back(
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_formats_have_the_same_columns(tmp_path: Path, kind: Format) -> None:
     formats.write(
-        formats.table([1, 2], probabilities(2), CLASSES, ScoringOptions(top_k=2)),
+        formats.table(["1", "2"], probabilities(2), CLASSES, ScoringOptions(top_k=2)),
         tmp_path / "rows",
         kind,
     )
@@ -108,7 +110,7 @@ def test_true_label_and_kept_columns_come_last(tmp_path: Path, kind: Format) -> 
     )
     options = ScoringOptions(labels="column:class", keep=("when", "shop"), format=kind)
     formats.write(
-        formats.table([1, 2], probabilities(2), CLASSES, options, kept), tmp_path / "rows", kind
+        formats.table(["1", "2"], probabilities(2), CLASSES, options, kept), tmp_path / "rows", kind
     )
     first, second = rows_in(tmp_path / "rows", kind)
 
@@ -118,7 +120,7 @@ def test_true_label_and_kept_columns_come_last(tmp_path: Path, kind: Format) -> 
     assert not any([second["label_true"], second["when"], second["shop"]])
     read = [
         row
-        for rows in read_rows(tmp_path / "rows", kind, ["label_true"])
+        for rows in read_rows(tmp_path / "rows", kind, plain_schema({"label_true": ""}))
         for row in rows.to_pylist()
     ]
     assert [row["label_true"] for row in read] == ["Ärmel", None]
@@ -140,11 +142,14 @@ def test_merged_parts_equal_one_file(tmp_path: Path, kind: Format, sizes: list[i
         parts.append(tmp_path / f"part-{number}")
         rows = slice(start, start + size)
         formats.write(
-            formats.table(ids[rows], found[rows], CLASSES, ScoringOptions()), parts[-1], kind
+            formats.table(ids[rows], found[rows], CLASSES, ScoringOptions(), types=NUMBERED),
+            parts[-1],
+            kind,
         )
         start += size
     formats.merge(parts, tmp_path / "merged", kind)
-    formats.write(formats.table(ids, found, CLASSES, ScoringOptions()), tmp_path / "whole", kind)
+    whole = formats.table(ids, found, CLASSES, ScoringOptions(), types=NUMBERED)
+    formats.write(whole, tmp_path / "whole", kind)
 
     assert rows_in(tmp_path / "merged", kind) == rows_in(tmp_path / "whole", kind)
 

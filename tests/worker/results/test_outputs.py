@@ -15,6 +15,7 @@ import pytest
 
 from loupe.errors import InvalidImage, InvalidOutput, LoupeError
 from loupe.images.spec import Float32Array
+from loupe.jobs import DEFAULT_OPTIONS
 from worker.queue.records import Job
 from worker.results import outputs
 from worker.results.outputs import (
@@ -25,6 +26,7 @@ from worker.results.outputs import (
     write_summary,
 )
 from worker.results.statistics import StepStatistics
+from worker.sources.source import ColumnTypes
 from worker.storage import publish
 
 CLASSES = ("T-shirt/top", "Ankle boot", "Ärmel")
@@ -92,7 +94,8 @@ def test_part_holds_id_label_index_confidence_and_all_probabilities(tmp_path: Pa
 
 
 def test_rows_of_an_array_have_numeric_ids(tmp_path: Path) -> None:
-    write_part(tmp_path, 0, 1, part([7, 2**40]), CLASSES)
+    types = ColumnTypes(pa.int64())
+    write_part(tmp_path, 0, 1, part([7, 2**40]), CLASSES, DEFAULT_OPTIONS, types)
     table = pq.read_table(tmp_path / "predictions-00000-of-00001.parquet")
 
     assert table.schema.field("id").type == pa.int64()
@@ -217,7 +220,7 @@ def test_success_is_written_last_and_temporary_files_are_removed(tmp_path: Path)
     claim_folder(tmp_path, JOB.request)
     outputs.index_path(tmp_path, JOB.revision).mkdir()
     (tmp_path / ".predictions-00000-of-00001.parquet.123.tmp").touch()  # of a worker that died
-    write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
+    write_part(tmp_path, 0, 1, part(["1", "2"]), CLASSES)
     finished(tmp_path, replace(JOB, shards=1, total=2))
 
     assert names(tmp_path) == ["_SUCCESS", "_summary.json", "predictions-00000-of-00001.parquet"]
@@ -229,7 +232,7 @@ def test_success_is_written_last_and_temporary_files_are_removed(tmp_path: Path)
 
 
 def test_repeated_last_step_keeps_the_first_summary(tmp_path: Path) -> None:
-    write_part(tmp_path, 0, 1, part([1, 2]), CLASSES)
+    write_part(tmp_path, 0, 1, part(["1", "2"]), CLASSES)
     job = replace(JOB, shards=1, total=2)
 
     first = finished(tmp_path, job, StepStatistics(["a"]))
@@ -247,7 +250,7 @@ def test_source_of_broken_files_has_no_mean_confidence(tmp_path: Path) -> None:
 
 
 def test_incomplete_parts_are_not_a_success(tmp_path: Path) -> None:
-    write_part(tmp_path, 0, 1, part([1, 2], [("e", InvalidImage("text"))]), CLASSES)
+    write_part(tmp_path, 0, 1, part(["1", "2"], [("e", InvalidImage("text"))]), CLASSES)
     with pytest.raises(
         ValueError, match=r"^the parts hold 2 rows and 1 errors, the source 5 records$"
     ):

@@ -28,7 +28,7 @@ def test_confidences_are_counted_in_ten_bins(tmp_path: Path, kind: Format) -> No
         tmp_path,
         0,
         1,
-        Part(list(range(6)), probabilities, []),
+        Part(list("abcdef"), probabilities, []),
         CLASSES,
         ScoringOptions(format=kind),
     )
