@@ -84,6 +84,7 @@ def assert_scores_the_array(
     assert sum(summary["labels"].values()) == len(images)
     assert sorted(path.name for path in output.iterdir() if "predictions" not in path.name) == [
         "_SUCCESS",
+        "_columns.json",
         "_least-confident.png",
         "_sample.png",
         "_summary.json",

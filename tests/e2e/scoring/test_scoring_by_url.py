@@ -47,6 +47,7 @@ def test_bucket_is_scored_into_a_bucket(
     assert "40 scored, errors: 1" in ended.stdout
     assert buckets.names(bucket / "out") == [
         "_SUCCESS",
+        "_columns.json",
         "_errors-00001-of-00004.jsonl",
         "_least-confident.png",
         "_sample.png",

@@ -268,7 +268,7 @@ def test_a_cancelled_job_keeps_the_parts_it_has_and_counts_them(
         if not path.name.startswith(("predictions-", "_part-"))
     }
     sheets = {"_sample.png", "_least-confident.png"} if rows else set()
-    assert left == {"_CANCELLED", "_summary.json"} | sheets
+    assert left == {"_CANCELLED", "_columns.json", "_summary.json"} | sheets
 
 
 def test_costly_pictures_are_errors_and_their_neighbours_are_scored(

@@ -258,6 +258,7 @@ def test_a_cancelled_job_goes_on_where_it_ended(
     assert sorted(scored) == [2, 3, 4]
     assert sorted(path.name for path in out.glob("_*")) == [
         "_SUCCESS",
+        "_columns.json",
         "_least-confident.png",
         "_sample.png",
         "_summary.json",
