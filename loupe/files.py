@@ -35,11 +35,22 @@ def atomic_path(path: Path, *, sync: bool = False, new: bool = False) -> Iterato
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         if new:
-            os.link(temporary, path)
+            _name(temporary, path)
         else:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a file its name; raise `FileExistsError` if the name is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # exFAT, gcsfuse and others have no hard links
+        path.touch(exist_ok=False)  # only one process succeeds
+        temporary.replace(path)
 
 
 def write_atomically(path: Path, data: bytes | str, *, sync: bool = False) -> None:

@@ -1,8 +1,10 @@
 """Files: a write is whole or absent, a lock excludes, a walk is sorted and skips hidden files."""
 
+import errno
 import os
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +41,32 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("has_links", [True, False], ids=["links", "no links"])
+def test_only_one_of_many_writers_makes_a_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "claim"
+
+    def write(text: str) -> bool:
+        try:
+            with atomic_path(path, new=True) as temporary:
+                temporary.write_text(text)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        written = dict(zip("abcdefgh", threads.map(write, "abcdefgh"), strict=True))
+
+    assert [text for text, is_written in written.items() if is_written] == [path.read_text()]
     assert list(tmp_path.iterdir()) == [path]
 
 

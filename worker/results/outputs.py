@@ -175,17 +175,17 @@ def temporary_index(folder: AnyPath) -> Iterator[Path]:
 
 
 def publish_index(folder: AnyPath, index: Path, revision: str) -> None:
-    """Make an index available to all shards, unless another attempt has done so."""
+    """Make an index available to all shards, which start when all of its files are there.
+
+    File by file: gcsfuse does not rename folders.
+    """
     target = index_path(folder, revision)
-    if isinstance(target, RemotePath):
-        for file in index.iterdir():
+    target.mkdir(exist_ok=True)
+    for file in index.iterdir():
+        if isinstance(target, RemotePath):
             (target / file.name).upload(file)
-        return
-    try:
-        index.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
+        else:
+            file.replace(target / file.name)
 
 
 def write_columns(folder: AnyPath, columns: dict[str, str]) -> None:
