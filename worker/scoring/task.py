@@ -70,10 +70,12 @@ class PlanIndexes:
     """Local copies of plan indexes that are kept in a bucket."""
 
     def __init__(self) -> None:
-        self._copies: dict[RemotePath, tempfile.TemporaryDirectory[str]] = {}
+        self._copies: dict[AnyPath, tempfile.TemporaryDirectory[str]] = {}
 
-    def local(self, index: RemotePath) -> Path:
-        """Return a copy."""
+    def local(self, index: AnyPath) -> Path:
+        """Return the index itself if it is local, else a copy."""
+        if isinstance(index, Path):
+            return index
         copy = self._copies.pop(index, None) or _copy(index)
         self._copies[index] = copy  # the last one is the most recently used
         self._evict(MAX_COPIES)
@@ -167,10 +169,8 @@ class Task:
             CancelledError: If a job that has ended has deleted it.
         """
         index = outputs.index_path(self.output, self.job.revision)
-        if not isinstance(index, Path):
+        if not isinstance(index, Path) or index.is_dir():
             return self.resources.plan_indexes.local(index)
-        if index.is_dir():
-            return index
         self.lease.renew()
         self.lease.check()
         with outputs.temporary_index(self.output) as made:
