@@ -1,22 +1,25 @@
-# `make help` lists the commands. Needs Python 3.10, 3.11 or 3.12.
+# `make help` lists the commands. Needs Python 3.11, 3.12 or 3.13.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
-	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$python && break; done)
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes \
+LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install demo up bento test test-deployment lint type bench soak fuzz chaos lock audit clean
+.PHONY: help install wheel demo up bento test test-deployment lint type bench soak fuzz chaos lock audit clean
 
 help: ## List all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 install: $(INSTALLED) ## Create the virtual environment and install the locked packages
+
+wheel: $(INSTALLED) ## Build the package into dist/
+	@$(BIN)/python -m hatchling build --target wheel
 
 demo: $(INSTALLED) ## Train on Fashion-MNIST, serve, and score 10,000 images; leaves nothing running
 	@$(BIN)/python -m demo
@@ -60,7 +63,7 @@ lock: $(INSTALLED) ## Upgrade all locked packages within the bounds of pyproject
 	for extra in service grpc tracing worker s3 train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
-	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt
 
 audit: $(INSTALLED) ## Check the locked packages for known vulnerabilities
@@ -71,7 +74,7 @@ clean: ## Remove the virtual environment and all caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'Loupe needs Python 3.10, 3.11 or 3.12; found: '$$(python3 --version 2>&1) >&2; exit 1; }
+	@test -n '$(PYTHON)' || { echo 'Loupe needs Python 3.11, 3.12 or 3.13; found: '$$(python3 --version 2>&1) >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo '$(PYTHON) cannot create virtual environments. On Debian: apt install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt

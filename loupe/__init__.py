@@ -32,4 +32,8 @@ else:
         """Import the client on first use; most programs that import `loupe` need no HTTP client."""
         if name not in _MODULES:
             raise AttributeError(f"module 'loupe' has no attribute '{name}'")
-        return getattr(import_module(_MODULES[name]), name)
+        try:
+            return getattr(import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            error.msg += ". Install the extra 'client': docs/install.md"
+            raise

@@ -12,23 +12,25 @@ from typing import Annotated, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from loupe.errors import LoupeError
+from loupe.errors import LoupeError, ProgramFailed
 from loupe.settings import override_settings
 from loupe.terminal import console, print_error, styled
 from loupe.text import LogFormatter, log_to_stderr
 
-COMMANDS = {  # name: module and attribute; imported when the command runs
-    "train": "train.cli:app",
-    "data": "train.data.cli:app",
-    "models": "loupe.models.cli:app",
-    "serve": "service.cli:serve",
-    "predict": "loupe.client.cli:predict",
-    "key": "service.cli:key",
-    "worker": "worker.cli:worker",
-    "score": "worker.cli:score",
-    "jobs": "worker.jobs_cli:app",
-    "up": "loupe.cli:up",
+# Name: where the command is, imported when it runs, and the extra with the packages it needs.
+COMMANDS = {
+    "train": ("train.cli:app", "train"),
+    "data": ("train.data.cli:app", "train"),
+    "models": ("loupe.models.cli:app", "train"),
+    "serve": ("service.cli:serve", "service"),
+    "predict": ("loupe.client.cli:predict", "client"),
+    "key": ("service.cli:key", "service"),
+    "worker": ("worker.cli:worker", "worker"),
+    "score": ("worker.cli:score", "worker"),
+    "jobs": ("worker.jobs_cli:app", "worker"),
+    "up": ("loupe.cli:up", "all"),
 }
+PACKAGES = frozenset({"loupe", "service", "train", "worker"})
 
 
 class LazyGroup(TyperGroup):
@@ -42,7 +44,7 @@ class LazyGroup(TyperGroup):
         """Import a subcommand, or return `None` if its program is not installed."""
         if cmd_name not in COMMANDS or not _installed(cmd_name):
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         found = getattr(importlib.import_module(module), attribute)
         command: TyperCommand | TyperGroup
         if isinstance(found, typer.Typer):
@@ -59,7 +61,7 @@ def _installed(name: str) -> bool:
     if name == "up":  # starts both
         return _installed("serve") and _installed("worker")
     try:
-        return importlib.util.find_spec(COMMANDS[name].partition(":")[0]) is not None
+        return importlib.util.find_spec(COMMANDS[name][0].partition(":")[0]) is not None
     except ModuleNotFoundError:  # the program's package
         return False
 
@@ -91,6 +93,22 @@ def main() -> None:
     except LoupeError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in PACKAGES:
+            raise
+        print_error(_missing_package(error.name))
+        sys.exit(ProgramFailed.exit_code)
+
+
+def _missing_package(package: str) -> ProgramFailed:
+    command = next((word for word in sys.argv[1:] if word in COMMANDS), "up")
+    extra = COMMANDS[command][1]
+    return ProgramFailed(
+        f"`loupe {command}` needs the package '{package}', which is not installed. Install the "
+        f"extra '{extra}': pip install -e '.[{extra}]' in a checkout; docs/install.md has "
+        "other ways.",
+        code="package_missing",
+    )
 
 
 def disable_telemetry() -> None:

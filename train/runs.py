@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ class Run:
         Its name consists of the data set, the architecture and the time.
         """
         kind, _, path = source.dataset.partition(":")
-        started = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+        started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         name = slug(f"{kind}-{Path(path).name}")
         run = cls(home / "runs" / f"{name}-{config.architecture}-{started}")
         request = TrainRequest(

@@ -1,6 +1,6 @@
 """Promotion, rollback and deletion: only a better model replaces the one in production."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from loupe.errors import Conflict, InvalidUsage
 from loupe.models import promotion_log as promotions
@@ -150,7 +150,7 @@ def _point(
     forced: bool,
 ) -> Promotion:
     promotion = Promotion(
-        time=datetime.now(timezone.utc),
+        time=datetime.now(UTC),
         kind=kind,
         name=model.name,
         label=PRODUCTION,

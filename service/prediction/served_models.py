@@ -4,7 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from loupe.errors import LoupeError, ModelCorrupted
 from loupe.models.engine import load_engine
@@ -32,7 +32,7 @@ class ServedModel:
     stored: StoredModel
     batcher: Batcher
     metrics: ModelMetrics
-    since: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
     _requests: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -298,3 +298,46 @@ def test_output_inside_the_source_is_refused(digits_model: StoredModel, tmp_path
     assert ended.stderr.startswith("error: invalid_output: ")
     assert "inside the source" in ended.stderr
     assert not (tmp_path / "results").exists()
+
+
+# Missing packages
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("train --dataset digits", "sklearn", "train"),
+        ("train --dataset digits", "tensorflow", "train"),
+        ("data show digits", "sklearn", "train"),
+        ("serve", "httptools", "service"),
+        ("worker", "redis", "worker"),
+        ("worker", "pyarrow", "worker"),
+        ("score pictures --out rows", "redis", "worker"),
+        ("jobs", "redis", "worker"),
+        ("up", "redis", "all"),
+    ],
+)
+def test_command_without_its_packages_names_the_extra(
+    tmp_path: Path, digits_model: StoredModel, command: str, package: str, extra: str
+) -> None:
+    (tmp_path / f"{package}.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{package}'\", name='{package}')"
+    )
+
+    ended = run(*command.split(), PYTHONPATH=tmp_path, LOUPE_PORT=free_port())
+
+    assert ended.returncode == 1
+    assert "package_missing" in ended.stderr
+    assert f"'{package}'" in ended.stderr
+    assert f"'.[{extra}]'" in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+
+
+def test_other_commands_are_listed_without_their_packages(tmp_path: Path) -> None:
+    for package in ("redis", "httptools", "pyarrow", "tensorflow", "sklearn", "httpx"):
+        (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name='{package}')")
+
+    listed = run("--help", PYTHONPATH=tmp_path)
+
+    assert listed.returncode == 0
+    assert all(name in listed.stdout for name in ("train", "serve", "worker", "predict"))

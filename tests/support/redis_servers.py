@@ -3,10 +3,11 @@
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from redis import Redis
 
 from loupe.runtime.redis_server import _find_executable
@@ -68,3 +69,14 @@ def _start(command: list[str], client: Redis) -> subprocess.Popen[bytes]:
 
     until(listens)
     return process
+
+
+def servers_in(folder: Path) -> list[psutil.Process]:
+    """Return the Redis or Valkey servers that run in a folder or below it."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] in ("redis-server", "valkey-server"):
+            with suppress(psutil.Error):
+                if Path(process.cwd()).is_relative_to(folder):
+                    found.append(process)
+    return found

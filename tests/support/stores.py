@@ -2,7 +2,7 @@
 
 import shutil
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -22,7 +22,7 @@ def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredMode
     folder = home / "models" / name / version
     aside = Path(shutil.copytree(model.folder, home / f"copy-{version}"))
     about = yaml.safe_load((aside / "model.yaml").read_text())
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     about["creation_time"] = now.isoformat()
     (aside / "model.yaml").write_text(yaml.safe_dump(about))
     card = model.card.model_copy(update={"created": now})
@@ -53,7 +53,7 @@ def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) 
             "files": {},
             "config": {"architecture": "cnn"},
             "made_with": {"keras": "3"},
-            "created": datetime.now(timezone.utc),
+            "created": datetime.now(UTC),
             **fields,
         }
     )

@@ -1,6 +1,5 @@
 """Errors of object stores and web servers as Loupe's."""
 
-import asyncio
 import importlib
 import importlib.util
 from types import SimpleNamespace
@@ -63,7 +62,7 @@ def precondition_failed() -> OSError:
         (botocore.exceptions.EndpointConnectionError(endpoint_url=URL), StorageUnavailable),
         (botocore.exceptions.ParamValidationError(report="bad name"), InvalidUrl),
         (FileExpired(URL, "tag"), SourceChanged),
-        (asyncio.TimeoutError(), StorageUnavailable),
+        (TimeoutError(), StorageUnavailable),
         (OSError("connection reset"), StorageUnavailable),
         (ValueError("a bug"), ValueError),
     ],

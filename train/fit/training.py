@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -144,5 +144,5 @@ def make_card(
             "best_epoch": fitted.best_epoch,
         },
         made_with={package: version(package) for package in PACKAGES},
-        created=datetime.now(timezone.utc),
+        created=datetime.now(UTC),
     )

@@ -1,6 +1,6 @@
 """`loupe train classics`: trains the models of well-known tutorials."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +53,7 @@ def classics(
     with locked(folder / "lock", f"trains the classics in '{folder}'", "classics_running"):
         results = Results(folder, plan)
         train_plan(plan, results, loader(data_dir), console)
-    today = datetime.now(timezone.utc).date()
+    today = datetime.now(UTC).date()
     # The page shows results of earlier runs, too.
     page.write(out, page.page(Results(folder, whole), page.this_machine(), today))
     console.print()

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -87,8 +87,8 @@ def summarize(
     statistics: StepStatistics,
 ) -> JobSummary:
     """Return the summary of a job that ends now with the parts of these shards."""
-    now = datetime.now(timezone.utc)
-    started = datetime.fromtimestamp(job.started or job.created, timezone.utc)
+    now = datetime.now(UTC)
+    started = datetime.fromtimestamp(job.started or job.created, UTC)
     done, failed = counts.done, counts.errors.total()
     shown = shown_names(class_names, job.options)
     return {

@@ -273,7 +273,7 @@ class GrpcServer:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
         try:
             message = await asyncio.wait_for(anext(messages), BODY_SECONDS)
-        except (asyncio.TimeoutError, StopAsyncIteration):
+        except (TimeoutError, StopAsyncIteration):
             problem = f"No message within {BODY_SECONDS:g} s."
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
         finally:

@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +26,7 @@ from loupe.results import Format
 from service.jobs.api import UPLOADS_SHARE
 from tests.support import pictures
 from tests.support.programs import RunningService, free_port, run, running, serving, until
+from tests.support.redis_servers import servers_in
 
 DIGIT = pictures.png(pictures.digits(1)[0])
 ALICE, BOB = "the-key-of-alice-0001", "the-key-of-bob-000002"
@@ -739,12 +739,12 @@ def test_killed_embedded_redis_is_restarted_by_the_next_request(
         serving(tmp_path / "log", **settings) as service,
         httpx.Client(base_url=service.url, timeout=50) as client,
     ):
-        assert redis_processes(data) == []
+        assert servers_in(data) == []
         job = accepted(
             client.post("/jobs", content=npy(2), headers={"Content-Type": "application/x-npy"})
         )
         with client.stream("GET", f"/jobs/{job}/events") as answer:
-            (server,) = redis_processes(data)
+            (server,) = servers_in(data)
             until(lambda: b"xadd" in next((data / "redis").rglob("*.aof")).read_bytes().lower())
             server.kill()
             assert "event: error" in list(answer.iter_lines())
@@ -756,20 +756,7 @@ def test_killed_embedded_redis_is_restarted_by_the_next_request(
         until(back)
         service.process.terminate()
         assert service.process.wait(30) == 0
-    until(lambda: redis_processes(data) == [])
-
-
-def redis_processes(data: Path) -> list[psutil.Process]:
-    """Return the Redis servers of a data folder."""
-    found = []
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] == "redis-server":
-            try:
-                if data in Path(process.cwd()).parents:
-                    found.append(process)
-            except psutil.Error:
-                continue
-    return found
+    until(lambda: servers_in(data) == [])
 
 
 def test_start_of_the_service_imports_nothing_of_the_queue() -> None:

@@ -25,6 +25,7 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import run, running, until
+from tests.support.redis_servers import servers_in
 from worker.queue.jobs import Jobs
 from worker.queue.keys import WORKERS_GROUP, job_key
 from worker.queue.records import Job, JobRequest
@@ -415,25 +416,12 @@ def test_jobs_outlive_the_processes_that_made_them(
     )
     assert sent.returncode == 0, sent.stderr
     assert "No worker is running" in sent.stderr
-    assert redis_processes(data) == []
+    assert servers_in(data) == []
 
     worked = run("worker", "--burst", LOUPE_DATA_DIR=data)
     assert worked.returncode == 0, worked.stderr
-    assert redis_processes(data) == []
+    assert servers_in(data) == []
     assert (tmp_path / "out" / "_SUCCESS").exists()
     listed = run("jobs", LOUPE_DATA_DIR=data, COLUMNS=200)
     assert "done" in listed.stdout
     assert str(tmp_path / "out") in listed.stdout.replace("\n", "")
-
-
-def redis_processes(data: Path) -> list[psutil.Process]:
-    """Find the Redis servers of a data folder."""
-    found = []
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] == "redis-server":
-            try:
-                if data in Path(process.cwd()).parents:
-                    found.append(process)
-            except psutil.Error:
-                continue
-    return found

@@ -1,7 +1,7 @@
 """The model card as a file."""
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ CARD = ModelCard(
     files={"model.onnx": "0" * 64},
     config={"epochs": 3, "architecture": "cnn"},
     made_with={"keras": "3"},
-    created=datetime(2024, 2, 29, 12, 0, tzinfo=timezone.utc),
+    created=datetime(2024, 2, 29, 12, 0, tzinfo=UTC),
 )
 
 

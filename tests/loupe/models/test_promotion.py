@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import bentoml
@@ -34,13 +34,13 @@ def in_production(model: StoredModel) -> bool:
 
 
 def test_first_promotion_is_always_allowed_and_logged(store: Path) -> None:
-    model, began = stored(0.1), datetime.now(timezone.utc)
+    model, began = stored(0.1), datetime.now(UTC)
     promotion = promote(model.tag)
 
     assert promotion is not None
     assert in_production(model)
     assert history() == [promotion]
-    assert began <= promotion.time <= datetime.now(timezone.utc)
+    assert began <= promotion.time <= datetime.now(UTC)
     assert (promotion.kind, promotion.name, promotion.label, promotion.forced) == (
         "promote",
         "letters",

@@ -3,7 +3,7 @@
 import resource
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ def moved(
     to: str, kind: Kind = "promote", *, name: str = "letters", label: str = "production"
 ) -> Promotion:
     return Promotion(
-        time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+        time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         kind=kind,
         name=name,
         label=label,

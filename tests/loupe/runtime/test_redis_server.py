@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,7 @@ from loupe.errors import RedisUnavailable
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support.programs import environment, free_port, until
-from tests.support.redis_servers import redis_server
+from tests.support.redis_servers import redis_server, servers_in
 
 USER = """
 import sys
@@ -125,8 +124,8 @@ def test_loading_server_is_awaited_and_not_started_twice(
 
     with open_redis(settings) as redis:
         assert redis.dbsize() == 500_000
-        assert pids_in(folder) == [server_of(redis).pid]
-    assert pids_in(folder) == []
+        assert [each.pid for each in servers_in(folder)] == [server_of(redis).pid]
+    assert servers_in(folder) == []
 
 
 def test_configured_redis_is_awaited_while_it_loads_its_data(
@@ -170,17 +169,6 @@ def test_error_about_a_wrong_or_missing_password_does_not_show_it(
             pass
     assert f"{url} (LOUPE_REDIS_URL)" in raised.value.message
     assert "-word" not in raised.value.message
-
-
-def pids_in(folder: Path) -> list[int]:
-    """Return the servers that run in a folder."""
-    found = []
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] == "redis-server":
-            with suppress(psutil.Error):
-                if process.cwd() == str(folder):
-                    found.append(process.pid)
-    return found
 
 
 def test_concurrent_users_share_one_server(settings: Settings) -> None:

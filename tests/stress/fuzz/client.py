@@ -94,7 +94,7 @@ class Client:
             with suppress(ConnectionError, RuntimeError):
                 await connections[-1].send(case)
             await self._receive(case, connections[-1], outcome)
-        except (OSError, EOFError, asyncio.TimeoutError) as error:
+        except (TimeoutError, OSError, EOFError) as error:
             if case.responses == "required":
                 outcome.fault = f"no response ({type(error).__name__})"
         except (LookupError, ValueError, TypeError, AttributeError) as error:

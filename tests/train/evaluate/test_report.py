@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def card_of(dataset: Dataset, evaluation: Evaluation, **config: JsonValue) -> Mo
         files={"model.keras": "0" * 64},
         config={"architecture": "mlp", **config},
         made_with={"keras": "3.10.0"},
-        created=datetime(2025, 3, 4, 15, 6, tzinfo=timezone.utc),
+        created=datetime(2025, 3, 4, 15, 6, tzinfo=UTC),
     )
 
 
