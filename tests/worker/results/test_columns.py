@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
@@ -34,7 +34,7 @@ KEPT = {
     "sold": pa.array([True, None, False, True, False, True, None]),
     "day": pa.array([date(2026, 1, 1)] * 7),
     "at": pa.array(
-        [datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)] * 7, pa.timestamp("ms", "UTC")
+        [datetime(2026, 1, 2, 3, 4, tzinfo=UTC)] * 7, pa.timestamp("ms", "UTC")
     ),
     "cost": pa.array([Decimal("1.50")] * 7),
     "spent": pa.array([timedelta(seconds=3)] * 7),
