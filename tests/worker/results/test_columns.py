@@ -33,9 +33,7 @@ KEPT = {
     "count": pa.array([1, None, 2**64 - 1, 3, 0, 5, 6], pa.uint64()),
     "sold": pa.array([True, None, False, True, False, True, None]),
     "day": pa.array([date(2026, 1, 1)] * 7),
-    "at": pa.array(
-        [datetime(2026, 1, 2, 3, 4, tzinfo=UTC)] * 7, pa.timestamp("ms", "UTC")
-    ),
+    "at": pa.array([datetime(2026, 1, 2, 3, 4, tzinfo=UTC)] * 7, pa.timestamp("ms", "UTC")),
     "cost": pa.array([Decimal("1.50")] * 7),
     "spent": pa.array([timedelta(seconds=3)] * 7),
     "kind": pa.array(list("abcabca")).dictionary_encode(),
