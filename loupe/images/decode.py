@@ -28,7 +28,15 @@ from PIL import (
 
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.files import ReadableFolders
-from loupe.images.header import check_header, check_segments, check_size, is_tiny, too_costly
+from loupe.images.header import (
+    File,
+    check_header,
+    check_segments,
+    check_size,
+    is_tiny,
+    kind_of,
+    too_costly,
+)
 from loupe.images.normalize import normalize
 from loupe.images.spec import SIDE, Look, UInt8Array
 
@@ -145,7 +153,7 @@ class Picture:
         return InvalidImage(f"The {self.image.format} file is damaged: {error}.")
 
 
-def open_picture(data: bytes, *, max_pixels: int) -> Picture:
+def open_picture(data: File, *, max_pixels: int) -> Picture:
     """Check a picture's header without decoding its pixels.
 
     Args:
@@ -159,6 +167,9 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
     set_up_pillow()
     if not data:
         raise InvalidImage("The image is empty: it has no bytes.")
+    if kind_of(data) is None:
+        raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(bytes(data))}.")
+    data = bytes(data)  # a copy only of a part of a body
     if not is_tiny(data):
         check_header(data, max_pixels)
         check_segments(data)

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from loupe.errors import InvalidImage
 
 Kind: TypeAlias = Literal["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+File: TypeAlias = "bytes | memoryview"
 
 MIN_SIDE = 2  # pixels; smaller pictures show nothing
 TINY_PIXELS = 64 * 64  # decoding so few takes less time than handing them to another process
@@ -47,7 +48,7 @@ TIFF_VERSION, TIFF_LONG, TIFF_SIDES = 42, 4, (256, 257)
 TIFF_ENTRIES = 16  # the size is among the first
 
 
-def check_header(data: bytes, max_pixels: int) -> None:
+def check_header(data: File, max_pixels: int) -> None:
     """Refuse a picture whose header names a size that Loupe does not decode.
 
     Raises:
@@ -101,15 +102,15 @@ def too_costly(message: str) -> InvalidImage:
     return InvalidImage(message, code="image_too_costly")
 
 
-def kind_of(data: bytes) -> Kind | None:
+def kind_of(data: File) -> Kind | None:
     """Return the format that the first bytes name, or `None` for others."""
     for magic, kind in MAGICS.items():
-        if data.startswith(magic):
+        if data[: len(magic)] == magic:
             return kind
     return None
 
 
-def estimated_bytes(data: bytes, max_pixels: int) -> int:
+def estimated_bytes(data: File, max_pixels: int) -> int:
     """Return the memory that decoding may take besides the file."""
     try:
         size = _size(data)
@@ -124,7 +125,7 @@ def estimated_bytes(data: bytes, max_pixels: int) -> int:
     return BYTES_PER_PIXEL * pixels
 
 
-def estimated_cost(data: bytes, max_pixels: int) -> int:
+def estimated_cost(data: File, max_pixels: int) -> int:
     """Return a number that grows with the time of decoding: memory, and bytes besides the pixels.
 
     A picture of few pixels with megabytes of metadata takes longer than a photo.
@@ -133,19 +134,22 @@ def estimated_cost(data: bytes, max_pixels: int) -> int:
     return memory + METADATA_COST * max(0, len(data) - memory)
 
 
-def is_tiny(data: bytes) -> bool:
+def is_tiny(data: File) -> bool:
     """Return whether decoding is certainly quick: a small PNG or JPEG file of few, plain parts."""
     if len(data) > TINY_BYTES:
         return False
     try:
-        if data.startswith(PNG_MAGIC):
-            return _is_tiny_png(data)
-        return data.startswith(JPEG_MAGIC) and _is_tiny_jpeg(data)
+        match kind_of(data):
+            case "PNG":
+                return _is_tiny_png(data)
+            case "JPEG":
+                return _is_tiny_jpeg(data)
     except struct.error:
-        return False
+        pass
+    return False
 
 
-def _is_tiny_png(data: bytes) -> bool:
+def _is_tiny_png(data: File) -> bool:
     width, height = struct.unpack_from(">II", data, 16)
     if width * height > TINY_PIXELS:
         return False
@@ -160,7 +164,7 @@ def _is_tiny_png(data: bytes) -> bool:
     return False
 
 
-def _is_tiny_jpeg(data: bytes) -> bool:
+def _is_tiny_jpeg(data: File) -> bool:
     for marker, start in islice(_segments(data), TINY_SEGMENTS):
         if marker == PICTURE_LIST:
             return False
@@ -173,7 +177,7 @@ def _is_tiny_jpeg(data: bytes) -> bool:
     return False
 
 
-def _size(data: bytes) -> tuple[int, int] | None:
+def _size(data: File) -> tuple[int, int] | None:
     """Return width and height, or `None` for what only a decoder can read.
 
     Raises:
@@ -199,12 +203,12 @@ def _size(data: bytes) -> tuple[int, int] | None:
     return width, abs(height)
 
 
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
+def _tiff_size(data: File) -> tuple[int, int] | None:
     """Return the size in the first directory, whose entries are sorted, of a TIFF file.
 
     Source: TIFF 6.0, section 2.
     """
-    order = "<" if data.startswith(b"II") else ">"
+    order = "<" if data[:2] == b"II" else ">"
     version, start = struct.unpack_from(f"{order}HI", data, 2)
     if version != TIFF_VERSION:
         return None
@@ -218,9 +222,9 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     return None if width is None or height is None else (width, height)
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
+def _webp_size(data: File) -> tuple[int, int]:
     """Return the size in a WebP file. Source: RFC 9649."""
-    match data[12:16]:
+    match bytes(data[12:16]):
         case b"VP8 ":
             width, height = struct.unpack_from("<HH", data, 26)
             return width & 0x3FFF, height & 0x3FFF
@@ -231,11 +235,11 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return low_width + (high_width << 16) + 1, low_height + (high_height << 16) + 1
 
 
-def _is_progressive(data: bytes) -> bool:
+def _is_progressive(data: File) -> bool:
     return _frame(data)[0] in PROGRESSIVE
 
 
-def _has_one_scan(data: bytes) -> bool:
+def _has_one_scan(data: File) -> bool:
     """Return whether the first scan of a JPEG file that is not progressive has all components."""
     components = 0
     for marker, start in islice(_segments(data), MAX_SEGMENTS):
@@ -248,7 +252,7 @@ def _has_one_scan(data: bytes) -> bool:
     return False
 
 
-def _frame(data: bytes) -> tuple[int, int]:
+def _frame(data: File) -> tuple[int, int]:
     """Return marker and start of a JPEG file's frame header."""
     for marker, start in islice(_segments(data), MAX_SEGMENTS):
         if marker in START_OF_FRAME:
@@ -256,7 +260,7 @@ def _frame(data: bytes) -> tuple[int, int]:
     raise struct.error("no frame")
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+def _segments(data: File) -> Iterator[tuple[int, int]]:
     """Yield the marker of each JPEG segment up to the first scan, and where its content starts.
 
     Padding counts as segments, since Pillow reads it as slowly.

@@ -20,7 +20,7 @@ import numpy as np
 
 from loupe.errors import InvalidImage, LoupeError, ProgramFailed, ShuttingDown
 from loupe.images.decoder import IMAGE
-from loupe.images.header import estimated_bytes, too_costly
+from loupe.images.header import File, estimated_bytes, too_costly
 from loupe.images.spec import SIDE, Look, UInt8Array
 
 Loss: TypeAlias = Literal["time", "memory", "crash", "abandoned"]
@@ -71,7 +71,7 @@ class DecoderPool:
 
     def decode(
         self,
-        data: bytes,
+        data: File,
         look: Look | None,
         max_pixels: int,
         check: Callable[[], object] = lambda: None,
@@ -105,7 +105,7 @@ class DecoderPool:
         for decoder in self._decoders:
             decoder.kill()
 
-    def _ask(self, request: bytes, data: bytes, check: Callable[[], object]) -> bytes:
+    def _ask(self, request: bytes, data: File, check: Callable[[], object]) -> bytes:
         decoder = self._free.get()
         try:
             check()
@@ -176,7 +176,7 @@ class _Decoder:
                 f"A process to decode pictures did not start (exit code {self.stop()})."
             ) from error
 
-    def ask(self, request: bytes, data: bytes, check: Callable[[], object]) -> bytes:
+    def ask(self, request: bytes, data: File, check: Callable[[], object]) -> bytes:
         """Return the answer; raise what `check` raises, or `EOFError` or `OSError` if it died."""
         self._connection.send_bytes(request)
         self._connection.send_bytes(data)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
@@ -22,11 +22,11 @@ from loupe.errors import (
     ShuttingDown,
 )
 from loupe.images.decode import open_picture
-from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
+from loupe.images.header import File, check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings
-from service.http.shares import long_steps
+from service.http.shares import long_steps, turn
 from service.prediction.caller import Caller
 
 DECODERS = 2  # of pictures that are not large; one more decodes large ones
@@ -35,7 +35,7 @@ YIELD_SECONDS = 0.005  # of decoding, before other requests get the event loop
 Value = TypeVar("Value")
 
 # A file with one picture, or pixels that need no preparation.
-EncodedImage: TypeAlias = "bytes | UInt8Array"
+EncodedImage: TypeAlias = "File | UInt8Array"
 
 
 class _Waiting(NamedTuple):
@@ -70,7 +70,7 @@ class Decoders:
         self._numbers = count()
         self._threads: list[threading.Thread] = []
 
-    async def decode(self, data: bytes, look: Look | None, caller: Caller) -> UInt8Array:
+    async def decode(self, data: File, look: Look | None, caller: Caller) -> UInt8Array:
         """Decode a picture; see `DecoderPool.decode`.
 
         Raises:
@@ -172,7 +172,7 @@ def check_count(count: int, settings: Settings) -> None:
 
 
 async def decode_all(
-    values: Iterable[Value],
+    values: Sequence[Value],
     read: Callable[[Value], EncodedImage],
     settings: Settings,
     preparation: Preparation,
@@ -180,44 +180,70 @@ async def decode_all(
     """Decode many images; an image that fails does not fail the others.
 
     Args:
-        values: Values of the request, one for each image.
+        values: Values of the request, one for each image. They take much more memory than the
+            images: the caller keeps no reference to them.
         read: Returns the encoded image in a value, or raises a `LoupeError`.
         settings: Limits.
         preparation: Settings for preparing the pictures.
 
     Raises:
         CallerGone: If the client disconnected; the rest is not decoded.
+        ContentTooLarge: If there are too many images.
         DeadlineExceeded: If the request ran out of time; the rest is not decoded.
+        InvalidRequest: If there are no images.
     """
+    check_count(len(values), settings)
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
+    encoded = await _read_all(values, read, errors)
+    del values  # before a picture waits for a decoder
+    started = monotonic()
+    for index, image in encoded.items():
+        try:
+            images.append(await decode(image, settings, preparation))
+        except (CallerGone, DeadlineExceeded, ProgramFailed, ShuttingDown):
+            raise
+        except LoupeError as error:
+            errors[index] = _bare(error)
+        if monotonic() - started > YIELD_SECONDS:
+            await turn()
+            started = monotonic()
+    return DecodedImages(
+        np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors
+    )
+
+
+async def _read_all(
+    values: Sequence[Value], read: Callable[[Value], EncodedImage], errors: dict[int, LoupeError]
+) -> dict[int, EncodedImage]:
+    """Return the encoded images by index, and put the errors of the others into `errors`.
+
+    From the first pause on, this holds the lock of long steps, so that requests free their values
+    one after the other.
+    """
+    encoded: dict[int, EncodedImage] = {}
     started = monotonic()
     lock, is_held = long_steps(), False
     try:
         for index, value in enumerate(values):
             try:
-                encoded = read(value)
-                if is_held and not isinstance(encoded, np.ndarray):  # a decoder may take seconds
-                    lock.release()
-                    is_held = False
-                images.append(await decode(encoded, settings, preparation))
-            except (CallerGone, DeadlineExceeded, ProgramFailed, ShuttingDown):
-                raise
+                encoded[index] = read(value)
             except LoupeError as error:
-                # The frames of the error, and of those that led to it, would keep the request.
-                error.__cause__ = error.__context__ = None
-                errors[index] = error.with_traceback(None)
+                errors[index] = _bare(error)
             if monotonic() - started > YIELD_SECONDS:
-                if not is_held:
-                    is_held = await lock.acquire()
+                is_held = is_held or await lock.acquire()
                 await asyncio.sleep(0)
                 started = monotonic()
     finally:
         if is_held:
             lock.release()
-    return DecodedImages(
-        np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors
-    )
+    return encoded
+
+
+def _bare(error: LoupeError) -> LoupeError:
+    """Return an error without its frames and those of its causes, which would keep the request."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 async def decode(image: EncodedImage, settings: Settings, preparation: Preparation) -> UInt8Array:

@@ -24,7 +24,7 @@ from loupe.images.spec import SIDE, UInt8Array
 from loupe.settings import Settings
 from service.http import replies
 from service.http.validation import parse_json, shown, validate
-from service.prediction.decoding import EncodedImage, Preparation, check_count, decode_all
+from service.prediction.decoding import EncodedImage, Preparation, decode_all
 from service.prediction.encodings import FORMS, from_base64, from_numbers
 from service.prediction.predictor import Call, route
 
@@ -65,14 +65,21 @@ class ServingRequest(BaseModel):
         """The field that holds the images."""
         return "instances" if "instances" in self.model_fields_set else "inputs"
 
+    def take_images(self) -> list[JsonValue]:
+        """Return the images, which the request then no longer holds."""
+        images: list[JsonValue] = getattr(self, self.form)
+        setattr(self, self.form, [])
+        return images
+
 
 async def predict(call: Call) -> Response:
     """Answer with rows of probabilities, in the order of the images."""
     caller = call.caller()
     with call.model(_tag(call)) as served:
         with call.decoding():
-            value = await parse_json(await call.bodies.read(call.request, "JSON"), call.settings)
-            request = validate(ServingRequest, value)
+            body = await call.bodies.read(call.request, "JSON")
+            request = validate(ServingRequest, await parse_json(body, call.settings))
+            del body
             images = await _read_images(request, call.settings, call.preparation(served, caller))
         probabilities = await call.predict(images, served, caller)
         with call.encoding():
@@ -160,9 +167,7 @@ async def _read_images(
     request: ServingRequest, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
     """Return the images, uint8 `(n, 28, 28)`, or raise the error of the first that fails."""
-    values = request.instances if request.form == "instances" else request.inputs
-    check_count(len(values), settings)
-    decoded = await decode_all(values, _read_image, settings, preparation)
+    decoded = await decode_all(request.take_images(), _read_image, settings, preparation)
     if decoded.errors:
         index = min(decoded.errors)
         raise decoded.errors[index].at(f"{request.form}[{index}]")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import base64
 import json
 import time
 import tracemalloc
@@ -9,7 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
+import psutil
 import pytest
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.types import Message
 from tritonclient.grpc import service_pb2 as pb
@@ -23,6 +26,7 @@ from service.http.validation import parse_json
 from service.protocols.native.forms import STEP_BYTES, read_form
 from service.protocols.open_inference.messages import check_message
 from service.protocols.open_inference.requests import JSON_LENGTH
+from tests.support import bombs, pictures
 
 MAX_SECONDS = 0.25  # CPU time of one step of the event loop
 MAX_ANSWER_BYTES = 1000
@@ -422,6 +426,61 @@ def test_parts_of_bodies_are_not_copied_all_at_once(app: Starlette) -> None:
         tracemalloc.stop()
 
         assert peak_bytes < 1.6 * len(body), path
+
+
+@pytest.mark.parametrize("path", [BATCH, ONE, INFER])
+def test_file_in_a_body_is_not_copied(path: str, app: Starlette) -> None:
+    file = pictures.encoded(Image.new("RGB", (2300, 2300)), "BMP")  # 16 MB
+    name = b"images" if path == BATCH else b"image"
+    media_type, headers = FORM, {}
+    body = form(FILE_PART.replace(b"images", name) + file)
+    if path == INFER:
+        body, length = binary_request(len(file).to_bytes(4, "little") + file, 1)
+        media_type, headers = "application/octet-stream", {JSON_LENGTH: str(length)}
+    tracemalloc.start()
+    status, _ = asyncio.run(ask(app, path, media_type, body, headers=headers))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert status == 200
+    assert peak_bytes < 1.3 * len(body)
+
+
+PIXELS = [[7] * 28] * 28
+COSTLY = base64.b64encode(bombs.jpeg_with_scans(7000, 90)).decode()
+TEXTS = [["A" * 20_000]] * 500
+REQUESTS_THAT_WAIT: dict[str, object] = {
+    BATCH: {"images": [COSTLY, *[{"pixels": PIXELS}] * 2000]},
+    SERVING: {"instances": [{"b64": COSTLY}, *[PIXELS] * 2000]},
+    INFER: {
+        "inputs": [
+            {"name": "images", "datatype": "BYTES", "shape": [501, 1]}
+            | {"data": [[COSTLY], *TEXTS]}
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("path", REQUESTS_THAT_WAIT)
+def test_values_of_json_are_freed_before_a_picture_is_decoded(path: str, app: Starlette) -> None:
+    body = json.dumps(REQUESTS_THAT_WAIT[path]).encode()
+
+    async def held_bytes() -> int:
+        tracemalloc.start()
+        asking = asyncio.create_task(ask(app, path, JSON, body))
+        before = {child.pid: child.cpu_times().user for child in psutil.Process().children()}
+        while not asking.done() and not any(
+            child.cpu_times().user > before.get(child.pid, 0) + 0.3
+            for child in psutil.Process().children()
+        ):
+            await asyncio.sleep(0.01)
+        assert not asking.done()
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        asking.cancel()
+        return held
+
+    assert asyncio.run(held_bytes()) < len(body)
 
 
 def test_values_of_few_requests_are_in_memory_at_a_time(app: Starlette) -> None:

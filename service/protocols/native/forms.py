@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from python_multipart.multipart import parse_options_header
 
 from loupe.errors import ContentTooLarge, InvalidImage, InvalidRequest
-from loupe.images.header import kind_of
+from loupe.images.header import File, kind_of
 from service.http.shares import turn
 from service.http.validation import shown
 from service.prediction.encodings import from_base64
@@ -21,8 +21,8 @@ MAX_OTHER_PARTS = 100  # of a form, besides images
 MAX_PART_HEADER_BYTES = 16 * 1024
 STEP_BYTES = 8 * 2**20  # of a body that are searched without a pause
 MAX_TEXT_BYTES = 1000  # of a value that is not a file; a message shows less
-MAGIC_BYTES = 16  # that tell a picture from a text
-MAX_ENCODED_BYTES = 16 * 2**20  # of a file as base64 or quoted-printable, as of JSON
+BASE64, QUOTED = b"base64", b"quoted-printable"
+MAX_ENCODED_BYTES = 16 * 2**20  # of all files in these encodings, as of JSON
 CONTINUED_LINE = re.compile(rb"\r\n[ \t]+")  # mail libraries fold long headers
 
 
@@ -49,25 +49,26 @@ class FormField:
         return (
             is_named
             or not kind.startswith(b"text/")
-            or kind_of(bytes(self.content[:MAGIC_BYTES])) is not None
+            or kind_of(self.content) is not None
         )
 
-    def file(self) -> bytes:
-        """Return the file; a text is never taken for a URL.
+    @property
+    def encoding(self) -> bytes:
+        """Return the encoding of the content, in lower case."""
+        return self.headers.get(b"content-transfer-encoding", b"").lower()
+
+    def file(self) -> File:
+        """Return the file, which is not copied unless it is encoded; never fetch a URL.
 
         Raises:
-            ContentTooLarge: If the file is encoded, and too long.
             InvalidImage: If it is a text, or wrong base64.
         """
-        encoding = self.headers.get(b"content-transfer-encoding", b"").lower()
-        if encoding in (b"base64", b"quoted-printable"):
-            if len(self.content) > MAX_ENCODED_BYTES:
-                raise ContentTooLarge(f"An encoded file exceeds {MAX_ENCODED_BYTES:,} bytes.")
-            if encoding == b"base64":
-                return from_base64(str(self.content, "ascii", "replace"))
+        if self.encoding == BASE64:
+            return from_base64(str(self.content, "ascii", "replace"))
+        if self.encoding == QUOTED:
             return binascii.a2b_qp(self.content)
         if self.is_file:
-            return bytes(self.content)
+            return self.content
         text = str(self.content[:MAX_TEXT_BYTES], errors="replace")
         raise InvalidImage(
             f"A field of the form is the text {shown(text)}, not a file. "
@@ -85,7 +86,7 @@ async def read_form(content_type: str, body: bytes, field: str, max_images: int)
         max_images: Maximum number of images; some other parts may come with them.
 
     Raises:
-        ContentTooLarge: If it has more parts.
+        ContentTooLarge: If it has more parts, or encoded files are too long.
         InvalidRequest: If the form is damaged.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
@@ -96,6 +97,9 @@ async def read_form(content_type: str, body: bytes, field: str, max_images: int)
         options = parse_options_header(headers.get(b"content-disposition"))[1]
         if options.get(b"name") == field.encode():
             values.append(FormField(headers, content))
+    encoded = (len(value.content) for value in values if value.encoding in (BASE64, QUOTED))
+    if sum(encoded) > MAX_ENCODED_BYTES:
+        raise ContentTooLarge(f"The encoded files exceed {MAX_ENCODED_BYTES:,} bytes together.")
     return values
 
 

@@ -93,12 +93,11 @@ async def read_batch(
         return DecodedImages(images, {})
     if sent_as == "application/json":
         values = validate(JsonImages, await parse_json(body, settings)).images
-        del body
-        check_count(len(values), settings)
-        return await decode_all(values, read_element, settings, preparation)
+        decoding = decode_all(values, read_element, settings, preparation)
+        del body, values  # only the images are needed until a decoder is free
+        return await decoding
     if sent_as == "multipart/form-data":
         files = await _read_form(headers, body, "images", MANY_IMAGES, settings)
-        check_count(len(files), settings)
         return await decode_all(files, FormField.file, settings, preparation)
     raise UnsupportedMediaType(
         f"Content-Type {shown(sent_as)} with a body that is not .npy is not supported. "

@@ -100,9 +100,10 @@ class RpcCall(AnyCall):
         self._seconds_left: float | None = context.time_remaining()
 
     def read(self, kind: type[MessageType]) -> MessageType:
-        """Parse the message, or raise `InvalidRequest`."""
+        """Parse the message, which the call then no longer holds, or raise `InvalidRequest`."""
+        data, self.message = self.message, b""
         try:
-            message: MessageType = kind.FromString(self.message)
+            message: MessageType = kind.FromString(data)
         except DecodeError as error:
             name = kind.DESCRIPTOR.name
             raise InvalidRequest(f"The message is not a {name}: {error}.") from error
@@ -170,10 +171,12 @@ async def infer(call: RpcCall) -> Message:
     with call.model(_tag(call, message.model_name, message.model_version)) as served:
         with call.decoding():
             request, values = parse_message(message)
+            del message
             caller = call.caller(request.timeout_seconds)
-            images = await read_images(
-                request.inputs[0], values, call.settings, call.preparation(served, caller)
-            )
+            preparation = call.preparation(served, caller)
+            reading = read_images(request.inputs[0], values, call.settings, preparation)
+            del values  # only the images are needed until a decoder and the engine are free
+            images = await reading
         probabilities = await call.predict(images, served, caller)
         with call.encoding():
             return answer(served.stored, request, probabilities)

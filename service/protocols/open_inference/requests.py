@@ -166,7 +166,7 @@ class InferenceRequest(BaseModel):
 async def parse_inference(
     body: bytes, json_length: str | None, settings: Settings
 ) -> tuple[InferenceRequest, Values]:
-    """Return the request in a body, and the values of its input.
+    """Return the request in a body, and the values of its input, which it does not hold.
 
     Args:
         body: JSON, and raw tensors after it.
@@ -197,6 +197,7 @@ def _values(tensor: InputTensor, raw: memoryview) -> Values:
         )
     if size is not None:
         return raw
-    if not isinstance(tensor.data, list):
-        raise InvalidRequest(f"data of '{INPUT}' must be an array, got {shown(tensor.data)}.")
-    return tensor.data
+    values, tensor.data = tensor.data, None
+    if not isinstance(values, list):
+        raise InvalidRequest(f"data of '{INPUT}' must be an array, got {shown(values)}.")
+    return values

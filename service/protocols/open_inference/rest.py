@@ -73,9 +73,10 @@ async def infer(call: Call) -> Response:
                 call.settings,
             )
             caller = call.caller(request.timeout_seconds)
-            images = await read_images(
-                request.inputs[0], values, call.settings, call.preparation(served, caller)
-            )
+            preparation = call.preparation(served, caller)
+            reading = read_images(request.inputs[0], values, call.settings, preparation)
+            del values  # only the images are needed until a decoder and the engine are free
+            images = await reading
         probabilities = await call.predict(images, served, caller)
         with call.encoding():
             return answer(served.stored, request, probabilities)

@@ -35,7 +35,9 @@ async def read_images(
         return _to_pixels(values).reshape(-1, SIDE, SIDE)
     files = _split(values, count) if isinstance(values, memoryview) else values
     _check_length(len(files), count, tensor)
-    decoded = await decode_all(files, _read_file, settings, preparation)
+    decoding = decode_all(files, _read_file, settings, preparation)
+    del values, files
+    decoded = await decoding
     if decoded.errors:
         failed = sorted(decoded.errors)
         raise decoded.errors[failed[0]].at(_name(failed))
@@ -61,10 +63,8 @@ def _to_pixels(values: Sequence[JsonValue | bytes]) -> UInt8Array:
     return pixels
 
 
-def _read_file(value: JsonValue | bytes | memoryview) -> bytes:
-    if isinstance(value, bytes | memoryview):
-        return bytes(value)
-    return from_base64(value)
+def _read_file(value: JsonValue | bytes | memoryview) -> bytes | memoryview:
+    return value if isinstance(value, bytes | memoryview) else from_base64(value)
 
 
 def _split(raw: memoryview, count: int) -> list[memoryview]:
