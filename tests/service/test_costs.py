@@ -1,8 +1,8 @@
 """Requests that are made to be expensive: none keeps the event loop from other requests."""
 
 import asyncio
-import gzip
 import base64
+import gzip
 import json
 import time
 import tracemalloc
@@ -444,6 +444,14 @@ def test_file_in_a_body_is_not_copied(path: str, app: Starlette) -> None:
 
     assert status == 200
     assert peak_bytes < 1.3 * len(body)
+
+
+def test_encoded_files_of_a_form_are_limited_together(app: Starlette) -> None:
+    part = FILE_PART.removesuffix(b"\r\n") + b"Content-Transfer-Encoding: base64\r\n\r\n"
+    text = b"A" * 9 * MIB
+    one, two = (asyncio.run(ask(app, BATCH, FORM, form(*[part + text] * n))) for n in (1, 2))
+
+    assert (one[0], two[0]) == (200, 413)
 
 
 PIXELS = [[7] * 28] * 28

@@ -46,11 +46,7 @@ class FormField:
         """
         kind = self.headers.get(b"content-type", b"text/").lower()
         is_named = b"filename" in self.headers[b"content-disposition"].lower()
-        return (
-            is_named
-            or not kind.startswith(b"text/")
-            or kind_of(self.content) is not None
-        )
+        return is_named or not kind.startswith(b"text/") or kind_of(self.content) is not None
 
     @property
     def encoding(self) -> bytes:
