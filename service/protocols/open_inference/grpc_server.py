@@ -6,42 +6,37 @@ Triton's methods beyond it, such as shared memory and model loading, are not imp
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import TypeAlias, TypeVar
-from urllib.parse import unquote
 
 from loupe.errors import (
     CallerGone,
     DeadlineExceeded,
-    InvalidRequest,
     LoupeError,
-    ModelNotFound,
-    NotFound,
     ProgramFailed,
     ShuttingDown,
 )
 from loupe.runtime.ports import url_of
 from service.http.bodies import BODY_SECONDS
-from service.http.context import NO_KEY
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.middleware import log_access, valid_request_id
-from service.http.shares import LONG_BYTES, Shares, subscriber, turn
-from service.http.validation import shown
-from service.prediction.caller import Caller
-from service.prediction.predictor import AnyCall, Predictor
-from service.protocols.open_inference.rest import SERVER, describe
-from service.protocols.open_inference.tensors import read_images
+from service.http.shares import Shares, subscriber
+from service.prediction.predictor import Predictor
 
 try:
     import grpc
-    from google.protobuf.message import DecodeError, Message
-    from grpc_health.v1 import health_pb2 as health
-    from tritonclient.grpc import service_pb2 as pb
+    from google.protobuf.message import Message
 
-    from service.protocols.open_inference.messages import answer, check_message, parse_message
+    from service.protocols.open_inference.grpc_calls import METHODS, Method, RpcCall, check
+    from service.protocols.open_inference.grpc_streams import (
+        HEALTH_SERVICE,
+        MAX_STREAMS,
+        SERVICE,
+        Streams,
+        address_of,
+    )
 except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError for an old gRPC
     raise ProgramFailed(
         f"LOUPE_GRPC_PORT is set, but gRPC is not installed: {error}. "
@@ -49,9 +44,7 @@ except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError
         code="grpc_unavailable",
     ) from error
 
-SERVICE = "inference.GRPCInferenceService"
 PROTOCOL = "grpc"  # label in the metrics
-HEALTH_SERVICE = "grpc.health.v1.Health"  # the standard health check, as Kubernetes calls it
 OPEN_METHODS = frozenset({"ServerLive", "ServerReady", "Check"})  # need no API key
 REQUEST_ID_KEY = "x-request-id"  # in the metadata
 REFUSAL_SECONDS = 0.1  # at the stop; clients are refused before gRPC itself stops
@@ -72,133 +65,6 @@ CODES = {
 }
 
 logger = logging.getLogger(__name__)
-
-MessageType = TypeVar("MessageType", bound=Message)
-
-
-def _address(context: grpc.aio.ServicerContext) -> str:
-    """Return the address in a peer's name, such as `ipv6:%5B::1%5D:50000`."""
-    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
-
-
-class RpcCall(AnyCall):
-    """A call over gRPC.
-
-    Attributes:
-        client: The caller's address.
-        key: The name of the caller's API key.
-        message: The bytes of its message.
-    """
-
-    def __init__(
-        self, predictor: Predictor, message: bytes, context: grpc.aio.ServicerContext
-    ) -> None:
-        super().__init__(predictor)
-        self.client = _address(context)
-        self.key = NO_KEY
-        self.message = message
-        self._seconds_left: float | None = context.time_remaining()
-
-    def read(self, kind: type[MessageType]) -> MessageType:
-        """Parse the message, which the call then no longer holds, or raise `InvalidRequest`."""
-        data, self.message = self.message, b""
-        try:
-            message: MessageType = kind.FromString(data)
-        except DecodeError as error:
-            name = kind.DESCRIPTOR.name
-            raise InvalidRequest(f"The message is not a {name}: {error}.") from error
-        return message
-
-    def caller(self, timeout_seconds: float | None) -> Caller:
-        """Return who waits, for at most the shortest of the given, the call's and our timeout."""
-        limits = (self.settings.request_timeout_seconds, timeout_seconds, self._seconds_left)
-        seconds = min(limit for limit in limits if limit is not None)
-        # It needs no check for disconnection: gRPC cancels the task then.
-        return Caller(seconds, self.begun + seconds)
-
-
-async def live(call: RpcCall) -> Message:
-    """Answer that the service is alive."""
-    return pb.ServerLiveResponse(live=True)
-
-
-async def ready(call: RpcCall) -> Message:
-    """Answer whether the service is ready; it accepts no call before its models are."""
-    return pb.ServerReadyResponse(ready=not call.draining)
-
-
-async def check(call: RpcCall) -> Message:
-    """Answer a standard health check of the server, or of this service.
-
-    Raises:
-        NotFound: If it asks for another service.
-    """
-    name = call.read(health.HealthCheckRequest).service
-    if name not in ("", SERVICE, HEALTH_SERVICE):
-        raise NotFound(f"There is no service {shown(name)}.")
-    status = "NOT_SERVING" if call.draining else "SERVING"
-    return health.HealthCheckResponse(status=status)
-
-
-async def server(call: RpcCall) -> Message:
-    """Return name, version and extensions of the server."""
-    return pb.ServerMetadataResponse(**SERVER)
-
-
-async def model_ready(call: RpcCall) -> Message:
-    """Answer whether a model is served."""
-    request = call.read(pb.ModelReadyRequest)
-    try:
-        with call.model(_tag(call, request.name, request.version)):
-            return pb.ModelReadyResponse(ready=True)
-    except ModelNotFound:
-        return pb.ModelReadyResponse(ready=False)
-
-
-async def metadata(call: RpcCall) -> Message:
-    """Describe inputs and outputs of a model."""
-    request = call.read(pb.ModelMetadataRequest)
-    with call.model(_tag(call, request.name, request.version)) as served:
-        return pb.ModelMetadataResponse(**describe(call, served))
-
-
-async def infer(call: RpcCall) -> Message:
-    """Classify images; one that cannot be read fails the request: tensors cannot hold errors."""
-    if len(call.message) > LONG_BYTES:
-        await turn()
-    check_message(call.message, call.settings)
-    message = call.read(pb.ModelInferRequest)
-    with call.model(_tag(call, message.model_name, message.model_version)) as served:
-        with call.decoding():
-            request, values = parse_message(message)
-            del message
-            caller = call.caller(request.timeout_seconds)
-            preparation = call.preparation(served, caller)
-            reading = read_images(request.inputs[0], values, call.settings, preparation)
-            del values  # only the images are needed until a decoder and the engine are free
-            images = await reading
-        probabilities = await call.predict(images, served, caller)
-        with call.encoding():
-            return answer(served.stored, request, probabilities)
-
-
-def _tag(call: RpcCall, name: str, version: str) -> str:
-    """Return the tag in a message: labels count as versions, no name is the default model."""
-    if not version:
-        return name
-    return f"{name or call.models.find(None).stored.name}:{version}"
-
-
-Method: TypeAlias = Callable[[RpcCall], Awaitable[Message]]
-
-METHODS: dict[str, Method] = {
-    "ServerLive": live,
-    "ServerReady": ready,
-    "ServerMetadata": server,
-    "ModelReady": model_ready,
-    "ModelMetadata": metadata,
-    "ModelInfer": infer,
-}
 
 
 class GrpcServer:
@@ -223,7 +89,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", min(self._settings.max_body_bytes, MAX_INT)),
                 ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
             ],
-            maximum_concurrent_rpcs=(WAITING_FACTOR + 1) * maximum,
+            maximum_concurrent_rpcs=(WAITING_FACTOR + 1) * maximum + MAX_STREAMS,
         )
         for service, methods in ((SERVICE, METHODS), (HEALTH_SERVICE, {"Check": check})):
             handlers = {
@@ -237,6 +103,9 @@ class GrpcServer:
             self._server.add_generic_rpc_handlers(
                 [grpc.method_handlers_generic_handler(service, handlers)]
             )
+
+        self._streams = Streams(predictor)
+        self._server.add_generic_rpc_handlers(list(self._streams.handlers()))
 
     async def start(self) -> None:
         """Listen, or raise `ProgramFailed` if another program uses the port."""
@@ -258,6 +127,7 @@ class GrpcServer:
         gRPC answers `CANCELLED` to a call that arrives while it stops, so refuse calls first.
         """
         await asyncio.sleep(REFUSAL_SECONDS)
+        self._streams.end()
         await self._server.stop(self._settings.shutdown_timeout_seconds)
 
     async def _receive(
@@ -268,7 +138,7 @@ class GrpcServer:
         context: grpc.aio.ServicerContext,
     ) -> Message:
         """Wait for the message of a call, and answer it."""
-        address = _address(context)
+        address = address_of(context)
         # Health checks have a share of their own.
         caller = name if name in OPEN_METHODS else subscriber(address)
         if not self._waiting.take(caller):

@@ -20,7 +20,13 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 import tritonclient.http as triton_http
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
@@ -32,6 +38,7 @@ from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from service.http.keys import digest_of
+from service.protocols.open_inference.grpc_streams import STREAMS_SHARE
 from tests.support import pictures
 from tests.support.programs import RunningService, free_port, run, serving, until
 from tests.support.stores import copied
@@ -581,6 +588,99 @@ def test_standard_health_check_is_answered(both: BothProtocols) -> None:
             stub.Check(health_pb2.HealthCheckRequest(service="another"))
 
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_clients_discover_the_services_by_reflection(both: BothProtocols) -> None:
+    with grpc.insecure_channel(both.address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert set(database.get_services()) == {
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "inference.GRPCInferenceService",
+        }
+        pool = DescriptorPool(database)
+        described = pool.FindServiceByName("inference.GRPCInferenceService")
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelReady",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=pb.ModelReadyResponse.FromString,
+        )
+        ready = GetMessageClass(described.FindMethodByName("ModelReady").input_type)(name="digits")
+        assert call(ready).ready
+
+
+def test_watcher_of_an_unknown_service_is_told_so(both: BothProtocols) -> None:
+    with grpc.insecure_channel(both.address) as channel:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service="another")
+        )
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        watching.cancel()
+
+
+@pytest.mark.parametrize(
+    "path", ["/grpc.health.v1.Health/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"]
+)
+def test_one_caller_has_a_share_of_streams(both: BothProtocols, path: str) -> None:
+    with grpc.insecure_channel(both.address) as channel, ExitStack() as stack:
+        open_stream = channel.stream_stream(path)
+        streams = []
+        for _ in range(STREAMS_SHARE + 1):
+            ends = Event()
+            stack.callback(ends.set)
+            streams.append(open_stream(waiting(ends)))
+            stack.callback(streams[-1].cancel)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(streams[-1])
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize(
+    "path", ["/grpc.health.v1.Health/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"]
+)
+def test_message_of_a_stream_that_cannot_be_read_is_refused(both: BothProtocols, path: str) -> None:
+    with grpc.insecure_channel(both.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        next(channel.stream_stream(path)(iter([b"\xff\xff"])))
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def waiting(ends: Event) -> Iterator[bytes]:
+    """Send no message until the end."""
+    ends.wait()
+    yield from ()
+
+
+def test_watchers_see_that_the_service_drains_and_do_not_delay_its_end(
+    digits_model: StoredModel, tmp_path: Path
+) -> None:
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_API_KEYS": f"alice:{KEY}"}
+    with (
+        serving_both(
+            tmp_path / "log",
+            LOUPE_MODEL=digits_model.tag,
+            LOUPE_DRAIN_SECONDS=1,
+            LOUPE_SHUTDOWN_TIMEOUT_SECONDS=40,
+            **settings,
+        ) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        ends = Event()
+        reflecting = channel.stream_stream(f"/{reflection.SERVICE_NAME}/ServerReflectionInfo")
+        reflected = reflecting(waiting(ends))
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        running.service.process.terminate()
+        assert next(watching).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for stream in (watching, reflected):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stream)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        ends.set()
+        assert running.service.process.wait(20) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_draining_service_answers_over_grpc_and_is_not_ready(
