@@ -17,6 +17,9 @@ Float64Array: TypeAlias = NDArray[np.float64]
 # Bins of equal width. Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
 BINS = 15
 TEMPERATURES = (0.05, 20.0)  # limits; beyond them, confidence is all or nothing
+# A calibrated model gains this many nats on its whole validation split, by chance, in one training
+# of a hundred: half the 99 % quantile of chi-squared with one degree of freedom (Wilks, 1938).
+MIN_GAIN = 3.32
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def fit_temperature(logits: Float32Array, labels: Int64Array) -> float:
 
     It minimises the cross-entropy, with a weak prior around 1 (`log T` ~ standard normal, the
     weight of one image). Without the prior, a model that makes no mistake on the validation split
-    would get a confidence of 1 for everything.
+    would get a confidence of 1 for everything. It is 1 unless another value lowers the
+    cross-entropy by more than chance explains, and the calibration error too.
 
     Args:
         logits: float32, shape `(n, classes)`, of the validation split, never of training or test
@@ -54,8 +58,13 @@ def fit_temperature(logits: Float32Array, labels: Int64Array) -> float:
         losses = -log_probabilities(logits, float(np.exp(log_temperature)))[rows, labels]
         return float(losses.sum() + log_temperature**2 / 2)
 
-    low, high = np.log(TEMPERATURES)
-    return float(np.exp(minimize_scalar(objective, bounds=(low, high), method="bounded").x))
+    def error(temperature: float) -> float:
+        return expected_calibration_error(np.exp(log_probabilities(logits, temperature)), labels)
+
+    best = minimize_scalar(objective, bounds=np.log(TEMPERATURES), method="bounded")
+    temperature = float(np.exp(best.x))
+    helps = objective(0.0) - best.fun > MIN_GAIN and error(temperature) < error(1.0)
+    return temperature if helps else 1.0
 
 
 def log_probabilities(logits: Float32Array, temperature: float = 1.0) -> Float64Array:

@@ -1,6 +1,6 @@
 """The evaluation of a trained model, computed from its logits; stored as `report.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,9 +19,10 @@ from train.evaluate.calibration import (
     log_probabilities,
     reliability,
 )
-from train.evaluate.verdict import Verdict, judge, margin
+from train.evaluate.verdict import MIN_VALIDATION_IMAGES, Verdict, judge, margin
 
 FILE_NAME = "report.json"
+ANNEALED = 0.05  # fraction of the highest learning rate at which a schedule has ended
 MAX_MISTAKES = 40  # five rows of eight pictures
 
 
@@ -184,32 +185,23 @@ def evaluate(
         if predictions is not None:
             check_logits(split, predictions.logits)
             metrics[split] = split_metrics(predictions, temperature)
-    on_train, on_test = metrics["train"], metrics["test"]
     best_epoch = best_epoch or (history[-1].number if history else None)
-    losses = validation_losses(history)
-    before = np.exp(log_probabilities(test.logits))
-    after = np.exp(log_probabilities(test.logits, temperature))
     predicted = test.logits.argmax(axis=1)
+    confidence = np.exp(log_probabilities(test.logits, temperature)).max(axis=1)
     matrix = confusion_matrix(test.labels, predicted, labels=range(len(class_names)))
     return Evaluation(
         dataset=dataset,
         architecture=architecture,
         class_names=tuple(class_names),
-        train=on_train,
+        train=metrics["train"],
         validation=metrics.get("validation"),
-        test=on_test,
+        test=metrics["test"],
         extra=metrics.get("extra"),
-        verdict=judge(on_train.accuracy, on_test.accuracy, on_test.images, losses, best_epoch or 0),
-        calibration=Calibration(
-            temperature=temperature,
-            error_before=expected_calibration_error(before, test.labels),
-            error_after=expected_calibration_error(after, test.labels),
-            bins_before=reliability(before, test.labels),
-            bins_after=reliability(after, test.labels),
-        ),
+        verdict=_verdict(metrics, history, best_epoch, majority(train.labels)),
+        calibration=_calibration(test, temperature),
         classes=_class_metrics(test.labels, predicted, class_names),
         confusion=tuple(map(tuple, matrix.tolist())),
-        mistakes=_mistakes(test.labels, predicted, after.max(axis=1)),
+        mistakes=_mistakes(test.labels, predicted, confidence),
         history=tuple(history),
         best_epoch=best_epoch,
     )
@@ -232,6 +224,42 @@ def split_metrics(predictions: Predictions, temperature: float) -> SplitMetrics:
 def validation_losses(history: Sequence[Epoch]) -> tuple[float, ...]:
     """Return the validation loss after each epoch; empty without a validation split."""
     return tuple(epoch.validation_loss for epoch in history if epoch.validation_loss is not None)
+
+
+def majority(labels: Int64Array) -> float:
+    """Return the accuracy, 0..1, of always predicting the most frequent class."""
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def _verdict(
+    metrics: Mapping[str, SplitMetrics],
+    history: Sequence[Epoch],
+    best_epoch: int | None,
+    baseline: float,
+) -> Verdict:
+    rates = [epoch.learning_rate for epoch in history]
+    validated = "validation" in metrics and metrics["validation"].images >= MIN_VALIDATION_IMAGES
+    return judge(
+        metrics["train"].accuracy,
+        metrics["test"].accuracy,
+        metrics["test"].images,
+        validation_losses(history) if validated else (),
+        best_epoch or 0,
+        baseline=baseline,
+        annealed=bool(rates) and rates[-1] < ANNEALED * max(rates),
+    )
+
+
+def _calibration(test: Predictions, temperature: float) -> Calibration:
+    before = np.exp(log_probabilities(test.logits))
+    after = np.exp(log_probabilities(test.logits, temperature))
+    return Calibration(
+        temperature=temperature,
+        error_before=expected_calibration_error(before, test.labels),
+        error_after=expected_calibration_error(after, test.labels),
+        bins_before=reliability(before, test.labels),
+        bins_after=reliability(after, test.labels),
+    )
 
 
 def _class_metrics(

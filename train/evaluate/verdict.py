@@ -13,8 +13,10 @@ FitName = Literal["under-fitted", "well fitted", "over-fitted"]
 WIDE_GAP = 0.08  # accuracy gap that always means over-fitting
 NOTABLE_GAP = 0.01  # accuracy gap that means over-fitting if the validation loss rose
 MAX_RISE = 0.25  # of the validation loss up to the kept epoch, as a fraction of its minimum
-POOR_ACCURACY = 0.85  # train accuracy below which a model is under-fitted
-GOOD_ACCURACY = 0.95  # train accuracy above which a falling loss is no longer under-fitting
+# How far the train accuracy must be from `baseline` (0) to perfect (1).
+POOR = 5 / 6  # a model below it is under-fitted; 85 % for ten classes of equal size
+GOOD = 17 / 18  # above it, a falling loss is no longer under-fitting; 95 % for ten such classes
+MIN_VALIDATION_IMAGES = 100  # the loss of fewer images rises and falls by chance
 MAX_FALL = 0.10  # of the validation loss in the last epoch, as a fraction
 MIN_LOSS = 1e-9  # avoids division by zero
 
@@ -41,23 +43,35 @@ def judge(
     test_images: int,
     losses: Sequence[float] = (),
     best_epoch: int = 0,
+    *,
+    baseline: float,
+    annealed: bool = False,
 ) -> Verdict:
     """Return the verdict on a model.
 
-    `losses` are the validation losses after each epoch, empty without a validation split, and
-    `best_epoch` is the number, from 1, of the epoch whose weights the model has.
+    Args:
+        train_accuracy: Fraction, 0..1, of the training images.
+        test_accuracy: Fraction, 0..1, of the test images.
+        test_images: Their number.
+        losses: The validation losses after each epoch; empty without a validation split, or if it
+            has fewer than `MIN_VALIDATION_IMAGES`.
+        best_epoch: Number, from 1, of the epoch whose weights the model has.
+        baseline: Accuracy of always predicting the most frequent class.
+        annealed: Whether the learning rate fell to the end of its schedule. The recipe is complete
+            then, however much the loss fell in the last epoch.
     """
     gap = train_accuracy - test_accuracy
     chance = margin(test_accuracy, test_images)
     kept = losses[:best_epoch]
     rise = kept[-1] / max(min(kept), MIN_LOSS) - 1 if kept else 0.0
     # A falling loss counts only if the last epoch is the one that was kept.
-    fell = len(losses) >= 2 and best_epoch >= len(losses)
+    fell = len(losses) >= 2 and best_epoch >= len(losses) and not annealed
     fall = 1 - losses[-1] / max(losses[-2], MIN_LOSS) if fell else 0.0
+    learnt = (train_accuracy - baseline) / max(1 - baseline, MIN_LOSS)
     fit: FitName
     if gap > chance and (gap > WIDE_GAP or (gap > NOTABLE_GAP and rise > MAX_RISE)):
         fit, reason = "over-fitted", _overfitted(gap, rise, kept)
-    elif train_accuracy < POOR_ACCURACY or (train_accuracy < GOOD_ACCURACY and fall > MAX_FALL):
+    elif learnt < POOR or (learnt < GOOD and fall > MAX_FALL):
         fit, reason = "under-fitted", _underfitted(fall)
     else:
         fit, reason = "well fitted", _well_fitted(gap, chance, rise, validated=bool(losses))
@@ -114,5 +128,10 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def margin(accuracy: float, images: int) -> float:
-    """Return two standard errors of an accuracy, which 19 of 20 samples stay within."""
-    return float(2 * (accuracy * (1 - accuracy) / images) ** 0.5)
+    """Return two standard errors of an accuracy, which 19 of 20 samples stay within.
+
+    Two right and two wrong images are added, so that few images without a mistake prove little.
+    Source: Agresti and Coull, "Approximate is Better than 'Exact' for Interval Estimation", 1998.
+    """
+    adjusted = (accuracy * images + 2) / (images + 4)
+    return float(2 * (adjusted * (1 - adjusted) / (images + 4)) ** 0.5)

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from loupe.errors import ProgramFailed
 from loupe.models.card import Figures, ModelCard
@@ -18,7 +17,7 @@ from train.config import TrainConfig
 from train.data.datasets import Dataset, Split, check_size
 from train.data.splits import hold_out
 from train.evaluate.calibration import fit_temperature
-from train.evaluate.evaluation import Evaluation, Predictions, evaluate
+from train.evaluate.evaluation import Evaluation, Predictions, evaluate, majority
 from train.evaluate.report import write_report
 from train.evaluate.weights import first_filters, pixel_weights
 from train.fit import export
@@ -105,8 +104,7 @@ def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Eva
 
 def default_min_accuracy(dataset: Dataset) -> float:
     """Return the minimum test accuracy of the models of a data set."""
-    most_frequent = np.bincount(dataset.test.labels).max() / len(dataset.test.labels)
-    return MIN_ACCURACY.get(dataset.name, float(most_frequent))
+    return MIN_ACCURACY.get(dataset.name, majority(dataset.test.labels))
 
 
 def make_card(

@@ -60,6 +60,13 @@ def test_a_model_without_mistakes_does_not_become_certain() -> None:
     assert 0.3 < fit_temperature(logits, labels) < 1
 
 
+@pytest.mark.parametrize("images", [10, 100, 1000, 5000])
+def test_calibrated_logits_are_not_scaled_by_chance(images: int) -> None:
+    temperatures = [fit_temperature(*calibrated(images, 10, seed)) for seed in range(50)]
+
+    assert sum(temperature != 1.0 for temperature in temperatures) <= 2
+
+
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30, 3e38])
 def test_extreme_logits_have_a_temperature_within_the_limits(size: float) -> None:
     wrong_and_sure = np.array([[size, -size], [-size, size], [size, -size]], np.float32)

@@ -1,7 +1,7 @@
 """Evaluation: metrics of small cases computed by hand, and verdicts on known models."""
 
 import json
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from train.evaluate.evaluation import (
     evaluate,
     split_metrics,
 )
-from train.evaluate.verdict import judge, margin, percent
+from train.evaluate.verdict import Verdict, judge, margin, percent
 
 
 def answers(
@@ -230,6 +230,19 @@ def test_all_metrics_agree(pairs: list[tuple[int, int]], temperature: float) -> 
     )
 
 
+def verdict_on(
+    train: float,
+    test: float,
+    images: int,
+    losses: tuple[float, ...] = (),
+    best_epoch: int = 0,
+    *,
+    baseline: float = 0.1,
+    annealed: bool = False,
+) -> Verdict:
+    return judge(train, test, images, losses, best_epoch, baseline=baseline, annealed=annealed)
+
+
 FALLING = (0.45, 0.40, 0.38, 0.37, 0.36)
 RISEN = (*FALLING, 0.5, 0.8, 1.2)
 
@@ -279,42 +292,94 @@ RISEN = (*FALLING, 0.5, 0.8, 1.2)
 def test_known_models_get_the_expected_verdict(
     train: float, test: float, images: int, losses: tuple[float, ...], expected: str
 ) -> None:
-    assert judge(train, test, images, losses, len(losses)).fit == expected
+    assert verdict_on(train, test, images, losses, len(losses)).fit == expected
+
+
+def test_a_short_recipe_is_not_underfitted_if_its_learning_rate_fell_to_the_end() -> None:
+    losses = (0.26, 0.22)
+
+    assert verdict_on(0.932, 0.908, 10_000, losses, 2).fit == "under-fitted"
+    assert verdict_on(0.932, 0.908, 10_000, losses, 2, annealed=True).fit == "well fitted"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "baseline", "expected"),
+    [
+        pytest.param(0.98, 0.98, "under-fitted", id="always the most frequent of two classes"),
+        pytest.param(0.999, 0.98, "well fitted", id="better than that"),
+        pytest.param(0.87, 0.5, "under-fitted", id="two classes of equal size"),
+        pytest.param(0.95, 0.5, "well fitted", id="two classes, learnt"),
+        pytest.param(0.84, 1 / 47, "well fitted", id="47 classes"),
+        pytest.param(1.0, 1.0, "under-fitted", id="one class"),
+    ],
+)
+def test_a_model_must_have_learnt_more_than_the_most_frequent_class(
+    accuracy: float, baseline: float, expected: str
+) -> None:
+    assert verdict_on(accuracy, accuracy, 10_000, baseline=baseline).fit == expected
+
+
+def with_losses(images: int, learning_rates: tuple[float, float]) -> Evaluation:
+    """Return the evaluation of a model whose validation loss still fell."""
+    labels = [index % 3 for index in range(300)]
+    split = answers(labels, [*labels[:275], *[(label + 1) % 3 for label in labels[275:]]])
+    history = [
+        replace(each, learning_rate=rate)
+        for each, rate in zip(epochs(0.5, 0.4), learning_rates, strict=True)
+    ]
+    return evaluate(
+        dataset="letters",
+        architecture="mlp",
+        class_names="abc",
+        train=split,
+        test=split,
+        validation=answers(labels[:images], labels[:images]),
+        history=history,
+    )
+
+
+def test_the_learning_rate_and_the_validation_split_determine_whether_a_falling_loss_counts() -> (
+    None
+):
+    assert with_losses(100, (0.1, 0.1)).verdict.fit == "under-fitted"
+    assert with_losses(100, (0.1, 0.0)).verdict.fit == "well fitted"
+    assert with_losses(99, (0.1, 0.1)).verdict.fit == "well fitted"
 
 
 def test_losses_after_the_kept_epoch_do_not_count() -> None:
-    assert judge(0.93, 0.90, 10_000, RISEN, best_epoch=5).fit == "well fitted"
-    assert judge(0.93, 0.90, 10_000, RISEN, best_epoch=8).fit == "over-fitted"
+    assert verdict_on(0.93, 0.90, 10_000, RISEN, best_epoch=5).fit == "well fitted"
+    assert verdict_on(0.93, 0.90, 10_000, RISEN, best_epoch=8).fit == "over-fitted"
 
 
 def test_the_verdict_gives_the_numbers_and_the_reason() -> None:
-    verdict = judge(0.995, 0.886, 10_000, RISEN, 8)
+    verdict = verdict_on(0.995, 0.886, 10_000, RISEN, 8)
 
     assert verdict.fit == "over-fitted"
     assert [verdict.gap, verdict.chance] == pytest.approx([0.109, 0.00636], rel=0.01)
     facts = ["99.5 %", "88.6 %", "10.9 points", "0.36 in epoch 5", "1.2 in epoch 8"]
     assert all(fact in verdict.sentence for fact in facts)
-    usual = judge(0.892, 0.864, 10_000, FALLING, 5).sentence
+    usual = verdict_on(0.892, 0.864, 10_000, FALLING, 5).sentence
     assert all(fact in usual for fact in ["89.2 %", "86.4 %", "2.8 points", "usual"])
-    falling = judge(0.90, 0.89, 10_000, (0.6, 0.4, 0.3), 3).sentence
+    falling = verdict_on(0.90, 0.89, 10_000, (0.6, 0.4, 0.3), 3).sentence
     assert all(fact in falling for fact in ["90.0 %", "89.0 %", "25 %", "last epoch"])
 
 
 def test_the_verdict_mentions_an_easier_test_split() -> None:
-    assert judge(0.90, 0.93, 10_000).sentence.endswith(
+    assert verdict_on(0.90, 0.93, 10_000).sentence.endswith(
         "so the test images are easier, by 3.0 points."
     )
 
 
 def test_the_verdict_mentions_a_risen_loss_without_a_gap() -> None:
-    assert judge(0.97, 0.97, 10_000, RISEN, 8).sentence.endswith(
+    assert verdict_on(0.97, 0.97, 10_000, RISEN, 8).sentence.endswith(
         "which chance can explain, although the validation loss had risen by 233 %."
     )
 
 
 def test_chance_is_two_standard_errors() -> None:
-    assert margin(0.9, 10_000) == pytest.approx(0.006)
-    assert margin(1.0, 10) == 0
+    assert margin(0.9, 10_000) == pytest.approx(0.006, rel=0.01)
+    assert margin(1.0, 10) == pytest.approx(0.187, abs=0.001)
+    assert margin(0.5, 10) == pytest.approx(0.267, abs=0.001)
 
 
 def test_percent_formats_fractions() -> None:
