@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
@@ -14,8 +15,10 @@ from loupe.models.store import StoredModel, find_model, list_models, verify
 from tests.support import pictures
 from train.config import recipe
 from train.data.datasets import Split, load_dataset
+from train.data.splits import hold_out
 from train.evaluate.evaluation import Evaluation
-from train.fit.training import PACKAGES, default_min_accuracy, train
+from train.fit.fitting import fit
+from train.fit.training import PACKAGES, default_min_accuracy, evaluate_model, train
 
 TINY = recipe("softmax", epochs=1)
 
@@ -78,8 +81,17 @@ def test_the_loss_is_the_mean_cross_entropy_of_calibrated_probabilities(
     assert shapes_model.card.figures.loss == pytest.approx(-np.log(of_label).mean(), rel=1e-3)
 
 
-def test_the_temperature_is_fitted_on_the_validation_split(digits_model: StoredModel) -> None:
-    assert Evaluation.load(digits_model.folder).calibration.temperature != 1.0
+def test_the_temperature_is_fitted_on_the_validation_split() -> None:
+    digits, config = load_dataset("digits"), recipe("softmax", epochs=5)
+    fitted = fit(digits, config)
+    logits = keras.layers.Rescaling(20.0)(fitted.model.outputs[0])
+    certain = replace(fitted, model=keras.Model(fitted.model.inputs[0], logits))
+
+    assert evaluate_model(digits, config, certain).calibration.temperature == 1.0
+    validated = hold_out(digits, replace(config, validation_fraction=0.2))
+    calibration = evaluate_model(validated, config, certain).calibration
+    assert calibration.temperature > 5
+    assert calibration.error_after < calibration.error_before
 
 
 @pytest.fixture(scope="module")
