@@ -10,16 +10,16 @@ WORKDIR /requirements
 
 # Includes gRPC (LOUPE_GRPC_PORT) and traces (OTEL_EXPORTER_OTLP_ENDPOINT).
 FROM venv AS service-packages
-COPY requirements/service.txt requirements/grpc.txt requirements/tracing.txt ./
-RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r service.txt -r grpc.txt -r tracing.txt
+COPY requirements/service.txt requirements/grpc.txt requirements/heif.txt requirements/tracing.txt ./
+RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r service.txt -r grpc.txt -r heif.txt -r tracing.txt
 
 FROM venv AS worker-packages
-COPY requirements/worker.txt requirements/s3.txt ./
-RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r worker.txt -r s3.txt
+COPY requirements/worker.txt requirements/heif.txt requirements/s3.txt ./
+RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r worker.txt -r heif.txt -r s3.txt
 
 FROM venv AS train-packages
-COPY requirements/train.txt ./
-RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r train.txt
+COPY requirements/train.txt requirements/heif.txt ./
+RUN pip --python /opt/venv install --no-cache-dir --require-hashes -r train.txt -r heif.txt
 
 FROM python:3.11-slim-bookworm AS base
 LABEL org.opencontainers.image.licenses="Apache-2.0"

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from loupe.errors import InvalidImage, InvalidPixels, LoupeError
-from loupe.images.decode import DECODING_ERRORS, read_file
+from loupe.images.decode import read_file
 from loupe.images.normalize import has_light_ground
+from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.spec import SIDE, Normalize, UInt8Array
 
 PictureInput: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image

@@ -1,66 +1,48 @@
 """Read pictures safely.
 
-`open_picture` reads only the header and refuses what is unsafe to decode. `Picture.pixels` decodes.
+`open_picture` reads only the header and refuses what is unsafe to decode. `Picture.pixels` decodes:
+to eight bits, on white, in sRGB, to grey, and upright.
 """
 
-import io
 import math
 import os
 import stat
-import warnings
 from collections.abc import Iterator
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.files import ReadableFolders
-from loupe.images.header import (
-    File,
-    check_header,
-    check_segments,
-    check_size,
-    is_tiny,
-    kind_of,
-    too_costly,
-)
+from loupe.images.formats import FORMATS_LISTED, File, format_of
+from loupe.images.header import check_header, check_segments, check_size, is_tiny, too_costly
 from loupe.images.normalize import normalize
+from loupe.images.pixels.colour import to_srgb
+from loupe.images.pixels.depth import ToBytes, to_bytes_of
+from loupe.images.pixels.opening import (
+    DECODING_ERRORS,
+    RAW_EXIF,
+    has_several_frames,
+    open_image,
+    orientation,
+    unread,
+)
+from loupe.images.selection import PICTURE_SUFFIXES
 from loupe.images.spec import SIDE, Look, UInt8Array
 
 DRAFT_SIZE = (4 * SIDE, 4 * SIDE)  # libjpeg scales down to about this: ten times faster on photos
 MAX_WHOLE_PIXELS = 4_000_000  # larger pictures shrink to fewer before they are normalized
 TILE_SIDE = 512  # pixels; colours are converted tile by tile
 MAX_FILE_BYTES = 256 * 2**20  # the largest accepted picture takes less, even uncompressed
-# Pillow imports other formats too, and all of them, unless these are loaded before.
-FORMATS = tuple(
-    plugin.format
-    for plugin in (
-        PngImagePlugin.PngImageFile,
-        JpegImagePlugin.JpegImageFile,
-        WebPImagePlugin.WebPImageFile,
-        BmpImagePlugin.BmpImageFile,
-        GifImagePlugin.GifImageFile,
-        TiffImagePlugin.TiffImageFile,
-    )
-)
-FORMATS_LISTED = "PNG, JPEG, WebP, BMP, GIF or TIFF"
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SUFFIXES = PICTURE_SUFFIXES
 JPEG = frozenset({"JPEG", "MPO"})  # phones append a preview or depth map, which makes an MPO
-MULTI_FRAME = frozenset({"PNG", "WEBP", "GIF", "TIFF"})  # of an MPO, the first picture is the photo
-EXIF_ORIENTATION = 0x0112
+UNUSED_ALPHA = frozenset({"BMP", "ICO"})
+# What Pillow knows of a PNG file that changes how its pixels look.
+MEANINGFUL = frozenset(
+    {"transparency", "icc_profile", "exif", RAW_EXIF, "xmp", "XML:com.adobe.xmp"}
+)
 UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -70,19 +52,7 @@ UPRIGHT = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Pillow's decoders raise any of these for damaged files.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError)
 OUT_OF_MEMORY = "decoder error -9"  # IMAGING_CODEC_MEMORY, for which Pillow has no text
-
-
-@cache
-def set_up_pillow() -> None:
-    """Configure Pillow once per process; `open_picture` does so before it opens anything."""
-    # Pillow's own limit holds for the process. `open_picture` checks each header against the
-    # caller's limit instead.
-    Image.MAX_IMAGE_PIXELS = None
-    # Pillow warns of damaged metadata. Senders cause it, and it would fill the logs.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class Picture:
@@ -134,7 +104,7 @@ class Picture:
             InvalidImage: If the file is truncated or damaged.
         """
         try:
-            self.image.draft("RGB", (2 * side, 2 * side))
+            _draft(self.image, "RGB", (2 * side, 2 * side))
             shown = _decoded(self.image, "RGB")
         except DECODING_ERRORS as error:
             raise self._damaged(error) from error
@@ -157,42 +127,47 @@ def open_picture(data: File, *, max_pixels: int) -> Picture:
     """Check a picture's header without decoding its pixels.
 
     Args:
-        data: A file of one of `FORMATS`.
+        data: A file of a format that Loupe reads.
         max_pixels: Maximum of width × height.
 
     Raises:
         InvalidImage: If `data` is empty, of an unknown format, or of a size or number of parts
             that Loupe refuses.
     """
-    set_up_pillow()
-    if not data:
-        raise InvalidImage("The image is empty: it has no bytes.")
-    if kind_of(data) is None:
-        raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(bytes(data))}.")
+    kind = _readable_kind(data)
     data = bytes(data)  # a copy only of a part of a body
     if not is_tiny(data):
         check_header(data, max_pixels)
         check_segments(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        # Decode in one go: after every block, the decoder waits for Python's lock.
-        image.decodermaxblock = len(data)
-        animated = image.format in MULTI_FRAME and bool(getattr(image, "is_animated", False))
+        image = open_image(data, kind)
+        has_several = has_several_frames(image, data)
     except UnidentifiedImageError:
-        raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(data)}.") from None
+        message = f"The {kind} file is damaged, or of a variant that Loupe does not read."
+        raise InvalidImage(message) from None
     except MemoryError as error:
         raise too_costly("Reading the file's header takes too much memory.") from error
     except DECODING_ERRORS as error:
-        raise InvalidImage(f"The file is damaged: {error}.") from error
-    if image.mode == "LAB":  # Pillow decodes LAB but cannot convert it
-        raise InvalidImage(f"The {image.format} file has LAB colours; save it in RGB.")
-    # Again: only Pillow reads the size of a TIFF file, and finds larger frames in a GIF.
-    check_size(*image.size, max_pixels, is_webp=image.format == "WEBP")
-    if animated:
+        raise InvalidImage(f"The {kind} file is damaged: {error}.") from error
+    # Again: only Pillow reads the size of some TIFF files, and finds larger frames in a GIF.
+    check_size(*image.size, max_pixels, kind)
+    if has_several:
         raise InvalidImage(
-            f"The {image.format} file has several frames; send one picture.", code="animated_image"
+            f"The {kind} file has several frames; send one picture.", code="animated_image"
         )
     return Picture(image)
+
+
+def _readable_kind(data: File) -> str:
+    """Return the format of a file, or raise `InvalidImage` if Loupe does not read it."""
+    if not data:
+        raise InvalidImage("The image is empty: it has no bytes.")
+    known = format_of(data)
+    if known is None:
+        raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(bytes(data))}.")
+    if not known.is_read:
+        raise unread(known.name)
+    return known.name
 
 
 def read_file(path: str | Path, folders: ReadableFolders | None = None) -> bytes:
@@ -243,17 +218,22 @@ def read_with_status(
         os.close(descriptor)
 
 
-def _to_grey(image: Image.Image) -> UInt8Array:
+def _to_grey(image: ImageFile.ImageFile) -> UInt8Array:
     """Decode to uint8 `(height, width)`: upright, transparency over white, 0 = black."""
-    if image.format in JPEG:
-        image.draft("L", DRAFT_SIZE)
-    special = "transparency" in image.info or "exif" in image.info
+    _draft(image, "L", DRAFT_SIZE)
     is_whole = image.width * image.height <= MAX_WHOLE_PIXELS
-    if image.mode == "L" and image.format == "PNG" and is_whole and not special:
+    if image.mode == "L" and image.format == "PNG" and is_whole:
         # Takes half the time of np.asarray(image).
         pixels = np.frombuffer(image.tobytes(), np.uint8)
-        return pixels.reshape(image.height, image.width)
+        if MEANINGFUL.isdisjoint(image.info):  # it may follow the pixels
+            return pixels.reshape(image.height, image.width)
     return np.asarray(_decoded(image, "L"))
+
+
+def _draft(image: ImageFile.ImageFile, mode: str, size: tuple[int, int]) -> None:
+    """Let libjpeg scale a photo down, and decode only its brightness where that is enough."""
+    if image.format in JPEG:
+        image.draft(mode if to_srgb(image) is None else "RGB", size)
 
 
 def _decoded(image: Image.Image, mode: str) -> Image.Image:
@@ -262,18 +242,22 @@ def _decoded(image: Image.Image, mode: str) -> Image.Image:
     Besides what Pillow's decoder allocates, this takes memory for the result and for one tile.
     """
     image.load()
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    _drop_unused_alpha(image)
     factor = math.ceil(math.sqrt(image.width * image.height / MAX_WHOLE_PIXELS))
-    side = TILE_SIDE // factor * factor
-    if factor == 1 and max(image.size) <= side:
-        shown = _on_white(image, _value_range(image, side)).convert(mode)
+    tiles = partial(_tiles, image, TILE_SIDE // factor * factor)
+    to_bytes = to_bytes_of(image, lambda: (tile for _, _, tile in tiles()))
+    colours = to_srgb(image)
+    kept = mode if colours is None else colours.input_mode
+    if max(image.size) <= TILE_SIDE:
+        shown = _on_white(image, to_bytes).convert(kept)
     else:
-        values = _value_range(image, side)
-        shown = Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
-        for left, top, tile in _tiles(image, side):
-            converted = _on_white(tile, values).convert(mode)
+        shown = Image.new(kept, (-(-image.width // factor), -(-image.height // factor)))
+        for left, top, tile in tiles():
+            converted = _on_white(tile, to_bytes).convert(kept)
             shown.paste(converted.reduce(factor), (left // factor, top // factor))
-    upright = UPRIGHT.get(orientation)
+    if colours is not None:
+        shown = colours.apply(shown).convert(mode)
+    upright = UPRIGHT.get(orientation(image))
     return shown if upright is None else shown.transpose(upright)
 
 
@@ -285,37 +269,21 @@ def _tiles(image: Image.Image, side: int) -> Iterator[tuple[int, int, Image.Imag
             yield left, top, image.crop((left, top, right, bottom))
 
 
-def _on_white(image: Image.Image, values: tuple[float, float]) -> Image.Image:
-    """Convert to eight bits, with transparency over white."""
-    if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image, *values)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image
+def _drop_unused_alpha(image: Image.Image) -> None:
+    """Make a BMP or ICO file opaque whose alpha is 0 everywhere: nobody has set it."""
+    may_be_unused = image.format in UNUSED_ALPHA and image.mode == "RGBA"
+    if may_be_unused and image.getchannel("A").getextrema() == (0, 0):
+        image.putalpha(255)
 
 
-def _value_range(image: Image.Image, side: int) -> tuple[float, float]:
-    """Return the values that become black and white in a picture of 16 or more bits."""
-    if not image.mode.startswith(("I", "F")) or image.mode.startswith("I;16"):
-        return 0.0, 65535.0
-    low, high = math.inf, -math.inf
-    for _, _, tile in _tiles(image, side):
-        values = _values(tile)
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    return low, high
-
-
-def _values(image: Image.Image) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(image, dtype=np.float32)).astype(np.float64)
-
-
-def _to_eight_bits(image: Image.Image, low: float, high: float) -> Image.Image:
-    """Stretch 16-bit, 32-bit and float greys to 0..255; Pillow's own conversion clips them."""
-    values = _values(image)
-    scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return Image.fromarray(scaled.astype(np.uint8))
+def _on_white(image: Image.Image, to_bytes: ToBytes | None) -> Image.Image:
+    """Return a picture, or a part of one, in eight bits; if it is transparent, on white."""
+    if to_bytes is not None:
+        image = to_bytes(image)
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def _describe(data: bytes) -> str:

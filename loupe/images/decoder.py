@@ -14,9 +14,10 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from loupe.errors import LoupeError
+from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import open_picture
-from loupe.images.header import estimated_bytes, too_costly
+from loupe.images.header import estimated_bytes, kind_of, too_costly
+from loupe.images.pixels.opening import load_heif
 
 WALL_FACTOR = 2  # wall time per CPU time, on a busy machine
 FIXED_BYTES = 64 * 2**20  # for tiles, the shrunken picture, and what Pillow keeps
@@ -50,6 +51,9 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
 
 
 def _answer(data: bytes, limits: "Limits", look: str | None, max_pixels: int) -> bytes:
+    if kind_of(data) == "HEIC":
+        with suppress(InvalidImage):  # the picture's own error follows
+            load_heif()  # does not count towards the memory of the picture
     limits.set(estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES)
     try:
         picture = open_picture(data, max_pixels=max_pixels)
@@ -75,15 +79,15 @@ class Limits:
         self._seconds = seconds
         if sys.platform == "linux":
             self._address_space = resource.getrlimit(resource.RLIMIT_AS)
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            self._used_bytes = pages * resource.getpagesize()
 
     def set(self, more_bytes: int) -> None:
         """Start the time of a picture, which may take so much memory."""
         signal.setitimer(signal.ITIMER_PROF, self._seconds)
         signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * self._seconds)
         if sys.platform == "linux":
-            limits = (self._used_bytes + more_bytes, self._address_space[1])
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            used_bytes = pages * resource.getpagesize()
+            limits = (used_bytes + more_bytes, self._address_space[1])
             resource.setrlimit(resource.RLIMIT_AS, limits)
 
     def lift(self) -> None:

@@ -20,7 +20,8 @@ import numpy as np
 
 from loupe.errors import InvalidImage, LoupeError, ProgramFailed, ShuttingDown
 from loupe.images.decoder import IMAGE
-from loupe.images.header import File, estimated_bytes, too_costly
+from loupe.images.formats import File
+from loupe.images.header import estimated_bytes, too_costly
 from loupe.images.spec import SIDE, Look, UInt8Array
 
 Loss: TypeAlias = Literal["time", "memory", "crash", "abandoned"]
@@ -36,6 +37,8 @@ PROGRAM = (
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 VARIABLES = {
     "OPENBLAS_NUM_THREADS": "1",
+    # Threads of a decoder would each reserve 64 MB, which count towards the memory of the picture.
+    "MALLOC_ARENA_MAX": "1",
     # Fixed thresholds, so that the memory of a picture returns to the system after decoding.
     "MALLOC_MMAP_THRESHOLD_": "4194304",
     "MALLOC_TRIM_THRESHOLD_": "16777216",

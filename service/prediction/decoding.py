@@ -22,7 +22,8 @@ from loupe.errors import (
     ShuttingDown,
 )
 from loupe.images.decode import open_picture
-from loupe.images.header import File, check_header, estimated_cost, is_tiny, kind_of
+from loupe.images.formats import File
+from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
 from loupe.settings import Settings

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from loupe.images.pixels.opening import load_heif
 from loupe.images.spec import SIDE, UInt8Array
 from train.data.datasets import Dataset, Split
 
@@ -21,6 +22,8 @@ def png(pixels: NDArray[np.generic], mode: str | None = None) -> bytes:
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     """Encode a picture in a file format."""
+    if kind == "HEIF":
+        load_heif()
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from python_multipart.multipart import parse_options_header
 
 from loupe.errors import ContentTooLarge, InvalidImage, InvalidRequest
-from loupe.images.header import File, kind_of
+from loupe.images.formats import File
+from loupe.images.header import kind_of
 from service.http.shares import turn
 from service.http.validation import shown
 from service.prediction.encodings import from_base64

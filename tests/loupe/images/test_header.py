@@ -22,7 +22,7 @@ from tests.support import bombs
 from tests.support.pictures import digits, encoded, png
 
 MAX_PIXELS = 1_000_000
-FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"]
+FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -33,6 +33,29 @@ def test_too_large_pictures_are_refused_by_their_header(kind: str) -> None:
         check_header(data, MAX_PIXELS)
     assert raised.value.code == "image_too_large"
     assert "1,500 × 700 = 1,050,000" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor"), [("AVIF", 2), ("HEIF", 2), ("JPEG2000", 4)], ids=["AVIF", "HEIC", "JP2"]
+)
+def test_formats_that_take_more_memory_may_have_fewer_pixels(kind: str, factor: int) -> None:
+    data = encoded(Image.new("RGB", (200, 100)), kind)
+
+    check_header(data, factor * 20_000)
+    assert estimated_bytes(data, MAX_PIXELS) == factor * BYTES_PER_PIXEL * 20_000
+    with pytest.raises(InvalidImage) as raised:
+        check_header(data, factor * 20_000 - 1)
+    assert raised.value.code == "image_too_large"
+
+
+def test_icon_has_the_size_of_its_largest_picture() -> None:
+    small_claim = bytearray(encoded(Image.new("RGB", (64, 64)), "ICO", sizes=[(64, 64)]))
+    header = small_claim.index(b"IHDR")
+    small_claim[header + 4 : header + 12] = struct.pack(">II", 50_000, 50_000)
+
+    with pytest.raises(InvalidImage) as raised:
+        check_header(bytes(small_claim), MAX_PIXELS)
+    assert raised.value.code == "image_too_large"
 
 
 @pytest.mark.parametrize("lossless", [False, True])
@@ -52,7 +75,7 @@ def test_webp_of_few_bytes_is_refused_before_memory_is_allocated() -> None:
     assert raised.value.code == "image_too_large"
 
 
-@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "PNG"])
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "PNG", "PPM"])
 def test_estimate_grows_with_the_pixels(kind: str) -> None:
     data = encoded(Image.new("L", (300, 200)), kind)
 

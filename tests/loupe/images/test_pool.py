@@ -70,7 +70,9 @@ def cost_of(pool: DecoderPool, data: bytes) -> str:
     return raised.value.code
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM"]
+)
 @pytest.mark.parametrize("look", ["ink", "object"])
 def test_processes_decode_as_this_process_does(pool: DecoderPool, kind: str, look: Look) -> None:
     data = encoded(Image.fromarray(digit_sheet()), kind)

@@ -1,0 +1,1 @@
+"""The parts of a decoder: open files with Pillow, convert depths and colours."""

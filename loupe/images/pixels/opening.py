@@ -1,0 +1,213 @@
+"""Open picture files with Pillow, and put right what it leaves to others."""
+
+import io
+import struct
+import warnings
+from functools import cache
+from itertools import product
+from typing import Final, TypeAlias
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Image,
+    ImageFile,
+    ImagePalette,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from loupe.errors import InvalidImage
+
+# Pillow imports other formats too, and all of them, unless these are loaded before.
+PLUGINS: Final = {
+    "PNG": PngImagePlugin.PngImageFile.format,
+    "JPEG": JpegImagePlugin.JpegImageFile.format,
+    "WebP": WebPImagePlugin.WebPImageFile.format,
+    "GIF": GifImagePlugin.GifImageFile.format,
+    "BMP": BmpImagePlugin.BmpImageFile.format,
+    "TIFF": TiffImagePlugin.TiffImageFile.format,
+    "AVIF": AvifImagePlugin.AvifImageFile.format,
+    "HEIC": "HEIF",  # of pillow-heif
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile.format,
+    "ICO": IcoImagePlugin.IcoImageFile.format,
+    "PPM": PpmImagePlugin.PpmImageFile.format,
+}
+MULTI_FRAME: Final = frozenset({"PNG", "WEBP", "GIF", "TIFF", "AVIF"})
+HEIC_SEQUENCES: Final = frozenset({b"hevc", b"hevm", b"hevs", b"hevx", b"msf1"})
+# Pillow's decoders raise any of these for damaged files.
+DECODING_ERRORS: Final = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
+    *(RuntimeError, MemoryError, struct.error),
+)
+# Chunks of a PNG file without which the picture looks different, or has several frames.
+NEEDED_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL"})
+# TIFF tags. Source: TIFF 6.0, sections 3, 5 and 8; TIFF/EP; DNG 1.7, "DNGVersion".
+SUBFILE_TYPE, PLANAR, COLOUR_MAP, SUB_IFDS, DNG_VERSION = 254, 284, 320, 330, 50706
+REDUCED_COPY, MASK = 1, 4  # subfile types
+SEPARATE = 2  # planar configuration
+MAX_COPIES = 32  # each has at most half the width of the one before
+TiffKey: TypeAlias = tuple[bytes, int, tuple[int], int, tuple[int, ...], tuple[int, ...]]
+# Pillow's modes of values that it reads wrongly or not at all, by sample format and bits. libtiff
+# returns them in the order of this machine. Source: TIFF 6.0, sections 3 and 19.
+TIFF_VALUES: Final = {
+    (1, 12): ("I;16", "I;12"),
+    (1, 16): ("I;16", "I;16N"),
+    (1, 32): ("I", "I;32N"),
+    (2, 8): ("L", "L"),
+    (2, 16): ("I", "I;16NS"),
+    (2, 32): ("I", "I;32NS"),
+    (3, 32): ("F", "F;32NF"),
+    (3, 64): ("F", "F;64NF"),
+}
+TIFF_MODES: Final[dict[TiffKey, tuple[str, str]]] = {
+    (order, photometric, (format_,), fill_order, (bits,), ()): modes
+    for (format_, bits), modes in TIFF_VALUES.items()
+    for order, photometric, fill_order in product((b"II", b"MM"), (0, 1), (1, 2))
+} | {  # grey and alpha, of 16 bits each: `loupe.images.pixels.depth` knows
+    (order, 1, (1,), 1, (16, 16), (alpha,)): ("RGBA", "RGBA")
+    for order, alpha in product((b"II", b"MM"), (1, 2))
+}
+# ImageMagick writes EXIF as text, and old versions under the second name.
+RAW_EXIF, RAW_APP1 = "Raw profile type exif", "Raw profile type APP1"
+ORIENTATION = 0x0112  # in EXIF
+
+
+@cache
+def set_up_pillow() -> None:
+    """Configure Pillow once per process; `open_image` does so before it opens anything."""
+    # Pillow's own limit holds for the process. `open_picture` checks each header against the
+    # caller's limit instead.
+    Image.MAX_IMAGE_PIXELS = None
+    # Pillow warns of damaged metadata. Senders cause it, and it would fill the logs.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Further threads would take memory, and the cores that other pictures need.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    TiffImagePlugin.READ_LIBTIFF = True
+    TiffImagePlugin.OPEN_INFO |= TIFF_MODES
+
+
+@cache
+def load_heif() -> None:
+    """Import the decoder of HEIC files.
+
+    Raises:
+        InvalidImage: If it is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError:
+        raise InvalidImage(
+            "HEIC files need the extra 'heif': pip install -e '.[heif]' in a checkout; "
+            "`make install` includes it, and docs/install.md has other ways."
+        ) from None
+    # Previews and depth maps are not decoded.
+    pillow_heif.register_heif_opener(
+        thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+    )
+
+
+def open_image(data: bytes, kind: str) -> ImageFile.ImageFile:
+    """Read the header of a picture file of a format that Loupe reads.
+
+    Raises:
+        InvalidImage: If a package is missing to read it.
+        Exception: One of `DECODING_ERRORS` if the file is damaged.
+    """
+    set_up_pillow()
+    if kind == "HEIC":
+        load_heif()
+    try:
+        image = Image.open(io.BytesIO(data), formats=(PLUGINS[kind],))
+    except DECODING_ERRORS:
+        if kind != "PNG":
+            raise
+        image = Image.open(io.BytesIO(_needed_chunks(data)), formats=(PLUGINS[kind],))
+    # Decode in one go: after every block, the decoder waits for Python's lock.
+    image.decodermaxblock = len(data)
+    if kind == "PNG":
+        _mend_png(image, bits=data[24])
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        _mend_tiff(image)
+    return image
+
+
+def unread(name: str) -> InvalidImage:
+    """Return the error for a format that Loupe knows but does not read."""
+    return InvalidImage(f"Loupe does not read {name} files. Save the picture as PNG or JPEG.")
+
+
+def has_several_frames(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Return whether a file has several pictures that are not copies of one.
+
+    Of an MPO file, and of a HEIC file that is no sequence, the first picture is the photo.
+    """
+    if image.format == "HEIF":
+        return data[8:12] in HEIC_SEQUENCES
+    is_animated = image.format in MULTI_FRAME and getattr(image, "is_animated", False)
+    if is_animated and isinstance(image, TiffImagePlugin.TiffImageFile):
+        return not _are_copies(image)
+    return bool(is_animated)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 if there is none or if the metadata are damaged."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except DECODING_ERRORS:
+        return 1
+
+
+def _are_copies(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Return whether all pictures after the first are smaller copies of it, or masks."""
+    try:
+        for number in range(1, MAX_COPIES):
+            image.seek(number)
+            if not image.tag_v2.get(SUBFILE_TYPE, 0) & (REDUCED_COPY | MASK):
+                return False
+    except EOFError:
+        return True
+    finally:
+        image.seek(0)
+    return False
+
+
+def _needed_chunks(png: bytes) -> bytes:
+    """Return a PNG file without the chunks that other programs ignore if they are damaged."""
+    parts, start = [png[:8]], 8
+    while start + 12 <= len(png):
+        length, name = struct.unpack_from(">I4s", png, start)
+        if name in NEEDED_CHUNKS:
+            parts.append(png[start : start + 12 + length])
+        start += 12 + length
+    return b"".join(parts)
+
+
+def _mend_png(image: ImageFile.ImageFile, bits: int) -> None:
+    """Scale the transparent colour as Pillow scales the pixels; read old names of EXIF."""
+    colour = image.info.get("transparency")
+    if isinstance(colour, int) and image.mode == "L":
+        image.info["transparency"] = colour * 255 // (2**bits - 1)
+    elif isinstance(colour, tuple) and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+    if RAW_APP1 in image.info:
+        image.info.setdefault(RAW_EXIF, image.info[RAW_APP1])
+
+
+def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Read palettes that have 8 bits for each colour, not 16; refuse what Pillow reads wrongly."""
+    tags = image.tag_v2
+    is_preview = tags.get(SUBFILE_TYPE, 0) & REDUCED_COPY and SUB_IFDS in tags
+    if is_preview or DNG_VERSION in tags:
+        raise unread("camera RAW")
+    if image.mode == "P" and max(tags[COLOUR_MAP]) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(tags[COLOUR_MAP]))
+    if image.mode in ("LA", "La", "PA") and tags.get(PLANAR) == SEPARATE:
+        raise UnidentifiedImageError  # Pillow reads the alpha as a colour
