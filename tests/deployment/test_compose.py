@@ -155,9 +155,9 @@ def test_images_are_labelled_unprivileged_and_stop_on_sigterm(stages: Stages, ta
 @pytest.mark.parametrize(
     ("target", "locks"),
     [
-        ("service", ["service", "grpc", "tracing"]),
-        ("worker", ["worker", "s3"]),
-        ("train", ["train"]),
+        ("service", ["service", "grpc", "heif", "tracing"]),
+        ("worker", ["worker", "heif", "s3"]),
+        ("train", ["train", "heif"]),
     ],
 )
 def test_packages_are_installed_from_hashed_locks_before_the_code(
@@ -176,7 +176,7 @@ def test_base_images_are_pinned_and_no_frontend_is_needed() -> None:
     assert not DOCKERFILE.startswith("# syntax")
 
 
-@pytest.mark.parametrize("name", ["service", "grpc", "tracing", "worker", "s3"])
+@pytest.mark.parametrize("name", ["service", "grpc", "heif", "tracing", "worker", "s3"])
 def test_only_training_has_tensorflow(name: str) -> None:
     assert not re.search(
         r"^(tensorflow|keras)==", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE
