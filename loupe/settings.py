@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     model: str | None = None
     """Model that answers when none is named: NAME, NAME:VERSION or NAME:production.
 
-    Unset: the first of LOUPE_MODELS, or the name with the newest model in the store.
+    Unset: the first of LOUPE_MODELS, or the name that was put into production first.
     """
     engine: Literal["onnx", "tensorflow"] = "onnx"
     """onnx or tensorflow. TensorFlow is the slow reference; it needs the extra train."""
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
 
     @property
     def default_tag(self) -> str | None:
-        """The model that answers when none is named; `None` for the name of the newest model."""
+        """The model that answers when none is named; `None` for the store's first name."""
         return self.model or next(iter(self.model_tags), None)
 
     @property

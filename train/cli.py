@@ -64,6 +64,16 @@ def train(
     extra_classes: Annotated[
         Path | None, data(help="CSV file that maps the folders of --extra to classes.")
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the model. Default: the name of the data set or folder."),
+    ] = None,
+    replace_classes: Annotated[
+        bool,
+        typer.Option(
+            "--replace-classes", help="Allow other classes than earlier models of the name have."
+        ),
+    ] = False,
     min_accuracy: Annotated[
         float | None,
         typer.Option(
@@ -88,6 +98,7 @@ def train(
         _refuse_options(context, (), f"{command}, whose options follow its name")
         return
     log_to_stderr()
+    from loupe.models.saving import check_classes, check_name
     from loupe.models.store import list_models
 
     if if_empty and (models := list_models()):
@@ -111,15 +122,19 @@ def train(
         )
     architecture = str(hyperparameters.pop("architecture"))
     recipe(architecture, **hyperparameters)  # refuses bad options before reading any picture
+    check_name(name)
     source = DataSource(
         dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes
     )
     images = source.load()
     check_size(images)
+    if not replace_classes:
+        check_classes(name or images.name, images.class_names)
     print_unreadable(images)
     print_counts(images)
     config = recipe(architecture, len(images.train.labels), **hyperparameters)
-    with Run.start(home, source, images, config, min_accuracy) as run:
+    options = {"min_accuracy": min_accuracy, "name": name, "replace_classes": replace_classes}
+    with Run.start(home, source, images, config, **options) as run:
         _train(run, images, tensorboard=tensorboard)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
@@ -34,6 +34,8 @@ class TrainRequest(BaseModel):
         config: The hyperparameters.
         images: `Dataset.fingerprint`, with the validation split.
         min_accuracy: Minimum test accuracy to save the model.
+        name: Name of the model; that of the data set by default.
+        replace_classes: Whether earlier models of the name may have other classes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,6 +44,8 @@ class TrainRequest(BaseModel):
     config: TrainConfig
     images: dict[str, str]
     min_accuracy: float | None = None
+    name: str | None = None
+    replace_classes: bool = False
 
     def changed(self, epochs: int | None, min_accuracy: float | None) -> "TrainRequest":
         """Return the request with what a resumed run may change; `None` keeps a value."""
@@ -76,11 +80,12 @@ class Run:
         source: DataSource,
         dataset: Dataset,
         config: TrainConfig,
-        min_accuracy: float | None = None,
+        **options: Any,
     ) -> Iterator["Run"]:
         """Create a run below the data folder, and lock it while the block runs.
 
-        Its name consists of the data set, the architecture and the time.
+        `options` are further fields of `TrainRequest`. The run's name consists of the data set,
+        the architecture and the time.
         """
         kind, _, path = source.dataset.partition(":")
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
@@ -90,7 +95,7 @@ class Run:
             source=source,
             config=config,
             images=hold_out(dataset, config).fingerprint(),
-            min_accuracy=min_accuracy,
+            **options,
         )
         try:
             run.checkpoints.mkdir(parents=True)
@@ -209,6 +214,8 @@ def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
         model = train(
             dataset,
             request.config,
+            name=request.name,
+            replace_classes=request.replace_classes,
             min_accuracy=request.min_accuracy,
             folder=run.checkpoints,
             callbacks=[ProgressBar(console, request.config), board.logging_to(run.tensorboard)],

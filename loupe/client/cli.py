@@ -107,6 +107,9 @@ def _print(
         if not isinstance(outcome, Prediction)
     }
     print_table(columns, "See: --json", errors)
+    answered_by = dict.fromkeys(each.model for each in outcomes if isinstance(each, Prediction))
+    for tag in answered_by:  # several, if the service changed its model meanwhile
+        notices.print(f"answered by {tag}")
 
 
 def _others(answer: "Prediction") -> str:

@@ -46,6 +46,21 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
         return _point(log, model, before, "promote", forced=refusal is not None)
 
 
+def promote_first(model: StoredModel) -> None:
+    """Put a saved model into production if it is the first of its name.
+
+    If earlier versions were never promoted, the newest of them is, since it answered so far: a new
+    version never replaces what is served.
+
+    Raises:
+        NotWritable: If the log cannot be written.
+    """
+    with promotions.writing(promotions_path()) as log:
+        if (model.name, PRODUCTION) not in promotions.pointers(log.history):
+            earlier = [each for each in list_models(model.name) if each.tag != model.tag]
+            _point(log, earlier[0] if earlier else model, None, "promote", forced=False)
+
+
 def rollback(name: str) -> tuple[Promotion, tuple[str, ...]]:
     """Put the previous version into production; a second rollback goes back one more step.
 

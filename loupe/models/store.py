@@ -88,17 +88,16 @@ def find_model(tag: str | None = None) -> StoredModel:
 
     Args:
         tag: `name:version`, `name:label`, `name:latest` for the newest version, or `name` for the
-            version in production, else the newest. `None` means the name of the newest model.
+            version in production, else the newest. `None` means the first of `names()`.
 
     Raises:
         ModelNotFound: If the store has no such model.
         ModelCorrupted: If its card cannot be read.
     """
     if tag is None:
-        newest = list_models()
-        if not newest:
+        tag = next(iter(names()), None)
+        if tag is None:
             raise model_not_found(None, [])
-        tag = newest[0].name
     model = _open(full_tag(tag))
     if model.info.module != MODULE:
         raise model_not_found(tag, _tags())
@@ -143,8 +142,14 @@ def list_models(name: str | None = None) -> list[StoredModel]:
 
 
 def names() -> list[str]:
-    """Return the names of readable models, that of the newest model first."""
-    return list(dict.fromkeys(model.name for model in list_models()))
+    """Return the names of readable models.
+
+    They are in the order of their first promotions, and those never promoted follow, oldest first.
+    So the first name, the default, stays the same whatever is trained.
+    """
+    promoted = [each.name for each in promotions.read(promotions_path())]
+    readable = [model.name for model in reversed(list_models())]
+    return [name for name in dict.fromkeys([*promoted, *readable]) if name in readable]
 
 
 def revision() -> frozenset[tuple[str, int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loupe.models.store import StoredModel, find_model, list_models
+from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.programs import running, until
 from tests.support.stores import copied
@@ -127,3 +128,51 @@ def test_ctrl_c_keeps_the_best_epoch_and_prints_how_to_continue(
     assert tag, saved.err
     assert find_model(tag[1]).card.config["epochs"] == int(told[2].split()[1])
     assert loupe("train", *told[1].split()).code == 2  # the run is finished
+
+
+# Names
+
+
+def picture_folder(folder: Path, *class_names: str) -> Path:
+    """Make a folder with ten pictures of each class, which differ between the classes."""
+    for number, name in enumerate(class_names):
+        for index in range(10):
+            path = folder / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pictures.png(pictures.shapes().train.images[number + 3 * index]))
+    return folder
+
+
+@pytest.mark.timeout(120)  # TensorFlow is imported
+def test_models_of_other_classes_need_another_name_or_permission(
+    loupe: Loupe, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path / "data"))
+    first = picture_folder(tmp_path / "a" / "photos", "cat", "dog")
+    second = picture_folder(tmp_path / "b" / "photos", "cat", "horse")
+    quick = ("--architecture", "softmax", "--epochs", "1", "--min-accuracy", "0")
+
+    assert loupe("train", "--dataset", f"folder:{first}", *quick).code == 0
+    refused = loupe("train", "--dataset", f"folder:{second}", *quick)
+    named = loupe("train", "--dataset", f"folder:{second}", "--name", "farm", *quick)
+    replaced = loupe("train", "--dataset", f"folder:{second}", "--replace-classes", *quick)
+
+    assert refused.code == 1
+    assert "error: name_in_use: " in refused.err
+    assert all(fact in refused.err for fact in ("photos:", "dog", "horse", "--name"))
+    assert not list(tmp_path.glob("data/runs/*/request.json"))
+    assert (named.code, replaced.code) == (0, 0)
+    assert find_model("farm").card.class_names == ("cat", "horse")
+    assert find_model("photos:latest").card.class_names == ("cat", "horse")
+    assert find_model("photos").card.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["", "Farm", "a/b", "a:b", "-a", "a.", "a b", "é", "a" * 64])
+def test_impossible_name_of_a_model_is_wrong_usage(
+    loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
+    ended = loupe("train", "--dataset", "digits", "--name", name)
+
+    assert ended.code == 2
+    assert "error: invalid_model_name: " in ended.err

@@ -45,7 +45,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     images = source.load()
     with (
-        Run.start(home / "data", source, images, recipe("softmax", epochs=2), 1.0) as run,
+        Run.start(
+            home / "data", source, images, recipe("softmax", epochs=2), min_accuracy=1.0
+        ) as run,
         pytest.raises(ProgramFailed),
     ):
         train_run(run, images, Console(quiet=True))

@@ -24,7 +24,7 @@ def test_a_run_has_a_plain_name_whatever_the_data_set_is_called(
     tmp_path: Path, dataset: str
 ) -> None:
     source = DataSource(dataset=dataset)
-    with Run.start(tmp_path, source, pictures.shapes(), recipe("softmax"), 0.5) as run:
+    with Run.start(tmp_path, source, pictures.shapes(), recipe("softmax"), min_accuracy=0.5) as run:
         request = run.request()
 
     assert run.name.isascii()

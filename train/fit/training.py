@@ -11,6 +11,7 @@ import keras
 
 from loupe.errors import ProgramFailed
 from loupe.models.card import Figures, ModelCard
+from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model
 from loupe.models.store import StoredModel, find_model
 from train.config import TrainConfig
@@ -35,11 +36,13 @@ def train(
     dataset: Dataset,
     config: TrainConfig,
     *,
+    name: str | None = None,
+    replace_classes: bool = False,
     min_accuracy: float | None = None,
     folder: Path | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> StoredModel:
-    """Train a model and save it to the store.
+    """Train a model and save it to the store, under the name of the data set by default.
 
     `min_accuracy` is `default_min_accuracy` by default. `folder` is for checkpoints; a training
     that stopped there is resumed.
@@ -65,7 +68,7 @@ def train(
     model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
     with export.exported(model, dataset.test.images) as files:
         card = make_card(dataset, config, fitted, evaluation, files)
-        with new_model(dataset.name, card) as stored:
+        with new_model(name or dataset.name, card, replace_classes=replace_classes) as stored:
             for file in card.files:
                 shutil.copy2(files.folder / file, stored.path_of(file))
             write_report(
@@ -77,7 +80,9 @@ def train(
                 pixel_weights=pixel_weights(fitted.model),
                 first_filters=first_filters(fitted.model),
             )
-    return find_model(str(stored.tag))
+    saved = find_model(str(stored.tag))
+    promote_first(saved)
+    return saved
 
 
 def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation:

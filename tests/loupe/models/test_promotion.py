@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from loupe.errors import Conflict, InvalidUsage, ModelCorrupted, ModelNotFound
-from loupe.models.promotion import delete, promote, rollback
+from loupe.models.promotion import delete, promote, promote_first, rollback
 from loupe.models.promotion_log import Promotion, read
 from loupe.models.store import StoredModel, find_model, labels, list_models, promotions_path
 from tests.support.programs import environment
@@ -410,3 +410,20 @@ class Gate(RuleBasedStateMachine):
 
 TestGate = Gate.TestCase
 TestGate.settings = settings(max_examples=12, stateful_step_count=14)
+
+
+def test_first_version_of_a_name_is_promoted_and_no_later_one(store: Path) -> None:
+    first = stored(0.8)
+    promote_first(first)
+    better = stored(0.9)
+    promote_first(better)
+
+    assert find_model("letters") == first
+
+
+def test_new_version_does_not_replace_an_older_one_that_was_never_promoted(store: Path) -> None:
+    oldest, answering = stored(), stored()
+    promote_first(stored(0.99))
+
+    assert find_model("letters") == answering
+    assert oldest.tag != answering.tag

@@ -50,12 +50,11 @@ def saved(name: str, card: ModelCard) -> Iterator[StoredModel]:
         bentoml.models.delete(model.tag)
 
 
-def test_saved_model_is_found_by_tag_by_name_and_as_the_newest(digits_model: StoredModel) -> None:
+def test_saved_model_is_found_by_tag_and_by_name(digits_model: StoredModel) -> None:
     with saved("letters", digits_model.card) as older, saved("letters", digits_model.card) as newer:
         assert older.tag != newer.tag
         assert find_model(older.tag) == older
         assert find_model("letters") == newer
-        assert find_model() == newer
         assert newer.name == "letters"
         assert newer.card == digits_model.card
         assert [model.tag for model in list_models()][:2] == [newer.tag, older.tag]
@@ -267,16 +266,13 @@ def test_revision_changes_exactly_when_the_store_changes(
 
 
 def test_name_means_its_production_version_or_else_the_newest(store: Path) -> None:
-    older, newer, other = stored(), stored(), stored(name="digits")
+    older, newer = stored(), stored()
     assert find_model("letters") == newer
-    assert find_model() == other
-    assert names() == ["digits", "letters"]
 
     point(older)
     assert find_model("letters") == older
     assert find_model("letters:production") == older
     assert find_model("letters:latest") == newer
-    assert find_model() == other
     assert labels() == {older.tag: ["production"]}
 
     point(newer)
@@ -284,12 +280,24 @@ def test_name_means_its_production_version_or_else_the_newest(store: Path) -> No
     assert labels() == {newer.tag: ["production"]}
 
 
-def test_no_tag_means_the_name_of_the_newest_model(store: Path) -> None:
-    older, newer = stored(), stored()
-    point(older)
+def test_no_tag_means_the_name_that_was_promoted_first(store: Path) -> None:
+    shapes, letters, digits = stored(name="shapes"), stored(), stored(name="digits")
+    assert names() == ["shapes", "letters", "digits"]
 
-    assert list_models()[0] == newer
-    assert find_model() == older
+    point(digits)
+    point(letters)
+    assert names() == ["digits", "letters", "shapes"]
+    assert find_model() == digits
+
+    point(shapes)
+    better = stored(name="digits")
+    point(better)
+    assert names() == ["digits", "letters", "shapes"]
+    assert find_model() == better
+
+    for model in (digits, better):
+        remove_model(model.tag)
+    assert find_model() == letters
 
 
 def test_error_for_an_unused_label_lists_the_versions(store: Path) -> None:
