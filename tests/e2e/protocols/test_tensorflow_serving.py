@@ -92,7 +92,7 @@ def test_versions_and_labels_select_their_models(
     [
         "birds",
         "digits/versions/7",
-        "digits/labels/production",
+        "digits/labels/canary",
         "digits/versions/latest",
         "digits/labels/{}",
     ],
