@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from loupe.errors import InvalidRequest, InvalidUsage
+from loupe.images.selection import SkippedFiles
 from loupe.results import Format
 
 JobState = Literal[
@@ -108,9 +109,12 @@ class ScoringJob(BaseModel):
             `cancelling → cancelled`.
         model: Full tag of the model.
         source: Path or URL of the images, as the workers see it.
-        total: Number of images in the source; `None` before they are counted.
+        total: Number of files or rows in the source; `None` before they are counted. In the end,
+            it is the sum of `done`, `failed` and `skipped`.
         done: Images scored so far.
         failed: Images that could not be read so far.
+        skipped: Files that are not scored: hidden ones, those that are no pictures, and others.
+        skipped_files: Their numbers by reason and suffix.
         created: Seconds since the epoch, as are `started` and `finished`.
         eta_seconds: Estimated time until the job is done, if it is running.
         output: Folder of the results, as the workers see it.
@@ -126,12 +130,17 @@ class ScoringJob(BaseModel):
     total: int | None
     done: int
     failed: int
+    skipped: int = 0
+    skipped_files: SkippedFiles = Field(default_factory=dict)
     created: float
     started: float | None
     finished: float | None
     eta_seconds: float | None
     output: str
     error: str | None
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.state, self.done, self.failed))
 
     @property
     def ended(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loupe.errors import JobFailed
+from loupe.images.selection import describe
 from loupe.jobs import ENDED
 from loupe.settings import load_settings
 from loupe.terminal import console, notices, print_sections, progress_bar, styled
@@ -70,7 +71,10 @@ def show(job_id: JobId, as_json: Json = False) -> None:
         return
     console.print(styled((job.id, "bold"), f"  {_progress(job)}"))
     times = {name: _local(getattr(job, name)) for name in ("created", "started", "finished")}
-    print_sections({"": {"model": job.model, "source": job.source, "output": job.output, **times}})
+    facts = {"model": job.model, "source": job.source, "output": job.output, **times}
+    if job.skipped:
+        facts["skipped"] = describe(job.skipped_files)
+    print_sections({"": facts})
     for letter in letters:
         console.print(styled((letter.step, "bold"), f" failed for good at {_local(letter.time)}"))
         console.print(f"  {letter.error}")
@@ -163,9 +167,9 @@ def watch(jobs: "Jobs | LocalQueue", job_id: str, console: "Console") -> "Job":
                 task,
                 description=f"{job.state:>9}",
                 total=job.total,
-                completed=handled,
+                completed=handled + job.skipped,
                 rate=f"{handled / seconds:,.0f}/s" if seconds and handled else "",
-                details=f"errors: {job.failed:,}, workers: {len(jobs.workers())}",
+                details=f"{_unscored(job)}, workers: {len(jobs.workers())}",
             )
             if job.state in ENDED:
                 return job
@@ -188,7 +192,7 @@ def show_ended(job: "Job") -> None:
     summary = read_summary(output) if (output / SUMMARY).exists() else None
     rate = 0.0 if summary is None else summary["images_per_second"]
     cancelled = "cancelled: " if job.state == "cancelled" else ""
-    counts = f"{job.done:,} scored, errors: {job.failed:,}, {rate:,.0f} images/s"
+    counts = f"{job.done:,} scored, {_unscored(job)}, {rate:,.0f} images/s"
     console.print(f"{cancelled}{counts} → {job.output}")
     if summary is not None:
         print_summary(summary)
@@ -207,7 +211,11 @@ def open_jobs() -> "Iterator[Jobs]":
 def _progress(job: "Job") -> str:
     total = "?" if job.total is None else f"{job.total:,}"
     eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s left"
-    return f"{job.state:<9}  {job.done:,} of {total} scored, errors: {job.failed:,}{eta}"
+    return f"{job.state:<9}  {job.done:,} of {total} scored, {_unscored(job)}{eta}"
+
+
+def _unscored(job: "Job") -> str:
+    return f"errors: {job.failed:,}" + (f", skipped: {job.skipped:,}" if job.skipped else "")
 
 
 def _local(moment: float | None) -> str:

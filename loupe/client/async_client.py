@@ -94,8 +94,8 @@ class AsyncClient:
             job = await self._run(self._flows.submit_path(os.fspath(source), request))
         else:
             with ExitStack() as stack:
-                file = await asyncio.to_thread(stack.enter_context, uploadable(source))
-                job = await self._run(self._flows.submit_file(file, request))
+                upload = await asyncio.to_thread(stack.enter_context, uploadable(source))
+                job = await self._run(self._flows.submit_file(upload, request))
         return AsyncScoringRun(self, job)
 
     async def run(self, job_id: str) -> "AsyncScoringRun":

@@ -130,8 +130,8 @@ class Client:
         if on_server:
             job = self._run(self._flows.submit_path(os.fspath(source), request))
         else:
-            with uploadable(source) as file:
-                job = self._run(self._flows.submit_file(file, request))
+            with uploadable(source) as upload:
+                job = self._run(self._flows.submit_file(upload, request))
         return ScoringRun(self, job)
 
     def run(self, job_id: str) -> "ScoringRun":

@@ -1,12 +1,14 @@
 """Bulk-scoring jobs: submit, look up, cancel, and download results in pieces."""
 
 import asyncio
+import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypedDict
 from urllib.parse import quote
@@ -18,8 +20,9 @@ from loupe.client.flows import Flow, Pause
 from loupe.client.predictions import PredictionFlows
 from loupe.client.uploads import OCTETS
 from loupe.errors import InvalidSource, JobFailed
-from loupe.files import atomic_path, printable, walk_files
-from loupe.images.decode import SUFFIXES
+from loupe.files import atomic_path, open_regular, printable
+from loupe.images.folder import pictures
+from loupe.images.selection import Skipped, SkippedFiles, describe
 from loupe.jobs import ScoringJob, ScoringRequest
 from loupe.results import Format
 
@@ -84,11 +87,14 @@ class JobFlows(PredictionFlows):
         )
         return self._read(ScoringJob, (yield from self._ask(request, once=True)))
 
-    def submit_file(self, path: Path, options: ScoringRequest) -> Flow[ScoringJob]:
+    def submit_file(self, upload: "JobUpload", options: ScoringRequest) -> Flow[ScoringJob]:
         """Upload a file in pieces and submit it."""
+        path = upload.file
         params = options.model_dump(exclude_defaults=True)
         if options.keep:
             params["keep"] = ",".join(options.keep)
+        if upload.skipped:
+            params["skipped"] = json.dumps(upload.skipped)
         request = self._request("POST", "/jobs", params=params)
         request.stream = FileStream(path)
         request.headers["Content-Type"] = OCTETS
@@ -162,34 +168,53 @@ class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
                 yield piece
 
 
+@dataclass(frozen=True)
+class JobUpload:
+    """A file to send, and the files of its folder that are not in it, by reason and suffix."""
+
+    file: Path
+    skipped: SkippedFiles = field(default_factory=dict)
+
+
 @contextmanager
-def uploadable(source: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a file to send: the source, or a temporary archive of a folder's pictures.
+def uploadable(source: str | os.PathLike[str]) -> Iterator[JobUpload]:
+    """Yield what to send: the source, or a temporary archive of a folder's pictures.
 
     Raises:
-        InvalidSource: If the path does not exist, the folder contains no pictures, or one of them
-            is not a regular file.
+        InvalidSource: If the path does not exist, or the folder contains no pictures.
     """
     path = Path(source)
     if not path.is_dir():
         if not path.is_file():
             raise InvalidSource(f"There is no file or folder at '{path}'.")
-        yield path
+        yield JobUpload(path)
         return
     with tempfile.TemporaryDirectory(prefix="loupe-") as folder:
         archive = Path(folder) / "images.zip"
-        _zip_pictures(path, archive)
-        yield archive
+        yield JobUpload(archive, _zip_pictures(path, archive))
 
 
-def _zip_pictures(folder: Path, archive: Path) -> None:
-    """Archive the pictures that `loupe score` would read, without compressing them again."""
-    pictures = walk_files(folder, choose=lambda name: Path(name).suffix.lower() in SUFFIXES)
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as zipped:
-        for name in pictures:
-            if not (folder / name).is_file():  # reading a pipe would wait for ever
-                raise InvalidSource(f"'{folder / name}' is not a regular file.")
-            zipped.write(folder / name, printable(name))
+def _zip_pictures(folder: Path, archive: Path) -> SkippedFiles:
+    """Archive the pictures that `loupe score` would read, without compressing them again.
+
+    Return the files that are left out.
+    """
+    skipped = Skipped()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
+        for name, _ in pictures(folder, skipped):
+            path = folder / name
+            try:
+                file = open_regular(path)
+            except OSError:
+                skipped.add("unreadable", name)
+                continue
+            member = zipfile.ZipInfo.from_file(path, printable(name), strict_timestamps=False)
+            with file, zipped.open(member, "w") as to:
+                shutil.copyfileobj(file, to, PIECE_BYTES)
         if not zipped.namelist():
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise InvalidSource(f"The folder '{folder}' contains no {kinds} files.")
+            counted = describe(skipped.files)
+            raise InvalidSource(
+                f"The folder '{folder}' contains no pictures."
+                + (f" Skipped: {counted}." if counted else "")
+            )
+    return skipped.files

@@ -14,6 +14,7 @@ import orjson
 from starlette.responses import Response
 
 from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
+from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
 from loupe.results import (
@@ -34,6 +35,7 @@ from service.jobs.requests import (
     PageRequest,
     ResultsRequest,
     SourceRequest,
+    UploadRequest,
     find_source,
 )
 from service.jobs.transfers import TransferLimit, downloaded, streamed
@@ -95,10 +97,10 @@ async def submit(call: Call) -> Response:
             f'Send JSON {{"source": "<path>", …}} as {JSON}, '
             f"or an archive, a table or an array as one of {', '.join(UPLOAD_TYPES)}."
         )
-    return await _upload(call, read_query(call.request, ScoringRequest))
+    return await _upload(call, read_query(call.request, UploadRequest))
 
 
-async def _upload(call: Call, request: ScoringRequest) -> Response:
+async def _upload(call: Call, request: UploadRequest) -> Response:
     """Receive an upload, once everything else about the request has been checked."""
     check_length(call.request, call.settings.max_upload_bytes)
     with uploads.slot(caller_of(call.request.scope)):
@@ -108,7 +110,7 @@ async def _upload(call: Call, request: ScoringRequest) -> Response:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return await _enqueue(call, source, folder, request)
+        return await _enqueue(call, source, folder, request, not_sent=request.skipped)
 
 
 async def _folder(call: Call, request: ScoringRequest) -> Path:
@@ -125,6 +127,7 @@ async def _enqueue(
     folder: Path,
     request: ScoringRequest,
     roots: tuple[str, ...] = (),
+    not_sent: SkippedFiles | None = None,
 ) -> Response:
     options = ScoringOptions(**request.model_dump(include=set(ScoringOptions.model_fields)))
     with call.model(request.model) as served:
@@ -141,6 +144,7 @@ async def _enqueue(
                 shard_images=call.settings.shard_images,
                 options=options,
                 roots=roots,
+                not_sent=not_sent or {},
             )
             with submitting(folder, job.job_id):
                 return jobs.submit(job, owner=call.owner)

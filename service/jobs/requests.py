@@ -2,23 +2,45 @@
 
 import os
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints
 
 from loupe.errors import Forbidden, InvalidSource
 from loupe.files import is_below
+from loupe.images.selection import MAX_SUFFIX, MAX_SUFFIXES, Reason
 from loupe.jobs import ScoringRequest
 from loupe.results import Format
 from loupe.settings import Settings
 from service.http.validation import shown
 
 MAX_PATH = 2**16  # characters, far more than systems take; resolving more takes seconds
+MAX_COUNT = 20_000_000  # skipped files, as many as a source may have records
+
+Counts: TypeAlias = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=MAX_SUFFIX)],
+        Annotated[int, Field(ge=1, le=MAX_COUNT)],
+    ],
+    Field(min_length=1, max_length=MAX_SUFFIXES + 1),
+]
+"""Numbers of files by suffix."""
 
 
 class SourceRequest(ScoringRequest):
     """A request to score a source that workers can read."""
 
     source: str = Field(min_length=1, max_length=MAX_PATH)
+
+
+class UploadRequest(ScoringRequest):
+    """A request to score an upload.
+
+    Attributes:
+        skipped: JSON: files of a folder that the client did not send, by reason and suffix.
+    """
+
+    skipped: Json[dict[Reason, Counts]] = Field(default_factory=dict)
 
 
 class NoParameters(BaseModel):

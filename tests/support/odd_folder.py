@@ -71,7 +71,7 @@ def write(folder: Path, *, links: bool = True) -> Expected:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     if not links:
-        return Expected(set(READABLE), set(DAMAGED), SKIPPED)
+        return Expected(set(READABLE), set(DAMAGED), {**SKIPPED})
     outside = folder.parent / f"beside-{folder.name}"
     (outside / "below").mkdir(parents=True)
     (outside / "below" / "o.png").write_bytes(files["a.png"])

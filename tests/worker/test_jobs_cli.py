@@ -52,7 +52,7 @@ def test_jobs_are_also_told_in_json(loupe: Loupe, job: Job) -> None:
 
     assert shown.pop("dead_letters") == []
     assert [*shown] == [
-        *("id", "state", "model", "source", "total", "done", "failed"),
+        *("id", "state", "model", "source", "total", "done", "failed", "skipped", "skipped_files"),
         *("created", "started", "finished", "eta_seconds", "output", "error"),
     ]
     assert (shown["id"], shown["state"], shown["total"]) == (job.id, "queued", None)

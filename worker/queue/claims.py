@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from redis import Redis
 
+from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED, PRIORITIES, Priority
 from worker.queue.jobs import KEEP_SECONDS
 from worker.queue.keys import (
@@ -200,17 +201,19 @@ class Claims:
         kept: Sequence[int] = (),
         done: int = 0,
         failed: int = 0,
+        skipped: SkippedFiles | None = None,
     ) -> bool:
         """Enqueue the shards of a planned job.
 
         Args:
             delivery: The plan.
-            total: Number of records in the source.
+            total: Number of records to score.
             revision: Version of the source.
             shards: Shards to score.
             kept: Numbers of the shards whose parts exist already.
             done: Images scored in those parts.
             failed: Images of those parts that could not be read.
+            skipped: Files of the source that are no records.
         """
         for start in range(0, max(len(shards), len(kept), 1), SLICE):
             names = json.dumps([f"shard-{index}" for index in kept[start : start + SLICE]])
@@ -219,7 +222,12 @@ class Claims:
                 return False
         counts = (done, failed, len(shards) + len(kept), len(shards))
         committed = self._run(
-            "commit_plan", delivery, total, revision, self._now(), *counts, FINISH
+            "commit_plan",
+            delivery,
+            *(total, revision, self._now()),
+            *counts,
+            FINISH,
+            json.dumps(skipped or {}),
         )
         if committed and not shards:
             self._prefer(delivery.job_id)

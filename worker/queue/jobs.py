@@ -80,9 +80,10 @@ class Jobs:
         record: dict[str, str | int | float] = {
             "contract": PROTOCOL,
             "state": "queued",
-            **request.model_dump(exclude={"options", "roots"}),
+            **request.model_dump(exclude={"options", "roots", "not_sent"}),
             "options": request.options.model_dump_json(),
             "roots": json.dumps(request.roots),
+            "not_sent": json.dumps(request.not_sent),
             "priority": priority,
             "most_in_flight": max_in_flight or 0,
             "created": now,

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from loupe.errors import JobNotFound
+from loupe.images import selection
+from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED
 from worker.queue.claims import Delivery, backoff_seconds
 from worker.queue.records import Job, JobRequest
@@ -117,13 +119,15 @@ class LocalQueue:
         kept: Sequence[int],
         done: int,
         failed: int,
+        skipped: SkippedFiles,
     ) -> bool:
         """See `Claims.commit_plan`."""
         with self._changing:
             self._committed += kept
             count, now = len(shards) + len(kept), time.time()
-            self._update(total=total, revision=revision, shards=count, started=now)
-            self._update(state="running", done=done, failed=failed)
+            found = total + selection.count(skipped)
+            self._update(total=found, revision=revision, shards=count, started=now)
+            self._update(state="running", done=done, failed=failed, skipped_files=skipped)
             self._waiting.extend(shards)
             return self._complete(delivery)
 

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from loupe.images.selection import SkippedFiles, count
 from loupe.jobs import DEFAULT_OPTIONS, JobState, Priority, ScoringJob, ScoringOptions
 
 # Changes with the meaning of records and steps; a worker fails jobs of another protocol.
@@ -25,6 +26,7 @@ class JobRequest(BaseModel):
         shard_images: Maximum number of images in one shard.
         options: Options of the result.
         roots: Real paths of the folders that the source's files must be in; all by default.
+        not_sent: Files of a folder that the client skipped when it uploaded the others.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +38,7 @@ class JobRequest(BaseModel):
     shard_images: int
     options: ScoringOptions = DEFAULT_OPTIONS
     roots: tuple[str, ...] = ()
+    not_sent: SkippedFiles = Field(default_factory=dict)
 
     @property
     def job_id(self) -> str:
@@ -52,7 +55,7 @@ class JobRequest(BaseModel):
 
     def _identity(self) -> dict[str, Any]:
         """Return the fields, without those at their defaults that older versions do not have."""
-        fields = self.model_dump()
+        fields = self.model_dump(exclude={"not_sent"})
         if not self.roots:
             del fields["roots"]
         for name in ("escape_formulas", "image_column", "array"):
@@ -89,7 +92,9 @@ class Job:
         shard_images: Maximum number of images in one shard.
         shards: Number of parts of the result; 0 before the job is planned.
         revision: Version of the source when the job was planned.
+        skipped_files: Numbers of files that are not scored, by reason and suffix.
         roots: See `JobRequest`.
+        not_sent: See `JobRequest`.
         max_in_flight: Maximum number of its steps that workers process at a time; `None` has no
             limit.
         protocol: `PROTOCOL` of the program that submitted it.
@@ -108,12 +113,14 @@ class Job:
     total: int | None = None
     done: int = 0
     failed: int = 0
+    skipped_files: SkippedFiles = field(default_factory=dict)
     started: float | None = None
     finished: float | None = None
     revision: str = ""
     error: str | None = None
     options: ScoringOptions = DEFAULT_OPTIONS
     roots: tuple[str, ...] = ()
+    not_sent: SkippedFiles = field(default_factory=dict)
     priority: Priority = "normal"
     max_in_flight: int | None = None
     protocol: str = PROTOCOL
@@ -123,6 +130,11 @@ class Job:
     def request(self) -> JobRequest:
         """The request that the job was made from."""
         return JobRequest(**{name: getattr(self, name) for name in JobRequest.model_fields})
+
+    @property
+    def skipped(self) -> int:
+        """Number of files that are not scored."""
+        return count(self.skipped_files)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields that callers see."""
@@ -134,7 +146,8 @@ class Job:
         handled = self.done + self.failed
         if self.state != "running" or self.started is None or self.total is None or not handled:
             return None
-        return (time.time() - self.started) / handled * (self.total - handled)
+        left = self.total - self.skipped - handled
+        return (time.time() - self.started) / handled * left
 
 
 _JOB = TypeAdapter(Job)
@@ -145,11 +158,17 @@ def parse_job(job_id: str, record: dict[str, str], in_flight: list[str]) -> Job 
     if not record:
         return None
     done, failed = int(record.get("done", 0)), int(record.get("failed", 0))
-    if "total" in record:
+    skipped_files = json.loads(record.get("skipped_files", "{}"))
+    total = None
+    if "total" in record:  # records to score
         done = min(done + sum(map(int, in_flight)), int(record["total"]) - failed)
+        total = int(record["total"]) + count(skipped_files)
     fields = {
         "id": job_id,
+        "total": total,
         "done": done,
+        "skipped_files": skipped_files,
+        "not_sent": json.loads(record.get("not_sent", "{}")),
         "options": ScoringOptions.model_validate_json(record["options"]),
         "roots": json.loads(record.get("roots", "[]")),
         "protocol": record["contract"],

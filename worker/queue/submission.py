@@ -194,5 +194,6 @@ def _from_summary(request: JobRequest) -> Job:
         total=int(str(summary["total"])),
         done=int(str(summary["done"])),
         failed=int(str(summary["failed"])),
+        skipped_files=summary.get("skipped_files", {}),
         **dict(request),
     )

@@ -259,9 +259,10 @@ def write_summary(
             job.options,
         )
         done, failed = counts.done, counts.errors.total()
-        if not is_cancelled and done + failed != job.total:
+        if not is_cancelled and done + failed + job.skipped != job.total:
             raise ValueError(
-                f"the parts hold {done} rows and {failed} errors, the source {job.total} records"
+                f"the parts hold {done} rows and {failed} errors, the source "
+                f"{(job.total or 0) - job.skipped} records"
             )
         _draw_sheets(folder, job, class_names, statistics, done)
         summary = summarize(job, class_names, shards, counts, statistics)

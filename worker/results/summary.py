@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from loupe.conversion import plain_schema, read_rows
+from loupe.images.selection import describe
 from loupe.jobs import ScoringOptions
 from loupe.terminal import Column, print_sections, print_table
 from worker.queue.records import Job
@@ -100,6 +101,8 @@ def summarize(
         "total": job.total,
         "done": done,
         "failed": failed,
+        "skipped": job.skipped,
+        "skipped_files": job.skipped_files,
         "abstained": counts.with_label(None),
         "labels": {
             name: counts.with_label(label) for name, label in zip(class_names, shown, strict=True)
@@ -149,14 +152,17 @@ def _facts(summary: JobSummary) -> dict[str, str]:
     codes = ", ".join(f"{code}: {n:,}" for code, n in summary["errors"].items())
     seconds = ", ".join(f"{phase} {seconds:,.1f}" for phase, seconds in summary["seconds"].items())
     workers = len(summary["workers"])
+    skipped = summary.get("skipped", 0)
     facts = {
         "model": summary["model"],
         "source": summary["source"],
-        "images": f"{summary['done'] + summary['failed']:,} of {summary['total']:,}",
+        "images": f"{summary['done'] + summary['failed'] + skipped:,} of {summary['total']:,}",
         "errors": f"{summary['failed']:,}" + (f" ({codes})" if codes else ""),
         "shards": f"{summary['parts']:,} of {summary['shards']:,}, workers: {workers}",
         "seconds": f"{seconds}; summed over threads",
     }
+    if skipped:
+        facts["skipped"] = f"{skipped:,} ({describe(summary['skipped_files'])})"
     if summary["abstained"]:
         facts["abstained"] = f"{summary['abstained']:,}"
     if "accuracy" in summary:

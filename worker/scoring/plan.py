@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loupe.images.selection import Skipped, SkippedFiles
 from worker.metrics import ShardClock
 from worker.queue.steps import Shard
 from worker.results import outputs, receipts
@@ -21,6 +22,7 @@ class PlanResult:
     kept: list[int]
     done: int
     failed: int
+    skipped: SkippedFiles
 
 
 def plan_job(task: Task) -> PlanResult:
@@ -39,6 +41,9 @@ def plan_job(task: Task) -> PlanResult:
     statistics = StepStatistics([task.resources.worker], dict(clock.seconds))
     receipts.write_plan_statistics(output, statistics)
     fingerprint = job.request.fingerprint(plan.revision)
+    skipped = Skipped()
+    skipped.update(plan.skipped)
+    skipped.update(job.not_sent)
     kept = dict(receipts.valid_receipts(output, len(plan.shards), fingerprint))
     return PlanResult(
         plan.total,
@@ -47,6 +52,7 @@ def plan_job(task: Task) -> PlanResult:
         kept=list(kept),
         done=sum(receipt.done for receipt in kept.values()),
         failed=sum(receipt.failed for receipt in kept.values()),
+        skipped=skipped.files,
     )
 
 

@@ -457,13 +457,40 @@ def test_links_and_manifests_cannot_lead_out_of_the_roots(
     (links / "in.png").symlink_to(place / "root" / "images" / "00.png")
     (links / "list.csv").write_text("path\nin.png\n../link/secret.png\n")
 
-    for source in (links, links / "list.csv"):
-        job = accepted(alice.post("/jobs", json={"source": str(source)}))
+    found = ended(alice, accepted(alice.post("/jobs", json={"source": str(links)})))
+    assert (found["total"], found["done"], found["failed"]) == (3, 1, 0)
+    assert found["skipped_files"] == {"not_a_picture": {".csv": 1}, "outside": {".png": 1}}
 
-        found = ended(alice, job)
-        assert (found["state"], found["done"], found["failed"]) == ("done", 1, 1)
-        (error,) = map(json.loads, alice.get(f"/jobs/{job}/errors").text.splitlines())
-        assert error["code"] == "invalid_image"
+    job = accepted(alice.post("/jobs", json={"source": str(links / "list.csv")}))
+    found = ended(alice, job)
+    assert (found["total"], found["done"], found["failed"], found["skipped"]) == (2, 1, 1, 0)
+    (error,) = map(json.loads, alice.get(f"/jobs/{job}/errors").text.splitlines())
+    assert error["code"] == "invalid_image"
+
+
+def test_files_that_a_client_did_not_send_are_counted(alice: httpx.Client, worker: None) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("a.png", pictures.png(pictures.digits(1)[0]))
+        made.writestr("notes.txt", "text")
+    not_sent = {"not_a_picture": {".txt": 2, ".csv": 1}, "broken_link": {".png": 1}}
+
+    def post(skipped: object) -> httpx.Response:
+        return alice.post(
+            "/jobs",
+            params={"skipped": json.dumps(skipped)},
+            content=archive.getvalue(),
+            headers={"Content-Type": "application/zip"},
+        )
+
+    found = ended(alice, accepted(post(not_sent)))
+    assert (found["total"], found["done"], found["skipped"]) == (6, 1, 5)
+    assert found["skipped_files"] == {
+        "not_a_picture": {".txt": 3, ".csv": 1},
+        "broken_link": {".png": 1},
+    }
+    for wrong in ({"unknown": {".txt": 1}}, {"hidden": {".txt": 0}}, {"hidden": {"x" * 99: 1}}):
+        assert post(wrong).json()["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize(

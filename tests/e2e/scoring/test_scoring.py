@@ -116,7 +116,8 @@ def test_broken_files_of_a_folder_become_errors(
     assert ended.returncode == 0, ended.stderr
     assert "40 scored, errors: 4" in ended.stdout
     (job,) = jobs.all()
-    assert (job.state, job.total, job.done, job.failed, job.shards) == ("done", 44, 40, 4, 4)
+    assert (job.state, job.done, job.failed, job.shards) == ("done", 40, 4, 4)
+    assert (job.total, job.skipped_files) == (45, {"not_a_picture": {".txt": 1}})
     table = rows(output)
     assert table["id"].to_pylist() == [
         f"{'deep/er/' if place >= 25 else ''}{place:02}.png" for place in range(40)

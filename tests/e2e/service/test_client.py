@@ -279,6 +279,8 @@ def test_a_folder_gets_the_same_rows_as_from_the_command_line(
         25,
         1,
     )
+    assert states[-1].total == 28
+    assert states[-1].skipped_files == {"hidden": {".png": 1}, "not_a_picture": {".txt": 1}}
     assert run_of.job == run_of.wait() == client.run(run_of.job.id).job == states[-1]
     assert len(set(states)) == len(states)
     saved = run_of.results(tmp_path / "results.jsonl")
@@ -303,6 +305,7 @@ def test_a_folder_on_the_server_is_scored_by_path(
 ) -> None:
     run_of = client.score(folder, on_server=True)
     assert (run_of.wait().done, run_of.job.source) == (25, str(folder))
+    assert (run_of.job.total, run_of.job.failed, run_of.job.skipped) == (28, 1, 2)
     with pytest.raises(RequestRefused) as raised:
         client.score("/etc", on_server=True)
     assert (raised.value.status, raised.value.code) == (403, "source_forbidden")

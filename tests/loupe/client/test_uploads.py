@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-import os
+import zipfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from loupe.client.uploads import (
 )
 from loupe.errors import InvalidImage, InvalidPixels, InvalidSource, LoupeError
 from loupe.images.spec import UInt8Array
-from tests.support import pictures
+from tests.support import odd_folder, pictures
 
 DARK = pictures.digits(1)[0]
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
@@ -200,17 +200,18 @@ def test_arrays_are_sent_as_one_array_unless_files_are_among_them() -> None:
 # Folders
 
 
-@pytest.mark.parametrize("kind", ["pipe", "link to itself"])
-def test_folders_with_pictures_that_are_no_files_are_refused(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "a.png").write_bytes(pictures.png(DARK))
-    path = tmp_path / "b.png"
-    if kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to(path)
+def test_pictures_of_a_folder_are_archived_and_other_files_counted(tmp_path: Path) -> None:
+    expected = odd_folder.write(tmp_path / "images")
 
-    with (
-        pytest.raises(InvalidSource, match=f"'{path}' is not a regular file"),
-        uploadable(tmp_path),
-    ):
+    with uploadable(tmp_path / "images") as upload, zipfile.ZipFile(upload.file) as archive:
+        assert set(archive.namelist()) == expected.read | expected.failed
+        for name in archive.namelist():
+            assert archive.read(name) == (tmp_path / "images" / name).read_bytes()
+    assert upload.skipped == expected.skipped
+
+
+def test_folder_without_pictures_is_refused_with_what_was_skipped(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("text")
+
+    with pytest.raises(InvalidSource, match=r"\.txt 1"), uploadable(tmp_path):
         pass
