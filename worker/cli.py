@@ -165,7 +165,7 @@ def score(
 
     def prepare(find: submission.FindJob) -> submission.Prepared:
         if source is None or out is None:
-            return submission.Prepared(submission.prepare_resume(resume or ""), None)
+            return submission.Prepared(submission.prepare_resume(resume or ""))
         return submission.prepare(
             find,
             source,
@@ -202,9 +202,7 @@ def score(
         return
     with jobs_cli.open_jobs() as jobs:
         prepared = prepare(jobs.find)
-        job = prepared.finished or jobs.submit(
-            prepared.request, priority=priority, max_in_flight=max_in_flight
-        )
+        job = submission.submit(jobs, prepared, priority=priority, max_in_flight=max_in_flight)
         show(prepared)
         jobs_cli.warn_without_worker(jobs)
         if not detach:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -65,8 +65,18 @@ def open_redis(settings: Settings, connection: Mapping[str, Any] = PATIENT) -> I
         connection: `PATIENT` survives a restart of Redis; `HASTY` fails within seconds.
 
     Raises:
-        RedisUnavailable: If none answers at the configured URL, or none can be started.
+        RedisUnavailable: If none answers at the configured URL, or none can be started; also for
+            every error of Redis that leaves the block.
     """
+    try:
+        with _open(settings, connection) as client:
+            yield client
+    except RedisError as error:
+        raise redis_unavailable(error) from error
+
+
+@contextmanager
+def _open(settings: Settings, connection: Mapping[str, Any]) -> Iterator[Redis]:
     if settings.redis_url is not None:
         with _connect(settings.redis_url, settings.redis_password_file, connection) as client:
             yield client
@@ -76,6 +86,24 @@ def open_redis(settings: Settings, connection: Mapping[str, Any] = PATIENT) -> I
         Redis(unix_socket_path=str(socket), **connection) as client,
     ):
         yield client
+
+
+def redis_unavailable(error: Exception) -> RedisUnavailable:
+    """Return an error of a Redis command as Loupe's."""
+    problem = str(error).rstrip(".")
+    # Errors within scripts of Redis 6 have no class of their own.
+    if isinstance(error, OutOfMemoryError) or " -OOM " in problem:
+        return RedisUnavailable(
+            "The Redis of the job queue is full. Raise its maxmemory, or wait until jobs end.",
+            code="redis_full",
+        )
+    if isinstance(error, ReadOnlyError) or " -READONLY " in problem:
+        return RedisUnavailable(
+            "The Redis of the job queue is a replica, which takes no jobs. Set LOUPE_REDIS_URL to "
+            "its primary.",
+            code="redis_read_only",
+        )
+    return RedisUnavailable(f"The Redis of the job queue cannot be used: {problem}.")
 
 
 def _connect(url: str, password_file: Path | None, connection: Mapping[str, Any]) -> Redis:

@@ -50,7 +50,9 @@ class JobQueue:
 
     def _ask(self, operation: "Callable[[Jobs], T]") -> T:
         from redis.exceptions import ConnectionError as RedisConnectionError
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisError, ResponseError
+
+        from loupe.runtime.redis_server import redis_unavailable
 
         try:
             return operation(self._jobs())
@@ -59,6 +61,8 @@ class JobQueue:
                 self._disconnect()  # an embedded Redis may have died; the next operation starts one
             # The address is for operators: callers get no more than the name of the setting.
             logger.warning("The job queue does not answer: %s", error)
+            if isinstance(error, ResponseError):
+                raise redis_unavailable(error) from error
             is_remote = bool(self._settings.redis_url)
             where = "at LOUPE_REDIS_URL" if is_remote else "in the service's data folder"
             raise RedisUnavailable(

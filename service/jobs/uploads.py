@@ -16,6 +16,7 @@ from loupe.errors import (
     ContentTooLarge,
     InsufficientStorage,
     InvalidRequest,
+    LoupeError,
 )
 from loupe.settings import Settings
 from service.http.context import context_of
@@ -65,11 +66,28 @@ def prepare(folder: Path, jobs: "Jobs") -> None:
 
 @contextmanager
 def submitting(folder: Path, job_id: str) -> Iterator[None]:
-    """Mark the folder while its job is submitted. After an error, the job may be in the queue."""
+    """Mark the folder while its job is submitted, and remove it if the job is refused.
+
+    After any other error, the job may be in the queue.
+
+    Raises:
+        InsufficientStorage: If the disk cannot take the mark.
+    """
+    from redis.exceptions import ResponseError
+
     mark = folder / f"{job_id}.part"
-    mark.touch()
-    (folder / UNSUBMITTED).unlink(missing_ok=True)
-    yield
+    try:
+        mark.touch()
+        (folder / UNSUBMITTED).unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InsufficientStorage(
+            f"The upload could not be kept: {error.strerror or error}."
+        ) from error
+    except (LoupeError, ResponseError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     mark.unlink()
 
 

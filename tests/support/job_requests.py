@@ -5,9 +5,9 @@ from pathlib import Path
 
 from loupe.jobs import DEFAULT_OPTIONS, Priority, ScoringOptions
 from loupe.settings import HttpsAccess
+from worker.queue import submission
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job, JobRequest
-from worker.queue.submission import prepare
 
 _outputs = (f"/out-{number}" for number in itertools.count())
 
@@ -37,7 +37,7 @@ def submit(
     https: HttpsAccess = "none",
 ) -> Job:
     """Submit a job as `loupe score` does."""
-    prepared = prepare(
+    prepared = submission.prepare(
         jobs.find,
         source,
         output,
@@ -47,6 +47,4 @@ def submit(
         again=again,
         https=https,
     )
-    if prepared.finished is not None:
-        return prepared.finished
-    return jobs.submit(prepared.request, priority=priority, max_in_flight=max_in_flight)
+    return submission.submit(jobs, prepared, priority=priority, max_in_flight=max_in_flight)

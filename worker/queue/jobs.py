@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from loupe.errors import Conflict, InvalidRequest, JobNotFound, TooManyRequests
 from loupe.jobs import ENDED, Priority
@@ -103,7 +104,12 @@ class Jobs:
             pipeline.rpush(key(job.priority), job_id)
             pipeline.lpush(WAKE, job_id)
             pipeline.ltrim(WAKE, 0, 0)
-            pipeline.execute()
+            try:
+                pipeline.execute()
+            except ResponseError:  # Redis is full since the script
+                if is_new:
+                    self._redis.unlink(*job_keys(job_id))
+                raise
         return job
 
     def _make_room(self, owner: str | None) -> None:

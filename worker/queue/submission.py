@@ -4,10 +4,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from loupe.errors import Conflict, InvalidOutput
-from loupe.jobs import DEFAULT_OPTIONS, ENDED, ScoringOptions
+from redis.exceptions import ResponseError
+
+from loupe.errors import Conflict, InvalidOutput, LoupeError
+from loupe.jobs import DEFAULT_OPTIONS, ENDED, Priority, ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
 from loupe.settings import HttpsAccess
@@ -29,10 +32,12 @@ class Prepared:
     Attributes:
         request: The request.
         finished: The job that has made this result already, if it exists.
+        release: Undoes the claim, if it is new.
     """
 
     request: JobRequest
-    finished: Job | None
+    finished: Job | None = None
+    release: Callable[[], object] = lambda: None
 
 
 def prepare(
@@ -86,6 +91,7 @@ def prepare(
         shard_images=shard_images,
         options=options,
     )
+    is_new = not results.exists()
     marker = _claim(results, request)
     if marker is not None and again:
         _clear(find, request)
@@ -96,7 +102,29 @@ def prepare(
         return Prepared(request, _finished(find, request, opened))
     elif marker is not None:
         outputs.reclaim_folder(results, request)
-    return Prepared(request, None)
+    if marker is None:
+        return Prepared(request, release=partial(outputs.release_folder, results, remove=is_new))
+    return Prepared(request)
+
+
+def submit(
+    jobs: Jobs,
+    prepared: Prepared,
+    *,
+    priority: Priority = "normal",
+    max_in_flight: int | None = None,
+) -> Job:
+    """Enqueue a prepared job, unless it is finished. If it is refused, release its folder.
+
+    Arguments and errors are those of `Jobs.submit`.
+    """
+    if prepared.finished is not None:
+        return prepared.finished
+    try:
+        return jobs.submit(prepared.request, priority=priority, max_in_flight=max_in_flight)
+    except (LoupeError, ResponseError):  # after any other error, the job may be in the queue
+        prepared.release()
+        raise
 
 
 def prepare_resume(output: str | Path) -> JobRequest:

@@ -108,9 +108,12 @@ def claim_folder(folder: AnyPath, request: JobRequest) -> None:
         raise InvalidOutput(f"Cannot write to the output folder '{folder}': {reason}.") from error
 
 
-def release_folder(folder: AnyPath) -> None:
-    """Undo `claim_folder`."""
+def release_folder(folder: AnyPath, *, remove: bool = False) -> None:
+    """Undo `claim_folder`, and remove the folder on request."""
     (folder / CLAIM).unlink(missing_ok=True)
+    if remove and isinstance(folder, Path):
+        with suppress(OSError):  # another submission of the same job may have claimed it
+            folder.rmdir()
 
 
 def read_claim(folder: AnyPath) -> Claim | None:

@@ -14,12 +14,13 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
 from loupe.errors import Conflict, LoupeError
+from loupe.runtime.redis_server import redis_unavailable
 from loupe.settings import Settings
 from worker.metrics import Metrics, Outcome
 from worker.queue.claims import Claims, Delivery
@@ -115,8 +116,8 @@ class Consumer:
                 if self._ended.wait(HEARTBEAT_SECONDS):
                     self.claims.leave()
                     return
-            except RedisError:
-                logger.warning("no heartbeat: Redis does not answer")
+            except RedisError as error:
+                logger.warning("no heartbeat: %s", redis_unavailable(error))
                 if self._ended.wait(REDIS_PAUSE_SECONDS):
                     return
 
@@ -137,8 +138,8 @@ class Consumer:
                     return
                 else:
                     self.claims.wait(IDLE_SECONDS)
-            except RedisError:
-                logger.exception("Redis does not answer; trying again")
+            except RedisError as error:
+                logger.warning("%s Trying again.", redis_unavailable(error))
                 self.stopping.wait(REDIS_PAUSE_SECONDS)
 
     def _process(self, delivery: Delivery) -> list[Future[None]]:
@@ -167,8 +168,10 @@ class Consumer:
                 committed = complete()
                 self._end(attempt)
                 self._report(attempt, committed=committed)
-        except RedisError:
-            logger.exception("Redis does not answer; the step is claimed again after its lease")
+        except RedisError as error:
+            logger.warning("%s The step will be claimed again.", redis_unavailable(error))
+            with suppress(RedisError):  # else after its lease, as another attempt
+                self.claims.release(attempt.delivery)
 
     @contextmanager
     def _recording_failure(self, attempt: _Attempt) -> Iterator[None]:

@@ -6,7 +6,7 @@ local state = redis.call('HGET', job, 'state')
 if state == 'queued' then
     end_job('cancelled', ARGV[1], ARGV[2])
 elseif state == 'planning' or state == 'running' then
+    redis.call('UNLINK', delayed)  -- first, see `end_job`
     redis.call('HSET', job, 'state', 'cancelling')
-    redis.call('UNLINK', delayed)
 end
 return state

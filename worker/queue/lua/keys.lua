@@ -12,10 +12,11 @@
 --       kept      hash: shards of a plan whose parts exist, before its commit; as fences
 local job, steps, fences, delayed, dead, progress, staged, kept = unpack(KEYS)
 
--- End the job; only its record and its dead letters stay, until they expire.
+-- End the job; only its record and its dead letters stay, until they expire. After a deletion, a
+-- script may also write if Redis is full: jobs must be able to end then.
 local function end_job(state, now, keep_seconds)
-    redis.call('HSET', job, 'state', state, 'finished', now)
     redis.call('UNLINK', steps, fences, delayed, progress, staged, kept)
+    redis.call('HSET', job, 'state', state, 'finished', now)
     redis.call('EXPIRE', job, keep_seconds)
     redis.call('EXPIRE', dead, keep_seconds)
 end
