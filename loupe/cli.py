@@ -13,9 +13,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from loupe.errors import LoupeError, ProgramFailed
+from loupe.logs import LogFormatter, log_to_stderr
 from loupe.settings import override_settings
 from loupe.terminal import console, print_error, styled
-from loupe.text import LogFormatter, log_to_stderr
 
 # Name: where the command is, imported when it runs, and the extra with the packages it needs.
 COMMANDS = {
@@ -127,7 +127,7 @@ def up(
 ) -> None:
     """Run everything: an embedded Redis, a worker and the service, until Ctrl-C."""
     settings = override_settings(port=port)
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     from loupe.models.store import list_models
     from loupe.runtime.ports import listen
     from loupe.runtime.processes import stop_on_signals

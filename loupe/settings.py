@@ -30,6 +30,7 @@ def _pattern(pattern: str, expected: str) -> AfterValidator:
 
 _ORIGIN = r"\s*(null|[a-z][a-z0-9+.-]*://[^A-Z\s,/]+)?\s*"  # as browsers write it
 HttpsAccess = Literal["none", "public", "any"]
+LogFormat = Literal["text", "json"]
 
 Origins = Annotated[
     str,
@@ -131,8 +132,8 @@ class Settings(BaseSettings):
     """Path under which a proxy serves the service, such as /loupe. Unset: none."""
     access_log: bool = False
     """Log one line per request."""
-    log_format: Literal["text", "json"] = "text"
-    """Format of the service's log: text or json."""
+    log_format: LogFormat = "text"
+    """Format of the log of the service and the workers: text or json."""
     batching: bool = True
     """Compute requests together. Off: each one separately, for comparison."""
     max_batch_size: int = Field(default=128, ge=1)

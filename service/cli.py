@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from loupe.logs import log_everything
 from loupe.settings import override_settings
 from loupe.terminal import console, styled
 
@@ -25,6 +26,8 @@ def serve(
 ) -> None:
     """Serve the models in the store over HTTP."""
     settings = override_settings(model=model, host=host, port=port, root_path=root_path)
+    if settings.log_format == "json":
+        log_everything()  # before libraries that print when they are imported
     from service.server import serve as run
 
     run(settings)

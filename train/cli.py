@@ -11,9 +11,9 @@ import typer
 
 from loupe.errors import Interrupted, InvalidUsage
 from loupe.images.spec import Look
+from loupe.logs import log_to_stderr
 from loupe.settings import load_settings
 from loupe.terminal import console, notices, styled
-from loupe.text import log_to_stderr
 from train.config import FIELDS, recipe
 from train.data.cli import print_unreadable
 from train.options import hyperparameter, with_options

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from loupe.jobs import Priority, ScoringOptions, read_flags
+from loupe.logs import log_to_stderr
 from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
 from loupe.settings import load_settings
 from loupe.terminal import console, styled
-from loupe.text import log_to_stderr
 from worker import jobs_cli
 
 
@@ -24,7 +24,7 @@ def worker(
 ) -> None:
     """Score the jobs in the queue."""
     settings = load_settings()
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     stopping = threading.Event()
     if processes > 1:
         from worker.supervisor import supervise

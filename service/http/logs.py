@@ -1,38 +1,24 @@
 """The service's log, as text or JSON, with the ID of the request in each line."""
 
-import json
 import logging
 from contextvars import ContextVar
-from datetime import UTC, datetime
 
-from loupe.text import LogFormatter, one_line
+import loupe.logs
+from loupe.logs import LogFormatter
+from loupe.text import one_line
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)  # if requests are traced
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line: `time`, `level`, `logger`, `message`, and what else is known.
+class JsonFormatter(loupe.logs.JsonFormatter):
+    """One JSON object per line, with the IDs of the request and the trace."""
 
-    That is `request_id`, `trace_id`, `error`, and the fields of the access log.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if (request_id := REQUEST_ID.get()) is not None:
-            line["request_id"] = request_id
-        if (trace_id := TRACE_ID.get()) is not None:
-            line["trace_id"] = trace_id
-        line |= getattr(record, "fields", {})
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return one_line(json.dumps(line, ensure_ascii=False))
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return the IDs that are known, and the fields of the access log."""
+        ids = {"request_id": REQUEST_ID.get(), "trace_id": TRACE_ID.get()}
+        known = {name: value for name, value in ids.items() if value is not None}
+        return known | getattr(record, "fields", {})
 
 
 class TextFormatter(LogFormatter):

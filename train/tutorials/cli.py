@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from loupe.logs import log_to_stderr
 from loupe.settings import load_settings
 from loupe.terminal import console
-from loupe.text import log_to_stderr
 
 RESULTS_FOLDER = "classics"  # in the data folder
 
