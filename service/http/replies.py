@@ -1,6 +1,6 @@
 """JSON responses, and the response for each error."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 from starlette.responses import Response
@@ -24,7 +24,9 @@ def failure(error: LoupeError) -> Response:
 
 
 def json(
-    content: Mapping[str, object], status: int = 200, headers: dict[str, str] | None = None
+    content: Mapping[str, object] | Sequence[object],
+    status: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> Response:
     """Return a JSON response; NumPy arrays and numbers may be anywhere in `content`."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.requests import Request
@@ -83,6 +84,7 @@ async def respond(protocol: str, request: Request, handler: Handler) -> Response
     finally:
         predictor.bodies.release(context)
     predictor.metrics.answered(protocol, call.model_name, response.status_code, context.key_name)
+    call.ended(response.status_code)
     return response
 
 
@@ -160,6 +162,9 @@ class AnyCall:
         self.begun = time.monotonic()
         self.draining = predictor.draining
         self.stopping = predictor.stopping
+        self._served: ServedModel | None = None
+        self._decodes = False
+        self._computed: tuple[int, float, float] | None = None  # images, start and end
         self._decoders = predictor.decoders
         self._metrics = predictor.metrics
         self._tracing = predictor.tracing
@@ -170,7 +175,7 @@ class AnyCall:
         Raises:
             ModelNotFound: If it is not served.
         """
-        served = self.models.find(tag)
+        served = self._served = self.models.find(tag)
         self.model_name = served.stored.name
         if self._tracing is not None:
             self._tracing.set_model(served.stored.tag)
@@ -178,6 +183,7 @@ class AnyCall:
 
     def decoding(self) -> AbstractContextManager[object]:
         """Measure the time to read the body and decode the images."""
+        self._decodes = True
         return self._phase("decode", self._metrics.decode)
 
     def encoding(self) -> AbstractContextManager[object]:
@@ -205,10 +211,22 @@ class AnyCall:
         span: AbstractContextManager[None] = NO_SPAN
         if self._tracing is not None:
             span = self._tracing.phase("predict", attributes={"loupe.images": len(images)})
+        decoded = time.monotonic()
         with span:
             probabilities = await served.batcher.predict(images, caller)
+        self._computed = len(images), decoded, time.monotonic()
         served.metrics.add(probabilities, threshold)
         return probabilities
+
+    def ended(self, status: int) -> None:
+        """Add a prediction to the statistics of its model; `status` is that of HTTP."""
+        if self._served is None or not self._decodes:
+            return
+        if status >= HTTPStatus.BAD_REQUEST:
+            self._served.statistics.refused(self.begun)
+        elif self._computed is not None:
+            images, decoded, computed = self._computed
+            self._served.statistics.answered(images, self.begun, decoded, computed)
 
 
 class Call(AnyCall):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,17 +22,19 @@ from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from service.metrics import Metrics, ModelMetrics
 from service.prediction.batching import Batcher
+from service.prediction.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class ServedModel:
-    """A loaded model, the queue in front of it, and the time when it was loaded."""
+    """A loaded model, the queue in front of it, what it did, and when it was loaded."""
 
     stored: StoredModel
     batcher: Batcher
     metrics: ModelMetrics
+    statistics: Statistics
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     _requests: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,6 +106,15 @@ class ServedModels:
             key=lambda served: (served.stored.name, served.stored.card.created),
         )
 
+    def versions(self, tag: str) -> list[ServedModel]:
+        """Return the version with a tag, or all served versions of a name.
+
+        Raises:
+            ModelNotFound: If it is not served.
+        """
+        named = [served for served in self.all() if served.stored.name == tag]
+        return named or [self.find(tag)]
+
     def tags(self) -> list[str]:
         """Return the full tags of the served models."""
         return [served.stored.tag for served in self.all()]
@@ -170,7 +182,12 @@ class ServedModels:
     def _open(self, stored: StoredModel) -> ServedModel:
         settings = self._settings
         engine = load_engine(stored, settings.engine, threads=1)
-        metrics = self._metrics.of(stored)
+        metrics, statistics = self._metrics.of(stored), Statistics()
+
+        def ran(images: int, waited: Sequence[float], seconds: float) -> None:
+            metrics.ran(images, waited, seconds)
+            statistics.ran(images, waited, seconds)
+
         batcher = Batcher(
             engine.predict,
             classes=len(stored.card.class_names),
@@ -178,9 +195,9 @@ class ServedModels:
             max_queued_images=settings.max_queued_images,
             threads=settings.threads or available_cores(),
             together=settings.batching,
-            on_run=metrics.ran,
+            on_run=ran,
         )
-        return ServedModel(stored, batcher, metrics)
+        return ServedModel(stored, batcher, metrics, statistics)
 
     def _swap(self, loaded: dict[str, ServedModel], aliases: dict[str, str]) -> None:
         """Replace the served models. Requests in flight keep the models they use."""

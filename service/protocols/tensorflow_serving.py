@@ -98,8 +98,7 @@ async def status(call: Call) -> Response:
     """Return the status of the named version, or of all served versions of the model."""
     tag = _tag(call)
     with call.encoding():
-        named = [model for model in call.models.all() if model.stored.name == tag]
-        served = named or [call.models.find(tag)]
+        served = call.models.versions(tag)
         call.model_name = served[0].stored.name
         available = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
         versions = [{"version": model.stored.version, **available} for model in served]

@@ -1,4 +1,8 @@
-"""The methods of the protocol over gRPC, and the calls that they answer."""
+"""The methods of the protocol over gRPC, and the calls that they answer.
+
+Source: https://github.com/triton-inference-server/common, protobuf/grpc_service.proto. Triton's
+methods for shared memory, streams, traces and logs are not implemented.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar
@@ -8,15 +12,20 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2 as health
 from tritonclient.grpc import service_pb2 as pb
 
-from loupe.errors import InvalidRequest, ModelNotFound, NotFound
+from loupe.errors import ContentTooLarge, InvalidRequest, ModelNotFound, NotFound
 from service.http.context import NO_KEY
 from service.http.shares import LONG_BYTES, turn
 from service.http.validation import shown
 from service.prediction.caller import Caller
 from service.prediction.predictor import AnyCall, Predictor
+from service.protocols.open_inference import descriptions
 from service.protocols.open_inference.grpc_streams import address_of, status_of
-from service.protocols.open_inference.messages import answer, check_message, parse_message
-from service.protocols.open_inference.rest import SERVER, describe
+from service.protocols.open_inference.messages import (
+    MAX_UNCHECKED_BYTES,
+    answer,
+    check_message,
+    parse_message,
+)
 from service.protocols.open_inference.tensors import read_images
 
 MessageType = TypeVar("MessageType", bound=Message)
@@ -40,9 +49,16 @@ class RpcCall(AnyCall):
         self.message = message
         self._seconds_left: float | None = context.time_remaining()
 
-    def read(self, kind: type[MessageType]) -> MessageType:
-        """Parse the message, which the call then no longer holds, or raise `InvalidRequest`."""
+    def read(self, kind: type[MessageType], max_bytes: int = MAX_UNCHECKED_BYTES) -> MessageType:
+        """Parse the message, which the call then no longer holds.
+
+        Raises:
+            ContentTooLarge: If it is longer than a message of its kind can be.
+            InvalidRequest: If it is damaged.
+        """
         data, self.message = self.message, b""
+        if len(data) > max_bytes:
+            raise ContentTooLarge(f"A {kind.DESCRIPTOR.name} has at most {max_bytes:,} bytes.")
         try:
             message: MessageType = kind.FromString(data)
         except DecodeError as error:
@@ -83,7 +99,7 @@ async def check(call: RpcCall) -> Message:
 
 async def server(call: RpcCall) -> Message:
     """Return name, version and extensions of the server."""
-    return pb.ServerMetadataResponse(**SERVER)
+    return pb.ServerMetadataResponse(**descriptions.SERVER)
 
 
 async def model_ready(call: RpcCall) -> Message:
@@ -100,7 +116,39 @@ async def metadata(call: RpcCall) -> Message:
     """Describe inputs and outputs of a model."""
     request = call.read(pb.ModelMetadataRequest)
     with call.model(_tag(call, request.name, request.version)) as served:
-        return pb.ModelMetadataResponse(**describe(call, served))
+        versions = call.models.versions(served.stored.name)
+        return pb.ModelMetadataResponse(**descriptions.metadata(served, versions, call.settings))
+
+
+async def configuration(call: RpcCall) -> Message:
+    """Return the configuration of a model."""
+    request = call.read(pb.ModelConfigRequest)
+    with call.model(_tag(call, request.name, request.version)) as served:
+        return pb.ModelConfigResponse(config=descriptions.configuration(served, call.settings))
+
+
+async def statistics(call: RpcCall) -> Message:
+    """Return what a version did, or all served versions of a name, or of all names."""
+    request = call.read(pb.ModelStatisticsRequest)
+    tag = _tag(call, request.name, request.version)
+    models = call.models.versions(tag) if tag else call.models.all()
+    return pb.ModelStatisticsResponse(**descriptions.statistics(models))
+
+
+async def index(call: RpcCall) -> Message:
+    """List the served versions; all of them are ready."""
+    call.read(pb.RepositoryIndexRequest)
+    return pb.RepositoryIndexResponse(models=descriptions.index(call.models.all()))
+
+
+async def load(call: RpcCall) -> Message:
+    """Refuse to load a model."""
+    raise descriptions.control_refused(call.read(pb.RepositoryModelLoadRequest).model_name)
+
+
+async def unload(call: RpcCall) -> Message:
+    """Refuse to unload a model."""
+    raise descriptions.control_refused(call.read(pb.RepositoryModelUnloadRequest).model_name)
 
 
 async def infer(call: RpcCall) -> Message:
@@ -108,7 +156,7 @@ async def infer(call: RpcCall) -> Message:
     if len(call.message) > LONG_BYTES:
         await turn()
     check_message(call.message, call.settings)
-    message = call.read(pb.ModelInferRequest)
+    message = call.read(pb.ModelInferRequest, len(call.message))
     with call.model(_tag(call, message.model_name, message.model_version)) as served:
         with call.decoding():
             request, values = parse_message(message)
@@ -139,4 +187,9 @@ METHODS: dict[str, Method] = {
     "ModelReady": model_ready,
     "ModelMetadata": metadata,
     "ModelInfer": infer,
+    "ModelConfig": configuration,
+    "ModelStatistics": statistics,
+    "RepositoryIndex": index,
+    "RepositoryModelLoad": load,
+    "RepositoryModelUnload": unload,
 }

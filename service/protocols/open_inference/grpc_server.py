@@ -1,7 +1,6 @@
 """The Open Inference Protocol, version 2, over gRPC, in the event loop and with the queues of HTTP.
 
 Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_grpc.md.
-Triton's methods beyond it, such as shared memory and model loading, are not implemented.
 """
 
 import asyncio
@@ -57,6 +56,7 @@ OK = 200  # metrics and log have HTTP statuses for every protocol
 # By HTTP status; other client errors are invalid arguments, other server errors internal.
 CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
@@ -205,6 +205,7 @@ class GrpcServer:
 
     def _count(self, name: str, call: RpcCall, status: int) -> None:
         self._predictor.metrics.answered(PROTOCOL, call.model_name, status, call.key)
+        call.ended(status)
         if self._settings.access_log:
             service = HEALTH_SERVICE if name == "Check" else SERVICE
             path = f"/{service}/{name}"

@@ -1,41 +1,26 @@
 """The Open Inference Protocol, version 2, over REST, as Triton, KServe and MLServer speak it.
 
 Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md;
-raw tensors and classification as in Triton's docs/protocol, extension_binary_data.md and
-extension_classification.md.
+raw tensors, classification, and descriptions of models as in the extensions of Triton's
+docs/protocol.
 """
 
 from starlette.responses import Response
 
-from loupe import __version__
 from loupe.errors import ShuttingDown
-from loupe.images.spec import SIDE
 from service.http import replies
-from service.prediction.predictor import AnyCall, Call, route
-from service.prediction.served_models import ServedModel
+from service.prediction.predictor import Call, route
+from service.protocols.open_inference import descriptions
 from service.protocols.open_inference.replies import answer
-from service.protocols.open_inference.requests import (
-    INDEX,
-    INPUT,
-    JSON_LENGTH,
-    LABEL,
-    PROBABILITIES,
-    parse_inference,
-)
+from service.protocols.open_inference.requests import JSON_LENGTH, parse_inference
 from service.protocols.open_inference.tensors import read_images
 
 PROTOCOL = "v2"  # label in the metrics
-SERVER = {
-    "name": "loupe",
-    "version": __version__,
-    "extensions": ["binary_tensor_data", "classification"],
-}
-PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorflow": "tensorflow_keras"}  # by engine
 
 
 async def server(call: Call) -> Response:
     """Return name, version and extensions of the server."""
-    return replies.json(SERVER)
+    return replies.json(descriptions.SERVER)
 
 
 async def live(call: Call) -> Response:
@@ -60,7 +45,31 @@ async def model_ready(call: Call) -> Response:
 async def metadata(call: Call) -> Response:
     """Describe inputs and outputs of a model."""
     with call.model(_tag(call)) as served:
-        return replies.json(describe(call, served))
+        versions = call.models.versions(served.stored.name)
+        return replies.json(descriptions.metadata(served, versions, call.settings))
+
+
+async def configuration(call: Call) -> Response:
+    """Return the configuration of a model, as Triton writes it."""
+    with call.model(_tag(call)) as served:
+        return replies.json(descriptions.configuration(served, call.settings))
+
+
+async def statistics(call: Call) -> Response:
+    """Return what a version did, or all served versions of a name, or of all names."""
+    path = call.request.path_params
+    models = call.models.versions(_tag(call)) if path else call.models.all()
+    return replies.json(descriptions.statistics(models))
+
+
+async def index(call: Call) -> Response:
+    """List the served versions; all of them are ready, so the body needs no look."""
+    return replies.json(descriptions.index(call.models.all()))
+
+
+async def control(call: Call) -> Response:
+    """Refuse to load or unload a model."""
+    raise descriptions.control_refused(call.request.path_params["model"])
 
 
 async def infer(call: Call) -> Response:
@@ -82,23 +91,6 @@ async def infer(call: Call) -> Response:
             return answer(served.stored, request, probabilities)
 
 
-def describe(call: AnyCall, served: ServedModel) -> dict[str, object]:
-    """Return the metadata of a model, for REST and gRPC."""
-    name, classes = served.stored.name, len(served.stored.card.class_names)
-    versions = [model.stored.version for model in call.models.all() if model.stored.name == name]
-    return {
-        "name": name,
-        "versions": versions,
-        "platform": PLATFORMS[call.settings.engine],
-        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, SIDE, SIDE]}],
-        "outputs": [
-            {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, classes]},
-            {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
-            {"name": INDEX, "datatype": "INT64", "shape": [-1]},
-        ],
-    }
-
-
 def _tag(call: Call) -> str:
     """Return the tag in the path; labels such as `production` count as versions."""
     return ":".join(call.request.path_params.values())
@@ -111,12 +103,18 @@ ROUTES = [
     route("GET", "/v2", PROTOCOL, server),
     route("GET", "/v2/health/live", PROTOCOL, live),
     route("GET", "/v2/health/ready", PROTOCOL, ready),
+    route("GET", "/v2/models/stats", PROTOCOL, statistics),
+    route("POST", "/v2/repository/index", PROTOCOL, index),
+    route("POST", "/v2/repository/models/{model}/load", PROTOCOL, control),
+    route("POST", "/v2/repository/models/{model}/unload", PROTOCOL, control),
     *(
         route(method, path + end, PROTOCOL, handler)
         for path in (MODEL, VERSION)
         for method, end, handler in (
             ("GET", "", metadata),
             ("GET", "/ready", model_ready),
+            ("GET", "/config", configuration),
+            ("GET", "/stats", statistics),
             ("POST", "/infer", infer),
         )
     ),

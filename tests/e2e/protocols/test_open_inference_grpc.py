@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from threading import Event
@@ -39,8 +38,9 @@ from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from service.http.keys import digest_of
 from service.protocols.open_inference.grpc_streams import STREAMS_SHARE
+from tests.e2e.protocols.conftest import BothProtocols, serving_both
 from tests.support import pictures
-from tests.support.programs import RunningService, free_port, run, serving, until
+from tests.support.programs import free_port, run, until
 from tests.support.stores import copied
 
 TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
@@ -48,40 +48,6 @@ DIGITS = pictures.digits(5, seed=11)
 MANY = np.zeros((4096, 28, 28), np.uint8)
 KEY = "the-key-of-alice-0001"
 CLIENTS = 4
-
-
-@dataclass(frozen=True)
-class BothProtocols:
-    """A service that is ready.
-
-    Attributes:
-        service: As HTTP reaches it.
-        address: As gRPC does.
-    """
-
-    service: RunningService
-    address: str
-
-    def metrics(self, **headers: str) -> str:
-        return httpx.get(f"{self.service.url}/metrics", headers=headers).text
-
-
-@contextlib.contextmanager
-def serving_both(log: Path, **variables: object) -> Iterator[BothProtocols]:
-    """Run a service over HTTP and gRPC while the block runs."""
-    port = free_port()
-    with serving(log, LOUPE_GRPC_PORT=port, **variables) as service:
-        yield BothProtocols(service, f"127.0.0.1:{port}")
-
-
-@pytest.fixture(scope="module")
-def both(
-    digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[BothProtocols]:
-    """Run a service with both models; digits is the default."""
-    log = tmp_path_factory.mktemp("both") / "log"
-    with serving_both(log, LOUPE_MODEL=digits_model.tag, LOUPE_MAX_BODY_BYTES=4_000_000) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +105,7 @@ def test_server_is_live_and_ready_and_lists_its_extensions(
     assert client.is_server_ready()
     described = client.get_server_metadata()
     assert described.name == "loupe"
-    assert list(described.extensions) == ["binary_tensor_data", "classification"]
+    assert {"binary_tensor_data", "model_configuration"} <= set(described.extensions)
 
 
 def test_model_is_ready_by_name_version_or_label(
@@ -172,8 +138,7 @@ def test_methods_beyond_the_protocol_are_not_implemented(
     client: triton.InferenceServerClient,
 ) -> None:
     for call in (
-        client.get_model_repository_index,
-        client.get_inference_statistics,
+        client.get_trace_settings,
         client.get_log_settings,
     ):
         with pytest.raises(InferenceServerException) as raised:
