@@ -35,12 +35,10 @@ def client(request: pytest.FixtureRequest, both: BothProtocols) -> Iterator[Clie
 
 
 def plain(answer: Json) -> Json:
-    """Return an answer of either client as JSON whose whole numbers are integers."""
-    if not isinstance(answer, (dict, list)):
-        answer = MessageToDict(answer, preserving_proto_field_name=True)
-    if isinstance(answer, dict):
-        return {name: plain(value) if value else value for name, value in answer.items()}
-    return answer
+    """Return an answer of either client as JSON."""
+    if isinstance(answer, (dict, list)):
+        return answer
+    return MessageToDict(answer, preserving_proto_field_name=True)
 
 
 def infer(client: Client, images: int, *, bad: bool = False) -> None:
@@ -124,8 +122,8 @@ def test_statistics_count_requests_images_and_times(
     assert grown["queue.count"] == grown["compute_infer.count"] >= grown["runs"]
     assert grown["compute_input.count"] == grown["compute_output.count"] == 3
     for call in CALLS:
-        assert 0 < grown[f"{call}.ns"] < elapsed, call
-    assert abs(after["last"] - time.time() * 1000) < elapsed / 1e6 + 2
+        assert 0 < grown[f"{call}.ns"] < elapsed * grown[f"{call}.count"], call
+    assert started // 1_000_000 <= after["last"] <= time.time_ns() // 1_000_000
 
 
 def test_other_calls_are_no_inferences(client: Client) -> None:
