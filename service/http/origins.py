@@ -54,7 +54,9 @@ class BrowserRules:
             )
 
     def _is_foreign(self, method: str, headers: Mapping[bytes, bytes], host: bytes | None) -> bool:
-        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin", b"")
+        site = headers.get(b"sec-fetch-site")
+        # Browsers before 2020 send forms without an `Origin`.
+        origin = headers.get(b"origin") or _origin_of(headers.get(b"referer", b""))
         if origin in self._origins:
             return False
         if site is None:  # no browser, an older one, or one that did not use TLS
@@ -64,6 +66,11 @@ class BrowserRules:
             is_link = headers.get(b"sec-fetch-mode") in (b"navigate", b"cors")
             return site == b"cross-site" and not is_link
         return site not in (b"same-origin", b"none")
+
+
+def _origin_of(url: bytes) -> bytes:
+    scheme, separator, rest = url.partition(b"://")
+    return scheme + separator + rest.partition(b"/")[0]
 
 
 @lru_cache(maxsize=64)

@@ -44,10 +44,49 @@ def test_foreign_page_may_change_nothing(method: str, headers: dict[str, Any]) -
     assert refusal(method, settings=Settings(cors_origins="*"), **headers) is None
 
 
+EVIL = "https://evil.example"
+# What a page may send without asking first, and the headers that browsers add about it.
+# Sources: https://fetch.spec.whatwg.org/#simple-header,
+# https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Origin
+SIMPLE_TYPES = [
+    None,  # an empty `Blob`, or a body of bytes
+    "text/plain;charset=UTF-8",  # `fetch`, `sendBeacon` and forms with that type
+    "application/x-www-form-urlencoded",  # a form, or `URLSearchParams`
+    "multipart/form-data; boundary=x",  # a form with files, or `FormData`
+]
+BROWSERS = {
+    "to localhost or https": {"origin": EVIL, "sec_fetch_site": "cross-site"},
+    "to an address over http": {"origin": EVIL},
+    "without a referrer": {"origin": "null"},
+    "without a referrer, to localhost": {"origin": "null", "sec_fetch_site": "cross-site"},
+    "from another port": {"origin": "http://localhost:8000", "sec_fetch_site": "same-site"},
+    "from another port, over http": {"origin": "http://localhost:8000"},
+    "from a file": {"origin": "null", "sec_fetch_site": "cross-site"},
+    "form before 2020": {"referer": f"{EVIL}/page"},
+    "form before 2020, from the origin's name": {"referer": f"{EVIL}/http://localhost:3000/"},
+    "form before 2020, odd referrer": {"referer": "about:blank"},
+}
+
+
+@pytest.mark.parametrize("sent_as", SIMPLE_TYPES)
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_no_simple_request_of_a_page_is_accepted(browser: str, sent_as: str | None) -> None:
+    headers = BROWSERS[browser] | ({} if sent_as is None else {"content_type": sent_as})
+    assert refusal(**headers) == "origin_forbidden"
+    assert refusal(is_local=False, **headers) == "origin_forbidden"
+
+
+@pytest.mark.parametrize("sent_as", SIMPLE_TYPES)
+def test_program_may_send_any_type(sent_as: str | None) -> None:
+    assert refusal(**({} if sent_as is None else {"content_type": sent_as})) is None
+
+
 @pytest.mark.parametrize(
     "headers",
     [
         {},
+        {"referer": "http://localhost:3000/"},
+        {"referer": "https://app.example/page"},
         {"origin": "http://localhost:3000"},
         {"sec_fetch_site": "same-origin", "origin": "http://localhost:3000"},
         {"sec_fetch_site": "none"},
