@@ -138,8 +138,11 @@ def up(
     if not list_models():
         console.print("The model store is empty: training a first model on Fashion-MNIST.")
         _train_first()
-    stopping = threading.Event()
-    with stop_on_signals(stopping), running_stack(settings, stopping) as stack:
+    stopping, hurry = threading.Event(), threading.Event()
+    with (
+        stop_on_signals(stopping, hurry),
+        running_stack(settings, stopping, hurry=hurry) as stack,
+    ):
         for action, how in (
             ("predict", f"curl -F image=@PICTURE {stack.url}/predict"),
             ("score", "loupe score FOLDER --out RESULTS"),

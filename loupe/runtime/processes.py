@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from loupe.errors import ProgramFailed
 
@@ -58,6 +59,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     grace_seconds: float = GRACE_SECONDS,
+    hurry: threading.Event | None = None,
 ) -> Iterator[Program]:
     """Run a program while the block runs.
 
@@ -67,6 +69,7 @@ def running(
         environment: Variables added to those of this process.
         log: File for its output; by default it writes to the terminal.
         grace_seconds: How long it may take to stop before it is killed.
+        hurry: If it is set, the program gets SIGINT instead of SIGTERM, or a second SIGTERM.
     """
     with ExitStack() as files:
         output = files.enter_context(log.open("wb")) if log else None
@@ -82,7 +85,7 @@ def running(
     try:
         yield Program(name, process, log)
     finally:
-        _stop(process, grace_seconds)
+        _stop(process, grace_seconds, hurry or threading.Event())
 
 
 def end_with_parent() -> Callable[[], None]:
@@ -123,13 +126,20 @@ def wait_until_ready(url: str, program: Program, stopping: threading.Event | Non
     raise ProgramFailed(f"{program.name} was not ready within {START_SECONDS:g} s.")
 
 
-def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+def _stop(process: subprocess.Popen[bytes], seconds: float, hurry: threading.Event) -> None:
     """Ask a program to stop, then kill what is left of its session."""
-    process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    hurries = hurry.is_set()
+    process.send_signal(signal.SIGINT if hurries else signal.SIGTERM)
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        logger.warning("%s did not stop within %g s and is killed", process.args, seconds)
+        while process.poll() is None and time.monotonic() < deadline:
+            if hurry.wait(POLL_SECONDS) and not hurries:
+                hurries = True
+                process.send_signal(signal.SIGTERM)
+            elif hurries:
+                time.sleep(POLL_SECONDS)
+        if process.returncode is None:
+            logger.warning("%s did not stop within %g s and is killed", process.args, seconds)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -137,12 +147,17 @@ def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 @contextmanager
-def stop_on_signals(stopping: threading.Event) -> Iterator[None]:
-    """Make SIGINT and SIGTERM set `stopping` while the block runs."""
-    before = {
-        number: signal.signal(number, lambda *_: stopping.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def stop_on_signals(
+    stopping: threading.Event, hurry: threading.Event | None = None
+) -> Iterator[None]:
+    """Make SIGINT and SIGTERM set `stopping`, and SIGINT or a second one `hurry`, in the block."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if hurry is not None and (number == signal.SIGINT or stopping.is_set()):
+            hurry.set()
+        stopping.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -32,7 +32,10 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    settings: Settings, stopping: threading.Event, logs: Path | None = None
+    settings: Settings,
+    stopping: threading.Event,
+    logs: Path | None = None,
+    hurry: threading.Event | None = None,
 ) -> Iterator[Stack]:
     """Run Redis, a worker and the service while the block runs.
 
@@ -40,6 +43,7 @@ def running_stack(
         settings: Passed on to both programs.
         stopping: Setting it during the start raises `KeyboardInterrupt`.
         logs: Folder for the programs' output; by default they write to the terminal.
+        hurry: Setting it at the end skips the draining of the service.
 
     Raises:
         ProgramFailed: If one of them does not start.
@@ -60,10 +64,11 @@ def running_stack(
                     [sys.executable, "-m", "loupe.cli", command],
                     environment=environment,
                     log=logs / f"{command}.log" if logs else None,
-                    grace_seconds=settings.shutdown_timeout_seconds + GRACE_SECONDS,
+                    grace_seconds=drain_seconds + settings.shutdown_timeout_seconds + GRACE_SECONDS,
+                    hurry=hurry,
                 )
             )
-            for command in ("worker", "serve")
+            for command, drain_seconds in (("worker", 0), ("serve", settings.drain_seconds))
         ]
         wait_until_ready(f"{url}/readyz", service, stopping)
         yield Stack(url, redis, service, worker)

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from subprocess import Popen
 
 import httpx
 import numpy as np
 import psutil
+import pytest
 
 from loupe.models.store import StoredModel
+from loupe.runtime.processes import GRACE_SECONDS
 from tests.support import pictures
 from tests.support.programs import descendants, free_port, run, running, until
 
@@ -74,3 +77,31 @@ def test_up_ends_and_says_so_when_one_of_its_programs_dies(
     assert log.read_text().endswith(
         "error: program_failed: loupe worker ended with exit code -9.\n"
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_up_drains_after_sigterm_unless_it_is_interrupted(
+    number: signal.Signals, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    """The service drains for longer than its programs have to stop otherwise."""
+    port, log = free_port(), tmp_path / "log"
+    settings = {
+        "LOUPE_DATA_DIR": tmp_path / "data",
+        "LOUPE_MODEL": digits_model.tag,
+        "LOUPE_DRAIN_SECONDS": 300,
+        "LOUPE_SHUTDOWN_TIMEOUT_SECONDS": 1,
+    }
+    url = f"http://127.0.0.1:{port}"
+    with running(log, "up", "--port", port, **settings) as up:
+        until(lambda: ready(up, log, port))
+        os.kill(up.pid, number)
+        if number == signal.SIGTERM:
+            until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+            time.sleep(GRACE_SECONDS + 2)
+            answer = httpx.get(f"{url}/models")
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+            os.kill(up.pid, signal.SIGINT)
+
+        assert up.wait(50) == 0
+    assert "is killed" not in log.read_text()
+    assert "Traceback" not in log.read_text()

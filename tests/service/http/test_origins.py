@@ -48,13 +48,13 @@ EVIL = "https://evil.example"
 # What a page may send without asking first, and the headers that browsers add about it.
 # Sources: https://fetch.spec.whatwg.org/#simple-header,
 # https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Origin
-SIMPLE_TYPES = [
+SIMPLE_TYPES: list[str | None] = [
     None,  # an empty `Blob`, or a body of bytes
     "text/plain;charset=UTF-8",  # `fetch`, `sendBeacon` and forms with that type
     "application/x-www-form-urlencoded",  # a form, or `URLSearchParams`
     "multipart/form-data; boundary=x",  # a form with files, or `FormData`
 ]
-BROWSERS = {
+BROWSERS: dict[str, dict[str, Any]] = {
     "to localhost or https": {"origin": EVIL, "sec_fetch_site": "cross-site"},
     "to an address over http": {"origin": EVIL},
     "without a referrer": {"origin": "null"},
@@ -71,14 +71,16 @@ BROWSERS = {
 @pytest.mark.parametrize("sent_as", SIMPLE_TYPES)
 @pytest.mark.parametrize("browser", BROWSERS)
 def test_no_simple_request_of_a_page_is_accepted(browser: str, sent_as: str | None) -> None:
-    headers = BROWSERS[browser] | ({} if sent_as is None else {"content_type": sent_as})
+    headers: dict[str, Any] = {**BROWSERS[browser]}
+    headers |= {} if sent_as is None else {"content_type": sent_as}
     assert refusal(**headers) == "origin_forbidden"
     assert refusal(is_local=False, **headers) == "origin_forbidden"
 
 
 @pytest.mark.parametrize("sent_as", SIMPLE_TYPES)
 def test_program_may_send_any_type(sent_as: str | None) -> None:
-    assert refusal(**({} if sent_as is None else {"content_type": sent_as})) is None
+    headers: dict[str, Any] = {} if sent_as is None else {"content_type": sent_as}
+    assert refusal(**headers) is None
 
 
 @pytest.mark.parametrize(
