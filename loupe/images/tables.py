@@ -1,12 +1,20 @@
-"""Tables with a row for each image and a column for each of its pixels."""
+"""Tables with a row for each image and a column for each of its pixels, such as Kaggle's CSV."""
 
+import codecs
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, product
-from typing import TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
-from loupe.images.spec import SIDE
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from loupe.delimited import detect_delimiter, detect_encoding, split_line
+from loupe.images.spec import SIDE, UInt8Array
 
 Numbers: TypeAlias = tuple[int, ...]
 
@@ -15,6 +23,47 @@ MIN_COLUMNS = PIXELS // 2  # fewer numbered columns are something else
 # `pixel17`, `17`, or `3x28` for row and column. Longer numbers are no pixels.
 NUMBER = re.compile(r"[0-9]{1,4}")
 SHOWN_NUMBERS = 3  # in error messages
+HEAD_BYTES = 2**16  # of a CSV, with all of its header
+BLOCK_BYTES = 2**22  # of a CSV in memory; a row has fewer
+MAX_RAGGED = 10_000  # rows of a wrong length in a block
+INTEGER = r"^[0-9]+(\.0*)?$"
+
+
+class Layout(NamedTuple):
+    """The columns of a CSV of pixels.
+
+    Attributes:
+        encoding: Name of the encoding.
+        delimiter: Character between two values.
+        names: All columns in their order.
+        pixels: Indices of the columns of pixels, in the order of the pixels.
+        has_header: Whether the first line is not an image.
+    """
+
+    encoding: str
+    delimiter: str
+    names: list[str]
+    pixels: list[int]
+    has_header: bool
+
+    @property
+    def others(self) -> list[str]:
+        """The columns that are not pixels."""
+        return [name for index, name in enumerate(self.names) if index not in {*self.pixels}]
+
+
+class Rows(NamedTuple):
+    """Consecutive rows of a CSV of pixels.
+
+    Attributes:
+        pixels: uint8, shape `(n, 784)`.
+        are_valid: Whether all pixels of a row are.
+        columns: The requested columns as text; null in a row that has more or fewer values.
+    """
+
+    pixels: UInt8Array
+    are_valid: NDArray[np.bool_]
+    columns: pa.Table
 
 
 def pixel_columns(names: Iterable[str]) -> list[str]:
@@ -67,3 +116,122 @@ def _problem(found: list[tuple[Numbers, str]]) -> str:
         shown = ("x".join(map(str, numbers)) for numbers in missing[:SHOWN_NUMBERS])
         text += f"; missing: {', '.join(shown)}"
     return text
+
+
+def read_layout(head: bytes) -> Layout | None:
+    """Return the columns of the CSV of pixels that begins so; `None` if it is something else.
+
+    Files without a header have 784 columns, or the label before them.
+
+    Raises:
+        ValueError: As `pixel_columns`.
+    """
+    encoding = detect_encoding(head)
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return None
+    line, end, _ = text.partition("\n")
+    delimiter = detect_delimiter(line)
+    names = split_line(line.rstrip("\r"), delimiter) if end else []
+    if len(names) < MIN_COLUMNS:
+        return None
+    are_values = all(name.strip().isdecimal() for name in names) and len({*names}) < len(names)
+    if has_header := not are_values:
+        pixels = [names.index(name) for name in pixel_columns(names)]
+    else:
+        labels = ["label"] * (len(names) - PIXELS)
+        names = [*labels, *(f"pixel{number}" for number in range(PIXELS))]
+        pixels = list(range(len(labels), len(names)))
+        if len(labels) > 1:
+            raise ValueError(f"{len(names):,} columns without names instead of {PIXELS}")
+    return Layout(encoding, delimiter, names, pixels, has_header) if pixels else None
+
+
+def read_rows(file: IO[bytes], layout: Layout, columns: Sequence[str] = ()) -> Iterator[Rows]:
+    """Yield the rows of a CSV of pixels with some of its columns.
+
+    Raises:
+        ValueError, pyarrow.ArrowException: If the file is damaged.
+    """
+    ragged: list[int] = []  # numbers of rows of a wrong length that have not been yielded
+    start = 0
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        ragged.append(row.number - 1 - layout.has_header)
+        return "skip" if len(ragged) < MAX_RAGGED else "error"
+
+    for batch in _open_csv(file, layout, columns, skip):
+        numbers = np.arange(start, start + batch.num_rows + len(ragged))
+        positions = np.setdiff1d(numbers, ragged)[: batch.num_rows] - start
+        if batch.num_rows:
+            rows = _decode(batch, positions, int(positions[-1]) + 1, columns)
+            start += len(rows.pixels)
+            ragged[:] = [number for number in ragged if number >= start]
+            yield rows
+    if ragged:
+        nothing = pa.nulls(len(ragged), pa.string())
+        pixels = np.zeros((len(ragged), PIXELS), np.uint8)
+        table = pa.table([nothing for _ in columns], list(columns))
+        yield Rows(pixels, np.zeros(len(ragged), bool), table)
+
+
+def as_pixels(column: pa.Array) -> tuple[UInt8Array, NDArray[np.bool_]]:
+    """Return numbers as pixels, and whether they are."""
+    values = column.to_numpy(zero_copy_only=False)  # a null is not a number then
+    with np.errstate(invalid="ignore"):  # of infinity and what is not a number
+        are_pixels = (values >= 0) & (values <= 255) & (values == np.floor(values))
+        return np.where(are_pixels, values, 0).astype(np.uint8), are_pixels
+
+
+def _open_csv(
+    file: IO[bytes],
+    layout: Layout,
+    columns: Sequence[str],
+    skip: Callable[[pyarrow.csv.InvalidRow], str],
+) -> Iterator[pa.RecordBatch]:
+    """Open a CSV; yield batches of the pixels in their order and the other columns, all as text."""
+    indices = [*layout.pixels, *map(layout.names.index, columns)]
+    return pyarrow.csv.open_csv(  # type: ignore[no-any-return]
+        file,
+        pyarrow.csv.ReadOptions(
+            use_threads=False,  # then, invalid rows have numbers
+            block_size=BLOCK_BYTES,
+            column_names=[str(index) for index in range(len(layout.names))],
+            skip_rows=int(layout.has_header),
+            encoding="utf8" if layout.encoding == "utf-8-sig" else layout.encoding,
+        ),
+        pyarrow.csv.ParseOptions(delimiter=layout.delimiter, invalid_row_handler=skip),
+        pyarrow.csv.ConvertOptions(
+            column_types={str(index): pa.string() for index in indices},
+            include_columns=[str(index) for index in indices],
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _decode(
+    batch: pa.RecordBatch, positions: NDArray[np.int64], total: int, columns: Sequence[str]
+) -> Rows:
+    """Return `total` rows, of which the batch has those at the positions."""
+    texts = pa.concat_arrays([batch.column(index) for index in range(PIXELS)])
+    values, are_pixels = as_pixels(_as_numbers(texts))
+    pixels = np.zeros((total, PIXELS), np.uint8)
+    pixels[positions] = values.reshape(PIXELS, -1).T
+    are_valid = np.zeros(total, bool)
+    are_valid[positions] = are_pixels.reshape(PIXELS, -1).all(axis=0)
+    rows = np.full(total, -1)
+    rows[positions] = np.arange(len(positions))
+    taken = pa.array(rows, mask=rows < 0)
+    others = [batch.column(PIXELS + index).take(taken) for index in range(len(columns))]
+    return Rows(pixels, are_valid, pa.table(others, list(columns)))
+
+
+def _as_numbers(texts: pa.Array) -> pa.Array:
+    """Return the numbers that texts are; null for other texts."""
+    try:
+        return texts.cast(pa.int32())
+    except pa.ArrowInvalid:
+        texts = pc.utf8_trim_whitespace(texts)
+        are_numbers = pc.match_substring_regex(texts, INTEGER)
+        return pc.if_else(are_numbers, texts, pa.scalar(None, pa.string())).cast(pa.float64())

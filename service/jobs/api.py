@@ -64,6 +64,7 @@ UPLOAD_TYPES = (
     "application/x-tar",
     "application/x-zip-compressed",
     "application/zip",
+    "text/csv",
 )
 RESULT_TYPES: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",

@@ -12,6 +12,7 @@ from loupe.files import ReadableFolders
 from loupe.images.arrays import NPY_MAGIC
 from loupe.images.pool import DecoderPool
 from loupe.images.spec import Look
+from loupe.images.tables import HEAD_BYTES, Layout, read_layout
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.settings import HttpsAccess
 from worker.sources.arrays import ArraySource
@@ -19,7 +20,8 @@ from worker.sources.buckets import Bucket, split_remote_pattern
 from worker.sources.folders import Folder, split_pattern
 from worker.sources.manifests import Manifest
 from worker.sources.pictures import Collection, Decoder, PictureSource
-from worker.sources.source import ImageSource, check_columns
+from worker.sources.pixels import PixelSource
+from worker.sources.source import ImageSource, check_columns, short
 from worker.sources.tables import PARQUET_MAGIC, TableSource
 from worker.sources.tars import Tars, is_tar
 from worker.sources.zips import Zip
@@ -27,7 +29,6 @@ from worker.storage import AnyPath, missing_files, open_file
 
 MANIFESTS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"
-HEAD_BYTES = 4096  # that tell the kind of a file
 MAX_TARS = 100_000  # that one pattern may name
 
 
@@ -102,20 +103,30 @@ def _open(
         if not path.exists():
             raise _not_found(path)
         raise InvalidSource(f"'{path}' is a pipe, socket or device, not a file or folder.")
-    elif path.suffix.lower() in MANIFESTS:
-        manifest = Manifest(path, options, https=https, folders=folders)
-        return PictureSource(manifest, decoder, options.columns)
     else:
         with open_file(path, folders) as opened:
             head = opened.read(HEAD_BYTES)
         if head.startswith(PARQUET_MAGIC):
             return TableSource(path, [path], decoder, options, folders)
+        if layout := _pixel_layout(path, head):
+            return PixelSource(path, layout, options, folders)
+        if path.suffix.lower() in MANIFESTS:
+            manifest = Manifest(path, options, https=https, folders=folders)
+            return PictureSource(manifest, decoder, options.columns)
         found = _open_archive(path, head, folders)
     if found is None:
         check_columns(path, ScoringOptions(image_column=options.image_column), None)
         return ArraySource(path, options, folders)
     check_columns(path, options, None)
     return PictureSource(found, decoder)
+
+
+def _pixel_layout(file: AnyPath, head: bytes) -> Layout | None:
+    """Return the columns of a CSV of pixels; `None` for any other file."""
+    try:
+        return read_layout(head)
+    except ValueError as error:
+        raise InvalidSource(f"'{file}' has {short(error)}.") from error
 
 
 def _open_archive(file: AnyPath, head: bytes, folders: ReadableFolders | None) -> Collection | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.files import ReadableFolders, printable
 from loupe.images.spec import SIDE, UInt8Array
-from loupe.images.tables import PIXELS, pixel_columns
+from loupe.images.tables import PIXELS, as_pixels, pixel_columns
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources import pages
@@ -335,14 +335,6 @@ def stacked(
         errors,
         None if kept is None else kept.filter(pa.array(good)),
     )
-
-
-def as_pixels(column: pa.Array) -> tuple[UInt8Array, NDArray[np.bool_]]:
-    """Return numbers as pixels, and whether they are."""
-    values = column.to_numpy(zero_copy_only=False)  # a null is not a number then
-    with np.errstate(invalid="ignore"):  # of infinity and what is not a number
-        are_pixels = (values >= 0) & (values <= 255) & (values == np.floor(values))
-        return np.where(are_pixels, values, 0).astype(np.uint8), are_pixels
 
 
 def _is_number(kind: pa.DataType) -> bool:
