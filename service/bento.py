@@ -1,12 +1,29 @@
 """The Bento service: BentoML packages and serves the app of `service.app`."""
 
+from pathlib import Path
+
 import bentoml
+import yaml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loupe.settings import load_settings
+from loupe.settings import Settings, load_settings
 from service.app import create_app
 
-app = create_app(load_settings())
+
+def settings_of(source: Path) -> Settings:
+    """Return the settings; a Bento serves the models it names, unless `LOUPE_MODELS` is set.
+
+    Args:
+        source: The folder with the code: `src` beside `bento.yaml` in a Bento.
+    """
+    settings, record = load_settings(), source.parent / "bento.yaml"
+    if settings.models is not None or source.name != "src" or not record.is_file():
+        return settings
+    models = yaml.safe_load(record.read_bytes())["models"]
+    return settings.model_copy(update={"models": ",".join(model["tag"] for model in models)})
+
+
+app = create_app(settings_of(Path(__file__).parents[1]))
 
 
 class AppFirst:

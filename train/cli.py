@@ -1,8 +1,7 @@
 """`loupe train`: trains a model on a data set and saves it to the store."""
 
-import threading
 from collections.abc import Collection
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -190,7 +189,6 @@ def _train(run: "Run", images: "Dataset", *, tensorboard: bool) -> None:
                 notices.print(f"Or save the best so far: {resume} --epochs {interrupted.done}")
             raise typer.Exit(interrupted.exit_code) from None
         console.print(styled("saved ", (saved.tag, "bold")))
-        if url:
-            console.print("TensorBoard runs until Ctrl-C.")
-            with suppress(KeyboardInterrupt):
-                threading.Event().wait()
+    if url:
+        logs = run.folder.parent
+        console.print(f"TensorBoard has ended. Look again: tensorboard --logdir {logs}")

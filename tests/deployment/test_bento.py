@@ -16,6 +16,7 @@ import yaml
 from loupe.models.store import StoredModel
 from tests.deployment.engines import engine
 from tests.support.programs import free_port, until
+from tests.support.stores import copied
 
 ROOT = Path(__file__).parents[2]
 VERSION = "v1"
@@ -47,8 +48,15 @@ def bento(home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(home: Path, bento: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve the Bento from a folder without access to the checkout."""
+def url(
+    home: Path, bento: Path, digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Serve the Bento from a folder without access to the checkout.
+
+    The store has a newer version of its model by now, and a model of another name.
+    """
+    copied(digits_model, home, "fashion-mnist:v2")
+    copied(digits_model, home)
     port = free_port()
     command = [
         sys.executable,
@@ -84,6 +92,14 @@ def test_bento_holds_the_service_and_names_its_model(bento: Path) -> None:
     assert {"name": "BENTOML_DO_NOT_TRACK", "value": "True", "stage": "all"} in about["envs"]
     assert {"loupe", "service"} <= folders
     assert not {"train", "tests", "bench"} & folders
+
+
+def test_bento_serves_only_the_version_it_names(url: str) -> None:
+    served = httpx.get(f"{url}/models").json()
+
+    assert [model["model"] for model in served["models"]] == [f"fashion-mnist:{VERSION}"]
+    answer = httpx.post(f"{url}/predict", json={"pixels": [[0] * 28] * 28}).json()
+    assert answer["model"] == f"fashion-mnist:{VERSION}"
 
 
 def test_bento_is_small_without_its_model(bento: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from loupe.models.store import StoredModel, find_model, list_models
@@ -128,6 +129,25 @@ def test_ctrl_c_keeps_the_best_epoch_and_prints_how_to_continue(
     assert tag, saved.err
     assert find_model(tag[1]).card.config["epochs"] == int(told[2].split()[1])
     assert loupe("train", *told[1].split()).code == 2  # the run is finished
+
+
+@pytest.mark.timeout(120)  # TensorFlow and TensorBoard are imported
+def test_sigterm_stops_a_training_and_its_tensorboard_and_says_how_to_continue(
+    tmp_path: Path, store: Path
+) -> None:
+    log = tmp_path / "log"
+    options = "--dataset digits --architecture mlp --epochs 5000 --patience 0 --tensorboard"
+    variables = {"LOUPE_DATA_DIR": tmp_path, "BENTOML_HOME": store, "BROWSER": "true"}
+    with running(log, "train", *options.split(), **variables) as training:
+        until(lambda: "epoch    2/5000" in log.read_text())
+        board = re.search(r"TensorBoard: (http://\S+)", log.read_text())
+        children = psutil.Process(training.pid).children(recursive=True)
+        training.send_signal(signal.SIGTERM)
+        assert until(training.poll) == 130
+
+    assert board
+    assert "loupe train --resume" in log.read_text()
+    until(lambda: not any(child.is_running() for child in children))
 
 
 # Names

@@ -187,26 +187,28 @@ def class_weights(split: Split, classes: int) -> dict[int, float]:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C sets; a second one interrupts immediately.
+    """Yield an event that Ctrl-C or SIGTERM sets; a second one interrupts immediately.
 
     The event is checked between two batches, as TensorFlow may swallow an exception within one.
     """
     interrupted = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if interrupted.is_set():
             raise KeyboardInterrupt
         interrupted.set()
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Guard(keras.callbacks.Callback):

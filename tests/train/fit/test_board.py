@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -35,3 +36,6 @@ def test_the_pictures_of_a_report_are_logged(tmp_path: Path) -> None:
 def test_tensorboard_runs_until_the_block_ends(tmp_path: Path) -> None:
     with board(tmp_path) as url:
         assert "TensorBoard" in httpx.get(url).text
+
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
