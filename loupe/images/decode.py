@@ -23,6 +23,7 @@ from loupe.images.pixels.colour import to_srgb
 from loupe.images.pixels.depth import ToBytes, to_bytes_of
 from loupe.images.pixels.opening import (
     DECODING_ERRORS,
+    RAW_APP1,
     RAW_EXIF,
     has_several_frames,
     open_image,
@@ -41,7 +42,7 @@ JPEG = frozenset({"JPEG", "MPO"})  # phones append a preview or depth map, which
 UNUSED_ALPHA = frozenset({"BMP", "ICO"})
 # What Pillow knows of a PNG file that changes how its pixels look.
 MEANINGFUL = frozenset(
-    {"transparency", "icc_profile", "exif", RAW_EXIF, "xmp", "XML:com.adobe.xmp"}
+    {"transparency", "icc_profile", "exif", RAW_EXIF, RAW_APP1, "xmp", "XML:com.adobe.xmp"}
 )
 UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,

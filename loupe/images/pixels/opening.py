@@ -159,6 +159,8 @@ def has_several_frames(image: ImageFile.ImageFile, data: bytes) -> bool:
 
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 if there is none or if the metadata are damaged."""
+    if RAW_APP1 in image.info:
+        image.info.setdefault(RAW_EXIF, image.info[RAW_APP1])
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except DECODING_ERRORS:
@@ -191,14 +193,12 @@ def _needed_chunks(png: bytes) -> bytes:
 
 
 def _mend_png(image: ImageFile.ImageFile, bits: int) -> None:
-    """Scale the transparent colour as Pillow scales the pixels; read old names of EXIF."""
+    """Scale the transparent colour as Pillow scales the pixels."""
     colour = image.info.get("transparency")
     if isinstance(colour, int) and image.mode == "L":
         image.info["transparency"] = colour * 255 // (2**bits - 1)
     elif isinstance(colour, tuple) and bits == 16:
         image.info["transparency"] = tuple(value >> 8 for value in colour)
-    if RAW_APP1 in image.info:
-        image.info.setdefault(RAW_EXIF, image.info[RAW_APP1])
 
 
 def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
