@@ -2,7 +2,8 @@
 
 In each round, three workers score four jobs. At random shares of the work, a worker is killed with
 SIGKILL and replaced, or Redis is stopped with SIGTERM and restarted (its append-only file is
-flushed every second). The results must equal, byte for byte, those of one undisturbed worker.
+flushed every second). The results must equal, byte for byte, those of one undisturbed worker. The
+jobs write Parquet, CSV and JSON lines in turn; the last one merges its parts into one file.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import numpy as np
 
 from bench.harness import run_program
 from bench.inputs import benchmark_model
-from loupe.jobs import ENDED
+from loupe.jobs import ENDED, ScoringOptions
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
@@ -50,6 +51,12 @@ ARRAY_IMAGES, PICTURES, UNREADABLE = 12_000, 1_200, 7
 WORKER = {"LOUPE_LEASE_SECONDS": 1, "LOUPE_THREADS": 1}
 # Fields of a summary that differ between any two jobs.
 VARYING_FIELDS = {"job", "workers", "started", "finished", "seconds", "images_per_second"}
+OPTIONS = [  # of the jobs
+    ScoringOptions(format="parquet"),
+    ScoringOptions(format="csv"),
+    ScoringOptions(format="jsonl"),
+    ScoringOptions(format="jsonl", single=True),
+]
 Disturbance: TypeAlias = Literal["kill", "restart"]
 
 
@@ -217,8 +224,8 @@ class _Crew:
 
 def _submit(jobs: Jobs, sources: Sequence[Path], folder: Path, model: StoredModel) -> list[Job]:
     return [
-        submit(jobs, source, folder / f"of-{source.name}", model.tag, SHARD_IMAGES)
-        for source in sources
+        submit(jobs, source, folder / f"of-{source.name}", model.tag, SHARD_IMAGES, options)
+        for source, options in zip(sources, OPTIONS, strict=True)
     ]
 
 
