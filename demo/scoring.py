@@ -16,7 +16,8 @@ from train.data.datasets import Dataset
 from worker.jobs_cli import watch
 from worker.queue.jobs import Jobs
 from worker.queue.submission import prepare
-from worker.results.outputs import SUMMARY, read_errors
+from worker.results.claims import SUMMARY
+from worker.results.outputs import read_errors
 
 
 def run(redis: Redis, model: StoredModel, dataset: Dataset, folder: Path) -> list[tuple[str, str]]:

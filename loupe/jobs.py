@@ -1,5 +1,6 @@
 """Bulk-scoring jobs as the command line, the service, its client and the worker know them."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -98,6 +99,18 @@ class ScoringRequest(ScoringOptions):
 
 
 DEFAULT_OPTIONS = ScoringOptions()
+
+
+def file_format(output: str) -> Format | None:
+    """Return the format of an output that is one file, as its name tells; `None` for a folder."""
+    suffix = PurePosixPath(output).suffix.lower().removeprefix(".")
+    return next((kind for kind in get_args(Format) if kind == suffix), None)
+
+
+def folder_of(output: str, options: ScoringOptions) -> str:
+    """Return the folder of a job's files, which is beside an output that is one file."""
+    is_file = options.single and file_format(output) == options.format
+    return f"{output}.job" if is_file else output
 
 
 class ScoringJob(BaseModel):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 Format = Literal["parquet", "csv", "jsonl"]
 
@@ -35,6 +35,22 @@ def find_predictions(folder: Path, kind: Format) -> list[Path]:
     """Return the prediction files of an output folder in their order."""
     single = folder / single_name(kind)
     return [single] if single.exists() else sorted(folder.glob(f"predictions-*-of-*.{kind}"))
+
+
+def find_result(output: Path, folder: Path, wanted: Format) -> tuple[Format, list[Path]]:
+    """Return the format and the files of a job's result.
+
+    Args:
+        output: Output of the job: a file, or the folder.
+        folder: The folder of its files.
+        wanted: Format that the job wrote; a later command may have converted the result.
+    """
+    if output.is_file():
+        return wanted, [output]
+    for kind in sorted(get_args(Format), key=lambda kind: kind != wanted):
+        if found := find_predictions(folder, kind):
+            return kind, found
+    return wanted, []
 
 
 def find_errors(folder: Path) -> list[Path]:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from loupe.jobs import Priority, ScoringOptions, read_flags
+from loupe.errors import InvalidUsage
+from loupe.jobs import Priority, ScoringOptions, file_format, read_flags
 from loupe.logs import log_to_stderr
 from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
@@ -56,7 +57,8 @@ def score(
     out: Annotated[
         str | None,
         typer.Option(
-            help="New or empty folder for the results, or that of the same job; a path or URL."
+            help="New or empty folder for the results, or that of the same job; a path or URL. "
+            "One file if it ends in .parquet, .csv or .jsonl."
         ),
     ] = None,
     model: Annotated[
@@ -67,8 +69,11 @@ def score(
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     format_: Annotated[
-        Format, typer.Option("--format", help="File format of the results.")
-    ] = "parquet",
+        Format | None,
+        typer.Option(
+            "--format", help="File format of the results. Default: as --out ends, or parquet."
+        ),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels per row, the most probable first.")] = 1,
     probabilities: Annotated[
         bool, typer.Option(help="Write the probabilities of all classes.")
@@ -145,16 +150,19 @@ def score(
     """Score a set of images through the queue. Repeat the command to resume the same job."""
     if (source is None) != (out is None) or (source is None) == (resume is None):
         raise typer.BadParameter("give SOURCE and --out, or only --resume")
+    as_file = file_format(out) if out else None
+    if as_file and format_ not in (None, as_file):
+        raise InvalidUsage(f"'{out}' is not a file of --format {format_}. Name it differently.")
     settings = load_settings()
     from worker.queue import submission
 
     options = read_flags(
         ScoringOptions,
-        format=format_,
+        format=as_file or format_ or "parquet",
         top_k=top_k,
         probabilities=probabilities,
         threshold=threshold,
-        single=single,
+        single=single or as_file is not None,
         escape_formulas=escape_formulas,
         labels=labels,
         keep=keep or (),

@@ -1,6 +1,7 @@
-"""The command `loupe jobs`: list, show, follow, cancel and retry bulk-scoring jobs."""
+"""The command `loupe jobs`: list, show, follow, cancel and retry jobs, and read their results."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.errors import JobFailed
+from loupe.errors import Conflict, InvalidUsage, JobFailed, NotFound
 from loupe.images.selection import describe
-from loupe.jobs import ENDED
+from loupe.jobs import ENDED, file_format
+from loupe.results import Format
 from loupe.settings import load_settings
 from loupe.terminal import console, notices, print_sections, progress_bar, styled
 from loupe.text import one_line
@@ -121,7 +123,7 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     from worker.results.outputs import read_errors
     from worker.storage import parse_path
 
-    found = read_errors(parse_path(job.output))
+    found = read_errors(parse_path(job.folder))
     if as_json:
         for error in found:
             typer.echo(one_line(json.dumps(error, ensure_ascii=False)))
@@ -132,6 +134,40 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
             return
         console.print(styled((str(error["code"]), "bold"), f"  {error['id']}"))
         console.print(f"  {error['error']}")
+
+
+@app.command()
+def results(
+    job_id: JobId,
+    format_: Annotated[
+        Format | None,
+        typer.Option("--format", help="Format of the rows. Default: as FILE ends, or the job's."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File to write; a path or URL. Default: the terminal."),
+    ] = None,
+) -> None:
+    """Write the rows of a job that has ended as one file of any format."""
+    from worker.results.conversion import find_files, read_as
+    from worker.storage import parse_path, publish
+
+    with open_jobs() as known:
+        job = known.get(job_id)
+    if job.state not in {"done", "cancelled"}:
+        raise Conflict(f"Job '{job.id}' is not done but {job.state}.", code="job_not_done")
+    stored, files = find_files(job.request)
+    if not files:
+        raise NotFound(f"'{job.output}' has no results.", code="results_not_found")
+    to = format_ or (file_format(out) if out else None) or stored
+    content = read_as(files, stored, to, parse_path(job.folder))
+    if out is not None:
+        with publish(parse_path(out)) as path, path.open("wb") as file:
+            file.writelines(content)
+    elif to == "parquet" and sys.stdout.isatty():
+        raise InvalidUsage("Parquet is not for a terminal. Give --out FILE, or another --format.")
+    else:
+        sys.stdout.buffer.writelines(content)
 
 
 def warn_without_worker(jobs: "Jobs") -> None:
@@ -182,13 +218,14 @@ def show_ended(job: "Job") -> None:
     Raises:
         JobFailed: If it failed.
     """
-    from worker.results.outputs import SUMMARY, read_summary
+    from worker.results.claims import SUMMARY
+    from worker.results.outputs import read_summary
     from worker.results.summary import print_summary
     from worker.storage import parse_path
 
     if job.state == "failed":
         raise JobFailed(f"Job {job.id} failed: {job.error}")
-    output = parse_path(job.output)
+    output = parse_path(job.folder)
     summary = read_summary(output) if (output / SUMMARY).exists() else None
     rate = 0.0 if summary is None else summary["images_per_second"]
     cancelled = "cancelled: " if job.state == "cancelled" else ""

@@ -21,7 +21,7 @@ from loupe.results import (
     Format,
     can_join,
     find_errors,
-    find_predictions,
+    find_result,
     join_files,
     merge_files,
     read_columns,
@@ -192,7 +192,8 @@ async def results(call: Call) -> Response:
     if job.state not in ("done", "cancelled"):
         reason = f": {job.error}" if job.error else "."
         raise Conflict(f"Job '{job.id}' is not done but {job.state}{reason}", code="job_not_done")
-    found = await asyncio.to_thread(find_predictions, Path(job.output), stored)
+    folder = Path(job.folder)
+    stored, found = await asyncio.to_thread(find_result, Path(job.output), folder, stored)
     if not found:
         raise NotFound(
             f"Job '{job.id}' is {job.state}, but its folder has no results. "
@@ -204,13 +205,13 @@ async def results(call: Call) -> Response:
     if can_join(found, stored, sent):
         joined = await asyncio.to_thread(join_files, found, sent)
         return downloaded(call.request, joined, streams, RESULT_TYPES[sent], headers)
-    content = _converted(found, stored, sent)
+    content = _converted(folder, found, stored, sent)
     return streamed(call.request, content, streams, RESULT_TYPES[sent], headers)
 
 
 async def errors(call: Call) -> Response:
     """Return a line of JSON for each image that could not be read so far."""
-    folder = Path((await _job(call)).output)
+    folder = Path((await _job(call)).folder)
     joined = await asyncio.to_thread(lambda: join_files(find_errors(folder), "jsonl"))
     return downloaded(call.request, joined, streams, JSON_LINES)
 
@@ -259,9 +260,9 @@ def _event(content: object) -> bytes:
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
-def _converted(found: list[Path], stored: Format, sent: Format) -> Iterator[bytes]:
+def _converted(folder: Path, found: list[Path], stored: Format, sent: Format) -> Iterator[bytes]:
     """Delay opening files and importing PyArrow to the first chunk, which a thread asks for."""
-    yield from merge_files(found, stored, sent, read_columns(found[0].parent))
+    yield from merge_files(found, stored, sent, read_columns(folder))
 
 
 ROUTES = [

@@ -5,21 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
 from loupe.errors import InvalidImage
 from loupe.jobs import ScoringOptions
 from loupe.models.store import StoredModel
+from loupe.results import find_result
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.job_requests import submit
+from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
 from worker.queue.keys import job_key
 from worker.queue.records import Job
 from worker.results.outputs import Part, write_part
+from worker.scoring.consumer import Consumer
 
 
 @pytest.fixture
@@ -136,3 +140,42 @@ def test_an_unknown_job_is_named(loupe: Loupe, job: Job) -> None:
         assert ended.code == 1
         assert ended.err.startswith("error: job_not_found: ")
         assert "'nothing'" in ended.err
+
+
+def test_results_are_read_in_any_format(
+    loupe: Loupe, job: Job, redis_here: Redis, tmp_path: Path, settings: Settings
+) -> None:
+    assert loupe("jobs", "results", job.id).err.startswith("error: job_not_done: ")
+    claims = Claims(redis_here, "a", lease_seconds=30.0, max_attempts=1)
+    Consumer(Jobs(redis_here), claims, settings).run(burst=True)
+
+    lines = loupe("jobs", "results", job.id, "--format", "jsonl").out.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == list(range(20))
+    for name in ("rows.csv", "rows.parquet", "rows.jsonl"):
+        written = loupe("jobs", "results", job.id, "--out", tmp_path / name)
+        assert (written.code, written.out) == (0, "")
+    assert (tmp_path / "rows.csv").read_text() == loupe(
+        "jobs", "results", job.id, "--format", "csv"
+    ).out
+    assert pq.read_table(tmp_path / "rows.parquet").equals(pq.read_table(job.output))
+    assert (tmp_path / "rows.jsonl").read_text().splitlines() == lines
+    wanted = loupe("jobs", "results", job.id, "--format", "csv", "--out", tmp_path / "rows")
+    assert wanted.code == 0
+    assert (tmp_path / "rows").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+
+
+def test_results_are_found_after_a_conversion(
+    loupe: Loupe, job: Job, redis_here: Redis, settings: Settings, digits_model: StoredModel
+) -> None:
+    claims = Claims(redis_here, "a", lease_seconds=30.0, max_attempts=1)
+    Consumer(Jobs(redis_here), claims, settings).run(burst=True)
+    options = ScoringOptions(format="csv", single=True)
+    converted = submit(
+        Jobs(redis_here), job.source, job.output, digits_model.tag, job.shard_images, options
+    )
+
+    assert (converted.state, converted.done) == ("done", 20)
+    assert [path.name for path in Path(job.output).glob("predictions*")] == ["predictions.csv"]
+    found = find_result(Path(job.output), Path(job.folder), job.options.format)
+    assert found == ("csv", [Path(job.output) / "predictions.csv"])
+    assert len(loupe("jobs", "results", job.id).out.splitlines()) == 1 + 20

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from loupe.images.selection import SkippedFiles, count
-from loupe.jobs import DEFAULT_OPTIONS, JobState, Priority, ScoringJob, ScoringOptions
+from loupe.jobs import DEFAULT_OPTIONS, JobState, Priority, ScoringJob, ScoringOptions, folder_of
 
 # Changes with the meaning of records and steps; a worker fails jobs of another protocol.
 PROTOCOL = "2"
@@ -39,6 +39,11 @@ class JobRequest(BaseModel):
     options: ScoringOptions = DEFAULT_OPTIONS
     roots: tuple[str, ...] = ()
     not_sent: SkippedFiles = Field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the job's files."""
+        return folder_of(self.output, self.options)
 
     @property
     def job_id(self) -> str:
@@ -135,6 +140,11 @@ class Job:
     def skipped(self) -> int:
         """Number of files that are not scored."""
         return count(self.skipped_files)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the job's files."""
+        return folder_of(self.output, self.options)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields that callers see."""

@@ -16,7 +16,7 @@ from loupe.models.store import find_model, verify
 from loupe.settings import HttpsAccess
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job, JobRequest
-from worker.results import outputs
+from worker.results import claims, conversion, outputs
 from worker.results.formats import check_kept_columns
 from worker.sources.opening import check_source, open_source
 from worker.sources.source import ImageSource
@@ -91,19 +91,27 @@ def prepare(
         shard_images=shard_images,
         options=options,
     )
-    is_new = not results.exists()
-    marker = _claim(results, request)
-    if marker is not None and again:
-        _clear(find, request)
-        outputs.claim_folder(results, request)
-    elif marker == outputs.SUCCESS:
+    folder = parse_path(request.folder)
+    is_new = not folder.exists()
+    claim = _claim(folder, request)
+    if claim is None:
+        release = partial(claims.release_folder, folder, remove=is_new)
+        if folder != results:
+            _free_file(results, release, again=again)
+        return Prepared(request, release=release)
+    if again or (claim.marker == claims.SUCCESS and folder != results and not results.exists()):
+        _clear(find, claim.request)
+        claims.claim_folder(folder, request)
+    elif claim.marker == claims.SUCCESS:
         look = found.card.look
         opened = open_source(images, look, max_pixels=1, options=options, https=https)
-        return Prepared(request, _finished(find, request, opened))
-    elif marker is not None:
-        outputs.reclaim_folder(results, request)
-    if marker is None:
-        return Prepared(request, release=partial(outputs.release_folder, results, remove=is_new))
+        finished = _finished(find, claim.request, opened)
+        if claim.request != request:
+            conversion.convert(claim.request, request)
+            finished = _from_summary(request)
+        return Prepared(request, finished)
+    else:
+        claims.reclaim_folder(folder, request)
     return Prepared(request)
 
 
@@ -134,11 +142,11 @@ def prepare_resume(output: str | Path) -> JobRequest:
         Conflict: If the folder contains no job, or one that is done.
     """
     results = parse_path(output)
-    claim = outputs.read_claim(results)
-    if claim is None or claim.marker == outputs.SUCCESS:
+    claim = claims.read_claim(results) or claims.read_claim(parse_path(f"{output}.job"))
+    if claim is None or claim.marker == claims.SUCCESS:
         problem = "contains no job" if claim is None else "contains a job that is done"
         raise Conflict(f"Nothing to resume: '{results}' {problem}.", code="nothing_to_resume")
-    outputs.reclaim_folder(results, claim.request)
+    claims.reclaim_folder(parse_path(claim.request.folder), claim.request)
     return claim.request
 
 
@@ -155,7 +163,7 @@ def retry(jobs: Jobs, job_id: str) -> Job:
             f"Job '{job.id}' is {job.state}. Only failed and cancelled jobs can be retried.",
             code="job_not_ended",
         )
-    outputs.reclaim_folder(parse_path(job.output), job.request)
+    claims.reclaim_folder(parse_path(job.folder), job.request)
     return jobs.submit(
         job.request, priority=job.priority, max_in_flight=job.max_in_flight, owner=job.owner
     )
@@ -165,20 +173,41 @@ def cancel(jobs: Jobs, job_id: str) -> Job:
     """Cancel a job, and free its output folder if it had not started; see `Jobs.cancel`."""
     job = jobs.cancel(job_id)
     if job.state == "cancelled":
-        outputs.release_folder(parse_path(job.output))
+        claims.release_folder(parse_path(job.folder))
     return job
 
 
-def _claim(output: AnyPath, request: JobRequest) -> str | None:
-    """Claim the folder; return the marker of `outputs.Claim` if the same job has claimed it."""
+def _claim(folder: AnyPath, request: JobRequest) -> claims.Claim | None:
+    """Claim the folder, or return the claim of the same job.
+
+    A job that is done may differ in the format of its rows.
+    """
     try:
-        outputs.claim_folder(output, request)
+        claims.claim_folder(folder, request)
     except InvalidOutput:
-        claim = outputs.read_claim(output)
-        if claim is None or claim.request != request:
+        claim = claims.read_claim(folder)
+        if claim is None:
             raise
-        return claim.marker
+        files = {name: getattr(request.options, name) for name in ("format", "single")}
+        options = claim.request.options.model_copy(update=files)
+        is_same = claim.request == request or (
+            claim.marker == claims.SUCCESS
+            and claim.request.model_copy(update={"options": options}) == request
+        )
+        if not is_same:
+            raise
+        return claim
     return None
+
+
+def _free_file(file: AnyPath, release: Callable[[], object], *, again: bool) -> None:
+    """Make room for a result that is one file; release its folder if that is refused."""
+    if file.is_dir() or (file.exists() and not again):
+        release()
+        raise InvalidOutput(
+            f"'{file}' exists. Choose another file, or overwrite it with --again.",
+        )
+    file.unlink(missing_ok=True)
 
 
 def _clear(find: FindJob, request: JobRequest) -> None:
@@ -189,7 +218,7 @@ def _clear(find: FindJob, request: JobRequest) -> None:
             f"or cancel it: loupe jobs cancel {job.id}",
             code="job_not_ended",
         )
-    outputs.clear_folder(parse_path(request.output))
+    claims.clear_folder(parse_path(request.folder), request)
 
 
 def _finished(find: FindJob, request: JobRequest, source: ImageSource) -> Job:
@@ -207,7 +236,7 @@ def _finished(find: FindJob, request: JobRequest, source: ImageSource) -> Job:
 
 def _from_summary(request: JobRequest) -> Job:
     """Rebuild a job that is done from its summary, after its record has expired."""
-    summary = outputs.read_summary(parse_path(request.output))
+    summary = outputs.read_summary(parse_path(request.folder))
     started, finished = (
         datetime.fromisoformat(str(summary[name])).timestamp() for name in ("started", "finished")
     )

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,25 +20,29 @@ import numpy as np
 import pyarrow as pa
 from pydantic_core import to_json
 
-from loupe.errors import InvalidOutput, LoupeError
+from loupe.errors import LoupeError
 from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.results import COLUMNS_FILE, errors_name, predictions_name, single_name
-from worker.queue.records import Job, JobRequest
+from worker.queue.records import Job
 from worker.remote_path import RemotePath
 from worker.results import contact_sheet, formats
+from worker.results.claims import (
+    CANCELLED,
+    CLAIM,
+    INDEX,
+    LEAST_CONFIDENT,
+    PARTS,
+    SAMPLE,
+    SUCCESS,
+    SUMMARY,
+    merged_file,
+    remove,
+)
 from worker.results.statistics import StepStatistics
 from worker.results.summary import JobSummary, count, summarize
 from worker.sources.source import ColumnTypes
 from worker.storage import AnyPath, local_copy, open_text, publish, read_text, write_file
-
-SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
-CLAIM = "_RUNNING"  # holds the request of a job that has not ended, as the next two of one that has
-SUCCESS = "_SUCCESS"
-CANCELLED = "_CANCELLED"
-SUMMARY = "_summary.json"
-INDEX = "_plan-"  # how names of folders with a plan's index begin
-PARTS = ("predictions[-.]*", "_errors-*.jsonl", "_part-*.json")
 
 
 @dataclass(frozen=True)
@@ -65,96 +69,6 @@ def concatenate(parts: Sequence[Part], classes: int) -> Part:
     errors = [error for part in parts for error in part.errors]
     kept = [part.kept for part in parts if part.kept is not None]
     return Part(ids, np.concatenate(rows), errors, pa.concat_tables(kept) if kept else None)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The job that an output folder belongs to.
-
-    Attributes:
-        marker: `_RUNNING`, `_CANCELLED` or `_SUCCESS`.
-    """
-
-    request: JobRequest
-    marker: str
-
-
-def claim_folder(folder: AnyPath, request: JobRequest) -> None:
-    """Create an output folder and claim it for a job.
-
-    Raises:
-        InvalidOutput: If it is not empty, cannot be created, or was claimed just now.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Another submission of the same job may be writing its claim right now.
-        found = sorted(
-            path.name for path in folder.iterdir() if not path.name.startswith(f".{CLAIM}.")
-        )
-        if found:
-            names = ", ".join(found[:3])
-            raise InvalidOutput(
-                f"The output folder '{folder}' is not empty: {len(found)} entries ({names} …). "
-                "Choose a new or empty folder."
-            )
-        _write_claim(folder, request)
-    except FileExistsError as error:
-        raise InvalidOutput(
-            f"The output folder '{folder}' is a file, or another job has just claimed it. "
-            "Choose another."
-        ) from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise InvalidOutput(f"Cannot write to the output folder '{folder}': {reason}.") from error
-
-
-def release_folder(folder: AnyPath, *, remove: bool = False) -> None:
-    """Undo `claim_folder`, and remove the folder on request."""
-    (folder / CLAIM).unlink(missing_ok=True)
-    if remove and isinstance(folder, Path):
-        with suppress(OSError):  # another submission of the same job may have claimed it
-            folder.rmdir()
-
-
-def read_claim(folder: AnyPath) -> Claim | None:
-    """Return the job that a folder belongs to, if any."""
-    for marker in (CLAIM, SUCCESS, CANCELLED):
-        with suppress(OSError, ValueError, TypeError):
-            text = read_text(folder / marker)
-            return Claim(JobRequest.model_validate_json(text), marker)
-    return None
-
-
-def reclaim_folder(folder: AnyPath, request: JobRequest) -> None:
-    """Claim a folder for its own job again; finished parts stay."""
-    with suppress(FileExistsError):
-        _write_claim(folder, request)
-    if (folder / CANCELLED).exists():  # then not all parts were merged
-        (folder / single_name(request.options.format)).unlink(missing_ok=True)
-    for marker in (SUCCESS, CANCELLED):
-        (folder / marker).unlink(missing_ok=True)
-
-
-def clear_folder(folder: AnyPath) -> None:
-    """Remove all files of a job; other files stay."""
-    names = (
-        SUMMARY,
-        COLUMNS_FILE,
-        SAMPLE,
-        LEAST_CONFIDENT,
-        ".*.tmp",
-        f"{INDEX}*",
-        SUCCESS,
-        CANCELLED,
-        CLAIM,
-    )
-    for pattern in (*names, *PARTS):
-        for path in folder.glob(pattern):
-            _remove(path)
-
-
-def _write_claim(folder: AnyPath, request: JobRequest) -> None:
-    write_file(folder / CLAIM, request.model_dump_json() + "\n", new=True)
 
 
 def index_path(folder: AnyPath, revision: str) -> AnyPath:
@@ -237,7 +151,7 @@ def remove_uncommitted(folder: AnyPath, job: Job, shard: int) -> None:
     """Remove the files of a shard that another worker committed, if the job has ended."""
     if (folder / SUMMARY).exists():
         (folder / receipt_name(shard, job.shards)).unlink(missing_ok=True)
-    if (folder / single_name(job.options.format)).exists():
+    if job.options.single and merged_file(job.request).exists():
         (folder / predictions_name(shard, job.shards, job.options.format)).unlink(missing_ok=True)
 
 
@@ -313,7 +227,7 @@ def _merge_predictions(folder: AnyPath, job: Job, shards: Sequence[int]) -> list
     parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
     if not job.options.single or not parts:
         return parts
-    merged = folder / single_name(kind)
+    merged = merged_file(job.request)
     if not merged.exists():
         with publish(merged) as path, ExitStack() as copies:
             formats.merge([copies.enter_context(local_copy(part)) for part in parts], path, kind)
@@ -333,15 +247,4 @@ def _remove_leftovers(folder: AnyPath, job: Job, shards: Sequence[int]) -> None:
     # A job that was cancelled before its plan was committed may be resumed with all its parts.
     leftovers = [path for path in parts if path.name not in kept and job.total is not None]
     for path in [index_path(folder, job.revision), *folder.glob(".*.tmp"), *leftovers]:
-        _remove(path)
-
-
-def _remove(path: AnyPath) -> None:
-    """Remove a file or folder if it exists."""
-    if isinstance(path, RemotePath):
-        for file in path.iterdir() if path.name.startswith(INDEX) else [path]:
-            file.unlink(missing_ok=True)
-    elif path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        remove(path)

@@ -232,7 +232,7 @@ class Consumer:
         if committed:
             self.metrics.committed(result.done, result.codes, result.clock)
         else:
-            output = parse_path(attempt.job.output)
+            output = parse_path(attempt.job.folder)
             outputs.remove_uncommitted(output, attempt.job, shard.index)
         return committed
 

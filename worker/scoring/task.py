@@ -115,7 +115,7 @@ class Task:
     @property
     def output(self) -> AnyPath:
         """Folder of the results."""
-        return parse_path(self.job.output)
+        return parse_path(self.job.folder)
 
     def find_model(self) -> StoredModel:
         """Return the job's model without loading its engine."""

@@ -18,13 +18,8 @@ from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS
 from worker.queue.records import Job
 from worker.results import outputs
-from worker.results.outputs import (
-    Part,
-    claim_folder,
-    release_folder,
-    write_part,
-    write_summary,
-)
+from worker.results.claims import claim_folder, release_folder
+from worker.results.outputs import Part, write_part, write_summary
 from worker.results.statistics import StepStatistics
 from worker.sources.source import ColumnTypes
 from worker.storage import publish

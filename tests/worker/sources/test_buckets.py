@@ -31,11 +31,10 @@ from tests.support.buckets import put
 from tests.worker.conftest import MAX_PIXELS, scored
 from tests.worker.results.test_outputs import CLASSES, JOB, part
 from worker.remote_path import RemotePath
-from worker.results import outputs
+from worker.results import claims, outputs
+from worker.results.claims import claim_folder, release_folder
 from worker.results.outputs import (
-    claim_folder,
     read_errors,
-    release_folder,
     write_part,
     write_summary,
 )
@@ -498,20 +497,20 @@ def test_job_in_a_bucket_continues_with_intact_parts(bucket: RemotePath) -> None
             figures=StepStatistics(),
         )
     put(b"damaged", out / "predictions-00001-of-00003.parquet")
-    held = outputs.read_claim(out)
+    held = claims.read_claim(out)
 
-    assert held == outputs.Claim(JOB.request, "_RUNNING")
+    assert held == claims.Claim(JOB.request, "_RUNNING")
     assert [(shard, receipt.done) for shard, receipt in valid_receipts(out, 3, "one")] == [
         (0, 2),
         (2, 1),
     ]
     assert list(valid_receipts(out, 3, "another")) == []
-    outputs.reclaim_folder(out, JOB.request)
+    claims.reclaim_folder(out, JOB.request)
     with outputs.temporary_index(out) as index_folder:
         (index_folder / "listing.jsonl").write_text("a line")
         outputs.publish_index(out, index_folder, JOB.revision)
     put(b"notes of a user", out / "notes.txt")
-    outputs.clear_folder(out)
+    claims.clear_folder(out, JOB.request)
     assert buckets.names(out) == ["notes.txt"]
 
 

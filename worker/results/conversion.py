@@ -1,0 +1,61 @@
+"""The rows of a job that has ended, in another format."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import get_args
+
+from pydantic_core import to_json
+
+from loupe.results import COLUMNS_FILE, Format, merge_files, predictions_name
+from worker.queue.records import JobRequest
+from worker.results import claims
+from worker.results.outputs import read_summary
+from worker.storage import AnyPath, local_copy, parse_path, publish, read_text, write_file
+
+
+def find_files(request: JobRequest) -> tuple[Format, list[AnyPath]]:
+    """Return the format and the files of a result, also if another command has converted it."""
+    folder, wanted = parse_path(request.folder), request.options.format
+    merged = claims.merged_file(request)
+    if merged.exists():
+        return wanted, [merged]
+    for kind in sorted(get_args(Format), key=lambda kind: kind != wanted):
+        names = {path.name: path for path in folder.glob(f"predictions*.{kind}")}
+        if names:
+            single = names.get(f"predictions.{kind}")
+            return kind, [single] if single else [names[name] for name in sorted(names)]
+    return wanted, []
+
+
+def read_as(files: list[AnyPath], kind: Format, to: Format, folder: AnyPath) -> Iterator[bytes]:
+    """Yield the rows of files as one file in another format, in chunks."""
+    try:
+        columns = json.loads(read_text(folder / COLUMNS_FILE))
+    except FileNotFoundError:  # an older version wrote the result
+        columns = None
+    with ExitStack() as copies:
+        paths: list[Path] = [copies.enter_context(local_copy(file)) for file in files]
+        yield from merge_files(paths, kind, to, columns)
+
+
+def convert(old: JobRequest, new: JobRequest) -> None:
+    """Write the rows of a finished job in another format, or merged, and remove the old files."""
+    folder, to = parse_path(new.folder), new.options.format
+    kind, files = find_files(old)
+    if new.options.single:
+        targets = [(claims.merged_file(new), files)]
+    else:
+        names = (predictions_name(number, len(files), to) for number in range(len(files)))
+        targets = [(folder / name, [file]) for name, file in zip(names, files, strict=True)]
+    for target, sources in targets:
+        with publish(target) as path, path.open("wb") as written:
+            written.writelines(read_as(sources, kind, to, folder))
+    summary = read_summary(folder) | {"job": new.job_id}
+    write_file(folder / claims.SUMMARY, to_json(summary, indent=2, inf_nan_mode="null") + b"\n")
+    write_file(folder / claims.SUCCESS, new.model_dump_json() + "\n")
+    kept = {target.name for target, _ in targets}
+    for file in files:
+        if file.name not in kept:
+            file.unlink(missing_ok=True)
