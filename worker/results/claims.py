@@ -83,14 +83,14 @@ def reclaim_folder(folder: AnyPath, request: JobRequest) -> None:
     with suppress(FileExistsError):
         _write_claim(folder, request)
     if (folder / CANCELLED).exists():  # then not all parts were merged
-        merged_file(request).unlink(missing_ok=True)
+        merged_file(folder, request).unlink(missing_ok=True)
     for marker in (SUCCESS, CANCELLED):
         (folder / marker).unlink(missing_ok=True)
 
 
 def clear_folder(folder: AnyPath, request: JobRequest) -> None:
     """Remove all files of a job; other files stay."""
-    merged_file(request).unlink(missing_ok=True)
+    merged_file(folder, request).unlink(missing_ok=True)
     names = (
         SUMMARY,
         COLUMNS_FILE,
@@ -107,11 +107,11 @@ def clear_folder(folder: AnyPath, request: JobRequest) -> None:
             remove(path)
 
 
-def merged_file(request: JobRequest) -> AnyPath:
+def merged_file(folder: AnyPath, request: JobRequest) -> AnyPath:
     """Return the path of the file into which all parts are merged on request."""
     if request.folder != request.output:
         return parse_path(request.output)
-    return parse_path(request.folder) / single_name(request.options.format)
+    return folder / single_name(request.options.format)
 
 
 def _write_claim(folder: AnyPath, request: JobRequest) -> None:

@@ -18,7 +18,7 @@ from worker.storage import AnyPath, local_copy, parse_path, publish, read_text, 
 def find_files(request: JobRequest) -> tuple[Format, list[AnyPath]]:
     """Return the format and the files of a result, also if another command has converted it."""
     folder, wanted = parse_path(request.folder), request.options.format
-    merged = claims.merged_file(request)
+    merged = claims.merged_file(folder, request)
     if merged.exists():
         return wanted, [merged]
     for kind in sorted(get_args(Format), key=lambda kind: kind != wanted):
@@ -45,7 +45,7 @@ def convert(old: JobRequest, new: JobRequest) -> None:
     folder, to = parse_path(new.folder), new.options.format
     kind, files = find_files(old)
     if new.options.single:
-        targets = [(claims.merged_file(new), files)]
+        targets = [(claims.merged_file(folder, new), files)]
     else:
         names = (predictions_name(number, len(files), to) for number in range(len(files)))
         targets = [(folder / name, [file]) for name, file in zip(names, files, strict=True)]

@@ -151,7 +151,7 @@ def remove_uncommitted(folder: AnyPath, job: Job, shard: int) -> None:
     """Remove the files of a shard that another worker committed, if the job has ended."""
     if (folder / SUMMARY).exists():
         (folder / receipt_name(shard, job.shards)).unlink(missing_ok=True)
-    if job.options.single and merged_file(job.request).exists():
+    if job.options.single and merged_file(folder, job.request).exists():
         (folder / predictions_name(shard, job.shards, job.options.format)).unlink(missing_ok=True)
 
 
@@ -227,7 +227,7 @@ def _merge_predictions(folder: AnyPath, job: Job, shards: Sequence[int]) -> list
     parts = [folder / predictions_name(shard, job.shards, kind) for shard in shards]
     if not job.options.single or not parts:
         return parts
-    merged = merged_file(job.request)
+    merged = merged_file(folder, job.request)
     if not merged.exists():
         with publish(merged) as path, ExitStack() as copies:
             formats.merge([copies.enter_context(local_copy(part)) for part in parts], path, kind)
