@@ -9,16 +9,70 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from loupe.files import ReadableFolders, is_below, open_regular
 from loupe.images.formats import HEAD_BYTES
-from loupe.images.pattern import Pattern
 from loupe.images.selection import Reason, Skipped, is_hidden, why_skipped
 
+ANY_FOLDERS = "**"  # in a pattern
 Sort = Callable[[Iterable[str]], Iterable[str]]
 # Other errors of a folder may pass.
 UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern of `*`, `**`, `?` and `[…]`; only a part that begins with `.` matches hidden names.
+
+    Attributes:
+        parts: The pattern, divided at `/`.
+        waiting: Indices of the parts that the next part of a path may match.
+    """
+
+    parts: tuple[str, ...]
+    waiting: frozenset[int]
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Return the pattern for paths below a folder."""
+        parts = tuple(text.split("/"))
+        return cls(parts, _without_folders(parts, [0]))
+
+    def below(self, folder: str) -> "Pattern | None":
+        """Return the pattern for paths below a subfolder; `None` if none of them can match."""
+        reached = [
+            index if self.parts[index] == ANY_FOLDERS else index + 1
+            for index in self.waiting
+            if self._fits(index, folder)
+        ]
+        waiting = _without_folders(self.parts, reached)
+        return Pattern(self.parts, waiting) if waiting else None
+
+    def matches(self, file: str) -> bool:
+        """Return whether the name of a file matches the rest of the pattern."""
+        last = len(self.parts) - 1
+        return last in self.waiting and self._fits(last, file)
+
+    def _fits(self, index: int, name: str) -> bool:
+        part = self.parts[index]
+        if name.startswith(".") and not part.startswith("."):
+            return False
+        return part == ANY_FOLDERS or fnmatchcase(name, part)
+
+
+def _without_folders(parts: tuple[str, ...], indices: Iterable[int]) -> frozenset[int]:
+    """Return the indices, and those that follow because `**` may match no folder."""
+    found = set[int]()
+    for index in indices:
+        while index < len(parts):
+            found.add(index)
+            if parts[index] != ANY_FOLDERS:
+                break
+            index += 1
+    return frozenset(found)
 
 
 class File(NamedTuple):
@@ -67,6 +121,15 @@ def pictures(
             skipped.add(found, name)
         else:
             yield File(name, found)
+
+
+def holds_pictures(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a picture is directly in a folder."""
+    with os.scandir(folder) as entries:
+        return any(
+            not _is_folder(entry) and not isinstance(_find(entry.path, entry.name, None), str)
+            for entry in entries
+        )
 
 
 def _find(path: str, name: str, folders: ReadableFolders | None) -> os.stat_result | Reason:

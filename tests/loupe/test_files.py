@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,6 @@ from loupe.files import (
     open_regular,
     printable,
     read_text,
-    walk_files,
     write_atomically,
 )
 
@@ -82,55 +80,6 @@ def test_exclusive_lock_excludes_every_other(tmp_path: Path) -> None:
         pass
 
 
-def test_walk_yields_files_before_subfolders_and_skips_hidden_ones(tmp_path: Path) -> None:
-    for path in (
-        "b.png",
-        "a.png",
-        ".hidden.png",
-        "z/2.png",
-        "z/1.png",
-        "c/.git/x.png",
-        "c/d/3.png",
-    ):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
-    (tmp_path / "link").symlink_to(tmp_path / "z")
-
-    assert list(walk_files(tmp_path)) == ["a.png", "b.png", "c/d/3.png", "z/1.png", "z/2.png"]
-    small = walk_files(
-        tmp_path, choose=lambda name: name < "b", sort=lambda names: sorted(names)[::-1]
-    )
-    assert list(small) == ["a.png", "c/d/3.png", "z/2.png", "z/1.png"]
-
-
-def test_walk_yields_folders_in_the_order_of_their_names(tmp_path: Path) -> None:
-    for name in ("a", "a.b", "a-b"):
-        (tmp_path / name / "x").mkdir(parents=True)
-        (tmp_path / name / "x" / "1.png").touch()
-
-    assert list(walk_files(tmp_path)) == ["a/x/1.png", "a-b/x/1.png", "a.b/x/1.png"]
-
-
-def test_walk_yields_a_link_to_itself_as_a_file(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    (tmp_path / "up").symlink_to(tmp_path)
-
-    assert list(walk_files(tmp_path)) == ["loop"]
-
-
-def test_walk_goes_deeper_than_python_can_recurse(tmp_path: Path) -> None:
-    depth = sys.getrecursionlimit() + 100
-    folders = [Path(tmp_path, "d/" * (number + 1)) for number in range(depth)]
-    for folder in folders:
-        folder.mkdir()
-    (folders[-1] / "file").touch()
-
-    assert list(walk_files(tmp_path)) == ["d/" * depth + "file"]
-    (folders[-1] / "file").unlink()
-    for folder in reversed(folders):  # pytest cannot remove so deep a folder
-        folder.rmdir()
-
-
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
 def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
@@ -157,11 +106,6 @@ def test_a_small_text_is_read_without_its_byte_order_mark(tmp_path: Path) -> Non
     (tmp_path / "text").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
         read_text(tmp_path / "text")
-
-
-def test_walk_reports_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        list(walk_files(tmp_path / "nowhere"))
 
 
 def test_printable_path_can_be_encoded() -> None:

@@ -63,8 +63,14 @@ class Expected:
     skipped: SkippedFiles
 
 
-def write(folder: Path, *, links: bool = True) -> Expected:
-    """Write the files, and links, loops and pipes among them; the target of one is beside it."""
+def write(folder: Path, *, links: bool = True, beside: Path | None = None) -> Expected:
+    """Write the files, and links, loops and pipes among them.
+
+    Args:
+        folder: Where to write.
+        links: Whether to write more than files and folders.
+        beside: Another folder, to which a link leads; by default one in the same folder.
+    """
     picture = Image.fromarray(pictures.digits(1)[0])
     files = {name: pictures.encoded(picture, kind) for name, kind in READABLE.items()}
     for name, data in {**files, **DAMAGED, **OTHERS}.items():
@@ -72,7 +78,7 @@ def write(folder: Path, *, links: bool = True) -> Expected:
         (folder / name).write_bytes(data)
     if not links:
         return Expected(set(READABLE), set(DAMAGED), {**SKIPPED})
-    outside = folder.parent / f"beside-{folder.name}"
+    outside = beside or folder.parent / f"beside-{folder.name}"
     (outside / "below").mkdir(parents=True)
     (outside / "below" / "o.png").write_bytes(files["a.png"])
     for name, target in {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from loupe.images.selection import count, describe
 from loupe.images.spec import Look
 from loupe.terminal import console, notices
 
@@ -50,12 +51,15 @@ def show(
         path = out or Path(f"{dataset.name}-samples.png")
         save_contact_sheet(dataset, path)
     console.print(_counts(dataset))
-    print_unreadable(dataset)
+    print_left_out(dataset)
     console.print(f"samples: {path}")
 
 
-def print_unreadable(dataset: "Dataset") -> None:
-    """List the files that are left out because they cannot be read."""
+def print_left_out(dataset: "Dataset") -> None:
+    """List the pictures that cannot be read, and count the files that are no pictures."""
+    if dataset.skipped:
+        skipped = f"{count(dataset.skipped):,} ({describe(dataset.skipped)})"
+        notices.print(f"left out, not pictures of a class: {skipped}")
     if dataset.unreadable:
         notices.print(f"left out, not readable: {len(dataset.unreadable):,}", style="yellow")
     for file in dataset.unreadable:

@@ -9,6 +9,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 
 from loupe.errors import InvalidUsage
+from loupe.images.selection import describe
 from loupe.images.spec import SIDE, Float32Array, Look, UInt8Array
 from train.data import folders, idx_folders, published
 from train.data.digits import load_digits
@@ -134,6 +135,8 @@ def load(
     dataset = load_dataset(name, folders.expand_user(data_dir) if data_dir else None, look=look)
     for file in dataset.unreadable:
         logger.warning("%s is left out: %s", file.path, file.reason)
+    if dataset.skipped:
+        logger.warning("Files are left out: %s", describe(dataset.skipped))
 
     def pair(split: Split) -> Pair:
         images: UInt8Array | Float32Array = np.array(split.images)  # mapped from disk: read-only

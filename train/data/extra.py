@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import read_text
+from loupe.images.selection import Skipped
 from loupe.images.spec import SIDE
 from train.data.folders import expand_user, list_folder, read_listing
 from train.data.splits import Dataset, listed, quoted
@@ -54,6 +55,9 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
     elif extra.validation is not None:
         train = train.concatenate(extra.validation)
     count = sum(len(split.labels) for split in extra.splits().values())
+    skipped = Skipped()
+    skipped.update(dataset.skipped)
+    skipped.update(extra.skipped)
     return replace(
         dataset,
         train=train,
@@ -61,6 +65,7 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
         extra=extra.test,
         source=f"{dataset.source}; with {count:,} {extra.source}",
         unreadable=dataset.unreadable + extra.unreadable,
+        skipped=skipped.files,
     )
 
 

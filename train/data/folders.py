@@ -4,14 +4,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from loupe.errors import InvalidDataset, InvalidUsage
-from loupe.files import printable, walk_files
-from loupe.images.decode import SUFFIXES
+from loupe.files import printable
+from loupe.images.folder import holds_pictures, pictures
+from loupe.images.selection import Skipped, SkippedFiles, is_hidden
 from loupe.images.spec import Look
 from loupe.text import one_line
 from train.data.pictures import UnreadableFile, read_pictures
@@ -32,16 +34,20 @@ SPLIT_NAME = re.compile(
     r"(?:(train(?:ing)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?))[-_ ]?(?:set|data|images)?",
     re.IGNORECASE,
 )
-LEFTOVERS = frozenset({"__MACOSX"})  # of archives
 MAX_NAME_LENGTH = 50  # BentoML takes 63 characters; derived names may be longer
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a data set: split → class → paths below `folder`, in a stable order."""
+    """The files of a data set: split → class → paths below `folder`, in a stable order.
+
+    Attributes:
+        skipped: Other files in the folder.
+    """
 
     folder: Path
     splits: Mapping[str, Mapping[str, tuple[str, ...]]]
+    skipped: SkippedFiles = field(default_factory=dict)
 
     def class_names(self) -> tuple[str, ...]:
         """Return the classes of all splits, in natural order."""
@@ -63,7 +69,7 @@ class Listing:
             for folder, paths in classes.items():
                 if (name := class_of[folder]) is not None:
                     merged[name] = merged.get(name, ()) + paths
-        return Listing(self.folder, splits)
+        return Listing(self.folder, splits, self.skipped)
 
 
 def load_folder(
@@ -74,9 +80,9 @@ def load_folder(
 ) -> Dataset:
     """Load a user's own pictures; the folders' names are the class names.
 
-    All files below a class's folder count as pictures, except hidden ones; those that cannot be
-    read are listed in `unreadable`. Without a `test` folder, `test_fraction` of each class becomes
-    the test split.
+    Pictures are selected as those of a folder to score. Those that cannot be read are listed in
+    `unreadable`, and other files are counted in `skipped`. Without a `test` folder,
+    `test_fraction` of each class becomes the test split.
 
     Raises:
         InvalidUsage: If the folder does not exist, or has a `test` folder and a fraction is given.
@@ -116,7 +122,7 @@ def check_folder(folder: Path) -> None:
 
 
 def list_folder(folder: Path) -> Listing:
-    """List the files of each class without opening them.
+    """List the pictures of each class.
 
     Raises:
         InvalidUsage: If the folder does not exist.
@@ -129,19 +135,17 @@ def list_folder(folder: Path) -> Listing:
         split_folders = {split: name for name in nested if (split := split_of(name))}
         if not split_folders:
             _refuse_unknown_splits(top, nested)
-            return Listing(folder, {"train": _classes(folder, top)})
+            return _listing(folder, {"train": top})
         if others := [f"{name}/" for name in _folders(top) if name not in split_folders.values()]:
             raise InvalidDataset(
                 f"'{top}' has split folders, but also {quoted(others)}. Rename or move these; "
                 "the splits are train/, validation/ and test/.",
                 code="unknown_split",
             )
-        return Listing(
+        return _listing(
             folder,
             {
-                split: _classes(folder, _unwrapped(top / split_folders[split]))
-                if split in split_folders
-                else {}
+                split: _unwrapped(top / split_folders[split]) if split in split_folders else None
                 for split in SPLITS
                 if split in ("train", *split_folders)
             },
@@ -197,6 +201,7 @@ def read_listing(
         validation=splits.get("validation"),
         source=f"own pictures from the folder {one_line(printable(name))}",
         unreadable=tuple(unreadable),
+        skipped=listing.skipped,
     )
 
 
@@ -225,10 +230,7 @@ def _unwrapped(folder: Path) -> Path:
 
 def _holds_folders(folder: Path) -> bool:
     """Return whether a folder holds folders, and no pictures next to them."""
-    return bool(_folders(folder)) and not any(
-        Path(name).suffix.lower() in SUFFIXES and not is_folder(folder / name)
-        for name in _visible(folder)
-    )
+    return bool(_folders(folder)) and not holds_pictures(folder)
 
 
 def _refuse_unknown_splits(top: Path, nested: list[str]) -> None:
@@ -247,20 +249,30 @@ def _refuse_unknown_splits(top: Path, nested: list[str]) -> None:
         )
 
 
-def _classes(top: Path, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the files of each class, as paths below `top`."""
-    below = {name: (folder / name).relative_to(top) for name in _folders(folder)}
-    return {
-        printable(name): tuple(f"{path}/{file}" for file in walk_files(top / path))
-        for name, path in below.items()
+def _listing(folder: Path, splits: Mapping[str, Path | None]) -> Listing:
+    """List a folder, of which these folders hold the classes of each split."""
+    classes: dict[str, dict[str, list[str]]] = {}
+    by_path: dict[str, list[str]] = {}
+    for split, top in splits.items():
+        of_split = classes.setdefault(split, {})
+        for class_folder in [top / name for name in _folders(top)] if top else []:
+            files = of_split.setdefault(printable(class_folder.name), [])
+            by_path[class_folder.relative_to(folder).as_posix()] = files
+    skipped = Skipped()
+    for file, _ in pictures(folder, skipped):
+        above = accumulate(file.split("/")[:-1], "{}/{}".format)
+        if path := next(filter(by_path.__contains__, above), None):
+            by_path[path].append(file)
+        else:
+            skipped.add("no_class", file)
+    listed = {
+        split: {name: tuple(files) for name, files in of_split.items()}
+        for split, of_split in classes.items()
     }
+    return Listing(folder, listed, skipped.files)
 
 
 def _folders(folder: Path) -> list[str]:
-    names = [name for name in _visible(folder) if is_folder(folder / name)]
-    return sorted(names, key=natural_order)
-
-
-def _visible(folder: Path) -> list[str]:
     names = os.listdir(folder)  # noqa: PTH208
-    return [name for name in names if not name.startswith(".") and name not in LEFTOVERS]
+    visible = [name for name in names if not is_hidden(name) and is_folder(folder / name)]
+    return sorted(visible, key=natural_order)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loupe.errors import InvalidDataset, InvalidUsage
+from loupe.images.selection import SkippedFiles
 from loupe.images.spec import Look, UInt8Array
 from loupe.models.card import check_class_names
 from train.config import TrainConfig
@@ -109,7 +110,8 @@ class Dataset:
         extra: Test split of the user's own pictures, if some were added to the training split.
         translations: Class names in other languages, by ISO 639-1 code.
         full_ink: Highest value of the images.
-        unreadable: Files of the folder that are not in the data set.
+        unreadable: Pictures of the folder that are not in the data set.
+        skipped: Numbers of other files of the folder, by reason and suffix.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Dataset:
     translations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     full_ink: int = 255
     unreadable: tuple[UnreadableFile, ...] = ()
+    skipped: SkippedFiles = field(default_factory=dict)
 
     def splits(self) -> dict[str, Split]:
         """Return the splits that exist, by name."""

@@ -13,6 +13,7 @@ def test_a_folder_is_shown_with_counts_samples_and_unreadable_files(
 ) -> None:
     folder = sort_into_folders(tmp_path / "pets", {"cat": 10, "dog": 20})
     (folder / "cat" / "notes.txt").write_text("purrs")
+    (folder / "cat" / "notes.png").write_text("purrs")
     shown = loupe(
         "data", "show", f"folder:{folder}", "--look", "ink", "--out", tmp_path / "sheet.png"
     )
@@ -24,9 +25,10 @@ def test_a_folder_is_shown_with_counts_samples_and_unreadable_files(
     assert ["dog", "│", "16", "│", "4", "│", "20"] in lines
     assert ["all", "classes", "│", "24", "│", "6", "│", "30"] in lines
     assert shown.out.endswith(f"samples: {tmp_path}/sheet.png\n")
-    count, file = shown.err.splitlines()[-2:]
+    skipped, count, file = shown.err.splitlines()[-3:]
+    assert ".txt 1" in skipped
     assert count.endswith(": 1")
-    assert "cat/notes.txt: " in file
+    assert "cat/notes.png: " in file
     assert "'purrs'" in file
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG"

@@ -190,10 +190,12 @@ def test_a_notebook_can_change_its_arrays(tmp_path: Path, packed: bool) -> None:
 
 
 def test_unreadable_files_are_logged(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (pets / "cat" / "notes.png").write_text("purrs")
     (pets / "cat" / "notes.txt").write_text("purrs")
     load(f"folder:{pets}")
 
-    assert "cat/notes.txt is left out: " in caplog.text
+    assert "cat/notes.png is left out: " in caplog.text
+    assert ".txt 1" in caplog.text
 
 
 def test_importing_the_data_sets_imports_no_framework() -> None:

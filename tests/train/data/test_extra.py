@@ -80,9 +80,12 @@ def test_split_folders_of_own_pictures_are_used(tmp_path: Path) -> None:
 
 def test_unreadable_pictures_are_listed(tmp_path: Path) -> None:
     sort_into_folders(tmp_path, {"across": 10, "square": 10})
+    (tmp_path / "square" / "notes.png").write_text("four corners")
     (tmp_path / "square" / "notes.txt").write_text("four corners")
+    dataset = add_pictures(SHAPES, tmp_path)
 
-    assert [item.path for item in add_pictures(SHAPES, tmp_path).unreadable] == ["square/notes.txt"]
+    assert [item.path for item in dataset.unreadable] == ["square/notes.png"]
+    assert dataset.skipped == {"not_a_picture": {".txt": 1}}
 
 
 @pytest.mark.parametrize(

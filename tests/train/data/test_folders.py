@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidDataset, InvalidUsage
-from tests.support import pictures
+from tests.support import odd_folder, pictures
 from tests.support.pictures import sort_into_folders
 from train.data.folders import load_folder, natural_order, slug
 from train.data.splits import Dataset
@@ -181,10 +181,10 @@ def test_hidden_files_are_ignored_and_subfolders_of_a_class_are_read(tmp_path: P
 def test_unreadable_files_are_listed_and_left_out(tmp_path: Path) -> None:
     sort_into_folders(tmp_path, CLASSES)
     (tmp_path / "cat" / "3.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    (tmp_path / "dog" / "notes.txt").write_text("all good dogs")
+    (tmp_path / "dog" / "notes.png").write_text("all good dogs")
     dataset = load(tmp_path)
 
-    assert [item.path for item in dataset.unreadable] == ["cat/3.heic", "dog/notes.txt"]
+    assert [item.path for item in dataset.unreadable] == ["cat/3.heic", "dog/notes.png"]
     assert "text starting 'all good dogs'" in dataset.unreadable[1].reason
     assert len(dataset.train.labels) + len(dataset.test.labels) == 30
 
@@ -289,7 +289,30 @@ def test_folders_that_cannot_be_trained_on_are_refused(
     assert all(fact in raised.value.message for fact in [str(tmp_path), *facts])
 
 
-def test_links_to_themselves_and_pipes_are_unreadable_files(tmp_path: Path) -> None:
+def test_every_file_is_trained_on_or_counted(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path / "pets", CLASSES)
+    expected = odd_folder.write(tmp_path / "pets" / "cat", beside=tmp_path / "beside")
+    (tmp_path / "pets" / "stray.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    sort_into_folders(tmp_path, {"elsewhere/bird": 10})
+    (tmp_path / "pets" / "bird").symlink_to(tmp_path / "elsewhere" / "bird")
+    dataset = load(tmp_path / "pets")
+
+    assert dataset.class_names == ("bird", "cat", "dog")
+    assert len(dataset.train.labels) + len(dataset.test.labels) == 40 + len(expected.read)
+    assert {item.path for item in dataset.unreadable} == {f"cat/{name}" for name in expected.failed}
+    assert dataset.skipped == {**expected.skipped, "no_class": {".png": 1}}
+
+
+def test_pictures_without_suffix_make_a_folder_a_class(tmp_path: Path) -> None:
+    for name in ("train", "bus"):
+        sort_into_folders(tmp_path, {name: 10, f"{name}/below": 1})
+        for file in (tmp_path / name).glob("*.png"):
+            file.rename(file.with_suffix(""))
+
+    assert load(tmp_path).class_names == ("bus", "train")
+
+
+def test_links_to_themselves_and_pipes_are_counted(tmp_path: Path) -> None:
     sort_into_folders(tmp_path, CLASSES)
     os.mkfifo(tmp_path / "cat" / "pipe.png")
     (tmp_path / "cat" / "loop.png").symlink_to(tmp_path / "cat" / "loop.png")
@@ -299,11 +322,12 @@ def test_links_to_themselves_and_pipes_are_unreadable_files(tmp_path: Path) -> N
     (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
     dataset = load(tmp_path)
 
-    assert [item.path for item in dataset.unreadable] == [
-        "cat/loop.png",
-        "cat/pipe.png",
-        "dog/device.png",
-    ]
+    assert dataset.unreadable == ()
+    assert dataset.skipped == {
+        "broken_link": {"none": 1, ".png": 2},
+        "not_a_file": {".png": 2},
+        "link_loop": {"none": 1},
+    }
     assert len(dataset.train.labels) + len(dataset.test.labels) == 30
 
 
