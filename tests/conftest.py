@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from loupe.models.engine import Engine, load_engine  # noqa: E402
 from loupe.models.store import StoredModel  # noqa: E402
 from loupe.runtime.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
-from tests.support import buckets, pictures  # noqa: E402
+from tests.support import buckets, leftovers, pictures  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
 from worker.remote_path import RemotePath  # noqa: E402
 
@@ -46,8 +47,29 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("tests")
 
 
+leftovers.mark_session()
+
+
+@pytest.hookimpl(trylast=True)  # after the processes of pytest-xdist have ended
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session that leaves servers or other programs behind."""
+    if not hasattr(session.config, "workerinput") and (left := leftovers.end_leftovers()):
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        for line in ("", "Left running by these tests, now killed:", *left):
+            reporter.write_line(line)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["BENTOML_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt this process and its children; shells ignore it in background jobs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """The Redis that the settings name, or an embedded one.
 
 An embedded Redis lives in the data folder. Every process that uses the folder shares it: the first
-one starts it, the last one stops it, and its data stays. Two locked files count the users, so a
-killed process counts as gone; if it was the last one, the keeper stops Redis.
+one starts it, the last one stops it, and its data stays. Locked files count the users, so a killed
+process counts as gone; if it was the last one, the keeper stops Redis. The server itself holds a
+lock as long as it runs, so there is never a second one.
 """
 
 import importlib.util
@@ -34,6 +35,7 @@ from loupe.settings import Settings
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 20.0  # Redis reads its append-only file before it answers
+STOP_SECONDS = 20.0  # for Redis to end
 POLL_SECONDS = 0.02
 SOCKET = "redis.sock"
 MAX_SOCKET_PATH_BYTES = 100  # Unix sockets allow 104 to 108, depending on the system
@@ -140,9 +142,8 @@ def _shared_server(folder: Path) -> Iterator[Path]:
             with lock(gate):
                 using.close()
                 with suppress(BlockingIOError), lock(users, wait=False):  # fails if others use it
-                    _stop(socket)
-                    if keeper is not None:
-                        keeper.wait(START_SECONDS)
+                    if _stop(folder, socket) and keeper is not None:
+                        keeper.wait()  # it has ended, and must not stay a zombie
 
 
 def _make_private(folder: Path) -> None:
@@ -178,10 +179,16 @@ def _short_path(folder: Path) -> Iterator[Path]:
 def _answers(socket: Path) -> bool:
     """Return whether a Redis runs there, after waiting until it has loaded its data."""
     try:
-        with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
+        with Redis(
+            unix_socket_path=str(socket), retry=Retry(BACKOFF, 0), socket_timeout=START_SECONDS
+        ) as client:
             _wait_while_loading(client)
     except RedisConnectionError:
         return False
+    except RedisTimeoutError as error:
+        raise RedisUnavailable(
+            f"The embedded Redis at {socket} has not answered for {START_SECONDS:.0f} s."
+        ) from error
     return True
 
 
@@ -238,25 +245,23 @@ def _start(folder: Path, socket: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _stop(socket: Path) -> None:
+def _stop(folder: Path, socket: Path) -> bool:
+    """Stop Redis, and return whether it has ended; if not, its keeper stops it."""
     try:
-        with Redis(unix_socket_path=str(socket), retry=Retry(BACKOFF, 0)) as client:
-            pid = int(client.info("server")["process_id"])
+        with Redis(
+            unix_socket_path=str(socket), retry=Retry(BACKOFF, 0), socket_timeout=STOP_SECONDS
+        ) as client:
             client.shutdown(nosave=True)  # the append-only file holds everything
-    except RedisConnectionError:
-        return  # it has ended already
-    deadline = time.monotonic() + START_SECONDS
-    while _runs(pid) and time.monotonic() < deadline:
+    except (RedisError, OSError) as error:
+        logger.info("the embedded Redis does not answer: %s", error)
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(BlockingIOError), lock(folder / redis_keeper.SERVER, wait=False):
+            logger.info("stopped the embedded Redis")
+            return True
         time.sleep(POLL_SECONDS)
-    logger.info("stopped the embedded Redis")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    logger.warning("the embedded Redis in %s is slow to stop; its keeper goes on", folder)
+    return False
 
 
 def _find_executable() -> str:
