@@ -1,6 +1,7 @@
 """Fixtures of all tests: a temporary model store, two small models trained once, and a Redis."""
 
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -141,6 +142,15 @@ def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def bucket(_s3: None) -> RemotePath:
     """Create an empty bucket on a server that speaks S3, for this process and its children."""
     return buckets.new_bucket()
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Limit the memory of this process to 40 GiB of addresses, whatever the machine promises."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (40 * 2**30, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 @pytest.fixture

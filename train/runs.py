@@ -200,38 +200,31 @@ def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
     Raises:
         LoupeError: If the store, the training or the model fails; the run can be resumed.
     """
-    import tensorflow as tf
-
     from loupe.models.saving import check_writable
     from train.evaluate.report import PICTURES_FOLDER
     from train.fit import board
     from train.fit.progress import ProgressBar
     from train.fit.training import train
+    from train.tensorflow import translate_memory_errors
 
     check_writable()  # fails before the training, not after it
     request = run.request()
     try:
-        model = train(
-            dataset,
-            request.config,
-            name=request.name,
-            replace_classes=request.replace_classes,
-            min_accuracy=request.min_accuracy,
-            folder=run.checkpoints,
-            callbacks=[ProgressBar(console, request.config), board.logging_to(run.tensorboard)],
-        )
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise ProgramFailed(
-            "The memory is too small for this training. Lower --batch-size or --hidden.",
-            code="out_of_memory",
-        ) from error
+        with translate_memory_errors():
+            model = train(
+                dataset,
+                request.config,
+                name=request.name,
+                replace_classes=request.replace_classes,
+                min_accuracy=request.min_accuracy,
+                folder=run.checkpoints,
+                callbacks=[ProgressBar(console, request.config), board.logging_to(run.tensorboard)],
+            )
     except ProgramFailed as error:
-        if error.code != "accuracy_too_low":
-            raise
-        raise ProgramFailed(
-            f"{error.message} To save it: loupe train --resume {run.name} --min-accuracy NUMBER.",
-            code=error.code,
-        ) from error
+        if error.code == "accuracy_too_low":
+            command = f"loupe train --resume {run.name} --min-accuracy NUMBER"
+            error.args = (f"{error.message} To save it: {command}.",)
+        raise
     figures = model.card.figures
     console.print(f"test accuracy {figures.accuracy:.4f}, {figures.training_seconds:.0f} s")
     board.write_pictures(run.tensorboard, model.folder / PICTURES_FOLDER)

@@ -1,4 +1,4 @@
-"""TensorFlow's setup: a quiet import, and bfloat16 where the processor supports it."""
+"""TensorFlow: a quiet import, errors about memory, and bfloat16 where the processor has it."""
 
 import logging
 import os
@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from loupe.errors import ProgramFailed
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 BFLOAT16_OPTION = "auto_mixed_precision_onednn_bfloat16"
@@ -42,6 +44,20 @@ def import_tensorflow() -> None:
         # Searches for GPUs, and warns if it finds none.
         tensorflow.config.list_physical_devices()
     logging.getLogger("tensorflow").addFilter(_is_no_retracing_warning)
+
+
+@contextmanager
+def translate_memory_errors() -> Iterator[None]:
+    """Raise `ProgramFailed` if the block needs more memory than there is."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise ProgramFailed(
+            "The memory is too small for this training. Lower --batch-size or --hidden.",
+            code="out_of_memory",
+        ) from error
 
 
 def _is_no_retracing_warning(record: logging.LogRecord) -> bool:

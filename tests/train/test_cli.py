@@ -131,6 +131,20 @@ def test_ctrl_c_keeps_the_best_epoch_and_prints_how_to_continue(
     assert loupe("train", *told[1].split()).code == 2  # the run is finished
 
 
+@pytest.mark.timeout(120)  # TensorFlow is imported
+@pytest.mark.usefixtures("little_memory", "store")
+def test_a_training_that_needs_too_much_memory_is_one_line(
+    loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
+    options = ("--architecture", "mlp", "--hidden", f"{2**14},{2**20}", "--epochs", "1")
+    ended = loupe("train", "--dataset", "digits", *options)
+
+    assert ended.code == 1
+    assert ended.err.startswith("error: out_of_memory: ")
+    assert "Traceback" not in ended.err
+
+
 @pytest.mark.timeout(120)  # TensorFlow and TensorBoard are imported
 def test_sigterm_stops_a_training_and_its_tensorboard_and_says_how_to_continue(
     tmp_path: Path, store: Path

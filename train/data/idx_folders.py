@@ -43,14 +43,7 @@ def load_idx_folder(folder: Path, look: Look) -> Dataset:
     classes; without it, the labels' numbers do. Files that cannot be trained on are refused.
     """
     check_folder(folder)
-    shapes = [read_shape(folder, name) for name in FILES]  # before reading any values
-    for split, images, labels in (("train", *shapes[:2]), ("test", *shapes[2:])):
-        if images[0] != labels[0]:
-            raise InvalidDataset(
-                f"The {split} split of '{folder}' has {images[0]:,} images, but "
-                f"{labels[0]:,} labels.",
-                code="counts_differ",
-            )
+    _check_shapes(folder)
     train_images, train_labels, test_images, test_labels = (
         read_idx(folder, name) for name in FILES
     )
@@ -69,6 +62,18 @@ def load_idx_folder(folder: Path, look: Look) -> Dataset:
         test=replace(test, images=_normalize(test_images, look)),
         source=f"own IDX files from the folder {one_line(printable(name))}",
     )
+
+
+def _check_shapes(folder: Path) -> None:
+    """Check the headers of all files before any values are read."""
+    shapes = [read_shape(folder, name) for name in FILES]
+    for split, images, labels in (("train", *shapes[:2]), ("test", *shapes[2:])):
+        if images[0] != labels[0]:
+            raise InvalidDataset(
+                f"The {split} split of '{folder}' has {images[0]:,} images, but "
+                f"{labels[0]:,} labels.",
+                code="counts_differ",
+            )
 
 
 def read_idx(folder: Path, name: str) -> UInt8Array:

@@ -180,11 +180,7 @@ def evaluate(
         ProgramFailed: If a logit is NaN or infinite.
     """
     splits = {"train": train, "validation": validation, "test": test, "extra": extra}
-    metrics = {}
-    for split, predictions in splits.items():
-        if predictions is not None:
-            check_logits(split, predictions.logits)
-            metrics[split] = split_metrics(predictions, temperature)
+    metrics = _metrics({name: split for name, split in splits.items() if split}, temperature)
     best_epoch = best_epoch or (history[-1].number if history else None)
     predicted = test.logits.argmax(axis=1)
     confidence = np.exp(log_probabilities(test.logits, temperature)).max(axis=1)
@@ -205,6 +201,12 @@ def evaluate(
         history=tuple(history),
         best_epoch=best_epoch,
     )
+
+
+def _metrics(splits: Mapping[str, Predictions], temperature: float) -> dict[str, SplitMetrics]:
+    for name, predictions in splits.items():
+        check_logits(name, predictions.logits)
+    return {name: split_metrics(split, temperature) for name, split in splits.items()}
 
 
 def split_metrics(predictions: Predictions, temperature: float) -> SplitMetrics:

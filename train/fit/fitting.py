@@ -67,8 +67,7 @@ def fit(
         Conflict: If a checkpoint is damaged.
     """
     keras.utils.set_random_seed(config.seed)
-    count, classes = len(dataset.train.labels), len(dataset.class_names)
-    steps = 1 if config.batch_size == FULL_BATCH else math.ceil(count / config.batch_size)
+    steps = steps_per_epoch(dataset, config)
     state, validation = State.load(folder) if folder else State(), dataset.validation
     block = epochs_per_report(config.epochs, state.epochs_done) if steps == 1 else 1
     model = _compiled(dataset, config, steps, block)
@@ -78,18 +77,9 @@ def fit(
     try:
         with _interruptible() as interrupted, bfloat16_convolutions(config.bfloat16):
             if not checkpoints.finished:
-                weights = class_weights(dataset.train, classes) if config.class_weights else None
-                model.fit(
-                    batches(dataset, config, checkpoints.state.epochs_done),
-                    steps_per_epoch=steps * block,
-                    initial_epoch=checkpoints.state.epochs_done // block,
-                    epochs=config.epochs // block,
-                    validation_data=validation_batches(validation, classes) if validation else None,
-                    class_weight=weights,
-                    callbacks=[_Guard(config, interrupted), checkpoints, *callbacks],
-                    shuffle=False,  # the batches are shuffled
-                    verbose=0,
-                )
+                # The guard comes first, so that weights of a diverged loss are not kept.
+                watchers = [_Guard(config, interrupted), checkpoints, *callbacks]
+                _run(model, dataset, config, checkpoints.state.epochs_done, block, watchers)
             if interrupted.is_set():
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -106,6 +96,34 @@ def fit(
     mirrored = config.augmentation and BY_LOOK[dataset.look].mirror
     model = to_inference_model(model, mirrored=mirrored, shifted=config.shifted_views)
     return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))
+
+
+def _run(
+    model: keras.Model,
+    dataset: Dataset,
+    config: TrainConfig,
+    done: int,
+    block: int,
+    callbacks: Iterable[keras.callbacks.Callback],
+) -> None:
+    """Train a compiled model after the `done` epochs, `block` of them at a time."""
+    validation, classes = dataset.validation, len(dataset.class_names)
+    model.fit(
+        batches(dataset, config, done),
+        steps_per_epoch=steps_per_epoch(dataset, config) * block,
+        initial_epoch=done // block,
+        epochs=config.epochs // block,
+        validation_data=validation_batches(validation, classes) if validation else None,
+        class_weight=class_weights(dataset.train, classes) if config.class_weights else None,
+        callbacks=list(callbacks),
+        shuffle=False,  # the batches are shuffled
+        verbose=0,
+    )
+
+
+def steps_per_epoch(dataset: Dataset, config: TrainConfig) -> int:
+    """Return the number of batches in one pass over the training images."""
+    return math.ceil(len(dataset.train.labels) / config.batch_size) if config.batch_size else 1
 
 
 def _compiled(dataset: Dataset, config: TrainConfig, steps: int, block: int) -> keras.Model:
@@ -164,7 +182,7 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
         batch = augment(batch, mirrored, step_seed, limits)
         return mixup(batch, target, step_seed, config.mixup) if config.mixup else (batch, target)
 
-    first_step = first_epoch * math.ceil(count / size)
+    first_step = first_epoch * steps_per_epoch(dataset, config)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
     return epochs.flat_map(order).enumerate(start=first_step).map(read).prefetch(PREFETCHED)
 

@@ -57,14 +57,10 @@ def train(
     dataset = hold_out(dataset, config)
     fitted = fit(dataset, config, folder=folder, callbacks=callbacks)
     evaluation = evaluate_model(dataset, config, fitted)
-    accuracy = evaluation.test.accuracy
-    minimum = default_min_accuracy(dataset) if min_accuracy is None else min_accuracy
-    if accuracy < minimum:
-        raise ProgramFailed(
-            f"The test accuracy is {accuracy:.6g}, {minimum - accuracy:.6g} below the minimum of "
-            f"{minimum:.6g} (--min-accuracy). The model was not saved.",
-            code="accuracy_too_low",
-        )
+    check_accuracy(
+        evaluation.test.accuracy,
+        default_min_accuracy(dataset) if min_accuracy is None else min_accuracy,
+    )
     model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
     with export.exported(model, dataset.test.images) as files:
         card = make_card(dataset, config, fitted, evaluation, files)
@@ -83,6 +79,16 @@ def train(
     saved = find_model(str(stored.tag))
     promote_first(saved)
     return saved
+
+
+def check_accuracy(accuracy: float, minimum: float) -> None:
+    """Raise `ProgramFailed` if a test accuracy is below a minimum."""
+    if accuracy < minimum:
+        raise ProgramFailed(
+            f"The test accuracy is {accuracy:.6g}, {minimum - accuracy:.6g} below the minimum of "
+            f"{minimum:.6g} (--min-accuracy). The model was not saved.",
+            code="accuracy_too_low",
+        )
 
 
 def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation:
@@ -127,18 +133,7 @@ def make_card(
         look=dataset.look,
         source=dataset.source,
         licence=dataset.licence,
-        figures=Figures(
-            test_images=evaluation.test.images,
-            test_digest=dataset.test.digest(),
-            accuracy=evaluation.test.accuracy,
-            loss=evaluation.test.loss,
-            train_accuracy=evaluation.train.accuracy,
-            calibration_error=evaluation.calibration.error_after,
-            extra_images=evaluation.extra.images if evaluation.extra else 0,
-            extra_accuracy=evaluation.extra.accuracy if evaluation.extra else None,
-            engines_difference=files.difference,
-            training_seconds=fitted.seconds,
-        ),
+        figures=_figures(dataset, fitted, evaluation, files),
         files=files.digests,
         config={
             **asdict(config),
@@ -148,4 +143,22 @@ def make_card(
         },
         made_with={package: version(package) for package in PACKAGES},
         created=datetime.now(UTC),
+    )
+
+
+def _figures(
+    dataset: Dataset, fitted: Fitted, evaluation: Evaluation, files: export.ExportedFiles
+) -> Figures:
+    extra = evaluation.extra
+    return Figures(
+        test_images=evaluation.test.images,
+        test_digest=dataset.test.digest(),
+        accuracy=evaluation.test.accuracy,
+        loss=evaluation.test.loss,
+        train_accuracy=evaluation.train.accuracy,
+        calibration_error=evaluation.calibration.error_after,
+        extra_images=extra.images if extra else 0,
+        extra_accuracy=extra.accuracy if extra else None,
+        engines_difference=files.difference,
+        training_seconds=fitted.seconds,
     )

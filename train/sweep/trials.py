@@ -19,7 +19,7 @@ from train.data.source import DataSource
 from train.data.splits import SPLIT_SEED, Split, hold_out
 from train.evaluate.evaluation import Predictions, SplitMetrics, split_metrics
 from train.sweep.sweeps import Result, Scores
-from train.tensorflow import import_tensorflow
+from train.tensorflow import import_tensorflow, translate_memory_errors
 
 MAX_CACHED_DATASETS = 32  # per process; one for each seed and test fraction of data sets split here
 MEASURE_BATCH_SIZE = 512  # images; it affects only speed
@@ -53,9 +53,10 @@ def train_one(source: DataSource, setting: Setting, seed: int) -> Result:
     keras.backend.clear_session()  # frees the graph of the last training
     try:
         dataset = load(source, setting.test_fraction, seed if source.split_here else SPLIT_SEED)
-        return Result(setting, seed, _scores(dataset, setting, seed))
-    except (LoupeError, tf.errors.OpError, MemoryError) as error:
-        return Result(setting, seed, None, str(error) or type(error).__name__)
+        with translate_memory_errors():
+            return Result(setting, seed, _scores(dataset, setting, seed))
+    except (LoupeError, tf.errors.OpError) as error:
+        return Result(setting, seed, None, str(error))
 
 
 @lru_cache(MAX_CACHED_DATASETS)

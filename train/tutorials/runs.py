@@ -22,6 +22,7 @@ from train.fit.progress import ProgressBar
 from train.fit.training import evaluate_model
 from train.sweep.sweeping import run_sweep
 from train.sweep.trials import load
+from train.tensorflow import translate_memory_errors
 from train.tutorials.plan import Row, Trial, TutorialPlan
 from train.tutorials.results import Results, Speed, TrainedRow, TrialResult, current_versions
 
@@ -110,8 +111,9 @@ def train_trial(
     dataset = hold_out(dataset, config)
     # Full-batch trainings take seconds, and there are a hundred of them.
     callbacks = [] if config.batch_size == FULL_BATCH else [ProgressBar(console, config)]
-    fitted = fit(dataset, config, callbacks=callbacks)
-    evaluation = evaluate_model(dataset, config, fitted)
+    with translate_memory_errors():
+        fitted = fit(dataset, config, callbacks=callbacks)
+        evaluation = evaluate_model(dataset, config, fitted)
     return TrialResult(
         trial=trial,
         quick=quick,

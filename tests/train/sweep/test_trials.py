@@ -56,6 +56,14 @@ def test_diverging_training_fails_with_its_reason() -> None:
     assert "NaN" in lost.error
 
 
+@pytest.mark.usefixtures("little_memory")
+def test_setting_that_needs_too_much_memory_fails_with_advice() -> None:
+    huge = train_one(DIGITS, sweep(hidden=((2**14, 2**20),), epochs=(1,)).base, 0)
+
+    assert huge.scores is None
+    assert "--hidden" in huge.error
+
+
 def test_setting_that_does_not_suit_the_images_fails_with_its_reason() -> None:
     impossible = train_one(DIGITS, sweep(test_fraction=(0.0001,)).base, 0)
 
