@@ -22,6 +22,7 @@ from worker.storage import AnyPath, local_copy, open_text
 
 BINS = 10  # of the histogram of confidences, from 0 to 1
 MAX_BAR = 24  # characters
+MIN_SECONDS = 0.001  # of a job: the clock of Redis, by which it starts, may be ahead
 
 JobSummary: TypeAlias = dict[str, Any]  # as JSON
 
@@ -116,7 +117,7 @@ def summarize(
         "workers": statistics.workers,
         "started": started.isoformat(),
         "finished": now.isoformat(),
-        "images_per_second": (done + failed) / (now - started).total_seconds(),
+        "images_per_second": (done + failed) / max((now - started).total_seconds(), MIN_SECONDS),
         "seconds": {phase: round(statistics.seconds.get(phase, 0), 3) for phase in PHASES},
     }
 

@@ -64,6 +64,25 @@ def test_bucket_is_scored_into_a_bucket(
     assert (job.source, job.output) == (str(images), f"{bucket}/out")
     assert [error["id"] for error in read_errors(bucket / "out")] == ["17-text.png"]
 
+    converted = run(
+        "score", images, "--out", bucket / "out", "--model", "digits", "--format", "csv", **settings
+    )
+    assert converted.returncode == 0, converted.stderr
+    parts = [name for name in buckets.names(bucket / "out") if name.startswith("predictions")]
+    assert parts == ["predictions-00000-of-00001.csv"]
+    assert len((bucket / "out" / parts[0]).read_bytes().splitlines()) == 1 + 40
+
+
+def test_bucket_is_scored_into_one_file(
+    tmp_path: Path, bucket: RemotePath, images: RemotePath, digits_model: StoredModel
+) -> None:
+    out, settings = bucket / "rows.jsonl", {"LOUPE_DATA_DIR": tmp_path / "data"}
+    for _ in range(2):
+        ended = run("score", images, "--out", out, "--model", "digits", "--local", **settings)
+        assert ended.returncode == 0, ended.stderr
+    assert len(out.read_bytes().splitlines()) == 40
+    assert "_SUCCESS" in buckets.names(bucket / "rows.jsonl.job")
+
 
 def test_worker_without_credentials_leaves_the_job_to_another(
     tmp_path: Path, bucket: RemotePath, images: RemotePath, digits_model: StoredModel

@@ -1,5 +1,7 @@
 """The summary of a job: counted from its parts, printed on a terminal."""
 
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,3 +122,14 @@ def test_escaped_labels_are_counted_by_their_class(tmp_path: Path) -> None:
 
     assert summary["labels"] == {"=a": 2, "b": 0, "c": 0}
     assert summary["accuracy"] == 0.5
+
+
+def test_summary_is_json_whatever_the_model_answers_and_the_clock_says(tmp_path: Path) -> None:
+    write_part(tmp_path, 0, 2, Part(["a"], rows(0.9), []), CLASSES)
+    write_part(tmp_path, 1, 2, Part(["b"], np.full_like(rows(0.9), np.nan), []), CLASSES)
+    job = replace(JOB, total=2, done=2, failed=0, started=time.time() + 60)
+    finished(tmp_path, job)
+    text = (tmp_path / "_summary.json").read_text()
+
+    assert json.loads(text, parse_constant=pytest.fail)["mean_confidence"] is None
+    assert json.loads(text)["images_per_second"] > 0
