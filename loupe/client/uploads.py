@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from loupe.errors import InvalidImage, InvalidPixels, LoupeError
-from loupe.images.decode import read_file
+from loupe.images.decode import MAX_FILE_BYTES, read_file
+from loupe.images.header import kind_of
 from loupe.images.normalize import has_light_ground
 from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.spec import SIDE, Normalize, UInt8Array
@@ -26,7 +27,8 @@ BATCH_IMAGES = 256  # per request: little overhead for each, and answers still c
 BATCH_BYTES = 8 * 2**20  # per request; reached first by photos
 OCTETS = "application/octet-stream"
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
-TIFF_MODES = frozenset({"I", "F"})  # PNG cannot store these
+TIFF_MODES = frozenset({"I", "F", "CMYK", "LAB"})  # PNG cannot store these
+ALPHA_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}  # other ones, and what they become
 PNG_COMPRESSION = 1  # a higher level takes longer than sending the extra bytes
 
 
@@ -137,9 +139,29 @@ def _from_array(array: NDArray[np.generic], normalize: Normalize) -> Upload:
 
 def _from_image(image: Image.Image) -> bytes:
     try:
+        file = _unread_file(image)
+        if file is not None:
+            return file
         return _encode(ImageOps.exif_transpose(image))
     except DECODING_ERRORS as error:
         raise InvalidImage(f"The image cannot be decoded ({error}).") from error
+
+
+def _unread_file(image: Image.Image) -> bytes | None:
+    """Return the file of an image that Pillow has opened and not decoded, so not changed either.
+
+    Encoded again, it could get a slightly different answer: the service scales photos down while it
+    decodes them.
+    """
+    if not isinstance(image, ImageFile.ImageFile) or image.fp is None:
+        return None
+    if getattr(image, "_im", image) is not None or getattr(image, "is_animated", False):
+        return None
+    position = image.fp.tell()
+    image.fp.seek(0)
+    file = image.fp.read(MAX_FILE_BYTES + 1)
+    image.fp.seek(position)
+    return file if kind_of(file) is not None and len(file) <= MAX_FILE_BYTES else None
 
 
 def _from_path(path: str | os.PathLike[str]) -> bytes:
@@ -157,6 +179,9 @@ def _encode(image: Image.Image) -> bytes:
     if image.mode in TIFF_MODES:
         image.save(file, "TIFF")
     else:
-        image = image if image.mode in PNG_MODES else image.convert("RGB")
+        if image.mode.startswith("I;16"):  # in any order of bytes
+            image = Image.fromarray(np.asarray(image).astype(np.uint16))
+        elif image.mode not in PNG_MODES:
+            image = image.convert(ALPHA_MODES.get(image.mode, "RGB"))
         image.save(file, "PNG", compress_level=PNG_COMPRESSION)
     return file.getvalue()

@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartParser
 
 from loupe.client.jobs import uploadable
 from loupe.client.uploads import (
+    TIFF_MODES,
     Packer,
     PictureInput,
     Upload,
@@ -26,6 +27,7 @@ from loupe.client.uploads import (
     prepare_or_error,
 )
 from loupe.errors import InvalidImage, InvalidPixels, InvalidSource, LoupeError
+from loupe.images.decode import open_picture
 from loupe.images.spec import UInt8Array
 from tests.support import odd_folder, pictures
 
@@ -109,8 +111,50 @@ def test_image_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = Image.open(io.BytesIO(pictures.encoded(Image.fromarray(PHOTO), "JPEG", exif=exif)))
+    lying.load()
 
     assert pixels(prepare(lying, "auto")).shape == (30, 40, 3)
+
+
+def answer(upload: Upload) -> UInt8Array:
+    return open_picture(as_file(upload), max_pixels=10**8).pixels("object")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_opened_image_and_its_file_get_the_same_answer(kind: str, tmp_path: Path) -> None:
+    large = Image.fromarray(PHOTO).resize((900, 700))
+    path = tmp_path / "photo"
+    path.write_bytes(pictures.encoded(large, kind))
+
+    with Image.open(path) as image:
+        sent = prepare(image, "auto")
+        image.load()  # still possible
+        assert sent == path.read_bytes()
+    np.testing.assert_array_equal(answer(sent), answer(prepare(path, "auto")))
+
+
+def test_changed_image_is_sent_as_it_is_now() -> None:
+    image = Image.open(io.BytesIO(pictures.encoded(Image.fromarray(PHOTO), "PNG")))
+    image.paste((1, 2, 3), (0, 0, 30, 40))
+
+    assert (pixels(prepare(image, "auto")) == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", "PA", "La", "RGBa", "I;16B", "I", "F"])
+def test_loaded_image_and_its_file_look_the_same(mode: str) -> None:
+    grey = pictures.digits(1, seed=3)[0]
+    values = {"I;16B": grey.astype(">u2") * 257, "I": grey.astype(np.int32), "F": grey / 255}
+    if mode in values:
+        image = Image.fromarray(values[mode].astype(np.float32) if mode == "F" else values[mode])
+    elif mode in ("CMYK", "LAB"):
+        image = Image.fromarray(np.dstack([grey, grey, grey] + [grey] * (mode == "CMYK")), mode)
+    else:
+        opaque = Image.fromarray(grey).convert({"La": "LA", "PA": "P"}.get(mode, "RGBA"))
+        image = opaque.convert(mode)
+    file = pictures.encoded(image, "TIFF") if mode in TIFF_MODES else pictures.png(grey)
+
+    difference = answer(prepare(image, "auto")).astype(int) - answer(file)
+    assert np.abs(difference).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -134,7 +178,16 @@ def test_images_of_every_mode_can_be_sent(mode: str) -> None:
         pytest.param("a\0b", InvalidImage, "null byte", id="no path"),
         pytest.param("/", InvalidImage, "folder", id="folder"),
         pytest.param(
-            Image.open(io.BytesIO(pictures.png(PHOTO)[:-60])),
+            Image.open(
+                io.BytesIO(
+                    pictures.encoded(
+                        Image.fromarray(PHOTO),
+                        "PNG",
+                        save_all=True,
+                        append_images=[Image.fromarray(255 - PHOTO)],
+                    )[:400]
+                )
+            ),
             InvalidImage,
             "decoded",
             id="damaged",
