@@ -132,6 +132,22 @@ def holds_pictures(folder: str | os.PathLike[str]) -> bool:
         )
 
 
+def files(
+    folder: str | os.PathLike[str],
+    skipped: Skipped,
+    *,
+    pattern: str = "",
+    folders: ReadableFolders | None = None,
+) -> Iterator[str]:
+    """Yield the paths of all visible files below a folder; see `pictures`."""
+    walk = _Walk(os.fspath(folder), skipped, folders, sorted)
+    for name in walk.files(Pattern.parse(pattern) if pattern else None):
+        if is_hidden(name):
+            skipped.add("hidden", name)
+        else:
+            yield name
+
+
 def _find(path: str, name: str, folders: ReadableFolders | None) -> os.stat_result | Reason:
     """Return the status of a picture, or why a file is skipped."""
 

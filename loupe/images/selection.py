@@ -20,6 +20,7 @@ Reason: TypeAlias = Literal[
     "not_a_file",
     "unreadable",
     "no_class",
+    "not_a_table",
 ]
 SkippedFiles: TypeAlias = dict[Reason, dict[str, int]]
 """Numbers of skipped files by reason and suffix."""
@@ -34,6 +35,7 @@ REASONS: Final[dict[Reason, str]] = {
     "not_a_file": "not a regular file",
     "unreadable": "cannot be opened",
     "no_class": "in no folder of a class",
+    "not_a_table": "beside Parquet files",
 }
 
 

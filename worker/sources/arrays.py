@@ -47,7 +47,7 @@ from worker.sources.source import (
     max_unpacked_bytes,
     short,
 )
-from worker.sources.tables import read_rows
+from worker.sources.tables.rows import read_rows
 from worker.storage import AnyPath, open_file, open_ranges, versions
 
 ZIP_MAGIC = b"PK"

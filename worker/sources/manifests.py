@@ -10,14 +10,14 @@ from typing import IO, Any
 
 from loupe.delimited import detect_delimiter
 from loupe.errors import InvalidSource
-from loupe.files import ReadableFolders, printable
+from loupe.files import ReadableFolders
 from loupe.images.decode import read_file
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
 from worker.sources.pictures import Collection, Entry, ReadEntry
-from worker.sources.source import check_columns, damaged, listed
+from worker.sources.source import as_text, check_columns, damaged, listed
 from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 
 PATHS, ID = ("path", "file_name"), "id"  # Hugging Face's metadata files have `file_name`
@@ -50,6 +50,7 @@ class Manifest(Collection):
         self._file = file
         self._options = options
         self._https = https
+        self.columns = options.columns
         self._paths = (options.image_column,) if options.image_column else PATHS
 
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
@@ -151,7 +152,7 @@ class Manifest(Collection):
         if not isinstance(path, str) or not path or "\0" in path:
             return Entry(f"line {number}", [], f"The line has no {self._names}.")
         name = record.get(self._options.id or ID)
-        columns = [_as_text(record.get(column)) for column in self._options.columns]
+        columns = [as_text(record.get(column)) for column in self._options.columns]
         return Entry(
             path if name in (None, "") else str(name), [path], self._why_refused(path), columns
         )
@@ -185,10 +186,3 @@ class _LimitedLines(Iterator[str]):
         if not line:
             raise StopIteration
         return line
-
-
-def _as_text(value: Any) -> str | None:
-    """Return a value as text, since a column has one type; what is no text becomes JSON."""
-    if value is None:
-        return None
-    return printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)

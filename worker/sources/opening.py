@@ -10,26 +10,32 @@ import bracex
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.files import ReadableFolders
 from loupe.images.arrays import NPY_MAGIC
+from loupe.images.folder import files as list_files
+from loupe.images.pattern import ANY_FOLDERS
 from loupe.images.pool import DecoderPool
+from loupe.images.selection import Skipped
 from loupe.images.spec import Look
 from loupe.images.tables import HEAD_BYTES, Layout, read_layout
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.settings import HttpsAccess
+from worker.remote_path import RemotePath
 from worker.sources.arrays import ArraySource
 from worker.sources.buckets import Bucket, split_remote_pattern
 from worker.sources.folders import Folder, split_pattern
 from worker.sources.manifests import Manifest
+from worker.sources.mixed import FolderSource
 from worker.sources.pictures import Collection, Decoder, PictureSource
-from worker.sources.pixels import PixelSource
 from worker.sources.source import ImageSource, check_columns, short
-from worker.sources.tables import PARQUET_MAGIC, TableSource
-from worker.sources.tars import Tars, is_tar
+from worker.sources.tables.parquet import PARQUET_MAGIC, TableSource
+from worker.sources.tables.pixels import PixelSource
+from worker.sources.tars import Tars, is_packed_tar, is_tar
 from worker.sources.zips import Zip
 from worker.storage import AnyPath, missing_files, open_file
 
 MANIFESTS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 ZIP_MAGIC = b"PK\x03\x04"
-MAX_TARS = 100_000  # that one pattern may name
+TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")  # in names of patterns
+MAX_FILES = 100_000  # that one pattern may name
 
 
 def open_source(
@@ -60,7 +66,7 @@ def open_source(
         InvalidRequest: If folders are to be labels, and its records are in none.
     """
     source = _open(path, Decoder(look, max_pixels, decoders, check), options, https, folders)
-    if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource):
+    if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource | FolderSource):
         raise InvalidRequest(
             f"The records of '{path}' are in no folders that could be their labels. "
             "Folders, archives and manifests have some."
@@ -94,31 +100,48 @@ def _open(
     if folders is not None and not (isinstance(path, Path) and folders.hold(path)):
         raise InvalidSource(f"'{path}' is not below a folder that jobs may read.")
     if path.is_dir():
-        found: Collection | None = (
-            Folder(path, folders=folders) if isinstance(path, Path) else Bucket(path)
-        )
-    elif folders is None and not path.exists():
-        found = _match(path)
-    elif not path.is_file():
-        if not path.exists():
-            raise _not_found(path)
+        found = Folder(path, folders=folders) if isinstance(path, Path) else Bucket(path)
+        return FolderSource(path, PictureSource(found, decoder), decoder, options, folders)
+    if path.is_file():
+        return _open_file(path, decoder, options, https, folders)
+    if path.exists():
         raise InvalidSource(f"'{path}' is a pipe, socket or device, not a file or folder.")
-    else:
-        with open_file(path, folders) as opened:
-            head = opened.read(HEAD_BYTES)
-        if head.startswith(PARQUET_MAGIC):
-            return TableSource(path, [path], decoder, options, folders)
-        if layout := _pixel_layout(path, head):
-            return PixelSource(path, layout, options, folders)
-        if path.suffix.lower() in MANIFESTS:
-            manifest = Manifest(path, options, https=https, folders=folders)
-            return PictureSource(manifest, decoder, options.columns)
-        found = _open_archive(path, head, folders)
-    if found is None:
-        check_columns(path, ScoringOptions(image_column=options.image_column), None)
-        return ArraySource(path, options, folders)
+    if folders is not None:
+        raise _not_found(path)
+    if ".parquet" in path.name:
+        return TableSource(path, _match_files(path, "Parquet files"), decoder, options)
+    return _pictures(path, _match(path, options), decoder, options)
+
+
+def _open_file(
+    path: AnyPath,
+    decoder: Decoder,
+    options: ScoringOptions,
+    https: HttpsAccess,
+    folders: ReadableFolders | None,
+) -> ImageSource:
+    with open_file(path, folders) as opened:
+        head = opened.read(HEAD_BYTES)
+    if head.startswith(PARQUET_MAGIC):
+        return TableSource(path, [path], decoder, options, folders)
+    if layout := _pixel_layout(path, head):
+        return PixelSource(path, layout, options, folders)
+    if path.suffix.lower() in MANIFESTS:
+        return PictureSource(Manifest(path, options, https=https, folders=folders), decoder)
+    if archive := _open_archive(path, head, options, folders):
+        return _pictures(path, archive, decoder, options)
+    check_columns(path, ScoringOptions(image_column=options.image_column), None)
+    return ArraySource(path, options, folders)
+
+
+def _pictures(
+    path: AnyPath, collection: Collection, decoder: Decoder, options: ScoringOptions
+) -> PictureSource:
+    """Return a source of pictures; raise `InvalidSource` for columns that it cannot have."""
+    if isinstance(collection, Tars):
+        options = ScoringOptions(id=options.id, image_column=options.image_column)
     check_columns(path, options, None)
-    return PictureSource(found, decoder)
+    return PictureSource(collection, decoder)
 
 
 def _pixel_layout(file: AnyPath, head: bytes) -> Layout | None:
@@ -129,10 +152,12 @@ def _pixel_layout(file: AnyPath, head: bytes) -> Layout | None:
         raise InvalidSource(f"'{file}' has {short(error)}.") from error
 
 
-def _open_archive(file: AnyPath, head: bytes, folders: ReadableFolders | None) -> Collection | None:
+def _open_archive(
+    file: AnyPath, head: bytes, options: ScoringOptions, folders: ReadableFolders | None
+) -> Collection | None:
     """Return the archive that a file is, if it is one."""
-    if is_tar(head):
-        return Tars(str(file), [file], folders)
+    if is_tar(head) or is_packed_tar(file, head, folders):
+        return Tars(str(file), [file], options.columns, folders)
     if file.suffix.lower() == ".npz" or head.startswith(NPY_MAGIC):
         return None
     if head.startswith(ZIP_MAGIC):
@@ -141,20 +166,11 @@ def _open_archive(file: AnyPath, head: bytes, folders: ReadableFolders | None) -
         return Zip(file, folders) if zipfile.is_zipfile(opened) else None
 
 
-def _match(pattern: AnyPath) -> Collection:
+def _match(pattern: AnyPath, options: ScoringOptions) -> Collection:
     """Return the pictures or archives that match a pattern of `*`, `**`, `?`, `[…]` and `{…}`."""
-    if ".tar" in pattern.name:
-        names = bracex.expand(str(pattern), limit=MAX_TARS)
-        make = Path if isinstance(pattern, Path) else pattern.with_url
-        archives = [archive for name in names for archive in _match_tars(make(name))]
-        if missing := missing_files(archives):
-            raise InvalidSource(
-                f"{len(missing)} of the {len(archives)} tar archives of '{pattern}' are missing, "
-                f"'{missing[0]}' for example."
-            )
-        if archives:
-            return Tars(str(pattern), sorted(archives, key=_sort_key))
-    elif glob.has_magic(str(pattern)):
+    if any(suffix in pattern.name for suffix in TAR_SUFFIXES):
+        return Tars(str(pattern), _match_files(pattern, "tar archives"), options.columns)
+    if glob.has_magic(str(pattern)):
         if isinstance(pattern, Path):
             return Folder(*split_pattern(str(pattern)))
         if pattern.protocol != "https":
@@ -166,13 +182,33 @@ def _not_found(path: AnyPath) -> InvalidSource:
     return InvalidSource(f"There is no such file or folder: '{path}'.")
 
 
-def _match_tars(name: AnyPath) -> list[AnyPath]:
+def _match_files(pattern: AnyPath, kind: str) -> list[AnyPath]:
+    """Return the files that match a pattern, in order; raise `InvalidSource` if any is missing."""
+    make = Path if isinstance(pattern, Path) else pattern.with_url
+    names = bracex.expand(str(pattern), limit=MAX_FILES)
+    files = [file for name in names for file in _match_one(make(name))]
+    missing = missing_files(files) if files else []
+    if missing == files:
+        raise _not_found(pattern)
+    if missing:
+        raise InvalidSource(
+            f"{len(missing)} of the {len(files)} {kind} of '{pattern}' are missing, "
+            f"'{missing[0]}' for example."
+        )
+    return sorted(files, key=_sort_key)
+
+
+def _match_one(name: AnyPath) -> list[AnyPath]:
+    """Return the files that match a pattern without braces, or the file of that name."""
     if not glob.has_magic(str(name)):
         return [name]
-    if isinstance(name, Path):
+    if isinstance(name, RemotePath):
+        base, pattern = split_remote_pattern(name)
+        return [base / found for found in base.find(pattern)]
+    if ANY_FOLDERS not in name.parts:
         return [Path(found) for found in glob.glob(str(name))]  # noqa: PTH207
-    folder, pattern = split_remote_pattern(name)
-    return [folder / found for found in folder.find(pattern)]
+    folder, pattern = split_pattern(str(name))
+    return [Path(folder, file) for file in list_files(folder, Skipped(), pattern=pattern)]
 
 
 def _sort_key(file: AnyPath) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from worker.queue.steps import Shard
 from worker.sources.source import (
     BatchReader,
     ColumnTypes,
+    NoPictures,
     Records,
     ShardPlan,
     check_unchanged,
@@ -86,6 +87,7 @@ class Collection:
     lists_at_once = True  # the first entry is known before all are listed
     replaces = False  # a later file of the same path takes the place of an earlier one
     empty = "has no picture files"
+    columns: Sequence[str] = ()  # names of the values in `Entry.columns`
 
     def __init__(
         self,
@@ -187,15 +189,12 @@ class PictureSource:
     Args:
         collection: The picture files.
         decoder: Decodes them.
-        columns: Names of the values in `Entry.columns`.
     """
 
-    def __init__(
-        self, collection: Collection, decoder: Decoder, columns: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, collection: Collection, decoder: Decoder) -> None:
         self._collection = collection
         self._decoder = decoder
-        self._columns = columns
+        self._columns = collection.columns
 
     def check(self) -> None:
         """See `ImageSource.check`. Only the first entry is listed, if that is quick."""
@@ -249,7 +248,7 @@ class PictureSource:
 
     def _refuse_empty(self) -> None:
         skipped = describe(self._collection.skipped.files)
-        raise InvalidSource(
+        raise NoPictures(
             f"'{self._collection.path}' {self._collection.empty}."
             + (f" Skipped: {skipped}." if skipped else "")
         )

@@ -1,13 +1,15 @@
 """The interface of a source of images: planned once, then read shard by shard by any process."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
+from loupe.files import printable
 from loupe.images.selection import SkippedFiles
 from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringOptions
@@ -36,6 +38,10 @@ class Records:
     images: UInt8Array
     errors: list[tuple[str, LoupeError]]
     columns: pa.Table | None = None
+
+
+class NoPictures(InvalidSource):
+    """A collection has no pictures; it may have something else."""
 
 
 BatchReader: TypeAlias = Callable[[], Records]
@@ -165,3 +171,10 @@ def short(text: object, limit: int = MAX_REASON_CHARACTERS) -> str:
 def damaged(source: str, error: Exception) -> InvalidSource:
     """Return the error for a file that cannot be read as what it seems to be."""
     return InvalidSource(f"The {source} is damaged: {short(error)}.")
+
+
+def as_text(value: Any) -> str | None:
+    """Return a value as text, since a column has one type; what is no text becomes JSON."""
+    if value is None:
+        return None
+    return printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)

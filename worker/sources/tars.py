@@ -1,6 +1,8 @@
 """Pictures in tar archives, for example WebDataset's. Nothing is extracted to disk."""
 
+import lzma
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO, cast
 
+import pyarrow as pa
 from indexed_gzip import IndexedGzipFile
 
 from loupe.errors import InvalidImage, LoupeError
@@ -17,7 +20,14 @@ from loupe.images.idx import GZIP_MAGIC
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
 from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
-from worker.sources.source import damaged
+from worker.sources.samples import Sample
+from worker.sources.source import damaged, max_unpacked_bytes
+from worker.sources.unpacking import (
+    MAGIC_BYTES,
+    UnpackedFile,
+    compression_of,
+    open_stream,
+)
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
 MAX_HEADER_BYTES = 2**18  # of one member's names and attributes
@@ -27,6 +37,10 @@ MAX_ATTRIBUTES = 1000  # that hold for all members that follow; tarfile applies 
 MAX_COMPRESSION = 10
 SMALL_BYTES = 2**31  # up to this size, archives may be compressed more
 MIN_SPACING, MAX_POINTS = 2**20, 1024  # bytes between points; points for each packed size
+DAMAGE = (
+    *(tarfile.TarError, lzma.LZMAError, pa.ArrowException),
+    *(OSError, EOFError, RecursionError),
+)
 
 
 class Tars(Collection):
@@ -38,23 +52,52 @@ class Tars(Collection):
 
     replaces = True
 
+    def __init__(
+        self,
+        path: str,
+        files: Sequence[AnyPath],
+        columns: Sequence[str] = (),
+        folders: ReadableFolders | None = None,
+    ) -> None:
+        super().__init__(path, files, folders)
+        self.columns = columns
+
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`."""
         names = _names_below_common_folder(self.files)
         for number, (archive, name) in enumerate(zip(self.files, names, strict=True)):
             prefix = f"{name}/" if len(self.files) > 1 else ""
             try:
-                with _open(archive, None, self.folders) as file:
-                    for member in _members(file, _max_unpacked_bytes(archive)):
-                        if reason := _why_skipped(member, file):
-                            self.skipped.add(reason, member.name)
-                            continue
-                        location = [number, member.offset_data, member.size]
-                        yield Entry(prefix + member.name, location, _why_refused(member))
+                with _open(archive, None, self.folders, _copy(index, number)) as file:
+                    members = _members(file, _max_unpacked_bytes(archive))
+                    for entry in self._entries(members, file):
+                        yield entry._replace(
+                            id=prefix + entry.id, location=[number, *entry.location]
+                        )
                     if index is not None and isinstance(file, IndexedGzipFile):
                         file.export_index(str(_gzip_index(index, number)))
-            except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
+            except DAMAGE as error:
                 raise damaged(f"tar archive '{archive}'", error) from error
+
+    def _entries(self, members: Iterator[tarfile.TarInfo], archive: IO[bytes]) -> Iterator[Entry]:
+        """Yield the pictures of one archive, with the columns of their samples."""
+        sample = Sample(self.path, self.columns)
+        for member in members:
+            if self.columns:
+                if not sample.holds(member.name):
+                    yield from sample.entries()
+                    sample = sample.next(member.name)
+                if sample.add_column(member, archive):
+                    continue
+            if reason := _why_skipped(member, archive):
+                self.skipped.add(reason, member.name)
+                continue
+            entry = Entry(member.name, [member.offset_data, member.size], _why_refused(member))
+            if self.columns:
+                sample.add_picture(entry)
+            else:
+                yield entry
+        yield from sample.entries()
 
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
@@ -65,9 +108,7 @@ class Tars(Collection):
         with ExitStack() as stack:
             archives = {
                 number: stack.enter_context(
-                    _open_ranges(
-                        self.files[number], _gzip_index(index, number), members, self.folders
-                    )
+                    _open_ranges(self.files[number], index, number, members, self.folders)
                 )
                 for number, members in ranges.items()
             }
@@ -111,14 +152,47 @@ def _gzip_index(index: Path, number: int) -> Path:
     return index / f"{number:05d}.gzidx"
 
 
+def is_packed_tar(archive: AnyPath, head: bytes, folders: ReadableFolders | None) -> bool:
+    """Return whether a file with these first bytes is a tar archive of another compression."""
+    if compression_of(head) is None:
+        return False
+    try:
+        with _open(archive, None, folders) as file:
+            return is_tar(file.read(tarfile.BLOCKSIZE))
+    except DAMAGE:
+        return False
+
+
+def _copy(index: Path | None, number: int) -> Path | None:
+    """Return the file of an index that keeps an unpacked archive."""
+    return None if index is None else index / f"{number:05d}.tar"
+
+
 @contextmanager
 def _open(
-    archive: AnyPath, gzip_index: Path | None, folders: ReadableFolders | None
+    archive: AnyPath,
+    gzip_index: Path | None,
+    folders: ReadableFolders | None,
+    copy: Path | None = None,
 ) -> Iterator[IO[bytes]]:
-    """Open an archive for reading, unpacked; with an index, random access is fast."""
+    """Open an archive for reading, unpacked; with an index, random access is fast.
+
+    Args:
+        archive: The archive.
+        gzip_index: Index of a gzipped one.
+        folders: Those that a local archive must be in; all by default.
+        copy: File that keeps what cannot be read from the middle; a temporary one by default.
+    """
     with open_file(archive, folders) as file, ExitStack() as stack:
-        is_gzipped = gzip_index is not None or file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        head = file.read(MAGIC_BYTES)
+        is_gzipped = gzip_index is not None or head.startswith(GZIP_MAGIC)
         file.seek(0)
+        if compression := compression_of(head):
+            kept = copy.open("w+b") if copy else tempfile.TemporaryFile()  # noqa: SIM115
+            stack.enter_context(kept)
+            limit = min(_max_unpacked_bytes(archive), max_unpacked_bytes(size_of(archive)))
+            stream = open_stream(file, compression)
+            file = cast("IO[bytes]", UnpackedFile(stream, kept, limit))
         if is_gzipped:
             is_free = isinstance(archive, Path) and folders is None
             source = {"filename": str(archive)} if is_free else {"fileobj": file}
@@ -144,12 +218,17 @@ def _uncover_storage_errors() -> Iterator[None]:
 @contextmanager
 def _open_ranges(
     archive: AnyPath,
-    gzip_index: Path,
+    index: Path,
+    number: int,
     ranges: Sequence[tuple[int, int]],
     folders: ReadableFolders | None,
 ) -> Iterator[ReadAt]:
-    """Open an archive like `open_ranges`, unpacked if it has an index of gzip."""
-    if not gzip_index.exists():
+    """Open an archive like `open_ranges`; use what the plan's index has for it."""
+    gzip_index, copy = _gzip_index(index, number), _copy(index, number)
+    if copy and copy.exists():
+        with open_ranges(copy, ranges) as read_at:
+            yield read_at
+    elif not gzip_index.exists():
         with open_ranges(archive, ranges, folders) as read_at:
             yield read_at
     elif isinstance(archive, Path):

@@ -1,7 +1,10 @@
 """Archives of pictures, some of them damaged or hostile."""
 
+import bz2
 import gzip
 import io
+import json
+import lzma
 import re
 import struct
 import tarfile
@@ -12,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +23,7 @@ from hypothesis import strategies as st
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images.decode import MAX_FILE_BYTES
 from loupe.images.spec import UInt8Array
+from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
 from worker.sources.opening import check_source, open_source
@@ -63,7 +68,29 @@ def as_packed_tar(path: Path, files: Files) -> None:
     path.write_bytes(gzip.compress(path.read_bytes()))
 
 
-KINDS = [as_zip, as_stored_zip, as_self_extracting_zip, as_tar, as_packed_tar]
+def as_bzip2_tar(path: Path, files: Files) -> None:
+    as_tar(path, files)
+    data = path.read_bytes()  # some programs write several streams
+    path.write_bytes(b"".join(map(bz2.compress, (data[:1000], data[1000:]))))
+
+
+def as_xz_tar(path: Path, files: Files) -> None:
+    as_tar(path, files)
+    data = path.read_bytes()
+    path.write_bytes(lzma.compress(data[:1000]) + bytes(8) + lzma.compress(data[1000:]))
+
+
+def as_zstandard_tar(path: Path, files: Files) -> None:
+    as_tar(path, files)
+    data = path.read_bytes()
+    codec = pa.Codec("zstd")
+    path.write_bytes(
+        b"".join(codec.compress(part, asbytes=True) for part in (data[:1000], data[1000:]))
+    )
+
+
+TARS = [as_tar, as_packed_tar, as_bzip2_tar, as_xz_tar, as_zstandard_tar]
+KINDS = [as_zip, as_stored_zip, as_self_extracting_zip, *TARS]
 Write = Callable[[Path, Files], None]
 
 
@@ -79,10 +106,12 @@ def read(path: Path, index_folder: Path, shard_images: int = 1000) -> dict[str |
     return seen
 
 
-def errors(path: Path, index_folder: Path) -> dict[str, str]:
+def errors(
+    path: Path, index_folder: Path, options: ScoringOptions = DEFAULT_OPTIONS
+) -> dict[str, str]:
     return {
         name: error.message
-        for records in scored(path, index_folder)
+        for records in scored(path, index_folder, options=options)
         for name, error in records.errors
     }
 
@@ -102,7 +131,7 @@ def test_pictures_are_read_in_the_order_of_the_archive(
     np.testing.assert_array_equal(list(seen.values()), IMAGES)
 
 
-@pytest.mark.parametrize("write", [as_tar, as_packed_tar])
+@pytest.mark.parametrize("write", TARS)
 @pytest.mark.parametrize("pattern", ["a-{000..002}.tar.x", "a-*.tar.x", "a-00[0-2].tar.x"])
 def test_many_tar_archives_are_one_source(
     tmp_path: Path, index_folder: Path, write: Write, pattern: str
@@ -241,6 +270,60 @@ def test_archives_of_one_name_in_different_folders_keep_their_ids_apart(
     assert list(seen) == ["a/s-0.tar/1.png", "b/s-0.tar/1.png"]
 
 
+SAMPLES = {
+    "a/000.png": FILES["00-é.png"],
+    "a/000.cls": b"3\n",
+    "a/000.json": json.dumps({"url": "é", "size": [1, 2]}).encode(),
+    "a/001.cls": b"4",
+    "a/001.json": json.dumps({"url": None}).encode(),
+    "a/001.left.PNG": FILES["00-é.png"],
+    "a/001.right.png": FILES["00-é.png"],
+    "b/001.png": FILES["00-é.png"],
+    "b/002.json": b"{",
+    "b/002.png": FILES["00-é.png"],
+}
+
+
+@pytest.mark.parametrize("write", TARS)
+def test_files_of_a_sample_are_the_columns_of_its_pictures(
+    archive: Path, index_folder: Path, write: Write
+) -> None:
+    write(archive, SAMPLES)
+    options = ScoringOptions(labels="column:cls", keep=("url", "size"))
+    check_source(archive, options)
+    seen = scored(archive, index_folder, options=options)
+
+    rows = {
+        name: tuple(row.values())
+        for records in seen
+        if records.columns is not None
+        for name, row in zip(records.ids, records.columns.to_pylist(), strict=True)
+    }
+    assert rows == {
+        "a/000.png": ("é", "[1, 2]", "3"),
+        "a/001.left.PNG": (None, None, "4"),
+        "a/001.right.png": (None, None, "4"),
+        "b/001.png": (None, None, None),
+    }
+    assert list(errors(archive, index_folder, options)) == ["b/002.png"]
+
+
+def test_missing_column_of_a_sample_is_named_with_those_it_has(archive: Path) -> None:
+    as_tar(archive, SAMPLES)
+    with pytest.raises(InvalidSource) as raised:
+        check_source(archive, ScoringOptions(labels="column:label"))
+    assert raised.value.code == "column_not_found"
+    assert "cls" in raised.value.message
+
+
+def test_without_requested_columns_samples_are_pictures(archive: Path, index_folder: Path) -> None:
+    as_tar(archive, SAMPLES)
+    plan = open_source(archive, "ink", MAX_PIXELS).plan(100, index_folder)
+
+    assert plan.total == 5
+    assert plan.skipped == {"not_a_picture": {".cls": 2, ".json": 3}}
+
+
 def test_links_and_devices_are_errors(archive: Path, index_folder: Path) -> None:
     with tarfile.open(archive, "w") as tar:
         for name, kind in [
@@ -369,7 +452,7 @@ def test_archive_that_changes_after_the_plan_is_refused(
         list(source.batches(plan.shards[0], 10, index_folder, plan.revision))
 
 
-@pytest.mark.parametrize("write", [as_zip, as_tar, as_packed_tar])
+@pytest.mark.parametrize("write", [as_zip, *TARS])
 def test_archive_without_pictures_is_refused(
     archive: Path, index_folder: Path, write: Write
 ) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -154,6 +155,43 @@ def test_npz_in_a_bucket_is_read_like_a_local_file(tmp_path: Path, bucket: Remot
     put((tmp_path / "images.npz").read_bytes(), bucket / "images.npz")
 
     assert_read_alike(tmp_path / "images.npz", bucket / "images.npz", tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["", "data/*.parquet", "data/{1..2}.parquet", "**/*.parquet"])
+def test_parquet_files_in_a_bucket_are_read_like_local_ones(
+    tmp_path: Path, bucket: RemotePath, pattern: str
+) -> None:
+    local = tmp_path / "set"
+    (local / "data").mkdir(parents=True)
+    for number in (1, 2):
+        files = [pictures.png(image) for image in IMAGES[number::2]]
+        pq.write_table(pa.table({"image": files}), local / "data" / f"{number}.parquet")
+    (local / "README.md").touch()
+    buckets.put_all(local, bucket / "set")
+
+    remote = bucket / "set" / pattern if pattern else bucket / "set"
+    assert_read_alike(local / pattern, remote, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "pixels.csv", "keras.npz", "a.tar.xz", "a.tar.zst"])
+def test_other_file_in_a_bucket_is_read_like_a_local_file(
+    tmp_path: Path, folder: Path, bucket: RemotePath, name: str
+) -> None:
+    local = folder / name
+    if name == "list.csv":
+        text = "label;file_name\n" + "".join(f"1;{path}\n" for path in NAMES)
+        local.write_text(text, encoding="utf-16")
+    elif name == "pixels.csv":
+        np.savetxt(local, IMAGES.reshape(-1, 784), "%d", ",")
+    elif name == "keras.npz":
+        np.savez(local, x_test=IMAGES, y_test=np.arange(len(IMAGES)))
+    else:
+        as_tar(folder, tmp_path / "a.tar")
+        kind = {"a.tar.xz": lzma.compress, "a.tar.zst": pa.Codec("zstd").compress}[name]
+        local.write_bytes(bytes(kind((tmp_path / "a.tar").read_bytes())))
+    buckets.put_all(folder, bucket)
+
+    assert_read_alike(local, bucket / name, tmp_path)
 
 
 def test_folder_in_a_bucket_is_read_like_a_local_folder(

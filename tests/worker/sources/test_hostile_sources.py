@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import lzma
 import os
 import resource
 import socket
@@ -218,6 +219,44 @@ def tar_of_many_attributes_for_all(path: Path) -> None:
     path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + body + member * 100 + bytes(1024))
 
 
+def tar_of_zeros(path: Path, compression: str) -> None:
+    """Write a small archive of a gigabyte of pictures."""
+    with pa.CompressedOutputStream(str(path), compression) as file:
+        for number in range(2**6):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = 2**24
+            file.write(member.tobuf() + bytes(2**24))
+
+
+def zstandard_tar_of_zeros(path: Path) -> None:
+    tar_of_zeros(path, "zstd")
+
+
+def bzip2_tar_of_zeros(path: Path) -> None:
+    tar_of_zeros(path, "bz2")
+
+
+def xz_tar_of_zeros(path: Path) -> None:
+    member = tarfile.TarInfo("a.png")
+    member.size = 2**28
+    packer = lzma.LZMACompressor(preset=0)
+    parts = [packer.compress(member.tobuf())]
+    parts += [packer.compress(bytes(2**24)) for _ in range(2**4)]
+    path.write_bytes(b"".join([*parts, packer.flush()]))
+
+
+def xz_tar_that_claims_much_memory(path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**29}]
+    path.write_bytes(lzma.compress(tarfile.TarInfo("a.png").tobuf(), filters=filters))
+
+
+def tar_of_a_sample_of_many_pictures(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("a.labels"))
+        for number in range(1000):
+            archive.addfile(tarfile.TarInfo(f"a.{number}.png"))
+
+
 def table_with_claimed_rows(path: Path, rows: int) -> None:
     """Write a table of nulls whose metadata, not its pages, claim a number of rows."""
 
@@ -329,6 +368,11 @@ REFUSED: list[tuple[str, Callable[[Path], None]]] = [
     ("a.zip", zip_that_claims_a_member_of_exabytes),
     ("a.tar.gz", tar_of_a_long_sparse_map),
     ("a.tar.gz", tar_of_endless_size),
+    ("a.tar.zst", zstandard_tar_of_zeros),
+    ("a.tar.bz2", bzip2_tar_of_zeros),
+    ("a.tar.xz", xz_tar_of_zeros),
+    ("a.tar.xz", xz_tar_that_claims_much_memory),
+    ("a.tar", tar_of_a_sample_of_many_pictures),
     ("a.tar", tar_of_nested_attributes),
     ("a.tar", tar_that_goes_back),
     ("a.tar", tar_of_many_attributes_for_all),
@@ -356,7 +400,9 @@ def test_claim_that_cannot_be_true_is_an_error_of_the_source(
     tmp_path: Path, index_folder: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / name)
-    options = ScoringOptions(labels="column:labels" if "labels" in write.__name__ else None)
+    options = ScoringOptions(
+        labels="column:labels" if "labels" in write.__name__ or "sample" in write.__name__ else None
+    )
     with little_memory(), pytest.raises(InvalidSource) as raised:
         scored(tmp_path / name, index_folder, 1000, 128, options)
     assert raised.value.code in {"invalid_source", "source_too_large"}

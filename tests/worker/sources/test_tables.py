@@ -287,6 +287,87 @@ def test_folder_labels_need_folders(tmp_path: Path, name: str) -> None:
         check_source(tmp_path / name, ScoringOptions(labels="folder"))
 
 
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """Parquet files in a folder of Hugging Face, one of them without rows."""
+    folder = tmp_path / "set"
+    (folder / "data" / "more").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    rows = of_structs(label=list(range(len(FILES))))
+    for name, part in (
+        ("data/test-00000-of-00003.parquet", rows.slice(0, 4)),
+        ("data/test-00001-of-00003.parquet", rows.slice(0, 0)),
+        ("data/test-00002-of-00003.parquet", rows.slice(4, 1)),
+        ("data/more/test.parquet", rows.slice(5)),
+    ):
+        pq.write_table(part, folder / name, row_group_size=2)
+    (folder / "README.md").write_text("text")
+    (folder / ".cache" / "a.parquet").write_text("text")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rows"),
+    [
+        (".", 11),
+        ("**/*.parquet", 11),
+        ("data/*.parquet", 5),
+        ("data/test-{00000..00002}-of-00003.parquet", 5),
+    ],
+)
+def test_parquet_files_of_a_folder_or_pattern_are_one_table(
+    tables: Path, index_folder: Path, pattern: str, rows: int
+) -> None:
+    source, options = tables / pattern, ScoringOptions(labels="column:label")
+    check_source(source, options)
+    seen = scored(source, index_folder, options=options)
+
+    assert ids(seen) == list(range(rows))
+    labels = pa.concat_tables([batch.columns for batch in seen if batch.columns])["label"]
+    np.testing.assert_array_equal(images(seen), IMAGES[labels.to_numpy()])
+
+
+def test_files_beside_parquet_files_are_counted(tables: Path, index_folder: Path) -> None:
+    assert open_source(tables, "ink", MAX_PIXELS).plan(4, index_folder).skipped == {
+        "hidden": {".parquet": 1},
+        "not_a_table": {".md": 1},
+    }
+
+
+def test_pictures_of_a_folder_are_scored_rather_than_its_tables(
+    tables: Path, index_folder: Path
+) -> None:
+    (tables / "data" / "z.png").write_bytes(FILES[0])
+    plan = open_source(tables, "ink", MAX_PIXELS).plan(4, index_folder)
+
+    assert plan.total == 1
+    assert plan.skipped["not_a_picture"][".parquet"] == 4
+
+
+def test_parquet_files_of_different_columns_are_refused(tables: Path, index_folder: Path) -> None:
+    options = ScoringOptions(keep=("label",))
+    pq.write_table(of_structs(label=["a"] * len(FILES)), tables / "data" / "zzz.parquet")
+    with pytest.raises(InvalidSource, match=r"zzz\.parquet"):
+        scored(tables, index_folder, options=options)
+
+
+def test_parquet_file_that_is_added_after_the_plan_is_a_change(
+    tables: Path, index_folder: Path
+) -> None:
+    plan = open_source(tables, "ink", MAX_PIXELS).plan(4, index_folder)
+    pq.write_table(of_structs(), tables / "data" / "zzz.parquet")
+    source = open_source(tables, "ink", MAX_PIXELS)
+
+    with pytest.raises(SourceChanged):
+        list(source.batches(plan.shards[0], 3, index_folder, plan.revision))
+
+
+def test_rows_of_parquet_files_are_in_no_folders_of_labels(tables: Path) -> None:
+    for source in (tables, tables / "data" / "*.parquet"):
+        with pytest.raises(InvalidRequest):
+            check_source(source, ScoringOptions(labels="folder"))
+
+
 def test_column_of_lists_or_bytes_is_refused(tmp_path: Path) -> None:
     pq.write_table(of_files(boxes=[[1, 2]] * len(FILES)), tmp_path / "table")
     for column in ("boxes", "image"):

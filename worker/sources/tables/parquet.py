@@ -13,15 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from loupe.errors import InvalidPixels, InvalidSource, LoupeError
+from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders, printable
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.selection import SkippedFiles
 from loupe.images.tables import PIXELS, as_pixels, pixel_columns
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
-from worker.sources import pages
 from worker.sources.pictures import MAX_ENTRY_BYTES, MAX_FETCHED_BYTES, Decoder, Entry
 from worker.sources.source import (
     BatchReader,
@@ -36,11 +34,12 @@ from worker.sources.source import (
     listed,
     short,
 )
+from worker.sources.tables import pages
+from worker.sources.tables.rows import NO_ID, read_rows, stacked
 from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
 IMAGE, BYTES, ID = "image", "bytes", "id"
-NO_ID = "The row has no id."
 ROWS_AT_A_TIME, ROW_COUNTS = "rows-at-a-time", "row-counts"  # files of the index
 
 
@@ -53,6 +52,7 @@ class TableSource:
         decoder: Decodes picture files.
         options: Other columns to read.
         folders: Those that local files must be in; all by default.
+        skipped: Files beside them.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class TableSource:
         decoder: Decoder,
         options: ScoringOptions = DEFAULT_OPTIONS,
         folders: ReadableFolders | None = None,
+        skipped: SkippedFiles | None = None,
     ) -> None:
         self._path = path
+        self._skipped = skipped or {}
         self._files = files
         self._folders = folders
         self._decoder = decoder
@@ -93,7 +95,8 @@ class TableSource:
         self._refuse_empty(sum(counts))
         (index / ROWS_AT_A_TIME).write_text(str(rows))
         (index / ROW_COUNTS).write_text(json.dumps(counts))
-        return ShardPlan(sum(counts), self._version(), cut(sum(counts), shard_images))
+        shards = cut(sum(counts), shard_images)
+        return ShardPlan(sum(counts), self._version(), shards, self._skipped)
 
     def column_types(self, index: Path) -> ColumnTypes:
         """See `ImageSource.column_types`."""
@@ -282,59 +285,6 @@ def _rows_at_a_time(index: Path) -> int:
         return int((index / ROWS_AT_A_TIME).read_text())
     except FileNotFoundError:  # an older version planned the job, which is still in progress
         return 1
-
-
-def read_rows(
-    file: pq.ParquetFile, start: int, stop: int, batch_size: int, columns: list[str]
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield batches of rows with the number of their first row; other row groups are not read."""
-    groups: list[int] = []
-    row = group_start = 0
-    for group in range(file.num_row_groups):
-        group_stop = group_start + file.metadata.row_group(group).num_rows
-        if group_start < stop and group_stop > start:
-            row = row if groups else group_start
-            groups.append(group)
-        group_start = group_stop
-    for rows in file.iter_batches(batch_size, row_groups=groups, columns=columns):
-        first, last = max(start, row), min(stop, row + len(rows))
-        if first < last:
-            yield first, rows.slice(first - row, last - first)
-        row += len(rows)
-        if row >= stop:
-            return
-    raise ValueError(f"its rows end at {row:,}, before {stop:,}")
-
-
-def stacked(
-    ids: list[Any],
-    pixels: UInt8Array,
-    are_valid: NDArray[np.bool_],
-    start: int,
-    kept: pa.Table | None,
-) -> Records:
-    """Return rows of pixels as images; invalid ones and those without an id become errors.
-
-    Args:
-        ids: `None` for a row without one.
-        pixels: uint8, shape `(len(ids), 784)`.
-        are_valid: Whether all pixels of a row are.
-        start: Number of the first row.
-        kept: Requested columns, a row for each id.
-    """
-    good = are_valid & np.array([name is not None for name in ids])
-    errors: list[tuple[str, LoupeError]] = [
-        (f"row {start + row}", InvalidSource(NO_ID, code="invalid_record"))
-        if ids[row] is None
-        else (str(ids[row]), InvalidPixels("The row has a pixel that is no integer in 0..255."))
-        for row in np.flatnonzero(~good)
-    ]
-    return Records(
-        [ids[row] for row in np.flatnonzero(good)],
-        pixels[good].reshape(-1, SIDE, SIDE),
-        errors,
-        None if kept is None else kept.filter(pa.array(good)),
-    )
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -29,7 +29,8 @@ from worker.sources.source import (
     cut,
     damaged,
 )
-from worker.sources.tables import ID, read_rows, stacked
+from worker.sources.tables.parquet import ID
+from worker.sources.tables.rows import read_rows, stacked
 from worker.storage import AnyPath, open_file, versions
 
 COPY = "pixels.parquet"  # file of the index

@@ -105,6 +105,8 @@ def check_pages(
     rows_at_a_time, unpacked, size = MAX_ROWS_AT_A_TIME, 0, file.seek(0, os.SEEK_END)
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group)
+        if not rows.num_rows:  # it may have no pages
+            continue
         for chunk in map(rows.column, range(rows.num_columns)):
             name = chunk.path_in_schema
             if not any(name == column or name.startswith(f"{column}.") for column in columns):

@@ -1,0 +1,1 @@
+"""Tables of images: Parquet files, and CSV files with a column for each pixel."""

@@ -1,0 +1,68 @@
+"""Rows of tables: read from a Parquet file, and turned into records."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from loupe.errors import InvalidPixels, InvalidSource, LoupeError
+from loupe.images.spec import SIDE, UInt8Array
+from worker.sources.source import Records
+
+NO_ID = "The row has no id."
+
+
+def read_rows(
+    file: pq.ParquetFile, start: int, stop: int, batch_size: int, columns: list[str]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield batches of rows with the number of their first row; other row groups are not read."""
+    groups: list[int] = []
+    row = group_start = 0
+    for group in range(file.num_row_groups):
+        group_stop = group_start + file.metadata.row_group(group).num_rows
+        if group_start < stop and group_stop > start:
+            row = row if groups else group_start
+            groups.append(group)
+        group_start = group_stop
+    for rows in file.iter_batches(batch_size, row_groups=groups, columns=columns):
+        first, last = max(start, row), min(stop, row + len(rows))
+        if first < last:
+            yield first, rows.slice(first - row, last - first)
+        row += len(rows)
+        if row >= stop:
+            return
+    raise ValueError(f"its rows end at {row:,}, before {stop:,}")
+
+
+def stacked(
+    ids: list[Any],
+    pixels: UInt8Array,
+    are_valid: NDArray[np.bool_],
+    start: int,
+    kept: pa.Table | None,
+) -> Records:
+    """Return rows of pixels as images; invalid ones and those without an id become errors.
+
+    Args:
+        ids: `None` for a row without one.
+        pixels: uint8, shape `(len(ids), 784)`.
+        are_valid: Whether all pixels of a row are.
+        start: Number of the first row.
+        kept: Requested columns, a row for each id.
+    """
+    good = are_valid & np.array([name is not None for name in ids])
+    errors: list[tuple[str, LoupeError]] = [
+        (f"row {start + row}", InvalidSource(NO_ID, code="invalid_record"))
+        if ids[row] is None
+        else (str(ids[row]), InvalidPixels("The row has a pixel that is no integer in 0..255."))
+        for row in np.flatnonzero(~good)
+    ]
+    return Records(
+        [ids[row] for row in np.flatnonzero(good)],
+        pixels[good].reshape(-1, SIDE, SIDE),
+        errors,
+        None if kept is None else kept.filter(pa.array(good)),
+    )
