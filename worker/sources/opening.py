@@ -10,8 +10,8 @@ import bracex
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.files import ReadableFolders
 from loupe.images.arrays import NPY_MAGIC
+from loupe.images.folder import ANY_FOLDERS
 from loupe.images.folder import files as list_files
-from loupe.images.pattern import ANY_FOLDERS
 from loupe.images.pool import DecoderPool
 from loupe.images.selection import Skipped
 from loupe.images.spec import Look
