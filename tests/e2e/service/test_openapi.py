@@ -29,7 +29,7 @@ NO_ANSWERS = {
 # It runs in a separate process, so that only the service is imported.
 FOUND = """
 import ast, inspect, json, sys
-import service.server, worker.queue.jobs
+import loupe.runtime.redis_server, service.server, worker.queue.jobs
 from loupe.errors import LoupeError
 from loupe.settings import Settings
 from service.app import create_app
@@ -54,7 +54,7 @@ def codes_of(module):
             yield kind.code
 
 
-ROOMS = ("service.", "loupe.images.", "loupe.models.card", "worker.queue.jobs")
+ROOMS = ("service.", "loupe.images.", "loupe.models.card", "loupe.runtime.redis_server", "worker.queue.jobs")
 modules = [module for name, module in sys.modules.items() if name.startswith(ROOMS)]
 codes = sorted({code for module in modules for code in codes_of(module)})
 named = [route for route in create_app(Settings()).routes if isinstance(route, Route)]

@@ -1,0 +1,415 @@
+"""Every example of an error in the OpenAPI document is provoked on its route."""
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+from starlette.types import Message
+
+from loupe.images.spec import UInt8Array
+from loupe.models.store import StoredModel
+from loupe.settings import Settings
+from service.app import create_app
+from service.http.bodies import Bodies
+from service.prediction.predictor import Predictor
+from service.web.pages import document
+from tests.support import pictures
+from tests.support.redis_servers import redis_server
+
+Json: TypeAlias = Any
+
+KEY = "the-key-of-alice-0001"
+MANY = 10**12
+DIGITS: UInt8Array = pictures.digits(2)
+TOO_MANY = 4097  # images
+# The file of a job that is done is too short, and the disk is full.
+WITHOUT_EXAMPLES = {("GET /jobs/{id}/results", "416"), ("POST /jobs", "507")}
+
+
+@dataclass
+class Sent:
+    """A request that succeeds until it is changed."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: dict[str, str] = field(default_factory=lambda: {"x-api-key": KEY, "host": "localhost"})
+    body: bytes = b""
+    is_complete: bool = True
+
+    def send_json(self, value: Json) -> None:
+        self.headers["content-type"] = "application/json"
+        self.body = json.dumps(value).encode()
+
+
+@dataclass
+class World:
+    """The app that gets the request, and what may break in it."""
+
+    app: Starlette
+    patch: pytest.MonkeyPatch
+
+    @property
+    def predictor(self) -> Predictor:
+        predictor: Predictor = self.app.state.predictor
+        return predictor
+
+    def break_engine(self) -> None:
+        def fail(_: UInt8Array) -> UInt8Array:
+            raise RuntimeError("the engine is broken")
+
+        self.patch.setattr(self.predictor.models.find(None).batcher, "_run", fail)
+
+    def break_routes(self) -> None:
+        async def fail(_: object) -> None:
+            raise RuntimeError("a bug")
+
+        for route in self.app.routes:
+            if hasattr(route, "endpoint"):
+                self.patch.setattr(route.endpoint, "_handler", fail)
+
+
+Provocation: TypeAlias = Callable[[World, Sent], object]
+
+
+def image(value: Json) -> Provocation:
+    """Send a picture as base64, or pixels, in place of the image of a request."""
+
+    def provoke(_: World, sent: Sent) -> None:
+        if sent.path == "/predict_batch":
+            wrong_array(_, sent)
+        elif sent.path == "/predict":
+            sent.send_json({"image" if isinstance(value, str) else "pixels": value})
+        elif sent.path.startswith("/v1"):
+            sent.send_json({"instances": [DIGITS[0].tolist(), as_instance(value)]})
+        else:
+            sent.send_json({"inputs": [tensor([value])]})
+
+    return provoke
+
+
+def as_instance(value: Json) -> Json:
+    return {"b64": value} if isinstance(value, str) else value
+
+
+def tensor(values: Json) -> Json:
+    is_file = isinstance(values[0], str)
+    shape = [len(values)] if is_file else [len(values), 28, 28]
+    kind = "BYTES" if is_file else "UINT8"
+    return {"name": "images", "datatype": kind, "shape": shape, "data": values}
+
+
+def base64_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def change(**changes: Any) -> Provocation:
+    """Change parts of a request."""
+
+    def provoke(_: World, sent: Sent) -> None:
+        for name, value in changes.items():
+            if name == "headers":
+                sent.headers |= value
+            else:
+                setattr(sent, name, value)
+
+    return provoke
+
+
+def json_of(value: Json) -> Provocation:
+    return lambda _, sent: sent.send_json(value)
+
+
+def unknown_model(_: World, sent: Sent) -> None:
+    if sent.path == "/jobs":
+        sent.query, sent.body = "model=birds", npy(DIGITS)
+        sent.headers["content-type"] = "application/x-npy"
+    elif sent.path.startswith("/predict"):
+        sent.query = "model=birds"
+    else:
+        sent.path = sent.path.replace("digits", "birds")
+
+
+def too_many_images(_: World, sent: Sent) -> None:
+    if sent.path == "/predict_batch":
+        sent.send_json({"images": ["a"] * TOO_MANY})
+    elif sent.path.startswith("/v1"):
+        sent.send_json({"instances": [0] * TOO_MANY})
+    else:
+        sent.send_json({"inputs": [tensor(["a"] * TOO_MANY)]})
+
+
+def no_time(world: World, sent: Sent) -> None:
+    sent.headers["x-request-timeout"] = "0.000001"
+
+
+def incomplete(world: World, sent: Sent) -> None:
+    sent.is_complete = False
+    world.patch.setattr(Bodies.read, "__defaults__", ("an image", 0.01))
+
+
+def stopping(world: World, sent: Sent) -> None:
+    world.patch.setattr(world.predictor, "draining", True)
+    world.patch.setattr(world.predictor.models.find(None).batcher, "_closing", True)
+
+
+def full(world: World, _: Sent) -> None:
+    world.patch.setattr(world.predictor.models.find(None).batcher, "_admitted", MANY)
+
+
+def busy(world: World, _: Sent) -> None:
+    stack: Any = world.app.middleware_stack
+    world.patch.setattr(stack.in_flight, "requests", MANY)
+
+
+def no_memory(world: World, _: Sent) -> None:
+    world.patch.setattr(world.predictor.bodies._memory, "share", 10)
+
+
+def no_redis(world: World, sent: Sent) -> None:
+    if sent.method == "POST":
+        unknown_model(world, sent)
+        sent.query = ""
+    world.patch.setattr(
+        world.predictor.jobs, "_settings", Settings(redis_url="redis://127.0.0.1:1")
+    )
+    world.patch.setattr(world.predictor.jobs, "_opened", None)
+
+
+def wrong_array(_: World, sent: Sent) -> None:
+    sent.headers["content-type"] = "application/x-npy"
+    sent.body = npy(DIGITS.astype(np.float32))
+
+
+def array_with_errors(_: World, sent: Sent) -> None:
+    sent.headers["accept"] = "application/x-npy"
+    sent.send_json({"images": ["no picture"]})
+
+
+def invalid(_: World, sent: Sent) -> None:
+    """Send JSON without what the route needs, or a query with a wrong value."""
+    if sent.method == "GET":
+        sent.query = "format=xml" if sent.path.endswith("/results") else "limit=0"
+    else:
+        sent.send_json({"picture": "x"})
+
+
+def ended_job(world: World, sent: Sent) -> None:
+    asked(world.app, Sent("DELETE", sent.path))
+
+
+def no_job(_: World, sent: Sent) -> None:
+    action = sent.path.removeprefix("/jobs/").partition("/")[2]
+    sent.path = f"/jobs/3f0c5b1d9a2e{'/' if action else ''}{action}"
+
+
+def no_route(_: World, sent: Sent) -> None:
+    sent.path = sent.path.replace("page.css", "other.js").replace("digits", "")
+
+
+def no_key(_: World, sent: Sent) -> None:
+    del sent.headers["x-api-key"]
+    sent.path = sent.path.replace("page.css", "other.js")  # the page's own files are open
+
+
+def wrong_type(_: World, sent: Sent) -> None:
+    name = "content-encoding" if sent.path.startswith("/v") else "content-type"
+    sent.headers[name] = "text/html"
+
+
+def missing_source(world: World, sent: Sent) -> None:
+    sent.send_json({"source": f"{world.predictor.settings.job_roots}/none"})
+
+
+PROVOCATIONS: dict[str, Provocation] = {
+    "animated_image": image(base64_of(pictures.long_gif(2))),
+    "body_too_large": change(headers={"content-length": str(MANY)}),
+    "body_too_slow": incomplete,
+    "deadline_exceeded": no_time,
+    "engine_failed": lambda world, _: world.break_engine(),
+    "headers_too_large": change(headers={"x-padding": "x" * 40_000}),
+    "host_forbidden": change(headers={"host": "evil.example"}),
+    "image_too_large": image(base64_of(pictures.huge_png(10_000))),
+    "image_too_small": image(base64_of(pictures.png(DIGITS[0][:1, :1]))),
+    "internal_error": lambda world, _: world.break_routes(),
+    "invalid_image": image(base64_of(b"no picture")),
+    "invalid_json": change(headers={"content-type": "application/json"}, body=b'{"image": '),
+    "invalid_pixels": image([[300] * 28] * 28),
+    "invalid_request": invalid,
+    "invalid_source": missing_source,
+    "job_ended": ended_job,
+    "job_not_done": change(),
+    "job_not_found": no_job,
+    "model_control_forbidden": change(),
+    "model_not_found": unknown_model,
+    "not_acceptable": array_with_errors,
+    "origin_forbidden": change(headers={"sec-fetch-site": "cross-site", "origin": "http://evil"}),
+    "overloaded": full,
+    "range_not_satisfiable": change(headers={"range": "bytes=9-"}),
+    "redis_unavailable": no_redis,
+    "report_not_found": change(),
+    "results_not_found": ended_job,
+    "route_not_found": no_route,
+    "shutting_down": stopping,
+    "source_forbidden": json_of({"source": "/etc/images"}),
+    "too_many_bytes": no_memory,
+    "too_many_images": too_many_images,
+    "too_many_requests": busy,
+    "unauthorized": no_key,
+    "unknown_language": change(query="lang=xx"),
+    "unsupported_media_type": wrong_type,
+}
+
+
+def asked(app: Starlette, sent: Sent) -> tuple[int, Json]:
+    """Send a request to the app; return status and JSON."""
+    answer: tuple[int, Json] = app.state.loop.run_until_complete(_asked(app, sent))
+    return answer
+
+
+async def _asked(app: Starlette, sent: Sent) -> tuple[int, Json]:
+    status, answer = 0, b""
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": sent.method,
+        "path": sent.path,
+        "query_string": sent.query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in sent.headers.items()],
+        "client": ("127.0.0.1", 1),
+    }
+
+    async def receive() -> Message:
+        if not sent.is_complete:
+            await asyncio.sleep(30)
+        return {"type": "http.request", "body": sent.body}
+
+    async def send(message: Message) -> None:
+        nonlocal status, answer
+        status = message.get("status", status)
+        answer += message.get("body", b"")
+
+    await app(scope, receive, send)
+    return status, json.loads(answer)
+
+
+@pytest.fixture(scope="module")
+def apps(
+    digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Starlette, Starlette]]:
+    """Return the app without keys, and one that needs a key."""
+    folder = tmp_path_factory.mktemp("examples")
+    with redis_server(folder) as server:
+        common: dict[str, Any] = {
+            "model": digits_model.tag,
+            "data_dir": folder / "data",
+            "redis_url": server.url,
+            "job_roots": str(tmp_path_factory.mktemp("images")),
+            "allowed_hosts": "localhost",
+        }
+        made = [
+            create_app(Settings(**common)),
+            create_app(Settings(**common | {"api_keys": f"a:{KEY}"})),
+        ]
+        loop = asyncio.new_event_loop()
+        for app in made:
+            app.state.loop = loop
+            app.state.predictor.models.load()
+        yield made[0], made[1]
+        for app in made:
+            loop.run_until_complete(app.state.predictor.close())
+        loop.close()
+
+
+def request_of(path: str, method: str, operation: Json, shared: Json, version: str) -> Sent:
+    """Make a request from the examples of the document."""
+    for parameter in [*shared.get("parameters", []), *operation.get("parameters", [])]:
+        found = resolved(parameter)
+        if found["in"] == "path":
+            value = found.get("example", found["schema"].get("enum", [""])[0])
+            is_serving = path.startswith("/v1") and found["name"] == "version"
+            path = path.replace("{" + found["name"] + "}", version if is_serving else value)
+    sent = Sent(method.upper(), path)
+    content = resolved(operation.get("requestBody", {})).get("content", {}).get("application/json")
+    if content:
+        examples = content.get("examples") or {"only": {"value": content["example"]}}
+        sent.send_json(resolved(next(iter(examples.values())))["value"])
+    return sent
+
+
+def resolved(value: Json) -> Json:
+    """Follow a reference in the document."""
+    if "$ref" not in value:
+        return value
+    found = DOCUMENT
+    for name in value["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found
+
+
+DOCUMENT: Json = json.loads(document())
+OPERATIONS = {
+    f"{method.upper()} {path}": (path, method, operation, shared)
+    for path, shared in DOCUMENT["paths"].items()
+    for method, operation in shared.items()
+    if method != "parameters"
+}
+EXAMPLES = [
+    pytest.param(name, status, code, example["value"], id=f"{name} {status} {code}")
+    for name, (_, _, operation, _) in OPERATIONS.items()
+    for status, response in operation["responses"].items()
+    if status >= "400"
+    for code, example in resolved(response)["content"]["application/json"]
+    .get("examples", {})
+    .items()
+]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_error_has_an_example_with_a_code_of_the_route(name: str) -> None:
+    for status, response in OPERATIONS[name][2]["responses"].items():
+        if status >= "400":
+            content = response["content"]["application/json"]
+            code = content["schema"]["properties"]["code"]
+            examples = content.get("examples", {})
+            assert bool(examples) != ((name, status) in WITHOUT_EXAMPLES), status
+            assert examples.keys() <= set(code.get("enum", [code.get("const")]))
+
+
+@pytest.mark.parametrize(("name", "status", "code", "example"), EXAMPLES)
+def test_example_of_an_error_can_be_provoked(
+    name: str,
+    status: str,
+    code: str,
+    example: Json,
+    apps: tuple[Starlette, Starlette],
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = apps[1] if code == "unauthorized" else apps[0]
+    sent = request_of(*OPERATIONS[name], digits_model.version)
+    if "/jobs/" in sent.path:
+        upload = Sent("POST", "/jobs", body=npy(DIGITS))
+        upload.headers["content-type"] = "application/x-npy"
+        _, job = asked(apps[0], upload)
+        sent.path = sent.path.replace("3f0c5b1d9a2e", job["id"])
+    PROVOCATIONS[code](World(app, monkeypatch), sent)
+
+    answer = asked(app, sent)
+
+    assert (answer[0], answer[1]["code"]) == (int(status), code), answer
+    assert example.keys() == {"error", "code"}
+    assert example["code"] == code
