@@ -54,7 +54,8 @@ def codes_of(module):
             yield kind.code
 
 
-ROOMS = ("service.", "loupe.images.", "loupe.models.card", "loupe.runtime.redis_server", "worker.queue.jobs")
+ROOMS = ("service.", "loupe.images.", "loupe.models.card", "loupe.runtime.redis_server")
+ROOMS += ("worker.queue.jobs",)
 modules = [module for name, module in sys.modules.items() if name.startswith(ROOMS)]
 codes = sorted({code for module in modules for code in codes_of(module)})
 named = [route for route in create_app(Settings()).routes if isinstance(route, Route)]
