@@ -59,8 +59,9 @@ OUT_OF_MEMORY = "decoder error -9"  # IMAGING_CODEC_MEMORY, for which Pillow has
 class Picture:
     """A picture whose header has been checked and whose pixels have not been decoded."""
 
-    def __init__(self, image: ImageFile.ImageFile) -> None:
+    def __init__(self, image: ImageFile.ImageFile, kind: str) -> None:
         self.image = image
+        self.kind = kind
 
     @property
     def pixel_count(self) -> int:
@@ -120,8 +121,8 @@ class Picture:
 
     def _damaged(self, error: BaseException) -> InvalidImage:
         if isinstance(error, MemoryError) or str(error) == OUT_OF_MEMORY:
-            return too_costly(f"Decoding the {self.image.format} file takes too much memory.")
-        return InvalidImage(f"The {self.image.format} file is damaged: {error}.")
+            return too_costly(f"Decoding the {self.kind} file takes too much memory.")
+        return InvalidImage(f"The {self.kind} file is damaged: {error}.")
 
 
 def open_picture(data: File, *, max_pixels: int) -> Picture:
@@ -156,7 +157,7 @@ def open_picture(data: File, *, max_pixels: int) -> Picture:
         raise InvalidImage(
             f"The {kind} file has several frames; send one picture.", code="animated_image"
         )
-    return Picture(image)
+    return Picture(image, kind)
 
 
 def _readable_kind(data: File) -> str:

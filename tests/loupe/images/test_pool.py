@@ -1,8 +1,10 @@
 """Decoding in processes that may be killed."""
 
 import os
+import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,34 @@ def test_decoding_takes_at_most_eight_bytes_per_pixel(mode: str) -> None:
         pool.decode(bombs.flat_png(side, mode), "ink", MAX_PIXELS)
         assert decoder.is_running()
         assert peak_bytes(decoder) - before < 8 * side * side
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor"), [("AVIF", 2), ("HEIF", 2), ("JPEG2000", 4)], ids=["AVIF", "HEIC", "JP2"]
+)
+def test_formats_that_take_more_memory_stay_within_their_estimate(kind: str, factor: int) -> None:
+    side = 2500
+    picture = Image.new("RGBA", (side, side), (20, 90, 160, 200))
+    options = {"speed": 10} if kind == "AVIF" else {}
+    with opened() as pool:
+        pool.decode(encoded(Image.new("RGBA", (70, 70)), kind), "ink", MAX_PIXELS)
+        decoder = decoders()[-1]
+        before = peak_bytes(decoder)
+        pool.decode(encoded(picture, kind, **options), "ink", MAX_PIXELS)
+        assert decoder.is_running()
+        assert peak_bytes(decoder) - before < factor * 8 * side * side
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_picture_larger_than_its_header_says_is_decoded_within_limits(
+    pool: DecoderPool, kind: str
+) -> None:
+    data = bytearray(encoded(Image.new("RGB", (900, 900), (9, 9, 9)), kind))
+    for claim in re.finditer(b"ispe", bytes(data)):
+        data[claim.end() + 4 : claim.end() + 12] = struct.pack(">II", 64, 64)
+    with suppress(InvalidImage):  # libheif refuses it
+        assert pool.decode(bytes(data), "object", MAX_PIXELS).shape == (28, 28)
+    assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
 
 
 def peak_bytes(process: psutil.Process) -> int:
