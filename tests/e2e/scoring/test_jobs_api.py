@@ -203,9 +203,10 @@ def saved(save: Any, **arrays: Any) -> bytes:
     return file.getvalue()
 
 
-def parquet() -> bytes:
+def parquet(column: str = "image") -> bytes:
     file = io.BytesIO()
-    pq.write_table(pa.table({"image": [pictures.png(image) for image in pictures.digits(9)]}), file)
+    images = [pictures.png(image) for image in pictures.digits(9)]
+    pq.write_table(pa.table({column: images, "label": range(9)}), file)
     return file.getvalue()
 
 
@@ -227,6 +228,44 @@ def test_uploaded_tables_and_arrays_are_scored(
 
     assert (ended(alice, job)["state"], ended(alice, job)["done"]) == ("done", 9)
     assert rows(alice.get(f"/jobs/{job}/results").content)["id"].to_pylist() == list(range(9))
+
+
+def csv_of_pixels() -> bytes:
+    images = pictures.digits(9).reshape(9, -1)
+    names = ",".join(f"pixel{number}" for number in range(784))
+    lines = (f"{label}," + ",".join(map(str, image)) for label, image in enumerate(images))
+    return f"label,{names}\n".encode() + "\n".join(lines).encode()
+
+
+def keras_arrays() -> bytes:
+    images = pictures.digits(9)
+    return saved(np.savez, x_train=images[:4], x_test=images, label=np.arange(9))
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "options"),
+    [
+        pytest.param(csv_of_pixels(), "text/csv", {}, id="CSV"),
+        pytest.param(keras_arrays(), "application/zip", {"array": "x_test"}, id="npz"),
+        pytest.param(
+            parquet("img"),
+            "application/vnd.apache.parquet",
+            {"image_column": "img"},
+            id="Parquet",
+        ),
+    ],
+)
+def test_options_of_the_source_are_parameters_of_an_upload(
+    alice: httpx.Client, worker: None, content: bytes, media_type: str, options: dict[str, str]
+) -> None:
+    params = {"labels": "column:label", **options}
+    headers = {"Content-Type": media_type}
+    job = accepted(alice.post("/jobs", content=content, headers=headers, params=params))
+
+    assert (ended(alice, job)["state"], ended(alice, job)["done"]) == ("done", 9)
+    table = rows(alice.get(f"/jobs/{job}/results").content)
+    assert table["id"].to_pylist() == list(range(9))
+    assert len(set(table["label_true"].to_pylist())) == 9
 
 
 @pytest.mark.parametrize("line", ['{{"path": "{}"}}\n', "path\n{}\n"])
