@@ -15,6 +15,14 @@ from typing import BinaryIO
 # Without O_PATH, as on macOS, opening a folder takes the right to list it.
 FOLDER_FLAGS = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
+MAX_COMPRESSION = 200  # only pixels of one colour reach this
+SMALL_BYTES = 2**26  # up to this size, files may be compressed more
+
+
+def max_unpacked_bytes(packed: int) -> int:
+    """Return the maximum size to which so many compressed bytes may unpack."""
+    return max(SMALL_BYTES, MAX_COMPRESSION * packed)
+
 
 @contextmanager
 def atomic_path(path: Path, *, sync: bool = False, new: bool = False) -> Iterator[Path]:

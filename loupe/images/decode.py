@@ -166,7 +166,7 @@ def _readable_kind(data: File) -> str:
         raise InvalidImage("The image is empty: it has no bytes.")
     known = format_of(data)
     if known is None:
-        raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(bytes(data))}.")
+        raise InvalidImage(f"Not a {FORMATS_LISTED} image, but {_describe(data)}.")
     if not known.is_read:
         raise unread(known.name)
     return known.name
@@ -288,9 +288,9 @@ def _on_white(image: Image.Image, to_bytes: ToBytes | None) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
-def _describe(data: bytes) -> str:
+def _describe(data: File) -> str:
     """Describe bytes that are not an image."""
-    head = data[:200]
+    head = bytes(data[:200])
     if head.lstrip().startswith((b"http://", b"https://")):
         return "the text of a URL; Loupe fetches nothing, send the image's bytes"
     try:

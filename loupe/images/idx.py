@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from loupe.files import open_regular
+from loupe.files import max_unpacked_bytes, open_regular
 from loupe.images.spec import UInt8Array
 
 UINT8 = 0x08  # IDX's code for unsigned bytes
@@ -25,7 +25,6 @@ MAX_DIMENSIONS = 8
 MAX_HEADER_BYTES = 4 + 4 * MAX_DIMENSIONS
 CHUNK_BYTES = 2**20  # unpacked at a time
 MAX_UNPACKED_BYTES = 2**30  # of a gzipped file, which is unpacked into memory
-MAX_GZIP_RATIO = 1032  # of unpacked to packed bytes; Source: zlib.net, "zlib Technical Details"
 
 
 def encode(values: UInt8Array) -> bytes:
@@ -106,7 +105,7 @@ def _read_head(file: BinaryIO) -> tuple[tuple[int, ...], int, bool]:
     promised = math.prod(shape)
     if not packed:
         _check_length(shape, size - start)
-    elif promised > size * MAX_GZIP_RATIO:
+    elif promised > max_unpacked_bytes(size):
         raise ValueError(f"an IDX header of shape {shape} in a gzip file of {size:,} bytes")
     elif promised > MAX_UNPACKED_BYTES:
         raise ValueError(

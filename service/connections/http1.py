@@ -62,10 +62,8 @@ class Http1Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse a chunk."""
         self._unset_keepalive_if_required()
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = self._parse(rest)
+            self._parse(data)
         except httptools.HttpParserError:
             self.send_400_response("")
 
@@ -92,21 +90,23 @@ class Http1Connection(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _parse(self, data: memoryview) -> memoryview:
-        """Parse a chunk up to the head of a request that offers to upgrade; return the rest.
+    def _parse(self, data: bytes) -> None:
+        """Parse a chunk as if no request offered to upgrade to another protocol.
 
         The parser takes everything after such a head for the other protocol, also its body. So
         a new parser gets the head without the offer.
         """
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            head = self._head_without_offer()
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
-            self.parser.feed_data(head)
-            return data[offer.args[0] :]
-        return data[len(data) :]
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                rest = rest[offer.args[0] :]
+                head = self._head_without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+                self.parser.feed_data(head)
 
     def _head_without_offer(self) -> bytes:
         """Return the head of the current request again, without its `Upgrade` headers.

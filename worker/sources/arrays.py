@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loupe.errors import InvalidSource
-from loupe.files import ReadableFolders, printable
+from loupe.files import ReadableFolders, max_unpacked_bytes, printable
 from loupe.images import idx
 from loupe.images.arrays import (
     HEAD_BYTES,
@@ -44,7 +44,6 @@ from worker.sources.source import (
     cut,
     id_type,
     listed,
-    max_unpacked_bytes,
     short,
 )
 from worker.sources.tables.rows import read_rows

@@ -27,6 +27,7 @@ from loupe.errors import (
 )
 from loupe.files import ReadableFolders, printable
 from loupe.images.decode import MAX_FILE_BYTES, open_picture
+from loupe.images.formats import File
 from loupe.images.header import is_tiny, kind_of
 from loupe.images.pool import DecoderPool
 from loupe.images.selection import Skipped, describe
@@ -68,7 +69,7 @@ class Entry(NamedTuple):
     columns: Sequence[str | None] = ()
 
 
-ReadEntry: TypeAlias = Callable[[Entry], bytes]
+ReadEntry: TypeAlias = Callable[[Entry], File]
 """Returns the picture file of an entry; raises `LoupeError` or `OSError`."""
 
 
@@ -173,7 +174,7 @@ class Decoder:
         kept = None if columns is None else columns.take(pa.array(positions, pa.int64()))
         return Records(ids, stacked, errors, kept)
 
-    def _pixels(self, data: bytes) -> UInt8Array:
+    def _pixels(self, data: File) -> UInt8Array:
         if self._processes is None or is_tiny(data) or kind_of(data) is None:
             return open_picture(data, max_pixels=self._max_pixels).pixels(self._look)
         self._turn.release()

@@ -19,8 +19,6 @@ MAX_SHARDS = 20_000  # of one job; each takes some 500 bytes in Redis
 MAX_GROWN_SHARD = 65_536  # records of a shard that is larger than requested
 # In error messages.
 MAX_LISTED_COLUMNS, MAX_LISTED_CHARACTERS, MAX_REASON_CHARACTERS = 12, 80, 300
-MAX_COMPRESSION = 200  # only pixels of one colour reach this
-SMALL_BYTES = 2**26  # up to this size, files may be compressed more
 
 
 @dataclass(frozen=True)
@@ -128,11 +126,6 @@ def cut(total: int, shard_images: int) -> list[Shard]:
         Shard(index, total * index // shards, total * (index + 1) // shards)
         for index in range(shards)
     ]
-
-
-def max_unpacked_bytes(packed: int) -> int:
-    """Return the maximum size to which so many compressed bytes may unpack."""
-    return max(SMALL_BYTES, MAX_COMPRESSION * packed)
 
 
 def check_unchanged(source: object, planned: str, now: str) -> None:

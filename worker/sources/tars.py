@@ -14,14 +14,14 @@ import pyarrow as pa
 from indexed_gzip import IndexedGzipFile
 
 from loupe.errors import InvalidImage, LoupeError
-from loupe.files import ReadableFolders
+from loupe.files import ReadableFolders, max_unpacked_bytes
 from loupe.images.formats import HEAD_BYTES
 from loupe.images.idx import GZIP_MAGIC
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
 from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
 from worker.sources.samples import Sample
-from worker.sources.source import damaged, max_unpacked_bytes
+from worker.sources.source import damaged
 from worker.sources.unpacking import (
     MAGIC_BYTES,
     UnpackedFile,

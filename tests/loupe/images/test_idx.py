@@ -179,3 +179,16 @@ def test_gzip_file_whose_checksum_is_wrong_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.gz").write_bytes(data)
     with pytest.raises(OSError, match="CRC check failed"):
         idx.read(tmp_path / "file.gz")
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(2**26, True), (2**26 + 1, False)])
+def test_gzip_file_that_is_far_smaller_than_its_values_is_refused(
+    tmp_path: Path, size: int, is_read: bool
+) -> None:
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(idx.encode(np.zeros(size, np.uint8)), compresslevel=9))
+    if is_read:
+        assert idx.read_shape(path) == (size,)
+    else:
+        with pytest.raises(ValueError, match="in a gzip file of"):
+            idx.read(path)

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -302,6 +303,19 @@ def table_of_a_large_page(path: Path) -> None:
     )
 
 
+def table_of_a_dense_page(path: Path) -> None:
+    """Write a page that is as large as its file, 220 MB, and takes as much again when unpacked."""
+    values = np.random.default_rng(0).integers(0, 256, (55, 4 * 2**20), np.uint8)
+    pq.write_table(
+        pa.table({"image": [value.tobytes() for value in values]}),
+        path,
+        compression="zstd",
+        use_dictionary=False,
+        data_page_size=2**30,
+        write_statistics=False,
+    )
+
+
 def table_of_long_ids(path: Path) -> None:
     ids = pa.DictionaryArray.from_arrays(np.zeros(1000, np.int32), [str("x" * 2**20)])
     pq.write_table(
@@ -380,6 +394,7 @@ REFUSED: list[tuple[str, Callable[[Path], None]]] = [
     ("a.parquet", table_that_claims_more_rows_than_its_pages),
     ("a.parquet", table_of_a_billion_nulls),
     ("a.parquet", table_of_a_large_page),
+    ("a.parquet", table_of_a_dense_page),
     ("a.parquet", table_of_long_ids),
     ("a.parquet", table_of_long_names),
     ("a.npy", npy_of_a_long_type),
@@ -425,6 +440,21 @@ def test_repeated_large_value_of_a_table_is_read_a_few_times_at_a_time(
         seen = scored(tmp_path / "a.parquet", index_folder, shard_images=60, batch_size=128)
 
     assert sum(len(batch.errors) for batch in seen) == 60
+
+
+def test_large_values_of_a_table_are_not_copied(tmp_path: Path, index_folder: Path) -> None:
+    size = 15 * 2**20
+    table = pa.table({"image": pa.array([bytes(size)] * 4)})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", row_group_size=1)
+    tracemalloc.start()
+    try:
+        seen = scored(tmp_path / "a.parquet", index_folder, shard_images=4, batch_size=128)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert sum(len(batch.errors) for batch in seen) == 4
+    assert most < size
 
 
 def test_names_of_a_member_and_of_a_record_are_short(tmp_path: Path, index_folder: Path) -> None:

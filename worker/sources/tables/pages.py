@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from worker.sources.source import SMALL_BYTES, max_unpacked_bytes
+from loupe.files import SMALL_BYTES, max_unpacked_bytes
 from worker.storage import AnyPath
 
 FOOTER = struct.Struct("<L4s")  # length of the metadata, and "PAR1"
 MAX_METADATA_BYTES = 2**23  # pyarrow takes twenty times as much memory
 MAX_LIST = 100_000  # columns, or row groups
 MIN_ROWS = 10_000  # that any file may have; more must have a byte each
-MAX_PAGE_BYTES = 2**29  # unpacked
+MAX_PAGE_BYTES = 3 * 2**27  # packed and unpacked, which are in memory at the same time
 MAX_PAGE_COMPRESSION = 4  # of pages above `SMALL_BYTES`
 SMALL_DICTIONARY_BYTES = 2**17  # a batch of such values fits into memory
 MAX_ROWS_AT_A_TIME = 2**14
@@ -129,8 +129,12 @@ def check_pages(
 
 def _check_page(page: Page, total: int, size: int) -> None:
     is_dense = page.unpacked <= MAX_PAGE_COMPRESSION * page.packed
-    if page.unpacked > (MAX_PAGE_BYTES if is_dense else SMALL_BYTES):
-        raise TooCostly(f"a page that unpacks from {page.packed:,} to {page.unpacked:,} bytes")
+    fits = page.packed + page.unpacked <= MAX_PAGE_BYTES
+    if page.unpacked > SMALL_BYTES and not (is_dense and fits):
+        raise TooCostly(
+            f"a page that unpacks from {page.packed:,} to {page.unpacked:,} bytes. "
+            "Write it with fewer rows in a row group"
+        )
     if total > max_unpacked_bytes(size):
         raise TooCostly(f"pages that unpack from {size:,} to more than {total:,} bytes")
 
