@@ -91,28 +91,9 @@ def prepare(
         shard_images=shard_images,
         options=options,
     )
-    folder = parse_path(request.folder)
-    is_new = not folder.exists()
-    claim = _claim(folder, request)
-    if claim is None:
-        release = partial(claims.release_folder, folder, remove=is_new)
-        if folder != results:
-            _free_file(results, release, again=again)
-        return Prepared(request, release=release)
-    if again or (claim.marker == claims.SUCCESS and folder != results and not results.exists()):
-        _clear(find, claim.request)
-        claims.claim_folder(folder, request)
-    elif claim.marker == claims.SUCCESS:
-        look = found.card.look
-        opened = open_source(images, look, max_pixels=1, options=options, https=https)
-        finished = _finished(find, claim.request, opened)
-        if claim.request != request:
-            conversion.convert(claim.request, request)
-            finished = _from_summary(request)
-        return Prepared(request, finished)
-    else:
-        claims.reclaim_folder(folder, request)
-    return Prepared(request)
+    look = found.card.look
+    reopen = partial(open_source, images, look, max_pixels=1, options=options, https=https)
+    return _take_output(find, request, reopen, again=again)
 
 
 def submit(
@@ -177,6 +158,33 @@ def cancel(jobs: Jobs, job_id: str) -> Job:
     return job
 
 
+def _take_output(
+    find: FindJob, request: JobRequest, open_images: Callable[[], ImageSource], *, again: bool
+) -> Prepared:
+    """Claim the output of a request, or find or convert the result that is there."""
+    folder, results = parse_path(request.folder), parse_path(request.output)
+    is_new = not folder.exists()
+    claim = _claim(folder, request)
+    if claim is None:
+        release = partial(claims.release_folder, folder, remove=is_new)
+        if folder != results:
+            _free_file(results, release, again=again)
+        return Prepared(request, release=release)
+    is_done = claim.marker == claims.SUCCESS
+    if again or (is_done and folder != results and not results.exists()):
+        _clear(find, claim.request)
+        claims.claim_folder(folder, request)
+    elif is_done:
+        finished = _finished(find, claim.request, open_images())
+        if claim.request != request:
+            conversion.convert(claim.request, request)
+            finished = _from_summary(request)
+        return Prepared(request, finished)
+    else:
+        claims.reclaim_folder(folder, request)
+    return Prepared(request)
+
+
 def _claim(folder: AnyPath, request: JobRequest) -> claims.Claim | None:
     """Claim the folder, or return the claim of the same job.
 
@@ -202,11 +210,12 @@ def _claim(folder: AnyPath, request: JobRequest) -> claims.Claim | None:
 
 def _free_file(file: AnyPath, release: Callable[[], object], *, again: bool) -> None:
     """Make room for a result that is one file; release its folder if that is refused."""
-    if file.is_dir() or (file.exists() and not again):
+    if file.is_dir():
         release()
-        raise InvalidOutput(
-            f"'{file}' exists. Choose another file, or overwrite it with --again.",
-        )
+        raise InvalidOutput(f"'{file}' is a folder, but ends as a file does. Choose another name.")
+    if file.exists() and not again:
+        release()
+        raise InvalidOutput(f"'{file}' exists. Choose another, or overwrite it with --again.")
     file.unlink(missing_ok=True)
 
 

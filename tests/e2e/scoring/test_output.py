@@ -81,6 +81,9 @@ def test_output_file_of_somebody_else_is_overwritten_only_on_request(
 
     assert score("--out", out, "--again").returncode == 0
     assert len(rows(out)) == 2
+    (tmp_path / "folder.csv").mkdir()
+    refused = score("--out", tmp_path / "folder.csv", "--again")
+    assert refused.stderr.startswith("error: invalid_output: ")
     wrong = score("--out", tmp_path / "other.csv", "--format", "jsonl")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: invalid_usage: ")
