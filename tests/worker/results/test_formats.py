@@ -154,6 +154,18 @@ def test_merged_parts_equal_one_file(tmp_path: Path, kind: Format, sizes: list[i
     assert rows_in(tmp_path / "merged", kind) == rows_in(tmp_path / "whole", kind)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_part_of_an_older_version_is_merged(tmp_path: Path, kind: Format) -> None:
+    parts = [tmp_path / "0", tmp_path / "1"]
+    empty = formats.table([], probabilities(0), CLASSES, ScoringOptions())  # with ids of text
+    formats.write(empty, parts[0], kind)
+    rows = formats.table([7], probabilities(1), CLASSES, ScoringOptions(), types=NUMBERED)
+    formats.write(rows, parts[1], kind)
+    formats.merge(parts, tmp_path / "merged", kind)
+
+    assert [str(row["id"]) for row in rows_in(tmp_path / "merged", kind)] == ["7"]
+
+
 def test_empty_part_has_all_columns() -> None:
     table = formats.table([], np.empty((0, 3), np.float32), CLASSES, ScoringOptions())
     assert table.num_rows == 0
