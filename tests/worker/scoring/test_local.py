@@ -1,16 +1,21 @@
 """Scoring in one process without Redis gives the same result as through the queue."""
 
+import io
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
 from loupe.errors import JobNotFound
+from loupe.jobs import ScoringOptions
 from loupe.models.store import StoredModel
+from loupe.results import Format
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
@@ -71,6 +76,66 @@ def test_the_parts_are_those_that_come_through_redis(
         if name.startswith("predictions"):
             expected = (tmp_path / "redis" / name).read_bytes()
             assert (tmp_path / "local" / name).read_bytes() == expected
+
+
+def labelled_source(folder: Path, kind: str) -> tuple[Path, ScoringOptions]:
+    """Write digits with their labels as one kind of source."""
+    images, labels = pictures.digits(IMAGES), [number % 10 for number in range(IMAGES)]
+    files = [pictures.png(image) for image in images]
+    folder.mkdir()
+    if kind == "CSV of pixels":
+        rows = np.column_stack([labels, images.reshape(IMAGES, -1)])
+        np.savetxt(folder / "a.csv", rows, "%d", ",")
+        return folder / "a.csv", ScoringOptions(labels="column:label")
+    if kind == "arrays":
+        np.savez(folder / "a.npz", x_test=images, y_test=labels, x_train=images[:1])
+        return folder / "a.npz", ScoringOptions(labels="column:y_test", array="x_test")
+    if kind == "folder of Parquet":
+        for number in (0, 1):
+            part = {"img": files[number::2], "label": labels[number::2]}
+            pq.write_table(pa.table(part), folder / f"{number}.parquet")
+        return folder, ScoringOptions(labels="column:label", image_column="img")
+    members = {f"{number}.png": file for number, file in enumerate(files)}
+    if kind == "metadata":
+        for name, file in members.items():
+            (folder / name).write_bytes(file)
+        lines = (f"{name};{label}" for name, label in zip(members, labels, strict=True))
+        (folder / "metadata.csv").write_text("\n".join(["file_name;label", *lines]), "utf-16")
+        return folder / "metadata.csv", ScoringOptions(labels="column:label")
+    with tarfile.open(folder / "a.tar.xz", "w:xz") as archive:
+        for number, label in enumerate(labels):
+            for name, data in ((f"{number}.png", files[number]), (f"{number}.cls", b"%d" % label)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return folder / "a.tar.xz", ScoringOptions(labels="column:cls")
+
+
+@pytest.mark.parametrize(
+    "kind", ["CSV of pixels", "arrays", "folder of Parquet", "metadata", "WebDataset"]
+)
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "jsonl"])
+def test_labels_of_every_source_give_the_accuracy_with_and_without_redis(
+    redis: Redis,
+    settings: Settings,
+    tmp_path: Path,
+    digits_model: StoredModel,
+    kind: str,
+    file_format: Format,
+) -> None:
+    source, options = labelled_source(tmp_path / "source", kind)
+    options = options.model_copy(update={"format": file_format})
+    submit(Jobs(redis), source, tmp_path / "redis", digits_model.tag, SHARD, options)
+    claims = Claims(redis, "a", lease_seconds=30.0, max_attempts=2)
+    Consumer(Jobs(redis), claims, settings).run(burst=True)
+    prepared = prepare(lambda _: None, source, tmp_path / "local", digits_model.tag, SHARD, options)
+    assert finished(settings, prepared.request).state == "done"
+
+    there, here = (read_summary(tmp_path / name) for name in ("redis", "local"))
+    assert here["done"] == here["labelled"] == IMAGES
+    for fact in ("done", "failed", "labelled", "accuracy", "confusion_matrix"):
+        assert here[fact] == there[fact]
+    assert [sum(row) for row in here["confusion_matrix"]] == [IMAGES // 10] * 10
 
 
 def test_an_interrupted_job_keeps_its_parts_and_is_resumed_later(
