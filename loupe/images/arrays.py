@@ -3,9 +3,9 @@
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,24 @@ class Header(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of the values."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Layout(NamedTuple):
+    """The place of images in a file.
+
+    Attributes:
+        images: Number of images.
+        offset: First byte of the first image.
+        is_fortran: Whether the first pixels of all images come first.
+        are_rows: Whether the pixels of an image have one index.
+        ends: Whether nothing may follow the images.
+    """
+
+    images: int
+    offset: int
+    is_fortran: bool
+    are_rows: bool
+    ends: bool
 
 
 def read_header(head: bytes) -> Header:
@@ -84,3 +102,16 @@ def write_in_c_order(fortran: Path, to: Path, images: int, *, rows: bool) -> Non
             ]
             block = np.frombuffer(b"".join(values), np.uint8).reshape(SIDE, SIDE, size)
             target.write(block.transpose(order).tobytes())
+
+
+def copy_values(layout: Layout, chunks: Iterator[bytes], to: IO[bytes]) -> None:
+    """Write the images of an array; raise `ValueError` if there are fewer or more bytes."""
+    skipped, missing = layout.offset, layout.images * SIDE * SIDE
+    for chunk in chunks:
+        values = chunk[skipped:]
+        skipped = max(0, skipped - len(chunk))
+        if len(values) > missing and layout.ends:
+            raise ValueError(f"more bytes follow the {layout.images:,} images of the header")
+        missing -= to.write(values[:missing])
+    if missing:
+        raise ValueError(f"{missing:,} bytes of the {layout.images:,} images are missing")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,10 @@ from loupe.images.arrays import (
     NPY_MAGIC,
     SHAPES,
     Header,
+    Layout,
     are_images,
     are_rows,
+    copy_values,
     read_header,
     write_in_c_order,
 )
@@ -59,24 +61,6 @@ COLUMN_KINDS = "biuU"  # NumPy's letters for bool, integers and text
 MAX_COLUMN_BYTES = 2**28  # of labels, ids or kept values, unpacked
 
 
-class _Layout(NamedTuple):
-    """The header of an array of images.
-
-    Attributes:
-        images: Number of images.
-        offset: First byte of the first image.
-        is_fortran: Whether the first pixels of all images come first.
-        are_rows: Whether the pixels of an image have one index.
-        ends: Whether nothing may follow the images.
-    """
-
-    images: int
-    offset: int
-    is_fortran: bool
-    are_rows: bool
-    ends: bool
-
-
 class ArraySource:
     """An array of images, whose ids are row numbers.
 
@@ -109,7 +93,7 @@ class ArraySource:
             if is_packed or layout.is_fortran:
                 copy = index / (FORTRAN if layout.is_fortran else ROWS)
                 with copy.open("wb") as file:
-                    _copy_values(layout, chunks, file)
+                    copy_values(layout, chunks, file)
             if columns := self._read_columns(layout.images):
                 pq.write_table(pa.table(columns), index / COLUMNS, row_group_size=MAX_GROWN_SHARD)
         if layout.is_fortran:
@@ -188,7 +172,7 @@ class ArraySource:
             ) from error
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[_Layout, Iterator[bytes], bool]]:
+    def _opened(self) -> Iterator[tuple[Layout, Iterator[bytes], bool]]:
         """Open the file; yield its layout, the unpacked bytes, and whether they were packed.
 
         Raises:
@@ -306,7 +290,7 @@ class ArraySource:
         values = np.frombuffer(data, header.dtype, offset=header.offset)
         return pa.array(map(printable, values.tolist()) if values.dtype.kind == "U" else values)
 
-    def _layout(self, head: bytes, *, is_packed: bool) -> _Layout:
+    def _layout(self, head: bytes, *, is_packed: bool) -> Layout:
         """Return the layout that a header describes; raise `ValueError` if it is none."""
         if is_npy := head.startswith(NPY_MAGIC):
             found = read_header(head)
@@ -320,23 +304,10 @@ class ArraySource:
             )
         if not found.shape[0]:
             raise InvalidSource(f"'{self._file}' holds an array without images.")
-        return _Layout(
+        return Layout(
             found.shape[0],
             found.offset,
             found.is_fortran,
             are_rows(found.shape),
             ends=is_packed or not is_npy,
         )
-
-
-def _copy_values(layout: _Layout, chunks: Iterator[bytes], to: IO[bytes]) -> None:
-    """Write the images of an array; raise `ValueError` if there are fewer or more bytes."""
-    skipped, missing = layout.offset, layout.images * IMAGE_BYTES
-    for chunk in chunks:
-        values = chunk[skipped:]
-        skipped = max(0, skipped - len(chunk))
-        if len(values) > missing and layout.ends:
-            raise ValueError(f"more bytes follow the {layout.images:,} images of the header")
-        missing -= to.write(values[:missing])
-    if missing:
-        raise ValueError(f"{missing:,} bytes of the {layout.images:,} images are missing")
