@@ -2,6 +2,7 @@
 
 import csv
 import re
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,12 @@ from tests.support.programs import run
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the same images as an array, an archive and a manifest of pictures."""
+    """Write the same images as arrays, archives, a table and a manifest of pictures."""
     folder = tmp_path_factory.mktemp("site")
     images = pictures.digits(30)
     np.save(folder / "images.npy", images)
+    np.savez(folder / "arrays.npz", images=images, labels=np.arange(30))
+    np.savetxt(folder / "pixels.csv", images.reshape(30, -1), "%d", ",")
     with (
         zipfile.ZipFile(folder / "images.zip", "w") as archive,
         (folder / "list.csv").open("w") as lines,
@@ -32,6 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).write_bytes(pictures.png(image))
             archive.write(folder / name, name)
             writer.writerow([name])
+    with tarfile.open(folder / "images.tar.xz", "w:xz") as packed:
+        for file in sorted(folder.glob("*.png")):
+            packed.add(file, file.name)
     return folder
 
 
@@ -42,7 +48,10 @@ def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         yield served
 
 
-@pytest.mark.parametrize("name", ["images.npy", "images.zip", "list.csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["images.npy", "images.zip", "list.csv", "arrays.npz", "pixels.csv", "images.tar.xz"],
+)
 def test_file_over_https_is_scored_like_a_local_file(
     name: str, folder: Path, site: tuple[str, Path], digits_model: StoredModel, tmp_path: Path
 ) -> None:
