@@ -13,9 +13,9 @@ class Duration:
     count: int = 0
     seconds: float = 0.0
 
-    def add(self, seconds: float, count: int = 1) -> None:
-        """Add events."""
-        self.count += count
+    def add(self, seconds: float) -> None:
+        """Add an event."""
+        self.count += 1
         self.seconds += seconds
 
 
@@ -27,29 +27,32 @@ class Statistics:
         images: Images that were answered.
         last_request: When the last request ended, in seconds since 1970; 0 before the first one.
         succeeded: Requests that were answered.
+        decode_seconds: Of these, reading and decoding.
+        encode_seconds: Of these, writing the response.
         failed: Requests that were refused, or had no answer in time.
-        decode: Answered requests: reading and decoding.
-        encode: Answered requests: writing the response.
-        queue: Waiting for a run; a large request waits for several.
-        compute: Runs, each counted for every request in it.
+        waits: Requests in runs; a large request is in several.
+        queue_seconds: Of these, waiting for a run.
+        compute_seconds: Of these, the run.
         runs: Runs by their number of images.
     """
 
     images: int = 0
     last_request: float = 0.0
     succeeded: Duration = field(default_factory=Duration)
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
     failed: Duration = field(default_factory=Duration)
-    decode: Duration = field(default_factory=Duration)
-    encode: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    compute: Duration = field(default_factory=Duration)
+    waits: int = 0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
     runs: defaultdict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
 
     def ran(self, images: int, waited: Sequence[float], seconds: float) -> None:
         """Add a run: its images, the seconds that each request waited, and its duration."""
         requests = len(waited)
-        self.queue.add(sum(waited), requests)
-        self.compute.add(seconds * requests, requests)
+        self.waits += requests
+        self.queue_seconds += sum(waited)
+        self.compute_seconds += seconds * requests
         self.runs[images].add(seconds)
 
     def answered(self, images: int, begun: float, decoded: float, computed: float) -> None:
@@ -58,8 +61,8 @@ class Statistics:
         self.images += images
         self.last_request = time.time()
         self.succeeded.add(now - begun)
-        self.decode.add(decoded - begun)
-        self.encode.add(now - computed)
+        self.decode_seconds += decoded - begun
+        self.encode_seconds += now - computed
 
     def refused(self, begun: float) -> None:
         """Add a request without an answer."""

@@ -91,6 +91,7 @@ def control_refused(model: str) -> Forbidden:
 
 def _statistics_of(served: ServedModel) -> dict[str, object]:
     statistics = served.statistics
+    answers, waits = statistics.succeeded.count, statistics.waits
     return {
         "name": served.stored.name,
         "version": served.stored.version,
@@ -100,10 +101,10 @@ def _statistics_of(served: ServedModel) -> dict[str, object]:
         "inference_stats": {
             "success": _duration(statistics.succeeded),
             "fail": _duration(statistics.failed),
-            "queue": _duration(statistics.queue),
-            "compute_input": _duration(statistics.decode),
-            "compute_infer": _duration(statistics.compute),
-            "compute_output": _duration(statistics.encode),
+            "queue": _duration(Duration(waits, statistics.queue_seconds)),
+            "compute_input": _duration(Duration(answers, statistics.decode_seconds)),
+            "compute_infer": _duration(Duration(waits, statistics.compute_seconds)),
+            "compute_output": _duration(Duration(answers, statistics.encode_seconds)),
         },
         "batch_stats": [
             {"batch_size": images, "compute_infer": _duration(run)}

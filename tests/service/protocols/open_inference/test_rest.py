@@ -455,4 +455,4 @@ def test_classification_of_more_classes_than_exist_has_all_classes() -> None:
 
 
 def test_version_is_that_of_the_package() -> None:
-    assert __version__ == version("loupe")
+    assert __version__ == version("loupe-images")
