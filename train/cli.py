@@ -51,7 +51,8 @@ data = partial(typer.Option, rich_help_panel="Data")
 def train(
     context: typer.Context,
     dataset: Annotated[
-        str | None, data(help="fashion-mnist, mnist, digits, idx:DIR or folder:DIR.")
+        str | None,
+        data(help="fashion-mnist, mnist, digits, folder:DIR, idx:DIR, npz:PATH or csv:PATH."),
     ] = None,
     data_dir: Annotated[
         Path | None, data(help="Folder with the data set's four IDX files.")

@@ -14,7 +14,7 @@ from loupe.errors import InvalidUsage, ProgramFailed, SourceChanged
 from loupe.files import write_atomically
 from train.config import TrainConfig, changed
 from train.data.datasets import Dataset
-from train.data.folders import slug
+from train.data.own.folders import slug
 from train.data.source import DataSource
 from train.data.splits import hold_out
 from train.locks import locked

@@ -27,7 +27,7 @@ def show(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="fashion-mnist, mnist, digits, digits-8x8, idx:DIR or folder:DIR.",
+            help="fashion-mnist, mnist, digits, digits-8x8, folder:DIR, idx:DIR ….",
         ),
     ],
     out: Annotated[

@@ -11,8 +11,9 @@ import numpy as np
 from loupe.errors import InvalidUsage
 from loupe.images.selection import describe
 from loupe.images.spec import SIDE, Float32Array, Look, UInt8Array
-from train.data import folders, idx_folders, published
+from train.data import published
 from train.data.digits import load_digits
+from train.data.own import array_files, folders, idx_folders
 from train.data.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
 __all__ = ["NAMES", "Dataset", "Int64Array", "Split", "check_name", "load", "load_dataset"]
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 DIGITS = ("digits", "digits-8x8")
 NAMES = (*published.IDX_DATASETS, *DIGITS)
-KINDS = ("idx:DIR", "folder:DIR")
+KINDS = ("idx:DIR", "folder:DIR", "npz:PATH", "csv:PATH")
+MAY_LACK_TEST = ("folder", "npz", "csv")  # kinds of data sets that Loupe may have to split
 DEFAULT_LOOK: Look = "object"  # users have more photos of objects than drawings
 MIN_SIMILARITY = 0.5  # of a wrong name to the suggestion, 0..1
 
@@ -41,7 +43,7 @@ def load_dataset(
     """Load a data set by its name.
 
     Args:
-        name: One of `NAMES`, or `idx:DIR` or `folder:DIR` for a user's own.
+        name: One of `NAMES`, or one of `KINDS` for a user's own.
         data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
         look: Look to normalise a user's own pictures to; `object` by default.
         test_fraction: Fraction, 0..1, of the images to test with, for data sets without a split.
@@ -61,7 +63,7 @@ def load_dataset(
         problem = f"There is no look '{look}', only {' and '.join(get_args(Look))}."
     elif kind is None and look not in (None, own_look):
         problem = f"The images of '{name}' have the look '{own_look}', not '{look}'."
-    elif test_fraction is not None and kind != "folder" and name not in DIGITS:
+    elif test_fraction is not None and kind not in MAY_LACK_TEST and name not in DIGITS:
         problem = f"'{name}' has its own test split, so it takes no test fraction."
     if problem:
         raise InvalidUsage(problem, code="invalid_dataset_option")
@@ -72,22 +74,27 @@ def load_dataset(
     look = look or DEFAULT_LOOK
     if kind == "idx":
         dataset = idx_folders.load_idx_folder(folder, look)
-    else:
+    elif kind == "folder":
         dataset = folders.load_folder(folder, look, test_fraction, split_seed)
+    else:
+        dataset = array_files.load_files(kind, folder, look, test_fraction, split_seed)
     # A model of a folder called mnist must not pass for one of the published data set.
     return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
 
 
 def check_name(name: str) -> tuple[str | None, Path]:
-    """Return `idx` or `folder` and the user's folder, or `None` for the other data sets.
+    """Return the kind and the path of a user's own data set, or `None` for the others.
 
     Raises:
         InvalidUsage: If there is no such data set or folder.
     """
     kind, _, path = name.partition(":")
     folder = folders.expand_user(path)
-    if kind in ("idx", "folder") and path:
-        folders.check_folder(folder)
+    if path and kind in [each.partition(":")[0] for each in KINDS]:
+        if kind == "idx":
+            idx_folders.check_location(folder)
+        elif kind == "folder":
+            folders.check_folder(folder)
         return kind, folder
     if name not in NAMES:
         nearest = _nearest(name)
@@ -124,7 +131,7 @@ def load(
     A validation split is not included; use `load_dataset` for it.
 
     Args:
-        name: One of `NAMES`, or `idx:DIR` or `folder:DIR` for your own pictures.
+        name: One of `NAMES`, or one of `KINDS` for your own pictures.
         normalize: Return float32 images, 0..1, instead of uint8, 0..255 (`digits-8x8`: 0..128).
         flatten: Return images of shape `(n, 784)` instead of `(n, 28, 28)` (`digits-8x8`: 64 and
             8 × 8).
@@ -156,8 +163,10 @@ def _nearest(name: str) -> str | None:
     if name and folders.is_folder(folder):
         has_idx_files = idx_folders.find_file(folder, idx_folders.FILES[0])
         return f"{'idx' if has_idx_files else 'folder'}:{name}"
+    if folder.suffix.lower() in (".npz", ".csv"):
+        return f"{folder.suffix[1:].lower()}:{name}"
     kind, colon, path = name.partition(":")
-    candidates = ("idx", "folder") if colon else NAMES
+    candidates = [each.partition(":")[0] for each in KINDS] if colon else NAMES
     meant = difflib.get_close_matches(
         kind.casefold().replace("_", "-"), candidates, n=1, cutoff=MIN_SIMILARITY
     )

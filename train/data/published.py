@@ -15,8 +15,8 @@ from loupe.errors import DatasetNotFound
 from loupe.files import open_regular, write_atomically
 from loupe.images import idx
 from loupe.images.spec import Look, UInt8Array
-from train.data.folders import expand_user
-from train.data.idx_folders import FILES, read_idx
+from train.data.own.folders import expand_user
+from train.data.own.idx_folders import FILES, read_idx
 from train.data.splits import Dataset, Split
 
 DEBIAN_FOLDER = Path("/usr/share/datasets")  # of Debian's dataset-… packages

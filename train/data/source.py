@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from loupe.images.spec import Look
-from train.data.datasets import DIGITS, Dataset, load_dataset
-from train.data.extra import PREFIX, add_pictures
-from train.data.folders import expand_user
+from train.data.datasets import DIGITS, MAY_LACK_TEST, Dataset, load_dataset
+from train.data.own.extra import PREFIX, add_pictures
+from train.data.own.folders import expand_user
 from train.data.splits import SPLIT_SEED
 
 
@@ -46,7 +46,7 @@ class DataSource(BaseModel):
     @property
     def split_here(self) -> bool:
         """True for data sets that may come without a test split, so that Loupe splits them."""
-        return self.dataset in DIGITS or self.dataset.startswith("folder:")
+        return self.dataset in DIGITS or self.dataset.partition(":")[0] in MAY_LACK_TEST
 
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
         """Load the images, with the user's own pictures added."""

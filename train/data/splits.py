@@ -13,7 +13,7 @@ from loupe.images.selection import SkippedFiles
 from loupe.images.spec import Look, UInt8Array
 from loupe.models.card import check_class_names
 from train.config import TrainConfig
-from train.data.pictures import UnreadableFile
+from train.data.own.pictures import UnreadableFile
 
 Int64Array: TypeAlias = NDArray[np.int64]
 

@@ -43,7 +43,7 @@ values = partial(hyperparameter, panel=LIST_PANEL, metavar="LIST")
 )
 def sweep(
     dataset: Annotated[
-        str, data(help="fashion-mnist, mnist, digits, digits-8x8, idx:DIR or folder:DIR.")
+        str, data(help="fashion-mnist, mnist, digits, digits-8x8, folder:DIR, idx:DIR ….")
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for the results: a new one, or one to continue.")

@@ -14,7 +14,7 @@ from tests.support import pictures
 from tests.support.pictures import sort_into_folders
 from tests.support.programs import environment
 from train.data.datasets import NAMES, check_name, load, load_dataset
-from train.data.idx_folders import FILES
+from train.data.own.idx_folders import FILES
 
 KNOWN = "fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR"
 

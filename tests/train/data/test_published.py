@@ -15,7 +15,7 @@ import pytest
 from loupe.errors import DatasetNotFound
 from loupe.images import idx
 from train.data import published
-from train.data.idx_folders import FILES
+from train.data.own.idx_folders import FILES
 from train.data.published import ARCHIVED, IDX_DATASETS, IdxDataset, load_published
 from train.data.splits import Dataset
 

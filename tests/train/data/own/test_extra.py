@@ -12,7 +12,7 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from tests.support import pictures
 from tests.support.pictures import sort_into_folders
 from train.data.datasets import load_dataset
-from train.data.extra import add_pictures, find_class, read_mapping
+from train.data.own.extra import add_pictures, find_class, read_mapping
 
 SHAPES = pictures.shapes()  # across, upright, square
 CLASSES = "across, upright, square"

@@ -10,7 +10,7 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import read_text
 from loupe.images.selection import Skipped
 from loupe.images.spec import SIDE
-from train.data.folders import expand_user, list_folder, read_listing
+from train.data.own.folders import expand_user, list_folder, read_listing
 from train.data.splits import Dataset, listed, quoted
 
 HEADER = ("folder", "class")  # optional first line of a mapping file

@@ -11,7 +11,7 @@ import pytest
 from loupe.errors import InvalidDataset, InvalidUsage
 from tests.support import odd_folder, pictures
 from tests.support.pictures import sort_into_folders
-from train.data.folders import load_folder, natural_order, slug
+from train.data.own.folders import load_folder, natural_order, slug
 from train.data.splits import Dataset
 
 CLASSES = {"dog": 20, "cat": 10}

@@ -16,7 +16,7 @@ from loupe.images.folder import holds_pictures, pictures
 from loupe.images.selection import Skipped, SkippedFiles, is_hidden
 from loupe.images.spec import Look
 from loupe.text import one_line
-from train.data.pictures import UnreadableFile, read_pictures
+from train.data.own.pictures import UnreadableFile, read_pictures
 from train.data.splits import (
     SPLIT_SEED,
     TEST_FRACTION,

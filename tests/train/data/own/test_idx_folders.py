@@ -4,7 +4,7 @@ import gzip
 import os
 import struct
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images import idx
 from loupe.images.normalize import normalize
 from tests.support import pictures
-from train.data import idx_folders
-from train.data.idx_folders import FILES, load_idx_folder
+from train.data.datasets import load_dataset
+from train.data.own import arrays
+from train.data.own.idx_folders import FILES, load_idx_folder
 
 TRAIN_LABELS = [3, 7] * 15
 TEST_LABELS = [7, 3] * 5
@@ -55,7 +56,7 @@ def test_four_files_are_a_data_set(tmp_path: Path, packed: bool) -> None:
         np.dtype(np.int64),
     )
     assert (dataset.name, dataset.class_names, dataset.look) == ("my-digits", ("3", "7"), "ink")
-    assert dataset.source == "own IDX files from the folder My Digits"
+    assert dataset.source == "own arrays from My Digits"
 
 
 def test_classes_txt_names_the_classes(tmp_path: Path) -> None:
@@ -116,10 +117,10 @@ def test_images_of_any_size_are_normalized(
             id="empty test split",
         ),
         pytest.param(
-            {"train_images": np.zeros((30, 784))},
+            {"train_images": np.zeros((30, 783))},
             "invalid_idx",
-            ["train-images-idx3-ubyte", "(n, height, width)", "2 pixels", "(30, 784)"],
-            id="flat images",
+            ["train-images-idx3-ubyte", "(n, height, width)", "2 pixels", "(30, 783)"],
+            id="rows of no square",
         ),
         pytest.param(
             {"train_images": np.zeros((30, 28, 1))},
@@ -144,6 +145,76 @@ def test_files_that_cannot_be_trained_on_are_refused(
 
     assert (raised.value.code, raised.value.exit_code) == (code, 1)
     assert all(fact in raised.value.message for fact in [str(tmp_path), *facts])
+
+
+def test_class_names_of_labels_that_start_at_1_are_in_their_order(tmp_path: Path) -> None:
+    write(tmp_path, {"train_labels": [1, 2] * 15, "test_labels": [2, 1] * 5})
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    dataset = load_idx_folder(tmp_path, look="ink")
+
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.train.labels.tolist() == [0, 1] * 15
+    assert dataset.test.labels.tolist() == [1, 0] * 5
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        pytest.param(lambda name: name.replace("-idx", ".idx"), id="Kaggle's dots"),
+        pytest.param(lambda name: f"{name}/{name}", id="Kaggle's folders"),
+        pytest.param(lambda name: f"letters-{name}", id="prefix"),
+    ],
+)
+def test_files_may_be_named_as_their_copies_on_kaggle(
+    tmp_path: Path, spelling: Callable[[str], str]
+) -> None:
+    write(tmp_path / "plain")
+    for name in FILES:
+        path = tmp_path / "copy" / spelling(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((tmp_path / "plain" / name).read_bytes())
+    dataset = load_idx_folder(tmp_path / "copy", look="ink")
+
+    np.testing.assert_array_equal(dataset.test.images, pictures.digits(10, seed=1))
+    assert dataset.train.labels.tolist() == [0, 1] * 15
+
+
+def test_emnist_is_read_as_published(tmp_path: Path) -> None:
+    """Its images are transposed, its labels start at 1, and several sets share a folder."""
+    turned = pictures.digits(40).transpose(0, 2, 1)
+    for letters in ("letters", "balanced"):
+        files = {
+            "train-images-idx3-ubyte": turned[:30],
+            "train-labels-idx1-ubyte": np.array([1, 2] * 15, np.uint8),
+            "test-images-idx3-ubyte": turned[30:],
+            "test-labels-idx1-ubyte": np.array([2, 1] * 5, np.uint8),
+        }
+        for name, array in files.items():
+            packed = gzip.compress(idx.encode(array))
+            (tmp_path / f"emnist-{letters}-{name}.gz").write_bytes(packed)
+    (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n")
+
+    dataset = load_dataset(f"idx:{tmp_path}/emnist-letters", look="ink")
+    with pytest.raises(InvalidDataset) as raised:
+        load_dataset(f"idx:{tmp_path}", look="ink")
+
+    assert (dataset.name, dataset.class_names) == ("emnist-letters", ("A", "B"))
+    np.testing.assert_array_equal(dataset.train.images, pictures.digits(40)[:30])
+    np.testing.assert_array_equal(dataset.test.images, pictures.digits(40)[30:])
+    assert dataset.test.labels.tolist() == [1, 0] * 5
+    assert raised.value.code == "several_datasets"
+    assert f"idx:{tmp_path}/emnist-balanced" in raised.value.message
+
+
+@pytest.mark.parametrize("line", ["1", "1 A", "x 65", "1 99999999999999999999"])
+def test_wrong_mapping_of_emnist_is_refused(tmp_path: Path, line: str) -> None:
+    for name in FILES:
+        (tmp_path / f"emnist-x-{name}").write_bytes((write(tmp_path / "x") / name).read_bytes())
+    (tmp_path / "emnist-x-mapping.txt").write_text(f"{line}\n")
+    with pytest.raises(InvalidDataset) as raised:
+        load_idx_folder(tmp_path / "emnist-x", look="ink")
+
+    assert raised.value.code == "invalid_class_names"
 
 
 def test_labels_without_a_class_name_are_listed(tmp_path: Path) -> None:
@@ -251,7 +322,7 @@ def test_images_and_counts_beyond_the_limits_are_refused(
     with pytest.raises(InvalidDataset, match=r"28 × 28 .* 783 pixels") as large:
         load_idx_folder(tmp_path, look="ink")
     monkeypatch.delenv("LOUPE_MAX_IMAGE_PIXELS")
-    monkeypatch.setattr(idx_folders, "MAX_IMAGES", 29)
+    monkeypatch.setattr(arrays, "MAX_IMAGES", 29)
     with pytest.raises(InvalidDataset, match="30 items") as many:
         load_idx_folder(tmp_path, look="ink")
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from loupe.images.decode import open_picture
 from tests.support import bombs, pictures
-from train.data.pictures import UnreadableFile, read_pictures
+from train.data.own.pictures import UnreadableFile, read_pictures
 
 LIMIT = 1_000_000  # pixels
 

@@ -1,0 +1,193 @@
+"""A user's own data set in `.npz` archives and in CSV files of pixels."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loupe.errors import InvalidDataset, InvalidUsage
+from tests.support import pictures
+from train.data.datasets import load_dataset
+
+IMAGES = pictures.digits(60)
+LABELS = np.array([0, 1, 2] * 20)
+
+
+def write_csv(path: Path, images: np.ndarray, labels: np.ndarray, first: int = 0) -> Path:
+    """Write Kaggle's CSV: a label and a column for each pixel."""
+    header = ",".join(["label", *(f"pixel{number + first}" for number in range(784))])
+    rows = [
+        ",".join(map(str, [label, *image.ravel()]))
+        for image, label in zip(images, labels, strict=True)
+    ]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("X_train", "Y_train", "X_test", "Y_test"),
+    ],
+    ids=lambda names: names[0],
+)
+@pytest.mark.parametrize("shape", [(-1, 28, 28), (-1, 28, 28, 1), (-1, 784)], ids=str)
+def test_arrays_of_an_archive_are_splits(
+    tmp_path: Path, names: tuple[str, ...], shape: tuple[int, ...]
+) -> None:
+    values = (IMAGES[:45].reshape(shape), LABELS[:45], IMAGES[45:].reshape(shape), LABELS[45:])
+    arrays: dict[str, Any] = dict(zip(names, values, strict=True))
+    np.savez_compressed(tmp_path / "own.npz", **arrays)
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink")
+
+    assert (dataset.name, dataset.class_names) == ("own", ("0", "1", "2"))
+    np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
+    np.testing.assert_array_equal(dataset.test.images, IMAGES[45:])
+    assert dataset.test.labels.tolist() == LABELS[45:].tolist()
+
+
+def test_validation_arrays_are_the_validation_split(tmp_path: Path) -> None:
+    splits = {"train": slice(0, 30), "val": slice(30, 45), "test": slice(45, 60)}
+    arrays: dict[str, Any] = {f"{name}_images": IMAGES[rows] for name, rows in splits.items()}
+    arrays |= {f"{name}_labels": LABELS[rows, np.newaxis] for name, rows in splits.items()}
+    np.savez(tmp_path / "medmnist.npz", **arrays)
+    dataset = load_dataset(f"npz:{tmp_path}/medmnist.npz", look="ink")
+
+    assert dataset.validation is not None
+    np.testing.assert_array_equal(dataset.validation.images, IMAGES[30:45])
+
+
+def test_archives_of_one_array_are_named_by_their_files(tmp_path: Path) -> None:
+    for name, array in (
+        ("train-imgs", IMAGES[:45]),
+        ("train-labels", LABELS[:45]),
+        ("test-imgs", IMAGES[45:]),
+        ("test-labels", LABELS[45:]),
+    ):
+        np.savez(tmp_path / f"k49-{name}.npz", array)
+    (tmp_path / "classes.txt").write_text("あ\nい\nう\n")
+    dataset = load_dataset(f"npz:{tmp_path}", look="ink")
+
+    assert dataset.class_names == ("あ", "い", "う")
+    np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
+
+
+def test_archive_without_a_test_split_is_split_here(tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", x=IMAGES, y=LABELS)
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink", test_fraction=0.25)
+
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (45, 15)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "code", "fact"),
+    [
+        ({"x": IMAGES}, "empty_split", "labels"),
+        ({"y": LABELS}, "empty_split", "images"),
+        ({"x": IMAGES, "y": LABELS[:-1]}, "counts_differ", "59"),
+        ({"x": IMAGES / 255, "y": LABELS}, "invalid_arrays", "float64"),
+        ({"x": IMAGES.astype(int) + 200, "y": LABELS}, "invalid_arrays", "255"),
+        ({"x": np.zeros((60, 28, 28, 3), np.uint8), "y": LABELS}, "invalid_arrays", "28, 3"),
+        ({"x": IMAGES, "y": LABELS / 2}, "invalid_arrays", "float64"),
+        ({"x": IMAGES, "y": np.eye(3)[LABELS]}, "invalid_arrays", "(60, 3)"),
+        ({"x": IMAGES, "images": IMAGES, "y": LABELS}, "invalid_arrays", "images"),
+        ({"x": np.array([None] * 60), "y": LABELS}, "invalid_arrays", "x"),
+    ],
+)
+def test_archives_that_cannot_be_trained_on_are_refused(
+    tmp_path: Path, arrays: dict[str, Any], code: str, fact: str
+) -> None:
+    np.savez(tmp_path / "own.npz", allow_pickle=True, **arrays)
+    with pytest.raises(InvalidDataset) as raised:
+        load_dataset(f"npz:{tmp_path}/own.npz")
+
+    assert raised.value.code == code
+    assert fact in raised.value.message
+    assert "own.npz" in raised.value.message
+
+
+def test_archive_is_measured_before_it_is_unpacked(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "own.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x_train.npy", "w", force_zip64=True) as file,
+    ):
+        head = {"descr": "|u1", "fortran_order": False, "shape": (2**21, 28, 28)}
+        np.lib.format.write_array_header_1_0(file, head)
+        for _ in range(2**10 + 200):
+            file.write(bytes(2**20))
+    with pytest.raises(InvalidDataset) as raised:
+        load_dataset(f"npz:{tmp_path}/own.npz")
+
+    assert raised.value.code == "invalid_arrays"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all", b"PK\x03\x04" + bytes(40)])
+def test_damaged_archive_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "own.npz").write_bytes(content)
+    with pytest.raises(InvalidDataset) as raised:
+        load_dataset(f"npz:{tmp_path}/own.npz")
+
+    assert raised.value.code == "invalid_arrays"
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["pixel0", "pixel1"])
+def test_csv_of_pixels_is_a_data_set(tmp_path: Path, first: int) -> None:
+    write_csv(tmp_path / "own_train.csv", IMAGES[:45], LABELS[:45], first)
+    write_csv(tmp_path / "own_test.csv", IMAGES[45:], LABELS[45:], first)
+    for name in ("own_train.csv", ""):
+        dataset = load_dataset(f"csv:{tmp_path}/{name}", look="ink")
+
+        assert dataset.class_names == ("0", "1", "2")
+        np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
+        np.testing.assert_array_equal(dataset.test.images, IMAGES[45:])
+
+
+def test_csv_with_names_of_classes_and_an_unlabelled_test_file(tmp_path: Path) -> None:
+    """Kaggle's competitions have no labels for the test split."""
+    names = np.array(["cat", "dog", "eel"])[LABELS]
+    path = write_csv(tmp_path / "train.csv", IMAGES, names)
+    unlabelled = write_csv(tmp_path / "test.csv", IMAGES[:3], LABELS[:3])
+    unlabelled.write_text(
+        "\n".join(line.partition(",")[2] for line in unlabelled.read_text().splitlines()) + "\n"
+    )
+    dataset = load_dataset(f"csv:{path}", look="ink")
+
+    assert dataset.class_names == ("cat", "dog", "eel")
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (48, 12)
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "x" * 100_000, "\0" * 100])
+def test_csv_without_pixels_is_one_clear_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "own.csv").write_text(content)
+    with pytest.raises(InvalidDataset) as raised:
+        load_dataset(f"csv:{tmp_path}/own.csv")
+
+    assert raised.value.code == "invalid_arrays"
+
+
+def test_csv_with_a_wrong_pixel_names_the_row(tmp_path: Path) -> None:
+    images = IMAGES.astype(int)
+    images[7, 3, 4] = 256
+    path = write_csv(tmp_path / "own.csv", images, LABELS)
+    with pytest.raises(InvalidDataset, match="row 8 ") as raised:
+        load_dataset(f"csv:{path}")
+
+    assert raised.value.code == "invalid_arrays"
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_nothing_at_the_path_is_wrong_usage(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InvalidUsage):
+        load_dataset(f"{kind}:{tmp_path}/nowhere.{kind}")
+    with pytest.raises(InvalidDataset):
+        load_dataset(f"{kind}:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_path_of_a_file_is_recognised(kind: str) -> None:
+    with pytest.raises(InvalidUsage, match=f"{kind}:own.{kind}"):
+        load_dataset(f"own.{kind}")

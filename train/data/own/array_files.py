@@ -1,0 +1,182 @@
+"""`npz:PATH` and `csv:PATH`: a user's own data set in NumPy archives or in CSV files of pixels."""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loupe.errors import InvalidDataset, InvalidUsage
+from loupe.files import max_unpacked_bytes, open_regular
+from loupe.images import arrays as npy
+from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.tables import HEAD_BYTES, read_layout, read_rows
+from train.data.own.arrays import (
+    MAX_IMAGES,
+    Arrays,
+    as_images,
+    as_labels,
+    image_shape,
+    make_dataset,
+)
+from train.data.own.folders import check_folder, is_folder
+from train.data.splits import SPLIT_SEED, Dataset
+
+MAX_ARCHIVE_BYTES = 2**30  # of the arrays of one archive, unpacked
+SPLIT = re.compile(r"(?:^|[^a-z])(?:(train)|(val(?:id(?:ation)?)?)|(test|t10k))(?:[^a-z]|$)")
+ROLE = re.compile(r"(?:^|[^a-z])(?:(x|images?|imgs?|data|pixels)|(y|labels?|targets?))(?:[^a-z]|$)")
+SPLITS = ("train", "validation", "test")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
+
+
+def load_files(
+    kind: str,
+    path: Path,
+    look: Look,
+    test_fraction: float | None = None,
+    split_seed: int = SPLIT_SEED,
+) -> Dataset:
+    """Load a user's own data set of a kind, `npz` or `csv`, from a file or the files of a folder.
+
+    The names of arrays and files say what they hold: `x_train` and `y_train`, `train_images` and
+    `train_labels`, `k49-train-imgs.npz`, `fashion-mnist_train.csv`. If a CSV file is named that has
+    `train` in its name, a file beside it with `test` instead is the test split.
+
+    Raises:
+        InvalidUsage: If there is nothing at the path.
+        InvalidDataset: If the files cannot be trained on.
+    """
+    read = {"npz": _read_npz, "csv": _read_csv}[kind]
+    splits = read(_find_files(kind, path))
+    if "train" not in splits:
+        raise InvalidDataset(
+            f"'{path}' has no images to train on, or no labels for them.", code="empty_split"
+        )
+    return make_dataset(path, splits, look, test_fraction=test_fraction, split_seed=split_seed)
+
+
+def _find_files(kind: str, path: Path) -> list[Path]:
+    if not is_folder(path):
+        if not path.exists():
+            raise InvalidUsage(f"There is no file '{path}'.", code="folder_not_found")
+        other = path.with_name(path.name.replace("train", "test"))
+        return [path, other] if kind == "csv" and other != path and other.exists() else [path]
+    check_folder(path)
+    files = sorted(path.glob(f"*.{kind}"))
+    if not files:
+        raise InvalidDataset(f"The folder '{path}' has no .{kind} files.", code="empty_split")
+    return files
+
+
+def _split_of(name: str) -> str:
+    match = SPLIT.search(name.lower())
+    return SPLITS[match.lastindex - 1] if match and match.lastindex else "train"
+
+
+def _read_npz(files: list[Path]) -> dict[str, Arrays]:
+    """Return the splits in archives whose arrays, or files, are named like `x_train`."""
+    found: dict[str, dict[str, NDArray[np.generic]]] = {}
+    for path in files:
+        with _translating(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            members = [each for each in archive.infolist() if each.filename.endswith(".npy")]
+            _check_size(members)
+            for member in members:
+                own = member.filename.removesuffix(".npy")
+                name = path.stem if re.fullmatch(r"arr_[0-9]+", own) else own
+                role = ROLE.search(name.lower())
+                if role is None:
+                    continue
+                array = _read_member(archive, member, are_images=role[1] is not None)
+                kinds = found.setdefault(_split_of(name), {})
+                kind = "images" if role[1] else "labels"
+                if kind in kinds:
+                    raise ValueError(f"several arrays hold the {kind} of one split, {own} too")
+                kinds[kind] = array
+    return {
+        split: Arrays(as_images(kinds["images"]), as_labels(kinds["labels"]))
+        for split, kinds in found.items()
+        if len(kinds) == 2
+    }
+
+
+def _check_size(members: list[zipfile.ZipInfo]) -> None:
+    """Refuse archives that unpack to more than memory may take, before they are unpacked."""
+    size = sum(member.file_size for member in members)
+    packed = sum(member.compress_size for member in members)
+    limit = min(MAX_ARCHIVE_BYTES, max_unpacked_bytes(packed))
+    if size > limit:
+        raise ValueError(f"{size:,} bytes unpacked; the limit is {limit:,}")
+
+
+def _read_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, are_images: bool
+) -> NDArray[np.generic]:
+    """Return an array, after checking that its header can be true."""
+    with archive.open(member) as file:
+        header = npy.read_header(file.read(npy.HEAD_BYTES))
+    if header.offset + header.nbytes != member.file_size or header.dtype.hasobject:
+        raise ValueError(f"{member.filename}: the header of {header.shape} is not true")
+    if are_images:
+        image_shape(header.shape)
+    elif np.prod(header.shape) > MAX_IMAGES:
+        raise ValueError(f"{member.filename} holds more than {MAX_IMAGES:,} labels")
+    with archive.open(member) as file:
+        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+    return as_images(array) if are_images else as_labels(array)
+
+
+def _read_csv(files: list[Path]) -> dict[str, Arrays]:
+    """Return the splits in files of a column for each pixel; leave out those without labels."""
+    splits: dict[str, Arrays] = {}
+    for path in files:
+        with _translating(path):
+            found = _read_table(path)
+        split = _split_of(path.stem) if len(files) > 1 else "train"
+        if found is not None and split in splits:
+            raise InvalidDataset(
+                f"'{path}' is a second file of the {split} split.", code="several_datasets"
+            )
+        if found is not None:
+            splits[split] = found
+    return splits
+
+
+def _read_table(path: Path) -> Arrays | None:
+    """Return the images of a file and their labels; `None` if it has no labels."""
+    pixels: list[UInt8Array] = []
+    labels: list[str] = []
+    with open_regular(path) as file:
+        layout = read_layout(file.read(HEAD_BYTES))
+        if layout is None:
+            raise ValueError("it has no column for each pixel")
+        file.seek(0)
+        column = next((name for name in layout.others if name.lower() in LABEL_COLUMNS), None)
+        if column is None:
+            return None
+        for rows in read_rows(file, layout, [column]):
+            if not rows.are_valid.all():
+                row = len(labels) + int(np.argmin(rows.are_valid)) + 1
+                raise ValueError(f"row {row:,} has other pixels than integers from 0 to 255")
+            pixels.append(rows.pixels)
+            labels += rows.columns.column(0).to_pylist()
+            if len(labels) > MAX_IMAGES:
+                raise ValueError(f"it holds more than {MAX_IMAGES:,} images")
+    images = np.concatenate([*pixels, np.empty((0, SIDE * SIDE), np.uint8)])
+    try:
+        numbers = np.array([int(float(label)) for label in labels], np.int64)
+    except ValueError:  # names instead of numbers
+        return Arrays(as_images(images), np.array(labels, np.str_))
+    return Arrays(as_images(images), numbers)
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    """Name the file in errors of the block."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidDataset(f"Cannot use '{path}': {reason}.", code="invalid_arrays") from error

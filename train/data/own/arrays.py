@@ -1,0 +1,211 @@
+"""A user's own data set in arrays: images and labels of each split, from files of any kind."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loupe.errors import InvalidDataset, InvalidUsage
+from loupe.files import printable, read_text
+from loupe.images.header import MIN_SIDE
+from loupe.images.normalize import normalize
+from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.models.card import check_class_names
+from loupe.settings import load_settings
+from loupe.text import one_line
+from train.data.own.folders import natural_order, slug
+from train.data.splits import (
+    SPLIT_SEED,
+    TEST_FRACTION,
+    Dataset,
+    Int64Array,
+    Split,
+    check_classes,
+    check_counts,
+    listed,
+)
+
+CLASS_NAMES_FILE = "classes.txt"  # UTF-8, one name in each line, in the order of the labels
+MAX_IMAGES = 1_000_000  # per split; normalised, they take 784 MB
+SHAPES = "(n, height, width), (n, height, width, 1) or (n, side × side)"
+
+Labels: TypeAlias = NDArray[np.integer] | NDArray[np.str_]
+"""Numbers of classes, or their names."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """One split as its files have it.
+
+    Attributes:
+        images: uint8, shape `(n, height, width)`.
+        labels: Integers or text, shape `(n,)`.
+    """
+
+    images: UInt8Array
+    labels: Labels
+
+
+def make_dataset(
+    path: Path,
+    splits: Mapping[str, Arrays],
+    look: Look,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    test_fraction: float | None = None,
+    split_seed: int = SPLIT_SEED,
+) -> Dataset:
+    """Return the data set of these splits; without `test`, a fraction becomes the test split.
+
+    Images are normalised as pictures sent to the service are, which leaves 28 × 28 on a dark
+    background as it is. The lines of `classes.txt` beside the files name the classes in the order
+    of the labels, which may start at 0 or 1; without it, the labels do.
+
+    Args:
+        path: The folder or file that the user named.
+        splits: `train`, and possibly `validation` and `test`.
+        look: Look to normalise to.
+        class_names: Names that the files have; `classes.txt` takes precedence.
+        test_fraction: Fraction, 0..1, of the training images, if there is no test split.
+        split_seed: Seed of that split.
+
+    Raises:
+        InvalidDataset: If the data set cannot be trained on.
+    """
+    for split, arrays in splits.items():
+        check_lengths(path, split, len(arrays.images), len(arrays.labels))
+    names, indices = _name_classes(path, splits, class_names)
+    check_classes(str(path), names)
+    found = {name: Split(arrays.images, indices[name]) for name, arrays in splits.items()}
+    check_counts(str(path), {name: split.counts(names) for name, split in found.items()})
+    found = {
+        name: replace(split, images=_normalize(split.images, look)) for name, split in found.items()
+    }
+    if "test" in found and test_fraction is not None:
+        raise InvalidUsage(
+            f"'{path}' has a test split, so it takes no test fraction.",
+            code="invalid_dataset_option",
+        )
+    if "test" not in found:
+        fraction = TEST_FRACTION if test_fraction is None else test_fraction
+        found["train"], found["test"] = found["train"].divide(fraction, split_seed)
+    name = path.resolve().name
+    return Dataset(
+        slug(name.partition(".")[0] or name),
+        names,
+        look,
+        train=found["train"],
+        test=found["test"],
+        validation=found.get("validation"),
+        source=f"own arrays from {one_line(printable(name))}",
+    )
+
+
+def check_lengths(path: Path, split: str, images: int, labels: int) -> None:
+    """Raise `InvalidDataset` unless a split has as many labels as images."""
+    if images != labels:
+        raise InvalidDataset(
+            f"The {split} split of '{path}' has {images:,} images, but {labels:,} labels.",
+            code="counts_differ",
+        )
+
+
+def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return the shape `(n, height, width)` of an array of images.
+
+    A last axis of size 1 is left out, and rows of a square number of pixels are squares.
+
+    Raises:
+        ValueError: If it cannot be one of images that Loupe trains on.
+    """
+    count, *sides = shape
+    if len(sides) == 3 and sides[2] == 1:
+        sides = sides[:2]
+    elif len(sides) == 1:
+        sides = [math.isqrt(sides[0])] * 2 if math.isqrt(sides[0]) ** 2 == sides[0] else []
+    if len(sides) != 2 or min(sides) < MIN_SIDE:
+        raise ValueError(
+            f"images must have the shape {SHAPES}, with sides of at least {MIN_SIDE} pixels, not "
+            f"{tuple(shape)}"
+        )
+    height, width = sides
+    if height * width > (limit := load_settings().max_image_pixels):
+        raise ValueError(
+            f"images of {height:,} × {width:,} have more than {limit:,} pixels "
+            "(LOUPE_MAX_IMAGE_PIXELS)"
+        )
+    if count > MAX_IMAGES:
+        raise ValueError(f"it holds {count:,} items; the limit is {MAX_IMAGES:,}")
+    return count, height, width
+
+
+def as_images(array: NDArray[np.generic]) -> UInt8Array:
+    """Return an array as images, uint8 `(n, height, width)`; raise `ValueError` if it has none."""
+    images = array.reshape(image_shape(array.shape))
+    if images.dtype == np.uint8:
+        return cast("UInt8Array", images)
+    if images.dtype.kind not in "iu" or images.min(initial=0) < 0 or images.max(initial=0) > 255:
+        raise ValueError(f"pixels must be integers from 0 to 255, not {images.dtype}")
+    return images.astype(np.uint8)
+
+
+def as_labels(array: NDArray[np.generic]) -> Labels:
+    """Return an array as labels, shape `(n,)`; raise `ValueError` if it holds none."""
+    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise ValueError(
+            f"labels must be integers or text of the shape (n,), not {array.dtype} {array.shape}"
+        )
+    return cast("Labels", labels)
+
+
+def _normalize(images: UInt8Array, look: Look) -> UInt8Array:
+    """Return uint8 `(n, 28, 28)`."""
+    normalized = np.empty((len(images), SIDE, SIDE), np.uint8)
+    for row, image in enumerate(images):
+        normalized[row] = normalize(image, look)
+    return normalized
+
+
+def _name_classes(
+    path: Path, splits: Mapping[str, Arrays], class_names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], dict[str, Int64Array]]:
+    """Return the class names, and the indices into them that the labels of each split mean."""
+    known = np.unique(np.concatenate([arrays.labels for arrays in splits.values()]))
+    file = (path if path.is_dir() else path.parent) / CLASS_NAMES_FILE
+    names = _read_class_names(file) if file.exists() else class_names
+    if names is None or known.dtype.kind == "U":
+        known = np.array(sorted(known.tolist(), key=lambda each: natural_order(str(each))))
+        order = np.argsort(known)
+        indices = {
+            name: order[np.searchsorted(known, arrays.labels, sorter=order)].astype(np.int64)
+            for name, arrays in splits.items()
+        }
+        return tuple(map(str, known)), indices
+    # Numbers from 1 to the number of names mean the first to the last.
+    first = int(len(known) > 0 and known[0] == 1 and known[-1] == len(names))
+    for split, arrays in splits.items():
+        outside = np.setdiff1d(arrays.labels, np.arange(len(names)) + first).tolist()
+        if outside:
+            raise InvalidDataset(
+                f"'{file}' names {len(names)} classes, so labels go from 0 to {len(names) - 1} "
+                f"or from 1 to {len(names)}; the {split} split also has {listed(outside)}.",
+                code="labels_outside",
+            )
+    return names, {name: arrays.labels.astype(np.int64) - first for name, arrays in splits.items()}
+
+
+def _read_class_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
+        check_class_names(names)
+    except (OSError, ValueError) as error:
+        raise InvalidDataset(
+            f"'{path}' must name a different class in each line: {error}.",
+            code="invalid_class_names",
+        ) from error
+    return names
