@@ -139,9 +139,11 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(default=128, ge=1)
     """Maximum images in one run of the engine. Above a hundred, nothing gets faster, only later."""
     max_requests: int = Field(default=256, ge=1)
-    """Maximum requests in flight; more get 429 immediately. Bounds the waiting time."""
+    """Maximum requests in flight of one caller, and half as many more of all callers; more get 429
+    immediately. Bounds the waiting time."""
     max_queued_images: int = Field(default=8192, ge=1)
-    """Maximum images waiting for the engine; beyond it, requests get 429 immediately."""
+    """Maximum images of one caller waiting for the engine, and half as many more of all callers;
+    beyond it, requests get 429 immediately."""
     max_images_per_request: int = Field(default=4096, ge=1)
     """Maximum images in one request. Use jobs for larger sets."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
+from loupe.runtime.memory import return_freed_blocks
 from loupe.settings import Settings, traces_wanted
 from service import bento_schema, health
 from service.http.logs import set_up_log
@@ -119,6 +120,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
         grpc = GrpcServer(predictor, settings.grpc_port)
         await grpc.start()
+    return_freed_blocks()
     gc.collect()
     gc.freeze()  # a full collection would stall requests to scan all imported modules
     gc.set_threshold(GC_THRESHOLD)

@@ -16,7 +16,7 @@ from loupe.errors import (
 )
 from loupe.settings import Settings
 from service.http.context import RequestContext, context_of
-from service.http.shares import LONG_BYTES, Shares, caller_of, turn
+from service.http.shares import LONG_BYTES, Shares, turn
 from service.prediction.caller import caller_gone
 
 BODY_SECONDS = 25.0  # timeout for a whole body
@@ -62,7 +62,6 @@ class Bodies:
             UnsupportedMediaType: If it has an encoding besides gzip and deflate.
         """
         context = context_of(request.scope)
-        context.caller = caller_of(request.scope)
         is_compressed = self._check_headers(context.headers)
         body = await self._receive(request, context, limit_seconds)
         if is_compressed:

@@ -16,10 +16,11 @@ from loupe.errors import HeadersTooLarge, InvalidRequest, LoupeError, NotFound, 
 from loupe.settings import Settings
 from service import health
 from service.http import replies
-from service.http.context import InFlight, RequestContext, context_of
+from service.http.context import NO_KEY, RequestContext, caller_of, context_of
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.origins import BrowserRules
+from service.http.shares import shared
 from service.metrics import Metrics
 from service.protocols.open_inference.requests import JSON_LENGTH
 from service.web import pages
@@ -64,13 +65,12 @@ class RequestMiddleware:
         self._logs_access = settings.access_log
         self._keys = read_keys(settings)
         self._rules = BrowserRules(settings, is_local)
-        self._max_requests = settings.max_requests
         self._metrics = metrics
         self._is_draining = is_draining
-        self.in_flight = InFlight()
+        self.in_flight = shared(settings.max_requests)
         self._too_many = TooManyRequests(
-            f"{settings.max_requests:,} requests are in flight already (LOUPE_MAX_REQUESTS). "
-            "Try again in a second."
+            f"{self.in_flight.share:,} requests of yours are in flight already, or "
+            f"{self.in_flight.total:,} of all callers (LOUPE_MAX_REQUESTS). Try again in a second."
         )
         self._too_many_response = replies.failure(self._too_many)
         self._answer: ASGIApp = self._admit
@@ -125,12 +125,17 @@ class RequestMiddleware:
         """Pass a request on, or refuse it."""
         context = context_of(scope)
         is_limited = scope["path"] not in health.PATHS and scope["method"] != "OPTIONS"
-        if is_limited and self.in_flight.requests >= self._max_requests:
+        context.caller = caller_of(scope)
+        if is_limited and not self.in_flight.has_room(context.caller):
             self._metrics.refused(self._too_many)
             await self._too_many_response(scope, receive, send)
             return
         try:
             self._check(scope, context)
+            if context.key_name != NO_KEY:
+                context.caller = caller_of(scope)
+                if is_limited and not self.in_flight.has_room(context.caller):
+                    raise self._too_many
         except LoupeError as error:
             self._metrics.refused(error)
             await replies.failure(error)(scope, receive, send)

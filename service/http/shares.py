@@ -1,16 +1,9 @@
 """Shares of scarce resources, so that no caller takes all of one."""
 
 import asyncio
-import ipaddress
-from functools import lru_cache
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
-from starlette.types import Scope
-
-from service.http.context import NO_KEY, context_of
-
-IPV6_PREFIX = 64  # bits; one subscriber has all addresses below it
 LONG_BYTES = 64 * 1024  # bodies above take turns; others are read in less than a millisecond
 
 _Locks: TypeAlias = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
@@ -48,49 +41,45 @@ class Shares:
     Args:
         total: Amount that all callers together may hold.
         share: Amount that one caller may hold.
+
+    Attributes:
+        held: Amount that all callers hold.
     """
 
     def __init__(self, total: int, share: int) -> None:
         self.total = total
         self.share = share
+        self.held = 0
         self._held: dict[str, int] = {}  # by caller
-        self._sum = 0
+
+    def has_room(self, caller: str, amount: int = 1) -> bool:
+        """Return whether an amount is left for this caller."""
+        held = self._held.get(caller, 0) + amount
+        return self.held + amount <= self.total and held <= self.share
 
     def take(self, caller: str, amount: int = 1) -> bool:
         """Take an amount, and return whether it was left for this caller."""
-        held = self._held.get(caller, 0) + amount
-        if self._sum + amount > self.total or held > self.share:
+        if not self.has_room(caller, amount):
             return False
-        self._held[caller] = held
-        self._sum += amount
+        self.add(caller, amount)
         return True
+
+    def add(self, caller: str, amount: int = 1) -> None:
+        """Take an amount, even if it is not left."""
+        self._held[caller] = self._held.get(caller, 0) + amount
+        self.held += amount
 
     def give_back(self, caller: str, amount: int = 1) -> None:
         """Return an amount."""
-        self._sum -= amount
+        self.held -= amount
         held = self._held.pop(caller) - amount
         if held:
             self._held[caller] = held
 
 
-def caller_of(scope: Scope) -> str:
-    """Return whose share a request takes: that of its API key, or else of its address."""
-    name = context_of(scope).key_name
-    if name != NO_KEY:
-        return name
-    client = scope.get("client")
-    return subscriber(client[0]) if client else ""
+def shared(limit: int) -> Shares:
+    """Return shares that let one caller use all of a limit, and leave others half as much more.
 
-
-@lru_cache(maxsize=1024)
-def subscriber(address: str) -> str:
-    """Return an address, or the network of a subscriber's IPv6 addresses."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # not an address, such as the name of a socket
-        return address
-    if isinstance(ip, ipaddress.IPv4Address):
-        return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False))
+    So a lone caller notices nothing of shares, and cannot lock others out.
+    """
+    return Shares(limit + limit // 2, limit)

@@ -27,8 +27,8 @@ from loupe.results import (
     read_columns,
 )
 from service.http import replies
+from service.http.context import caller_of
 from service.http.options import media_type
-from service.http.shares import caller_of
 from service.http.validation import parse_json, read_query, shown, validate
 from service.jobs.requests import (
     NoParameters,

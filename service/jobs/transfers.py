@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 from loupe.errors import InvalidRequest, TooManyRequests
 from loupe.results import JoinedFiles
 from service.http import replies
-from service.http.context import context_of
-from service.http.shares import Shares, caller_of
+from service.http.context import caller_of, context_of
+from service.http.shares import Shares
 
 RANGE = re.compile(r"(?i:bytes)=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 

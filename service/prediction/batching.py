@@ -20,6 +20,7 @@ import numpy as np
 
 from loupe.errors import LoupeError, ShuttingDown, TooManyRequests
 from loupe.images.spec import Float32Array, UInt8Array
+from service.http.shares import shared
 from service.prediction.caller import Caller, caller_gone
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class Batcher:
         run: The engine: uint8 `(n, 28, 28)` → float32 `(n, classes)`; called in several threads.
         classes: Columns that `run` must return.
         max_batch_size: Maximum number of images in one run.
-        max_queued_images: Maximum number of images without an answer; more are refused.
+        max_queued_images: Maximum number of images without an answer of one caller; those of all
+            callers may be half as many more.
         threads: Maximum number of runs in threads at a time.
         together: Whether requests may share a run.
         on_run: Called after each run with its images, the seconds that each request waited, and
@@ -78,7 +80,6 @@ class Batcher:
         self._classes = classes
         self._max_batch_size = max_batch_size
         self._slice = min(SLICE, max_batch_size)
-        self._max_queued_images = max_queued_images
         self._threads = threads
         self._together = together
         self._on_run = on_run
@@ -87,7 +88,7 @@ class Batcher:
         self._queued_images = 0
         self._runs_in_threads = 0
         self._dispatch_is_scheduled = False
-        self._admitted = 0  # images without an answer
+        self._admitted = shared(max_queued_images)  # images without an answer
         self._requests = 0
         self._idle = asyncio.Event()
         self._closing = False
@@ -96,7 +97,7 @@ class Batcher:
     @property
     def admitted(self) -> int:
         """Number of images without an answer."""
-        return self._admitted
+        return self._admitted.held
 
     async def predict(self, images: UInt8Array, caller: Caller) -> Float32Array:
         """Return class probabilities, computed together with other requests.
@@ -119,19 +120,19 @@ class Batcher:
         """
         if self._closing:
             raise ShuttingDown()
-        if self._admitted + len(images) > self._max_queued_images:
-            raise TooManyRequests(
-                f"{self._admitted:,} images are queued, and the limit is "
-                f"{self._max_queued_images:,} (LOUPE_MAX_QUEUED_IMAGES). Try again in a second.",
-                code="overloaded",
-            )
         left = caller.seconds_left
         if left <= 0:
             raise caller.too_late()
+        limits = self._admitted
+        if not limits.take(caller.name, len(images)):
+            raise TooManyRequests(
+                f"{limits.held:,} images are queued, and the limit is {limits.share:,} of yours "
+                f"and {limits.total:,} of all (LOUPE_MAX_QUEUED_IMAGES). Try again in a second.",
+                code="overloaded",
+            )
         pending: deque[asyncio.Future[Float32Array]] = deque()
         deadline = asyncio.get_running_loop().call_later(left, _expire, pending, caller)
         self._requests += 1
-        self._admitted += len(images)
         try:
             if 0 < len(images) <= self._slice:
                 pending.append(self._enqueue(images, caller))
@@ -139,7 +140,7 @@ class Batcher:
             return await self._predict_in_slices(images, caller, pending)
         finally:
             deadline.cancel()
-            self._admitted -= len(images)
+            limits.give_back(caller.name, len(images))
             self._requests -= 1
             if not self._requests:
                 self._idle.set()

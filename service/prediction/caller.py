@@ -15,16 +15,20 @@ class Caller:
         timeout_seconds: How long the request may take in total.
         deadline: When that time ends, on the clock of `time.monotonic`.
         gone: Returns whether the client has disconnected; callable from any thread.
+        name: Whose share of scarce resources it takes.
     """
 
     timeout_seconds: float
     deadline: float
     gone: Callable[[], bool] = lambda: False
+    name: str = ""
 
     @classmethod
-    def within(cls, timeout_seconds: float, gone: Callable[[], bool] = lambda: False) -> "Caller":
+    def within(
+        cls, timeout_seconds: float, gone: Callable[[], bool] = lambda: False, name: str = ""
+    ) -> "Caller":
         """Return a caller whose time starts now."""
-        return cls(timeout_seconds, time.monotonic() + timeout_seconds, gone)
+        return cls(timeout_seconds, time.monotonic() + timeout_seconds, gone, name)
 
     @property
     def seconds_left(self) -> float:

@@ -278,4 +278,4 @@ class Call(AnyCall):
             if timeout_seconds is None
             else min(timeout_seconds, maximum)
         )
-        return Caller(seconds, self.begun + seconds, self.is_gone)
+        return Caller(seconds, self.begun + seconds, self.is_gone, self._context.caller)

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2 as health
 from tritonclient.grpc import service_pb2 as pb
 
 from loupe.errors import ContentTooLarge, InvalidRequest, ModelNotFound, NotFound
-from service.http.context import NO_KEY
+from service.http.context import NO_KEY, subscriber
 from service.http.shares import LONG_BYTES, turn
 from service.http.validation import shown
 from service.prediction.caller import Caller
@@ -71,7 +71,8 @@ class RpcCall(AnyCall):
         limits = (self.settings.request_timeout_seconds, timeout_seconds, self._seconds_left)
         seconds = min(limit for limit in limits if limit is not None)
         # It needs no check for disconnection: gRPC cancels the task then.
-        return Caller(seconds, self.begun + seconds)
+        name = subscriber(self.client) if self.key == NO_KEY else self.key
+        return Caller(seconds, self.begun + seconds, name=name)
 
 
 async def live(call: RpcCall) -> Message:

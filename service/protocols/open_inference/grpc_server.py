@@ -18,10 +18,11 @@ from loupe.errors import (
 )
 from loupe.runtime.ports import url_of
 from service.http.bodies import BODY_SECONDS
+from service.http.context import subscriber
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.middleware import log_access, valid_request_id
-from service.http.shares import Shares, subscriber
+from service.http.shares import Shares, shared
 from service.prediction.predictor import Predictor
 
 try:
@@ -82,7 +83,7 @@ class GrpcServer:
         self._keys = read_keys(self._settings)
         maximum = self._settings.max_requests
         self._waiting = Shares(WAITING_FACTOR * maximum, maximum)  # calls without their messages
-        self._in_flight = 0
+        self._in_flight = shared(maximum)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
@@ -151,14 +152,14 @@ class GrpcServer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
         finally:
             self._waiting.give_back(caller)
-        if self._in_flight >= self._settings.max_requests and name not in OPEN_METHODS:
-            problem = f"{self._in_flight:,} calls are in flight already (LOUPE_MAX_REQUESTS)."
+        if name not in OPEN_METHODS and not self._in_flight.has_room(caller):
+            problem = f"{self._in_flight.held:,} calls are in flight already (LOUPE_MAX_REQUESTS)."
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
-        self._in_flight += 1
+        self._in_flight.add(caller)
         try:
             return await self._respond(name, method, message, context)
         finally:
-            self._in_flight -= 1
+            self._in_flight.give_back(caller)
 
     async def _respond(
         self, name: str, method: Method, message: bytes, context: grpc.aio.ServicerContext

@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2 as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from service.http.bodies import BODY_SECONDS
-from service.http.shares import Shares, subscriber
+from service.http.context import subscriber
+from service.http.shares import Shares
 from service.prediction.predictor import Predictor
 
 SERVICE = "inference.GRPCInferenceService"

@@ -131,7 +131,7 @@ class Scene:
         return made
 
     async def until_in_flight(self, requests: int) -> None:
-        while self.in_flight.requests != requests:
+        while self.in_flight.held != requests:
             await asyncio.sleep(0.001)
 
     async def until_begun(self, requests: int) -> None:

@@ -20,7 +20,8 @@ from loupe.errors import (
 )
 from loupe.settings import Settings
 from service.http.bodies import LARGEST_BODIES_SHARE, MAX_RATIO, UNPACK_BYTES, Bodies
-from service.http.context import InFlight, context_of
+from service.http.context import context_of
+from service.http.shares import Shares
 
 MAX_BYTES = 100_000
 SETTINGS = Settings(max_body_bytes=MAX_BYTES)
@@ -110,7 +111,7 @@ def test_memory_of_a_caller_is_limited_until_its_requests_are_answered() -> None
             await bodies.read(late)
         assert raised.value.code == "too_many_bytes"
         other = with_body(bytes(MAX_BYTES))
-        other.scope["client"] = ("10.0.0.2", 1)
+        context_of(other.scope).caller = "bob"
         assert len(await bodies.read(other)) == MAX_BYTES
         for released in (late, held[0], held[0]):  # releasing twice frees the memory once
             bodies.release(context_of(released.scope))
@@ -140,18 +141,18 @@ def test_long_body_is_held_once() -> None:
 
 
 def test_request_is_in_flight_only_once_its_body_is_complete() -> None:
-    in_flight = InFlight()
+    in_flight = Shares(1, 1)
     counted = []
 
     async def receive() -> Message:
-        counted.append(in_flight.requests)
+        counted.append(in_flight.held)
         return {"type": "http.request", "body": b"x"}
 
     slow = request(receive)
     context_of(slow.scope).count_in(in_flight)
     asyncio.run(Bodies(SETTINGS).read(slow))
 
-    assert (counted, in_flight.requests) == ([0], 1)
+    assert (counted, in_flight.held) == ([0], 1)
 
 
 # Compressed bodies

@@ -5,8 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from loupe.errors import TooManyRequests
-from service.http.context import context_of
-from service.http.shares import Shares, caller_of
+from service.http.context import caller_of, context_of
+from service.http.shares import Shares, shared
 from service.jobs.transfers import TransferLimit, streamed
 
 
@@ -17,6 +17,13 @@ def test_caller_gets_its_share_and_leaves_the_rest_to_others() -> None:
 
     shares.give_back("a")
     assert [shares.take("b"), shares.take("d"), shares.take("a")] == [False, True, False]
+
+
+def test_caller_may_use_all_of_a_limit_and_leaves_half_as_much_to_others() -> None:
+    shares = shared(4)
+    taken = [shares.take(caller) for caller in "aaaaabbb"]
+
+    assert taken == [True, True, True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize(

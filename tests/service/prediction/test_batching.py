@@ -365,6 +365,24 @@ def test_full_queue_refuses_requests_and_answers_the_rest() -> None:
     play(scene())
 
 
+def test_caller_with_a_full_queue_leaves_room_for_others() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = batcher(gate, max_queued_images=4)
+        alice, bob = Caller.within(30, name="alice"), Caller.within(30, name="bob")
+        full = await asked(waiting, random_images(4), alice)
+        with pytest.raises(TooManyRequests):
+            await waiting.predict(random_images(1), alice)
+        other = await asked(waiting, random_images(2, seed=1), bob)
+        gate.open.set()
+        np.testing.assert_array_equal(await other, sums(random_images(2, seed=1)))
+        await full
+        assert waiting.admitted == 0
+        await waiting.close()
+
+    play(scene())
+
+
 def test_request_past_its_deadline_fails_and_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
