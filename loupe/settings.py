@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Maximum pixels of one image, as its header says. Large phones take 50 million."""
     decode_seconds: float = Field(default=5.0, gt=0, le=60)
-    """CPU time for decoding one image; an image that needs more gets an error.
+    """CPU time for decoding an image of 50 megapixels; smaller ones get a share, at least a fifth.
+    An image that needs more gets an error.
 
     The largest images take about two seconds on a current core.
     """

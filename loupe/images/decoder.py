@@ -16,7 +16,7 @@ from pathlib import Path
 
 from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import open_picture
-from loupe.images.header import estimated_bytes, kind_of, too_costly
+from loupe.images.header import estimated_bytes, kind_of, time_share, too_costly
 from loupe.images.pixels.opening import load_heif
 
 WALL_FACTOR = 2  # wall time per CPU time, on a busy machine
@@ -30,7 +30,7 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
 
     Args:
         socket: Descriptor of the socket to the parent.
-        seconds: CPU seconds for one picture.
+        seconds: CPU seconds for a large picture; others get a share.
         in_background: Whether to run after all other processes.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent stops its decoders
@@ -54,7 +54,10 @@ def _answer(data: bytes, limits: "Limits", look: str | None, max_pixels: int) ->
     if kind_of(data) == "HEIC":
         with suppress(InvalidImage):  # the picture's own error follows
             load_heif()  # does not count towards the memory of the picture
-    limits.set(estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES)
+    limits.set(
+        time_share(data, max_pixels),
+        estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES,
+    )
     try:
         picture = open_picture(data, max_pixels=max_pixels)
         image = picture.unchanged() if look is None else picture.pixels(look)  # type: ignore[arg-type]
@@ -72,7 +75,7 @@ class Limits:
     """Limits of time, after which the system kills this process, and of memory.
 
     Args:
-        seconds: CPU seconds for one picture.
+        seconds: CPU seconds for a large picture; others get a share.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -80,9 +83,9 @@ class Limits:
         if sys.platform == "linux":
             self._address_space = resource.getrlimit(resource.RLIMIT_AS)
 
-    def set(self, more_bytes: int) -> None:
-        """Start the time of a picture, which may take so much memory."""
-        signal.setitimer(signal.ITIMER_PROF, self._seconds)
+    def set(self, time_share: float, more_bytes: int) -> None:
+        """Start the time of a picture, which may take this share of it, and so much memory."""
+        signal.setitimer(signal.ITIMER_PROF, time_share * self._seconds)
         signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * self._seconds)
         if sys.platform == "linux":
             pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -27,7 +27,11 @@ TINY_PIXELS = 64 * 64  # decoding so few takes less time than handing them to an
 TINY_BYTES = 16 * 1024  # 64 × 64 pixels with transparency fit in
 TINY_SEGMENTS = 32  # of a JPEG or PNG file
 MAX_SCANS = 100  # of a JPEG file; encoders write about ten
+MAX_RUNS_BYTES = 8 * 2**20  # of a BMP file of runs, which Pillow decodes in Python, 4 MB a second
 BYTES_PER_PIXEL = 8  # that decoding may take
+LARGE_PIXELS = 50_000_000  # of a picture that may take all of the time limit
+MIN_TIME_SHARE = 0.2  # of the time limit; a picture of few pixels should take milliseconds
+BMP_RUNS = (1, 2)  # compressions of a BMP file: runs of bytes, and of half bytes
 METADATA_COST = 100  # of a byte besides the pixels; Pillow reads it in Python
 # Some decoders take a multiple of that, so their pictures may have fewer pixels.
 MEMORY_FACTORS = {"WebP": 2, "AVIF": 2, "HEIC": 2, "JPEG 2000": 4}
@@ -40,15 +44,18 @@ PLAIN_CHUNKS = frozenset(
 
 
 def check_header(data: File, max_pixels: int) -> None:
-    """Refuse a picture whose header names a size that Loupe does not decode.
+    """Refuse a picture whose header names a size that Loupe does not decode, or many runs.
 
     Raises:
-        InvalidImage: With the code `image_too_large` or `image_too_small`.
+        InvalidImage: With the code `image_too_large`, `image_too_small` or `image_too_costly`.
     """
     try:
         size = size_of(data)
+        has_many_runs = len(data) > MAX_RUNS_BYTES and _is_bmp_of_runs(data)
     except struct.error:  # the decoder says that the file is truncated
         return
+    if has_many_runs:
+        raise too_costly(f"The BMP file has more than {MAX_RUNS_BYTES:,} bytes of runs.")
     if size is not None:
         check_size(*size, max_pixels, kind_of(data))
 
@@ -111,6 +118,12 @@ def estimated_bytes(data: File, max_pixels: int) -> int:
     if kind == "JPEG" and not _is_progressive(data):  # is scaled down while it is decoded
         return 2 * pixels
     return BYTES_PER_PIXEL * MEMORY_FACTORS.get(kind, 1) * pixels
+
+
+def time_share(data: File, max_pixels: int) -> float:
+    """Return the share of the time for a large picture that decoding this one may take."""
+    share = estimated_bytes(data, max_pixels) / (BYTES_PER_PIXEL * LARGE_PIXELS)
+    return MIN_TIME_SHARE + (1 - MIN_TIME_SHARE) * min(1.0, share)
 
 
 def estimated_cost(data: File, max_pixels: int) -> int:
@@ -180,3 +193,10 @@ def _has_one_scan(data: File) -> bool:
         elif marker == START_OF_SCAN:
             return data[start] == components
     return False
+
+
+def _is_bmp_of_runs(data: File) -> bool:
+    if kind_of(data) != "BMP":
+        return False
+    header_bytes, compression = struct.unpack_from("<I12xI", data, 14)
+    return header_bytes > 12 and compression in BMP_RUNS

@@ -50,7 +50,7 @@ class DecoderPool:
 
     Args:
         size: Maximum number of processes.
-        seconds: CPU seconds for one picture.
+        seconds: CPU seconds for a large picture; others get a share.
         in_background: Whether decoders run after all other processes.
         on_loss: Called with the reason when a decoder was killed or crashed.
     """
@@ -134,7 +134,10 @@ class DecoderPool:
         message = "The decoder crashed on this picture."
         if code in (-SIGPROF, -SIGALRM):
             loss = "time"
-            message = f"Decoding takes more than {self._seconds:g} s (LOUPE_DECODE_SECONDS)."
+            message = (
+                "Decoding takes longer than a picture of this size may take "
+                f"(LOUPE_DECODE_SECONDS is {self._seconds:g})."
+            )
         elif code == -SIGKILL:
             loss = "memory"
             message = "The system killed the decoder of this picture, probably to free memory."

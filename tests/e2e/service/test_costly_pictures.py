@@ -19,7 +19,7 @@ from tests.support.programs import RunningService, serving, until
 PATIENCE_SECONDS = 50
 TINY = pictures.png(pictures.digits(1)[0])
 LARGE = pictures.png(np.full((300, 300), 255, np.uint8))
-SLOW = bombs.bmp_of_runs(3000)  # some seconds
+SLOW = bombs.jpeg_with_scans(4000, 90)
 FILE = {"Content-Type": "application/octet-stream"}
 
 

@@ -75,6 +75,13 @@ def test_webp_of_few_bytes_is_refused_before_memory_is_allocated() -> None:
     assert raised.value.code == "image_too_large"
 
 
+def test_bmp_of_many_runs_is_refused_by_its_header() -> None:
+    check_header(bombs.bmp_of_runs(1700), 50_000_000)
+    with pytest.raises(InvalidImage) as raised:
+        check_header(bombs.bmp_of_runs(2200), 50_000_000)
+    assert raised.value.code == "image_too_costly"
+
+
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "PNG", "PPM"])
 def test_estimate_grows_with_the_pixels(kind: str) -> None:
     data = encoded(Image.new("L", (300, 200)), kind)

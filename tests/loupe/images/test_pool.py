@@ -113,6 +113,14 @@ def test_picture_that_takes_too_long_costs_its_decoder_only() -> None:
     assert losses == {"time": 1}
 
 
+def test_small_picture_gets_a_share_of_the_time() -> None:
+    losses: Counter[str] = Counter()
+    flood = bombs.png_with_chunks(600_000)  # takes more than a second
+    with opened(seconds=2, losses=losses) as pool:
+        assert cost_of(pool, flood) == "image_too_costly"
+    assert losses == {"time": 1}
+
+
 def test_picture_that_takes_too_much_memory_is_an_error() -> None:
     with opened() as pool:
         assert cost_of(pool, bombs.wide_tiff(5500)) == "image_too_costly"

@@ -18,7 +18,7 @@ from tests.support.programs import until
 
 SETTINGS = Settings(decode_seconds=2)
 LARGE = pictures.png(np.full((100, 100), 255, np.uint8))
-SLOW = bombs.bmp_of_runs(4000)
+SLOW = bombs.jpeg_with_scans(4000, 90)
 COSTLY = bombs.jpeg_with_scans(7000, 90)
 
 
