@@ -31,7 +31,7 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
     Args:
         socket: Descriptor of the socket to the parent.
         seconds: CPU seconds for a large picture; others get a share.
-        in_background: Whether to run after all other processes.
+        in_background: Whether to run at a low priority.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent stops its decoders
         signal.signal(number, signal.SIG_IGN)
@@ -112,11 +112,10 @@ def _die_with_parent(socket: int) -> None:
 def _lower_priority() -> None:
     """Run after event loop and engine, because a photo costs as much as many requests.
 
-    Linux treats a core that runs only SCHED_IDLE processes as free, so small requests do not queue
-    behind a photo.
+    On busy cores a tenth of one is left for a decoder. With SCHED_IDLE it would get nothing, and
+    photos would run out of time.
     """
+    os.nice(NICENESS)
     if sys.platform == "linux":
         with suppress(OSError):  # some sandboxes do not allow it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            return
-    os.nice(NICENESS)
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

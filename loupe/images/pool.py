@@ -51,7 +51,7 @@ class DecoderPool:
     Args:
         size: Maximum number of processes.
         seconds: CPU seconds for a large picture; others get a share.
-        in_background: Whether decoders run after all other processes.
+        in_background: Whether decoders run at a low priority.
         on_loss: Called with the reason when a decoder was killed or crashed.
     """
 
