@@ -72,7 +72,9 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "empty segments": lambda: bombs.jpeg_with_segments(b"\xff\xe5\0\2", 1_000_000),
     "EXIF segments": lambda: bombs.jpeg_with_segments(b"\xff\xe1\0\x08Exif\0\0", 1_000_000),
     "scans": lambda: bombs.jpeg_with_scans(7000, 20_000),
-    "runs": lambda: SLOW,
+    "runs": lambda: bombs.bmp_of_runs(4000),
+    "chunks": lambda: bombs.png_with_chunks(600_000),
+    "slow scans": lambda: SLOW,
     "wide strip": lambda: bombs.wide_tiff(7000),
 }
 
