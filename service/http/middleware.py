@@ -125,20 +125,9 @@ class RequestMiddleware:
         """Pass a request on, or refuse it."""
         context = context_of(scope)
         is_limited = scope["path"] not in health.PATHS and scope["method"] != "OPTIONS"
-        context.caller = caller_of(scope)
-        if is_limited and not self.in_flight.has_room(context.caller):
-            self._metrics.refused(self._too_many)
-            await self._too_many_response(scope, receive, send)
-            return
-        try:
-            self._check(scope, context)
-            if context.key_name != NO_KEY:
-                context.caller = caller_of(scope)
-                if is_limited and not self.in_flight.has_room(context.caller):
-                    raise self._too_many
-        except LoupeError as error:
-            self._metrics.refused(error)
-            await replies.failure(error)(scope, receive, send)
+        refusal = self._refusal(scope, context, is_limited)
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
         if is_limited:
             context.count_in(self.in_flight)
@@ -146,6 +135,24 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
         finally:
             context.pause()
+
+    def _refusal(self, scope: Scope, context: RequestContext, is_limited: bool) -> ASGIApp | None:
+        """Return the response to a request that is refused; count it."""
+        context.caller = caller_of(scope)
+        has_room = not is_limited or self.in_flight.has_room(context.caller)
+        if has_room:
+            try:
+                self._check(scope, context)
+            except LoupeError as error:
+                self._metrics.refused(error)
+                return replies.failure(error)
+            if context.key_name != NO_KEY:
+                context.caller = caller_of(scope)
+                has_room = not is_limited or self.in_flight.has_room(context.caller)
+        if has_room:
+            return None
+        self._metrics.refused(self._too_many)
+        return self._too_many_response
 
     def _check(self, scope: Scope, context: RequestContext) -> None:
         """Check the head of a request, and note the name of its API key.
