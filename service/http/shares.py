@@ -43,7 +43,7 @@ class Shares:
         share: Amount that one caller may hold.
 
     Attributes:
-        held: Amount that all callers hold.
+        held: Amount that all callers hold, each at most its share.
     """
 
     def __init__(self, total: int, share: int) -> None:
@@ -65,16 +65,17 @@ class Shares:
         return True
 
     def add(self, caller: str, amount: int = 1) -> None:
-        """Take an amount, even if it is not left."""
-        self._held[caller] = self._held.get(caller, 0) + amount
-        self.held += amount
+        """Take an amount, even if it is not left; what exceeds the share costs nobody else."""
+        before = self._held.get(caller, 0)
+        self._held[caller] = before + amount
+        self.held += min(before + amount, self.share) - min(before, self.share)
 
     def give_back(self, caller: str, amount: int = 1) -> None:
         """Return an amount."""
-        self.held -= amount
-        held = self._held.pop(caller) - amount
-        if held:
-            self._held[caller] = held
+        before = self._held.pop(caller)
+        self.held -= min(before, self.share) - min(before - amount, self.share)
+        if before > amount:
+            self._held[caller] = before - amount
 
 
 def shared(limit: int) -> Shares:

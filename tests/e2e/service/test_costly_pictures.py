@@ -83,6 +83,7 @@ COSTLY: dict[str, Callable[[], bytes]] = {
 def test_costly_picture_is_an_error_and_does_not_stop_the_event_loop(
     client: httpx.Client, kind: str
 ) -> None:
+    data = COSTLY[kind]()
     waits: list[float] = []
     ended = threading.Event()
 
@@ -95,7 +96,7 @@ def test_costly_picture_is_an_error_and_does_not_stop_the_event_loop(
     with ThreadPoolExecutor(1) as threads:
         looking = threads.submit(look)
         try:
-            assert outcome(client, COSTLY[kind]()) == "image_too_costly"
+            assert outcome(client, data) == "image_too_costly"
         finally:
             ended.set()
         looking.result()

@@ -26,6 +26,17 @@ def test_caller_may_use_all_of_a_limit_and_leaves_half_as_much_to_others() -> No
     assert taken == [True, True, True, True, False, True, True, False]
 
 
+def test_what_exceeds_a_share_costs_nobody_else() -> None:
+    shares = shared(2)
+    for _ in range(5):
+        shares.add("a")
+    assert [shares.has_room("a"), shares.take("b"), shares.take("c")] == [False, True, False]
+
+    for _ in range(4):
+        shares.give_back("a")
+    assert [shares.take("a"), shares.held] == [True, 3]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "same"),
     [
