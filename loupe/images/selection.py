@@ -45,7 +45,7 @@ def _suffixes(names: str) -> frozenset[str]:
 
 PICTURE_SUFFIXES: Final = _suffixes(
     "png apng jpg jpeg jpe jif jfif webp bmp dib gif tif tiff "
-    "avif heic heif hif jp2 j2k j2c jpc jpx jpf ico ppm pgm pbm pnm"
+    "avif heic heif hif jp2 j2k j2c jpc jpx jpf ico ppm pgm pbm pnm pfm"
 )
 # Most of them begin like TIFF files, and only their previews could be read as such.
 RAW_SUFFIXES: Final = _suffixes(
@@ -139,8 +139,8 @@ def why_skipped(path: str, read_head: Callable[[], bytes] | None) -> Reason | No
 
 def is_hidden(path: str) -> bool:
     """Return whether a file, or a folder on the path to it, is hidden."""
-    if "/" not in path:
-        return path.startswith(".") or path == HIDDEN_FOLDER
+    if not (path.startswith(".") or "/." in path or HIDDEN_FOLDER in path):
+        return False
     return any(
         part == HIDDEN_FOLDER or (part.startswith(".") and part not in (".", ".."))
         for part in path.split("/")
