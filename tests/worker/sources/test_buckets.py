@@ -207,6 +207,37 @@ def test_folder_in_a_bucket_is_read_like_a_local_folder(
     assert_read_alike(folder, parse_path(f"{bucket}/images/"), tmp_path / "again")
 
 
+def test_names_decide_in_a_bucket_without_a_request_for_each_file(
+    tmp_path: Path, bucket: RemotePath, index_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = pictures.png(IMAGES[0])
+    for name, data in {
+        "a.png": picture,
+        "b.jfif": picture,
+        "no suffix": picture,
+        "text": b"text",
+        "_SUCCESS": b"",
+        "c.txt": picture,
+        "d.svg": b"<svg/>",
+        "e.nef": picture,
+        ".f/g.png": picture,
+    }.items():
+        put(data, bucket / "images" / name)
+    with monkeypatch.context() as patch:
+        patch.setattr(RemotePath, "read_bytes", lambda *_: pytest.fail("a file was read"))
+        plan = open_source(bucket / "images", "ink", MAX_PIXELS).plan(10, index_folder)
+    (tmp_path / "again").mkdir()
+    rows, errors = summarized(scored(bucket / "images", tmp_path / "again"))
+
+    assert [name for name, _ in rows] == ["a.png", "b.jfif", "no suffix"]
+    assert [*errors] == ["text"]
+    assert plan.skipped == {
+        "hidden": {".png": 1},
+        "not_a_picture": {"none": 1, ".txt": 1},
+        "unsupported_format": {".svg": 1, ".nef": 1},
+    }
+
+
 @pytest.mark.parametrize("pattern", ["**/*.png", "*.png", "deep/0[1-7]-*.png", "d*p/*/?2-*"])
 def test_pattern_of_objects_is_read_like_a_pattern_of_files(
     tmp_path: Path, folder: Path, bucket: RemotePath, pattern: str
