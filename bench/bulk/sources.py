@@ -18,7 +18,7 @@ from PIL import Image
 from bench.bulk.workers import working
 from bench.harness import Row, Target, at_least, compare_rates, in_turns, per_second, seconds
 from bench.inputs import find_images, save_pngs
-from loupe.images import idx
+from loupe.images.arrays import idx
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.store import ONNX_FILE, StoredModel
 

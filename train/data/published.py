@@ -13,7 +13,7 @@ import numpy as np
 
 from loupe.errors import DatasetNotFound
 from loupe.files import open_regular, write_atomically
-from loupe.images import idx
+from loupe.images.arrays import idx
 from loupe.images.spec import Look, UInt8Array
 from train.data.own.folders import expand_user
 from train.data.own.idx_folders import FILES, read_idx

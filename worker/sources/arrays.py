@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders, max_unpacked_bytes, printable
-from loupe.images import idx
-from loupe.images.arrays import (
+from loupe.images.arrays import idx
+from loupe.images.arrays.npy import (
     HEAD_BYTES,
     NPY_MAGIC,
     SHAPES,

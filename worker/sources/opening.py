@@ -9,13 +9,13 @@ import bracex
 
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.files import ReadableFolders
-from loupe.images.arrays import NPY_MAGIC
+from loupe.images.arrays.npy import NPY_MAGIC
+from loupe.images.arrays.tables import HEAD_BYTES, Layout, read_layout
 from loupe.images.folder import ANY_FOLDERS
 from loupe.images.folder import files as list_files
 from loupe.images.pool import DecoderPool
 from loupe.images.selection import Skipped
 from loupe.images.spec import Look
-from loupe.images.tables import HEAD_BYTES, Layout, read_layout
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath

@@ -15,8 +15,8 @@ from indexed_gzip import IndexedGzipFile
 
 from loupe.errors import InvalidImage, LoupeError
 from loupe.files import ReadableFolders, max_unpacked_bytes
+from loupe.images.arrays.idx import GZIP_MAGIC
 from loupe.images.formats import HEAD_BYTES
-from loupe.images.idx import GZIP_MAGIC
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
 from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidUsage
-from loupe.images import idx
+from loupe.images.arrays import idx
 from tests.support import pictures
 from tests.support.pictures import sort_into_folders
 from tests.support.programs import environment

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import DatasetNotFound
-from loupe.images import idx
+from loupe.images.arrays import idx
 from train.data import published
 from train.data.own.idx_folders import FILES
 from train.data.published import ARCHIVED, IDX_DATASETS, IdxDataset, load_published

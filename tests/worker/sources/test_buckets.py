@@ -24,7 +24,7 @@ from loupe.errors import (
     SourceChanged,
     StorageRefused,
 )
-from loupe.images import idx
+from loupe.images.arrays import idx
 from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringOptions
 from tests.support import buckets, pictures

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loupe.errors import InvalidSource, SourceChanged
-from loupe.images.tables import read_layout
+from loupe.images.arrays.tables import read_layout
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
@@ -122,7 +122,7 @@ def test_rows_of_a_wrong_length_are_errors_at_their_place(
     rows = [[number] * length for number, length in enumerate(lengths)]
     (folder / "a.csv").write_text(csv(NUMBERED, rows))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loupe.images.tables.BLOCK_BYTES", block + 8_000)
+        patch.setattr("loupe.images.arrays.tables.BLOCK_BYTES", block + 8_000)
         seen = scored(folder / "a.csv", folder)
 
     good = [number for number, length in enumerate(lengths) if length == 784]

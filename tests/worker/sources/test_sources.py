@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
-from loupe.images import idx
+from loupe.images.arrays import idx
 from loupe.images.decode import MAX_FILE_BYTES
 from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringOptions

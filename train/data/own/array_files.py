@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import max_unpacked_bytes, open_regular
-from loupe.images import arrays as npy
+from loupe.images.arrays import npy
+from loupe.images.arrays.tables import HEAD_BYTES, read_layout, read_rows
 from loupe.images.spec import SIDE, Look, UInt8Array
-from loupe.images.tables import HEAD_BYTES, read_layout, read_rows
 from train.data.own.arrays import (
     MAX_IMAGES,
     Arrays,

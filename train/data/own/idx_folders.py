@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loupe.errors import InvalidDataset
 from loupe.files import read_text
-from loupe.images import idx
+from loupe.images.arrays import idx
 from loupe.images.spec import Look, UInt8Array
 from train.data.own.arrays import (
     MAX_IMAGES,

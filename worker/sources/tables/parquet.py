@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders, printable
+from loupe.images.arrays.tables import PIXELS, as_pixels, pixel_columns
 from loupe.images.formats import File
 from loupe.images.selection import SkippedFiles
-from loupe.images.tables import PIXELS, as_pixels, pixel_columns
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.pictures import MAX_ENTRY_BYTES, MAX_FETCHED_BYTES, Decoder, Entry

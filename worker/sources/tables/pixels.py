@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders, printable
-from loupe.images import tables
+from loupe.images.arrays import tables
+from loupe.images.arrays.tables import PIXELS, Layout
 from loupe.images.spec import UInt8Array
-from loupe.images.tables import PIXELS, Layout
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.pictures import MAX_ENTRY_BYTES

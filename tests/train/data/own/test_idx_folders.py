@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from loupe.errors import InvalidDataset, InvalidUsage
-from loupe.images import idx
+from loupe.images.arrays import idx
 from loupe.images.normalize import normalize
 from tests.support import pictures
 from train.data.datasets import load_dataset

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from loupe.images import idx
+from loupe.images.arrays import idx
 from loupe.images.spec import UInt8Array
 
 ANY_ARRAY = arrays(np.uint8, array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6))

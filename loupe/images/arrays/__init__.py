@@ -1,0 +1,1 @@
+"""Arrays of images in files: headers, shapes and values of NumPy, IDX and CSV files."""
