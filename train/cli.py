@@ -14,7 +14,7 @@ from loupe.logs import log_to_stderr
 from loupe.settings import load_settings
 from loupe.terminal import console, notices, styled
 from train.config import FIELDS, recipe
-from train.data.cli import print_left_out
+from train.data.cli import print_doubts, print_left_out
 from train.options import hyperparameter, with_options
 from train.sweep.cli import sweep
 from train.tutorials.cli import classics
@@ -131,6 +131,7 @@ def train(
     if not replace_classes:
         check_classes(name or images.name, images.class_names)
     print_left_out(images)
+    print_doubts(images)
     print_counts(images)
     config = recipe(architecture, len(images.train.labels), **hyperparameters)
     options = {"min_accuracy": min_accuracy, "name": name, "replace_classes": replace_classes}

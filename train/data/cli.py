@@ -13,6 +13,9 @@ from loupe.terminal import console, notices
 if TYPE_CHECKING:
     from train.data.datasets import Dataset
 
+MIN_COLOUR_SHARE = 0.05  # of the pictures; fewer are exceptions
+MAX_REPEATS = 10  # printed for a split
+
 app = typer.Typer(help="Inspect data sets.", no_args_is_help=True)
 
 
@@ -52,6 +55,7 @@ def show(
         save_contact_sheet(dataset, path)
     console.print(_counts(dataset))
     print_left_out(dataset)
+    print_doubts(dataset)
     console.print(f"samples: {path}")
 
 
@@ -65,6 +69,33 @@ def print_left_out(dataset: "Dataset") -> None:
     for file in dataset.unreadable:
         line = f"  {file.path}: {file.reason}"
         notices.print(line)
+
+
+def print_doubts(dataset: "Dataset") -> None:
+    """Say what makes a model see less, or its accuracy look better, than the user expects."""
+    from train.data.repeats import find_repeats
+
+    if dataset.colour_share >= MIN_COLOUR_SHARE:
+        notices.print(
+            f"{dataset.colour_share:.0%} of the pictures have colours, which the model does not "
+            "see: it takes grey images."
+        )
+    repeats = find_repeats(dataset)
+    for name, split in dataset.splits().items():
+        of_split = [repeat for repeat in repeats if repeat.split == name]
+        if not of_split:
+            continue
+        nearly = sum(not repeat.identical for repeat in of_split)
+        notices.print(
+            f"{len(of_split):,} of {len(split.labels):,} {name} images are training images, too "
+            f"({nearly:,} of them nearly). Remove them: they make the accuracy too high.",
+            style="yellow",
+        )
+        for repeat in of_split[:MAX_REPEATS]:
+            label = "" if repeat.same_label else ", with another label"
+            notices.print(f"  {repeat.name} = {repeat.training_name}{label}")
+        if len(of_split) > MAX_REPEATS:
+            notices.print(f"  and {len(of_split) - MAX_REPEATS:,} more")
 
 
 def _counts(dataset: "Dataset") -> Table:

@@ -34,10 +34,16 @@ class Split:
 
     `images` are uint8, shape `(n, height, width)`, 0 = background, 255 = full ink; 28 × 28 for
     models in the store. `labels` are int64, shape `(n,)`, indices into the data set's class names.
+    `names` are text, shape `(n,)`: the files of the images, or empty.
     """
 
     images: UInt8Array
     labels: Int64Array
+    names: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+
+    def __post_init__(self) -> None:
+        if not len(self.names):
+            object.__setattr__(self, "names", np.full(len(self.labels), ""))
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of images and labels in their order."""
@@ -45,13 +51,19 @@ class Split:
 
     def take(self, rows: Int64Array) -> "Split":
         """Return the images at the indices `rows`, in that order."""
-        return Split(self.images[rows], self.labels[rows])
+        return Split(self.images[rows], self.labels[rows], self.names[rows])
 
     def concatenate(self, other: "Split") -> "Split":
         """Return these images followed by those of another split."""
         return Split(
-            np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels])
+            np.concatenate([self.images, other.images]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.names, other.names]),
         )
+
+    def name_of(self, row: int) -> str:
+        """Return the file of an image, or else its number, from 1."""
+        return str(self.names[row]) or f"image {row + 1:,}"
 
     def shuffle(self, seed: int) -> "Split":
         """Return the images in a random order that follows from the seed."""
@@ -112,6 +124,7 @@ class Dataset:
         full_ink: Highest value of the images.
         unreadable: Pictures of the folder that are not in the data set.
         skipped: Numbers of other files of the folder, by reason and suffix.
+        colour_share: Fraction, 0..1, of the pictures that had colours before they became grey.
     """
 
     name: str
@@ -127,6 +140,7 @@ class Dataset:
     full_ink: int = 255
     unreadable: tuple[UnreadableFile, ...] = ()
     skipped: SkippedFiles = field(default_factory=dict)
+    colour_share: float = 0.0
 
     def splits(self) -> dict[str, Split]:
         """Return the splits that exist, by name."""

@@ -16,7 +16,7 @@ from loupe.images.folder import holds_pictures, pictures
 from loupe.images.selection import Skipped, SkippedFiles, is_hidden
 from loupe.images.spec import Look
 from loupe.text import one_line
-from train.data.own.pictures import UnreadableFile, read_pictures
+from train.data.own.pictures import UnreadableFile, colour_share, read_pictures
 from train.data.splits import (
     SPLIT_SEED,
     TEST_FRACTION,
@@ -174,12 +174,15 @@ def read_listing(
     check_counts(str(listing.folder), listing.counts())  # before spending time on the pictures
     splits: dict[str, Split] = {}
     unreadable: list[UnreadableFile] = []
+    coloured: list[float] = []
     for name, classes in listing.splits.items():
         files = [classes.get(class_name, ()) for class_name in class_names]
         paths = [path for paths in files for path in paths]
         labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
         images, kept, failed = read_pictures(listing.folder, paths, look)
-        splits[name] = Split(images, labels[kept])
+        read = [paths[row] for row in kept]
+        splits[name] = Split(images, labels[kept], np.array([printable(path) for path in read]))
+        coloured.append(colour_share(listing.folder, read))
         unreadable += failed
     listed = listing.class_names()
     readable = {name: split.counts(class_names) for name, split in splits.items()}
@@ -202,6 +205,7 @@ def read_listing(
         source=f"own pictures from the folder {one_line(printable(name))}",
         unreadable=tuple(unreadable),
         skipped=listing.skipped,
+        colour_share=max(coloured),
     )
 
 

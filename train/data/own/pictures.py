@@ -16,6 +16,10 @@ from loupe.images.spec import SIDE, Look, UInt8Array
 from loupe.runtime.cores import available_cores
 from loupe.settings import load_settings
 
+COLOUR_SAMPLE = 100  # pictures that are looked at
+COLOUR_LEVELS = 24  # that the channels of a coloured pixel differ; less is the tint of a scan
+COLOUR_AREA = 0.02  # of the pixels, in a picture with colours
+
 
 @dataclass(frozen=True)
 class UnreadableFile:
@@ -60,3 +64,20 @@ def read_pictures(
     finally:
         decoders.close()
     return np.array(images, np.uint8).reshape(-1, SIDE, SIDE), kept, unreadable
+
+
+def colour_share(folder: Path, paths: Sequence[str]) -> float:
+    """Return the fraction, 0..1, of pictures with colours among `COLOUR_SAMPLE` of these files."""
+    sample = paths[:: max(1, len(paths) // COLOUR_SAMPLE)]
+    return sum(_has_colours(folder / path) for path in sample) / max(1, len(sample))
+
+
+def _has_colours(path: Path) -> bool:
+    try:
+        picture = open_picture(
+            read_file(path), max_pixels=load_settings().max_image_pixels
+        ).preview(SIDE)
+    except (InvalidImage, OSError):
+        return False
+    pixels = np.asarray(picture, np.int16)  # (height, width, 3)
+    return bool((np.ptp(pixels, axis=2) > COLOUR_LEVELS).mean() > COLOUR_AREA)
