@@ -19,6 +19,8 @@ from loupe.images.spec import Look
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath
+from worker.sources.archives.tars import Tars, is_packed_tar, is_tar
+from worker.sources.archives.zips import Zip
 from worker.sources.arrays import ArraySource
 from worker.sources.buckets import Bucket, split_remote_pattern
 from worker.sources.folders import Folder, split_pattern
@@ -28,8 +30,6 @@ from worker.sources.pictures import Collection, Decoder, PictureSource
 from worker.sources.source import ImageSource, check_columns, short
 from worker.sources.tables.parquet import PARQUET_MAGIC, TableSource
 from worker.sources.tables.pixels import PixelSource
-from worker.sources.tars import Tars, is_packed_tar, is_tar
-from worker.sources.zips import Zip
 from worker.storage import AnyPath, missing_files, open_file
 
 MANIFESTS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})

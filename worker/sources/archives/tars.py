@@ -19,15 +19,15 @@ from loupe.images.arrays.idx import GZIP_MAGIC
 from loupe.images.formats import HEAD_BYTES
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
-from worker.sources.samples import Sample
-from worker.sources.source import damaged
-from worker.sources.unpacking import (
+from worker.sources.archives.samples import Sample
+from worker.sources.archives.unpacking import (
     MAGIC_BYTES,
     UnpackedFile,
     compression_of,
     open_stream,
 )
+from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
+from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
 MAX_HEADER_BYTES = 2**18  # of one member's names and attributes

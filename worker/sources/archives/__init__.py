@@ -1,0 +1,1 @@
+"""Archives of pictures: zips, tars, and the samples of WebDataset."""
