@@ -19,9 +19,9 @@ MAX_COMPRESSION = 200  # only pixels of one colour reach this
 SMALL_BYTES = 2**26  # up to this size, files may be compressed more
 
 
-def max_unpacked_bytes(packed: int) -> int:
-    """Return the maximum size to which so many compressed bytes may unpack."""
-    return max(SMALL_BYTES, MAX_COMPRESSION * packed)
+def max_unpacked_bytes(packed: int, small: int = SMALL_BYTES) -> int:
+    """Return how many bytes `packed` bytes may unpack to; `small` is always allowed."""
+    return max(small, MAX_COMPRESSION * packed)
 
 
 @contextmanager

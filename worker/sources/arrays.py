@@ -34,7 +34,7 @@ from loupe.images.spec import SIDE, UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.archives import zips
-from worker.sources.pictures import MAX_ENTRY_BYTES
+from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import (
     MAX_GROWN_SHARD,
     BatchReader,

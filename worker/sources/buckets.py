@@ -9,8 +9,8 @@ from loupe.errors import InvalidImage, InvalidSource, SourceChanged
 from loupe.images.decode import MAX_FILE_BYTES
 from loupe.images.selection import why_skipped
 from worker.remote_path import RemotePath
+from worker.sources.collection import Collection, Entry, ReadEntry, read_fetched
 from worker.sources.folders import split_pattern
-from worker.sources.pictures import Collection, Entry, ReadEntry, read_fetched
 from worker.storage import map_requests, version_of
 
 

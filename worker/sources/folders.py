@@ -15,7 +15,7 @@ from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.files import ReadableFolders
 from loupe.images.decode import read_with_status
 from loupe.images.folder import pictures
-from worker.sources.pictures import Collection, Entry, ReadEntry, read_fetched
+from worker.sources.collection import Collection, Entry, ReadEntry, read_fetched
 
 MAX_NAMES = 50_000  # in memory while names are sorted
 

@@ -16,7 +16,7 @@ from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
-from worker.sources.pictures import Collection, Entry, ReadEntry
+from worker.sources.collection import Collection, Entry, ReadEntry
 from worker.sources.source import as_text, check_columns, damaged, listed
 from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 

@@ -28,8 +28,9 @@ from tests.support.garbage import uncollected
 from tests.worker.conftest import MAX_PIXELS, scored
 from worker.sources import arrays
 from worker.sources.arrays import ArraySource
+from worker.sources.collection import Entry
 from worker.sources.opening import check_source, open_source
-from worker.sources.pictures import Decoder, Entry
+from worker.sources.pictures import Decoder
 from worker.sources.source import MAX_SHARDS, Records, ShardPlan, cut
 from worker.storage import open_ranges
 

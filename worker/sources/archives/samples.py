@@ -11,7 +11,7 @@ from itertools import islice
 from typing import IO, Any
 
 from loupe.jobs import ScoringOptions
-from worker.sources.pictures import Entry
+from worker.sources.collection import Entry
 from worker.sources.source import as_text, check_columns
 
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)

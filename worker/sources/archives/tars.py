@@ -19,6 +19,7 @@ from loupe.images.arrays.idx import GZIP_MAGIC
 from loupe.images.formats import HEAD_BYTES
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
+from worker.sources.archives.members import member_path, why_member_refused
 from worker.sources.archives.samples import Sample
 from worker.sources.archives.unpacking import (
     MAGIC_BYTES,
@@ -26,7 +27,7 @@ from worker.sources.archives.unpacking import (
     compression_of,
     open_stream,
 )
-from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
+from worker.sources.collection import Collection, Entry, ReadEntry
 from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 

@@ -19,7 +19,8 @@ from loupe.files import ReadableFolders
 from loupe.images.formats import HEAD_BYTES
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.pictures import Collection, Entry, ReadEntry, member_path, why_member_refused
+from worker.sources.archives.members import member_path, why_member_refused
+from worker.sources.collection import Collection, Entry, ReadEntry
 from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges
 

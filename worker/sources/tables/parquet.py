@@ -22,7 +22,9 @@ from loupe.images.formats import File
 from loupe.images.selection import SkippedFiles
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
-from worker.sources.pictures import MAX_ENTRY_BYTES, MAX_FETCHED_BYTES, Decoder, Entry
+from worker.sources.collection import Entry
+from worker.sources.listing import MAX_ENTRY_BYTES
+from worker.sources.pictures import MAX_FETCHED_BYTES, Decoder
 from worker.sources.source import (
     BatchReader,
     ColumnTypes,

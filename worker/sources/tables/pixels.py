@@ -18,7 +18,7 @@ from loupe.images.arrays.tables import PIXELS, Layout
 from loupe.images.spec import UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
-from worker.sources.pictures import MAX_ENTRY_BYTES
+from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import (
     BatchReader,
     ColumnTypes,

@@ -1,0 +1,32 @@
+"""Members of archives: their paths, and which of them are refused."""
+
+from pathlib import PurePosixPath
+
+from loupe.files import max_unpacked_bytes
+from loupe.images.decode import MAX_FILE_BYTES
+
+SMALL_MEMBER_BYTES = 2**20  # up to this size, members may be compressed more
+
+
+def member_path(name: str) -> str:
+    """Return the path of an archive's member as a folder has it: without `.` and empty parts."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return name[: name.startswith("/")] + "/".join(parts) + "/" * name.endswith("/")
+
+
+def why_member_refused(name: str, size: int, compressed: int) -> str | None:
+    """Return why a member of an archive is not read; `None` if it can be.
+
+    Args:
+        name: Path in the archive.
+        size: Bytes of the file.
+        compressed: Bytes in the archive.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.startswith(("/", "\\")) or ":" in name[:3] or ".." in parts:
+        return "The path leads out of the archive."
+    if size > MAX_FILE_BYTES:
+        return f"The member has {size:,} bytes, more than {MAX_FILE_BYTES:,}."
+    if size > max_unpacked_bytes(compressed, SMALL_MEMBER_BYTES):
+        return f"The member's {compressed:,} bytes would unpack to {size:,}."
+    return None
