@@ -33,8 +33,9 @@ from loupe.models.engine import Engine, load_engine  # noqa: E402
 from loupe.models.store import StoredModel  # noqa: E402
 from loupe.runtime.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
-from tests.support import buckets, leftovers, pictures  # noqa: E402
+from tests.support import leftovers, pictures  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
+from tests.support.servers import buckets  # noqa: E402
 from worker.remote_path import RemotePath  # noqa: E402
 
 # No deadlines and no memory of earlier runs: results depend on neither speed nor history.

@@ -26,7 +26,8 @@ from service.http.validation import parse_json
 from service.protocols.native.forms import STEP_BYTES, read_form
 from service.protocols.open_inference.messages import check_message
 from service.protocols.open_inference.requests import JSON_LENGTH
-from tests.support import bombs, pictures
+from tests.support import pictures
+from tests.support.files import bombs
 
 MAX_SECONDS = 0.25  # CPU time of one step of the event loop
 MAX_ANSWER_BYTES = 1000

@@ -21,7 +21,7 @@ from service.http.bodies import Bodies
 from service.prediction.predictor import Predictor
 from service.web.pages import document
 from tests.support import pictures
-from tests.support.redis_servers import redis_server
+from tests.support.servers.redis_servers import redis_server
 
 Json: TypeAlias = Any
 

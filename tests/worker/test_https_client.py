@@ -9,7 +9,8 @@ import pytest
 
 from loupe.errors import InvalidSource, InvalidUrl
 from loupe.settings import HttpsAccess
-from tests.support import pictures, tls_server
+from tests.support import pictures
+from tests.support.servers import tls_server
 from worker import remote_path
 from worker.https_client import is_public
 from worker.sources.opening import check_source

@@ -17,7 +17,7 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import new_request, submit
 from tests.support.programs import free_port
-from tests.support.redis_servers import redis_server
+from tests.support.servers.redis_servers import redis_server
 from worker.metrics import PROMPT, Metrics, serve_metrics
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs

@@ -9,7 +9,7 @@ from loupe.models.store import StoredModel
 from service.http.keys import digest_of
 from tests.support import pictures
 from tests.support.programs import RunningService, free_port, serving
-from tests.support.proxies import running_proxy
+from tests.support.servers.proxies import running_proxy
 
 HERE = Path(__file__).parent
 KEY = "the-key-of-carol-0003"

@@ -19,7 +19,7 @@ from tests.support.programs import (
     serving,
     until,
 )
-from tests.support.proxies import running_proxy
+from tests.support.servers.proxies import running_proxy
 
 DRAIN_SECONDS = 2
 CALLERS = 4

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.clients.conftest import KEY, MAX_BODY_BYTES
 from tests.support.programs import RunningService
-from tests.support.wire import connected, head, read_all, read_answer
+from tests.support.servers.wire import connected, head, read_all, read_answer
 
 BODY = bytes(2 * MAX_BODY_BYTES)  # more than the buffers of a connection
 SENT_BY = f"X-API-Key: {KEY}"

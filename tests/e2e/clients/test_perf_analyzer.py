@@ -12,7 +12,7 @@ import pytest
 
 from loupe.models.store import StoredModel
 from tests.support.programs import RunningService, free_port, serving
-from tests.support.proxies import installed, printed
+from tests.support.servers.proxies import installed, printed
 from tests.support.stores import copied
 
 GRPC_PORT = free_port()

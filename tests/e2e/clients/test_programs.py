@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.clients.conftest import HERE, KEY
 from tests.support.programs import RunningService
-from tests.support.proxies import installed, printed
+from tests.support.servers.proxies import installed, printed
 
 WITH_KEY = ["--header", f"X-API-Key: {KEY}"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.clients.conftest import KEY, MAX_BODY_BYTES
 from tests.support.programs import RunningService
-from tests.support.wire import connected, head, read_all, read_answer
+from tests.support.servers.wire import connected, head, read_all, read_answer
 
 SENT_BY = f"X-API-Key: {KEY}"
 INNER = head("http://loupe", "GET", "/metrics", SENT_BY, "X-Request-ID: smuggled")

@@ -12,8 +12,9 @@ import pytest
 
 from loupe.models.store import StoredModel
 from loupe.results import Format
-from tests.support import pictures, wire
+from tests.support import pictures
 from tests.support.programs import RunningService, running, serving, until
+from tests.support.servers import wire
 
 KINDS: list[Format] = ["parquet", "csv", "jsonl"]
 IMAGES, SHARD_IMAGES = 30, 8

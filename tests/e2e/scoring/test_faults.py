@@ -27,7 +27,7 @@ from tests.support import pictures
 from tests.support.faulty_worker import POISON
 from tests.support.job_requests import submit
 from tests.support.programs import descendants, environment, run, running, until
-from tests.support.redis_servers import RedisServer, redis_server
+from tests.support.servers.redis_servers import RedisServer, redis_server
 from tests.support.stores import copied, damage
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs

@@ -12,8 +12,9 @@ import pandas
 import pytest
 
 from loupe.models.store import StoredModel
-from tests.support import pictures, tls_server
+from tests.support import pictures
 from tests.support.programs import run
+from tests.support.servers import tls_server
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from loupe.results import Format
 from service.jobs.api import UPLOADS_SHARE
 from tests.support import pictures
 from tests.support.programs import RunningService, free_port, run, running, serving, until
-from tests.support.redis_servers import servers_in
+from tests.support.servers.redis_servers import servers_in
 
 DIGIT = pictures.png(pictures.digits(1)[0])
 ALICE, BOB = "the-key-of-alice-0001", "the-key-of-bob-000002"

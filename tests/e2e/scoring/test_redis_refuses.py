@@ -11,7 +11,7 @@ from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.job_requests import new_request, submit
 from tests.support.programs import run, running, serving, until
-from tests.support.redis_servers import RedisServer, redis_server
+from tests.support.servers.redis_servers import RedisServer, redis_server
 from worker.queue.jobs import Jobs
 
 IMAGES = 2000

@@ -25,7 +25,7 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import run, running, until
-from tests.support.redis_servers import servers_in
+from tests.support.servers.redis_servers import servers_in
 from worker.queue.jobs import Jobs
 from worker.queue.keys import WORKERS_GROUP, job_key
 from worker.queue.records import Job, JobRequest

@@ -10,8 +10,9 @@ from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from tests.support import buckets, pictures
+from tests.support import pictures
 from tests.support.programs import run, running, until
+from tests.support.servers import buckets
 from worker.queue.jobs import Jobs
 from worker.remote_path import RemotePath
 from worker.results.outputs import read_errors

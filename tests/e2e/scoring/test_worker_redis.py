@@ -15,7 +15,7 @@ from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import run, running, until
-from tests.support.redis_servers import RedisServer, redis_server
+from tests.support.servers.redis_servers import RedisServer, redis_server
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job
 

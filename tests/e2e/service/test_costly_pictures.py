@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from loupe.models.store import StoredModel
-from tests.support import bombs, pictures
+from tests.support import pictures
+from tests.support.files import bombs
 from tests.support.programs import RunningService, serving, until
 
 PATIENCE_SECONDS = 50

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from loupe.models.store import StoredModel
-from tests.support import bombs
+from tests.support.files import bombs
 from tests.support.programs import RunningService, serving
 
 MAX_REQUESTS, MAX_IMAGES = 4, 64

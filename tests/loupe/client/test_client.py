@@ -26,8 +26,8 @@ from loupe.client.flows import MAX_ATTEMPTS
 from loupe.errors import InvalidSetting, LoupeError, RequestRefused, ServiceUnreachable
 from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringJob
-from tests.support import tls_server
 from tests.support.programs import environment, free_port
+from tests.support.servers import tls_server
 
 ANSWER = {
     "label": "boot",

@@ -29,7 +29,8 @@ from loupe.client.uploads import (
 from loupe.errors import InvalidImage, InvalidPixels, InvalidSource, LoupeError
 from loupe.images.decode import open_picture
 from loupe.images.spec import UInt8Array
-from tests.support import odd_folder, pictures
+from tests.support import pictures
+from tests.support.files import odd_folder
 
 DARK = pictures.digits(1)[0]
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)

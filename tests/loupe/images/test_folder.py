@@ -9,7 +9,7 @@ import pytest
 
 from loupe.images.folder import pictures
 from loupe.images.selection import Skipped
-from tests.support import odd_folder
+from tests.support.files import odd_folder
 
 
 def names(folder: Path, pattern: str = "") -> list[str]:

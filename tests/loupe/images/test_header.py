@@ -18,7 +18,7 @@ from loupe.images.header import (
     estimated_cost,
     is_tiny,
 )
-from tests.support import bombs
+from tests.support.files import bombs
 from tests.support.pictures import digits, encoded, png
 
 MAX_PIXELS = 1_000_000

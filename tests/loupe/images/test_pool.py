@@ -24,7 +24,7 @@ from loupe.errors import InvalidImage, ShuttingDown
 from loupe.images.decode import open_picture
 from loupe.images.pool import DecoderPool
 from loupe.images.spec import Look
-from tests.support import bombs
+from tests.support.files import bombs
 from tests.support.pictures import digit_sheet, digits, encoded, png
 from tests.support.programs import until
 

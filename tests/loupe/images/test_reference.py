@@ -12,7 +12,7 @@ from PIL import Image
 
 from loupe.images.decode import open_picture
 from loupe.images.spec import SIDE, UInt8Array
-from tests.support.reference import Case, cases
+from tests.support.files.reference import Case, cases
 
 CASES = cases()
 MAX_PIXELS = 10_000

@@ -13,10 +13,10 @@ from PIL import Image, ImageCms
 from loupe.errors import InvalidImage
 from loupe.images.decode import open_picture
 from loupe.images.spec import SIDE, UInt8Array
-from tests.support import reference
+from tests.support.files import reference
+from tests.support.files.reference import GREY, RGB, chunk, coloured
+from tests.support.files.tiffs import tiff
 from tests.support.pictures import encoded
-from tests.support.reference import GREY, RGB, chunk, coloured
-from tests.support.tiffs import tiff
 
 MAX_PIXELS = 100_000
 

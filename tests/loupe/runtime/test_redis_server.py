@@ -15,7 +15,7 @@ from loupe.errors import RedisUnavailable
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support.programs import environment, free_port, until
-from tests.support.redis_servers import redis_server, servers_in
+from tests.support.servers.redis_servers import redis_server, servers_in
 
 USER = """
 import sys

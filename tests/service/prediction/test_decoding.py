@@ -12,7 +12,8 @@ from loupe.images.spec import UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 from service.prediction.decoding import DECODERS, Decoders, Preparation, decode, decode_all
-from tests.support import bombs, pictures
+from tests.support import pictures
+from tests.support.files import bombs
 from tests.support.garbage import uncollected
 from tests.support.programs import until
 

@@ -18,7 +18,8 @@ from loupe.jobs import ScoringOptions
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from tests.support import bombs, pictures
+from tests.support import pictures
+from tests.support.files import bombs
 from tests.support.job_requests import new_request, submit
 from tests.support.programs import until
 from train.data.datasets import load_dataset

@@ -13,7 +13,7 @@ from redis import Redis
 from loupe.images.selection import count
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
-from tests.support import odd_folder
+from tests.support.files import odd_folder
 from tests.support.job_requests import submit
 from worker.jobs_cli import show_ended
 from worker.process import running_locally

@@ -27,8 +27,9 @@ from loupe.errors import (
 from loupe.images.arrays import idx
 from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringOptions
-from tests.support import buckets, pictures
-from tests.support.buckets import put
+from tests.support import pictures
+from tests.support.servers import buckets
+from tests.support.servers.buckets import put
 from tests.worker.conftest import MAX_PIXELS, scored
 from tests.worker.results.test_outputs import CLASSES, JOB, part
 from worker.remote_path import RemotePath

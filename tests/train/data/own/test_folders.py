@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidDataset, InvalidUsage
-from tests.support import odd_folder, pictures
+from tests.support import pictures
+from tests.support.files import odd_folder
 from tests.support.pictures import sort_into_folders
 from train.data.own.folders import load_folder, natural_order, slug
 from train.data.splits import Dataset

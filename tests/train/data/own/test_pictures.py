@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from loupe.images.decode import open_picture
-from tests.support import bombs, pictures
+from tests.support import pictures
+from tests.support.files import bombs
 from train.data.own.pictures import UnreadableFile, read_pictures
 
 LIMIT = 1_000_000  # pixels

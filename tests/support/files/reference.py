@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loupe.images.spec import SIDE, UInt8Array
-from tests.support import tiffs
+from tests.support.files import tiffs
+from tests.support.files.tiffs import DEFLATE, UNCOMPRESSED, tiff
 from tests.support.pictures import encoded
-from tests.support.tiffs import DEFLATE, UNCOMPRESSED, tiff
 
 Options: TypeAlias = dict[str, Any]
 Values: TypeAlias = NDArray[Any]

@@ -1,0 +1,1 @@
+"""Files for tests that are slow, unusual or hard to make."""
