@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 
 from starlette.requests import Request
@@ -122,11 +123,23 @@ class Bodies:
                 await turn()
         return body.getvalue()
 
+    @contextmanager
+    def holding(self, caller: str, size: int) -> Iterator[None]:
+        """Count bytes that are in memory already, such as a gRPC message, during the block.
+
+        Raises:
+            TooManyRequests: If all bodies, or those of this caller, would take too much memory.
+        """
+        self._take(caller, size)
+        try:
+            yield
+        finally:
+            self._give_back(caller, size)
+
     def release(self, context: RequestContext) -> None:
         """Free the memory of a request's body."""
-        if context.body_bytes:
-            self._memory.give_back(context.caller, context.body_bytes)
-            context.body_bytes = 0
+        self._give_back(context.caller, context.body_bytes)
+        context.body_bytes = 0
 
     def _check_headers(self, headers: Mapping[bytes, bytes]) -> bool:
         """Return whether the body is compressed."""
@@ -149,14 +162,21 @@ class Bodies:
         )
 
     def _hold(self, context: RequestContext, size: int) -> None:
-        if not self._memory.take(context.caller, size):
+        self._take(context.caller, size)
+        context.body_bytes += size
+
+    def _take(self, caller: str, size: int) -> None:
+        if not self._memory.take(caller, size):
             raise TooManyRequests(
                 f"The bodies of all requests together exceed {self._memory.total:,} bytes, or "
                 f"yours {self._memory.share:,} ({MAX_LARGEST_BODIES} and {LARGEST_BODIES_SHARE} "
                 "times LOUPE_MAX_BODY_BYTES). Try again in a second.",
                 code="too_many_bytes",
             )
-        context.body_bytes += size
+
+    def _give_back(self, caller: str, size: int) -> None:
+        if size:
+            self._memory.give_back(caller, size)
 
 
 def _unpacked(packed: bytes) -> Iterator[bytes]:

@@ -49,6 +49,11 @@ class RpcCall(AnyCall):
         self.message = message
         self._seconds_left: float | None = context.time_remaining()
 
+    @property
+    def caller_name(self) -> str:
+        """Whose share of scarce resources the call takes."""
+        return subscriber(self.client) if self.key == NO_KEY else self.key
+
     def read(self, kind: type[MessageType], max_bytes: int = MAX_UNCHECKED_BYTES) -> MessageType:
         """Parse the message, which the call then no longer holds.
 
@@ -71,8 +76,7 @@ class RpcCall(AnyCall):
         limits = (self.settings.request_timeout_seconds, timeout_seconds, self._seconds_left)
         seconds = min(limit for limit in limits if limit is not None)
         # It needs no check for disconnection: gRPC cancels the task then.
-        name = subscriber(self.client) if self.key == NO_KEY else self.key
-        return Caller(seconds, self.begun + seconds, name=name)
+        return Caller(seconds, self.begun + seconds, name=self.caller_name)
 
 
 async def live(call: RpcCall) -> Message:

@@ -156,20 +156,21 @@ class GrpcServer:
             problem = f"{self._in_flight.held:,} calls are in flight already (LOUPE_MAX_REQUESTS)."
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
         self._in_flight.add(caller)
+        call = RpcCall(self._predictor, message, context)
+        del message  # only the call holds it, until it is parsed
         try:
-            return await self._respond(name, method, message, context)
+            return await self._respond(name, method, call, context)
         finally:
             self._in_flight.give_back(caller)
 
     async def _respond(
-        self, name: str, method: Method, message: bytes, context: grpc.aio.ServicerContext
+        self, name: str, method: Method, call: RpcCall, context: grpc.aio.ServicerContext
     ) -> Message:
         """Return the answer of a method, or end the call with its error; count either."""
         headers: dict[str, str] = dict(context.invocation_metadata())
         request_id = valid_request_id(headers.get(REQUEST_ID_KEY, ""))
         REQUEST_ID.set(request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        call = RpcCall(self._predictor, message, context)
         is_open = name in OPEN_METHODS
         outcome: Message | LoupeError
         try:
@@ -196,13 +197,15 @@ class GrpcServer:
     async def _admit(
         self, name: str, method: Method, call: RpcCall, headers: Mapping[str, str]
     ) -> Message:
-        """Check the API key, then call the method, unless the service is stopping."""
-        if name not in OPEN_METHODS:
-            if self._keys is not None:
-                call.key = self._keys.name_in(headers)
-            if call.stopping:
-                raise ShuttingDown()
-        return await method(call)
+        """Call the method if the key is valid, memory is free, and the service is not stopping."""
+        if name in OPEN_METHODS:
+            return await method(call)
+        if self._keys is not None:
+            call.key = self._keys.name_in(headers)
+        if call.stopping:
+            raise ShuttingDown()
+        with self._predictor.bodies.holding(call.caller_name, len(call.message)):
+            return await method(call)
 
     def _count(self, name: str, call: RpcCall, status: int) -> None:
         self._predictor.metrics.answered(PROTOCOL, call.model_name, status, call.key)

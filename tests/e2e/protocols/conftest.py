@@ -11,6 +11,8 @@ import pytest
 from loupe.models.store import StoredModel
 from tests.support.programs import RunningService, free_port, serving
 
+MAX_BYTES = 4_000_000  # of a body or message
+
 
 @dataclass(frozen=True)
 class BothProtocols:
@@ -42,5 +44,5 @@ def both(
 ) -> Iterator[BothProtocols]:
     """Run a service with both models; digits is the default."""
     log = tmp_path_factory.mktemp("both") / "log"
-    with serving_both(log, LOUPE_MODEL=digits_model.tag, LOUPE_MAX_BODY_BYTES=4_000_000) as running:
+    with serving_both(log, LOUPE_MODEL=digits_model.tag, LOUPE_MAX_BODY_BYTES=MAX_BYTES) as running:
         yield running

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -36,9 +37,10 @@ from loupe.images.spec import UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
+from service.http.bodies import LARGEST_BODIES_SHARE
 from service.http.keys import digest_of
 from service.protocols.open_inference.grpc_streams import STREAMS_SHARE
-from tests.e2e.protocols.conftest import BothProtocols, serving_both
+from tests.e2e.protocols.conftest import MAX_BYTES, BothProtocols, serving_both
 from tests.support import pictures
 from tests.support.programs import free_port, run, until
 from tests.support.stores import copied
@@ -394,6 +396,31 @@ def test_calls_without_messages_do_not_lock_others_out(
         assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert client.is_server_live()
     assert client.is_model_ready("digits")
+
+
+def test_messages_share_the_memory_of_http_bodies(
+    client: triton.InferenceServerClient, both: BothProtocols
+) -> None:
+    def answered() -> bool:
+        with contextlib.suppress(InferenceServerException):
+            return client.infer("digits", [tensor(MANY)]) is not None
+        return False
+
+    host, _, port = both.service.url.removeprefix("http://").partition(":")
+    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {MAX_BYTES}\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(LARGEST_BODIES_SHARE):
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            connection.sendall(head.encode() + bytes(MAX_BYTES - 1))
+        until(lambda: not answered())
+        code, message = refusal(client, tensor(MANY))
+    assert (code, f"{LARGEST_BODIES_SHARE * MAX_BYTES:,} " in message) == (
+        "RESOURCE_EXHAUSTED",
+        True,
+    )
+    assert 'loupe_rejected_total{code="too_many_bytes"}' in both.metrics()
+    until(answered)
+    assert all(answered() for _ in range(LARGEST_BODIES_SHARE + 1))
 
 
 def test_late_and_cancelled_calls_are_abandoned_and_counted(
