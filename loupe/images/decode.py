@@ -30,14 +30,12 @@ from loupe.images.pixels.opening import (
     orientation,
     unread,
 )
-from loupe.images.selection import PICTURE_SUFFIXES
 from loupe.images.spec import SIDE, Look, UInt8Array
 
 DRAFT_SIZE = (4 * SIDE, 4 * SIDE)  # libjpeg scales down to about this: ten times faster on photos
 MAX_WHOLE_PIXELS = 4_000_000  # larger pictures shrink to fewer before they are normalized
 TILE_SIDE = 512  # pixels; colours are converted tile by tile
 MAX_FILE_BYTES = 256 * 2**20  # the largest accepted picture takes less, even uncompressed
-SUFFIXES = PICTURE_SUFFIXES
 JPEG = frozenset({"JPEG", "MPO"})  # phones append a preview or depth map, which makes an MPO
 UNUSED_ALPHA = frozenset({"BMP", "ICO"})
 # What Pillow knows of a PNG file that changes how its pixels look.
@@ -62,11 +60,6 @@ class Picture:
     def __init__(self, image: ImageFile.ImageFile, kind: str) -> None:
         self.image = image
         self.kind = kind
-
-    @property
-    def pixel_count(self) -> int:
-        """Width × height from the header; the cost of decoding grows with it."""
-        return self.image.width * self.image.height
 
     def pixels(self, look: Look) -> UInt8Array:
         """Decode the picture and make it look like the training data.

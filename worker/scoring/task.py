@@ -26,8 +26,9 @@ from worker.remote_path import RemotePath
 from worker.results import outputs
 from worker.scoring.engines import Engines, find_stored
 from worker.scoring.lease import Lease
+from worker.sources.checks import check_unchanged
 from worker.sources.opening import open_source
-from worker.sources.source import BatchReader, ImageSource, Records, check_unchanged
+from worker.sources.source import BatchReader, ImageSource, Records
 from worker.storage import AnyPath, parse_path
 
 BATCH_SIZE = 128  # images that a thread reads and scores at a time; they fit in its cache

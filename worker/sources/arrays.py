@@ -34,6 +34,7 @@ from loupe.images.spec import SIDE, UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.archives import zips
+from worker.sources.checks import check_columns, check_unchanged, listed, short
 from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import (
     MAX_GROWN_SHARD,
@@ -41,12 +42,8 @@ from worker.sources.source import (
     ColumnTypes,
     Records,
     ShardPlan,
-    check_columns,
-    check_unchanged,
     cut,
     id_type,
-    listed,
-    short,
 )
 from worker.sources.tables.rows import read_rows
 from worker.storage import AnyPath, open_file, open_ranges, versions

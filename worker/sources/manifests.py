@@ -16,8 +16,9 @@ from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
+from worker.sources.checks import check_columns, damaged, listed
 from worker.sources.collection import Collection, Entry, ReadEntry
-from worker.sources.source import as_text, check_columns, damaged, listed
+from worker.sources.source import as_text
 from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 
 PATHS, ID = ("path", "file_name"), "id"  # Hugging Face's metadata files have `file_name`

@@ -10,15 +10,9 @@ from loupe.images import folder
 from loupe.images.selection import Skipped, is_hidden
 from loupe.jobs import FOLDER_LABELS, ScoringOptions
 from worker.queue.steps import Shard
+from worker.sources.checks import check_columns
 from worker.sources.pictures import Decoder, PictureSource
-from worker.sources.source import (
-    BatchReader,
-    ColumnTypes,
-    ImageSource,
-    NoPictures,
-    ShardPlan,
-    check_columns,
-)
+from worker.sources.source import BatchReader, ColumnTypes, ImageSource, NoPictures, ShardPlan
 from worker.sources.tables.parquet import ROW_COUNTS, TableSource
 from worker.storage import AnyPath
 

@@ -23,12 +23,13 @@ from worker.sources.archives.tars import Tars, is_packed_tar, is_tar
 from worker.sources.archives.zips import Zip
 from worker.sources.arrays import ArraySource
 from worker.sources.buckets import Bucket, split_remote_pattern
+from worker.sources.checks import check_columns, short
 from worker.sources.collection import Collection
 from worker.sources.folders import Folder, split_pattern
 from worker.sources.manifests import Manifest
 from worker.sources.mixed import FolderSource
 from worker.sources.pictures import Decoder, PictureSource
-from worker.sources.source import ImageSource, check_columns, short
+from worker.sources.source import ImageSource
 from worker.sources.tables.parquet import PARQUET_MAGIC, TableSource
 from worker.sources.tables.pixels import PixelSource
 from worker.storage import AnyPath, missing_files, open_file

@@ -28,17 +28,10 @@ from loupe.images.pool import DecoderPool
 from loupe.images.selection import Skipped, describe
 from loupe.images.spec import SIDE, Look, UInt8Array
 from worker.queue.steps import Shard
+from worker.sources.checks import check_unchanged
 from worker.sources.collection import Collection, Entry, ReadEntry
 from worker.sources.listing import read_entry, refuse_replaced, write_listing
-from worker.sources.source import (
-    BatchReader,
-    ColumnTypes,
-    NoPictures,
-    Records,
-    ShardPlan,
-    check_unchanged,
-    cut,
-)
+from worker.sources.source import BatchReader, ColumnTypes, NoPictures, Records, ShardPlan, cut
 
 MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
 LISTING, VERSION = "listing.jsonl", "stamp"  # files of the index; jobs in progress know them

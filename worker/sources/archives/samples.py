@@ -11,8 +11,9 @@ from itertools import islice
 from typing import IO, Any
 
 from loupe.jobs import ScoringOptions
+from worker.sources.checks import check_columns
 from worker.sources.collection import Entry
-from worker.sources.source import as_text, check_columns
+from worker.sources.source import as_text
 
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 JSON = "json"

@@ -27,8 +27,8 @@ from worker.sources.archives.unpacking import (
     compression_of,
     open_stream,
 )
+from worker.sources.checks import damaged
 from worker.sources.collection import Collection, Entry, ReadEntry
-from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
 MAX_HEADER_BYTES = 2**18  # of one member's names and attributes

@@ -20,8 +20,8 @@ from loupe.images.formats import HEAD_BYTES
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
 from worker.sources.archives.members import member_path, why_member_refused
+from worker.sources.checks import damaged
 from worker.sources.collection import Collection, Entry, ReadEntry
-from worker.sources.source import damaged
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges
 
 MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory

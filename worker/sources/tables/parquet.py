@@ -22,22 +22,11 @@ from loupe.images.formats import File
 from loupe.images.selection import SkippedFiles
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
+from worker.sources.checks import check_columns, check_unchanged, damaged, listed, short
 from worker.sources.collection import Entry
 from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.pictures import MAX_FETCHED_BYTES, Decoder
-from worker.sources.source import (
-    BatchReader,
-    ColumnTypes,
-    Records,
-    ShardPlan,
-    check_columns,
-    check_unchanged,
-    cut,
-    damaged,
-    id_type,
-    listed,
-    short,
-)
+from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut, id_type
 from worker.sources.tables import pages
 from worker.sources.tables.rows import NO_ID, read_rows, stacked
 from worker.storage import AnyPath, open_file, size_of, versions

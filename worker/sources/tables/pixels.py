@@ -18,17 +18,9 @@ from loupe.images.arrays.tables import PIXELS, Layout
 from loupe.images.spec import UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
+from worker.sources.checks import check_columns, check_unchanged, damaged
 from worker.sources.listing import MAX_ENTRY_BYTES
-from worker.sources.source import (
-    BatchReader,
-    ColumnTypes,
-    Records,
-    ShardPlan,
-    check_columns,
-    check_unchanged,
-    cut,
-    damaged,
-)
+from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut
 from worker.sources.tables.parquet import ID
 from worker.sources.tables.rows import read_rows, stacked
 from worker.storage import AnyPath, open_file, versions
