@@ -10,6 +10,7 @@ import pytest
 from loupe.cli import main
 from loupe.models.store import StoredModel
 from tests.support import pictures
+from tests.support.command import Loupe
 from tests.support.programs import free_port, run
 from tests.support.stores import copied, damage
 
@@ -341,3 +342,21 @@ def test_other_commands_are_listed_without_their_packages(tmp_path: Path) -> Non
 
     assert listed.returncode == 0
     assert all(name in listed.stdout for name in ("train", "serve", "worker", "predict"))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --dataset digits --min-accuracy",
+        "train --resume run --min-accuracy",
+        "train --dataset digits --validation",
+        "train --dataset digits --weight-decay",
+        "train sweep --dataset digits --out new --lr",
+        "train sweep --dataset digits --out new --test-fraction",
+        "score images --out new --threshold",
+        "predict image.png --threshold",
+    ],
+)
+def test_numbers_of_options_are_finite(command: str, value: str, loupe: Loupe) -> None:
+    assert loupe(*command.split(), value).code == 2

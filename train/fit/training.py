@@ -83,7 +83,8 @@ def train(
 
 def check_accuracy(accuracy: float, minimum: float) -> None:
     """Raise `ProgramFailed` if a test accuracy is below a minimum."""
-    if accuracy < minimum:
+    # NaN is below every minimum, and no accuracy reaches a minimum of NaN.
+    if not accuracy >= minimum:
         raise ProgramFailed(
             f"The test accuracy is {accuracy:.6g}, {minimum - accuracy:.6g} below the minimum of "
             f"{minimum:.6g} (--min-accuracy). The model was not saved.",

@@ -1,5 +1,6 @@
 """Training as a whole: the card, the report, and models that are refused."""
 
+import math
 from dataclasses import replace
 
 import keras
@@ -18,7 +19,7 @@ from train.data.datasets import Split, load_dataset
 from train.data.splits import hold_out
 from train.evaluate.evaluation import Evaluation
 from train.fit.fitting import fit
-from train.fit.training import PACKAGES, default_min_accuracy, evaluate_model, train
+from train.fit.training import PACKAGES, check_accuracy, default_min_accuracy, evaluate_model, train
 
 TINY = recipe("softmax", epochs=1)
 
@@ -126,6 +127,12 @@ def test_a_model_that_is_not_good_enough_is_not_saved() -> None:
 
     assert raised.value.code == "accuracy_too_low"
     assert [model.tag for model in list_models()] == before
+
+
+@pytest.mark.parametrize(("accuracy", "minimum"), [(math.nan, 0.5), (0.5, math.nan), (0.4, 0.5)])
+def test_accuracy_must_reach_the_minimum(accuracy: float, minimum: float) -> None:
+    with pytest.raises(ProgramFailed):
+        check_accuracy(accuracy, minimum)
 
 
 def test_a_model_of_own_classes_must_beat_the_most_frequent_class() -> None:
