@@ -18,7 +18,7 @@ def detect_encoding(head: bytes) -> str:
 
 
 def detect_delimiter(header: str, wanted: Container[str] = ()) -> str:
-    """Return the delimiter that makes the most columns of a header, one of them wanted if possible.
+    """Return the delimiter that gives the most columns, or one that gives a wanted name.
 
     Args:
         header: First line of a table.

@@ -94,7 +94,7 @@ class ReadableFolders:
         return self._root_of(os.path.realpath(path)) is not None
 
     def open(self, path: str | Path) -> int:
-        """Return a descriptor of a file to read. A link that appears meanwhile is not followed.
+        """Return a descriptor of a file to read. Links that appear later are not followed.
 
         Raises:
             OSError: Also if the file is not readable, whether it exists or not.
@@ -142,7 +142,7 @@ def open_regular(path: str | Path, folders: ReadableFolders | None = None) -> Bi
         os.close(descriptor)
     if folders is not None or not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    # If a pipe replaces the file meanwhile, opening it does not wait for a writer.
+    # If a pipe replaces the file now, opening it does not wait for a writer.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 

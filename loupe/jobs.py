@@ -102,13 +102,13 @@ DEFAULT_OPTIONS = ScoringOptions()
 
 
 def file_format(output: str) -> Format | None:
-    """Return the format of an output that is one file, as its name tells; `None` for a folder."""
+    """Return the format of an output file, from its suffix; `None` for a folder."""
     suffix = PurePosixPath(output).suffix.lower().removeprefix(".")
     return next((kind for kind in get_args(Format) if kind == suffix), None)
 
 
 def folder_of(output: str, options: ScoringOptions) -> str:
-    """Return the folder of a job's files, which is beside an output that is one file."""
+    """Return the folder of a job's files; next to the output if that is one file."""
     is_file = options.single and file_format(output) == options.format
     return f"{output}.job" if is_file else output
 

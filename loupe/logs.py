@@ -29,7 +29,7 @@ class LogFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: `time`, `level`, `logger`, `message`, and what else is known."""
+    """One JSON object per line: `time`, `level`, `logger`, `message` and further fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""

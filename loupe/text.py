@@ -1,4 +1,4 @@
-"""Text from strangers on its way to a terminal or a log.
+"""Foreign text, made safe for a terminal or a log.
 
 Names of files, columns, classes, models, jobs and hosts, and the messages that quote them, may hold
 anything: colours, cursor movements, line breaks, letters that run backwards.

@@ -14,7 +14,7 @@ def settings_of(source: Path) -> Settings:
     """Return the settings; a Bento serves the models it names, unless `LOUPE_MODELS` is set.
 
     Args:
-        source: The folder with the code: `src` beside `bento.yaml` in a Bento.
+        source: The folder with the code: in a Bento, `src` next to `bento.yaml`.
     """
     settings, record = load_settings(), source.parent / "bento.yaml"
     if settings.models is not None or source.name != "src" or not record.is_file():

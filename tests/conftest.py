@@ -68,7 +68,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C interrupt this process and its children; shells ignore it in background jobs."""
+    """Make Ctrl-C interrupt this process and its children; shells ignore it in background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

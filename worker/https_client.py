@@ -1,4 +1,4 @@
-"""The HTTP client for `https://` sources, whose URLs and servers nobody vouches for.
+"""The HTTP client for `https://` sources, whose URLs and servers are not trusted.
 
 Every request, also one that follows a redirect, goes to `https` and to a public address. The
 address is checked when the socket is made, so a name cannot change its meaning in between.

@@ -108,7 +108,7 @@ def _print(
     }
     print_table(columns, "See: --json", errors)
     answered_by = dict.fromkeys(each.model for each in outcomes if isinstance(each, Prediction))
-    for tag in answered_by:  # several, if the service changed its model meanwhile
+    for tag in answered_by:  # several, if the service changed its model in between
         notices.print(f"answered by {tag}")
 
 

@@ -38,7 +38,7 @@ TILE_SIDE = 512  # pixels; colours are converted tile by tile
 MAX_FILE_BYTES = 256 * 2**20  # the largest accepted picture takes less, even uncompressed
 JPEG = frozenset({"JPEG", "MPO"})  # phones append a preview or depth map, which makes an MPO
 UNUSED_ALPHA = frozenset({"BMP", "ICO"})
-# What Pillow knows of a PNG file that changes how its pixels look.
+# Metadata of a PNG file that change how its pixels look, as Pillow names them.
 MEANINGFUL = frozenset(
     {"transparency", "icc_profile", "exif", RAW_EXIF, RAW_APP1, "xmp", "XML:com.adobe.xmp"}
 )
@@ -130,7 +130,7 @@ def open_picture(data: File, *, max_pixels: int) -> Picture:
             that Loupe refuses.
     """
     kind = _readable_kind(data)
-    data = bytes(data)  # a copy only of a part of a body
+    data = bytes(data)  # copies only a part of a body
     if not is_tiny(data):
         check_header(data, max_pixels)
         check_segments(data)
@@ -226,7 +226,7 @@ def _to_grey(image: ImageFile.ImageFile) -> UInt8Array:
 
 
 def _draft(image: ImageFile.ImageFile, mode: str, size: tuple[int, int]) -> None:
-    """Let libjpeg scale a photo down, and decode only its brightness where that is enough."""
+    """Ask libjpeg to scale a photo down, and to decode only its brightness where that is enough."""
     if image.format in JPEG:
         image.draft(mode if to_srgb(image) is None else "RGB", size)
 
@@ -265,7 +265,7 @@ def _tiles(image: Image.Image, side: int) -> Iterator[tuple[int, int, Image.Imag
 
 
 def _drop_unused_alpha(image: Image.Image) -> None:
-    """Make a BMP or ICO file opaque whose alpha is 0 everywhere: nobody has set it."""
+    """Make a BMP or ICO file opaque if its alpha, 0 everywhere, has never been set."""
     may_be_unused = image.format in UNUSED_ALPHA and image.mode == "RGBA"
     if may_be_unused and image.getchannel("A").getextrema() == (0, 0):
         image.putalpha(255)

@@ -84,7 +84,7 @@ class Limits:
             self._address_space = resource.getrlimit(resource.RLIMIT_AS)
 
     def set(self, time_share: float, more_bytes: int) -> None:
-        """Start the time of a picture, which may take this share of it, and so much memory."""
+        """Start the limits of a picture: a share of the time, and bytes of memory."""
         signal.setitimer(signal.ITIMER_PROF, time_share * self._seconds)
         signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * self._seconds)
         if sys.platform == "linux":

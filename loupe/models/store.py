@@ -145,7 +145,7 @@ def names() -> list[str]:
     """Return the names of readable models.
 
     They are in the order of their first promotions, and those never promoted follow, oldest first.
-    So the first name, the default, stays the same whatever is trained.
+    So later trainings do not change the first name, which is the default.
     """
     promoted = [each.name for each in promotions.read(promotions_path())]
     readable = [model.name for model in reversed(list_models())]
@@ -250,7 +250,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def own_folder() -> Path:
-    """Return Loupe's folder beside the models, on the same disk."""
+    """Return Loupe's folder next to the models, on the same disk."""
     folder = promotions_path().parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder

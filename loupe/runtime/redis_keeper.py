@@ -65,7 +65,7 @@ def _is_unused(folder: str, locks: ExitStack) -> bool:
         for name in (GATE, USERS):
             file = locks.enter_context(open(f"{folder}/{name}", "a"))  # noqa: PTH123, SIM115
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (FileNotFoundError, NotADirectoryError):  # the folder is gone, and with it the socket
+    except (FileNotFoundError, NotADirectoryError):  # the folder has been deleted, with the socket
         return True
     except OSError:  # it is in use, or too many files are open
         return False

@@ -93,7 +93,7 @@ def _open(settings: Settings, connection: Mapping[str, Any]) -> Iterator[Redis]:
 def redis_unavailable(error: Exception) -> RedisUnavailable:
     """Return an error of a Redis command as Loupe's."""
     problem = str(error).rstrip(".")
-    # Errors within scripts of Redis 6 have no class of their own.
+    # redis-py has no class for errors within scripts of Redis 6.
     if isinstance(error, OutOfMemoryError) or " -OOM " in problem:
         return RedisUnavailable(
             "The Redis of the job queue is full. Raise its maxmemory, or wait until jobs end.",
@@ -169,7 +169,7 @@ def _short_path(folder: Path) -> Iterator[Path]:
     if len(os.fsencode(folder / SOCKET)) <= MAX_SOCKET_PATH_BYTES:
         yield folder
         return
-    # TMPDIR may be long, too. Nobody else can enter the new folder.
+    # TMPDIR may be long, too. Other users cannot enter the new folder.
     with tempfile.TemporaryDirectory(prefix="loupe-", dir="/tmp") as private:
         link = Path(private) / "redis"
         link.symlink_to(folder)
@@ -260,7 +260,7 @@ def _stop(folder: Path, socket: Path) -> bool:
             logger.info("stopped the embedded Redis")
             return True
         time.sleep(POLL_SECONDS)
-    logger.warning("the embedded Redis in %s is slow to stop; its keeper goes on", folder)
+    logger.warning("the embedded Redis in %s is slow to stop; its keeper will end it", folder)
     return False
 
 

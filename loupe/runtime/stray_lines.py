@@ -1,6 +1,6 @@
-"""Turn whatever a program prints to standard error into JSON, if its log is JSON.
+"""Turn all lines on standard error into JSON, if the log of the program is JSON.
 
-C libraries print without asking anybody. A filter, this file as a separate program, reads what this
+C libraries print past Python's log. A filter, this file as a separate program, reads what this
 process and its children print, and passes on what is JSON already. It outlives a crash.
 """
 

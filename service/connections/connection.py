@@ -13,7 +13,7 @@ from service.metrics import Metrics
 HEAD_SECONDS = 10  # timeout for the head of a request, from its first byte
 IDLE_SECONDS = 75  # timeout between requests; proxies keep idle connections for a minute
 LAST_SECONDS = 1  # timeout for a head while the service stops
-DROP_SECONDS = 30  # timeout for the rest of a body that nobody reads
+DROP_SECONDS = 30  # timeout for the rest of a body that is not read
 MAX_DROPPED_BYTES = 256 * 2**20  # of such a body
 
 
@@ -79,7 +79,7 @@ class Connection(Http1Connection):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Count a body that nobody reads; uvicorn drops it without limit."""
+        """Count a body that is not read; uvicorn drops it without limit."""
         self._made_progress = True
         super().on_body(body)
         if self.cycle.response_complete:
@@ -102,7 +102,7 @@ class Connection(Http1Connection):
         """Close if no request waits for its answer; do not wait for the rest of a body.
 
         The first request of a new connection may be on its way, and cannot be sent again if it is
-        lost: wait a moment for its head, and for others that have begun to arrive.
+        lost: wait a moment for its head, and for others that are arriving.
         """
         if self.cycle is None or (self.is_answered and self._is_reading_head):
             self._start_timer(LAST_SECONDS)
@@ -116,7 +116,7 @@ class Connection(Http1Connection):
         self._refuse(InvalidRequest("The bytes are not an HTTP/1.1 request."))
 
     def drop_rest(self) -> None:
-        """Give the client a little time to send the rest of a body that nobody reads."""
+        """Give the client a little time to send the rest of a body that is not read."""
         self._dropped_bytes = 0
         self._start_timer(DROP_SECONDS)
 

@@ -108,7 +108,7 @@ class Bodies:
         return body.getvalue()
 
     async def _unpack(self, context: RequestContext, packed: bytes) -> bytes:
-        """Return a compressed body unpacked; others go on between the steps."""
+        """Return a compressed body unpacked; other requests run between the steps."""
         limit = min(self._max_bytes, max(UNPACK_BYTES, MAX_RATIO * len(packed)))
         body = BytesIO()
         for piece in _unpacked(packed):

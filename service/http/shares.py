@@ -65,7 +65,7 @@ class Shares:
         return True
 
     def add(self, caller: str, amount: int = 1) -> None:
-        """Take an amount, even if it is not left; what exceeds the share costs nobody else."""
+        """Take an amount, even if it is not left. The excess does not count for others."""
         before = self._held.get(caller, 0)
         self._held[caller] = before + amount
         self.held += min(before + amount, self.share) - min(before, self.share)

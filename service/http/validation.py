@@ -37,7 +37,7 @@ _short.maxstring = _short.maxother = MAX_SHOWN
 
 
 async def parse_json(body: bytes, settings: Settings) -> JsonValue:
-    """Return the value of a JSON text, after bounding its cost. Others go on before and after.
+    """Return the value of a JSON text, after bounding its cost. Other requests run in between.
 
     Raises:
         ContentTooLarge: If it is too long, or has too many values.

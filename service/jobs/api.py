@@ -220,7 +220,7 @@ async def _job(call: Call) -> "Job":
     """Return the job in the path.
 
     Raises:
-        JobNotFound: If there is none, or it has another owner; the error does not say which.
+        JobNotFound: If it does not exist, or has another owner; the error does not say which.
     """
     job_id: str = call.request.path_params["id"]
     try:

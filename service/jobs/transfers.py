@@ -110,7 +110,7 @@ def downloaded(
 def _asked_range(request: Request, size: int, tag: str) -> tuple[int, int] | None:
     """Return the offsets of the range that is asked for, or `None` for everything.
 
-    Invalid ranges, and several at once, are ignored, as the standard allows.
+    Invalid ranges, and several in one request, are ignored, as the standard allows.
     """
     asked = RANGE.fullmatch(request.headers.get("range", ""))
     if asked is None or request.method != "GET" or request.headers.get("if-range", tag) != tag:

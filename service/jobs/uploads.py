@@ -25,7 +25,7 @@ from service.prediction.caller import caller_gone
 if TYPE_CHECKING:
     from worker.queue.jobs import Jobs
 
-WINDOW_SECONDS = 25.0  # in which at least so many bytes of a body arrive:
+WINDOW_SECONDS = 25.0  # in which at least this number of bytes of a body arrives:
 MIN_WINDOW_BYTES = 256 * 1024
 ABANDONED_SECONDS = 600.0  # without a write; only a service that was killed leaves such a file
 CHUNK_BYTES = 2**20  # written at a time, in a thread

@@ -21,7 +21,7 @@ class Duration:
 
 @dataclass(slots=True)
 class Statistics:
-    """What one version did.
+    """The work of one version.
 
     Attributes:
         images: Images that were answered.

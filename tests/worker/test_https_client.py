@@ -1,4 +1,4 @@
-"""Sources on web servers that nobody vouches for."""
+"""Sources on web servers that are not trusted."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What Prometheus sees of a worker, from jobs on a real Redis and over real HTTP."""
+"""The metrics of a worker: jobs on a real Redis, read over real HTTP."""
 
 import signal
 import socket

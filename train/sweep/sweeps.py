@@ -21,7 +21,7 @@ class Sweep(BaseModel):
 
     Attributes:
         source: The images.
-        architecture: The network; its recipe gives whatever `values` does not name.
+        architecture: The network; its recipe gives all values that are not in `values`.
         values: Values to try, the base first, by name in `Setting`; text is parsed.
         seeds: Trainings per setting, with the seeds from 0. The seed also splits data sets without
             a test split, so that the spread includes the luck of the split.

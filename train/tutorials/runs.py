@@ -1,4 +1,4 @@
-"""Training the classics row by row; every result is stored at once."""
+"""Training the classics row by row; every result is stored immediately."""
 
 import time
 from collections.abc import Callable

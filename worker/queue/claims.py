@@ -31,7 +31,7 @@ from worker.queue.steps import Finish, Shard, Step, decode, encode
 
 MAX_STARTED = 32  # jobs of one priority that share the workers while they have enough steps
 START_EVERY = 4  # claims, so that a short job need not wait for the end of a long one
-SLICE = 500  # shards that one script adds; others wait for Redis meanwhile
+SLICE = 500  # shards that one script adds; others wait for Redis until it ends
 MAX_DELAYED = 100  # delayed steps that become due in one script
 FORGET_SECONDS = 60.0  # after the last heartbeat of a worker
 BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further one
@@ -241,7 +241,7 @@ class Claims:
         return bool(committed)
 
     def _prefer(self, job_id: str) -> None:
-        """Make a job the next one of its priority, so that it ends before others go on."""
+        """Make a job the next one of its priority, so that it ends before others continue."""
         priority = cast("Priority | None", self._redis.hget(job_key(job_id), "priority"))
         if priority is not None:
             with self._redis.pipeline(transaction=True) as pipeline:

@@ -150,7 +150,7 @@ class LocalQueue:
         return sorted(self._committed)
 
     def send_heartbeat(self) -> None:
-        """Do nothing: nobody else asks for this worker."""
+        """Do nothing: only this process asks for the worker."""
 
     leave = send_heartbeat
 

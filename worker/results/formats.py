@@ -66,7 +66,7 @@ def table(
 
 
 def shown_names(class_names: Sequence[str], options: ScoringOptions) -> list[str]:
-    """Return the class names as they stand in the rows."""
+    """Return the class names as the rows have them."""
     if not options.escape_formulas:
         return list(class_names)
     return [FORMULA.sub(ESCAPED, name) for name in class_names]

@@ -1,4 +1,4 @@
-"""Receipts: a small file beside each part, written last, that proves the part complete.
+"""Receipts: a small file for each part, written last, that proves the part complete.
 
 A job whose queue is lost continues from them.
 """

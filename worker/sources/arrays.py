@@ -64,7 +64,7 @@ class ArraySource:
     In an `.npz`, arrays with a value for each image are its columns.
 
     A shard reads only its rows. Planning copies compressed files and Fortran arrays to the index,
-    because their rows do not stand one after another.
+    because the values of a row are not next to each other.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class ArraySource:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Raise `InvalidSource` for whatever is wrong with the file."""
+        """Raise `InvalidSource` for all damage of the file."""
         try:
             yield
         except (ValueError, EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
@@ -288,7 +288,7 @@ class ArraySource:
         return pa.array(map(printable, values.tolist()) if values.dtype.kind == "U" else values)
 
     def _layout(self, head: bytes, *, is_packed: bool) -> Layout:
-        """Return the layout that a header describes; raise `ValueError` if it is none."""
+        """Return the layout that a header describes; raise `ValueError` if it has none."""
         if is_npy := head.startswith(NPY_MAGIC):
             found = read_header(head)
         else:

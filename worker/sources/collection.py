@@ -16,7 +16,7 @@ class Entry(NamedTuple):
 
     Attributes:
         id: Path or key.
-        location: Whatever the collection needs to find the picture.
+        location: Values with which the collection finds the picture.
         refused: Why the record is not read, if it is not.
         columns: Values of the requested columns.
     """

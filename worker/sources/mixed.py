@@ -62,7 +62,7 @@ class FolderSource:
         return self._planned(index).record_id(shard, position, index)
 
     def _use(self, use: Callable[[ImageSource], T]) -> T:
-        """Use the pictures or, if there are none or columns are requested, the tables."""
+        """Use the pictures, or the tables if there are no pictures or columns are requested."""
         options = self._options
         error: NoPictures | None = None
         if not (options.id or options.columns or options.image_column):

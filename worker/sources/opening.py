@@ -65,7 +65,7 @@ def open_source(
 
     Raises:
         InvalidSource: If there is nothing, or if it lacks a requested column.
-        InvalidRequest: If folders are to be labels, and its records are in none.
+        InvalidRequest: If the labels are folders, and its records are in none.
     """
     source = _open(path, Decoder(look, max_pixels, decoders, check), options, https, folders)
     if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource | FolderSource):

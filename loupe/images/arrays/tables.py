@@ -67,7 +67,7 @@ class Rows(NamedTuple):
 
 
 def pixel_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns of pixels in the order of their numbers; an empty list if there are none.
+    """Return the columns of pixels in the order of their numbers; the list may be empty.
 
     Files often have them in another order, sorted by name for example: pixel0, pixel1, pixel10.
 
@@ -228,7 +228,7 @@ def _decode(
 
 
 def _as_numbers(texts: pa.Array) -> pa.Array:
-    """Return the numbers that texts are; null for other texts."""
+    """Parse texts as numbers; other texts become null."""
     try:
         return texts.cast(pa.int32())
     except pa.ArrowInvalid:

@@ -16,9 +16,9 @@ BITS_PER_SAMPLE, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT, GDAL_NODATA = 258, 2
 WHITE_IS_ZERO, UNSIGNED, SIGNED, PREMULTIPLIED = 0, (1,), (2,), (1,)
 # Numbers and floats name no white. If the highest value is above half of one of these, it is white.
 USUAL_WHITES: Final = (1.0, 255.0, 65535.0, 2.0**32 - 1)
-# Values that stand for missing ones, where no other value is negative.
+# Usual marks of missing values, where no other value is negative.
 MISSING_VALUES: Final = frozenset({-9999.0, -32767.0, -32768.0, -99999.0})
-FAR = 20.0  # ranges of all other values; a value that is farther away stands for a missing one
+FAR = 20.0  # ranges of all other values; a value that is farther away marks a missing one
 HUGE = 1e30  # larger numbers, and infinity, are no brightness
 
 Values = NDArray[np.float64]
@@ -28,7 +28,7 @@ ToBytes = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class Depth:
-    """How the values of a picture become bytes.
+    """A conversion of a picture's values to bytes.
 
     Attributes:
         dtype: How to read Pillow's values, which it stores as signed 32 bits or unsigned 8.

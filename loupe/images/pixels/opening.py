@@ -1,4 +1,4 @@
-"""Open picture files with Pillow, and put right what it leaves to others."""
+"""Open picture files with Pillow, and correct what it reads wrongly."""
 
 import io
 import struct
@@ -158,7 +158,7 @@ def has_several_frames(image: ImageFile.ImageFile, data: bytes) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 if there is none or if the metadata are damaged."""
+    """Return the EXIF orientation, or 1 if it is missing or damaged."""
     if RAW_APP1 in image.info:
         image.info.setdefault(RAW_EXIF, image.info[RAW_APP1])
     try:

@@ -139,7 +139,7 @@ async def _parts(
 
 
 async def _find(body: bytes, text: bytes, start: int) -> int:
-    """Return the position of a text, or -1; others go on while a long body is searched."""
+    """Return the position of a text, or -1; other requests run while a long body is searched."""
     while True:
         found = body.find(text, start, start + STEP_BYTES + len(text) - 1)
         start += STEP_BYTES

@@ -1,6 +1,6 @@
 """Streams of gRPC's standard services: changes of the health, and reflection.
 
-The servicer for health checks that gRPC has keeps a status of its own; this one asks the predictor.
+gRPC's servicer for health checks stores a status; this one asks the predictor.
 Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
@@ -114,7 +114,7 @@ class Streams:
 
 
 async def _received(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield messages until the client ends them, or sends none for a while."""
+    """Yield messages until the client ends the stream or is silent for too long."""
     while True:
         try:
             yield await asyncio.wait_for(anext(messages), BODY_SECONDS)

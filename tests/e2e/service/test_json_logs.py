@@ -1,4 +1,4 @@
-"""JSON logs: every line on standard error is an object, whatever prints it."""
+"""JSON logs: every line on standard error is an object."""
 
 import io
 import json

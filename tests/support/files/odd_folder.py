@@ -56,7 +56,7 @@ SKIPPED: SkippedFiles = {
 
 @dataclass(frozen=True)
 class Expected:
-    """What becomes of the files of a folder."""
+    """The fate of each file of a folder."""
 
     read: set[str]
     failed: set[str]

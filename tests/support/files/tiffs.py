@@ -80,7 +80,7 @@ def _pieces(part: NDArray[np.generic], tile: int | None) -> Iterator[NDArray[np.
 
 
 def _packed(values: NDArray[np.generic], bits: int, order: Order) -> bytes:
-    """Return rows of values with so many bits each; each row starts with a new byte."""
+    """Return rows of values with `bits` bits each; each row starts with a new byte."""
     if bits == 8 * values.itemsize:
         return values.astype(values.dtype.newbyteorder(order)).tobytes()
     big_endian = values.astype(f">u{values.itemsize}")

@@ -1,4 +1,4 @@
-"""A sweep through processes: finished trainings survive whatever ends it."""
+"""A sweep through processes: finished trainings survive its end."""
 
 import csv
 import signal

@@ -43,7 +43,7 @@ def load_files(
 
     The names of arrays and files say what they hold: `x_train` and `y_train`, `train_images` and
     `train_labels`, `k49-train-imgs.npz`, `fashion-mnist_train.csv`. If a CSV file is named that has
-    `train` in its name, a file beside it with `test` instead is the test split.
+    `train` in its name, the file of that name with `test` instead is the test split.
 
     Raises:
         InvalidUsage: If there is nothing at the path.

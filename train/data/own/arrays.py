@@ -62,7 +62,7 @@ def make_dataset(
     """Return the data set of these splits; without `test`, a fraction becomes the test split.
 
     Images are normalised as pictures sent to the service are, which leaves 28 × 28 on a dark
-    background as it is. The lines of `classes.txt` beside the files name the classes in the order
+    background as it is. The lines of `classes.txt` in the same folder name the classes in the order
     of the labels, which may start at 0 or 1; without it, the labels do.
 
     Args:

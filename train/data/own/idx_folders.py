@@ -71,7 +71,7 @@ def check_location(location: Path) -> None:
 def find_file(folder: Path, name: str, prefix: str = "") -> Path | None:
     """Return the path of one of `FILES`, or `None`.
 
-    It may be gzipped. Kaggle's copies have a dot before `idx` or lie in folders of their own names;
+    It may be gzipped. Kaggle's copies have a dot before `idx` or lie in folders of the same name;
     EMNIST's begin with a prefix and say `test` instead of `t10k`.
     """
     names = [f"{prefix}{name}", f"{prefix}{name}".replace("-idx", ".idx")]

@@ -20,7 +20,7 @@ class Reader(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Read at most so many bytes, at least one before the end."""
+        """Read at most `size` bytes, and at least one before the end."""
 
 
 def compression_of(head: bytes) -> str | None:

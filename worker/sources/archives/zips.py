@@ -34,7 +34,7 @@ ZIP_64, UNICODE_PATH = 0x0001, 0x7075  # extra fields
 IN_ZIP_64 = 2**32 - 1
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF_8 = 0x1, 0x800
-USUAL_HEADER_BYTES = 512  # with name and extra field, whose lengths only the header tells
+USUAL_HEADER_BYTES = 512  # with name and extra field, whose lengths are in the header
 CHUNK_BYTES = 2**20  # read and unpacked at a time
 
 
@@ -202,7 +202,7 @@ def _zip_64_values(extra: bytes, *values: int) -> tuple[int, ...]:
 
 
 def _extra_field(extra: bytes, wanted: int) -> bytes:
-    """Return the content of an extra field; empty if there is none."""
+    """Return the content of an extra field; empty if it is missing."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
         if kind == wanted:

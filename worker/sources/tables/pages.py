@@ -96,7 +96,7 @@ def check_pages(
     columns: Sequence[str],
     max_bytes: int,
 ) -> int:
-    """Return how many rows of the columns take at most `max_bytes`, whatever rows they are.
+    """Return how many rows of the columns, even the largest, take at most `max_bytes`.
 
     Raises:
         TooCostly: If the pages unpack to too much.

@@ -45,7 +45,7 @@ class TableSource:
         decoder: Decodes picture files.
         options: Other columns to read.
         folders: Those that local files must be in; all by default.
-        skipped: Files beside them.
+        skipped: Other files of their folder.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class TableSource:
 
     @contextmanager
     def _open(self, path: AnyPath) -> Iterator[tuple[pq.ParquetFile, IO[bytes]]]:
-        """Open a file; raise `InvalidSource` for whatever is wrong with it."""
+        """Open a file; raise `InvalidSource` for all damage."""
         try:
             with open_file(path, self._folders) as source:
                 pages.check_footer(source)

@@ -121,7 +121,7 @@ class PixelSource:
 
     @contextmanager
     def _reading(self) -> Iterator[Iterator[tables.Rows]]:
-        """Open the file; raise `InvalidSource` for whatever is wrong with it."""
+        """Open the file; raise `InvalidSource` for all damage."""
         try:
             with open_file(self._file, self._folders) as file:
                 yield tables.read_rows(file, self._layout, self._columns)
