@@ -18,7 +18,7 @@ def detect_encoding(head: bytes) -> str:
 
 
 def detect_delimiter(header: str, wanted: Container[str] = ()) -> str:
-    """Return the delimiter that gives the most columns, or one that gives a wanted name.
+    """Return the delimiter that gives a wanted column; else the one that gives the most columns.
 
     Args:
         header: First line of a table.

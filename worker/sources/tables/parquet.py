@@ -11,7 +11,6 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -24,11 +23,10 @@ from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.checks import check_columns, check_unchanged, damaged, listed, short
 from worker.sources.collection import Entry
-from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.pictures import MAX_FETCHED_BYTES, Decoder
 from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut, id_type
 from worker.sources.tables import pages
-from worker.sources.tables.rows import NO_ID, read_rows, stacked
+from worker.sources.tables.rows import NO_ID, check_texts, read_rows, stacked
 from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
@@ -111,7 +109,8 @@ class TableSource:
                 columns = self._columns(path, file.schema_arrow)
                 decode = self._stack_pixels if len(images) == PIXELS else self._decode_files
                 for row, rows in read_rows(file, start, stop, rows_at_a_time, columns):
-                    self._check_texts(path, rows)
+                    kept = {self._id, *self._options.columns} & set(rows.schema.names)
+                    check_texts(path, ((name, rows.column(name)) for name in kept))
                     yield partial(decode, rows, before + row, images)
 
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
@@ -181,19 +180,6 @@ class TableSource:
         ids = [self._id] if self._id in schema.names else []
         columns = [*self._image_columns(path, schema), *ids, *self._options.columns]
         return list(dict.fromkeys(columns))
-
-    def _check_texts(self, path: AnyPath, rows: pa.RecordBatch) -> None:
-        """Raise `InvalidSource` if an id or a kept column has a text that is too long."""
-        for name in {self._id, *self._options.columns} & set(rows.schema.names):
-            column = rows.column(name)
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                longest = pc.max(pc.binary_length(column)).as_py() or 0
-                if longest > MAX_ENTRY_BYTES:
-                    raise InvalidSource(
-                        f"Column '{name}' of '{path}' has a text of {longest:,} bytes; "
-                        f"at most {MAX_ENTRY_BYTES:,} are allowed.",
-                        code="source_too_large",
-                    )
 
     def _image_columns(self, path: AnyPath, schema: pa.Schema) -> list[str]:
         """Return the column of picture files, or those of pixels in the order of their numbers."""

@@ -19,10 +19,9 @@ from loupe.images.spec import UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.checks import check_columns, check_unchanged, damaged
-from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut
 from worker.sources.tables.parquet import ID
-from worker.sources.tables.rows import read_rows, stacked
+from worker.sources.tables.rows import check_texts, read_rows, stacked
 from worker.storage import AnyPath, open_file, versions
 
 COPY = "pixels.parquet"  # file of the index
@@ -65,7 +64,7 @@ class PixelSource:
         schema = pa.schema([IMAGE, *texts])
         with self._reading() as rows, pq.ParquetWriter(index / COPY, schema) as copy:
             for pixels, are_valid, columns in rows:
-                self._check_texts(columns)
+                check_texts(self._file, zip(columns.column_names, columns.columns, strict=True))
                 images = pa.FixedSizeBinaryArray.from_buffers(
                     IMAGE.type, len(pixels), [None, pa.py_buffer(pixels)]
                 )
@@ -127,17 +126,6 @@ class PixelSource:
                 yield tables.read_rows(file, self._layout, self._columns)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise damaged(f"CSV of pixels '{self._file}'", error) from error
-
-    def _check_texts(self, columns: pa.Table) -> None:
-        """Raise `InvalidSource` if a value is too long for a row of results."""
-        for name, column in zip(columns.column_names, columns.columns, strict=True):
-            longest = pc.max(pc.binary_length(column)).as_py() or 0
-            if longest > MAX_ENTRY_BYTES:
-                raise InvalidSource(
-                    f"Column '{name}' of '{self._file}' has a text of {longest:,} bytes; "
-                    f"at most {MAX_ENTRY_BYTES:,} are allowed.",
-                    code="source_too_large",
-                )
 
     def _refuse_empty(self) -> None:
         raise InvalidSource(f"'{self._file}' has no rows.")

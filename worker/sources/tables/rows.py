@@ -1,15 +1,17 @@
 """Rows of tables: read from a Parquet file, and turned into records."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.images.spec import SIDE, UInt8Array
+from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import Records
 
 NO_ID = "The row has no id."
@@ -66,3 +68,17 @@ def stacked(
         errors,
         None if kept is None else kept.filter(pa.array(good)),
     )
+
+
+def check_texts(source: object, columns: Iterable[tuple[str, pa.ChunkedArray | pa.Array]]) -> None:
+    """Raise `InvalidSource` if a column has a text that is too long for a row of results."""
+    for name, column in columns:
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            continue
+        longest = pc.max(pc.binary_length(column)).as_py() or 0
+        if longest > MAX_ENTRY_BYTES:
+            raise InvalidSource(
+                f"Column '{name}' of '{source}' has a text of {longest:,} bytes; "
+                f"at most {MAX_ENTRY_BYTES:,} are allowed.",
+                code="source_too_large",
+            )
