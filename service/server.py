@@ -51,12 +51,7 @@ def serve(settings: Settings) -> None:
     app = create_app(settings, is_local=settings.host in LOOPBACK)
     # Fail with one line here; errors while the app starts come with a traceback.
     verify(find_model(settings.default_tag))
-    listening = listen(settings.host, settings.port)
-    if settings.grpc_port is not None:
-        import service.protocols.open_inference.grpc_server  # noqa: F401
-
-        for each in listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT"):
-            each.close()
+    listening = _listen(settings)
     predictor: Predictor = app.state.predictor
     config = uvicorn.Config(
         app,
@@ -74,6 +69,17 @@ def serve(settings: Settings) -> None:
     more = [each.dup() for each in listening for _ in range(ACCEPTED_AT_ONCE - 1)]
     sockets = [*listening, *more]
     Server(config, predictor).run(sockets=sockets)
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Return the sockets for HTTP; check that the port for gRPC is free and its packages exist."""
+    listening = listen(settings.host, settings.port)
+    if settings.grpc_port is not None:
+        import service.protocols.open_inference.grpc_server  # noqa: F401
+
+        for each in listen(settings.host, settings.grpc_port, "LOUPE_GRPC_PORT"):
+            each.close()
+    return listening
 
 
 class Server(uvicorn.Server):

@@ -77,20 +77,7 @@ class Jobs:
         self._make_room(owner)
         job_id = request.job_id
         now = time.time()
-        # `contract` and `most_in_flight` keep the names that workers of protocol 2 read.
-        record: dict[str, str | int | float] = {
-            "contract": PROTOCOL,
-            "state": "queued",
-            **request.model_dump(exclude={"options", "roots", "not_sent"}),
-            "options": request.options.model_dump_json(),
-            "roots": json.dumps(request.roots),
-            "not_sent": json.dumps(request.not_sent),
-            "priority": priority,
-            "most_in_flight": max_in_flight or 0,
-            "created": now,
-            **({} if owner is None else {"owner": owner}),
-        }
-        fields = [word for field in record.items() for word in field]
+        fields = _fields(request, priority, max_in_flight, owner, now)
         is_new = self._submit(keys=job_keys(job_id), args=[WORKERS_GROUP, encode(Plan()), *fields])
         job = self.get(job_id)
         key = waiting_key if job.state == "queued" else active_key
@@ -225,3 +212,27 @@ class Jobs:
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"No job has the id {job_id[:MAX_SHOWN_ID]!r}. List the jobs: loupe jobs")
+
+
+def _fields(
+    request: JobRequest,
+    priority: Priority,
+    max_in_flight: int | None,
+    owner: str | None,
+    created: float,
+) -> list[str | int | float]:
+    """Return the names and values of a queued job's record."""
+    # `contract` and `most_in_flight` keep the names that workers of protocol 2 read.
+    record: dict[str, str | int | float] = {
+        "contract": PROTOCOL,
+        "state": "queued",
+        **request.model_dump(exclude={"options", "roots", "not_sent"}),
+        "options": request.options.model_dump_json(),
+        "roots": json.dumps(request.roots),
+        "not_sent": json.dumps(request.not_sent),
+        "priority": priority,
+        "most_in_flight": max_in_flight or 0,
+        "created": created,
+        **({} if owner is None else {"owner": owner}),
+    }
+    return [word for field in record.items() for word in field]

@@ -118,14 +118,7 @@ async def _parts(
         end = await _find(body, delimiter, head_end + 4)
         if end < 0:
             raise _damaged("A part has no boundary after it.")
-        rest, *lines = CONTINUED_LINE.sub(b" ", body[start:head_end]).split(b"\r\n")
-        if rest.strip(b" \t"):
-            raise _damaged("A boundary does not end its line.")
-        pairs = (line.partition(b":") for line in lines)
-        yield (
-            {name.strip().lower(): value.strip() for name, _, value in pairs},
-            memoryview(body)[head_end + 4 : end],
-        )
+        yield _headers(body[start:head_end]), memoryview(body)[head_end + 4 : end]
         start = end + len(delimiter)
         if start - paused > STEP_BYTES:  # short parts add up
             await turn()
@@ -136,6 +129,15 @@ async def _parts(
         "(LOUPE_MAX_IMAGES_PER_REQUEST, LOUPE_MAX_QUEUED_IMAGES).",
         code="too_many_images",
     )
+
+
+def _headers(head: bytes) -> dict[bytes, bytes]:
+    """Return the headers of a part, whose head begins after the boundary."""
+    rest, *lines = CONTINUED_LINE.sub(b" ", head).split(b"\r\n")
+    if rest.strip(b" \t"):
+        raise _damaged("A boundary does not end its line.")
+    pairs = (line.partition(b":") for line in lines)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 async def _find(body: bytes, text: bytes, start: int) -> int:

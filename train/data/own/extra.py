@@ -44,11 +44,7 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
     listing = list_folder(expand_user(str(folder).removeprefix(PREFIX)))
     named = read_mapping(mapping, dataset.class_names) if mapping else {}
     class_of = _assign(listing.folder, listing.class_names(), dataset.class_names, named, mapping)
-    extra = read_listing(
-        listing.renamed(class_of),
-        dataset.class_names,
-        dataset.look,
-    )
+    extra = read_listing(listing.renamed(class_of), dataset.class_names, dataset.look)
     train, validation = dataset.train.concatenate(extra.train), dataset.validation
     if extra.validation is not None and validation is not None:
         validation = validation.concatenate(extra.validation)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -177,12 +177,8 @@ def read_listing(
     coloured: list[float] = []
     for name, classes in listing.splits.items():
         files = [classes.get(class_name, ()) for class_name in class_names]
-        paths = [path for paths in files for path in paths]
-        labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
-        images, kept, failed = read_pictures(listing.folder, paths, look)
-        read = [paths[row] for row in kept]
-        splits[name] = Split(images, labels[kept], np.array([printable(path) for path in read]))
-        coloured.append(colour_share(listing.folder, read))
+        splits[name], failed, share = _read_split(listing.folder, files, look)
+        coloured.append(share)
         unreadable += failed
     listed = listing.class_names()
     readable = {name: split.counts(class_names) for name, split in splits.items()}
@@ -207,6 +203,18 @@ def read_listing(
         skipped=listing.skipped,
         colour_share=max(coloured),
     )
+
+
+def _read_split(
+    folder: Path, files: Sequence[Sequence[str]], look: Look
+) -> tuple[Split, list[UnreadableFile], float]:
+    """Return the pictures of a split, its unreadable files, and the fraction with colours."""
+    paths = [path for paths in files for path in paths]
+    labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
+    images, kept, failed = read_pictures(folder, paths, look)
+    read = [paths[row] for row in kept]
+    names = np.array([printable(path) for path in read])
+    return Split(images, labels[kept], names), failed, colour_share(folder, read)
 
 
 def slug(name: str) -> str:
