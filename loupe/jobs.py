@@ -161,7 +161,7 @@ class ScoringJob(BaseModel):
         return self.state in ENDED
 
 
-M = TypeVar("M", bound=ScoringOptions)
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_flags(kind: type[M], **options: object) -> M:

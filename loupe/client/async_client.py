@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import ExitStack, aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,8 +20,10 @@ from loupe.client.uploads import (
     BATCH_IMAGES,
     Packer,
     PictureInput,
+    PictureSet,
     Upload,
     UploadBatch,
+    each_picture,
     prepare,
     prepare_or_error,
 )
@@ -55,7 +57,7 @@ class AsyncClient:
 
     async def predict_many(
         self,
-        pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
+        pictures: PictureSet | AsyncIterable[PictureInput],
         *,
         batch_size: int = BATCH_IMAGES,
         **options: "Unpack[PredictOptions]",
@@ -180,7 +182,7 @@ class AsyncScoringRun:
 
 
 async def _batches(
-    pictures: Iterable[PictureInput] | AsyncIterable[PictureInput], normalize: Normalize, size: int
+    pictures: PictureSet | AsyncIterable[PictureInput], normalize: Normalize, size: int
 ) -> AsyncIterator[UploadBatch]:
     packer = Packer(size)
     if isinstance(pictures, AsyncIterable):
@@ -188,7 +190,7 @@ async def _batches(
             if batch := packer.add(await _prepare(picture, normalize)):
                 yield batch
     else:
-        for picture in pictures:
+        for picture in await asyncio.to_thread(each_picture, pictures):
             if batch := packer.add(await _prepare(picture, normalize)):
                 yield batch
     if batch := packer.flush():

@@ -1,28 +1,31 @@
 """The command `loupe predict`."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.errors import NotWritable
+from loupe.errors import InvalidUsage, NotWritable
 from loupe.settings import load_settings
-from loupe.terminal import Column, notices, print_table
+from loupe.terminal import Column, notices, print_table, warnings_as_notices
 from loupe.text import one_line
 
 if TYPE_CHECKING:
-    from loupe.client.predictions import Prediction, PredictionError
+    from loupe.client.predictions import LocalOptions, Outcome, Prediction, PredictionError
 
 NO_LABEL = "–"
+MAX_FOLDER_PICTURES = 1_000  # more belong into a job
 
 
 def predict(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Pictures of any size.", show_default=False),
+        typer.Argument(
+            metavar="FILE...", help="Pictures of any size, or folders of them.", show_default=False
+        ),
     ],
     model: Annotated[
         str | None, typer.Option(help="NAME, NAME:VERSION or NAME:production.")
@@ -41,6 +44,9 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the pictures with their labels."),
     ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Use the model store of this machine, no service.")
+    ] = False,
     url: Annotated[
         str | None,
         typer.Option(
@@ -51,29 +57,55 @@ def predict(
         str | None, typer.Option(help="API key.", show_default="LOUPE_API_KEY")
     ] = None,
 ) -> None:
-    """Ask the running service to classify pictures. Exit code 1: some could not be read."""
-    settings = load_settings()
+    """Classify pictures, by the running service or --local. Exit code 1: some cannot be read."""
+    if local and (url or api_key):
+        raise InvalidUsage("Give either --local or the --url and --api-key of a service.")
+    from loupe.client.predictions import PredictionError
+    from loupe.client.uploads import pictures_at
+
+    with warnings_as_notices():  # of files in folders that are no pictures
+        files = [file for path in files for file in pictures_at(path, MAX_FOLDER_PICTURES)]
     if grid is not None:
         _check_grid(grid, len(files))
-    from loupe.client.client import Client
-    from loupe.client.predictions import PredictionError
-
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    url = url or settings.url or f"http://127.0.0.1:{settings.port}"
-    outcomes: list[Prediction | PredictionError] = []
-    with Client(url, api_key=api_key or key) as client:
-        for outcome in client.predict_many(
-            files, model=model, top_k=top_k, threshold=threshold, lang=lang
-        ):
-            if as_json:
-                typer.echo(one_line(_json_line(files[len(outcomes)], outcome)))
-            outcomes.append(outcome)
+    options: LocalOptions = {"top_k": top_k, "threshold": threshold, "lang": lang}
+    outcomes: list[Outcome] = []
+    asked = _ask_here(files, model, options)
+    if not local:
+        asked = _ask_service(files, model, options, url, api_key)
+    for outcome in asked:
+        if as_json:
+            typer.echo(one_line(_json_line(files[len(outcomes)], outcome)))
+        outcomes.append(outcome)
     if not as_json:
         _print(files, outcomes, top_k)
     if grid is not None:
         _draw(grid, files, outcomes)
     if any(isinstance(outcome, PredictionError) for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _ask_here(
+    files: Sequence[Path], model: str | None, options: "LocalOptions"
+) -> Iterator["Outcome"]:
+    from loupe.client.local import load
+
+    yield from load(model).predict_many(files, **options)
+
+
+def _ask_service(
+    files: Sequence[Path],
+    model: str | None,
+    options: "LocalOptions",
+    url: str | None,
+    api_key: str | None,
+) -> Iterator["Outcome"]:
+    from loupe.client.client import Client
+
+    settings = load_settings()
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    url = url or settings.url or f"http://127.0.0.1:{settings.port}"
+    with Client(url, api_key=api_key or key) as client:
+        yield from client.predict_many(files, model=model, **options)
 
 
 def _json_line(file: Path, outcome: "Prediction | PredictionError") -> str:

@@ -4,7 +4,7 @@ import os
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +16,15 @@ from loupe.client import deadline
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Body, Download, Flow, Pause, Reply
 from loupe.client.jobs import JobFlows, RecordError, ScoreOptions, check_done, uploadable
 from loupe.client.predictions import Outcome, Prediction, PredictOptions, ServedModel
-from loupe.client.uploads import BATCH_IMAGES, Packer, PictureInput, prepare, prepare_or_error
+from loupe.client.uploads import (
+    BATCH_IMAGES,
+    Packer,
+    PictureInput,
+    PictureSet,
+    each_picture,
+    prepare,
+    prepare_or_error,
+)
 from loupe.errors import InvalidSetting
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
 from loupe.results import Format
@@ -70,7 +78,7 @@ class Client:
 
     def predict_many(
         self,
-        pictures: Iterable[PictureInput],
+        pictures: PictureSet,
         *,
         batch_size: int = BATCH_IMAGES,
         **options: "Unpack[PredictOptions]",
@@ -81,7 +89,8 @@ class Client:
         pictures are sent; at most four batches of the iterable are in memory.
 
         Args:
-            pictures: Each as for `predict`. A uint8 array `(n, 28, 28)` is `n` pictures.
+            pictures: Each as for `predict`, or a folder; see `pictures_at`. A uint8 array
+                `(n, 28, 28)` is `n` pictures.
             batch_size: Pictures in one request; smaller batches give earlier answers.
             options: As for `predict`; `timeout` is for one batch.
 
@@ -89,7 +98,8 @@ class Client:
             LoupeError: If a whole request fails, as for `predict`.
         """
         normalize, packer = options.get("normalize", "auto"), Packer(batch_size)
-        batches = packer.pack(prepare_or_error(picture, normalize) for picture in pictures)
+        prepared = (prepare_or_error(picture, normalize) for picture in each_picture(pictures))
+        batches = packer.pack(prepared)
         waiting: deque[Future[list[Outcome]]] = deque()
         with ThreadPoolExecutor(BATCHES_IN_FLIGHT, "loupe-client") as senders:
             for batch in batches:

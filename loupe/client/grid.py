@@ -34,18 +34,17 @@ def _tile(file: Path, outcome: Prediction | PredictionError) -> Tile:
         if outcome.label is not None:
             label = Text(legible(outcome.label, outcome.index or 0), 19, INK)
         confidence = _percent(outcome.confidence)
-    return Tile(_preview(file), (label, Text(confidence, 15)), (Text(file.name, 13),))
+    return Tile(preview(file, PREVIEW_SIDE), (label, Text(confidence, 15)), (Text(file.name, 13),))
 
 
 def _percent(confidence: float) -> str:
     return ">99 %" if confidence >= 0.995 else f"{confidence:.0%}".replace("%", " %")
 
 
-def _preview(file: Path) -> UInt8Array | None:
-    """Return the picture as RGB, or `None` if it cannot be read."""
+def preview(picture: Path | bytes, side: int) -> UInt8Array | None:
+    """Return a picture as RGB, at most `side` pixels long, or `None` if it cannot be read."""
     try:
-        return np.asarray(
-            open_picture(read_file(file), max_pixels=MAX_PIXELS).preview(PREVIEW_SIDE)
-        )
+        data = picture if isinstance(picture, bytes) else read_file(picture)
+        return np.asarray(open_picture(data, max_pixels=MAX_PIXELS).preview(side))
     except (LoupeError, OSError):
         return None

@@ -1,9 +1,11 @@
 """Predictions: the requests for one or many pictures, and what the service answers."""
 
+import heapq
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, TypeAlias, TypedDict
+from typing import Annotated, ClassVar, TypeAlias, TypedDict
 
 import httpx
 from pydantic import BaseModel, Field, JsonValue
@@ -11,16 +13,32 @@ from pydantic import BaseModel, Field, JsonValue
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, ServiceFlows
 from loupe.client.uploads import OCTETS, Upload, UploadBatch, as_file
 from loupe.errors import LoupeError, RequestRefused
-from loupe.images.spec import Look, Normalize
+from loupe.images.spec import Look, Normalize, UInt8Array
+from loupe.text import one_line
 
 CONTENT_TOO_LARGE = 413
+SHOWN_CLASSES = 5  # on a terminal and in notebooks, the most probable first
+
+
+@dataclass(frozen=True)
+class View:
+    """What a notebook shows of a picture beside the answer.
+
+    Attributes:
+        picture: Its path or file; `None` if it was too large to be kept.
+        seen: What the model saw, uint8 `(28, 28)`.
+    """
+
+    picture: str | os.PathLike[str] | Upload | None
+    seen: UInt8Array
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The model's answer to one picture.
+    """The model's answer to one picture. Notebooks show it as bars.
 
     Attributes:
+        view: The picture, for notebooks; only a local model sets it. It is not part of the answer.
         model: Full tag of the model that answered.
         label: The most probable class; `None` if the service abstained.
         index: Its index in the model's classes; `None` if the service abstained.
@@ -35,6 +53,25 @@ class Prediction:
     confidence: float
     probabilities: Mapping[str, float]
     abstained: bool = False
+    view: ClassVar[View | None] = None
+
+    def __str__(self) -> str:
+        best = ", ".join(f"{name} {value:.4f}" for name, value in self.best(SHOWN_CLASSES))
+        return one_line(f"{'unsure: ' if self.abstained else ''}{best} ({self.model})")
+
+    def best(self, count: int) -> list[tuple[str, float]]:
+        """Return the most probable classes with their probabilities, highest first."""
+        return heapq.nlargest(count, self.probabilities.items(), key=lambda item: item[1])
+
+    def with_view(self, view: View) -> "Prediction":
+        """Return this prediction; notebooks show the picture, too."""
+        object.__setattr__(self, "view", view)
+        return self
+
+    def _repr_html_(self) -> str:
+        from loupe.client.html import render
+
+        return render(self)
 
 
 @dataclass(frozen=True)
@@ -48,6 +85,9 @@ class PredictionError:
 
     code: str
     message: Annotated[str, Field(validation_alias="error")]
+
+    def __str__(self) -> str:
+        return one_line(f"{self.code}: {self.message}")
 
 
 Outcome: TypeAlias = Prediction | PredictionError
@@ -84,11 +124,9 @@ class ServedModel:
     default: bool = False
 
 
-class PredictOptions(TypedDict, total=False):
-    """Options of a prediction."""
+class LocalOptions(TypedDict, total=False):
+    """Options of a prediction, as `loupe.models.answers.AnswerOptions` checks them."""
 
-    model: str | None
-    """`NAME`, `NAME:VERSION` or `NAME:LABEL`; the service's default if `None`."""
     top_k: int | None
     """Number of classes in the answer, most probable first; `None` means all."""
     threshold: float | None
@@ -97,6 +135,13 @@ class PredictOptions(TypedDict, total=False):
     """`auto` makes the picture look like the training data; `off` takes 28 × 28 unchanged."""
     lang: str
     """ISO 639-1 code of the class names' language; `en` by default."""
+
+
+class PredictOptions(LocalOptions, total=False):
+    """Options of a prediction by a service."""
+
+    model: str | None
+    """`NAME`, `NAME:VERSION` or `NAME:LABEL`; the service's default if `None`."""
     timeout: float
     """Seconds for one attempt; 30 by default."""
 

@@ -1,24 +1,36 @@
 """Convert a caller's pictures (paths, bytes, arrays, Pillow images) to request bodies."""
 
 import io
+import logging
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from loupe.errors import InvalidImage, InvalidPixels, LoupeError
+from loupe.errors import InvalidImage, InvalidPixels, InvalidSource, LoupeError
+from loupe.images import folder as folders
 from loupe.images.decode import MAX_FILE_BYTES, read_file
+from loupe.images.formats import collection_of
 from loupe.images.header import kind_of
 from loupe.images.normalize import has_light_ground
 from loupe.images.pixels.opening import DECODING_ERRORS
+from loupe.images.selection import Skipped, describe
 from loupe.images.spec import SIDE, Normalize, UInt8Array
+
+logger = logging.getLogger(__name__)
 
 PictureInput: TypeAlias = str | os.PathLike[str] | bytes | NDArray[np.generic] | Image.Image
 """A path, the bytes of a file, uint8 `(height, width[, 3 or 4])`, or a Pillow image."""
+
+PictureSet: TypeAlias = Iterable[PictureInput] | str | os.PathLike[str]
+"""Pictures, or the path of a folder of them."""
 
 Upload: TypeAlias = bytes | UInt8Array
 """The bytes of a picture file, or uint8 `(28, 28)` that the service would not change."""
@@ -89,6 +101,47 @@ class Packer:
         batch = UploadBatch(self._items) if self._items else None
         self._items, self._bytes = [], 0
         return batch
+
+
+def each_picture(pictures: PictureSet) -> Iterable[PictureInput]:
+    """Return the pictures, or the paths of those in a folder; see `pictures_at`."""
+    return pictures_at(pictures) if isinstance(pictures, str | os.PathLike) else pictures
+
+
+def pictures_at(path: str | os.PathLike[str], at_most: int | None = None) -> list[Path]:
+    """Return the paths of the pictures below a folder, in the order of `loupe score`.
+
+    A warning in the log counts the other files. The path of a file is returned as it is.
+
+    Args:
+        path: The folder.
+        at_most: Maximum number of pictures.
+
+    Raises:
+        InvalidSource: If the folder has none, more (`too_many_images`), or cannot be read.
+    """
+    skipped, folder = Skipped(), Path(path)
+    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib raises some errors
+        return [folder]
+    try:
+        found = list(islice(folders.pictures(folder, skipped), at_most and at_most + 1))
+    except OSError as error:
+        raise InvalidSource(f"'{folder}' cannot be read ({error.strerror}).") from error
+    if at_most is not None and len(found) > at_most:
+        raise InvalidSource(
+            f"The folder '{folder}' has more than {at_most:,} pictures. Score them: "
+            + _score_command(folder),
+            code="too_many_images",
+        )
+    counted = describe(skipped.files)
+    if not found:
+        raise InvalidSource(
+            f"The folder '{folder}' contains no pictures."
+            + (f" Skipped: {counted}." if counted else "")
+        )
+    if counted:
+        logger.warning("Skipped in %s: %s", folder, counted)
+    return [folder / file.name for file in found]
 
 
 def prepare(picture: PictureInput, normalize: Normalize) -> Upload:
@@ -166,11 +219,19 @@ def _unread_file(image: Image.Image) -> bytes | None:
 
 def _from_path(path: str | os.PathLike[str]) -> bytes:
     try:
-        return read_file(os.fspath(path))
+        data = read_file(os.fspath(path))
     except OSError as error:
         raise InvalidImage(f"'{os.fspath(path)}' cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise InvalidImage(f"{os.fspath(path)!r} is not a path ({error}).") from error
+    if kind_of(data) is None and (kind := collection_of(data)):
+        message = f"'{os.fspath(path)}' is {kind}, not a picture. Score what it holds: "
+        raise InvalidImage(message + _score_command(path))
+    return data
+
+
+def _score_command(path: str | os.PathLike[str]) -> str:
+    return f"loupe score {shlex.quote(os.fspath(path))}"
 
 
 def _encode(image: Image.Image) -> bytes:

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.files import ReadableFolders
-from loupe.images.formats import FORMATS_LISTED, File, format_of
+from loupe.images.formats import FORMATS_LISTED, File, collection_of, format_of
 from loupe.images.header import check_header, check_segments, check_size, is_tiny, too_costly
 from loupe.images.normalize import normalize
 from loupe.images.pixels.colour import to_srgb
@@ -201,7 +201,8 @@ def read_with_status(
             )
         if status.st_size > MAX_FILE_BYTES:
             raise InvalidImage(
-                f"The file has {status.st_size:,} bytes; a picture has at most {MAX_FILE_BYTES:,}."
+                f"The file has {status.st_size:,} bytes; a picture has at most {MAX_FILE_BYTES:,}. "
+                "To score an archive, a table or an array: loupe score"
             )
         data = os.read(descriptor, status.st_size)
         while len(data) < status.st_size and (
@@ -286,6 +287,8 @@ def _describe(data: File) -> str:
     head = bytes(data[:200])
     if head.lstrip().startswith((b"http://", b"https://")):
         return "the text of a URL; Loupe fetches nothing, send the image's bytes"
+    if kind := collection_of(data):
+        return f"{kind}; `loupe score` reads files that hold many pictures"
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError:

@@ -91,6 +91,15 @@ PATTERNS: Final = tuple(
         ("WMV video", False, rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     )
 )
+# Files that hold many pictures. Several office formats are zip archives, too.
+COLLECTIONS: Final = (
+    ("a zip archive", re.compile(rb"PK(\x03\x04|\x05\x06)")),
+    ("a tar archive", re.compile(rb".{257}ustar", re.DOTALL)),
+    ("a compressed file", re.compile(rb"\x1f\x8b\x08|BZh[1-9]|\xfd7zXZ\0|\x28\xb5\x2f\xfd")),
+    ("a Parquet file", re.compile(rb"PAR1")),
+    ("an array of NumPy", re.compile(rb"\x93NUMPY")),
+    ("an IDX file", re.compile(rb"\0\0[\x08-\x0e][\x02-\x04]\0")),
+)
 FORMATS_LISTED: Final = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000, ICO or PPM"
 
 
@@ -103,6 +112,14 @@ def format_of(head: File) -> Format | None:
     for known, pattern in PATTERNS:
         if pattern.match(head, 0, HEAD_BYTES):
             return known
+    return None
+
+
+def collection_of(head: File) -> str | None:
+    """Return what a file is that `loupe score` may read, for an error; `None` for other files."""
+    for kind, pattern in COLLECTIONS:
+        if pattern.match(head, 0, HEAD_BYTES):
+            return kind
     return None
 
 

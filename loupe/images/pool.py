@@ -19,9 +19,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from loupe.errors import InvalidImage, LoupeError, ProgramFailed, ShuttingDown
+from loupe.images.decode import open_picture
 from loupe.images.decoder import IMAGE
 from loupe.images.formats import File
-from loupe.images.header import estimated_bytes, too_costly
+from loupe.images.header import estimated_bytes, is_tiny, kind_of, too_costly
 from loupe.images.spec import SIDE, Look, UInt8Array
 
 Loss: TypeAlias = Literal["time", "memory", "crash", "abandoned"]
@@ -101,6 +102,13 @@ class DecoderPool:
             return np.frombuffer(content, np.uint8).reshape(SIDE, SIDE)
         refusal = json.loads(content)
         raise InvalidImage(refusal["error"], code=refusal["code"])
+
+    def decode_safely(self, data: File, look: Look | None, max_pixels: int) -> UInt8Array:
+        """Decode a picture as `decode` does, in this process if that is certainly quick."""
+        if is_tiny(data) or kind_of(data) is None:
+            picture = open_picture(data, max_pixels=max_pixels)
+            return picture.unchanged() if look is None else picture.pixels(look)
+        return self.decode(data, look, max_pixels)
 
     def close(self) -> None:
         """Kill all decoders. Calls in progress raise `ShuttingDown`."""

@@ -3,36 +3,24 @@
 import math
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from loupe.errors import InvalidRequest
-from loupe.images.spec import Normalize
+from loupe.models.answers import AnswerOptions
 from service.http.validation import read_query, shown
 
-MAX_LANG = 35  # characters of a language tag that every program must take (RFC 5646, 4.4.1)
 TIMEOUT_HEADER = b"x-request-timeout"
 
 
-class PredictQuery(BaseModel):
+class PredictQuery(AnswerOptions):
     """Query parameters of a prediction.
 
     Attributes:
         model: `name`, `name:version` or `name:label`; `None` for the default model.
-        top_k: Number of classes, most probable first; `None` for all, in the model's order.
-        threshold: Confidence, 0..1, below which no label is given.
-        normalize: `auto` makes a picture look like the training data, `off` takes it unchanged.
-        lang: ISO 639-1 code of the class names' language.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     model: str | None = None
-    top_k: int | None = Field(default=None, ge=1, le=999_999_999)
-    threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    normalize: Normalize = "auto"
-    lang: str = Field(default="en", max_length=MAX_LANG)
 
 
 DEFAULTS = PredictQuery()

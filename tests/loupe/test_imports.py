@@ -49,3 +49,12 @@ def test_command_line_imports_no_program_before_it_runs() -> None:
 def test_client_side_of_the_queue_is_light() -> None:
     heavy = {"bentoml", "onnxruntime", "pyarrow", "PIL"}
     assert imported_of(heavy, by="worker.queue.jobs") == []
+
+
+def test_package_imports_neither_client_nor_models() -> None:
+    heavy = {"bentoml", "onnxruntime", "httpx", "numpy", "PIL"}
+    assert imported_of(heavy, by="loupe") == []
+
+
+def test_predicting_with_a_service_loads_no_model() -> None:
+    assert imported_of({"bentoml", "onnxruntime"}, by="loupe.client.client, loupe.client.cli") == []

@@ -7,6 +7,7 @@ import numpy as np
 from starlette.responses import Response
 
 from loupe.images.spec import Float32Array
+from loupe.models.answers import answer
 from service.http import replies
 from service.http.options import PredictQuery
 from service.prediction.decoding import DecodedImages
@@ -18,7 +19,7 @@ def prediction(
     model: str, class_names: Sequence[str], probabilities: Float32Array, options: PredictQuery
 ) -> Response:
     """Return the answer to one image; `probabilities` is float32 `(classes,)`."""
-    return replies.json({"model": model, **_prediction(class_names, probabilities, options)})
+    return replies.json({"model": model, **answer(class_names, probabilities, options)})
 
 
 def predictions(
@@ -36,7 +37,7 @@ def predictions(
     answers = [
         decoded.errors[index].to_json()
         if index in decoded.errors
-        else _prediction(class_names, next(rows), options)
+        else answer(class_names, next(rows), options)
         for index in range(len(decoded))
     ]
     return replies.json({"model": model, "predictions": answers})
@@ -47,26 +48,3 @@ def npy(model: str, probabilities: Float32Array) -> Response:
     file = io.BytesIO()
     np.save(file, probabilities, allow_pickle=False)
     return Response(file.getvalue(), 200, {replies.MODEL_HEADER: model}, media_type=NPY)
-
-
-def _prediction(
-    class_names: Sequence[str], probabilities: Float32Array, options: PredictQuery
-) -> dict[str, object]:
-    index = int(probabilities.argmax())
-    confidence = probabilities[index]
-    answer: dict[str, object] = {
-        "label": class_names[index],
-        "index": index,
-        "confidence": confidence,
-    }
-    if options.threshold is not None:
-        abstained = bool(confidence < options.threshold)
-        if abstained:
-            answer |= {"label": None, "index": None}
-        answer["abstained"] = abstained
-    if options.top_k is None:
-        answer["probabilities"] = dict(zip(class_names, probabilities, strict=True))
-    else:
-        best = np.argsort(-probabilities, kind="stable")[: options.top_k]
-        answer["probabilities"] = {class_names[each]: probabilities[each] for each in best}
-    return answer

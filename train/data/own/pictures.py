@@ -10,7 +10,6 @@ import numpy as np
 from loupe.errors import InvalidImage
 from loupe.files import printable
 from loupe.images.decode import open_picture, read_file
-from loupe.images.header import is_tiny, kind_of
 from loupe.images.pool import DecoderPool
 from loupe.images.spec import SIDE, Look, UInt8Array
 from loupe.runtime.cores import available_cores
@@ -44,9 +43,7 @@ def read_pictures(
         """Return the picture, or the reason why it cannot be read."""
         try:
             data = read_file(folder / path)
-            if is_tiny(data) or kind_of(data) is None:
-                return open_picture(data, max_pixels=settings.max_image_pixels).pixels(look)
-            return decoders.decode(data, look, settings.max_image_pixels)
+            return decoders.decode_safely(data, look, settings.max_image_pixels)
         except InvalidImage as error:
             return error.message
         except OSError as error:

@@ -1,0 +1,153 @@
+"""Models in this process, for scripts and notebooks: the answers of a service, without one."""
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loupe.client.predictions import LocalOptions, Outcome, Prediction, PredictionError, View
+from loupe.client.uploads import PictureInput, PictureSet, each_picture, prepare
+from loupe.errors import LoupeError, ProgramFailed, ShuttingDown
+from loupe.images.header import TINY_BYTES
+from loupe.images.pool import DecoderPool
+from loupe.images.spec import Normalize
+from loupe.jobs import check_options
+from loupe.models.answers import Answer, AnswerOptions, answer
+from loupe.models.engine import load_engine
+from loupe.models.store import StoredModel, find_model
+from loupe.runtime.cores import available_cores
+from loupe.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # Python 3.11 has its own
+
+BATCH_IMAGES = 64  # of one run of the engine, and files in memory at a time
+
+
+def load(model: str | None = None) -> "LocalModel":
+    """Load a model from the store.
+
+    Args:
+        model: `NAME`, `NAME:VERSION` or `NAME:LABEL`; by default the one that a service would use.
+
+    Raises:
+        ModelNotFound: If the store has no such model.
+        ModelCorrupted: If its files are not those that were saved.
+        InvalidSetting: If a `LOUPE_…` variable has an invalid value.
+    """
+    settings = load_settings()
+    return LocalModel(find_model(model or settings.default_tag), settings)
+
+
+class LocalModel:
+    """A stored model, ready to predict. Threads can share it.
+
+    Attributes:
+        tag: Its full tag.
+        card: Its class names, figures and look.
+    """
+
+    def __init__(self, stored: StoredModel, settings: Settings) -> None:
+        self.tag = stored.tag
+        self.card = stored.card
+        self._engine = load_engine(stored, settings.engine)
+        self._max_pixels = settings.max_image_pixels
+        self._decoders = DecoderPool(available_cores(), settings.decode_seconds)
+        weakref.finalize(self, self._decoders.close)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.tag}, {len(self.card.class_names)} classes>"
+
+    def predict(self, picture: PictureInput, **options: "Unpack[LocalOptions]") -> Prediction:
+        """Predict one picture.
+
+        Args:
+            picture: As for `Client.predict`.
+            options: `top_k`, `threshold`, `normalize` and `lang`; see `LocalOptions`.
+
+        Raises:
+            InvalidImage: If the file cannot be read or the image cannot be decoded.
+            InvalidPixels: If an array is not a picture.
+            InvalidRequest: If an option has an invalid value.
+        """
+        asked = check_options(AnswerOptions, **options)
+        names = self.card.names(asked.lang)
+        view = self._view(picture, asked.normalize, keep=True)
+        return next(self._answers([view], names, asked))
+
+    def predict_many(
+        self, pictures: PictureSet, **options: "Unpack[LocalOptions]"
+    ) -> Iterator[Outcome]:
+        """Predict many pictures; yield one outcome for each, in order.
+
+        A picture that cannot be read yields a `PredictionError`. At most 64 are in memory.
+
+        Args:
+            pictures: Each as for `predict`, or a folder; see `pictures_at`. A uint8 array
+                `(n, 28, 28)` is `n` pictures.
+            options: As for `predict`.
+
+        Raises:
+            InvalidSource: If a folder contains no pictures.
+            InvalidRequest: If an option has an invalid value.
+        """
+        asked = check_options(AnswerOptions, **options)
+        names = self.card.names(asked.lang)
+        remaining = iter(each_picture(pictures))
+
+        def read(picture: PictureInput) -> View | PredictionError:
+            try:
+                return self._view(picture, asked.normalize)
+            except (ProgramFailed, ShuttingDown):
+                raise
+            except LoupeError as error:
+                return PredictionError(error.code, error.message)
+
+        with ThreadPoolExecutor(available_cores(), "loupe-decode") as threads:
+            while batch := list(islice(remaining, BATCH_IMAGES)):
+                read_batch = list(threads.map(read, batch))
+                del batch
+                views = [each for each in read_batch if isinstance(each, View)]
+                answers = self._answers(views, names, asked)
+                for each in read_batch:
+                    yield each if isinstance(each, PredictionError) else next(answers)
+
+    def _view(self, picture: PictureInput, normalize: Normalize, *, keep: bool = False) -> View:
+        """Decode a picture; `keep` even a large file for notebooks."""
+        upload = prepare(picture, normalize)
+        look = self.card.look if normalize == "auto" else None
+        seen = (
+            upload
+            if isinstance(upload, np.ndarray)
+            else self._decoders.decode_safely(upload, look, self._max_pixels)
+        )
+        if isinstance(picture, str | os.PathLike):
+            return View(picture, seen)
+        return View(upload if keep or len(upload) <= TINY_BYTES else None, seen)
+
+    def _answers(
+        self, views: Sequence[View], names: Sequence[str], options: AnswerOptions
+    ) -> Iterator[Prediction]:
+        if views:
+            rows = self._engine.predict(np.stack([view.seen for view in views]))  # (n, classes)
+            for row, view in zip(rows, views, strict=True):
+                yield self._prediction(answer(names, row, options)).with_view(view)
+
+    def _prediction(self, found: Answer) -> Prediction:
+        return Prediction(
+            self.tag,
+            found["label"],
+            found["index"],
+            _shortest(found["confidence"]),
+            {name: _shortest(value) for name, value in found["probabilities"].items()},
+            found.get("abstained", False),
+        )
+
+
+def _shortest(value: np.float32) -> float:
+    """Return the number with the fewest digits, which a service sends."""
+    return float(str(value))
