@@ -1,4 +1,4 @@
-"""The client with a real service: pictures, batches, jobs, and the examples of its documentation."""
+"""The client with a real service: pictures, batches, jobs, and the examples of the pages."""
 
 import asyncio
 import io
