@@ -159,6 +159,15 @@ class Dataset:
         }
         return {"classes": f"{len(self.class_names):,} names {names[:DIGEST_DIGITS]}", **splits}
 
+    def content_digest(self) -> str:
+        """Return a digest of images and classes that does not depend on order and splits."""
+        images = sorted(
+            hashlib.sha256(image.tobytes() + label.tobytes()).digest()
+            for split in self.splits().values()
+            for image, label in zip(split.images, split.labels, strict=True)
+        )
+        return hashlib.sha256(b"".join(images) + "\0".join(self.class_names).encode()).hexdigest()
+
 
 def hold_out(dataset: Dataset, config: TrainConfig) -> Dataset:
     """Return the data set with a validation split, taken from the training split if it has none.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,7 +15,7 @@ from loupe.errors import Interrupted, InvalidUsage, ProgramFailed
 from loupe.runtime.cores import available_cores
 from loupe.runtime.processes import stop_on_signals
 from train.config import recipe
-from train.data.splits import SPLIT_SEED
+from train.data.splits import SPLIT_SEED, Dataset
 from train.sweep.study import SweepStudy, open_study
 from train.sweep.sweeps import Result, Sweep
 from train.sweep.trials import load, train_one, training_processes
@@ -44,6 +45,7 @@ def run_sweep(
 
     Raises:
         LoupeError: If the request, the images or the folder cannot be used.
+        SourceChanged: If the images change while it runs; the results so far stay.
         Interrupted: At Ctrl-C; the results so far stay.
         ProgramFailed: If a training process was killed.
     """
@@ -79,6 +81,7 @@ def train_missing(
 ) -> None:
     """Train what the study lacks, `jobs` trainings at a time; Ctrl-C and SIGTERM interrupt it."""
     sweep, stopping = study.sweep, threading.Event()
+    train = partial(train_one, sweep.source, _load(sweep).content_digest())
     done, total = len(study.results()), sweep.trainings
     waiting, running = deque(study.unfinished()), set[Future[Result]]()
     watch(done, total)
@@ -92,7 +95,7 @@ def train_missing(
                     waiting.extend(trainings)
             with _ctrl_c_blocked():
                 while waiting and len(running) < jobs:
-                    running.add(pool.submit(train_one, sweep.source, *waiting.popleft()))
+                    running.add(pool.submit(train, *waiting.popleft()))
             if not running:
                 return
             ended, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
@@ -107,9 +110,14 @@ def with_epochs(sweep: Sweep) -> Sweep:
     """Add the epochs that `loupe train` would use for these images, unless the sweep has some."""
     if "epochs" in sweep.values:
         return sweep
-    images = load(sweep.source, sweep.base.test_fraction, SPLIT_SEED).train.labels
+    images = _load(sweep).train.labels
     epochs = recipe(sweep.architecture, len(images), batch_size=sweep.base.batch_size).epochs
     return sweep.model_copy(update={"values": {**sweep.values, "epochs": (epochs,)}})
+
+
+def _load(sweep: Sweep) -> Dataset:
+    """Load the images, once for the whole sweep."""
+    return load(sweep.source, sweep.base.test_fraction, SPLIT_SEED)
 
 
 @contextmanager
@@ -124,7 +132,7 @@ def _ctrl_c_blocked() -> Iterator[None]:
 
 def _fingerprint(sweep: Sweep) -> dict[str, str]:
     """Read the images, so that an unusable data set is refused before the folder is made."""
-    dataset = load(sweep.source, sweep.base.test_fraction, SPLIT_SEED)
+    dataset = _load(sweep)
     held_back = dataset.validation is not None or sweep.base.validation_fraction
     if sweep.plan == "trials" and not held_back:
         raise InvalidUsage(

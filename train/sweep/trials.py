@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from loupe.errors import LoupeError
+from loupe.errors import LoupeError, SourceChanged
 from loupe.runtime.cores import available_cores
 from train.config import Setting
 from train.data.datasets import Dataset
@@ -45,16 +45,23 @@ def training_processes(jobs: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def train_one(source: DataSource, setting: Setting, seed: int) -> Result:
-    """Train a setting with a seed, which also splits images that come without a test split."""
+def train_one(source: DataSource, content_digest: str, setting: Setting, seed: int) -> Result:
+    """Train a setting with a seed, which also splits images that come without a test split.
+
+    Raises:
+        SourceChanged: If the images do not have this digest.
+    """
     import keras
     import tensorflow as tf
 
     keras.backend.clear_session()  # frees the graph of the last training
     try:
-        dataset = load(source, setting.test_fraction, seed if source.split_here else SPLIT_SEED)
+        split_seed = seed if source.split_here else SPLIT_SEED
+        dataset = _load_unchanged(source, setting.test_fraction, split_seed, content_digest)
         with translate_memory_errors():
             return Result(setting, seed, _scores(dataset, setting, seed))
+    except SourceChanged:
+        raise
     except (LoupeError, tf.errors.OpError) as error:
         return Result(setting, seed, None, str(error))
 
@@ -63,6 +70,29 @@ def train_one(source: DataSource, setting: Setting, seed: int) -> Result:
 def load(source: DataSource, test_fraction: float | None, split_seed: int) -> Dataset:
     """Load the images, once per process."""
     return source.load(test_fraction=test_fraction, split_seed=split_seed)
+
+
+@lru_cache(MAX_CACHED_DATASETS)
+def _load_unchanged(
+    source: DataSource, test_fraction: float | None, split_seed: int, content_digest: str
+) -> Dataset:
+    """Load the images, unless they have changed since the sweep began, when they could be read."""
+    try:
+        dataset = load(source, test_fraction, split_seed)
+    except LoupeError as error:
+        if error.code == "impossible_fraction":
+            raise
+        raise _changed(str(error)) from error
+    if dataset.content_digest() != content_digest:
+        raise _changed("Other images were found.")
+    return dataset
+
+
+def _changed(reason: str) -> SourceChanged:
+    return SourceChanged(
+        f"The images have changed since the sweep began. {reason} The results so far are of the "
+        "images before: restore those and repeat the command, or choose another --out."
+    )
 
 
 def _scores(dataset: Dataset, setting: Setting, seed: int) -> Scores:

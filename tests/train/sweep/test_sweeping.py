@@ -8,10 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loupe.errors import InvalidUsage, ProgramFailed
+from loupe.errors import InvalidUsage, ProgramFailed, SourceChanged
+from tests.support.pictures import sort_into_folders
 from tests.support.programs import PATIENCE_SECONDS, running, until
 from tests.support.sweeps import studying, sweep
 from train.config import Setting
+from train.data.source import DataSource
 from train.sweep.study import RESULTS_FILE, STUDY_FILE
 from train.sweep.sweeping import run_sweep, train_missing, with_epochs
 from train.sweep.sweeps import Result, Sweep
@@ -182,3 +184,19 @@ def test_parallel_processes_give_the_results_of_one(tmp_path: Path) -> None:
         assert one.scores is not None
         assert other.scores is not None
         assert other.scores.test_loss == pytest.approx(one.scores.test_loss, rel=1e-3)
+
+
+@pytest.mark.timeout(150)
+def test_sweep_ends_if_its_images_change(tmp_path: Path) -> None:
+    folder = sort_into_folders(tmp_path / "pictures", {"cat": 20, "dog": 20})
+    request = sweep(epochs=(1,), seeds=2).model_copy(
+        update={"source": DataSource(dataset=f"folder:{folder}")}
+    )
+
+    def move_a_picture(done: int, total: int) -> None:
+        if done == 0:
+            (folder / "cat" / "0.png").rename(folder / "dog" / "moved.png")
+
+    with pytest.raises(SourceChanged):
+        run_sweep(request, tmp_path / "sweep", jobs=1, watch=move_a_picture)
+    assert not lines(tmp_path / "sweep")
