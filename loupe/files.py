@@ -133,7 +133,7 @@ def open_regular(path: str | Path, folders: ReadableFolders | None = None) -> Bi
         folders: Those that the file must be in; all by default.
 
     Raises:
-        OSError: Also if the path is no regular file.
+        OSError: Also if the path is not a regular file.
     """
     if folders is not None:
         descriptor = folders.open(path)

@@ -126,7 +126,7 @@ class ScoringJob(BaseModel):
             it is the sum of `done`, `failed` and `skipped`.
         done: Images scored so far.
         failed: Images that could not be read so far.
-        skipped: Files that are not scored: hidden ones, those that are no pictures, and others.
+        skipped: Files that are not scored: hidden ones, those that are not pictures, and others.
         skipped_files: Their numbers by reason and suffix.
         created: Seconds since the epoch, as are `started` and `finished`.
         eta_seconds: Estimated time until the job is done, if it is running.

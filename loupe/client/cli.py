@@ -63,7 +63,7 @@ def predict(
     from loupe.client.predictions import PredictionError
     from loupe.client.uploads import pictures_at
 
-    with warnings_as_notices():  # of files in folders that are no pictures
+    with warnings_as_notices():  # about files in folders that are not pictures
         files = [file for path in files for file in pictures_at(path, MAX_FOLDER_PICTURES)]
     if grid is not None:
         _check_grid(grid, len(files))

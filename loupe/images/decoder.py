@@ -53,7 +53,7 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
 def _answer(data: bytes, limits: "Limits", look: str | None, max_pixels: int) -> bytes:
     if kind_of(data) == "HEIC":
         with suppress(InvalidImage):  # the picture's own error follows
-            load_heif()  # does not count towards the memory of the picture
+            load_heif()  # its memory does not count for the picture
     limits.set(
         time_share(data, max_pixels),
         estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES,

@@ -42,7 +42,7 @@ class Http1Connection(HttpToolsProtocol):
 
     @property
     def is_ended_by_closing(self) -> bool:
-        """True if a client would take the end of the connection for that of the response."""
+        """True if the client reads the response up to the end of the connection."""
         cycle = self.cycle
         is_plain = isinstance(cycle, PlainCycle) and cycle.ends_with_connection
         return is_plain and not cycle.response_complete

@@ -81,6 +81,6 @@ class Shares:
 def shared(limit: int) -> Shares:
     """Return shares that let one caller use all of a limit, and leave others half as much more.
 
-    So a lone caller notices nothing of shares, and cannot lock others out.
+    So a lone caller gets the whole limit, and cannot lock others out.
     """
     return Shares(limit + limit // 2, limit)

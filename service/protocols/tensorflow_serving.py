@@ -66,7 +66,7 @@ class ServingRequest(BaseModel):
         return "instances" if "instances" in self.model_fields_set else "inputs"
 
     def take_images(self) -> list[JsonValue]:
-        """Return the images, which the request then no longer holds."""
+        """Take the images out of the request."""
         images: list[JsonValue] = getattr(self, self.form)
         setattr(self, self.form, [])
         return images

@@ -60,7 +60,7 @@ def show(
 
 
 def print_left_out(dataset: "Dataset") -> None:
-    """List the pictures that cannot be read, and count the files that are no pictures."""
+    """List the pictures that cannot be read, and count the files that are not pictures."""
     if dataset.skipped:
         skipped = f"{count(dataset.skipped):,} ({describe(dataset.skipped)})"
         notices.print(f"left out, not pictures of a class: {skipped}")
@@ -72,7 +72,7 @@ def print_left_out(dataset: "Dataset") -> None:
 
 
 def print_doubts(dataset: "Dataset") -> None:
-    """Say what makes a model see less, or its accuracy look better, than the user expects."""
+    """Warn of colours that the model ignores, and of test images that are training images."""
     from train.data.repeats import find_repeats
 
     if dataset.colour_share >= MIN_COLOUR_SHARE:

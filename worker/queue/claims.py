@@ -213,7 +213,7 @@ class Claims:
             kept: Numbers of the shards whose parts exist already.
             done: Images scored in those parts.
             failed: Images of those parts that could not be read.
-            skipped: Files of the source that are no records.
+            skipped: Files of the source that are not records.
         """
         for start in range(0, max(len(shards), len(kept), 1), SLICE):
             names = json.dumps([f"shard-{index}" for index in kept[start : start + SLICE]])

@@ -11,7 +11,7 @@ from worker.queue.records import JobRequest
 from worker.remote_path import RemotePath
 from worker.storage import AnyPath, parse_path, read_text, write_file
 
-CLAIM = "_RUNNING"  # holds the request of a job that has not ended, as the next two of one that has
+CLAIM = "_RUNNING"  # has the request of a job in progress; the next two, of one that ended
 SUCCESS = "_SUCCESS"
 CANCELLED = "_CANCELLED"
 SUMMARY = "_summary.json"

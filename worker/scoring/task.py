@@ -167,7 +167,7 @@ class Task:
         It is made again if Redis has lost the end of a job that was done.
 
         Raises:
-            CancelledError: If a job that has ended has deleted it.
+            CancelledError: If the job has ended and deleted it.
         """
         index = outputs.index_path(self.output, self.job.revision)
         if not isinstance(index, Path) or index.is_dir():

@@ -66,7 +66,7 @@ class Collection:
     def entries(self, index: Path | None) -> Iterator[Entry]:
         """Yield all entries in the same order every time; write what `open` needs to `index`.
 
-        Files that are no entries count as `skipped`.
+        Files that are not entries count as `skipped`.
         """
         raise NotImplementedError
 

@@ -75,7 +75,8 @@ def open_source(
         )
     if options.array is not None and not isinstance(source, ArraySource):
         raise InvalidSource(
-            f"'{path}' has no array {options.array!r}: it is no .npz.", code="array_not_found"
+            f"'{path}' has no array {options.array!r}: it is not an .npz file.",
+            code="array_not_found",
         )
     return source
 

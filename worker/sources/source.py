@@ -36,7 +36,7 @@ class Records:
 
 
 class NoPictures(InvalidSource):
-    """A collection has no pictures; it may have something else."""
+    """A collection without pictures; it may hold tables."""
 
 
 BatchReader: TypeAlias = Callable[[], Records]
@@ -70,7 +70,7 @@ class ShardPlan:
         total: Number of records.
         revision: A text that changes when the source does.
         shards: Steps that score the source.
-        skipped: Files of the source that are no records.
+        skipped: Files of the source that are not records.
     """
 
     total: int
@@ -126,7 +126,7 @@ def cut(total: int, shard_images: int) -> list[Shard]:
 
 
 def as_text(value: Any) -> str | None:
-    """Return a value as text, since a column has one type; what is no text becomes JSON."""
+    """Return a value as text, since a column has one type; other values become JSON."""
     if value is None:
         return None
     return printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=True)

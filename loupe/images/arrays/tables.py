@@ -20,7 +20,7 @@ Numbers: TypeAlias = tuple[int, ...]
 
 PIXELS = SIDE * SIDE
 MIN_COLUMNS = PIXELS // 2  # fewer numbered columns are something else
-# `pixel17`, `17`, or `3x28` for row and column. Longer numbers are no pixels.
+# `pixel17`, `17`, or `3x28` for row and column. Longer numbers are not pixels.
 NUMBER = re.compile(r"[0-9]{1,4}")
 SHOWN_NUMBERS = 3  # in error messages
 HEAD_BYTES = 2**16  # of a CSV, with all of its header

@@ -19,7 +19,7 @@ USUAL_WHITES: Final = (1.0, 255.0, 65535.0, 2.0**32 - 1)
 # Usual marks of missing values, where no other value is negative.
 MISSING_VALUES: Final = frozenset({-9999.0, -32767.0, -32768.0, -99999.0})
 FAR = 20.0  # ranges of all other values; a value that is farther away marks a missing one
-HUGE = 1e30  # larger numbers, and infinity, are no brightness
+HUGE = 1e30  # larger numbers, and infinity, are not brightness
 
 Values = NDArray[np.float64]
 Tiles = Callable[[], Iterable[Image.Image]]

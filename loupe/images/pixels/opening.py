@@ -147,7 +147,7 @@ def unread(name: str) -> InvalidImage:
 def has_several_frames(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Return whether a file has several pictures that are not copies of one.
 
-    Of an MPO file, and of a HEIC file that is no sequence, the first picture is the photo.
+    The first picture of an MPO file, and of a HEIC file without a sequence, is the photo.
     """
     if image.format == "HEIF":
         return data[8:12] in HEIC_SEQUENCES

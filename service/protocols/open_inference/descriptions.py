@@ -76,7 +76,7 @@ def index(models: Iterable[ServedModel]) -> list[dict[str, str]]:
 
 
 def statistics(models: Iterable[ServedModel]) -> dict[str, list[dict[str, object]]]:
-    """Return what each version did since it was loaded by the process that answers."""
+    """Return the statistics of each version since this process loaded it."""
     return {"model_stats": [_statistics_of(model) for model in models]}
 
 

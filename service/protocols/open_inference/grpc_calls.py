@@ -55,7 +55,7 @@ class RpcCall(AnyCall):
         return subscriber(self.client) if self.key == NO_KEY else self.key
 
     def read(self, kind: type[MessageType], max_bytes: int = MAX_UNCHECKED_BYTES) -> MessageType:
-        """Parse the message, which the call then no longer holds.
+        """Parse the message, and release its bytes.
 
         Raises:
             ContentTooLarge: If it is longer than a message of its kind can be.
@@ -72,7 +72,7 @@ class RpcCall(AnyCall):
         return message
 
     def caller(self, timeout_seconds: float | None) -> Caller:
-        """Return who waits, for at most the shortest of the given, the call's and our timeout."""
+        """Return the caller, with the shortest of three timeouts: this, the call's and ours."""
         limits = (self.settings.request_timeout_seconds, timeout_seconds, self._seconds_left)
         seconds = min(limit for limit in limits if limit is not None)
         # It needs no check for disconnection: gRPC cancels the task then.
@@ -133,7 +133,7 @@ async def configuration(call: RpcCall) -> Message:
 
 
 async def statistics(call: RpcCall) -> Message:
-    """Return what a version did, or all served versions of a name, or of all names."""
+    """Return the statistics of a version, of all versions of a name, or of all names."""
     request = call.read(pb.ModelStatisticsRequest)
     tag = _tag(call, request.name, request.version)
     models = call.models.versions(tag) if tag else call.models.all()

@@ -166,7 +166,7 @@ class InferenceRequest(BaseModel):
 async def parse_inference(
     body: bytes, json_length: str | None, settings: Settings
 ) -> tuple[InferenceRequest, Values]:
-    """Return the request in a body, and the values of its input, which it does not hold.
+    """Return the request in a body, and separately the values of its input.
 
     Args:
         body: JSON, and raw tensors after it.

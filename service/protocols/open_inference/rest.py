@@ -56,14 +56,14 @@ async def configuration(call: Call) -> Response:
 
 
 async def statistics(call: Call) -> Response:
-    """Return what a version did, or all served versions of a name, or of all names."""
+    """Return the statistics of a version, of all versions of a name, or of all names."""
     path = call.request.path_params
     models = call.models.versions(_tag(call)) if path else call.models.all()
     return replies.json(descriptions.statistics(models))
 
 
 async def index(call: Call) -> Response:
-    """List the served versions; all of them are ready, so the body needs no look."""
+    """List the served versions; all of them are ready, so the body is ignored."""
     return replies.json(descriptions.index(call.models.all()))
 
 

@@ -230,7 +230,7 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
 
 
 def _unwrapped(folder: Path) -> Path:
-    """Enter folders that hold nothing but one folder of folders, as archives often do."""
+    """Enter folders that only hold one folder of folders, as archives often have them."""
     while len(names := _folders(folder)) == 1 and _holds_folders(folder):
         inner = folder / names[0]
         begins_split = split_of(inner.name) and not split_of(folder.name)

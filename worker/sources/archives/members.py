@@ -9,7 +9,7 @@ SMALL_MEMBER_BYTES = 2**20  # up to this size, members may be compressed more
 
 
 def member_path(name: str) -> str:
-    """Return the path of an archive's member as a folder has it: without `.` and empty parts."""
+    """Return the path of a member without `.` and empty parts, as folders name it."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return name[: name.startswith("/")] + "/".join(parts) + "/" * name.endswith("/")
 
