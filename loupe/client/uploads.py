@@ -220,6 +220,9 @@ def _unread_file(image: Image.Image) -> bytes | None:
 def _from_path(path: str | os.PathLike[str]) -> bytes:
     try:
         data = read_file(os.fspath(path))
+    except InvalidImage as error:  # a folder, or a file as large as an archive
+        message = error.message.replace("loupe score", _score_command(path))
+        raise InvalidImage(message) from error
     except OSError as error:
         raise InvalidImage(f"'{os.fspath(path)}' cannot be read ({error.strerror}).") from error
     except ValueError as error:

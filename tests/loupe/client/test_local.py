@@ -22,6 +22,7 @@ from loupe.client.local import BATCH_IMAGES
 from loupe.client.predictions import View
 from loupe.client.uploads import PictureInput
 from loupe.errors import InvalidImage, InvalidPixels, InvalidRequest, InvalidSource, ModelNotFound
+from loupe.images.decode import MAX_FILE_BYTES
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from tests.support import pictures
@@ -118,7 +119,7 @@ def test_a_folder_stands_for_its_pictures(
     assert from_folder == answers(list(model.predict_many(str(folder))))
     assert [each.index for each in from_folder] == [model.predict(each).index for each in DIGITS]
     assert ".txt 1" in caplog.text
-    with pytest.raises(InvalidImage, match="loupe score"):
+    with pytest.raises(InvalidImage, match=f"loupe score '{folder}'"):
         model.predict(folder)
     (folder / "empty").mkdir()
     with pytest.raises(InvalidSource, match="empty"):
@@ -398,6 +399,13 @@ def _npy() -> bytes:
     file = io.BytesIO()
     np.save(file, DIGITS)
     return file.getvalue()
+
+
+def test_a_file_as_large_as_an_archive_names_the_job(model: LocalModel, tmp_path: Path) -> None:
+    with (tmp_path / "huge.zip").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(InvalidImage, match=f"loupe score {tmp_path / 'huge.zip'}"):
+        model.predict(tmp_path / "huge.zip")
 
 
 @pytest.mark.parametrize(
