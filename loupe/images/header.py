@@ -37,6 +37,7 @@ METADATA_COST = 100  # of a byte besides the pixels; Pillow reads it in Python
 MEMORY_FACTORS = {"WebP": 2, "AVIF": 2, "HEIC": 2, "JPEG 2000": 4}
 SHARES = {1: "", 2: "half of ", 4: "a quarter of "}
 
+CHUNK = struct.Struct(">I4s")  # of a PNG file: length of the content, and name
 # Chunks of PNG files that are not compressed, and the pixels. Others can unpack to megabytes.
 PLAIN_CHUNKS = frozenset(
     b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB sBIT bKGD pHYs tIME tEXt eXIf".split()
@@ -156,7 +157,7 @@ def _is_tiny_png(data: File) -> bool:
         return False
     start = len(PNG_MAGIC)
     for _ in range(TINY_SEGMENTS):
-        length, chunk = struct.unpack_from(">I4s", data, start)
+        length, chunk = CHUNK.unpack_from(data, start)
         if chunk not in PLAIN_CHUNKS:
             return False
         if chunk == b"IEND":
