@@ -79,6 +79,34 @@ def test_damaged_exif_does_not_refuse_a_picture(kind: str, metadata: bytes) -> N
     assert shown(encoded(grey, kind, exif=metadata)).mean() == pytest.approx(90, abs=2)
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize("damaged", [b"????\0\0\0\x08", b"MM\0*\xff\xff\xff\xff"])
+def test_damaged_exif_does_not_refuse_a_picture_in_heif(kind: str, damaged: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    data = encoded(Image.new("L", (SIDE, SIDE), 90), kind, exif=exif.tobytes())
+    assert (start := b"MM\0*\0\0\0\x08") in data
+
+    assert shown(data.replace(start, damaged)).mean() == pytest.approx(90, abs=2)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize("place", ["EXIF", "XMP", "XMP beside EXIF"])
+def test_orientation_in_metadata_does_not_turn_heif(kind: str, place: str) -> None:
+    exif = Image.Exif()
+    exif[0x0113] = 6  # the encoders would use the tag before it, the orientation
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="1"/>'
+    metadata = {"XMP": {"xmp": xmp}, "EXIF": {"exif": exif.tobytes()}}
+    chosen = metadata.get(place, {"xmp": xmp, "exif": exif.tobytes()})
+    plain = encoded(Image.fromarray(GREY), kind, **chosen)
+    before, after = (
+        (b"\x01\x13\0\3", b"\x01\x12\0\3") if place == "EXIF" else (b'ion="1"', b'ion="6"')
+    )
+    assert before in plain
+
+    np.testing.assert_array_equal(shown(plain.replace(before, after)), shown(plain))
+
+
 # Several pictures
 
 
@@ -160,18 +188,31 @@ def xyz(*values: float) -> bytes:
     return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(value * 65536) for value in values))
 
 
-def profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """Return an ICC profile of a display. Source: ICC.1:2010, sections 7.2 and 8.3."""
+def profile(
+    space: bytes, tags: dict[bytes, bytes], device: bytes = b"mntr", connection: bytes = b"XYZ "
+) -> bytes:
+    """Return an ICC profile. Source: ICC.1:2010, sections 7.2 and 8.3."""
     tags = {b"wtpt": xyz(0.9642, 1, 0.8249), **tags}
     start, table, values = 128 + 4 + 12 * len(tags), b"", b""
     for name, value in tags.items():
         table += name + struct.pack(">II", start + len(values), len(value))
         values += value
     header = struct.pack(
-        ">I4sI4s4s4s", start + len(values), b"", 0x02400000, b"mntr", space, b"XYZ "
+        ">I4sI4s4s4s", start + len(values), b"", 0x02400000, device, space, connection
     )
     header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + values
+
+
+def table(colours: list[tuple[int, int, int]]) -> bytes:
+    """Return the colours of all mixtures of four inks, each used fully or not at all.
+
+    Source: ICC.1:2010, section 10.9. Lightness is 0 to 255; the others have their zero at 128.
+    """
+    identity = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    steps = bytes(range(256))
+    cells = b"".join(map(bytes, colours))
+    return b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + identity + 4 * steps + cells + 3 * steps
 
 
 DISPLAY_P3 = profile(
@@ -184,6 +225,11 @@ DISPLAY_P3 = profile(
     },
 )
 LINEAR_GREY = profile(b"GRAY", {b"kTRC": curve(1.0)})
+# The first ink is red, the last one black, and the others are invisible.
+WHITE, RED, BLACK = (255, 128, 128), (138, 209, 198), (0, 128, 128)
+RED_INK = profile(
+    b"CMYK", {b"A2B0": table([WHITE, BLACK] * 4 + [RED, BLACK] * 4)}, b"prtr", b"Lab "
+)
 FORMATS_WITH_PROFILES = ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "HEIF"]
 
 
@@ -213,6 +259,30 @@ def test_srgb_and_unfit_profiles_change_nothing(kind: str) -> None:
     for icc_profile in (srgb, b"no profile", LINEAR_GREY):
         data = encoded(Image.fromarray(RGB), kind, icc_profile=icc_profile)
         np.testing.assert_array_equal(shown(data), shown(plain))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (600, 100)], ids=["small", "of several tiles"])
+def test_inks_are_those_of_the_profile(kind: str, size: tuple[int, int]) -> None:
+    for inks, seen, dark in (
+        ((255, 0, 0, 0), (255, 0, 0), 76),
+        ((0, 255, 255, 0), (255, 255, 255), 0),  # inverted, since it is light
+        ((0, 0, 0, 255), (0, 0, 0), 0),
+    ):
+        data = encoded(Image.new("CMYK", size, inks), kind, icc_profile=RED_INK)
+        picture = open_picture(data, max_pixels=MAX_PIXELS).preview(2 * SIDE)
+        np.testing.assert_allclose(np.asarray(picture).mean(axis=(0, 1)), seen, atol=4)
+        grey = open_picture(data, max_pixels=MAX_PIXELS).pixels("object")
+        assert abs(int(grey[SIDE // 2, SIDE // 2]) - dark) <= 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_unfit_profile_does_not_change_inks(kind: str) -> None:
+    inks = Image.new("CMYK", (SIDE, SIDE), (255, 0, 0, 0))
+
+    for icc_profile in (DISPLAY_P3, b"no profile", RED_INK[:300]):
+        data = encoded(inks, kind, icc_profile=icc_profile)
+        np.testing.assert_array_equal(shown(data), shown(encoded(inks, kind)))
 
 
 # HEIC without its package

@@ -10,8 +10,12 @@ from PIL import Image
 from bench.inputs import PNG
 from tests.stress.fuzz.invalid_bodies import check_refusal, damage
 from tests.stress.fuzz.requests import FORM, Factory, Reference, Request, encode_form, post
+from tests.support.pictures import encoded
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = (
+    *("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"),
+    *("AVIF", "HEIF", "JPEG2000", "ICO", "PPM"),
+)
 MODES = ("L", "RGB", "RGBA", "P", "1", "LA", "I;16", "I", "F", "CMYK")
 MAX_SCANS = 50  # 0.1 s of decoding
 
@@ -39,12 +43,10 @@ def _picture(kind: str, mode: str, seed: int) -> bytes:
         image = image.convert(step)
     exif = Image.Exif()
     exif[0x0112] = random.randint(0, 9)  # orientation, not always a valid one
-    file = io.BytesIO()
     try:
-        image.save(file, kind, exif=exif)
+        return encoded(image, kind, exif=exif.tobytes())
     except (OSError, ValueError, KeyError):
-        base.save(file, "PNG", exif=exif)
-    return file.getvalue()
+        return encoded(base, "PNG", exif=exif)
 
 
 def costly_picture(random: Random, reference: Reference) -> Request:
