@@ -11,7 +11,7 @@ import numpy as np
 
 from loupe.client.predictions import LocalOptions, Outcome, Prediction, PredictionError, View
 from loupe.client.uploads import PictureInput, PictureSet, each_picture, prepare
-from loupe.errors import LoupeError, ProgramFailed, ShuttingDown
+from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.header import TINY_BYTES
 from loupe.images.pool import DecoderPool
 from loupe.images.spec import Normalize
@@ -52,8 +52,7 @@ class LocalModel:
     """
 
     def __init__(self, stored: StoredModel, settings: Settings) -> None:
-        self.tag = stored.tag
-        self.card = stored.card
+        self.tag, self.card = stored.tag, stored.card
         self._engine = load_engine(stored, settings.engine)
         self._max_pixels = settings.max_image_pixels
         self._decoders = DecoderPool(available_cores(), settings.decode_seconds)
@@ -102,9 +101,7 @@ class LocalModel:
         def read(picture: PictureInput) -> View | PredictionError:
             try:
                 return self._view(picture, asked.normalize)
-            except (ProgramFailed, ShuttingDown):
-                raise
-            except LoupeError as error:
+            except (InvalidImage, InvalidPixels) as error:
                 return PredictionError(error.code, error.message)
 
         with ThreadPoolExecutor(available_cores(), "loupe-decode") as threads:
