@@ -24,6 +24,8 @@ MAX_SHOWN = 80  # characters of a value in a message
 MAX_VALUES = 4_500_000  # in JSON, as many as pixels of 5,700 images; the event loop waits 100 ms
 PARTS = (b"[", b"{", b'"', b".")  # of arrays, objects, texts and fractions, which cost more
 MAX_PARTS = 500_000
+MIB = 2**20  # of JSON take up to 10 ms; others get a turn of the event loop for each
+SHORT_REQUEST_TURNS = 5  # of the event loop, from the connection to the answer
 MAX_FIELDS = 100  # more are checked before pydantic, which would report each unknown one
 
 
@@ -58,11 +60,17 @@ async def parse_json(body: bytes, settings: Settings) -> JsonValue:
                 f"The JSON has more than {MAX_PARTS:,} brackets, braces, quotation marks and "
                 "points."
             )
-        await asyncio.sleep(0)
+        turns = 1 + min(len(body) // MIB, SHORT_REQUEST_TURNS)
+        await _let_others_go(turns)
         value = _loads(body)
         del body
-        await asyncio.sleep(0)
+        await _let_others_go(turns)
     return value
+
+
+async def _let_others_go(turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 def _loads(body: bytes) -> JsonValue:

@@ -22,7 +22,7 @@ from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.app import create_app
 from service.http.shares import turn
-from service.http.validation import parse_json
+from service.http.validation import SHORT_REQUEST_TURNS, parse_json
 from service.protocols.native.forms import STEP_BYTES, read_form
 from service.protocols.open_inference.messages import check_message
 from service.protocols.open_inference.requests import JSON_LENGTH
@@ -395,6 +395,31 @@ def test_long_steps_run_in_different_turns_of_the_event_loop(name: str) -> None:
     asyncio.run(story())
 
     assert len(set(ended_in)) == 5
+
+
+def test_short_request_ends_between_two_long_texts_of_json() -> None:
+    text = listed("[", "255", "]", 2 * SHORT_REQUEST_TURNS * MIB)
+    ended_between: list[int] = []
+    parsed = 0
+
+    async def parse() -> None:
+        nonlocal parsed
+        await parse_json(text, Settings())
+        parsed += 1
+
+    async def short_request() -> None:
+        while parsed < 3:
+            before = parsed
+            for _ in range(SHORT_REQUEST_TURNS):
+                await asyncio.sleep(0)
+            ended_between.append(parsed - before)
+
+    async def story() -> None:
+        await asyncio.gather(short_request(), *(parse() for _ in range(4)))
+
+    asyncio.run(story())
+
+    assert max(ended_between) <= 1
 
 
 def raw_files(count: int, size: int) -> bytes:
