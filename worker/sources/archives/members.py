@@ -1,7 +1,5 @@
 """Members of archives: their paths, and which of them are refused."""
 
-from pathlib import PurePosixPath
-
 from loupe.files import max_unpacked_bytes
 from loupe.images.decode import MAX_FILE_BYTES
 
@@ -22,7 +20,7 @@ def why_member_refused(name: str, size: int, compressed: int) -> str | None:
         size: Bytes of the file.
         compressed: Bytes in the archive.
     """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
+    parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ":" in name[:3] or ".." in parts:
         return "The path leads out of the archive."
     if size > MAX_FILE_BYTES:

@@ -196,6 +196,8 @@ def _decode_name(raw: bytes, extra: bytes, *, is_utf_8: bool) -> str:
 
 def _zip_64_values(extra: bytes, *values: int) -> tuple[int, ...]:
     """Replace values that do not fit into 32 bits by those of the extra field."""
+    if IN_ZIP_64 not in values:
+        return values
     field = _extra_field(extra, ZIP_64)
     wide = iter(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
     return tuple(next(wide, value) if value == IN_ZIP_64 else value for value in values)
