@@ -2,20 +2,18 @@
 
 from collections.abc import Collection
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from loupe.errors import Interrupted, InvalidUsage
-from loupe.images.spec import Look
 from loupe.logs import log_to_stderr
 from loupe.settings import load_settings
 from loupe.terminal import console, notices, styled
 from train.config import FIELDS, recipe
 from train.data.cli import print_doubts, print_left_out
-from train.options import hyperparameter, with_options
+from train.options import DataDir, OwnLook, data, hyperparameter, with_options
 from train.sweep.cli import sweep
 from train.tutorials.cli import classics
 
@@ -43,8 +41,6 @@ app = typer.Typer(help="Train a model, evaluate it, and save it to the model sto
 app.command()(classics)
 app.command()(sweep)
 
-data = partial(typer.Option, rich_help_panel="Data")
-
 
 @app.callback(invoke_without_command=True)
 @with_options(*(hyperparameter(name, panel) for panel, names in PANELS.items() for name in names))
@@ -54,10 +50,8 @@ def train(
         str | None,
         data(help="fashion-mnist, mnist, digits, folder:DIR, idx:DIR, npz:PATH or csv:PATH."),
     ] = None,
-    data_dir: Annotated[
-        Path | None, data(help="Folder with the data set's four IDX files.")
-    ] = None,
-    look: Annotated[Look | None, data(help="Look of your own pictures: ink or object.")] = None,
+    data_dir: DataDir = None,
+    look: OwnLook = None,
     extra: Annotated[
         str | None, data(help="folder:DIR with your own pictures of the same classes to add.")
     ] = None,

@@ -2,13 +2,20 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from loupe.images.spec import Look
 from train.config import FIELDS, help_text
 
 Command = TypeVar("Command", bound=Callable[..., None])
+
+data = partial(typer.Option, rich_help_panel="Data")
+DataDir = Annotated[Path | None, data(help="Folder with the data set's four IDX files.")]
+OwnLook = Annotated[Look | None, data(help="Look of your own pictures: ink or object.")]
 
 OPTION_NAMES = {
     "learning_rate": ("--learning-rate", "--lr"),

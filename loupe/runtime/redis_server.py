@@ -30,12 +30,12 @@ from redis.retry import Retry
 from loupe.errors import RedisUnavailable
 from loupe.files import lock
 from loupe.runtime import redis_keeper
+from loupe.runtime.redis_keeper import STOP_SECONDS
 from loupe.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 20.0  # Redis reads its append-only file before it answers
-STOP_SECONDS = 20.0  # for Redis to end
 POLL_SECONDS = 0.02
 SOCKET = "redis.sock"
 MAX_SOCKET_PATH_BYTES = 100  # Unix sockets allow 104 to 108, depending on the system

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydantic import FailFast, Field, JsonValue, StrictInt, TypeAdapter, ValidationError
 
 from loupe.errors import InvalidImage, InvalidPixels
+from loupe.images.arrays.npy import NPY_MAGIC
 from loupe.images.spec import SIDE, UInt8Array, check_batch
 from service.http.validation import explain, shown
 
-NPY_MAGIC = b"\x93NUMPY"
 MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
 MAX_SIDES, MAX_SIDE = 4, 2**63  # of an array; its size could have a million digits
 FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")

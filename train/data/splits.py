@@ -17,6 +17,7 @@ from train.data.own.pictures import UnreadableFile
 
 Int64Array: TypeAlias = NDArray[np.int64]
 
+SPLITS = ("train", "validation", "test")
 MIN_IMAGES = 10  # per class; with fewer, the test split measures nothing
 TEST_FRACTION = 0.2  # of the images, if a user's data set has no test split
 SAMPLE_SIZE = 10_000  # training images to evaluate on: the size of the usual test split

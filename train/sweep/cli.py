@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loupe.errors import Interrupted, InvalidUsage
-from loupe.images.spec import Look
 from loupe.terminal import console, notices, progress_bar
-from train.options import hyperparameter, with_options
+from train.options import DataDir, OwnLook, data, hyperparameter, with_options
 
 if TYPE_CHECKING:
     from train.sweep.sweeps import Sweep, Value
@@ -33,7 +32,6 @@ LIST_PANEL = (
 )
 FIXED_PANEL = "The same for all trainings"
 
-data = partial(typer.Option, rich_help_panel="Data")
 values = partial(hyperparameter, panel=LIST_PANEL, metavar="LIST")
 
 
@@ -48,10 +46,8 @@ def sweep(
     out: Annotated[
         Path, typer.Option(help="Folder for the results: a new one, or one to continue.")
     ],
-    data_dir: Annotated[
-        Path | None, data(help="Folder with the data set's four IDX files.")
-    ] = None,
-    look: Annotated[Look | None, data(help="Look of your own pictures: ink or object.")] = None,
+    data_dir: DataDir = None,
+    look: OwnLook = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Trainings per setting, with the seeds 0, 1, 2 …")
     ] = 5,

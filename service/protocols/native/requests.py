@@ -5,6 +5,7 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 
 from loupe.errors import InvalidRequest, UnsupportedMediaType
+from loupe.images.arrays.npy import NPY_MAGIC
 from loupe.images.spec import SIDE, UInt8Array
 from loupe.settings import Settings
 from service.http.options import media_type
@@ -17,7 +18,7 @@ from service.prediction.decoding import (
     decode,
     decode_all,
 )
-from service.prediction.encodings import NPY_MAGIC, from_base64, from_pixels, parse_npy
+from service.prediction.encodings import from_base64, from_pixels, parse_npy
 from service.protocols.native.forms import FormField, read_form
 
 ONE_IMAGE = (

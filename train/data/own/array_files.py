@@ -23,12 +23,11 @@ from train.data.own.arrays import (
     make_dataset,
 )
 from train.data.own.folders import check_folder, is_folder
-from train.data.splits import SPLIT_SEED, Dataset
+from train.data.splits import SPLIT_SEED, SPLITS, Dataset
 
 MAX_ARCHIVE_BYTES = 2**30  # of the arrays of one archive, unpacked
 SPLIT = re.compile(r"(?:^|[^a-z])(?:(train)|(val(?:id(?:ation)?)?)|(test|t10k))(?:[^a-z]|$)")
 ROLE = re.compile(r"(?:^|[^a-z])(?:(x|images?|imgs?|data|pixels)|(y|labels?|targets?))(?:[^a-z]|$)")
-SPLITS = ("train", "validation", "test")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 
 

@@ -19,6 +19,7 @@ from loupe.text import one_line
 from train.data.own.pictures import UnreadableFile, colour_share, read_pictures
 from train.data.splits import (
     SPLIT_SEED,
+    SPLITS,
     TEST_FRACTION,
     Counts,
     Dataset,
@@ -28,7 +29,6 @@ from train.data.splits import (
     quoted,
 )
 
-SPLITS = ("train", "validation", "test")
 # Usual names of folders that hold the folders of classes, with one group for each of `SPLITS`.
 SPLIT_NAME = re.compile(
     r"(?:(train(?:ing)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?))[-_ ]?(?:set|data|images)?",
