@@ -50,7 +50,8 @@ def agreement(
 def _label(value: object, class_names: Sequence[str]) -> str | None:
     if value is None or value == "" or value != value:  # NaN, pandas' mark of a missing number
         return None
-    # A column of integers of which some are missing is one of floats.
+    # A column of integers of which some are missing is one of floats, in CSV files written as 9.0.
     text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    text = text if text in class_names else text.removesuffix(".0")
     is_index = text not in class_names and text.isdecimal() and int(text) < len(class_names)
     return class_names[int(text)] if is_index else text

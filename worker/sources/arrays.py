@@ -246,7 +246,7 @@ class ArraySource:
         """Yield the bytes of an array in chunks."""
         if why := member.why_unreadable():
             raise ValueError(why)
-        _, _, method, crc, unpacked, compressed, offset = member
+        _, _, method, crc, unpacked, compressed, offset, _ = member
         with open_ranges(self._file, [], self._folders) as read_at:
             yield from zips.unpack(read_at, offset, compressed, unpacked, method, crc)
 

@@ -60,6 +60,11 @@ class Manifest(Collection):
             with open_text(self._file, None, self.folders) as file:
                 for number, record in self._records(_LimitedLines(file)):
                     yield self._entry(number, record)
+        except UnicodeDecodeError as error:
+            raise InvalidSource(
+                f"The manifest '{self.path}' is neither UTF-8 nor UTF-16 ({error}). Spreadsheets "
+                "write UTF-8 if you save it as 'CSV UTF-8'."
+            ) from error
         except (ValueError, csv.Error, RecursionError) as error:
             raise damaged(f"manifest '{self.path}'", error) from error
 
@@ -123,7 +128,7 @@ class Manifest(Collection):
             for number, line in enumerate(lines, 1):
                 file.left = MAX_RECORD_CHARACTERS
                 if line.strip():
-                    yield number, json.loads(line)
+                    yield number, _parse(line)
             return
         delimiter = detect_delimiter(first, self._paths)
         reader = csv.DictReader(lines, strict=True, delimiter=delimiter)
@@ -151,7 +156,7 @@ class Manifest(Collection):
         found = record if isinstance(record, dict) else {}
         path = next((found[name] for name in self._paths if name in found), None)
         if not isinstance(path, str) or not path or "\0" in path:
-            return Entry(f"line {number}", [], f"The line has no {self._names}.")
+            return Entry(f"line {number}", [], f"The line is damaged, or has no {self._names}.")
         name = record.get(self._options.id or ID)
         columns = [as_text(record.get(column)) for column in self._options.columns]
         return Entry(
@@ -165,6 +170,14 @@ class Manifest(Collection):
             self._resolve(path)
         except InvalidSource as error:
             return error.message
+        return None
+
+
+def _parse(line: str) -> Any:
+    """Return the record of a line of JSON; `None`, which names no picture, if it is damaged."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
         return None
 
 

@@ -34,6 +34,7 @@ def test_folders_are_the_labels_of_their_files() -> None:
         ),  # class indexes, and one that is too large
         (["0", "7", "sock"], ["boot", "7", "sock"]),  # a class has the name 7
         ([7], ["7"]),
+        (["1.0", "7.0", "8.0"], ["bag", "7", "8"]),  # pandas writes them so if some are missing
     ],
 )
 def test_column_holds_class_names_or_indexes(

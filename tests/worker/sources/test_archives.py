@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import re
+import stat
 import struct
 import tarfile
 import zipfile
@@ -242,6 +243,8 @@ def unicode_path(raw: bytes, name: str, version: int = 1) -> bytes:
         (b"caf\x82.png", 0, unicode_path(b"caf\x82.png", "写.png", 2), "café.png"),
         (b"train\\boot\\1.png", 0, b"", "train/boot/1.png"),
         (b".\\1.png", 0, b"", "1.png"),
+        (b"a.png", 0, unicode_path(b"a.png", ""), "a.png"),
+        (b"12:30.png", 0, b"", "12:30.png"),
     ],
 )
 def test_names_in_a_zip_are_read_whatever_program_wrote_them(
@@ -250,6 +253,21 @@ def test_names_in_a_zip_are_read_whatever_program_wrote_them(
     zip_named(archive, raw, flags=flags, unicode_path=extra)
 
     assert list(read(archive, index_folder)) == [name]
+
+
+def test_links_in_a_zip_are_no_pictures(archive: Path, index_folder: Path) -> None:
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("a.png", FILES["00-é.png"])
+        for name in ("link.png", "folder", ".hidden"):
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+            made.writestr(info, "a.png")
+
+    plan = open_source(archive, "ink", MAX_PIXELS).plan(9, index_folder)
+
+    assert plan.skipped == {"not_a_file": {"none": 1}, "hidden": {"none": 1}}
+    assert list(read(archive, index_folder)) == ["a.png"]
+    assert list(errors(archive, index_folder)) == ["link.png"]
 
 
 def test_backslashes_do_not_lead_out_of_a_zip(archive: Path, index_folder: Path) -> None:

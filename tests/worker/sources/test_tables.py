@@ -271,6 +271,20 @@ def test_missing_column_is_named(tmp_path: Path, options: ScoringOptions) -> Non
             assert fact in raised.value.message
 
 
+def test_damaged_line_of_a_manifest_is_one_error(tmp_path: Path, index_folder: Path) -> None:
+    (tmp_path / "a.png").write_bytes(FILES[0])
+    lines = ['{"path": "a.png"}', '{"path": "a', "[]", '{"path": "a.png"}']
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+
+    seen = scored(tmp_path / "manifest.jsonl", index_folder)
+
+    assert ids(seen) == ["a.png", "a.png"]
+    assert [(name, error.code) for batch in seen for name, error in batch.errors] == [
+        ("line 2", "invalid_record"),
+        ("line 3", "invalid_record"),
+    ]
+
+
 def test_source_without_columns_has_no_requested_column(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     for source in (tmp_path, tmp_path / "images.npy"):
@@ -578,7 +592,7 @@ def test_line_without_a_path_and_missing_file_are_errors(folder: Path, index_fol
         ("a.csv", b"id,file\n1,a.png\n", "it has: id, file"),
         ("a.csv", b"path\n", "no records"),
         ("a.csv", b'path\n"a.png\n', "unexpected end of data"),
-        ("a.jsonl", b'{"path": "a.png"}\n{"path\n', "is damaged"),
+        ("a.jsonl", b'{\n"path": "a.png"\n}\n', "is damaged"),
         ("a.jsonl", b'{"path": "\xff"}\n', "'utf-8' codec"),
     ],
 )

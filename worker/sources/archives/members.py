@@ -1,8 +1,11 @@
 """Members of archives: their paths, and which of them are refused."""
 
+import re
+
 from loupe.files import max_unpacked_bytes
 from loupe.images.decode import MAX_FILE_BYTES
 
+DRIVE = re.compile("[A-Za-z]:")
 SMALL_MEMBER_BYTES = 2**20  # up to this size, members may be compressed more
 
 
@@ -21,7 +24,7 @@ def why_member_refused(name: str, size: int, compressed: int) -> str | None:
         compressed: Bytes in the archive.
     """
     parts = name.replace("\\", "/").split("/")
-    if name.startswith(("/", "\\")) or ":" in name[:3] or ".." in parts:
+    if name.startswith(("/", "\\")) or DRIVE.match(name) or ".." in parts:
         return "The path leads out of the archive."
     if size > MAX_FILE_BYTES:
         return f"The member has {size:,} bytes, more than {MAX_FILE_BYTES:,}."

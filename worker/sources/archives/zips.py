@@ -7,6 +7,7 @@ Source: PKWARE, "APPNOTE.TXT, .ZIP File Format Specification", sections 4.3 and 
 """
 
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from worker.sources.checks import damaged
 from worker.sources.collection import Collection, Entry, ReadEntry
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges
 
-MEMBER = struct.Struct("<4s4x2H4x3L3H8xL")  # in the central directory
+MEMBER = struct.Struct("<4sxB2x2H4x3L3H4x2L")  # in the central directory
 LOCAL_HEADER = struct.Struct("<4s22x2H")  # before a member's bytes: lengths of name and extra field
 END = struct.Struct("<4s6xH2LH")  # members, size and offset of the directory, length of the comment
 END_64_LOCATOR = struct.Struct("<4s4xQ4x")
@@ -34,6 +35,7 @@ ZIP_64, UNICODE_PATH = 0x0001, 0x7075  # extra fields
 IN_ZIP_64 = 2**32 - 1
 STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF_8 = 0x1, 0x800
+UNIX = 3  # a system whose file types are in the upper half of the attributes
 USUAL_HEADER_BYTES = 512  # with name and extra field, whose lengths are in the header
 CHUNK_BYTES = 2**20  # read and unpacked at a time
 
@@ -48,9 +50,12 @@ class Member(NamedTuple):
     unpacked: int
     compressed: int
     offset: int
+    is_link: bool
 
     def why_unreadable(self) -> str | None:
         """Return why the member cannot be unpacked; `None` if it can."""
+        if self.is_link:
+            return "The member is a link."
         if self.flags & ENCRYPTED:
             return "The member is encrypted."
         if self.method not in {STORED, DEFLATED}:
@@ -74,7 +79,7 @@ class Zip(Collection):
         with open_file(self._file, self.folders) as file:
             try:
                 for member in read_directory(file):
-                    name, _, method, crc, unpacked, compressed, offset = member
+                    name, _, method, crc, unpacked, compressed, offset, _ = member
                     if name.endswith("/"):
                         continue
                     if reason := self._why_skipped(member, file):
@@ -109,6 +114,9 @@ class Zip(Collection):
 
     def _why_skipped(self, member: Member, archive: IO[bytes]) -> Reason | None:
         """See `why_skipped`; names decide in a remote archive, where each look is a request."""
+        if member.is_link:
+            reason = why_skipped(member.name, lambda: b"")
+            return "not_a_file" if reason == "not_a_picture" else reason
         if isinstance(self._file, RemotePath) or member.why_unreadable():
             return why_skipped(member.name, None)
         descriptor = archive.fileno()
@@ -136,8 +144,8 @@ def read_directory(file: IO[bytes]) -> Iterator[Member]:
     available = before + start
     file.seek(available)
     for _ in range(count):
-        magic, flags, method, crc, compressed, unpacked, *lengths, offset = MEMBER.unpack(
-            file.read(MEMBER.size)
+        magic, system, flags, method, crc, compressed, unpacked, *lengths, attributes, offset = (
+            MEMBER.unpack(file.read(MEMBER.size))
         )
         if magic != b"PK\x01\x02":
             raise ValueError("its directory has fewer members than it claims")
@@ -147,7 +155,8 @@ def read_directory(file: IO[bytes]) -> Iterator[Member]:
         available -= LOCAL_HEADER.size + len(raw_name) + compressed
         if available < 0 or offset > start:
             raise ValueError("its members overlap, or take more bytes than it has")
-        yield Member(name, flags, method, crc, unpacked, compressed, before + offset)
+        is_link = system == UNIX and stat.S_ISLNK(attributes >> 16)
+        yield Member(name, flags, method, crc, unpacked, compressed, before + offset, is_link)
 
 
 def _find_directory(file: IO[bytes]) -> tuple[int, int, int, int]:
@@ -188,7 +197,11 @@ def _decode_name(raw: bytes, extra: bytes, *, is_utf_8: bool) -> str:
     else:
         has_lost_letters = raw.isascii()  # those of other alphabets may be question marks
     field = _extra_field(extra, UNICODE_PATH)
-    if has_lost_letters and field[:5] == b"\1" + zlib.crc32(raw).to_bytes(4, "little"):
+    if (
+        has_lost_letters
+        and len(field) > 5
+        and field[:5] == b"\1" + zlib.crc32(raw).to_bytes(4, "little")
+    ):
         with suppress(UnicodeDecodeError):
             name = field[5:].decode()
     return member_path(name.replace("\\", "/"))
