@@ -65,14 +65,15 @@ class StoredModel:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
-def model_not_found(tag: str | None, known: Sequence[str]) -> ModelNotFound:
-    """Describe an unknown tag, or an empty store, with the tags that exist."""
+def model_not_found(tag: str | None, known: Sequence[str] | None = None) -> ModelNotFound:
+    """Describe an unknown tag, or an empty store, with the known tags: by default the store's."""
     if tag is None:
         problem = "The model store is empty."
     else:
         shown = tag if len(tag) <= MAX_SHOWN_TAG else tag[:MAX_SHOWN_TAG] + "…"
         problem = f"There is no model {shown!r}."
-    advice = f"There are: {', '.join(known)}." if known else TRAIN_ONE
+    tags = [model.tag for model in list_models()] if known is None else known
+    advice = f"There are: {', '.join(tags)}." if tags else TRAIN_ONE
     return ModelNotFound(f"{problem} {advice}")
 
 
@@ -97,10 +98,10 @@ def find_model(tag: str | None = None) -> StoredModel:
     if tag is None:
         tag = next(iter(names()), None)
         if tag is None:
-            raise model_not_found(None, [])
+            raise model_not_found(None)
     model = _open(full_tag(tag))
     if model.info.module != MODULE:
-        raise model_not_found(tag, _tags())
+        raise model_not_found(tag)
     return _read(model)
 
 
@@ -113,7 +114,7 @@ def full_tag(tag: str) -> str:
     try:
         parsed = bentoml.Tag.from_taglike(tag)
     except (BentoMLException, ValueError) as error:
-        raise model_not_found(tag, _tags()) from error
+        raise model_not_found(tag) from error
     name, version = parsed.name, parsed.version
     if version == PRODUCTION:
         version = _labelled(name, PRODUCTION)
@@ -126,7 +127,7 @@ def full_tag(tag: str) -> str:
         if version not in matches:
             version = matches[0] if len(matches) == 1 else None
     if version is None:
-        raise model_not_found(tag, _tags())
+        raise model_not_found(tag)
     return f"{name}:{version}"
 
 
@@ -212,7 +213,7 @@ def remove_model(tag: str) -> None:
     folder = models_folder() / name / version
     with suppress(ModelCorrupted):
         if version not in versions(name) or _open(tag).info.module != MODULE:
-            raise model_not_found(tag, _tags())
+            raise model_not_found(tag)
     try:
         leaving = own_folder() / f"leaving-{name}-{version}"
         shutil.rmtree(leaving, ignore_errors=True)  # left by a process that was killed
@@ -288,10 +289,6 @@ def _pointer(name: str, label: str) -> str | None:
 def _newest(name: str) -> str | None:
     saved = _saved(name)
     return Path(saved[0].path).name if saved else None
-
-
-def _tags() -> list[str]:
-    return [model.tag for model in list_models()]
 
 
 def _saved(name: str | None = None) -> list[bentoml.Model]:
