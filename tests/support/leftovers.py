@@ -31,8 +31,21 @@ def _marked() -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter()
-        if process.pid not in own and _session_of(process) == os.environ[VARIABLE]
+        if process.pid not in own
+        and _session_of(process) == os.environ[VARIABLE]
+        and not _is_tracker_of_session(process)
     ]
+
+
+def _is_tracker_of_session(process: psutil.Process) -> bool:
+    """Return whether a process is `multiprocessing`'s tracker, which ends with this process."""
+    try:
+        is_child = process.ppid() == os.getpid()
+    except psutil.Error:
+        return False
+    return is_child and any(
+        "multiprocessing.resource_tracker" in word for word in _command(process)
+    )
 
 
 def _session_of(process: psutil.Process) -> str | None:
