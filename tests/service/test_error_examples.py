@@ -18,6 +18,7 @@ from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.app import create_app
 from service.http.bodies import Bodies
+from service.http.shares import shared
 from service.prediction.predictor import Predictor
 from service.web.pages import document
 from tests.support import pictures
@@ -167,7 +168,7 @@ def stopping(world: World, sent: Sent) -> None:
 
 
 def full(world: World, _: Sent) -> None:
-    world.patch.setattr(world.predictor.models.find(None).batcher, "_admitted", MANY)
+    world.patch.setattr(world.predictor.models.find(None).batcher, "_admitted", shared(0))
 
 
 def busy(world: World, _: Sent) -> None:
