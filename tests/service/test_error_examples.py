@@ -173,7 +173,7 @@ def full(world: World, _: Sent) -> None:
 
 def busy(world: World, _: Sent) -> None:
     stack: Any = world.app.middleware_stack
-    world.patch.setattr(stack.in_flight, "requests", MANY)
+    world.patch.setattr(stack.in_flight, "total", 0)
 
 
 def no_memory(world: World, _: Sent) -> None:
