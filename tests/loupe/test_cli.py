@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            ".bmp, .gif,",
+            "picture",
             id="empty folder",
         ),
         pytest.param(
@@ -55,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            ".bmp, .gif,",
+            "picture",
             id="no images",
         ),
         pytest.param(
