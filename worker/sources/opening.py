@@ -170,7 +170,10 @@ def _open_archive(
 
 
 def _match(pattern: AnyPath, options: ScoringOptions) -> Collection:
-    """Return the pictures or archives that match a pattern of `*`, `**`, `?`, `[…]` and `{…}`."""
+    """Return the pictures or archives that match a pattern.
+
+    All know `*`, `**`, `?` and `[…]`; those of archives know `{…}`, too.
+    """
     if any(suffix in pattern.name for suffix in TAR_SUFFIXES):
         return Tars(str(pattern), _match_files(pattern, "tar archives"), options.columns)
     if glob.has_magic(str(pattern)):

@@ -131,7 +131,7 @@ def read_layout(head: bytes) -> Layout | None:
         text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
         return None
-    line, end, _ = text.partition("\n")
+    line, end, rest = text.partition("\n")
     delimiter = detect_delimiter(line)
     names = split_line(line.rstrip("\r"), delimiter) if end else []
     if len(names) < MIN_COLUMNS:
@@ -145,7 +145,20 @@ def read_layout(head: bytes) -> Layout | None:
         pixels = list(range(len(labels), len(names)))
         if len(labels) > 1:
             raise ValueError(f"{len(names):,} columns without names instead of {PIXELS}")
+        if labels:
+            _check_label_is_first([line, *rest.split("\n")[:-1]], delimiter)
     return Layout(encoding, delimiter, names, pixels, has_header) if pixels else None
+
+
+def _check_label_is_first(lines: Iterable[str], delimiter: str) -> None:
+    """Raise `ValueError` if the first column looks like background and the last like labels."""
+    rows = [line.rstrip("\r").split(delimiter) for line in lines]
+    first, last = ({row[index].strip() for row in rows} for index in (0, -1))
+    if first == {"0"} and len(last) > 1:
+        raise ValueError(
+            "the label may be the first or the last column; add a header with 'label' and numbered "
+            "pixels"
+        )
 
 
 def read_rows(file: IO[bytes], layout: Layout, columns: Sequence[str] = ()) -> Iterator[Rows]:

@@ -149,6 +149,14 @@ def test_header_with_missing_or_repeated_pixels_is_refused(
         check_source(tmp_path / "a.csv")
 
 
+def test_labels_in_the_last_column_without_a_header_are_refused(tmp_path: Path) -> None:
+    """Read as labels before the pixels, they would move every pixel by one."""
+    rows = [[0, *row[1:], label] for label, row in enumerate(ROWS)]
+    (tmp_path / "a.csv").write_text(csv(rows[0], rows[1:]))
+    with pytest.raises(InvalidSource, match="header"):
+        check_source(tmp_path / "a.csv")
+
+
 def test_file_that_changes_after_the_plan_is_refused(tmp_path: Path, index_folder: Path) -> None:
     (tmp_path / "a.csv").write_text(labelled())
     source = open_source(tmp_path / "a.csv", "ink", MAX_PIXELS)
