@@ -22,7 +22,7 @@ SHOWN_CLASSES = 5  # on a terminal and in notebooks, the most probable first
 
 @dataclass(frozen=True)
 class View:
-    """What a notebook shows of a picture beside the answer.
+    """A picture and what the model saw of it, for notebooks.
 
     Attributes:
         picture: Its path or file; `None` if it was too large to be kept.

@@ -51,7 +51,7 @@ class RpcCall(AnyCall):
 
     @property
     def caller_name(self) -> str:
-        """Whose share of scarce resources the call takes."""
+        """The caller whose share of memory and queue the call takes."""
         return subscriber(self.client) if self.key == NO_KEY else self.key
 
     def read(self, kind: type[MessageType], max_bytes: int = MAX_UNCHECKED_BYTES) -> MessageType:

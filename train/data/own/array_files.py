@@ -17,6 +17,7 @@ from loupe.images.spec import SIDE, Look, UInt8Array
 from train.data.own.arrays import (
     MAX_IMAGES,
     Arrays,
+    Labels,
     as_images,
     as_labels,
     image_shape,
@@ -77,7 +78,8 @@ def _split_of(name: str) -> str:
 
 def _read_npz(files: list[Path]) -> dict[str, Arrays]:
     """Return the splits in archives whose arrays, or files, are named like `x_train`."""
-    found: dict[str, dict[str, NDArray[np.generic]]] = {}
+    images: dict[str, UInt8Array] = {}
+    labels: dict[str, Labels] = {}
     for path in files:
         with _translating(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = [each for each in archive.infolist() if each.filename.endswith(".npy")]
@@ -85,20 +87,18 @@ def _read_npz(files: list[Path]) -> dict[str, Arrays]:
             for member in members:
                 own = member.filename.removesuffix(".npy")
                 name = path.stem if re.fullmatch(r"arr_[0-9]+", own) else own
-                role = ROLE.search(name.lower())
+                role, split = ROLE.search(name.lower()), _split_of(name)
                 if role is None:
                     continue
-                array = _read_member(archive, member, are_images=role[1] is not None)
-                kinds = found.setdefault(_split_of(name), {})
                 kind = "images" if role[1] else "labels"
-                if kind in kinds:
+                if split in (images if role[1] else labels):
                     raise ValueError(f"several arrays hold the {kind} of one split, {own} too")
-                kinds[kind] = array
-    return {
-        split: Arrays(as_images(kinds["images"]), as_labels(kinds["labels"]))
-        for split, kinds in found.items()
-        if len(kinds) == 2
-    }
+                array = _read_member(archive, member, are_images=role[1] is not None)
+                if role[1]:
+                    images[split] = as_images(array)
+                else:
+                    labels[split] = as_labels(array)
+    return {split: Arrays(images[split], labels[split]) for split in images if split in labels}
 
 
 def _check_size(members: list[zipfile.ZipInfo]) -> None:
@@ -124,7 +124,7 @@ def _read_member(
         raise ValueError(f"{member.filename} holds more than {MAX_IMAGES:,} labels")
     with archive.open(member) as file:
         array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
-    return as_images(array) if are_images else as_labels(array)
+    return array
 
 
 def _read_csv(files: list[Path]) -> dict[str, Arrays]:
