@@ -164,62 +164,58 @@ def _take_output(
     """Claim the output of a request, or find or convert the result that is there."""
     folder, results = parse_path(request.folder), parse_path(request.output)
     is_new = not folder.exists()
-    claim = _claim(folder, request)
-    if claim is None:
-        release = partial(claims.release_folder, folder, remove=is_new)
-        if folder != results:
-            _free_file(results, release, again=again)
-        return Prepared(request, release=release)
-    is_done = claim.marker == claims.SUCCESS
-    if again or (is_done and folder != results and not results.exists()):
-        _clear(find, claim.request)
-        claims.claim_folder(folder, request)
-    elif is_done:
-        finished = _finished(find, claim.request, open_images())
-        if claim.request != request:
-            conversion.convert(claim.request, request)
-            finished = _from_summary(request)
-        return Prepared(request, finished)
-    else:
-        claims.reclaim_folder(folder, request)
-    return Prepared(request)
-
-
-def _claim(folder: AnyPath, request: JobRequest) -> claims.Claim | None:
-    """Claim the folder, or return the claim of the same job.
-
-    A job that is done may differ in the format of its rows.
-    """
     try:
         claims.claim_folder(folder, request)
     except InvalidOutput:
         claim = claims.read_claim(folder)
         if claim is None:
             raise
-        files = {name: getattr(request.options, name) for name in ("format", "single")}
-        options = claim.request.options.model_copy(update=files)
-        is_same = claim.request == request or (
-            claim.marker == claims.SUCCESS
-            and claim.request.model_copy(update={"options": options}) == request
+    else:
+        release = partial(claims.release_folder, folder, remove=is_new)
+        if folder != results:
+            _check_file(results, release, again=again)
+        return Prepared(request, release=release)
+    is_done = claim.marker == claims.SUCCESS
+    if again or (is_done and folder != results and not results.exists()):
+        _check_ended(find, claim.request)
+        claims.replace_claim(folder, claim, request)
+        return Prepared(request, release=partial(claims.release_folder, folder))
+    if not _is_same(claim, request):
+        raise InvalidOutput(
+            f"'{request.output}' has the result of another job: of {claim.request.source} with "
+            f"{claim.request.model}, or with other options. Choose another, or overwrite it with "
+            "--again."
         )
-        if not is_same:
-            raise
-        return claim
-    return None
+    if is_done:
+        finished = _finished(find, claim.request, open_images())
+        if claim.request != request:
+            conversion.convert(claim.request, request)
+            finished = _from_summary(request)
+        return Prepared(request, finished)
+    claims.reclaim_folder(folder, request)
+    return Prepared(request)
 
 
-def _free_file(file: AnyPath, release: Callable[[], object], *, again: bool) -> None:
-    """Make room for a result that is one file; release its folder if that is refused."""
+def _is_same(claim: claims.Claim, request: JobRequest) -> bool:
+    """Return whether a claim is of the same job; one that is done may differ in its format."""
+    if claim.marker != claims.SUCCESS:
+        return claim.request == request
+    files = {name: getattr(request.options, name) for name in ("format", "single")}
+    options = claim.request.options.model_copy(update=files)
+    return claim.request.model_copy(update={"options": options}) == request
+
+
+def _check_file(file: AnyPath, release: Callable[[], object], *, again: bool) -> None:
+    """Refuse a file that a result may not replace, and release its folder."""
     if file.is_dir():
         release()
         raise InvalidOutput(f"'{file}' is a folder, but ends as a file does. Choose another name.")
     if file.exists() and not again:
         release()
         raise InvalidOutput(f"'{file}' exists. Choose another, or overwrite it with --again.")
-    file.unlink(missing_ok=True)
 
 
-def _clear(find: FindJob, request: JobRequest) -> None:
+def _check_ended(find: FindJob, request: JobRequest) -> None:
     job = find(request.job_id)
     if job is not None and job.state not in ENDED:
         raise Conflict(
@@ -227,7 +223,6 @@ def _clear(find: FindJob, request: JobRequest) -> None:
             f"or cancel it: loupe jobs cancel {job.id}",
             code="job_not_ended",
         )
-    claims.clear_folder(parse_path(request.folder), request)
 
 
 def _finished(find: FindJob, request: JobRequest, source: ImageSource) -> Job:

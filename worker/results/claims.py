@@ -1,12 +1,18 @@
-"""The claim on an output folder: which job it belongs to, and whether that has ended."""
+"""The claim on an output folder: which job it belongs to, and whether that has ended.
+
+The marker of an ended job stays beside the claim of a job that replaces its result, until that
+job's plan removes the result. If the queue refuses the job, the result is as it was.
+"""
 
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import get_args
 
 from loupe.errors import InvalidOutput
-from loupe.results import COLUMNS_FILE, single_name
+from loupe.results import COLUMNS_FILE, Format, single_name
 from worker.queue.records import JobRequest
 from worker.remote_path import RemotePath
 from worker.storage import AnyPath, parse_path, read_text, write_file
@@ -17,7 +23,13 @@ CANCELLED = "_CANCELLED"
 SUMMARY = "_summary.json"
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
 INDEX = "_plan-"  # how names of folders with a plan's index begin
-PARTS = ("predictions[-.]*", "_errors-*.jsonl", "_part-*.json")
+PARTS = (
+    *(f"predictions-?????-of-?????.{kind}" for kind in get_args(Format)),
+    *(single_name(kind) for kind in get_args(Format)),
+    *("_errors-*.jsonl", "_part-*.json"),
+)
+TEMPORARY = ".*" + 32 * "[0-9a-f]" + ".tmp"
+RESULT = (*PARTS, SUMMARY, COLUMNS_FILE, SAMPLE, LEAST_CONFIDENT, f"{INDEX}*", TEMPORARY)
 
 
 @dataclass(frozen=True)
@@ -80,31 +92,38 @@ def read_claim(folder: AnyPath) -> Claim | None:
 
 def reclaim_folder(folder: AnyPath, request: JobRequest) -> None:
     """Claim a folder for its own job again; finished parts stay."""
+    ended = None if (folder / CLAIM).exists() else read_claim(folder)
     with suppress(FileExistsError):
         _write_claim(folder, request)
-    if (folder / CANCELLED).exists():  # then not all parts were merged
-        merged_file(folder, request).unlink(missing_ok=True)
-    for marker in (SUCCESS, CANCELLED):
-        (folder / marker).unlink(missing_ok=True)
+    if ended == Claim(request, CANCELLED):
+        (folder / CANCELLED).unlink(missing_ok=True)
 
 
-def clear_folder(folder: AnyPath, request: JobRequest) -> None:
-    """Remove all files of a job; other files stay."""
+def replace_claim(folder: AnyPath, old: Claim, request: JobRequest) -> None:
+    """Claim a folder whose job has ended; the plan of the new job removes its result.
+
+    Raises:
+        InvalidOutput: If another job has just claimed it.
+    """
+    if old.marker == CLAIM:
+        write_file(folder / CANCELLED, old.request.model_dump_json() + "\n")
+        (folder / CLAIM).unlink(missing_ok=True)
+    try:
+        _write_claim(folder, request)
+    except FileExistsError as error:
+        raise InvalidOutput(f"Another job has just claimed '{folder}'. Choose another.") from error
+
+
+def remove_replaced(folder: AnyPath, request: JobRequest) -> None:
+    """Remove the result of the ended job that a job replaces, and merged rows; other files stay."""
     merged_file(folder, request).unlink(missing_ok=True)
-    names = (
-        SUMMARY,
-        COLUMNS_FILE,
-        SAMPLE,
-        LEAST_CONFIDENT,
-        ".*.tmp",
-        f"{INDEX}*",
-        SUCCESS,
-        CANCELLED,
-        CLAIM,
-    )
-    for pattern in (*names, *PARTS):
-        for path in folder.glob(pattern):
+    found: list[AnyPath] = list(folder.iterdir())
+    markers = [path for path in found if path.name in (SUCCESS, CANCELLED)]
+    for path in found if markers else ():
+        if any(fnmatchcase(path.name, pattern) for pattern in RESULT):
             remove(path)
+    for marker in markers:
+        marker.unlink(missing_ok=True)
 
 
 def merged_file(folder: AnyPath, request: JobRequest) -> AnyPath:

@@ -36,8 +36,10 @@ from worker.results.claims import (
     SAMPLE,
     SUCCESS,
     SUMMARY,
+    TEMPORARY,
     merged_file,
     remove,
+    remove_replaced,
 )
 from worker.results.statistics import StepStatistics
 from worker.results.summary import JobSummary, count, summarize
@@ -168,6 +170,8 @@ def write_summary(
         ValueError: If the job was not cancelled and the parts lack records of the source.
     """
     is_cancelled = job.state == "cancelling"
+    if job.total is None:
+        remove_replaced(folder, job.request)
     if is_cancelled or not _is_summarized(folder, job):
         errors = {errors_name(shard, job.shards) for shard in shards}
         counts = count(
@@ -246,5 +250,5 @@ def _remove_leftovers(folder: AnyPath, job: Job, shards: Sequence[int]) -> None:
     parts: Iterable[AnyPath] = chain.from_iterable(folder.glob(pattern) for pattern in PARTS)
     # A job that was cancelled before its plan was committed may be resumed with all its parts.
     leftovers = [path for path in parts if path.name not in kept and job.total is not None]
-    for path in [index_path(folder, job.revision), *folder.glob(".*.tmp"), *leftovers]:
+    for path in [index_path(folder, job.revision), *folder.glob(TEMPORARY), *leftovers]:
         remove(path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from loupe.images.selection import Skipped, SkippedFiles
 from worker.metrics import ShardClock
 from worker.queue.steps import Shard
-from worker.results import outputs, receipts
+from worker.results import claims, outputs, receipts
 from worker.results.formats import check_kept_columns, column_names
 from worker.results.statistics import StepStatistics
 from worker.scoring.task import Task
@@ -32,6 +32,7 @@ def plan_job(task: Task) -> PlanResult:
     check_kept_columns(model.card.class_names, job.options)
     source = task.open_source(model)
     output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    claims.remove_replaced(output, job.request)
     with outputs.temporary_index(output) as index:
         with clock.phase("plan"):
             plan = source.plan(job.shard_images, index)

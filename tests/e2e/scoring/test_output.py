@@ -66,7 +66,9 @@ def test_output_that_is_one_file_holds_all_rows(
     out.unlink()
     assert score("--out", out).returncode == 0
     assert rows(out) == found
-    assert score("--out", out, "--again", "--top-k", 2).returncode == 1
+    assert score("--out", out, "--top-k", 2).returncode == 1
+    assert score("--out", out, "--again", "--top-k", 2).returncode == 0
+    assert "label_2" in rows(out)[0]
 
 
 def test_output_file_of_somebody_else_is_overwritten_only_on_request(

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import numpy as np
@@ -214,7 +215,8 @@ def test_file_names_with_line_separators_are_counted_once(tmp_path: Path, name: 
 def test_success_is_written_last_and_temporary_files_are_removed(tmp_path: Path) -> None:
     claim_folder(tmp_path, JOB.request)
     outputs.index_path(tmp_path, JOB.revision).mkdir()
-    (tmp_path / ".predictions-00000-of-00001.parquet.123.tmp").touch()  # of a worker that died
+    name = f".predictions-00000-of-00001.parquet.{uuid4().hex}.tmp"
+    (tmp_path / name).touch()  # of a worker that died
     write_part(tmp_path, 0, 1, part(["1", "2"]), CLASSES)
     finished(tmp_path, replace(JOB, shards=1, total=2))
 

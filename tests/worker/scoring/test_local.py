@@ -28,7 +28,7 @@ from worker.queue.local import LocalQueue
 from worker.queue.records import Job, JobRequest
 from worker.queue.submission import prepare, prepare_resume
 from worker.results import outputs
-from worker.results.claims import clear_folder
+from worker.results.claims import release_folder
 from worker.results.outputs import read_errors, read_summary
 from worker.scoring import task
 from worker.scoring.consumer import Consumer
@@ -252,8 +252,7 @@ def test_folder_that_the_worker_makes_is_private(
     redis: Redis, settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
     request = new_request(source, tmp_path / "made" / "results", digits_model)
-    clear_folder(tmp_path / "made" / "results", request)
-    (tmp_path / "made" / "results").rmdir()
+    release_folder(tmp_path / "made" / "results", remove=True)
     Jobs(redis).submit(request)
     claims = Claims(redis, "a", lease_seconds=30.0, max_attempts=2)
     Consumer(Jobs(redis), claims, settings).run(burst=True)

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
-from loupe.errors import Conflict
+from loupe.errors import Conflict, InvalidOutput
 from loupe.jobs import ENDED, ScoringOptions
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
@@ -73,6 +74,11 @@ def job(jobs: Jobs, source: Path, out: Path, digits_model: StoredModel) -> Job:
 def rows(out: Path) -> list[dict[str, object]]:
     found: list[dict[str, object]] = pq.read_table(out).to_pylist()
     return found
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Return the files of a folder."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 @pytest.fixture
@@ -147,6 +153,78 @@ def test_result_of_a_changed_source_is_overwritten_only_with_again(
     new_consumer().run(burst=True)
     assert len(rows(out)) == IMAGES + 7
     assert len(list(out.glob("predictions-*"))) == 6
+
+
+@pytest.mark.parametrize("state", ["done", "cancelled", "lost"])
+def test_again_overwrites_the_result_of_any_job_that_has_ended(
+    jobs: Jobs,
+    redis: Redis,
+    new_consumer: NewConsumer,
+    stopped_job: Job,
+    source: Path,
+    out: Path,
+    state: str,
+) -> None:
+    if state == "lost":
+        redis.flushall()
+    else:
+        if state == "cancelled":
+            cancel(jobs, stopped_job.id)
+        new_consumer().run(burst=True)
+    (out / "notes.txt").write_text("of a user")
+    (out / "predictions-by-hand.csv").write_text("of a user")
+    options = ScoringOptions(format="csv", single=True)
+    with pytest.raises(InvalidOutput, match="--again"):
+        submit(jobs, source, out, stopped_job.model, SHARD + 1, options)
+
+    before = contents(out)
+    job = submit(jobs, source, out, stopped_job.model, SHARD + 1, options, again=True)
+    before.pop("_RUNNING", None)
+    assert contents(out) | before == contents(out)
+    new_consumer().run(burst=True)
+    assert jobs.get(job.id).state == "done"
+    assert {path.name for path in out.glob("[!._]*")} == {
+        "predictions.csv",
+        "notes.txt",
+        "predictions-by-hand.csv",
+    }
+    assert len((out / "predictions.csv").read_text().splitlines()) == 1 + IMAGES
+    assert not (out / "_CANCELLED").exists()
+    assert read_summary(out)["job"] == job.id
+
+
+def test_result_stays_if_the_job_that_replaces_it_is_refused_or_cancelled(
+    jobs: Jobs, redis: Redis, new_consumer: NewConsumer, job: Job, source: Path, out: Path
+) -> None:
+    new_consumer().run(burst=True)
+    before = contents(out)
+    redis.config_set("maxmemory", 1)
+    with pytest.raises(ResponseError):
+        submit(jobs, source, out, job.model, SHARD, ScoringOptions(top_k=2), again=True)
+    assert contents(out) == before
+
+    redis.config_set("maxmemory", 0)
+    other = submit(jobs, source, out, job.model, SHARD, ScoringOptions(top_k=2), again=True)
+    cancel(jobs, other.id)
+    assert contents(out) == before
+
+    retry(jobs, other.id)
+    new_consumer().run(burst=True)
+    assert jobs.get(other.id).state == "done"
+    assert "label_2" in rows(out)[0]
+
+
+def test_repeated_command_does_not_keep_what_it_replaces(
+    jobs: Jobs, new_consumer: NewConsumer, job: Job, source: Path, out: Path
+) -> None:
+    single = ScoringOptions(single=True)
+    submit(jobs, source, out.with_name("single"), job.model, SHARD, single)
+    new_consumer().run(burst=True)
+    np.save(source, pictures.digits(IMAGES + 7)[::-1])
+    submit(jobs, source, out.with_name("single"), job.model, SHARD, single, again=True)
+    submit(jobs, source, out.with_name("single"), job.model, SHARD, single)
+    new_consumer().run(burst=True)
+    assert len(rows(out.with_name("single") / "predictions.parquet")) == IMAGES + 7
 
 
 def test_running_job_cannot_be_overwritten(jobs: Jobs, job: Job, source: Path, out: Path) -> None:

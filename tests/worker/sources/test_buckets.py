@@ -580,8 +580,10 @@ def test_job_in_a_bucket_continues_with_intact_parts(bucket: RemotePath) -> None
         (index_folder / "listing.jsonl").write_text("a line")
         outputs.publish_index(out, index_folder, JOB.revision)
     put(b"notes of a user", out / "notes.txt")
-    claims.clear_folder(out, JOB.request)
-    assert buckets.names(out) == ["notes.txt"]
+    put(b"of a user, too", out / "predictions-by-hand.csv")
+    claims.replace_claim(out, held, JOB.request)
+    claims.remove_replaced(out, JOB.request)
+    assert buckets.names(out) == ["_RUNNING", "notes.txt", "predictions-by-hand.csv"]
 
 
 def test_file_that_fails_half_way_is_not_published(bucket: RemotePath) -> None:
