@@ -48,7 +48,7 @@ def _measure_memory(model: StoredModel, folder: Path) -> Row:
     paths = (f"pictures/{number:07d}.png\n" for number in range(IMAGES))
     listing.write_text("path\n" + "".join(paths))
     settings = Settings(data_dir=folder / "data")
-    source = open_source(listing, model.card.look, settings.max_image_pixels)
+    source = open_source(listing, model.card.input, settings.max_image_pixels)
     plan = source.plan(settings.shard_images, folder)
     with open_redis(settings) as redis:
         queue = _open_queue(redis)

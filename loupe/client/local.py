@@ -48,7 +48,7 @@ class LocalModel:
 
     Attributes:
         tag: Its full tag.
-        card: Its class names, figures and look.
+        card: Its class names, figures and input.
     """
 
     def __init__(self, stored: StoredModel, settings: Settings) -> None:
@@ -116,11 +116,12 @@ class LocalModel:
     def _view(self, picture: PictureInput, normalize: Normalize, *, keep: bool = False) -> View:
         """Decode a picture; `keep` even a large file for notebooks."""
         upload = prepare(picture, normalize)
-        look = self.card.look if normalize == "auto" else None
         seen = (
             upload
             if isinstance(upload, np.ndarray)
-            else self._decoders.decode_safely(upload, look, self._max_pixels)
+            else self._decoders.decode_safely(
+                upload, self.card.input, self._max_pixels, normalize=normalize
+            )
         )
         if isinstance(picture, str | os.PathLike):
             return View(picture, seen)

@@ -18,7 +18,7 @@ from loupe.errors import InvalidImage, InvalidPixels
 from loupe.files import ReadableFolders
 from loupe.images.formats import FORMATS_LISTED, File, collection_of, format_of
 from loupe.images.header import check_header, check_segments, check_size, is_tiny, too_costly
-from loupe.images.normalize import normalize
+from loupe.images.normalize import normalize_pixels
 from loupe.images.pixels.colour import to_srgb
 from loupe.images.pixels.depth import ToBytes, to_bytes_of
 from loupe.images.pixels.opening import (
@@ -29,9 +29,9 @@ from loupe.images.pixels.opening import (
     orientation,
     unread,
 )
-from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 
-DRAFT_SIZE = (4 * SIDE, 4 * SIDE)  # libjpeg scales down to about this: ten times faster on photos
+DRAFT = 4  # times the image; libjpeg scales down to about this, ten times faster on photos
 MAX_WHOLE_PIXELS = 4_000_000  # larger pictures shrink to fewer before they are normalized
 TILE_SIDE = 512  # pixels; colours are converted tile by tile
 MAX_FILE_BYTES = 256 * 2**20  # the largest accepted picture takes less, even uncompressed
@@ -58,36 +58,30 @@ class Picture:
         self.image = image
         self.kind = kind
 
-    def pixels(self, look: Look) -> UInt8Array:
-        """Decode the picture and make it look like the training data.
+    def pixels(self, spec: ImageSpec, normalize: Normalize = "auto") -> UInt8Array:
+        """Decode the picture, and make it look like the training data.
 
         Args:
-            look: How the model's training images look.
+            spec: Images of the model.
+            normalize: `off` for a picture that looks like the training data already.
 
         Returns:
-            uint8, shape `(28, 28)`, 0 = background, 255 = full ink.
+            uint8, shape `spec.shape`; see `normalize`.
 
         Raises:
             InvalidImage: If the file is truncated or damaged.
+            InvalidPixels: If the picture must not be changed and has another size.
         """
-        return normalize(self._grey(), look)
-
-    def unchanged(self) -> UInt8Array:
-        """Decode a picture that looks like the training data already.
-
-        Returns:
-            uint8, shape `(28, 28)`, 255 = white.
-
-        Raises:
-            InvalidImage: If the file is truncated or damaged.
-            InvalidPixels: If the picture has another size.
-        """
-        if self.image.size != (SIDE, SIDE):
+        if normalize == "off" and self.image.size != (spec.width, spec.height):
             raise InvalidPixels(
-                f"Without normalizing, a picture must have {SIDE} × {SIDE} pixels, "
+                f"Without normalizing, a picture must have {spec.width} × {spec.height} pixels, "
                 f"not {self.image.width} × {self.image.height}."
             )
-        return self._grey()
+        try:
+            decoded = _to_pixels(self.image, spec)
+        except DECODING_ERRORS as error:
+            raise self._damaged(error) from error
+        return decoded if normalize == "off" else normalize_pixels(decoded, spec)
 
     def preview(self, side: int) -> Image.Image:
         """Decode for people: upright RGB on white, neither side longer than `side` pixels.
@@ -102,12 +96,6 @@ class Picture:
             raise self._damaged(error) from error
         shown.thumbnail((side, side))
         return shown
-
-    def _grey(self) -> UInt8Array:
-        try:
-            return _to_grey(self.image)
-        except DECODING_ERRORS as error:
-            raise self._damaged(error) from error
 
     def _damaged(self, error: BaseException) -> InvalidImage:
         if isinstance(error, MemoryError) or str(error) == OUT_OF_MEMORY:
@@ -210,20 +198,26 @@ def read_with_status(
         os.close(descriptor)
 
 
-def _to_grey(image: ImageFile.ImageFile) -> UInt8Array:
-    """Decode to uint8 `(height, width)`: upright, transparency over white, 0 = black."""
-    _draft(image, "L", DRAFT_SIZE)
+def _to_pixels(image: ImageFile.ImageFile, spec: ImageSpec) -> UInt8Array:
+    """Decode to uint8, grey or RGB: upright, transparency over white, 0 = black.
+
+    The shape is `(height, width)` or `(height, width, 3)` of the picture, or of a smaller copy.
+    """
+    mode = "L" if spec.channels == 1 else "RGB"
+    _draft(image, mode, (DRAFT * spec.width, DRAFT * spec.height))
     is_whole = image.width * image.height <= MAX_WHOLE_PIXELS
-    if image.mode == "L" and image.format == "PNG" and is_whole:
+    if image.mode == mode and image.format == "PNG" and is_whole:
         image.load()
         if MEANINGFUL.isdisjoint(image.info):  # it may follow the pixels
             return _array(image)
-    return _array(_decoded(image, "L"))
+    return _array(_decoded(image, mode))
 
 
-def _array(grey: Image.Image) -> UInt8Array:
-    """Return the pixels, in less time than `np.asarray(grey)`."""
-    return np.frombuffer(grey.tobytes(), np.uint8).reshape(grey.height, grey.width)
+def _array(image: Image.Image) -> UInt8Array:
+    """Return the pixels of grey or RGB, in less time than `np.asarray(image)`."""
+    size = (image.height, image.width)
+    shape = size if image.mode == "L" else (*size, 3)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
 
 
 def _draft(image: ImageFile.ImageFile, mode: str, size: tuple[int, int]) -> None:

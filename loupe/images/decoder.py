@@ -18,6 +18,7 @@ from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import open_picture
 from loupe.images.header import estimated_bytes, kind_of, time_share, too_costly
 from loupe.images.pixels.opening import load_heif
+from loupe.images.spec import ImageSpec, Normalize
 
 WALL_FACTOR = 2  # wall time per CPU time, on a busy machine
 FIXED_BYTES = 64 * 2**20  # for tiles, the shrunken picture, and what Pillow keeps
@@ -46,11 +47,14 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
     limits = Limits(seconds)
     with suppress(EOFError, ConnectionResetError):
         while True:
-            request = json.loads(connection.recv_bytes())
-            connection.send_bytes(_answer(connection.recv_bytes(), limits, **request))
+            spec, normalize, max_pixels = json.loads(connection.recv_bytes())
+            data = connection.recv_bytes()
+            connection.send_bytes(_answer(data, limits, ImageSpec(**spec), normalize, max_pixels))
 
 
-def _answer(data: bytes, limits: "Limits", look: str | None, max_pixels: int) -> bytes:
+def _answer(
+    data: bytes, limits: "Limits", spec: ImageSpec, normalize: Normalize, max_pixels: int
+) -> bytes:
     if kind_of(data) == "HEIC":
         with suppress(InvalidImage):  # the picture's own error follows
             load_heif()  # its memory does not count for the picture
@@ -59,8 +63,7 @@ def _answer(data: bytes, limits: "Limits", look: str | None, max_pixels: int) ->
         estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES,
     )
     try:
-        picture = open_picture(data, max_pixels=max_pixels)
-        image = picture.unchanged() if look is None else picture.pixels(look)  # type: ignore[arg-type]
+        image = open_picture(data, max_pixels=max_pixels).pixels(spec, normalize)
         return IMAGE + image.tobytes()
     except MemoryError:
         error: LoupeError = too_costly("Decoding the picture takes too much memory.")

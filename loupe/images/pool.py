@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from multiprocessing.connection import Connection, Pipe
 from queue import LifoQueue
 from signal import SIGALRM, SIGKILL, SIGPROF
@@ -23,7 +24,7 @@ from loupe.images.decode import open_picture
 from loupe.images.decoder import IMAGE
 from loupe.images.formats import File
 from loupe.images.header import estimated_bytes, is_tiny, kind_of, too_costly
-from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 
 Loss: TypeAlias = Literal["time", "memory", "crash", "abandoned"]
 """Why a decoder was lost. `abandoned`: the picture was no longer needed."""
@@ -76,39 +77,43 @@ class DecoderPool:
     def decode(
         self,
         data: File,
-        look: Look | None,
+        spec: ImageSpec,
         max_pixels: int,
         check: Callable[[], object] = lambda: None,
+        *,
+        normalize: Normalize = "auto",
     ) -> UInt8Array:
-        """Decode a picture; see `Picture.pixels` and, without a look, `Picture.unchanged`.
+        """Decode a picture; see `Picture.pixels`.
 
         Args:
             data: The file.
-            look: Look of the model's training images.
+            spec: Images of the model.
             max_pixels: Maximum width × height of the picture.
             check: Raises if the picture is no longer needed; called while it is decoded.
+            normalize: `off` for a picture that looks like the training data already.
 
         Raises:
             InvalidImage: If it cannot be decoded, or not within the limits (`image_too_costly`).
             ProgramFailed: If no decoder starts.
             ShuttingDown: If the pool has been closed.
         """
-        request = json.dumps({"look": look, "max_pixels": max_pixels}).encode()
+        request = json.dumps([asdict(spec), normalize, max_pixels]).encode()
         needs_turn = estimated_bytes(data, max_pixels) > LARGE_BYTES
         with _taken(self._large, check) if needs_turn else nullcontext():
             answer = self._ask(request, data, check)
         kind, content = answer[:1], answer[1:]
         if kind == IMAGE:
-            return np.frombuffer(content, np.uint8).reshape(SIDE, SIDE)
+            return np.frombuffer(content, np.uint8).reshape(spec.shape)
         refusal = json.loads(content)
         raise InvalidImage(refusal["error"], code=refusal["code"])
 
-    def decode_safely(self, data: File, look: Look | None, max_pixels: int) -> UInt8Array:
+    def decode_safely(
+        self, data: File, spec: ImageSpec, max_pixels: int, *, normalize: Normalize = "auto"
+    ) -> UInt8Array:
         """Decode a picture as `decode` does, in this process if that is certainly quick."""
         if is_tiny(data) or kind_of(data) is None:
-            picture = open_picture(data, max_pixels=max_pixels)
-            return picture.unchanged() if look is None else picture.pixels(look)
-        return self.decode(data, look, max_pixels)
+            return open_picture(data, max_pixels=max_pixels).pixels(spec, normalize)
+        return self.decode(data, spec, max_pixels, normalize=normalize)
 
     def close(self) -> None:
         """Kill all decoders. Calls in progress raise `ShuttingDown`."""

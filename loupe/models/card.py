@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from loupe.errors import InvalidRequest
-from loupe.images.spec import Look
+from loupe.images.spec import ImageSpec
 
 FILE_NAME = "card.json"
 MAX_CLASS_NAME_LENGTH = 255  # characters; names of folders are not longer
@@ -83,7 +83,7 @@ class ModelCard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    card_version: Literal[1] = 1
+    card_version: Literal[2] = 2
     dataset: str
     class_names: tuple[str, ...] = Field(
         min_length=2, description="In the order of the model's columns."
@@ -91,7 +91,7 @@ class ModelCard(BaseModel):
     translations: dict[str, tuple[str, ...]] = Field(
         default={}, description="The class names in other languages, by ISO 639-1 code."
     )
-    look: Look
+    input: ImageSpec = Field(description="The images that the model takes.")
     source: str = Field(default="not stated", description="Where the data comes from.")
     licence: str = Field(default="not stated", description="Licence of the data.")
     figures: Figures
@@ -99,6 +99,15 @@ class ModelCard(BaseModel):
     config: dict[str, JsonValue] = Field(description="The training configuration.")
     made_with: dict[str, str] = Field(description="Versions of the packages that made the model.")
     created: datetime
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, values: object) -> object:
+        """Read cards of version 1, whose models take 28 × 28 grey pixels."""
+        if not isinstance(values, dict) or values.get("card_version") != 1:
+            return values
+        rest = {name: value for name, value in values.items() if name != "look"}
+        return {**rest, "card_version": 2, "input": {"look": values.get("look")}}
 
     @field_validator("class_names")
     @classmethod

@@ -35,7 +35,8 @@ def described(card: ModelCard) -> dict[str, dict[str, str]]:
         "data": {
             "data set": card.dataset,
             "classes": f"{len(card.class_names)}: {', '.join(card.class_names)}",
-            "look": card.look,
+            "look": card.input.look,
+            "pixels": str(card.input),
             "source": card.source,
             "licence": card.licence,
         },

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from loupe.errors import ProgramFailed
-from loupe.images.spec import SIDE, Float32Array, UInt8Array, check_batch
+from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, verify
 from loupe.runtime.cores import available_cores
 
@@ -25,7 +25,7 @@ class Engine(Protocol):
         """Return class probabilities for a batch of images.
 
         Args:
-            images: uint8, shape `(n, 28, 28)`, 0 = background, 255 = full ink. `n` may be 0.
+            images: uint8, shape `(n, *card.input.shape)`. `n` may be 0.
 
         Returns:
             float32, shape `(n, classes)`; rows sum to 1, columns follow `card.class_names`.
@@ -38,7 +38,7 @@ class Engine(Protocol):
 class OnnxEngine:
     """`model.onnx` on ONNX Runtime."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, spec: ImageSpec, threads: int | None = None) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
@@ -46,12 +46,13 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        self._spec = spec
         self._outputs = [self._session.get_outputs()[0].name]
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
         probabilities: Float32Array = self._session.run(
-            self._outputs, {self._input: check_batch(images)}
+            self._outputs, {self._input: self._spec.check_batch(images)}
         )[0]
         return probabilities
 
@@ -59,7 +60,7 @@ class OnnxEngine:
 class TensorflowEngine:
     """`model.keras` on TensorFlow."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spec: ImageSpec) -> None:
         try:
             import keras
         except ImportError as error:
@@ -67,11 +68,12 @@ class TensorflowEngine:
                 "The engine 'tensorflow' is not installed. Install it: pip install -e '.[train]'",
                 code="engine_unavailable",
             ) from error
+        self._spec = spec
         self._model = keras.models.load_model(path, compile=False)
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
-        if not len(check_batch(images)):  # TensorFlow cannot convolve an empty batch
+        if not len(self._spec.check_batch(images)):  # TensorFlow cannot convolve an empty batch
             return np.empty((0, self._model.output_shape[-1]), np.float32)
         return np.asarray(self._model(images, training=False), dtype=np.float32)
 
@@ -91,11 +93,12 @@ def load_engine(
         ProgramFailed: If the engine is not installed.
     """
     verify(model)
+    spec = model.card.input
     engine: Engine = (
-        OnnxEngine(model.folder / ONNX_FILE, threads)
+        OnnxEngine(model.folder / ONNX_FILE, spec, threads)
         if name == "onnx"
-        else TensorflowEngine(model.folder / KERAS_FILE)
+        else TensorflowEngine(model.folder / KERAS_FILE, spec)
     )
     for size in WARM_UP_SIZES:
-        engine.predict(np.zeros((size, SIDE, SIDE), np.uint8))
+        engine.predict(spec.zeros(size))
     return engine

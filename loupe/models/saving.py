@@ -40,7 +40,7 @@ def new_model(
     """
     if not replace_classes:
         check_classes(name, card.class_names)
-    labels = {"dataset": card.dataset, "framework": "keras", "look": card.look}
+    labels = {"dataset": card.dataset, "framework": "keras", "look": card.input.look}
     metadata = {
         "accuracy": card.figures.accuracy,
         "classes": len(card.class_names),

@@ -25,7 +25,7 @@ from loupe.images.decode import open_picture
 from loupe.images.formats import File
 from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
-from loupe.images.spec import SIDE, Look, Normalize, UInt8Array
+from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.settings import Settings
 from service.http.shares import long_steps, turn
 from service.prediction.caller import Caller
@@ -71,7 +71,9 @@ class Decoders:
         self._numbers = count()
         self._threads: list[threading.Thread] = []
 
-    async def decode(self, data: File, look: Look | None, caller: Caller) -> UInt8Array:
+    async def decode(
+        self, data: File, spec: ImageSpec, caller: Caller, normalize: Normalize
+    ) -> UInt8Array:
         """Decode a picture; see `DecoderPool.decode`.
 
         Raises:
@@ -89,7 +91,9 @@ class Decoders:
         result: Future[UInt8Array] = Future()
 
         def decode() -> UInt8Array:
-            return self._pool.decode(waiting.pop(), look, self._max_pixels, caller.check)
+            return self._pool.decode(
+                waiting.pop(), spec, self._max_pixels, caller.check, normalize=normalize
+            )
 
         cost = estimated_cost(data, self._max_pixels)
         queue = self._large if cost > LARGE_BYTES else self._queue
@@ -131,13 +135,13 @@ class Preparation:
     """Settings for preparing pictures for a model.
 
     Attributes:
-        look: How the model's training images look.
+        spec: Images of the model.
         normalize: `auto` makes pictures look like them, `off` takes pictures unchanged.
         caller: Client that waits for the images.
         decoders: Decode pictures that are not tiny.
     """
 
-    look: Look
+    spec: ImageSpec
     normalize: Normalize
     caller: Caller
     decoders: Decoders
@@ -148,7 +152,7 @@ class DecodedImages:
     """The images of one request.
 
     Attributes:
-        images: uint8 `(n, 28, 28)`: those that could be read, in the order of the request.
+        images: uint8 `(n, *spec.shape)`: those that could be read, in the order of the request.
         errors: Errors of the others, by index in the request.
     """
 
@@ -209,9 +213,7 @@ async def decode_all(
         if monotonic() - started > YIELD_SECONDS:
             await turn()
             started = monotonic()
-    return DecodedImages(
-        np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), errors
-    )
+    return DecodedImages(preparation.spec.stack(images), errors)
 
 
 async def _read_all(
@@ -248,14 +250,14 @@ def _bare(error: LoupeError) -> LoupeError:
 
 
 async def decode(image: EncodedImage, settings: Settings, preparation: Preparation) -> UInt8Array:
-    """Decode one image to uint8 `(28, 28)`, unless the request ends first."""
+    """Decode one image to uint8 of the model's shape, unless the request ends first."""
     if isinstance(image, np.ndarray):
         return image
     preparation.caller.check()
-    is_normalized = preparation.normalize == "auto"
     if is_tiny(image) or kind_of(image) is None:
         picture = open_picture(image, max_pixels=settings.max_image_pixels)
-        return picture.pixels(preparation.look) if is_normalized else picture.unchanged()
+        return picture.pixels(preparation.spec, preparation.normalize)
     check_header(image, settings.max_image_pixels)
-    look = preparation.look if is_normalized else None
-    return await preparation.decoders.decode(image, look, preparation.caller)
+    return await preparation.decoders.decode(
+        image, preparation.spec, preparation.caller, preparation.normalize
+    )

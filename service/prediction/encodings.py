@@ -16,7 +16,7 @@ from pydantic import FailFast, Field, JsonValue, StrictInt, TypeAdapter, Validat
 
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.arrays.npy import NPY_MAGIC
-from loupe.images.spec import SIDE, UInt8Array, check_batch
+from loupe.images.spec import SIDE, ImageSpec, UInt8Array
 from service.http.validation import explain, shown
 
 MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
@@ -195,7 +195,7 @@ def parse_npy(body: bytes) -> UInt8Array:
         )
     except (ValueError, OverflowError) as error:  # negative or endless sides, values of no size
         raise InvalidPixels(f"The .npy file is damaged: {str(error)[:MAX_SHOWN]}.") from error
-    return check_batch(images)
+    return ImageSpec("ink").check_batch(images)
 
 
 def _npy_header_bytes(body: bytes) -> int:

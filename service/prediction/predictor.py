@@ -198,7 +198,7 @@ class AnyCall:
         self, served: ServedModel, caller: Caller, normalize: Normalize = "auto"
     ) -> Preparation:
         """Return how pictures are prepared for a model."""
-        return Preparation(served.stored.card.look, normalize, caller, self._decoders)
+        return Preparation(served.stored.card.input, normalize, caller, self._decoders)
 
     async def predict(
         self,

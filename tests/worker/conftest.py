@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from loupe.images.spec import ImageSpec
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.sources.opening import open_source
 from worker.sources.source import Records
@@ -27,7 +28,7 @@ def scored(
     options: ScoringOptions = DEFAULT_OPTIONS,
 ) -> list[Records]:
     """Plan a source, then read all its records shard by shard."""
-    source = open_source(path, "ink", MAX_PIXELS, options)
+    source = open_source(path, ImageSpec("ink"), MAX_PIXELS, options)
     plan = source.plan(shard_images, index_folder)
     batches = [
         batch()

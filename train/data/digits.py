@@ -5,7 +5,8 @@ Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI; C
 
 import numpy as np
 
-from loupe.images.normalize import normalize
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import ImageSpec
 from train.data.splits import SPLIT_SEED, Dataset, Split
 
 DIGITS_TEST_FRACTION = 0.25  # scikit-learn's own default
@@ -30,7 +31,8 @@ def load_digits(
     values = bunch.images.astype(np.uint8)  # (1797, 8, 8), in 0..16
     if name == "digits":
         eight_bits = np.round(values * (255 / MAX_VALUE)).astype(np.uint8)
-        images = np.stack([normalize(image, "ink") for image in eight_bits])  # (1797, 28, 28)
+        spec = ImageSpec("ink")
+        images = spec.stack([normalize_pixels(image, spec) for image in eight_bits])
         full_ink = 255
     else:
         images = (values * DIGITS_8X8_STEP).astype(np.uint8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.selection import SkippedFiles
-from loupe.images.spec import Look, UInt8Array
+from loupe.images.spec import ImageSpec, Look, UInt8Array
 from loupe.models.card import check_class_names
 from train.config import TrainConfig
 from train.data.own.pictures import UnreadableFile
@@ -142,6 +142,12 @@ class Dataset:
     unreadable: tuple[UnreadableFile, ...] = ()
     skipped: SkippedFiles = field(default_factory=dict)
     colour_share: float = 0.0
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The images that models of this data set take."""
+        height, width = self.train.images.shape[1:3]
+        return ImageSpec(self.look, height, width)
 
     def splits(self) -> dict[str, Split]:
         """Return the splits that exist, by name."""

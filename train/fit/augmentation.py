@@ -36,6 +36,7 @@ ERASED_AREA = (0.02, 0.2)  # limits of the erased fraction of the image
 BY_LOOK: dict[Look, Augmentation] = {
     "ink": Augmentation(rotation=12, zoom=0.12, shift=2, mirror=False),
     "object": Augmentation(rotation=0, zoom=0, shift=1, mirror=True),
+    "photo": Augmentation(rotation=0, zoom=0, shift=2, mirror=True),
 }
 
 

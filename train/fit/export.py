@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from loupe.errors import ProgramFailed
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.card import digest
 from loupe.models.engine import Engine, OnnxEngine, TensorflowEngine
 from loupe.models.store import KERAS_FILE, ONNX_FILE
@@ -40,7 +40,7 @@ def add_softmax(model: keras.Model, temperature: float) -> keras.Model:
 
 
 @contextmanager
-def exported(model: keras.Model, images: UInt8Array) -> Iterator[ExportedFiles]:
+def exported(model: keras.Model, spec: ImageSpec, images: UInt8Array) -> Iterator[ExportedFiles]:
     """Export a model to a temporary folder, and `compare` both files on `images`."""
     with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
         folder = Path(name)
@@ -48,9 +48,8 @@ def exported(model: keras.Model, images: UInt8Array) -> Iterator[ExportedFiles]:
         model.save(folder / KERAS_FILE)
         with quiet():
             model.export(folder / ONNX_FILE, format="onnx", verbose=False)
-        difference = compare(
-            TensorflowEngine(folder / KERAS_FILE), OnnxEngine(folder / ONNX_FILE), images
-        )
+        reference = TensorflowEngine(folder / KERAS_FILE, spec)
+        difference = compare(reference, OnnxEngine(folder / ONNX_FILE, spec), images)
         digests = {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}
         yield ExportedFiles(folder, digests, difference)
 

@@ -62,7 +62,7 @@ def train(
         default_min_accuracy(dataset) if min_accuracy is None else min_accuracy,
     )
     model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
-    with export.exported(model, dataset.test.images) as files:
+    with export.exported(model, dataset.spec, dataset.test.images) as files:
         card = make_card(dataset, config, fitted, evaluation, files)
         with new_model(name or dataset.name, card, replace_classes=replace_classes) as stored:
             for file in card.files:
@@ -131,7 +131,7 @@ def make_card(
         dataset=dataset.name,
         class_names=dataset.class_names,
         translations=dict(dataset.translations),
-        look=dataset.look,
+        input=dataset.spec,
         source=dataset.source,
         licence=dataset.licence,
         figures=_figures(dataset, fitted, evaluation, files),

@@ -91,8 +91,8 @@ def prepare(
         shard_images=shard_images,
         options=options,
     )
-    look = found.card.look
-    reopen = partial(open_source, images, look, max_pixels=1, options=options, https=https)
+    spec = found.card.input
+    reopen = partial(open_source, images, spec, max_pixels=1, options=options, https=https)
     return _take_output(find, request, reopen, again=again)
 
 

@@ -132,7 +132,7 @@ class Task:
         folders = ReadableFolders(roots, os.path.realpath(settings.home)) if roots else None
         return open_source(
             parse_path(self.job.source, https=settings.https_access),
-            model.card.look,
+            model.card.input,
             settings.max_image_pixels,
             self.job.options,
             https=settings.https_access,

@@ -15,7 +15,7 @@ from loupe.images.folder import ANY_FOLDERS
 from loupe.images.folder import files as list_files
 from loupe.images.pool import DecoderPool
 from loupe.images.selection import Skipped
-from loupe.images.spec import Look
+from loupe.images.spec import ImageSpec
 from loupe.jobs import DEFAULT_OPTIONS, FOLDER_LABELS, ScoringOptions
 from loupe.settings import HttpsAccess
 from worker.remote_path import RemotePath
@@ -42,7 +42,7 @@ MAX_FILES = 100_000  # that one pattern may name
 
 def open_source(
     path: AnyPath,
-    look: Look,
+    spec: ImageSpec,
     max_pixels: int,
     options: ScoringOptions = DEFAULT_OPTIONS,
     *,
@@ -55,7 +55,7 @@ def open_source(
 
     Args:
         path: A file, folder or pattern.
-        look: Look of the model's training images.
+        spec: Images of the model.
         max_pixels: Maximum width × height of a picture.
         options: Columns to read, and the array.
         https: Which addresses `https` URLs of a manifest may lead to.
@@ -67,7 +67,7 @@ def open_source(
         InvalidSource: If there is nothing, or if it lacks a requested column.
         InvalidRequest: If the labels are folders, and its records are in none.
     """
-    source = _open(path, Decoder(look, max_pixels, decoders, check), options, https, folders)
+    source = _open(path, Decoder(spec, max_pixels, decoders, check), options, https, folders)
     if options.labels == FOLDER_LABELS and not isinstance(source, PictureSource | FolderSource):
         raise InvalidRequest(
             f"The records of '{path}' are in no folders that could be their labels. "
@@ -89,7 +89,7 @@ def check_source(
     Raises:
         InvalidSource, InvalidRequest: As `open_source`, or if it contains no images.
     """
-    open_source(path, "ink", 1, options, https=https).check()
+    open_source(path, ImageSpec("ink"), 1, options, https=https).check()
 
 
 def _open(

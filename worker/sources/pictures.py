@@ -8,7 +8,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from loupe.errors import (
@@ -26,7 +25,7 @@ from loupe.images.formats import File
 from loupe.images.header import is_tiny, kind_of
 from loupe.images.pool import DecoderPool
 from loupe.images.selection import Skipped, describe
-from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from worker.queue.steps import Shard
 from worker.sources.checks import check_unchanged
 from worker.sources.collection import Collection, Entry, ReadEntry
@@ -41,7 +40,7 @@ class Decoder:
     """Decodes picture files: tiny ones in one thread at a time, others in processes.
 
     Args:
-        look: Look of the model's training images.
+        spec: Images of the model.
         max_pixels: Maximum width × height of a picture.
         processes: Decode pictures that are not tiny; without them, this process decodes all.
         check: Raises if the pictures are no longer needed.
@@ -49,12 +48,12 @@ class Decoder:
 
     def __init__(
         self,
-        look: Look,
+        spec: ImageSpec,
         max_pixels: int,
         processes: DecoderPool | None = None,
         check: Callable[[], object] = lambda: None,
     ) -> None:
-        self._look = look
+        self.spec = spec
         self._max_pixels = max_pixels
         self._processes = processes
         self._check = check
@@ -86,16 +85,15 @@ class Decoder:
                     errors.append((name, error.with_traceback(None)))
                 except OSError as error:
                     errors.append((name, InvalidImage(f"Cannot read the file: {error.strerror}.")))
-        stacked = np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8)
         kept = None if columns is None else columns.take(pa.array(positions, pa.int64()))
-        return Records(ids, stacked, errors, kept)
+        return Records(ids, self.spec.stack(images), errors, kept)
 
     def _pixels(self, data: File) -> UInt8Array:
         if self._processes is None or is_tiny(data) or kind_of(data) is None:
-            return open_picture(data, max_pixels=self._max_pixels).pixels(self._look)
+            return open_picture(data, max_pixels=self._max_pixels).pixels(self.spec)
         self._turn.release()
         try:
-            return self._processes.decode(data, self._look, self._max_pixels, self._check)
+            return self._processes.decode(data, self.spec, self._max_pixels, self._check)
         finally:
             self._turn.acquire()
 

@@ -105,7 +105,7 @@ def _describe(served: ServedModel, aliases: list[str], prefix: str) -> dict[str,
         "dataset": card.dataset,
         "class_names": card.class_names,
         "translations": card.translations,
-        "look": card.look,
+        "look": card.input.look,
         "figures": card.figures.model_dump(),
         "report": f"{prefix}/models/{stored.tag}/report" if stored.file(REPORT_FILE) else None,
     }

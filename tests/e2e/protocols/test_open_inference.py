@@ -14,8 +14,8 @@ import tritonclient.http.aio as triton_aio
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from loupe.images.normalize import normalize
-from loupe.images.spec import UInt8Array
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
@@ -208,7 +208,7 @@ def test_pictures_of_any_size_are_normalized(
     sheet[100:300, 140:170] = 20
     contents = [pictures.png(sheet), pictures.png(DIGITS[0])]
     sent = contents if binary else [base64.b64encode(content) for content in contents]
-    expected = np.stack([normalize(sheet, "ink"), DIGITS[0]])
+    expected = np.stack([normalize_pixels(sheet, ImageSpec("ink")), DIGITS[0]])
 
     result = triton_client.infer("digits", [files(sent, binary=binary)])
     assert_answers(result, expected, engine, digits_model)

@@ -32,8 +32,8 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from loupe.images.normalize import normalize
-from loupe.images.spec import UInt8Array
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
@@ -170,7 +170,12 @@ def test_pictures_of_any_size_are_normalized(
     sheet[100:300, 140:170] = 20
     result = client.infer("digits", [files([pictures.png(sheet), pictures.png(DIGITS[0])])])
 
-    assert_answers(result, np.stack([normalize(sheet, "ink"), DIGITS[0]]), engine, digits_model)
+    assert_answers(
+        result,
+        np.stack([normalize_pixels(sheet, ImageSpec("ink")), DIGITS[0]]),
+        engine,
+        digits_model,
+    )
 
 
 def test_values_in_contents_are_read(

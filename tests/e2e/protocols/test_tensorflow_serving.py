@@ -9,7 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from loupe.images.normalize import normalize
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import ImageSpec
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
@@ -70,7 +71,9 @@ def test_pictures_are_normalized_and_arrays_are_not(client: httpx.Client, engine
     answer = client.post(f"{MODEL}:predict", json={"instances": instances}).json()["predictions"]
 
     np.testing.assert_allclose(
-        answer, engine.predict(np.stack([normalize(sheet, "ink"), light])), atol=TOLERANCE
+        answer,
+        engine.predict(np.stack([normalize_pixels(sheet, ImageSpec("ink")), light])),
+        atol=TOLERANCE,
     )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loupe.images.normalize import normalize
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
@@ -114,7 +114,9 @@ def test_photo_is_normalized(
     sheet[100:300, 140:170] = 20
     answer = client.post("/predict", content=pictures.png(sheet), headers=PNG).json()
 
-    assert_answers(answer, engine.predict(normalize(sheet, "ink")[None])[0], digits_model)
+    assert_answers(
+        answer, engine.predict(normalize_pixels(sheet, ImageSpec("ink"))[None])[0], digits_model
+    )
 
 
 def test_probabilities_follow_the_classes_and_sum_to_one(

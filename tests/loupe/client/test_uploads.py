@@ -28,7 +28,7 @@ from loupe.client.uploads import (
 )
 from loupe.errors import InvalidImage, InvalidPixels, InvalidSource, LoupeError
 from loupe.images.decode import open_picture
-from loupe.images.spec import UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from tests.support import pictures
 from tests.support.files import odd_folder
 
@@ -118,7 +118,7 @@ def test_image_is_turned_upright() -> None:
 
 
 def answer(upload: Upload) -> UInt8Array:
-    return open_picture(as_file(upload), max_pixels=10**8).pixels("object")
+    return open_picture(as_file(upload), max_pixels=10**8).pixels(ImageSpec("object"))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])

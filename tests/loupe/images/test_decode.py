@@ -12,8 +12,8 @@ from PIL import Image
 
 from loupe.errors import InvalidImage
 from loupe.images.decode import MAX_WHOLE_PIXELS, open_picture
-from loupe.images.normalize import normalize
-from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
 from tests.support import pictures
 from tests.support.pictures import digit_sheet, encoded, png
 
@@ -36,7 +36,7 @@ KINDS = [(kind, mode) for kind, modes in FORMAT_MODES.items() for mode in modes]
 
 
 def read(data: bytes, look: Look = "ink") -> UInt8Array:
-    return open_picture(data, max_pixels=MAX_PIXELS).pixels(look)
+    return open_picture(data, max_pixels=MAX_PIXELS).pixels(ImageSpec(look))
 
 
 def assert_is_image(image: UInt8Array) -> None:
@@ -91,7 +91,7 @@ def test_formats_without_loss_give_the_same_pixels(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
 
     np.testing.assert_array_equal(
-        read(encoded(sheet, kind, **options)), normalize(digit_sheet(), "ink")
+        read(encoded(sheet, kind, **options)), normalize_pixels(digit_sheet(), ImageSpec("ink"))
     )
 
 
@@ -100,9 +100,9 @@ def test_jpeg_gives_nearly_the_same_pixels() -> None:
         np.kron(digit_sheet(), np.ones((12, 12), np.uint8))
     )  # large enough to be decoded smaller
     data = encoded(sheet, "JPEG", quality=95)
-    difference = open_picture(data, max_pixels=10**8).pixels("ink").astype(int) - normalize(
-        digit_sheet(), "ink"
-    )
+    difference = open_picture(data, max_pixels=10**8).pixels(ImageSpec("ink")).astype(
+        int
+    ) - normalize_pixels(digit_sheet(), ImageSpec("ink"))
 
     assert np.abs(difference).mean() < 6
 
@@ -240,7 +240,8 @@ def test_transparency_is_white_paper(kind: str) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
 
     np.testing.assert_array_equal(
-        read(encoded(Image.fromarray(rgba), kind, **options)), normalize(sheet, "ink")
+        read(encoded(Image.fromarray(rgba), kind, **options)),
+        normalize_pixels(sheet, ImageSpec("ink")),
     )
 
 
@@ -251,7 +252,7 @@ def test_transparent_palette_colour_is_white_paper() -> None:
     data = encoded(palette, "PNG", transparency=1)
     inked = np.where(sheet == 255, 255, 0).astype(np.uint8)
 
-    np.testing.assert_array_equal(read(data), normalize(inked, "ink"))
+    np.testing.assert_array_equal(read(data), normalize_pixels(inked, ImageSpec("ink")))
 
 
 def test_transparent_grey_is_white_paper() -> None:
@@ -259,7 +260,8 @@ def test_transparent_grey_is_white_paper() -> None:
     on_seven = np.where(sheet == 255, 7, sheet).astype(np.uint8)
 
     np.testing.assert_array_equal(
-        read(encoded(Image.fromarray(on_seven), "PNG", transparency=7)), normalize(sheet, "ink")
+        read(encoded(Image.fromarray(on_seven), "PNG", transparency=7)),
+        normalize_pixels(sheet, ImageSpec("ink")),
     )
 
 
@@ -293,9 +295,9 @@ def test_large_pictures_shrink_without_changing_their_look(kind: str, mode: str)
     sheet = digit_sheet()
     large = of_mode(np.kron(sheet, np.ones((25, 25), np.uint8)), mode)
     assert large.width * large.height > MAX_WHOLE_PIXELS
-    difference = open_picture(encoded(large, kind), max_pixels=10**8).pixels("object").astype(
-        int
-    ) - read(encoded(of_mode(sheet, mode), kind), "object")
+    difference = open_picture(encoded(large, kind), max_pixels=10**8).pixels(
+        ImageSpec("object")
+    ).astype(int) - read(encoded(of_mode(sheet, mode), kind), "object")
 
     assert np.abs(difference).mean() < 4
 
@@ -339,14 +341,16 @@ def test_picture_is_turned_by_its_exif_orientation(kind: str, mode: str, orienta
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     data = encoded(picture, kind, exif=exif, **options)
 
-    np.testing.assert_array_equal(read(data), normalize(upright(sheet, orientation), "ink"))
+    np.testing.assert_array_equal(
+        read(data), normalize_pixels(upright(sheet, orientation), ImageSpec("ink"))
+    )
 
 
 def test_photo_is_turned_by_its_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = read(encoded(Image.fromarray(digit_sheet()), "JPEG", exif=exif, quality=95))
-    expected = normalize(upright(digit_sheet(), 6), "ink")
+    expected = normalize_pixels(upright(digit_sheet(), 6), ImageSpec("ink"))
 
     assert np.abs(turned.astype(int) - expected).mean() < 6
 
@@ -356,7 +360,9 @@ def test_sixteen_bits_are_read_as_their_upper_eight(kind: str) -> None:
     sheet = digit_sheet()
     sixteen = Image.fromarray(sheet.astype(np.uint16) * 257)
 
-    np.testing.assert_array_equal(read(encoded(sixteen, kind)), normalize(sheet, "ink"))
+    np.testing.assert_array_equal(
+        read(encoded(sixteen, kind)), normalize_pixels(sheet, ImageSpec("ink"))
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max])

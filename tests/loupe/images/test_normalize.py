@@ -12,8 +12,8 @@ from PIL import Image
 
 from loupe.errors import InvalidPixels
 from loupe.images.decode import open_picture
-from loupe.images.normalize import INK_SIDE, border_mean, normalize
-from loupe.images.spec import SIDE, Look, UInt8Array, check_batch
+from loupe.images.normalize import border_mean, normalize_pixels
+from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
 from loupe.models.engine import Engine
 from tests.support.pictures import digit_sheet, png
 
@@ -25,8 +25,8 @@ def test_28_by_28_pixels_on_a_dark_ground_are_unchanged(image: UInt8Array, look:
     image[[0, -1]] = 0
     image[:, [0, -1]] = 0
 
-    assert normalize(image, look) is image
-    decoded = open_picture(png(image), max_pixels=SIDE * SIDE).pixels(look)
+    assert normalize_pixels(image, ImageSpec(look)) is image
+    decoded = open_picture(png(image), max_pixels=SIDE * SIDE).pixels(ImageSpec(look))
     np.testing.assert_array_equal(decoded, image)
 
 
@@ -35,7 +35,7 @@ def test_28_by_28_pixels_on_a_dark_ground_are_unchanged(image: UInt8Array, look:
     look=st.sampled_from(LOOKS),
 )
 def test_normalize_takes_any_grey(image: UInt8Array, look: Look) -> None:
-    normalized = normalize(image, look)
+    normalized = normalize_pixels(image, ImageSpec(look))
     assert normalized.dtype == np.uint8
     assert normalized.shape == (SIDE, SIDE)
 
@@ -54,7 +54,9 @@ def test_dark_on_light_equals_light_on_dark(
     light[top : top + ink.shape[0], left : left + ink.shape[1]][ink] = 10
 
     for look in LOOKS:
-        np.testing.assert_array_equal(normalize(light, look), normalize(255 - light, look))
+        np.testing.assert_array_equal(
+            normalize_pixels(light, ImageSpec(look)), normalize_pixels(255 - light, ImageSpec(look))
+        )
 
 
 @given(
@@ -69,11 +71,11 @@ def test_ink_fits_20_by_20_with_its_mass_in_the_middle(
     ink = np.kron(strokes, np.ones((scale, scale))).astype(bool)
     sheet = np.full((140, 120), 250, np.uint8)
     sheet[top : top + ink.shape[0], left : left + ink.shape[1]][ink] = 0
-    image = normalize(sheet, "ink")
+    image = normalize_pixels(sheet, ImageSpec("ink"))
 
     rows, columns = np.nonzero(image)
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-    assert max(height, width) <= INK_SIDE
+    assert max(height, width) <= 20
     middle = (
         np.average(rows, weights=image[rows, columns]),
         np.average(columns, weights=image[rows, columns]),
@@ -88,7 +90,9 @@ def test_ink_fits_20_by_20_with_its_mass_in_the_middle(
 def test_position_of_the_ink_does_not_matter() -> None:
     moved = np.roll(digit_sheet(), (20, -15), axis=(0, 1))
 
-    np.testing.assert_array_equal(normalize(digit_sheet(), "ink"), normalize(moved, "ink"))
+    np.testing.assert_array_equal(
+        normalize_pixels(digit_sheet(), ImageSpec("ink")), normalize_pixels(moved, ImageSpec("ink"))
+    )
 
 
 def test_shadows_on_paper_are_not_ink() -> None:
@@ -96,7 +100,9 @@ def test_shadows_on_paper_are_not_ink() -> None:
     shaded = sheet.copy()
     shaded[:, :20] = 235
 
-    np.testing.assert_array_equal(normalize(shaded, "ink"), normalize(sheet, "ink"))
+    np.testing.assert_array_equal(
+        normalize_pixels(shaded, ImageSpec("ink")), normalize_pixels(sheet, ImageSpec("ink"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,13 +111,13 @@ def test_shadows_on_paper_are_not_ink() -> None:
     + [((SIDE, SIDE), 128), ((SIDE, SIDE), 255)],
 )
 def test_empty_sheet_has_no_ink(shape: tuple[int, int], brightness: int) -> None:
-    assert not normalize(np.full(shape, brightness, np.uint8), "ink").any()
+    assert not normalize_pixels(np.full(shape, brightness, np.uint8), ImageSpec("ink")).any()
 
 
 def test_object_keeps_its_proportions_and_is_centred() -> None:
     photo = np.full((200, 100), 255, np.uint8)
     photo[20:180, 20:80] = 40
-    image = normalize(photo, "object")
+    image = normalize_pixels(photo, ImageSpec("object"))
 
     assert not image[:, :7].any()
     assert not image[:, 21:].any()
@@ -131,8 +137,8 @@ def test_border_is_the_outermost_pixels() -> None:
 def test_valid_batch_is_returned_unchanged() -> None:
     batch = np.zeros((3, SIDE, SIDE), np.uint8)
 
-    assert np.shares_memory(check_batch(batch), batch)
-    assert len(check_batch(batch[:0])) == 0
+    assert np.shares_memory(ImageSpec("ink").check_batch(batch), batch)
+    assert len(ImageSpec("ink").check_batch(batch[:0])) == 0
 
 
 @pytest.mark.parametrize(
@@ -154,7 +160,7 @@ def test_valid_batch_is_returned_unchanged() -> None:
 )
 def test_other_arrays_are_refused_as_a_batch(batch: UInt8Array, received: str) -> None:
     with pytest.raises(InvalidPixels) as raised:
-        check_batch(batch)
+        ImageSpec("ink").check_batch(batch)
 
     assert "shape (n, 28, 28)" in raised.value.message
     assert received in raised.value.message
@@ -172,7 +178,10 @@ def test_normalizing_improves_accuracy_on_handwriting_over_resizing(
     paths = sorted(Path(folder, "handwriting").glob("[0-9]/*.png"))[::5]
     labels = np.array([int(path.parent.name) for path in paths])
     normalized = np.stack(
-        [open_picture(path.read_bytes(), max_pixels=10**6).pixels("ink") for path in paths]
+        [
+            open_picture(path.read_bytes(), max_pixels=10**6).pixels(ImageSpec("ink"))
+            for path in paths
+        ]
     )
     small = np.stack(
         [np.asarray(Image.open(path).convert("L").resize((SIDE, SIDE))) for path in paths]
@@ -190,7 +199,7 @@ def test_lines_of_any_width_become_as_strong_as_a_pen_s(width: int) -> None:
     sheet = np.zeros((100, 100), np.uint8)
     sheet[10:90, 40 : 40 + width] = 255
 
-    line = normalize(sheet, "ink")
+    line = normalize_pixels(sheet, ImageSpec("ink"))
 
     assert line.max() == 255
     strong = (line > 127).sum(axis=1).max()  # columns of strong ink

@@ -23,7 +23,7 @@ from PIL import Image
 from loupe.errors import InvalidImage, ShuttingDown
 from loupe.images.decode import open_picture
 from loupe.images.pool import DecoderPool
-from loupe.images.spec import Look
+from loupe.images.spec import ImageSpec, Look, Normalize
 from tests.support.files import bombs
 from tests.support.pictures import digit_sheet, digits, encoded, png
 from tests.support.programs import until
@@ -67,8 +67,8 @@ def is_dead(process: psutil.Process) -> bool:
 def cost_of(pool: DecoderPool, data: bytes) -> str:
     """Return the code of the error, after checking that the next picture is decoded."""
     with pytest.raises(InvalidImage) as raised:
-        pool.decode(data, "ink", MAX_PIXELS)
-    assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+        pool.decode(data, ImageSpec("ink"), MAX_PIXELS)
+    assert pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS).any()
     return raised.value.code
 
 
@@ -78,31 +78,32 @@ def cost_of(pool: DecoderPool, data: bytes) -> str:
 @pytest.mark.parametrize("look", ["ink", "object"])
 def test_processes_decode_as_this_process_does(pool: DecoderPool, kind: str, look: Look) -> None:
     data = encoded(Image.fromarray(digit_sheet()), kind)
-    here = open_picture(data, max_pixels=MAX_PIXELS).pixels(look)
+    here = open_picture(data, max_pixels=MAX_PIXELS).pixels(ImageSpec(look))
 
-    np.testing.assert_array_equal(pool.decode(data, look, MAX_PIXELS), here)
+    np.testing.assert_array_equal(pool.decode(data, ImageSpec(look), MAX_PIXELS), here)
 
 
-def test_picture_without_a_look_is_unchanged(pool: DecoderPool) -> None:
+def test_picture_that_is_not_normalized_is_unchanged(pool: DecoderPool) -> None:
     (image,) = 255 - digits(1)
 
-    np.testing.assert_array_equal(pool.decode(png(image), None, MAX_PIXELS), image)
+    decoded = pool.decode(png(image), ImageSpec("ink"), MAX_PIXELS, normalize="off")
+    np.testing.assert_array_equal(decoded, image)
 
 
 @pytest.mark.parametrize(
-    ("data", "look", "code"),
+    ("data", "normalize", "code"),
     [
-        pytest.param(SHEET[:-60], "ink", "invalid_image", id="truncated"),
-        pytest.param(SHEET, None, "invalid_pixels", id="of another size"),
-        pytest.param(bombs.flat_png(8000, "L"), "ink", "image_too_large", id="too large"),
-        pytest.param(bombs.jpeg_with_scans(100, 20_000), "ink", "image_too_costly", id="scans"),
+        pytest.param(SHEET[:-60], "auto", "invalid_image", id="truncated"),
+        pytest.param(SHEET, "off", "invalid_pixels", id="of another size"),
+        pytest.param(bombs.flat_png(8000, "L"), "auto", "image_too_large", id="too large"),
+        pytest.param(bombs.jpeg_with_scans(100, 20_000), "auto", "image_too_costly", id="scans"),
     ],
 )
 def test_refusals_of_decoders_arrive(
-    pool: DecoderPool, data: bytes, look: Look | None, code: str
+    pool: DecoderPool, data: bytes, normalize: Normalize, code: str
 ) -> None:
     with pytest.raises(InvalidImage) as raised:
-        pool.decode(data, look, MAX_PIXELS)
+        pool.decode(data, ImageSpec("ink"), MAX_PIXELS, normalize=normalize)
     assert raised.value.code == code
 
 
@@ -129,7 +130,7 @@ def test_picture_that_takes_too_much_memory_is_an_error() -> None:
 def test_codec_that_crashes_costs_one_picture() -> None:
     losses: Counter[str] = Counter()
     with opened(losses=losses) as pool, ThreadPoolExecutor(1) as threads:
-        pool.decode(SHEET, "ink", MAX_PIXELS)
+        pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS)
         (decoder,) = decoders()[-1:]
         costly = threads.submit(cost_of, pool, COSTLY)
         until(lambda: decoder.cpu_times().user > 0.5)
@@ -141,12 +142,12 @@ def test_codec_that_crashes_costs_one_picture() -> None:
 def test_decoder_that_was_killed_while_it_was_idle_is_replaced() -> None:
     losses: Counter[str] = Counter()
     with opened(losses=losses) as pool:
-        pool.decode(SHEET, "ink", MAX_PIXELS)
+        pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS)
         decoder = decoders()[-1]
         decoder.kill()
         until(lambda: is_dead(decoder))
         time.sleep(0.2)  # until its last thread has ended, too
-        assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+        assert pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS).any()
     assert not losses
 
 
@@ -154,7 +155,7 @@ def test_neighbours_are_decoded_while_a_decoder_is_killed() -> None:
     with opened(2, seconds=0.5) as pool, ThreadPoolExecutor(2) as threads:
         costly = threads.submit(cost_of, pool, COSTLY)
         while not costly.done():
-            assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+            assert pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS).any()
         assert costly.result() == "image_too_costly"
 
 
@@ -167,34 +168,34 @@ def test_decoder_of_a_picture_that_nobody_waits_for_is_killed() -> None:
             raise KeyError("given up")
 
     with opened(losses=losses) as pool, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(pool.decode, COSTLY, "ink", MAX_PIXELS, check)
+        waiting = threads.submit(pool.decode, COSTLY, ImageSpec("ink"), MAX_PIXELS, check)
         until(lambda: bool(decoders()))
         given_up.set()
         with pytest.raises(KeyError):
             waiting.result(10)
-        assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+        assert pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS).any()
     assert losses == {"abandoned": 1}
 
 
 def test_closing_ends_calls_in_progress() -> None:
     with opened() as pool, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(pool.decode, COSTLY, "ink", MAX_PIXELS)
+        waiting = threads.submit(pool.decode, COSTLY, ImageSpec("ink"), MAX_PIXELS)
         time.sleep(1)
         pool.close()
         with pytest.raises(ShuttingDown):
             waiting.result(10)
         with pytest.raises(ShuttingDown):
-            pool.decode(SHEET, "ink", MAX_PIXELS)
+            pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
 def test_decoding_takes_at_most_eight_bytes_per_pixel(mode: str) -> None:
     side = 5000
     with opened() as pool:
-        pool.decode(SHEET, "ink", MAX_PIXELS)
+        pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS)
         decoder = decoders()[-1]
         before = peak_bytes(decoder)
-        pool.decode(bombs.flat_png(side, mode), "ink", MAX_PIXELS)
+        pool.decode(bombs.flat_png(side, mode), ImageSpec("ink"), MAX_PIXELS)
         assert decoder.is_running()
         assert peak_bytes(decoder) - before < 8 * side * side
 
@@ -207,10 +208,10 @@ def test_formats_that_take_more_memory_stay_within_their_estimate(kind: str, fac
     picture = Image.new("RGBA", (side, side), (20, 90, 160, 200))
     options = {"speed": 10} if kind == "AVIF" else {}
     with opened() as pool:
-        pool.decode(encoded(Image.new("RGBA", (70, 70)), kind), "ink", MAX_PIXELS)
+        pool.decode(encoded(Image.new("RGBA", (70, 70)), kind), ImageSpec("ink"), MAX_PIXELS)
         decoder = decoders()[-1]
         before = peak_bytes(decoder)
-        pool.decode(encoded(picture, kind, **options), "ink", MAX_PIXELS)
+        pool.decode(encoded(picture, kind, **options), ImageSpec("ink"), MAX_PIXELS)
         assert decoder.is_running()
         assert peak_bytes(decoder) - before < factor * 8 * side * side
 
@@ -223,8 +224,8 @@ def test_picture_larger_than_its_header_says_is_decoded_within_limits(
     for claim in re.finditer(b"ispe", bytes(data)):
         data[claim.end() + 4 : claim.end() + 12] = struct.pack(">II", 64, 64)
     with suppress(InvalidImage):  # libheif refuses it
-        assert pool.decode(bytes(data), "object", MAX_PIXELS).shape == (28, 28)
-    assert pool.decode(SHEET, "ink", MAX_PIXELS).any()
+        assert pool.decode(bytes(data), ImageSpec("object"), MAX_PIXELS).shape == (28, 28)
+    assert pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS).any()
 
 
 def peak_bytes(process: psutil.Process) -> int:
@@ -237,7 +238,7 @@ def test_decoders_hold_no_sockets_secrets_or_engines(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LOUPE_API_KEYS", "alice:secret")
     with socket.create_server(("127.0.0.1", 0)) as server, opened() as pool:
         os.set_inheritable(server.fileno(), True)
-        pool.decode(SHEET, "ink", MAX_PIXELS)
+        pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS)
         decoder = decoders()[-1]
         listening = Path(f"/proc/self/fd/{server.fileno()}").readlink()
         folder = Path(f"/proc/{decoder.pid}")

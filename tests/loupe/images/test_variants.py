@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from loupe.errors import InvalidImage
 from loupe.images.decode import open_picture
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import SIDE, ImageSpec, UInt8Array
 from tests.support.files import reference
 from tests.support.files.reference import GREY, RGB, chunk, coloured
 from tests.support.files.tiffs import tiff
@@ -27,7 +27,7 @@ def shown(data: bytes) -> UInt8Array:
 
 def assert_refused(data: bytes, code: str, fact: str = "") -> None:
     with pytest.raises(InvalidImage) as raised:
-        open_picture(data, max_pixels=MAX_PIXELS).unchanged()
+        open_picture(data, max_pixels=MAX_PIXELS).pixels(ImageSpec("ink"), "off")
     assert raised.value.code == code
     assert fact in raised.value.message
 
@@ -248,7 +248,9 @@ def test_linear_grey_becomes_brighter(kind: str) -> None:
     data = encoded(Image.new("L", (SIDE, SIDE), 55), kind, icc_profile=LINEAR_GREY)
 
     assert shown(data).mean() == pytest.approx(127, abs=2)  # sRGB's curve of 55 / 255
-    assert open_picture(data, max_pixels=MAX_PIXELS).unchanged().mean() == pytest.approx(127, abs=2)
+    assert open_picture(data, max_pixels=MAX_PIXELS).pixels(
+        ImageSpec("ink"), "off"
+    ).mean() == pytest.approx(127, abs=2)
 
 
 @pytest.mark.parametrize("kind", FORMATS_WITH_PROFILES)
@@ -272,7 +274,7 @@ def test_inks_are_those_of_the_profile(kind: str, size: tuple[int, int]) -> None
         data = encoded(Image.new("CMYK", size, inks), kind, icc_profile=RED_INK)
         picture = open_picture(data, max_pixels=MAX_PIXELS).preview(2 * SIDE)
         np.testing.assert_allclose(np.asarray(picture).mean(axis=(0, 1)), seen, atol=4)
-        grey = open_picture(data, max_pixels=MAX_PIXELS).pixels("object")
+        grey = open_picture(data, max_pixels=MAX_PIXELS).pixels(ImageSpec("object"))
         assert abs(int(grey[SIDE // 2, SIDE // 2]) - dark) <= 4
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from loupe.images.spec import ImageSpec
 from loupe.models.card import Figures, ModelCard, digest
 
 CARD = ModelCard(
     dataset="shapes",
     class_names=("across", "upright"),
-    look="ink",
+    input=ImageSpec("ink"),
     figures=Figures(
         test_images=10,
         test_digest="0" * 64,
@@ -35,6 +36,15 @@ def test_load_reverses_save(tmp_path: Path) -> None:
 
     assert ModelCard.load(tmp_path) == CARD
     assert json.loads((tmp_path / "card.json").read_text())["class_names"] == ["across", "upright"]
+
+
+def test_cards_of_version_1_are_read_as_28_by_28_grey(tmp_path: Path) -> None:
+    values = json.loads(CARD.model_dump_json())
+    del values["input"]
+    old = values | {"card_version": 1, "look": "object"}
+    (tmp_path / "card.json").write_text(json.dumps(old))
+
+    assert ModelCard.load(tmp_path) == CARD.model_copy(update={"input": ImageSpec("object")})
 
 
 @pytest.mark.parametrize(

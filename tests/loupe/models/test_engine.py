@@ -87,7 +87,10 @@ def test_damaged_model_is_not_loaded(tmp_path: Path, digits_model: StoredModel) 
 def test_number_of_threads_does_not_change_probabilities(digits_model: StoredModel) -> None:
     images = pictures.digits(64)
     one, two = (
-        OnnxEngine(digits_model.folder / ONNX_FILE, threads).predict(images) for threads in (1, 2)
+        OnnxEngine(digits_model.folder / ONNX_FILE, digits_model.card.input, threads).predict(
+            images
+        )
+        for threads in (1, 2)
     )
 
     np.testing.assert_allclose(one, two, atol=TOLERANCE)

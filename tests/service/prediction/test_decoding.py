@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import CallerGone, DeadlineExceeded, InvalidImage
-from loupe.images.spec import UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 from service.prediction.decoding import DECODERS, Decoders, Preparation, decode, decode_all
@@ -35,7 +35,7 @@ def same(value: bytes) -> bytes:
 
 
 def preparation(decoders: Decoders, caller: Caller | None = None) -> Preparation:
-    return Preparation("ink", "auto", caller or Caller.within(30), decoders)
+    return Preparation(ImageSpec("ink"), "auto", caller or Caller.within(30), decoders)
 
 
 def test_pictures_of_a_disconnected_client_are_not_decoded(decoders: Decoders) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from loupe.errors import InvalidImage
+from loupe.images.spec import ImageSpec
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.http.bodies import LARGEST_BODIES_SHARE
@@ -119,7 +120,9 @@ def test_refused_request_is_freed(digits_model: StoredModel) -> None:
         raise InvalidImage(f"{len(body)} bytes")
 
     async def refuse_one(call: Call) -> Response:
-        preparation = Preparation("ink", "auto", Caller.within(10), Decoders(call.settings))
+        preparation = Preparation(
+            ImageSpec("ink"), "auto", Caller.within(10), Decoders(call.settings)
+        )
         values: list[JsonValue] = ["x" * megabyte, 1, {"pixels": [0] * megabyte}]
         decoded = await decode_all(values, read_element, call.settings, preparation)
         return Response(f"{len(decoded.errors)} errors")

@@ -95,7 +95,7 @@ def card_of(dataset: Dataset, evaluation: Evaluation, **config: JsonValue) -> Mo
     return ModelCard(
         dataset=dataset.name,
         class_names=dataset.class_names,
-        look=dataset.look,
+        input=dataset.spec,
         source=dataset.source,
         licence=dataset.licence,
         figures=Figures(

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import softmax
 
 from loupe.errors import NotWritable, ProgramFailed
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.card import digest
 from loupe.models.engine import OnnxEngine, TensorflowEngine
 from loupe.models.store import StoredModel, list_models
@@ -45,6 +45,7 @@ class Always:
         return np.tile(np.array(self.row, np.float32), (len(images), 1))
 
 
+SPEC = ImageSpec("ink")
 IMAGES = pictures.digits(COMPARISON_BATCH + 100)  # more than one batch
 
 
@@ -96,7 +97,7 @@ def test_another_label_counts_only_if_the_two_best_classes_are_apart() -> None:
 
 
 def test_a_model_is_exported_as_two_files_that_agree() -> None:
-    with export.exported(export.add_softmax(untrained(), 1.5), IMAGES) as files:
+    with export.exported(export.add_softmax(untrained(), 1.5), SPEC, IMAGES) as files:
         assert sorted(files.digests) == ["model.keras", "model.onnx"]
         assert all(
             digest(files.folder / name) == expected for name, expected in files.digests.items()
@@ -109,10 +110,10 @@ def test_both_files_give_probabilities_divided_by_the_temperature() -> None:
     model = untrained()
     expected = softmax(np.asarray(model(IMAGES)) / 1.7, axis=1)
 
-    with export.exported(export.add_softmax(model, 1.7), IMAGES) as files:
+    with export.exported(export.add_softmax(model, 1.7), SPEC, IMAGES) as files:
         for engine in (
-            TensorflowEngine(files.folder / "model.keras"),
-            OnnxEngine(files.folder / "model.onnx"),
+            TensorflowEngine(files.folder / "model.keras", SPEC),
+            OnnxEngine(files.folder / "model.onnx", SPEC),
         ):
             np.testing.assert_allclose(engine.predict(IMAGES), expected, atol=1e-5)
 

@@ -31,7 +31,7 @@ def test_a_trained_model_is_in_the_store_with_its_card(
 
     assert find_model(shapes_model.tag) == shapes_model
     verify(shapes_model)
-    assert (card.dataset, card.class_names, card.look) == (
+    assert (card.dataset, card.class_names, card.input.look) == (
         "shapes",
         ("across", "upright", "square"),
         "object",

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images.decode import MAX_FILE_BYTES
-from loupe.images.spec import UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
@@ -263,7 +263,7 @@ def test_links_in_a_zip_are_no_pictures(archive: Path, index_folder: Path) -> No
             info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
             made.writestr(info, "a.png")
 
-    plan = open_source(archive, "ink", MAX_PIXELS).plan(9, index_folder)
+    plan = open_source(archive, ImageSpec("ink"), MAX_PIXELS).plan(9, index_folder)
 
     assert plan.skipped == {"not_a_file": {"none": 1}, "hidden": {"none": 1}}
     assert list(read(archive, index_folder)) == ["a.png"]
@@ -336,7 +336,7 @@ def test_missing_column_of_a_sample_is_named_with_those_it_has(archive: Path) ->
 
 def test_without_requested_columns_samples_are_pictures(archive: Path, index_folder: Path) -> None:
     as_tar(archive, SAMPLES)
-    plan = open_source(archive, "ink", MAX_PIXELS).plan(100, index_folder)
+    plan = open_source(archive, ImageSpec("ink"), MAX_PIXELS).plan(100, index_folder)
 
     assert plan.total == 5
     assert plan.skipped == {"not_a_picture": {".cls": 2, ".json": 3}}
@@ -462,7 +462,7 @@ def test_archive_that_changes_after_the_plan_is_refused(
     archive: Path, index_folder: Path, write: Write
 ) -> None:
     write(archive, FILES)
-    source = open_source(archive, "ink", MAX_PIXELS)
+    source = open_source(archive, ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(100, index_folder)
     archive.write_bytes(archive.read_bytes() + b"more")
 

@@ -25,7 +25,7 @@ from loupe.errors import (
     StorageRefused,
 )
 from loupe.images.arrays import idx
-from loupe.images.spec import UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.support.servers import buckets
@@ -226,7 +226,7 @@ def test_names_decide_in_a_bucket_without_a_request_for_each_file(
         put(data, bucket / "images" / name)
     with monkeypatch.context() as patch:
         patch.setattr(RemotePath, "read_bytes", lambda *_: pytest.fail("a file was read"))
-        plan = open_source(bucket / "images", "ink", MAX_PIXELS).plan(10, index_folder)
+        plan = open_source(bucket / "images", ImageSpec("ink"), MAX_PIXELS).plan(10, index_folder)
     (tmp_path / "again").mkdir()
     rows, errors = summarized(scored(bucket / "images", tmp_path / "again"))
 
@@ -311,7 +311,7 @@ def test_object_that_changes_after_the_plan_is_refused(
     write(folder, tmp_path / "file")
     data = (tmp_path / "file").read_bytes()
     put(data, bucket / "file")
-    source = open_source(bucket / "file", "ink", MAX_PIXELS)
+    source = open_source(bucket / "file", ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(100, tmp_path)
     put(data[:-1] + bytes([data[-1] ^ 1]), bucket / "file")
 
@@ -323,7 +323,7 @@ def test_changed_object_of_a_folder_is_refused_and_a_missing_one_is_an_error(
     tmp_path: Path, folder: Path, bucket: RemotePath
 ) -> None:
     buckets.put_all(folder, bucket)
-    source = open_source(bucket, "ink", MAX_PIXELS)
+    source = open_source(bucket, ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(100, tmp_path)
     (bucket / NAMES[0]).unlink()
     (batch,) = source.batches(plan.shards[0], 100, tmp_path, plan.revision)
@@ -346,7 +346,7 @@ def test_large_pictures_are_fetched_in_smaller_batches(
     )
     for number in range(3):
         put(pictures.png(IMAGES[0]), bucket / f"{number}.png")
-    source = open_source(bucket, "ink", MAX_PIXELS)
+    source = open_source(bucket, ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(100, tmp_path)
     batches = [batch() for batch in source.batches(plan.shards[0], 100, tmp_path, plan.revision)]
 
@@ -364,7 +364,7 @@ def test_shard_reads_only_its_members_of_an_archive(
         for name, data in members:
             archive.writestr(name, data)
     put(file.getvalue(), bucket / "images.zip")
-    source = open_source(bucket / "images.zip", "ink", MAX_PIXELS)
+    source = open_source(bucket / "images.zip", ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(3, tmp_path)
     read: list[int] = []
     fetch = bucket.fs.cat_ranges
@@ -460,7 +460,7 @@ def test_missing_bucket_or_object_is_refused(bucket: RemotePath) -> None:
 def test_unreadable_bucket_is_refused(bucket: RemotePath, tmp_path: Path) -> None:
     put(pictures.png(IMAGES[0]), bucket / "a.png")
     put(_npy(IMAGES), bucket / "a.npy")
-    source = open_source(bucket, "ink", MAX_PIXELS)
+    source = open_source(bucket, ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(10, tmp_path)
     buckets.forbid("s3:GetObject", bucket)
 

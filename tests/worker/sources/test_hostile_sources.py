@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from loupe.errors import InvalidSource
+from loupe.images.spec import ImageSpec
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
@@ -503,7 +504,7 @@ def test_source_that_is_not_a_file_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path / name)
-    for refuse in (check_source, lambda path: open_source(path, "ink", MAX_PIXELS)):
+    for refuse in (check_source, lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS)):
         with pytest.raises(InvalidSource):
             refuse(tmp_path / name)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from loupe.errors import InvalidSource, SourceChanged
 from loupe.images.arrays.tables import read_layout
+from loupe.images.spec import ImageSpec
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
@@ -159,7 +160,7 @@ def test_labels_in_the_last_column_without_a_header_are_refused(tmp_path: Path) 
 
 def test_file_that_changes_after_the_plan_is_refused(tmp_path: Path, index_folder: Path) -> None:
     (tmp_path / "a.csv").write_text(labelled())
-    source = open_source(tmp_path / "a.csv", "ink", MAX_PIXELS)
+    source = open_source(tmp_path / "a.csv", ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(4, index_folder)
     (tmp_path / "a.csv").write_text(labelled() + "1\n")
 

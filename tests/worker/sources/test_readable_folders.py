@@ -16,6 +16,7 @@ import pytest
 
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders
+from loupe.images.spec import ImageSpec
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS
 from worker.sources.opening import open_source
@@ -37,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 def opened(path: Path, root: Path) -> ImageSource:
     folders = ReadableFolders((str(root.resolve()),), str(root.resolve() / "private"))
-    return open_source(path, "ink", MAX_PIXELS, folders=folders)
+    return open_source(path, ImageSpec("ink"), MAX_PIXELS, folders=folders)
 
 
 def read(
@@ -82,7 +83,7 @@ def test_links_are_followed_only_to_readable_folders(root: Path, index_folder: P
 
 def test_local_sources_follow_links_anywhere(root: Path, index_folder: Path) -> None:
     (root / "own" / "link.png").symlink_to(root.parent / "outside" / "o.png")
-    source = open_source(root / "own", "ink", MAX_PIXELS)
+    source = open_source(root / "own", ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(100, index_folder)
 
     (batch,) = source.batches(plan.shards[0], 100, index_folder, plan.revision)

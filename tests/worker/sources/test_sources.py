@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from loupe.errors import InvalidSource, LoupeError, SourceChanged
 from loupe.images.arrays import idx
 from loupe.images.decode import MAX_FILE_BYTES
-from loupe.images.spec import UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.support.garbage import uncollected
@@ -36,13 +36,13 @@ from worker.storage import open_ranges
 
 
 def planned(source: Path, shard_images: int, index_folder: Path) -> ShardPlan:
-    return open_source(source, "ink", MAX_PIXELS).plan(shard_images, index_folder)
+    return open_source(source, ImageSpec("ink"), MAX_PIXELS).plan(shard_images, index_folder)
 
 
 def read(
     source: Path, plan: ShardPlan, shard: int, index_folder: Path, batch_size: int = 1000
 ) -> list[Records]:
-    batches = open_source(source, "ink", MAX_PIXELS).batches(
+    batches = open_source(source, ImageSpec("ink"), MAX_PIXELS).batches(
         plan.shards[shard], batch_size, index_folder, plan.revision
     )
     return [batch() for batch in batches]
@@ -440,7 +440,7 @@ def test_batch_of_broken_files_has_no_images(folder: Path, index_folder: Path) -
 def test_error_of_a_picture_does_not_keep_others_in_memory() -> None:
     broken, entries = Entry("broken", []), [Entry(str(number), []) for number in range(2000)]
     picture = pictures.png(np.zeros((28, 28), np.uint8))
-    decoder = Decoder("ink", MAX_PIXELS)
+    decoder = Decoder(ImageSpec("ink"), MAX_PIXELS)
 
     def kept() -> int:
         tracemalloc.start()
@@ -458,7 +458,7 @@ def test_errors_of_pictures_do_not_keep_their_files_in_memory() -> None:
     entries = [Entry(str(number), []) for number in range(50)]
     tracemalloc.start()
     try:
-        records = Decoder("ink", MAX_PIXELS).records(entries, lambda _: bytes(2**20))
+        records = Decoder(ImageSpec("ink"), MAX_PIXELS).records(entries, lambda _: bytes(2**20))
         assert len(records.errors) == len(entries)
         assert tracemalloc.get_traced_memory()[0] < 2**22
     finally:
@@ -504,7 +504,7 @@ def test_folder_without_images_is_refused_with_what_was_skipped(
 
 
 def test_missing_path_is_refused(tmp_path: Path) -> None:
-    for refuse in (check_source, lambda path: open_source(path, "ink", MAX_PIXELS)):
+    for refuse in (check_source, lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS)):
         with pytest.raises(InvalidSource, match=rf"{tmp_path}/nowhere"):
             refuse(tmp_path / "nowhere")
 

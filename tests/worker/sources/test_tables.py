@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loupe.errors import InvalidRequest, InvalidSource, SourceChanged
+from loupe.images.spec import ImageSpec
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
 from tests.worker.conftest import MAX_PIXELS, scored
@@ -342,7 +343,7 @@ def test_parquet_files_of_a_folder_or_pattern_are_one_table(
 
 
 def test_files_beside_parquet_files_are_counted(tables: Path, index_folder: Path) -> None:
-    assert open_source(tables, "ink", MAX_PIXELS).plan(4, index_folder).skipped == {
+    assert open_source(tables, ImageSpec("ink"), MAX_PIXELS).plan(4, index_folder).skipped == {
         "hidden": {".parquet": 1},
         "not_a_table": {".md": 1},
     }
@@ -352,7 +353,7 @@ def test_pictures_of_a_folder_are_scored_rather_than_its_tables(
     tables: Path, index_folder: Path
 ) -> None:
     (tables / "data" / "z.png").write_bytes(FILES[0])
-    plan = open_source(tables, "ink", MAX_PIXELS).plan(4, index_folder)
+    plan = open_source(tables, ImageSpec("ink"), MAX_PIXELS).plan(4, index_folder)
 
     assert plan.total == 1
     assert plan.skipped["not_a_picture"][".parquet"] == 4
@@ -368,9 +369,9 @@ def test_parquet_files_of_different_columns_are_refused(tables: Path, index_fold
 def test_parquet_file_that_is_added_after_the_plan_is_a_change(
     tables: Path, index_folder: Path
 ) -> None:
-    plan = open_source(tables, "ink", MAX_PIXELS).plan(4, index_folder)
+    plan = open_source(tables, ImageSpec("ink"), MAX_PIXELS).plan(4, index_folder)
     pq.write_table(of_structs(), tables / "data" / "zzz.parquet")
-    source = open_source(tables, "ink", MAX_PIXELS)
+    source = open_source(tables, ImageSpec("ink"), MAX_PIXELS)
 
     with pytest.raises(SourceChanged):
         list(source.batches(plan.shards[0], 3, index_folder, plan.revision))
@@ -417,7 +418,7 @@ def test_damaged_table_is_refused(tmp_path: Path) -> None:
 
 def test_table_that_changes_after_the_plan_is_refused(tmp_path: Path, index_folder: Path) -> None:
     pq.write_table(of_files(), tmp_path / "table")
-    source = open_source(tmp_path / "table", "ink", MAX_PIXELS)
+    source = open_source(tmp_path / "table", ImageSpec("ink"), MAX_PIXELS)
     plan = source.plan(4, index_folder)
     pq.write_table(of_structs(), tmp_path / "table")
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import printable, read_text
 from loupe.images.header import MIN_SIDE
-from loupe.images.normalize import normalize
-from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
 from loupe.models.card import check_class_names
 from loupe.settings import load_settings
 from loupe.text import one_line
@@ -167,7 +167,7 @@ def _normalize(images: UInt8Array, look: Look) -> UInt8Array:
     """Return uint8 `(n, 28, 28)`."""
     normalized = np.empty((len(images), SIDE, SIDE), np.uint8)
     for row, image in enumerate(images):
-        normalized[row] = normalize(image, look)
+        normalized[row] = normalize_pixels(image, ImageSpec(look))
     return normalized
 
 

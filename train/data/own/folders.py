@@ -14,7 +14,7 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import printable
 from loupe.images.folder import holds_pictures, pictures
 from loupe.images.selection import Skipped, SkippedFiles, is_hidden
-from loupe.images.spec import Look
+from loupe.images.spec import ImageSpec, Look
 from loupe.text import one_line
 from train.data.own.pictures import UnreadableFile, colour_share, read_pictures
 from train.data.splits import (
@@ -211,7 +211,7 @@ def _read_split(
     """Return the pictures of a split, its unreadable files, and the fraction with colours."""
     paths = [path for paths in files for path in paths]
     labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
-    images, kept, failed = read_pictures(folder, paths, look)
+    images, kept, failed = read_pictures(folder, paths, ImageSpec(look))
     read = [paths[row] for row in kept]
     names = np.array([printable(path) for path in read])
     return Split(images, labels[kept], names), failed, colour_share(folder, read)

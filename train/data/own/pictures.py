@@ -11,7 +11,7 @@ from loupe.errors import InvalidImage
 from loupe.files import printable
 from loupe.images.decode import open_picture, read_file
 from loupe.images.pool import DecoderPool
-from loupe.images.spec import SIDE, Look, UInt8Array
+from loupe.images.spec import SIDE, ImageSpec, UInt8Array
 from loupe.runtime.cores import available_cores
 from loupe.settings import load_settings
 
@@ -29,12 +29,12 @@ class UnreadableFile:
 
 
 def read_pictures(
-    folder: Path, paths: Sequence[str], look: Look
+    folder: Path, paths: Sequence[str], spec: ImageSpec
 ) -> tuple[UInt8Array, list[int], list[UnreadableFile]]:
     """Decode and normalise files below a folder, on all cores, within the limits of `DecoderPool`.
 
-    Return the images, uint8 `(n, 28, 28)`, in the order of the paths; the indices of their paths;
-    and the files that could not be read.
+    Return the images, uint8 `(n, *spec.shape)`, in the order of the paths; the indices of their
+    paths; and the files that could not be read.
     """
     settings, cores = load_settings(), available_cores()
     decoders = DecoderPool(cores, settings.decode_seconds)
@@ -43,7 +43,7 @@ def read_pictures(
         """Return the picture, or the reason why it cannot be read."""
         try:
             data = read_file(folder / path)
-            return decoders.decode_safely(data, look, settings.max_image_pixels)
+            return decoders.decode_safely(data, spec, settings.max_image_pixels)
         except InvalidImage as error:
             return error.message
         except OSError as error:
@@ -60,7 +60,7 @@ def read_pictures(
                     kept.append(row)
     finally:
         decoders.close()
-    return np.array(images, np.uint8).reshape(-1, SIDE, SIDE), kept, unreadable
+    return spec.stack(images), kept, unreadable
 
 
 def colour_share(folder: Path, paths: Sequence[str]) -> float:

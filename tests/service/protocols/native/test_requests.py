@@ -20,7 +20,7 @@ from loupe.errors import (
     LoupeError,
     UnsupportedMediaType,
 )
-from loupe.images.spec import SIDE, Normalize, UInt8Array
+from loupe.images.spec import SIDE, ImageSpec, Normalize, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 from service.prediction.decoding import DecodedImages, Decoders, Preparation
@@ -49,12 +49,12 @@ def _headers(media_type: str | None) -> Headers:
 def image_of(
     body: bytes, media_type: str | None = None, normalize: Normalize = "auto"
 ) -> UInt8Array:
-    preparation = Preparation("ink", normalize, Caller.within(10), Decoders(Settings()))
+    preparation = Preparation(ImageSpec("ink"), normalize, Caller.within(10), Decoders(Settings()))
     return asyncio.run(read_image(body, _headers(media_type), SETTINGS, preparation))
 
 
 def batch_of(body: bytes, media_type: str | None = None) -> DecodedImages:
-    preparation = Preparation("ink", "auto", Caller.within(10), Decoders(Settings()))
+    preparation = Preparation(ImageSpec("ink"), "auto", Caller.within(10), Decoders(Settings()))
     return asyncio.run(read_batch(body, _headers(media_type), SETTINGS, preparation))
 
 

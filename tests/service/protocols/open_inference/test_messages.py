@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from loupe.errors import LoupeError
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import SIDE, ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 from service.prediction.decoding import Decoders, Preparation
@@ -56,7 +56,7 @@ INPUTS = st.fixed_dictionaries(
 
 
 def images_of(request: InferenceRequest, values: Values) -> UInt8Array:
-    preparation = Preparation("ink", "auto", Caller.within(10), Decoders(Settings()))
+    preparation = Preparation(ImageSpec("ink"), "auto", Caller.within(10), Decoders(Settings()))
     return asyncio.run(read_images(request.inputs[0], values, SETTINGS, preparation))
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from loupe import __version__
 from loupe.errors import LoupeError
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import SIDE, ImageSpec, UInt8Array
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.prediction.caller import Caller
@@ -58,7 +58,7 @@ def body(inputs: object = None, raw: bytes = b"", **fields: object) -> tuple[byt
 
 def read(content: bytes, json_length: str | None = None) -> UInt8Array:
     request, values = asyncio.run(parse_inference(content, json_length, SETTINGS))
-    preparation = Preparation("ink", "auto", Caller.within(10), Decoders(SETTINGS))
+    preparation = Preparation(ImageSpec("ink"), "auto", Caller.within(10), Decoders(SETTINGS))
     return asyncio.run(read_images(request.inputs[0], values, SETTINGS, preparation))
 
 

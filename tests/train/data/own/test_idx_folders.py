@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.arrays import idx
-from loupe.images.normalize import normalize
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import ImageSpec
 from tests.support import pictures
 from train.data.datasets import load_dataset
 from train.data.own import arrays
@@ -80,7 +81,7 @@ def test_images_of_any_size_are_normalized(
 
     assert dataset.train.images.shape == (30, 28, 28)
     for image, expected in zip(dataset.train.images, images, strict=True):
-        np.testing.assert_array_equal(image, normalize(expected, look))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(image, normalize_pixels(expected, ImageSpec(look)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from loupe.images.decode import open_picture
+from loupe.images.spec import ImageSpec
 from tests.support import pictures
 from tests.support.files import bombs
 from train.data.own.pictures import UnreadableFile, read_pictures
@@ -20,7 +21,9 @@ def test_pictures_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for index, image in enumerate(images):
         (tmp_path / f"{index}.png").write_bytes(pictures.png(image))
     order = np.random.default_rng(0).permutation(40)
-    read, kept, left_out = read_pictures(tmp_path, [f"{index}.png" for index in order], "ink")
+    read, kept, left_out = read_pictures(
+        tmp_path, [f"{index}.png" for index in order], ImageSpec("ink")
+    )
 
     np.testing.assert_array_equal(read, images[order])
     assert (kept, left_out) == (list(range(40)), [])
@@ -30,9 +33,11 @@ def test_pictures_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
 def test_every_format_and_size_is_normalized_to_28x28(tmp_path: Path, kind: str) -> None:
     data = pictures.encoded(Image.new("RGB", (90, 40), "teal"), kind)
     (tmp_path / "picture").write_bytes(data)
-    read, _, _ = read_pictures(tmp_path, ["picture"], "object")
+    read, _, _ = read_pictures(tmp_path, ["picture"], ImageSpec("object"))
 
-    np.testing.assert_array_equal(read[0], open_picture(data, max_pixels=LIMIT).pixels("object"))
+    np.testing.assert_array_equal(
+        read[0], open_picture(data, max_pixels=LIMIT).pixels(ImageSpec("object"))
+    )
 
 
 def test_unreadable_files_are_listed_with_the_reason(
@@ -46,7 +51,7 @@ def test_unreadable_files_are_listed_with_the_reason(
     (tmp_path / "large.png").write_bytes(pictures.png(np.zeros((1001, 1000), np.uint8)))
     os.mkfifo(tmp_path / "pipe.png")
     paths = ["text.png", "good.png", "cut.png", "large.png", "gone.png", "pipe.png"]
-    read, kept, left_out = read_pictures(tmp_path, paths, "ink")
+    read, kept, left_out = read_pictures(tmp_path, paths, ImageSpec("ink"))
 
     assert (read.shape, kept) == ((1, 28, 28), [1])
     assert [item.path for item in left_out] == [
@@ -72,13 +77,13 @@ def test_unreadable_files_are_listed_with_the_reason(
 
 
 def test_no_paths_give_no_pictures(tmp_path: Path) -> None:
-    read, kept, left_out = read_pictures(tmp_path, [], "ink")
+    read, kept, left_out = read_pictures(tmp_path, [], ImageSpec("ink"))
 
     assert (read.shape, kept, left_out) == ((0, 28, 28), [], [])
 
 
 def test_a_path_that_is_not_utf_8_is_printable(tmp_path: Path) -> None:
-    _, _, left_out = read_pictures(tmp_path, [os.fsdecode(b"caf\xe9.png")], "ink")
+    _, _, left_out = read_pictures(tmp_path, [os.fsdecode(b"caf\xe9.png")], ImageSpec("ink"))
 
     assert left_out == [UnreadableFile("caf\\udce9.png", left_out[0].reason)]
     left_out[0].path.encode()
@@ -92,7 +97,7 @@ def test_pictures_that_are_too_costly_are_unreadable_files(
     (tmp_path / "scans.jpg").write_bytes(bombs.jpeg_with_scans(5000, 90))
     (tmp_path / "memory.tif").write_bytes(bombs.wide_tiff(6000))
     paths = ["scans.jpg", "memory.tif", "honest.png"]
-    images, kept, left_out = read_pictures(tmp_path, paths, "object")
+    images, kept, left_out = read_pictures(tmp_path, paths, ImageSpec("object"))
 
     assert (images.shape, kept) == ((1, 28, 28), [2])
     assert [item.path for item in left_out] == ["scans.jpg", "memory.tif"]
