@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ BATCHABLE = "BentoML batchable=True"
 TWO_SERVICES = "BentoML, two services"
 LITSERVE = "LitServe"
 KERAS = "FastAPI + model.predict"
+CPU_CLOCK = 2  # of a process, in the ID of its clock. Source: clock_getcpuclockid in glibc
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,15 @@ class RunningServer:
     def cpu_seconds(self) -> float:
         """Return user and system time of all its processes since they started."""
         process = psutil.Process(self.program.process.pid)
-        times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-        return sum(each.user + each.system for each in times)
+        return sum(_cpu_seconds(each) for each in (process, *process.children(recursive=True)))
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """Return user and system time of a process, on Linux to the nanosecond, else to 10 ms."""
+    if sys.platform == "linux":
+        return time.clock_gettime((~process.pid << 3) | CPU_CLOCK)
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 @contextmanager
