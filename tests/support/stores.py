@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from loupe.images.spec import ImageSpec
 from loupe.models.card import Figures, ModelCard, digest
 from loupe.models.saving import new_model
 from loupe.models.store import StoredModel, find_model
@@ -39,7 +40,7 @@ def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) 
         {
             "dataset": "letters",
             "class_names": ("a", "b"),
-            "look": "ink",
+            "input": ImageSpec("ink"),
             "figures": Figures(
                 test_images=100,
                 test_digest=test_digest,

@@ -251,8 +251,10 @@ def test_decoders_hold_no_sockets_secrets_or_engines(monkeypatch: pytest.MonkeyP
 PARENT = """
 import sys, threading
 from loupe.images.pool import DecoderPool
+from loupe.images.spec import ImageSpec
 pool = DecoderPool(1, 50)
-threading.Thread(target=pool.decode, args=(sys.stdin.buffer.read(), "ink", 50_000_000)).start()
+arguments = (sys.stdin.buffer.read(), ImageSpec("ink"), 50_000_000)
+threading.Thread(target=pool.decode, args=arguments).start()
 """
 
 

@@ -58,8 +58,13 @@ def test_cards_of_version_1_are_read_as_28_by_28_grey(tmp_path: Path) -> None:
         pytest.param(
             {"class_names": ["alone"]}, "Tuple should have at least 2 items", id="one class"
         ),
-        pytest.param({"look": "photo"}, "Input should be 'ink' or 'object'", id="another look"),
-        pytest.param({"card_version": 2}, "Input should be 1", id="a later version"),
+        pytest.param(
+            {"input": {"look": "oil"}}, "Input should be 'ink', 'object'", id="another look"
+        ),
+        pytest.param({"card_version": 3}, "Input should be 2", id="a later version"),
+        pytest.param(
+            {"input": {"look": "ink", "height": 200}}, "16 to 128", id="too large for a spec"
+        ),
         pytest.param({"files": None}, "files", id="no files"),
     ],
 )
