@@ -127,11 +127,13 @@ def why_skipped(path: str, read_head: Callable[[], bytes] | None) -> Reason | No
     suffix = suffix_of(path)
     if suffix in PICTURE_SUFFIXES:
         return None
-    if suffix in RAW_SUFFIXES or (read_head is None and suffix in UNSUPPORTED_SUFFIXES):
-        return "unsupported_format"
     if read_head is None:
+        if suffix in UNSUPPORTED_SUFFIXES:
+            return "unsupported_format"
         return "not_a_picture" if suffix else None
     found = format_of(read_head())
+    if suffix in RAW_SUFFIXES and (found is None or found.name == "TIFF"):
+        return "unsupported_format"
     if found is None:
         return "not_a_picture"
     return None if found.is_read else "unsupported_format"

@@ -54,7 +54,8 @@ COLUMNS = "columns.parquet"  # file of the index: the arrays that options name
 IMAGE_BYTES = SIDE * SIDE
 CHUNK_BYTES = 2**20  # copied at a time
 MAX_ARRAYS = 100  # in a file
-COLUMN_KINDS = "biuU"  # NumPy's letters for bool, integers and text
+COLUMN_KINDS = "biufSU"  # NumPy's letters for bool, integers, floats, bytes and text
+MAX_FLOAT_BYTES = 8  # PyArrow has no longer floats
 MAX_COLUMN_BYTES = 2**28  # of labels, ids or kept values, unpacked
 
 
@@ -261,13 +262,21 @@ class ArraySource:
             is_npz = file.read(2) == ZIP_MAGIC
             members = self._arrays(file) if is_npz else {}
             headers = {name: self._header(member) for name, member in members.items()}
-            fitting = [
-                name
-                for name, header in headers.items()
-                if header.shape in ((images,), (images, 1)) and header.dtype.kind in COLUMN_KINDS
-            ]
-            check_columns(self._file, self._options, fitting if is_npz else None)
+            check_columns(self._file, self._options, list(headers) if is_npz else None)
+            for name in self._columns:
+                self._check_column(name, headers[name], images)
             return {name: self._values(members[name], headers[name]) for name in self._columns}
+
+    def _check_column(self, name: str, header: Header, images: int) -> None:
+        """Raise `InvalidSource` if an array has not one number or text for each image."""
+        kind, size = header.dtype.kind, header.dtype.itemsize
+        is_value = kind in COLUMN_KINDS and (kind != "f" or size <= MAX_FLOAT_BYTES)
+        if header.shape not in ((images,), (images, 1)) or not is_value:
+            raise InvalidSource(
+                f"The array {name!r} of '{self._file}' cannot be a column: it is "
+                f"{short(header.dtype)} of shape {short(header.shape)}. A column has one number or "
+                f"text for each of the {images:,} images; of one-hot labels, save the argmax."
+            )
 
     def _values(self, member: zips.Member, header: Header) -> pa.Array:
         """Return the values of a column."""
@@ -285,7 +294,11 @@ class ArraySource:
         if len(data) != stop:
             raise ValueError(f"'{member.name}' has more or fewer bytes than its header claims")
         values = np.frombuffer(data, header.dtype, offset=header.offset)
-        return pa.array(map(printable, values.tolist()) if values.dtype.kind == "U" else values)
+        if values.dtype.kind == "S":
+            return pa.array(value.decode("utf-8", "backslashreplace") for value in values.tolist())
+        if values.dtype.kind == "U":
+            return pa.array(map(printable, values.tolist()))
+        return pa.array(values.astype(values.dtype.newbyteorder("=")))  # PyArrow wants it
 
     def _layout(self, head: bytes, *, is_packed: bool) -> Layout:
         """Return the layout that a header describes; raise `ValueError` if it has none."""

@@ -1,12 +1,39 @@
 """Checks that sources share, and the errors for what they find."""
 
+import codecs
+import re
+import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 from loupe.errors import InvalidSource, SourceChanged
+from loupe.images.arrays.idx import GZIP_MAGIC
+from loupe.images.arrays.npy import NPY_MAGIC
+from loupe.images.formats import HEAD_BYTES, format_of
 from loupe.jobs import ScoringOptions
+from worker.sources.archives.unpacking import compression_of
 
 # In error messages.
 MAX_LISTED_COLUMNS, MAX_LISTED_CHARACTERS, MAX_REASON_CHARACTERS = 12, 80, 300
+
+UNPACK, EXPORT = "Unpack it, or pack the pictures as zip or tar.", "Save the images as .npz."
+# Files that are taken for sources, how they begin, and what to do.
+OTHERS = tuple(
+    (re.compile(pattern, re.DOTALL | re.IGNORECASE), kind, advice)
+    for pattern, kind, advice in (
+        (rb"7z\xbc\xaf\x27\x1c", "is a 7z archive", UNPACK),
+        (rb"Rar!\x1a\x07", "is a RAR archive", UNPACK),
+        (rb"\0{512}", "is an empty tar archive, or holds only zeros", "Make it again."),
+        (rb"\x89HDF\r\n\x1a\n", "is an HDF5 file", EXPORT),
+        (rb"MATLAB \d", "is a file of MATLAB", EXPORT),
+        (rb"\x80[\2-\5][\x95c}\](]", "is a pickle", EXPORT),
+        (rb"ARROW1", "is an Arrow file", "Save the table as Parquet."),
+        (rb"SQLite format 3\0", "is an SQLite database", "Save the table as Parquet or CSV."),
+        (rb"\xd0\xcf\x11\xe0\xa1\xb1", "is an Excel file", "Save the table as CSV."),
+        (rb"version https://git-lfs", "is a pointer of Git LFS", "Fetch the file: git lfs pull."),
+        (rb"\s*<(!doctype )?html", "is a web page", "Check its address, and download it again."),
+    )
+)
 
 
 def check_unchanged(source: object, planned: str, now: str) -> None:
@@ -45,3 +72,46 @@ def short(text: object, limit: int = MAX_REASON_CHARACTERS) -> str:
 def damaged(source: str, error: Exception) -> InvalidSource:
     """Return the error for a file that cannot be read as what it seems to be."""
     return InvalidSource(f"The {source} is damaged: {short(error)}.")
+
+
+def check_kind(source: object, head: bytes, *, is_manifest: bool) -> None:
+    """Raise `InvalidSource` for a file that is clearly no manifest or array; say what it is.
+
+    Args:
+        source: The file.
+        head: Its first bytes, or all of a smaller one.
+        is_manifest: Whether it has a name of manifests, which are text.
+    """
+    problem = _what_else(head, is_manifest=is_manifest)
+    if problem is not None:
+        raise InvalidSource(f"'{source}' {problem}")
+
+
+def _what_else(head: bytes, *, is_manifest: bool) -> str | None:
+    """Return what a file is instead of a manifest or an array, and what to do."""
+    if not head:
+        return "is empty. Copy or download it again."
+    if found := format_of(head):
+        return f"is one picture ({found.name}), not a set. Predict it: loupe predict FILE"
+    for pattern, kind, advice in OTHERS:
+        if pattern.match(head):
+            return f"{kind}. {advice}"
+    unpacked = b""
+    if head.startswith(GZIP_MAGIC):
+        with suppress(zlib.error):
+            unpacked = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+    if compression_of(head) or (unpacked and not unpacked.startswith((b"\0\0", NPY_MAGIC))):
+        return "is compressed, and neither a tar archive nor an array. Unpack it."
+    if re.match(rb"\0{512}", unpacked):
+        return "is an empty tar archive, or holds only zeros. Make it again."
+    if not is_manifest and _is_text(head):
+        return "is text. Manifests, lists of pictures, are named .csv, .tsv or .jsonl."
+    return None
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in text

@@ -18,7 +18,7 @@ from worker.remote_path import RemotePath
 from worker.sources.buckets import fetch
 from worker.sources.checks import check_columns, damaged, listed
 from worker.sources.collection import Collection, Entry, ReadEntry
-from worker.sources.source import as_text
+from worker.sources.source import as_text, read_json
 from worker.storage import AnyPath, is_url, map_requests, open_text, parse_path, unwrap
 
 PATHS, ID = ("path", "file_name"), "id"  # Hugging Face's metadata files have `file_name`
@@ -123,7 +123,7 @@ class Manifest(Collection):
         first = next(file, "")
         lines = chain([first], file)
         if first.lstrip().startswith("{"):
-            if isinstance(record := json.loads(first), dict):
+            if isinstance(record := read_json(first), dict):
                 self._check_columns([*record])
             for number, line in enumerate(lines, 1):
                 file.left = MAX_RECORD_CHARACTERS
@@ -159,9 +159,7 @@ class Manifest(Collection):
             return Entry(f"line {number}", [], f"The line is damaged, or has no {self._names}.")
         name = record.get(self._options.id or ID)
         columns = [as_text(record.get(column)) for column in self._options.columns]
-        return Entry(
-            path if name in (None, "") else str(name), [path], self._why_refused(path), columns
-        )
+        return Entry(as_text(name) or path, [path], self._why_refused(path), columns)
 
     def _why_refused(self, path: str) -> str | None:
         if isinstance(self._file, Path) and not is_url(path):
@@ -176,7 +174,7 @@ class Manifest(Collection):
 def _parse(line: str) -> Any:
     """Return the record of a line of JSON; `None`, which names no picture, if it is damaged."""
     try:
-        return json.loads(line)
+        return read_json(line)
     except json.JSONDecodeError:
         return None
 

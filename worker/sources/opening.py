@@ -23,7 +23,7 @@ from worker.sources.archives.tars import Tars, is_packed_tar, is_tar
 from worker.sources.archives.zips import Zip
 from worker.sources.arrays import ArraySource
 from worker.sources.buckets import Bucket, split_remote_pattern
-from worker.sources.checks import check_columns, short
+from worker.sources.checks import check_columns, check_kind, short
 from worker.sources.collection import Collection
 from worker.sources.folders import Folder, split_pattern
 from worker.sources.manifests import Manifest
@@ -130,9 +130,11 @@ def _open_file(
     if layout := _pixel_layout(path, head):
         return PixelSource(path, layout, options, folders)
     if path.suffix.lower() in MANIFESTS:
+        check_kind(path, head, is_manifest=True)
         return PictureSource(Manifest(path, options, https=https, folders=folders), decoder)
     if archive := _open_archive(path, head, options, folders):
         return _pictures(path, archive, decoder, options)
+    check_kind(path, head, is_manifest=False)
     check_columns(path, ScoringOptions(image_column=options.image_column), None)
     return ArraySource(path, options, folders)
 

@@ -125,6 +125,11 @@ def cut(total: int, shard_images: int) -> list[Shard]:
     ]
 
 
+def read_json(text: str) -> Any:
+    """Return a JSON value; Python's NaN and infinity are null, since JSON has none."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
 def as_text(value: Any) -> str | None:
     """Return a value as text, since a column has one type; other values become JSON."""
     if value is None:

@@ -17,6 +17,8 @@ READABLE = {  # name → format
     "no-suffix.": "TIFF",
     "named-like-text.txt": "PNG",
     "wrong.gif": "BMP",
+    "named-like-a-photo.raw": "PNG",
+    "exported.NEF": "JPEG",
     "copy.png~": "PNG",
     "UPPER.JPG": "JPEG",
     "new\nline.gif": "GIF",
@@ -41,6 +43,7 @@ OTHERS = {
     "paper.pdf": b"%PDF-1.7\n",
     "layers": b"8BPS\0\1",
     "camera.nef": b"II*\0\x08\0\0\0\0\0",
+    "sensor.raw": b"\1\2\3",
     "clip.mp4": b"\0\0\0\x18ftypisom\0\0\0\0",
     ".hidden.png": b"\x89PNG\r\n\x1a\n",
     ".git/config": b"text",
@@ -50,7 +53,7 @@ OTHERS = {
 SKIPPED: SkippedFiles = {
     "hidden": {".png": 3, "none": 1},
     "not_a_picture": {".txt": 1, "none": 2, ".db": 1},
-    "unsupported_format": {".svg": 1, ".pdf": 1, "none": 1, ".nef": 1, ".mp4": 1},
+    "unsupported_format": {".svg": 1, ".pdf": 1, "none": 1, ".nef": 1, ".raw": 1, ".mp4": 1},
 }
 
 

@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import lzma
 import math
 import os
+import pickle
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Sequence
@@ -185,6 +187,46 @@ def test_array_of_several_is_read_with_its_labels(
     assert pa.concat_tables(columns).to_pydict() == {column: list(labels)}
 
 
+COLUMNS = {
+    "floats": (np.array([0, 1, 2, np.nan, 4.5]), [0.0, 1.0, 2.0, np.nan, 4.5]),
+    "half floats": (np.arange(5, dtype=np.float16), [0.0, 1.0, 2.0, 3.0, 4.0]),
+    "big-endian numbers": (np.arange(5, dtype=">i4"), [0, 1, 2, 3, 4]),
+    "bytes": (np.array([b"a", b"b", b"\xc3\xa9", b"\xff", b""]), ["a", "b", "é", "\\xff", ""]),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_column_of_an_archive_may_be_of_any_kind(
+    tmp_path: Path, index_folder: Path, name: str
+) -> None:
+    values, expected = COLUMNS[name]
+    np.savez(tmp_path / "a.npz", images=TEST, y=values)
+    options = ScoringOptions(labels="column:y", keep=("y",))
+    seen = scored(tmp_path / "a.npz", index_folder, options=options)
+
+    columns = [batch.columns for batch in seen if batch.columns is not None]
+    np.testing.assert_equal(pa.concat_tables(columns).column("y").to_pylist(), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "facts"),
+    [
+        pytest.param(np.eye(5), ["float64", "(5, 5)", "argmax"], id="one-hot"),
+        pytest.param(np.arange(4), ["int64", "(4,)", "5 images"], id="count"),
+        pytest.param(np.array(["a", 1, 2, 3, 4], object), ["object"], id="objects"),
+        pytest.param(np.zeros(5, np.complex64), ["complex64"], id="complex"),
+    ],
+)
+def test_array_that_cannot_be_a_column_is_refused_with_the_reason(
+    tmp_path: Path, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], facts: list[str]
+) -> None:
+    np.savez(tmp_path / "a.npz", images=TEST, y=values)
+    with pytest.raises(InvalidSource) as raised:
+        check_source(tmp_path / "a.npz", ScoringOptions(labels="column:y"))
+    for fact in [*facts, "'y'"]:
+        assert fact in raised.value.message
+
+
 @pytest.mark.parametrize("column", ["names", "numbers"])
 def test_array_may_have_ids(tmp_path: Path, index_folder: Path, column: str) -> None:
     numbers = np.arange(2**64 - 5, 2**64, dtype=np.uint64)
@@ -200,7 +242,8 @@ def test_array_may_have_ids(tmp_path: Path, index_folder: Path, column: str) -> 
         (ScoringOptions(), ["2 arrays", "x_train (6, 28, 28), x_test (5, 28, 28)"]),
         (ScoringOptions(array="x"), ["'x'", "x_test, x_train, y_test, y_train"]),
         (ScoringOptions(array="y_test"), ["int64, shape (5,)"]),
-        (ScoringOptions(array="x_test", labels="column:y_train"), ["'y_train'", "has y_test"]),
+        (ScoringOptions(array="x_test", labels="column:y_train"), ["'y_train'", "int64", "(6,)"]),
+        (ScoringOptions(array="x_test", labels="column:y"), ["'y'", "has x_train, y_train"]),
     ],
 )
 def test_array_that_is_not_clear_is_named_with_the_others(
@@ -291,8 +334,20 @@ def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
 
 
 BAD_ARRAYS = [
-    ("text", b"not an array", "no IDX header"),
-    ("nothing", b"", "no IDX header"),
+    ("text", b"not an array", "is text"),
+    ("nothing", b"", "is empty"),
+    ("other bytes", b"\1\2\3\xff", "no IDX header"),
+    ("a picture", pictures.png(pictures.digits(1)[0]), "one picture (PNG)"),
+    ("a 7z archive", b"7z\xbc\xaf\x27\x1c\0\4", "7z"),
+    ("a RAR archive", b"Rar!\x1a\x07\1\0", "RAR"),
+    ("gzipped text", gzip.compress(b"path\na.png\n"), "is compressed"),
+    ("xz of text", lzma.compress(b"path\na.png\n"), "is compressed"),
+    ("an empty tar", bytes(10_240), "empty tar"),
+    ("an empty packed tar", gzip.compress(bytes(10_240)), "empty tar"),
+    ("HDF5", b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
+    ("a pickle", pickle.dumps([b"x"]), "pickle"),
+    ("Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    ("a page", b"\n<!DOCTYPE html>\n<title>404</title>", "web page"),
     (
         "floats",
         npy(np.zeros((2, 28, 28), np.float32)),

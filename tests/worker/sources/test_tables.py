@@ -1,6 +1,7 @@
 """Tables: Parquet files with pictures or pixels in them, and manifests of paths."""
 
 import csv
+import gzip
 import io
 import json
 from collections.abc import Sequence
@@ -177,6 +178,19 @@ def test_ids_that_results_cannot_hold_as_numbers_are_text(
     assert ids(scored(tmp_path / "table", index_folder)) == [str(name) for name in names]
 
 
+@pytest.mark.parametrize("table", [of_files, of_pixels])
+@pytest.mark.parametrize("options", [ScoringOptions(), ScoringOptions(id="id")])
+def test_ids_may_be_bytes(
+    tmp_path: Path, index_folder: Path, table: Any, options: ScoringOptions
+) -> None:
+    names = [f"é{row}".encode() for row in range(len(IMAGES) - 1)]
+    pq.write_table(table(id=[*names, b"\xff"]), tmp_path / "table")
+    check_source(tmp_path / "table", options)
+
+    expected = [*(name.decode() for name in names), "\\xff"]
+    assert ids(scored(tmp_path / "table", index_folder, options=options)) == expected
+
+
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_pictures_may_be_in_a_column_of_another_name(
     tmp_path: Path, index_folder: Path, kind: pa.DataType
@@ -220,6 +234,15 @@ def test_row_without_an_id_is_an_error(
     assert ids(seen) == list(names)
     assert list(errors(seen)) == ["row 5"]
     assert "no id" in errors(seen)["row 5"]
+
+
+def test_missing_number_is_no_id(tmp_path: Path, index_folder: Path) -> None:
+    names = pa.array([1.5, *[float("nan")] * (len(IMAGES) - 1)])
+    pq.write_table(of_pixels(id=names), tmp_path / "table")
+    seen = scored(tmp_path / "table", index_folder)
+
+    assert ids(seen) == ["1.5"]
+    assert len(errors(seen)) == len(IMAGES) - 1
 
 
 @pytest.mark.parametrize("table", [of_files, of_structs, of_pixels])
@@ -554,7 +577,7 @@ def test_requested_columns_of_a_manifest_are_text(
 
 
 def test_json_values_that_are_not_text_become_json(folder: Path, index_folder: Path) -> None:
-    values = [1, "text", None, {"a": [True]}, "\ud800"]
+    values = [1, "text", float("nan"), {"a": [True, float("inf")]}, "\ud800"]
     lines = [
         json.dumps({"path": path, "x": value}) for path, value in zip(PATHS, values, strict=False)
     ]
@@ -562,7 +585,7 @@ def test_json_values_that_are_not_text_become_json(folder: Path, index_folder: P
     seen = scored(folder / "manifest.jsonl", index_folder, options=ScoringOptions(keep=("x",)))
 
     columns = pa.concat_tables([batch.columns for batch in seen])
-    assert columns["x"].to_pylist() == ["1", "text", None, '{"a": [true]}', "\\ud800", None]
+    assert columns["x"].to_pylist() == ["1", "text", None, '{"a": [true, null]}', "\\ud800", None]
 
 
 def test_line_without_a_path_and_missing_file_are_errors(folder: Path, index_folder: Path) -> None:
@@ -589,7 +612,11 @@ def test_line_without_a_path_and_missing_file_are_errors(folder: Path, index_fol
 @pytest.mark.parametrize(
     ("name", "content", "fact"),
     [
-        ("a.csv", b"", "it has: none"),
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"\n", "it has: none"),
+        ("a.csv", pictures.png(pictures.digits(1)[0]), "one picture (PNG)"),
+        ("a.tsv", gzip.compress(b"path\na.png\n"), "is compressed"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("a.csv", b"id,file\n1,a.png\n", "it has: id, file"),
         ("a.csv", b"path\n", "no records"),
         ("a.csv", b'path\n"a.png\n', "unexpected end of data"),

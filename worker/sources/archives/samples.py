@@ -3,7 +3,6 @@
 Source: https://github.com/webdataset/webdataset, "The WebDataset Format".
 """
 
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import IO, Any
 from loupe.jobs import ScoringOptions
 from worker.sources.checks import check_columns
 from worker.sources.collection import Entry
-from worker.sources.source import as_text
+from worker.sources.source import as_text, read_json
 
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 JSON = "json"
@@ -94,7 +93,7 @@ class Sample:
 
     def _add_json(self, text: str) -> None:
         try:
-            found: Any = json.loads(text)
+            found: Any = read_json(text)
         except (ValueError, RecursionError):
             self._refused = "The sample's .json is damaged."
             return

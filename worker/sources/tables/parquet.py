@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from loupe.errors import InvalidSource
-from loupe.files import ReadableFolders, printable
+from loupe.files import ReadableFolders
 from loupe.images.arrays.tables import PIXELS, as_pixels, pixel_columns
 from loupe.images.formats import File
 from loupe.images.selection import SkippedFiles
@@ -26,7 +26,7 @@ from worker.sources.collection import Entry
 from worker.sources.pictures import MAX_FETCHED_BYTES, Decoder
 from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut, id_type
 from worker.sources.tables import pages
-from worker.sources.tables.rows import NO_ID, check_texts, read_rows, stacked
+from worker.sources.tables.rows import NO_ID, check_texts, id_text, read_rows, stacked
 from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
@@ -121,7 +121,7 @@ class TableSource:
             if self._id not in file.schema_arrow.names:
                 return str(row)
             ((_, rows),) = read_rows(file, start, stop, 1, [self._id])
-        return str(rows.column(self._id)[0].as_py())
+        return str(self._ids(rows, row)[0][0])
 
     def _version(self) -> str:
         version = versions(self._files)
@@ -212,7 +212,8 @@ class TableSource:
                 raise InvalidSource(f"'{path}' has several columns '{column}'.")
         for column in filter(None, [self._options.id, *self._options.columns]):
             kind = schema.field(column).type
-            if pa.types.is_nested(kind) or _is_binary(kind):
+            is_id = column == self._options.id and column not in self._options.columns
+            if pa.types.is_nested(kind) or (_is_binary(kind) and not is_id):
                 raise InvalidSource(
                     f"Column '{column}' of '{path}' is {short(kind)}, not text, a number or a time."
                 )
@@ -257,7 +258,7 @@ class TableSource:
         ids = rows.column(self._id).to_pylist()
         if id_type(kind) == pa.int64():
             return ids, True
-        return [None if name is None else printable(str(name)) for name in ids], False
+        return list(map(id_text, ids)), False
 
 
 def _rows_at_a_time(index: Path) -> int:

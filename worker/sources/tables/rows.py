@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
+from loupe.files import printable
 from loupe.images.spec import SIDE, UInt8Array
 from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import Records
@@ -70,10 +71,20 @@ def stacked(
     )
 
 
+def id_text(value: Any) -> str | None:
+    """Return an id as text; `None` if it is missing, which NaN marks, too."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return printable(str(value))
+
+
 def check_texts(source: object, columns: Iterable[tuple[str, pa.ChunkedArray | pa.Array]]) -> None:
     """Raise `InvalidSource` if a column has a text that is too long for a row of results."""
     for name, column in columns:
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        kinds = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+        if column.type not in kinds:
             continue
         longest = pc.max(pc.binary_length(column)).as_py() or 0
         if longest > MAX_ENTRY_BYTES:
