@@ -34,7 +34,7 @@ class TrainRequest(BaseModel):
         config: The hyperparameters.
         images: `Dataset.fingerprint`, with the validation split.
         min_accuracy: Minimum test accuracy to save the model.
-        name: Name of the model; that of the data set by default.
+        name: Name of the model; runs of older versions have none, and take the data set's.
         replace_classes: Whether earlier models of the name may have other classes.
     """
 
@@ -85,8 +85,10 @@ class Run:
         """Create a run below the data folder, and lock it while the block runs.
 
         `options` are further fields of `TrainRequest`. The run's name consists of the data set,
-        the architecture and the time.
+        the architecture and the time. The model's name is settled here: the data set may have
+        another one when the run is resumed, if a link has replaced its folder.
         """
+        options["name"] = options.get("name") or dataset.name
         kind, _, path = source.dataset.partition(":")
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         name = slug(f"{kind}-{Path(path).name}")

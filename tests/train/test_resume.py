@@ -156,6 +156,21 @@ def test_a_relative_path_means_the_same_in_another_working_directory(
     assert list_models()[0].card.figures.test_digest == test.digest()
 
 
+def test_model_has_the_name_of_the_start_after_a_link_has_replaced_the_folder(
+    home: Path, loupe: Loupe
+) -> None:
+    pets = sort_into_folders(home / "pets", COUNTS)
+    options = ("--min-accuracy", "1", *OPTIONS)
+    assert_refused(loupe("train", "--dataset", f"folder:{pets}", *options), "accuracy_too_low")
+    (run,) = (home / "data" / "runs").glob("folder-pets-softmax-*")
+    pets.rename(home / "moved")
+    pets.symlink_to(home / "moved")
+    saved = loupe("train", "--resume", run.name, "--min-accuracy", "0")
+
+    assert saved.code == 0, saved.err
+    assert [model.tag.partition(":")[0] for model in list_models()] == ["pets"]
+
+
 def test_epochs_beside_resume_continue_the_training(run: Path, loupe: Loupe) -> None:
     saved = loupe("train", "--resume", run.name, "--min-accuracy", "0", "--epochs", "4")
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +11,10 @@ from urllib.request import HTTPRedirectHandler, build_opener
 import numpy as np
 
 from loupe.errors import DatasetNotFound
-from loupe.files import open_regular, write_atomically
+from loupe.files import write_atomically
 from loupe.images.arrays import idx
 from loupe.images.spec import Look, UInt8Array
+from train.data.npz import read_npz
 from train.data.own.folders import expand_user
 from train.data.own.idx_folders import FILES, read_idx
 from train.data.splits import Dataset, Split
@@ -146,15 +146,9 @@ def _read_folder(folder: Path) -> list[UInt8Array]:
 
 
 def _read_archive(path: Path) -> list[UInt8Array]:
-    """Read Keras's archive, whose members may claim to unpack to terabytes."""
-    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        members = [archive.getinfo(f"{name}.npy") for name in ARCHIVED]
-        size = sum(member.file_size for member in members)
-        if size > MAX_ARCHIVE_BYTES:
-            raise ValueError(f"{size:,} bytes unpacked; the limit is {MAX_ARCHIVE_BYTES:,}")
-        return [
-            np.lib.format.read_array(archive.open(member), allow_pickle=False) for member in members
-        ]
+    """Read Keras's archive."""
+    arrays = read_npz(path, MAX_ARCHIVE_BYTES, lambda name, _: name in ARCHIVED)
+    return [arrays[name] for name in ARCHIVED]
 
 
 def _download(name: str) -> list[UInt8Array]:

@@ -132,6 +132,8 @@ def test_rows_of_a_wrong_length_are_errors_at_their_place(
     assert [name for name, _ in errors(seen)] == [
         str(number) for number in range(len(lengths)) if number not in good
     ]
+    messages = [error.message for batch in seen for _, error in batch.errors]
+    assert all("more or fewer values" in message for message in messages)
 
 
 @pytest.mark.parametrize(

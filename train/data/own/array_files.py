@@ -4,16 +4,17 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loupe.errors import InvalidDataset, InvalidUsage
-from loupe.files import max_unpacked_bytes, open_regular
-from loupe.images.arrays import npy
-from loupe.images.arrays.tables import HEAD_BYTES, read_layout, read_rows
+from loupe.files import open_regular
+from loupe.images.arrays.npy import Header
+from loupe.images.arrays.tables import HEAD_BYTES, Rows, read_layout, read_rows
 from loupe.images.spec import SIDE, Look, UInt8Array
+from train.data.npz import read_npz
 from train.data.own.arrays import (
     MAX_IMAGES,
     Arrays,
@@ -81,50 +82,33 @@ def _read_npz(files: list[Path]) -> dict[str, Arrays]:
     images: dict[str, UInt8Array] = {}
     labels: dict[str, Labels] = {}
     for path in files:
-        with _translating(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            members = [each for each in archive.infolist() if each.filename.endswith(".npy")]
-            _check_size(members)
-            for member in members:
-                own = member.filename.removesuffix(".npy")
-                name = path.stem if re.fullmatch(r"arr_[0-9]+", own) else own
-                role, split = ROLE.search(name.lower()), _split_of(name)
-                if role is None:
-                    continue
-                kind = "images" if role[1] else "labels"
-                if split in (images if role[1] else labels):
-                    raise ValueError(f"several arrays hold the {kind} of one split, {own} too")
-                array = _read_member(archive, member, are_images=role[1] is not None)
-                if role[1]:
+        with _translating(path):
+            for name, array in read_npz(path, MAX_ARCHIVE_BYTES, partial(_is_needed, path)).items():
+                is_images, split = _meaning(path, name)
+                if split in (images if is_images else labels):
+                    raise ValueError(f"several arrays hold the {split} split, {name} is the second")
+                if is_images:
                     images[split] = as_images(array)
                 else:
                     labels[split] = as_labels(array)
     return {split: Arrays(images[split], labels[split]) for split in images if split in labels}
 
 
-def _check_size(members: list[zipfile.ZipInfo]) -> None:
-    """Refuse archives that unpack to more than memory may take, before they are unpacked."""
-    size = sum(member.file_size for member in members)
-    packed = sum(member.compress_size for member in members)
-    limit = min(MAX_ARCHIVE_BYTES, max_unpacked_bytes(packed))
-    if size > limit:
-        raise ValueError(f"{size:,} bytes unpacked; the limit is {limit:,}")
+def _meaning(path: Path, name: str) -> tuple[bool | None, str]:
+    """Return whether an array holds images or labels, `None` for neither, and the split."""
+    known = path.stem if re.fullmatch(r"arr_[0-9]+", name) else name
+    role = ROLE.search(known.lower())
+    return None if role is None else role[1] is not None, _split_of(known)
 
 
-def _read_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, are_images: bool
-) -> NDArray[np.generic]:
-    """Return an array, after checking that its header can be true."""
-    with archive.open(member) as file:
-        header = npy.read_header(file.read(npy.HEAD_BYTES))
-    if header.offset + header.nbytes != member.file_size or header.dtype.hasobject:
-        raise ValueError(f"{member.filename}: the header of {header.shape} is not true")
+def _is_needed(path: Path, name: str, header: Header) -> bool:
+    """Return whether an array holds images or labels; raise `ValueError` if it cannot."""
+    are_images, _ = _meaning(path, name)
     if are_images:
         image_shape(header.shape)
-    elif np.prod(header.shape) > MAX_IMAGES:
-        raise ValueError(f"{member.filename} holds more than {MAX_IMAGES:,} labels")
-    with archive.open(member) as file:
-        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
+    elif are_images is not None and np.prod(header.shape) > MAX_IMAGES:
+        raise ValueError(f"{name} holds more than {MAX_IMAGES:,} labels")
+    return are_images is not None
 
 
 def _read_csv(files: list[Path]) -> dict[str, Arrays]:
@@ -156,19 +140,36 @@ def _read_table(path: Path) -> Arrays | None:
         if column is None:
             return None
         for rows in read_rows(file, layout, [column]):
-            if not rows.are_valid.all():
-                row = len(labels) + int(np.argmin(rows.are_valid)) + 1
-                raise ValueError(f"row {row:,} has other pixels than integers from 0 to 255")
+            _check_rows(rows, len(labels), len(layout.names))
             pixels.append(rows.pixels)
             labels += rows.columns.column(0).to_pylist()
             if len(labels) > MAX_IMAGES:
                 raise ValueError(f"it holds more than {MAX_IMAGES:,} images")
     images = np.concatenate([*pixels, np.empty((0, SIDE * SIDE), np.uint8)])
+    return Arrays(as_images(images), _numbers_or_names(labels))
+
+
+def _check_rows(rows: Rows, before: int, columns: int) -> None:
+    """Raise `ValueError` for a row of another length, with wrong pixels, or without a label."""
+    labels = rows.columns.column(0).to_pylist()
+    for number, (label, is_valid) in enumerate(
+        zip(labels, rows.are_valid, strict=True), before + 1
+    ):
+        if label is None:
+            raise ValueError(f"row {number:,} has more or fewer than {columns:,} values")
+        if not is_valid:
+            raise ValueError(f"row {number:,} has other pixels than integers from 0 to 255")
+        if not label.strip():
+            raise ValueError(f"row {number:,} has no label")
+
+
+def _numbers_or_names(labels: list[str]) -> Labels:
+    """Return labels as numbers if all are."""
     try:
-        numbers = np.array([int(float(label)) for label in labels], np.int64)
-    except ValueError:  # names instead of numbers
-        return Arrays(as_images(images), np.array(labels, np.str_))
-    return Arrays(as_images(images), numbers)
+        numbers = np.array([float(label) for label in labels])
+    except ValueError:
+        return np.array(labels, np.str_)
+    return as_labels(numbers)
 
 
 @contextmanager

@@ -154,13 +154,26 @@ def as_images(array: NDArray[np.generic]) -> UInt8Array:
 
 
 def as_labels(array: NDArray[np.generic]) -> Labels:
-    """Return an array as labels, shape `(n,)`; raise `ValueError` if it holds none."""
+    """Return an array as labels, shape `(n,)`; raise `ValueError` if it holds none.
+
+    Floats are whole numbers; bytes are text in UTF-8.
+    """
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+    if labels.ndim != 1 or labels.dtype.kind not in "iufSU":
         raise ValueError(
-            f"labels must be integers or text of the shape (n,), not {array.dtype} {array.shape}"
+            "labels must be whole numbers or text of the shape (n,), not "
+            f"{array.dtype} {array.shape}; of one-hot labels, save the argmax"
         )
-    return cast("Labels", labels)
+    if labels.dtype.kind == "S":
+        return np.array([label.decode("utf-8", "backslashreplace") for label in labels.tolist()])
+    if labels.dtype.kind != "f":
+        return cast("Labels", labels)
+    numbers = labels.astype(np.float64)
+    are_whole = np.isfinite(numbers) & (np.trunc(numbers) == numbers) & (abs(numbers) < 2**53)
+    if not are_whole.all():
+        row = int(np.argmin(are_whole))
+        raise ValueError(f"label {row + 1:,} is {numbers[row]:g}, not a whole number")
+    return numbers.astype(np.int64)
 
 
 def _normalize(images: UInt8Array, look: Look) -> UInt8Array:
@@ -179,7 +192,8 @@ def _name_classes(
     file = (path if path.is_dir() else path.parent) / CLASS_NAMES_FILE
     names = _read_class_names(file) if file.exists() else class_names
     if names is None or known.dtype.kind == "U":
-        known = np.array(sorted(known.tolist(), key=lambda each: natural_order(str(each))))
+        if known.dtype.kind == "U":
+            known = np.array(sorted(known.tolist(), key=natural_order))
         order = np.argsort(known)
         indices = {
             name: order[np.searchsorted(known, arrays.labels, sorter=order)].astype(np.int64)

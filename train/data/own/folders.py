@@ -224,8 +224,8 @@ def slug(name: str) -> str:
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key that puts `img2` before `img10`, ignoring case."""
-    parts = re.split(r"([0-9]+)", name)
+    """Return a sort key that puts `img2` before `img10` and `-1` before `0`, ignoring case."""
+    parts = re.split(r"(^-[0-9]+|[0-9]+)", name)
     return [int(part) if index % 2 else part.casefold() for index, part in enumerate(parts)], name
 
 

@@ -26,6 +26,7 @@ from worker.storage import AnyPath, open_file, versions
 
 COPY = "pixels.parquet"  # file of the index
 IMAGE = pa.field("image", pa.binary(PIXELS))  # null if a pixel is invalid
+INVALID = "The row has more or fewer values than others, or a pixel that is no integer in 0..255."
 COLUMN = "column-{}"  # names in the copy, since those of the file may be anything
 
 
@@ -109,7 +110,7 @@ class PixelSource:
         are_valid = np.array([image is not None for image in images])
         columns = pa.table(rows.columns[1:], self._columns)
         kept = columns.select(list(self._kept)) if self._kept else None
-        return stacked(self._ids(rows, start), pixels, are_valid, start, kept)
+        return stacked(self._ids(rows, start), pixels, are_valid, start, kept, INVALID)
 
     def _ids(self, rows: pa.RecordBatch, start: int) -> list[Any]:
         """Return the ids; `None` for a row without one."""

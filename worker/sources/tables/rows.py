@@ -46,6 +46,7 @@ def stacked(
     are_valid: NDArray[np.bool_],
     start: int,
     kept: pa.Table | None,
+    problem: str = "The row has a pixel that is no integer in 0..255.",
 ) -> Records:
     """Return rows of pixels as images; invalid ones and those without an id become errors.
 
@@ -55,12 +56,16 @@ def stacked(
         are_valid: Whether all pixels of a row are.
         start: Number of the first row.
         kept: Requested columns, a row for each id.
+        problem: What is wrong with rows that are not valid.
     """
     good = are_valid & np.array([name is not None for name in ids])
     errors: list[tuple[str, LoupeError]] = [
-        (f"row {start + row}", InvalidSource(NO_ID, code="invalid_record"))
-        if ids[row] is None
-        else (str(ids[row]), InvalidPixels("The row has a pixel that is no integer in 0..255."))
+        (
+            f"row {start + row}" if ids[row] is None else str(ids[row]),
+            InvalidSource(NO_ID, code="invalid_record")
+            if are_valid[row]
+            else InvalidPixels(problem),
+        )
         for row in np.flatnonzero(~good)
     ]
     return Records(

@@ -84,6 +84,25 @@ def test_archive_without_a_test_split_is_split_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        pytest.param(LABELS.astype(np.float32), ("0", "1", "2"), id="floats"),
+        pytest.param(LABELS - 1, ("-1", "0", "1"), id="negative"),
+        pytest.param(np.array([b"cat", b"\xc3\xa9", b"ape"])[LABELS], ("ape", "cat", "é"), id="S"),
+    ],
+)
+def test_labels_may_be_of_any_kind(
+    tmp_path: Path, labels: np.ndarray, names: tuple[str, ...]
+) -> None:
+    np.savez(tmp_path / "own.npz", x=IMAGES, y=labels, x_test=IMAGES, y_test=labels)
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink")
+
+    assert dataset.class_names == names
+    meant = [names.index("cat"), names.index("é"), names.index("ape")] if "é" in names else range(3)
+    assert dataset.test.labels.tolist() == [meant[label] for label in LABELS]
+
+
+@pytest.mark.parametrize(
     ("arrays", "code", "fact"),
     [
         ({"x": IMAGES}, "empty_split", "labels"),
@@ -92,8 +111,9 @@ def test_archive_without_a_test_split_is_split_here(tmp_path: Path) -> None:
         ({"x": IMAGES / 255, "y": LABELS}, "invalid_arrays", "float64"),
         ({"x": IMAGES.astype(int) + 200, "y": LABELS}, "invalid_arrays", "255"),
         ({"x": np.zeros((60, 28, 28, 3), np.uint8), "y": LABELS}, "invalid_arrays", "28, 3"),
-        ({"x": IMAGES, "y": LABELS / 2}, "invalid_arrays", "float64"),
-        ({"x": IMAGES, "y": np.eye(3)[LABELS]}, "invalid_arrays", "(60, 3)"),
+        ({"x": IMAGES, "y": LABELS / 2}, "invalid_arrays", "label 2 is 0.5"),
+        ({"x": IMAGES, "y": [*LABELS[1:], np.nan]}, "invalid_arrays", "label 60 is nan"),
+        ({"x": IMAGES, "y": np.eye(3)[LABELS]}, "invalid_arrays", "argmax"),
         ({"x": IMAGES, "images": IMAGES, "y": LABELS}, "invalid_arrays", "images"),
         ({"x": np.array([None] * 60), "y": LABELS}, "invalid_arrays", "x"),
     ],
@@ -177,6 +197,35 @@ def test_csv_with_a_wrong_pixel_names_the_row(tmp_path: Path) -> None:
         load_dataset(f"csv:{path}")
 
     assert raised.value.code == "invalid_arrays"
+
+
+@pytest.mark.parametrize(
+    ("row", "facts"),
+    [
+        pytest.param(["", *[0] * 784], ["row 3", "no label"], id="no label"),
+        pytest.param([" ", *[0] * 784], ["row 3", "no label"], id="blank label"),
+        pytest.param(["nan", *[0] * 784], ["label 3", "nan"], id="NaN"),
+        pytest.param(["1.5", *[0] * 784], ["label 3", "1.5"], id="fraction"),
+        pytest.param([1, *[0] * 783], ["row 3", "785 values"], id="short"),
+        pytest.param([1, *[0] * 785], ["row 3", "785 values"], id="long"),
+    ],
+)
+def test_csv_with_a_wrong_row_names_it(tmp_path: Path, row: list[object], facts: list[str]) -> None:
+    path = write_csv(tmp_path / "own.csv", IMAGES, LABELS)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], ",".join(map(str, row)), *lines[3:]]) + "\n")
+    with pytest.raises(InvalidDataset) as raised:
+        load_dataset(f"csv:{path}")
+
+    assert raised.value.code == "invalid_arrays"
+    for fact in facts:
+        assert fact in raised.value.message
+
+
+def test_classes_of_a_csv_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "own.csv", IMAGES, LABELS * 5 - 1)
+
+    assert load_dataset(f"csv:{path}", look="ink").class_names == ("-1", "4", "9")
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv"])

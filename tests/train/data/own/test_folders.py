@@ -68,6 +68,7 @@ def test_classes_are_in_natural_order(tmp_path: Path) -> None:
 
     assert dataset.class_names == ("0", "1", "2", "9", "10")
     assert sorted(["b2", "B10", "a", "b1"], key=natural_order) == ["a", "b1", "b2", "B10"]
+    assert sorted(["9", "0", "-1", "-10"], key=natural_order) == ["-10", "-1", "0", "9"]
 
 
 def test_split_folders_become_splits(tmp_path: Path) -> None:
