@@ -63,7 +63,7 @@ def run(folder: Path) -> list[Row]:
     from demo.model import train_model
 
     model = train_model(dataset)
-    rows = [("model", model.tag), ("test accuracy", f"{model.card.figures.accuracy:.4f}")]
+    rows = [("model", model.tag), ("test accuracy", f"{model.card.measured.accuracy:.4f}")]
     # A temporary data folder and a free port keep the demo apart from the user's service.
     own = {"model": model.tag, "host": "127.0.0.1", "port": free_port(), "redis_url": None}
     settings = load_settings().model_copy(update={**own, "data_dir": folder / "data"})

@@ -17,7 +17,7 @@ def train_model(dataset: Dataset) -> StoredModel:
     epochs = EPOCHS if len(dataset.train.images) > SMALL_IMAGES else EPOCHS_OF_SMALL
     config = recipe("cnn-small", epochs=epochs)
     model = train(dataset, config, callbacks=[ProgressBar(console, config)])
-    figures = model.card.figures
+    figures = model.card.measured
     console.print(f"test accuracy {figures.accuracy:.4f}")
     console.print(f"Keras and ONNX Runtime agree within {figures.engines_difference:.0e}")
     console.print(styled("saved ", (model.tag, "bold"), " to the BentoML model store"))

@@ -106,7 +106,7 @@ class ServedModel:
         class_names: In the order of its probabilities.
         translations: Class names by ISO 639-1 language code.
         look: How its training images look.
-        figures: Measurements on the test split.
+        figures: Measurements on the test split; `None` if it was not measured.
         report: Path of its report on the service, if it has one.
         default: Whether it answers requests that name no model.
     """
@@ -119,7 +119,7 @@ class ServedModel:
     class_names: list[str]
     translations: dict[str, list[str]]
     look: Look
-    figures: dict[str, JsonValue]
+    figures: dict[str, JsonValue] | None
     report: str | None = None
     default: bool = False
 

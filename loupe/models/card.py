@@ -61,7 +61,12 @@ class Figures(BaseModel):
         ge=0, le=1, description="Fraction of test images whose best class is correct."
     )
     loss: float = Field(description="Mean cross-entropy, in nats.")
-    train_accuracy: float = Field(ge=0, le=1, description="Accuracy on the training images.")
+    train_accuracy: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Accuracy on the training images; `None` if they are not known.",
+    )
     calibration_error: float = Field(
         ge=0,
         le=1,
@@ -75,7 +80,9 @@ class Figures(BaseModel):
     engines_difference: float = Field(
         description="Largest difference between the engines' probabilities."
     )
-    training_seconds: float
+    training_seconds: float | None = Field(
+        default=None, description="Duration of the training; `None` if it was not Loupe's."
+    )
 
 
 class ModelCard(BaseModel):
@@ -94,7 +101,7 @@ class ModelCard(BaseModel):
     input: ImageSpec = Field(description="The images that the model takes.")
     source: str = Field(default="not stated", description="Where the data comes from.")
     licence: str = Field(default="not stated", description="Licence of the data.")
-    figures: Figures
+    figures: Figures | None = Field(description="`None` if the model was not measured.")
     files: dict[str, str] = Field(description="SHA-256 of each file of the model, by name.")
     config: dict[str, JsonValue] = Field(description="The training configuration.")
     made_with: dict[str, str] = Field(description="Versions of the packages that made the model.")
@@ -124,6 +131,13 @@ class ModelCard(BaseModel):
                 )
             check_class_names(names, distinct=False)
         return self
+
+    @property
+    def measured(self) -> Figures:
+        """The figures; `ValueError` if the model was not measured."""
+        if self.figures is None:
+            raise ValueError("The model was not measured.")
+        return self.figures
 
     def names(self, language: str) -> tuple[str, ...]:
         """Return the class names in a language; `en` means those of the data set itself.

@@ -21,7 +21,8 @@ from loupe.terminal import (
 from loupe.text import one_line
 
 if TYPE_CHECKING:
-    from loupe.models.promotion_log import Promotion
+    from loupe.models.card import Figures
+    from loupe.models.promotion_log import PromotedFigures, Promotion
     from loupe.models.store import StoredModel
 
 app = typer.Typer(help="List, show, compare, promote and delete the models in the store.")
@@ -86,13 +87,16 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="Another model.")],
 ) -> None:
     """Show the figures of two models side by side, and which model is better."""
-    from loupe.models.comparison import compared
+    from loupe.models.comparison import comparable, compared
     from loupe.models.store import find_model, labels
 
     first, second, labelled = find_model(a), find_model(b), labels()
     for letter, model in (("A", first), ("B", second)):
         _print_heading(model, labelled.get(model.tag, []), f"{letter}  ")
-    if first.card.figures.test_digest != second.card.figures.test_digest:
+    unmeasured = [each.tag for each in (first, second) if each.card.figures is None]
+    if unmeasured:
+        console.print(f"Not measured: {', '.join(unmeasured)}")
+    elif not comparable(first.card, second.card):
         console.print(
             "The test sets differ: accuracy, loss and calibration error cannot be compared."
         )
@@ -210,8 +214,8 @@ def report(
 def _columns(models: list["StoredModel"], labelled: dict[str, list[str]]) -> list[Column]:
     cards = [model.card for model in models]
     architectures = [str(card.config.get("architecture", "–")) for card in cards]
-    accuracies = [f"{card.figures.accuracy:.4f}" for card in cards]
-    errors = [f"{card.figures.calibration_error:.4f}" for card in cards]
+    accuracies = [_figure(card.figures, "accuracy") for card in cards]
+    errors = [_figure(card.figures, "calibration_error") for card in cards]
     sizes = [_megabytes(model.size_bytes) for model in models]
     return [
         Column("tag", [model.tag for model in models]),
@@ -238,9 +242,13 @@ def _print_moved(promotion: "Promotion") -> None:
     console.print(f"test accuracy {accuracy}, calibration error {error}")
 
 
-def _change(promotion: "Promotion", figure: str) -> str:
-    before, now = promotion.from_figures, f"{getattr(promotion.to_figures, figure):.4f}"
-    return now if before is None else f"{getattr(before, figure):.4f} → {now}"
+def _change(promotion: "Promotion", name: str) -> str:
+    before, now = promotion.from_figures, _figure(promotion.to_figures, name)
+    return now if before is None else f"{_figure(before, name)} → {now}"
+
+
+def _figure(figures: "Figures | PromotedFigures | None", name: str) -> str:
+    return "–" if figures is None else f"{getattr(figures, name):.4f}"
 
 
 def _confirm(action: str) -> None:

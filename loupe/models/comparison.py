@@ -12,6 +12,7 @@ from loupe.models.store import StoredModel
 from loupe.terminal import Column
 
 DIGEST_DIGITS = 12  # of 64: enough to see whether two are the same
+NOT_MEASURED = "not measured"
 MIN_DECIMAL = 1e-4  # smaller values need exponents to show anything in four digits
 SIGNS = {"accuracy": 1, "loss": -1, "calibration_error": -1}  # on the test split; 1: more is better
 COST_SIGNS = {"training_seconds": -1, "size_megabytes": -1}  # comparable on any test split
@@ -30,7 +31,6 @@ def shown(model: StoredModel, labels: list[str]) -> dict[str, JsonValue]:
 
 def described(card: ModelCard) -> dict[str, dict[str, str]]:
     """Return the whole card as sections of names and values, by title."""
-    figures = card.figures.model_dump(mode="json")
     return {
         "data": {
             "data set": card.dataset,
@@ -40,10 +40,7 @@ def described(card: ModelCard) -> dict[str, dict[str, str]]:
             "source": card.source,
             "licence": card.licence,
         },
-        "figures, on the test split": {
-            _words(name): _digest(value) if name.endswith("digest") else figure(name, value)
-            for name, value in figures.items()
-        },
+        "figures, on the test split": _figures(card),
         "training": {_words(name): text(value) for name, value in card.config.items()},
         "made with": dict(card.made_with),
         "files, SHA-256": {name: _digest(value) for name, value in card.files.items()},
@@ -52,8 +49,7 @@ def described(card: ModelCard) -> dict[str, dict[str, str]]:
 
 def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]]:
     """Return a table of figures that says which model is better, and one of differing settings."""
-    comparable = a.card.figures.test_digest == b.card.figures.test_digest
-    signs = COST_SIGNS | (SIGNS if comparable else dict.fromkeys(SIGNS, 0))
+    signs = COST_SIGNS | (SIGNS if comparable(a.card, b.card) else dict.fromkeys(SIGNS, 0))
     first, second = _numbers(a), _numbers(b)
     names = [name for name in first if name in second and (first[name] or second[name])]
     gains = {name: signs.get(name, 0) * (second[name] - first[name]) for name in names}
@@ -77,6 +73,11 @@ def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]
         Column("B", [text(theirs.get(name)) for name in differing]),
     ]
     return figures, settings
+
+
+def comparable(a: ModelCard, b: ModelCard) -> bool:
+    """Return whether two models were measured on the same test images."""
+    return bool(a.figures and b.figures and a.figures.test_digest == b.figures.test_digest)
 
 
 def figure(name: str, value: JsonValue) -> str:
@@ -108,12 +109,20 @@ def text(value: JsonValue) -> str:
 
 
 def _numbers(model: StoredModel) -> dict[str, float]:
-    figures: Mapping[str, JsonValue] = model.card.figures.model_dump(mode="json")
+    figures = model.card.figures.model_dump(mode="json") if model.card.figures else {}
     numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
     # Costs are rounded so that negligible differences do not make one model better.
-    return numbers | {
-        "training_seconds": round(model.card.figures.training_seconds, 1),
-        "size_megabytes": round(model.size_bytes / 1e6, 1),
+    if "training_seconds" in numbers:
+        numbers["training_seconds"] = round(numbers["training_seconds"], 1)
+    return numbers | {"size_megabytes": round(model.size_bytes / 1e6, 1)}
+
+
+def _figures(card: ModelCard) -> dict[str, str]:
+    if card.figures is None:
+        return {"test": NOT_MEASURED}
+    return {
+        _words(name): _digest(value) if name.endswith("digest") else figure(name, value)
+        for name, value in card.figures.model_dump(mode="json").items()
     }
 
 

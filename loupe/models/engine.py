@@ -47,13 +47,14 @@ class OnnxEngine:
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._spec = spec
-        self._outputs = [self._session.get_outputs()[0].name]
+        output = self._session.get_outputs()[0]
+        self._outputs, self._classes = [output.name], output.shape[-1]
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
-        probabilities: Float32Array = self._session.run(
-            self._outputs, {self._input: self._spec.check_batch(images)}
-        )[0]
+        if not len(self._spec.check_batch(images)):  # some operators cannot take an empty batch
+            return np.empty((0, self._classes), np.float32)
+        probabilities: Float32Array = self._session.run(self._outputs, {self._input: images})[0]
         return probabilities
 
 
@@ -93,6 +94,12 @@ def load_engine(
         ProgramFailed: If the engine is not installed.
     """
     verify(model)
+    if name == "tensorflow" and KERAS_FILE not in model.card.files:
+        raise ProgramFailed(
+            f"{model.tag} was imported from ONNX, so TensorFlow cannot run it. Use the engine "
+            "'onnx'.",
+            code="engine_unavailable",
+        )
     spec = model.card.input
     engine: Engine = (
         OnnxEngine(model.folder / ONNX_FILE, spec, threads)

@@ -23,7 +23,7 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
 
     Args:
         tag: As for `find_model`.
-        force: Accept a model that is not better, or was measured on another test set.
+        force: Accept a model that is not better, was not measured, or on another test set.
 
     Returns:
         The log line, or `None` if the model is in production already.
@@ -31,7 +31,7 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
     Raises:
         ModelNotFound: If there is no such model.
         ModelCorrupted: If its files differ from those that were saved.
-        Conflict: If the model is not better, or not comparable.
+        Conflict: If the model is not better, not comparable, or not measured.
         NotWritable: If the log cannot be written; nothing has changed.
     """
     with promotions.writing(promotions_path()) as log:  # excludes other promotions and deletions
@@ -47,7 +47,7 @@ def promote(tag: str, *, force: bool = False) -> Promotion | None:
 
 
 def promote_first(model: StoredModel) -> None:
-    """Put a saved model into production if it is the first of its name.
+    """Put a saved model into production if it is the first measured one of its name.
 
     If earlier versions were never promoted, the newest of them is, since it answered so far: a new
     version never replaces what is served.
@@ -57,7 +57,11 @@ def promote_first(model: StoredModel) -> None:
     """
     with promotions.writing(promotions_path()) as log:
         if (model.name, PRODUCTION) not in promotions.pointers(log.history):
-            earlier = [each for each in list_models(model.name) if each.tag != model.tag]
+            earlier = [
+                each
+                for each in list_models(model.name)
+                if each.tag != model.tag and each.card.figures
+            ]
             _point(log, earlier[0] if earlier else model, None, "promote", forced=False)
 
 
@@ -133,14 +137,27 @@ def _nothing_to_roll_back(message: str) -> Conflict:
 
 
 def _refusal(model: StoredModel, before: Promotion | None) -> Conflict | None:
-    """Return why a model must not follow the one in production, if that one exists."""
+    """Return why a model must not go into production, or not follow the one that is there."""
+    figures = model.card.figures
+    advice = f"Promote it nevertheless: loupe models promote {model.tag} --force"
+    if figures is None:
+        return Conflict(
+            f"{model.tag} was not measured, so nobody knows how good it is. Import it again with "
+            f"--test. {advice}",
+            code="not_measured",
+        )
     if before is None or before.to_version not in versions(model.name):
         return None
-    current, figures = before.to_figures, model.card.figures
+    current = before.to_figures
     production = f"{model.name}:{before.to_version}"
+    if current is None:
+        return Conflict(
+            f"{production}, which is in production, was not measured, so {model.tag} cannot be "
+            f"compared with it. {advice}",
+            code="not_comparable",
+        )
     # Six digits are as exact as a test set can be.
     mine, theirs = f"{figures.accuracy:.6g}", f"{current.accuracy:.6g}"
-    advice = f"Promote it nevertheless: loupe models promote {model.tag} --force"
     if figures.test_digest != current.test_digest:
         return Conflict(
             f"{model.tag} and {production}, which is in production, were measured on different "
@@ -172,7 +189,9 @@ def _point(
         from_version=before.to_version if before else None,
         to_version=model.version,
         from_figures=before.to_figures if before else None,
-        to_figures=PromotedFigures.model_validate(model.card.figures),
+        to_figures=(
+            PromotedFigures.model_validate(model.card.figures) if model.card.figures else None
+        ),
         forced=forced,
     )
     log.append(promotion)

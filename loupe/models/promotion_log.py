@@ -59,7 +59,7 @@ class Promotion(BaseModel):
     from_version: str | None
     to_version: str
     from_figures: PromotedFigures | None
-    to_figures: PromotedFigures
+    to_figures: PromotedFigures | None  # as `from_figures`, `None` if it was not measured
     forced: bool  # whether --force overruled a refusal
 
 

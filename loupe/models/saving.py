@@ -13,6 +13,7 @@ from loupe.errors import Conflict, InvalidUsage
 from loupe.models.card import ModelCard
 from loupe.models.promotion_log import store_unwritable
 from loupe.models.store import (
+    KERAS_FILE,
     LATEST,
     MODULE,
     list_models,
@@ -40,12 +41,11 @@ def new_model(
     """
     if not replace_classes:
         check_classes(name, card.class_names)
-    labels = {"dataset": card.dataset, "framework": "keras", "look": card.input.look}
-    metadata = {
-        "accuracy": card.figures.accuracy,
-        "classes": len(card.class_names),
-        "digests": dict(card.files),
-    }
+    framework = "keras" if KERAS_FILE in card.files else "onnx"
+    labels = {"dataset": card.dataset, "framework": framework, "look": card.input.look}
+    metadata = {"classes": len(card.class_names), "digests": dict(card.files)}
+    if card.figures:
+        metadata["accuracy"] = card.figures.accuracy
     try:
         # BentoML copies file by file, so a killed process would leave half a model in the store.
         # Save into a temporary store, then move the folder in one step.

@@ -153,7 +153,7 @@ def test_a_relative_path_means_the_same_in_another_working_directory(
 
     assert saved.code == 0, saved.err
     test = DataSource(dataset=f"folder:{here / 'pets'}", look="ink").load().test
-    assert list_models()[0].card.figures.test_digest == test.digest()
+    assert list_models()[0].card.measured.test_digest == test.digest()
 
 
 def test_model_has_the_name_of_the_start_after_a_link_has_replaced_the_folder(

@@ -106,7 +106,7 @@ def _describe(served: ServedModel, aliases: list[str], prefix: str) -> dict[str,
         "class_names": card.class_names,
         "translations": card.translations,
         "look": card.input.look,
-        "figures": card.figures.model_dump(),
+        "figures": card.figures and card.figures.model_dump(),
         "report": f"{prefix}/models/{stored.tag}/report" if stored.file(REPORT_FILE) else None,
     }
 

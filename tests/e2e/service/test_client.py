@@ -168,7 +168,9 @@ def test_served_models_are_listed(
     assert {digits_model.tag, shapes_model.tag} <= set(served)
     assert [model.model for model in served.values() if model.default] == [digits_model.tag]
     assert served[shapes_model.tag].class_names == ["across", "upright", "square"]
-    assert served[shapes_model.tag].figures["accuracy"] == shapes_model.card.figures.accuracy
+    figures = served[shapes_model.tag].figures
+    assert figures is not None
+    assert figures["accuracy"] == shapes_model.card.measured.accuracy
 
 
 # Many pictures

@@ -801,7 +801,7 @@ def test_models_are_listed_with_figures_and_report(
     digits, shapes = listed["models"]
     assert (digits["model"], shapes["model"]) == (digits_model.tag, shapes_model.tag)
     assert {"digits", "digits:latest"} <= set(digits["aliases"])
-    assert digits["figures"]["accuracy"] == digits_model.card.figures.accuracy
+    assert digits["figures"]["accuracy"] == digits_model.card.measured.accuracy
     page = client.get(digits["report"])
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert digits_model.tag in page.text

@@ -199,6 +199,21 @@ def test_compare_says_that_test_sets_differ(models: Models) -> None:
 # Promoting
 
 
+def test_unmeasured_models_are_listed_shown_compared_and_logged(models: Models) -> None:
+    unmeasured, measured = stored(figures=None), stored(0.9)
+
+    assert unmeasured.tag in models("list").out
+    assert "not measured" in models("show", unmeasured.tag).out
+    assert json.loads(models("list", "--json").out)[1]["card"]["figures"] is None
+    compared = models("compare", unmeasured.tag, measured.tag)
+    assert f"Not measured: {unmeasured.tag}\n" in compared.out
+    assert "not_measured" in models("promote", unmeasured.tag).err
+    assert models("promote", unmeasured.tag, "--force").code == 0
+    assert models("promote", measured.tag, "--force").code == 0
+    newest, oldest = models("log").out.splitlines()[1:3]
+    assert (newest.split()[-1], oldest.split()[-1]) == ("0.9000", "–")
+
+
 def test_promotions_and_rollbacks_are_printed_and_logged(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,12 +49,43 @@ def test_first_promotion_is_always_allowed_and_logged(store: Path) -> None:
     )
     assert (promotion.from_version, promotion.to_version) == (None, model.version)
     assert promotion.from_figures is None
+    assert promotion.to_figures is not None
     assert promotion.to_figures.model_dump() == {
         "accuracy": 0.1,
         "loss": 0.5,
         "calibration_error": 0.02,
         "test_digest": "same",
     }
+
+
+def test_unmeasured_model_is_promoted_only_by_force(store: Path) -> None:
+    model = stored(figures=None)
+    with pytest.raises(Conflict) as raised:
+        promote(model.tag)
+    assert raised.value.code == "not_measured"
+    assert not labels()
+
+    promotion = promote(model.tag, force=True)
+    assert promotion is not None
+    assert promotion.forced
+    assert promotion.to_figures is None
+    assert in_production(model)
+    assert history() == [promotion]
+
+
+def test_nothing_is_better_than_an_unmeasured_model(store: Path) -> None:
+    promote(stored(figures=None).tag, force=True)
+    with pytest.raises(Conflict) as raised:
+        promote(stored(0.99).tag)
+    assert raised.value.code == "not_comparable"
+
+
+def test_first_measured_model_of_a_name_goes_into_production(store: Path) -> None:
+    stored(figures=None)
+    measured = stored(0.9)
+    promote_first(measured)
+    promote_first(stored(0.95))
+    assert in_production(measured)
 
 
 def test_better_model_is_promoted(store: Path) -> None:
@@ -355,16 +386,16 @@ class Gate(RuleBasedStateMachine):
     @rule(model=models, force=st.booleans())
     def promote(self, model: StoredModel, force: bool) -> None:
         current = self.standing[-1] if self.standing else None
-        figures = model.card.figures
+        figures = model.card.measured
         if current == model:
             assert promote(model.tag, force=force) is None
             return
         if current is None or force:
             expected: str | None = None
-        elif current.card.figures.test_digest != figures.test_digest:
+        elif current.card.measured.test_digest != figures.test_digest:
             expected = "not_comparable"
         else:
-            better = figures.accuracy > current.card.figures.accuracy
+            better = figures.accuracy > current.card.measured.accuracy
             expected = None if better else "not_better"
         if expected:
             with pytest.raises(Conflict) as raised:

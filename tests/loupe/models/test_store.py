@@ -235,7 +235,7 @@ def point(model: StoredModel, label: str = "production") -> None:
                 from_version=None,
                 to_version=model.version,
                 from_figures=None,
-                to_figures=PromotedFigures.model_validate(model.card.figures),
+                to_figures=PromotedFigures.model_validate(model.card.measured),
                 forced=False,
             )
         )

@@ -41,17 +41,17 @@ def test_a_trained_model_is_in_the_store_with_its_card(
         >= {"architecture": "cnn-small", "epochs": 1, "batch_size": 16, "seed": 0}.items()
     )
     assert set(card.made_with) == set(PACKAGES)
-    assert (card.figures.test_images, card.figures.test_digest) == (
+    assert (card.measured.test_images, card.measured.test_digest) == (
         16,
         pictures.shapes().test.digest(),
     )
-    assert 0 <= card.figures.engines_difference < 1e-4
+    assert 0 <= card.measured.engines_difference < 1e-4
 
 
 def test_a_model_has_a_report(shapes_model: StoredModel) -> None:
     evaluation = Evaluation.load(shapes_model.folder)
 
-    assert evaluation.test.accuracy == shapes_model.card.figures.accuracy
+    assert evaluation.test.accuracy == shapes_model.card.measured.accuracy
     assert shapes_model.tag in (shapes_model.folder / "report.html").read_text(encoding="utf-8")
     assert (shapes_model.folder / "MODEL_CARD.md").is_file()
     assert {path.stem for path in (shapes_model.folder / "report").glob("*.png")} >= {
@@ -66,10 +66,10 @@ def test_the_accuracy_on_the_card_is_that_of_the_stored_model(
     digits = load_dataset("digits")
     right = engine.predict(digits.test.images).argmax(axis=1) == digits.test.labels
 
-    assert digits_model.card.figures.accuracy == pytest.approx(
+    assert digits_model.card.measured.accuracy == pytest.approx(
         right.mean(), abs=0.003
     )  # two images are borderline
-    assert digits_model.card.figures.accuracy > 0.85
+    assert digits_model.card.measured.accuracy > 0.85
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_calibrated_probabilities(
@@ -79,7 +79,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_calibrated_probabilities(
     probabilities = load_engine(shapes_model).predict(shapes.test.images)
     of_label = probabilities[np.arange(len(shapes.test.labels)), shapes.test.labels]
 
-    assert shapes_model.card.figures.loss == pytest.approx(-np.log(of_label).mean(), rel=1e-3)
+    assert shapes_model.card.measured.loss == pytest.approx(-np.log(of_label).mean(), rel=1e-3)
 
 
 def test_the_temperature_is_fitted_on_the_validation_split() -> None:
@@ -114,8 +114,8 @@ def test_without_a_validation_split_the_temperature_is_1(
 
 
 def test_own_pictures_are_evaluated_separately(plain_model: StoredModel) -> None:
-    assert plain_model.card.figures.extra_images == 5
-    assert plain_model.card.figures.extra_accuracy is not None
+    assert plain_model.card.measured.extra_images == 5
+    assert plain_model.card.measured.extra_accuracy is not None
 
 
 def test_a_model_that_is_not_good_enough_is_not_saved() -> None:

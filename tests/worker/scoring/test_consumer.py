@@ -146,7 +146,7 @@ def test_true_labels_tell_how_good_the_labels_are(
     summary = json.loads((tmp_path / "out" / "_summary.json").read_text())
     assert summary["labelled"] == len(test.labels)
     assert summary["accuracy"] == pytest.approx(right)
-    assert summary["accuracy"] == pytest.approx(digits_model.card.figures.accuracy, abs=0.01)
+    assert summary["accuracy"] == pytest.approx(digits_model.card.measured.accuracy, abs=0.01)
     assert (
         np.array(summary["confusion_matrix"]).sum(axis=1).tolist()
         == np.bincount(test.labels).tolist()
