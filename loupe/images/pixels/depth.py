@@ -13,7 +13,7 @@ from PIL import Image
 
 # TIFF tags. Source: TIFF 6.0, sections 4, 18 and 19; GDAL, "GTiff", TIFFTAG_GDAL_NODATA.
 BITS_PER_SAMPLE, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT, GDAL_NODATA = 258, 262, 338, 339, 42113
-WHITE_IS_ZERO, UNSIGNED, SIGNED, PREMULTIPLIED = 0, (1,), (2,), (1,)
+WHITE_IS_ZERO, UNSIGNED, SIGNED, FLOAT, PREMULTIPLIED = 0, (1,), (2,), (3,), (1,)
 # Numbers and floats name no white. If the highest value is above half of one of these, it is white.
 USUAL_WHITES: Final = (1.0, 255.0, 65535.0, 2.0**32 - 1)
 # Usual marks of missing values, where no other value is negative.
@@ -31,7 +31,7 @@ class Depth:
     """A conversion of a picture's values to bytes.
 
     Attributes:
-        dtype: How to read Pillow's values, which it stores as signed 32 bits or unsigned 8.
+        dtype: How to read Pillow's values, which it stores as signed 32 bits or unsigned 8 or 16.
         black: Value that becomes 0.
         white: Value that becomes 255.
         transparent: Value of pixels that are transparent.
@@ -82,8 +82,10 @@ def to_bytes_of(image: Image.Image, tiles: Tiles) -> ToBytes | None:
         dtype = "int8"
     elif image.mode == "I" and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED:
         dtype = "uint32"
+    elif image.mode.startswith("I;16") and tags.get(SAMPLE_FORMAT) == FLOAT:
+        dtype = "float16"
     depth = Depth(dtype, 0, 65535, image.info.get("transparency"), _missing_value(tags))
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") and dtype is None:
         bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
         depth = replace(depth, white=2.0**bits - 1)
     elif image.format != "PPM" or image.mode == "F":

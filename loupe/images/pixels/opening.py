@@ -56,6 +56,9 @@ NEEDED_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b
 EXIF_ITEM: Final = re.compile(rb"(infe[\2\3].{3}.{4,6})Exif", re.DOTALL)
 # TIFF tags. Source: TIFF 6.0, sections 3, 5 and 8; TIFF/EP; DNG 1.7, "DNGVersion".
 SUBFILE_TYPE, PLANAR, COLOUR_MAP, SUB_IFDS, DNG_VERSION = 254, 284, 320, 330, 50706
+BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
+UNKNOWN_MODE: Final = "unknown pixel mode"  # Pillow's error for values that it does not read
+KINDS: Final = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 REDUCED_COPY, MASK = 1, 4  # subfile types
 SEPARATE = 2  # planar configuration
 MAX_COPIES = 32  # each has at most half the width of the one before
@@ -69,6 +72,7 @@ TIFF_VALUES: Final = {
     (2, 8): ("L", "L"),
     (2, 16): ("I", "I;16NS"),
     (2, 32): ("I", "I;32NS"),
+    (3, 16): ("I;16", "I;16N"),
     (3, 32): ("F", "F;32NF"),
     (3, 64): ("F", "F;64NF"),
 }
@@ -133,10 +137,10 @@ def open_image(data: bytes, kind: str) -> ImageFile.ImageFile:
     plugin = load_heif() if kind == "HEIC" else PLUGINS[kind]
     try:
         image = plugin(io.BytesIO(data))
-    except DECODING_ERRORS:
+    except DECODING_ERRORS as error:
         needed = _needed_parts(data, kind)
         if needed is None:
-            raise
+            raise _tiff_variant(data) or error if str(error) == UNKNOWN_MODE else error from None
         image = plugin(io.BytesIO(needed))
     # Decode in one go: after every block, the decoder waits for Python's lock.
     image.decodermaxblock = len(data)
@@ -193,6 +197,20 @@ def _are_copies(image: TiffImagePlugin.TiffImageFile) -> bool:
     return False
 
 
+def _tiff_variant(data: bytes) -> UnidentifiedImageError | None:
+    """Return the error that names the values of a TIFF file, if its first directory is intact."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    file = io.BytesIO(data)
+    try:
+        file.seek(directory.next)
+        directory.load(file)
+        bits = ", ".join(map(str, directory.get(BITS_PER_SAMPLE, (1,))))
+        kind = KINDS.get(directory.get(SAMPLE_FORMAT, (1,))[0], "unknown")
+    except DECODING_ERRORS:
+        return None
+    return UnidentifiedImageError(f"{kind} values of {bits} bits. Save it as PNG")
+
+
 def _needed_parts(data: bytes, kind: str) -> bytes | None:
     """Return a file without the metadata that other programs ignore if they are damaged."""
     if kind == "AVIF":
@@ -228,6 +246,6 @@ def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
         raise unread("camera RAW")
     if image.mode == "P" and max(tags[COLOUR_MAP]) < 256:
         image.palette = ImagePalette.raw("RGB;L", bytes(tags[COLOUR_MAP]))
-    if image.mode in ("LA", "La", "PA") and tags.get(PLANAR) == SEPARATE:
+    if len(tags.get(BITS_PER_SAMPLE, ())) == 2 and tags.get(PLANAR) == SEPARATE:
         # Pillow would read the alpha as a colour.
-        raise UnidentifiedImageError("alpha is stored apart from the colours")
+        raise UnidentifiedImageError("grey and alpha are stored apart. Save it as PNG")

@@ -14,11 +14,14 @@ from loupe.errors import InvalidImage
 from loupe.images.decode import open_picture
 from loupe.images.spec import SIDE, ImageSpec, UInt8Array
 from tests.support.files import reference
+from tests.support.files.heif import grid
 from tests.support.files.reference import GREY, RGB, chunk, coloured
 from tests.support.files.tiffs import tiff
 from tests.support.pictures import encoded
 
 MAX_PIXELS = 100_000
+WIDE = GREY.astype(np.uint16)
+BOTH = np.dstack([WIDE, WIDE])
 
 
 def shown(data: bytes) -> UInt8Array:
@@ -143,14 +146,25 @@ def test_preview_of_a_camera_raw_file_is_not_taken_for_the_photo(
     assert_refused(tiff(RGB, 2, tags=tags), "invalid_image", "camera RAW")
 
 
-@pytest.mark.parametrize("bits", [10, 14])
-def test_unreadable_kind_of_tiff_file_is_refused_not_misread(bits: int) -> None:
-    values = GREY.astype(np.uint16)
+@pytest.mark.parametrize(
+    ("data", "fact"),
+    [
+        pytest.param(tiff(WIDE, bits=10), "10 bits", id="10 bits"),
+        pytest.param(tiff(WIDE, bits=14), "14 bits", id="14 bits"),
+        pytest.param(tiff((RGB / 255).astype(np.float32), 2), "32, 32, 32 bits", id="RGB floats"),
+        pytest.param(tiff(BOTH, planar=True, tags={338: (2,)}), "apart", id="planes"),
+        pytest.param(tiff(BOTH * 257, planar=True, tags={338: (2,)}), "apart", id="16-bit planes"),
+    ],
+)
+def test_unreadable_kind_of_tiff_file_is_named(data: bytes, fact: str) -> None:
+    assert_refused(data, "invalid_image", fact)
 
-    assert_refused(tiff(values, bits=bits), "invalid_image", "TIFF")
-    assert_refused(tiff((RGB / 255).astype(np.float32), 2), "invalid_image", "TIFF")
-    both = np.dstack([GREY, GREY])
-    assert_refused(tiff(both, planar=True, tags={338: (2,)}), "invalid_image", "TIFF")
+
+def test_tiles_of_a_phone_are_one_picture() -> None:
+    picture = np.asarray(Image.fromarray(RGB).resize((240, 200)))
+    seen = np.asarray(open_picture(grid(picture, 128), max_pixels=MAX_PIXELS).preview(240))
+
+    assert np.abs(seen.astype(int) - picture).mean() < reference.LOSSY
 
 
 # Numbers without a white

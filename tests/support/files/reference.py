@@ -158,6 +158,7 @@ def tiff_kinds() -> Iterator[tuple[str, Values, int, Options, UInt8Array]]:
     yield "signed 16", (signed * 100 - 9000).astype(np.int16), 1, {}, grey
     yield "signed 32", signed * 9000 - 90_000, 1, {}, grey
     yield "small numbers of 32", WIDE, 1, {}, grey
+    yield "float 16", (GREY / 255).astype(np.float16), 1, {}, grey
     yield "float 32", (GREY / 255).astype(np.float32), 1, {}, grey
     yield "float 64", GREY / 255, 1, {}, grey
     yield "inverted float", (1 - GREY / 255).astype(np.float32), 0, {}, grey
