@@ -29,6 +29,11 @@ try:
     import grpc
     from google.protobuf.message import Message
 
+    from service.protocols.open_inference.grpc_arrivals import (
+        MAX_MESSAGE_BYTES,
+        OPEN_SECONDS,
+        Arrivals,
+    )
     from service.protocols.open_inference.grpc_calls import METHODS, Method, RpcCall, check
     from service.protocols.open_inference.grpc_streams import (
         HEALTH_SERVICE,
@@ -50,7 +55,6 @@ REQUEST_ID_KEY = "x-request-id"  # in the metadata
 REFUSAL_SECONDS = 0.1  # at the stop; clients are refused before gRPC itself stops
 WAITING_FACTOR = 4  # calls that may wait for their messages, as a multiple of those in flight
 CLOCK_SKEW_SECONDS = 0.05  # a client's timer may end a call this much before ours
-MAX_INT = 2**31 - 1  # of gRPC's options
 UNCOMPRESSED = 1 << 0  # bit set of accepted compressions; gRPC would decompress without a limit
 OK = 200  # metrics and log have HTTP statuses for every protocol
 
@@ -83,11 +87,14 @@ class GrpcServer:
         self._keys = read_keys(self._settings)
         maximum = self._settings.max_requests
         self._waiting = Shares(WAITING_FACTOR * maximum, maximum)  # calls without their messages
+        self._arrivals, self._open_arrivals = Arrivals(BODY_SECONDS), Arrivals(OPEN_SECONDS)
         self._in_flight = shared(maximum)
+        max_bytes = min(self._settings.max_body_bytes, MAX_MESSAGE_BYTES)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
-                ("grpc.max_receive_message_length", min(self._settings.max_body_bytes, MAX_INT)),
+                ("grpc.max_receive_message_length", max_bytes),
+                ("grpc.http2.bdp_probe", 0),  # it would let megabytes arrive before calls ask
                 ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
             ],
             maximum_concurrent_rpcs=(WAITING_FACTOR + 1) * maximum + MAX_STREAMS,
@@ -135,7 +142,7 @@ class GrpcServer:
         self,
         name: str,
         method: Method,
-        messages: AsyncIterator[bytes],
+        _messages: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext,
     ) -> Message:
         """Wait for the message of a call, and answer it."""
@@ -145,14 +152,15 @@ class GrpcServer:
         if not self._waiting.take(caller):
             problem = f"{self._waiting.share:,} calls of yours wait for their messages."
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
+        arrivals = self._open_arrivals if name in OPEN_METHODS else self._arrivals
         try:
-            message = await asyncio.wait_for(anext(messages), BODY_SECONDS)
-        except (TimeoutError, StopAsyncIteration):
-            problem = f"No message within {BODY_SECONDS:g} s."
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+            message = await arrivals.receive(subscriber(address), context)
+        except EOFError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             self._waiting.give_back(caller)
         if name not in OPEN_METHODS and not self._in_flight.has_room(caller):
+            del message  # gRPC keeps the frames of an aborted call for a while
             problem = f"{self._in_flight.held:,} calls are in flight already (LOUPE_MAX_REQUESTS)."
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
         self._in_flight.add(caller)
@@ -186,6 +194,7 @@ class GrpcServer:
             self._predictor.metrics.rejected(error.code)
             self._count(name, call, error.status)
             raise
+        call.message = b""  # likewise
         self._count(name, call, outcome.status if isinstance(outcome, LoupeError) else OK)
         if isinstance(outcome, LoupeError):
             is_client_error = outcome.status < 500

@@ -6,6 +6,7 @@ Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
 from urllib.parse import unquote
@@ -15,10 +16,11 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2 as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from service.http.bodies import BODY_SECONDS
 from service.http.context import subscriber
 from service.http.shares import Shares
 from service.prediction.predictor import Predictor
+from service.protocols.open_inference.grpc_arrivals import OPEN_SECONDS, Arrivals
+from service.protocols.open_inference.messages import MAX_UNCHECKED_BYTES
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"  # as Kubernetes calls it
@@ -51,6 +53,7 @@ class Streams:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
+        self._arrivals = Arrivals(OPEN_SECONDS)
         self._slots = Shares(MAX_STREAMS, STREAMS_SHARE)
         self._open: set[asyncio.Task[object] | None] = set()
         self._reflection = reflection.aio.ReflectionServicer(SERVICES)
@@ -74,7 +77,7 @@ class Streams:
                 task.cancel()
 
     async def _run(
-        self, answers: Answers, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+        self, answers: Answers, _messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[Message]:
         caller, task = subscriber(address_of(context)), asyncio.current_task()
         if not self._slots.take(caller):
@@ -82,7 +85,7 @@ class Streams:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
         self._open.add(task)
         try:
-            async for answer in answers(_received(messages)):
+            async for answer in answers(self._received(caller, context)):
                 yield answer
         except DecodeError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Cannot read: {error}.")
@@ -112,11 +115,14 @@ class Streams:
         answers: AsyncIterator[Message] = self._reflection.ServerReflectionInfo(requests, None)
         return answers
 
-
-async def _received(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield messages until the client ends the stream or is silent for too long."""
-    while True:
-        try:
-            yield await asyncio.wait_for(anext(messages), BODY_SECONDS)
-        except (TimeoutError, StopAsyncIteration):
-            return
+    async def _received(
+        self, caller: str, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
+        """Yield messages until the client ends the stream or is silent for too long."""
+        with suppress(EOFError):
+            while True:
+                message = await self._arrivals.receive(caller, context)
+                if len(message) > MAX_UNCHECKED_BYTES:
+                    del message  # gRPC keeps the frames of an aborted call for a while
+                    raise DecodeError(f"it has more than {MAX_UNCHECKED_BYTES:,} bytes")
+                yield message

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from service.http.bodies import LARGEST_BODIES_SHARE
 from service.http.keys import digest_of
+from service.protocols.open_inference.grpc_arrivals import SLOTS
 from service.protocols.open_inference.grpc_streams import STREAMS_SHARE
 from tests.e2e.protocols.conftest import MAX_BYTES, BothProtocols, serving_both
 from tests.support import pictures
@@ -379,14 +381,7 @@ def test_bytes_that_are_not_a_message_are_refused_without_a_traceback(both: Both
 def test_calls_without_messages_do_not_lock_others_out(
     both: BothProtocols, client: triton.InferenceServerClient
 ) -> None:
-    released = Event()
-
-    def silent() -> Iterator[bytes]:
-        released.wait()
-        yield from ()
-
-    with ExitStack() as stack:
-        stack.callback(released.set)
+    with ending() as ends, ExitStack() as stack:
         channels = [
             stack.enter_context(grpc.insecure_channel(both.address, [("number", number)]))
             for number in range(3)
@@ -395,12 +390,81 @@ def test_calls_without_messages_do_not_lock_others_out(
             channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
             for channel in channels
         ]
-        calls = [infer[number % 3].future(silent()) for number in range(300)]
+        calls = [infer[number % 3].future(waiting(ends)) for number in range(300)]
         until(lambda: any(call.done() for call in calls))
         (refused, *_) = (call for call in calls if call.done())
         assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert client.is_server_live()
     assert client.is_model_ready("digits")
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs two addresses")
+def test_calls_without_messages_of_one_address_do_not_delay_another(
+    digits_model: StoredModel, tmp_path: Path
+) -> None:
+    settings = {"LOUPE_MODEL": digits_model.tag, "LOUPE_DATA_DIR": tmp_path / "data"}
+    with (
+        serving_both(tmp_path / "log", LOUPE_HOST="localhost", **settings) as running,
+        grpc.insecure_channel(running.address) as channel,
+        grpc.insecure_channel(running.address.replace("127.0.0.1", "[::1]")) as other,
+        ending() as ends,
+    ):
+        silent = channel.stream_unary("/inference.GRPCInferenceService/ModelReady")
+        calls = [silent.future(waiting(ends)) for _ in range(3 * SLOTS)]
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(other).ModelReady(
+            pb.ModelReadyRequest(name="digits")
+        )
+        is_waiting = not any(call.done() for call in calls)
+
+    assert answer.ready
+    assert is_waiting
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process has taken since `reset_peak`."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
+def reset_peak(pid: int) -> None:
+    # Source: https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [
+        pytest.param("ModelInfer", MAX_BYTES, id="too many images"),
+        pytest.param("ModelReady", MAX_BYTES, id="too long for its kind"),
+        pytest.param("ServerLive", MAX_BYTES, id="without a key"),
+        pytest.param("ModelInfer", 4 * MAX_BYTES, id="too long"),
+    ],
+)
+def test_many_long_messages_take_little_memory(both: BothProtocols, method: str, size: int) -> None:
+    images = size // 784 - 1
+    message = pb.ModelInferRequest(
+        model_name="digits",
+        inputs=[{**PIXELS, "shape": [images, 28, 28]}],
+        raw_input_contents=[bytes(images * 784)],
+    ).SerializeToString()
+    pid = both.service.process.pid
+    reset_peak(pid)
+    before = peak_bytes(pid)
+    with ExitStack() as stack:
+        calls = []
+        for number in range(4):
+            channel = stack.enter_context(grpc.insecure_channel(both.address, [("n", number)]))
+            ask = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            calls += [ask.future(message) for _ in range(32)]
+        codes = {call.code() for call in calls}
+
+    assert codes <= {
+        grpc.StatusCode.OK,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    assert peak_bytes(pid) - before < 30 * MAX_BYTES
 
 
 def test_messages_share_the_memory_of_http_bodies(
@@ -637,11 +701,24 @@ def test_one_caller_has_a_share_of_streams(both: BothProtocols, path: str) -> No
 @pytest.mark.parametrize(
     "path", ["/grpc.health.v1.Health/Watch", f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"]
 )
-def test_message_of_a_stream_that_cannot_be_read_is_refused(both: BothProtocols, path: str) -> None:
+@pytest.mark.parametrize("message", [b"\xff\xff", bytes(100_000)])
+def test_message_of_a_stream_that_cannot_be_read_is_refused(
+    both: BothProtocols, path: str, message: bytes
+) -> None:
     with grpc.insecure_channel(both.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        next(channel.stream_stream(path)(iter([b"\xff\xff"])))
+        next(channel.stream_stream(path)(iter([message])))
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[Event]:
+    """Return an event that is set when the block ends."""
+    ends = Event()
+    try:
+        yield ends
+    finally:
+        ends.set()
 
 
 def waiting(ends: Event) -> Iterator[bytes]:
