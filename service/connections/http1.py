@@ -72,7 +72,7 @@ class Http1Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # `_parse` parses the head again
         self.scope["state"][KEY] = context = RequestContext(
-            first_values(self.headers), is_gone=self.transport.is_closing
+            first_values(self.headers), self.transport.is_closing, self._has_one_task
         )
         if not self.is_answered:
             self._pipelined = [
@@ -85,9 +85,14 @@ class Http1Connection(HttpToolsProtocol):
             if self.parser.should_keep_alive():
                 self.cycle.keep_alive = context.offers_keep_alive = True  # uvicorn closes always
 
+    def _has_one_task(self) -> bool:
+        """Return whether the server handles one request only."""
+        return len(self.tasks) == 1
+
     def on_message_complete(self) -> None:
         """End the request, unless `_parse` parses it again."""
         if not self.parser.should_upgrade():
+            self.scope["state"][KEY].is_received = True
             super().on_message_complete()
 
     def _parse(self, data: bytes) -> None:

@@ -74,6 +74,8 @@ class Bodies:
     async def _receive(
         self, request: Request, context: RequestContext, limit_seconds: float
     ) -> bytes:
+        if context.is_received:  # in one piece, without waiting
+            return (await self._next_chunk(request, context))[0]
         body = BytesIO()  # unlike a list of chunks, it needs no second copy to join them
         chunk, size = b"", 0
         has_more = True
@@ -81,14 +83,8 @@ class Bodies:
         context.pause()  # a slow upload does not count as in flight
         try:
             while has_more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise caller_gone()
-                chunk, has_more = message.get("body", b""), message.get("more_body", False)
+                chunk, has_more = await self._next_chunk(request, context)
                 size += len(chunk)
-                if size > self._max_bytes:
-                    raise self._too_large()
-                self._hold(context, len(chunk))
                 if size == len(chunk) and not has_more:
                     break
                 body.write(chunk)
@@ -106,6 +102,17 @@ class Bodies:
         if size > LONG_BYTES:
             await turn()
         return body.getvalue()
+
+    async def _next_chunk(self, request: Request, context: RequestContext) -> tuple[bytes, bool]:
+        """Return the next chunk of the body, and whether there are more."""
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise caller_gone()
+        chunk = message.get("body", b"")
+        if context.body_bytes + len(chunk) > self._max_bytes:
+            raise self._too_large()
+        self._hold(context, len(chunk))
+        return chunk, message.get("more_body", False)
 
     async def _unpack(self, context: RequestContext, packed: bytes) -> bytes:
         """Return a compressed body unpacked; other requests run between the steps."""

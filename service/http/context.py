@@ -22,10 +22,12 @@ class RequestContext:
     Attributes:
         headers: The first value of each header, by its name in lower case.
         is_gone: Returns whether the client has disconnected, if the connection can tell.
+        is_alone: Returns whether it is the only request in flight, if the server can tell.
         request_id: ID in the log and in the header `X-Request-ID`.
         key_name: Name of the client's API key.
         started: When the request arrived, on the clock of `time.monotonic`.
         caller: Whose share of scarce resources it takes: see `caller_of`.
+        is_received: Whether its whole body is known to have arrived.
         body_bytes: Bytes of its body that are in memory.
         prefix: Path before the service's own, as its clients see it; empty or `/…`.
         offers_keep_alive: Whether the client speaks HTTP/1.0 and wants to keep the connection.
@@ -33,10 +35,12 @@ class RequestContext:
 
     headers: dict[bytes, bytes]
     is_gone: Callable[[], bool] = lambda: False
+    is_alone: Callable[[], bool] = lambda: False
     request_id: str = ""
     key_name: str = NO_KEY
     started: float = field(default_factory=time.monotonic)
     caller: str = ""
+    is_received: bool = False
     body_bytes: int = 0
     prefix: str = ""
     offers_keep_alive: bool = False

@@ -2,9 +2,10 @@
 
 The policy is greedy and has no timer: a run takes everything that is queued, up to
 `max_batch_size`. A run that should take less than `SHORT_RUN_SECONDS` executes on the event loop:
-waking a thread would take longer, and batches form from what arrives in the meantime. If more
-images wait than fit into that time, but at least `FULL_RUN` fit, the run takes only those. Longer
-runs, and the slices of large requests, go to one thread per core.
+waking a thread would take longer, and batches form from what arrives in the meantime. A request
+that is the only one in flight is not even queued. If more images wait than fit into that time, but
+at least `FULL_RUN` fit, the run takes only those. Longer runs, and the slices of large requests,
+go to one thread per core.
 """
 
 import asyncio
@@ -124,12 +125,15 @@ class Batcher:
         if left <= 0:
             raise caller.too_late()
         limits = self._admitted
-        if not limits.take(caller.name, len(images)):
+        if not limits.has_room(caller.name, len(images)):
             raise TooManyRequests(
                 f"{limits.held:,} images are queued, and the limit is {limits.share:,} of yours "
                 f"and {limits.total:,} of all (LOUPE_MAX_QUEUED_IMAGES). Try again in a second.",
                 code="overloaded",
             )
+        if self._can_run_now(images, caller):
+            return self._recorded(self._timed_run(images), len(images), [0.0])
+        limits.add(caller.name, len(images))
         pending: deque[asyncio.Future[Float32Array]] = deque()
         deadline = asyncio.get_running_loop().call_later(left, _expire, pending, caller)
         self._requests += 1
@@ -167,6 +171,11 @@ class Batcher:
             part = images[start : start + self._slice]
             pending.append(self._enqueue(part, caller, is_slice=True))
         return np.concatenate([*answers, *[await answer for answer in pending]])
+
+    def _can_run_now(self, images: UInt8Array, caller: Caller) -> bool:
+        """Return whether a run is short, and no other request could share it."""
+        fit = min(self._slice, SHORT_RUN_SECONDS / self._seconds_per_image)
+        return 0 < len(images) <= fit and not self._queue and caller.alone()
 
     def _enqueue(
         self, images: UInt8Array, caller: Caller, *, is_slice: bool = False
@@ -252,26 +261,38 @@ class Batcher:
     def _finish(self, batch: list[_Queued], outcome: _Outcome) -> None:
         """Give every caller its rows, or the engine's error."""
         images = sum(len(queued.images) for queued in batch)
-        if isinstance(outcome.answers, Exception):
-            error = outcome.answers
-            logger.error("the engine failed on a batch of %d images", images, exc_info=error)
-            if not isinstance(error, LoupeError):
-                error = LoupeError(f"The engine failed: {error}", code="engine_failed")
+        waited = [outcome.started - queued.since for queued in batch]
+        try:
+            answers = self._recorded(outcome, images, waited)
+        except LoupeError as error:
             for queued in batch:
                 if not queued.answer.done():
                     queued.answer.set_exception(error)
             return
-        measured = outcome.seconds / images
-        self._seconds_per_image = min(measured, 2 * self._seconds_per_image)  # ignores hiccups
-        if self._on_run is not None:
-            waited = [outcome.started - queued.since for queued in batch]
-            self._on_run(images, waited, outcome.seconds)
         start = 0
         for queued in batch:
             stop = start + len(queued.images)
             if not queued.answer.done():
-                queued.answer.set_result(outcome.answers[start:stop])
+                queued.answer.set_result(answers[start:stop])
             start = stop
+
+    def _recorded(self, outcome: _Outcome, images: int, waited: Sequence[float]) -> Float32Array:
+        """Return the answers of a run, and record how long it took.
+
+        Raises:
+            LoupeError: If the engine has failed.
+        """
+        if isinstance(outcome.answers, Exception):
+            error = outcome.answers
+            logger.error("the engine failed on a batch of %d images", images, exc_info=error)
+            if isinstance(error, LoupeError):
+                raise error
+            raise LoupeError(f"The engine failed: {error}", code="engine_failed")
+        measured = outcome.seconds / images
+        self._seconds_per_image = min(measured, 2 * self._seconds_per_image)  # ignores hiccups
+        if self._on_run is not None:
+            self._on_run(images, waited, outcome.seconds)
+        return outcome.answers
 
 
 def _joined(batch: list[_Queued]) -> UInt8Array:

@@ -16,12 +16,14 @@ class Caller:
         deadline: When that time ends, on the clock of `time.monotonic`.
         gone: Returns whether the client has disconnected; callable from any thread.
         name: Whose share of scarce resources it takes.
+        alone: Returns whether no other request is in flight.
     """
 
     timeout_seconds: float
     deadline: float
     gone: Callable[[], bool] = lambda: False
     name: str = ""
+    alone: Callable[[], bool] = lambda: False
 
     @classmethod
     def within(

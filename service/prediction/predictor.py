@@ -278,4 +278,7 @@ class Call(AnyCall):
             if timeout_seconds is None
             else min(timeout_seconds, maximum)
         )
-        return Caller(seconds, self.begun + seconds, self.is_gone, self._context.caller)
+        context = self._context
+        return Caller(
+            seconds, self.begun + seconds, context.is_gone, context.caller, context.is_alone
+        )

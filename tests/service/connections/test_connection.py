@@ -50,11 +50,14 @@ class Gate:
         self.bodies = Bodies(Settings())
         self.limit_seconds = 30.0
         self.refused: list[str] = []
+        self.alone_and_complete: list[tuple[bool, bool]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         self.begun += 1
+        context = context_of(scope)
+        self.alone_and_complete.append((context.is_alone(), context.is_received))
         try:
             body = await self._read(Request(scope, receive, send))
             if scope["path"] == "/predict":
@@ -64,7 +67,7 @@ class Gate:
             self.refused.append(error.code)
             response = replies.failure(error)
         finally:
-            self.bodies.release(context_of(scope))
+            self.bodies.release(context)
         await response(scope, receive, send)
 
     async def _read(self, request: Request) -> bytes:
@@ -183,6 +186,25 @@ def play(story: Callable[[Scene], Awaitable[None]], **limits: Any) -> Metrics:
     scene = Scene(**limits)
     uvloop.run(scene.play(story))
     return scene.metrics
+
+
+# What a connection knows about its requests
+
+
+def test_request_knows_whether_it_is_alone_and_complete() -> None:
+    async def story(scene: Scene) -> None:
+        first, second = await scene.client(), await scene.client()
+        first.post()
+        await scene.until_begun(1)
+        second.send(head(5))
+        await scene.until_begun(2)
+        second.send(b"image")
+        scene.gate.open.set()
+        for client in (first, second):
+            assert (await client.response())[::2] == (200, b"5")
+        assert scene.gate.alone_and_complete == [(True, True), (False, False)]
+
+    play(story)
 
 
 # Too many requests

@@ -155,6 +155,37 @@ def test_request_is_in_flight_only_once_its_body_is_complete() -> None:
     assert (counted, in_flight.held) == ([0], 1)
 
 
+def test_body_that_has_arrived_is_in_flight_all_the_time() -> None:
+    in_flight = Shares(1, 1)
+    counted = []
+
+    async def receive() -> Message:
+        counted.append(in_flight.held)
+        return {"type": "http.request", "body": b"x"}
+
+    complete = request(receive)
+    context = context_of(complete.scope)
+    context.is_received = True
+    context.count_in(in_flight)
+
+    assert asyncio.run(Bodies(SETTINGS).read(complete)) == b"x"
+    assert (counted, in_flight.held, context.body_bytes) == ([1], 1, 1)
+
+
+def test_body_that_has_arrived_has_the_same_limits() -> None:
+    too_long, too_many = with_body(bytes(MAX_BYTES + 1)), with_body(bytes(MAX_BYTES))
+    bodies = Bodies(SETTINGS)
+    for each in (too_long, too_many):
+        context_of(each.scope).is_received = True
+    with pytest.raises(ContentTooLarge):
+        asyncio.run(bodies.read(too_long))
+    with (
+        bodies.holding("", (LARGEST_BODIES_SHARE - 1) * MAX_BYTES + 1),
+        pytest.raises(TooManyRequests),
+    ):
+        asyncio.run(bodies.read(too_many))
+
+
 # Compressed bodies
 
 MIB = 2**20

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,11 @@ def batcher(run: Run, **limits: Any) -> Batcher:
 def patient() -> Caller:
     """Return a caller who waits longer than any test."""
     return Caller.within(30)
+
+
+def lone() -> Caller:
+    """Return a patient caller besides whom nobody waits."""
+    return replace(patient(), alone=lambda: True)
 
 
 async def asked(
@@ -193,12 +198,63 @@ def test_short_runs_execute_on_the_event_loop_once_their_duration_is_known(
     play(scene())
 
 
+def test_lone_request_runs_before_the_event_loop_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "SHORT_RUN_SECONDS", 60.0)
+
+    async def scene() -> None:
+        engine, ran = Where(), Runs([])
+        waiting = batcher(engine, on_run=ran.ran)
+        await waiting.predict(random_images(1), lone())  # its duration is not known: in a thread
+        turned: list[bool] = []
+        asyncio.get_running_loop().call_soon(turned.append, True)
+        answer = await waiting.predict(random_images(2), lone())
+        np.testing.assert_array_equal(answer, sums(random_images(2)))
+        assert not turned
+        assert (engine.on_event_loop, ran.sizes) == ([False, True], [1, 2])
+        assert waiting.admitted == 0
+        await waiting.close()
+
+    play(scene())
+
+
+def test_lone_request_shares_the_run_of_those_that_are_queued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "SHORT_RUN_SECONDS", 60.0)
+
+    async def scene() -> None:
+        ran = Runs([])
+        waiting = batcher(sums, on_run=ran.ran)
+        await waiting.predict(random_images(1), patient())
+        callers = (patient(), lone())
+        await asyncio.gather(*(waiting.predict(random_images(1), caller) for caller in callers))
+        assert ran.sizes == [1, 2]
+        await waiting.close()
+
+    play(scene())
+
+
+def test_lone_large_request_executes_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "SHORT_RUN_SECONDS", 60.0)
+
+    async def scene() -> None:
+        engine = Where()
+        waiting = batcher(engine)
+        await waiting.predict(random_images(1), lone())
+        assert len(await waiting.predict(random_images(17), lone())) == 17
+        assert not any(engine.on_event_loop)
+        assert len(await waiting.predict(random_images(0), lone())) == 0
+        await waiting.close()
+
+    play(scene())
+
+
 def test_long_runs_execute_in_threads() -> None:
     async def scene() -> None:
         engine = Where(SHORT_RUN_SECONDS)
         waiting = batcher(engine)
-        for _ in range(3):
-            await waiting.predict(random_images(1), patient())
+        for caller in (patient(), patient(), lone()):
+            await waiting.predict(random_images(1), caller)
         assert not any(engine.on_event_loop)
         await waiting.close()
 
@@ -531,9 +587,10 @@ def test_engine_error_fails_only_that_run() -> None:
 
     async def scene() -> None:
         waiting = batcher(no_zeros)
-        with pytest.raises(LoupeError, match="out of memory"):
-            await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), patient())
-        assert len(await waiting.predict(random_images(1), patient())) == 1
+        for caller in (patient(), lone()):
+            with pytest.raises(LoupeError, match="out of memory"):
+                await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), caller)
+            assert len(await waiting.predict(random_images(1), caller)) == 1
         await waiting.close()
 
     play(scene())
