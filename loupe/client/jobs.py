@@ -21,7 +21,7 @@ from loupe.client.predictions import PredictionFlows
 from loupe.client.uploads import OCTETS
 from loupe.errors import InvalidSource, JobFailed
 from loupe.files import atomic_path, open_regular, printable
-from loupe.images.folder import pictures
+from loupe.images.folder import files, pictures
 from loupe.images.selection import Skipped, SkippedFiles, describe
 from loupe.jobs import ScoringJob, ScoringRequest
 from loupe.results import Format
@@ -180,8 +180,10 @@ class JobUpload:
 def uploadable(source: str | os.PathLike[str]) -> Iterator[JobUpload]:
     """Yield what to send: the source, or a temporary archive of a folder's pictures.
 
+    Of a folder without pictures, send its Parquet file if it has only one.
+
     Raises:
-        InvalidSource: If the path does not exist, or the folder contains no pictures.
+        InvalidSource: If the path does not exist, or the folder contains nothing to send.
     """
     path = Path(source)
     if not path.is_dir():
@@ -190,16 +192,16 @@ def uploadable(source: str | os.PathLike[str]) -> Iterator[JobUpload]:
         yield JobUpload(path)
         return
     with tempfile.TemporaryDirectory(prefix="loupe-") as folder:
-        archive = Path(folder) / "images.zip"
-        yield JobUpload(archive, _zip_pictures(path, archive))
+        archive, skipped = Path(folder) / "images.zip", Skipped()
+        has_pictures = _zip_pictures(path, archive, skipped)
+        yield JobUpload(archive, skipped.files) if has_pictures else _only_table(path, skipped)
 
 
-def _zip_pictures(folder: Path, archive: Path) -> SkippedFiles:
+def _zip_pictures(folder: Path, archive: Path, skipped: Skipped) -> bool:
     """Archive the pictures that `loupe score` would read, without compressing them again.
 
-    Return the files that are left out.
+    Count the files that are left out, and return whether there are pictures.
     """
-    skipped = Skipped()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
         for name, _ in pictures(folder, skipped):
             path = folder / name
@@ -211,10 +213,25 @@ def _zip_pictures(folder: Path, archive: Path) -> SkippedFiles:
             member = zipfile.ZipInfo.from_file(path, printable(name), strict_timestamps=False)
             with file, zipped.open(member, "w") as to:
                 shutil.copyfileobj(file, to, PIECE_BYTES)
-        if not zipped.namelist():
-            counted = describe(skipped.files)
-            raise InvalidSource(
-                f"The folder '{folder}' contains no pictures."
-                + (f" Skipped: {counted}." if counted else "")
-            )
-    return skipped.files
+        return bool(zipped.namelist())
+
+
+def _only_table(folder: Path, skipped: Skipped) -> JobUpload:
+    """Return the only Parquet file of a folder without pictures, whose other files are counted."""
+    others, tables = Skipped(), []
+    for name in files(folder, others):
+        if name.lower().endswith(".parquet"):
+            tables.append(name)
+        else:
+            others.add("not_a_table", name)
+    if len(tables) == 1:
+        return JobUpload(folder / tables[0], others.files)
+    problem = f"The folder '{folder}' contains no pictures"
+    if tables:
+        example = folder / tables[0]
+        raise InvalidSource(
+            f"{problem}, but {len(tables):,} Parquet files. Upload them one by one, for example "
+            f"'{example}', or name the folder as the workers see it."
+        )
+    counted = describe(skipped.files)
+    raise InvalidSource(f"{problem}." + (f" Skipped: {counted}." if counted else ""))

@@ -191,6 +191,8 @@ def _take_output(
         if claim.request != request:
             conversion.convert(claim.request, request)
             finished = _from_summary(request)
+        else:
+            conversion.remove_other_rows(request)
         return Prepared(request, finished)
     claims.reclaim_folder(folder, request)
     return Prepared(request)

@@ -23,11 +23,9 @@ CANCELLED = "_CANCELLED"
 SUMMARY = "_summary.json"
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
 INDEX = "_plan-"  # how names of folders with a plan's index begin
-PARTS = (
-    *(f"predictions-?????-of-?????.{kind}" for kind in get_args(Format)),
-    *(single_name(kind) for kind in get_args(Format)),
-    *("_errors-*.jsonl", "_part-*.json"),
-)
+PART = "predictions-?????-of-?????.{}"
+ROWS = tuple(name for kind in get_args(Format) for name in (PART.format(kind), single_name(kind)))
+PARTS = (*ROWS, "_errors-*.jsonl", "_part-*.json")
 TEMPORARY = ".*" + 32 * "[0-9a-f]" + ".tmp"
 RESULT = (*PARTS, SUMMARY, COLUMNS_FILE, SAMPLE, LEAST_CONFIDENT, f"{INDEX}*", TEMPORARY)
 

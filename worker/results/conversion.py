@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
 
@@ -55,7 +56,20 @@ def convert(old: JobRequest, new: JobRequest) -> None:
     summary = read_summary(folder) | {"job": new.job_id}
     write_file(folder / claims.SUMMARY, to_json(summary, indent=2, inf_nan_mode="null") + b"\n")
     write_file(folder / claims.SUCCESS, new.model_dump_json() + "\n")
-    kept = {target.name for target, _ in targets}
-    for file in files:
-        if file.name not in kept:
-            file.unlink(missing_ok=True)
+    remove_other_rows(new)
+
+
+def remove_other_rows(request: JobRequest) -> None:
+    """Remove the rows in other formats that an interrupted conversion of a result has left."""
+    folder, kind = parse_path(request.folder), request.options.format
+    merged = claims.merged_file(folder, request)
+    kept = merged if request.options.single else folder / claims.PART.format(kind)
+    found: list[AnyPath] = [
+        path
+        for path in folder.iterdir()
+        if any(fnmatchcase(path.name, pattern) for pattern in claims.ROWS)
+    ]
+    others = [path for path in found if not fnmatchcase(path.name, kept.name)]
+    if len(others) < len(found) or merged.exists():
+        for path in others:
+            path.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ class Entry(NamedTuple):
 
     Attributes:
         id: Path or key.
-        location: Values with which the collection finds the picture.
+        location: Values with which the collection finds the picture; for a hard link in an archive,
+            the id of the entry that it leads to.
         refused: Why the record is not read, if it is not.
         columns: Values of the requested columns.
     """
@@ -25,6 +26,11 @@ class Entry(NamedTuple):
     location: list[Any]
     refused: str | None = None
     columns: Sequence[str | None] = ()
+
+
+def is_link(entry: Entry) -> bool:
+    """Return whether an entry is a hard link to another."""
+    return len(entry.location) == 1 and isinstance(entry.location[0], str)
 
 
 ReadEntry: TypeAlias = Callable[[Entry], File]
@@ -41,6 +47,7 @@ class Collection:
 
     Attributes:
         skipped: Files that `entries` has left out.
+        has_links: Whether `entries` has found hard links.
     """
 
     lists_at_once = True  # the first entry is known before all are listed
@@ -58,6 +65,7 @@ class Collection:
         self.files = files
         self.folders = folders
         self.skipped = Skipped()
+        self.has_links = False
 
     def version(self) -> str:
         """Return a text that changes when `files` do."""

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loupe.errors import InvalidSource
-from worker.sources.collection import Entry
+from worker.sources.collection import Entry, is_link
 
 MAX_ENTRY_BYTES = 2**14  # in the index; a shard keeps its entries in memory
 MAX_LISTED = 20_000_000  # records; planning takes 8 bytes of memory for each
+MAX_LINKED = 100_000  # files of an archive with hard links to them; each is kept in memory
+NO_TARGET = "The member is a hard link to no picture before it."
 MAX_SHOWN = 100  # characters of a longer name
 
 
@@ -33,6 +35,30 @@ def write_listing(listing: Path, entries: Iterable[Entry]) -> "array[int]":
                     code="source_too_large",
                 )
     return hashes
+
+
+def resolve_links(listing: Path) -> None:
+    """Give each hard link the location of the entry that it leads to, the last one before it."""
+    places: dict[str, Entry | None] = {}
+    with listing.open("rb") as lines:
+        for entry in filter(is_link, map(read_entry, lines)):
+            places[entry.location[0]] = None
+            if len(places) > MAX_LINKED:
+                raise InvalidSource(
+                    f"The archive has hard links to more than {MAX_LINKED:,} files.",
+                    code="source_too_large",
+                )
+    unresolved = listing.rename(listing.with_suffix(".unresolved"))
+    with unresolved.open("rb") as lines, listing.open("wb") as resolved:
+        for entry in map(read_entry, lines):
+            if is_link(entry):
+                target = places[entry.location[0]] or Entry("", [], NO_TARGET)
+                refused = entry.refused or target.refused
+                entry = entry._replace(location=target.location, refused=refused)
+            if entry.id in places:
+                places[entry.id] = entry
+            resolved.write(json.dumps(entry).encode() + b"\n")
+    unresolved.unlink()
 
 
 def refuse_replaced(listing: Path, hashes: "array[int]") -> None:

@@ -29,7 +29,7 @@ from loupe.images.spec import ImageSpec, UInt8Array
 from worker.queue.steps import Shard
 from worker.sources.checks import check_unchanged
 from worker.sources.collection import Collection, Entry, ReadEntry
-from worker.sources.listing import read_entry, refuse_replaced, write_listing
+from worker.sources.listing import read_entry, refuse_replaced, resolve_links, write_listing
 from worker.sources.source import BatchReader, ColumnTypes, NoPictures, Records, ShardPlan, cut
 
 MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
@@ -128,6 +128,8 @@ class PictureSource:
         hashes = write_listing(listing, self._collection.entries(index))
         if not hashes:
             self._refuse_empty()
+        if self._collection.has_links:
+            resolve_links(listing)
         if self._collection.replaces:
             refuse_replaced(listing, hashes)
         shards = cut(len(hashes), shard_images)

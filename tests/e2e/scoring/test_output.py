@@ -109,6 +109,11 @@ def test_finished_job_is_converted_to_another_format(
     assert [row["id"] for row in found[0]] == ["0.png", "1.png"]
     assert all(other == found[0] for other in found)
 
+    for name in ("predictions.csv", "predictions-00000-of-00002.jsonl"):
+        (out / name).write_text("of a conversion that was killed")
+    assert score("--out", out).returncode == 0
+    assert sorted(out.glob("predictions*")) == files
+
     (tmp_path / "images" / "3.png").write_bytes(b"")
     changed = score("--out", out, "--format", "csv")
     assert changed.stderr.startswith("error: result_exists: ")

@@ -269,3 +269,17 @@ def test_folder_without_pictures_is_refused_with_what_was_skipped(tmp_path: Path
 
     with pytest.raises(InvalidSource, match=r"\.txt 1"), uploadable(tmp_path):
         pass
+
+
+def test_only_table_of_a_folder_without_pictures_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.parquet").write_bytes(b"PAR1")
+    (tmp_path / "README.md").write_text("text")
+    (tmp_path / ".git").touch()
+
+    with uploadable(tmp_path) as upload:
+        assert upload.file == tmp_path / "data" / "test.parquet"
+        assert upload.skipped == {"not_a_table": {".md": 1}, "hidden": {"none": 1}}
+    (tmp_path / "data" / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InvalidSource, match="2 Parquet files"), uploadable(tmp_path):
+        pass

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -357,6 +358,34 @@ def test_links_and_devices_are_errors(archive: Path, index_folder: Path) -> None
     found = errors(archive, index_folder)
     assert list(found) == ["a.png", "b.png", "c.png", "d.png"]
     assert ["link" in message for message in found.values()] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_hard_links_in_a_tar_are_the_files_that_they_lead_to(
+    archive: Path, index_folder: Path, mode: Literal["w", "w:gz", "w:xz"]
+) -> None:
+    names = list(FILES)[:2]
+    with tarfile.open(archive, mode) as tar:
+        for name in names:
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(FILES[name])
+            tar.addfile(member, io.BytesIO(FILES[name]))
+        for name, target in {
+            "copy/a.png": f"./{names[1]}",
+            "copy/b.png": "copy/a.png",
+            "copy/c.png": names[0],
+            "missing.png": "nothing.png",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            tar.addfile(member)
+    seen = scored(archive, index_folder)
+
+    found = [name for batch in seen for name in batch.ids]
+    assert found == [*names, "copy/a.png", "copy/b.png", "copy/c.png"]
+    first, second, *copies = np.concatenate([batch.images for batch in seen])
+    np.testing.assert_array_equal(copies, [second, second, first])
+    assert [name for batch in seen for name, _ in batch.errors] == ["missing.png"]
 
 
 def test_zip_bomb_is_an_error(archive: Path, index_folder: Path) -> None:

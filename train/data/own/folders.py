@@ -3,9 +3,9 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +270,7 @@ def _listing(folder: Path, splits: Mapping[str, Path | None]) -> Listing:
         for class_folder in [top / name for name in _folders(top)] if top else []:
             files = of_split.setdefault(printable(class_folder.name), [])
             by_path[class_folder.relative_to(folder).as_posix()] = files
+    _refuse_repeated(folder, by_path)
     skipped = Skipped()
     for file, _ in pictures(folder, skipped):
         above = accumulate(file.split("/")[:-1], "{}/{}".format)
@@ -282,6 +283,18 @@ def _listing(folder: Path, splits: Mapping[str, Path | None]) -> Listing:
         for split, of_split in classes.items()
     }
     return Listing(folder, listed, skipped.files)
+
+
+def _refuse_repeated(folder: Path, paths: Iterable[str]) -> None:
+    """Raise `InvalidDataset` if links make the folders of two classes or splits one folder."""
+    real = sorted((Path(os.path.realpath(folder / path)).parts, path) for path in paths)
+    for (outer, path), (inner, other) in pairwise(real):
+        if inner[: len(outer)] == outer:
+            raise InvalidDataset(
+                f"'{path}' and '{other}' in '{folder}' lead to the same pictures. Each class of "
+                "each split needs its own.",
+                code="repeated_folder",
+            )
 
 
 def _folders(folder: Path) -> list[str]:

@@ -28,7 +28,7 @@ from worker.sources.archives.unpacking import (
     open_stream,
 )
 from worker.sources.checks import damaged
-from worker.sources.collection import Collection, Entry, ReadEntry
+from worker.sources.collection import Collection, Entry, ReadEntry, is_link
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
 MAX_HEADER_BYTES = 2**18  # of one member's names and attributes
@@ -72,9 +72,12 @@ class Tars(Collection):
                 with _open(archive, None, self.folders, _copy(index, number)) as file:
                     members = _members(file, _max_unpacked_bytes(archive))
                     for entry in self._entries(members, file):
-                        yield entry._replace(
-                            id=prefix + entry.id, location=[number, *entry.location]
-                        )
+                        if is_link(entry):
+                            self.has_links = True
+                            location = [prefix + entry.location[0]]
+                        else:
+                            location = [number, *entry.location]
+                        yield entry._replace(id=prefix + entry.id, location=location)
                     if index is not None and isinstance(file, IndexedGzipFile):
                         file.export_index(str(_gzip_index(index, number)))
             except DAMAGE as error:
@@ -93,7 +96,10 @@ class Tars(Collection):
             if reason := _why_skipped(member, archive):
                 self.skipped.add(reason, member.name)
                 continue
-            entry = Entry(member.name, [member.offset_data, member.size], _why_refused(member))
+            location: list[int | str] = [member.offset_data, member.size]
+            if member.islnk():
+                location = [member_path(member.linkname)]
+            entry = Entry(member.name, location, _why_refused(member))
             if self.columns:
                 sample.add_picture(entry)
             else:
@@ -316,8 +322,8 @@ def _why_skipped(member: tarfile.TarInfo, archive: IO[bytes]) -> Reason | None:
 
 
 def _why_refused(member: tarfile.TarInfo) -> str | None:
-    if member.issym() or member.islnk():
-        return "The member is a link."
-    if not member.isreg() or member.issparse():
+    if member.issym():
+        return "The member is a symbolic link."
+    if not (member.isreg() or member.islnk()) or member.issparse():
         return "The member is not a regular file."
     return why_member_refused(member.name, member.size, member.size)

@@ -358,3 +358,26 @@ def test_the_folder_name_becomes_a_valid_model_name(name: str, expected: str) ->
     assert slug(name) == expected
     assert bentoml.Tag(slug(name)).name == expected
     assert re.fullmatch("[a-z0-9]([-._a-z0-9]*[a-z0-9])?", slug(name))
+
+
+@pytest.mark.parametrize(
+    ("linked", "target"),
+    [
+        pytest.param("train/b", "train/a", id="of a class"),
+        pytest.param("train/b", "train/a/sub", id="in a class"),
+        pytest.param("test/a", "train/a", id="of another split"),
+    ],
+)
+def test_classes_that_links_make_one_folder_are_refused(
+    tmp_path: Path, linked: str, target: str
+) -> None:
+    """Two classes would share their pictures, or a test split would hold what is learnt."""
+    sort_into_folders(tmp_path / "train", {"a": 12, "c": 12})
+    sort_into_folders(tmp_path / "test", {"c": 12}, seed=3)
+    (tmp_path / "train" / "a" / "sub").mkdir()
+    (tmp_path / linked).symlink_to(tmp_path / target)
+    with pytest.raises(InvalidDataset) as raised:
+        load(tmp_path)
+
+    assert raised.value.code == "repeated_folder"
+    assert linked in raised.value.message
