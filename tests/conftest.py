@@ -29,11 +29,13 @@ from hypothesis import settings as hypothesis_settings  # noqa: E402
 from redis import Redis  # noqa: E402
 
 from loupe.cli import main  # noqa: E402
+from loupe.images.spec import ImageSpec  # noqa: E402
 from loupe.models.engine import Engine, load_engine  # noqa: E402
 from loupe.models.store import StoredModel  # noqa: E402
 from loupe.runtime.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
 from tests.support import leftovers, pictures  # noqa: E402
+from tests.support.averages import store_averages  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
 from tests.support.servers import buckets  # noqa: E402
 from worker.remote_path import RemotePath  # noqa: E402
@@ -91,6 +93,12 @@ def shapes_model(digits_model: StoredModel) -> StoredModel:
     from train.fit.training import train
 
     return train(pictures.shapes(), recipe("cnn-small", epochs=1, batch_size=16), min_accuracy=0)
+
+
+@pytest.fixture(scope="session")
+def colours_model() -> StoredModel:
+    """Store a model of the mean colours of photos, 64 × 48 × 3."""
+    return store_averages("colours", ImageSpec("photo", 64, 48, 3))
 
 
 @pytest.fixture

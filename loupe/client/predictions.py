@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, JsonValue
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, ServiceFlows
 from loupe.client.uploads import OCTETS, Upload, UploadBatch, as_file
 from loupe.errors import LoupeError, RequestRefused
-from loupe.images.spec import Look, Normalize, UInt8Array
+from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.text import one_line
 
 CONTENT_TOO_LARGE = 413
@@ -105,7 +105,7 @@ class ServedModel:
         dataset: Name of its training data.
         class_names: In the order of its probabilities.
         translations: Class names by ISO 639-1 language code.
-        look: How its training images look.
+        input: The images that it takes: height, width, channels, look and fit.
         figures: Measurements on the test split; `None` if it was not measured.
         report: Path of its report on the service, if it has one.
         default: Whether it answers requests that name no model.
@@ -118,7 +118,7 @@ class ServedModel:
     dataset: str
     class_names: list[str]
     translations: dict[str, list[str]]
-    look: Look
+    input: ImageSpec
     figures: dict[str, JsonValue] | None
     report: str | None = None
     default: bool = False
@@ -132,7 +132,7 @@ class LocalOptions(TypedDict, total=False):
     threshold: float | None
     """Minimum confidence, 0..1, for a label."""
     normalize: Normalize
-    """`auto` makes the picture look like the training data; `off` takes 28 × 28 unchanged."""
+    """`auto` makes it look like the training data; `off` takes a picture of the size unchanged."""
     lang: str
     """ISO 639-1 code of the class names' language; `en` by default."""
 

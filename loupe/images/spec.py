@@ -1,6 +1,7 @@
 """What an image is: its dtype, size, channels and look."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -59,7 +60,7 @@ class ImageSpec:
     def __str__(self) -> str:
         return f"{self.height} × {self.width}{' × 3' if self.channels == 3 else ''}"
 
-    @property
+    @cached_property  # every request and batch asks for it
     def shape(self) -> tuple[int, ...]:
         """Shape of one image: `(height, width)` or `(height, width, 3)`."""
         size = (self.height, self.width)
@@ -69,6 +70,13 @@ class ImageSpec:
     def nbytes(self) -> int:
         """Bytes of one image."""
         return self.height * self.width * self.channels
+
+    @property
+    def scale(self) -> str:
+        """The meaning of the lowest and the highest value, for people."""
+        if self.look == "photo":
+            return "0 = black, 255 = white"
+        return "0 = background, 255 = full ink"
 
     def zeros(self, count: int = 0) -> UInt8Array:
         """Return a batch of black images."""
@@ -85,9 +93,8 @@ class ImageSpec:
             InvalidPixels: If dtype or shape differ.
         """
         if images.dtype != np.uint8 or images.ndim == 0 or images.shape[1:] != self.shape:
-            meaning = "0 = background, 255 = full ink" if self.look != "photo" else "255 = white"
             raise InvalidPixels(
                 f"Images must be uint8 of shape (n, {', '.join(map(str, self.shape))}), "
-                f"{meaning}, not {images.dtype}, shape {images.shape}."
+                f"{self.scale}, not {images.dtype}, shape {images.shape}."
             )
         return images.astype(np.uint8, copy=False)

@@ -16,6 +16,12 @@ from loupe.runtime.cores import available_cores
 
 EngineName = Literal["onnx", "tensorflow"]
 WARM_UP_SIZES = (1, 2, 8, 32)  # images; the first run of each size allocates its memory
+MAX_RUN_BYTES = 2**19  # of the images of one run; layers take up to a hundred times as much
+
+
+def run_size(spec: ImageSpec, most: int) -> int:
+    """Return how many images one run takes: at most `most`, fewer of large images."""
+    return max(1, min(most, MAX_RUN_BYTES // spec.nbytes))
 
 
 class Engine(Protocol):
@@ -107,5 +113,5 @@ def load_engine(
         else TensorflowEngine(model.folder / KERAS_FILE, spec)
     )
     for size in WARM_UP_SIZES:
-        engine.predict(spec.zeros(size))
+        engine.predict(spec.zeros(run_size(spec, size)))
     return engine

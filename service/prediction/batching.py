@@ -55,7 +55,7 @@ class Batcher:
     """A bounded queue in front of one engine.
 
     Args:
-        run: The engine: uint8 `(n, 28, 28)` → float32 `(n, classes)`; called in several threads.
+        run: The engine: uint8 `(n, *shape)` → float32 `(n, classes)`; called in several threads.
         classes: Columns that `run` must return.
         max_batch_size: Maximum number of images in one run.
         max_queued_images: Maximum number of images without an answer of one caller; those of all
@@ -106,7 +106,7 @@ class Batcher:
         A large request runs in slices, so that others can run in between.
 
         Args:
-            images: uint8, shape `(n, 28, 28)`; `n` may be 0.
+            images: uint8, shape `(n, *shape)` of the model; `n` may be 0.
             caller: The client.
 
         Returns:

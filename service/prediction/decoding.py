@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from queue import PriorityQueue
@@ -20,6 +21,7 @@ from loupe.errors import (
     LoupeError,
     ProgramFailed,
     ShuttingDown,
+    TooManyRequests,
 )
 from loupe.images.decode import open_picture
 from loupe.images.formats import File
@@ -27,11 +29,14 @@ from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.settings import Settings
-from service.http.shares import long_steps, turn
+from service.http.shares import Shares, long_steps, turn
 from service.prediction.caller import Caller
 
 DECODERS = 2  # of pictures that are not large; one more decodes large ones
 YIELD_SECONDS = 0.005  # of decoding, before other requests get the event loop
+MAX_IMAGE_BYTES = 64 * 2**20  # of the images of one request, decoded; 4,096 of 64 × 64 × 3 fit
+MAX_LARGEST_REQUESTS = 4  # of that size, whose images are decoded at a time
+LARGEST_REQUESTS_SHARE = 2  # of these, of one caller
 
 Value = TypeVar("Value")
 
@@ -70,6 +75,27 @@ class Decoders:
         self._large: PriorityQueue[_Waiting] = PriorityQueue()
         self._numbers = count()
         self._threads: list[threading.Thread] = []
+        self._memory = Shares(
+            MAX_LARGEST_REQUESTS * MAX_IMAGE_BYTES, LARGEST_REQUESTS_SHARE * MAX_IMAGE_BYTES
+        )
+
+    @contextmanager
+    def holding(self, caller: str, size: int) -> Iterator[None]:
+        """Count the bytes of the images that a request decodes during the block.
+
+        Raises:
+            TooManyRequests: If those of all requests, or of this caller, would take too much.
+        """
+        if not self._memory.take(caller, size):
+            raise TooManyRequests(
+                f"The images of all requests together exceed {self._memory.total:,} bytes decoded, "
+                f"or yours {self._memory.share:,}. Try again in a second.",
+                code="too_many_bytes",
+            )
+        try:
+            yield
+        finally:
+            self._memory.give_back(caller, size)
 
     async def decode(
         self, data: File, spec: ImageSpec, caller: Caller, normalize: Normalize
@@ -163,15 +189,21 @@ class DecodedImages:
         return len(self.images) + len(self.errors)
 
 
-def check_count(count: int, settings: Settings) -> None:
+def max_images(settings: Settings, spec: ImageSpec) -> int:
+    """Return how many images one request may have."""
+    return min(settings.max_images, MAX_IMAGE_BYTES // spec.nbytes)
+
+
+def check_count(count: int, settings: Settings, spec: ImageSpec) -> None:
     """Refuse a request without images, or with more than one request may hold."""
     if count == 0:
         raise InvalidRequest("The request has no images.")
-    if count > settings.max_images:
+    most = max_images(settings, spec)
+    if count > most:
         raise ContentTooLarge(
-            f"The request has {count:,} images; at most {settings.max_images:,} are allowed "
-            "(LOUPE_MAX_IMAGES_PER_REQUEST, LOUPE_MAX_QUEUED_IMAGES). "
-            "Send several requests, or score the set as a job.",
+            f"The request has {count:,} images; at most {most:,} of {spec} pixels are allowed "
+            "(LOUPE_MAX_IMAGES_PER_REQUEST, LOUPE_MAX_QUEUED_IMAGES, and "
+            f"{MAX_IMAGE_BYTES // 2**20} MiB). Send several requests, or score the set as a job.",
             code="too_many_images",
         )
 
@@ -196,8 +228,22 @@ async def decode_all(
         ContentTooLarge: If there are too many images.
         DeadlineExceeded: If the request ran out of time; the rest is not decoded.
         InvalidRequest: If there are no images.
+        TooManyRequests: If the images of all requests would take too much memory.
     """
-    check_count(len(values), settings)
+    spec, caller = preparation.spec, preparation.caller
+    check_count(len(values), settings, spec)
+    with preparation.decoders.holding(caller.name, len(values) * spec.nbytes):
+        decoding = _decode_all(values, read, settings, preparation)
+        del values  # before a picture waits for a decoder
+        return await decoding
+
+
+async def _decode_all(
+    values: Sequence[Value],
+    read: Callable[[Value], EncodedImage],
+    settings: Settings,
+    preparation: Preparation,
+) -> DecodedImages:
     images: list[UInt8Array] = []
     errors: dict[int, LoupeError] = {}
     encoded = await _read_all(values, read, errors)

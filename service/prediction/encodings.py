@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from pydantic import FailFast, Field, JsonValue, StrictInt, TypeAdapter, Validat
 
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.arrays.npy import NPY_MAGIC
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.arrays.shapes import fits, to_batch
+from loupe.images.spec import ImageSpec, UInt8Array
 from service.http.validation import explain, shown
 
 MAX_NPY_HEADER_BYTES = 10_000  # as in NumPy
@@ -32,12 +33,16 @@ HALF_LEVEL = 0.5 / 255  # rounding in the client leaves values this much outside
 MIN_PEAK = (
     32  # of 0..255, the darkest image that fractions may have: below, it could be another scale
 )
-FORMS = f"{SIDE} rows of {SIDE} numbers, also as {SIDE}×{SIDE}×1 or {SIDE * SIDE} in one list"
 
 _Numbers: TypeAlias = NDArray[np.float64]
-_Pixel: TypeAlias = Annotated[StrictInt, Field(ge=0, le=255)]
-_Row: TypeAlias = Annotated[list[_Pixel], FailFast(), Field(min_length=SIDE, max_length=SIDE)]
-_ROWS = TypeAdapter(Annotated[list[_Row], FailFast(), Field(min_length=SIDE, max_length=SIDE)])
+
+
+def forms(spec: ImageSpec) -> str:
+    """Return the forms of an image that `from_numbers` takes, for messages."""
+    size = f"{spec.height} rows of {spec.width}"
+    if spec.channels == 3:
+        return f"{size} pixels of 3 numbers, also as {spec.nbytes} numbers in one list"
+    return f"{size} numbers, also as {spec.height}×{spec.width}×1 or {spec.nbytes} in one list"
 
 
 def from_base64(value: JsonValue) -> bytes:
@@ -89,89 +94,125 @@ def _to_bytes(rows: Sequence[Sequence[JsonValue | bytes]]) -> UInt8Array | None:
     return None
 
 
-def from_pixels(value: JsonValue) -> UInt8Array:
-    """Return 28 rows of 28 integers as uint8 `(28, 28)`, or raise `InvalidPixels`."""
-    if isinstance(value, list) and len(value) == SIDE:
-        rows = [row for row in value if isinstance(row, list) and len(row) == SIDE]
-        pixels = from_rows(rows)
-        if pixels is not None and len(rows) == SIDE:
-            return pixels.reshape(SIDE, SIDE)
+def from_pixels(value: JsonValue, spec: ImageSpec) -> UInt8Array:
+    """Return rows of integers, or of three integers each, as uint8 of the model's shape.
+
+    Raises:
+        InvalidPixels: If it has another shape, or other values.
+    """
+    rows = _rows(value, spec)
+    pixels = None if rows is None else from_rows(rows)
+    if pixels is not None:
+        return pixels.reshape(spec.shape)
     try:
-        return np.array(_ROWS.validate_python(value), np.uint8)
+        return np.array(_validator(spec).validate_python(value), np.uint8)
     except ValidationError as error:
+        kind = "integers" if spec.channels == 1 else "pixels of 3 integers"
         raise InvalidPixels(
-            f"An image must be {SIDE} rows of {SIDE} integers, 0 = background to 255 = full ink. "
-            f"{explain(error)}."
+            f"An image must be {spec.height} rows of {spec.width} {kind}, {spec.scale}"
+            f"{_but_is(value, spec)}. {explain(error)}."
         ) from error.with_traceback(None)  # its frames would keep the request
 
 
-def from_numbers(value: JsonValue) -> UInt8Array:
-    """Return an image as Keras users send it, uint8 `(28, 28)`: `FORMS`, from 0 to 255 or 0 to 1.
+@lru_cache(maxsize=16)
+def _validator(spec: ImageSpec) -> TypeAdapter[object]:
+    """Return the validator that explains what is wrong with an image."""
+    kind: Any = Annotated[StrictInt, Field(ge=0, le=255)]
+    for side in reversed(spec.shape):
+        kind = Annotated[list[kind], FailFast(), Field(min_length=side, max_length=side)]
+    return TypeAdapter(kind)
 
-    An image with no number above 1 counts as 0..1, also one of only 0 and 1. With numbers above 1
-    it counts as 0..255, unless it has fractions and no number of at least `MIN_PEAK`.
+
+def _rows(value: JsonValue, spec: ImageSpec) -> list[list[JsonValue]] | None:
+    """Return the numbers of each row of an image, or `None` if it has another shape."""
+    if not isinstance(value, list) or len(value) != spec.height:
+        return None
+    width = spec.width
+    rows = [row for row in value if isinstance(row, list) and len(row) == width]
+    if len(rows) != spec.height:
+        return None
+    if spec.channels == 1:
+        return rows
+    if not all(isinstance(pixel, list) and len(pixel) == 3 for row in rows for pixel in row):
+        return None
+    return [list(chain.from_iterable(row)) for row in rows]  # type: ignore[arg-type]
+
+
+def _but_is(value: JsonValue, spec: ImageSpec) -> str:
+    """Return the shape that nested lists have instead, by their first elements."""
+    sides: list[int] = []
+    while isinstance(value, list) and len(sides) <= MAX_SIDES:
+        sides.append(len(value))
+        value = value[0] if value else None
+    return "" if tuple(sides) in ((), spec.shape) else f", not {' × '.join(map(str, sides))}"
+
+
+def from_numbers(value: JsonValue, spec: ImageSpec) -> UInt8Array:
+    """Return an image as Keras users send it, uint8 of the model's shape.
+
+    It may have any of its `forms`, and numbers from 0 to 255 or 0 to 1. An image with no number
+    above 1 counts as 0..1, also one of only 0 and 1. With numbers above 1 it counts as 0..255,
+    unless it has fractions and no number of at least `MIN_PEAK`.
 
     Raises:
         InvalidPixels: If it has another shape, or its scale is another one or ambiguous.
     """
-    if isinstance(value, list) and len(value) == SIDE and _is_row(value[0]):
-        rows = [row for row in value if isinstance(row, list) and len(row) == SIDE]
-        pixels = _to_bytes(rows)
-        if pixels is not None and len(rows) == SIDE and pixels.max() > 1:  # the usual case
-            return pixels.reshape(SIDE, SIDE)
-    return _scaled(_numbers(value)).reshape(SIDE, SIDE)
+    rows = _rows(value, spec)
+    pixels = None if rows is None else _to_bytes(rows)
+    if pixels is not None and pixels.max() > 1:  # the usual case
+        return pixels.reshape(spec.shape)
+    return _scaled(_numbers(value, spec), spec).reshape(spec.shape)
 
 
-def _is_row(value: JsonValue) -> bool:
-    return isinstance(value, list) and len(value) == SIDE and not isinstance(value[0], list)
-
-
-def _numbers(value: JsonValue) -> _Numbers:
+def _numbers(value: JsonValue, spec: ImageSpec) -> _Numbers:
     """Return the numbers of an image, row by row, or raise `InvalidPixels`."""
-    sides = (SIDE * SIDE,) if isinstance(value, list) and len(value) > SIDE else (SIDE, SIDE)
+    is_flat = isinstance(value, list) and len(value) > spec.height
     parts: list[JsonValue] = [value]
-    for depth, side in enumerate(sides):
+    for depth, side in enumerate((spec.nbytes,) if is_flat else spec.shape):
         for index, part in enumerate(parts):
             if not isinstance(part, list) or len(part) != side:
-                place = f"Row {index}" if depth else "It"
+                row = index if depth < 2 else f"{index // spec.width}.{index % spec.width}"
+                place = f"Row {row}" if depth else "It"
                 has = f"has {len(part)} values" if isinstance(part, list) else f"is {shown(part)}"
                 raise InvalidPixels(
-                    f"An image must be {FORMS}. {place} {has}, not {side} values. "
-                    "Send a single image in a list of one."
+                    f"An image must be {forms(spec)}{_but_is(value, spec)}. {place} {has}, not "
+                    f"{side} values. Send a single image in a list of one."
                 )
         parts = list(chain.from_iterable(parts))  # type: ignore[arg-type]
-    if isinstance(parts[0], list):  # a colour axis
+    if isinstance(parts[0], list):  # an axis of one colour
         parts = [part[0] if isinstance(part, list) and len(part) == 1 else part for part in parts]
     numbers = [part for part in parts if type(part) is int or type(part) is float]
     if len(numbers) < len(parts):
         index = next(index for index, part in enumerate(parts) if type(part) not in (int, float))
-        raise _wrong_pixel(index, parts[index], f"must be a number; an image is {FORMS}")
+        reason = f"must be a number; an image is {forms(spec)}"
+        raise _wrong_pixel(index, parts[index], reason, spec)
     return np.array(array("d", numbers))
 
 
-def _scaled(numbers: _Numbers) -> UInt8Array:
+def _scaled(numbers: _Numbers, spec: ImageSpec) -> UInt8Array:
     """Return numbers from 0 to 1, or from 0 to 255, as pixels."""
     low, peak = float(numbers.min()), float(numbers.max())
     if (low < 0 and round(low * 255) < 0) or peak > 255:
         index = int(numbers.argmin() if low < 0 else numbers.argmax())
-        raise _wrong_pixel(index, float(numbers[index]), "must be from 0 to 255, or from 0 to 1")
+        reason = "must be from 0 to 255, or from 0 to 1"
+        raise _wrong_pixel(index, float(numbers[index]), reason, spec)
     if peak <= 1 + HALF_LEVEL:
         numbers = numbers * 255
     elif peak < MIN_PEAK and (numbers % 1).any():
         raise InvalidPixels(
             f"The pixels have fractions and go up to {peak:g}, so that their scale is ambiguous. "
-            "Send 0 = background to 1 = full ink, or 0 to 255."
+            f"Send {spec.scale}, or the same divided by 255."
         )
     return np.rint(numbers).astype(np.uint8)
 
 
-def _wrong_pixel(index: int, value: object, reason: str) -> InvalidPixels:
-    row, column = divmod(index, SIDE)
-    return InvalidPixels(f"Pixel {row}.{column} {reason}, got {shown(value)}.")
+def _wrong_pixel(index: int, value: object, reason: str, spec: ImageSpec) -> InvalidPixels:
+    place = ".".join(map(str, np.unravel_index(index, spec.shape)))
+    return InvalidPixels(f"Pixel {place} {reason}, got {shown(value)}.")
 
 
-def parse_npy(body: bytes) -> UInt8Array:
-    """Return the images in an `.npy` file, uint8 `(n, 28, 28)`, or raise `InvalidPixels`."""
+def parse_npy(body: bytes, spec: ImageSpec) -> UInt8Array:
+    """Return the images in an `.npy` file, uint8 `(n, *spec.shape)`, or raise `InvalidPixels`."""
     header_bytes = _npy_header_bytes(body)
     if header_bytes > MAX_NPY_HEADER_BYTES:
         raise InvalidPixels(f"The header of the .npy file has {header_bytes:,} bytes.")
@@ -195,7 +236,10 @@ def parse_npy(body: bytes) -> UInt8Array:
         )
     except (ValueError, OverflowError) as error:  # negative or endless sides, values of no size
         raise InvalidPixels(f"The .npy file is damaged: {str(error)[:MAX_SHOWN]}.") from error
-    return ImageSpec("ink").check_batch(images)
+    is_own = images.shape[1:] == spec.shape
+    if images.dtype == np.uint8 and not is_own and fits(images.shape, spec):
+        images = to_batch(images, spec)
+    return spec.check_batch(images)
 
 
 def _npy_header_bytes(body: bytes) -> int:

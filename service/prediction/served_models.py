@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from loupe.errors import LoupeError, ModelCorrupted
-from loupe.models.engine import load_engine
+from loupe.models.engine import load_engine, run_size
 from loupe.models.store import (
     LATEST,
     StoredModel,
@@ -22,9 +22,12 @@ from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from service.metrics import Metrics, ModelMetrics
 from service.prediction.batching import Batcher
+from service.prediction.decoding import MAX_IMAGE_BYTES
 from service.prediction.statistics import Statistics
 
 logger = logging.getLogger(__name__)
+
+MAX_QUEUED_BYTES = 2 * MAX_IMAGE_BYTES  # of the images of one caller, in front of one engine
 
 
 @dataclass(eq=False)
@@ -183,6 +186,7 @@ class ServedModels:
         settings = self._settings
         engine = load_engine(stored, settings.engine, threads=1)
         metrics, statistics = self._metrics.of(stored), Statistics()
+        spec = stored.card.input
 
         def ran(images: int, waited: Sequence[float], seconds: float) -> None:
             metrics.ran(images, waited, seconds)
@@ -191,8 +195,8 @@ class ServedModels:
         batcher = Batcher(
             engine.predict,
             classes=len(stored.card.class_names),
-            max_batch_size=settings.max_batch_size,
-            max_queued_images=settings.max_queued_images,
+            max_batch_size=run_size(spec, settings.max_batch_size),
+            max_queued_images=min(settings.max_queued_images, MAX_QUEUED_BYTES // spec.nbytes),
             threads=settings.threads or available_cores(),
             together=settings.batching,
             on_run=ran,

@@ -5,6 +5,7 @@ versions are integers, ours are strings. As there, one image that cannot be read
 KServe's protocol has the same predictions, and adds `ready` and a list of models.
 """
 
+from functools import partial
 from typing import Literal
 
 from pydantic import (
@@ -20,12 +21,12 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from loupe.errors import InvalidRequest, ModelNotFound
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.http import replies
 from service.http.validation import parse_json, shown, validate
 from service.prediction.decoding import EncodedImage, Preparation, decode_all
-from service.prediction.encodings import FORMS, from_base64, from_numbers
+from service.prediction.encodings import forms, from_base64, from_numbers
 from service.prediction.predictor import Call, route
 
 PROTOCOL = "tensorflow-serving"  # label in the metrics
@@ -114,7 +115,7 @@ async def metadata(call: Call) -> Response:
         stored = served.stored
         columns = len(stored.card.class_names)
         signature = {
-            "inputs": {INPUT: _tensor_info(INPUT, "DT_UINT8", (-1, SIDE, SIDE))},
+            "inputs": {INPUT: _tensor_info(INPUT, "DT_UINT8", (-1, *stored.card.input.shape))},
             "outputs": {OUTPUT: _tensor_info(OUTPUT, "DT_FLOAT", (-1, columns))},
             "method_name": METHOD,
         }
@@ -165,24 +166,25 @@ def _tag(call: Call) -> str:
 async def _read_images(
     request: ServingRequest, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
-    """Return the images, uint8 `(n, 28, 28)`, or raise the error of the first that fails."""
-    decoded = await decode_all(request.take_images(), _read_image, settings, preparation)
+    """Return the images, uint8 `(n, *spec.shape)`, or raise the error of the first that fails."""
+    read = partial(_read_image, spec=preparation.spec)
+    decoded = await decode_all(request.take_images(), read, settings, preparation)
     if decoded.errors:
         index = min(decoded.errors)
         raise decoded.errors[index].at(f"{request.form}[{index}]")
     return decoded.images
 
 
-def _read_image(value: JsonValue) -> EncodedImage:
+def _read_image(value: JsonValue, spec: ImageSpec) -> EncodedImage:
     """Read nested lists or `{"b64": …}`, with or without the tensor's name around it."""
     if isinstance(value, dict) and value.keys() == {INPUT}:
         value = value[INPUT]
     if isinstance(value, list):
-        return from_numbers(value)
+        return from_numbers(value, spec)
     if isinstance(value, dict) and value.keys() == {"b64"}:
         return from_base64(value["b64"])
     raise InvalidRequest(
-        f'An image must be {FORMS}, {{"b64": "<base64 of a picture>"}}, or either as '
+        f'An image must be {forms(spec)}, {{"b64": "<base64 of a picture>"}}, or either as '
         f'{{"{INPUT}": …}}, got {shown(value)}.'
     )
 

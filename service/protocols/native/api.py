@@ -1,6 +1,7 @@
 """Routes of Loupe's own protocol."""
 
 import asyncio
+from dataclasses import asdict
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
@@ -105,7 +106,7 @@ def _describe(served: ServedModel, aliases: list[str], prefix: str) -> dict[str,
         "dataset": card.dataset,
         "class_names": card.class_names,
         "translations": card.translations,
-        "look": card.input.look,
+        "input": asdict(card.input),
         "figures": card.figures and card.figures.model_dump(),
         "report": f"{prefix}/models/{stored.tag}/report" if stored.file(REPORT_FILE) else None,
     }

@@ -1,12 +1,14 @@
 """Images in the bodies of `/predict` and `/predict_batch`."""
 
+from functools import partial
+
 from pydantic import BaseModel, ConfigDict, JsonValue, SkipValidation, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 
 from loupe.errors import InvalidRequest, UnsupportedMediaType
 from loupe.images.arrays.npy import NPY_MAGIC
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.http.options import media_type
 from service.http.validation import parse_json, shown, validate
@@ -23,11 +25,11 @@ from service.protocols.native.forms import FormField, read_form
 
 ONE_IMAGE = (
     "Send an image body (Content-Type: image/png …), multipart/form-data with a field 'image', "
-    'or JSON {"image": "<base64>"} or {"pixels": [[…28 rows of 28…]]}.'
+    'or JSON {"image": "<base64>"} or {"pixels": [[…], …]}.'
 )
 MANY_IMAGES = (
     'Send multipart/form-data with fields \'images\', JSON {"images": ["<base64>", …]}, '
-    f"or an .npy body of uint8 (n, {SIDE}, {SIDE})."
+    "or an .npy body of uint8 pixels."
 )
 
 
@@ -45,10 +47,10 @@ class JsonImage(BaseModel):
             raise PydanticCustomError("one_image", "Input should have either 'image' or 'pixels'")
         return self
 
-    def encoded(self) -> EncodedImage:
+    def encoded(self, spec: ImageSpec) -> EncodedImage:
         """Return the file or the pixels."""
         is_file = "image" in self.model_fields_set
-        return from_base64(self.image) if is_file else from_pixels(self.pixels)
+        return from_base64(self.image) if is_file else from_pixels(self.pixels, spec)
 
 
 class JsonImages(BaseModel):
@@ -62,13 +64,13 @@ class JsonImages(BaseModel):
 async def read_image(
     body: bytes, headers: Headers, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
-    """Return the image of a `/predict` request, uint8 `(28, 28)`."""
+    """Return the image of a `/predict` request, uint8 of the model's shape."""
     sent_as = media_type(headers)
     image: EncodedImage
     if sent_as.startswith("image/") or sent_as == "application/octet-stream":
         image = body
     elif sent_as == "application/json":
-        image = validate(JsonImage, await parse_json(body, settings)).encoded()
+        image = validate(JsonImage, await parse_json(body, settings)).encoded(preparation.spec)
     elif sent_as == "multipart/form-data":
         files = await _read_form(headers, body, "image", ONE_IMAGE, settings)
         if len(files) > 1:
@@ -89,12 +91,13 @@ async def read_batch(
     """Return the images of a `/predict_batch` request; an image that fails does not fail others."""
     sent_as = media_type(headers)
     if body.startswith(NPY_MAGIC):
-        images = parse_npy(body)
-        check_count(len(images), settings)
+        images = parse_npy(body, preparation.spec)
+        check_count(len(images), settings, preparation.spec)
         return DecodedImages(images, {})
     if sent_as == "application/json":
         values = validate(JsonImages, await parse_json(body, settings)).images
-        decoding = decode_all(values, read_element, settings, preparation)
+        read = partial(read_element, spec=preparation.spec)
+        decoding = decode_all(values, read, settings, preparation)
         del body, values  # only the images are needed until a decoder is free
         return await decoding
     if sent_as == "multipart/form-data":
@@ -106,10 +109,10 @@ async def read_batch(
     )
 
 
-def read_element(value: JsonValue) -> EncodedImage:
+def read_element(value: JsonValue, spec: ImageSpec) -> EncodedImage:
     """Return the image in one element of a JSON batch."""
     if isinstance(value, dict):
-        return validate(JsonImage, value).encoded()
+        return validate(JsonImage, value).encoded(spec)
     return from_base64(value)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from loupe import __version__
 from loupe.errors import Forbidden
-from loupe.images.spec import SIDE
 from loupe.settings import Settings
+from service.prediction.decoding import max_images
 from service.prediction.served_models import ServedModel
 from service.prediction.statistics import Duration
 from service.protocols.open_inference.requests import INDEX, INPUT, LABEL, PROBABILITIES
@@ -34,12 +34,12 @@ def metadata(
     served: ServedModel, versions: Iterable[ServedModel], settings: Settings
 ) -> dict[str, object]:
     """Return the inputs and outputs of a model, and its served versions."""
-    classes = len(served.stored.card.class_names)
+    classes, spec = len(served.stored.card.class_names), served.stored.card.input
     return {
         "name": served.stored.name,
         "versions": [each.stored.version for each in versions],
         "platform": PLATFORMS[settings.engine],
-        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, SIDE, SIDE]}],
+        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *spec.shape]}],
         "outputs": [
             {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, classes]},
             {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
@@ -51,13 +51,13 @@ def metadata(
 def configuration(served: ServedModel, settings: Settings) -> dict[str, object]:
     """Return a `ModelConfig`: inputs and outputs without the axis of the batch."""
     scalar = {"dims": [1], "reshape": {"shape": []}}
-    classes = len(served.stored.card.class_names)
+    classes, spec = len(served.stored.card.class_names), served.stored.card.input
     return {
         "name": served.stored.name,
         "platform": PLATFORMS[settings.engine],
         "backend": BACKENDS[settings.engine],
-        "max_batch_size": settings.max_images,
-        "input": [{"name": INPUT, "data_type": "TYPE_UINT8", "dims": [SIDE, SIDE]}],
+        "max_batch_size": max_images(settings, spec),
+        "input": [{"name": INPUT, "data_type": "TYPE_UINT8", "dims": [*spec.shape]}],
         "output": [
             {"name": PROBABILITIES, "data_type": "TYPE_FP32", "dims": [classes]},
             {"name": LABEL, "data_type": "TYPE_STRING", **scalar},

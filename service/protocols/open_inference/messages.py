@@ -6,7 +6,7 @@ from pydantic import JsonValue
 from tritonclient.grpc import service_pb2 as pb
 
 from loupe.errors import ContentTooLarge, InvalidRequest
-from loupe.images.spec import SIDE, Float32Array
+from loupe.images.spec import Float32Array
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.http.validation import validate
@@ -23,7 +23,7 @@ MAX_FIELDS = 1000  # of a message, besides files
 MAX_OTHER_BYTES = 256 * 1024  # of a message besides images; each field needs two
 MAX_FILE_HEAD_BYTES = 6  # number and length before a file
 MAX_VARINT_BYTES = 10
-MAX_PACKED_BYTES = 2 * SIDE**2  # of an image in `uint_contents`
+MAX_PACKED_BYTES = 8 * 2**20  # of `uint_contents`, whose values are read one by one
 
 CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}  # field of values, by datatype
 
@@ -51,7 +51,7 @@ def check_message(data: bytes, settings: Settings) -> None:
                         file_bytes += last - first if kind == BYTES_CONTENTS else 0
                         packed_bytes += 0 if kind == BYTES_CONTENTS else last - first
     other_bytes = len(data) - raw_bytes - file_bytes - packed_bytes - images * MAX_FILE_HEAD_BYTES
-    if packed_bytes > images * MAX_PACKED_BYTES or other_bytes > MAX_OTHER_BYTES:
+    if packed_bytes > MAX_PACKED_BYTES or other_bytes > MAX_OTHER_BYTES:
         raise ContentTooLarge("The message has too many values besides images.")
 
 

@@ -19,7 +19,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from loupe.errors import InvalidRequest
-from loupe.images.spec import SIDE
 from loupe.settings import Settings
 from service.http.validation import parse_json, shown, validate
 
@@ -30,16 +29,6 @@ LABEL: Literal["label"] = "label"
 INDEX: Literal["index"] = "index"
 MAX_ID = 1024  # characters; answers repeat it
 MICROSECONDS = 1_000_000  # in a second
-
-# What may follow the number of images in a shape, by datatype, and how messages say it.
-SHAPES: dict[str, tuple[list[int], ...]] = {
-    "UINT8": ([SIDE, SIDE], [SIDE, SIDE, 1]),
-    "BYTES": ([], [1]),
-}
-EXPECTED_SHAPES = {
-    "UINT8": f"[n, {SIDE}, {SIDE}] or [n, {SIDE}, {SIDE}, 1]",
-    "BYTES": "[n] or [n, 1]",
-}
 
 # Values of an input: numbers or base64 texts, flat or nested; files; or raw bytes.
 Values: TypeAlias = "Sequence[JsonValue | bytes] | memoryview"
@@ -93,20 +82,6 @@ class InputTensor(BaseModel):
     shape: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=4)
     parameters: Annotated[InputParameters, NULL_IS_EMPTY] = InputParameters()
     data: SkipValidation[JsonValue] = None
-
-    @model_validator(mode="after")
-    def _has_images(self) -> "InputTensor":
-        if self.shape[1:] not in SHAPES[self.datatype]:
-            raise PydanticCustomError(
-                "shape",
-                "The shape of {datatype} should be {expected}, not {shape}",
-                {
-                    "datatype": self.datatype,
-                    "expected": EXPECTED_SHAPES[self.datatype],
-                    "shape": str(self.shape),
-                },
-            )
-        return self
 
 
 class RequestedOutput(BaseModel):

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from loupe.errors import InvalidPixels, InvalidRequest
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.prediction.decoding import Preparation, check_count, decode_all
 from service.prediction.encodings import from_base64, from_rows
@@ -23,16 +23,17 @@ MAX_LISTED = 10  # images that cannot be used, in one message
 async def read_images(
     tensor: InputTensor, values: Values, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
-    """Return the images of an input, uint8 `(n, 28, 28)`; errors name the images that fail."""
-    count = tensor.shape[0]
-    check_count(count, settings)
+    """Return the images of an input, uint8 `(n, *spec.shape)`; errors name those that fail."""
+    count, spec = tensor.shape[0], preparation.spec
+    _check_shape(tensor, spec)
+    check_count(count, settings, spec)
     if not isinstance(values, memoryview):
         values = _flatten(values, tensor.shape)
     if tensor.datatype == "UINT8":
-        _check_length(len(values), count * SIDE * SIDE, tensor)
+        _check_length(len(values), count * spec.nbytes, tensor)
         if isinstance(values, memoryview):
-            return np.frombuffer(values, np.uint8).reshape(-1, SIDE, SIDE)
-        return _to_pixels(values).reshape(-1, SIDE, SIDE)
+            return np.frombuffer(values, np.uint8).reshape(-1, *spec.shape)
+        return _to_pixels(values, spec.nbytes).reshape(-1, *spec.shape)
     files = _split(values, count) if isinstance(values, memoryview) else values
     _check_length(len(files), count, tensor)
     decoding = decode_all(files, _read_file, settings, preparation)
@@ -44,6 +45,18 @@ async def read_images(
     return decoded.images
 
 
+def _check_shape(tensor: InputTensor, spec: ImageSpec) -> None:
+    """Raise `InvalidRequest` if the shape is not that of pictures, or of the model's pixels."""
+    shapes: list[list[int]] = [[], [1]]  # after the number of images
+    if tensor.datatype == "UINT8":
+        shapes = [[*spec.shape], [*spec.shape, 1]] if spec.channels == 1 else [[*spec.shape]]
+    if tensor.shape[1:] not in shapes:
+        expected = " or ".join(f"[{', '.join(map(str, ['n', *shape]))}]" for shape in shapes)
+        raise InvalidRequest(
+            f"The shape of '{INPUT}' as {tensor.datatype} must be {expected}, not {tensor.shape}."
+        )
+
+
 def _check_length(count: int, expected: int, tensor: InputTensor) -> None:
     if count != expected:
         raise InvalidRequest(
@@ -51,15 +64,14 @@ def _check_length(count: int, expected: int, tensor: InputTensor) -> None:
         )
 
 
-def _to_pixels(values: Sequence[JsonValue | bytes]) -> UInt8Array:
+def _to_pixels(values: Sequence[JsonValue | bytes], size: int) -> UInt8Array:
+    """Return integers as pixels, of which an image has `size`."""
     pixels = from_rows([values])
     if pixels is None:
-        images = range(0, len(values), SIDE * SIDE)
-        wrong = (
-            start for start in images if from_rows([values[start : start + SIDE * SIDE]]) is None
-        )
+        images = range(0, len(values), size)
+        wrong = (start for start in images if from_rows([values[start : start + size]]) is None)
         error = InvalidPixels("Pixels must be integers from 0 to 255.")
-        raise error.at(_name([next(wrong) // SIDE**2]))
+        raise error.at(_name([next(wrong) // size]))
     return pixels
 
 

@@ -7,11 +7,26 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from loupe.errors import CallerGone, DeadlineExceeded, InvalidImage
+from loupe.errors import (
+    CallerGone,
+    ContentTooLarge,
+    DeadlineExceeded,
+    InvalidImage,
+    TooManyRequests,
+)
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
-from service.prediction.decoding import DECODERS, Decoders, Preparation, decode, decode_all
+from service.prediction.decoding import (
+    DECODERS,
+    LARGEST_REQUESTS_SHARE,
+    MAX_IMAGE_BYTES,
+    Decoders,
+    Preparation,
+    decode,
+    decode_all,
+    max_images,
+)
 from tests.support import pictures
 from tests.support.files import bombs
 from tests.support.garbage import uncollected
@@ -169,3 +184,26 @@ def test_picture_whose_decoding_fails_is_freed(decoders: Decoders) -> None:
     with uncollected():
         asyncio.run(story())
         until(lambda: Weighed.alive == 0)  # the thread frees it a moment later
+
+
+def test_a_request_may_have_fewer_images_of_a_larger_model(decoders: Decoders) -> None:
+    spec = ImageSpec("photo", 128, 128, 3)
+    most = max_images(Settings(), spec)
+
+    assert most * spec.nbytes <= MAX_IMAGE_BYTES
+    assert max_images(Settings(), ImageSpec("ink")) == Settings().max_images
+    large = Preparation(spec, "auto", Caller.within(30), decoders)
+    with pytest.raises(ContentTooLarge, match=f"{most:,} of 128 × 128 × 3") as raised:
+        asyncio.run(decode_all([b""] * (most + 1), same, Settings(), large))
+    assert raised.value.code == "too_many_images"
+
+
+def test_images_in_decoding_count_as_memory_of_their_caller(decoders: Decoders) -> None:
+    mine, yours = (Caller.within(30, name=name) for name in ("mine", "yours"))
+    values = [pictures.png(pictures.digits(1)[0])]
+    with decoders.holding("mine", LARGEST_REQUESTS_SHARE * MAX_IMAGE_BYTES):
+        with pytest.raises(TooManyRequests) as raised:
+            asyncio.run(decode_all(values, same, SETTINGS, preparation(decoders, mine)))
+        assert raised.value.code == "too_many_bytes"
+        asyncio.run(decode_all(values, same, SETTINGS, preparation(decoders, yours)))
+    asyncio.run(decode_all(values, same, SETTINGS, preparation(decoders, mine)))

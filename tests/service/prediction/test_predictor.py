@@ -4,6 +4,7 @@ import asyncio
 import json
 import tracemalloc
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from pydantic import JsonValue
@@ -123,8 +124,9 @@ def test_refused_request_is_freed(digits_model: StoredModel) -> None:
         preparation = Preparation(
             ImageSpec("ink"), "auto", Caller.within(10), Decoders(call.settings)
         )
+        read = partial(read_element, spec=preparation.spec)
         values: list[JsonValue] = ["x" * megabyte, 1, {"pixels": [0] * megabyte}]
-        decoded = await decode_all(values, read_element, call.settings, preparation)
+        decoded = await decode_all(values, read, call.settings, preparation)
         return Response(f"{len(decoded.errors)} errors")
 
     async def story() -> None:
