@@ -151,6 +151,14 @@ class Job:
         return {name: getattr(self, name) for name in ScoringJob.model_fields}
 
     @property
+    def progress(self) -> float | None:
+        """Share of the source that is handled, 0..1; `None` before the source is counted."""
+        if self.total is None:
+            return None
+        handled = self.done + self.failed + self.skipped
+        return handled / self.total if self.total else 1.0
+
+    @property
     def eta_seconds(self) -> float | None:
         """Estimated time until a running job is done, from its rate so far; else `None`."""
         handled = self.done + self.failed

@@ -23,7 +23,7 @@ from pydantic_core import to_json
 from loupe.errors import LoupeError
 from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
-from loupe.results import COLUMNS_FILE, errors_name, predictions_name, single_name
+from loupe.results import COLUMNS_FILE, errors_name, predictions_name, receipt_name, single_name
 from worker.queue.records import Job
 from worker.remote_path import RemotePath
 from worker.results import contact_sheet, formats
@@ -110,11 +110,6 @@ def publish_index(folder: AnyPath, index: Path, revision: str) -> None:
 def write_columns(folder: AnyPath, columns: dict[str, str]) -> None:
     """Write the columns of the rows and the names of their types, which CSV and JSON lack."""
     write_file(folder / COLUMNS_FILE, json.dumps(columns, indent=2, ensure_ascii=False) + "\n")
-
-
-def receipt_name(shard: int, shards: int) -> str:
-    """Return the file name of a shard's receipt."""
-    return f"_part-{shard:05d}-of-{shards:05d}.json"
 
 
 def write_part(

@@ -29,7 +29,7 @@ NO_ANSWERS = {
 # It runs in a separate process, so that only the service is imported.
 FOUND = """
 import ast, inspect, json, sys
-import loupe.runtime.redis_server, service.server, worker.queue.jobs
+import loupe.runtime.redis_server, service.server, worker.queue.jobs, worker.queue.results
 from loupe.errors import LoupeError
 from loupe.settings import Settings
 from service.app import create_app
@@ -55,7 +55,7 @@ def codes_of(module):
 
 
 ROOMS = ("service.", "loupe.images.", "loupe.models.card", "loupe.runtime.redis_server")
-ROOMS += ("worker.queue.jobs",)
+ROOMS += ("worker.queue.jobs", "worker.queue.results")
 modules = [module for name, module in sys.modules.items() if name.startswith(ROOMS)]
 codes = sorted({code for module in modules for code in codes_of(module)})
 named = [route for route in create_app(Settings()).routes if isinstance(route, Route)]
