@@ -35,15 +35,20 @@ def add_softmax(model: keras.Model, temperature: float) -> keras.Model:
     return keras.Model(model.inputs[0], probabilities, name=model.name)
 
 
+def write_files(model: keras.Model, folder: Path, images: UInt8Array) -> None:
+    """Write a model's two files; `images` are a few that it takes."""
+    model(images)  # Keras exports only models that have been called
+    model.save(folder / KERAS_FILE)
+    with quiet():
+        model.export(folder / ONNX_FILE, format="onnx", verbose=False)
+
+
 @contextmanager
 def exported(model: keras.Model, spec: ImageSpec, images: UInt8Array) -> Iterator[ExportedFiles]:
     """Export a model to a temporary folder, and `compare` both files on `images`."""
     with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
         folder = Path(name)
-        model(images[:1])  # Keras exports only models that have been called
-        model.save(folder / KERAS_FILE)
-        with quiet():
-            model.export(folder / ONNX_FILE, format="onnx", verbose=False)
+        write_files(model, folder, images[:1])
         reference = TensorflowEngine(folder / KERAS_FILE, spec)
         difference = compare(reference, OnnxEngine(folder / ONNX_FILE, spec), images)
         digests = {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}

@@ -13,10 +13,10 @@ from scipy.special import softmax
 from loupe.errors import InvalidUsage
 from loupe.images.spec import Fit, Float32Array, ImageSpec, Look, UInt8Array
 from loupe.models.card import Figures, ModelCard, digest
-from loupe.models.engine import OnnxEngine
+from loupe.models.engine import OnnxEngine, TensorflowEngine
 from loupe.models.promotion import promote_first
 from loupe.models.saving import check_classes, new_model
-from loupe.models.store import ONNX_FILE, StoredModel, find_model
+from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model
 from train.data.datasets import Dataset, Split
 from train.evaluate.calibration import fit_temperature
 from train.evaluate.evaluation import Evaluation, Predictions, evaluate
@@ -117,6 +117,8 @@ def import_model(model: GivenModel, file: str, options: ImportOptions) -> Stored
         files = model.save(folder, wiring, units, reference.temperature)
         images = dataset.test.images if dataset else probes(wiring.spec)
         difference = compare(reference, OnnxEngine(folder / ONNX_FILE, wiring.spec), images)
+        if KERAS_FILE in files:
+            compare(reference, TensorflowEngine(folder / KERAS_FILE, wiring.spec), images)
         card = ModelCard(
             dataset=NOT_STATED,
             class_names=options.classes,

@@ -9,6 +9,7 @@ from loupe.errors import InvalidModel, InvalidUsage
 from loupe.text import one_line
 from train.importing.given import GivenModel
 
+CONFIG = "config.json"  # of an unzipped .keras file
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -47,6 +48,8 @@ def find_source(text: str) -> Source:
 
 def _opener(path: Path) -> Callable[[], GivenModel]:
     """Return what opens a file, by its first bytes."""
+    if (path / CONFIG).is_file():
+        return lambda: _open_keras(path)
     if not path.is_file():
         raise InvalidModel(f"'{path}' is no file. Give {KINDS}.", code="unknown_model_format")
     with path.open("rb") as file:
@@ -57,6 +60,8 @@ def _opener(path: Path) -> Callable[[], GivenModel]:
             "program, so Loupe never does. Export the model to ONNX.",
             code="unsafe_model",
         )
+    if head.startswith((HDF5, ZIP)):
+        return lambda: _open_keras(path)
     return lambda: _open_onnx(path)
 
 
@@ -66,6 +71,15 @@ def _holds_pickle(path: Path) -> bool:
             return any(name.endswith((".pkl", ".pickle")) for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
         return False
+
+
+def _open_keras(path: Path) -> GivenModel:
+    from train.tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from train.importing.keras_model import KerasModel
+
+    return KerasModel(path)
 
 
 def _open_onnx(path: Path) -> GivenModel:
