@@ -20,7 +20,7 @@ from service.app import create_app
 from service.http.bodies import Bodies
 from service.http.shares import shared
 from service.prediction.predictor import Predictor
-from service.web.pages import document
+from service.web.document import document
 from tests.support import pictures
 from tests.support.servers.redis_servers import redis_server
 
