@@ -105,7 +105,10 @@ def _what_else(head: bytes, *, is_manifest: bool) -> str | None:
     if re.match(rb"\0{512}", unpacked):
         return "is an empty tar archive, or holds only zeros. Make it again."
     if not is_manifest and _is_text(head):
-        return "is text. Manifests, lists of pictures, are named .csv, .tsv or .jsonl."
+        return (
+            "is text, not images. A manifest, which lists their paths, has a name in .csv, .tsv or "
+            ".jsonl, and cannot be uploaded."
+        )
     return None
 
 
