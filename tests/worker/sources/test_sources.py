@@ -338,6 +338,8 @@ BAD_ARRAYS = [
     ("nothing", b"", "is empty"),
     ("other bytes", b"\1\2\3\xff", "no IDX header"),
     ("a picture", pictures.png(pictures.digits(1)[0]), "one picture (PNG)"),
+    ("a video", b"\0\0\0\x18ftypisom\0\0\0\0", "does not read"),
+    ("control characters", b"\4M\x18", "no IDX header"),
     ("a 7z archive", b"7z\xbc\xaf\x27\x1c\0\4", "7z"),
     ("a RAR archive", b"Rar!\x1a\x07\1\0", "RAR"),
     ("gzipped text", gzip.compress(b"path\na.png\n"), "is compressed"),
@@ -556,6 +558,13 @@ def test_folder_without_images_is_refused_with_what_was_skipped(
         with pytest.raises(InvalidSource) as raised:
             refuse()
         assert raised.value.message.count(".txt 1") == len(files)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "list.csv", "x.npy"])
+def test_folder_of_sets_says_how_to_score_them(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"of many pictures")
+    with pytest.raises(InvalidSource, match="by their own paths"):
+        check_source(tmp_path)
 
 
 def test_missing_path_is_refused(tmp_path: Path) -> None:
