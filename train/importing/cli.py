@@ -16,7 +16,10 @@ says = typer.Option
 def import_(
     source: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A .keras, .h5 or .onnx file."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A .keras, .h5 or .onnx file, a SavedModel, or a tag in BentoML's store.",
+        ),
     ],
     classes: Annotated[
         str,

@@ -17,6 +17,7 @@ from train.importing.given import GivenModel, OutputHint, Signature
 from train.importing.keras_files import checked_keras
 from train.importing.onnx_model import MIN_DIVISOR
 from train.importing.wiring import TINY, Inputs, Outputs, Wiring
+from train.tensorflow import quiet
 
 BATCH = 256  # inputs per run
 PASSED_ON = (
@@ -44,7 +45,8 @@ class KerasModel(GivenModel):
 
     def _load(self, path: Path) -> keras.Model:
         try:
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
+            with quiet(on_failure=True):
+                model = keras.models.load_model(path, compile=False, safe_mode=True)
             if not model.inputs:
                 raise ValueError("its input is not known; it has never been built")
             return _without_augmentation(model)
@@ -129,8 +131,9 @@ class KerasModel(GivenModel):
         """See `GivenModel.save`."""
         wrapped = _wrap(self._model, wiring, units, temperature)
         try:
-            write_files(wrapped, folder, wiring.spec.zeros(1))
-            OnnxEngine(folder / ONNX_FILE, wiring.spec)
+            with quiet(on_failure=True):
+                write_files(wrapped, folder, wiring.spec.zeros(1))
+                OnnxEngine(folder / ONNX_FILE, wiring.spec)
         except Exception as error:  # tf2onnx and ONNX Runtime raise every kind
             line = one_line(" ".join(str(error).split())[:300])
             raise InvalidModel(

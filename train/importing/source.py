@@ -5,11 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import bentoml
+from bentoml.exceptions import BentoMLException
+
 from loupe.errors import InvalidModel, InvalidUsage
+from loupe.models.store import MODULE
 from loupe.text import one_line
 from train.importing.given import GivenModel
 
 CONFIG = "config.json"  # of an unzipped .keras file
+SAVED_MODEL = "saved_model.pb"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -32,22 +37,38 @@ class Source:
 
 
 def find_source(text: str) -> Source:
-    """Return the model that a user named.
+    """Return the model that a user named: a path, or the tag of one that BentoML stored.
 
     Raises:
         InvalidUsage: If there is none.
         InvalidModel: If it has no format that Loupe imports.
     """
     path = Path(text).expanduser()
-    if not path.exists():
+    if path.exists():
+        return Source(path, one_line(path.name), _opener(path))
+    try:
+        stored = bentoml.models.get(text)
+    except (BentoMLException, ValueError, OSError) as error:
         raise InvalidUsage(
-            f"There is no model {text!r}. Give {KINDS}.", code="model_file_not_found"
+            f"There is no model {text!r}. Give {KINDS}, or the tag of a model that bentoml.keras "
+            "or bentoml.onnx saved.",
+            code="model_file_not_found",
+        ) from error
+    module, folder = stored.info.module.rpartition(".")[2], Path(stored.path)
+    files = {"keras": folder, "onnx": folder / "saved_model.onnx"}
+    if module not in files or stored.info.module == MODULE or not files[module].exists():
+        raise InvalidModel(
+            f"BentoML's model {stored.tag} was saved by '{stored.info.module}'. Loupe imports "
+            "those of bentoml.keras and bentoml.onnx.",
+            code="unknown_model_format",
         )
-    return Source(path, one_line(path.name), _opener(path))
+    return Source(files[module], stored.tag.name, _opener(files[module]))
 
 
 def _opener(path: Path) -> Callable[[], GivenModel]:
     """Return what opens a file, by its first bytes."""
+    if (path / SAVED_MODEL).is_file():
+        return lambda: _open_saved_model(path)
     if (path / CONFIG).is_file():
         return lambda: _open_keras(path)
     if not path.is_file():
@@ -71,6 +92,15 @@ def _holds_pickle(path: Path) -> bool:
             return any(name.endswith((".pkl", ".pickle")) for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
         return False
+
+
+def _open_saved_model(path: Path) -> GivenModel:
+    from train.tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from train.importing.saved_model import SavedModel
+
+    return SavedModel(path)
 
 
 def _open_keras(path: Path) -> GivenModel:
