@@ -28,6 +28,8 @@ class AnyFile(Protocol):
 
 F = TypeVar("F", bound=AnyFile)
 
+# Files with the request of a job: of one in progress, and of one that has ended.
+RUNNING, SUCCESS, CANCELLED = "_RUNNING", "_SUCCESS", "_CANCELLED"
 COLUMNS_FILE = "_columns.json"  # names and types of the columns
 CHUNK_BYTES = 2**18  # read at a time
 

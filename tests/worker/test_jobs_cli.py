@@ -228,3 +228,25 @@ def test_results_are_found_after_a_conversion(
     assert (converted.state, converted.done) == ("done", 20)
     assert [path.name for path in Path(job.output).glob("predictions*")] == ["predictions.csv"]
     assert len(loupe("jobs", "results", job.id).out.splitlines()) == 1 + 20
+
+
+def test_result_that_another_job_has_overwritten_is_not_shown_for_its_own(
+    loupe: Loupe, redis_here: Redis, job: Job, tmp_path: Path, settings: Settings
+) -> None:
+    jobs, claims = Jobs(redis_here), Claims(redis_here, "a", lease_seconds=30.0, max_attempts=2)
+    Consumer(jobs, claims, settings).run(burst=True)
+    source = tmp_path / "images.npy"
+    other = submit(
+        jobs, source, tmp_path / "out", job.model, 10, ScoringOptions(top_k=2), again=True
+    )
+    assert loupe("jobs", "results", job.id, "--format", "csv").code == 0
+
+    Consumer(jobs, claims, settings).run(burst=True)
+    for command in (("results", job.id, "--format", "csv"), ("errors", job.id)):
+        refused = loupe("jobs", *command)
+        assert refused.code == 1
+        assert refused.err.startswith("error: results_not_found: ")
+        assert other.id in refused.err
+    assert "confidence" not in loupe("jobs", "follow", job.id).out
+    assert loupe("jobs", "results", other.id, "--format", "csv").code == 0
+    assert "confidence" in loupe("jobs", "follow", other.id).out

@@ -50,6 +50,12 @@ class JobRequest(BaseModel):
         """Twelve hexadecimal digits of the request's digest."""
         return _digest(self._identity())[:12]
 
+    def has_rows_of(self, other: "JobRequest") -> bool:
+        """Return whether both have the same rows in the same place, in any format."""
+        files = {name: getattr(other.options, name) for name in ("format", "single")}
+        options = self.options.model_copy(update=files)
+        return self.model_copy(update={"options": options}) == other
+
     def fingerprint(self, revision: str) -> str:
         """Return a digest of everything that the rows of each part depend on.
 

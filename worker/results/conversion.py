@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
-from loupe.results import COLUMNS_FILE, Format, find_result, merge_files, predictions_name
+from loupe.results import COLUMNS_FILE, SUCCESS, Format, find_result, merge_files, predictions_name
 from worker.queue.records import Job, JobRequest
 from worker.queue.results import find_rows
 from worker.results import claims
@@ -62,7 +62,7 @@ def convert(old: JobRequest, new: JobRequest) -> None:
             written.writelines(read_as(sources, kind, to, folder))
     summary = read_summary(folder) | {"job": new.job_id}
     write_file(folder / claims.SUMMARY, to_json(summary, indent=2, inf_nan_mode="null") + b"\n")
-    write_file(folder / claims.SUCCESS, new.model_dump_json() + "\n")
+    write_file(folder / SUCCESS, new.model_dump_json() + "\n")
     remove_other_rows(new)
 
 
