@@ -37,7 +37,7 @@ def _add_errors(
     content: dict[str, Any],
     examples: dict[str, dict[str, str | None]],
 ) -> None:
-    """Give the errors of an operation, such as `GET /jobs`, its own examples."""
+    """Give the errors of an operation, such as `GET /jobs`, its own codes and examples."""
     for status, response in responses.items():
         if int(status) >= HTTPStatus.BAD_REQUEST:
             shared = response.get("$ref", "").rpartition("/")[2]
@@ -46,13 +46,14 @@ def _add_errors(
             code = body["schema"]["properties"]["code"]
             own = {}
             for each in code.get("enum", [code.get("const")]):
-                prefixes = [prefix for prefix in examples.get(each, {}) if name.startswith(prefix)]
+                prefixes = [prefix for prefix in examples[each] if name.startswith(prefix)]
                 message = examples[each][max(prefixes, key=len)] if prefixes else None
                 if message is not None:
                     own[each] = {"value": {"error": message, "code": each}}
+            schema = {**body["schema"], "properties": {"code": {"enum": [*own]}}}
             responses[status] = {
                 **found,
-                "content": {"application/json": {**body, "examples": own}},
+                "content": {"application/json": {"schema": schema, "examples": own}},
             }
 
 
