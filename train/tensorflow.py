@@ -16,11 +16,8 @@ BFLOAT16_OPTION = "auto_mixed_precision_onednn_bfloat16"
 
 
 @contextmanager
-def quiet(*, on_failure: bool = False) -> Iterator[None]:
-    """Discard what native code writes to standard error, unless the block fails.
-
-    With `on_failure`, discard it then, too: for failures that users expect.
-    """
+def quiet() -> Iterator[None]:
+    """Discard what native code writes to standard error, unless the block fails."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as output:
@@ -28,9 +25,8 @@ def quiet(*, on_failure: bool = False) -> Iterator[None]:
         try:
             yield
         except Exception:
-            if not on_failure:
-                output.seek(0)
-                os.write(terminal, output.read())
+            output.seek(0)
+            os.write(terminal, output.read())
             raise
         finally:
             os.dup2(terminal, 2)

@@ -31,15 +31,10 @@ def test_request_without_a_query_has_the_defaults() -> None:
 
 
 def test_every_option_is_read() -> None:
-    query = "model=mnist:production&top_k=3&threshold=0.5&normalize=off&lang=ja&explain=seen"
+    query = "model=mnist:production&top_k=3&threshold=0.5&normalize=off&lang=ja"
 
     assert read_options(request(query)) == PredictQuery(
-        model="mnist:production",
-        top_k=3,
-        threshold=0.5,
-        normalize="off",
-        lang="ja",
-        explain="seen",
+        model="mnist:production", top_k=3, threshold=0.5, normalize="off", lang="ja"
     )
 
 

@@ -102,7 +102,6 @@ def make_dataset(
         test=found["test"],
         validation=found.get("validation"),
         source=f"own arrays from {one_line(printable(name))}",
-        test_from_train="test" not in splits,
     )
 
 

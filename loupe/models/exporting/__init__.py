@@ -1,1 +1,0 @@
-"""Export of stored models for other programs."""

@@ -1,1 +1,0 @@
-"""Import of models that other programs trained."""
