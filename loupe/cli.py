@@ -1,17 +1,16 @@
 """The `loupe` command: a group that imports each subcommand when it runs."""
 
-import importlib
-import importlib.util
 import logging
 import os
 import subprocess
 import sys
 import threading
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from loupe.commands import find_command, installed
 from loupe.errors import LoupeError, ProgramFailed
 from loupe.logs import LogFormatter, log_to_stderr
 from loupe.settings import override_settings
@@ -44,26 +43,13 @@ class LazyGroup(TyperGroup):
         """Import a subcommand, or return `None` if its program is not installed."""
         if cmd_name not in COMMANDS or not _installed(cmd_name):
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-        command: TyperCommand | TyperGroup
-        if isinstance(found, typer.Typer):
-            command = typer.main.get_group(found)
-        else:
-            single = typer.Typer(add_completion=False)
-            single.command()(found)
-            command = cast("TyperCommand", typer.main.get_command(single))
-        command.name = cmd_name
-        return command
+        return find_command(COMMANDS[cmd_name][0], cmd_name)
 
 
 def _installed(name: str) -> bool:
     if name == "up":  # starts both
         return _installed("serve") and _installed("worker")
-    try:
-        return importlib.util.find_spec(COMMANDS[name][0].partition(":")[0]) is not None
-    except ModuleNotFoundError:  # the program's package
-        return False
+    return installed(COMMANDS[name][0])
 
 
 app = typer.Typer(

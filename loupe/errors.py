@@ -156,6 +156,10 @@ class ModelCorrupted(LoupeError, code="model_corrupted"):
     """A stored model's files differ from those that were saved."""
 
 
+class InvalidModel(LoupeError, code="invalid_model"):
+    """A file is not a model that Loupe can import."""
+
+
 # Bulk scoring
 
 

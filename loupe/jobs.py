@@ -122,8 +122,10 @@ class ScoringJob(BaseModel):
             `cancelling → cancelled`.
         model: Full tag of the model.
         source: Path or URL of the images, as the workers see it.
-        total: Number of files or rows in the source; `None` before they are counted. In the end,
-            it is the sum of `done`, `failed` and `skipped`.
+        total: Number of files or rows in the source; `None` before they are counted. Of a job that
+            is done, it is the sum of `done`, `failed` and `skipped`.
+        progress: `done + failed + skipped` as a share of `total`, 0..1; 1 if `total` is 0, `None`
+            before it is known.
         done: Images scored so far.
         failed: Images that could not be read so far.
         skipped: Files that are not scored: hidden ones, those that are not pictures, and others.
@@ -141,6 +143,7 @@ class ScoringJob(BaseModel):
     model: str
     source: str
     total: int | None
+    progress: float | None = None
     done: int
     failed: int
     skipped: int = 0

@@ -3,15 +3,33 @@
 Light to import: `loupe.conversion`, which needs pyarrow, is imported only where it is needed.
 """
 
+import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 Format = Literal["parquet", "csv", "jsonl"]
 
+
+class AnyFile(Protocol):
+    """A file on this machine or in a bucket."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    def read_bytes(self) -> bytes:
+        """Return its content."""
+
+
+F = TypeVar("F", bound=AnyFile)
+
+# Files with the request of a job: of one in progress, and of one that has ended.
+RUNNING, SUCCESS, CANCELLED = "_RUNNING", "_SUCCESS", "_CANCELLED"
 COLUMNS_FILE = "_columns.json"  # names and types of the columns
 CHUNK_BYTES = 2**18  # read at a time
 
@@ -31,26 +49,43 @@ def errors_name(shard: int, shards: int) -> str:
     return f"_errors-{shard:05d}-of-{shards:05d}.jsonl"
 
 
-def find_predictions(folder: Path, kind: Format) -> list[Path]:
-    """Return the prediction files of an output folder in their order."""
-    single = folder / single_name(kind)
-    return [single] if single.exists() else sorted(folder.glob(f"predictions-*-of-*.{kind}"))
-
-
-def find_result(output: Path, folder: Path, wanted: Format) -> tuple[Format, list[Path]]:
-    """Return the format and the files of a job's result.
+def find_result(files: Mapping[str, F], wanted: Format) -> tuple[Format, list[F]]:
+    """Return the format and the files of a finished job's rows in their order.
 
     Args:
-        output: Output of the job: a file, or the folder.
-        folder: The folder of its files.
+        files: The files of its folder, by name.
         wanted: Format that the job wrote; a later command may have converted the result.
     """
-    if output.is_file():
-        return wanted, [output]
     for kind in sorted(get_args(Format), key=lambda kind: kind != wanted):
-        if found := find_predictions(folder, kind):
-            return kind, found
+        if single_name(kind) in files:
+            return kind, [files[single_name(kind)]]
+        if parts := sorted(fnmatch.filter(files, f"predictions-*-of-*.{kind}")):
+            return kind, [files[name] for name in parts]
     return wanted, []
+
+
+def find_finished(files: Mapping[str, F], shards: int, fingerprint: str, kind: Format) -> list[F]:
+    """Return the prediction files of a job's finished parts in their order.
+
+    Args:
+        files: The files of its folder, by name. An earlier plan may have left some.
+        shards: Number of all parts.
+        fingerprint: What the receipts of this plan's parts contain.
+        kind: Format of the files.
+    """
+    found = []
+    for shard in range(shards):
+        receipt, part = receipt_name(shard, shards), predictions_name(shard, shards, kind)
+        if receipt in files and part in files:
+            with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # as damaged
+                if json.loads(files[receipt].read_bytes())["fingerprint"] == fingerprint:
+                    found.append(files[part])
+    return found
+
+
+def receipt_name(shard: int, shards: int) -> str:
+    """Return the file name of a shard's receipt."""
+    return f"_part-{shard:05d}-of-{shards:05d}.json"
 
 
 def find_errors(folder: Path) -> list[Path]:

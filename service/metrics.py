@@ -4,7 +4,6 @@ Counted in plain objects: `prometheus_client`'s own counters write to files in B
 and take longer. Labels have few values: served models, their classes, protocols, error codes.
 """
 
-import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,32 +63,11 @@ class Histogram:
         self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
         self.sum += total
 
-    def time(self) -> "Timer":
-        """Return a context that observes how many seconds its block takes."""
-        return Timer(self)
-
     @property
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bounds and cumulative counts, as Prometheus wants them."""
         bounds = [*map(str, map(float, self._bounds)), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True))
-
-
-class Timer:
-    """Observes how many seconds a block takes; a generator would take three times as long."""
-
-    __slots__ = ("_histogram", "_started")
-
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
-
-    def __enter__(self) -> None:
-        """Start."""
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        """Observe the time since the start."""
-        self._histogram.observe(time.perf_counter() - self._started)
 
 
 class Metrics(Collector):

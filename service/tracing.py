@@ -7,7 +7,7 @@ Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -75,17 +75,11 @@ class Tracing:
             yield
 
     @contextmanager
-    def phase(
-        self,
-        name: str,
-        timer: AbstractContextManager[object] | None = None,
-        attributes: Mapping[str, int] | None = None,
-    ) -> Iterator[None]:
-        """Open a span for one phase, and run its timer for the metrics."""
-        span = self._tracer.start_as_current_span(
+    def phase(self, name: str, attributes: Mapping[str, int] | None = None) -> Iterator[None]:
+        """Open a span for one phase."""
+        with self._tracer.start_as_current_span(
             name, attributes=attributes, record_exception=False, set_status_on_exception=False
-        )
-        with timer or nullcontext(), span:
+        ):
             yield
 
     def set_route(self, request: Request) -> None:

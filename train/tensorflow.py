@@ -16,8 +16,11 @@ BFLOAT16_OPTION = "auto_mixed_precision_onednn_bfloat16"
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Discard what native code writes to standard error, unless the block fails."""
+def quiet(*, on_failure: bool = False) -> Iterator[None]:
+    """Discard what native code writes to standard error, unless the block fails.
+
+    With `on_failure`, discard it then, too: for failures that users expect.
+    """
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as output:
@@ -25,8 +28,9 @@ def quiet() -> Iterator[None]:
         try:
             yield
         except Exception:
-            output.seek(0)
-            os.write(terminal, output.read())
+            if not on_failure:
+                output.seek(0)
+                os.write(terminal, output.read())
             raise
         finally:
             os.dup2(terminal, 2)

@@ -4,14 +4,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.errors import Conflict, InvalidUsage, JobFailed, NotFound
+from loupe.errors import InvalidUsage, JobFailed, NotFound
 from loupe.images.selection import describe
 from loupe.jobs import ENDED, file_format
 from loupe.results import Format
@@ -120,10 +120,13 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     """List the images of a job that could not be read, with the reasons."""
     with open_jobs() as known:
         job = known.get(job_id)
+    from worker.queue.results import check_owner
     from worker.results.outputs import read_errors
     from worker.storage import parse_path
 
-    found = read_errors(parse_path(job.folder))
+    folder = parse_path(job.folder)
+    check_owner(job, folder.glob("_*"))
+    found = read_errors(folder)
     if as_json:
         for error in found:
             typer.echo(one_line(json.dumps(error, ensure_ascii=False)))
@@ -148,17 +151,15 @@ def results(
         typer.Option(metavar="FILE", help="File to write; a path or URL. Default: the terminal."),
     ] = None,
 ) -> None:
-    """Write the rows of a job that has ended as one file of any format."""
-    from worker.results.conversion import find_files, read_as
+    """Write the rows of a job as one file of any format; if it failed, those that it finished."""
+    from worker.results.conversion import find_job_files, read_as
     from worker.storage import parse_path, publish
 
     with open_jobs() as known:
         job = known.get(job_id)
-    if job.state not in {"done", "cancelled"}:
-        raise Conflict(f"Job '{job.id}' is not done but {job.state}.", code="job_not_done")
-    stored, files = find_files(job.request)
-    if not files:
-        raise NotFound(f"'{job.output}' has no results.", code="results_not_found")
+    stored, files = find_job_files(job)
+    if job.state != "done":
+        notices.print(f"Only the finished rows: the job is {job.state}.", style="yellow")
     to = format_ or (file_format(out) if out else None) or stored
     content = read_as(files, stored, to, parse_path(job.folder))
     if out is not None:
@@ -218,15 +219,21 @@ def show_ended(job: "Job") -> None:
     Raises:
         JobFailed: If it failed.
     """
+    from worker.queue.results import check_owner
     from worker.results.claims import SUMMARY
     from worker.results.outputs import read_summary
     from worker.results.summary import print_summary
     from worker.storage import parse_path
 
     if job.state == "failed":
-        raise JobFailed(f"Job {job.id} failed: {job.error}")
-    output = parse_path(job.folder)
-    summary = read_summary(output) if (output / SUMMARY).exists() else None
+        raise JobFailed(
+            f"Job {job.id} failed: {job.error}"
+            + (f" Its finished rows: loupe jobs results {job.id}" if job.done else "")
+        )
+    output, summary = parse_path(job.folder), None
+    with suppress(NotFound):  # another job has overwritten it
+        check_owner(job, output.glob("_*"))
+        summary = read_summary(output) if (output / SUMMARY).exists() else None
     rate = 0.0 if summary is None else summary["images_per_second"]
     cancelled = "cancelled: " if job.state == "cancelled" else ""
     counts = f"{job.done:,} scored, {_unscored(job)}, {rate:,.0f} images/s"

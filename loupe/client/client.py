@@ -237,12 +237,14 @@ class ScoringRun:
     def results(self, path: str | os.PathLike[str], format: Format | None = None) -> Path:
         """Save all rows as one file, which appears when it is complete.
 
+        If the job failed or was cancelled, these are the rows of its finished parts.
+
         Args:
             path: An existing file is replaced.
             format: The job's format by default.
 
         Raises:
-            RequestRefused: If the job is not done, with the code `job_not_done`.
+            RequestRefused: If the job has no rows, or not yet, with the code `job_not_done`.
             LoupeError: As for `Client.predict`.
             OSError: If the file cannot be written.
         """

@@ -56,6 +56,9 @@ UNSUPPORTED_SUFFIXES: Final = RAW_SUFFIXES | _suffixes(
     "svg svgz pdf eps ps ai psd psb xcf jxl jxr dcm fits exr hdr dds djvu icns qoi pcx avi m4v mkv "
     "mov mp4 mpg webm wmv"
 )
+COLLECTION_SUFFIXES: Final = _suffixes(
+    "zip tar tgz gz bz2 xz zst npy npz csv tsv jsonl ndjson parquet"
+)
 HIDDEN_FOLDER: Final = "__MACOSX"  # macOS adds it to archives
 MAX_SUFFIXES: Final = 20  # that are counted for each reason; further ones count as `OTHER`
 MAX_SUFFIX: Final = 12  # characters

@@ -4,10 +4,12 @@ import os
 import sys
 import webbrowser
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from loupe.commands import find_command, installed
 from loupe.errors import InvalidUsage, NotFound
 from loupe.terminal import (
     Column,
@@ -25,7 +27,32 @@ if TYPE_CHECKING:
     from loupe.models.promotion_log import PromotedFigures, Promotion
     from loupe.models.store import StoredModel
 
-app = typer.Typer(help="List, show, compare, promote and delete the models in the store.")
+# Commands in files of their own, imported when they run; the training program has the first.
+ELSEWHERE = {
+    "import": "train.importing.cli:import_",
+    "export": "loupe.models.exporting.cli:export",
+}
+
+
+class ModelsGroup(TyperGroup):
+    """The commands of this file, and those in other files whose program is installed."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """Return the names of the commands."""
+        found = [name for name, target in ELSEWHERE.items() if installed(target)]
+        return [*self.commands, *found]
+
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        """Return a command, or `None` if there is none of that name."""
+        target = ELSEWHERE.get(cmd_name)
+        if target and installed(target):
+            return find_command(target, cmd_name)
+        return cast("TyperCommand | None", self.commands.get(cmd_name))
+
+
+app = typer.Typer(
+    cls=ModelsGroup, help="List, show, compare, promote, import, export and delete models."
+)
 Tag = Annotated[
     str,
     typer.Argument(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -18,9 +19,11 @@ class PredictQuery(AnswerOptions):
 
     Attributes:
         model: `name`, `name:version` or `name:label`; `None` for the default model.
+        explain: `seen` adds the image that the model saw to the answer to one image.
     """
 
     model: str | None = None
+    explain: Literal["seen"] | None = None
 
 
 DEFAULTS = PredictQuery()

@@ -12,6 +12,7 @@ from loupe.errors import Forbidden
 from loupe.settings import Settings
 from service.http.validation import shown
 
+BROWSERS_HEADERS = frozenset({b"sec-fetch-site", b"origin", b"referer"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing
 
 
@@ -46,7 +47,8 @@ class BrowserRules:
                     "Its operator can add the name to LOUPE_ALLOWED_HOSTS.",
                     code="host_forbidden",
                 )
-        if self._checks_origin and self._is_foreign(method, headers, host):
+        is_browser = self._checks_origin and not BROWSERS_HEADERS.isdisjoint(headers)
+        if is_browser and self._is_foreign(method, headers, host):
             raise Forbidden(
                 "Pages of other origins may not call the service. "
                 "Its operator can add the origin to LOUPE_CORS_ORIGINS.",

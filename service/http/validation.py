@@ -21,7 +21,7 @@ from service.http.shares import LONG_BYTES, long_steps, parsing
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_SHOWN = 80  # characters of a value in a message
-MAX_VALUES = 4_500_000  # in JSON, as many as pixels of 5,700 images; the event loop waits 100 ms
+MAX_VALUES = 3_300_000  # in JSON: pixels of 4,200 images; the event loop waits 100 ms
 PARTS = (b"[", b"{", b'"', b".")  # of arrays, objects, texts and fractions, which cost more
 MAX_PARTS = 500_000
 MIB = 2**20  # of JSON take up to 10 ms; others get a turn of the event loop for each

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import orjson
 from starlette.responses import Response
 
-from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
+from loupe.errors import JobNotFound, LoupeError, NotFound, UnsupportedMediaType
 from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
@@ -21,7 +21,6 @@ from loupe.results import (
     Format,
     can_join,
     find_errors,
-    find_result,
     join_files,
     merge_files,
     read_columns,
@@ -185,28 +184,33 @@ async def events(call: Call) -> Response:
 
 
 async def results(call: Call) -> Response:
-    """Return the rows of a job as one file of any format."""
+    """Return the rows of a job as one file of any format; those of finished parts if not done."""
     asked = read_query(call.request, ResultsRequest).format
     job = await _job(call)
-    stored = job.options.format
-    if job.state not in ("done", "cancelled"):
-        reason = f": {job.error}" if job.error else "."
-        raise Conflict(f"Job '{job.id}' is not done but {job.state}{reason}", code="job_not_done")
-    folder = Path(job.folder)
-    stored, found = await asyncio.to_thread(find_result, Path(job.output), folder, stored)
-    if not found:
-        raise NotFound(
-            f"Job '{job.id}' is {job.state}, but its folder has no results. "
-            "Submit its source again.",
-            code="results_not_found",
-        )
+    stored, found = await asyncio.to_thread(_find_rows, job)
     sent = asked or stored
-    headers = {"Content-Disposition": f'attachment; filename="{job.id}.{sent}"'}
+    name = job.id if job.state == "done" else f"{job.id}-{job.state}"
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}.{sent}"',
+        "X-Loupe-State": job.state,
+    }
     if can_join(found, stored, sent):
         joined = await asyncio.to_thread(join_files, found, sent)
         return downloaded(call.request, joined, streams, RESULT_TYPES[sent], headers)
-    content = _converted(folder, found, stored, sent)
+    content = _converted(Path(job.folder), found, stored, sent)
     return streamed(call.request, content, streams, RESULT_TYPES[sent], headers)
+
+
+def _find_rows(job: "Job") -> tuple[Format, list[Path]]:
+    from worker.queue.results import find_rows
+
+    if "://" in job.output:
+        raise NotFound(
+            f"The results of job '{job.id}' are not on this machine but at {job.output}.",
+            code="results_not_found",
+        )
+    output, folder = Path(job.output), Path(job.folder)
+    return find_rows(job, output if output.is_file() else None, folder.glob("*"))
 
 
 async def errors(call: Call) -> Response:

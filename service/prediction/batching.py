@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 SLICE = 64  # images of one request per run; larger runs are no faster, and others wait for them
 SHORT_RUN_SECONDS = 0.002  # the event loop may block this long
 FULL_RUN = 32  # images; a run of more takes as long for each of them
+RECENT_RUNS = 8  # the fastest one counts: other programs on the machine only make runs slower
 
 
 @dataclass(slots=True)
@@ -84,6 +85,7 @@ class Batcher:
         self._threads = threads
         self._together = together
         self._on_run = on_run
+        self._recent_seconds: deque[float] = deque(maxlen=RECENT_RUNS)  # per image
         self._seconds_per_image = float("inf")  # an estimate
         self._queue: deque[_Queued] = deque()
         self._queued_images = 0
@@ -288,8 +290,8 @@ class Batcher:
             if isinstance(error, LoupeError):
                 raise error
             raise LoupeError(f"The engine failed: {error}", code="engine_failed")
-        measured = outcome.seconds / images
-        self._seconds_per_image = min(measured, 2 * self._seconds_per_image)  # ignores hiccups
+        self._recent_seconds.append(outcome.seconds / images)
+        self._seconds_per_image = min(self._recent_seconds)
         if self._on_run is not None:
             self._on_run(images, waited, outcome.seconds)
         return outcome.answers

@@ -22,7 +22,7 @@ from service.http.context import context_of
 from service.http.options import read_timeout
 from service.http.shares import turn
 from service.jobs.queue import JobQueue
-from service.metrics import NO_MODEL, Histogram, Metrics
+from service.metrics import NO_MODEL, Metrics
 from service.prediction.caller import Caller
 from service.prediction.decoding import Decoders, Preparation
 from service.prediction.served_models import ServedModel, ServedModels
@@ -164,7 +164,8 @@ class AnyCall:
         self.stopping = predictor.stopping
         self._served: ServedModel | None = None
         self._decodes = False
-        self._computed: tuple[int, float, float] | None = None  # images, start and end
+        self._decoded: float | None = None
+        self._computed: tuple[int, float] | None = None  # images, and the end
         self._decoders = predictor.decoders
         self._metrics = predictor.metrics
         self._tracing = predictor.tracing
@@ -181,18 +182,17 @@ class AnyCall:
             self._tracing.set_model(served.stored.tag)
         return served
 
-    def decoding(self) -> AbstractContextManager[object]:
-        """Measure the time to read the body and decode the images."""
+    def decoding(self) -> AbstractContextManager[None]:
+        """Return the context in which the body is read and its images are decoded."""
         self._decodes = True
-        return self._phase("decode", self._metrics.decode)
+        return self._phase("decode")
 
-    def encoding(self) -> AbstractContextManager[object]:
-        """Measure the time to build the response."""
-        return self._phase("encode", self._metrics.encode)
+    def encoding(self) -> AbstractContextManager[None]:
+        """Return the context in which the response is built."""
+        return self._phase("encode")
 
-    def _phase(self, name: str, histogram: Histogram) -> AbstractContextManager[object]:
-        timer = histogram.time()
-        return timer if self._tracing is None else self._tracing.phase(name, timer)
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return NO_SPAN if self._tracing is None else self._tracing.phase(name)
 
     def preparation(
         self, served: ServedModel, caller: Caller, normalize: Normalize = "auto"
@@ -211,21 +211,25 @@ class AnyCall:
         span: AbstractContextManager[None] = NO_SPAN
         if self._tracing is not None:
             span = self._tracing.phase("predict", attributes={"loupe.images": len(images)})
-        decoded = time.monotonic()
+        self._decoded = time.monotonic()
         with span:
             probabilities = await served.batcher.predict(images, caller)
-        self._computed = len(images), decoded, time.monotonic()
+        self._computed = len(images), time.monotonic()
         served.metrics.add(probabilities, threshold)
         return probabilities
 
     def ended(self, status: int) -> None:
-        """Add a prediction to the statistics of its model; `status` is that of HTTP."""
+        """Count the time of a prediction; `status` is that of HTTP."""
         if self._served is None or not self._decodes:
             return
+        now = time.monotonic()
+        decoded = self._decoded or now
+        self._metrics.decode.observe(decoded - self.begun)
         if status >= HTTPStatus.BAD_REQUEST:
             self._served.statistics.refused(self.begun)
         elif self._computed is not None:
-            images, decoded, computed = self._computed
+            images, computed = self._computed
+            self._metrics.encode.observe(now - computed)
             self._served.statistics.answered(images, self.begun, decoded, computed)
 
 

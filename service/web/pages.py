@@ -1,108 +1,93 @@
-"""The OpenAPI document, and the page at `/` that shows it.
+"""The page at `/`, the description of the API at `/docs`, and their files.
 
-The page is Swagger UI, whose files BentoML ships; everything comes from this service. BentoML's own
-page would load badges and a tag manager from other sites.
+Everything comes from this service. The description is Swagger UI, whose files BentoML ships;
+BentoML's own page would load badges and a tag manager from other sites.
 """
 
 import asyncio
+import gzip
+import hashlib
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import bentoml
-import orjson
-import yaml
 from starlette.responses import Response
 
-from loupe import __version__
 from loupe.errors import NotFound
 from service.http.validation import shown
 from service.prediction.predictor import Call, route
+from service.web.document import openapi
 
 PROTOCOL = "pages"  # label in the metrics
-DOCUMENT = Path(__file__).with_name("openapi.yaml")
-ERRORS = Path(__file__).with_name("errors.yaml")  # examples for the document
-PAGE = Path(__file__).with_name("page")
+WEB = Path(__file__).parent
 SWAGGER = Path(bentoml.__file__).parent / "_internal" / "server" / "static_content"
-STATIC = "/static_content/"  # as in BentoML
-FILES = {
-    "page.css": PAGE,
-    "page.js": PAGE,
-    "swagger-ui.css": SWAGGER,
-    "swagger-ui-bundle.js": SWAGGER,
+STATIC = "/static/"
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
-MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
-OPEN_PATHS = frozenset({"/", "/openapi.json", "/docs.json", *(STATIC + name for name in FILES)})
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+INDEX = "index.html"
+PAGE, DOCS = WEB / "page" / INDEX, WEB / "docs" / INDEX
+FILES = {path.name: path for page in (PAGE, DOCS) for path in sorted(page.parent.iterdir())}
+FILES |= {name: SWAGGER / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")}
+del FILES[INDEX]
+OPEN_PATHS = frozenset(
+    {"/", "/docs", "/openapi.json", "/docs.json", *(STATIC + name for name in FILES)}
 )
-CACHED = {"Cache-Control": "max-age=3600"}  # seconds; files change with Loupe or BentoML
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
-@lru_cache(maxsize=8)
-def document(prefix: str = "") -> bytes:
-    """Return the OpenAPI document as JSON; `prefix` is the path before the service's own."""
-    content = yaml.load(DOCUMENT.read_bytes(), yaml.CSafeLoader)
-    content["info"]["version"] = __version__
-    content["servers"] = [{"url": prefix or "/"}]
-    examples = yaml.load(ERRORS.read_bytes(), yaml.CSafeLoader)
-    for path, operations in content["paths"].items():
-        for method, operation in operations.items():
-            if method != "parameters":
-                _add_errors(f"{method.upper()} {path}", operation["responses"], content, examples)
-    return orjson.dumps(content)
+@lru_cache(maxsize=64)
+def _load(path: Path) -> tuple[bytes, bytes, str]:
+    """Return a file as it is, compressed, and its entity tag."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return content, gzip.compress(content, mtime=0), digest
 
 
-def _add_errors(
-    name: str,
-    responses: dict[str, dict[str, Any]],
-    content: dict[str, Any],
-    examples: dict[str, dict[str, str | None]],
-) -> None:
-    """Give the errors of an operation, such as `GET /jobs`, its own examples."""
-    for status, response in responses.items():
-        if int(status) >= HTTPStatus.BAD_REQUEST:
-            shared = response.get("$ref", "").rpartition("/")[2]
-            found = content["components"]["responses"][shared] if shared else response
-            body = found["content"]["application/json"]
-            code = body["schema"]["properties"]["code"]
-            own = {}
-            for each in code.get("enum", [code.get("const")]):
-                prefixes = [prefix for prefix in examples.get(each, {}) if name.startswith(prefix)]
-                message = examples[each][max(prefixes, key=len)] if prefixes else None
-                if message is not None:
-                    own[each] = {"value": {"error": message, "code": each}}
-            responses[status] = {
-                **found,
-                "content": {"application/json": {**body, "examples": own}},
-            }
-
-
-async def openapi(call: Call) -> Response:
-    """Return the OpenAPI document."""
-    return Response(await asyncio.to_thread(document, call.prefix), media_type="application/json")
+async def _send(call: Call, path: Path) -> Response:
+    """Return a file, compressed if the browser takes that, or 304 if it has the file already."""
+    plain, compressed, digest = await asyncio.to_thread(_load, path)
+    takes_gzip = "gzip" in call.request.headers.get("accept-encoding", "")
+    tag = f'"{digest}-gzip"' if takes_gzip else f'"{digest}"'
+    # The browser asks every time: modules of two versions of Loupe must not mix.
+    headers = {"Cache-Control": "no-cache", "ETag": tag, "Vary": "Accept-Encoding"}
+    headers["Content-Security-Policy"] = POLICY
+    if call.request.headers.get("if-none-match", "").removeprefix("W/") == tag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    if takes_gzip:
+        headers["Content-Encoding"] = "gzip"
+    content = compressed if takes_gzip else plain
+    return Response(content, headers=headers, media_type=MEDIA_TYPES[path.suffix])
 
 
 async def page(call: Call) -> Response:
     """Return the page."""
-    body = await asyncio.to_thread((PAGE / "index.html").read_bytes)
-    return Response(body, headers={"Content-Security-Policy": POLICY}, media_type="text/html")
+    return await _send(call, PAGE)
+
+
+async def docs(call: Call) -> Response:
+    """Return the description of the API."""
+    return await _send(call, DOCS)
 
 
 async def static(call: Call) -> Response:
-    """Return a file of the page."""
+    """Return a file of one of the pages."""
     name = call.request.path_params["file"]
     if name not in FILES:
-        files = ", ".join(STATIC + each for each in FILES)
-        raise NotFound(f"The page has no file {shown(name)}. Its files: {files}.")
-    body = await asyncio.to_thread((FILES[name] / name).read_bytes)
-    return Response(body, headers=CACHED, media_type=MEDIA_TYPES[Path(name).suffix])
+        raise NotFound(f"The pages have no file {shown(name)}.")
+    return await _send(call, FILES[name])
 
 
 ROUTES = [
     route("GET", "/", PROTOCOL, page),
+    route("GET", "/docs", PROTOCOL, docs),
     route("GET", "/openapi.json", PROTOCOL, openapi),
     route("GET", "/docs.json", PROTOCOL, openapi),
     route("GET", STATIC + "{file}", PROTOCOL, static),

@@ -63,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits_model: StoredModel) -
             "new",
             "digits",
             "invalid_source",
-            "no IDX header",
+            "is text",
             id="text file",
         ),
         pytest.param(

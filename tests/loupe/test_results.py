@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loupe.images.spec import Float32Array
 from loupe.jobs import ScoringOptions
-from loupe.results import Format, find_predictions, merge_files
+from loupe.results import Format, find_result, merge_files
 from worker.results import formats
 from worker.sources.source import ColumnTypes
 
@@ -112,12 +112,18 @@ def test_many_rows_are_sent_in_chunks(tmp_path: Path) -> None:
         assert_same_rows(b"".join(chunks), to, tmp_path, ids, ScoringOptions())
 
 
+def found(folder: Path, wanted: Format) -> tuple[Format, list[str]]:
+    kind, files = find_result({path.name: path for path in folder.iterdir()}, wanted)
+    return kind, [file.name for file in files]
+
+
 def test_files_of_a_result_are_found_in_their_order(tmp_path: Path) -> None:
+    assert found(tmp_path, "csv") == ("csv", [])
     paths, _ = in_parts(tmp_path, "csv", list(range(5)), [2, 2], ScoringOptions(format="csv"))
-    assert find_predictions(tmp_path, "csv") == paths
-    assert find_predictions(tmp_path, "parquet") == []
+    names = [path.name for path in paths]
+    assert found(tmp_path, "csv") == found(tmp_path, "parquet") == ("csv", names)
     (tmp_path / "predictions.csv").touch()
-    assert find_predictions(tmp_path, "csv") == [tmp_path / "predictions.csv"]
+    assert found(tmp_path, "csv") == ("csv", ["predictions.csv"])
 
 
 def test_concatenation_does_not_import_pyarrow(tmp_path: Path) -> None:

@@ -10,14 +10,13 @@ import pytest
 from redis import Redis
 
 from loupe.errors import InvalidImage
-from loupe.jobs import ScoringOptions
+from loupe.jobs import ScoringOptions, file_format
 from loupe.models.store import StoredModel
-from loupe.results import find_result
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.command import Loupe
-from tests.support.job_requests import submit
+from tests.support.job_requests import fail_after_one_shard, submit
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
 from worker.queue.keys import job_key
@@ -56,7 +55,18 @@ def test_jobs_are_also_told_in_json(loupe: Loupe, job: Job) -> None:
 
     assert shown.pop("dead_letters") == []
     assert [*shown] == [
-        *("id", "state", "model", "source", "total", "done", "failed", "skipped", "skipped_files"),
+        *(
+            "id",
+            "state",
+            "model",
+            "source",
+            "total",
+            "progress",
+            "done",
+            "failed",
+            "skipped",
+            "skipped_files",
+        ),
         *("created", "started", "finished", "eta_seconds", "output", "error"),
     ]
     assert (shown["id"], shown["state"], shown["total"]) == (job.id, "queued", None)
@@ -164,6 +174,47 @@ def test_results_are_read_in_any_format(
     assert (tmp_path / "rows").read_bytes() == (tmp_path / "rows.csv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["out", "out.csv"])
+def test_finished_rows_of_a_failed_job_are_read(
+    loupe: Loupe,
+    redis_here: Redis,
+    digits_model: StoredModel,
+    tmp_path: Path,
+    settings: Settings,
+    name: str,
+) -> None:
+    np.save(tmp_path / "images.npy", pictures.digits(20))
+    kind = file_format(name)
+    options = ScoringOptions(format=kind or "parquet", single=kind is not None)
+    tag = digits_model.tag
+    job = submit(Jobs(redis_here), tmp_path / "images.npy", tmp_path / name, tag, 10, options)
+    failed = fail_after_one_shard(redis_here, job.id, settings)
+    left = Path(job.folder) / "predictions-00001-of-00003.csv"  # of another plan
+    left.write_text("id\n7\n")
+
+    found = loupe("jobs", "results", job.id, "--format", "jsonl")
+    written = loupe("jobs", "results", job.id, "--out", tmp_path / "rows.csv")
+
+    assert (failed.state, failed.done, failed.progress) == ("failed", 10, 0.5)
+    assert (found.code, written.code) == (0, 0)
+    assert [json.loads(line)["id"] for line in found.out.splitlines()] == list(range(10))
+    assert "failed" in found.err
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + 10
+    assert f"loupe jobs results {job.id}" in loupe("jobs", "follow", job.id).err
+
+
+def test_job_that_failed_at_its_beginning_has_no_rows(
+    loupe: Loupe, job: Job, redis_here: Redis, settings: Settings
+) -> None:
+    Path(job.source).unlink()
+    claims = Claims(redis_here, "a", lease_seconds=30.0, max_attempts=1)
+    Consumer(Jobs(redis_here), claims, settings).run(burst=True)
+
+    refused = loupe("jobs", "results", job.id)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith("error: job_not_done: ")
+
+
 def test_results_are_found_after_a_conversion(
     loupe: Loupe, job: Job, redis_here: Redis, settings: Settings, digits_model: StoredModel
 ) -> None:
@@ -176,6 +227,26 @@ def test_results_are_found_after_a_conversion(
 
     assert (converted.state, converted.done) == ("done", 20)
     assert [path.name for path in Path(job.output).glob("predictions*")] == ["predictions.csv"]
-    found = find_result(Path(job.output), Path(job.folder), job.options.format)
-    assert found == ("csv", [Path(job.output) / "predictions.csv"])
     assert len(loupe("jobs", "results", job.id).out.splitlines()) == 1 + 20
+
+
+def test_result_that_another_job_has_overwritten_is_not_shown_for_its_own(
+    loupe: Loupe, redis_here: Redis, job: Job, tmp_path: Path, settings: Settings
+) -> None:
+    jobs, claims = Jobs(redis_here), Claims(redis_here, "a", lease_seconds=30.0, max_attempts=2)
+    Consumer(jobs, claims, settings).run(burst=True)
+    source = tmp_path / "images.npy"
+    other = submit(
+        jobs, source, tmp_path / "out", job.model, 10, ScoringOptions(top_k=2), again=True
+    )
+    assert loupe("jobs", "results", job.id, "--format", "csv").code == 0
+
+    Consumer(jobs, claims, settings).run(burst=True)
+    for command in (("results", job.id, "--format", "csv"), ("errors", job.id)):
+        refused = loupe("jobs", *command)
+        assert refused.code == 1
+        assert refused.err.startswith("error: results_not_found: ")
+        assert other.id in refused.err
+    assert "confidence" not in loupe("jobs", "follow", job.id).out
+    assert loupe("jobs", "results", other.id, "--format", "csv").code == 0
+    assert "confidence" in loupe("jobs", "follow", other.id).out

@@ -126,6 +126,7 @@ class Dataset:
         unreadable: Pictures of the folder that are not in the data set.
         skipped: Numbers of other files of the folder, by reason and suffix.
         colour_share: Fraction, 0..1, of the pictures that had colours before they became grey.
+        test_from_train: The test split was taken from images that came without one.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Dataset:
     unreadable: tuple[UnreadableFile, ...] = ()
     skipped: SkippedFiles = field(default_factory=dict)
     colour_share: float = 0.0
+    test_from_train: bool = False
 
     @property
     def spec(self) -> ImageSpec:

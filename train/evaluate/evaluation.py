@@ -128,13 +128,15 @@ class Evaluation(BaseModel):
     dataset: str
     architecture: str
     class_names: tuple[str, ...]
-    train: SplitMetrics
+    train: SplitMetrics | None = Field(
+        default=None, description="`None` if the model was imported, as `verdict`."
+    )
     validation: SplitMetrics | None = None
     test: SplitMetrics
     extra: SplitMetrics | None = Field(
         default=None, description="Of the user's own pictures that were added to the training."
     )
-    verdict: Verdict
+    verdict: Verdict | None = None
     calibration: Calibration
     classes: tuple[ClassMetrics, ...] = Field(description="In the order of `class_names`.")
     confusion: tuple[tuple[int, ...], ...] = Field(
@@ -163,7 +165,7 @@ def evaluate(
     dataset: str,
     architecture: str,
     class_names: Sequence[str],
-    train: Predictions,
+    train: Predictions | None,
     test: Predictions,
     validation: Predictions | None = None,
     extra: Predictions | None = None,
@@ -173,8 +175,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model from its predictions.
 
-    `train` is for images without augmentation. `best_epoch` is the last one by default. The stored
-    model divides its logits by `temperature`.
+    `train` is for images without augmentation; without it, there is no verdict. `best_epoch` is
+    the last one by default. The stored model divides its logits by `temperature`.
 
     Raises:
         ProgramFailed: If a logit is NaN or infinite.
@@ -189,11 +191,11 @@ def evaluate(
         dataset=dataset,
         architecture=architecture,
         class_names=tuple(class_names),
-        train=metrics["train"],
+        train=metrics.get("train"),
         validation=metrics.get("validation"),
         test=metrics["test"],
         extra=metrics.get("extra"),
-        verdict=_verdict(metrics, history, best_epoch, majority(train.labels)),
+        verdict=_verdict(metrics, history, best_epoch, majority(train.labels)) if train else None,
         calibration=_calibration(test, temperature),
         classes=_class_metrics(test.labels, predicted, class_names),
         confusion=tuple(map(tuple, matrix.tolist())),

@@ -96,12 +96,13 @@ def _pictures(
 ) -> dict[str, bytes]:
     """Return PNG files by the names that `report.html.jinja` uses."""
     names, calibration = evaluation.class_names, evaluation.calibration
+    shown = dataset.train if evaluation.train else dataset.test
     pictures = {
         "confusion-matrix": plots.confusion_matrix(evaluation.confusion, names),
         "reliability": plots.reliability_diagram(
             calibration.bins_before, calibration.bins_after, calibration.temperature
         ),
-        "samples": sheets.sample_sheet(dataset.train.images, dataset.train.labels, names),
+        "samples": sheets.sample_sheet(shown.images, shown.labels, names),
     }
     if evaluation.history and evaluation.best_epoch:
         curves = plots.learning_curves(evaluation.history, evaluation.best_epoch)

@@ -91,7 +91,12 @@ def _caption(label: int, class_names: Sequence[str]) -> Text:
 
 
 def _colour(values: NDArray[np.generic], colours: Colormap, low: float, high: float) -> UInt8Array:
-    """Return a picture of an array, uint8 `(height, width, 3)`, with colours from low to high."""
+    """Return a picture of an array, uint8 `(height, width, 3)`, with colours from low to high.
+
+    Images in colour stay as they are.
+    """
+    if values.ndim == 3:
+        return values.astype(np.uint8)
     scaled = (values.astype(np.float64) - low) / (high - low)
     return np.asarray(colours(scaled, bytes=True)[..., :3], np.uint8)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 
-from loupe.errors import ProgramFailed
 from loupe.models.card import Figures, ModelCard
 from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model
@@ -18,7 +17,8 @@ from train.config import TrainConfig
 from train.data.datasets import Dataset, Split, check_size
 from train.data.splits import hold_out
 from train.evaluate.calibration import fit_temperature
-from train.evaluate.evaluation import Evaluation, Predictions, evaluate, majority
+from train.evaluate.evaluation import Evaluation, Predictions, evaluate
+from train.evaluate.gate import check_accuracy, default_min_accuracy
 from train.evaluate.report import write_report
 from train.evaluate.weights import first_filters, pixel_weights
 from train.fit import export
@@ -26,10 +26,6 @@ from train.fit.fitting import Fitted, fit
 
 EVALUATION_BATCH = 512  # images; affects only the speed
 PACKAGES = ("keras", "tensorflow", "onnx", "onnxruntime", "numpy")
-
-# Models of these data sets are better unless something went wrong; models of others must only be
-# better than always predicting the most frequent class.
-MIN_ACCURACY = {"fashion-mnist": 0.80, "mnist": 0.90, "digits": 0.80}
 
 
 def train(
@@ -81,17 +77,6 @@ def train(
     return saved
 
 
-def check_accuracy(accuracy: float, minimum: float) -> None:
-    """Raise `ProgramFailed` if a test accuracy is below a minimum."""
-    # NaN is below every minimum, and no accuracy reaches a minimum of NaN.
-    if not accuracy >= minimum:
-        raise ProgramFailed(
-            f"The test accuracy is {accuracy:.6g}, {minimum - accuracy:.6g} below the minimum of "
-            f"{minimum:.6g} (--min-accuracy). The model was not saved.",
-            code="accuracy_too_low",
-        )
-
-
 def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Evaluation:
     """Evaluate a fitted model on all splits; the validation split determines the temperature."""
 
@@ -112,11 +97,6 @@ def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Eva
         best_epoch=fitted.best_epoch,
         temperature=fit_temperature(validation.logits, validation.labels) if validation else 1.0,
     )
-
-
-def default_min_accuracy(dataset: Dataset) -> float:
-    """Return the minimum test accuracy of the models of a data set."""
-    return MIN_ACCURACY.get(dataset.name, majority(dataset.test.labels))
 
 
 def make_card(
@@ -156,7 +136,7 @@ def _figures(
         test_digest=dataset.test.digest(),
         accuracy=evaluation.test.accuracy,
         loss=evaluation.test.loss,
-        train_accuracy=evaluation.train.accuracy,
+        train_accuracy=evaluation.train.accuracy if evaluation.train else None,
         calibration_error=evaluation.calibration.error_after,
         extra_images=extra.images if extra else 0,
         extra_accuracy=extra.accuracy if extra else None,

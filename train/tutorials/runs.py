@@ -114,6 +114,8 @@ def train_trial(
     with translate_memory_errors():
         fitted = fit(dataset, config, callbacks=callbacks)
         evaluation = evaluate_model(dataset, config, fitted)
+    assert evaluation.train
+    assert evaluation.verdict
     return TrialResult(
         trial=trial,
         quick=quick,

@@ -50,6 +50,12 @@ class JobRequest(BaseModel):
         """Twelve hexadecimal digits of the request's digest."""
         return _digest(self._identity())[:12]
 
+    def has_rows_of(self, other: "JobRequest") -> bool:
+        """Return whether both have the same rows in the same place, in any format."""
+        files = {name: getattr(other.options, name) for name in ("format", "single")}
+        options = self.options.model_copy(update=files)
+        return self.model_copy(update={"options": options}) == other
+
     def fingerprint(self, revision: str) -> str:
         """Return a digest of everything that the rows of each part depend on.
 
@@ -149,6 +155,14 @@ class Job:
     def to_json(self) -> dict[str, object]:
         """Return the fields that callers see."""
         return {name: getattr(self, name) for name in ScoringJob.model_fields}
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the source that is handled, 0..1; `None` before the source is counted."""
+        if self.total is None:
+            return None
+        handled = self.done + self.failed + self.skipped
+        return handled / self.total if self.total else 1.0
 
     @property
     def eta_seconds(self) -> float | None:

@@ -13,6 +13,7 @@ from loupe.errors import Conflict, InvalidOutput, LoupeError
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, Priority, ScoringOptions
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
+from loupe.results import SUCCESS
 from loupe.settings import HttpsAccess
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job, JobRequest
@@ -75,9 +76,8 @@ def prepare(
             has not ended and `again` is set.
     """
     images, results = parse_path(source, https=https), parse_path(output)
+    check_source(images, options, https=https)
     found = find_model(model)
-    spec = found.card.input
-    check_source(images, spec, options, https=https)
     verify(found)
     check_kept_columns(found.card.class_names, options)
     if is_inside(results, images):
@@ -92,6 +92,7 @@ def prepare(
         shard_images=shard_images,
         options=options,
     )
+    spec = found.card.input
     reopen = partial(open_source, images, spec, max_pixels=1, options=options, https=https)
     return _take_output(find, request, reopen, again=again)
 
@@ -124,7 +125,7 @@ def prepare_resume(output: str | Path) -> JobRequest:
     """
     results = parse_path(output)
     claim = claims.read_claim(results) or claims.read_claim(parse_path(f"{output}.job"))
-    if claim is None or claim.marker == claims.SUCCESS:
+    if claim is None or claim.marker == SUCCESS:
         problem = "contains no job" if claim is None else "contains a job that is done"
         raise Conflict(f"Nothing to resume: '{results}' {problem}.", code="nothing_to_resume")
     claims.reclaim_folder(parse_path(claim.request.folder), claim.request)
@@ -175,12 +176,12 @@ def _take_output(
         if folder != results:
             _check_file(results, release, again=again)
         return Prepared(request, release=release)
-    is_done = claim.marker == claims.SUCCESS
+    is_done = claim.marker == SUCCESS
     if again or (is_done and folder != results and not results.exists()):
         _check_ended(find, claim.request)
         claims.replace_claim(folder, claim, request)
         return Prepared(request, release=partial(claims.release_folder, folder))
-    if not _is_same(claim, request):
+    if claim.request != request and not (is_done and claim.request.has_rows_of(request)):
         raise InvalidOutput(
             f"'{request.output}' has the result of another job: of {claim.request.source} with "
             f"{claim.request.model}, or with other options. Choose another, or overwrite it with "
@@ -196,15 +197,6 @@ def _take_output(
         return Prepared(request, finished)
     claims.reclaim_folder(folder, request)
     return Prepared(request)
-
-
-def _is_same(claim: claims.Claim, request: JobRequest) -> bool:
-    """Return whether a claim is of the same job; one that is done may differ in its format."""
-    if claim.marker != claims.SUCCESS:
-        return claim.request == request
-    files = {name: getattr(request.options, name) for name in ("format", "single")}
-    options = claim.request.options.model_copy(update=files)
-    return claim.request.model_copy(update={"options": options}) == request
 
 
 def _check_file(file: AnyPath, release: Callable[[], object], *, again: bool) -> None:

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import get_args
 
 from loupe.errors import InvalidOutput
-from loupe.results import COLUMNS_FILE, Format, single_name
+from loupe.results import CANCELLED, COLUMNS_FILE, RUNNING, SUCCESS, Format, single_name
 from worker.queue.records import JobRequest
 from worker.remote_path import RemotePath
 from worker.storage import AnyPath, parse_path, read_text, write_file
 
-CLAIM = "_RUNNING"  # has the request of a job in progress; the next two, of one that ended
-SUCCESS = "_SUCCESS"
-CANCELLED = "_CANCELLED"
 SUMMARY = "_summary.json"
 SAMPLE, LEAST_CONFIDENT = "_sample.png", "_least-confident.png"
 INDEX = "_plan-"  # how names of folders with a plan's index begin
@@ -52,7 +49,7 @@ def claim_folder(folder: AnyPath, request: JobRequest) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Another submission of the same job may be writing its claim right now.
         found = sorted(
-            path.name for path in folder.iterdir() if not path.name.startswith(f".{CLAIM}.")
+            path.name for path in folder.iterdir() if not path.name.startswith(f".{RUNNING}.")
         )
         if found:
             names = ", ".join(found[:3])
@@ -73,7 +70,7 @@ def claim_folder(folder: AnyPath, request: JobRequest) -> None:
 
 def release_folder(folder: AnyPath, *, remove: bool = False) -> None:
     """Undo `claim_folder`, and remove the folder on request."""
-    (folder / CLAIM).unlink(missing_ok=True)
+    (folder / RUNNING).unlink(missing_ok=True)
     if remove and isinstance(folder, Path):
         with suppress(OSError):  # another submission of the same job may have claimed it
             folder.rmdir()
@@ -81,7 +78,7 @@ def release_folder(folder: AnyPath, *, remove: bool = False) -> None:
 
 def read_claim(folder: AnyPath) -> Claim | None:
     """Return the job that a folder belongs to, if any."""
-    for marker in (CLAIM, SUCCESS, CANCELLED):
+    for marker in (RUNNING, SUCCESS, CANCELLED):
         with suppress(OSError, ValueError, TypeError):
             text = read_text(folder / marker)
             return Claim(JobRequest.model_validate_json(text), marker)
@@ -90,7 +87,7 @@ def read_claim(folder: AnyPath) -> Claim | None:
 
 def reclaim_folder(folder: AnyPath, request: JobRequest) -> None:
     """Claim a folder for its own job again; finished parts stay."""
-    ended = None if (folder / CLAIM).exists() else read_claim(folder)
+    ended = None if (folder / RUNNING).exists() else read_claim(folder)
     with suppress(FileExistsError):
         _write_claim(folder, request)
     if ended == Claim(request, CANCELLED):
@@ -103,9 +100,9 @@ def replace_claim(folder: AnyPath, old: Claim, request: JobRequest) -> None:
     Raises:
         InvalidOutput: If another job has just claimed it.
     """
-    if old.marker == CLAIM:
+    if old.marker == RUNNING:
         write_file(folder / CANCELLED, old.request.model_dump_json() + "\n")
-        (folder / CLAIM).unlink(missing_ok=True)
+        (folder / RUNNING).unlink(missing_ok=True)
     try:
         _write_claim(folder, request)
     except FileExistsError as error:
@@ -132,7 +129,7 @@ def merged_file(folder: AnyPath, request: JobRequest) -> AnyPath:
 
 
 def _write_claim(folder: AnyPath, request: JobRequest) -> None:
-    write_file(folder / CLAIM, request.model_dump_json() + "\n", new=True)
+    write_file(folder / RUNNING, request.model_dump_json() + "\n", new=True)
 
 
 def remove(path: AnyPath) -> None:

@@ -1,33 +1,40 @@
 """The rows of a job that has ended, in another format."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import get_args
 
 from pydantic_core import to_json
 
-from loupe.results import COLUMNS_FILE, Format, merge_files, predictions_name
-from worker.queue.records import JobRequest
+from loupe.results import COLUMNS_FILE, SUCCESS, Format, find_result, merge_files, predictions_name
+from worker.queue.records import Job, JobRequest
+from worker.queue.results import find_rows
 from worker.results import claims
 from worker.results.outputs import read_summary
 from worker.storage import AnyPath, local_copy, parse_path, publish, read_text, write_file
 
 
 def find_files(request: JobRequest) -> tuple[Format, list[AnyPath]]:
-    """Return the format and the files of a result, also if another command has converted it."""
+    """Return the format and the files of a finished job's rows, however they were converted."""
     folder, wanted = parse_path(request.folder), request.options.format
     merged = claims.merged_file(folder, request)
     if merged.exists():
         return wanted, [merged]
-    for kind in sorted(get_args(Format), key=lambda kind: kind != wanted):
-        names = {path.name: path for path in folder.glob(f"predictions*.{kind}")}
-        if names:
-            single = names.get(f"predictions.{kind}")
-            return kind, [single] if single else [names[name] for name in sorted(names)]
-    return wanted, []
+    return find_result({file.name: file for file in _files(folder)}, wanted)
+
+
+def find_job_files(job: Job) -> tuple[Format, list[AnyPath]]:
+    """Return the format and the files of a job's rows; see `find_rows`."""
+    folder = parse_path(job.folder)
+    merged = claims.merged_file(folder, job.request)
+    return find_rows(job, merged if merged.exists() else None, _files(folder))
+
+
+def _files(folder: AnyPath) -> Iterable[AnyPath]:
+    found: Iterable[AnyPath] = folder.glob("*")
+    return found
 
 
 def read_as(files: list[AnyPath], kind: Format, to: Format, folder: AnyPath) -> Iterator[bytes]:
@@ -55,7 +62,7 @@ def convert(old: JobRequest, new: JobRequest) -> None:
             written.writelines(read_as(sources, kind, to, folder))
     summary = read_summary(folder) | {"job": new.job_id}
     write_file(folder / claims.SUMMARY, to_json(summary, indent=2, inf_nan_mode="null") + b"\n")
-    write_file(folder / claims.SUCCESS, new.model_dump_json() + "\n")
+    write_file(folder / SUCCESS, new.model_dump_json() + "\n")
     remove_other_rows(new)
 
 

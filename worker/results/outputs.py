@@ -23,18 +23,24 @@ from pydantic_core import to_json
 from loupe.errors import LoupeError
 from loupe.images.spec import Float32Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
-from loupe.results import COLUMNS_FILE, errors_name, predictions_name, single_name
+from loupe.results import (
+    CANCELLED,
+    COLUMNS_FILE,
+    RUNNING,
+    SUCCESS,
+    errors_name,
+    predictions_name,
+    receipt_name,
+    single_name,
+)
 from worker.queue.records import Job
 from worker.remote_path import RemotePath
 from worker.results import contact_sheet, formats
 from worker.results.claims import (
-    CANCELLED,
-    CLAIM,
     INDEX,
     LEAST_CONFIDENT,
     PARTS,
     SAMPLE,
-    SUCCESS,
     SUMMARY,
     TEMPORARY,
     merged_file,
@@ -112,11 +118,6 @@ def write_columns(folder: AnyPath, columns: dict[str, str]) -> None:
     write_file(folder / COLUMNS_FILE, json.dumps(columns, indent=2, ensure_ascii=False) + "\n")
 
 
-def receipt_name(shard: int, shards: int) -> str:
-    """Return the file name of a shard's receipt."""
-    return f"_part-{shard:05d}-of-{shards:05d}.json"
-
-
 def write_part(
     folder: AnyPath,
     shard: int,
@@ -192,7 +193,7 @@ def write_summary(
     _remove_leftovers(folder, job, shards)
     marker = CANCELLED if is_cancelled else SUCCESS
     write_file(folder / marker, job.request.model_dump_json() + "\n")
-    (folder / CLAIM).unlink(missing_ok=True)
+    (folder / RUNNING).unlink(missing_ok=True)
 
 
 def read_summary(folder: AnyPath) -> JobSummary:

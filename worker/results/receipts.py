@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
-from worker.results.outputs import receipt_name
+from loupe.results import receipt_name
 from worker.results.statistics import StepStatistics
 from worker.storage import AnyPath, open_file, read_text, write_file
 

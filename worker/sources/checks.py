@@ -71,7 +71,7 @@ def short(text: object, limit: int = MAX_REASON_CHARACTERS) -> str:
 
 def damaged(source: str, error: Exception) -> InvalidSource:
     """Return the error for a file that cannot be read as what it seems to be."""
-    return InvalidSource(f"The {source} is damaged: {short(error)}.")
+    return InvalidSource(f"The {source} is damaged: {short(error).rstrip('.')}.")
 
 
 def check_kind(source: object, head: bytes, *, is_manifest: bool) -> None:
@@ -92,7 +92,9 @@ def _what_else(head: bytes, *, is_manifest: bool) -> str | None:
     if not head:
         return "is empty. Copy or download it again."
     if found := format_of(head):
-        return f"is one picture ({found.name}), not a set. Predict it: loupe predict FILE"
+        if found.is_read:
+            return f"is one picture ({found.name}), not a set. Predict it: loupe predict FILE"
+        return f"is a file of the format {found.name}, which Loupe does not read."
     for pattern, kind, advice in OTHERS:
         if pattern.match(head):
             return f"{kind}. {advice}"
@@ -105,7 +107,10 @@ def _what_else(head: bytes, *, is_manifest: bool) -> str | None:
     if re.match(rb"\0{512}", unpacked):
         return "is an empty tar archive, or holds only zeros. Make it again."
     if not is_manifest and _is_text(head):
-        return "is text. Manifests, lists of pictures, are named .csv, .tsv or .jsonl."
+        return (
+            "is text, not images. A manifest, which lists their paths, has a name in .csv, .tsv or "
+            ".jsonl, and cannot be uploaded."
+        )
     return None
 
 
@@ -114,4 +119,4 @@ def _is_text(head: bytes) -> bool:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:
         return False
-    return "\0" not in text
+    return min(text, default=" ") >= "\t"  # no control characters

@@ -24,7 +24,7 @@ from loupe.images.decode import open_picture
 from loupe.images.formats import File
 from loupe.images.header import is_tiny, kind_of
 from loupe.images.pool import DecoderPool
-from loupe.images.selection import Skipped, describe
+from loupe.images.selection import COLLECTION_SUFFIXES, Skipped, describe
 from loupe.images.spec import ImageSpec, UInt8Array
 from worker.queue.steps import Shard
 from worker.sources.checks import check_unchanged
@@ -164,11 +164,13 @@ class PictureSource:
         return printable(read_entry(line).id)
 
     def _refuse_empty(self) -> None:
-        skipped = describe(self._collection.skipped.files)
-        raise NoPictures(
-            f"'{self._collection.path}' {self._collection.empty}."
-            + (f" Skipped: {skipped}." if skipped else "")
-        )
+        files = self._collection.skipped.files
+        problem = f"'{self._collection.path}' {self._collection.empty}."
+        if files:
+            problem += f" Skipped: {describe(files)}."
+        if COLLECTION_SUFFIXES.intersection(files.get("not_a_picture", ())):
+            problem += " Archives, tables and arrays are scored by their own paths."
+        raise NoPictures(problem)
 
     def _read(self, entries: list[Entry], index: Path) -> Records:
         with self._collection.open(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from loupe.errors import NotAcceptable, NotFound
+from loupe.errors import InvalidRequest, NotAcceptable, NotFound
 from loupe.models.store import REPORT_FILE
 from service.http.options import read_options
 from service.http.replies import json
@@ -37,12 +37,17 @@ async def predict(call: Call) -> Response:
             image[None], served, caller, options.threshold
         )  # (1, classes)
         with call.encoding():
-            return replies.prediction(served.stored.tag, class_names, probabilities[0], options)
+            seen = None if options.explain is None else image
+            return replies.prediction(
+                served.stored.tag, class_names, probabilities[0], options, seen
+            )
 
 
 async def predict_batch(call: Call) -> Response:
     """Classify many images; an image that fails gets an error in its place."""
     options, caller = read_options(call.request), call.caller()
+    if options.explain is not None:
+        raise InvalidRequest("Only the answer to one image explains itself: POST /predict.")
     with call.model(options.model) as served:
         class_names = served.stored.card.names(options.lang)
         preparation = call.preparation(served, caller, options.normalize)

@@ -1,12 +1,14 @@
 """Bodies of the answers of `/predict` and `/predict_batch`."""
 
+import base64
 import io
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 from starlette.responses import Response
 
-from loupe.images.spec import Float32Array
+from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.answers import answer
 from service.http import replies
 from service.http.options import PredictQuery
@@ -16,10 +18,30 @@ NPY = "application/x-npy"
 
 
 def prediction(
-    model: str, class_names: Sequence[str], probabilities: Float32Array, options: PredictQuery
+    model: str,
+    class_names: Sequence[str],
+    probabilities: Float32Array,
+    options: PredictQuery,
+    seen: UInt8Array | None = None,
 ) -> Response:
-    """Return the answer to one image; `probabilities` is float32 `(classes,)`."""
-    return replies.json({"model": model, **answer(class_names, probabilities, options)})
+    """Return the answer to one image; `probabilities` is float32 `(classes,)`.
+
+    The answer contains the image that the model saw, `seen`, if it is given.
+    """
+    content: dict[str, object] = {
+        "model": model,
+        **answer(class_names, probabilities, options),
+    }
+    if seen is not None:
+        content["seen"] = _png(seen)
+    return replies.json(content)
+
+
+def _png(image: UInt8Array) -> str:
+    """Return an image, uint8 `(height, width)` or `(height, width, 3)`, as PNG in base64."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def predictions(

@@ -23,8 +23,11 @@ import pytest
 
 from loupe.models.store import StoredModel
 from loupe.results import Format
+from loupe.runtime.redis_server import open_redis
+from loupe.settings import Settings
 from service.jobs.api import UPLOADS_SHARE
 from tests.support import pictures
+from tests.support.job_requests import fail_after_one_shard
 from tests.support.programs import RunningService, free_port, run, running, serving, until
 from tests.support.servers.redis_servers import servers_in
 
@@ -295,7 +298,7 @@ def test_events_follow_a_job_to_its_end(alice: httpx.Client, worker: None) -> No
     events = [json.loads(line.removeprefix("data: ")) for line in lines]
     assert {each["id"] for each in events} == {job}
     assert events[-1] == alice.get(f"/jobs/{job}").json()
-    assert (events[-1]["state"], events[-1]["done"]) == ("done", 400)
+    assert (events[-1]["state"], events[-1]["done"], events[-1]["progress"]) == ("done", 400, 1)
     done = [each["done"] for each in events]
     assert done == sorted(done)
     without_time = [{**each, "eta_seconds": None} for each in events]
@@ -336,6 +339,23 @@ def test_job_is_cancelled_once(caller: httpx.Client) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "job_ended")
     nothing = caller.get(f"/jobs/{job}/results")
     assert (nothing.status_code, nothing.json()["code"]) == (404, "results_not_found")
+
+
+def test_finished_rows_of_a_failed_job_are_sent(place: Path, caller: httpx.Client) -> None:
+    job = accepted(
+        caller.post("/jobs", content=npy(20), headers={"Content-Type": "application/x-npy"})
+    )
+    settings = Settings(data_dir=place / "idle")
+    with open_redis(settings) as redis:
+        fail_after_one_shard(redis, job, settings)
+
+    shown = caller.get(f"/jobs/{job}").json()
+    sent = caller.get(f"/jobs/{job}/results?format=csv")
+    assert (shown["state"], shown["total"]) == ("failed", 20)
+    assert 0 < shown["progress"] == shown["done"] / 20 < 1
+    assert (sent.status_code, sent.headers["x-loupe-state"]) == (200, "failed")
+    assert f"{job}-failed.csv" in sent.headers["content-disposition"]
+    assert len(sent.text.splitlines()) == 1 + shown["done"]
 
 
 def test_without_keys_everybody_sees_all_jobs(
@@ -523,7 +543,7 @@ def test_files_that_a_client_did_not_send_are_counted(alice: httpx.Client, worke
         )
 
     found = ended(alice, accepted(post(not_sent)))
-    assert (found["total"], found["done"], found["skipped"]) == (6, 1, 5)
+    assert (found["total"], found["done"], found["skipped"], found["progress"]) == (6, 1, 5, 1)
     assert found["skipped_files"] == {
         "not_a_picture": {".txt": 3, ".csv": 1},
         "broken_link": {".png": 1},

@@ -76,7 +76,7 @@ def test_client_and_command_line_send_their_key(guarded: RunningService, tmp_pat
 )
 @pytest.mark.parametrize(
     "route",
-    ["/predict", "/models", "/metrics", "/nowhere", "/schema.json", "/static_content/nothing.js"],
+    ["/predict", "/models", "/metrics", "/nowhere", "/schema.json", "/static/nothing.js"],
 )
 def test_client_without_a_key_is_refused(
     caller: httpx.Client, route: str, headers: dict[str, str], received: str
@@ -99,10 +99,11 @@ def test_client_without_a_key_is_refused(
         *("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"),
         *(
             "/",
+            "/docs",
             "/openapi.json",
             "/docs.json",
-            "/static_content/page.js",
-            "/static_content/swagger-ui-bundle.js",
+            "/static/main.js",
+            "/static/swagger-ui-bundle.js",
         ),
     ],
 )

@@ -62,7 +62,7 @@ def test_path_with_a_newline_is_not_found(client: httpx.Client, path: str) -> No
         ("POST", "/livez", "GET, HEAD, OPTIONS"),
         ("POST", "/", "GET, HEAD, OPTIONS"),
         ("POST", "/schema.json", "GET, HEAD, OPTIONS"),
-        ("TRACE", "/static_content/page.js", "GET, HEAD, OPTIONS"),
+        ("TRACE", "/static/main.js", "GET, HEAD, OPTIONS"),
         ("PATCH", "/v2/models/digits/infer", "OPTIONS, POST"),
         ("GET", "/v1/models/digits/labels/latest:predict", "OPTIONS, POST"),
         ("PROPFIND", "/metrics", "GET, HEAD, OPTIONS"),

@@ -1,4 +1,4 @@
-"""The OpenAPI document, compared with routes, errors and answers of the service; and its page."""
+"""The OpenAPI document, compared with routes, errors and answers of the service; and the pages."""
 
 import json
 import os
@@ -29,7 +29,7 @@ NO_ANSWERS = {
 # It runs in a separate process, so that only the service is imported.
 FOUND = """
 import ast, inspect, json, sys
-import loupe.runtime.redis_server, service.server, worker.queue.jobs
+import loupe.runtime.redis_server, service.server, worker.queue.jobs, worker.queue.results
 from loupe.errors import LoupeError
 from loupe.settings import Settings
 from service.app import create_app
@@ -55,7 +55,7 @@ def codes_of(module):
 
 
 ROOMS = ("service.", "loupe.images.", "loupe.models.card", "loupe.runtime.redis_server")
-ROOMS += ("worker.queue.jobs",)
+ROOMS += ("worker.queue.jobs", "worker.queue.results")
 modules = [module for name, module in sys.modules.items() if name.startswith(ROOMS)]
 codes = sorted({code for module in modules for code in codes_of(module)})
 named = [route for route in create_app(Settings()).routes if isinstance(route, Route)]
@@ -183,24 +183,38 @@ def test_answers_to_generated_requests_are_as_described(
     assert "Traceback" not in service.log.read_text()
 
 
-# The page
+# The pages
 
 
-def test_page_loads_everything_from_the_service(client: httpx.Client) -> None:
-    page = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_load_everything_from_the_service(client: httpx.Client, path: str) -> None:
+    page = client.get(path)
 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'; script-src 'self';" in page.headers["content-security-policy"]
-    loaded = re.findall(r'(?:src|link rel="stylesheet" href)="([^"]+)"', page.text)
-    assert len(loaded) == 4
-    for path in loaded:
-        assert client.get(path).status_code == 200
+    assert "default-src 'self';" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|link rel="[a-z]+" href)="([^"]+)"', page.text)
+    assert len(loaded) >= 4
+    for link in loaded:
+        assert client.get(link).status_code == 200
     assert "//" not in page.text
-    assert "http" not in client.get("static_content/page.js").text
 
 
-def test_page_serves_only_its_own_files(client: httpx.Client) -> None:
-    refused = client.get("/static_content/marked.min.js")
+def test_files_are_compressed_and_sent_once(client: httpx.Client) -> None:
+    plain = client.get("/static/main.js", headers={"Accept-Encoding": "identity"})
+    packed = client.get("/static/main.js", headers={"Accept-Encoding": "gzip, br"})
+    tags = [answer.headers["etag"] for answer in (plain, packed)]
+    again = client.get("/static/main.js", headers={"If-None-Match": f"W/{tags[1]}"})
+
+    assert packed.headers["content-encoding"] == "gzip"
+    assert (packed.text, packed.headers["vary"]) == (plain.text, "Accept-Encoding")
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+    assert len(set(tags)) == 2
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("name", ["marked.min.js", "index.html", "openapi.yaml"])
+def test_pages_serve_only_their_own_files(client: httpx.Client, name: str) -> None:
+    refused = client.get(f"/static/{name}")
 
     assert (refused.status_code, refused.json()["code"]) == (404, "route_not_found")
-    assert "/static_content/page.css" in refused.json()["error"]
+    assert name in refused.json()["error"]

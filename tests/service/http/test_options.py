@@ -31,10 +31,15 @@ def test_request_without_a_query_has_the_defaults() -> None:
 
 
 def test_every_option_is_read() -> None:
-    query = "model=mnist:production&top_k=3&threshold=0.5&normalize=off&lang=ja"
+    query = "model=mnist:production&top_k=3&threshold=0.5&normalize=off&lang=ja&explain=seen"
 
     assert read_options(request(query)) == PredictQuery(
-        model="mnist:production", top_k=3, threshold=0.5, normalize="off", lang="ja"
+        model="mnist:production",
+        top_k=3,
+        threshold=0.5,
+        normalize="off",
+        lang="ja",
+        explain="seen",
     )
 
 

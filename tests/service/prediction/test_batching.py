@@ -22,7 +22,7 @@ from loupe.errors import (
 )
 from loupe.images.spec import SIDE, Float32Array, UInt8Array
 from service.prediction import batching
-from service.prediction.batching import SHORT_RUN_SECONDS, SLICE, Batcher
+from service.prediction.batching import RECENT_RUNS, SHORT_RUN_SECONDS, SLICE, Batcher
 from service.prediction.caller import Caller
 
 Run = Callable[[UInt8Array], Float32Array]
@@ -305,6 +305,29 @@ def test_run_on_the_event_loop_takes_what_fits_unless_that_is_little(
             np.testing.assert_array_equal(answer, sums(images))
         assert ran.sizes[1:] == runs
         assert engine.on_event_loop[1:] == [is_on_event_loop] * len(runs)
+        await waiting.close()
+
+    play(scene())
+
+
+def test_runs_stay_on_the_event_loop_until_all_recent_ones_were_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(batching, "time", clock)
+
+    async def scene() -> None:
+        engine = Where()
+        durations = iter([0.001, *[0.01] * (RECENT_RUNS + 1)])
+
+        def run(images: UInt8Array) -> Float32Array:
+            clock.now += next(durations)
+            return engine(images)
+
+        waiting = batcher(run)
+        for _ in range(RECENT_RUNS + 2):
+            await waiting.predict(random_images(1), patient())
+        assert engine.on_event_loop == [False, *[True] * RECENT_RUNS, False]
         await waiting.close()
 
     play(scene())

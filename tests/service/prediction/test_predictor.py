@@ -6,6 +6,7 @@ import tracemalloc
 from contextlib import suppress
 from functools import partial
 
+import numpy as np
 import pytest
 from pydantic import JsonValue
 from starlette.applications import Starlette
@@ -69,6 +70,38 @@ def test_cancelled_request_frees_its_body(
         return (await respond("loupe", request(predictor), read)).status_code
 
     assert asyncio.run(story()) == 200
+
+
+@pytest.mark.parametrize(
+    ("fails", "phases"),
+    [
+        pytest.param(True, {"decode": 1, "compute": 0, "encode": 0}, id="refused"),
+        pytest.param(False, {"decode": 1, "compute": 1, "encode": 1}, id="answered"),
+    ],
+)
+def test_phases_of_a_request_are_counted_as_far_as_it_gets(
+    digits_model: StoredModel, fails: bool, phases: dict[str, int]
+) -> None:
+    async def predict(call: Call) -> Response:
+        with call.model(None) as served:
+            with call.decoding():
+                if fails:
+                    raise InvalidImage("No picture.")
+                images = np.zeros((1, *served.stored.card.input.shape), np.uint8)
+            await call.predict(images, served, call.caller())
+            with call.encoding():
+                return Response()
+
+    async def story() -> None:
+        predictor = Predictor(Settings(model=digits_model.tag))
+        predictor.models.load()
+        await respond("loupe", request(predictor), predict)
+        lines = predictor.metrics.exposed({}, []).decode().splitlines()
+        for phase, count in phases.items():
+            assert f'loupe_seconds_count{{phase="{phase}"}} {float(count)}' in lines
+        await predictor.close()
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize("stopping", [False, True])

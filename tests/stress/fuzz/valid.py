@@ -307,6 +307,7 @@ def page(random: Random, reference: Reference) -> Request:
     name, version = reference.model.name, reference.model.version
     v1, v2 = f"/v1/models/{name}", f"/v2/models/{name}"
     pages = {"/models": version, "/metrics": "loupe_requests_total", "/v2": "loupe", "/": "<html"}
+    pages |= {"/docs": "<html"}
     healths = ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready")
     pages |= dict.fromkeys(healths, "")
     ends = ("", "/ready", f"/versions/{version}", f"/versions/{version}/ready")
@@ -314,7 +315,7 @@ def page(random: Random, reference: Reference) -> Request:
     ends = ("", f"/versions/{version}", f"/versions/{version}/metadata", "/labels/latest")
     pages |= {v1 + end: version for end in ends}
     pages |= dict.fromkeys(("/openapi.json", "/docs.json", "/schema.json"), "/predict_batch")
-    pages |= {"/static_content/page.js": ""}
+    pages |= {"/static/main.js": ""}
     path, word = random.choice(list(pages.items()))
     return Request("GET", path, (), b"", partial(_check_page, word))
 

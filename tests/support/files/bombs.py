@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -105,3 +106,20 @@ def _find_scans(data: bytes) -> Iterator[int]:
         if marker == 0xDA:
             while data[position] != 0xFF or data[position + 1] in (0, *range(0xD0, 0xD8)):
                 position += 1
+
+
+def claim(table: Path, number: int, claimed: int) -> None:
+    """Replace a number in the metadata of a Parquet file."""
+    data = table.read_bytes()
+    (length,) = struct.unpack("<I", data[-8:-4])
+    footer = data[-8 - length : -8].replace(_varint(number), _varint(claimed))
+    table.write_bytes(data[: -8 - length] + footer + struct.pack("<I", len(footer)) + b"PAR1")
+
+
+def _varint(value: int) -> bytes:
+    value <<= 1
+    found = b""
+    while value > 127:
+        found += bytes([value & 127 | 128])
+        value >>= 7
+    return found + bytes([value])

@@ -108,6 +108,7 @@ def test_each_split_has_its_accuracy_and_loss() -> None:
         extra=answers([2], [2]),
         validation=answers([0, 1], [0, 2]),
     )
+    assert evaluation.train
     assert evaluation.extra
     assert evaluation.validation
     accuracies = [
@@ -319,15 +320,15 @@ def test_a_model_must_have_learnt_more_than_the_most_frequent_class(
     assert verdict_on(accuracy, accuracy, 10_000, baseline=baseline).fit == expected
 
 
-def with_losses(images: int, learning_rates: tuple[float, float]) -> Evaluation:
-    """Return the evaluation of a model whose validation loss still fell."""
+def fit_with_losses(images: int, learning_rates: tuple[float, float]) -> str:
+    """Return the verdict on a model whose validation loss still fell."""
     labels = [index % 3 for index in range(300)]
     split = answers(labels, [*labels[:275], *[(label + 1) % 3 for label in labels[275:]]])
     history = [
         replace(each, learning_rate=rate)
         for each, rate in zip(epochs(0.5, 0.4), learning_rates, strict=True)
     ]
-    return evaluate(
+    evaluation = evaluate(
         dataset="letters",
         architecture="mlp",
         class_names="abc",
@@ -336,14 +337,16 @@ def with_losses(images: int, learning_rates: tuple[float, float]) -> Evaluation:
         validation=answers(labels[:images], labels[:images]),
         history=history,
     )
+    assert evaluation.verdict
+    return evaluation.verdict.fit
 
 
 def test_the_learning_rate_and_the_validation_split_determine_whether_a_falling_loss_counts() -> (
     None
 ):
-    assert with_losses(100, (0.1, 0.1)).verdict.fit == "under-fitted"
-    assert with_losses(100, (0.1, 0.0)).verdict.fit == "well fitted"
-    assert with_losses(99, (0.1, 0.1)).verdict.fit == "well fitted"
+    assert fit_with_losses(100, (0.1, 0.1)) == "under-fitted"
+    assert fit_with_losses(100, (0.1, 0.0)) == "well fitted"
+    assert fit_with_losses(99, (0.1, 0.1)) == "well fitted"
 
 
 def test_losses_after_the_kept_epoch_do_not_count() -> None:

@@ -103,7 +103,7 @@ def card_of(dataset: Dataset, evaluation: Evaluation, **config: JsonValue) -> Mo
             test_digest=dataset.test.digest(),
             accuracy=evaluation.test.accuracy,
             loss=evaluation.test.loss,
-            train_accuracy=evaluation.train.accuracy,
+            train_accuracy=evaluation.train.accuracy if evaluation.train else None,
             calibration_error=evaluation.calibration.error_after,
             engines_difference=1e-6,
             training_seconds=12.3,
@@ -124,6 +124,8 @@ def written(folder: Path, dataset: Dataset, evaluation: Evaluation, **config: Js
 
 SHAPES = replace(pictures.shapes(), source="Drawn by the tests", licence="CC0")
 EVALUATION = evaluated(SHAPES, extra=True)
+assert EVALUATION.verdict
+VERDICT = EVALUATION.verdict.sentence
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +207,7 @@ def test_the_page_shows_the_metrics_and_the_verdict(html: str) -> None:
 
     assert "shapes:abc mlp trained on shapes, 3 classes · 2025-03-04 15:06 UTC" in words
     assert "Test accuracy 87.50 % ± 17.89 %, 16 images" in words
-    assert EVALUATION.verdict.sentence in words
+    assert VERDICT in words
     assert "across 5 80.0 % 80.0 % 80.0 % upright × 1" in words
     assert "Own pictures 87.50 %" in words
     assert "learning rate 0.01 hidden 64, 32 augment yes schedule – classes –" in words
@@ -229,7 +231,7 @@ def test_the_card_has_all_sections(markdown: str) -> None:
         "| licence | CC0 |",
         "| **test** | 16 | **87.50 %** ± 17.89 % |",
         "| across | 5 | 80.0 % | 80.0 % | 80.0 % |",
-        EVALUATION.verdict.sentence,
+        VERDICT,
         "The model divides its logits by a temperature of 1.250",
         "across (recall 80.0 %, most often confused with upright), square (recall 83.3 %",
         "| learning rate | 0.01 |",

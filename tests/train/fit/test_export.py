@@ -14,8 +14,9 @@ from loupe.models.engine import OnnxEngine, TensorflowEngine
 from loupe.models.store import StoredModel, list_models
 from tests.support import pictures
 from train.config import recipe
+from train.evaluate import gate
+from train.evaluate.gate import COMPARISON_BATCH, TOLERANCE, compare
 from train.fit import export, training
-from train.fit.export import COMPARISON_BATCH, TOLERANCE, compare
 from train.nets.architectures import build
 from train.nets.inference import to_inference_model
 
@@ -121,7 +122,7 @@ def test_both_files_give_probabilities_divided_by_the_temperature() -> None:
 def test_a_model_whose_engines_disagree_is_not_saved(
     digits_model: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # no two engines agree as well as that
+    monkeypatch.setattr(gate, "TOLERANCE", -1.0)  # no two engines agree as well as that
     before = [model.tag for model in list_models()]
     with pytest.raises(ProgramFailed, match="not saved"):
         training.train(pictures.shapes(), recipe("softmax", epochs=1), min_accuracy=0)

@@ -18,8 +18,9 @@ from train.config import recipe
 from train.data.datasets import Split, load_dataset
 from train.data.splits import hold_out
 from train.evaluate.evaluation import Evaluation
+from train.evaluate.gate import check_accuracy, default_min_accuracy
 from train.fit.fitting import fit
-from train.fit.training import PACKAGES, check_accuracy, default_min_accuracy, evaluate_model, train
+from train.fit.training import PACKAGES, evaluate_model, train
 
 TINY = recipe("softmax", epochs=1)
 

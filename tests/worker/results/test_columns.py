@@ -15,7 +15,7 @@ import pytest
 
 from loupe.jobs import ScoringOptions
 from loupe.models.store import StoredModel
-from loupe.results import Format, find_predictions, merge_files, read_columns
+from loupe.results import Format, merge_files, read_columns
 from loupe.settings import Settings
 from tests.support import pictures
 from worker.process import running_locally
@@ -82,6 +82,11 @@ def rows_of(content: bytes, kind: Format) -> list[dict[str, object]]:
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
+def files(out: Path, kind: Format) -> list[Path]:
+    """Return the prediction files of a result in their order."""
+    return sorted(out.glob(f"predictions*.{kind}"))
+
+
 def shown(value: object) -> str:
     """Return a value as CSV shows it; JSON has no NaN and no infinity."""
     if value is None or str(value) in ("nan", "inf", "-inf"):
@@ -97,7 +102,7 @@ def test_ids_are_the_same_in_every_format(
     tmp_path: Path, digits_model: StoredModel, kind: Format, ids: pa.Array
 ) -> None:
     out = score(tmp_path / "job", {"id": ids}, digits_model, ScoringOptions(format=kind))
-    parts = find_predictions(out, kind)
+    parts = files(out, kind)
     expected = [
         str(name)
         for name, file in zip(ids.to_pylist(), FILES, strict=True)
@@ -128,7 +133,7 @@ def test_kept_columns_are_the_same_in_every_format(
     assert [*(read_columns(out) or ())] == names
     if kind == "parquet":
         assert pyarrow.dataset.dataset(out).to_table().num_rows == FILES.count(GOOD)
-        assert len({pq.read_schema(part) for part in find_predictions(out, kind)}) == 1
+        assert len({pq.read_schema(part) for part in files(out, kind)}) == 1
 
     exact = ["shop", "price", "count", "sold", "day", "cost", "kind", "nothing"]
     expected = [
@@ -137,7 +142,7 @@ def test_kept_columns_are_the_same_in_every_format(
         if file is GOOD
     ]
     for to in KINDS:
-        content = b"".join(merge_files(find_predictions(out, kind), kind, to, read_columns(out)))
+        content = b"".join(merge_files(files(out, kind), kind, to, read_columns(out)))
         rows = rows_of(content, to)
         assert all([*row] == names for row in rows)
         assert [[shown(row[name]) for name in exact] for row in rows] == expected
@@ -150,7 +155,7 @@ def test_result_without_any_row_names_all_columns_in_every_format(
     options = ScoringOptions(format=kind, keep=("shop",), labels="column:shop")
     ids = pa.nulls(len(FILES), pa.string())
     out = score(tmp_path / "job", {"id": ids, **KEPT}, digits_model, options)
-    parts, columns = find_predictions(out, kind), read_columns(out)
+    parts, columns = files(out, kind), read_columns(out)
     table = pq.read_table(io.BytesIO(b"".join(merge_files(parts, kind, "parquet", columns))))
     (header,) = csv.reader([b"".join(merge_files(parts, kind, "csv", columns)).decode()])
 

@@ -227,7 +227,7 @@ def test_an_error_that_loupe_names_is_not_tried_again(
     consumer.run(burst=True)
 
     assert jobs.get(job.id).state == "failed"
-    assert "no IDX header" in str(jobs.get(job.id).error)
+    assert "is text" in str(jobs.get(job.id).error)
 
 
 def test_a_step_whose_workers_all_died_fails_its_job(

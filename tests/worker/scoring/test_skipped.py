@@ -114,6 +114,7 @@ def test_skipped_files_are_counted_through_redis_and_shown(
     ended = jobs.get(job.id)
     assert (ended.state, ended.skipped_files) == ("done", expected.skipped)
     assert ended.total == ended.done + ended.failed + ended.skipped
+    assert ended.progress == 1
     assert json.loads(json.dumps(ended.to_json()))["skipped"] == count(expected.skipped)
     show_ended(ended)
     shown = capsys.readouterr().out

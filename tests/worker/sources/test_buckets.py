@@ -28,6 +28,7 @@ from loupe.images.arrays import idx
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
+from tests.support.files import bombs
 from tests.support.servers import buckets
 from tests.support.servers.buckets import put
 from tests.worker.conftest import MAX_PIXELS, scored
@@ -129,7 +130,7 @@ def summarized(
 
 
 def assert_read_alike(local: AnyPath, remote: AnyPath, folder: Path) -> None:
-    check_source(remote, ImageSpec("ink"))
+    check_source(remote)
     found = []
     for number, source in enumerate([local, remote]):
         (index_folder := folder / f"index-{number}").mkdir()
@@ -172,6 +173,20 @@ def test_parquet_files_in_a_bucket_are_read_like_local_ones(
 
     remote = bucket / "set" / pattern if pattern else bucket / "set"
     assert_read_alike(local / pattern, remote, tmp_path)
+
+
+def test_parquet_file_in_a_bucket_with_a_large_row_group_is_refused(
+    tmp_path: Path, bucket: RemotePath, index_folder: Path
+) -> None:
+    table = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [bytes(123_456)]}), table, compression="none")
+    size = pq.read_metadata(table).row_group(0).column(0).total_compressed_size
+    bombs.claim(table, size, 500 * 10**6)
+    put(table.read_bytes(), bucket / "a.parquet")
+
+    with pytest.raises(InvalidSource) as raised:
+        scored(bucket / "a.parquet", index_folder)
+    assert raised.value.code == "source_too_large"
 
 
 @pytest.mark.parametrize("name", ["list.csv", "pixels.csv", "keras.npz", "a.tar.xz", "a.tar.zst"])
@@ -425,7 +440,7 @@ def test_damaged_object_is_refused(
 
 def refusal(path: str) -> LoupeError:
     with pytest.raises(LoupeError) as raised:
-        check_source(parse_path(path), ImageSpec("ink"))
+        check_source(parse_path(path))
     return raised.value
 
 

@@ -25,6 +25,7 @@ from loupe.errors import InvalidSource
 from loupe.images.spec import ImageSpec
 from loupe.jobs import ScoringOptions
 from tests.support import pictures
+from tests.support.files import bombs
 from tests.worker.conftest import MAX_PIXELS, scored
 from worker.sources.opening import check_source, open_source
 
@@ -261,20 +262,8 @@ def tar_of_a_sample_of_many_pictures(path: Path) -> None:
 
 def table_with_claimed_rows(path: Path, rows: int) -> None:
     """Write a table of nulls whose metadata, not its pages, claim a number of rows."""
-
-    def varint(value: int) -> bytes:
-        value <<= 1
-        found = b""
-        while value > 127:
-            found += bytes([value & 127 | 128])
-            value >>= 7
-        return found + bytes([value])
-
     pq.write_table(pa.table({"image": pa.nulls(123_456, pa.binary())}), path)
-    data = path.read_bytes()
-    (length,) = struct.unpack("<I", data[-8:-4])
-    footer = data[-8 - length : -8].replace(varint(123_456), varint(rows))
-    path.write_bytes(data[: -8 - length] + footer + struct.pack("<I", len(footer)) + b"PAR1")
+    bombs.claim(path, 123_456, rows)
 
 
 def table_that_claims_2_to_the_40_rows(path: Path) -> None:
@@ -314,6 +303,17 @@ def table_of_a_dense_page(path: Path) -> None:
         use_dictionary=False,
         data_page_size=2**30,
         write_statistics=False,
+    )
+
+
+def table_of_a_large_value(path: Path, rows: int = 4096) -> None:
+    values = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), [bytes(15 * 2**20)])
+    pq.write_table(
+        pa.table({"image": values}),
+        path,
+        compression="zstd",
+        store_schema=False,
+        dictionary_pagesize_limit=GIB,
     )
 
 
@@ -396,6 +396,7 @@ REFUSED: list[tuple[str, Callable[[Path], None]]] = [
     ("a.parquet", table_of_a_billion_nulls),
     ("a.parquet", table_of_a_large_page),
     ("a.parquet", table_of_a_dense_page),
+    ("a.parquet", table_of_a_large_value),
     ("a.parquet", table_of_long_ids),
     ("a.parquet", table_of_long_names),
     ("a.npy", npy_of_a_long_type),
@@ -429,14 +430,7 @@ def test_claim_that_cannot_be_true_is_an_error_of_the_source(
 def test_repeated_large_value_of_a_table_is_read_a_few_times_at_a_time(
     tmp_path: Path, index_folder: Path
 ) -> None:
-    values = pa.DictionaryArray.from_arrays(np.zeros(60, np.int32), [bytes(15 * 2**20)])
-    pq.write_table(
-        pa.table({"image": values}),
-        tmp_path / "a.parquet",
-        compression="zstd",
-        store_schema=False,
-        dictionary_pagesize_limit=GIB,
-    )
+    table_of_a_large_value(tmp_path / "a.parquet", rows=60)
     with little_memory():
         seen = scored(tmp_path / "a.parquet", index_folder, shard_images=60, batch_size=128)
 
@@ -504,10 +498,7 @@ def test_source_that_is_not_a_file_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path / name)
-    for refuse in (
-        lambda path: check_source(path, ImageSpec("ink")),
-        lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS),
-    ):
+    for refuse in (check_source, lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS)):
         with pytest.raises(InvalidSource):
             refuse(tmp_path / name)
 
@@ -522,7 +513,7 @@ def test_archive_and_manifest_entry_that_are_not_files_are_refused(
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "a-0.tar")
     with pytest.raises(InvalidSource):
-        check_source(tmp_path / "a-{0..0}.tar", ImageSpec("ink"))
+        check_source(tmp_path / "a-{0..0}.tar")
     (tmp_path / "b.png").write_bytes(PICTURE)
     (tmp_path / "list.csv").write_text("path\na-0.tar\nb.png\n")
     (seen,) = scored(tmp_path / "list.csv", index_folder)

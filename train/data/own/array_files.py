@@ -13,7 +13,8 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import open_regular
 from loupe.images.arrays.npy import Header
 from loupe.images.arrays.tables import HEAD_BYTES, Rows, read_layout, read_rows
-from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
+from loupe.images.formats import collection_of
+from loupe.images.spec import SIDE, Look, UInt8Array
 from train.data.npz import read_npz
 from train.data.own.arrays import (
     MAX_IMAGES,
@@ -132,9 +133,11 @@ def _read_table(path: Path) -> Arrays | None:
     pixels: list[UInt8Array] = []
     labels: list[str] = []
     with open_regular(path) as file:
-        layout = read_layout(file.read(HEAD_BYTES), ImageSpec("ink"))
+        head = file.read(HEAD_BYTES)
+        layout = read_layout(head)
         if layout is None:
-            raise ValueError("it has no column for each pixel")
+            kind = collection_of(head)
+            raise ValueError(f"it is {kind}" if kind else "it has no column for each pixel")
         file.seek(0)
         column = next((name for name in layout.others if name.lower() in LABEL_COLUMNS), None)
         if column is None:

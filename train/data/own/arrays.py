@@ -102,6 +102,7 @@ def make_dataset(
         test=found["test"],
         validation=found.get("validation"),
         source=f"own arrays from {one_line(printable(name))}",
+        test_from_train="test" not in splits,
     )
 
 

@@ -202,6 +202,7 @@ def read_listing(
         unreadable=tuple(unreadable),
         skipped=listing.skipped,
         colour_share=max(coloured),
+        test_from_train="test" not in splits,
     )
 
 

@@ -7,7 +7,6 @@ Source: Apache Parquet, "parquet.thrift", PageHeader; Apache Thrift, "Thrift Com
 """
 
 import os
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,8 @@ MAX_LIST = 100_000  # columns, or row groups
 MIN_ROWS = 10_000  # that any file may have; more must have a byte each
 MAX_PAGE_BYTES = 3 * 2**27  # packed and unpacked, which are in memory at the same time
 MAX_PAGE_COMPRESSION = 4  # of pages above `SMALL_BYTES`
+MAX_REPEATED_BYTES = 2**34  # of distinct values at their longest, for all rows; take a second
+MAX_REPETITION = 1000  # times the size of the file; larger files may repeat more
 SMALL_DICTIONARY_BYTES = 2**17  # a batch of such values fits into memory
 MAX_ROWS_AT_A_TIME = 2**14
 BUFFER_BYTES = 2**17
@@ -103,16 +104,18 @@ def check_pages(
         TooCostly: If the pages unpack to too much.
         ValueError: If they do not hold the rows that the metadata claim.
     """
-    rows_at_a_time, unpacked, size = MAX_ROWS_AT_A_TIME, 0, file.seek(0, os.SEEK_END)
-    wanted = {*columns}
+    rows_at_a_time, size = MAX_ROWS_AT_A_TIME, file.seek(0, os.SEEK_END)
+    unpacked = repeated = 0
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group)
         if not rows.num_rows:  # it may have no pages
             continue
         for chunk in map(rows.column, range(rows.num_columns)):
             name = chunk.path_in_schema
-            if _parents(name).isdisjoint(wanted):
+            if not any(name == column or name.startswith(f"{column}.") for column in columns):
                 continue
+            if not isinstance(path, Path):
+                _check_fetched(chunk.total_compressed_size)
             values = 0
             start = _start(chunk)
             for page in read_pages(file, start, start + chunk.total_compressed_size):
@@ -123,15 +126,12 @@ def check_pages(
                     values += page.values
                 elif page.unpacked > SMALL_DICTIONARY_BYTES:
                     longest = _longest_value(path, file, group, name) or page.unpacked
+                    repeated += longest * rows.num_rows
+                    _check_repeated(repeated, size)
                 rows_at_a_time = min(rows_at_a_time, max_bytes // max(longest, 1))
             if values != rows.num_rows:
                 raise ValueError(f"it claims {rows.num_rows:,} rows, and has {values:,}")
     return max(rows_at_a_time, 1)
-
-
-def _parents(name: str) -> set[str]:
-    """Return a path and those above it: `a.b` and `a`."""
-    return {name, *(name[: dot.start()] for dot in re.finditer(r"\.", name))}
 
 
 def _check_page(page: Page, total: int, size: int) -> None:
@@ -144,6 +144,19 @@ def _check_page(page: Page, total: int, size: int) -> None:
         )
     if total > max_unpacked_bytes(size):
         raise TooCostly(f"pages that unpack from {size:,} to more than {total:,} bytes")
+
+
+def _check_fetched(size: int) -> None:
+    if size > MAX_PAGE_BYTES:
+        raise TooCostly(
+            f"a column of {size:,} bytes in one row group, which workers fetch whole. "
+            "Write smaller row groups"
+        )
+
+
+def _check_repeated(repeated: int, size: int) -> None:
+    if repeated > max(MAX_REPEATED_BYTES, MAX_REPETITION * size):
+        raise TooCostly(f"values that repeat to {repeated:,} bytes in a file of {size:,}")
 
 
 def _start(chunk: pq.ColumnChunkMetaData) -> int:

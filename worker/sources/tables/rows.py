@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.files import printable
-from loupe.images.spec import ImageSpec, UInt8Array
+from loupe.images.spec import SIDE, UInt8Array
 from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import Records
 
@@ -44,7 +44,6 @@ def stacked(
     ids: list[Any],
     pixels: UInt8Array,
     are_valid: NDArray[np.bool_],
-    spec: ImageSpec,
     start: int,
     kept: pa.Table | None,
     problem: str = "The row has a pixel that is no integer in 0..255.",
@@ -53,9 +52,8 @@ def stacked(
 
     Args:
         ids: `None` for a row without one.
-        pixels: uint8, shape `(len(ids), spec.nbytes)`.
+        pixels: uint8, shape `(len(ids), 784)`.
         are_valid: Whether all pixels of a row are.
-        spec: Images of the model.
         start: Number of the first row.
         kept: Requested columns, a row for each id.
         problem: What is wrong with rows that are not valid.
@@ -72,7 +70,7 @@ def stacked(
     ]
     return Records(
         [ids[row] for row in np.flatnonzero(good)],
-        pixels[good].reshape(-1, *spec.shape),
+        pixels[good].reshape(-1, SIDE, SIDE),
         errors,
         None if kept is None else kept.filter(pa.array(good)),
     )

@@ -1,11 +1,13 @@
 """Answers of the native protocol."""
 
+import base64
 import io
 import json
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from starlette.responses import Response
 
 from loupe.errors import InvalidImage, LoupeError
@@ -33,6 +35,16 @@ def test_prediction_names_model_label_index_confidence_and_all_probabilities() -
         "confidence": 0.75,
         "probabilities": {"T-shirt/top": 0.25, "Größe": 0.75},
     }
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (20, 30, 3)])
+def test_explanation_has_the_image_that_the_model_saw(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS, image))
+
+    file = io.BytesIO(base64.b64decode(answer.pop("seen")))
+    assert np.array_equal(np.asarray(Image.open(file)), image)
+    assert answer == read(replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS))
 
 
 def test_first_of_two_equal_classes_is_the_label() -> None:

@@ -1,5 +1,6 @@
 """A user's own data set in `.npz` archives and in CSV files of pixels."""
 
+import gzip
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,15 @@ def test_csv_without_pixels_is_one_clear_error(tmp_path: Path, content: str) -> 
     (tmp_path / "own.csv").write_text(content)
     with pytest.raises(InvalidDataset) as raised:
         load_dataset(f"csv:{tmp_path}/own.csv")
+
+    assert raised.value.code == "invalid_arrays"
+
+
+def test_compressed_csv_is_named(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "own.csv", IMAGES, LABELS)
+    path.with_name("own.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(InvalidDataset, match="compressed") as raised:
+        load_dataset(f"csv:{path}.gz")
 
     assert raised.value.code == "invalid_arrays"
 

@@ -1,0 +1,1 @@
+"""Export of stored models for other programs."""

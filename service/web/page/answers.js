@@ -1,0 +1,115 @@
+// The answer of one model to one picture: label, confidence, bars, and what the model saw.
+
+const MAX_BARS = 10;
+const answerTemplate = document.getElementById("answer");
+const barTemplate = document.getElementById("bar");
+
+/** Return a fraction as text, never rounded up to certainty. */
+export function percent(fraction) {
+  let text = (100 * fraction).toFixed(1);
+  if (fraction > 0.999 && fraction < 1) text = ">\u00a099.9";
+  if (fraction > 0 && fraction < 0.001) text = "<\u00a00.1";
+  return `${text}\u00a0%`;
+}
+
+/** Return the class names of a model in a language. */
+export function namesOf(model, lang) {
+  return model.translations[lang] ?? model.class_names;
+}
+
+/** Return the text of an answer's label: a class, or that the model is not sure. */
+export function labelOf(model, answer, lang) {
+  if (answer.index !== null) return namesOf(model, lang)[answer.index];
+  return answer.abstained ? "Unsure" : "No label";
+}
+
+/** Return an answer as one sentence, for screen readers. */
+export function sentence(model, answer, lang) {
+  const label = labelOf(model, answer, lang);
+  const [best] = ranked(model, answer, lang);
+  if (answer.index === null) return `${label}. Closest: ${best.name}, ${percent(best.share)}.`;
+  return `${label}, ${percent(answer.confidence)}.`;
+}
+
+/** Return the classes, the most probable first. */
+function ranked(model, answer, lang) {
+  const names = namesOf(model, lang);
+  return model.class_names
+    .map((name, index) => ({ index, name: names[index], share: answer.probabilities[name] ?? 0 }))
+    .sort((one, other) => other.share - one.share);
+}
+
+export class AnswerView {
+  constructor() {
+    this.element = answerTemplate.content.firstElementChild.cloneNode(true);
+    this._bars = new Map(); // by index of the class
+  }
+
+  _part(name) {
+    return this.element.querySelector(`.${name}`);
+  }
+
+  /** Show the picture that is asked about; some browsers cannot show some formats. */
+  showPicture(url) {
+    const image = this._part("original");
+    if (image.getAttribute("src") === url) return;
+    const figure = this._part("sent");
+    figure.hidden = false;
+    image.onerror = () => (figure.hidden = true);
+    image.src = url;
+  }
+
+  /** Show an answer, and how many milliseconds it took. */
+  show(model, answer, lang, milliseconds) {
+    const label = this._part("label");
+    this._part("head").hidden = false;
+    label.lang = lang;
+    label.textContent = labelOf(model, answer, lang);
+    label.classList.toggle("unsure", answer.index === null);
+    this._part("problem").hidden = true;
+    this._part("saw").hidden = false;
+    this._part("seen").src = `data:image/png;base64,${answer.seen}`;
+    this._part("confidence").textContent = percent(answer.confidence);
+    this._facts([answer.model, `${Math.round(milliseconds)} ms`]);
+    this._showBars(model, answer, lang);
+  }
+
+  /** Show the service's message about a picture that has no answer. */
+  refuse(model, error) {
+    for (const name of ["head", "saw"]) this._part(name).hidden = true;
+    this._part("bars").replaceChildren();
+    this._part("rest").textContent = "";
+    this._bars.clear();
+    this._part("problem").hidden = false;
+    this._part("problem").textContent = error.message;
+    this._facts([error.code, model.model]);
+  }
+
+  _facts(facts) {
+    this._part("facts").textContent = facts.join(" · ");
+  }
+
+  _showBars(model, answer, lang) {
+    const classes = ranked(model, answer, lang);
+    const shown = classes.slice(0, MAX_BARS);
+    const best = shown[0].index;
+    if (classes.length <= MAX_BARS) shown.sort((one, other) => one.index - other.index);
+    const list = this._part("bars");
+    list.lang = lang;
+    list.classList.toggle("short", classes.every(({ name }) => name.length <= 2));
+    const bars = shown.map(({ index, name, share }) => {
+      const bar = this._bars.get(index) ?? barTemplate.content.firstElementChild.cloneNode(true);
+      this._bars.set(index, bar);
+      bar.classList.toggle("best", index === best);
+      bar.querySelector(".name").textContent = name;
+      bar.querySelector(".name").title = name;
+      bar.querySelector(".fill").style.setProperty("--share", share);
+      bar.querySelector(".value").textContent = percent(share);
+      return bar;
+    });
+    const isSame = bars.every((bar, i) => list.children[i] === bar);
+    if (!isSame || list.children.length !== bars.length) list.replaceChildren(...bars);
+    const left = classes.length - shown.length;
+    this._part("rest").textContent = left > 0 ? `and ${left} other classes` : "";
+  }
+}

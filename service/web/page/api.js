@@ -1,0 +1,59 @@
+// Calls of the service. All are relative to the page, which may be behind a path prefix.
+
+const base = new URL(".", document.baseURI);
+let key = ""; // in memory only
+
+/** An error that the service answered, or `unreachable` if it did not answer. */
+export class Refused extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** Send this API key with every call from now on. */
+export function useKey(text) {
+  new Headers({ "X-API-Key": text }); // throws if no header can hold it
+  key = text;
+}
+
+export function hasKey() {
+  return key !== "";
+}
+
+/** Return the absolute URL of a path of the service, with the parameters that have a value. */
+export function urlOf(path, parameters = {}) {
+  const url = new URL(path, base);
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value) url.searchParams.set(name, value);
+  }
+  return url;
+}
+
+async function call(url, options = {}) {
+  const headers = { ...options.headers, ...(key && { "X-API-Key": key }) };
+  let response;
+  try {
+    response = await fetch(url, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "unreachable", "The service does not answer. Is it still running?");
+  }
+  const body = await response.json().catch(() => null);
+  if (response.ok && body !== null) return body;
+  const message = body?.error ?? `The answer has status ${response.status} and is not from Loupe.`;
+  throw new Refused(response.status, body?.code ?? "unknown", message);
+}
+
+/** Return `{default, models}`, as `GET /models` lists them. */
+export function models() {
+  return call(urlOf("models"));
+}
+
+/** Classify one picture; the answer contains the image that the model saw. */
+export function predict(picture, parameters, signal) {
+  const url = urlOf("predict", { ...parameters, explain: "seen" });
+  const headers = { "Content-Type": "application/octet-stream" };
+  return call(url, { method: "POST", body: picture, headers, signal });
+}

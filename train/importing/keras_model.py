@@ -1,0 +1,201 @@
+"""A given model in Keras, run by TensorFlow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from loupe.errors import InvalidModel
+from loupe.models.engine import OnnxEngine
+from loupe.models.store import KERAS_FILE, ONNX_FILE
+from loupe.text import one_line
+from train.fit.export import add_softmax, write_files
+from train.importing.given import GivenModel, OutputHint, Signature
+from train.importing.keras_files import checked_keras
+from train.importing.onnx_model import MIN_DIVISOR
+from train.importing.wiring import TINY, Inputs, Outputs, Wiring
+from train.tensorflow import quiet
+
+BATCH = 256  # inputs per run
+PASSED_ON = (
+    *(layers.InputLayer, layers.Reshape, layers.Permute, layers.ZeroPadding2D, layers.Identity),
+)
+AUGMENTATION = ("Random", "Rand", "MixUp", "CutMix", "AugMix")  # how names of its layers begin
+
+
+class KerasModel(GivenModel):
+    """A model of a Keras file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with checked_keras(path) as safe:
+            self._model = self._load(safe)
+        self.format = f"Keras {keras.__version__}"
+        self.parameters = int(self._model.count_params())
+        self.made_with = {"keras": keras.__version__, "tensorflow": tf.__version__}
+        first = next(self._layers(), None)
+        if isinstance(first, layers.Embedding):
+            raise InvalidModel(
+                f"'{path}' begins with an Embedding: it reads numbers of words, not images.",
+                code="not_an_image_model",
+            )
+
+    def _load(self, path: Path) -> keras.Model:
+        try:
+            with quiet(on_failure=True):
+                model = keras.models.load_model(path, compile=False, safe_mode=True)
+            if not model.inputs:
+                raise ValueError("its input is not known; it has never been built")
+            return _without_augmentation(model)
+        except Exception as error:  # Keras raises every kind for files of other versions
+            line = one_line(" ".join(str(error).split())[:300])
+            raise InvalidModel(
+                f"Keras cannot load '{self._path}': {line}", code="model_unsupported"
+            ) from error
+
+    @property
+    def signature(self) -> Signature:
+        """See `GivenModel.signature`."""
+        inputs, outputs = self._model.inputs, self._model.outputs
+        names = [each.name for each in inputs], [each.name for each in outputs]
+        return Signature(*names, str(inputs[0].dtype), tuple(inputs[0].shape))
+
+    @property
+    def takes_bytes(self) -> bool:
+        """See `GivenModel.takes_bytes`: look for a `Rescaling` near the input."""
+        first = next((each for each in self._layers() if not isinstance(each, PASSED_ON)), None)
+        return isinstance(first, layers.Rescaling) and bool(
+            (np.asarray(first.scale) < 1 / MIN_DIVISOR).all()
+        )
+
+    @property
+    def output_hint(self) -> OutputHint | None:
+        """See `GivenModel.output_hint`: look at the last activation."""
+        *_, last = self._layers()
+        if isinstance(last, layers.Softmax):
+            return "probabilities"
+        activation = getattr(getattr(last, "activation", None), "__name__", "")
+        hints: dict[str, OutputHint] = {
+            "softmax": "probabilities",
+            "log_softmax": "logits",
+            "sigmoid": "sigmoid",
+        }
+        return hints.get(activation)
+
+    def run(self, inputs: Inputs) -> Outputs:
+        """See `GivenModel.run`."""
+        fixed = self._model.inputs[0].shape[0]
+        size = fixed or BATCH
+        rest = -len(inputs) % fixed if fixed else 0
+        padded = np.concatenate([inputs, np.repeat(inputs[-1:], rest, axis=0)]) if rest else inputs
+        starts = range(0, len(padded), size)
+        try:
+            outputs = [
+                np.asarray(self._model(padded[start : start + size], training=False), np.float32)
+                for start in starts
+            ]
+        except Exception as error:  # TensorFlow's errors have no common base but this one
+            line = one_line(" ".join(str(error).split())[:300])
+            raise InvalidModel(
+                f"Keras cannot run '{self._path}': {line}", code="model_unsupported"
+            ) from error
+        return np.concatenate(outputs)[: len(inputs)]
+
+    def settle(self, inputs: Inputs) -> None:
+        """See `GivenModel.settle`: a fixed batch size is no part of a network's layers."""
+        if self._model.inputs[0].shape[0] is None:
+            return
+        alone = self.run(inputs)
+        given = self._model.inputs[0]
+        free = layers.Input(given.shape[1:], dtype=given.dtype)
+        try:
+            copy = keras.models.clone_model(self._model, input_tensors=free)
+            copy.set_weights(self._model.get_weights())
+            together = np.asarray(copy(inputs, training=False), np.float32)
+        except Exception as error:
+            raise self._fixed(given.shape[0]) from error
+        if together.shape != alone.shape or not np.allclose(together, alone, atol=1e-4, rtol=1e-4):
+            raise self._fixed(given.shape[0])
+        self._model = copy
+
+    def _fixed(self, size: int) -> InvalidModel:
+        return InvalidModel(
+            f"'{self._path}' takes batches of {size} only. Save it with batch_size=None.",
+            code="fixed_batch",
+        )
+
+    def save(self, folder: Path, wiring: Wiring, units: int, temperature: float) -> tuple[str, ...]:
+        """See `GivenModel.save`."""
+        wrapped = _wrap(self._model, wiring, units, temperature)
+        try:
+            with quiet(on_failure=True):
+                write_files(wrapped, folder, wiring.spec.zeros(1))
+                OnnxEngine(folder / ONNX_FILE, wiring.spec)
+        except Exception as error:  # tf2onnx and ONNX Runtime raise every kind
+            line = one_line(" ".join(str(error).split())[:300])
+            raise InvalidModel(
+                f"'{self._path}' has operations that cannot be converted to ONNX: {line}",
+                code="model_unsupported",
+            ) from error
+        return KERAS_FILE, ONNX_FILE
+
+    def _layers(self) -> Iterator[layers.Layer]:
+        """Yield the layers in order, those of nested models in their place."""
+        yield from _flattened(self._model)
+
+
+def _flattened(model: keras.Model) -> Iterator[layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _flattened(layer)
+        else:
+            yield layer
+
+
+def _without_augmentation(model: keras.Model) -> keras.Model:
+    """Return the model without layers that change only training images."""
+
+    def clone(layer: layers.Layer) -> layers.Layer:
+        if type(layer).__name__.startswith(AUGMENTATION):
+            return layers.Identity(name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    if not any(type(each).__name__.startswith(AUGMENTATION) for each in _flattened(model)):
+        return model
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _wrap(model: keras.Model, wiring: Wiring, units: int, temperature: float) -> keras.Model:
+    """Return a model from uint8 images to probabilities, as `onnx_graph.wrap`."""
+    images = layers.Input(wiring.spec.shape, dtype="uint8", name="images")
+    value = layers.Reshape((*wiring.spec.shape[:2], wiring.spec.channels))(images)
+    if wiring.dtype != "uint8":
+        scale = [1 / std for std in wiring.std]
+        offset = [-mean / std for mean, std in zip(*_equal(wiring.mean, wiring.std), strict=True)]
+        value = layers.Rescaling(scale, offset, dtype="float32")(value)
+    if wiring.channels_first:
+        value = layers.Permute((3, 1, 2))(value)
+    outputs = layers.Reshape((units,))(model(layers.Reshape(wiring.shape)(value)))
+    probabilities = wiring.output == "probabilities"
+    if units == 1:
+        other = layers.Rescaling(-1.0, 1.0) if probabilities else layers.Rescaling(0.0)
+        outputs = layers.Concatenate()([other(outputs), outputs])
+    if probabilities and temperature == 1:
+        outputs = layers.Activation("linear", dtype="float32", name="probabilities")(outputs)
+        return keras.Model(images, outputs)
+    if probabilities:
+        outputs = keras.ops.log(keras.ops.add(outputs, TINY))
+    return add_softmax(keras.Model(images, outputs), temperature)
+
+
+def _equal(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std with as many values."""
+    length = max(len(mean), len(std))
+    return mean * (length // len(mean)), std * (length // len(std))
