@@ -92,9 +92,13 @@ def single(
     *,
     outputs: int = 1,
     domain: str = "",
+    result: int | None = TensorProto.FLOAT,
     **options: object,
 ) -> Path:
-    """Write a model of one operator, with inputs of these types and shapes."""
+    """Write a model of one operator, with inputs of these types and shapes.
+
+    `result` is the type of the outputs; `None` for lists of floats.
+    """
     names = [f"input_{index}" for index in range(len(inputs))]
     results = [f"output_{index}" for index in range(outputs)]
     graph = helper.make_graph(
@@ -104,6 +108,11 @@ def single(
             helper.make_tensor_value_info(name, dtype, shape)
             for name, (dtype, shape) in zip(names, inputs, strict=True)
         ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, output) for name in results],
+        [
+            helper.make_tensor_sequence_value_info(name, TensorProto.FLOAT, None)
+            if result is None
+            else helper.make_tensor_value_info(name, result, output)
+            for name in results
+        ],
     )
     return save(path, graph, domain=domain)

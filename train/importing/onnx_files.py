@@ -31,7 +31,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load_model(path, load_external_data=False)
     except DecodeError as error:
         raise InvalidModel(
-            f"'{path}' is not an ONNX file, or a damaged or truncated one.", code="model_unreadable"
+            f"'{path}' is neither a Keras nor an ONNX file, or a damaged or truncated one.",
+            code="model_unreadable",
         ) from error
     if not model.graph.node:
         raise InvalidModel(

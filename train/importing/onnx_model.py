@@ -145,9 +145,15 @@ class OnnxModel(GivenModel):
 
     def _answers(self, session: ort.InferenceSession, inputs: Inputs) -> Outputs:
         try:
-            return np.asarray(session.run(None, {session.get_inputs()[0].name: inputs})[0])
+            answers = session.run(None, {session.get_inputs()[0].name: inputs})[0]
         except Exception as error:
             raise self._refused("run", error) from error
+        if not isinstance(answers, np.ndarray):
+            raise InvalidModel(
+                f"'{self._path}' returns {session.get_outputs()[0].type}, not one tensor.",
+                code="not_a_classifier",
+            )
+        return answers
 
     def _refused(self, action: str, error: Exception) -> InvalidModel:
         line = " ".join(str(error).split())

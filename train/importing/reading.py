@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loupe.errors import InvalidModel, InvalidUsage
 from loupe.images.spec import MAX_SIDE, MIN_SIDE, Fit, ImageSpec, Look, UInt8Array
-from train.importing.given import GivenModel, Signature
-from train.importing.wiring import DTYPES, LAYOUTS, Inputs, Layout, Output, Wiring
+from train.importing.given import GivenModel, OutputHint, Signature
+from train.importing.wiring import DTYPES, LAYOUTS, Inputs, Layout, Output, Outputs, Wiring
 
 RANGES = {"0..1": (0.0, 255.0), "-1..1": (127.5, 127.5), "0..255": (0.0, 1.0)}  # mean and std
 CHANNELS = (1, 3)
@@ -116,38 +117,12 @@ def read_output(model: GivenModel, inputs: Inputs, stated: Output | None) -> tup
         InvalidUsage: If the user has to say more.
     """
     outputs = model.run(inputs)
+    _check_outputs(outputs, len(inputs))
     units = math.prod(outputs.shape[1:])
-    if outputs.shape[:1] != inputs.shape[:1] or units != max(outputs.shape[1:], default=0):
-        raise InvalidModel(
-            f"The model's output has the shape {outputs.shape} for {len(inputs)} images; a "
-            "classifier has one number per image and class.",
-            code="not_a_classifier",
-        )
     values = outputs.reshape(len(outputs), units).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise InvalidModel(
-            "The model returns NaN or infinity. Check the range in --input.", code="invalid_logits"
-        )
-    inside = bool((values >= 0).all() and (values <= 1).all())
-    sums = inside and bool(np.abs(values.sum(axis=1) - 1).max() < SUM_TOLERANCE)
-    hint = model.output_hint
-    found: Output | None = None
-    if units == 1:
-        found = "probabilities" if hint == "sigmoid" else None if inside else "logits"
-    elif sums:
-        found = "probabilities"
-    elif hint == "sigmoid" and stated is None:
-        raise InvalidModel(
-            "The model ends with a sigmoid: each class has a probability of its own, and any "
-            "number of them can be present. Loupe needs one softmax over all classes.",
-            code="not_a_classifier",
-        )
-    elif not inside or hint == "logits":
-        found = "logits"
+    found = _recognise(values, model.output_hint, stated)
     if found and stated not in (None, found):
         raise InvalidUsage(f"The outputs are {found}, not {stated}.", code="output_unclear")
-    if stated == "probabilities" and units > 1 and not sums:
-        raise InvalidUsage("The outputs do not sum to 1: no probabilities.", code="output_unclear")
     if found is None and stated is None:
         raise InvalidUsage(
             "The outputs can be logits or probabilities. Say --output logits or --output "
@@ -155,6 +130,43 @@ def read_output(model: GivenModel, inputs: Inputs, stated: Output | None) -> tup
             code="output_unclear",
         )
     return found or stated or "logits", units
+
+
+def _check_outputs(outputs: Outputs, count: int) -> None:
+    """Raise `InvalidModel` unless outputs are one finite number per image and class."""
+    shape = outputs.shape
+    if (
+        outputs.dtype.kind != "f"
+        or shape[:1] != (count,)
+        or math.prod(shape[1:]) != max(shape[1:], default=0)
+    ):
+        raise InvalidModel(
+            f"The model returns {outputs.dtype} of the shape {shape} for {count} images; a "
+            "classifier returns one float per image and class.",
+            code="not_a_classifier",
+        )
+    if not np.isfinite(outputs).all():
+        raise InvalidModel(
+            "The model returns NaN or infinity. Check the range in --input.", code="invalid_logits"
+        )
+
+
+def _recognise(
+    values: NDArray[np.float64], hint: OutputHint | None, stated: Output | None
+) -> Output | None:
+    """Return what outputs `(n, units)` certainly are, or `None`."""
+    inside = bool((values >= 0).all() and (values <= 1).all())
+    if values.shape[1] == 1:
+        return "probabilities" if hint == "sigmoid" else None if inside else "logits"
+    if inside and np.abs(values.sum(axis=1) - 1).max() < SUM_TOLERANCE:
+        return "probabilities"
+    if stated == "probabilities" or (hint == "sigmoid" and stated is None):
+        raise InvalidModel(
+            "The outputs do not sum to 1: each class has a probability of its own, as after a "
+            "sigmoid, or these are no probabilities. Loupe needs one softmax over all classes.",
+            code="not_a_classifier",
+        )
+    return "logits" if not inside or hint == "logits" else None
 
 
 def _check_signature(signature: Signature) -> None:

@@ -1,5 +1,6 @@
 """Find the file of a given model, and open it by its format."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from bentoml.exceptions import BentoMLException
 from loupe.errors import InvalidModel, InvalidUsage
 from loupe.models.store import MODULE
 from loupe.text import one_line
+from train.data.own.folders import expand_user
 from train.importing.given import GivenModel
 
 CONFIG = "config.json"  # of an unzipped .keras file
@@ -43,9 +45,14 @@ def find_source(text: str) -> Source:
         InvalidUsage: If there is none.
         InvalidModel: If it has no format that Loupe imports.
     """
-    path = Path(text).expanduser()
-    if path.exists():
-        return Source(path, one_line(path.name), _opener(path))
+    path = expand_user(text)
+    if os.path.exists(path):  # noqa: PTH110 - pathlib raises for names that are too long
+        try:
+            return Source(path, one_line(path.absolute().name), _opener(path))
+        except OSError as error:
+            raise InvalidModel(
+                f"'{path}' cannot be read: {error.strerror}.", code="model_unreadable"
+            ) from error
     try:
         stored = bentoml.models.get(text)
     except (BentoMLException, ValueError, OSError) as error:
@@ -72,7 +79,7 @@ def _opener(path: Path) -> Callable[[], GivenModel]:
     if (path / CONFIG).is_file():
         return lambda: _open_keras(path)
     if not path.is_file():
-        raise InvalidModel(f"'{path}' is no file. Give {KINDS}.", code="unknown_model_format")
+        raise InvalidModel(f"'{path}' is no model. Give {KINDS}.", code="unknown_model_format")
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(PICKLES) or (head.startswith(ZIP) and _holds_pickle(path)):

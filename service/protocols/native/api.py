@@ -93,7 +93,7 @@ async def report(call: Call) -> Response:
         if path is None:
             raise NotFound(
                 f"Model {served.stored.tag} was saved without a report ({REPORT_FILE}). "
-                "Train it again to get one: loupe train",
+                "Train it again, or import it with --test, to get one.",
                 code="report_not_found",
             )
         headers = {"Content-Security-Policy": REPORT_POLICY}

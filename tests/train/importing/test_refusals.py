@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def truncated(path: Path) -> None:
     convolution(path, shape=("n", 3, 16, 16))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
+
+
+def pytorch(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("model/data.pkl", pickle.dumps({"weights": 1}))
 
 
 def huge(path: Path) -> None:
@@ -109,6 +115,19 @@ FILES: dict[str, tuple[Write, str]] = {
         lambda path: convolution(path, shape=("n", 3, 16, 16), tail=("Sigmoid",)),
         "not_a_classifier",
     ),
+    "the best class only": (
+        lambda path: single(
+            path, "ArgMax", [(FLOAT, ("n", 3, 16, 16))], ("n", 1, 16, 16), result=TensorProto.INT64
+        ),
+        "not_a_classifier",
+    ),
+    "a list of tensors": (
+        lambda path: single(
+            path, "SequenceConstruct", [(FLOAT, ("n", 3, 16, 16))], (), result=None
+        ),
+        "not_a_classifier",
+    ),
+    "a file of PyTorch": (pytorch, "unsafe_model"),
     "infinity": (
         lambda path: convolution(path, shape=("n", 3, 16, 16), tail=("Exp",), scale=1e6),
         "invalid_logits",
@@ -189,7 +208,7 @@ OPTIONS: dict[str, tuple[tuple[int | str, ...], tuple[str, ...], str]] = {
         ("--classes", "nowhere.txt", "--input", "0..1"),
         "invalid_class_names",
     ),
-    "probabilities": (("n", 3, 16, 16), (*COLOUR, "--output", "probabilities"), "output_unclear"),
+    "probabilities": (("n", 3, 16, 16), (*COLOUR, "--output", "probabilities"), "not_a_classifier"),
     "slashes": (("n", 3, 16, 16), (*COLOUR, "--name", "../x/y"), "invalid_model_name"),
     "calibration without images": (
         ("n", 3, 16, 16),
@@ -229,9 +248,10 @@ def test_an_unclear_input_lists_the_choices(store: Path, tmp_path: Path, loupe: 
         assert choice in error
 
 
-def test_a_missing_file_is_named(store: Path, loupe: Loupe) -> None:
-    ended = loupe("models", "import", "nowhere.onnx", *COLOUR)
+@pytest.mark.parametrize("name", ["nowhere.onnx", "a:b:c", "x" * 5000, "../nowhere", ""])
+def test_a_missing_file_is_named(name: str, store: Path, loupe: Loupe) -> None:
+    ended = loupe("models", "import", name, *COLOUR)
 
-    assert ended.code == 2
-    assert ended.err.startswith("error: model_file_not_found: ")
-    assert "nowhere.onnx" in ended.err
+    assert ended.code in (1, 2)
+    assert ended.err.startswith(("error: model_file_not_found: ", "error: unknown_model_format: "))
+    assert name in ended.err
