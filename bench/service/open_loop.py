@@ -177,6 +177,38 @@ def run_fast(coroutine: Coroutine[object, object, T]) -> T:
         asyncio.set_event_loop_policy(None)
 
 
+def run_patient(port: int, post: Post, per_second: float, seconds: float) -> Outcome:
+    """Send requests at an even pace, from clients that pause as long as `Retry-After` says.
+
+    Each of the `CONNECTIONS` is one client that waits for its answer. Response times count from the
+    moment of sending.
+    """
+    return run_fast(_patient(port, post.encoded(), per_second, seconds))
+
+
+async def _patient(port: int, request: bytes, per_second: float, seconds: float) -> Outcome:
+    connections = [await Connection.open(port) for _ in range(CONNECTIONS)]
+    results: list[Result] = []
+    start = time.perf_counter()
+
+    async def repeat(connection: Connection, moment: float) -> None:
+        while moment < seconds:
+            await asyncio.sleep(start + moment - time.perf_counter())
+            due = time.perf_counter() - start
+            reply = await connection.send(request)
+            done = time.perf_counter() - start
+            results.append(Result(reply.status, due, done))
+            pause = float(reply.headers.get(b"retry-after", 0))
+            moment = max(moment + CONNECTIONS / per_second, done + pause)
+
+    await asyncio.gather(
+        *(repeat(each, number / per_second) for number, each in enumerate(connections))
+    )
+    for connection in connections:
+        connection.close()
+    return Outcome(tuple(results), seconds)
+
+
 async def _open_loop(port: int, request: bytes, moments: Iterable[float]) -> Outcome:
     pool = await _Pool.open(port, CONNECTIONS)
     results: list[Result] = []
