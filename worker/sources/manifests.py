@@ -133,9 +133,11 @@ class Manifest(Collection):
         delimiter = detect_delimiter(first, self._paths)
         reader = csv.DictReader(lines, strict=True, delimiter=delimiter)
         self._check_columns(list(reader.fieldnames or []))
-        for record in reader:
+        row: dict[str | None, Any]
+        for row in reader:
             file.left = MAX_RECORD_CHARACTERS
-            yield reader.line_num, record
+            more = row.pop(None, ())  # an unquoted comma would move the values after it
+            yield reader.line_num, None if any(more) or None in row.values() else row
 
     def _check_columns(self, columns: list[str]) -> None:
         """Raise `InvalidSource` if a column is missing."""
@@ -156,7 +158,8 @@ class Manifest(Collection):
         found = record if isinstance(record, dict) else {}
         path = next((found[name] for name in self._paths if name in found), None)
         if not isinstance(path, str) or not path or "\0" in path:
-            return Entry(f"line {number}", [], f"The line is damaged, or has no {self._names}.")
+            problem = "The line is damaged, has more or fewer values than the header, or has no"
+            return Entry(f"line {number}", [], f"{problem} {self._names}.")
         name = record.get(self._options.id or ID)
         columns = [as_text(record.get(column)) for column in self._options.columns]
         return Entry(as_text(name) or path, [path], self._why_refused(path), columns)

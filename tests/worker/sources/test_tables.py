@@ -309,6 +309,20 @@ def test_damaged_line_of_a_manifest_is_one_error(tmp_path: Path, index_folder: P
     ]
 
 
+def test_row_of_a_manifest_with_more_or_fewer_values_is_an_error(
+    folder: Path, index_folder: Path
+) -> None:
+    """A comma without quotes would cut a label, or a path."""
+    rows = [",shoe", ",shoe,", ",T-shirt, top", "", ",shoe"]
+    lines = [f'"{path}"{row}' for path, row in zip(PATHS, rows, strict=False)]
+    (folder / "list.csv").write_text("\n".join(["path,label", *lines]))
+    options = ScoringOptions(labels="column:label", keep=("label",))
+    seen = scored(folder / "list.csv", index_folder, options=options)
+
+    assert ids(seen) == [PATHS[0], PATHS[1], PATHS[4]]
+    assert list(errors(seen)) == ["line 4", "line 5"]
+
+
 def test_source_without_columns_has_no_requested_column(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     for source in (tmp_path, tmp_path / "images.npy"):
