@@ -20,11 +20,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGCHLD)
 
 
 def keep(folder: str, *command: str) -> None:
-    """Run a command until it ends, or until no process holds a lock on `USERS`."""
+    """Run a command until it ends, or until no process holds a lock on `USERS`.
+
+    Raises:
+        BlockingIOError: If a server runs already.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until their handlers know the server
     # The server inherits the lock, so it ends with the server even if this process is killed.
     lock = os.open(f"{folder}/{SERVER}", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.set_inheritable(lock, True)
     keeper, server = os.getpid(), os.fork()
     if not server:

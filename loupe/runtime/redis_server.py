@@ -135,7 +135,8 @@ def _shared_server(folder: Path) -> Iterator[Path]:
         socket = short / SOCKET
         with lock(gate):  # one process at a time starts or stops the server
             using.enter_context(lock(users, shared=True))
-            keeper = None if _answers(socket) else _start(folder, socket)
+            is_running = _answers(socket) or _answers_late(folder, socket)
+            keeper = None if is_running else _start(folder, socket)
         try:
             yield socket
         finally:
@@ -190,6 +191,33 @@ def _answers(socket: Path) -> bool:
             f"The embedded Redis at {socket} has not answered for {START_SECONDS:.0f} s."
         ) from error
     return True
+
+
+def _answers_late(folder: Path, socket: Path) -> bool:
+    """Return whether a server that runs but did not answer does so before it ends.
+
+    It may be ending, or too busy for new connections. A keeper that waited for its end would start
+    another server then, even if nobody needed one any more.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while _runs(folder):
+        time.sleep(POLL_SECONDS)
+        if _answers(socket):
+            return True
+        if time.monotonic() > deadline:
+            raise RedisUnavailable(
+                f"The embedded Redis in {folder} runs, but does not answer at {socket}."
+            )
+    return False
+
+
+def _runs(folder: Path) -> bool:
+    """Return whether a server runs in a folder; hold `GATE`."""
+    try:
+        with lock(folder / redis_keeper.SERVER, wait=False):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def _wait_while_loading(client: Redis) -> None:
@@ -256,7 +284,7 @@ def _stop(folder: Path, socket: Path) -> bool:
         logger.info("the embedded Redis does not answer: %s", error)
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
-        with suppress(BlockingIOError), lock(folder / redis_keeper.SERVER, wait=False):
+        if not _runs(folder):
             logger.info("stopped the embedded Redis")
             return True
         time.sleep(POLL_SECONDS)

@@ -1,9 +1,9 @@
 """The keeper of the embedded Redis: its server ends, whatever happens to it or to the users."""
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import pytest
 from loupe.errors import RedisUnavailable
 from loupe.files import lock
 from loupe.runtime import redis_keeper
-from loupe.runtime.redis_server import open_redis
+from loupe.runtime.redis_server import SOCKET, open_redis
 from loupe.settings import Settings
 from tests.support.programs import until
+from tests.support.servers.redis_servers import servers_in
 
 KEEPER = (
     "import sys; from loupe.runtime import redis_keeper as keeper; "
@@ -40,6 +41,11 @@ def keeping(folder: Path, *command: str) -> Iterator["subprocess.Popen[str]"]:
 
 def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def answer_of(settings: Settings) -> bool:
+    with open_redis(settings) as redis:
+        return bool(redis.ping())
 
 
 def child_of(process: "subprocess.Popen[str]") -> psutil.Process:
@@ -78,17 +84,37 @@ def test_a_folder_has_one_server_at_a_time(tmp_path: Path) -> None:
         lock(tmp_path / redis_keeper.USERS, shared=True),
         keeping(tmp_path, "/bin/sleep", "1000") as first,
     ):
-        server = child_of(first)
-        first.send_signal(signal.SIGSTOP)  # as on a machine with much other work
+        child_of(first)
         with keeping(tmp_path, "/bin/touch", str(tmp_path / "started")) as second:
-            with pytest.raises(subprocess.TimeoutExpired):
-                second.wait(1)
-            assert not (tmp_path / "started").exists()
-            first.kill()
+            assert second.wait(50) != 0
+        assert not (tmp_path / "started").exists()
 
-            until(lambda: gone(server))
-            assert second.wait(50) == 0
-            assert (tmp_path / "started").exists()
+
+def test_user_waits_for_the_end_of_a_server(settings: Settings) -> None:
+    folder = settings.home / "redis"
+    folder.mkdir(parents=True)
+    with ExitStack() as server, ThreadPoolExecutor() as threads:
+        server.enter_context(lock(folder / redis_keeper.SERVER))  # as one that is ending
+        answer = threads.submit(answer_of, settings)
+        until((folder / redis_keeper.USERS).exists)
+        assert not answer.done()
+        server.close()
+
+        assert answer.result(50)
+
+
+def test_busy_server_has_no_successor_that_nobody_uses(settings: Settings) -> None:
+    with ThreadPoolExecutor() as threads:
+        with open_redis(settings) as redis:
+            path = settings.home / "redis" / SOCKET
+            path.rename(path.with_suffix(".busy"))  # as with a full queue of connections
+            answer = threads.submit(answer_of, settings)
+            with pytest.raises(TimeoutError):
+                answer.result(3)
+            path.with_suffix(".busy").rename(path)
+            assert answer.result(50)
+            assert redis.ping()
+        assert servers_in(settings.home) == []
 
 
 def test_a_server_ends_when_its_folder_is_deleted(tmp_path: Path) -> None:
