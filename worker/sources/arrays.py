@@ -45,7 +45,7 @@ from worker.sources.source import (
     cut,
     id_type,
 )
-from worker.sources.tables.rows import read_rows
+from worker.sources.tables.rows import id_text, read_rows, stacked
 from worker.storage import AnyPath, open_file, open_ranges, versions
 
 ZIP_MAGIC = b"PK"
@@ -126,7 +126,9 @@ class ArraySource:
 
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
-        return str(shard.start + position)
+        row = shard.start + position
+        columns = self._planned_columns(index, row, row + 1)
+        return str(row if columns is None or not self._options.id else self._ids(columns)[0])
 
     def _rows(self, index: Path, start: int, stop: int) -> UInt8Array:
         """Read some rows. They are not mapped: access to a truncated mapped file is fatal."""
@@ -143,12 +145,18 @@ class ArraySource:
         return np.frombuffer(data, np.uint8, whole).reshape(-1, SIDE, SIDE)
 
     def _records(self, images: UInt8Array, start: int, columns: pa.Table | None) -> Records:
-        ids: list[Any] = list(range(start, start + len(images)))
-        if columns is not None and self._options.id:
-            column = columns[self._options.id]
-            ids = column.cast(id_type(column.type)).to_pylist()
-        kept = list(self._options.columns)
-        return Records(ids, images, [], columns.select(kept) if columns and kept else None)
+        names = list(self._options.columns)
+        kept = columns.select(names) if columns is not None and names else None
+        if columns is None or not self._options.id:
+            return Records(list(range(start, start + len(images))), images, [], kept)
+        ids = self._ids(columns)
+        return stacked(ids, images.reshape(len(ids), -1), np.ones(len(ids), bool), start, kept)
+
+    def _ids(self, columns: pa.Table) -> list[Any]:
+        """Return the ids in some rows of the columns; `None` for a row without one."""
+        column = columns[self._options.id]
+        ids: list[Any] = column.to_pylist()
+        return ids if id_type(column.type) == pa.int64() else list(map(id_text, ids))
 
     def _planned_columns(self, index: Path, start: int, stop: int) -> pa.Table | None:
         """Return the requested columns of some rows."""

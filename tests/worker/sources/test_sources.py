@@ -231,9 +231,22 @@ def test_array_that_cannot_be_a_column_is_refused_with_the_reason(
 def test_array_may_have_ids(tmp_path: Path, index_folder: Path, column: str) -> None:
     numbers = np.arange(2**64 - 5, 2**64, dtype=np.uint64)
     np.savez(tmp_path / "a.npz", images=TEST, names=list("abcde"), numbers=numbers)
-    seen = scored(tmp_path / "a.npz", index_folder, options=ScoringOptions(id=column))
+    options = ScoringOptions(id=column)
+    seen = scored(tmp_path / "a.npz", index_folder, options=options)
 
-    assert ids(seen) == (list("abcde") if column == "names" else list(map(str, numbers)))
+    expected = list("abcde") if column == "names" else list(map(str, numbers))
+    assert ids(seen) == expected
+    source = open_source(tmp_path / "a.npz", ImageSpec("ink"), MAX_PIXELS, options)
+    shard = source.plan(5, index_folder).shards[0]
+    assert source.record_id(shard, 3, index_folder) == expected[3]
+
+
+def test_image_whose_id_is_missing_is_an_error(tmp_path: Path, index_folder: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=TEST, numbers=[0.5, 1, np.nan, 3, 4])
+    seen = scored(tmp_path / "a.npz", index_folder, options=ScoringOptions(id="numbers"))
+
+    assert ids(seen) == ["0.5", "1.0", "3.0", "4.0"]
+    assert [name for batch in seen for name, _ in batch.errors] == ["row 2"]
 
 
 @pytest.mark.parametrize(
