@@ -75,10 +75,10 @@ export class Gallery {
           const answer = await predict(card.picture.file, wanted, signal);
           card.seen.src = `data:image/png;base64,${answer.seen}`;
           card.seen.hidden = false;
-          const text = `${labelOf(model, answer, lang)} ${percent(answer.confidence)}`;
-          return { text, lang, isAnswer: true };
+          const label = labelOf(model, answer, lang);
+          return { label, text: ` ${percent(answer.confidence)}`, lang, isAnswer: true };
         } catch (error) {
-          return { text: error.message, lang: "en", isAnswer: false };
+          return { label: "", text: error.message, lang: "en", isAnswer: false };
         }
       }),
     );
@@ -108,10 +108,12 @@ export class Gallery {
   }
 }
 
-function lineElement({ text, lang, isAnswer }) {
+function lineElement({ label, text, lang, isAnswer }) {
   const line = document.createElement("span");
-  line.textContent = text;
-  line.lang = lang;
+  const name = document.createElement("b");
+  name.textContent = label;
+  name.lang = lang;
+  line.append(name, text);
   if (!isAnswer) line.className = "problem";
   return line;
 }
