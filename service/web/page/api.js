@@ -31,8 +31,14 @@ export function urlOf(path, parameters = {}) {
   return url;
 }
 
-async function call(url, options = {}) {
-  const headers = { ...options.headers, ...(key && { "X-API-Key": key }) };
+/** Return the headers that carry the key, if there is one. */
+export function keyHeaders() {
+  return key ? { "X-API-Key": key } : {};
+}
+
+/** Return the JSON that the service answers, or throw `Refused`. */
+export async function call(url, options = {}) {
+  const headers = { ...options.headers, ...keyHeaders() };
   let response;
   try {
     response = await fetch(url, { ...options, headers });

@@ -1,14 +1,20 @@
 // Pictures that arrive as chosen, dropped or pasted files.
 
-/** Call `onFiles` with the files of every choice, drop and paste. */
-export function receive({ input, dropSign, onFiles }) {
-  input.addEventListener("change", () => {
-    const files = [...input.files];
-    input.value = ""; // the same file may be chosen again
-    onFiles(files);
-  });
+/**
+ * Call `onFiles` with the files of every choice, drop and paste, as `{path, file}`.
+ *
+ * The path is below the folder that was chosen or dropped, if it was one.
+ */
+export function receive({ inputs, dropSign, onFiles }) {
+  for (const input of inputs) {
+    input.addEventListener("change", () => {
+      const files = [...input.files].map(pathAndFile);
+      input.value = ""; // the same file may be chosen again
+      onFiles(files);
+    });
+  }
   document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])];
+    const files = [...(event.clipboardData?.files ?? [])].map(pathAndFile);
     if (files.length === 0) return;
     event.preventDefault();
     onFiles(files);
@@ -33,12 +39,15 @@ export function receive({ input, dropSign, onFiles }) {
 /** Return the dropped files, and those in dropped folders. */
 async function filesIn(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
-  if (!entries.some((entry) => entry?.isDirectory)) return [...transfer.files];
+  if (!entries.some((entry) => entry?.isDirectory)) return [...transfer.files].map(pathAndFile);
   return (await Promise.all(entries.filter(Boolean).map(filesBelow))).flat();
 }
 
 async function filesBelow(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    return [{ path: entry.fullPath.slice(1), file }];
+  }
   const reader = entry.createReader();
   const found = [];
   for (;;) {
@@ -46,4 +55,8 @@ async function filesBelow(entry) {
     if (entries.length === 0) return found;
     for (const each of entries) found.push(...(await filesBelow(each)));
   }
+}
+
+function pathAndFile(file) {
+  return { path: file.webkitRelativePath || file.name, file };
 }

@@ -1,0 +1,132 @@
+// One job: its progress while it runs, and its results.
+
+import { percent } from "./answers.js";
+import { cancel, ENDED, firstErrors, firstRows, follow, save } from "./job_api.js";
+
+const MAX_ROWS = 50; // of the results that are shown
+const MAX_FOLLOWED = 3; // browsers open six connections, and other calls need some
+const template = document.getElementById("job");
+
+const COLUMNS = 3; // of the table
+const waiting = []; // starts to follow, of jobs beyond those
+let followed = 0;
+
+function count(number) {
+  return number.toLocaleString("en");
+}
+
+/** Return a duration in seconds as text. */
+function duration(seconds) {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export class JobView {
+  constructor(job) {
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this._following = false;
+    this._part("cancel").addEventListener("click", () => this._try(() => cancel(job.id)));
+    this._part("rows").addEventListener("click", () => this._try(() => this._showRows()));
+    for (const button of this.element.querySelectorAll("[data-format]")) {
+      const { format } = button.dataset;
+      const path = `jobs/${job.id}/results`;
+      button.addEventListener("click", () =>
+        this._try(() => save(path, { format }, `${job.id}.${format}`)),
+      );
+    }
+    this.show(job);
+  }
+
+  _part(name) {
+    return this.element.querySelector(`.${name}`);
+  }
+
+  /** Show a job, and follow it until it has ended. */
+  show(job) {
+    this._job = job;
+    const isEnded = ENDED.has(job.state);
+    const started = new Date(1000 * job.created).toLocaleString();
+    this._part("state").textContent = job.state;
+    this._part("state").dataset.state = job.state;
+    this._part("about").textContent = `${job.model} · ${started} · ${job.id}`;
+    this._part("progress").hidden = isEnded;
+    this._showProgress(job);
+    this._part("counts").textContent = this._counts(job).join(" · ");
+    this._part("problem").textContent = job.error ?? "";
+    this._part("cancel").hidden = isEnded || job.state === "cancelling";
+    this._part("after").hidden = !isEnded || job.done + job.failed === 0;
+    if (!isEnded && !this._following) this._follow();
+  }
+
+  _showProgress(job) {
+    const bar = this._part("progress");
+    if (job.total) bar.value = (job.done + job.failed + job.skipped) / job.total;
+    else bar.removeAttribute("value");
+  }
+
+  _counts(job) {
+    const parts = [`${count(job.done)} of ${job.total === null ? "?" : count(job.total)} scored`];
+    if (job.failed > 0) parts.push(`${count(job.failed)} could not be read`);
+    if (job.skipped > 0) parts.push(`${count(job.skipped)} skipped${reasons(job.skipped_files)}`);
+    const seconds = (job.finished ?? Date.now() / 1000) - job.started;
+    if (job.started !== null && job.done > 0 && seconds > 0.5) {
+      parts.push(`${count(Math.round(job.done / seconds))} per second`);
+    }
+    if (job.eta_seconds !== null) parts.push(`${duration(job.eta_seconds)} left`);
+    return parts;
+  }
+
+  /** Show the job after each change, when its turn comes. */
+  async _follow() {
+    this._following = true;
+    if (followed === MAX_FOLLOWED) await new Promise((resolve) => waiting.push(resolve));
+    followed += 1;
+    await this._try(() => follow(this._job.id, (job) => this.show(job)));
+    followed -= 1;
+    this._following = false;
+    waiting.shift()?.();
+  }
+
+  async _showRows() {
+    const { id, failed } = this._job;
+    this._part("shown-rows").textContent = "Loading…";
+    const [rows, errors] = await Promise.all([
+      firstRows(id, MAX_ROWS),
+      failed > 0 ? firstErrors(id, MAX_ROWS) : [],
+    ]);
+    const body = this.element.querySelector("tbody");
+    body.replaceChildren(
+      ...errors.map((row) => line([row.id, row.error], "problem")),
+      ...rows.map((row) => line([row.id, row.label ?? "Unsure", percent(row.confidence)])),
+    );
+    this._part("table").hidden = false;
+    const shown = `The first ${count(rows.length)} of ${count(this._job.done)} rows`;
+    const unread = failed > 0 ? ` and ${count(errors.length)} of ${count(failed)} errors` : "";
+    this._part("shown-rows").textContent = `${shown}${unread}.`;
+  }
+
+  async _try(action) {
+    try {
+      await action();
+    } catch (error) {
+      this._part("problem").textContent = error.message;
+    }
+  }
+}
+
+/** Return why files were skipped, from their numbers by reason and suffix. */
+function reasons(skipped) {
+  const texts = Object.entries(skipped).map(([reason, bySuffix]) => {
+    const total = Object.values(bySuffix).reduce((sum, each) => sum + each, 0);
+    return `${count(total)} ${reason.replaceAll("_", " ")}`;
+  });
+  return texts.length > 0 ? ` (${texts.join(", ")})` : "";
+}
+
+function line(texts, className = "") {
+  const row = document.createElement("tr");
+  row.className = className;
+  for (const text of texts) row.insertCell().textContent = text;
+  row.lastElementChild.colSpan = COLUMNS - texts.length + 1;
+  return row;
+}

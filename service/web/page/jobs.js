@@ -1,0 +1,112 @@
+// "Jobs": score a set of pictures of any size, and follow the work.
+
+import { isSet, list, submit } from "./job_api.js";
+import { JobView } from "./job_view.js";
+import { askForKey } from "./key.js";
+import { MAX_BYTES, MAX_FILES, pack } from "./zip.js";
+
+const element = (id) => document.getElementById(id);
+const views = new Map(); // by id of the job
+let next = null; // cursor of the next page of jobs
+let isSubmitting = false;
+
+/** Offer the served models, as `GET /models` lists them. */
+export function offer({ default: first, models }) {
+  const select = element("job-model");
+  const before = select.value || first;
+  select.replaceChildren(...models.map(({ model }) => new Option(model, model)));
+  select.value = models.some(({ model }) => model === before) ? before : first;
+}
+
+/** List the newest jobs. */
+export async function refresh() {
+  await guarded(async () => {
+    const page = await list();
+    for (const job of page.jobs.toReversed()) put(job, true);
+    next = page.next;
+    showList();
+  });
+}
+
+/** Score files: each set of pictures is a job, and so are all other files together. */
+export async function receiveFiles(files) {
+  if (files.length === 0 || isSubmitting) return;
+  isSubmitting = true;
+  await guarded(async () => {
+    const sets = files.filter(({ file }) => isSet(file)).map(({ file }) => file);
+    const others = files.filter(({ file }) => !isSet(file));
+    if (others.length > 0) sets.push(await packed(others));
+    for (const set of sets) await submitOne(set);
+  });
+  isSubmitting = false;
+  element("upload").hidden = true;
+}
+
+async function packed(files) {
+  const bytes = files.reduce((sum, { file }) => sum + file.size, 0);
+  if (files.length > MAX_FILES || bytes > MAX_BYTES) {
+    throw new Error(
+      `At most ${MAX_FILES.toLocaleString("en")} files of 4 GB together can be sent from here. ` +
+        "Put them into an archive first, or use: loupe score FOLDER",
+    );
+  }
+  return pack(files, (count) => {
+    if (count % 50 === 0) showUpload(`Reading ${count} of ${files.length} files`, 0);
+  });
+}
+
+async function submitOne(set) {
+  const name = set.name ?? "the files";
+  showUpload(`Sending ${name}`, 0);
+  const parameters = { model: element("job-model").value };
+  if (element("job-labels").checked) parameters.labels = "folder";
+  const job = await submit(set, parameters, (share) => showUpload(`Sending ${name}`, share));
+  put(job, true);
+  showList();
+  views.get(job.id).element.scrollIntoView({ block: "nearest" });
+}
+
+function showUpload(text, share) {
+  element("upload").hidden = false;
+  element("upload-text").textContent = text;
+  element("upload-bar").value = share;
+}
+
+function put(job, isNew) {
+  const known = views.get(job.id);
+  if (known) {
+    known.show(job);
+    return;
+  }
+  const view = new JobView(job);
+  views.set(job.id, view);
+  if (isNew) element("job-list").prepend(view.element);
+  else element("job-list").append(view.element);
+}
+
+function showList() {
+  element("job-none").hidden = views.size > 0;
+  element("job-more").hidden = next === null;
+}
+
+/** Run an action; show why it failed beside the form. */
+async function guarded(action) {
+  const problem = element("job-problem");
+  problem.textContent = "";
+  try {
+    await action();
+  } catch (error) {
+    askForKey(error);
+    problem.textContent = error.message;
+  }
+}
+
+element("job-form").addEventListener("submit", (event) => event.preventDefault());
+element("job-more").addEventListener("click", () =>
+  guarded(async () => {
+    const page = await list(next);
+    for (const job of page.jobs) put(job, false);
+    next = page.next;
+    showList();
+  }),
+);

@@ -1,0 +1,128 @@
+"""The view "Jobs": from files to results."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.conftest import KEY, PREFIX
+from tests.browser.test_access import check, enter_key
+from tests.support import pictures
+from tests.support.programs import RunningService, running
+
+DIGITS = [pictures.png(image) for image in pictures.digits(12)]
+BROKEN = b"no picture"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers(service: RunningService, guarded: RunningService) -> Iterator[None]:
+    """Run a worker for each service."""
+    folders = [each.log.parent for each in (service, guarded)]
+    with (
+        running(folders[0] / "worker", "worker", LOUPE_DATA_DIR=folders[0] / "data"),
+        running(folders[1] / "worker", "worker", LOUPE_DATA_DIR=folders[1] / "data"),
+    ):
+        yield
+
+
+@pytest.fixture
+def jobs(context: BrowserContext, service: RunningService) -> Page:
+    page = context.new_page()
+    page.goto(f"{service.url}/#jobs")
+    expect(page.locator("#job-model option")).to_have_count(2)
+    return page
+
+
+def archive(*files: tuple[str, bytes]) -> dict[str, object]:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as opened:
+        for name, content in files:
+            opened.writestr(name, content)
+    return {"name": "set.zip", "mimeType": "application/zip", "buffer": packed.getvalue()}
+
+
+def choose(page: Page, *files: object) -> None:
+    page.set_input_files("#job-files", list(files))  # type: ignore[arg-type]
+
+
+def expect_done(page: Page, counts: str) -> None:
+    job = page.locator(".job").first
+    expect(job.locator(".counts")).to_contain_text(counts)
+    expect(job.locator(".state")).to_have_text("done")
+
+
+def test_archive_becomes_a_job_with_rows_errors_and_downloads(jobs: Page, tmp_path: Path) -> None:
+    digits = [(f"{number}.png", content) for number, content in enumerate(DIGITS)]
+    choose(jobs, archive(*digits, ("broken.png", BROKEN), ("notes.txt", b"text")))
+
+    expect_done(jobs, "12 of 14 scored · 1 could not be read · 1 skipped (1 not a picture)")
+    jobs.get_by_role("button", name="Show results").first.click()
+    expect(jobs.locator(".shown-rows").first).to_have_text(
+        "The first 12 of 12 rows and 1 of 1 errors."
+    )
+    expect(jobs.locator("tr.problem")).to_contain_text("Not a PNG")
+    expect(jobs.locator("tbody tr")).to_have_count(13)
+    for name, suffix in (("CSV", "csv"), ("Parquet", "parquet"), ("JSON lines", "jsonl")):
+        with jobs.expect_download() as download:
+            jobs.get_by_role("button", name=f"Download {name}").first.click()
+        download.value.save_as(tmp_path / f"rows.{suffix}")
+    with (tmp_path / "rows.csv").open() as file:
+        ids = {row["id"] for row in csv.DictReader(file)}
+    assert ids == {name for name, _ in digits}
+    assert pq.read_table(tmp_path / "rows.parquet").num_rows == 12
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 12
+
+
+def test_folder_is_sent_as_one_archive_with_its_labels(jobs: Page, tmp_path: Path) -> None:
+    for number, content in enumerate(DIGITS[:4]):
+        folder = tmp_path / "set" / str(number)
+        folder.mkdir(parents=True)
+        (folder / f"Zahl ü {number}.png").write_bytes(content)
+    jobs.get_by_label("Names of folders are the true labels").check()
+    jobs.set_input_files("#job-folder", tmp_path / "set")
+
+    expect_done(jobs, "4 of 4 scored")
+    with jobs.expect_download() as download:
+        jobs.get_by_role("button", name="Download CSV").first.click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    found = {(row["id"], row["label_true"]) for row in rows}
+    assert found == {(f"set/{number}/Zahl ü {number}.png", str(number)) for number in range(4)}
+
+
+def test_file_that_is_no_set_of_pictures_fails_with_the_reason(jobs: Page) -> None:
+    choose(jobs, {"name": "set.zip", "mimeType": "application/zip", "buffer": BROKEN})
+
+    job = jobs.locator(".job").first
+    expect(job.locator(".state")).to_have_text("failed")
+    expect(job.locator(".problem")).not_to_be_empty()
+
+
+def test_jobs_of_a_key_behind_a_prefix(context: BrowserContext, guarded: RunningService) -> None:
+    page = context.new_page()
+    page.goto(f"{guarded.url}{PREFIX}/#jobs")
+    enter_key(page, KEY)
+    expect(page.locator("#job-none")).to_be_visible()
+    choose(page, archive(("0.png", DIGITS[0])))
+
+    expect_done(page, "1 of 1 scored")
+    page.get_by_role("button", name="Show results").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    assert len(Path(download.value.path()).read_text().splitlines()) == 2
+
+
+def test_axe_finds_nothing_in_jobs(jobs: Page) -> None:
+    check(jobs)
+    choose(jobs, archive(("0.png", DIGITS[0]), ("broken.png", BROKEN)))
+    expect_done(jobs, "1 of 2 scored")
+    jobs.get_by_role("button", name="Show results").first.click()
+    expect(jobs.locator("tr.problem").first).to_be_visible()
+    check(jobs)
+    jobs.set_viewport_size({"width": 320, "height": 568})
+    check(jobs)
