@@ -45,7 +45,7 @@ from worker.sources.source import (
     cut,
     id_type,
 )
-from worker.sources.tables.rows import id_text, read_rows, stacked
+from worker.sources.tables.rows import id_text, read_rows, row_name, stacked
 from worker.storage import AnyPath, open_file, open_ranges, versions
 
 ZIP_MAGIC = b"PK"
@@ -128,7 +128,9 @@ class ArraySource:
         """See `ImageSource.record_id`."""
         row = shard.start + position
         columns = self._planned_columns(index, row, row + 1)
-        return str(row if columns is None or not self._options.id else self._ids(columns)[0])
+        if columns is None or not self._options.id:
+            return str(row)
+        return row_name(self._ids(columns)[0], row)
 
     def _rows(self, index: Path, start: int, stop: int) -> UInt8Array:
         """Read some rows. They are not mapped: access to a truncated mapped file is fatal."""

@@ -234,6 +234,10 @@ def test_row_without_an_id_is_an_error(
     assert ids(seen) == list(names)
     assert list(errors(seen)) == ["row 5"]
     assert "no id" in errors(seen)["row 5"]
+    source = open_source(tmp_path / "table", ImageSpec("ink"), MAX_PIXELS)
+    shard = source.plan(100, index_folder).shards[0]
+    found = [source.record_id(shard, position, index_folder) for position in (4, 5)]
+    assert found == [str(names[4]), "row 5"]
 
 
 def test_missing_number_is_no_id(tmp_path: Path, index_folder: Path) -> None:

@@ -26,7 +26,7 @@ from worker.sources.collection import Entry
 from worker.sources.pictures import MAX_FETCHED_BYTES, Decoder
 from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut, id_type
 from worker.sources.tables import pages
-from worker.sources.tables.rows import NO_ID, check_texts, id_text, read_rows, stacked
+from worker.sources.tables.rows import NO_ID, check_texts, id_text, read_rows, row_name, stacked
 from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
@@ -121,7 +121,7 @@ class TableSource:
             if self._id not in file.schema_arrow.names:
                 return str(row)
             ((_, rows),) = read_rows(file, start, stop, 1, [self._id])
-        return str(self._ids(rows, row)[0][0])
+        return row_name(self._ids(rows, row)[0][0], row)
 
     def _version(self) -> str:
         version = versions(self._files)
@@ -231,7 +231,7 @@ class TableSource:
 
         ids, are_numbers = self._ids(rows, start)
         entries = [
-            Entry(f"row {start + row}", [], NO_ID) if name is None else Entry(str(name), [row])
+            Entry(row_name(name, start + row), [row], NO_ID if name is None else None)
             for row, name in enumerate(ids)
         ]
         records = self._decoder.records(entries, read, self._kept_columns(rows))

@@ -21,7 +21,7 @@ from worker.queue.steps import Shard
 from worker.sources.checks import check_columns, check_unchanged, damaged
 from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut
 from worker.sources.tables.parquet import ID
-from worker.sources.tables.rows import check_texts, read_rows, stacked
+from worker.sources.tables.rows import check_texts, read_rows, row_name, stacked
 from worker.storage import AnyPath, open_file, versions
 
 COPY = "pixels.parquet"  # file of the index
@@ -93,7 +93,7 @@ class PixelSource:
         """See `ImageSource.record_id`."""
         row = shard.start + position
         ((_, rows),) = self._copied(index, row, row + 1, 1)
-        return str(self._ids(rows, row)[0])
+        return row_name(self._ids(rows, row)[0], row)
 
     def _copied(
         self, index: Path, start: int, stop: int, batch_size: int

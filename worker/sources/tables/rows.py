@@ -61,12 +61,12 @@ def stacked(
     good = are_valid & np.array([name is not None for name in ids])
     errors: list[tuple[str, LoupeError]] = [
         (
-            f"row {start + row}" if ids[row] is None else str(ids[row]),
+            row_name(ids[row], start + row),
             InvalidSource(NO_ID, code="invalid_record")
             if are_valid[row]
             else InvalidPixels(problem),
         )
-        for row in np.flatnonzero(~good)
+        for row in np.flatnonzero(~good).tolist()
     ]
     return Records(
         [ids[row] for row in np.flatnonzero(good)],
@@ -74,6 +74,11 @@ def stacked(
         errors,
         None if kept is None else kept.filter(pa.array(good)),
     )
+
+
+def row_name(name: Any, row: int) -> str:
+    """Return the id of a row for an error; its number if it has none."""
+    return f"row {row}" if name is None else str(name)
 
 
 def id_text(value: Any) -> str | None:
