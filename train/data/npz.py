@@ -41,7 +41,9 @@ def read_npz(
                 header = npy.read_header(opened.read(npy.HEAD_BYTES))
             if not is_needed(name, header):
                 continue
-            if header.offset + header.nbytes != member.file_size or header.dtype.hasobject:
+            if header.dtype.hasobject:
+                raise ValueError(f"{name} holds Python objects: save numbers or text")
+            if header.offset + header.nbytes != member.file_size:
                 raise ValueError(f"{name}: its header of {header.shape} is not true")
             with archive.open(member) as opened:
                 arrays[name] = np.lib.format.read_array(opened, allow_pickle=False)

@@ -55,7 +55,7 @@ IMAGE_BYTES = SIDE * SIDE
 CHUNK_BYTES = 2**20  # copied at a time
 MAX_ARRAYS = 100  # in a file
 COLUMN_KINDS = "biufSU"  # NumPy's letters for bool, integers, floats, bytes and text
-MAX_FLOAT_BYTES = 8  # PyArrow has no longer floats
+LONG_DOUBLE = "g"  # NumPy's letter for floats that PyArrow does not have
 MAX_COLUMN_BYTES = 2**28  # of labels, ids or kept values, unpacked
 
 
@@ -127,10 +127,7 @@ class ArraySource:
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
         row = shard.start + position
-        columns = self._planned_columns(index, row, row + 1)
-        if columns is None or not self._options.id:
-            return str(row)
-        return row_name(self._ids(columns)[0], row)
+        return row_name(self._ids(row, 1, self._planned_columns(index, row, row + 1))[0], row)
 
     def _rows(self, index: Path, start: int, stop: int) -> UInt8Array:
         """Read some rows. They are not mapped: access to a truncated mapped file is fatal."""
@@ -147,15 +144,16 @@ class ArraySource:
         return np.frombuffer(data, np.uint8, whole).reshape(-1, SIDE, SIDE)
 
     def _records(self, images: UInt8Array, start: int, columns: pa.Table | None) -> Records:
-        names = list(self._options.columns)
+        names, ids = list(self._options.columns), self._ids(start, len(images), columns)
         kept = columns.select(names) if columns is not None and names else None
-        if columns is None or not self._options.id:
-            return Records(list(range(start, start + len(images))), images, [], kept)
-        ids = self._ids(columns)
+        if None not in ids:
+            return Records(ids, images, [], kept)
         return stacked(ids, images.reshape(len(ids), -1), np.ones(len(ids), bool), start, kept)
 
-    def _ids(self, columns: pa.Table) -> list[Any]:
-        """Return the ids in some rows of the columns; `None` for a row without one."""
+    def _ids(self, start: int, count: int, columns: pa.Table | None) -> list[Any]:
+        """Return the ids of some rows; `None` for a row without one."""
+        if columns is None or not self._options.id:
+            return list(range(start, start + count))
         column = columns[self._options.id]
         ids: list[Any] = column.to_pylist()
         return ids if id_type(column.type) == pa.int64() else list(map(id_text, ids))
@@ -279,8 +277,7 @@ class ArraySource:
 
     def _check_column(self, name: str, header: Header, images: int) -> None:
         """Raise `InvalidSource` if an array has not one number or text for each image."""
-        kind, size = header.dtype.kind, header.dtype.itemsize
-        is_value = kind in COLUMN_KINDS and (kind != "f" or size <= MAX_FLOAT_BYTES)
+        is_value = header.dtype.kind in COLUMN_KINDS and header.dtype.char != LONG_DOUBLE
         if header.shape not in ((images,), (images, 1)) or not is_value:
             raise InvalidSource(
                 f"The array {name!r} of '{self._file}' cannot be a column: it is "

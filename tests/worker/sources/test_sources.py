@@ -215,6 +215,7 @@ def test_column_of_an_archive_may_be_of_any_kind(
         pytest.param(np.arange(4), ["int64", "(4,)", "5 images"], id="count"),
         pytest.param(np.array(["a", 1, 2, 3, 4], object), ["object"], id="objects"),
         pytest.param(np.zeros(5, np.complex64), ["complex64"], id="complex"),
+        pytest.param(np.zeros(5, np.longdouble), ["float128"], id="long double"),
     ],
 )
 def test_array_that_cannot_be_a_column_is_refused_with_the_reason(

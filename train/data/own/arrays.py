@@ -160,13 +160,15 @@ def as_labels(array: NDArray[np.generic]) -> Labels:
     Floats are whole numbers; bytes are text in UTF-8.
     """
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if labels.ndim != 1 or labels.dtype.kind not in "iufSU":
+    if labels.ndim != 1 or labels.dtype.kind not in "biufSU":
         raise ValueError(
             "labels must be whole numbers or text of the shape (n,), not "
             f"{array.dtype} {array.shape}; of one-hot labels, save the argmax"
         )
     if labels.dtype.kind == "S":
         return np.array([label.decode("utf-8", "backslashreplace") for label in labels.tolist()])
+    if labels.dtype.kind == "b":
+        return labels.astype(np.int64)
     if labels.dtype.kind != "f":
         return cast("Labels", labels)
     numbers = labels.astype(np.float64)

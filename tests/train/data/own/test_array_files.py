@@ -89,6 +89,7 @@ def test_archive_without_a_test_split_is_split_here(tmp_path: Path) -> None:
     [
         pytest.param(LABELS.astype(np.float32), ("0", "1", "2"), id="floats"),
         pytest.param(LABELS - 1, ("-1", "0", "1"), id="negative"),
+        pytest.param(LABELS.astype(">u2"), ("0", "1", "2"), id="big-endian"),
         pytest.param(np.array([b"cat", b"\xc3\xa9", b"ape"])[LABELS], ("ape", "cat", "é"), id="S"),
     ],
 )
@@ -115,6 +116,7 @@ def test_labels_may_be_of_any_kind(
         ({"x": IMAGES, "y": LABELS / 2}, "invalid_arrays", "label 2 is 0.5"),
         ({"x": IMAGES, "y": [*LABELS[1:], np.nan]}, "invalid_arrays", "label 60 is nan"),
         ({"x": IMAGES, "y": np.eye(3)[LABELS]}, "invalid_arrays", "argmax"),
+        ({"x": IMAGES, "y": np.array([*"abc"], object)[LABELS]}, "invalid_arrays", "objects"),
         ({"x": IMAGES, "images": IMAGES, "y": LABELS}, "invalid_arrays", "images"),
         ({"x": np.array([None] * 60), "y": LABELS}, "invalid_arrays", "x"),
     ],
@@ -129,6 +131,14 @@ def test_archives_that_cannot_be_trained_on_are_refused(
     assert raised.value.code == code
     assert fact in raised.value.message
     assert "own.npz" in raised.value.message
+
+
+def test_labels_may_be_truth_values(tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", x=IMAGES, y=LABELS > 0, x_test=IMAGES, y_test=LABELS > 0)
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink")
+
+    assert dataset.class_names == ("0", "1")
+    assert dataset.test.labels.tolist() == (LABELS > 0).tolist()
 
 
 def test_archive_is_measured_before_it_is_unpacked(tmp_path: Path) -> None:
