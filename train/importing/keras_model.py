@@ -49,7 +49,7 @@ class KerasModel(GivenModel):
                 model = keras.models.load_model(path, compile=False, safe_mode=True)
             if not model.inputs:
                 raise ValueError("its input is not known; it has never been built")
-            return _without_augmentation(model)
+            return _for_inference(model)
         except Exception as error:  # Keras raises every kind for files of other versions
             line = one_line(" ".join(str(error).split())[:300])
             raise InvalidModel(
@@ -133,7 +133,7 @@ class KerasModel(GivenModel):
         try:
             with quiet(on_failure=True):
                 write_files(wrapped, folder, wiring.spec.zeros(1))
-                OnnxEngine(folder / ONNX_FILE, wiring.spec)
+                OnnxEngine(folder / ONNX_FILE, wiring.spec).predict(wiring.spec.zeros(1))
         except Exception as error:  # tf2onnx and ONNX Runtime raise every kind
             line = one_line(" ".join(str(error).split())[:300])
             raise InvalidModel(
@@ -155,19 +155,39 @@ def _flattened(model: keras.Model) -> Iterator[layers.Layer]:
             yield layer
 
 
-def _without_augmentation(model: keras.Model) -> keras.Model:
-    """Return the model without layers that change only training images."""
+def _for_inference(model: keras.Model) -> keras.Model:
+    """Return the model without layers that ONNX does not need, or cannot have.
+
+    Augmentation changes only training images. `Normalization` keeps its numbers where tf2onnx does
+    not look for them, so it becomes a `Rescaling`.
+    """
+    if all(_replacement(each) is None for each in _flattened(model)):
+        return model
 
     def clone(layer: layers.Layer) -> layers.Layer:
-        if type(layer).__name__.startswith(AUGMENTATION):
-            return layers.Identity(name=layer.name)
-        return type(layer).from_config(layer.get_config())
+        return _replacement(layer) or type(layer).from_config(layer.get_config())
 
-    if not any(type(each).__name__.startswith(AUGMENTATION) for each in _flattened(model)):
-        return model
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights(model.get_weights())
+    for old, new in zip(_flattened(model), _flattened(copy), strict=True):
+        if type(new) is type(old):
+            new.set_weights(old.get_weights())
     return copy
+
+
+def _replacement(layer: layers.Layer) -> layers.Layer | None:
+    if type(layer).__name__.startswith(AUGMENTATION):
+        return layers.Identity(name=layer.name)
+    if not isinstance(layer, layers.Normalization) or layer.invert:
+        return None
+    mean, variance = (np.asarray(each) for each in (layer.mean, layer.variance))
+    if max(mean.shape, default=1) != mean.size:  # not along one axis
+        return None
+    std = np.maximum(np.sqrt(variance), keras.config.epsilon()).ravel()
+    channels = mean.shape[-1:] == (mean.size,)
+    if not channels and mean.size > 1:
+        return None
+    scale, offset = 1 / std, -mean.ravel() / std
+    return layers.Rescaling(scale.tolist(), offset.tolist(), name=layer.name)
 
 
 def _wrap(model: keras.Model, wiring: Wiring, units: int, temperature: float) -> keras.Model:

@@ -26,6 +26,14 @@ def in_0_1(images: UInt8Array) -> np.ndarray:
     return images / np.float32(255)
 
 
+def adapted() -> keras.Model:
+    normalization = layers.Normalization()
+    normalization.adapt(photos(16, 16, 1, count=20))
+    return keras.Sequential(
+        [layers.Input((16, 16, 1)), normalization, layers.Flatten(), layers.Dense(3)]
+    )
+
+
 CASES: dict[str, tuple[Callable[[], keras.Model], tuple[str, ...], Prepare]] = {
     "grey in 0..1": (
         lambda: network(28, 28, 1, activation="softmax"),
@@ -51,6 +59,25 @@ CASES: dict[str, tuple[Callable[[], keras.Model], tuple[str, ...], Prepare]] = {
         lambda: network(16, 16, 3, batch=4),
         ("--input", "mean=0.5,0.4,0.3 std=0.2"),
         lambda images: ((images / 255 - np.array([0.5, 0.4, 0.3])) / 0.2).astype(np.float32),
+    ),
+    "fixed mean and variance": (
+        lambda: keras.Sequential(
+            [
+                layers.Input((16, 16, 3)),
+                layers.Rescaling(1 / 255),
+                layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.05, 0.04, 0.06]),
+                layers.Conv2D(2, 3),
+                layers.Flatten(),
+                layers.Dense(3),
+            ]
+        ),
+        (),
+        lambda images: images.astype(np.float32),
+    ),
+    "adapted mean and variance": (
+        adapted,
+        (*GREY, "--input", "0..255"),
+        lambda images: images[..., np.newaxis].astype(np.float32),
     ),
     "models within models": (
         lambda: keras.Sequential(
