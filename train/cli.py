@@ -13,7 +13,16 @@ from loupe.settings import load_settings
 from loupe.terminal import console, notices, styled
 from train.config import FIELDS, recipe
 from train.data.cli import print_doubts, print_left_out
-from train.options import DataDir, OwnLook, data, hyperparameter, with_options
+from train.options import (
+    Colour,
+    DataDir,
+    OwnLook,
+    PhotoFit,
+    Size,
+    data,
+    hyperparameter,
+    with_options,
+)
 from train.sweep.cli import sweep
 from train.tutorials.cli import classics
 
@@ -28,7 +37,7 @@ RESUMED = ("resume", "epochs", "min_accuracy", "tensorboard", "if_empty")
 
 # Options made from `TrainConfig`, by panel.
 MODEL_OPTIONS = ("architecture", "hidden", "initializer", "bias")
-RECIPE_ONLY = ("erasing", "mixup", "shifted_views", "bfloat16")
+RECIPE_ONLY = ("erasing", "mixup", "label_smoothing", "shifted_views", "bfloat16")
 SWEEP_ONLY = ("test_fraction",)
 PANELS = {
     "Model": MODEL_OPTIONS,
@@ -52,6 +61,9 @@ def train(
     ] = None,
     data_dir: DataDir = None,
     look: OwnLook = None,
+    size: Size = None,
+    colour: Colour = False,
+    fit: PhotoFit = None,
     extra: Annotated[
         str | None, data(help="folder:DIR with your own pictures of the same classes to add.")
     ] = None,
@@ -98,7 +110,6 @@ def train(
     if if_empty and (models := list_models()):
         console.print(styled("The store has ", (models[0].tag, "bold"), ": nothing to train."))
         return
-    from train.data.datasets import check_size
     from train.data.source import DataSource
     from train.runs import Run
 
@@ -118,16 +129,22 @@ def train(
     recipe(architecture, **hyperparameters)  # refuses bad options before reading any picture
     check_name(name)
     source = DataSource(
-        dataset=dataset, data_dir=data_dir, look=look, extra=extra, extra_classes=extra_classes
+        dataset=dataset,
+        data_dir=data_dir,
+        look=look,
+        size=size,
+        colour=colour,
+        fit=fit,
+        extra=extra,
+        extra_classes=extra_classes,
     )
     images = source.load()
-    check_size(images)
     if not replace_classes:
         check_classes(name or images.name, images.class_names)
     print_left_out(images)
     print_doubts(images)
     print_counts(images)
-    config = recipe(architecture, len(images.train.labels), **hyperparameters)
+    config = recipe(architecture, len(images.train.labels), images.look, **hyperparameters)
     options = {"min_accuracy": min_accuracy, "name": name, "replace_classes": replace_classes}
     with Run.start(home, source, images, config, **options) as run:
         _train(run, images, tensorboard=tensorboard)
@@ -152,10 +169,11 @@ def _is_given(context: typer.Context, parameter: str | None) -> bool:
 
 
 def print_counts(images: "Dataset") -> None:
-    """Print the number of images, and recommend class weights for uneven classes."""
+    """Print size and number of the images, and recommend class weights for uneven classes."""
     counts = images.train.counts(images.class_names).values()
     console.print(
-        f"{images.name}: {sum(counts):,} training images, {len(images.test.labels):,} test images"
+        f"{images.name}: {sum(counts):,} training images of {images.spec} pixels, "
+        f"{len(images.test.labels):,} test images"
     )
     if max(counts) > MAX_IMBALANCE * min(counts):
         console.print(

@@ -8,14 +8,34 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from loupe.images.spec import Look
+from loupe.images.spec import MAX_SIDE, MIN_SIDE, Fit, Look
 from train.config import FIELDS, help_text
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 data = partial(typer.Option, rich_help_panel="Data")
 DataDir = Annotated[Path | None, data(help="Folder with the data set's four IDX files.")]
-OwnLook = Annotated[Look | None, data(help="Look of your own pictures: ink or object.")]
+
+# The fields of `ImageOptions`.
+OwnLook = Annotated[
+    Look | None,
+    data(
+        help="Look of your own pictures: ink, object or photo.",
+        show_default="photo with --colour, else object",
+    ),
+]
+Size = Annotated[
+    int | None,
+    data(
+        help=f"Height and width of the images, {MIN_SIDE} to {MAX_SIDE} pixels.",
+        show_default="28; of colour arrays, their own",
+    ),
+]
+Colour = Annotated[bool, data("--colour", help="Keep the colours of your own pictures.")]
+PhotoFit = Annotated[
+    Fit | None,
+    data(help="How photos get their size: crop, pad or stretch.", show_default="crop"),
+]
 
 OPTION_NAMES = {
     "learning_rate": ("--learning-rate", "--lr"),

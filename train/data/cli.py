@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 
 from loupe.images.selection import count, describe
-from loupe.images.spec import Look
 from loupe.terminal import console, notices
+from train.options import Colour, DataDir, OwnLook, PhotoFit, Size
 
 if TYPE_CHECKING:
     from train.data.datasets import Dataset
@@ -37,20 +37,21 @@ def show(
         Path | None,
         typer.Option(help="PNG file to write the samples to.", show_default="./NAME-samples.png"),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the four IDX files of a published set.")
-    ] = None,
-    look: Annotated[
-        Look | None,
-        typer.Option(help="Look of the pictures of idx: and folder:.", show_default="object"),
-    ] = None,
+    data_dir: DataDir = None,
+    look: OwnLook = None,
+    size: Size = None,
+    colour: Colour = False,
+    fit: PhotoFit = None,
 ) -> None:
     """Count the images of each class and split, and write a picture of samples."""
     from train.data.contact_sheet import save_contact_sheet
-    from train.data.datasets import load_dataset
+    from train.data.source import DataSource
 
     with notices.status(f"reading {name}"):
-        dataset = load_dataset(name, data_dir, look=look)
+        source = DataSource(
+            dataset=name, data_dir=data_dir, look=look, size=size, colour=colour, fit=fit
+        )
+        dataset = source.load()
         path = out or Path(f"{dataset.name}-samples.png")
         save_contact_sheet(dataset, path)
     console.print(_counts(dataset))
@@ -78,7 +79,7 @@ def print_doubts(dataset: "Dataset") -> None:
     if dataset.colour_share >= MIN_COLOUR_SHARE:
         notices.print(
             f"{dataset.colour_share:.0%} of the pictures have colours, which the model does not "
-            "see: it takes grey images."
+            "see: it takes grey images. To keep colours: --size 64 --colour"
         )
     repeats = find_repeats(dataset)
     for name, split in dataset.splits().items():

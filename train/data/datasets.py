@@ -4,15 +4,16 @@ import difflib
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 
 from loupe.errors import InvalidUsage
 from loupe.images.selection import describe
-from loupe.images.spec import SIDE, Float32Array, Look, UInt8Array
+from loupe.images.spec import Fit, Float32Array, Look, UInt8Array
 from train.data import published
 from train.data.digits import load_digits
+from train.data.image_options import ImageOptions
 from train.data.own import array_files, folders, idx_folders
 from train.data.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
@@ -24,7 +25,6 @@ DIGITS = ("digits", "digits-8x8")
 NAMES = (*published.IDX_DATASETS, *DIGITS)
 KINDS = ("idx:DIR", "folder:DIR", "npz:PATH", "csv:PATH")
 MAY_LACK_TEST = ("folder", "npz", "csv")  # kinds of data sets that Loupe may have to split
-DEFAULT_LOOK: Look = "object"  # users have more photos of objects than drawings
 MIN_SIMILARITY = 0.5  # of a wrong name to the suggestion, 0..1
 
 Pair: TypeAlias = tuple[UInt8Array | Float32Array, Int64Array | Float32Array]
@@ -35,7 +35,7 @@ def load_dataset(
     name: str,
     data_dir: Path | None = None,
     *,
-    look: Look | None = None,
+    options: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
     test_fraction: float | None = None,
     split_seed: int = SPLIT_SEED,
     download: bool = True,
@@ -45,7 +45,7 @@ def load_dataset(
     Args:
         name: One of `NAMES`, or one of `KINDS` for a user's own.
         data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
-        look: Look to normalise a user's own pictures to; `object` by default.
+        options: What to make of a user's own pictures.
         test_fraction: Fraction, 0..1, of the images to test with, for data sets without a split.
         split_seed: Seed of that split.
         download: Whether to download Fashion-MNIST or MNIST if this machine has no copy.
@@ -57,27 +57,23 @@ def load_dataset(
         DatasetNotFound: If the files of a published data set were not found.
     """
     kind, folder = check_name(name)
-    problem = None
-    own_look = published.IDX_DATASETS[name].look if name in published.IDX_DATASETS else "ink"
-    if look is not None and look not in get_args(Look):
-        problem = f"There is no look '{look}', only {' and '.join(get_args(Look))}."
-    elif kind is None and look not in (None, own_look):
-        problem = f"The images of '{name}' have the look '{own_look}', not '{look}'."
-    elif test_fraction is not None and kind not in MAY_LACK_TEST and name not in DIGITS:
-        problem = f"'{name}' has its own test split, so it takes no test fraction."
-    if problem:
-        raise InvalidUsage(problem, code="invalid_dataset_option")
+    if test_fraction is not None and kind not in MAY_LACK_TEST and name not in DIGITS:
+        raise InvalidUsage(
+            f"'{name}' has its own test split, so it takes no test fraction.",
+            code="invalid_dataset_option",
+        )
     if name in DIGITS:
+        options.check(name, "ink", (28, 28) if name == "digits" else (8, 8))
         return load_digits(name, test_fraction, split_seed)
     if kind is None:
+        options.check(name, published.IDX_DATASETS[name].look, (28, 28))
         return published.load_published(name, data_dir, download=download)
-    look = look or DEFAULT_LOOK
     if kind == "idx":
-        dataset = idx_folders.load_idx_folder(folder, look)
+        dataset = idx_folders.load_idx_folder(folder, options)
     elif kind == "folder":
-        dataset = folders.load_folder(folder, look, test_fraction, split_seed)
+        dataset = folders.load_folder(folder, options.spec(), test_fraction, split_seed)
     else:
-        dataset = array_files.load_files(kind, folder, look, test_fraction, split_seed)
+        dataset = array_files.load_files(kind, folder, options, test_fraction, split_seed)
     # A model of a folder called mnist must not pass for one of the published data set.
     return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
 
@@ -106,17 +102,6 @@ def check_name(name: str) -> tuple[str | None, Path]:
     return None, folder
 
 
-def check_size(dataset: Dataset) -> None:
-    """Raise `InvalidUsage` if the images do not have the size that stored models take."""
-    height, width = dataset.train.images.shape[1:]
-    if (height, width) != (SIDE, SIDE):
-        raise InvalidUsage(
-            f"Models in the store take images of {SIDE} × {SIDE} pixels; those of "
-            f"'{dataset.name}' have {height} × {width}. Use it in sweeps and notebooks.",
-            code="invalid_training",
-        )
-
-
 def load(
     name: str,
     *,
@@ -125,6 +110,9 @@ def load(
     one_hot: bool = False,
     data_dir: Path | str | None = None,
     look: Look | None = None,
+    size: int | None = None,
+    colour: bool = False,
+    fit: Fit | None = None,
 ) -> tuple[Pair, Pair]:
     """Load a data set as NumPy arrays: `(x_train, t_train), (x_test, t_test)`.
 
@@ -133,13 +121,17 @@ def load(
     Args:
         name: One of `NAMES`, or one of `KINDS` for your own pictures.
         normalize: Return float32 images, 0..1, instead of uint8, 0..255 (`digits-8x8`: 0..128).
-        flatten: Return images of shape `(n, 784)` instead of `(n, 28, 28)` (`digits-8x8`: 64 and
-            8 × 8).
+        flatten: Return each image as one row of pixels, `(n, 784)` instead of `(n, 28, 28)`.
         one_hot: Return float32 labels of shape `(n, classes)` instead of int64 of shape `(n,)`.
         data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
-        look: `ink` or `object`, to normalise your own pictures to.
+        look: `ink`, `object` or `photo`, to normalise your own pictures to.
+        size: Height and width of your own pictures, in pixels.
+        colour: Keep the colours of your own pictures.
+        fit: How photos get their size: `crop`, `pad` or `stretch`.
     """
-    dataset = load_dataset(name, folders.expand_user(data_dir) if data_dir else None, look=look)
+    options = ImageOptions.of(look=look, size=size, colour=colour, fit=fit)
+    folder = folders.expand_user(data_dir) if data_dir else None
+    dataset = load_dataset(name, folder, options=options)
     for file in dataset.unreadable:
         logger.warning("%s is left out: %s", file.path, file.reason)
     if dataset.skipped:

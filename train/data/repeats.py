@@ -8,7 +8,7 @@ from loupe.images.spec import Float32Array
 from train.data.splits import Dataset, Split
 
 MAX_DIFFERENCE = 6.0  # grey levels, root mean square, of the same picture saved in two ways
-MAX_COMPARED = 10**8  # pairs of images; more would take longer than some trainings
+MAX_COMPARED = 8 * 10**10  # pixels of all pairs; more would take longer than some trainings
 BLOCK = 512  # images compared at a time
 
 
@@ -34,7 +34,7 @@ class Repeat:
 def find_repeats(dataset: Dataset) -> list[Repeat]:
     """Return the images of the validation and test splits that the training split has, too.
 
-    Nearly identical images count, too, unless there are more than `MAX_COMPARED` pairs.
+    Nearly identical images count, too, unless all pairs have more than `MAX_COMPARED` pixels.
     """
     found, train = [], dataset.train
     for name in ("validation", "test"):
@@ -64,7 +64,7 @@ def _find_identical(split: Split, train: Split) -> dict[int, int]:
 
 def _find_near(split: Split, train: Split) -> dict[int, int]:
     """Return rows of a split with the row of the nearest training image, if that is near enough."""
-    if len(split.labels) * len(train.labels) > MAX_COMPARED:
+    if split.images.size * len(train.labels) > MAX_COMPARED:
         return {}
     known = _flat(train)
     found: dict[int, int] = {}

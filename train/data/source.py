@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator
 
-from loupe.images.spec import Look
 from train.data.datasets import DIGITS, MAY_LACK_TEST, Dataset, load_dataset
+from train.data.image_options import ImageOptions
 from train.data.own.extra import PREFIX, add_pictures
 from train.data.own.folders import expand_user
 from train.data.splits import SPLIT_SEED
@@ -29,17 +29,14 @@ def _own_folder(extra: str) -> str:
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
-class DataSource(BaseModel):
+class DataSource(ImageOptions):
     """The images to learn from: arguments of `load_dataset` and `add_pictures`.
 
     Paths are absolute, so that they mean the same in every working directory.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     dataset: Annotated[str, AfterValidator(_with_absolute_path)]
     data_dir: AbsolutePath | None = None
-    look: Look | None = None
     extra: Annotated[str, AfterValidator(_own_folder)] | None = None
     extra_classes: AbsolutePath | None = None
 
@@ -48,12 +45,17 @@ class DataSource(BaseModel):
         """True for data sets that may come without a test split, so that Loupe splits them."""
         return self.dataset in DIGITS or self.dataset.partition(":")[0] in MAY_LACK_TEST
 
+    @property
+    def photos(self) -> bool:
+        """True if the options ask for photos."""
+        return self.colour or self.look == "photo"
+
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
         """Load the images, with the user's own pictures added."""
         dataset = load_dataset(
             self.dataset,
             self.data_dir,
-            look=self.look,
+            options=self,
             test_fraction=test_fraction,
             split_seed=split_seed,
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.images.selection import SkippedFiles
-from loupe.images.spec import ImageSpec, Look, UInt8Array
+from loupe.images.spec import Fit, ImageSpec, Look, UInt8Array
 from loupe.models.card import check_class_names
 from train.config import TrainConfig
 from train.data.own.pictures import UnreadableFile
@@ -22,6 +22,7 @@ MIN_IMAGES = 10  # per class; with fewer, the test split measures nothing
 TEST_FRACTION = 0.2  # of the images, if a user's data set has no test split
 SAMPLE_SIZE = 10_000  # training images to evaluate on: the size of the usual test split
 MAX_LISTED = 10  # names in an error
+MAX_BYTES = 2**31  # of all images, normalised; training needs a multiple
 DIGEST_DIGITS = 12  # of a fingerprint, 48 bits
 SPLIT_SEED = 0  # splits belong to the data set, so they do not follow the training seed
 
@@ -33,8 +34,9 @@ Counts: TypeAlias = Mapping[str, Mapping[str, int]]
 class Split:
     """Images and their labels.
 
-    `images` are uint8, shape `(n, height, width)`, 0 = background, 255 = full ink; 28 × 28 for
-    models in the store. `labels` are int64, shape `(n,)`, indices into the data set's class names.
+    `images` are uint8, shape `(n, height, width)` or `(n, height, width, 3)`; of ink and objects,
+    0 = background, 255 = full ink. `labels` are int64, shape `(n,)`, indices into the data set's
+    class names.
     `names` are text, shape `(n,)`: the files of the images, or empty.
     """
 
@@ -120,6 +122,7 @@ class Dataset:
         name: Name of the models in the store.
         class_names: In the order of the labels.
         look: Look of the images, to which users' pictures are normalised.
+        fit: How photos get the size of the images.
         extra: Test split of the user's own pictures, if some were added to the training split.
         translations: Class names in other languages, by ISO 639-1 code.
         full_ink: Highest value of the images.
@@ -144,12 +147,25 @@ class Dataset:
     skipped: SkippedFiles = field(default_factory=dict)
     colour_share: float = 0.0
     test_from_train: bool = False
+    fit: Fit = "crop"
 
     @property
     def spec(self) -> ImageSpec:
-        """The images that models of this data set take."""
-        height, width = self.train.images.shape[1:3]
-        return ImageSpec(self.look, height, width)
+        """The images that models of this data set take.
+
+        Raises:
+            InvalidUsage: If the images are too small for a stored model.
+        """
+        images = self.train.images
+        height, width = images.shape[1:3]
+        try:
+            return ImageSpec(self.look, height, width, 1 if images.ndim == 3 else 3, self.fit)
+        except ValueError as error:
+            raise InvalidUsage(
+                f"Models in the store take other images than those of '{self.name}': {error}. "
+                "Use it in sweeps and notebooks.",
+                code="invalid_training",
+            ) from error
 
     def splits(self) -> dict[str, Split]:
         """Return the splits that exist, by name."""
@@ -246,6 +262,16 @@ def check_counts(folder: str, counts: Counts) -> None:
             f"Each class in '{folder}' needs at least {MIN_IMAGES} readable images; "
             f"{listed(few)}. Add images or remove the class.",
             code="too_few_images",
+        )
+
+
+def check_bytes(folder: str, images: int, spec: ImageSpec) -> None:
+    """Raise `InvalidDataset` if so many images take too much memory."""
+    if images * spec.nbytes > MAX_BYTES:
+        raise InvalidDataset(
+            f"{images:,} images of {spec} pixels in '{folder}' take {images * spec.nbytes:,} bytes; "
+            f"the limit is {MAX_BYTES:,}. Use fewer images or a smaller --size.",
+            code="too_many_images",
         )
 
 

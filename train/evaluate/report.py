@@ -102,14 +102,15 @@ def _pictures(
         "reliability": plots.reliability_diagram(
             calibration.bins_before, calibration.bins_after, calibration.temperature
         ),
-        "samples": sheets.sample_sheet(shown.images, shown.labels, names),
+        "samples": sheets.sample_sheet(shown.images, shown.labels, names, dataset.look),
     }
     if evaluation.history and evaluation.best_epoch:
         curves = plots.learning_curves(evaluation.history, evaluation.best_epoch)
         pictures["learning-curves"] = curves
     if evaluation.mistakes:
-        mistakes = sheets.mistake_sheet(dataset.test.images, evaluation.mistakes, names)
-        pictures["mistakes"] = mistakes
+        pictures["mistakes"] = sheets.mistake_sheet(
+            dataset.test.images, evaluation.mistakes, names, dataset.look
+        )
     if pixel_weights is not None:
         pictures["weights"] = sheets.weight_images(pixel_weights, names)
     if first_filters is not None:

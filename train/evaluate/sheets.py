@@ -8,7 +8,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from numpy.typing import NDArray
 
 from loupe.drawing import MEDIUM, ORANGE, Text, Tile, TileSheet, legible
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.spec import Float32Array, Look, UInt8Array
 from train.data.datasets import Int64Array
 from train.evaluate.evaluation import Mistake
 from train.evaluate.verdict import percent
@@ -23,11 +23,13 @@ FILTERS_PER_ROW, FILTER_SIDE = 8, 112
 MAX_TILES = 64  # weights or filters
 
 
-def sample_sheet(images: UInt8Array, labels: Int64Array, class_names: Sequence[str]) -> bytes:
-    """Draw up to 81 images, uint8 `(n, 28, 28)`, with their labels, from all classes evenly."""
+def sample_sheet(
+    images: UInt8Array, labels: Int64Array, class_names: Sequence[str], look: Look
+) -> bytes:
+    """Draw up to 81 images, uint8 `(n, height, width[, 3])`, with labels, from all classes evenly."""
     chosen = choose_evenly(labels, SAMPLES_PER_ROW**2)
     tiles = [
-        Tile(_colour(image, PAPER, 0, 255), below=[_caption(label, class_names)])
+        Tile(_shown(image, look), below=[_caption(label, class_names)])
         for image, label in zip(images[chosen], labels[chosen].tolist(), strict=True)
     ]
     return _sheet(tiles, SAMPLES_PER_ROW, SAMPLE_SIDE)
@@ -45,11 +47,11 @@ def choose_evenly(labels: Int64Array, count: int) -> Int64Array:
 
 
 def mistake_sheet(
-    images: UInt8Array, mistakes: Sequence[Mistake], class_names: Sequence[str]
+    images: UInt8Array, mistakes: Sequence[Mistake], class_names: Sequence[str], look: Look
 ) -> bytes:
     """Draw mistakes with the true class, the predicted class and its confidence.
 
-    `images` are the whole test split, uint8 `(n, 28, 28)`.
+    `images` are the whole test split, uint8 `(n, height, width[, 3])`.
     """
     tiles = []
     for mistake in mistakes:
@@ -61,12 +63,12 @@ def mistake_sheet(
             Text(f"→ {predicted}", MEDIUM, ORANGE),
             Text(confidence, MEDIUM, ORANGE),
         ]
-        tiles.append(Tile(_colour(images[mistake.index], PAPER, 0, 255), below=below))
+        tiles.append(Tile(_shown(images[mistake.index], look), below=below))
     return _sheet(tiles, MISTAKES_PER_ROW, MISTAKE_SIDE)
 
 
 def weight_images(weights: Float32Array, class_names: Sequence[str]) -> bytes:
-    """Draw the weights of softmax regression, float32 `(classes, 28, 28)`."""
+    """Draw the weights of softmax regression, float32 `(classes, height, width)`."""
     limit = _colour_limit(weights)
     tiles = [
         Tile(_colour(image, SIGNED, -limit, limit), below=[_caption(label, class_names)])
@@ -84,6 +86,11 @@ def filters(kernels: Float32Array) -> bytes:
 
 def _sheet(tiles: Sequence[Tile], columns: int, side: int) -> bytes:
     return TileSheet(tiles, min(columns, len(tiles)), side).png()
+
+
+def _shown(image: UInt8Array, look: Look) -> UInt8Array:
+    """Return a photo as it is, and ink and objects as dark ink on light paper."""
+    return image if look == "photo" else _colour(image, PAPER, 0, 255)
 
 
 def _caption(label: int, class_names: Sequence[str]) -> Text:

@@ -1,20 +1,27 @@
 """The weights of a model that can be drawn as pictures."""
 
+import math
 from collections.abc import Iterator
 
 import keras
 import numpy as np
 
-from loupe.images.spec import SIDE, Float32Array
+from loupe.images.spec import Float32Array
 
 
 def pixel_weights(model: keras.Model) -> Float32Array | None:
-    """Return the weights of softmax regression, float32 `(classes, 28, 28)`, else `None`."""
+    """Return the weights of softmax regression, float32 `(classes, height, width)`, else `None`.
+
+    Those of colours are averaged.
+    """
     trained = [layer for layer in _layers(model) if layer.weights]
     if len(trained) != 1 or not isinstance(trained[0], keras.layers.Dense):
         return None
-    kernel = np.asarray(keras.ops.convert_to_numpy(trained[0].kernel), np.float32)  # (784, classes)
-    return kernel.T.reshape(-1, SIDE, SIDE) if len(kernel) == SIDE * SIDE else None
+    height, width, *channels = model.input_shape[1:]
+    kernel = np.asarray(keras.ops.convert_to_numpy(trained[0].kernel), np.float32)
+    if len(kernel) != height * width * math.prod(channels):
+        return None
+    return kernel.T.reshape(-1, height, width, *channels or [1]).mean(axis=3)
 
 
 def first_filters(model: keras.Model) -> Float32Array | None:

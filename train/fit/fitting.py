@@ -35,7 +35,7 @@ class Fitted:
     """A trained model and its training history.
 
     Attributes:
-        model: From uint8 `(n, height, width)` to float32 logits `(n, classes)`, with the best
+        model: From uint8 `(n, height, width[, 3])` to float32 logits `(n, classes)`, with the best
             epoch's weights; see `to_inference_model` for the views that it averages over.
         history: The reported epochs, in order.
         best_epoch: Number of the epoch whose weights the model has.
@@ -158,7 +158,8 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
     the same batches.
     """
     images = tf.constant(dataset.train.images)
-    targets = tf.one_hot(dataset.train.labels, len(dataset.class_names))
+    classes, smoothing = len(dataset.class_names), config.label_smoothing
+    targets = tf.one_hot(dataset.train.labels, classes) * (1 - smoothing) + smoothing / classes
     if config.batch_size == FULL_BATCH and not config.augmentation:
         return tf.data.Dataset.from_tensors((images, targets)).repeat()
     count = len(dataset.train.labels)

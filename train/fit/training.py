@@ -14,7 +14,7 @@ from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model
 from loupe.models.store import StoredModel, find_model
 from train.config import TrainConfig
-from train.data.datasets import Dataset, Split, check_size
+from train.data.datasets import Dataset, Split
 from train.data.splits import hold_out
 from train.evaluate.calibration import fit_temperature
 from train.evaluate.evaluation import Evaluation, Predictions, evaluate
@@ -44,12 +44,12 @@ def train(
     that stopped there is resumed.
 
     Raises:
-        InvalidUsage: If the images are not 28 × 28, the size that stored models take.
+        InvalidUsage: If the images are too small for a stored model.
         ProgramFailed: If the training diverges, the model is not accurate enough, or the two
             exported files disagree; nothing is saved.
         Interrupted: After Ctrl-C, if there is a folder.
     """
-    check_size(dataset)
+    spec = dataset.spec
     dataset = hold_out(dataset, config)
     fitted = fit(dataset, config, folder=folder, callbacks=callbacks)
     evaluation = evaluate_model(dataset, config, fitted)
@@ -58,7 +58,7 @@ def train(
         default_min_accuracy(dataset) if min_accuracy is None else min_accuracy,
     )
     model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
-    with export.exported(model, dataset.spec, dataset.test.images) as files:
+    with export.exported(model, spec, dataset.test.images) as files:
         card = make_card(dataset, config, fitted, evaluation, files)
         with new_model(name or dataset.name, card, replace_classes=replace_classes) as stored:
             for file in card.files:

@@ -4,6 +4,7 @@ Every model takes raw `uint8` and returns logits, float32 `(n, classes)`. Temper
 are added when the trained model is exported.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,15 +21,20 @@ from train.nets.inference import FusedBatchNormalization
 SCALED_INK: dict[Architecture, int] = {"mlp-small": 16}
 SQUEEZE_RATIO = 8  # channels per unit of the squeeze layer
 
-Shape = tuple[int, int]  # height and width, in pixels
+Shape = tuple[int, ...]  # (height, width) or (height, width, 3), in pixels
+LARGE_SIDE = 32  # pixels; residual networks end larger images with a global pool
+STEM_SIDE = 48  # pixels; the first convolution brings the sides of larger images below this
+LAST_SIDE = 8  # pixels of the last feature map; a cnn gets stages until then
+MAX_FEATURES = 2**14  # flattened; more make the next layer explode
+RESNET_FILTERS = (32, 64, 128, 256)  # by stage, for large images
 Tensor: TypeAlias = "keras.KerasTensor"
 
 
 def build(shape: Shape, classes: int, config: TrainConfig, full_ink: int = 255) -> keras.Model:
     """Build the untrained model of a configuration.
 
-    It maps uint8 `(n, height, width)`, 0 = background, to float32 logits `(n, classes)`. The first
-    layer scales `full_ink`, the highest value of the images, to 1 (`mlp-small`: 16).
+    It maps uint8 `(n, *shape)`, 0 = background, to float32 logits `(n, classes)`. The first layer
+    scales `full_ink`, the highest value of the images, to 1 (`mlp-small`: 16).
 
     Raises:
         InvalidUsage: If the images are too small for the architecture.
@@ -60,9 +66,9 @@ class Initialization:
         """Return a dense layer."""
         return layers.Dense(units, **self._initializers(), **options)
 
-    def conv(self, filters: int, **options: str | bool) -> layers.Conv2D:
-        """Return a 3 × 3 convolution."""
-        return layers.Conv2D(filters, 3, **self._initializers(), **options)
+    def conv(self, filters: int, size: int = 3, **options: str | bool | int) -> layers.Conv2D:
+        """Return a convolution."""
+        return layers.Conv2D(filters, size, **self._initializers(), **options)
 
     def _initializers(self) -> dict[str, keras.Initializer]:
         # Each layer needs its own copy, or layers of one size begin with the same weights.
@@ -93,44 +99,54 @@ def dense(
 
 def cnn_small(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
     """Add two small convolutions for quick experiments; 2.4 MFLOP per image of 28 × 28."""
-    x = _add_channel(pixels)
+    x = _with_channels(pixels)
     x = initial.conv(16, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D()(x)  # (n, 14, 14, 16)
     x = initial.conv(32, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D()(x)  # (n, 7, 7, 32)
     x = FusedBatchNormalization(momentum=0.9)(x)  # converges within a hundred steps
-    x = layers.Dropout(0.25)(layers.Flatten()(x))
+    x = layers.Dropout(0.25)(_flatten(x))
     return initial.dense(128, activation="relu")(x)
 
 
 def cnn_classic(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
     """Add the network of Keras's first convolutional examples; 24 MFLOP per image of 28 × 28."""
-    x = _add_channel(pixels)
+    x = _with_channels(pixels)
     x = initial.conv(32, activation="relu")(x)
     x = initial.conv(64, activation="relu")(x)
     x = layers.Dropout(0.25)(layers.MaxPooling2D()(x))
-    x = initial.dense(128, activation="relu")(layers.Flatten()(x))
+    x = initial.dense(128, activation="relu")(_flatten(x))
     return layers.Dropout(0.5)(x)
 
 
 def cnn(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """Add a small residual network with batch normalisation; 20 MFLOP per image of 28 × 28."""
-    x = initial.conv(16, padding="same", use_bias=False)(_add_channel(pixels))
+    """Add a small residual network with batch normalisation; 20 MFLOP per image of 28 × 28.
+
+    Larger images get a third and a fourth stage, until the feature maps have `LAST_SIDE` pixels.
+    """
+    x = initial.conv(16, padding="same", use_bias=False)(_with_channels(pixels))
     # Normalising after the pool is a quarter of the work.
     x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, 16)
     x = _conv_norm_relu(x, 48, initial)
     x = layers.Add()([x, _conv_norm_relu(x, 48, initial)])
-    x = _conv_norm_relu(layers.MaxPooling2D()(x), 80, initial)  # (n, 7, 7, 80)
-    x = layers.Add()([x, _conv_norm_relu(x, 80, initial)])
+    for filters in (80, 128, 192):  # (n, 7, 7, 80)
+        if filters > 80 and _side(x) <= LAST_SIDE:
+            break
+        x = _conv_norm_relu(layers.MaxPooling2D()(x), filters, initial)
+        x = layers.Add()([x, _conv_norm_relu(x, filters, initial)])
+    if _side(pixels) >= LARGE_SIDE:
+        return layers.Dropout(0.4)(layers.GlobalAveragePooling2D()(x))
     # No global pool: the positions of features tell classes apart.
     return layers.Dropout(0.4)(layers.Flatten()(x))
 
 
 def resnet(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
     """Add a ten-layer squeeze-and-excitation network; 236 MFLOP per image of 28 × 28."""
+    if _side(pixels) >= LARGE_SIDE:
+        return _large_resnet(pixels, initial)
     # The order in which layers are created determines their initial weights.
     second = initial.conv(32, padding="same", use_bias=False)
-    x = second(_conv_norm_relu(_add_channel(pixels), 32, initial))
+    x = second(_conv_norm_relu(_with_channels(pixels), 32, initial))
     x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, 32)
     x = _residual(_conv_norm_relu(x, 96, initial), initial)
     x = _conv_norm_relu(layers.MaxPooling2D()(x), 192, initial)  # (n, 7, 7, 192)
@@ -138,12 +154,45 @@ def resnet(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> 
     return layers.Dropout(0.4)(layers.Flatten()(x))
 
 
-def _add_channel(pixels: Tensor) -> Tensor:
-    return layers.Reshape((*pixels.shape[1:], 1))(pixels)  # (n, height, width, 1)
+def _large_resnet(pixels: Tensor, initial: Initialization) -> Tensor:
+    """Add four stages of a convolution and a residual block; 132 MFLOP per image of 64 × 64 × 3.
+
+    The first convolution halves or quarters the sides, so that all sizes take similar time.
+    """
+    stride = 1
+    while _side(pixels) // stride >= STEM_SIDE:
+        stride *= 2
+    size = max(3, 2 * stride)
+    x = _with_channels(pixels)
+    for filters in RESNET_FILTERS:
+        x = _conv_norm_relu(x, filters, initial, size=size, strides=stride)
+        x = _residual(x, initial)  # (n, 32, 32, 32) … (n, 4, 4, 256)
+        size, stride = 3, 2
+    return layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
 
 
-def _conv_norm_relu(x: Tensor, filters: int, initial: Initialization) -> Tensor:
-    return _norm_relu(initial.conv(filters, padding="same", use_bias=False)(x))
+def _side(x: Tensor) -> int:
+    """Return the shorter side of images or feature maps, in pixels."""
+    return min(x.shape[1:3])
+
+
+def _with_channels(pixels: Tensor) -> Tensor:
+    """Return `(n, height, width, channels)`."""
+    return pixels if len(pixels.shape) == 4 else layers.Reshape((*pixels.shape[1:], 1))(pixels)
+
+
+def _flatten(x: Tensor) -> Tensor:
+    """Flatten feature maps; of large images, after pooling them to at most `MAX_FEATURES`."""
+    while math.prod(x.shape[1:]) > MAX_FEATURES:
+        x = layers.MaxPooling2D()(x)
+    return layers.Flatten()(x)
+
+
+def _conv_norm_relu(
+    x: Tensor, filters: int, initial: Initialization, size: int = 3, strides: int = 1
+) -> Tensor:
+    conv = initial.conv(filters, size, strides=strides, padding="same", use_bias=False)
+    return _norm_relu(conv(x))
 
 
 def _residual(x: Tensor, initial: Initialization) -> Tensor:

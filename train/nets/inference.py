@@ -44,11 +44,12 @@ def to_inference_model(model: keras.Model, *, mirrored: bool, shifted: bool = Fa
 
 
 def _shift(images: "keras.KerasTensor", *, up: int = 0, down: int = 0) -> "keras.KerasTensor":
-    """Move images by whole pixels, and fill with background, 0."""
-    height, width = images.shape[1:]
-    pixels = layers.Reshape((height, width, 1))(images)
+    """Move images by whole pixels, and fill with black, 0."""
+    shape = images.shape[1:]
+    pixels = layers.Reshape((*shape, 1))(images) if len(shape) == 2 else images
     padded = layers.ZeroPadding2D(((down, up), (0, 0)))(pixels)
-    return layers.Reshape((height, width))(layers.Cropping2D(((up, down), (0, 0)))(padded))
+    shifted = layers.Cropping2D(((up, down), (0, 0)))(padded)
+    return layers.Reshape(shape)(shifted) if len(shape) == 2 else shifted
 
 
 def _with_own_layers(model: keras.Model) -> keras.Model:

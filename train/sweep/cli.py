@@ -8,7 +8,16 @@ import typer
 
 from loupe.errors import Interrupted, InvalidUsage
 from loupe.terminal import console, notices, progress_bar
-from train.options import DataDir, OwnLook, data, hyperparameter, with_options
+from train.options import (
+    Colour,
+    DataDir,
+    OwnLook,
+    PhotoFit,
+    Size,
+    data,
+    hyperparameter,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from train.sweep.sweeps import Sweep, Value
@@ -48,6 +57,9 @@ def sweep(
     ],
     data_dir: DataDir = None,
     look: OwnLook = None,
+    size: Size = None,
+    colour: Colour = False,
+    fit: PhotoFit = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Trainings per setting, with the seeds 0, 1, 2 …")
     ] = 5,
@@ -76,7 +88,9 @@ def sweep(
             "--one-at-a-time and --trials exclude each other.", code="invalid_training"
         )
     request = Sweep(
-        source=DataSource(dataset=dataset, data_dir=data_dir, look=look),
+        source=DataSource(
+            dataset=dataset, data_dir=data_dir, look=look, size=size, colour=colour, fit=fit
+        ),
         architecture=str(hyperparameters["architecture"]),
         values={
             name: _values(name, given)

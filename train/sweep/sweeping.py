@@ -110,8 +110,9 @@ def with_epochs(sweep: Sweep) -> Sweep:
     """Add the epochs that `loupe train` would use for these images, unless the sweep has some."""
     if "epochs" in sweep.values:
         return sweep
-    images = _load(sweep).train.labels
-    epochs = recipe(sweep.architecture, len(images), batch_size=sweep.base.batch_size).epochs
+    images = len(_load(sweep).train.labels)
+    look = "photo" if sweep.source.photos else "object"
+    epochs = recipe(sweep.architecture, images, look, batch_size=sweep.base.batch_size).epochs
     return sweep.model_copy(update={"values": {**sweep.values, "epochs": (epochs,)}})
 
 

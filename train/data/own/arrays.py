@@ -8,15 +8,17 @@ from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import printable, read_text
 from loupe.images.header import MIN_SIDE
 from loupe.images.normalize import normalize_pixels
-from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.card import check_class_names
 from loupe.settings import load_settings
 from loupe.text import one_line
+from train.data.image_options import ImageOptions
 from train.data.own.folders import natural_order, slug
 from train.data.splits import (
     SPLIT_SEED,
@@ -24,14 +26,15 @@ from train.data.splits import (
     Dataset,
     Int64Array,
     Split,
+    check_bytes,
     check_classes,
     check_counts,
     listed,
 )
 
 CLASS_NAMES_FILE = "classes.txt"  # UTF-8, one name in each line, in the order of the labels
-MAX_IMAGES = 1_000_000  # per split; normalised, they take 784 MB
-SHAPES = "(n, height, width), (n, height, width, 1) or (n, side × side)"
+MAX_IMAGES = 1_000_000  # per split
+SHAPES = "(n, height, width), (n, height, width, 1 or 3) or (n, side × side)"
 
 Labels: TypeAlias = NDArray[np.integer] | NDArray[np.str_]
 """Numbers of classes, or their names."""
@@ -42,7 +45,7 @@ class Arrays:
     """One split as its files have it.
 
     Attributes:
-        images: uint8, shape `(n, height, width)`.
+        images: uint8, shape `(n, height, width)` or `(n, height, width, 3)`.
         labels: Integers or text, shape `(n,)`.
     """
 
@@ -53,7 +56,7 @@ class Arrays:
 def make_dataset(
     path: Path,
     splits: Mapping[str, Arrays],
-    look: Look,
+    options: ImageOptions,
     *,
     class_names: tuple[str, ...] | None = None,
     test_fraction: float | None = None,
@@ -61,14 +64,14 @@ def make_dataset(
 ) -> Dataset:
     """Return the data set of these splits; without `test`, a fraction becomes the test split.
 
-    Images are normalised as pictures sent to the service are, which leaves 28 × 28 on a dark
-    background as it is. The lines of `classes.txt` in the same folder name the classes in the order
+    Images are normalised as pictures sent to the service are, which leaves photos of the wanted size
+    as they are, and 28 × 28 on a dark background. The lines of `classes.txt` in the same folder name the classes in the order
     of the labels, which may start at 0 or 1; without it, the labels do.
 
     Args:
         path: The folder or file that the user named.
         splits: `train`, and possibly `validation` and `test`.
-        look: Look to normalise to.
+        options: Images to make of them.
         class_names: Names that the files have; `classes.txt` takes precedence.
         test_fraction: Fraction, 0..1, of the training images, if there is no test split.
         split_seed: Seed of that split.
@@ -82,8 +85,10 @@ def make_dataset(
     check_classes(str(path), names)
     found = {name: Split(arrays.images, indices[name]) for name, arrays in splits.items()}
     check_counts(str(path), {name: split.counts(names) for name, split in found.items()})
+    spec = options.spec(_common_shape(path, splits))
+    check_bytes(str(path), sum(len(split.labels) for split in found.values()), spec)
     found = {
-        name: replace(split, images=_normalize(split.images, look)) for name, split in found.items()
+        name: replace(split, images=_normalize(split.images, spec)) for name, split in found.items()
     }
     if "test" in found and test_fraction is not None:
         raise InvalidUsage(
@@ -97,12 +102,13 @@ def make_dataset(
     return Dataset(
         slug(name.partition(".")[0] or name),
         names,
-        look,
+        spec.look,
         train=found["train"],
         test=found["test"],
         validation=found.get("validation"),
         source=f"own arrays from {one_line(printable(name))}",
         test_from_train="test" not in splits,
+        fit=spec.fit,
     )
 
 
@@ -115,8 +121,8 @@ def check_lengths(path: Path, split: str, images: int, labels: int) -> None:
         )
 
 
-def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return the shape `(n, height, width)` of an array of images.
+def image_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape `(n, height, width)` or `(n, height, width, 3)` of an array of images.
 
     A last axis of size 1 is left out, and rows of a square number of pixels are squares.
 
@@ -128,12 +134,12 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
         sides = sides[:2]
     elif len(sides) == 1:
         sides = [math.isqrt(sides[0])] * 2 if math.isqrt(sides[0]) ** 2 == sides[0] else []
-    if len(sides) != 2 or min(sides) < MIN_SIDE:
+    if len(sides) not in (2, 3) or sides[2:] not in ([], [3]) or min(sides[:2]) < MIN_SIDE:
         raise ValueError(
             f"images must have the shape {SHAPES}, with sides of at least {MIN_SIDE} pixels, not "
             f"{tuple(shape)}"
         )
-    height, width = sides
+    height, width = sides[:2]
     if height * width > (limit := load_settings().max_image_pixels):
         raise ValueError(
             f"images of {height:,} × {width:,} have more than {limit:,} pixels "
@@ -141,11 +147,11 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
         )
     if count > MAX_IMAGES:
         raise ValueError(f"it holds {count:,} items; the limit is {MAX_IMAGES:,}")
-    return count, height, width
+    return count, *sides
 
 
 def as_images(array: NDArray[np.generic]) -> UInt8Array:
-    """Return an array as images, uint8 `(n, height, width)`; raise `ValueError` if it has none."""
+    """Return an array as images, uint8, of `image_shape`; raise `ValueError` if it has none."""
     images = array.reshape(image_shape(array.shape))
     if images.dtype == np.uint8:
         return cast("UInt8Array", images)
@@ -179,11 +185,27 @@ def as_labels(array: NDArray[np.generic]) -> Labels:
     return numbers.astype(np.int64)
 
 
-def _normalize(images: UInt8Array, look: Look) -> UInt8Array:
-    """Return uint8 `(n, 28, 28)`."""
-    normalized = np.empty((len(images), SIDE, SIDE), np.uint8)
+def _common_shape(path: Path, splits: Mapping[str, Arrays]) -> tuple[int, ...]:
+    """Return the shape of a training image; refuse splits of which only some have colours."""
+    shapes = {name: arrays.images.shape[1:] for name, arrays in splits.items()}
+    if len({len(shape) for shape in shapes.values()}) > 1:
+        listed_shapes = listed([f"{name} {shape}" for name, shape in shapes.items()])
+        raise InvalidDataset(
+            f"Some splits of '{path}' have colours, others are grey: {listed_shapes}.",
+            code="invalid_arrays",
+        )
+    return shapes["train"]
+
+
+def _normalize(images: UInt8Array, spec: ImageSpec) -> UInt8Array:
+    """Return uint8 `(n, *spec.shape)`."""
+    if spec.look == "photo" and images.shape[1:] == spec.shape:
+        return images
+    normalized = spec.zeros(len(images))
     for row, image in enumerate(images):
-        normalized[row] = normalize_pixels(image, ImageSpec(look))
+        grey = image.ndim == 3 and spec.channels == 1
+        pixels = np.asarray(Image.fromarray(image).convert("L")) if grey else image
+        normalized[row] = normalize_pixels(pixels, spec)
     return normalized
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import read_text
 from loupe.images.selection import Skipped
-from loupe.images.spec import SIDE
 from train.data.own.folders import expand_user, list_folder, read_listing
 from train.data.splits import Dataset, listed, quoted
 
@@ -31,20 +30,14 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
     class, ignoring case.
 
     Raises:
-        InvalidUsage: If the images have another size, or the folder does not exist.
+        InvalidUsage: If the images are too small, or the folder does not exist.
         InvalidDataset: If a folder has no class, or the pictures or the mapping cannot be used.
     """
-    height, width = dataset.train.images.shape[1:]
-    if (height, width) != (SIDE, SIDE):
-        raise InvalidUsage(
-            f"Own pictures can be added to images of {SIDE} × {SIDE} pixels only; those of "
-            f"'{dataset.name}' have {height} × {width}.",
-            code="invalid_dataset_option",
-        )
+    spec = dataset.spec
     listing = list_folder(expand_user(str(folder).removeprefix(PREFIX)))
     named = read_mapping(mapping, dataset.class_names) if mapping else {}
     class_of = _assign(listing.folder, listing.class_names(), dataset.class_names, named, mapping)
-    extra = read_listing(listing.renamed(class_of), dataset.class_names, dataset.look)
+    extra = read_listing(listing.renamed(class_of), dataset.class_names, spec)
     train, validation = dataset.train.concatenate(extra.train), dataset.validation
     if extra.validation is not None and validation is not None:
         validation = validation.concatenate(extra.validation)

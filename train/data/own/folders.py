@@ -14,7 +14,7 @@ from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import printable
 from loupe.images.folder import holds_pictures, pictures
 from loupe.images.selection import Skipped, SkippedFiles, is_hidden
-from loupe.images.spec import ImageSpec, Look
+from loupe.images.spec import ImageSpec
 from loupe.text import one_line
 from train.data.own.pictures import UnreadableFile, colour_share, read_pictures
 from train.data.splits import (
@@ -24,6 +24,7 @@ from train.data.splits import (
     Counts,
     Dataset,
     Split,
+    check_bytes,
     check_classes,
     check_counts,
     quoted,
@@ -74,7 +75,7 @@ class Listing:
 
 def load_folder(
     folder: Path,
-    look: Look,
+    spec: ImageSpec,
     test_fraction: float | None = None,
     split_seed: int = SPLIT_SEED,
 ) -> Dataset:
@@ -98,7 +99,7 @@ def load_folder(
             f"The data set 'folder:{folder}' has a test/ folder, so it takes no test fraction.",
             code="invalid_dataset_option",
         )
-    return read_listing(listing, class_names, look, test_fraction, split_seed)
+    return read_listing(listing, class_names, spec, test_fraction, split_seed)
 
 
 def expand_user(path: str | Path) -> Path:
@@ -166,18 +167,21 @@ def split_of(name: str) -> str | None:
 def read_listing(
     listing: Listing,
     class_names: tuple[str, ...],
-    look: Look,
+    spec: ImageSpec,
     test_fraction: float = TEST_FRACTION,
     split_seed: int = SPLIT_SEED,
 ) -> Dataset:
     """Read the listed pictures as a data set of these classes."""
-    check_counts(str(listing.folder), listing.counts())  # before spending time on the pictures
+    # Checks before spending time and memory on the pictures.
+    counts = listing.counts()
+    check_counts(str(listing.folder), counts)
+    check_bytes(str(listing.folder), sum(sum(each.values()) for each in counts.values()), spec)
     splits: dict[str, Split] = {}
     unreadable: list[UnreadableFile] = []
     coloured: list[float] = []
     for name, classes in listing.splits.items():
         files = [classes.get(class_name, ()) for class_name in class_names]
-        splits[name], failed, share = _read_split(listing.folder, files, look)
+        splits[name], failed, share = _read_split(listing.folder, files, spec)
         coloured.append(share)
         unreadable += failed
     listed = listing.class_names()
@@ -194,7 +198,7 @@ def read_listing(
     return Dataset(
         slug(name),
         class_names,
-        look,
+        spec.look,
         train=train,
         test=test,
         validation=splits.get("validation"),
@@ -203,19 +207,21 @@ def read_listing(
         skipped=listing.skipped,
         colour_share=max(coloured),
         test_from_train="test" not in splits,
+        fit=spec.fit,
     )
 
 
 def _read_split(
-    folder: Path, files: Sequence[Sequence[str]], look: Look
+    folder: Path, files: Sequence[Sequence[str]], spec: ImageSpec
 ) -> tuple[Split, list[UnreadableFile], float]:
-    """Return the pictures of a split, its unreadable files, and the fraction with colours."""
+    """Return the pictures of a split, its unreadable files, and the fraction that lost colours."""
     paths = [path for paths in files for path in paths]
     labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
-    images, kept, failed = read_pictures(folder, paths, ImageSpec(look))
+    images, kept, failed = read_pictures(folder, paths, spec)
     read = [paths[row] for row in kept]
     names = np.array([printable(path) for path in read])
-    return Split(images, labels[kept], names), failed, colour_share(folder, read)
+    lost_colours = colour_share(folder, read) if spec.channels == 1 else 0.0
+    return Split(images, labels[kept], names), failed, lost_colours
 
 
 def slug(name: str) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from loupe.errors import InvalidDataset
 from loupe.files import read_text
 from loupe.images.arrays import idx
-from loupe.images.spec import Look, UInt8Array
+from loupe.images.spec import UInt8Array
+from train.data.image_options import ImageOptions
 from train.data.own.arrays import (
     MAX_IMAGES,
     Arrays,
@@ -31,13 +32,13 @@ EMNIST = "emnist-"
 FIRST_FILE = re.compile(rf"(.+-){FILES[0].replace('-idx', '[-.]idx')}(?:\.gz)?")
 
 
-def load_idx_folder(location: Path, look: Look) -> Dataset:
+def load_idx_folder(location: Path, options: ImageOptions) -> Dataset:
     """Load a user's own IDX files, plain or gzipped.
 
     Args:
         location: `DIR`, or `DIR/PREFIX` for one of several data sets in a folder, such as
             `DIR/emnist-letters`. EMNIST's images, published transposed, are turned.
-        look: See `make_dataset`.
+        options: See `make_dataset`.
     """
     check_location(location)
     folder, prefix = _choose_set(location)
@@ -53,11 +54,11 @@ def load_idx_folder(location: Path, look: Look) -> Dataset:
     }
     if prefix.startswith(EMNIST):
         splits = {
-            name: replace(split, images=split.images.transpose(0, 2, 1))
+            name: replace(split, images=split.images.swapaxes(1, 2))
             for name, split in splits.items()
         }
     names = _read_mapping(folder / f"{prefix}mapping.txt")
-    dataset = make_dataset(folder, splits, look, class_names=names)
+    dataset = make_dataset(folder, splits, options, class_names=names)
     return replace(dataset, name=prefix.rstrip("-")) if prefix else dataset
 
 
