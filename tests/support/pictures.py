@@ -56,6 +56,21 @@ def shapes() -> Dataset:
     )
 
 
+def photos() -> Dataset:
+    """Return 48 images of 32 × 24 in colour: reddish, greenish and bluish noise."""
+    labels = np.arange(48) % 3
+    images = np.random.default_rng(0).integers(0, 120, (48, 32, 24, 3)).astype(np.uint8)
+    images[np.arange(48), :, :, labels] += 100
+    return Dataset(
+        name="photos",
+        class_names=("red", "green", "blue"),
+        look="photo",
+        train=Split(images[:32], labels[:32]),
+        test=Split(images[32:], labels[32:]),
+        fit="stretch",
+    )
+
+
 def sort_into_folders(folder: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
     """Write pictures into one folder per class: noise on a dark ground, as 28 × 28 PNG files."""
     for number, (name, count) in enumerate(counts.items()):

@@ -25,6 +25,15 @@ def test_few_images_get_more_epochs(images: int, epochs: int) -> None:
     assert recipe("cnn", images).epochs == epochs
 
 
+def test_photos_have_recipes_and_steps_of_their_own() -> None:
+    photo = recipe("resnet", 3_000, "photo")
+
+    assert (photo.epochs, photo.label_smoothing) == (98, 0.1)
+    assert recipe("resnet", 50_000, "photo").epochs == 30
+    assert recipe("resnet", 50_000).label_smoothing == 0
+    assert recipe("softmax", 3_000, "photo") == recipe("softmax", 3_000)
+
+
 def test_given_epochs_are_kept_for_few_images() -> None:
     assert recipe("cnn", 10, epochs=2).epochs == 2
 

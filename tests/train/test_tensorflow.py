@@ -1,4 +1,4 @@
-"""Training in bfloat16 on processors with AMX units."""
+"""Training in bfloat16 on processors that have it."""
 
 from pathlib import Path
 
@@ -9,11 +9,12 @@ from tests.support import pictures
 from train import tensorflow
 from train.config import recipe
 from train.fit.fitting import fit
-from train.tensorflow import bfloat16_convolutions, has_amx
+from train.tensorflow import bfloat16_convolutions, has_bfloat16
 
 OPTION = "auto_mixed_precision_onednn_bfloat16"
 WITH_UNITS = "flags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n"
-WITHOUT = "flags\t\t: fpu avx512f avx512_bf16\n"
+WITH_INSTRUCTIONS = "flags\t\t: fpu avx512f avx512_bf16 avx512_vnni\n"
+WITHOUT = "flags\t\t: fpu avx512f avx512_vnni\n"
 
 
 def is_on() -> bool:
@@ -29,9 +30,14 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("text", "wanted", "on"),
-    [(WITH_UNITS, True, True), (WITH_UNITS, False, False), (WITHOUT, True, False)],
+    [
+        (WITH_UNITS, True, True),
+        (WITH_INSTRUCTIONS, True, True),
+        (WITH_UNITS, False, False),
+        (WITHOUT, True, False),
+    ],
 )
-def test_bfloat16_is_used_if_it_is_enabled_and_the_processor_has_amx(
+def test_bfloat16_is_used_if_it_is_enabled_and_the_processor_has_bfloat16(
     text: str, wanted: bool, on: bool, flags: Path
 ) -> None:
     flags.write_text(text)
@@ -49,8 +55,8 @@ def test_bfloat16_is_off_again_after_a_failed_training(flags: Path) -> None:
     assert not is_on()
 
 
-def test_without_a_list_of_features_there_is_no_amx(flags: Path) -> None:
-    assert not has_amx()
+def test_without_a_list_of_features_there_is_no_bfloat16(flags: Path) -> None:
+    assert not has_bfloat16()
 
 
 def test_a_network_learns_in_bfloat16() -> None:

@@ -56,7 +56,9 @@ class ImageOptions(BaseModel):
         try:
             return ImageSpec(look, height, width, 3 if in_colour else 1, self.fit or "crop")
         except ValueError as error:
-            raise _refused(f"{str(error).capitalize()}. Options: --look, --size, --colour.") from error
+            raise _refused(
+                f"{str(error).capitalize()}. Options: --look, --size, --colour."
+            ) from error
 
     def check(self, name: str, look: Look, shape: tuple[int, ...]) -> None:
         """Raise `InvalidUsage` if a published data set does not have such images.

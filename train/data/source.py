@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from loupe.images.spec import Look
 from train.data.datasets import DIGITS, MAY_LACK_TEST, Dataset, load_dataset
 from train.data.image_options import ImageOptions
 from train.data.own.extra import PREFIX, add_pictures
@@ -46,9 +47,9 @@ class DataSource(ImageOptions):
         return self.dataset in DIGITS or self.dataset.partition(":")[0] in MAY_LACK_TEST
 
     @property
-    def photos(self) -> bool:
-        """True if the options ask for photos."""
-        return self.colour or self.look == "photo"
+    def recipe_look(self) -> Look:
+        """The look that decides about a recipe before the images are loaded."""
+        return "photo" if self.colour or self.look == "photo" else "object"
 
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
         """Load the images, with the user's own pictures added."""

@@ -269,8 +269,8 @@ def check_bytes(folder: str, images: int, spec: ImageSpec) -> None:
     """Raise `InvalidDataset` if so many images take too much memory."""
     if images * spec.nbytes > MAX_BYTES:
         raise InvalidDataset(
-            f"{images:,} images of {spec} pixels in '{folder}' take {images * spec.nbytes:,} bytes; "
-            f"the limit is {MAX_BYTES:,}. Use fewer images or a smaller --size.",
+            f"{images:,} images of {spec} pixels in '{folder}' take {images * spec.nbytes:,} "
+            f"bytes; the limit is {MAX_BYTES:,}. Use fewer images or a smaller --size.",
             code="too_many_images",
         )
 

@@ -26,7 +26,7 @@ MAX_TILES = 64  # weights or filters
 def sample_sheet(
     images: UInt8Array, labels: Int64Array, class_names: Sequence[str], look: Look
 ) -> bytes:
-    """Draw up to 81 images, uint8 `(n, height, width[, 3])`, with labels, from all classes evenly."""
+    """Draw up to 81 images, uint8 `(n, height, width[, 3])`, from all classes evenly."""
     chosen = choose_evenly(labels, SAMPLES_PER_ROW**2)
     tiles = [
         Tile(_shown(image, look), below=[_caption(label, class_names)])

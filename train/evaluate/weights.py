@@ -21,7 +21,8 @@ def pixel_weights(model: keras.Model) -> Float32Array | None:
     kernel = np.asarray(keras.ops.convert_to_numpy(trained[0].kernel), np.float32)
     if len(kernel) != height * width * math.prod(channels):
         return None
-    return kernel.T.reshape(-1, height, width, *channels or [1]).mean(axis=3)
+    of_pixels = kernel.T.reshape(-1, height, width, *channels or [1])
+    return np.asarray(of_pixels.mean(axis=3), np.float32)
 
 
 def first_filters(model: keras.Model) -> Float32Array | None:

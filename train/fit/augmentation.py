@@ -18,7 +18,7 @@ class Augmentation:
     Attributes:
         rotation: Maximum rotation to either side, in degrees.
         zoom: Maximum change of width and of height, as a fraction.
-        shift: Maximum shift in each direction, in pixels of an image of 28 × 28; more of larger ones.
+        shift: Maximum shift in each direction, in pixels of 28 × 28; more in larger images.
         mirror: Mirror each image in every other epoch.
         erasing: Fraction, 0..1, of the images with a rectangle replaced by noise.
         colour: Maximum change of brightness, contrast and saturation, as a natural logarithm.
@@ -41,9 +41,7 @@ TINT = 0.3  # change of each channel's brightness, as a fraction of that of the 
 BY_LOOK: dict[Look, Augmentation] = {
     "ink": Augmentation(rotation=12, zoom=0.12, shift=2, mirror=False),
     "object": Augmentation(rotation=0, zoom=0, shift=1, mirror=True),
-    "photo": Augmentation(
-        rotation=10, zoom=0.25, shift=3, mirror=True, colour=0.3, reflect=True
-    ),
+    "photo": Augmentation(rotation=10, zoom=0.25, shift=3, mirror=True, colour=0.3, reflect=True),
 }
 
 

@@ -173,7 +173,8 @@ def _large_resnet(pixels: Tensor, initial: Initialization) -> Tensor:
 
 def _side(x: Tensor) -> int:
     """Return the shorter side of images or feature maps, in pixels."""
-    return min(x.shape[1:3])
+    height, width = x.shape[1:3]
+    return min(int(height), int(width))
 
 
 def _with_channels(pixels: Tensor) -> Tensor:

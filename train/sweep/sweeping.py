@@ -110,8 +110,7 @@ def with_epochs(sweep: Sweep) -> Sweep:
     """Add the epochs that `loupe train` would use for these images, unless the sweep has some."""
     if "epochs" in sweep.values:
         return sweep
-    images = len(_load(sweep).train.labels)
-    look = "photo" if sweep.source.photos else "object"
+    images, look = len(_load(sweep).train.labels), sweep.source.recipe_look
     epochs = recipe(sweep.architecture, images, look, batch_size=sweep.base.batch_size).epochs
     return sweep.model_copy(update={"values": {**sweep.values, "epochs": (epochs,)}})
 

@@ -86,8 +86,7 @@ class Sweep(BaseModel):
         """Return the base with other values."""
         chosen = {name: given[0] for name, given in self.values.items()} | dict(values)
         fraction = chosen.pop("test_fraction", None)
-        look = "photo" if self.source.photos else "object"
-        config = recipe(self.architecture, None, look, **chosen)
+        config = recipe(self.architecture, None, self.source.recipe_look, **chosen)
         return changed(Setting(), **asdict(config), test_fraction=fraction)
 
 

@@ -14,6 +14,7 @@ from tests.support import pictures
 from tests.support.pictures import sort_into_folders
 from tests.support.programs import environment
 from train.data.datasets import NAMES, check_name, load, load_dataset
+from train.data.image_options import ImageOptions
 from train.data.own.idx_folders import FILES
 
 KNOWN = "fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR"
@@ -42,12 +43,17 @@ def test_every_kind_of_name_is_loaded(tmp_path: Path, pets: Path) -> None:
     assert load_dataset("digits").train.images.shape == (1347, 28, 28)
     assert load_dataset("digits-8x8", test_fraction=0.1).test.images.shape == (180, 8, 8)
     assert load_dataset(f"folder:{pets}").look == "object"
-    assert load_dataset(f"folder:{pets}", look="ink", test_fraction=0.5).test.images.shape == (
+    assert load_dataset(
+        f"folder:{pets}", options=ImageOptions(look="ink"), test_fraction=0.5
+    ).test.images.shape == (
         15,
         28,
         28,
     )
-    assert load_dataset(f"idx:{write_idx(tmp_path / 'mine')}", look="ink").name == "mine"
+    assert (
+        load_dataset(f"idx:{write_idx(tmp_path / 'mine')}", options=ImageOptions(look="ink")).name
+        == "mine"
+    )
 
 
 def test_a_path_may_start_with_a_tilde(monkeypatch: pytest.MonkeyPatch, pets: Path) -> None:
@@ -125,18 +131,28 @@ def test_known_names_are_accepted_and_missing_folders_refused(pets: Path) -> Non
     ("name", "options", "fact"),
     [
         ("digits", {"look": "object"}, "'ink'"),
-        ("digits", {"look": "inky"}, "ink and object"),
+        ("digits", {"look": "inky"}, "'inky'"),
         ("mnist", {"look": "object"}, "'ink'"),
-        ("mnist", {"test_fraction": 0.2}, "test fraction"),
+        ("mnist", {"size": 64}, "28 × 28"),
+        ("digits-8x8", {"size": 28}, "8 × 8"),
+        ("fashion-mnist", {"colour": True}, "grey"),
+        ("fashion-mnist", {"fit": "pad"}, "--fit"),
     ],
 )
-def test_options_that_a_data_set_does_not_take_are_refused(
+def test_images_that_a_published_set_does_not_have_are_refused(
     name: str, options: dict[str, object], fact: str
 ) -> None:
     with pytest.raises(InvalidUsage, match=fact) as raised:
-        load_dataset(name, **options)  # type: ignore[arg-type]
+        load_dataset(name, options=ImageOptions.of(**options))
 
     assert (raised.value.code, raised.value.exit_code) == ("invalid_dataset_option", 2)
+
+
+def test_a_published_test_split_stays_as_it_is() -> None:
+    with pytest.raises(InvalidUsage, match="test fraction") as raised:
+        load_dataset("mnist", test_fraction=0.2)
+
+    assert raised.value.code == "invalid_dataset_option"
 
 
 # Arrays for notebooks

@@ -92,7 +92,7 @@ def test_a_reliability_diagram_is_drawn_for_one_bin_or_many() -> None:
 def test_samples_are_drawn_for_any_number_of_images(images: int, classes: int) -> None:
     labels = np.arange(images) % classes
 
-    decoded(sheets.sample_sheet(pictures.digits(images), labels, names(classes)))
+    decoded(sheets.sample_sheet(pictures.digits(images), labels, names(classes), "ink"))
 
 
 def test_samples_are_drawn_evenly_from_all_classes() -> None:
@@ -110,7 +110,7 @@ def test_mistakes_are_drawn_for_any_number(count: int) -> None:
         Mistake(index, index % 7, (index + 1) % 7, 1 - index / 1000) for index in range(count)
     ]
 
-    decoded(sheets.mistake_sheet(pictures.digits(50), mistakes, names(7)))
+    decoded(sheets.mistake_sheet(pictures.digits(50), mistakes, names(7), "ink"))
 
 
 @pytest.mark.parametrize("classes", [2, 10, 70])

@@ -1,5 +1,7 @@
 """Augmentation: the limits of the changes, and their seeds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -40,6 +42,51 @@ def test_the_seed_determines_the_changes(look: Look) -> None:
 
     np.testing.assert_array_equal(first, changed(images, BY_LOOK[look]))
     assert (first != changed(images, BY_LOOK[look], tf.constant([2, 3], tf.int64))).any()
+
+
+def photos(count: int) -> UInt8Array:
+    return np.random.default_rng(0).integers(60, 180, (count, 32, 48, 3), np.uint8)
+
+
+def test_photos_keep_shape_type_and_seed() -> None:
+    images, limits = photos(6), replace(BY_LOOK["photo"], erasing=0.5)
+    first = changed(images, limits)
+
+    assert (first.shape, first.dtype) == (images.shape, np.dtype(np.uint8))
+    np.testing.assert_array_equal(first, changed(images, limits))
+    assert (first != changed(images, limits, tf.constant([2, 3], tf.int64))).any()
+
+
+def test_photos_get_no_black_borders() -> None:
+    limits = replace(BY_LOOK["photo"], colour=0.0)
+
+    assert changed(photos(50), limits).min() >= 60
+
+
+def test_colours_change_by_image_and_channel() -> None:
+    grey = np.full((200, 8, 8, 3), 100, np.uint8)
+    means = changed(grey, replace(NOTHING, colour=0.3)).mean(axis=(1, 2))
+
+    assert 60 < means.min() < 80
+    assert 125 < means.max() < 160
+    assert np.ptp(means, axis=1).max() > 10  # tint
+    assert abs(means.mean() - 100) < 5
+
+
+def test_erased_parts_are_the_same_in_all_channels() -> None:
+    images = np.full((100, 32, 32, 3), 100, np.uint8)
+    erased = changed(images, replace(NOTHING, erasing=1.0)) != 100
+
+    assert 0.01 < erased.all(axis=3).mean() < 0.25
+    assert erased.any(axis=3).mean() - erased.all(axis=3).mean() < 0.01
+
+
+def test_mixup_blends_all_channels_alike() -> None:
+    images = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 200, np.uint8)])
+    targets = np.eye(2, dtype=np.float32)
+    mixed, blended = mixup(tf.constant(images), tf.constant(targets), SEED, 1.0)
+
+    np.testing.assert_allclose(np.asarray(mixed)[0] / 200, np.asarray(blended)[0, 1], atol=0.01)
 
 
 def test_limits_of_zero_change_nothing() -> None:

@@ -131,6 +131,22 @@ def test_a_resumed_training_gives_the_same_weights(
     assert [epoch.number for epoch in resumed.history] == [epoch.number for epoch in fitted.history]
 
 
+def test_a_resumed_training_sees_the_same_photos(tmp_path: Path) -> None:
+    photos = pictures.photos()
+    config = recipe("cnn", None, "photo", epochs=2, batch_size=16, mixup=0.2)
+    with pytest.raises(Interrupted):
+        fit(photos, config, folder=tmp_path, callbacks=[Interruption(2)])
+
+    assert_same_weights(fit(photos, config, folder=tmp_path), fit(photos, config))
+
+
+def test_targets_are_smoothed(dataset: Dataset) -> None:
+    config = replace(PLAIN, label_smoothing=0.3)
+    _, targets = next(iter(batches(dataset, config)))
+
+    np.testing.assert_allclose(np.sort(targets, axis=1), [[0.1, 0.1, 0.8]] * 8, atol=1e-6)
+
+
 def test_models_of_objects_average_over_mirror_images(dataset: Dataset, fitted: Fitted) -> None:
     images = dataset.test.images
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from loupe.errors import InvalidUsage, ProgramFailed
+from loupe.images.spec import ImageSpec
 from loupe.models.card import ModelCard
 from loupe.models.engine import Engine, load_engine
 from loupe.models.store import StoredModel, find_model, list_models, verify
@@ -59,6 +61,20 @@ def test_a_model_has_a_report(shapes_model: StoredModel) -> None:
         "confusion-matrix",
         "samples",
     }
+
+
+def test_a_model_of_photos_is_stored_with_their_spec(store: Path) -> None:
+    photos = pictures.photos()
+    config = recipe("cnn", None, "photo", epochs=8, batch_size=8, shifted_views=True)
+    model = train(photos, config)
+    card = (model.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    engine = load_engine(model)
+
+    assert model.card.input == ImageSpec("photo", 32, 24, 3, "stretch")
+    assert model.card.figures.accuracy > 0.9
+    assert engine.predict(photos.test.images).argmax(axis=1).tolist() == [*photos.test.labels]
+    assert "32 × 24 × 3" in card
+    assert "28 × 28" not in card + (model.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_accuracy_on_the_card_is_that_of_the_stored_model(
@@ -144,8 +160,8 @@ def test_a_model_of_own_classes_must_beat_the_most_frequent_class() -> None:
     assert default_min_accuracy(replace(uneven, name="mnist")) == 0.90
 
 
-def test_only_models_of_28_by_28_images_are_stored() -> None:
-    with pytest.raises(InvalidUsage, match=r"28 × 28 .* 8 × 8") as raised:
+def test_models_of_images_below_16_by_16_are_not_stored() -> None:
+    with pytest.raises(InvalidUsage, match=r"16 .* not 8") as raised:
         train(load_dataset("digits-8x8"), TINY)
 
     assert raised.value.code == "invalid_training"

@@ -19,6 +19,14 @@ PARAMETERS = {
     "mlp-small": 784 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10,
     "cnn-small": 160 + 4640 + 128 + 7 * 7 * 32 * 128 + 128 + 1290,
     "cnn-classic": 320 + 18_496 + 12 * 12 * 64 * 128 + 128 + 1290,
+    "cnn": 160_250,
+    "resnet": 1_816_646,
+}
+LARGE_PARAMETERS = {  # of images of 64 × 64 × 3 in ten classes
+    "cnn-small": 1_055_210,
+    "cnn-classic": 1_864_010,
+    "cnn": 363_258,
+    "resnet": 1_985_958,
 }
 
 
@@ -29,6 +37,23 @@ def test_every_architecture_has_a_network() -> None:
 @pytest.mark.parametrize("architecture", PARAMETERS)
 def test_an_architecture_has_its_exact_number_of_parameters(architecture: str) -> None:
     assert build((28, 28), 10, recipe(architecture)).count_params() == PARAMETERS[architecture]
+
+
+@pytest.mark.parametrize("architecture", LARGE_PARAMETERS)
+def test_large_images_in_colour_do_not_explode_an_architecture(architecture: str) -> None:
+    model = build((64, 64, 3), 10, recipe(architecture))
+
+    assert model.count_params() == LARGE_PARAMETERS[architecture]
+
+
+@pytest.mark.parametrize("architecture", FEATURES)
+@pytest.mark.parametrize("shape", [(16, 16), (32, 32, 3), (128, 128, 3), (48, 96)], ids=str)
+def test_every_architecture_takes_images_of_every_spec(
+    architecture: str, shape: tuple[int, ...]
+) -> None:
+    images = np.zeros((2, *shape), np.uint8)
+
+    assert np.asarray(build(shape, 3, recipe(architecture))(images)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("architecture", FEATURES)

@@ -64,9 +64,10 @@ def make_dataset(
 ) -> Dataset:
     """Return the data set of these splits; without `test`, a fraction becomes the test split.
 
-    Images are normalised as pictures sent to the service are, which leaves photos of the wanted size
-    as they are, and 28 × 28 on a dark background. The lines of `classes.txt` in the same folder name the classes in the order
-    of the labels, which may start at 0 or 1; without it, the labels do.
+    Images are normalised as pictures sent to the service are. This leaves photos of the wanted size
+    as they are, and ink and objects on a dark background. The lines of `classes.txt` in the same
+    folder name the classes in the order of the labels, which may start at 0 or 1; without it, the
+    labels do.
 
     Args:
         path: The folder or file that the user named.

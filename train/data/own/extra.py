@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from loupe.errors import InvalidDataset, InvalidUsage
+from loupe.errors import InvalidDataset
 from loupe.files import read_text
 from loupe.images.selection import Skipped
 from train.data.own.folders import expand_user, list_folder, read_listing

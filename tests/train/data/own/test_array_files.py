@@ -11,6 +11,7 @@ import pytest
 from loupe.errors import InvalidDataset, InvalidUsage
 from tests.support import pictures
 from train.data.datasets import load_dataset
+from train.data.image_options import ImageOptions
 
 IMAGES = pictures.digits(60)
 LABELS = np.array([0, 1, 2] * 20)
@@ -43,7 +44,7 @@ def test_arrays_of_an_archive_are_splits(
     values = (IMAGES[:45].reshape(shape), LABELS[:45], IMAGES[45:].reshape(shape), LABELS[45:])
     arrays: dict[str, Any] = dict(zip(names, values, strict=True))
     np.savez_compressed(tmp_path / "own.npz", **arrays)
-    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink")
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz", options=ImageOptions(look="ink"))
 
     assert (dataset.name, dataset.class_names) == ("own", ("0", "1", "2"))
     np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
@@ -56,7 +57,7 @@ def test_validation_arrays_are_the_validation_split(tmp_path: Path) -> None:
     arrays: dict[str, Any] = {f"{name}_images": IMAGES[rows] for name, rows in splits.items()}
     arrays |= {f"{name}_labels": LABELS[rows, np.newaxis] for name, rows in splits.items()}
     np.savez(tmp_path / "medmnist.npz", **arrays)
-    dataset = load_dataset(f"npz:{tmp_path}/medmnist.npz", look="ink")
+    dataset = load_dataset(f"npz:{tmp_path}/medmnist.npz", options=ImageOptions(look="ink"))
 
     assert dataset.validation is not None
     np.testing.assert_array_equal(dataset.validation.images, IMAGES[30:45])
@@ -71,7 +72,7 @@ def test_archives_of_one_array_are_named_by_their_files(tmp_path: Path) -> None:
     ):
         np.savez(tmp_path / f"k49-{name}.npz", array)
     (tmp_path / "classes.txt").write_text("あ\nい\nう\n")
-    dataset = load_dataset(f"npz:{tmp_path}", look="ink")
+    dataset = load_dataset(f"npz:{tmp_path}", options=ImageOptions(look="ink"))
 
     assert dataset.class_names == ("あ", "い", "う")
     np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
@@ -79,7 +80,9 @@ def test_archives_of_one_array_are_named_by_their_files(tmp_path: Path) -> None:
 
 def test_archive_without_a_test_split_is_split_here(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=IMAGES, y=LABELS)
-    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink", test_fraction=0.25)
+    dataset = load_dataset(
+        f"npz:{tmp_path}/own.npz", options=ImageOptions(look="ink"), test_fraction=0.25
+    )
 
     assert (len(dataset.train.labels), len(dataset.test.labels)) == (45, 15)
 
@@ -112,7 +115,7 @@ def test_labels_may_be_of_any_kind(
         ({"x": IMAGES, "y": LABELS[:-1]}, "counts_differ", "59"),
         ({"x": IMAGES / 255, "y": LABELS}, "invalid_arrays", "float64"),
         ({"x": IMAGES.astype(int) + 200, "y": LABELS}, "invalid_arrays", "255"),
-        ({"x": np.zeros((60, 28, 28, 3), np.uint8), "y": LABELS}, "invalid_arrays", "28, 3"),
+        ({"x": np.zeros((60, 28, 28, 4), np.uint8), "y": LABELS}, "invalid_arrays", "28, 4"),
         ({"x": IMAGES, "y": LABELS / 2}, "invalid_arrays", "label 2 is 0.5"),
         ({"x": IMAGES, "y": [*LABELS[1:], np.nan]}, "invalid_arrays", "label 60 is nan"),
         ({"x": IMAGES, "y": np.eye(3)[LABELS]}, "invalid_arrays", "argmax"),
@@ -170,7 +173,7 @@ def test_csv_of_pixels_is_a_data_set(tmp_path: Path, first: int) -> None:
     write_csv(tmp_path / "own_train.csv", IMAGES[:45], LABELS[:45], first)
     write_csv(tmp_path / "own_test.csv", IMAGES[45:], LABELS[45:], first)
     for name in ("own_train.csv", ""):
-        dataset = load_dataset(f"csv:{tmp_path}/{name}", look="ink")
+        dataset = load_dataset(f"csv:{tmp_path}/{name}", options=ImageOptions(look="ink"))
 
         assert dataset.class_names == ("0", "1", "2")
         np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
@@ -185,7 +188,7 @@ def test_csv_with_names_of_classes_and_an_unlabelled_test_file(tmp_path: Path) -
     unlabelled.write_text(
         "\n".join(line.partition(",")[2] for line in unlabelled.read_text().splitlines()) + "\n"
     )
-    dataset = load_dataset(f"csv:{path}", look="ink")
+    dataset = load_dataset(f"csv:{path}", options=ImageOptions(look="ink"))
 
     assert dataset.class_names == ("cat", "dog", "eel")
     assert (len(dataset.train.labels), len(dataset.test.labels)) == (48, 12)

@@ -13,6 +13,7 @@ from tests.support import pictures
 from tests.support.pictures import sort_into_folders
 from train.data.datasets import load_dataset
 from train.data.own.extra import add_pictures, find_class, read_mapping
+from train.data.splits import Split
 
 SHAPES = pictures.shapes()  # across, upright, square
 CLASSES = "across, upright, square"
@@ -188,11 +189,24 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert raised.value.code == "folder_not_found"
 
 
-def test_pictures_cannot_be_added_to_images_of_another_size(tmp_path: Path) -> None:
-    with pytest.raises(InvalidUsage, match=r"'digits-8x8'.* 8 × 8") as raised:
+def test_pictures_cannot_be_added_to_images_too_small_for_a_model(tmp_path: Path) -> None:
+    with pytest.raises(InvalidUsage, match=r"'digits-8x8'.* not 8") as raised:
         add_pictures(load_dataset("digits-8x8"), tmp_path)
 
-    assert raised.value.code == "invalid_dataset_option"
+    assert raised.value.code == "invalid_training"
+
+
+def test_pictures_get_size_and_colours_of_the_data_set(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 32, 48, 3), dtype=np.uint8)
+    split = Split(images, np.arange(40) % 3)
+    photos = replace(SHAPES, look="photo", train=split, test=split)
+    sort_into_folders(tmp_path, dict.fromkeys(SHAPES.class_names, 10))
+    mixed = add_pictures(photos, tmp_path)
+
+    assert mixed.extra is not None
+    assert mixed.extra.images.shape == (6, 32, 48, 3)
+    assert mixed.train.images.shape == (64, 32, 48, 3)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidDataset, InvalidUsage
+from loupe.images.spec import ImageSpec
 from tests.support import pictures
 from tests.support.files import odd_folder
 from tests.support.pictures import sort_into_folders
@@ -19,7 +20,7 @@ CLASSES = {"dog": 20, "cat": 10}
 
 
 def load(folder: Path, test_fraction: float | None = None) -> Dataset:
-    return load_folder(folder, "ink", test_fraction)
+    return load_folder(folder, ImageSpec("ink"), test_fraction)
 
 
 def test_folders_are_classes_and_a_fifth_of_each_becomes_the_test_split(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from loupe.images.normalize import normalize_pixels
 from loupe.images.spec import ImageSpec
 from tests.support import pictures
 from train.data.datasets import load_dataset
+from train.data.image_options import ImageOptions
 from train.data.own import arrays
 from train.data.own.idx_folders import FILES, load_idx_folder
 
@@ -46,7 +47,9 @@ def write(
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
 def test_four_files_are_a_data_set(tmp_path: Path, packed: bool) -> None:
-    dataset = load_idx_folder(write(tmp_path / "My Digits", packed=packed), look="ink")
+    dataset = load_idx_folder(
+        write(tmp_path / "My Digits", packed=packed), options=ImageOptions(look="ink")
+    )
 
     np.testing.assert_array_equal(dataset.train.images, pictures.digits(30))
     np.testing.assert_array_equal(dataset.test.images, pictures.digits(10, seed=1))
@@ -63,7 +66,7 @@ def test_four_files_are_a_data_set(tmp_path: Path, packed: bool) -> None:
 def test_classes_txt_names_the_classes(tmp_path: Path) -> None:
     write(tmp_path, {"train_labels": [0, 1] * 15, "test_labels": [0, 1] * 5})
     (tmp_path / "classes.txt").write_text("\ufeff長靴\n  rain boot \n\n", encoding="utf-8")
-    dataset = load_idx_folder(tmp_path, look="object")
+    dataset = load_idx_folder(tmp_path, options=ImageOptions(look="object"))
 
     assert dataset.class_names == ("長靴", "rain boot")
     assert dataset.train.labels[:3].tolist() == [0, 1, 0]
@@ -77,7 +80,7 @@ def test_images_of_any_size_are_normalized(
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (30, *shape), dtype=np.uint8)
     write(tmp_path, {"train_images": images, "test_images": images[:10]})
-    dataset = load_idx_folder(tmp_path, look=look)  # type: ignore[arg-type]
+    dataset = load_idx_folder(tmp_path, options=ImageOptions.of(look=look))
 
     assert dataset.train.images.shape == (30, 28, 28)
     for image, expected in zip(dataset.train.images, images, strict=True):
@@ -142,7 +145,7 @@ def test_files_that_cannot_be_trained_on_are_refused(
 ) -> None:
     write(tmp_path, arrays)
     with pytest.raises(InvalidDataset) as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert (raised.value.code, raised.value.exit_code) == (code, 1)
     assert all(fact in raised.value.message for fact in [str(tmp_path), *facts])
@@ -151,7 +154,7 @@ def test_files_that_cannot_be_trained_on_are_refused(
 def test_class_names_of_labels_that_start_at_1_are_in_their_order(tmp_path: Path) -> None:
     write(tmp_path, {"train_labels": [1, 2] * 15, "test_labels": [2, 1] * 5})
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    dataset = load_idx_folder(tmp_path, look="ink")
+    dataset = load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert dataset.class_names == ("cat", "dog")
     assert dataset.train.labels.tolist() == [0, 1] * 15
@@ -174,7 +177,7 @@ def test_files_may_be_named_as_their_copies_on_kaggle(
         path = tmp_path / "copy" / spelling(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((tmp_path / "plain" / name).read_bytes())
-    dataset = load_idx_folder(tmp_path / "copy", look="ink")
+    dataset = load_idx_folder(tmp_path / "copy", options=ImageOptions(look="ink"))
 
     np.testing.assert_array_equal(dataset.test.images, pictures.digits(10, seed=1))
     assert dataset.train.labels.tolist() == [0, 1] * 15
@@ -195,9 +198,9 @@ def test_emnist_is_read_as_published(tmp_path: Path) -> None:
             (tmp_path / f"emnist-{letters}-{name}.gz").write_bytes(packed)
     (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n")
 
-    dataset = load_dataset(f"idx:{tmp_path}/emnist-letters", look="ink")
+    dataset = load_dataset(f"idx:{tmp_path}/emnist-letters", options=ImageOptions(look="ink"))
     with pytest.raises(InvalidDataset) as raised:
-        load_dataset(f"idx:{tmp_path}", look="ink")
+        load_dataset(f"idx:{tmp_path}", options=ImageOptions(look="ink"))
 
     assert (dataset.name, dataset.class_names) == ("emnist-letters", ("A", "B"))
     np.testing.assert_array_equal(dataset.train.images, pictures.digits(40)[:30])
@@ -213,7 +216,7 @@ def test_wrong_mapping_of_emnist_is_refused(tmp_path: Path, line: str) -> None:
         (tmp_path / f"emnist-x-{name}").write_bytes((write(tmp_path / "x") / name).read_bytes())
     (tmp_path / "emnist-x-mapping.txt").write_text(f"{line}\n")
     with pytest.raises(InvalidDataset) as raised:
-        load_idx_folder(tmp_path / "emnist-x", look="ink")
+        load_idx_folder(tmp_path / "emnist-x", options=ImageOptions(look="ink"))
 
     assert raised.value.code == "invalid_class_names"
 
@@ -222,7 +225,7 @@ def test_labels_without_a_class_name_are_listed(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "classes.txt").write_text("zero\none\ntwo\nthree\n")
     with pytest.raises(InvalidDataset, match=r"classes\.txt.* 4 .*0 to 3.*train.*7") as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert raised.value.code == "labels_outside"
 
@@ -231,7 +234,7 @@ def test_a_named_class_without_images_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"train_labels": [0, 1] * 15, "test_labels": [0, 1] * 5})
     (tmp_path / "classes.txt").write_text("zero\none\ntwo\n")
     with pytest.raises(InvalidDataset, match="'two' has 0") as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert raised.value.code == "too_few_images"
 
@@ -252,7 +255,7 @@ def test_class_names_must_be_different_lines_of_text(
     write(tmp_path)
     (tmp_path / "classes.txt").write_bytes(text)
     with pytest.raises(InvalidDataset) as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert raised.value.code == "invalid_class_names"
     assert str(tmp_path) in raised.value.message
@@ -278,7 +281,7 @@ def test_a_corrupt_file_is_named_with_the_reason(tmp_path: Path, data: bytes, fa
     write(tmp_path)
     (tmp_path / FILES[1]).write_bytes(data)
     with pytest.raises(InvalidDataset) as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert raised.value.code == "invalid_idx"
     assert str(tmp_path / FILES[1]) in raised.value.message
@@ -295,7 +298,7 @@ def test_a_header_that_claims_terabytes_is_refused(
     data = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape) + bytes(10_000)
     (tmp_path / FILES[number]).write_bytes(gzip.compress(data) if packed else data)
     with pytest.raises(InvalidDataset, match="4294967295") as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert (raised.value.code, raised.value.exit_code) == ("invalid_idx", 1)
     assert str(tmp_path / FILES[number]) in raised.value.message
@@ -307,7 +310,7 @@ def test_counts_are_compared_before_anything_is_unpacked(tmp_path: Path) -> None
     (tmp_path / FILES[0]).write_bytes(images)  # 61 KB that unpack to 63 MB
     tracemalloc.start()
     with pytest.raises(InvalidDataset, match="80,000 images, but 30 labels") as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -321,11 +324,11 @@ def test_images_and_counts_beyond_the_limits_are_refused(
     write(tmp_path)
     monkeypatch.setenv("LOUPE_MAX_IMAGE_PIXELS", "783")
     with pytest.raises(InvalidDataset, match=r"28 × 28 .* 783 pixels") as large:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
     monkeypatch.delenv("LOUPE_MAX_IMAGE_PIXELS")
     monkeypatch.setattr(arrays, "MAX_IMAGES", 29)
     with pytest.raises(InvalidDataset, match="30 items") as many:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert (large.value.code, many.value.code) == ("invalid_idx", "invalid_idx")
 
@@ -340,17 +343,17 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str, kind: str
     else:
         (tmp_path / name).symlink_to("/dev/zero")
     with pytest.raises(InvalidDataset, match=f"'{tmp_path / name}'.*Not a regular file"):
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
 
 def test_class_names_of_any_length_are_read_in_linear_time(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "classes.txt").write_text("".join(f"{number}\n" for number in range(100_000)))
     with pytest.raises(InvalidDataset, match="and 99,988 more"):
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
     (tmp_path / "classes.txt").write_text("x" * 2**21)
     with pytest.raises(InvalidDataset, match="more than 1,048,576 bytes") as raised:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
 
     assert raised.value.code == "invalid_class_names"
 
@@ -359,9 +362,9 @@ def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / FILES[3]).unlink()
     with pytest.raises(InvalidDataset, match=f"{tmp_path / FILES[3]}.*\\.gz") as missing_file:
-        load_idx_folder(tmp_path, look="ink")
+        load_idx_folder(tmp_path, options=ImageOptions(look="ink"))
     with pytest.raises(InvalidUsage, match="nowhere") as missing_folder:
-        load_idx_folder(tmp_path / "nowhere", look="ink")
+        load_idx_folder(tmp_path / "nowhere", options=ImageOptions(look="ink"))
 
     assert missing_file.value.code == "invalid_idx"
     assert (missing_folder.value.code, missing_folder.value.exit_code) == ("folder_not_found", 2)
