@@ -13,7 +13,7 @@ class ImageOptions(BaseModel):
 
     Attributes:
         look: By default `photo` for images in colour, else `object`.
-        size: Height and width, in pixels. By default 28, or the own size of arrays of photos.
+        size: Side, or height and width, in pixels. By default 28; of arrays of photos, their own.
         colour: Keep the colours of pictures. Arrays in colour keep theirs.
         fit: How photos get their size; `crop` by default.
     """
@@ -21,7 +21,7 @@ class ImageOptions(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     look: Look | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
     colour: bool = False
     fit: Fit | None = None
 
@@ -33,6 +33,17 @@ class ImageOptions(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
         raise _refused(f"{problem['loc'][0]}: {problem['msg']}, got {problem['input']!r}.")
+
+    @classmethod
+    def of_model(cls, spec: ImageSpec) -> "ImageOptions":
+        """Return the options that make images for a model out of pictures."""
+        fit = spec.fit if spec.look == "photo" else None
+        size = (spec.height, spec.width)
+        return cls(look=spec.look, size=size, colour=spec.channels == 3, fit=fit)
+
+    @property
+    def _size(self) -> tuple[int, int] | None:
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def spec(self, shape: tuple[int, ...] | None = None) -> ImageSpec:
         """Return the spec of a user's own images.
@@ -52,7 +63,7 @@ class ImageOptions(BaseModel):
         if self.fit and look != "photo":
             raise _refused("--fit is for photos: add --look photo or --colour.")
         own = shape[:2] if shape and look == "photo" else (SIDE, SIDE)
-        height, width = (self.size, self.size) if self.size else own
+        height, width = self._size or own
         try:
             return ImageSpec(look, height, width, 3 if in_colour else 1, self.fit or "crop")
         except ValueError as error:
@@ -67,7 +78,7 @@ class ImageOptions(BaseModel):
         """
         if self.look not in (None, look):
             raise _refused(f"The images of '{name}' have the look '{look}', not '{self.look}'.")
-        if self.size not in (None, shape[0]):
+        if self._size not in (None, shape[:2]):
             raise _refused(f"The images of '{name}' have {shape[0]} × {shape[1]} pixels.")
         if self.colour and len(shape) == 2:
             raise _refused(f"The images of '{name}' are grey.")

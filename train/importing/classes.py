@@ -11,6 +11,7 @@ from loupe.files import read_text
 from loupe.images.spec import ImageSpec
 from loupe.models.card import check_class_names
 from train.data.datasets import Dataset, Int64Array, Split, load_dataset
+from train.data.image_options import ImageOptions
 from train.data.splits import quoted
 
 RANGE = re.compile(r"([0-9]{1,6})-([0-9]{1,6})")
@@ -54,7 +55,11 @@ def load_test(source: str, spec: ImageSpec, class_names: tuple[str, ...]) -> Dat
         InvalidUsage: If there is no such data set.
         InvalidDataset: If its images or classes are not those of the model.
     """
-    dataset = load_dataset(source, look=spec.look)
+    own = ImageOptions.of_model(spec)
+    if not source.startswith("folder:"):  # arrays have colours or not
+        own = own.model_copy(update={"colour": False})
+    published = ImageOptions(look=spec.look)  # they have their own sizes, too
+    dataset = load_dataset(source, options=own if ":" in source else published)
     if dataset.spec.shape != spec.shape:
         raise InvalidDataset(
             f"The model takes images of {spec} pixels; those of '{source}' have {dataset.spec}.",

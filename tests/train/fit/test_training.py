@@ -71,7 +71,7 @@ def test_a_model_of_photos_is_stored_with_their_spec(store: Path) -> None:
     engine = load_engine(model)
 
     assert model.card.input == ImageSpec("photo", 32, 24, 3, "stretch")
-    assert model.card.figures.accuracy > 0.9
+    assert model.card.measured.accuracy > 0.9
     assert engine.predict(photos.test.images).argmax(axis=1).tolist() == [*photos.test.labels]
     assert "32 × 24 × 3" in card
     assert "28 × 28" not in card + (model.folder / "report.html").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from tests.support import pictures
 from tests.support.command import Ended, Loupe
 from tests.support.onnx_models import convolution
 from train.data.datasets import load_dataset
+from train.data.image_options import ImageOptions
 from train.evaluate.calibration import expected_calibration_error
 from train.evaluate.evaluation import Evaluation
 
@@ -83,7 +84,7 @@ def test_all_images_of_a_folder_without_splits_measure_the_model(
     store: Path, tmp_path: Path, loupe: Loupe
 ) -> None:
     model = overconfident(loupe, tmp_path)
-    images = load_dataset(f"folder:{tmp_path / 'photos'}", look="ink")
+    images = load_dataset(f"folder:{tmp_path / 'photos'}", options=ImageOptions(look="ink"))
     predicted = load_engine(model).predict(
         np.concatenate([images.train.images, images.test.images])
     )

@@ -100,7 +100,7 @@ def test_labels_may_be_of_any_kind(
     tmp_path: Path, labels: np.ndarray, names: tuple[str, ...]
 ) -> None:
     np.savez(tmp_path / "own.npz", x=IMAGES, y=labels, x_test=IMAGES, y_test=labels)
-    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink")
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz", options=ImageOptions(look="ink"))
 
     assert dataset.class_names == names
     meant = [names.index("cat"), names.index("é"), names.index("ape")] if "é" in names else range(3)
@@ -248,7 +248,11 @@ def test_csv_with_a_wrong_row_names_it(tmp_path: Path, row: list[object], facts:
 def test_classes_of_a_csv_are_in_the_order_of_numbers(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "own.csv", IMAGES, LABELS * 5 - 1)
 
-    assert load_dataset(f"csv:{path}", look="ink").class_names == ("-1", "4", "9")
+    assert load_dataset(f"csv:{path}", options=ImageOptions(look="ink")).class_names == (
+        "-1",
+        "4",
+        "9",
+    )
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv"])
