@@ -11,10 +11,11 @@ import numpy as np
 from loupe.errors import InvalidUsage
 from loupe.images.selection import describe
 from loupe.images.spec import Fit, Float32Array, Look, UInt8Array
-from train.data import published
 from train.data.digits import load_digits
 from train.data.image_options import ImageOptions
 from train.data.own import array_files, folders, idx_folders
+from train.data.published import PUBLISHED
+from train.data.retrieval import load_published
 from train.data.splits import SPLIT_SEED, Dataset, Int64Array, Split
 
 __all__ = ["NAMES", "Dataset", "Int64Array", "Split", "check_name", "load", "load_dataset"]
@@ -22,7 +23,7 @@ __all__ = ["NAMES", "Dataset", "Int64Array", "Split", "check_name", "load", "loa
 logger = logging.getLogger(__name__)
 
 DIGITS = ("digits", "digits-8x8")
-NAMES = (*published.IDX_DATASETS, *DIGITS)
+NAMES = (*PUBLISHED, *DIGITS)
 KINDS = ("idx:DIR", "folder:DIR", "npz:PATH", "csv:PATH")
 MAY_LACK_TEST = ("folder", "npz", "csv")  # kinds of data sets that Loupe may have to split
 MIN_SIMILARITY = 0.5  # of a wrong name to the suggestion, 0..1
@@ -66,8 +67,8 @@ def load_dataset(
         options.check(name, "ink", (28, 28) if name == "digits" else (8, 8))
         return load_digits(name, test_fraction, split_seed)
     if kind is None:
-        options.check(name, published.IDX_DATASETS[name].look, (28, 28))
-        return published.load_published(name, data_dir, download=download)
+        options.check(name, PUBLISHED[name].look, PUBLISHED[name].shape)
+        return load_published(name, data_dir, download=download)
     if kind == "idx":
         dataset = idx_folders.load_idx_folder(folder, options)
     elif kind == "folder":

@@ -1,55 +1,86 @@
-"""Fashion-MNIST and MNIST: the folders that may hold their files, and the files' digests."""
+"""Published data sets: class names, look, source, licence, and how to know their images."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from urllib.request import HTTPRedirectHandler, build_opener
 
 import numpy as np
 
-from loupe.errors import DatasetNotFound
-from loupe.files import write_atomically
 from loupe.images.arrays import idx
 from loupe.images.spec import Look, UInt8Array
-from train.data.npz import read_npz
-from train.data.own.folders import expand_user
-from train.data.own.idx_folders import FILES, read_idx
-from train.data.splits import Dataset, Split
-
-DEBIAN_FOLDER = Path("/usr/share/datasets")  # of Debian's dataset-… packages
-# Source: `keras.datasets`, whose `get_file` bounds no size and follows any redirect.
-DOWNLOADS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-TIMEOUT_SECONDS = 30.0  # of waiting for the next bytes
-MAX_DOWNLOAD_BYTES = 64 * 2**20  # the largest file has 26 MB
-ARCHIVED = ("x_train", "y_train", "x_test", "y_test")  # arrays in Keras's archive of MNIST
-MAX_ARCHIVE_BYTES = 64 * 2**20  # unpacked; MNIST has 55 MB
+from train.data.own.idx_folders import FILES
 
 
 @dataclass(frozen=True)
-class IdxDataset:
-    """A data set published as four IDX files.
+class Download:
+    """A file to download: its address, and the SHA-256 of its bytes."""
 
-    `digests` are their SHA-256, decompressed, in the order of `FILES`.
+    url: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """A published data set.
+
+    Attributes:
+        class_names: In the order of the labels.
+        look: Look of the images.
+        digests: SHA-256 of the four arrays as IDX files, in the order of `FILES`; or else
+            `per_class` is checked.
+        source: Authors, name and size.
+        licence: Licence of the images.
+        japanese: The class names in Japanese.
+        shape: Shape of an image.
+        per_class: Images of each class, of both splits.
+        downloads: The files, except those of Keras's bucket.
     """
 
     class_names: tuple[str, ...]
     look: Look
-    digests: tuple[str, ...]
-    source: str
-    licence: str
+    digests: tuple[str, ...] = ()
+    source: str = "not stated"
+    licence: str = "not stated"
     japanese: tuple[str, ...] = ()
+    shape: tuple[int, ...] = (28, 28)
+    per_class: tuple[int, int] = (0, 0)
+    downloads: tuple[Download, ...] = ()
+
+    def check(self, arrays: Sequence[UInt8Array]) -> None:
+        """Raise `ValueError` if images and labels, in the order of `FILES`, are not these."""
+        for file, array, expected in zip(FILES, arrays, self.digests, strict=False):
+            if digest(array) != expected:
+                raise ValueError(f"the SHA-256 of {file} is not that of the published file")
+        if self.digests:
+            return
+        for images, labels, count in zip(arrays[::2], arrays[1::2], self.per_class, strict=True):
+            counts = np.bincount(labels, minlength=len(self.class_names)).tolist()
+            if images.shape != (len(labels), *self.shape) or counts != [count] * len(
+                self.class_names
+            ):
+                raise ValueError(
+                    f"images of {images.shape} with {len(labels):,} labels are not the published "
+                    f"ones: {count:,} of {self.shape} in each of {len(self.class_names)} classes"
+                )
+
+
+def digest(array: UInt8Array) -> str:
+    """Return the SHA-256, in hex, of the decompressed IDX file that holds an array."""
+    return hashlib.sha256(idx.encode(array)).hexdigest()
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(", "))
 
 
-IDX_DATASETS: dict[str, IdxDataset] = {
+PUBLISHED: dict[str, PublishedDataset] = {
     # Source: Zalando Research, Fashion-MNIST README, table "Labels"; MIT licence.
-    "fashion-mnist": IdxDataset(
+    "fashion-mnist": PublishedDataset(
         class_names=_names(
             "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
         ),
@@ -68,7 +99,7 @@ IDX_DATASETS: dict[str, IdxDataset] = {
         ),
     ),
     # Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits"; CC BY-SA 3.0.
-    "mnist": IdxDataset(
+    "mnist": PublishedDataset(
         class_names=tuple("0123456789"),
         look="ink",
         digests=(
@@ -82,97 +113,83 @@ IDX_DATASETS: dict[str, IdxDataset] = {
         licence="CC BY-SA 3.0",
         japanese=tuple("0123456789"),
     ),
+    # Source: Clanuwat et al., "Deep Learning for Classical Japanese Literature", 2018. The digests
+    # are those of TensorFlow Datasets.
+    "kmnist": PublishedDataset(
+        class_names=_names("o, ki, su, tsu, na, ha, ma, ya, re, wo"),
+        look="ink",
+        per_class=(6_000, 1_000),
+        source="ROIS-DS Center for Open Data in the Humanities, KMNIST, adapted from the Kuzushiji "
+        "Dataset (doi:10.20676/00000341): 70,000 handwritten characters",
+        licence="CC BY-SA 4.0",
+        japanese=_names("お, き, す, つ, な, は, ま, や, れ, を"),
+        downloads=tuple(
+            Download(f"http://codh.rois.ac.jp/kmnist/dataset/kmnist/{name}.gz", sha256)
+            for name, sha256 in zip(
+                FILES,
+                (
+                    "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+                    "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+                    "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+                    "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+                ),
+                strict=True,
+            )
+        ),
+    ),
+    # Source: Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017, the split
+    # "balanced", in which letters that look alike in both cases are one class. The digest is that
+    # of TensorFlow Datasets.
+    "emnist": PublishedDataset(
+        class_names=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
+        look="ink",
+        per_class=(2_400, 400),
+        source="Cohen et al., EMNIST, balanced: 131,600 digits and letters of NIST's Special "
+        "Database 19",
+        downloads=(
+            Download(
+                "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+                "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+            ),
+        ),
+    ),
+    # Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, the binary
+    # version. The digests are those of TensorFlow Datasets.
+    "cifar10": PublishedDataset(
+        class_names=_names("airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"),
+        look="photo",
+        per_class=(5_000, 1_000),
+        shape=(32, 32, 3),
+        source="Krizhevsky, CIFAR-10: 60,000 photos",
+        downloads=(
+            Download(
+                "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ),
+        ),
+    ),
+    "cifar100": PublishedDataset(
+        class_names=_names(
+            "apple, aquarium_fish, baby, bear, beaver, bed, bee, beetle, bicycle, bottle, bowl, "
+            "boy, bridge, bus, butterfly, camel, can, castle, caterpillar, cattle, chair, "
+            "chimpanzee, clock, cloud, cockroach, couch, crab, crocodile, cup, dinosaur, dolphin, "
+            "elephant, flatfish, forest, fox, girl, hamster, house, kangaroo, keyboard, lamp, "
+            "lawn_mower, leopard, lion, lizard, lobster, man, maple_tree, motorcycle, mountain, "
+            "mouse, mushroom, oak_tree, orange, orchid, otter, palm_tree, pear, pickup_truck, "
+            "pine_tree, plain, plate, poppy, porcupine, possum, rabbit, raccoon, ray, road, "
+            "rocket, rose, sea, seal, shark, shrew, skunk, skyscraper, snail, snake, spider, "
+            "squirrel, streetcar, sunflower, sweet_pepper, table, tank, telephone, television, tiger, "
+            "tractor, train, trout, tulip, turtle, wardrobe, whale, willow_tree, wolf, woman, worm"
+        ),
+        look="photo",
+        per_class=(500, 100),
+        shape=(32, 32, 3),
+        source="Krizhevsky, CIFAR-100: 60,000 photos",
+        downloads=(
+            Download(
+                "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            ),
+        ),
+    ),
 }
-
-
-def load_published(name: str, data_dir: Path | None = None, *, download: bool = True) -> Dataset:
-    """Load a published data set from `data_dir`, Debian's packages, Keras's cache or the network.
-
-    Raises:
-        DatasetNotFound: If none of them has the published bytes; the message lists all attempts.
-    """
-    published = IDX_DATASETS[name]
-    attempts = []
-    for location, read in _candidates(name, data_dir, download=download):
-        try:
-            arrays = read()
-            for file, array, expected in zip(FILES, arrays, published.digests, strict=True):
-                if digest(array) != expected:
-                    raise ValueError(f"the SHA-256 of {file} is not that of the published file")
-        except Exception as error:  # noqa: BLE001 - damaged archives raise almost anything
-            attempts.append(f"{location}: {error}".rstrip("."))
-            continue
-        return Dataset(
-            name,
-            published.class_names,
-            published.look,
-            train=Split(arrays[0], arrays[1].astype(np.int64)),
-            test=Split(arrays[2], arrays[3].astype(np.int64)),
-            source=published.source,
-            licence=published.licence,
-            translations={"ja": published.japanese} if published.japanese else {},
-        )
-    raise DatasetNotFound(
-        f"The data set '{name}' was not found. Put its four IDX files into a folder and pass it "
-        f"with --data-dir, or use digits. Tried: {'; '.join(attempts)}."
-    )
-
-
-def _candidates(
-    name: str, data_dir: Path | None, *, download: bool
-) -> Iterator[tuple[str, Callable[[], list[UInt8Array]]]]:
-    """Yield the locations to try, and functions that read them in the order of `FILES`."""
-    for folder in (data_dir, DEBIAN_FOLDER / name, keras_cache() / name):
-        if folder:
-            yield str(folder), partial(_read_folder, folder)
-    archive = keras_cache() / f"{name}.npz"  # Keras stores MNIST as one archive
-    yield str(archive), partial(_read_archive, archive)
-    if download:
-        yield f"download from {DOWNLOADS}", partial(_download, name)
-
-
-def keras_cache() -> Path:
-    """Return Keras's folder of downloaded data sets. Source: keras.io, `keras.utils.get_file`."""
-    return expand_user(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
-
-
-def digest(array: UInt8Array) -> str:
-    """Return the SHA-256, in hex, of the decompressed IDX file that holds an array."""
-    return hashlib.sha256(idx.encode(array)).hexdigest()
-
-
-def _read_folder(folder: Path) -> list[UInt8Array]:
-    return [read_idx(folder, name) for name in FILES]
-
-
-def _read_archive(path: Path) -> list[UInt8Array]:
-    """Read Keras's archive."""
-    arrays = read_npz(path, MAX_ARCHIVE_BYTES, lambda name, _: name in ARCHIVED)
-    return [arrays[name] for name in ARCHIVED]
-
-
-def _download(name: str) -> list[UInt8Array]:
-    """Download the files that Keras uses to Keras's cache, and read them there."""
-    cache = keras_cache()
-    if name == "mnist":
-        _download_file("mnist.npz", cache)
-        return _read_archive(cache / "mnist.npz")
-    for file in FILES:
-        _download_file(f"{file}.gz", cache / name)
-    return _read_folder(cache / name)
-
-
-def _download_file(name: str, folder: Path) -> None:
-    with build_opener(NoRedirect).open(DOWNLOADS + name, timeout=TIMEOUT_SECONDS) as reply:
-        data = reply.read(MAX_DOWNLOAD_BYTES + 1)
-    if len(data) > MAX_DOWNLOAD_BYTES:
-        raise ValueError(f"{name} has more than {MAX_DOWNLOAD_BYTES:,} bytes")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / name, data)
-
-
-class NoRedirect(HTTPRedirectHandler):
-    """Report redirects as errors; they may lead to other servers, or to plain HTTP."""
-
-    def redirect_request(self, *arguments: object) -> None:
-        """Refuse the redirect."""
