@@ -14,6 +14,7 @@ from loupe.terminal import console, notices, styled
 from train.config import FIELDS, recipe
 from train.data.cli import print_doubts, print_left_out
 from train.options import (
+    DATASETS,
     Colour,
     DataDir,
     OwnLook,
@@ -57,7 +58,7 @@ def train(
     context: typer.Context,
     dataset: Annotated[
         str | None,
-        data(help="fashion-mnist, mnist, digits, folder:DIR, idx:DIR, npz:PATH or csv:PATH."),
+        data(help=DATASETS),
     ] = None,
     data_dir: DataDir = None,
     look: OwnLook = None,

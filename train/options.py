@@ -13,6 +13,11 @@ from train.config import FIELDS, help_text
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
+DATASETS = (
+    "fashion-mnist, mnist, kmnist, emnist, cifar10, cifar100, digits, folder:DIR, idx:DIR, "
+    "npz:PATH or csv:PATH."
+)
+
 data = partial(typer.Option, rich_help_panel="Data")
 DataDir = Annotated[Path | None, data(help="Folder with the data set's four IDX files.")]
 

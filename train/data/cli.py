@@ -8,7 +8,7 @@ from rich.table import Table
 
 from loupe.images.selection import count, describe
 from loupe.terminal import console, notices
-from train.options import Colour, DataDir, OwnLook, PhotoFit, Size
+from train.options import DATASETS, Colour, DataDir, OwnLook, PhotoFit, Size
 
 if TYPE_CHECKING:
     from train.data.datasets import Dataset
@@ -30,7 +30,7 @@ def show(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="fashion-mnist, mnist, digits, digits-8x8, folder:DIR, idx:DIR ….",
+            help=f"digits-8x8, {DATASETS}",
         ),
     ],
     out: Annotated[

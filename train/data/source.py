@@ -10,6 +10,7 @@ from train.data.datasets import DIGITS, MAY_LACK_TEST, Dataset, load_dataset
 from train.data.image_options import ImageOptions
 from train.data.own.extra import PREFIX, add_pictures
 from train.data.own.folders import expand_user
+from train.data.published import PUBLISHED
 from train.data.splits import SPLIT_SEED
 
 
@@ -49,7 +50,9 @@ class DataSource(ImageOptions):
     @property
     def recipe_look(self) -> Look:
         """The look that decides about a recipe before the images are loaded."""
-        return "photo" if self.colour or self.look == "photo" else "object"
+        if self.dataset in PUBLISHED:
+            return PUBLISHED[self.dataset].look
+        return self.look or ("photo" if self.colour else "object")
 
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
         """Load the images, with the user's own pictures added."""

@@ -9,6 +9,7 @@ import typer
 from loupe.errors import Interrupted, InvalidUsage
 from loupe.terminal import console, notices, progress_bar
 from train.options import (
+    DATASETS,
     Colour,
     DataDir,
     OwnLook,
@@ -49,9 +50,7 @@ values = partial(hyperparameter, panel=LIST_PANEL, metavar="LIST")
     *(hyperparameter(name, FIXED_PANEL) for name in ("architecture", *SINGLE_VALUES)),
 )
 def sweep(
-    dataset: Annotated[
-        str, data(help="fashion-mnist, mnist, digits, digits-8x8, folder:DIR, idx:DIR ….")
-    ],
+    dataset: Annotated[str, data(help=f"digits-8x8, {DATASETS}")],
     out: Annotated[
         Path, typer.Option(help="Folder for the results: a new one, or one to continue.")
     ],
