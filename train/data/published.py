@@ -179,7 +179,8 @@ PUBLISHED: dict[str, PublishedDataset] = {
             "pine_tree, plain, plate, poppy, porcupine, possum, rabbit, raccoon, ray, road, "
             "rocket, rose, sea, seal, shark, shrew, skunk, skyscraper, snail, snake, spider, "
             "squirrel, streetcar, sunflower, sweet_pepper, table, tank, telephone, television, "
-            "tiger, tractor, train, trout, tulip, turtle, wardrobe, whale, willow_tree, wolf, woman, worm"
+            "tiger, tractor, train, trout, tulip, turtle, wardrobe, whale, willow_tree, wolf, "
+            "woman, worm"
         ),
         look="photo",
         per_class=(500, 100),
