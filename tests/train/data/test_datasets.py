@@ -17,7 +17,7 @@ from train.data.datasets import NAMES, check_name, load, load_dataset
 from train.data.image_options import ImageOptions
 from train.data.own.idx_folders import FILES
 
-KNOWN = "fashion-mnist, mnist, digits, digits-8x8, idx:DIR, folder:DIR"
+KNOWN = "fashion-mnist, mnist, kmnist, emnist, cifar10, cifar100, digits, digits-8x8, idx:DIR"
 
 
 @pytest.fixture
