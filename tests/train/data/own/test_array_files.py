@@ -138,7 +138,7 @@ def test_archives_that_cannot_be_trained_on_are_refused(
 
 def test_labels_may_be_truth_values(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=IMAGES, y=LABELS > 0, x_test=IMAGES, y_test=LABELS > 0)
-    dataset = load_dataset(f"npz:{tmp_path}/own.npz", look="ink")
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz", options=ImageOptions(look="ink"))
 
     assert dataset.class_names == ("0", "1")
     assert dataset.test.labels.tolist() == (LABELS > 0).tolist()
