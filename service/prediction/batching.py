@@ -189,10 +189,14 @@ class Batcher:
         return answer
 
     def _schedule_dispatch(self) -> None:
-        """Dispatch after all tasks that are ready now; their requests share the run."""
+        """Dispatch after the next turn of the event loop.
+
+        Requests that it reads from their connections in that turn share the run.
+        """
         if not self._dispatch_is_scheduled:
             self._dispatch_is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._dispatch)
 
     def _dispatch(self) -> None:
         """Start the runs that can start now."""

@@ -198,6 +198,24 @@ def test_short_runs_execute_on_the_event_loop_once_their_duration_is_known(
     play(scene())
 
 
+def test_request_that_arrives_in_the_next_turn_of_the_event_loop_shares_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "SHORT_RUN_SECONDS", 60.0)
+
+    async def scene() -> None:
+        ran = Runs([])
+        waiting = batcher(sums, on_run=ran.ran)
+        await waiting.predict(random_images(1), patient())
+        first = await asked(waiting, random_images(1))
+        second = await asked(waiting, random_images(1))
+        await asyncio.gather(first, second)
+        assert ran.sizes == [1, 2]
+        await waiting.close()
+
+    play(scene())
+
+
 def test_lone_request_runs_before_the_event_loop_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "SHORT_RUN_SECONDS", 60.0)
 
