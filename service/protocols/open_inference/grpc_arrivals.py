@@ -32,14 +32,18 @@ class Arrivals:
         The call's iterator would keep the message in memory until the garbage collector runs.
 
         Raises:
-            EOFError: If the client sends none in time.
+            EOFError: If the client sends none.
+            TimeoutError: If it does not arrive in time.
         """
         share = self._shares.setdefault(caller, asyncio.Semaphore(SLOTS_SHARE))
         try:
             async with asyncio.timeout(self._limit_seconds), share, self._slots:
                 message: bytes | grpc.aio.EOF = await call.read()
         except TimeoutError:
-            raise EOFError(f"No message within {self._limit_seconds:g} s.") from None
+            raise TimeoutError(
+                f"No message within {self._limit_seconds:g} s, with the wait for other messages: "
+                f"{SLOTS_SHARE} of yours arrive at a time, and {SLOTS} of all callers."
+            ) from None
         if not isinstance(message, bytes):
             raise EOFError("The call has no message.")
         return message

@@ -157,6 +157,8 @@ class GrpcServer:
             message = await arrivals.receive(subscriber(address), context)
         except EOFError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TimeoutError as error:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
         finally:
             self._waiting.give_back(caller)
         if name not in OPEN_METHODS and not self._in_flight.has_room(caller):

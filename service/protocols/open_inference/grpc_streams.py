@@ -119,7 +119,7 @@ class Streams:
         self, caller: str, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[bytes]:
         """Yield messages until the client ends the stream or is silent for too long."""
-        with suppress(EOFError):
+        with suppress(EOFError, TimeoutError):
             while True:
                 message = await self._arrivals.receive(caller, context)
                 if len(message) > MAX_UNCHECKED_BYTES:

@@ -398,6 +398,27 @@ def test_calls_without_messages_do_not_lock_others_out(
     assert client.is_model_ready("digits")
 
 
+def test_call_that_ends_without_a_message_is_refused(both: BothProtocols) -> None:
+    with grpc.insecure_channel(both.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.stream_unary("/inference.GRPCInferenceService/ModelReady")(iter(()))
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "path", ["/inference.GRPCInferenceService/ServerLive", "/grpc.health.v1.Health/Check"]
+)
+def test_open_call_without_a_message_ends_after_seconds(both: BothProtocols, path: str) -> None:
+    with (
+        grpc.insecure_channel(both.address) as channel,
+        ending() as ends,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        channel.stream_unary(path)(waiting(ends))
+
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs two addresses")
 def test_calls_without_messages_of_one_address_do_not_delay_another(
     digits_model: StoredModel, tmp_path: Path
