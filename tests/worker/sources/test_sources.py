@@ -9,7 +9,7 @@ import pickle
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import accumulate
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tests.support.garbage import uncollected
 from tests.worker.conftest import MAX_PIXELS, scored
 from worker.sources import arrays
 from worker.sources.arrays import ArraySource
+from worker.sources.checks import check_kind
 from worker.sources.collection import Entry
 from worker.sources.opening import check_source, open_source
 from worker.sources.pictures import Decoder
@@ -419,6 +420,18 @@ def test_file_that_is_not_an_array_of_images_is_refused(
             refuse()
         assert str(source) in raised.value.message
         assert fact in raised.value.message
+
+
+@given(
+    st.sampled_from([b"", b"\x1f\x8b\x08", b"\xef\xbb\xbf", b"\xff\xfe", b"P5 ", b"II*\0"]),
+    st.binary(max_size=600),
+    st.booleans(),
+)
+def test_beginning_of_any_file_is_described_or_passes(
+    head: bytes, rest: bytes, is_manifest: bool
+) -> None:
+    with suppress(InvalidSource):
+        check_kind("file", head + rest, is_manifest=is_manifest)
 
 
 # Folders
