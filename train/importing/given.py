@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from train.importing.wiring import Inputs, Outputs, Wiring
+
+BATCH = 256  # inputs of a run, if any number is possible
 
 OutputHint = Literal["logits", "probabilities", "sigmoid"]
 
@@ -34,11 +38,13 @@ class GivenModel(ABC):
         format: For the model card.
         parameters: Number of its weights.
         made_with: Versions of the packages that made it or run it.
+        batch_size: The number of inputs of a run, if the model takes no other.
     """
 
     format: str
     parameters: int
     made_with: dict[str, str]
+    batch_size: int | None = None
 
     @property
     @abstractmethod
@@ -55,13 +61,22 @@ class GivenModel(ABC):
     def output_hint(self) -> OutputHint | None:
         """What the last operation says about the outputs."""
 
-    @abstractmethod
     def run(self, inputs: Inputs) -> Outputs:
         """Return the outputs for inputs, `(n, …)`, from the model's own framework.
 
         Raises:
             InvalidModel: If the model cannot be run.
         """
+        size = self.batch_size or BATCH
+        rest = -len(inputs) % self.batch_size if self.batch_size else 0
+        padded = np.concatenate([inputs, np.repeat(inputs[-1:], rest, axis=0)]) if rest else inputs
+        starts = range(0, len(padded), size)
+        outputs = [self.run_batch(padded[start : start + size]) for start in starts]
+        return np.concatenate(outputs)[: len(inputs)]
+
+    @abstractmethod
+    def run_batch(self, inputs: Inputs) -> Outputs:
+        """Return the outputs of one run, for as many inputs as the model takes; see `run`."""
 
     @abstractmethod
     def settle(self, inputs: Inputs) -> None:

@@ -19,7 +19,6 @@ from train.importing.onnx_model import MIN_DIVISOR
 from train.importing.wiring import TINY, Inputs, Outputs, Wiring
 from train.tensorflow import quiet
 
-BATCH = 256  # inputs per run
 PASSED_ON = (
     *(layers.InputLayer, layers.Reshape, layers.Permute, layers.ZeroPadding2D, layers.Identity),
 )
@@ -34,6 +33,7 @@ class KerasModel(GivenModel):
         with checked_keras(path) as safe:
             self._model = self._load(safe)
         self.format = f"Keras {keras.__version__}"
+        self.batch_size = self._model.inputs[0].shape[0]
         self.parameters = int(self._model.count_params())
         self.made_with = {"keras": keras.__version__, "tensorflow": tf.__version__}
         first = next(self._layers(), None)
@@ -85,28 +85,19 @@ class KerasModel(GivenModel):
         }
         return hints.get(activation)
 
-    def run(self, inputs: Inputs) -> Outputs:
-        """See `GivenModel.run`."""
-        fixed = self._model.inputs[0].shape[0]
-        size = fixed or BATCH
-        rest = -len(inputs) % fixed if fixed else 0
-        padded = np.concatenate([inputs, np.repeat(inputs[-1:], rest, axis=0)]) if rest else inputs
-        starts = range(0, len(padded), size)
+    def run_batch(self, inputs: Inputs) -> Outputs:
+        """See `GivenModel.run_batch`."""
         try:
-            outputs = [
-                np.asarray(self._model(padded[start : start + size], training=False), np.float32)
-                for start in starts
-            ]
+            return np.asarray(self._model(inputs, training=False), np.float32)
         except Exception as error:  # TensorFlow's errors have no common base but this one
             line = one_line(" ".join(str(error).split())[:300])
             raise InvalidModel(
                 f"Keras cannot run '{self._path}': {line}", code="model_unsupported"
             ) from error
-        return np.concatenate(outputs)[: len(inputs)]
 
     def settle(self, inputs: Inputs) -> None:
         """See `GivenModel.settle`: a fixed batch size is no part of a network's layers."""
-        if self._model.inputs[0].shape[0] is None:
+        if self.batch_size is None:
             return
         alone = self.run(inputs)
         given = self._model.inputs[0]
@@ -116,10 +107,10 @@ class KerasModel(GivenModel):
             copy.set_weights(self._model.get_weights())
             together = np.asarray(copy(inputs, training=False), np.float32)
         except Exception as error:
-            raise self._fixed(given.shape[0]) from error
+            raise self._fixed(self.batch_size) from error
         if together.shape != alone.shape or not np.allclose(together, alone, atol=1e-4, rtol=1e-4):
-            raise self._fixed(given.shape[0])
-        self._model = copy
+            raise self._fixed(self.batch_size)
+        self._model, self.batch_size = copy, None
 
     def _fixed(self, size: int) -> InvalidModel:
         return InvalidModel(

@@ -17,7 +17,6 @@ from train.importing.onnx_graph import MIN_SCAN_OPSET, with_free_batch, wrap
 from train.importing.wiring import Inputs, Outputs, Wiring
 
 FATAL = 4  # ONNX Runtime's level of logs; its errors are exceptions, too
-BATCH = 256  # inputs per run
 SAME = 1e-4  # maximum difference between a batch and its images one by one, relative to the largest
 PASSED_ON = frozenset(
     {"Identity", "Cast", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten"}
@@ -32,7 +31,6 @@ class OnnxModel(GivenModel):
         self._proto = proto
         self._path = path
         self._session = self._start(proto)
-        self._rows: int | None = None
         self._free = proto
         opsets = {each.domain: each.version for each in proto.opset_import}
         self._opset = opsets.get("", opsets.get("ai.onnx", 0))
@@ -85,19 +83,14 @@ class OnnxModel(GivenModel):
         }
         return hints.get(node.op_type) if node is not None else None
 
-    def run(self, inputs: Inputs) -> Outputs:
-        """See `GivenModel.run`: in runs of the model's batch size."""
-        size = self._rows or BATCH
-        rest = -len(inputs) % self._rows if self._rows else 0
-        padded = np.concatenate([inputs, np.repeat(inputs[-1:], rest, axis=0)]) if rest else inputs
-        starts = range(0, len(padded), size)
-        outputs = [self._run_once(padded[start : start + size]) for start in starts]
-        return np.concatenate(outputs)[: len(inputs)]
+    def run_batch(self, inputs: Inputs) -> Outputs:
+        """See `GivenModel.run_batch`."""
+        return self._answers(self._session, inputs)
 
     def settle(self, inputs: Inputs) -> None:
         """See `GivenModel.settle`: find out whether any batch size gives the same answers."""
         fixed = self.signature.shape[0] if self.signature.shape else None
-        self._rows = fixed or 1
+        self.batch_size = fixed or 1
         alone = self.run(inputs)
         if not np.isfinite(alone).all():
             return  # refused later, as for every model
@@ -112,20 +105,20 @@ class OnnxModel(GivenModel):
             and together.shape == alone.shape
             and np.abs(together - alone).max(initial=0.0) <= limit
         ):
-            self._rows, self._free = None, free
+            self.batch_size, self._free = None, free
             self._session = self._start(free)
         elif self._opset < MIN_SCAN_OPSET:
             raise InvalidModel(
-                f"'{self._path}' takes batches of {self._rows} only, and its opset {self._opset} "
-                f"is too old to run it in a loop. Export it with a free batch size, or with opset "
+                f"'{self._path}' takes batches of {self.batch_size} only, and its opset is too old "
+                f"to run it in a loop. Export it with a free batch size, or with opset "
                 f"{MIN_SCAN_OPSET} or later.",
                 code="fixed_batch",
             )
 
     def save(self, folder: Path, wiring: Wiring, units: int, temperature: float) -> tuple[str, ...]:
         """See `GivenModel.save`."""
-        model = self._free if self._rows is None else self._proto
-        wrapped = wrap(model, wiring, units=units, temperature=temperature, rows=self._rows)
+        model = self._free if self.batch_size is None else self._proto
+        wrapped = wrap(model, wiring, units=units, temperature=temperature, rows=self.batch_size)
         onnx.save_model(wrapped, folder / ONNX_FILE)
         return (ONNX_FILE,)
 
@@ -139,9 +132,6 @@ class OnnxModel(GivenModel):
             )
         except Exception as error:  # its classes have no common base but this one
             raise self._refused("load", error) from error
-
-    def _run_once(self, inputs: Inputs) -> Outputs:
-        return self._answers(self._session, inputs)
 
     def _answers(self, session: ort.InferenceSession, inputs: Inputs) -> Outputs:
         try:

@@ -18,7 +18,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Description
 from loupe.errors import InvalidModel
 from loupe.text import one_line
 from train.importing.onnx_files import check_operators, check_size
-from train.importing.onnx_model import BATCH, OnnxModel
+from train.importing.onnx_model import OnnxModel
 from train.importing.wiring import Inputs, Outputs
 from train.tensorflow import quiet
 
@@ -62,20 +62,12 @@ class SavedModel(OnnxModel):
         self.format = f"SavedModel, TensorFlow {version}"
         self.made_with |= {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__}
 
-    def run(self, inputs: Inputs) -> Outputs:
-        """See `GivenModel.run`."""
-        size = self._rows or BATCH
-        rest = -len(inputs) % self._rows if self._rows else 0
-        padded = np.concatenate([inputs, np.repeat(inputs[-1:], rest, axis=0)]) if rest else inputs
-        starts = range(0, len(padded), size)
+    def run_batch(self, inputs: Inputs) -> Outputs:
+        """See `GivenModel.run_batch`."""
         try:
-            outputs = [
-                np.asarray(self._function(tf.constant(padded[start : start + size])))
-                for start in starts
-            ]
+            return np.asarray(self._function(tf.constant(inputs)))
         except tf.errors.OpError as error:
             raise self._refused("run", error) from error
-        return np.concatenate(outputs)[: len(inputs)]
 
 
 def _call(
