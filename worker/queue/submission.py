@@ -183,8 +183,8 @@ def _take_output(
         return Prepared(request, release=partial(claims.release_folder, folder))
     if claim.request != request and not (is_done and claim.request.has_rows_of(request)):
         raise InvalidOutput(
-            f"'{request.output}' has the result of another job: of {claim.request.source} with "
-            f"{claim.request.model}, or with other options. Choose another, or overwrite it with "
+            f"'{request.output}' belongs to another job: {claim.request.source} with "
+            f"{claim.request.model} and its options. Choose another output, or overwrite it with "
             "--again."
         )
     if is_done:
