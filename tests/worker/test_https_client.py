@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidSource, InvalidUrl
+from loupe.images.spec import ImageSpec
 from loupe.settings import HttpsAccess
 from tests.support import pictures
 from tests.support.servers import tls_server
@@ -34,7 +35,7 @@ def url(site: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def check(url: str, https: HttpsAccess) -> None:
-    check_source(parse_path(url, https=https), https=https)
+    check_source(parse_path(url, https=https), ImageSpec("ink"), https=https)
 
 
 def test_private_address_is_refused_unless_it_is_allowed(url: str) -> None:

@@ -76,8 +76,9 @@ def prepare(
             has not ended and `again` is set.
     """
     images, results = parse_path(source, https=https), parse_path(output)
-    check_source(images, options, https=https)
     found = find_model(model)
+    spec = found.card.input
+    check_source(images, spec, options, https=https)
     verify(found)
     check_kept_columns(found.card.class_names, options)
     if is_inside(results, images):
@@ -92,7 +93,6 @@ def prepare(
         shard_images=shard_images,
         options=options,
     )
-    spec = found.card.input
     reopen = partial(open_source, images, spec, max_pixels=1, options=options, https=https)
     return _take_output(find, request, reopen, again=again)
 

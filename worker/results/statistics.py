@@ -1,6 +1,7 @@
 """Statistics of a job's steps: workers, duration of each phase, images for contact sheets."""
 
 import heapq
+import io
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from loupe.images.spec import SIDE, Float32Array, UInt8Array
+from loupe.images.spec import Float32Array, UInt8Array
 
 PHASES = ("plan", "read", "score", "write")
 MAX_IMAGES = 36  # on a contact sheet: six rows of six
+SMALL = (28, 28)  # grey images of this shape are kept as they are, others take less as JPEG
+JPEG, JPEG_QUALITY = "data:image/jpeg;base64,", 90
 
 
 class ScoredImage(NamedTuple):
@@ -24,7 +28,7 @@ class ScoredImage(NamedTuple):
         id: Of the record.
         best: Index of the most probable class.
         confidence: Its probability.
-        data: The pixels in Base64.
+        data: The pixels in Base64, or a `data:` URL of a JPEG file.
     """
 
     key: float
@@ -34,8 +38,11 @@ class ScoredImage(NamedTuple):
     data: str
 
     def pixels(self) -> UInt8Array:
-        """Return the image, uint8 of shape `(28, 28)`."""
-        return np.frombuffer(b64decode(self.data), np.uint8).reshape(SIDE, SIDE)
+        """Return the image, uint8 of the model's shape."""
+        data = b64decode(self.data.removeprefix(JPEG))
+        if self.data.startswith(JPEG):
+            return np.asarray(Image.open(io.BytesIO(data)))
+        return np.frombuffer(data, np.uint8).reshape(SMALL)
 
 
 @dataclass
@@ -65,15 +72,17 @@ class StepStatistics:
 
         Args:
             ids: Of the records.
-            images: uint8, shape `(len(ids), 28, 28)`.
+            images: uint8, shape `(len(ids), *shape)` of the model.
             probabilities: float32, shape `(len(ids), classes)`.
             random: Draws the sample.
         """
         confidence = probabilities.max(axis=1, initial=0)
 
         def scored_image(row: int, key: float) -> ScoredImage:
-            best, data = int(probabilities[row].argmax()), b64encode(images[row].tobytes())
-            return ScoredImage(key, str(ids[row]), best, float(confidence[row]), data.decode())
+            best = int(probabilities[row].argmax())
+            return ScoredImage(
+                key, str(ids[row]), best, float(confidence[row]), _packed(images[row])
+            )
 
         def keep(kept: list[ScoredImage], keys: NDArray[np.floating[Any]]) -> list[ScoredImage]:
             limit = kept[-1].key if len(kept) == MAX_IMAGES else np.inf
@@ -102,6 +111,15 @@ class StepStatistics:
             for name in ("sample", "least_confident")
         )
         return cls(fields["workers"], fields["seconds"], sample, least_confident)
+
+
+def _packed(image: UInt8Array) -> str:
+    """Return an image as `ScoredImage.data`."""
+    if image.shape == SMALL:
+        return b64encode(image.tobytes()).decode()
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
+    return JPEG + b64encode(file.getvalue()).decode()
 
 
 def _lowest(images: list[ScoredImage]) -> list[ScoredImage]:

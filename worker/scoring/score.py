@@ -63,7 +63,8 @@ class ShardRun:
             source = self._task.open_source(self._model)
             index = self._task.find_index(source)
             self._types = source.column_types(index)
-            for batch in self._task.batches(self._shard, source, index):
+            spec = self._model.card.input
+            for batch in self._task.batches(self._shard, source, index, spec):
                 if self._task.lease.lost:
                     break
                 if len(self._queued) == self._task.resources.max_ahead:
@@ -142,7 +143,8 @@ def probe_records(task: Task, probe: Probe) -> Shard | Probe | None:
     with blame_records():
         source = task.open_source(model)
         index = task.find_index(source)
-        batches = task.batches(probe.shard, source, index, one_by_one=True)
+        spec = model.card.input
+        batches = task.batches(probe.shard, source, index, spec, one_by_one=True)
         for batch in islice(batches, first, stop):
             if task.lease.lost:
                 return None

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from loupe.errors import LoupeError
 from loupe.files import ReadableFolders
 from loupe.images.pool import DecoderPool, Loss
-from loupe.images.spec import SIDE, UInt8Array
-from loupe.models.engine import Engine
+from loupe.images.spec import ImageSpec, UInt8Array
+from loupe.models.engine import Engine, run_size
 from loupe.models.store import StoredModel
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
@@ -142,7 +141,13 @@ class Task:
         )
 
     def batches(
-        self, shard: Shard, source: ImageSource, index: Path, *, one_by_one: bool = False
+        self,
+        shard: Shard,
+        source: ImageSource,
+        index: Path,
+        spec: ImageSpec,
+        *,
+        one_by_one: bool = False,
     ) -> Iterator[BatchReader]:
         """Yield the batches of a shard; poisoned records become errors.
 
@@ -150,14 +155,17 @@ class Task:
             shard: The shard.
             source: The job's source.
             index: The plan's index.
+            spec: Images of the model; a batch has fewer of large ones.
             one_by_one: Whether each batch is one record; it is if the shard has poisoned ones.
         """
         if not one_by_one and not shard.poisoned:
-            yield from source.batches(shard, BATCH_SIZE, index, self.job.revision)
+            size = run_size(spec, BATCH_SIZE)
+            yield from source.batches(shard, size, index, self.job.revision)
             return
         for number, batch in enumerate(source.batches(shard, 1, index, self.job.revision)):
             if number in shard.poisoned:
-                yield partial(_failed, source.record_id(shard, number, index), shard.reason)
+                record = source.record_id(shard, number, index)
+                yield partial(_failed, record, shard.reason, spec)
             else:
                 yield batch
 
@@ -192,8 +200,8 @@ def score_batch(
     return outputs.Part(records.ids, probabilities, records.errors, records.columns), records.images
 
 
-def _failed(record: str, reason: str) -> Records:
+def _failed(record: str, reason: str, spec: ImageSpec) -> Records:
     error = LoupeError(
         f"The record could not be scored: every attempt failed ({reason}).", code="record_failed"
     )
-    return Records([], np.empty((0, SIDE, SIDE), np.uint8), [(record, error)])
+    return Records([], spec.zeros(), [(record, error)])

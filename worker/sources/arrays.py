@@ -21,16 +21,15 @@ from loupe.images.arrays import idx
 from loupe.images.arrays.npy import (
     HEAD_BYTES,
     NPY_MAGIC,
-    SHAPES,
     Header,
     Layout,
-    are_images,
-    are_rows,
     copy_values,
     read_header,
     write_in_c_order,
 )
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.arrays.shapes import fits, has_planes, to_batch
+from loupe.images.arrays.shapes import listed as shapes_of
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.archives import zips
@@ -49,9 +48,9 @@ from worker.sources.tables.rows import id_text, read_rows, row_name, stacked
 from worker.storage import AnyPath, open_file, open_ranges, versions
 
 ZIP_MAGIC = b"PK"
-ROWS, FORTRAN = "rows", "columns"  # files of the index: pixels in C order, and in Fortran order
+# Files of the index: pixels in C order, the same with colours first, and pixels in Fortran order.
+ROWS, PLANES, FORTRAN = "rows", "planes", "columns"
 COLUMNS = "columns.parquet"  # file of the index: the arrays that options name
-IMAGE_BYTES = SIDE * SIDE
 CHUNK_BYTES = 2**20  # copied at a time
 MAX_ARRAYS = 100  # in a file
 COLUMN_KINDS = "biufSU"  # NumPy's letters for bool, integers, floats, bytes and text
@@ -71,10 +70,12 @@ class ArraySource:
     def __init__(
         self,
         file: AnyPath,
+        spec: ImageSpec,
         options: ScoringOptions = DEFAULT_OPTIONS,
         folders: ReadableFolders | None = None,
     ) -> None:
         self._file = file
+        self._spec = spec
         self._folders = folders
         self._options = options
         self._columns = list(filter(None, dict.fromkeys([options.id, *options.columns])))
@@ -88,14 +89,15 @@ class ArraySource:
         """See `ImageSource.plan`."""
         with self._opened() as (layout, chunks, is_packed):
             shards = cut(layout.images, shard_images)
+            rows = index / (PLANES if has_planes((0, *layout.shape), self._spec) else ROWS)
             if is_packed or layout.is_fortran:
-                copy = index / (FORTRAN if layout.is_fortran else ROWS)
+                copy = index / FORTRAN if layout.is_fortran else rows
                 with copy.open("wb") as file:
                     copy_values(layout, chunks, file)
             if columns := self._read_columns(layout.images):
                 pq.write_table(pa.table(columns), index / COLUMNS, row_group_size=MAX_GROWN_SHARD)
         if layout.is_fortran:
-            write_in_c_order(copy, index / ROWS, layout.images, rows=layout.are_rows)
+            write_in_c_order(copy, rows, layout)
             copy.unlink()
         return ShardPlan(layout.images, versions([self._file]), shards)
 
@@ -131,24 +133,30 @@ class ArraySource:
 
     def _rows(self, index: Path, start: int, stop: int) -> UInt8Array:
         """Read some rows. They are not mapped: access to a truncated mapped file is fatal."""
-        file: AnyPath = index / ROWS
-        folders, offset = None, 0
-        if not file.exists():
-            file, folders = self._file, self._folders
-            with self._opened() as (layout, _, _):
-                offset = layout.offset
-        first, last = (offset + row * IMAGE_BYTES for row in (start, stop))
+        file, shape, offset = self._planned_rows(index)
+        size = self._spec.nbytes
+        first, last = (offset + row * size for row in (start, stop))
+        folders = self._folders if file == self._file else None
         with open_ranges(file, [(first, last)], folders) as read_at:
             data = read_at(last - first, first)
-        whole = len(data) // IMAGE_BYTES * IMAGE_BYTES
-        return np.frombuffer(data, np.uint8, whole).reshape(-1, SIDE, SIDE)
+        rows = np.frombuffer(data, np.uint8, len(data) // size * size).reshape(-1, *shape)
+        return to_batch(rows, self._spec)
+
+    def _planned_rows(self, index: Path) -> tuple[AnyPath, tuple[int, ...], int]:
+        """Return the file with the pixels in C order, the shape of one image, and its offset."""
+        if (index / ROWS).exists():
+            return index / ROWS, self._spec.shape, 0
+        if (index / PLANES).exists():
+            return index / PLANES, (self._spec.channels, self._spec.height, self._spec.width), 0
+        with self._opened() as (layout, _, _):
+            return self._file, layout.shape, layout.offset
 
     def _records(self, images: UInt8Array, start: int, columns: pa.Table | None) -> Records:
         names, ids = list(self._options.columns), self._ids(start, len(images), columns)
         kept = columns.select(names) if columns is not None and names else None
         if None not in ids:
             return Records(ids, images, [], kept)
-        return stacked(ids, images.reshape(len(ids), -1), np.ones(len(ids), bool), start, kept)
+        return stacked(ids, images, np.ones(len(ids), bool), start, kept)
 
     def _ids(self, start: int, count: int, columns: pa.Table | None) -> list[Any]:
         """Return the ids of some rows; `None` for a row without one."""
@@ -193,16 +201,15 @@ class ArraySource:
             chunks = self._unpacked(file, magic)
             head = next(chunks, b"")
             layout = self._layout(head[:HEAD_BYTES], is_packed=is_packed)
-            length = layout.offset + layout.images * IMAGE_BYTES
-            if is_packed and length > max_unpacked_bytes(size):
+            if is_packed and layout.stop > max_unpacked_bytes(size):
                 raise InvalidSource(
                     f"'{self._file}' claims {layout.images:,} images in {size:,} bytes. "
                     "Unpack the file first.",
                     code="source_too_large",
                 )
-            if not is_packed and (size < length or (layout.ends and size > length)):
+            if not is_packed and (size < layout.stop or (layout.ends and size > layout.stop)):
                 raise ValueError(
-                    f"a header of shape {(layout.images, SIDE, SIDE)} followed by "
+                    f"a header of shape {(layout.images, *layout.shape)} followed by "
                     f"{size - layout.offset:,} bytes"
                 )
             yield layout, chain([head], chunks), is_packed
@@ -233,12 +240,12 @@ class ArraySource:
         names = [self._options.array] if self._options.array is not None else list(arrays)
         if len(names) > 1:
             headers = {name: self._header(member) for name, member in arrays.items()}
-            names = [name for name in names if are_images(headers[name].shape)]
+            names = [name for name in names if fits(headers[name].shape, self._spec)]
         if len(names) != 1:
             known = [f"{name} {headers[name].shape}" for name in names or sorted(arrays)]
             raise InvalidSource(
-                f"'{self._file}' holds {len(names)} arrays of images: choose one with --array. "
-                f"Arrays: {listed(known)}.",
+                f"'{self._file}' holds {len(names)} arrays of images, uint8 of shape "
+                f"{shapes_of(self._spec)}: choose one with --array. Arrays: {listed(known)}.",
                 code="array_not_found",
             )
         return arrays[names[0]]
@@ -314,10 +321,10 @@ class ArraySource:
         else:
             shape, offset = idx.header(head)
             found = Header(shape, offset, is_fortran=False, dtype=np.dtype(np.uint8))
-        if found.dtype != np.uint8 or not are_images(found.shape):
+        if found.dtype != np.uint8 or not fits(found.shape, self._spec):
             raise InvalidSource(
                 f"'{self._file}' holds an array of {short(found.dtype)}, shape "
-                f"{short(found.shape)}. Images are uint8 of shape {SHAPES}."
+                f"{short(found.shape)}. The model takes uint8 of shape {shapes_of(self._spec)}."
             )
         if not found.shape[0]:
             raise InvalidSource(f"'{self._file}' holds an array without images.")
@@ -325,6 +332,6 @@ class ArraySource:
             found.shape[0],
             found.offset,
             found.is_fortran,
-            are_rows(found.shape),
+            tuple(found.shape[1:]),
             ends=is_packed or not is_npy,
         )

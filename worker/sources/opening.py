@@ -10,7 +10,7 @@ import bracex
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.files import ReadableFolders
 from loupe.images.arrays.npy import NPY_MAGIC
-from loupe.images.arrays.tables import HEAD_BYTES, Layout, read_layout
+from loupe.images.arrays.tables import HEAD_BYTES, LONG_HEAD_BYTES, Layout, read_layout
 from loupe.images.folder import ANY_FOLDERS
 from loupe.images.folder import files as list_files
 from loupe.images.pool import DecoderPool
@@ -82,14 +82,18 @@ def open_source(
 
 
 def check_source(
-    path: AnyPath, options: ScoringOptions = DEFAULT_OPTIONS, *, https: HttpsAccess = "none"
+    path: AnyPath,
+    spec: ImageSpec,
+    options: ScoringOptions = DEFAULT_OPTIONS,
+    *,
+    https: HttpsAccess = "none",
 ) -> None:
     """Refuse a source that clearly cannot be scored, before a job is made of it.
 
     Raises:
         InvalidSource, InvalidRequest: As `open_source`, or if it contains no images.
     """
-    open_source(path, ImageSpec("ink"), 1, options, https=https).check()
+    open_source(path, spec, 1, options, https=https).check()
 
 
 def _open(
@@ -125,10 +129,12 @@ def _open_file(
 ) -> ImageSource:
     with open_file(path, folders) as opened:
         head = opened.read(HEAD_BYTES)
+        if b"\n" not in head:  # it may be the header of many columns
+            head += opened.read(LONG_HEAD_BYTES - len(head))
     if head.startswith(PARQUET_MAGIC):
         return TableSource(path, [path], decoder, options, folders)
-    if layout := _pixel_layout(path, head):
-        return PixelSource(path, layout, options, folders)
+    if layout := _pixel_layout(path, head, decoder.spec):
+        return PixelSource(path, layout, decoder.spec, options, folders)
     if path.suffix.lower() in MANIFESTS:
         check_kind(path, head, is_manifest=True)
         return PictureSource(Manifest(path, options, https=https, folders=folders), decoder)
@@ -136,7 +142,7 @@ def _open_file(
         return _pictures(path, archive, decoder, options)
     check_kind(path, head, is_manifest=False)
     check_columns(path, ScoringOptions(image_column=options.image_column), None)
-    return ArraySource(path, options, folders)
+    return ArraySource(path, decoder.spec, options, folders)
 
 
 def _pictures(
@@ -149,10 +155,10 @@ def _pictures(
     return PictureSource(collection, decoder)
 
 
-def _pixel_layout(file: AnyPath, head: bytes) -> Layout | None:
+def _pixel_layout(file: AnyPath, head: bytes, spec: ImageSpec) -> Layout | None:
     """Return the columns of a CSV of pixels; `None` for any other file."""
     try:
-        return read_layout(head)
+        return read_layout(head, spec)
     except ValueError as error:
         raise InvalidSource(f"'{file}' has {short(error)}.") from error
 

@@ -24,7 +24,7 @@ class Records:
 
     Attributes:
         ids: Path, key or row number of each readable record.
-        images: uint8, shape `(len(ids), 28, 28)`.
+        images: uint8, shape `(len(ids), *spec.shape)` of the model.
         errors: Id and error of each unreadable record.
         columns: Requested columns of the source, a row for each readable record.
     """

@@ -3,18 +3,15 @@
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from loupe.images.spec import SIDE
-
 NPY_MAGIC = b"\x93NUMPY"
 HEAD_BYTES = 2**16  # that a header may take
-TRANSPOSED_IMAGES = 2**14  # at a time
-SHAPES = f"(n, {SIDE}, {SIDE}), (n, {SIDE}, {SIDE}, 1) or (n, {SIDE * SIDE})"  # for errors
+TRANSPOSED_BYTES = 2**24  # at a time
 
 
 class Header(NamedTuple):
@@ -45,15 +42,25 @@ class Layout(NamedTuple):
         images: Number of images.
         offset: First byte of the first image.
         is_fortran: Whether the first pixels of all images come first.
-        are_rows: Whether the pixels of an image have one index.
+        shape: Sizes of the dimensions of one image.
         ends: Whether nothing may follow the images.
     """
 
     images: int
     offset: int
     is_fortran: bool
-    are_rows: bool
+    shape: tuple[int, ...]
     ends: bool
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return math.prod(self.shape)
+
+    @property
+    def stop(self) -> int:
+        """First byte after the last image."""
+        return self.offset + self.images * self.image_bytes
 
 
 def read_header(head: bytes) -> Header:
@@ -69,44 +76,24 @@ def read_header(head: bytes) -> Header:
     return Header(shape, file.tell(), is_fortran, dtype)
 
 
-def are_images(shape: Sequence[int]) -> bool:
-    """Return whether an array of this shape can hold grey images, with or without channels."""
-    return len(shape) > 1 and shape[0] >= 0 and _sides(shape) in ([SIDE, SIDE], [SIDE * SIDE])
-
-
-def are_rows(shape: Sequence[int]) -> bool:
-    """Return whether the images of an array of this shape have one index for all pixels."""
-    return _sides(shape) == [SIDE * SIDE]
-
-
-def _sides(shape: Sequence[int]) -> list[int]:
-    return [size for size in shape[1:] if size != 1]
-
-
-def write_in_c_order(fortran: Path, to: Path, images: int, *, rows: bool) -> None:
-    """Copy the values of images from Fortran order to C order.
-
-    Args:
-        fortran: File of the values, the first pixels of all images first.
-        to: File to write.
-        images: Number of images.
-        rows: See `are_rows`.
-    """
-    order = (2, 0, 1) if rows else (2, 1, 0)
+def write_in_c_order(fortran: Path, to: Path, layout: Layout) -> None:
+    """Copy the values of images from Fortran order, the first pixels of all images first."""
+    sides = layout.shape[::-1]
+    at_a_time = max(1, TRANSPOSED_BYTES // layout.image_bytes)
     with fortran.open("rb") as source, to.open("wb") as target:
-        for start in range(0, images, TRANSPOSED_IMAGES):
-            size = min(TRANSPOSED_IMAGES, images - start)
+        for start in range(0, layout.images, at_a_time):
+            size = min(at_a_time, layout.images - start)
             values = [
-                os.pread(source.fileno(), size, pixel * images + start)
-                for pixel in range(SIDE * SIDE)
+                os.pread(source.fileno(), size, pixel * layout.images + start)
+                for pixel in range(layout.image_bytes)
             ]
-            block = np.frombuffer(b"".join(values), np.uint8).reshape(SIDE, SIDE, size)
-            target.write(block.transpose(order).tobytes())
+            block = np.frombuffer(b"".join(values), np.uint8).reshape(*sides, size)
+            target.write(block.T.tobytes())  # (size, *shape)
 
 
 def copy_values(layout: Layout, chunks: Iterator[bytes], to: IO[bytes]) -> None:
     """Write the images of an array; raise `ValueError` if there are fewer or more bytes."""
-    skipped, missing = layout.offset, layout.images * SIDE * SIDE
+    skipped, missing = layout.offset, layout.stop - layout.offset
     for chunk in chunks:
         values = chunk[skipped:]
         skipped = max(0, skipped - len(chunk))

@@ -14,18 +14,18 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from loupe.delimited import detect_delimiter, detect_encoding, split_line
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import MAX_SIDE, MIN_SIDE, ImageSpec, UInt8Array
 
 Numbers: TypeAlias = tuple[int, ...]
 
-PIXELS = SIDE * SIDE
-MIN_COLUMNS = PIXELS // 2  # fewer numbered columns are something else
+MIN_COLUMNS = MIN_SIDE**2  # fewer columns are something else
 # `pixel17`, `17`, or `3x28` for row and column. Longer numbers are not pixels.
-NUMBER = re.compile(r"[0-9]{1,4}")
+NUMBER = re.compile(r"[0-9]{1,5}")
 SHOWN_NUMBERS = 3  # in error messages
-HEAD_BYTES = 2**16  # of a CSV, with all of its header
+HEAD_BYTES = 2**16  # of a CSV; enough for the header of most
+LONG_HEAD_BYTES = 2**20  # with the header of images of 128 × 128 × 3
 BLOCK_BYTES = 2**22  # of a CSV in memory; a row has fewer
-MAX_RAGGED = 10_000  # rows of a wrong length in a block
+MAX_RAGGED_BYTES = 2**23  # of pixels that the rows of a wrong length in a block should have
 INTEGER = r"^[0-9]+(\.0*)?$"
 
 
@@ -56,7 +56,7 @@ class Rows(NamedTuple):
     """Consecutive rows of a CSV of pixels.
 
     Attributes:
-        pixels: uint8, shape `(n, 784)`.
+        pixels: uint8, shape `(n, pixels of an image)`.
         are_valid: Whether all pixels of a row are.
         columns: The requested columns as text; null in a row that has more or fewer values.
     """
@@ -66,24 +66,25 @@ class Rows(NamedTuple):
     columns: pa.Table
 
 
-def pixel_columns(names: Iterable[str]) -> list[str]:
+def pixel_columns(names: Iterable[str], spec: ImageSpec) -> list[str]:
     """Return the columns of pixels in the order of their numbers; the list may be empty.
 
-    Files often have them in another order, sorted by name for example: pixel0, pixel1, pixel10.
+    The numbers go row by row, and through the colours of each pixel. Files often have the columns
+    in another order, sorted by name for example: pixel0, pixel1, pixel10.
 
     Raises:
-        ValueError: If there are nearly as many as an image has pixels, or if numbers are missing
-            or repeated.
+        ValueError: If there are nearly as many as an image has, or as many as an image of another
+            size has, or if numbers are missing or repeated.
     """
     groups: dict[str, list[tuple[Numbers, str]]] = defaultdict(list)
     for name in names:
         if numbers := tuple(map(int, NUMBER.findall(name))):
             groups[NUMBER.sub("#", name)].append((numbers, name))
     found = _without_constants(max(groups.values(), key=len, default=[]))
-    if len(found) < MIN_COLUMNS:
+    if len(found) < spec.nbytes // 2 and not _sizes(len(found)):
         return []
-    if [numbers for numbers, _ in found] not in _numberings():
-        raise ValueError(_problem(found))
+    if [numbers for numbers, _ in found] not in _numberings(spec):
+        raise ValueError(_problem(found, spec))
     return [name for _, name in found]
 
 
@@ -94,22 +95,39 @@ def _without_constants(found: list[tuple[Numbers, str]]) -> list[tuple[Numbers, 
     return sorted((tuple(compress(numbers, differing)), name) for numbers, name in found)
 
 
-def _numberings() -> list[list[Numbers]]:
+def _sizes(count: int) -> str:
+    """Return the sizes of square images with as many pixels; empty if there are none."""
+    sides = range(MIN_SIDE, MAX_SIDE + 1)
+    grey = [f"{side} × {side}" for side in sides if side**2 == count]
+    return " or ".join([*grey, *(f"{side} × {side} × 3" for side in sides if 3 * side**2 == count)])
+
+
+def _numberings(spec: ImageSpec) -> list[list[Numbers]]:
     """Return the numbers of all pixels, counted from 0 or 1, by position or by row and column."""
     return [
         list(product(*(range(first, first + count) for count in counts)))
-        for counts in ((PIXELS,), (SIDE, SIDE))
+        for counts in ((spec.nbytes,), spec.shape)
         for first in (0, 1)
     ]
 
 
-def _problem(found: list[tuple[Numbers, str]]) -> str:
+def _instead(columns: int, spec: ImageSpec) -> str:
+    """Return that columns should be as many as an image has pixels, and what they could be."""
+    other = _sizes(columns)
+    seen = f", as images of {other} have," if other else ""
+    return f"{seen} instead of {spec.nbytes:,}, for images of {spec}"
+
+
+def _problem(found: list[tuple[Numbers, str]], spec: ImageSpec) -> str:
     """Return what is wrong with the numbers of these columns."""
+    text = f"{len(found):,} columns of pixels such as '{found[0][1]}'"
+    text += _instead(len(found), spec)
+    if len(found) != spec.nbytes and _sizes(len(found)):
+        return text
     counts = Counter(numbers for numbers, _ in found)
     repeated = [name for numbers, name in found if counts[numbers] > 1]
-    expected = min(_numberings(), key=lambda each: len({*each} ^ {*counts}))
+    expected = min(_numberings(spec), key=lambda each: len({*each} ^ {*counts}))
     missing = sorted({*expected} - {*counts})
-    text = f"{len(found):,} columns of pixels such as '{found[0][1]}' instead of {PIXELS}"
     if repeated:
         text += f"; repeated: {', '.join(repeated[:SHOWN_NUMBERS])}"
     if missing:
@@ -118,10 +136,10 @@ def _problem(found: list[tuple[Numbers, str]]) -> str:
     return text
 
 
-def read_layout(head: bytes) -> Layout | None:
+def read_layout(head: bytes, spec: ImageSpec) -> Layout | None:
     """Return the columns of the CSV of pixels that begins so; `None` if it is something else.
 
-    Files without a header have 784 columns, or the label before them.
+    Files without a header have a column for each pixel, or the label before them.
 
     Raises:
         ValueError: As `pixel_columns`.
@@ -138,13 +156,15 @@ def read_layout(head: bytes) -> Layout | None:
         return None
     are_values = all(name.strip().isdecimal() for name in names) and len({*names}) < len(names)
     if has_header := not are_values:
-        pixels = [names.index(name) for name in pixel_columns(names)]
+        pixels = [names.index(name) for name in pixel_columns(names, spec)]
     else:
-        labels = ["label"] * (len(names) - PIXELS)
-        names = [*labels, *(f"pixel{number}" for number in range(PIXELS))]
+        if len(names) not in (spec.nbytes, spec.nbytes + 1):
+            count = len(names) if _sizes(len(names)) else len(names) - 1
+            problem = _instead(count, spec)
+            raise ValueError(f"{len(names):,} columns without names{problem}")
+        labels = ["label"] * (len(names) - spec.nbytes)
+        names = [*labels, *(f"pixel{number}" for number in range(spec.nbytes))]
         pixels = list(range(len(labels), len(names)))
-        if len(labels) > 1:
-            raise ValueError(f"{len(names):,} columns without names instead of {PIXELS}")
         if labels:
             _check_label_is_first([line, *rest.split("\n")[:-1]], delimiter)
     return Layout(encoding, delimiter, names, pixels, has_header) if pixels else None
@@ -168,23 +188,24 @@ def read_rows(file: IO[bytes], layout: Layout, columns: Sequence[str] = ()) -> I
         ValueError, pyarrow.ArrowException: If the file is damaged.
     """
     ragged: list[int] = []  # numbers of rows of a wrong length that have not been yielded
+    max_ragged = MAX_RAGGED_BYTES // len(layout.pixels)
     start = 0
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
         ragged.append(row.number - 1 - layout.has_header)
-        return "skip" if len(ragged) < MAX_RAGGED else "error"
+        return "skip" if len(ragged) < max_ragged else "error"
 
     for batch in _open_csv(file, layout, columns, skip):
         numbers = np.arange(start, start + batch.num_rows + len(ragged))
         positions = np.setdiff1d(numbers, ragged)[: batch.num_rows] - start
         if batch.num_rows:
-            rows = _decode(batch, positions, int(positions[-1]) + 1, columns)
+            rows = _decode(batch, positions, len(layout.pixels), columns)
             start += len(rows.pixels)
             ragged[:] = [number for number in ragged if number >= start]
             yield rows
     if ragged:
         nothing = pa.nulls(len(ragged), pa.string())
-        pixels = np.zeros((len(ragged), PIXELS), np.uint8)
+        pixels = np.zeros((len(ragged), len(layout.pixels)), np.uint8)
         table = pa.table([nothing for _ in columns], list(columns))
         yield Rows(pixels, np.zeros(len(ragged), bool), table)
 
@@ -224,19 +245,20 @@ def _open_csv(
 
 
 def _decode(
-    batch: pa.RecordBatch, positions: NDArray[np.int64], total: int, columns: Sequence[str]
+    batch: pa.RecordBatch, positions: NDArray[np.int64], count: int, columns: Sequence[str]
 ) -> Rows:
-    """Return `total` rows, of which the batch has those at the positions."""
-    texts = pa.concat_arrays([batch.column(index) for index in range(PIXELS)])
+    """Return rows of `count` pixels, of which the batch has those at the positions."""
+    total = int(positions[-1]) + 1
+    texts = pa.concat_arrays(batch.columns[:count])
     values, are_pixels = as_pixels(_as_numbers(texts))
-    pixels = np.zeros((total, PIXELS), np.uint8)
-    pixels[positions] = values.reshape(PIXELS, -1).T
+    pixels = np.zeros((total, count), np.uint8)
+    pixels[positions] = values.reshape(count, -1).T
     are_valid = np.zeros(total, bool)
-    are_valid[positions] = are_pixels.reshape(PIXELS, -1).all(axis=0)
+    are_valid[positions] = are_pixels.reshape(count, -1).all(axis=0)
     rows = np.full(total, -1)
     rows[positions] = np.arange(len(positions))
     taken = pa.array(rows, mask=rows < 0)
-    others = [batch.column(PIXELS + index).take(taken) for index in range(len(columns))]
+    others = [batch.column(count + index).take(taken) for index in range(len(columns))]
     return Rows(pixels, are_valid, pa.table(others, list(columns)))
 
 

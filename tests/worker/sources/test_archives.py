@@ -126,7 +126,7 @@ def test_pictures_are_read_in_the_order_of_the_archive(
     write(
         archive, {"notes.txt": b"not scored", **FILES, "inner.zip": b"PK", "deep/.hidden.png": b""}
     )
-    check_source(archive)
+    check_source(archive, ImageSpec("ink"))
     seen = read(archive, index_folder, shard_images)
 
     assert list(seen) == list(FILES)
@@ -157,7 +157,7 @@ def test_missing_tar_archive_of_a_pattern_is_named(
 ) -> None:
     as_tar(tmp_path / "a-0.tar", FILES)
     with pytest.raises(InvalidSource, match=r"1 of the 2 tar archives .*a-1\.tar'"):
-        check_source(tmp_path / "a-{0..1}.tar")
+        check_source(tmp_path / "a-{0..1}.tar", ImageSpec("ink"))
 
 
 def test_pattern_of_pictures_is_read_in_the_order_of_their_paths(
@@ -176,7 +176,7 @@ def test_pattern_of_pictures_is_read_in_the_order_of_their_paths(
 
 def test_pattern_without_matches_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSource, match=r"\*\.png"):
-        check_source(tmp_path / "*.png")
+        check_source(tmp_path / "*.png", ImageSpec("ink"))
 
 
 @pytest.mark.parametrize("write", KINDS)
@@ -309,7 +309,7 @@ def test_files_of_a_sample_are_the_columns_of_its_pictures(
 ) -> None:
     write(archive, SAMPLES)
     options = ScoringOptions(labels="column:cls", keep=("url", "size"))
-    check_source(archive, options)
+    check_source(archive, ImageSpec("ink"), options)
     seen = scored(archive, index_folder, options=options)
 
     rows = {
@@ -330,7 +330,7 @@ def test_files_of_a_sample_are_the_columns_of_its_pictures(
 def test_missing_column_of_a_sample_is_named_with_those_it_has(archive: Path) -> None:
     as_tar(archive, SAMPLES)
     with pytest.raises(InvalidSource) as raised:
-        check_source(archive, ScoringOptions(labels="column:label"))
+        check_source(archive, ImageSpec("ink"), ScoringOptions(labels="column:label"))
     assert raised.value.code == "column_not_found"
     assert "cls" in raised.value.message
 
@@ -443,7 +443,7 @@ def test_only_the_last_of_several_members_with_the_same_path_is_scored(
             archive,
             _Repeating([*zip(["a.png", "b.png", "./a.png", "a.png"], pictures[:4], strict=True)]),
         )
-    check_source(archive)
+    check_source(archive, ImageSpec("ink"))
     seen = read(archive, index_folder)
     assert list(seen) == ["b.png", "a.png"]
     np.testing.assert_array_equal(list(seen.values()), IMAGES[[1, 3]])
@@ -504,7 +504,10 @@ def test_archive_without_pictures_is_refused(
     archive: Path, index_folder: Path, write: Write
 ) -> None:
     write(archive, {"a.txt": b"text"})
-    for refuse in (lambda: check_source(archive), lambda: scored(archive, index_folder)):
+    for refuse in (
+        lambda: check_source(archive, ImageSpec("ink")),
+        lambda: scored(archive, index_folder),
+    ):
         with pytest.raises(InvalidSource, match=r"\.txt 1"):
             refuse()
 

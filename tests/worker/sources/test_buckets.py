@@ -130,7 +130,7 @@ def summarized(
 
 
 def assert_read_alike(local: AnyPath, remote: AnyPath, folder: Path) -> None:
-    check_source(remote)
+    check_source(remote, ImageSpec("ink"))
     found = []
     for number, source in enumerate([local, remote]):
         (index_folder := folder / f"index-{number}").mkdir()
@@ -440,7 +440,7 @@ def test_damaged_object_is_refused(
 
 def refusal(path: str) -> LoupeError:
     with pytest.raises(LoupeError) as raised:
-        check_source(parse_path(path))
+        check_source(parse_path(path), ImageSpec("ink"))
     return raised.value
 
 

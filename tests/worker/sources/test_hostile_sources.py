@@ -498,7 +498,10 @@ def test_source_that_is_not_a_file_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path / name)
-    for refuse in (check_source, lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS)):
+    for refuse in (
+        lambda path: check_source(path, ImageSpec("ink")),
+        lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS),
+    ):
         with pytest.raises(InvalidSource):
             refuse(tmp_path / name)
 
@@ -513,7 +516,7 @@ def test_archive_and_manifest_entry_that_are_not_files_are_refused(
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "a-0.tar")
     with pytest.raises(InvalidSource):
-        check_source(tmp_path / "a-{0..0}.tar")
+        check_source(tmp_path / "a-{0..0}.tar", ImageSpec("ink"))
     (tmp_path / "b.png").write_bytes(PICTURE)
     (tmp_path / "list.csv").write_text("path\na-0.tar\nb.png\n")
     (seen,) = scored(tmp_path / "list.csv", index_folder)

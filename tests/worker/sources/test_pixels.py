@@ -64,7 +64,7 @@ def test_rows_are_images_however_the_file_is_written(
     tmp_path: Path, index_folder: Path, text: str, name: str
 ) -> None:
     (tmp_path / name).write_text(text)
-    check_source(tmp_path / name)
+    check_source(tmp_path / name, ImageSpec("ink"))
     seen = scored(tmp_path / name, index_folder)
 
     assert images(seen) == ROWS
@@ -86,7 +86,7 @@ def test_other_columns_are_labels_ids_and_kept_values(tmp_path: Path, index_fold
     (tmp_path / "a.csv").write_text(csv(["id", *NUMBERED, "image", "label"], rows))
     options = ScoringOptions(labels="column:label", keep=("image", "pixel0"))
     with pytest.raises(InvalidSource) as raised:
-        check_source(tmp_path / "a.csv", options)
+        check_source(tmp_path / "a.csv", ImageSpec("ink"), options)
     assert raised.value.code == "column_not_found"
     options = ScoringOptions(labels="column:label", keep=("image",))
     seen = scored(tmp_path / "a.csv", index_folder, options=options)
@@ -149,7 +149,7 @@ def test_header_with_missing_or_repeated_pixels_is_refused(
 ) -> None:
     (tmp_path / "a.csv").write_text(csv(names, [[0] * len(names)]))
     with pytest.raises(InvalidSource, match=fact):
-        check_source(tmp_path / "a.csv")
+        check_source(tmp_path / "a.csv", ImageSpec("ink"))
 
 
 def test_labels_in_the_last_column_without_a_header_are_refused(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_labels_in_the_last_column_without_a_header_are_refused(tmp_path: Path) 
     rows = [[0, *row[1:], label] for label, row in enumerate(ROWS)]
     (tmp_path / "a.csv").write_text(csv(rows[0], rows[1:]))
     with pytest.raises(InvalidSource, match="header"):
-        check_source(tmp_path / "a.csv")
+        check_source(tmp_path / "a.csv", ImageSpec("ink"))
 
 
 def test_file_that_changes_after_the_plan_is_refused(tmp_path: Path, index_folder: Path) -> None:
@@ -217,11 +217,11 @@ def test_file_that_claims_too_much_is_refused(
     ids=range(7),
 )
 def test_other_files_are_not_taken_for_tables_of_pixels(head: bytes) -> None:
-    assert read_layout(head) is None
+    assert read_layout(head, ImageSpec("ink")) is None
 
 
 def test_layout_names_the_columns_that_are_not_pixels() -> None:
-    layout = read_layout(labelled().encode()[: 2**14])
+    layout = read_layout(labelled().encode()[: 2**14], ImageSpec("ink"))
 
     assert layout is not None
     assert layout.others == ["label"]

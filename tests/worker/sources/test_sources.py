@@ -179,7 +179,7 @@ def test_array_of_several_is_read_with_its_labels(
 ) -> None:
     save(tmp_path / "a.npz", **{name: np.asarray(values) for name, values in NPZ[name].items()})
     options = ScoringOptions(array=array, labels=f"column:{column}", keep=(column,))
-    check_source(tmp_path / "a.npz", options)
+    check_source(tmp_path / "a.npz", ImageSpec("ink"), options)
     seen = scored(tmp_path / "a.npz", index_folder, 2, 3, options)
 
     np.testing.assert_array_equal(np.concatenate([batch.images for batch in seen]), TEST)
@@ -224,7 +224,7 @@ def test_array_that_cannot_be_a_column_is_refused_with_the_reason(
 ) -> None:
     np.savez(tmp_path / "a.npz", images=TEST, y=values)
     with pytest.raises(InvalidSource) as raised:
-        check_source(tmp_path / "a.npz", ScoringOptions(labels="column:y"))
+        check_source(tmp_path / "a.npz", ImageSpec("ink"), ScoringOptions(labels="column:y"))
     for fact in [*facts, "'y'"]:
         assert fact in raised.value.message
 
@@ -267,7 +267,7 @@ def test_array_that_is_not_clear_is_named_with_the_others(
     save: Callable[..., None] = np.savez
     save(tmp_path / "a.npz", **{name: np.asarray(values) for name, values in NPZ["keras"].items()})
     with pytest.raises(InvalidSource) as raised:
-        check_source(tmp_path / "a.npz", options)
+        check_source(tmp_path / "a.npz", ImageSpec("ink"), options)
     for fact in [*facts, f"'{tmp_path}/a.npz'"]:
         assert fact in raised.value.message
 
@@ -282,7 +282,7 @@ def test_source_without_named_arrays_has_no_requested_array(tmp_path: Path, name
     (tmp_path / "a.csv").write_text("path\nfolder/a.png\n")
     pq.write_table(pa.table({"image": [pictures.png(TEST[0])]}), tmp_path / "a.parquet")
     with pytest.raises(InvalidSource) as raised:
-        check_source(tmp_path / name, ScoringOptions(array="x"))
+        check_source(tmp_path / name, ImageSpec("ink"), ScoringOptions(array="x"))
     assert raised.value.code == "array_not_found"
 
 
@@ -415,7 +415,10 @@ def test_file_that_is_not_an_array_of_images_is_refused(
 ) -> None:
     source = tmp_path / "file"
     source.write_bytes(data)
-    for refuse in (lambda: check_source(source), lambda: planned(source, 10, index_folder)):
+    for refuse in (
+        lambda: check_source(source, ImageSpec("ink")),
+        lambda: planned(source, 10, index_folder),
+    ):
         with pytest.raises(InvalidSource) as raised:
             refuse()
         assert str(source) in raised.value.message
@@ -581,7 +584,10 @@ def test_folder_without_images_is_refused_with_what_was_skipped(
 ) -> None:
     for name in files:
         (folder / name).touch()
-    for refuse in (lambda: check_source(folder), lambda: planned(folder, 10, index_folder)):
+    for refuse in (
+        lambda: check_source(folder, ImageSpec("ink")),
+        lambda: planned(folder, 10, index_folder),
+    ):
         with pytest.raises(InvalidSource) as raised:
             refuse()
         assert raised.value.message.count(".txt 1") == len(files)
@@ -591,11 +597,14 @@ def test_folder_without_images_is_refused_with_what_was_skipped(
 def test_folder_of_sets_says_how_to_score_them(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"of many pictures")
     with pytest.raises(InvalidSource, match="by their own paths"):
-        check_source(tmp_path)
+        check_source(tmp_path, ImageSpec("ink"))
 
 
 def test_missing_path_is_refused(tmp_path: Path) -> None:
-    for refuse in (check_source, lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS)):
+    for refuse in (
+        lambda path: check_source(path, ImageSpec("ink")),
+        lambda path: open_source(path, ImageSpec("ink"), MAX_PIXELS),
+    ):
         with pytest.raises(InvalidSource, match=rf"{tmp_path}/nowhere"):
             refuse(tmp_path / "nowhere")
 

@@ -66,7 +66,7 @@ def test_rows_of_a_table_are_read_shard_by_shard(
 ) -> None:
     source = tmp_path / "table"
     pq.write_table(table(), source, row_group_size=row_group_size)
-    check_source(source)
+    check_source(source, ImageSpec("ink"))
     seen = scored(source, index_folder)
 
     assert ids(seen) == list(range(len(IMAGES)))
@@ -150,7 +150,10 @@ def test_pixels_whose_numbers_are_missing_or_repeated_are_refused(
     values = pa.array([1], pa.uint8())
     table = pa.table([values for _ in numbers], [f"pixel{number}" for number in numbers])
     pq.write_table(table, tmp_path / "table")
-    for refuse in (check_source, lambda path: scored(path, index_folder)):
+    for refuse in (
+        lambda path: check_source(path, ImageSpec("ink")),
+        lambda path: scored(path, index_folder),
+    ):
         with pytest.raises(InvalidSource, match=fact):
             refuse(tmp_path / "table")
 
@@ -185,7 +188,7 @@ def test_ids_may_be_bytes(
 ) -> None:
     names = [f"é{row}".encode() for row in range(len(IMAGES) - 1)]
     pq.write_table(table(id=[*names, b"\xff"]), tmp_path / "table")
-    check_source(tmp_path / "table", options)
+    check_source(tmp_path / "table", ImageSpec("ink"), options)
 
     expected = [*(name.decode() for name in names), "\\xff"]
     assert ids(scored(tmp_path / "table", index_folder, options=options)) == expected
@@ -208,7 +211,7 @@ def test_missing_image_column_is_named_with_those_that_hold_files(tmp_path: Path
     pq.write_table(pa.table({"img": FILES[:1], "label": [1]}), tmp_path / "table")
     for options in (ScoringOptions(), ScoringOptions(image_column="label")):
         with pytest.raises(InvalidSource, match=r"--image-column: img;"):
-            check_source(tmp_path / "table", options)
+            check_source(tmp_path / "table", ImageSpec("ink"), options)
 
 
 def test_row_with_invalid_pixels_is_an_error(tmp_path: Path, index_folder: Path) -> None:
@@ -261,7 +264,7 @@ def test_requested_columns_are_read_with_the_valid_rows(
         tmp_path / "table",
     )
     options = ScoringOptions(id="name", keep=("time", "shop"), labels="column:count")
-    check_source(tmp_path / "table", options)
+    check_source(tmp_path / "table", ImageSpec("ink"), options)
     seen = scored(tmp_path / "table", index_folder, options=options)
 
     good = [row for row in range(len(IMAGES)) if row != 5]
@@ -293,7 +296,7 @@ def test_missing_column_is_named(tmp_path: Path, options: ScoringOptions) -> Non
         ("manifest.jsonl", "path, label"),
     ):
         with pytest.raises(InvalidSource) as raised:
-            check_source(tmp_path / name, options)
+            check_source(tmp_path / name, ImageSpec("ink"), options)
         assert raised.value.code == "column_not_found"
         for fact in ("'x'", f"'{tmp_path / name}'", columns):
             assert fact in raised.value.message
@@ -331,7 +334,7 @@ def test_source_without_columns_has_no_requested_column(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     for source in (tmp_path, tmp_path / "images.npy"):
         with pytest.raises(InvalidSource, match=r"'x': only tables") as raised:
-            check_source(source, ScoringOptions(keep=("x",)))
+            check_source(source, ImageSpec("ink"), ScoringOptions(keep=("x",)))
         assert raised.value.code == "column_not_found"
 
 
@@ -340,7 +343,7 @@ def test_folder_labels_need_folders(tmp_path: Path, name: str) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     pq.write_table(of_files(), tmp_path / "table")
     with pytest.raises(InvalidRequest, match=name):
-        check_source(tmp_path / name, ScoringOptions(labels="folder"))
+        check_source(tmp_path / name, ImageSpec("ink"), ScoringOptions(labels="folder"))
 
 
 @pytest.fixture
@@ -375,7 +378,7 @@ def test_parquet_files_of_a_folder_or_pattern_are_one_table(
     tables: Path, index_folder: Path, pattern: str, rows: int
 ) -> None:
     source, options = tables / pattern, ScoringOptions(labels="column:label")
-    check_source(source, options)
+    check_source(source, ImageSpec("ink"), options)
     seen = scored(source, index_folder, options=options)
 
     assert ids(seen) == list(range(rows))
@@ -421,14 +424,14 @@ def test_parquet_file_that_is_added_after_the_plan_is_a_change(
 def test_rows_of_parquet_files_are_in_no_folders_of_labels(tables: Path) -> None:
     for source in (tables, tables / "data" / "*.parquet"):
         with pytest.raises(InvalidRequest):
-            check_source(source, ScoringOptions(labels="folder"))
+            check_source(source, ImageSpec("ink"), ScoringOptions(labels="folder"))
 
 
 def test_column_of_lists_or_bytes_is_refused(tmp_path: Path) -> None:
     pq.write_table(of_files(boxes=[[1, 2]] * len(FILES)), tmp_path / "table")
     for column in ("boxes", "image"):
         with pytest.raises(InvalidSource, match=f"Column '{column}' of '{tmp_path}/table'"):
-            check_source(tmp_path / "table", ScoringOptions(keep=(column,)))
+            check_source(tmp_path / "table", ImageSpec("ink"), ScoringOptions(keep=(column,)))
 
 
 @pytest.mark.parametrize(
@@ -446,7 +449,7 @@ def test_column_of_lists_or_bytes_is_refused(tmp_path: Path) -> None:
 def test_table_without_pictures_is_refused(tmp_path: Path, table: pa.Table, received: str) -> None:
     pq.write_table(table, tmp_path / "table")
     with pytest.raises(InvalidSource, match=received):
-        check_source(tmp_path / "table")
+        check_source(tmp_path / "table", ImageSpec("ink"))
 
 
 def test_damaged_table_is_refused(tmp_path: Path) -> None:
@@ -454,7 +457,7 @@ def test_damaged_table_is_refused(tmp_path: Path) -> None:
     data = (tmp_path / "table").read_bytes()
     (tmp_path / "table").write_bytes(data[: len(data) // 2])
     with pytest.raises(InvalidSource, match=f"'{tmp_path}/table' is damaged"):
-        check_source(tmp_path / "table")
+        check_source(tmp_path / "table", ImageSpec("ink"))
 
 
 def test_table_that_changes_after_the_plan_is_refused(tmp_path: Path, index_folder: Path) -> None:
@@ -503,7 +506,7 @@ def test_manifest_names_pictures_in_its_order(
     manifest.write_text(
         write([{"label": "x", "path": path} for path in reversed(PATHS)]), encoding="utf-8"
     )
-    check_source(manifest)
+    check_source(manifest, ImageSpec("ink"))
     seen = scored(manifest, index_folder)
 
     assert ids(seen) == PATHS[::-1]
@@ -524,7 +527,7 @@ def test_manifest_is_read_as_spreadsheets_export_it(
     manifest = folder / f"manifest{suffix}"
     manifest.write_bytes(lines.getvalue().encode(encoding))
     options = ScoringOptions(labels="column:label", keep=("size, in mm; or inches",))
-    check_source(manifest, options)
+    check_source(manifest, ImageSpec("ink"), options)
     seen = scored(manifest, index_folder, options=options)
 
     assert ids(seen) == PATHS
@@ -541,7 +544,7 @@ def test_column_of_paths_may_have_another_name(
     manifest = folder / f"metadata{suffix}"
     manifest.write_bytes(write([{column: path, "text": "é"} for path in PATHS]).encode(encoding))
     options = ScoringOptions(image_column="picture") if column == "picture" else ScoringOptions()
-    check_source(manifest, options)
+    check_source(manifest, ImageSpec("ink"), options)
 
     assert ids(scored(manifest, index_folder, options=options)) == PATHS
 
@@ -658,5 +661,5 @@ def test_damaged_or_incomplete_manifest_is_refused(
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz_file_of_one_array_is_read(tmp_path: Path, index_folder: Path, save: Any) -> None:
     save(tmp_path / "images.npz", IMAGES)
-    check_source(tmp_path / "images.npz")
+    check_source(tmp_path / "images.npz", ImageSpec("ink"))
     np.testing.assert_array_equal(images(scored(tmp_path / "images.npz", index_folder)), IMAGES)

@@ -14,7 +14,7 @@ from loupe.files import open_regular
 from loupe.images.arrays.npy import Header
 from loupe.images.arrays.tables import HEAD_BYTES, Rows, read_layout, read_rows
 from loupe.images.formats import collection_of
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import SIDE, ImageSpec, UInt8Array
 from train.data.image_options import ImageOptions
 from train.data.npz import read_npz
 from train.data.own.arrays import (
@@ -135,7 +135,7 @@ def _read_table(path: Path) -> Arrays | None:
     labels: list[str] = []
     with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
-        layout = read_layout(head)
+        layout = read_layout(head, ImageSpec("ink"))
         if layout is None:
             kind = collection_of(head)
             raise ValueError(f"it is {kind}" if kind else "it has no column for each pixel")

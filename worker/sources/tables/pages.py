@@ -7,6 +7,7 @@ Source: Apache Parquet, "parquet.thrift", PageHeader; Apache Thrift, "Thrift Com
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,13 +107,14 @@ def check_pages(
     """
     rows_at_a_time, size = MAX_ROWS_AT_A_TIME, file.seek(0, os.SEEK_END)
     unpacked = repeated = 0
+    wanted = {*columns}
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group)
         if not rows.num_rows:  # it may have no pages
             continue
         for chunk in map(rows.column, range(rows.num_columns)):
             name = chunk.path_in_schema
-            if not any(name == column or name.startswith(f"{column}.") for column in columns):
+            if _parents(name).isdisjoint(wanted):
                 continue
             if not isinstance(path, Path):
                 _check_fetched(chunk.total_compressed_size)
@@ -132,6 +134,11 @@ def check_pages(
             if values != rows.num_rows:
                 raise ValueError(f"it claims {rows.num_rows:,} rows, and has {values:,}")
     return max(rows_at_a_time, 1)
+
+
+def _parents(name: str) -> set[str]:
+    """Return a path and those above it: `a.b` and `a`."""
+    return {name, *(name[: dot.start()] for dot in re.finditer(r"\.", name))}
 
 
 def _check_page(page: Page, total: int, size: int) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders
-from loupe.images.arrays.tables import PIXELS, as_pixels, pixel_columns
+from loupe.images.arrays.tables import as_pixels, pixel_columns
 from loupe.images.formats import File
 from loupe.images.selection import SkippedFiles
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
@@ -78,8 +78,10 @@ class TableSource:
         for path in self._files:
             with self._open(path) as (file, source):
                 counts.append(self._count(path, file))
-                columns = self._columns(path, file.schema_arrow)
-                found = pa.schema([file.schema_arrow.field(name) for name in columns])
+                schema = file.schema_arrow  # made of the metadata each time
+                columns = self._columns(path, schema)
+                fields = dict(zip(schema.names, schema, strict=True))
+                found = pa.schema([fields[name] for name in columns])
                 kinds = self._same_kinds(path, found, kinds or found)
                 most = pages.check_pages(path, source, file.metadata, columns, MAX_FETCHED_BYTES)
             rows = min(rows, most)
@@ -107,7 +109,7 @@ class TableSource:
             with self._open(path) as (file, _):
                 images = self._image_columns(path, file.schema_arrow)
                 columns = self._columns(path, file.schema_arrow)
-                decode = self._stack_pixels if len(images) == PIXELS else self._decode_files
+                decode = self._decode_files if len(images) == 1 else self._stack_pixels
                 for row, rows in read_rows(file, start, stop, rows_at_a_time, columns):
                     kept = {self._id, *self._options.columns} & set(rows.schema.names)
                     check_texts(path, ((name, rows.column(name)) for name in kept))
@@ -190,13 +192,15 @@ class TableSource:
         problem = ""
         if self._options.image_column is None:
             try:
-                pixels = pixel_columns(field.name for field in schema if _is_number(field.type))
+                numbers = (field.name for field in schema if _is_number(field.type))
+                pixels = pixel_columns(numbers, self._decoder.spec)
             except ValueError as error:
                 problem = f", and {error}"
             else:
                 if pixels:
                     return pixels
-                problem = f", and no {PIXELS} numbered columns of pixels"
+                spec = self._decoder.spec
+                problem = f", and no {spec.nbytes:,} numbered columns of pixels, {spec}"
         raise InvalidSource(
             f"The Parquet file '{path}' has no column '{name}' of picture files{problem}. "
             f"Columns of files, to choose with --image-column: {listed(files)}; "
@@ -238,13 +242,15 @@ class TableSource:
         return replace(records, ids=list(map(int, records.ids))) if are_numbers else records
 
     def _stack_pixels(self, rows: pa.RecordBatch, start: int, images: Sequence[str]) -> Records:
-        pixels = np.empty((len(rows), PIXELS), np.uint8)
+        pixels = np.empty((len(rows), len(images)), np.uint8)
         are_valid = np.ones(len(rows), bool)
         for position, name in enumerate(images):
             pixels[:, position], are_pixels = as_pixels(rows.column(name))
             are_valid &= are_pixels
         ids, _ = self._ids(rows, start)
-        return stacked(ids, pixels, are_valid, start, self._kept_columns(rows))
+        kept = self._kept_columns(rows)
+        found = pixels.reshape(-1, *self._decoder.spec.shape)
+        return stacked(ids, found, are_valid, start, kept)
 
     def _kept_columns(self, rows: pa.RecordBatch) -> pa.Table | None:
         columns = list(self._options.columns)

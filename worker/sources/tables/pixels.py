@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders, printable
 from loupe.images.arrays import tables
-from loupe.images.arrays.tables import PIXELS, Layout
-from loupe.images.spec import UInt8Array
+from loupe.images.arrays.tables import Layout
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.checks import check_columns, check_unchanged, damaged
@@ -25,7 +25,7 @@ from worker.sources.tables.rows import check_texts, read_rows, row_name, stacked
 from worker.storage import AnyPath, open_file, versions
 
 COPY = "pixels.parquet"  # file of the index
-IMAGE = pa.field("image", pa.binary(PIXELS))  # null if a pixel is invalid
+IMAGE = "image"  # column of the copy; null if a pixel is invalid
 INVALID = "The row has more or fewer values than others, or a pixel that is no integer in 0..255."
 COLUMN = "column-{}"  # names in the copy, since those of the file may be anything
 
@@ -37,11 +37,13 @@ class PixelSource:
         self,
         file: AnyPath,
         layout: Layout,
+        spec: ImageSpec,
         options: ScoringOptions = DEFAULT_OPTIONS,
         folders: ReadableFolders | None = None,
     ) -> None:
         self._file = file
         self._layout = layout
+        self._spec = spec
         self._folders = folders
         self._kept = options.columns
         self._has_ids = options.id is not None or ID in layout.names
@@ -62,14 +64,15 @@ class PixelSource:
         texts = [
             pa.field(COLUMN.format(number), pa.string()) for number in range(len(self._columns))
         ]
-        schema = pa.schema([IMAGE, *texts])
+        kind = pa.binary(self._spec.nbytes)
+        schema = pa.schema([pa.field(IMAGE, kind), *texts])
         with self._reading() as rows, pq.ParquetWriter(index / COPY, schema) as copy:
             for pixels, are_valid, columns in rows:
                 check_texts(self._file, zip(columns.column_names, columns.columns, strict=True))
                 images = pa.FixedSizeBinaryArray.from_buffers(
-                    IMAGE.type, len(pixels), [None, pa.py_buffer(pixels)]
+                    kind, len(pixels), [None, pa.py_buffer(pixels)]
                 )
-                images = pc.if_else(pa.array(are_valid), images, pa.scalar(None, IMAGE.type))
+                images = pc.if_else(pa.array(are_valid), images, pa.scalar(None, kind))
                 copy.write_table(pa.table([images, *columns.columns], schema=schema))
                 total += len(pixels)
         if not total:
@@ -101,16 +104,18 @@ class PixelSource:
         """Yield batches of rows from the copy, under their own names."""
         with pq.ParquetFile(index / COPY) as file:
             for row, rows in read_rows(file, start, stop, batch_size, file.schema_arrow.names):
-                yield row, rows.rename_columns([IMAGE.name, *self._columns])
+                yield row, rows.rename_columns([IMAGE, *self._columns])
 
     def _records(self, rows: pa.RecordBatch, start: int) -> Records:
         images: list[bytes | None] = rows.column(0).to_pylist()
-        data = b"".join(image or bytes(PIXELS) for image in images)
-        pixels: UInt8Array = np.frombuffer(data, np.uint8).reshape(-1, PIXELS)
+        nothing = bytes(self._spec.nbytes)
+        data = b"".join(image or nothing for image in images)
+        pixels: UInt8Array = np.frombuffer(data, np.uint8).reshape(-1, *self._spec.shape)
         are_valid = np.array([image is not None for image in images])
         columns = pa.table(rows.columns[1:], self._columns)
         kept = columns.select(list(self._kept)) if self._kept else None
-        return stacked(self._ids(rows, start), pixels, are_valid, start, kept, INVALID)
+        ids = self._ids(rows, start)
+        return stacked(ids, pixels, are_valid, start, kept, INVALID)
 
     def _ids(self, rows: pa.RecordBatch, start: int) -> list[Any]:
         """Return the ids; `None` for a row without one."""

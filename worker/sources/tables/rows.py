@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidPixels, InvalidSource, LoupeError
 from loupe.files import printable
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import UInt8Array
 from worker.sources.listing import MAX_ENTRY_BYTES
 from worker.sources.source import Records
 
@@ -42,17 +42,17 @@ def read_rows(
 
 def stacked(
     ids: list[Any],
-    pixels: UInt8Array,
+    images: UInt8Array,
     are_valid: NDArray[np.bool_],
     start: int,
     kept: pa.Table | None,
     problem: str = "The row has a pixel that is no integer in 0..255.",
 ) -> Records:
-    """Return rows of pixels as images; invalid ones and those without an id become errors.
+    """Return the images of rows; invalid ones and those without an id become errors.
 
     Args:
         ids: `None` for a row without one.
-        pixels: uint8, shape `(len(ids), 784)`.
+        images: uint8, shape `(len(ids), *shape)` of the model.
         are_valid: Whether all pixels of a row are.
         start: Number of the first row.
         kept: Requested columns, a row for each id.
@@ -70,7 +70,7 @@ def stacked(
     ]
     return Records(
         [ids[row] for row in np.flatnonzero(good)],
-        pixels[good].reshape(-1, SIDE, SIDE),
+        images[good],
         errors,
         None if kept is None else kept.filter(pa.array(good)),
     )
