@@ -50,10 +50,9 @@ def browser() -> Iterator[Browser]:
     """Run Chromium with a camera that shows a test picture."""
     path = installed("chromium")
     with sync_playwright() as playwright:
-        # Tests run as root in containers, where Chromium's sandbox does not work.
-        started = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", *FAKE_CAMERA]
-        )
+        # Tests run as root in containers, which have no sandbox and little shared memory.
+        options = ["--no-sandbox", "--disable-dev-shm-usage", *FAKE_CAMERA]
+        started = playwright.chromium.launch(executable_path=path, args=options)
         yield started
         started.close()
 

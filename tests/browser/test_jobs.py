@@ -6,14 +6,16 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from loupe.models.store import StoredModel
 from tests.browser.conftest import KEY, PREFIX
 from tests.browser.test_access import check, enter_key
 from tests.support import pictures
-from tests.support.programs import RunningService, running
+from tests.support.programs import RunningService, running, serving
 
 DIGITS = [pictures.png(image) for image in pictures.digits(12)]
 BROKEN = b"no picture"
@@ -92,6 +94,26 @@ def test_folder_is_sent_as_one_archive_with_its_labels(jobs: Page, tmp_path: Pat
     rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
     found = {(row["id"], row["label_true"]) for row in rows}
     assert found == {(f"set/{number}/Zahl ü {number}.png", str(number)) for number in range(4)}
+
+
+def test_job_is_cancelled_and_older_ones_are_listed(
+    context: BrowserContext, digits_model: StoredModel, tmp_path: Path
+) -> None:
+    settings = {"LOUPE_DATA_DIR": tmp_path / "data", "LOUPE_MODEL": digits_model.tag}
+    with serving(tmp_path / "log", **settings) as idle:  # no worker takes its jobs
+        body = archive(("0.png", DIGITS[0]))["buffer"]
+        headers = {"Content-Type": "application/zip"}
+        for _ in range(12):
+            answer = httpx.post(f"{idle.url}/jobs", content=body, headers=headers)  # type: ignore[arg-type]
+            assert answer.status_code == 202
+        page = context.new_page()
+        page.goto(f"{idle.url}/#jobs")
+        expect(page.locator(".job")).to_have_count(10)
+        page.get_by_role("button", name="Show older jobs").click()
+        expect(page.locator(".job")).to_have_count(12)
+        page.locator(".job .cancel").first.click()
+        expect(page.locator(".state").first).to_have_text("cancelled")
+        expect(page.locator(".state").nth(1)).to_have_text("queued")
 
 
 def test_file_that_is_no_set_of_pictures_fails_with_the_reason(jobs: Page) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright._impl._driver import compute_driver_executable
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from loupe.models.store import StoredModel
-from tests.browser.strokes import SEVEN, ZERO, draw, expect_label, natural_width
+from tests.browser.strokes import SEVEN, ZERO, draw, expect_label, natural_width, touch
 from tests.support import pictures
 from tests.support.programs import RunningService
 
@@ -55,6 +55,20 @@ def test_drawn_digit_is_recognized(
     expect(page.locator(".bars .best .name")).to_have_text(digit)
     assert natural_width(page, ".answer .seen") == 28
     expect(page.locator("#spoken")).to_contain_text(f"{digit}, ")
+
+
+def test_finger_draws_and_does_not_scroll(browser: Browser, service: RunningService) -> None:
+    with browser.new_context(viewport={"width": 375, "height": 640}, has_touch=True) as context:
+        page = context.new_page()
+        page.goto(service.url)
+        page.wait_for_selector("#samples button")
+        page.locator("#pad").scroll_into_view_if_needed()
+        before = page.evaluate("scrollY")
+        touch(page, SEVEN)
+
+        expect_label(page, "7")
+        expect(page.locator("#brief")).to_contain_text("7, ")
+        assert page.evaluate("scrollY") == before
 
 
 def test_answers_come_while_the_pointer_is_down(page: Page) -> None:

@@ -25,7 +25,9 @@ export class JobView {
   constructor(job) {
     this.element = template.content.firstElementChild.cloneNode(true);
     this._following = false;
-    this._part("cancel").addEventListener("click", () => this._try(() => cancel(job.id)));
+    this._part("cancel").addEventListener("click", () =>
+      this._try(async () => this.show(await cancel(job.id))),
+    );
     this._part("rows").addEventListener("click", () => this._try(() => this._showRows()));
     for (const button of this.element.querySelectorAll("[data-format]")) {
       const { format } = button.dataset;
@@ -35,6 +37,11 @@ export class JobView {
       );
     }
     this.show(job);
+  }
+
+  /** When the job was submitted, in seconds. */
+  get created() {
+    return this._job.created;
   }
 
   _part(name) {

@@ -22,9 +22,8 @@ export function offer({ default: first, models }) {
 export async function refresh() {
   await guarded(async () => {
     const page = await list();
-    for (const job of page.jobs.toReversed()) put(job, true);
     next = page.next;
-    showList();
+    put(page.jobs);
   });
 }
 
@@ -61,8 +60,7 @@ async function submitOne(set) {
   const parameters = { model: element("job-model").value };
   if (element("job-labels").checked) parameters.labels = "folder";
   const job = await submit(set, parameters, (share) => showUpload(`Sending ${name}`, share));
-  put(job, true);
-  showList();
+  put([job]);
   views.get(job.id).element.scrollIntoView({ block: "nearest" });
 }
 
@@ -72,19 +70,17 @@ function showUpload(text, share) {
   element("upload-bar").value = share;
 }
 
-function put(job, isNew) {
-  const known = views.get(job.id);
-  if (known) {
-    known.show(job);
-    return;
+/** Show jobs among the others, the newest first. */
+function put(jobs) {
+  for (const job of jobs) {
+    if (views.has(job.id)) views.get(job.id).show(job);
+    else views.set(job.id, new JobView(job));
   }
-  const view = new JobView(job);
-  views.set(job.id, view);
-  if (isNew) element("job-list").prepend(view.element);
-  else element("job-list").append(view.element);
-}
-
-function showList() {
+  const sorted = [...views.values()].sort((one, other) => other.created - one.created);
+  sorted.forEach((view, place) => {
+    const before = element("job-list").children[place];
+    if (before !== view.element) element("job-list").insertBefore(view.element, before ?? null);
+  });
   element("job-none").hidden = views.size > 0;
   element("job-more").hidden = next === null;
 }
@@ -105,8 +101,7 @@ element("job-form").addEventListener("submit", (event) => event.preventDefault()
 element("job-more").addEventListener("click", () =>
   guarded(async () => {
     const page = await list(next);
-    for (const job of page.jobs) put(job, false);
     next = page.next;
-    showList();
+    put(page.jobs);
   }),
 );
