@@ -126,7 +126,7 @@ def import_model(model: GivenModel, file: str, options: ImportOptions) -> Stored
             source=f"imported from {file}",
             figures=_figures(dataset, evaluation, difference) if dataset and evaluation else None,
             files={name: digest(folder / name) for name in files},
-            config=_config(reference, options, difference),
+            config=_config(reference, evaluation, difference),
             made_with=model.made_with,
             created=datetime.now(UTC),
         )
@@ -186,8 +186,9 @@ def _evaluate(reference: Reference, dataset: Dataset, options: ImportOptions) ->
 
 
 def _config(
-    reference: Reference, options: ImportOptions, difference: float
+    reference: Reference, evaluation: Evaluation | None, difference: float
 ) -> dict[str, JsonValue]:
+    """Return what the card says about the import; its test set by name, not by path."""
     model, wiring = reference.model, reference.wiring
     return {
         "architecture": f"imported {model.format}",
@@ -195,7 +196,7 @@ def _config(
         "input": str(wiring),
         "output": wiring.output,
         "temperature": reference.temperature,
-        "tested_on": options.test,
+        "tested_on": evaluation.dataset if evaluation else None,
         "difference": difference,
     }
 

@@ -11,6 +11,7 @@ from loupe.models.store import ONNX_FILE, REPORT_FILE, StoredModel, find_model, 
 from tests.support import pictures
 from tests.support.command import Ended, Loupe
 from tests.support.onnx_models import convolution
+from tests.train.importing.test_onnx import given_answers, photos
 from train.data.datasets import load_dataset
 from train.data.image_options import ImageOptions
 from train.evaluate.calibration import expected_calibration_error
@@ -93,6 +94,29 @@ def test_all_images_of_a_folder_without_splits_measure_the_model(
 
     assert model.card.measured.test_images == 180
     assert model.card.measured.accuracy == np.mean(names == np.array(images.class_names)[truth])
+
+
+def test_photos_in_colour_of_the_size_of_the_model(
+    store: Path, tmp_path: Path, loupe: Loupe
+) -> None:
+    path = convolution(tmp_path / "m.onnx", shape=("n", 3, 32, 24))
+    images = photos(32, 24, 3, count=60)
+    names = np.array(["a", "b", "c"]).repeat(20)
+    for number, (name, image) in enumerate(zip(names, images, strict=True)):
+        (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name / f"{number}.png").write_bytes(pictures.png(image))
+    ended = loupe(
+        *("models", "import", path, "--classes", "c,a,b", "--input", "0..1", "--fit", "pad"),
+        *("--test", f"folder:{tmp_path / 'photos'}", "--min-accuracy", 0),
+    )
+    assert ended.code == 0, ended.err
+    model = find_model("m")
+
+    given = given_answers(path, (images / np.float32(255)).transpose(0, 3, 1, 2))
+    right = np.array(["c", "a", "b"])[given.argmax(axis=1)] == names
+    assert model.card.measured.accuracy == right.mean()
+    assert (model.card.measured.test_images, model.card.input.fit) == (60, "pad")
+    assert str(tmp_path) not in model.card.model_dump_json()
 
 
 def test_calibration_sets_half_of_the_images_aside(
