@@ -81,6 +81,8 @@ def show(job_id: JobId, as_json: Json = False) -> None:
         console.print(styled((letter.step, "bold"), f" failed for good at {_local(letter.time)}"))
         console.print(f"  {letter.error}")
     if job.state == "failed":
+        if job.done:
+            console.print(f"The rows of its finished parts: loupe jobs results {job.id}")
         console.print(f"Finished parts stay. Score the rest: loupe jobs retry {job.id}")
 
 
@@ -159,7 +161,10 @@ def results(
         job = known.get(job_id)
     stored, files = find_job_files(job)
     if job.state != "done":
-        notices.print(f"Only the finished rows: the job is {job.state}.", style="yellow")
+        notices.print(
+            f"The state of the job is '{job.state}': these are the rows of its finished parts.",
+            style="yellow",
+        )
     to = format_ or (file_format(out) if out else None) or stored
     content = read_as(files, stored, to, parse_path(job.folder))
     if out is not None:

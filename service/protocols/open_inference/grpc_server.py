@@ -15,6 +15,7 @@ from loupe.errors import (
     LoupeError,
     ProgramFailed,
     ShuttingDown,
+    Unauthorized,
 )
 from loupe.runtime.ports import url_of
 from service.http.bodies import BODY_SECONDS
@@ -146,6 +147,9 @@ class GrpcServer:
         context: grpc.aio.ServicerContext,
     ) -> Message:
         """Wait for the message of a call, and answer it."""
+        if self._lacks_key(name, context):  # it is refused, whatever its message is
+            call = RpcCall(self._predictor, b"", context)
+            return await self._respond(name, method, call, context)
         address = address_of(context)
         # Health checks have a share of their own.
         caller = name if name in OPEN_METHODS else subscriber(address)
@@ -172,6 +176,16 @@ class GrpcServer:
             return await self._respond(name, method, call, context)
         finally:
             self._in_flight.give_back(caller)
+
+    def _lacks_key(self, name: str, context: grpc.aio.ServicerContext) -> bool:
+        """Return whether a call needs a key, and has none that is known."""
+        if self._keys is None or name in OPEN_METHODS:
+            return False
+        try:
+            self._keys.name_in(dict(context.invocation_metadata()))
+        except Unauthorized:
+            return True
+        return False
 
     async def _respond(
         self, name: str, method: Method, call: RpcCall, context: grpc.aio.ServicerContext

@@ -597,6 +597,15 @@ def test_caller_with_a_key_is_counted_and_logged_by_its_name(
     assert KEY not in log
 
 
+def test_caller_without_a_key_is_refused_before_its_message(guarded: BothProtocols) -> None:
+    with grpc.insecure_channel(guarded.address) as channel, ending() as ends:
+        infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(waiting(ends))
+
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_caller_without_a_key_may_only_ask_for_health(guarded: BothProtocols) -> None:
     with triton.InferenceServerClient(guarded.address) as client:
         assert client.is_server_live()
