@@ -16,7 +16,7 @@ from bentoml._internal.models import ModelStore
 from PIL import Image, ImageDraw
 
 from loupe.errors import LoupeError
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.store import StoredModel, find_model, list_models
 from train.data.datasets import NAMES, load_dataset
 
@@ -70,20 +70,25 @@ def find_images(model: StoredModel, count: int) -> UInt8Array:
     They are the test images of the model's data set, or random ones if it is not on this machine.
 
     Returns:
-        uint8, shape `(count, 28, 28)`; the images repeat if there are too few.
+        uint8, shape `(count, *model.card.input.shape)`; they repeat if there are too few.
     """
-    return np.resize(_test_images(model.card.dataset), (count, SIDE, SIDE))
+    spec = model.card.input
+    return np.resize(_test_images(model.card.dataset, spec), (count, *spec.shape))
 
 
-def _test_images(dataset: str) -> UInt8Array:
+def _test_images(dataset: str, spec: ImageSpec) -> UInt8Array:
     if dataset in NAMES:
         try:
-            return load_dataset(dataset, download=False).test.images
+            images = load_dataset(dataset, download=False).test.images
         except LoupeError:  # the data set is not on this machine
             pass
-    side = SIDE - 2 * MARGIN
-    inner = np.random.default_rng(0).integers(0, 256, (1000, side, side), np.uint8)
-    return np.pad(inner, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
+        else:
+            if images.shape[1:] == spec.shape:
+                return images
+    images = np.random.default_rng(0).integers(0, 256, (1000, *spec.shape), np.uint8)
+    for rows in (images, images.swapaxes(1, 2)):
+        rows[:, :MARGIN] = rows[:, -MARGIN:] = 0
+    return images
 
 
 def encode_png(image: UInt8Array) -> bytes:
@@ -156,12 +161,12 @@ class Post:
 
 
 def png_post(image: UInt8Array) -> Post:
-    """Return a request with one image, uint8 `(28, 28)`, as a PNG file."""
+    """Return a request with one image of the model as a PNG file."""
     return Post("/predict", encode_png(image), {"Content-Type": PNG})
 
 
 def json_post(image: UInt8Array) -> Post:
-    """Return a request with one image, uint8 `(28, 28)`, as base64 in JSON."""
+    """Return a request with one image of the model as base64 in JSON."""
     body = orjson.dumps({"image": base64.b64encode(encode_png(image)).decode()})
     return Post("/predict", body, {"Content-Type": JSON})
 
@@ -172,7 +177,7 @@ def photo_post(photo: bytes) -> Post:
 
 
 def npy_post(images: UInt8Array, *, accept: str) -> Post:
-    """Return a request with images, uint8 `(n, 28, 28)`, as an `.npy` file.
+    """Return a request with images of the model, uint8 `(n, *shape)`, as an `.npy` file.
 
     Args:
         images: The images.
@@ -183,7 +188,7 @@ def npy_post(images: UInt8Array, *, accept: str) -> Post:
 
 
 def binary_tensor_post(images: UInt8Array, model: StoredModel) -> Post:
-    """Return an Open Inference request with images, uint8 `(n, 28, 28)`, as raw tensors."""
+    """Return an Open Inference request with images of the model as raw tensors."""
     tensor = {**_tensor(images), "parameters": {"binary_data_size": images.nbytes}}
     message = {
         "inputs": [tensor],
@@ -196,7 +201,7 @@ def binary_tensor_post(images: UInt8Array, model: StoredModel) -> Post:
 
 
 def json_tensor_post(images: UInt8Array, model: StoredModel) -> Post:
-    """Return an Open Inference request with images, uint8 `(n, 28, 28)`, in JSON."""
+    """Return an Open Inference request with images of the model, uint8 `(n, *shape)`, in JSON."""
     tensor = {**_tensor(images), "data": images.ravel()}
     message = {"inputs": [tensor], "outputs": [{"name": "probabilities"}]}
     body = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -204,4 +209,4 @@ def json_tensor_post(images: UInt8Array, model: StoredModel) -> Post:
 
 
 def _tensor(images: UInt8Array) -> dict[str, object]:
-    return {"name": "images", "shape": [len(images), SIDE, SIDE], "datatype": "UINT8"}
+    return {"name": "images", "shape": [*images.shape], "datatype": "UINT8"}

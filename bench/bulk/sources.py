@@ -101,13 +101,14 @@ class PlainLoop:
 
     Args:
         model: The model that scores.
-        sample: uint8 `(n, 28, 28)`, to find the fastest batch size with.
+        sample: uint8 `(n, *shape)` of the model, to find the fastest batch size with.
     """
 
     def __init__(self, model: StoredModel, sample: UInt8Array) -> None:
         path = model.folder / ONNX_FILE
         self._session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        self._mode = "L" if model.card.input.channels == 1 else "RGB"
         durations = {size: seconds(partial(self._score, sample, size)) for size in BATCH_SIZES}
         self._batch_size = min(durations, key=durations.__getitem__)
 
@@ -139,7 +140,7 @@ class PlainLoop:
         return np.concatenate([self._run(batch) for batch in batches])
 
     def _score_files(self, files: Iterable[str | IO[bytes]]) -> Float32Array:
-        images = (np.asarray(Image.open(file).convert("L")) for file in files)
+        images = (np.asarray(Image.open(file).convert(self._mode)) for file in files)
         batches = iter(lambda: list(islice(images, self._batch_size)), [])
         return np.concatenate([self._run(np.stack(batch)) for batch in batches])
 

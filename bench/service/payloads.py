@@ -27,7 +27,8 @@ from bench.harness import (
 from bench.inputs import Post, find_images, make_photo
 from bench.service.load import Load, describe, run_wrk
 from bench.service.servers import LOUPE, serving
-from loupe.images.spec import UInt8Array
+from loupe.images.decode import DRAFT
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.store import ONNX_FILE, StoredModel
 
 CONNECTIONS = 4
@@ -46,7 +47,6 @@ BATCH_TARGETS: dict[str, Target | None] = {
 }
 
 PHOTOS = 40
-DRAFT_SIZE = (112, 112)  # pixels; libjpeg decodes to a scale not much larger, as Loupe asks it to
 PHOTO_TARGET = at_most(1.4)
 PHOTO_ROUNDS = 8
 PHOTO_SECONDS = 2
@@ -114,7 +114,7 @@ def measure_photos(model: StoredModel) -> Iterator[Row]:
         url, port = servers[LOUPE].url, servers[LOUPE].port
         connection = http.client.HTTPConnection("127.0.0.1", port)
         runs = {
-            PILLOW: partial(seconds, partial(_decode, large.body)),
+            PILLOW: partial(seconds, partial(_decode, large.body, model.card.input)),
             LOUPE: partial(seconds, partial(_request, connection, large)),
         }
         times = in_turns(runs, PHOTOS)
@@ -135,10 +135,11 @@ def measure_photos(model: StoredModel) -> Iterator[Row]:
     yield Row(what, describe(loads[WITH_PHOTOS]), peer, ratio, SMALL_TARGET)
 
 
-def _decode(data: bytes) -> None:
+def _decode(data: bytes, spec: ImageSpec) -> None:
     """Decode a JPEG file at the smallest scale that the service uses."""
     image = Image.open(io.BytesIO(data))
-    image.draft("L", DRAFT_SIZE)
+    size = (DRAFT * spec.width, DRAFT * spec.height)
+    image.draft("L" if spec.channels == 1 else "RGB", size)
     image.load()
 
 

@@ -90,7 +90,7 @@ class Client:
 
         Args:
             pictures: Each as for `predict`, or a folder; see `pictures_at`. A uint8 array
-                `(n, 28, 28)` is `n` pictures.
+                `(n, height, width[, 3])` is `n` pictures.
             batch_size: Pictures in one request; smaller batches give earlier answers.
             options: As for `predict`; `timeout` is for one batch.
 

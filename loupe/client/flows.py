@@ -134,6 +134,8 @@ class ServiceFlows:
     api_key: str | None = field(default=None, repr=False)
     jitter: Callable[[], float] = random.random
     _answered: bool = field(default=False, init=False)  # whether any response has arrived
+    # Models and shapes of arrays that they do not take.
+    _refused: set[tuple[str | None, tuple[int, ...]]] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.url = self.url.rstrip("/")

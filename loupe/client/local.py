@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loupe.client.predictions import LocalOptions, Outcome, Prediction, PredictionError, View
-from loupe.client.uploads import PictureInput, PictureSet, each_picture, prepare
+from loupe.client.uploads import PictureInput, PictureSet, as_file, each_picture, prepare
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.header import TINY_BYTES
 from loupe.images.pool import DecoderPool
@@ -87,7 +87,7 @@ class LocalModel:
 
         Args:
             pictures: Each as for `predict`, or a folder; see `pictures_at`. A uint8 array
-                `(n, 28, 28)` is `n` pictures.
+                `(n, height, width[, 3])` is `n` pictures.
             options: As for `predict`.
 
         Raises:
@@ -116,13 +116,13 @@ class LocalModel:
     def _view(self, picture: PictureInput, normalize: Normalize, *, keep: bool = False) -> View:
         """Decode a picture; `keep` even a large file for notebooks."""
         upload = prepare(picture, normalize)
-        seen = (
-            upload
-            if isinstance(upload, np.ndarray)
-            else self._decoders.decode_safely(
-                upload, self.card.input, self._max_pixels, normalize=normalize
+        spec = self.card.input
+        if isinstance(upload, np.ndarray) and upload.shape == spec.shape:
+            seen = upload
+        else:
+            seen = self._decoders.decode_safely(
+                as_file(upload), spec, self._max_pixels, normalize=normalize
             )
-        )
         if isinstance(picture, str | os.PathLike):
             return View(picture, seen)
         return View(upload if keep or len(upload) <= TINY_BYTES else None, seen)

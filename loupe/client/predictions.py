@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, ServiceFlows
 from loupe.client.uploads import OCTETS, Upload, UploadBatch, as_file
-from loupe.errors import LoupeError, RequestRefused
+from loupe.errors import InvalidPixels, LoupeError, RequestRefused
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.text import one_line
 
@@ -26,7 +26,7 @@ class View:
 
     Attributes:
         picture: Its path or file; `None` if it was too large to be kept.
-        seen: What the model saw, uint8 `(28, 28)`.
+        seen: What the model saw, uint8 of its own shape.
     """
 
     picture: str | os.PathLike[str] | Upload | None
@@ -159,10 +159,15 @@ class PredictionFlows(ServiceFlows):
         """Predict many pictures, in several requests if the service accepts fewer in one."""
         if not batch.uploads:
             return _in_order(batch, iter(()))
-        request = self._post("/predict_batch", options, **batch.content())
+        array = (options.get("model"), batch.shape or ())
+        as_files = array in self._refused
+        request = self._post("/predict_batch", options, **batch.content(as_files=as_files))
         try:
             response = yield from self._ask(request)
         except RequestRefused as refused:
+            if batch.shape and not as_files and refused.code == InvalidPixels.code:
+                self._refused.add(array)  # the service makes images of the model's size from files
+                return (yield from self.predict_batch(batch, options))
             if refused.status != CONTENT_TOO_LARGE:
                 raise
             if len(batch.items) == 1:

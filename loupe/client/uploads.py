@@ -22,7 +22,7 @@ from loupe.images.header import kind_of
 from loupe.images.normalize import has_light_ground
 from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.selection import Skipped, describe
-from loupe.images.spec import SIDE, Normalize, UInt8Array
+from loupe.images.spec import MAX_SIDE, MIN_SIDE, Normalize, UInt8Array
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ PictureSet: TypeAlias = Iterable[PictureInput] | str | os.PathLike[str]
 """Pictures, or the path of a folder of them."""
 
 Upload: TypeAlias = bytes | UInt8Array
-"""The bytes of a picture file, or uint8 `(28, 28)` that the service would not change."""
+"""The bytes of a picture file, or uint8 pixels that a model of their size takes unchanged."""
 
 BATCH_IMAGES = 256  # per request: little overhead for each, and answers still come early
 BATCH_BYTES = 8 * 2**20  # per request; reached first by photos
@@ -55,14 +55,23 @@ class UploadBatch:
         """The pictures to send."""
         return [item for item in self.items if not isinstance(item, LoupeError)]
 
-    def content(self) -> dict[str, Any]:
-        """Return httpx's arguments: an `.npy` body if all are arrays, else a form with files."""
-        arrays = [upload for upload in self.uploads if isinstance(upload, np.ndarray)]
-        if len(arrays) < len(self.uploads):
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of each picture if all are arrays of one shape."""
+        shapes = {each.shape if isinstance(each, np.ndarray) else None for each in self.uploads}
+        return shapes.pop() if len(shapes) == 1 else None
+
+    def content(self, *, as_files: bool = False) -> dict[str, Any]:
+        """Return httpx's arguments: an `.npy` body for arrays of one shape, else a form with files.
+
+        Args:
+            as_files: Whether to send a form in any case, because the model has another size.
+        """
+        if as_files or self.shape is None:
             files = enumerate(map(as_file, self.uploads))
             return {"files": [("images", (str(number), file, OCTETS)) for number, file in files]}
         body = io.BytesIO()
-        np.save(body, np.stack(arrays), allow_pickle=False)
+        np.save(body, np.stack(self.uploads), allow_pickle=False)
         return {"content": body.getvalue(), "headers": {"Content-Type": OCTETS}}
 
 
@@ -185,9 +194,16 @@ def _from_array(array: NDArray[np.generic], normalize: Normalize) -> Upload:
             f"0 = black, 255 = white; got {array.dtype}, shape {array.shape}."
         )
     pixels = picture.astype(np.uint8)  # copies, so that the caller can refill its array
-    if pixels.shape == (SIDE, SIDE) and (normalize == "off" or not has_light_ground(pixels)):
-        return pixels
-    return _encode(Image.fromarray(pixels))
+    return pixels if _may_stay(pixels, normalize) else _encode(Image.fromarray(pixels))
+
+
+def _may_stay(pixels: UInt8Array, normalize: Normalize) -> bool:
+    """Return whether a model of this size, if that is the one that is asked, takes the pixels."""
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in pixels.shape[:2]):
+        return False
+    if pixels.ndim == 3:
+        return bool(pixels.shape[2] == 3)
+    return normalize == "off" or not has_light_ground(pixels)
 
 
 def _from_image(image: Image.Image) -> bytes:

@@ -3,8 +3,9 @@
 import base64
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,12 +14,17 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.http as triton_http
 from numpy.typing import NDArray
+from PIL import Image
 
+from loupe.client.client import Client
+from loupe.client.local import load
+from loupe.client.predictions import Outcome, Prediction
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.engine import Engine, load_engine
 from loupe.models.store import StoredModel
 from tests.e2e.protocols.conftest import BothProtocols, serving_both
 from tests.support.pictures import digits, png
+from tests.support.programs import run
 
 COUNT = 6
 TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
@@ -79,6 +85,15 @@ def npy(images: UInt8Array) -> bytes:
 
 def b64(image: UInt8Array) -> str:
     return base64.b64encode(png(image)).decode()
+
+
+def confidences(outcomes: Iterable[Outcome]) -> NDArray[np.float64]:
+    """Return the probabilities of predictions, all of which must have been answered."""
+    found = list(outcomes)
+    assert all(isinstance(each, Prediction) for each in found), found
+    return np.array(
+        [[*each.probabilities.values()] for each in found if isinstance(each, Prediction)]
+    )
 
 
 def answered(response: httpx.Response) -> Any:
@@ -245,3 +260,60 @@ def test_requests_at_the_same_time_get_answers_of_their_own_model(
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(ask, range(96)))
+
+
+@pytest.mark.parametrize("where", ["service", "here"])
+def test_clients_and_local_models_take_arrays_files_and_folders(
+    both: BothProtocols, one: Served, where: str, tmp_path: Path
+) -> None:
+    for number, image in enumerate(one.images):
+        (tmp_path / f"{number}.png").write_bytes(png(image))
+    tag = one.stored.tag
+    with Client(both.service.url) as client:
+        local = load(tag)
+        for pictures in (one.images, [*one.images], tmp_path, [png(each) for each in one.images]):
+            outcomes = (
+                client.predict_many(pictures, model=tag)
+                if where == "service"
+                else local.predict_many(pictures)
+            )
+            assert_close(confidences(outcomes), one.expected)
+        first = one.images[0]
+        answer = client.predict(first, model=tag) if where == "service" else local.predict(first)
+        assert_close(confidences([answer]), one.expected[:1])
+
+
+@pytest.mark.parametrize("asked", ["digits", "colours"])
+def test_arrays_of_another_size_get_the_answers_of_their_pictures(
+    both: BothProtocols, served: dict[str, Served], asked: str
+) -> None:
+    tag = served[asked].stored.tag
+    local = load(tag)
+    with Client(both.service.url) as client:
+        for images in (
+            served["digits"].images,
+            served["colours"].images,
+            served["colours"].images[:, :40],
+            served["colours"].images[:, :, :, 0],
+        ):
+            files = [png(image) for image in images]
+            expected = confidences(client.predict_many(files, model=tag))
+            for _ in range(2):  # the client knows the model's size the second time
+                found = confidences(client.predict_many(images, model=tag))
+                assert_close(found, expected.astype(np.float32))
+            assert_close(confidences(local.predict_many(images)), expected.astype(np.float32))
+
+
+def test_grid_and_local_predictions_of_colours(served: dict[str, Served], tmp_path: Path) -> None:
+    one = served["colours"]
+    for number, image in enumerate(one.images):
+        (tmp_path / f"{number}.png").write_bytes(png(image))
+    grid = tmp_path / "grid.png"
+    ended = run("predict", tmp_path, "--local", "--model", one.stored.tag, "--json", "--grid", grid)
+
+    assert ended.returncode == 0, ended.stderr
+    labels = [json.loads(line)["label"] for line in ended.stdout.splitlines()]
+    names = one.stored.card.class_names
+    assert labels == [names[best] for best in one.expected.argmax(axis=1)]
+    with Image.open(grid) as drawn:
+        assert drawn.mode == "RGB"
