@@ -1,16 +1,17 @@
 """`loupe models import`: saves a model that another program trained to the store."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loupe.images.spec import Fit, Look
 from loupe.logs import log_to_stderr
-from loupe.terminal import console, styled
+from loupe.terminal import console, notices, styled
 from train.importing.wiring import Output
 
-says = typer.Option
+if TYPE_CHECKING:
+    from train.data.datasets import Dataset
 
 
 def import_(
@@ -93,7 +94,7 @@ def import_(
         min_accuracy=min_accuracy,
         replace_classes=replace_classes,
     )
-    saved = import_model(found.open(), found.name, options)
+    saved = import_model(found.open(), found.name, options, _announce)
     config, figures = saved.card.config, saved.card.figures
     console.print(f"{config['architecture']}: {config['input']}, {config['output']}")
     if figures is None:
@@ -104,3 +105,14 @@ def import_(
             f"error {figures.calibration_error:.4f}"
         )
     console.print(styled("saved ", (saved.tag, "bold")))
+
+
+def _announce(dataset: "Dataset") -> None:
+    """Print what was left out of the test images, and the classes that they do not measure."""
+    from train.data.cli import print_left_out
+    from train.data.splits import quoted
+
+    print_left_out(dataset)
+    counts = dataset.test.counts(dataset.class_names)
+    if missing := [name for name, count in counts.items() if not count]:
+        notices.print(f"no test images of {quoted(missing)}")

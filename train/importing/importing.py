@@ -1,6 +1,7 @@
 """Import a model: find out how it works, measure it, and save it to the store."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +84,12 @@ class Reference:
         return np.asarray(softmax(self.logits(images) / self.temperature, axis=1), np.float32)
 
 
-def import_model(model: GivenModel, file: str, options: ImportOptions) -> StoredModel:
+def import_model(
+    model: GivenModel,
+    file: str,
+    options: ImportOptions,
+    announce: Callable[[Dataset], None] = lambda dataset: None,
+) -> StoredModel:
     """Save a given model, wrapped so that it takes Loupe's images, to the store.
 
     With test images, it is measured, and goes into production if it is the first of its name.
@@ -92,6 +98,7 @@ def import_model(model: GivenModel, file: str, options: ImportOptions) -> Stored
         model: The model.
         file: Its name, for the card.
         options: What the user says about it.
+        announce: Called with the test images as soon as they are read.
 
     Raises:
         InvalidModel: If it is not a classifier of images.
@@ -106,7 +113,7 @@ def import_model(model: GivenModel, file: str, options: ImportOptions) -> Stored
     if not options.replace_classes:
         check_classes(options.name, options.classes)
     wiring, units = _connect(model, options)
-    dataset = _images(wiring.spec, options)
+    dataset = _images(wiring.spec, options, announce)
     reference = Reference(model, wiring)
     evaluation = None
     if dataset:
@@ -155,10 +162,13 @@ def _connect(model: GivenModel, options: ImportOptions) -> tuple[Wiring, int]:
     return replace(wiring, output=output), units
 
 
-def _images(spec: ImageSpec, options: ImportOptions) -> Dataset | None:
+def _images(
+    spec: ImageSpec, options: ImportOptions, announce: Callable[[Dataset], None]
+) -> Dataset | None:
     if options.test is None:
         return None
     dataset = load_test(options.test, spec, options.classes)
+    announce(dataset)
     return set_aside(dataset) if options.calibrate else dataset
 
 

@@ -184,7 +184,8 @@ def _front_matter(model: StoredModel) -> dict[str, JsonValue]:
     }
     if card.figures is None:
         return values
-    data: JsonValue = {"name": card.dataset, "type": card.dataset, "split": "test"}
+    tested_on = str(card.config.get("tested_on") or card.dataset)
+    data: JsonValue = {"name": tested_on, "type": tested_on, "split": "test"}
     metrics: JsonValue = [
         {"type": "accuracy", "value": card.figures.accuracy},
         {"type": "loss", "value": card.figures.loss},

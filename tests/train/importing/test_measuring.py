@@ -138,6 +138,21 @@ def test_calibration_sets_half_of_the_images_aside(
     assert expected_calibration_error(after, labels_) < expected_calibration_error(before, labels_)
 
 
+def test_what_test_images_lack_is_said(store: Path, tmp_path: Path, loupe: Loupe) -> None:
+    path = convolution(tmp_path / "m.onnx", shape=("n", 1, 28, 28))
+    folder = pictures.sort_into_folders(tmp_path / "photos", {"a": 20, "b": 20})
+    (folder / "a" / "broken.png").write_bytes(b"no picture")
+    ended = loupe(
+        *("models", "import", path, "--classes", "a,b,c", "--look", "ink", "--input", "0..1"),
+        *("--test", f"folder:{folder}", "--min-accuracy", 0),
+    )
+
+    assert ended.code == 0
+    assert "a/broken.png" in ended.err
+    assert "no test images of 'c'" in ended.err
+    assert find_model("m").card.measured.test_images == 40
+
+
 def test_images_of_unknown_classes_are_refused(store: Path, tmp_path: Path, loupe: Loupe) -> None:
     path = convolution(tmp_path / "m.onnx", shape=("n", 1, 28, 28))
     folder = pictures.sort_into_folders(tmp_path / "photos", {"a": 20, "cat": 20, "dog": 20})

@@ -1,5 +1,7 @@
 """ONNX models of every layout, type, range and batch size answer in the store as before."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from loupe.models.engine import load_engine
 from loupe.models.store import ONNX_FILE, StoredModel, find_model
 from tests.support.command import Loupe
 from tests.support.onnx_models import convolution
+from tests.support.programs import environment
 
 TOLERANCE = 1e-4
 
@@ -206,6 +209,27 @@ def test_weights_in_a_file_beside_the_model_are_stored_with_it(
     expected = softmax(given_answers(path, inputs))
     np.testing.assert_allclose(answers(model, images), expected, atol=TOLERANCE)
     assert set(model.card.files) == {ONNX_FILE}
+
+
+def test_onnx_files_need_no_tensorflow(
+    digits_model: StoredModel, store: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
+        "from loupe.cli import main; main()"
+    )
+    path = digits_model.folder / ONNX_FILE
+    command = f"models import {path} --classes 0-9 --look ink --name mine --test digits"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        env=environment(BENTOML_HOME=store),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert find_model("mine").card.measured.accuracy == digits_model.card.measured.accuracy
 
 
 def test_a_model_of_loupe_answers_as_before(
