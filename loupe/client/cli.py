@@ -128,7 +128,7 @@ def _print(
 
     columns = [
         Column("file", list(map(str, files))),
-        Column("label", cells(lambda answer: answer.label or NO_LABEL)),
+        Column("label", cells(lambda answer: answer.label or answer.reason or NO_LABEL)),
         Column("confidence", cells(lambda answer: f"{answer.confidence:.4f}"), justify="right"),
     ]
     if top_k and top_k > 1:
@@ -147,7 +147,7 @@ def _print(
 def _others(answer: "Prediction") -> str:
     """Return the classes after the label, with their probabilities."""
     names = list(answer.probabilities)
-    shown = names if answer.abstained else names[1:]
+    shown = names if answer.label is None else names[1:]
     return ", ".join(f"{name} {answer.probabilities[name]:.4f}" for name in shown)
 
 

@@ -24,7 +24,7 @@ BAR = "#4c8dd6"  # readable on light and dark ground
 
 def render(prediction: Prediction) -> str:
     """Return a prediction as HTML."""
-    label = "unsure" if prediction.label is None else _text(prediction.label)
+    label = _text(prediction.label or prediction.reason or "unsure")
     rows = "".join(_row(name, value) for name, value in prediction.best(SHOWN_CLASSES))
     pictures = _pictures(prediction.view) if prediction.view else ""
     return (

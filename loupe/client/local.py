@@ -131,9 +131,11 @@ class LocalModel:
         self, views: Sequence[View], names: Sequence[str], options: AnswerOptions
     ) -> Iterator[Prediction]:
         if views:
-            rows = self._engine.predict(np.stack([view.seen for view in views]))  # (n, classes)
-            for row, view in zip(rows, views, strict=True):
-                yield self._prediction(answer(names, row, options)).with_view(view)
+            images = np.stack([view.seen for view in views])
+            rows = self._engine.predict(images)  # (n, classes)
+            blanks = self.card.input.blank(images).tolist()
+            for row, blank, view in zip(rows, blanks, views, strict=True):
+                yield self._prediction(answer(names, row, options, blank=blank)).with_view(view)
 
     def _prediction(self, found: Answer) -> Prediction:
         return Prediction(
@@ -143,6 +145,7 @@ class LocalModel:
             _shortest(found["confidence"]),
             {name: _shortest(value) for name, value in found["probabilities"].items()},
             found.get("abstained", False),
+            found.get("reason"),
         )
 
 

@@ -40,11 +40,12 @@ class Prediction:
     Attributes:
         view: The picture, for notebooks; only a local model sets it. It is not part of the answer.
         model: Full tag of the model that answered.
-        label: The most probable class; `None` if the service abstained.
-        index: Its index in the model's classes; `None` if the service abstained.
+        label: The most probable class; `None` if the service abstained or gives a reason.
+        index: Its index in the model's classes; `None` if there is no label.
         confidence: Probability of the most probable class, 0..1.
         probabilities: By class: all in the model's order, or the `top_k` highest, highest first.
         abstained: Whether the confidence is below the requested threshold.
+        reason: Why there is no label: `blank` if there is no ink in the picture.
     """
 
     model: str
@@ -53,10 +54,13 @@ class Prediction:
     confidence: float
     probabilities: Mapping[str, float]
     abstained: bool = False
+    reason: str | None = None
     view: ClassVar[View | None] = None
 
     def __str__(self) -> str:
         best = ", ".join(f"{name} {value:.4f}" for name, value in self.best(SHOWN_CLASSES))
+        if self.reason is not None:
+            best = self.reason
         return one_line(f"{'unsure: ' if self.abstained else ''}{best} ({self.model})")
 
     def best(self, count: int) -> list[tuple[str, float]]:
@@ -217,6 +221,7 @@ class _Answer(BaseModel):
     confidence: float
     probabilities: dict[str, float]
     abstained: bool = False
+    reason: str | None = None
 
 
 class _Batch(BaseModel):

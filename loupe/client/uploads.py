@@ -19,6 +19,7 @@ from loupe.images import folder as folders
 from loupe.images.decode import MAX_FILE_BYTES, read_file
 from loupe.images.formats import collection_of
 from loupe.images.header import kind_of
+from loupe.images.looks.strokes import is_centred
 from loupe.images.normalize import has_light_ground
 from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.selection import Skipped, describe
@@ -203,7 +204,8 @@ def _may_stay(pixels: UInt8Array, normalize: Normalize) -> bool:
         return False
     if pixels.ndim == 3:
         return bool(pixels.shape[2] == 3)
-    return normalize == "off" or not has_light_ground(pixels)
+    # A model of single symbols would centre other pixels.
+    return normalize == "off" or (not has_light_ground(pixels) and is_centred(pixels))
 
 
 def _from_image(image: Image.Image) -> bytes:

@@ -39,6 +39,9 @@ class ImageSpec:
         width: Columns of pixels, 16 to 128.
         channels: 1 for grey, 3 for red, green and blue.
         fit: How pictures of the look `photo` get this size.
+        single: Whether each image of ink holds one symbol, as large and centred as MNIST's. Then
+            only the largest symbol of a picture counts, and pictures of the model's size are
+            centred, too.
     """
 
     look: Look
@@ -46,6 +49,7 @@ class ImageSpec:
     width: int = SIDE
     channels: Literal[1, 3] = 1
     fit: Fit = "crop"
+    single: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` if a model cannot take such images."""
@@ -85,6 +89,12 @@ class ImageSpec:
     def stack(self, images: list[UInt8Array]) -> UInt8Array:
         """Return a batch of images, which may be empty."""
         return np.stack(images) if images else self.zeros()
+
+    def blank(self, images: UInt8Array) -> NDArray[np.bool_]:
+        """Return which images of a batch, `(n, *shape)`, have no ink although they should."""
+        if self.look != "ink":
+            return np.zeros(len(images), bool)
+        return np.asarray(images.reshape(len(images), self.nbytes).max(axis=1, initial=0) == 0)
 
     def check_batch(self, images: NDArray[np.generic]) -> UInt8Array:
         """Return the array if it is a batch of images: uint8 of shape `(n, *shape)`.

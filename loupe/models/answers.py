@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from loupe.images.spec import Float32Array, Normalize
 
+BLANK = "blank"  # reason of an answer without a label: there is no ink in the picture
 MAX_LANG = 35  # characters of a language tag that every program must take (RFC 5646, 4.4.1)
 
 
@@ -39,31 +40,36 @@ class Answer(TypedDict):
     index: int | None
     confidence: np.float32
     abstained: NotRequired[bool]
+    reason: NotRequired[str]
     probabilities: dict[str, np.float32]
 
 
 def answer(
-    class_names: Sequence[str], probabilities: Float32Array, options: AnswerOptions
+    class_names: Sequence[str],
+    probabilities: Float32Array,
+    options: AnswerOptions,
+    *,
+    blank: bool = False,
 ) -> Answer:
-    """Return the answer to one image; `probabilities` is float32 `(classes,)`."""
+    """Return the answer to one image, without a label if it is blank.
+
+    `probabilities` is float32 `(classes,)`.
+    """
     index = int(probabilities.argmax())
     label, confidence = class_names[index], probabilities[index]
-    chosen = _chosen(class_names, probabilities, options.top_k)
-    if options.threshold is None:
-        return {
-            "label": label,
-            "index": index,
-            "confidence": confidence,
-            "probabilities": chosen,
-        }
-    abstained = bool(confidence < options.threshold)
-    return {
-        "label": None if abstained else label,
-        "index": None if abstained else index,
+    found: Answer = {
+        "label": label,
+        "index": index,
         "confidence": confidence,
-        "abstained": abstained,
-        "probabilities": chosen,
+        "probabilities": _chosen(class_names, probabilities, options.top_k),
     }
+    if options.threshold is not None:
+        found["abstained"] = bool(confidence < options.threshold)
+    if blank:
+        found["reason"] = BLANK
+    if blank or found.get("abstained"):
+        found["label"] = found["index"] = None
+    return found
 
 
 def _chosen(

@@ -31,7 +31,7 @@ def load_digits(
     values = bunch.images.astype(np.uint8)  # (1797, 8, 8), in 0..16
     if name == "digits":
         eight_bits = np.round(values * (255 / MAX_VALUE)).astype(np.uint8)
-        spec = ImageSpec("ink")
+        spec = ImageSpec("ink", single=True)
         images = spec.stack([normalize_pixels(image, spec) for image in eight_bits])
         full_ink = 255
     else:

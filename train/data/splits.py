@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +114,9 @@ class Split:
         return dict(zip(class_names, numbers.tolist(), strict=True))
 
 
+SINGLE_SYMBOLS = frozenset({"mnist", "digits"})  # data sets of images with one centred symbol
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The images that train and test a classifier.
@@ -158,8 +161,10 @@ class Dataset:
         """
         images = self.train.images
         height, width = images.shape[1:3]
+        channels: Literal[1, 3] = 1 if images.ndim == 3 else 3
+        single = self.name in SINGLE_SYMBOLS
         try:
-            return ImageSpec(self.look, height, width, 1 if images.ndim == 3 else 3, self.fit)
+            return ImageSpec(self.look, height, width, channels, self.fit, single)
         except ValueError as error:
             raise InvalidUsage(
                 f"Models in the store take other images than those of '{self.name}': {error}. "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from loupe.conversion import MAX_ROWS, encode_rows
 from loupe.errors import InvalidRequest
@@ -30,8 +31,9 @@ def table(
     options: ScoringOptions,
     kept: pa.Table | None = None,
     types: ColumnTypes = TEXT_IDS,
+    blank: NDArray[np.bool_] | None = None,
 ) -> pa.Table:
-    """Return the rows of a result. Their schema depends on the last three arguments alone.
+    """Return the rows of a result. Names, options and types alone decide on their schema.
 
     Args:
         ids: Of the records.
@@ -40,6 +42,7 @@ def table(
         options: Columns and threshold.
         kept: Requested columns of the source, a row for each id; `None` if there is no row.
         types: Types of the ids and of these columns.
+        blank: Which rows are of blank pictures; they get no label.
     """
     kept = types.kept.empty_table() if kept is None else kept
     names = pa.array(class_names, pa.string())
@@ -49,7 +52,9 @@ def table(
         index = order[:, rank]
         confidence = probabilities[np.arange(len(index)), index]
         threshold = None if rank else options.threshold
-        unsure = None if threshold is None else confidence < threshold
+        unsure = np.zeros(len(index), bool) if blank is None else blank
+        if threshold is not None:
+            unsure = unsure | (confidence < threshold)
         suffix = f"_{rank + 1}" if rank else ""
         columns[f"{LABEL}{suffix}"] = names.take(pa.array(index, mask=unsure))
         columns[f"index{suffix}"] = pa.array(index.astype(np.int16), mask=unsure)

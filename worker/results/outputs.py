@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from loupe.errors import LoupeError
@@ -62,12 +63,14 @@ class Part:
         probabilities: float32, shape `(len(ids), classes)`.
         errors: Id and error of each unreadable record.
         kept: Requested columns of the source, a row for each scored record.
+        blank: Which of the scored records have no ink, and so no label; `None` if none.
     """
 
     ids: Sequence[str] | Sequence[int]
     probabilities: Float32Array
     errors: Sequence[tuple[str, LoupeError]]
     kept: pa.Table | None = None
+    blank: NDArray[np.bool_] | None = None
 
 
 def concatenate(parts: Sequence[Part], classes: int) -> Part:
@@ -76,7 +79,14 @@ def concatenate(parts: Sequence[Part], classes: int) -> Part:
     rows = [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
     errors = [error for part in parts for error in part.errors]
     kept = [part.kept for part in parts if part.kept is not None]
-    return Part(ids, np.concatenate(rows), errors, pa.concat_tables(kept) if kept else None)
+    blank = [np.zeros(len(part.ids), bool) if part.blank is None else part.blank for part in parts]
+    return Part(
+        ids,
+        np.concatenate(rows),
+        errors,
+        pa.concat_tables(kept) if kept else None,
+        np.concatenate(blank) if blank else None,
+    )
 
 
 def index_path(folder: AnyPath, revision: str) -> AnyPath:
@@ -136,7 +146,9 @@ def write_part(
         ]
         names.append(errors_name(shard, shards))
         write_file(folder / names[-1], "\n".join(lines) + "\n")
-    rows = formats.table(part.ids, part.probabilities, class_names, options, part.kept, types)
+    rows = formats.table(
+        part.ids, part.probabilities, class_names, options, part.kept, types, part.blank
+    )
     with publish(folder / names[0]) as path:
         formats.write(rows, path, options.format)
     return names

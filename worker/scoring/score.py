@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -105,6 +105,7 @@ class ShardRun:
             part, images = self._queued.popleft().result()
         except CancelledError:  # the lease is lost
             return
+        part = replace(part, blank=self._model.card.input.blank(images))
         self._parts.append(part)
         self._unsampled.append((part, images))
         if len(self._unsampled) == SAMPLED_BATCHES:

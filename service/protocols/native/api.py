@@ -38,8 +38,9 @@ async def predict(call: Call) -> Response:
         )  # (1, classes)
         with call.encoding():
             seen = None if options.explain is None else image
+            blank = bool(served.stored.card.input.blank(image[None])[0])
             return replies.prediction(
-                served.stored.tag, class_names, probabilities[0], options, seen
+                served.stored.tag, class_names, probabilities[0], options, seen, blank=blank
             )
 
 
@@ -69,7 +70,8 @@ async def predict_batch(call: Call) -> Response:
         with call.encoding():
             if is_npy:
                 return replies.npy(tag, probabilities)
-            return replies.predictions(tag, class_names, decoded, probabilities, options)
+            blank = served.stored.card.input.blank(decoded.images).tolist()
+            return replies.predictions(tag, class_names, decoded, probabilities, options, blank)
 
 
 async def models(call: Call) -> Response:

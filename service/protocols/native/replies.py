@@ -2,14 +2,14 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 from starlette.responses import Response
 
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.models.answers import answer
+from loupe.models.answers import Answer, answer
 from service.http import replies
 from service.http.options import PredictQuery
 from service.prediction.decoding import DecodedImages
@@ -23,6 +23,8 @@ def prediction(
     probabilities: Float32Array,
     options: PredictQuery,
     seen: UInt8Array | None = None,
+    *,
+    blank: bool = False,
 ) -> Response:
     """Return the answer to one image; `probabilities` is float32 `(classes,)`.
 
@@ -30,7 +32,7 @@ def prediction(
     """
     content: dict[str, object] = {
         "model": model,
-        **answer(class_names, probabilities, options),
+        **answer(class_names, probabilities, options, blank=blank),
     }
     if seen is not None:
         content["seen"] = _png(seen)
@@ -50,19 +52,27 @@ def predictions(
     decoded: DecodedImages,
     probabilities: Float32Array,
     options: PredictQuery,
+    blank: Iterable[bool],
 ) -> Response:
     """Return answers and errors in the order of the request.
 
-    `probabilities` is float32 `(n, classes)` of the images that could be read.
+    `probabilities` is float32 `(n, classes)` of the images that could be read, and `blank` says
+    which of these have no ink.
     """
-    rows = iter(probabilities)
+    rows = zip(probabilities, blank, strict=True)
     answers = [
         decoded.errors[index].to_json()
         if index in decoded.errors
-        else answer(class_names, next(rows), options)
+        else _answer(class_names, *next(rows), options)
         for index in range(len(decoded))
     ]
     return replies.json({"model": model, "predictions": answers})
+
+
+def _answer(
+    class_names: Sequence[str], probabilities: Float32Array, blank: bool, options: PredictQuery
+) -> Answer:
+    return answer(class_names, probabilities, options, blank=blank)
 
 
 def npy(model: str, probabilities: Float32Array) -> Response:

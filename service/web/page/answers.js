@@ -20,6 +20,7 @@ export function namesOf(model, lang) {
 /** Return the text of an answer's label: a class, or that the model is not sure. */
 export function labelOf(model, answer, lang) {
   if (answer.index !== null) return namesOf(model, lang)[answer.index];
+  if (answer.reason === "blank") return "Blank";
   return answer.abstained ? "Unsure" : "No label";
 }
 

@@ -197,8 +197,15 @@ def test_models_are_listed_with_the_images_they_take(
 ) -> None:
     listed = {each["model"]: each["input"] for each in answered(client.get("/models"))["models"]}
 
-    grey = {"look": "ink", "height": 28, "width": 28, "channels": 1, "fit": "crop"}
-    colour = {"look": "photo", "height": 64, "width": 48, "channels": 3, "fit": "crop"}
+    grey = {"look": "ink", "height": 28, "width": 28, "channels": 1, "fit": "crop", "single": True}
+    colour = {
+        "look": "photo",
+        "height": 64,
+        "width": 48,
+        "channels": 3,
+        "fit": "crop",
+        "single": False,
+    }
     assert listed == {
         served["digits"].stored.tag: grey,
         served["colours"].stored.tag: colour,

@@ -95,7 +95,7 @@ def test_a_local_model_answers_and_refuses_like_a_service(
     client: Client, service: RunningService, digits_model: StoredModel, tmp_path: Path
 ) -> None:
     photo = Image.new("RGB", (640, 480), (200, 190, 180))
-    photo.paste(Image.fromarray(255 - DIGIT).resize((300, 300)), (100, 90))
+    photo.paste(Image.fromarray(pictures.digit_sheet()).resize((225, 300)), (100, 90))
     file = tmp_path / "photo.jpg"
     photo.save(file)
     forms: list[PictureInput] = [

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     digits = pictures.digits(3)
     np.save(folder / "digits.npy", digits)
     (folder / "digit.png").write_bytes(pictures.png(digits[0]))
-    Image.fromarray(digits[1]).resize((300, 400)).save(folder / "photo.jpg")
+    Image.fromarray(pictures.digit_sheet()).resize((300, 400)).save(folder / "photo.jpg")
     (folder / "images").mkdir()
     for number, digit in enumerate(digits):
         (folder / "images" / f"{number}.png").write_bytes(pictures.png(digit))

@@ -21,7 +21,7 @@ from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
-from tests.support import pictures
+from tests.support import handwriting, pictures
 from tests.support.programs import RunningService, serving, until
 from tests.support.stores import copied, damage
 
@@ -211,6 +211,18 @@ def test_invalid_image_in_a_batch_fails_alone(client: httpx.Client) -> None:
 
 
 # Ways to answer
+
+
+def test_pictures_of_nothing_and_of_several_digits_get_no_label(client: httpx.Client) -> None:
+    random = np.random.default_rng(0)
+    blank = pictures.png(handwriting.blank("shading 60 %", random))
+    several = pictures.png(handwriting.several(pictures.digits(2), random))
+
+    answer = client.post("/predict", content=blank, headers=PNG).json()
+    assert (answer["label"], answer["index"], answer["reason"]) == (None, None, "blank")
+    assert_refused(
+        client.post("/predict", content=several, headers=PNG), 422, "several_objects", "2"
+    )
 
 
 def test_query_sets_options(

@@ -126,6 +126,16 @@ def test_a_folder_stands_for_its_pictures(
         next(model.predict_many(folder / "empty"))
 
 
+def test_pictures_without_ink_get_a_reason_in_place_of_a_label(model: LocalModel) -> None:
+    blank, digit = model.predict_many([np.full((60, 60), 240, np.uint8), DIGITS[0]])
+
+    assert isinstance(blank, Prediction)
+    assert isinstance(digit, Prediction)
+    assert (blank.label, blank.index, blank.reason) == (None, None, "blank")
+    assert "blank" in str(blank)
+    assert (digit.label is None, digit.reason) == (False, None)
+
+
 def test_options_change_the_answer(model: LocalModel) -> None:
     all_classes = model.predict(DIGITS[0])
     two = model.predict(DIGITS[0], top_k=2, threshold=1, lang="en")
@@ -228,7 +238,7 @@ def test_a_notebook_shows_the_picture_what_the_model_saw_and_bars(
     model: LocalModel, form: str, tmp_path: Path
 ) -> None:
     photo = Image.new("RGB", (300, 200), (240, 240, 240))
-    photo.paste(Image.fromarray(255 - DIGITS[0]).resize((140, 140)), (80, 30))
+    photo.paste(Image.fromarray(pictures.digit_sheet()), (80, 30))
     photo.save(tmp_path / "photo.png")
     forms: dict[str, PictureInput] = {
         "path": tmp_path / "photo.png",

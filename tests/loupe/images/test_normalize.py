@@ -1,6 +1,7 @@
 """Normalising pictures, and checking batches."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,25 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from loupe.errors import InvalidPixels
+from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.decode import open_picture
+from loupe.images.looks.strokes import is_centred
 from loupe.images.normalize import border_mean, normalize_pixels
 from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
 from loupe.models.engine import Engine
+from tests.support.handwriting import KINDS, blank, draw, place, several
 from tests.support.pictures import digit_sheet, png
+from train.data.datasets import Dataset, load_dataset
 
 LOOKS: tuple[Look, ...] = ("ink", "object")
+INK = ImageSpec("ink", single=True)
+PENS = {"one pixel", "marker"}  # strokes unlike those that the model has learnt
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """Return 8 × 8 digits of scikit-learn as images of 28 × 28."""
+    return load_dataset("digits")
 
 
 @given(image=arrays(np.uint8, (SIDE, SIDE)), look=st.sampled_from(LOOKS))
@@ -30,8 +42,42 @@ def test_28_by_28_pixels_on_a_dark_ground_are_unchanged(image: UInt8Array, look:
     np.testing.assert_array_equal(decoded, image)
 
 
+def test_centred_ink_of_28_by_28_pixels_and_its_negative_are_unchanged(digits: Dataset) -> None:
+    for image in digits.test.images[:100]:
+        assert normalize_pixels(image, INK) is image
+        np.testing.assert_array_equal(normalize_pixels(255 - image, INK), image)
+
+
+def test_mnist_and_its_negatives_are_unchanged() -> None:
+    folder = os.environ.get("LOUPE_TEST_DATA")
+    if folder is None:
+        pytest.skip("LOUPE_TEST_DATA names no folder with mnist/*.gz")
+    mnist = load_dataset("mnist", Path(folder, "mnist"))
+    for split in (mnist.train, mnist.test):
+        for image in split.images:
+            assert normalize_pixels(image, INK) is image
+            np.testing.assert_array_equal(normalize_pixels(255 - image, INK), image)
+
+
+def test_all_parts_of_own_symbols_are_kept() -> None:
+    symbol = np.full((100, 100), 250, np.uint8)
+    symbol[20:80, 20:30] = symbol[20:80, 70:80] = 0
+
+    middle_row = normalize_pixels(symbol, ImageSpec("ink"))[14]
+    assert np.ptp(middle_row.nonzero()[0]) >= 15  # from the left stroke to the right one
+
+
+def test_ink_of_28_by_28_pixels_is_centred(digits: Dataset) -> None:
+    for image in digits.test.images[:20]:
+        moved = np.roll(image, (-3, 3), axis=(0, 1))
+        difference = normalize_pixels(moved, INK).astype(int) - image
+
+        assert not is_centred(moved)
+        assert np.abs(difference).mean() < 20
+
+
 @given(
-    image=arrays(np.uint8, st.tuples(st.integers(2, 60), st.integers(2, 60))),
+    image=arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60))),
     look=st.sampled_from(LOOKS),
 )
 def test_normalize_takes_any_grey(image: UInt8Array, look: Look) -> None:
@@ -40,51 +86,32 @@ def test_normalize_takes_any_grey(image: UInt8Array, look: Look) -> None:
     assert normalized.shape == (SIDE, SIDE)
 
 
-@given(
-    strokes=arrays(np.bool_, (15, 11)).filter(lambda strokes: bool(strokes.any())),
-    top=st.integers(2, 30),
-    left=st.integers(2, 30),
-    scale=st.integers(1, 4),
-)
-def test_dark_on_light_equals_light_on_dark(
-    strokes: UInt8Array, top: int, left: int, scale: int
-) -> None:
-    ink = np.kron(strokes, np.ones((scale, scale))).astype(bool)
-    light = np.full((130, 110), 255, np.uint8)
-    light[top : top + ink.shape[0], left : left + ink.shape[1]][ink] = 10
+@pytest.mark.parametrize("look", LOOKS)
+def test_dark_on_light_equals_light_on_dark(look: Look, digits: Dataset) -> None:
+    random = np.random.default_rng(0)
+    for digit in digits.test.images[:20]:
+        light = np.where(place(digit, random) > 0.5, 10, 255).astype(np.uint8)
 
-    for look in LOOKS:
         np.testing.assert_array_equal(
             normalize_pixels(light, ImageSpec(look)), normalize_pixels(255 - light, ImageSpec(look))
         )
 
 
-@given(
-    strokes=arrays(np.bool_, (12, 12)).filter(lambda strokes: bool(strokes[3:9, 3:9].any())),
-    top=st.integers(2, 30),
-    left=st.integers(2, 30),
-    scale=st.integers(2, 5),
+@pytest.mark.parametrize(
+    "spec", [INK, ImageSpec("ink", 32, 32, single=True), ImageSpec("ink", 64, 48)], ids=str
 )
-def test_ink_fits_20_by_20_with_its_mass_in_the_middle(
-    strokes: UInt8Array, top: int, left: int, scale: int
-) -> None:
-    ink = np.kron(strokes, np.ones((scale, scale))).astype(bool)
-    sheet = np.full((140, 120), 250, np.uint8)
-    sheet[top : top + ink.shape[0], left : left + ink.shape[1]][ink] = 0
-    image = normalize_pixels(sheet, ImageSpec("ink"))
+def test_ink_fits_its_box_with_its_mass_in_the_middle(spec: ImageSpec, digits: Dataset) -> None:
+    random = np.random.default_rng(0)
+    for digit in digits.test.images[:20]:
+        image = normalize_pixels(draw("plain", digit, random), spec)
 
-    rows, columns = np.nonzero(image)
-    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-    assert max(height, width) <= 20
-    middle = (
-        np.average(rows, weights=image[rows, columns]),
-        np.average(columns, weights=image[rows, columns]),
-    )
-    for centre, low, high in zip(
-        middle, (rows.min(), columns.min()), (rows.max(), columns.max()), strict=True
-    ):
-        # Half a pixel from the middle, unless the edge is in the way: ink is never cut.
-        assert abs(centre - 13.5) <= 0.51 or low == 0 or high == SIDE - 1
+        rows, columns = np.nonzero(image)
+        assert image.max() == 255
+        side = round(min(spec.height, spec.width) * 20 / 28)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 <= side
+        weights = image[rows, columns]
+        assert np.average(rows, weights=weights) == pytest.approx(spec.height / 2, abs=0.51)
+        assert np.average(columns, weights=weights) == pytest.approx(spec.width / 2, abs=0.51)
 
 
 def test_position_of_the_ink_does_not_matter() -> None:
@@ -166,7 +193,54 @@ def test_other_arrays_are_refused_as_a_batch(batch: UInt8Array, received: str) -
     assert received in raised.value.message
 
 
-# Against real handwriting
+# Against handwriting
+
+
+def as_read(picture: UInt8Array) -> UInt8Array:
+    """Normalise a picture; one that is refused is read as a blank one."""
+    try:
+        return normalize_pixels(picture, INK)
+    except InvalidImage:
+        return np.zeros(INK.shape, np.uint8)
+
+
+# Cut to its ink, a digit that was enlarged from 8 × 8 pixels shows more ink than paper.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "tight"])
+def test_digits_are_read_however_they_are_written(
+    kind: str, engine: Engine, digits: Dataset
+) -> None:
+    random = np.random.default_rng(0)
+    shown, labels = digits.test.images[:100], digits.test.labels[:100]
+    images = [as_read(draw(kind, digit, random)) for digit in shown]
+
+    right = (engine.predict(INK.stack(images)).argmax(axis=1) == labels).mean()
+
+    loss = 0.2 if kind in PENS else 0.1
+    assert right >= (engine.predict(shown).argmax(axis=1) == labels).mean() - loss
+
+
+def test_several_symbols_are_refused_with_their_boxes(digits: Dataset) -> None:
+    random = np.random.default_rng(0)
+    for count in (2, 3, 4):
+        picture = several(digits.test.images[:count], random)
+
+        with pytest.raises(InvalidImage) as raised:
+            normalize_pixels(picture, INK)
+
+        assert raised.value.code == "several_objects"
+        boxes = re.findall(r"(0\.\d\d) 0\.\d\d (0\.\d\d) 0\.\d\d", raised.value.message)
+        assert len(boxes) == count
+        middles = [(float(left) + float(right)) / 2 for left, right in boxes]
+        assert middles == sorted(middles)
+        assert normalize_pixels(picture, ImageSpec("ink")).any()
+
+
+@pytest.mark.parametrize("kind", ["plain", "shading 60 %", "shadow edge", "grain", "table"])
+def test_paper_without_ink_becomes_black(kind: str) -> None:
+    random = np.random.default_rng(0)
+    images = [normalize_pixels(blank(kind, random), INK) for _ in range(10)]
+
+    assert sum(image.any() for image in images) <= 1
 
 
 def test_normalizing_improves_accuracy_on_handwriting_over_resizing(

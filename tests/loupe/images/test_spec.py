@@ -81,3 +81,12 @@ def test_batches_of_another_shape_are_refused_with_both_shapes() -> None:
 
     assert "(n, 64, 48, 3)" in raised.value.message
     assert "(2, 28, 28)" in raised.value.message
+
+
+def test_only_ink_can_be_blank() -> None:
+    images = ImageSpec("ink").zeros(2)
+    images[1, 3, 4] = 1
+
+    assert ImageSpec("ink").blank(images).tolist() == [True, False]
+    assert ImageSpec("ink").blank(images[:0]).tolist() == []
+    assert ImageSpec("object").blank(images).tolist() == [False, False]

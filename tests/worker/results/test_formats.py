@@ -50,6 +50,17 @@ def labels_in(path: Path, kind: Format) -> list[tuple[str | None, object]]:
     ]
 
 
+@pytest.mark.parametrize("threshold", [None, 0.0])
+def test_rows_of_blank_pictures_have_no_label(threshold: float | None) -> None:
+    options = ScoringOptions(threshold=threshold)
+    rows = formats.table(
+        ["a", "b"], probabilities(2), CLASSES, options, blank=np.array([True, False])
+    )
+
+    assert [label is None for label in rows["label"].to_pylist()] == [True, False]
+    assert [index is None for index in rows["index"].to_pylist()] == [True, False]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(ids=st.lists(TEXT, max_size=5, unique=True), threshold=st.none() | st.floats(0, 1))
 def test_rows_are_read_back(

@@ -88,6 +88,14 @@ def test_confidence_below_the_threshold_gives_no_label(
     assert answer["confidence"] == 0.75
 
 
+@pytest.mark.parametrize("options", [DEFAULTS, PredictQuery(threshold=0.5)])
+def test_blank_picture_gets_a_reason_in_place_of_a_label(options: PredictQuery) -> None:
+    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], options, blank=True))
+
+    assert (answer["label"], answer["index"], answer["reason"]) == (None, None, "blank")
+    assert answer.get("abstained") is (None if options.threshold is None else False)
+
+
 def test_npy_answer_holds_the_probabilities_and_names_the_model() -> None:
     response = replies.npy("shapes:1", ROWS)
 
@@ -102,10 +110,17 @@ def test_batch_answer_keeps_the_order_with_errors_in_place() -> None:
     errors: dict[int, LoupeError] = {0: InvalidImage("text"), 2: InvalidImage("noise")}
     body = read(
         replies.predictions(
-            "shapes:1", NAMES, DecodedImages(pictures.digits(2), errors), ROWS, DEFAULTS
+            "shapes:1",
+            NAMES,
+            DecodedImages(pictures.digits(2), errors),
+            ROWS,
+            DEFAULTS,
+            [False, True],
         )
     )
 
     assert body["model"] == "shapes:1"
     assert [answer.get("confidence") for answer in body["predictions"]] == [None, 0.75, None, 0.5]
     assert body["predictions"][2] == InvalidImage("noise").to_json()
+    assert "reason" not in body["predictions"][1]
+    assert body["predictions"][3]["reason"] == "blank"

@@ -1,0 +1,1 @@
+"""How pictures become images that look like training data, one module per look."""

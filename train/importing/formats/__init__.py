@@ -1,1 +1,0 @@
-"""Given models by format: what opens, checks, runs and stores them."""
