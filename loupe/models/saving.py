@@ -87,7 +87,7 @@ def check_classes(name: str, class_names: Sequence[str]) -> None:
     if known and known[0].card.class_names != tuple(class_names):
         theirs, ours = _listed(known[0].card.class_names), _listed(class_names)
         raise Conflict(
-            f"{known[0].tag} has the classes {theirs}, these images have {ours}. Give the new "
+            f"{known[0].tag} has the classes {theirs}, the new model has {ours}. Give the new "
             "model another name with --name, or replace the classes with --replace-classes.",
             code="name_in_use",
         )

@@ -174,6 +174,32 @@ def test_opset_and_weights_stay_as_they_are(
     onnx.checker.check_model(saved)
 
 
+def test_a_model_of_open_size_takes_the_stated_one(
+    store: Path, tmp_path: Path, loupe: Loupe
+) -> None:
+    path = convolution(tmp_path / "m.onnx", shape=("n", 3, 32, 24))
+    model = onnx.load(path)
+    for side in model.graph.input[0].type.tensor_type.shape.dim:
+        side.dim_param = f"any_{side.dim_value}"
+    onnx.save_model(model, path)
+    stated = "float32 NCHW 0..1 32x24x3"
+    saved = imported(loupe, path, "--classes", "a,b,c", "--input", stated)
+    images = photos(32, 24, 3)
+
+    inputs = (images / np.float32(255)).transpose(0, 3, 1, 2)
+    expected = softmax(given_answers(path, inputs))
+    np.testing.assert_allclose(answers(saved, images), expected, atol=TOLERANCE)
+
+
+def test_a_name_keeps_its_classes(store: Path, tmp_path: Path, loupe: Loupe) -> None:
+    path = convolution(tmp_path / "m.onnx", shape=("n", 3, 16, 16))
+    imported(loupe, path, "--classes", "a,b,c", "--input", "0..1")
+    other = (path, "--classes", "x,y,z", "--input", "0..1")
+
+    assert loupe("models", "import", *other).err.startswith("error: name_in_use: ")
+    assert imported(loupe, *other, "--replace-classes").card.class_names == ("x", "y", "z")
+
+
 def test_a_loop_over_the_batch_passes_the_checks_of_onnx(
     store: Path, tmp_path: Path, loupe: Loupe
 ) -> None:
