@@ -4,14 +4,15 @@ import { models } from "./api.js";
 import { receive } from "./incoming.js";
 import * as jobs from "./jobs.js";
 import { accept, askForKey, whenEntered } from "./key.js";
+import * as served from "./models.js";
 import * as pictures from "./try.js";
 
-const VIEWS = { try: pictures, jobs };
-const TITLES = { try: "Loupe: try the model", jobs: "Loupe: jobs" };
+const VIEWS = { try: pictures, jobs, models: served };
+const TITLES = { try: "try the model", jobs: "jobs", models: "models" };
 
 const element = (id) => document.getElementById(id);
 let shown = null; // name of the view
-let served = null; // the models, when they are known
+let isStarted = false; // the models are known
 
 /** Show the view that the address names. */
 function showView() {
@@ -19,28 +20,29 @@ function showView() {
   const next = name in VIEWS ? name : "try";
   if (next === shown) return;
   shown = next;
-  document.title = TITLES[shown];
+  document.title = `Loupe: ${TITLES[shown]}`;
   for (const each of Object.keys(VIEWS)) {
     element(each).hidden = each !== shown;
     const link = element(`${each}-link`);
     if (each === shown) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (served !== null && shown === "jobs") jobs.refresh();
+  if (isStarted && shown === "jobs") jobs.refresh();
 }
 
 async function start() {
   const notice = element("notice");
   notice.hidden = true;
   try {
-    served = await models();
+    const found = await models();
+    for (const view of Object.values(VIEWS)) view.offer(found);
   } catch (error) {
     notice.hidden = askForKey(error);
     notice.textContent = notice.hidden ? "" : error.message;
     return;
   }
   accept();
-  for (const view of Object.values(VIEWS)) view.offer(served);
+  isStarted = true;
   if (shown === "jobs") jobs.refresh();
 }
 
