@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from loupe.images.spec import Float32Array, UInt8Array
+
 CLASSES = 3
+TOLERANCE = 1e-4  # of probabilities that pass through another program
 
 
 def convolution(
@@ -116,3 +121,22 @@ def single(
         ],
     )
     return save(path, graph, domain=domain)
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the probabilities of logits `(n, classes)`."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def given_answers(path: Path, inputs: NDArray[np.generic], batch: int = 1) -> Float32Array:
+    """Run the given file itself, `batch` inputs at a time."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    runs = [session.run(None, {name: each})[0] for each in np.split(inputs, len(inputs) // batch)]
+    return np.concatenate(runs).astype(np.float32)
+
+
+def photos(*shape: int, count: int = 12) -> UInt8Array:
+    """Return noise: uint8 `(count, *shape)`."""
+    return np.random.default_rng(1).integers(0, 256, (count, *shape)).astype(np.uint8)

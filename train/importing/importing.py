@@ -24,7 +24,7 @@ from train.evaluate.evaluation import Evaluation, Predictions, evaluate
 from train.evaluate.gate import check_accuracy, compare, default_min_accuracy
 from train.evaluate.report import write_report
 from train.importing.classes import load_test, set_aside
-from train.importing.given import GivenModel
+from train.importing.formats.given import GivenModel
 from train.importing.reading import StatedInput, probes, read_output, read_wiring
 from train.importing.wiring import Output, Wiring
 
@@ -119,17 +119,33 @@ def import_model(
     if dataset:
         evaluation = _evaluate(reference, dataset, options)
         reference = Reference(model, wiring, evaluation.calibration.temperature)
+    saved = _save(reference, units, file, options, dataset, evaluation)
+    if dataset:
+        promote_first(saved)
+    return saved
+
+
+def _save(
+    reference: Reference,
+    units: int,
+    file: str,
+    options: ImportOptions,
+    dataset: Dataset | None,
+    evaluation: Evaluation | None,
+) -> StoredModel:
+    """Write the model's files, compare them with the given model, and store them."""
+    model, spec = reference.model, reference.wiring.spec
     with tempfile.TemporaryDirectory(prefix="loupe-import-") as temporary:
         folder = Path(temporary)
-        files = model.save(folder, wiring, units, reference.temperature)
-        images = dataset.test.images if dataset else probes(wiring.spec)
-        difference = compare(reference, OnnxEngine(folder / ONNX_FILE, wiring.spec), images)
+        files = model.save(folder, reference.wiring, units, reference.temperature)
+        images = dataset.test.images if dataset else probes(spec)
+        difference = compare(reference, OnnxEngine(folder / ONNX_FILE, spec), images)
         if KERAS_FILE in files:
-            compare(reference, TensorflowEngine(folder / KERAS_FILE, wiring.spec), images)
+            compare(reference, TensorflowEngine(folder / KERAS_FILE, spec), images)
         card = ModelCard(
             dataset=NOT_STATED,
             class_names=options.classes,
-            input=wiring.spec,
+            input=spec,
             source=f"imported from {file}",
             figures=_figures(dataset, evaluation, difference) if dataset and evaluation else None,
             files={name: digest(folder / name) for name in files},
@@ -142,10 +158,7 @@ def import_model(
                 copy2(folder / name, stored.path_of(name))
             if dataset and evaluation:
                 write_report(Path(stored.path), evaluation, card, dataset, tag=str(stored.tag))
-    saved = find_model(str(stored.tag))
-    if dataset:
-        promote_first(saved)
-    return saved
+    return find_model(str(stored.tag))
 
 
 def _connect(model: GivenModel, options: ImportOptions) -> tuple[Wiring, int]:

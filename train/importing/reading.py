@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from loupe.errors import InvalidModel, InvalidUsage
 from loupe.images.spec import MAX_SIDE, MIN_SIDE, Fit, ImageSpec, Look, UInt8Array
-from train.importing.given import GivenModel, OutputHint, Signature
+from train.importing.formats.given import GivenModel, OutputHint, Signature
 from train.importing.wiring import DTYPES, LAYOUTS, Inputs, Layout, Output, Outputs, Wiring
 
 RANGES = {"0..1": (0.0, 255.0), "-1..1": (127.5, 127.5), "0..255": (0.0, 1.0)}  # mean and std

@@ -13,7 +13,7 @@ from loupe.errors import InvalidModel, InvalidUsage
 from loupe.models.store import MODULE
 from loupe.text import one_line
 from train.data.own.folders import expand_user
-from train.importing.given import GivenModel
+from train.importing.formats.given import GivenModel
 
 CONFIG = "config.json"  # of an unzipped .keras file
 SAVED_MODEL = "saved_model.pb"
@@ -105,7 +105,7 @@ def _open_saved_model(path: Path) -> GivenModel:
     from train.tensorflow import import_tensorflow
 
     import_tensorflow()
-    from train.importing.saved_model import SavedModel
+    from train.importing.formats.saved_model import SavedModel
 
     return SavedModel(path)
 
@@ -114,13 +114,13 @@ def _open_keras(path: Path) -> GivenModel:
     from train.tensorflow import import_tensorflow
 
     import_tensorflow()
-    from train.importing.keras_model import KerasModel
+    from train.importing.formats.keras_model import KerasModel
 
     return KerasModel(path)
 
 
 def _open_onnx(path: Path) -> GivenModel:
-    from train.importing.onnx_files import read_onnx
-    from train.importing.onnx_model import OnnxModel
+    from train.importing.formats.onnx_files import read_onnx
+    from train.importing.formats.onnx_model import OnnxModel
 
     return OnnxModel(read_onnx(path), path)

@@ -14,6 +14,7 @@ import yaml
 from pydantic import JsonValue
 
 from loupe.errors import Conflict
+from loupe.images.spec import ImageSpec
 from loupe.models.card import ModelCard
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel
 from loupe.text import one_line
@@ -133,29 +134,8 @@ def write_huggingface(model: StoredModel, folder: Path) -> None:
     for name in (ONNX_FILE, KERAS_FILE):
         if name in card.files:
             _copy(model, name, folder / name)
-    classes = card.class_names
-    height, width = card.input.height, card.input.width
-    _write_json(
-        folder / "config.json",
-        {
-            "architectures": [str(card.config.get("architecture", "unknown"))],
-            "image_size": [height, width],
-            "num_channels": card.input.channels,
-            "id2label": {str(index): name for index, name in enumerate(classes)},
-            "label2id": {name: index for index, name in enumerate(classes)},
-        },
-    )
-    _write_json(
-        folder / "preprocessor_config.json",
-        {
-            "do_resize": True,
-            "size": {"height": height, "width": width},
-            "do_convert_rgb": card.input.channels == 3,
-            "do_rescale": False,
-            "do_normalize": False,
-            "data_format": "channels_last",
-        },
-    )
+    _write_json(folder / "config.json", _configuration(card))
+    _write_json(folder / "preprocessor_config.json", _preprocessing(card.input))
     front = yaml.safe_dump(_front_matter(model), sort_keys=False, allow_unicode=True)
     text = f"---\n{front}---\n\n{_usage(model)}"
     if written := model.file(CARD_MARKDOWN):
@@ -170,6 +150,29 @@ FORMATS: dict[Format, Callable[[StoredModel, Path], None]] = {
     "triton": write_triton,
     "huggingface": write_huggingface,
 }
+
+
+def _configuration(card: ModelCard) -> dict[str, JsonValue]:
+    """Return a network's description as Transformers names its parts."""
+    return {
+        "architectures": [str(card.config.get("architecture", "unknown"))],
+        "image_size": [card.input.height, card.input.width],
+        "num_channels": card.input.channels,
+        "id2label": {str(index): name for index, name in enumerate(card.class_names)},
+        "label2id": {name: index for index, name in enumerate(card.class_names)},
+    }
+
+
+def _preprocessing(spec: ImageSpec) -> dict[str, JsonValue]:
+    """Return what Transformers does to pictures before a model: only their size and colours."""
+    return {
+        "do_resize": True,
+        "size": {"height": spec.height, "width": spec.width},
+        "do_convert_rgb": spec.channels == 3,
+        "do_rescale": False,
+        "do_normalize": False,
+        "data_format": "channels_last",
+    }
 
 
 def _front_matter(model: StoredModel) -> dict[str, JsonValue]:

@@ -16,7 +16,7 @@ from loupe.models.engine import EngineName, load_engine
 from loupe.models.store import KERAS_FILE, ONNX_FILE, find_model, list_models
 from tests.support.command import Loupe
 from tests.support.keras_models import as_keras_2, network
-from tests.train.importing.test_onnx import TOLERANCE, photos, softmax
+from tests.support.onnx_models import TOLERANCE, photos, softmax
 
 GREY = ("--look", "ink")
 Prepare = Callable[[UInt8Array], np.ndarray]

@@ -10,8 +10,7 @@ from loupe.models.engine import load_engine
 from loupe.models.store import ONNX_FILE, REPORT_FILE, StoredModel, find_model, labels
 from tests.support import pictures
 from tests.support.command import Ended, Loupe
-from tests.support.onnx_models import convolution
-from tests.train.importing.test_onnx import given_answers, photos
+from tests.support.onnx_models import convolution, given_answers, photos
 from train.data.datasets import load_dataset
 from train.data.image_options import ImageOptions
 from train.evaluate.calibration import expected_calibration_error

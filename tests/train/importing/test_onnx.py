@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data
 
@@ -16,27 +14,8 @@ from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.engine import load_engine
 from loupe.models.store import ONNX_FILE, StoredModel, find_model
 from tests.support.command import Loupe
-from tests.support.onnx_models import convolution
+from tests.support.onnx_models import TOLERANCE, convolution, given_answers, photos, softmax
 from tests.support.programs import environment
-
-TOLERANCE = 1e-4
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def given_answers(path: Path, inputs: NDArray[np.generic], batch: int = 1) -> Float32Array:
-    """Run the given file itself, `batch` inputs at a time."""
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    runs = [session.run(None, {name: each})[0] for each in np.split(inputs, len(inputs) // batch)]
-    return np.concatenate(runs).astype(np.float32)
-
-
-def photos(*shape: int, count: int = 12) -> UInt8Array:
-    return np.random.default_rng(1).integers(0, 256, (count, *shape)).astype(np.uint8)
 
 
 def answers(model: StoredModel, images: UInt8Array) -> Float32Array:

@@ -15,9 +15,8 @@ from loupe.models.engine import load_engine
 from loupe.models.store import KERAS_FILE, ONNX_FILE, find_model, list_models
 from tests.support.command import Loupe
 from tests.support.keras_models import network
-from tests.support.onnx_models import convolution
+from tests.support.onnx_models import TOLERANCE, convolution, given_answers, photos, softmax
 from tests.support.stores import stored
-from tests.train.importing.test_onnx import TOLERANCE, given_answers, photos, softmax
 
 IMAGES = photos(24, 32, 3)
 

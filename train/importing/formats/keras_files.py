@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from loupe.errors import InvalidModel
 from loupe.text import one_line
-from train.importing.onnx_files import check_size, recurrent_model
+from train.importing.formats.onnx_files import check_size, recurrent_model
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MAX_CONFIG_BYTES = 2**24  # the largest of keras.applications have 2 MB

@@ -11,9 +11,9 @@ from onnx import helper, numpy_helper
 from loupe.errors import InvalidModel
 from loupe.models.store import ONNX_FILE
 from loupe.runtime.cores import available_cores
-from train.importing.given import GivenModel, OutputHint, Signature
-from train.importing.onnx_files import tensors
-from train.importing.onnx_graph import MIN_SCAN_OPSET, with_free_batch, wrap
+from train.importing.formats.given import GivenModel, OutputHint, Signature
+from train.importing.formats.onnx_files import tensors
+from train.importing.formats.onnx_graph import MIN_SCAN_OPSET, with_free_batch, wrap
 from train.importing.wiring import Inputs, Outputs, Wiring
 
 FATAL = 4  # ONNX Runtime's level of logs; its errors are exceptions, too

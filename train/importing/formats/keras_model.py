@@ -13,9 +13,9 @@ from loupe.models.engine import OnnxEngine
 from loupe.models.store import KERAS_FILE, ONNX_FILE
 from loupe.text import one_line
 from train.fit.export import add_softmax, write_files
-from train.importing.given import GivenModel, OutputHint, Signature
-from train.importing.keras_files import checked_keras
-from train.importing.onnx_model import MIN_DIVISOR
+from train.importing.formats.given import GivenModel, OutputHint, Signature
+from train.importing.formats.keras_files import checked_keras
+from train.importing.formats.onnx_model import MIN_DIVISOR
 from train.importing.wiring import TINY, Inputs, Outputs, Wiring
 from train.tensorflow import quiet
 

@@ -17,8 +17,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Description
 
 from loupe.errors import InvalidModel
 from loupe.text import one_line
-from train.importing.onnx_files import check_operators, check_size
-from train.importing.onnx_model import OnnxModel
+from train.importing.formats.onnx_files import check_operators, check_size
+from train.importing.formats.onnx_model import OnnxModel
 from train.importing.wiring import Inputs, Outputs
 from train.tensorflow import quiet
 

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from train.importing.onnx_files import graphs
+from train.importing.formats.onnx_files import graphs
 from train.importing.wiring import TINY, Wiring
 
 MIN_IR_VERSION = 4  # the first whose constants need not be inputs, too

@@ -1,0 +1,1 @@
+"""Given models by format: what opens, checks, runs and stores them."""
