@@ -116,6 +116,14 @@ def test_job_is_cancelled_and_older_ones_are_listed(
         expect(page.locator(".state").nth(1)).to_have_text("queued")
 
 
+def test_page_follows_a_job_again_when_the_connection_ends(jobs: Page) -> None:
+    jobs.route("**/events", lambda route: route.abort(), times=1)
+    choose(jobs, archive(("0.png", DIGITS[0])))
+
+    expect_done(jobs, "1 of 1 scored")
+    expect(jobs.locator(".job .problem").first).to_be_empty()
+
+
 def test_file_that_is_no_set_of_pictures_fails_with_the_reason(jobs: Page) -> None:
     choose(jobs, {"name": "set.zip", "mimeType": "application/zip", "buffer": BROKEN})
 

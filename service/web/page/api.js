@@ -36,16 +36,20 @@ export function keyHeaders() {
   return key ? { "X-API-Key": key } : {};
 }
 
-/** Return the JSON that the service answers, or throw `Refused`. */
-export async function call(url, options = {}) {
-  const headers = { ...options.headers, ...keyHeaders() };
-  let response;
+/** Return the response, or throw `Refused` if there is none. */
+export async function send(url, options) {
   try {
-    response = await fetch(url, { ...options, headers });
+    return await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "unreachable", "The service does not answer. Is it still running?");
   }
+}
+
+/** Return the JSON that the service answers, or throw `Refused`. */
+export async function call(url, options = {}) {
+  const headers = { ...options.headers, ...keyHeaders() };
+  const response = await send(url, { ...options, headers });
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
   const message = body?.error ?? `The answer has status ${response.status} and is not from Loupe.`;

@@ -1,6 +1,6 @@
 // Calls about jobs: submit, list, follow, cancel, and fetch results.
 
-import { call, keyHeaders, Refused, urlOf } from "./api.js";
+import { call, keyHeaders, Refused, send, urlOf } from "./api.js";
 
 export const ENDED = new Set(["done", "failed", "cancelled"]);
 
@@ -114,7 +114,7 @@ async function* lines(path, parameters, signal) {
 }
 
 async function open(path, parameters, signal) {
-  const response = await fetch(urlOf(path, parameters), { headers: keyHeaders(), signal });
+  const response = await send(urlOf(path, parameters), { headers: keyHeaders(), signal });
   if (response.ok) return response;
   const body = await response.json().catch(() => null);
   throw new Refused(response.status, body?.code, body?.error ?? `Status ${response.status}.`);

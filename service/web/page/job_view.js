@@ -7,6 +7,7 @@ const MAX_ROWS = 50; // of the results that are shown
 const MAX_FOLLOWED = 3; // browsers open six connections, and other calls need some
 const template = document.getElementById("job");
 
+const RECONNECT_MS = 2000;
 const COLUMNS = 3; // of the table
 const waiting = []; // starts to follow, of jobs beyond those
 let followed = 0;
@@ -83,12 +84,16 @@ export class JobView {
     return parts;
   }
 
-  /** Show the job after each change, when its turn comes. */
+  /** Show the job after each change, when its turn comes; again if the connection ends. */
   async _follow() {
     this._following = true;
     if (followed === MAX_FOLLOWED) await new Promise((resolve) => waiting.push(resolve));
     followed += 1;
-    await this._try(() => follow(this._job.id, (job) => this.show(job)));
+    while (!ENDED.has(this._job.state)) {
+      const error = await this._try(() => follow(this._job.id, (job) => this.show(job)));
+      if (error?.status >= 400 && error.status < 500) break; // such as a job that is gone
+      if (!ENDED.has(this._job.state)) await pause(RECONNECT_MS);
+    }
     followed -= 1;
     this._following = false;
     waiting.shift()?.();
@@ -112,13 +117,20 @@ export class JobView {
     this._part("shown-rows").textContent = `${shown}${unread}.`;
   }
 
+  /** Run an action; show and return its error. */
   async _try(action) {
     try {
       await action();
     } catch (error) {
       this._part("problem").textContent = error.message;
+      return error;
     }
+    return null;
   }
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 /** Return why files were skipped, from their numbers by reason and suffix. */

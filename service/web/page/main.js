@@ -12,7 +12,7 @@ const TITLES = { try: "try the model", jobs: "jobs", models: "models" };
 
 const element = (id) => document.getElementById(id);
 let shown = null; // name of the view
-let isStarted = false; // the models are known
+let offered = ""; // the models, as JSON; empty until they are known
 
 /** Show the view that the address names. */
 function showView() {
@@ -27,22 +27,28 @@ function showView() {
     if (each === shown) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (isStarted && shown === "jobs") jobs.refresh();
+  if (offered && shown === "jobs") jobs.refresh();
+}
+
+/** Offer the models in all views, if they have changed. */
+function offer(found) {
+  const text = JSON.stringify(found);
+  if (text === offered) return;
+  offered = text;
+  for (const view of Object.values(VIEWS)) view.offer(found);
 }
 
 async function start() {
   const notice = element("notice");
   notice.hidden = true;
   try {
-    const found = await models();
-    for (const view of Object.values(VIEWS)) view.offer(found);
+    offer(await models());
   } catch (error) {
     notice.hidden = askForKey(error);
     notice.textContent = notice.hidden ? "" : error.message;
     return;
   }
   accept();
-  isStarted = true;
   if (shown === "jobs") jobs.refresh();
 }
 
@@ -56,5 +62,8 @@ receive({
 });
 whenEntered(start);
 addEventListener("hashchange", showView);
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && offered) start(); // others may have trained or promoted models
+});
 showView();
 start();
