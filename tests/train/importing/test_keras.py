@@ -34,6 +34,15 @@ def adapted() -> keras.Model:
     )
 
 
+def transformer_of_patches() -> keras.Model:
+    images = layers.Input((16, 16, 3))
+    patches = layers.Reshape((16, 8))(layers.Conv2D(8, 4, 4, activation="gelu")(images))
+    patches = layers.LayerNormalization()(
+        patches + layers.MultiHeadAttention(2, 4)(patches, patches)
+    )
+    return keras.Model(images, layers.Dense(3)(layers.Flatten()(patches)))
+
+
 CASES: dict[str, tuple[Callable[[], keras.Model], tuple[str, ...], Prepare]] = {
     "grey in 0..1": (
         lambda: network(28, 28, 1, activation="softmax"),
@@ -78,6 +87,11 @@ CASES: dict[str, tuple[Callable[[], keras.Model], tuple[str, ...], Prepare]] = {
         adapted,
         (*GREY, "--input", "0..255"),
         lambda images: images[..., np.newaxis].astype(np.float32),
+    ),
+    "attention and GELU": (
+        transformer_of_patches,
+        ("--input", "0..1"),
+        in_0_1,
     ),
     "models within models": (
         lambda: keras.Sequential(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import tensorflow as tf
 from keras import layers
 
@@ -15,6 +16,7 @@ from loupe.text import one_line
 from train.fit.export import add_softmax, write_files
 from train.importing.formats.given import GivenModel, OutputHint, Signature
 from train.importing.formats.keras_files import checked_keras
+from train.importing.formats.onnx_graph import replace_erfc
 from train.importing.formats.onnx_model import MIN_DIVISOR
 from train.importing.wiring import TINY, Inputs, Outputs, Wiring
 from train.tensorflow import quiet
@@ -124,6 +126,9 @@ class KerasModel(GivenModel):
         try:
             with quiet(on_failure=True):
                 write_files(wrapped, folder, wiring.spec.zeros(1))
+                proto = onnx.load_model(folder / ONNX_FILE)
+                replace_erfc(proto)
+                onnx.save_model(proto, folder / ONNX_FILE)
                 OnnxEngine(folder / ONNX_FILE, wiring.spec).predict(wiring.spec.zeros(1))
         except Exception as error:  # tf2onnx and ONNX Runtime raise every kind
             line = one_line(" ".join(str(error).split())[:300])

@@ -114,6 +114,23 @@ def with_free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def replace_erfc(model: onnx.ModelProto) -> None:
+    """Replace `Erfc`, which tf2onnx leaves in GELU and ONNX does not have, by `1 - Erf`."""
+    nodes = list(model.graph.node)
+    if all(node.op_type != "Erfc" for node in nodes):
+        return
+    one = numpy_helper.from_array(np.array(1, np.float32), "loupe_one")
+    del model.graph.node[:]
+    for node in nodes:
+        if node.op_type != "Erfc":
+            model.graph.node.append(node)
+            continue
+        erf = f"{node.output[0]}_erf"
+        model.graph.node.append(helper.make_node("Erf", node.input, [erf]))
+        model.graph.node.append(helper.make_node("Sub", [one.name, erf], node.output))
+    model.graph.initializer.append(one)
+
+
 def _copy(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Builder]:
     """Copy a model; constants that are inputs, too, become constants only."""
     copy = onnx.ModelProto()

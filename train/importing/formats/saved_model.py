@@ -18,6 +18,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Description
 from loupe.errors import InvalidModel
 from loupe.text import one_line
 from train.importing.formats.onnx_files import check_operators, check_size
+from train.importing.formats.onnx_graph import replace_erfc
 from train.importing.formats.onnx_model import OnnxModel
 from train.importing.wiring import Inputs, Outputs
 from train.tensorflow import quiet
@@ -57,6 +58,7 @@ class SavedModel(OnnxModel):
             raise InvalidModel(
                 f"'{path}' cannot be converted to ONNX: {line}", code="model_unsupported"
             ) from error
+        replace_erfc(proto)
         check_operators(proto, path)
         super().__init__(proto, path)
         self.format = f"SavedModel, TensorFlow {version}"
