@@ -16,7 +16,7 @@ from loupe.runtime.cores import available_cores
 
 EngineName = Literal["onnx", "tensorflow"]
 WARM_UP_SIZES = (1, 2, 8, 32)  # images; the first run of each size allocates its memory
-MAX_RUN_BYTES = 2**19  # of the images of one run; layers take up to a hundred times as much
+MAX_RUN_BYTES = 2**19  # of the images of one run; its layers take many times as much
 
 
 def run_size(spec: ImageSpec, most: int) -> int:

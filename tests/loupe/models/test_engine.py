@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidPixels, ModelCorrupted
-from loupe.models.engine import Engine, OnnxEngine, load_engine
+from loupe.images.spec import ImageSpec
+from loupe.models.engine import Engine, OnnxEngine, load_engine, run_size
 from loupe.models.store import ONNX_FILE, StoredModel
 from tests.support import pictures
 from tests.support.stores import copied, damage
@@ -94,3 +95,18 @@ def test_number_of_threads_does_not_change_probabilities(digits_model: StoredMod
     )
 
     np.testing.assert_allclose(one, two, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        (ImageSpec("ink"), 128),
+        (ImageSpec("photo", 32, 32, 3), 128),
+        (ImageSpec("photo", 64, 64, 3), 42),
+        (ImageSpec("photo", 128, 128, 3), 10),
+    ],
+    ids=str,
+)
+def test_a_run_takes_fewer_of_large_images(spec: ImageSpec, size: int) -> None:
+    assert run_size(spec, 128) == size
+    assert run_size(spec, 1) == 1

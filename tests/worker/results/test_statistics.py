@@ -92,3 +92,16 @@ def test_other_and_damaged_receipts_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "_part-00001-of-00003.json").write_text("{")
 
     assert receipts.total_statistics(tmp_path, [0, 1], 3).workers == ["worker-0"]
+
+
+def test_images_in_colour_are_kept_nearly_as_they_are() -> None:
+    rows, columns = np.mgrid[0:96, 0:64]
+    image = np.stack([rows * 2, columns * 3, np.full_like(rows, 90)], axis=2).astype(np.uint8)
+    figures = StepStatistics(["worker"])
+    probabilities = np.array([[0.2, 0.8]], np.float32)
+    figures.add_images(["a"], image[None], probabilities, np.random.default_rng(0))
+    (kept,) = StepStatistics.from_json(json.loads(json.dumps(asdict(figures)))).sample
+
+    assert kept.pixels().shape == image.shape
+    assert np.abs(kept.pixels().astype(int) - image).mean() < 3
+    assert len(kept.data) < image.nbytes / 4
