@@ -37,7 +37,7 @@ MAX_IMBALANCE = 2.0  # ratio of the largest to the smallest class that needs no 
 RESUMED = ("resume", "epochs", "min_accuracy", "tensorboard", "if_empty")
 
 # Options made from `TrainConfig`, by panel.
-MODEL_OPTIONS = ("architecture", "hidden", "initializer", "bias")
+MODEL_OPTIONS = ("architecture", "pretrained", "hidden", "initializer", "bias")
 RECIPE_ONLY = ("erasing", "mixup", "label_smoothing", "shifted_views", "bfloat16")
 SWEEP_ONLY = ("test_fraction",)
 PANELS = {

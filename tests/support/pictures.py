@@ -59,10 +59,10 @@ def shapes() -> Dataset:
     )
 
 
-def photos() -> Dataset:
-    """Return 48 images of 32 × 24 in colour: reddish, greenish and bluish noise."""
+def photos(width: int = 24) -> Dataset:
+    """Return 48 images of 32 pixels height in colour: reddish, greenish and bluish noise."""
     labels = np.arange(48) % 3
-    images = np.random.default_rng(0).integers(0, 120, (48, 32, 24, 3)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 120, (48, 32, width, 3)).astype(np.uint8)
     images[np.arange(48), :, :, labels] += 100
     return Dataset(
         name="photos",

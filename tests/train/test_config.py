@@ -28,7 +28,7 @@ def test_few_images_get_more_epochs(images: int, epochs: int) -> None:
 def test_photos_have_recipes_and_steps_of_their_own() -> None:
     photo = recipe("resnet", 3_000, "photo")
 
-    assert (photo.epochs, photo.label_smoothing) == (98, 0.1)
+    assert (photo.epochs, photo.label_smoothing) == (62, 0.1)
     assert recipe("resnet", 50_000, "photo").epochs == 30
     assert recipe("resnet", 50_000).label_smoothing == 0
     assert recipe("softmax", 3_000, "photo") == recipe("softmax", 3_000)

@@ -119,6 +119,7 @@ def make_card(
         config={
             **asdict(config),
             "hidden": list(config.hidden),
+            "pretrained": Path(config.pretrained).name,  # not where it was
             "parameters": fitted.model.count_params(),
             "best_epoch": fitted.best_epoch,
         },

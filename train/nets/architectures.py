@@ -15,10 +15,12 @@ from keras import layers
 
 from loupe.errors import InvalidUsage
 from train.config import Architecture, TrainConfig
+from train.nets.backbones import BACKBONES, backbone
 from train.nets.inference import FusedBatchNormalization
 
-# Highest value after scaling; scikit-learn's digits, which mlp-small is for, have values of 0..16.
-SCALED_INK: dict[Architecture, int] = {"mlp-small": 16}
+# Highest value after scaling; scikit-learn's digits, which mlp-small is for, have values of 0..16,
+# and backbones scale 0..255 themselves.
+SCALED_INK: dict[Architecture, int] = {"mlp-small": 16, **dict.fromkeys(BACKBONES, 255)}
 SQUEEZE_RATIO = 8  # channels per unit of the squeeze layer
 
 Shape = tuple[int, ...]  # (height, width) or (height, width, 3), in pixels
@@ -40,12 +42,17 @@ def build(shape: Shape, classes: int, config: TrainConfig, full_ink: int = 255) 
         InvalidUsage: If the images are too small for the architecture.
     """
     images = layers.Input(shape, dtype="uint8", name="images")
-    pixels = layers.Rescaling(SCALED_INK.get(config.architecture, 1) / full_ink)(images)
+    scaled = SCALED_INK.get(config.architecture, 1)
+    pixels = layers.Rescaling(scaled / full_ink)(images)
     initial = Initialization(
         keras.initializers.get(config.initializer.replace("-", "_")), config.bias
     )
     try:
-        features = FEATURES[config.architecture](pixels, config.hidden, initial)
+        features = (
+            backbone(pixels, config.architecture, config.pretrained)
+            if config.architecture in BACKBONES
+            else FEATURES[config.architecture](pixels, config.hidden, initial)
+        )
     except ValueError as error:  # a convolution or pool has no pixels left
         raise InvalidUsage(
             f"Images of {shape[0]} × {shape[1]} pixels are too small for {config.architecture}.",

@@ -9,6 +9,7 @@ from loupe.errors import InvalidUsage
 from tests.support import pictures
 from train.config import Architecture, recipe
 from train.nets.architectures import FEATURES, build
+from train.nets.backbones import BACKBONES
 
 # Weights and biases by layer: inputs × outputs + outputs; normalisation: 4 per channel.
 PARAMETERS = {
@@ -31,7 +32,7 @@ LARGE_PARAMETERS = {  # of images of 64 × 64 × 3 in ten classes
 
 
 def test_every_architecture_has_a_network() -> None:
-    assert set(FEATURES) == set(get_args(Architecture))
+    assert {*FEATURES, *BACKBONES} == set(get_args(Architecture))
 
 
 @pytest.mark.parametrize("architecture", PARAMETERS)
