@@ -74,7 +74,9 @@ def test_a_model_of_photos_is_stored_with_their_spec(store: Path) -> None:
     assert model.card.measured.accuracy > 0.9
     assert engine.predict(photos.test.images).argmax(axis=1).tolist() == [*photos.test.labels]
     assert "32 × 24 × 3" in card
-    assert "28 × 28" not in card + (model.folder / "report.html").read_text(encoding="utf-8")
+    page = (model.folder / "report.html").read_text(encoding="utf-8")
+    assert "28 × 28" not in card + page
+    assert page.count("class=photos") >= 1  # not inverted in the dark
 
 
 def test_the_accuracy_on_the_card_is_that_of_the_stored_model(
