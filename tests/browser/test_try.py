@@ -6,6 +6,7 @@ from base64 import b64encode
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from playwright._impl._driver import compute_driver_executable
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -160,6 +161,14 @@ def test_answer_below_the_threshold_is_unsure(page: Page, shapes_model: StoredMo
     draw(page, ZERO)
 
     expect_label(page, "Unsure")
+
+
+def test_blank_picture_has_neither_label_nor_confidence(page: Page) -> None:
+    paper = pictures.png(np.full((60, 60), 255, np.uint8))
+    choose(page, {"name": "paper.png", "mimeType": "image/png", "buffer": paper})
+
+    expect_label(page, "Blank")
+    expect(page.locator(".answer .confidence")).to_be_empty()
 
 
 def test_camera_takes_a_picture(page: Page) -> None:

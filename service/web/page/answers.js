@@ -24,9 +24,15 @@ export function labelOf(model, answer, lang) {
   return answer.abstained ? "Unsure" : "No label";
 }
 
+/** Return the confidence as text; a blank picture has none. */
+export function confidenceOf(answer) {
+  return answer.reason === "blank" ? "" : percent(answer.confidence);
+}
+
 /** Return an answer as one sentence, for screen readers. */
 export function sentence(model, answer, lang) {
   const label = labelOf(model, answer, lang);
+  if (answer.reason === "blank") return `${label}.`;
   const [best] = ranked(model, answer, lang);
   if (answer.index === null) return `${label}. Closest: ${best.name}, ${percent(best.share)}.`;
   return `${label}, ${percent(answer.confidence)}.`;
@@ -70,7 +76,7 @@ export class AnswerView {
     this._part("problem").hidden = true;
     this._part("saw").hidden = false;
     this._part("seen").src = `data:image/png;base64,${answer.seen}`;
-    this._part("confidence").textContent = percent(answer.confidence);
+    this._part("confidence").textContent = confidenceOf(answer);
     this._facts([answer.model, `${Math.round(milliseconds)} ms`]);
     this._showBars(model, answer, lang);
   }

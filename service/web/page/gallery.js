@@ -1,7 +1,7 @@
 // Several pictures: a card for each, with the answers of one or two models.
 
 import { predict } from "./api.js";
-import { labelOf, percent } from "./answers.js";
+import { confidenceOf, labelOf } from "./answers.js";
 
 const MAX_PICTURES = 200; // bulk scoring is better at more
 const AT_ONCE = 4; // calls in flight
@@ -76,7 +76,7 @@ export class Gallery {
           card.seen.src = `data:image/png;base64,${answer.seen}`;
           card.seen.hidden = false;
           const label = labelOf(model, answer, lang);
-          return { label, text: ` ${percent(answer.confidence)}`, lang, isAnswer: true };
+          return { label, text: ` ${confidenceOf(answer)}`, lang, isAnswer: true };
         } catch (error) {
           return { label: "", text: error.message, lang: "en", isAnswer: false };
         }
