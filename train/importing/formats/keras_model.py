@@ -155,7 +155,8 @@ def _for_inference(model: keras.Model) -> keras.Model:
     """Return the model without layers that ONNX does not need, or cannot have.
 
     Augmentation changes only training images. `Normalization` keeps its numbers where tf2onnx does
-    not look for them, so it becomes a `Rescaling`.
+    not look for them, so it becomes a `Rescaling`; it cannot convert convolutions in groups, but
+    those with a group per channel have a layer of their own.
     """
     if all(_replacement(each) is None for each in _flattened(model)):
         return model
@@ -167,12 +168,30 @@ def _for_inference(model: keras.Model) -> keras.Model:
     for old, new in zip(_flattened(model), _flattened(copy), strict=True):
         if type(new) is type(old):
             new.set_weights(old.get_weights())
+        elif isinstance(new, layers.DepthwiseConv2D):
+            kernel, *bias = old.get_weights()  # (height, width, 1, channels)
+            new.set_weights([kernel.transpose(0, 1, 3, 2), *bias])
     return copy
+
+
+def _is_depthwise(layer: layers.Layer) -> bool:
+    """Return whether a convolution in groups has one channel per group."""
+    return (
+        type(layer) is layers.Conv2D
+        and layer.groups > 1
+        and layer.filters == layer.groups
+        and layer.kernel.shape[2] == 1
+    )
 
 
 def _replacement(layer: layers.Layer) -> layers.Layer | None:
     if type(layer).__name__.startswith(AUGMENTATION):
         return layers.Identity(name=layer.name)
+    if _is_depthwise(layer):
+        config = layer.get_config()
+        common = ("name", "kernel_size", "strides", "padding", "data_format", "dilation_rate")
+        rest = ("activation", "use_bias")
+        return layers.DepthwiseConv2D(**{name: config[name] for name in (*common, *rest)})
     if not isinstance(layer, layers.Normalization) or layer.invert:
         return None
     mean, variance = (np.asarray(each) for each in (layer.mean, layer.variance))
