@@ -198,6 +198,7 @@ VALUES = {
     "hidden": "7",
     "initializer": "zeros",
     "look": "object",
+    "fit": "pad",
     "optimizer": "sgd",
     "schedule": "cosine",
 }
