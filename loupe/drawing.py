@@ -149,11 +149,18 @@ def unwritable(names: Iterable[str]) -> list[str]:
 
 @cache
 def families() -> tuple[str, ...]:
-    """Return the installed font families for class names in a Matplotlib figure."""
-    from matplotlib.font_manager import get_font_names
+    """Return the font families for class names in a Matplotlib figure.
 
-    japanese = ("Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic")
-    return "DejaVu Sans", *sorted(set(get_font_names()).intersection(japanese))
+    Matplotlib keeps a list of fonts from its first start, so it learns of those installed later.
+    """
+    from matplotlib.font_manager import fontManager
+
+    known = {font.fname for font in fontManager.ttflist}
+    for path in _font_paths():
+        if path not in known:
+            fontManager.addfont(path)
+    names = (ImageFont.truetype(path, LARGE).getname()[0] for path in _font_paths())
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def legible(name: str, index: int) -> str:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from loupe import drawing
-from loupe.drawing import INK, LARGE, MARGIN, Text, Tile, TileSheet, legible, unwritable
+from loupe.drawing import INK, LARGE, MARGIN, Text, Tile, TileSheet, families, legible, unwritable
 from loupe.images.spec import UInt8Array
 from tests.support import pictures
 
@@ -119,3 +120,13 @@ def test_long_text_is_cut_at_the_edge_of_the_tile() -> None:
 def test_unwritable_names_are_replaced_by_their_index() -> None:
     assert unwritable(["ブーツ", "boot", "ブーツ"]) == ["ブーツ"]
     assert [legible(name, 9) for name in ("ブーツ", "", "boot")] == ["#9", "#9", "boot"]
+
+
+def test_matplotlib_learns_of_fonts_installed_after_its_first_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fontManager, "ttflist", [])
+    names = families.__wrapped__()  # not its cached answer
+
+    assert names[0] == "DejaVu Sans"
+    assert set(names) == {font.name for font in fontManager.ttflist}
