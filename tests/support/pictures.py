@@ -97,6 +97,13 @@ def huge_png(side: int) -> bytes:
     )
 
 
+def without_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a PNG file without its chunk of a kind."""
+    start = data.index(kind) - 4
+    (length,) = struct.unpack_from(">I", data, start)
+    return data[:start] + data[start + 12 + length :]
+
+
 def long_gif(frames: int) -> bytes:
     """Return a GIF of two-pixel frames: the first frame of a real file, repeated."""
     still = encoded(Image.new("P", (2, 2)), "GIF")

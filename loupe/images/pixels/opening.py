@@ -48,7 +48,7 @@ HEIC_SEQUENCES: Final = frozenset({b"hevc", b"hevm", b"hevs", b"hevx", b"msf1"})
 # Pillow's decoders raise any of these for damaged files.
 DECODING_ERRORS: Final = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
-    *(RuntimeError, MemoryError, struct.error),
+    *(RuntimeError, AssertionError, MemoryError, struct.error),
 )
 # Chunks of a PNG file without which the picture looks different, or has several frames.
 NEEDED_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL"})
@@ -230,7 +230,9 @@ def _needed_chunks(png: bytes) -> bytes:
 
 
 def _mend_png(image: ImageFile.ImageFile, bits: int) -> None:
-    """Scale the transparent colour as Pillow scales the pixels."""
+    """Scale the transparent colour as Pillow scales the pixels; refuse a missing palette."""
+    if image.mode == "P" and image.palette is None:
+        raise UnidentifiedImageError("it has no palette")
     colour = image.info.get("transparency")
     if isinstance(colour, int) and image.mode == "L":
         image.info["transparency"] = colour * 255 // (2**bits - 1)

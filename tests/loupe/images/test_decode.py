@@ -190,6 +190,12 @@ BAD_IMAGES = [
     pytest.param(encoded(Image.new("L", (9, 9)), "DDS"), "invalid_image", "DDS", id="DDS"),
     pytest.param(png(digit_sheet())[:-60], "invalid_image", "PNG", id="truncated PNG"),
     pytest.param(
+        pictures.without_chunk(b"PLTE", encoded(Image.new("P", (28, 28)), "PNG")),
+        "invalid_image",
+        "no palette",
+        id="PNG without its palette",
+    ),
+    pytest.param(
         pictures.huge_png(30_000),
         "image_too_large",
         "900,000,000 pixels. The limit is 1,000,000 (LOUPE_MAX_IMAGE_PIXELS)",
