@@ -10,7 +10,7 @@ import bracex
 from loupe.errors import InvalidRequest, InvalidSource
 from loupe.files import ReadableFolders
 from loupe.images.arrays.npy import NPY_MAGIC
-from loupe.images.arrays.tables import HEAD_BYTES, LONG_HEAD_BYTES, Layout, read_layout
+from loupe.images.arrays.tables import Layout, read_head, read_layout
 from loupe.images.folder import ANY_FOLDERS
 from loupe.images.folder import files as list_files
 from loupe.images.pool import DecoderPool
@@ -128,9 +128,7 @@ def _open_file(
     folders: ReadableFolders | None,
 ) -> ImageSource:
     with open_file(path, folders) as opened:
-        head = opened.read(HEAD_BYTES)
-        if b"\n" not in head:  # it may be the header of many columns
-            head += opened.read(LONG_HEAD_BYTES - len(head))
+        head = read_head(opened)
     if head.startswith(PARQUET_MAGIC):
         return TableSource(path, [path], decoder, options, folders)
     if layout := _pixel_layout(path, head, decoder.spec):

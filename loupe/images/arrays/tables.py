@@ -4,6 +4,7 @@ import codecs
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import compress, product
 from typing import IO, NamedTuple, TypeAlias
 
@@ -38,6 +39,7 @@ class Layout(NamedTuple):
         names: All columns in their order.
         pixels: Indices of the columns of pixels, in the order of the pixels.
         has_header: Whether the first line is not an image.
+        spec: Size and channels of an image.
     """
 
     encoding: str
@@ -45,11 +47,13 @@ class Layout(NamedTuple):
     names: list[str]
     pixels: list[int]
     has_header: bool
+    spec: ImageSpec
 
     @property
     def others(self) -> list[str]:
         """The columns that are not pixels."""
-        return [name for index, name in enumerate(self.names) if index not in {*self.pixels}]
+        pixels = {*self.pixels}
+        return [name for index, name in enumerate(self.names) if index not in pixels]
 
 
 class Rows(NamedTuple):
@@ -76,16 +80,21 @@ def pixel_columns(names: Iterable[str], spec: ImageSpec) -> list[str]:
         ValueError: If there are nearly as many as an image has, or as many as an image of another
             size has, or if numbers are missing or repeated.
     """
-    groups: dict[str, list[tuple[Numbers, str]]] = defaultdict(list)
-    for name in names:
-        if numbers := tuple(map(int, NUMBER.findall(name))):
-            groups[NUMBER.sub("#", name)].append((numbers, name))
-    found = _without_constants(max(groups.values(), key=len, default=[]))
+    found = _numbered(names)
     if len(found) < spec.nbytes // 2 and not _sizes(len(found)):
         return []
     if [numbers for numbers, _ in found] not in _numberings(spec):
         raise ValueError(_problem(found, spec))
     return [name for _, name in found]
+
+
+def _numbered(names: Iterable[str]) -> list[tuple[Numbers, str]]:
+    """Return the most names that differ only in numbers, sorted by these."""
+    groups: dict[str, list[tuple[Numbers, str]]] = defaultdict(list)
+    for name in names:
+        if numbers := tuple(map(int, NUMBER.findall(name))):
+            groups[NUMBER.sub("#", name)].append((numbers, name))
+    return _without_constants(max(groups.values(), key=len, default=[]))
 
 
 def _without_constants(found: list[tuple[Numbers, str]]) -> list[tuple[Numbers, str]]:
@@ -95,11 +104,22 @@ def _without_constants(found: list[tuple[Numbers, str]]) -> list[tuple[Numbers, 
     return sorted((tuple(compress(numbers, differing)), name) for numbers, name in found)
 
 
-def _sizes(count: int) -> str:
-    """Return the sizes of square images with as many pixels; empty if there are none."""
+@cache
+def _squares() -> list[ImageSpec]:
+    """Return the square images that a model can take; each has another number of pixels."""
     sides = range(MIN_SIDE, MAX_SIDE + 1)
-    grey = [f"{side} × {side}" for side in sides if side**2 == count]
-    return " or ".join([*grey, *(f"{side} × {side} × 3" for side in sides if 3 * side**2 == count)])
+    grey = [ImageSpec("photo", side, side) for side in sides]
+    return [*grey, *(ImageSpec("photo", side, side, 3) for side in sides)]
+
+
+def _sizes(count: int) -> str:
+    """Return the size of square images with as many pixels; empty if there are none."""
+    return "".join(str(spec) for spec in _squares() if spec.nbytes == count)
+
+
+def _square(count: int) -> ImageSpec:
+    """Return the square image that has as many pixels, or nearly."""
+    return min(_squares(), key=lambda spec: (abs(spec.nbytes - count), -spec.nbytes))
 
 
 def _numberings(spec: ImageSpec) -> list[list[Numbers]]:
@@ -136,10 +156,20 @@ def _problem(found: list[tuple[Numbers, str]], spec: ImageSpec) -> str:
     return text
 
 
-def read_layout(head: bytes, spec: ImageSpec) -> Layout | None:
+def read_head(file: IO[bytes]) -> bytes:
+    """Return the first bytes of a file, with the header if it is a CSV of pixels."""
+    head = file.read(HEAD_BYTES)
+    return head if b"\n" in head else head + file.read(LONG_HEAD_BYTES - len(head))
+
+
+def read_layout(head: bytes, spec: ImageSpec | None = None) -> Layout | None:
     """Return the columns of the CSV of pixels that begins so; `None` if it is something else.
 
     Files without a header have a column for each pixel, or the label before them.
+
+    Args:
+        head: See `read_head`.
+        spec: Images that the file must have; by default square ones of any size.
 
     Raises:
         ValueError: As `pixel_columns`.
@@ -156,8 +186,11 @@ def read_layout(head: bytes, spec: ImageSpec) -> Layout | None:
         return None
     are_values = all(name.strip().isdecimal() for name in names) and len({*names}) < len(names)
     if has_header := not are_values:
-        pixels = [names.index(name) for name in pixel_columns(names, spec)]
+        spec = spec or _square(len(_numbered(names)))
+        indices = {name: index for index, name in enumerate(names)}
+        pixels = [indices[name] for name in pixel_columns(names, spec)]
     else:
+        spec = spec or _square(len(names) - 1)
         if len(names) not in (spec.nbytes, spec.nbytes + 1):
             count = len(names) if _sizes(len(names)) else len(names) - 1
             problem = _instead(count, spec)
@@ -167,7 +200,7 @@ def read_layout(head: bytes, spec: ImageSpec) -> Layout | None:
         pixels = list(range(len(labels), len(names)))
         if labels:
             _check_label_is_first([line, *rest.split("\n")[:-1]], delimiter)
-    return Layout(encoding, delimiter, names, pixels, has_header) if pixels else None
+    return Layout(encoding, delimiter, names, pixels, has_header, spec) if pixels else None
 
 
 def _check_label_is_first(lines: Iterable[str], delimiter: str) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from loupe.errors import InvalidDataset, InvalidUsage
 from loupe.files import open_regular
 from loupe.images.arrays.npy import Header
-from loupe.images.arrays.tables import HEAD_BYTES, Rows, read_layout, read_rows
+from loupe.images.arrays.tables import Rows, read_head, read_layout, read_rows
 from loupe.images.formats import collection_of
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.spec import UInt8Array
 from train.data.image_options import ImageOptions
 from train.data.npz import read_npz
 from train.data.own.arrays import (
@@ -29,7 +29,7 @@ from train.data.own.arrays import (
 from train.data.own.folders import check_folder, is_folder
 from train.data.splits import SPLIT_SEED, SPLITS, Dataset
 
-MAX_ARCHIVE_BYTES = 2**31  # of one archive, unpacked; PathMNIST has 1.4 GB at 64 × 64
+MAX_BYTES = 2**31  # of one file's arrays or pixels; PathMNIST has 1.4 GB at 64 × 64
 SPLIT = re.compile(r"(?:^|[^a-z])(?:(train)|(val(?:id(?:ation)?)?)|(test|t10k))(?:[^a-z]|$)")
 ROLE = re.compile(r"(?:^|[^a-z])(?:(x|images?|imgs?|data|pixels)|(y|labels?|targets?))(?:[^a-z]|$)")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
@@ -85,7 +85,7 @@ def _read_npz(files: list[Path]) -> dict[str, Arrays]:
     labels: dict[str, Labels] = {}
     for path in files:
         with _translating(path):
-            for name, array in read_npz(path, MAX_ARCHIVE_BYTES, partial(_is_needed, path)).items():
+            for name, array in read_npz(path, MAX_BYTES, partial(_is_needed, path)).items():
                 is_images, split = _meaning(path, name)
                 if split in (images if is_images else labels):
                     raise ValueError(f"several arrays hold the {split} split, {name} is the second")
@@ -134,8 +134,8 @@ def _read_table(path: Path) -> Arrays | None:
     pixels: list[UInt8Array] = []
     labels: list[str] = []
     with open_regular(path) as file:
-        head = file.read(HEAD_BYTES)
-        layout = read_layout(head, ImageSpec("ink"))
+        head = read_head(file)
+        layout = read_layout(head)
         if layout is None:
             kind = collection_of(head)
             raise ValueError(f"it is {kind}" if kind else "it has no column for each pixel")
@@ -149,8 +149,10 @@ def _read_table(path: Path) -> Arrays | None:
             labels += rows.columns.column(0).to_pylist()
             if len(labels) > MAX_IMAGES:
                 raise ValueError(f"it holds more than {MAX_IMAGES:,} images")
-    images = np.concatenate([*pixels, np.empty((0, SIDE * SIDE), np.uint8)])
-    return Arrays(as_images(images), _numbers_or_names(labels))
+            if len(labels) * layout.spec.nbytes > MAX_BYTES:
+                raise ValueError(f"its images take more than {MAX_BYTES:,} bytes")
+    images = np.concatenate([np.empty((0, layout.spec.nbytes), np.uint8), *pixels])
+    return Arrays(images.reshape(-1, *layout.spec.shape), _numbers_or_names(labels))
 
 
 def _check_rows(rows: Rows, before: int, columns: int) -> None:

@@ -34,7 +34,10 @@ from train.data.splits import (
 
 CLASS_NAMES_FILE = "classes.txt"  # UTF-8, one name in each line, in the order of the labels
 MAX_IMAGES = 1_000_000  # per split
-SHAPES = "(n, height, width), (n, height, width, 1 or 3) or (n, side × side)"
+SHAPES = (
+    "(n, height, width), (n, height, width, 1 or 3), (n, 3, height, width), (n, side × side) or "
+    "(n, side × side × 3)"
+)
 
 Labels: TypeAlias = NDArray[np.integer] | NDArray[np.str_]
 """Numbers of classes, or their names."""
@@ -125,16 +128,17 @@ def check_lengths(path: Path, split: str, images: int, labels: int) -> None:
 def image_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape `(n, height, width)` or `(n, height, width, 3)` of an array of images.
 
-    A last axis of size 1 is left out, and rows of a square number of pixels are squares.
+    Axes of length 1 do not count, colours may be the first axis of an image, as in PyTorch, and
+    rows of pixels are squares.
 
     Raises:
         ValueError: If it cannot be one of images that Loupe trains on.
     """
-    count, *sides = shape
-    if len(sides) == 3 and sides[2] == 1:
-        sides = sides[:2]
-    elif len(sides) == 1:
-        sides = [math.isqrt(sides[0])] * 2 if math.isqrt(sides[0]) ** 2 == sides[0] else []
+    count, sides = shape[0], _sides(shape)
+    if len(sides) == 1:
+        sides = _square(sides[0])
+    elif _has_planes(sides):
+        sides = [*sides[1:], 3]
     if len(sides) not in (2, 3) or sides[2:] not in ([], [3]) or min(sides[:2]) < MIN_SIDE:
         raise ValueError(
             f"images must have the shape {SHAPES}, with sides of at least {MIN_SIDE} pixels, not "
@@ -153,12 +157,35 @@ def image_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def as_images(array: NDArray[np.generic]) -> UInt8Array:
     """Return an array as images, uint8, of `image_shape`; raise `ValueError` if it has none."""
-    images = array.reshape(image_shape(array.shape))
+    count, *sides = image_shape(array.shape)
+    if _has_planes(_sides(array.shape)):
+        planes = array.reshape(count, 3, *sides[:2])
+        images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    else:
+        images = array.reshape(count, *sides)
     if images.dtype == np.uint8:
         return cast("UInt8Array", images)
     if images.dtype.kind not in "iu" or images.min(initial=0) < 0 or images.max(initial=0) > 255:
         raise ValueError(f"pixels must be integers from 0 to 255, not {images.dtype}")
     return images.astype(np.uint8)
+
+
+def _square(pixels: int) -> list[int]:
+    """Return the sides of a square image in a row of pixels, grey or in colour; empty if none."""
+    for colours in ([], [3]):
+        side = math.isqrt(pixels // math.prod(colours))
+        if side**2 * math.prod(colours) == pixels:
+            return [side, side, *colours]
+    return []
+
+
+def _sides(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape[1:] if size != 1]
+
+
+def _has_planes(sides: Sequence[int]) -> bool:
+    """Return whether the colours are the first axis of an image, not the last."""
+    return len(sides) == 3 and sides[0] == 3 and sides[2] != 3
 
 
 def as_labels(array: NDArray[np.generic]) -> Labels:

@@ -15,11 +15,13 @@ from train.data.image_options import ImageOptions
 
 IMAGES = pictures.digits(60)
 LABELS = np.array([0, 1, 2] * 20)
+PHOTOS = np.random.default_rng(0).integers(0, 256, (60, 20, 20, 3), dtype=np.uint8)
 
 
 def write_csv(path: Path, images: np.ndarray, labels: np.ndarray, first: int = 0) -> Path:
     """Write Kaggle's CSV: a label and a column for each pixel."""
-    header = ",".join(["label", *(f"pixel{number + first}" for number in range(784))])
+    numbers = range(first, first + images[0].size)
+    header = ",".join(["label", *(f"pixel{number}" for number in numbers)])
     rows = [
         ",".join(map(str, [label, *image.ravel()]))
         for image, label in zip(images, labels, strict=True)
@@ -50,6 +52,16 @@ def test_arrays_of_an_archive_are_splits(
     np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
     np.testing.assert_array_equal(dataset.test.images, IMAGES[45:])
     assert dataset.test.labels.tolist() == LABELS[45:].tolist()
+
+
+@pytest.mark.parametrize("layout", ["rows", "colours first"])
+def test_arrays_of_colours_are_photos_in_any_layout(tmp_path: Path, layout: str) -> None:
+    arrays = PHOTOS.reshape(60, -1) if layout == "rows" else PHOTOS.transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "own.npz", x=arrays, y=LABELS, x_test=arrays, y_test=LABELS)
+    dataset = load_dataset(f"npz:{tmp_path}/own.npz")
+
+    assert dataset.look == "photo"
+    np.testing.assert_array_equal(dataset.train.images, PHOTOS)
 
 
 def test_validation_arrays_are_the_validation_split(tmp_path: Path) -> None:
@@ -116,6 +128,8 @@ def test_labels_may_be_of_any_kind(
         ({"x": IMAGES / 255, "y": LABELS}, "invalid_arrays", "float64"),
         ({"x": IMAGES.astype(int) + 200, "y": LABELS}, "invalid_arrays", "255"),
         ({"x": np.zeros((60, 28, 28, 4), np.uint8), "y": LABELS}, "invalid_arrays", "28, 4"),
+        ({"x": np.zeros((60, 800), np.uint8), "y": LABELS}, "invalid_arrays", "(60, 800)"),
+        ({"x": np.zeros((60, 4, 28, 28), np.uint8), "y": LABELS}, "invalid_arrays", "4, 28"),
         ({"x": IMAGES, "y": LABELS / 2}, "invalid_arrays", "label 2 is 0.5"),
         ({"x": IMAGES, "y": [*LABELS[1:], np.nan]}, "invalid_arrays", "label 60 is nan"),
         ({"x": IMAGES, "y": np.eye(3)[LABELS]}, "invalid_arrays", "argmax"),
@@ -178,6 +192,37 @@ def test_csv_of_pixels_is_a_data_set(tmp_path: Path, first: int) -> None:
         assert dataset.class_names == ("0", "1", "2")
         np.testing.assert_array_equal(dataset.train.images, IMAGES[:45])
         np.testing.assert_array_equal(dataset.test.images, IMAGES[45:])
+
+
+@pytest.mark.parametrize("images", [PHOTOS[..., 0], PHOTOS], ids=["grey", "colour"])
+@pytest.mark.parametrize("has_header", [True, False])
+def test_csv_has_images_of_any_size(tmp_path: Path, images: np.ndarray, has_header: bool) -> None:
+    for name in ("own_train.csv", "own_test.csv"):
+        path = write_csv(tmp_path / name, images, LABELS)
+        if not has_header:
+            path.write_text(path.read_text().partition("\n")[2])
+    dataset = load_dataset(f"csv:{tmp_path}/own_train.csv", options=ImageOptions(look="photo"))
+
+    np.testing.assert_array_equal(dataset.train.images, images)
+    np.testing.assert_array_equal(dataset.test.images, images)
+    assert dataset.test.labels.tolist() == LABELS.tolist()
+
+
+def test_csv_of_large_images_has_a_long_header(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "own.csv", np.zeros((20, 128, 128, 3), np.uint8), np.arange(20) % 2)
+    dataset = load_dataset(f"csv:{path}", test_fraction=0.2)
+
+    assert dataset.train.images.shape == (16, 128, 128, 3)
+
+
+def test_csv_of_another_number_of_pixels_names_both_sizes(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "own.csv", PHOTOS.reshape(60, -1)[:, :-1], LABELS)
+    with pytest.raises(InvalidDataset) as raised:
+        load_dataset(f"csv:{path}")
+
+    assert raised.value.code == "invalid_arrays"
+    for fact in ("1,199 columns", "1,200", "20 × 20 × 3", "missing: 1199"):
+        assert fact in raised.value.message
 
 
 def test_csv_with_names_of_classes_and_an_unlabelled_test_file(tmp_path: Path) -> None:
