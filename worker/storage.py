@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import unquote
 
-from loupe.delimited import detect_encoding
 from loupe.errors import InvalidUrl
 from loupe.files import ReadableFolders, atomic_path, open_regular
+from loupe.images.arrays.delimited import detect_encoding
 from loupe.settings import HttpsAccess
 from worker.remote_path import MAX_REQUESTS, PACKAGES, RemotePath
 from worker.storage_errors import translate_errors

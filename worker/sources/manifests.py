@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from loupe.delimited import detect_delimiter
 from loupe.errors import InvalidSource
 from loupe.files import ReadableFolders
+from loupe.images.arrays.delimited import detect_delimiter
 from loupe.images.decode import read_file
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.settings import HttpsAccess

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from loupe.delimited import detect_delimiter, detect_encoding, split_line
+from loupe.images.arrays.delimited import detect_delimiter, detect_encoding, split_line
 from loupe.images.spec import MAX_SIDE, MIN_SIDE, ImageSpec, UInt8Array
 
 Numbers: TypeAlias = tuple[int, ...]
