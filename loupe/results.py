@@ -88,11 +88,6 @@ def receipt_name(shard: int, shards: int) -> str:
     return f"_part-{shard:05d}-of-{shards:05d}.json"
 
 
-def find_errors(folder: Path) -> list[Path]:
-    """Return the files with errors of an output folder in their order."""
-    return sorted(folder.glob("_errors-*.jsonl"))
-
-
 @dataclass(frozen=True)
 class JoinedFiles:
     """Files that are read as one.

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from worker.queue.jobs import Jobs
     from worker.queue.local import LocalQueue
     from worker.queue.records import Job
+    from worker.storage import AnyPath
 
 app = typer.Typer(help="List, show, follow, cancel and retry bulk-scoring jobs.")
 JobId = Annotated[
@@ -122,13 +123,12 @@ def errors(job_id: JobId, as_json: Json = False) -> None:
     """List the images of a job that could not be read, with the reasons."""
     with open_jobs() as known:
         job = known.get(job_id)
-    from worker.queue.results import check_owner
-    from worker.results.outputs import read_errors
+    from worker.queue.results import find_errors
+    from worker.results.outputs import read_lines
     from worker.storage import parse_path
 
-    folder = parse_path(job.folder)
-    check_owner(job, folder.glob("_*"))
-    found = read_errors(folder)
+    files: Iterable[AnyPath] = parse_path(job.folder).glob("_*")
+    found = (error for file in find_errors(job, files) for error in read_lines(file))
     if as_json:
         for error in found:
             typer.echo(one_line(json.dumps(error, ensure_ascii=False)))

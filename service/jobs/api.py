@@ -19,8 +19,8 @@ from loupe.jobs import ENDED, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
 from loupe.results import (
     Format,
+    JoinedFiles,
     can_join,
-    find_errors,
     join_files,
     merge_files,
     read_columns,
@@ -204,20 +204,34 @@ async def results(call: Call) -> Response:
 def _find_rows(job: "Job") -> tuple[Format, list[Path]]:
     from worker.queue.results import find_rows
 
+    files, output = _local_folder(job).glob("*"), Path(job.output)
+    return find_rows(job, output if output.is_file() else None, files)
+
+
+def _local_folder(job: "Job") -> Path:
+    """Return the folder of a job's files.
+
+    Raises:
+        NotFound: If it is not on this machine.
+    """
     if "://" in job.output:
         raise NotFound(
             f"The results of job '{job.id}' are not on this machine but at {job.output}.",
             code="results_not_found",
         )
-    output, folder = Path(job.output), Path(job.folder)
-    return find_rows(job, output if output.is_file() else None, folder.glob("*"))
+    return Path(job.folder)
 
 
 async def errors(call: Call) -> Response:
     """Return a line of JSON for each image that could not be read so far."""
-    folder = Path((await _job(call)).folder)
-    joined = await asyncio.to_thread(lambda: join_files(find_errors(folder), "jsonl"))
+    joined = await asyncio.to_thread(_join_errors, await _job(call))
     return downloaded(call.request, joined, streams, JSON_LINES)
+
+
+def _join_errors(job: "Job") -> JoinedFiles:
+    from worker.queue.results import find_errors
+
+    return join_files(find_errors(job, _local_folder(job).glob("_*")), "jsonl")
 
 
 async def _job(call: Call) -> "Job":

@@ -20,7 +20,7 @@ import service.protocols.native.api
 import worker.queue.jobs
 from loupe.images.spec import UInt8Array
 from loupe.models.store import StoredModel
-from loupe.results import single_name
+from loupe.results import SUCCESS, single_name
 from loupe.settings import Settings
 from service.app import create_app
 from service.http.bodies import Bodies
@@ -30,6 +30,7 @@ from service.web.document import document
 from tests.support import pictures
 from tests.support.files import bombs
 from tests.support.servers.redis_servers import redis_server
+from worker.queue.jobs import Jobs
 from worker.queue.keys import job_key
 
 Json: TypeAlias = Any
@@ -262,8 +263,18 @@ def invalid(_: World, sent: Sent) -> None:
         sent.send_json({"picture": "x"})
 
 
+def no_results(world: World, sent: Sent) -> None:
+    """Cancel the job of a request; for its errors, give its folder to another job."""
+    ended_job(world, sent)
+    if sent.path.endswith("/errors"):
+        job = Jobs(world.app.state.redis).get(sent.path.split("/")[2])
+        other = job.request.model_copy(update={"source": "/other"})
+        Path(job.folder).mkdir()
+        (Path(job.folder) / SUCCESS).write_text(other.model_dump_json())
+
+
 def ended_job(world: World, sent: Sent) -> None:
-    asked(world.app, Sent("DELETE", sent.path.removesuffix("/results")))
+    asked(world.app, Sent("DELETE", "/".join(sent.path.split("/")[:3])))
 
 
 def no_job(_: World, sent: Sent) -> None:
@@ -323,7 +334,7 @@ PROVOCATIONS: dict[str, Provocation] = {
     "redis_read_only": lambda world, sent: world.change_redis(sent, "REPLICAOF 127.0.0.1 1"),
     "redis_unavailable": no_redis,
     "report_not_found": no_report,
-    "results_not_found": ended_job,
+    "results_not_found": no_results,
     "route_not_found": no_route,
     "shutting_down": stopping,
     "source_forbidden": json_of({"source": "/etc/images"}),

@@ -230,6 +230,25 @@ def test_results_are_found_after_a_conversion(
     assert len(loupe("jobs", "results", job.id).out.splitlines()) == 1 + 20
 
 
+def test_job_that_waits_to_replace_a_result_has_none_of_its_errors(
+    loupe: Loupe, redis_here: Redis, tmp_path: Path, digits_model: StoredModel, settings: Settings
+) -> None:
+    jobs, claims = Jobs(redis_here), Claims(redis_here, "a", lease_seconds=30.0, max_attempts=2)
+    source = tmp_path / "pictures"
+    source.mkdir()
+    (source / "good.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    (source / "text.png").write_bytes(b"no picture")
+    first = submit(jobs, source, tmp_path / "out", digits_model.tag, 10)
+    Consumer(jobs, claims, settings).run(burst=True)
+    options = ScoringOptions(top_k=2)
+    other = submit(jobs, source, tmp_path / "out", digits_model.tag, 10, options, again=True)
+
+    assert "text.png" in loupe("jobs", "errors", first.id).out
+    assert loupe("jobs", "errors", other.id).out == ""
+    Consumer(jobs, claims, settings).run(burst=True)
+    assert "text.png" in loupe("jobs", "errors", other.id).out
+
+
 def test_result_that_another_job_has_overwritten_is_not_shown_for_its_own(
     loupe: Loupe, redis_here: Redis, job: Job, tmp_path: Path, settings: Settings
 ) -> None:

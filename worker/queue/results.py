@@ -1,11 +1,15 @@
-"""The files with the rows of a job, however it ended."""
+"""The files with the rows and the errors of a job, however it ended."""
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
 
 from loupe.errors import Conflict, NotFound
 from loupe.jobs import ENDED
 from loupe.results import CANCELLED, RUNNING, SUCCESS, F, Format, find_finished, find_result
 from worker.queue.records import Job, JobRequest
+
+ERRORS: Final = "_errors-*.jsonl"
 
 
 def check_owner(job: Job, files: Iterable[F]) -> None:
@@ -63,3 +67,20 @@ def find_rows(job: Job, output: F | None, files: Iterable[F]) -> tuple[Format, l
     reason = f": {job.error}" if job.error else "."
     problem = "has no finished rows, and is" if job.state == "failed" else "is not done but"
     raise Conflict(f"Job '{job.id}' {problem} {job.state}{reason}", code="job_not_done")
+
+
+def find_errors(job: Job, files: Iterable[F]) -> list[F]:
+    """Return the files with the errors of a job so far, in their order.
+
+    Args:
+        job: The job.
+        files: The files of its folder.
+
+    Raises:
+        NotFound: If its folder was overwritten (code `results_not_found`).
+    """
+    names = {file.name: file for file in files}
+    check_owner(job, names.values())
+    if job.state in ("queued", "planning") and not names.keys().isdisjoint((SUCCESS, CANCELLED)):
+        return []  # they are those of the result that the job will replace
+    return [names[name] for name in sorted(names) if fnmatchcase(name, ERRORS)]

@@ -158,8 +158,13 @@ def read_errors(folder: AnyPath) -> Iterator[dict[str, str]]:
     """Yield id, error and code of each unreadable record of the parts that are written."""
     found: Iterable[AnyPath] = folder.glob("_errors-*.jsonl")
     for file in sorted(found, key=str):
-        with open_text(file) as lines:
-            yield from map(json.loads, lines)
+        yield from read_lines(file)
+
+
+def read_lines(file: AnyPath) -> Iterator[dict[str, str]]:
+    """Yield the errors of one file."""
+    with open_text(file) as lines:
+        yield from map(json.loads, lines)
 
 
 def remove_uncommitted(folder: AnyPath, job: Job, shard: int) -> None:

@@ -30,6 +30,7 @@ from tests.support import pictures
 from tests.support.job_requests import fail_after_one_shard
 from tests.support.programs import RunningService, free_port, run, running, serving, until
 from tests.support.servers.redis_servers import servers_in
+from worker.queue.keys import job_key
 
 DIGIT = pictures.png(pictures.digits(1)[0])
 ALICE, BOB = "the-key-of-alice-0001", "the-key-of-bob-000002"
@@ -339,6 +340,18 @@ def test_job_is_cancelled_once(caller: httpx.Client) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "job_ended")
     nothing = caller.get(f"/jobs/{job}/results")
     assert (nothing.status_code, nothing.json()["code"]) == (404, "results_not_found")
+
+
+def test_files_of_a_job_in_a_bucket_are_not_found_here(place: Path, caller: httpx.Client) -> None:
+    job = accepted(
+        caller.post("/jobs", content=npy(9), headers={"Content-Type": "application/x-npy"})
+    )
+    with open_redis(Settings(data_dir=place / "idle")) as redis:
+        redis.hset(job_key(job), "output", "s3://bucket/out")
+
+    for files in ("results", "errors"):
+        answer = caller.get(f"/jobs/{job}/{files}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "results_not_found")
 
 
 def test_finished_rows_of_a_failed_job_are_sent(place: Path, caller: httpx.Client) -> None:
