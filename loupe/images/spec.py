@@ -25,7 +25,6 @@ Fit = Literal["crop", "pad", "stretch"]
 Normalize = Literal["auto", "off"]
 """`auto` makes pictures look like the training images, `off` leaves them unchanged."""
 
-SIDE = 28  # pixels; the size of MNIST and Fashion-MNIST
 MIN_SIDE, MAX_SIDE = 16, 128  # pixels
 
 
@@ -45,8 +44,8 @@ class ImageSpec:
     """
 
     look: Look
-    height: int = SIDE
-    width: int = SIDE
+    height: int = 28  # as in MNIST and Fashion-MNIST
+    width: int = 28
     channels: Literal[1, 3] = 1
     fit: Fit = "crop"
     single: bool = False

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loupe.images.pixels.opening import load_heif
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import UInt8Array
 from train.data.datasets import Dataset, Split
+
+SIDE = 28  # pixels of the digits, and of the images that models take by default
 
 
 def png(pixels: NDArray[np.generic], mode: str | None = None) -> bytes:

@@ -3,8 +3,9 @@
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loupe.errors import InvalidUsage
-from loupe.images.spec import SIDE, Fit, ImageSpec, Look
+from loupe.images.spec import Fit, ImageSpec, Look
 
+DEFAULT_SIDE = 28  # pixels, as in MNIST and Fashion-MNIST
 DEFAULT_LOOK: Look = "object"  # users have more photos of objects than drawings
 
 
@@ -62,7 +63,7 @@ class ImageOptions(BaseModel):
         look = self.look or ("photo" if in_colour else DEFAULT_LOOK)
         if self.fit and look != "photo":
             raise _refused("--fit is for photos: add --look photo or --colour.")
-        own = shape[:2] if shape and look == "photo" else (SIDE, SIDE)
+        own = shape[:2] if shape and look == "photo" else (DEFAULT_SIDE, DEFAULT_SIDE)
         height, width = self._size or own
         try:
             return ImageSpec(look, height, width, 3 if in_colour else 1, self.fit or "crop")

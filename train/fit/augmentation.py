@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from loupe.images.spec import SIDE, Look
+from loupe.images.spec import Look
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Augmentation:
     reflect: bool = False
 
 
+SHIFT_SIDE = 28  # pixels; shifts grow with images whose shorter side is longer
 ERASED_AREA = (0.02, 0.2)  # limits of the erased fraction of the image
 TINT = 0.3  # change of each channel's brightness, as a fraction of that of the image's
 
@@ -136,7 +137,7 @@ def _matrices(shape: tf.Tensor, seed: tf.Tensor, limits: Augmentation) -> tf.Ten
     """
     count, sides = shape[0], tf.cast(shape[1:3], tf.float32)
     middle = (sides - 1) / 2
-    shift = limits.shift * tf.maximum(1.0, tf.reduce_min(sides) / SIDE)
+    shift = limits.shift * tf.maximum(1.0, tf.reduce_min(sides) / SHIFT_SIDE)
     random = tf.random.stateless_uniform((5, count), seed, -1, 1)
     angle = random[0] * (limits.rotation * np.pi / 180)
     across, down = 1 + limits.zoom * random[1], 1 + limits.zoom * random[2]

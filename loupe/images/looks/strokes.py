@@ -7,19 +7,20 @@ from numpy.typing import NDArray
 
 from loupe.images.looks.scaling import placed, resized
 from loupe.images.looks.shapes import Mask, bounds, dilate, erode
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 
-# Side of the box that holds an MNIST digit, of the image's. Source: LeCun et al., "The MNIST
-# database".
-BOX_SHARE = 20 / SIDE
+# Pixels of an MNIST image, and the share of its side that the box with the digit takes. Source:
+# LeCun et al., "The MNIST database".
+MNIST_SIDE = 28
+BOX_SHARE = 20 / MNIST_SIDE
 FINE = 4  # times the box is enough to judge strokes
 # Widths of strokes, of the box. MNIST's own are two to three pixels of 20.
 THINNEST, THICKEST = 2.2 / 20, 4 / 20
 FULL = 80  # percentile of the contrast of ink that becomes 255
 EMPTY = 0.35  # of the threshold of ink; less contrast than that becomes 0
 # Positions of the centre of mass in the images of MNIST, all 70,000: 13.48 to 14.50 of 28.
-MIDDLE, TOLERANCE = 14 / SIDE, 0.6 / SIDE
-MIN_BOX_SHARE = 18 / SIDE  # in MNIST, 19 or 20 pixels
+MIDDLE, TOLERANCE = 14 / MNIST_SIDE, 0.6 / MNIST_SIDE
+MIN_BOX_SHARE = 18 / MNIST_SIDE  # in MNIST, 19 or 20 pixels
 
 
 def is_centred(image: UInt8Array) -> bool:

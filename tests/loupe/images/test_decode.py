@@ -13,9 +13,9 @@ from PIL import Image
 from loupe.errors import InvalidImage
 from loupe.images.decode import MAX_WHOLE_PIXELS, open_picture
 from loupe.images.normalize import normalize_pixels
-from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
+from loupe.images.spec import ImageSpec, Look, UInt8Array
 from tests.support import pictures
-from tests.support.pictures import digit_sheet, encoded, png
+from tests.support.pictures import SIDE, digit_sheet, encoded, png
 
 MAX_PIXELS = 1_000_000
 LOOKS: tuple[Look, ...] = ("ink", "object")

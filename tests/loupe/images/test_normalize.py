@@ -15,10 +15,10 @@ from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.decode import open_picture
 from loupe.images.looks.strokes import is_centred
 from loupe.images.normalize import border_mean, normalize_pixels
-from loupe.images.spec import SIDE, ImageSpec, Look, UInt8Array
+from loupe.images.spec import ImageSpec, Look, UInt8Array
 from loupe.models.engine import Engine
 from tests.support.handwriting import KINDS, blank, draw, place, several
-from tests.support.pictures import digit_sheet, png
+from tests.support.pictures import SIDE, digit_sheet, png
 from train.data.datasets import Dataset, load_dataset
 
 LOOKS: tuple[Look, ...] = ("ink", "object")

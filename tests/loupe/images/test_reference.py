@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loupe.images.decode import open_picture
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from tests.support.files.reference import Case, cases
+from tests.support.pictures import SIDE
 
 CASES = cases()
 MAX_PIXELS = 10_000

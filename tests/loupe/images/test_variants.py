@@ -12,12 +12,12 @@ from PIL import Image, ImageCms
 
 from loupe.errors import InvalidImage
 from loupe.images.decode import open_picture
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from tests.support.files import reference
 from tests.support.files.heif import grid
 from tests.support.files.reference import GREY, RGB, chunk, coloured
 from tests.support.files.tiffs import tiff
-from tests.support.pictures import encoded
+from tests.support.pictures import SIDE, encoded
 
 MAX_PIXELS = 100_000
 WIDE = GREY.astype(np.uint16)

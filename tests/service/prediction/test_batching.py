@@ -20,10 +20,11 @@ from loupe.errors import (
     ShuttingDown,
     TooManyRequests,
 )
-from loupe.images.spec import SIDE, Float32Array, UInt8Array
+from loupe.images.spec import Float32Array, UInt8Array
 from service.prediction import batching
 from service.prediction.batching import RECENT_RUNS, SHORT_RUN_SECONDS, SLICE, Batcher
 from service.prediction.caller import Caller
+from tests.support.pictures import SIDE
 
 Run = Callable[[UInt8Array], Float32Array]
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from loupe.images.spec import SIDE, UInt8Array
+from loupe.images.spec import UInt8Array
 from tests.support.files import tiffs
 from tests.support.files.tiffs import DEFLATE, UNCOMPRESSED, tiff
-from tests.support.pictures import encoded
+from tests.support.pictures import SIDE, encoded
 
 Options: TypeAlias = dict[str, Any]
 Values: TypeAlias = NDArray[Any]

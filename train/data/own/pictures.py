@@ -11,11 +11,12 @@ from loupe.errors import InvalidImage
 from loupe.files import printable
 from loupe.images.decode import open_picture, read_file
 from loupe.images.pool import DecoderPool
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.runtime.cores import available_cores
 from loupe.settings import load_settings
 
 COLOUR_SAMPLE = 100  # pictures that are looked at
+COLOUR_SIDE = 28  # pixels of their longer side; enough to see colours
 COLOUR_LEVELS = 24  # that the channels of a coloured pixel differ; less is the tint of a scan
 COLOUR_AREA = 0.02  # of the pixels, in a picture with colours
 
@@ -73,7 +74,7 @@ def _has_colours(path: Path) -> bool:
     try:
         picture = open_picture(
             read_file(path), max_pixels=load_settings().max_image_pixels
-        ).preview(SIDE)
+        ).preview(COLOUR_SIDE)
     except (InvalidImage, OSError):
         return False
     pixels = np.asarray(picture, np.int16)  # (height, width, 3)

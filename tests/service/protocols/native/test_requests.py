@@ -20,12 +20,13 @@ from loupe.errors import (
     LoupeError,
     UnsupportedMediaType,
 )
-from loupe.images.spec import SIDE, ImageSpec, Normalize, UInt8Array
+from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 from service.prediction.decoding import DecodedImages, Decoders, Preparation
 from service.protocols.native.requests import read_batch, read_image
 from tests.support import pictures
+from tests.support.pictures import SIDE
 
 SETTINGS = Settings(max_images_per_request=64, max_body_bytes=100_000)
 JSON_VALUES = st.recursive(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from loupe.errors import LoupeError
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.prediction.caller import Caller
 from service.prediction.decoding import Decoders, Preparation
@@ -16,6 +16,7 @@ from service.protocols.open_inference.messages import parse_message
 from service.protocols.open_inference.requests import InferenceRequest, Values
 from service.protocols.open_inference.tensors import read_images
 from tests.support import pictures
+from tests.support.pictures import SIDE
 
 SETTINGS = Settings(max_images_per_request=8)
 PARAMETERS = st.dictionaries(

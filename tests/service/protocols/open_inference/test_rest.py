@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from loupe import __version__
 from loupe.errors import LoupeError
-from loupe.images.spec import SIDE, ImageSpec, UInt8Array
+from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.prediction.caller import Caller
@@ -28,6 +28,7 @@ from service.protocols.open_inference.requests import (
 )
 from service.protocols.open_inference.tensors import read_images
 from tests.support import pictures
+from tests.support.pictures import SIDE
 from tests.support.stores import card
 
 SETTINGS = Settings(max_images_per_request=8)
