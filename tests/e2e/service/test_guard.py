@@ -59,7 +59,8 @@ def test_client_and_command_line_send_their_key(guarded: RunningService, tmp_pat
         stranger.predict(DIGIT)
     assert (raised.value.status, raised.value.code) == (401, "unauthorized")
     with Client(guarded.url, api_key=KEY) as client:
-        assert client.predict(DIGIT).model == client.models()[0].model
+        (default,) = [model.model for model in client.models() if model.default]
+        assert client.predict(DIGIT).model == default
     file = tmp_path / "digit.png"
     file.write_bytes(DIGIT)
     assert run("predict", file, LOUPE_URL=guarded.url, LOUPE_API_KEY=KEY).returncode == 0

@@ -766,14 +766,13 @@ def test_query_selects_the_model(
     assert answer["model"] == digits_model.tag
 
 
-def test_unserved_version_is_not_found(client: httpx.Client) -> None:
+def test_unserved_version_is_not_found(client: httpx.Client, digits_model: StoredModel) -> None:
     response = client.post(
         "/predict", content=pictures.png(DIGIT), params={"model": "digits:0000000"}
     )
 
-    assert_refused(
-        response, 404, "model_not_found", "There is no model 'digits:0000000'. There are: digits:"
-    )
+    assert_refused(response, 404, "model_not_found", "There is no model 'digits:0000000'.")
+    assert digits_model.tag in response.json()["error"]
 
 
 def test_name_and_label_mean_the_production_version(
@@ -810,8 +809,9 @@ def test_models_are_listed_with_figures_and_report(
     listed = client.get("/models").json()
 
     assert listed["default"] == digits_model.tag
-    digits, shapes = listed["models"]
-    assert (digits["model"], shapes["model"]) == (digits_model.tag, shapes_model.tag)
+    models = {model["model"]: model for model in listed["models"]}
+    assert models.keys() >= {digits_model.tag, shapes_model.tag}
+    digits = models[digits_model.tag]
     assert {"digits", "digits:latest"} <= set(digits["aliases"])
     assert digits["figures"]["accuracy"] == digits_model.card.measured.accuracy
     page = client.get(digits["report"])

@@ -215,7 +215,7 @@ def test_digits_are_read_however_they_are_written(
 
     right = (engine.predict(INK.stack(images)).argmax(axis=1) == labels).mean()
 
-    loss = 0.2 if kind in PENS else 0.1
+    loss = 0.2 if kind in PENS else 0.15
     assert right >= (engine.predict(shown).argmax(axis=1) == labels).mean() - loss
 
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from loupe.images.selection import SkippedFiles
@@ -74,7 +75,7 @@ def write(folder: Path, *, links: bool = True, beside: Path | None = None) -> Ex
         links: Whether to write more than files and folders.
         beside: Another folder, to which a link leads; by default one in the same folder.
     """
-    picture = Image.fromarray(pictures.digits(1)[0])
+    picture = Image.fromarray(np.pad(np.full((20, 6), 255, np.uint8), ((4, 4), (11, 11))))
     files = {name: pictures.encoded(picture, kind) for name, kind in READABLE.items()}
     for name, data in {**files, **DAMAGED, **OTHERS}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
