@@ -215,7 +215,7 @@ def test_compressed_body_is_unpacked(body: bytes, encoding: str) -> None:
     "body",
     [
         NOISE,
-        gzip.compress(NOISE)[:-9],
+        gzip.compress(NOISE, mtime=0)[:-9],
         gzip.compress(NOISE)[:-20] + bytes(20),
         gzip.compress(NOISE) + b"x",
         gzip.compress(b"x") + gzip.compress(NOISE),

@@ -271,7 +271,7 @@ def test_class_names_must_be_different_lines_of_text(
             "an IDX header of shape (30,) followed by 29 bytes",
         ),
         (
-            gzip.compress(idx.encode(np.arange(30, dtype=np.uint8)))[:-12],
+            gzip.compress(idx.encode(np.arange(30, dtype=np.uint8)), mtime=0)[:-12],
             "Compressed file ended before the end-of-stream",
         ),
     ],
