@@ -16,6 +16,7 @@ from loupe.models.store import StoredModel
 from tests.support.files import odd_folder
 from tests.support.programs import RunningService, run, running
 from tests.support.servers import buckets
+from worker.remote_path import RemotePath
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +79,15 @@ def test_every_file_of_an_uploaded_archive_is_accounted_for(
 
 
 def test_every_object_of_a_bucket_is_accounted_for(
-    tmp_path: Path, digits_model: StoredModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits_model: StoredModel, bucket: RemotePath
 ) -> None:
     odd_folder.write(tmp_path / "images", links=False)
     (tmp_path / "images" / "new\nline.gif").unlink()  # the server takes no such name
-    with buckets.serving(tmp_path / "log") as variables:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        bucket = buckets.new_bucket()
-        buckets.put_all(tmp_path / "images", bucket)
-        found = len(buckets.names(bucket))
-        ended = run(
-            *("score", bucket, "--out", tmp_path / "out", "--model", digits_model.tag, "--local")
-        )
+    buckets.put_all(tmp_path / "images", bucket)
+    found = len(buckets.names(bucket))
+    ended = run(
+        *("score", bucket, "--out", tmp_path / "out", "--model", digits_model.tag, "--local")
+    )
 
     assert ended.returncode == 0, ended.stderr
     summary = json.loads((tmp_path / "out" / "_summary.json").read_text())
