@@ -19,6 +19,7 @@ from train.options import (
     DataDir,
     OwnLook,
     PhotoFit,
+    ReplaceClasses,
     Size,
     data,
     hyperparameter,
@@ -75,12 +76,7 @@ def train(
         str | None,
         typer.Option(help="Name of the model. Default: the name of the data set or folder."),
     ] = None,
-    replace_classes: Annotated[
-        bool,
-        typer.Option(
-            "--replace-classes", help="Allow other classes than earlier models of the name have."
-        ),
-    ] = False,
+    replace_classes: ReplaceClasses = False,
     min_accuracy: Annotated[
         float | None,
         typer.Option(

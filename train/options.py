@@ -1,4 +1,4 @@
-"""Command-line options for hyperparameters, made from `TrainConfig`."""
+"""Command-line options that several commands share; those of `TrainConfig` are made from it."""
 
 import inspect
 from collections.abc import Callable
@@ -40,6 +40,14 @@ Colour = Annotated[bool, data("--colour", help="Keep the colours of your own pic
 PhotoFit = Annotated[
     Fit | None,
     data(help="How photos get their size: crop, pad or stretch.", show_default="crop"),
+]
+
+# Saving, in the training and the import of a model.
+ReplaceClasses = Annotated[
+    bool,
+    typer.Option(
+        "--replace-classes", help="Allow other classes than earlier models of the name have."
+    ),
 ]
 
 OPTION_NAMES = {

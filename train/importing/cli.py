@@ -9,6 +9,7 @@ from loupe.images.spec import Fit, Look
 from loupe.logs import log_to_stderr
 from loupe.terminal import console, notices, styled
 from train.importing.wiring import Output
+from train.options import ReplaceClasses
 
 if TYPE_CHECKING:
     from train.data.datasets import Dataset
@@ -63,12 +64,7 @@ def import_(
         float | None,
         typer.Option(min=0, max=1, help="Minimum test accuracy. The default depends on the data."),
     ] = None,
-    replace_classes: Annotated[
-        bool,
-        typer.Option(
-            "--replace-classes", help="Allow other classes than earlier models of the name have."
-        ),
-    ] = False,
+    replace_classes: ReplaceClasses = False,
 ) -> None:
     """Save a model that another program trained to the store."""
     log_to_stderr()

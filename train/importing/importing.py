@@ -34,7 +34,7 @@ BATCH = 512  # images
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a user says about a model.
+    """A user's statements about a model.
 
     Attributes:
         name: Name in the store.

@@ -25,7 +25,7 @@ CHOICES = (
 
 @dataclass(frozen=True)
 class StatedInput:
-    """What `--input` says; `None` for what it leaves out.
+    """The values of `--input`; `None` for those that it leaves out.
 
     Attributes:
         dtype: NumPy's name.

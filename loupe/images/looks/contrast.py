@@ -26,7 +26,7 @@ DARKEST_PAPER = 0.35  # of the lightest; in deeper shadow, ink counts less
 
 @dataclass(frozen=True)
 class Contrast:
-    """How much each pixel is ink.
+    """The contrast of each pixel with the ground.
 
     Attributes:
         values: uint8, shape `(height, width)`, 0 = ground.

@@ -59,7 +59,7 @@ class GivenModel(ABC):
     @property
     @abstractmethod
     def output_hint(self) -> OutputHint | None:
-        """What the last operation says about the outputs."""
+        """The meaning of the outputs, as far as the last operation shows it."""
 
     def run(self, inputs: Inputs) -> Outputs:
         """Return the outputs for inputs, `(n, …)`, from the model's own framework.
