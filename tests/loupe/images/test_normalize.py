@@ -23,7 +23,8 @@ from train.data.datasets import Dataset, load_dataset
 
 LOOKS: tuple[Look, ...] = ("ink", "object")
 INK = ImageSpec("ink", single=True)
-PENS = {"one pixel", "marker"}  # strokes unlike those that the model has learnt
+# Loss of accuracy with strokes unlike those that the model has learnt.
+LOSSES = {"one pixel": 0.2, "marker": 0.2, "chalk": 0.15}
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +216,7 @@ def test_digits_are_read_however_they_are_written(
 
     right = (engine.predict(INK.stack(images)).argmax(axis=1) == labels).mean()
 
-    loss = 0.2 if kind in PENS else 0.15
+    loss = LOSSES.get(kind, 0.1)
     assert right >= (engine.predict(shown).argmax(axis=1) == labels).mean() - loss
 
 
