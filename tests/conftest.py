@@ -27,6 +27,7 @@ from bentoml._internal.models import ModelStore  # noqa: E402
 from hypothesis import HealthCheck  # noqa: E402
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 from redis import Redis  # noqa: E402
+from s3fs import S3FileSystem  # noqa: E402
 
 from loupe.cli import main  # noqa: E402
 from loupe.images.spec import ImageSpec  # noqa: E402
@@ -144,6 +145,8 @@ def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ):
         for name, value in variables.items():
             patch.setenv(name, value)
+        # A connection that another test tried would stay without credentials.
+        S3FileSystem.clear_instance_cache()
         yield
 
 
