@@ -21,9 +21,10 @@ from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
-from tests.support import handwriting, pictures
+from tests.support import pictures
 from tests.support.programs import RunningService, serving, until
 from tests.support.stores import copied, damage
+from train.evaluate.robustness import handwriting
 
 TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
 PNG = {"Content-Type": "image/png"}

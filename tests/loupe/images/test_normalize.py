@@ -17,9 +17,9 @@ from loupe.images.looks.strokes import is_centred
 from loupe.images.normalize import border_mean, normalize_pixels
 from loupe.images.spec import ImageSpec, Look, UInt8Array
 from loupe.models.engine import Engine
-from tests.support.handwriting import KINDS, blank, draw, place, several
 from tests.support.pictures import SIDE, digit_sheet, png
 from train.data.datasets import Dataset, load_dataset
+from train.evaluate.robustness.handwriting import KINDS, blank, draw, place, several
 
 LOOKS: tuple[Look, ...] = ("ink", "object")
 INK = ImageSpec("ink", single=True)

@@ -54,6 +54,7 @@ def written(coverage: Coverage, random: Random) -> Grey:
 
 
 def plain(coverage: Coverage, random: Random) -> Grey:
+    """Write on clean paper."""
     return written(coverage, random)
 
 
@@ -72,10 +73,12 @@ def framed(coverage: Coverage, random: Random) -> Grey:
 
 
 def shaded_30(coverage: Coverage, random: Random) -> Grey:
+    """Darken the paper by up to 30 % towards one side."""
     return written(coverage, random) * _gradient(coverage.shape, random, 0.3)
 
 
 def shaded_60(coverage: Coverage, random: Random) -> Grey:
+    """Darken the paper by up to 60 % towards one side."""
     return written(coverage, random) * _gradient(coverage.shape, random, 0.6)
 
 
@@ -89,10 +92,12 @@ def shadow_edge(coverage: Coverage, random: Random) -> Grey:
 
 
 def ruled(coverage: Coverage, random: Random) -> Grey:
+    """Write on ruled paper."""
     return _with_lines(written(coverage, random), random, ("across",))
 
 
 def squared(coverage: Coverage, random: Random) -> Grey:
+    """Write on squared paper."""
     return _with_lines(written(coverage, random), random, ("across", "down"))
 
 
@@ -108,6 +113,7 @@ def specked(coverage: Coverage, random: Random) -> Grey:
 
 
 def grainy(coverage: Coverage, random: Random) -> Grey:
+    """Add the noise of a dark photo."""
     return written(coverage, random) + random.normal(0, random.uniform(10, 30), coverage.shape)
 
 
@@ -178,10 +184,12 @@ def photographed(coverage: Coverage, random: Random) -> Grey:
 
 
 def one_pixel(coverage: Coverage, random: Random) -> Grey:
+    """Draw lines of one pixel."""
     return written(thinned(coverage > 0.5), random)
 
 
 def ballpoint(coverage: Coverage, random: Random) -> Grey:
+    """Draw thin lines, not quite black."""
     line = _pen(coverage, random.uniform(1.5, 3.5))
     return written(line * random.uniform(0.6, 0.9), random)
 
@@ -194,6 +202,7 @@ def pencil(coverage: Coverage, random: Random) -> Grey:
 
 
 def marker(coverage: Coverage, random: Random) -> Grey:
+    """Draw thick lines."""
     return written(_pen(coverage, coverage.shape[0] * random.uniform(0.04, 0.07)), random)
 
 
@@ -241,6 +250,7 @@ def several(digits: UInt8Array, random: Random, side: int = SIDE) -> UInt8Array:
 
 
 def as_bytes(grey: Grey) -> UInt8Array:
+    """Round brightness to uint8, within 0..255."""
     return np.clip(np.round(grey), 0, 255).astype(np.uint8)
 
 

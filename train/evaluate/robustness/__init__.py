@@ -1,0 +1,1 @@
+"""How well a model reads disturbed pictures: the generators, and the measurement."""
