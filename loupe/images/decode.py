@@ -30,6 +30,7 @@ from loupe.images.pixels.opening import (
     unread,
 )
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
+from loupe.images.steps import Step, recording
 
 DRAFT = 4  # times the image; libjpeg scales down to about this, ten times faster on photos
 MAX_WHOLE_PIXELS = 4_000_000  # larger pictures shrink to fewer before they are normalized
@@ -58,12 +59,15 @@ class Picture:
         self.image = image
         self.kind = kind
 
-    def pixels(self, spec: ImageSpec, normalize: Normalize = "auto") -> UInt8Array:
+    def pixels(
+        self, spec: ImageSpec, normalize: Normalize = "auto", steps: list[Step] | None = None
+    ) -> UInt8Array:
         """Decode the picture, and make it look like the training data.
 
         Args:
             spec: Images of the model.
             normalize: `off` for a picture that looks like the training data already.
+            steps: Gets the steps of the normalizing.
 
         Returns:
             uint8, shape `spec.shape`; see `normalize`.
@@ -81,7 +85,12 @@ class Picture:
             decoded = _to_pixels(self.image, spec)
         except DECODING_ERRORS as error:
             raise self._damaged(error) from error
-        return decoded if normalize == "off" else normalize_pixels(decoded, spec)
+        if normalize == "off":
+            return decoded
+        if steps is None:
+            return normalize_pixels(decoded, spec)
+        with recording(steps):
+            return normalize_pixels(decoded, spec)
 
     def preview(self, side: int) -> Image.Image:
         """Decode for people: upright RGB on white, neither side longer than `side` pixels.

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from loupe.images.decode import open_picture
 from loupe.images.header import estimated_bytes, kind_of, time_share, too_costly
 from loupe.images.pixels.opening import load_heif
 from loupe.images.spec import ImageSpec, Normalize
+from loupe.images.steps import Step
 
 WALL_FACTOR = 2  # wall time per CPU time, on a busy machine
 FIXED_BYTES = 64 * 2**20  # for tiles, the shrunken picture, and what Pillow keeps
@@ -47,13 +49,18 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
     limits = Limits(seconds)
     with suppress(EOFError, ConnectionResetError):
         while True:
-            spec, normalize, max_pixels = json.loads(connection.recv_bytes())
+            spec, *options = json.loads(connection.recv_bytes())
             data = connection.recv_bytes()
-            connection.send_bytes(_answer(data, limits, ImageSpec(**spec), normalize, max_pixels))
+            connection.send_bytes(_answer(data, limits, ImageSpec(**spec), *options))
 
 
 def _answer(
-    data: bytes, limits: "Limits", spec: ImageSpec, normalize: Normalize, max_pixels: int
+    data: bytes,
+    limits: "Limits",
+    spec: ImageSpec,
+    normalize: Normalize,
+    max_pixels: int,
+    with_steps: bool,
 ) -> bytes:
     if kind_of(data) == "HEIC":
         with suppress(InvalidImage):  # the picture's own error follows
@@ -63,8 +70,9 @@ def _answer(
         estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES,
     )
     try:
-        image = open_picture(data, max_pixels=max_pixels).pixels(spec, normalize)
-        return IMAGE + image.tobytes()
+        steps: list[Step] | None = [] if with_steps else None
+        image = open_picture(data, max_pixels=max_pixels).pixels(spec, normalize, steps)
+        return IMAGE + image.tobytes() + json.dumps([asdict(step) for step in steps or ()]).encode()
     except MemoryError:
         error: LoupeError = too_costly("Decoding the picture takes too much memory.")
     except LoupeError as raised:

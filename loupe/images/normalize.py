@@ -4,10 +4,13 @@ from loupe.images.looks.ink import draw_ink
 from loupe.images.looks.scaling import placed, resized, scaled
 from loupe.images.looks.strokes import is_centred
 from loupe.images.spec import ImageSpec, UInt8Array
+from loupe.images.steps import note, note_crop, note_size
+
+INVERTED = "inverted, because the ground is light"
 
 
 def normalize_pixels(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
-    """Make a picture look like training data.
+    """Make a picture look like training data, and note the steps.
 
     For `ink` and `object`, a picture of the model's size on a dark ground stays as it is; a single
     symbol must also be as large and as centred as MNIST's. All 140,000 images of MNIST and
@@ -31,10 +34,15 @@ def normalize_pixels(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
     if pixels.shape == spec.shape:
         on_dark = 255 - pixels if light_ground else pixels
         if is_centred(on_dark) if spec.single else not light_ground:
+            if light_ground:
+                note("inverted", INVERTED)
             return on_dark
     if spec.look == "ink":
         return draw_ink(pixels, spec)
-    return _pad(255 - pixels if light_ground else pixels, spec)
+    if light_ground:
+        note("inverted", INVERTED)
+        pixels = 255 - pixels
+    return _pad(pixels, spec)
 
 
 def has_light_ground(grey: UInt8Array) -> bool:
@@ -58,8 +66,11 @@ def _fit_photo(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
     if spec.fit == "crop":
         scale = max(spec.height / height, spec.width / width)
         kept_height, kept_width = spec.height / scale, spec.width / scale
+        if (kept_height, kept_width) != (height, width):
+            note_crop(kept_width / width, kept_height / height, "the middle")
     else:
         kept_height, kept_width = height, width
+    note_size(pixels, spec.height, spec.width)
     left, top = (width - kept_width) / 2, (height - kept_height) / 2
     return scaled(
         pixels, (spec.height, spec.width), (left, top, left + kept_width, top + kept_height)
@@ -73,4 +84,7 @@ def _pad(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
         pixels, round(max(height, width) * min(spec.height / height, spec.width / width))
     )
     height, width = small.shape[:2]
+    note_size(pixels, height, width)
+    if (height, width) != (spec.height, spec.width):
+        note("padded", "padded to {} pixels", spec)
     return placed(small, (spec.height - height) // 2, (spec.width - width) // 2, spec)

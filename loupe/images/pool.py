@@ -25,6 +25,7 @@ from loupe.images.decoder import IMAGE
 from loupe.images.formats import File
 from loupe.images.header import estimated_bytes, is_tiny, kind_of, too_costly
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
+from loupe.images.steps import Step
 
 Loss: TypeAlias = Literal["time", "memory", "crash", "abandoned"]
 """Why a decoder was lost. `abandoned`: the picture was no longer needed."""
@@ -82,6 +83,7 @@ class DecoderPool:
         check: Callable[[], object] = lambda: None,
         *,
         normalize: Normalize = "auto",
+        steps: list[Step] | None = None,
     ) -> UInt8Array:
         """Decode a picture; see `Picture.pixels`.
 
@@ -91,29 +93,38 @@ class DecoderPool:
             max_pixels: Maximum width × height of the picture.
             check: Raises if the picture is no longer needed; called while it is decoded.
             normalize: `off` for a picture that looks like the training data already.
+            steps: Gets the steps of the normalizing.
 
         Raises:
             InvalidImage: If it cannot be decoded, or not within the limits (`image_too_costly`).
             ProgramFailed: If no decoder starts.
             ShuttingDown: If the pool has been closed.
         """
-        request = json.dumps([asdict(spec), normalize, max_pixels]).encode()
+        request = json.dumps([asdict(spec), normalize, max_pixels, steps is not None]).encode()
         needs_turn = estimated_bytes(data, max_pixels) > LARGE_BYTES
         with _taken(self._large, check) if needs_turn else nullcontext():
             answer = self._ask(request, data, check)
         kind, content = answer[:1], answer[1:]
         if kind == IMAGE:
-            return np.frombuffer(content, np.uint8).reshape(spec.shape)
+            if steps is not None:
+                steps += [Step(**step) for step in json.loads(content[spec.nbytes :])]
+            return np.frombuffer(content, np.uint8, spec.nbytes).reshape(spec.shape)
         refusal = json.loads(content)
         raise InvalidImage(refusal["error"], code=refusal["code"])
 
     def decode_safely(
-        self, data: File, spec: ImageSpec, max_pixels: int, *, normalize: Normalize = "auto"
+        self,
+        data: File,
+        spec: ImageSpec,
+        max_pixels: int,
+        *,
+        normalize: Normalize = "auto",
+        steps: list[Step] | None = None,
     ) -> UInt8Array:
         """Decode a picture as `decode` does, in this process if that is certainly quick."""
         if is_tiny(data) or kind_of(data) is None:
-            return open_picture(data, max_pixels=max_pixels).pixels(spec, normalize)
-        return self.decode(data, spec, max_pixels, normalize=normalize)
+            return open_picture(data, max_pixels=max_pixels).pixels(spec, normalize, steps)
+        return self.decode(data, spec, max_pixels, normalize=normalize, steps=steps)
 
     def close(self) -> None:
         """Kill all decoders. Calls in progress raise `ShuttingDown`."""

@@ -28,6 +28,7 @@ from loupe.images.formats import File
 from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
+from loupe.images.steps import Step
 from loupe.settings import Settings
 from service.http.shares import Shares, long_steps, turn
 from service.prediction.caller import Caller
@@ -97,9 +98,7 @@ class Decoders:
         finally:
             self._memory.give_back(caller, size)
 
-    async def decode(
-        self, data: File, spec: ImageSpec, caller: Caller, normalize: Normalize
-    ) -> UInt8Array:
+    async def decode(self, data: File, preparation: "Preparation") -> UInt8Array:
         """Decode a picture; see `DecoderPool.decode`.
 
         Raises:
@@ -113,12 +112,18 @@ class Decoders:
             ]
             for thread in self._threads:
                 thread.start()
+        caller = preparation.caller
         waiting = [data]
         result: Future[UInt8Array] = Future()
 
         def decode() -> UInt8Array:
             return self._pool.decode(
-                waiting.pop(), spec, self._max_pixels, caller.check, normalize=normalize
+                waiting.pop(),
+                preparation.spec,
+                self._max_pixels,
+                caller.check,
+                normalize=preparation.normalize,
+                steps=preparation.steps,
             )
 
         cost = estimated_cost(data, self._max_pixels)
@@ -165,12 +170,14 @@ class Preparation:
         normalize: `auto` makes pictures look like them, `off` takes pictures unchanged.
         caller: Client that waits for the images.
         decoders: Decode pictures that are not tiny.
+        steps: Gets the steps of the normalizing, of one picture.
     """
 
     spec: ImageSpec
     normalize: Normalize
     caller: Caller
     decoders: Decoders
+    steps: list[Step] | None = None
 
 
 @dataclass(frozen=True)
@@ -302,8 +309,6 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
     preparation.caller.check()
     if is_tiny(image) or kind_of(image) is None:
         picture = open_picture(image, max_pixels=settings.max_image_pixels)
-        return picture.pixels(preparation.spec, preparation.normalize)
+        return picture.pixels(preparation.spec, preparation.normalize, preparation.steps)
     check_header(image, settings.max_image_pixels)
-    return await preparation.decoders.decode(
-        image, preparation.spec, preparation.caller, preparation.normalize
-    )
+    return await preparation.decoders.decode(image, preparation)

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from loupe.errors import LoupeError, ShuttingDown
 from loupe.images.spec import Float32Array, Normalize, UInt8Array
+from loupe.images.steps import Step
 from loupe.settings import Settings
 from service.http import replies
 from service.http.bodies import Bodies
@@ -195,10 +196,14 @@ class AnyCall:
         return NO_SPAN if self._tracing is None else self._tracing.phase(name)
 
     def preparation(
-        self, served: ServedModel, caller: Caller, normalize: Normalize = "auto"
+        self,
+        served: ServedModel,
+        caller: Caller,
+        normalize: Normalize = "auto",
+        steps: list[Step] | None = None,
     ) -> Preparation:
         """Return how pictures are prepared for a model."""
-        return Preparation(served.stored.card.input, normalize, caller, self._decoders)
+        return Preparation(served.stored.card.input, normalize, caller, self._decoders, steps)
 
     async def predict(
         self,

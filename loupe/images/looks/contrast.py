@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from loupe.images.looks.shapes import Mask, dilate, erode
 from loupe.images.spec import UInt8Array
+from loupe.images.steps import note
 
 # Shares of the longer side of the picture.
 GROUND_SHARE = 0.42  # what is narrower is ink, and what is wider is ground: shadows, a table
@@ -59,6 +60,8 @@ def contrast_of(grey: UInt8Array) -> Contrast:
         grain *= SMOOTHED
     on_light = has_dark_ink(grey)
     light = 255 - grey if on_light else grey
+    if on_light:
+        note("inverted", "inverted, because the ink is darker than the ground")
     side = max(grey.shape)
     size = int(GROUND_SHARE * side) | 1 if side > TINY_SIDE else 2 * side + 1
     ground = dilate(erode(light, size, size), size, size)

@@ -15,6 +15,7 @@ from loupe.images.looks.shapes import Mask, bounds, dilate, erode
 from loupe.images.looks.sheet import cut_to_sheet
 from loupe.images.looks.strokes import draw_strokes
 from loupe.images.spec import ImageSpec, UInt8Array
+from loupe.images.steps import counted, is_recording, note, note_crop
 
 VIEW_SIDE = 200  # pixels; larger pictures shrink before the ink is found
 FEW_PIXELS = 48  # of the ink's longer side; it is looked at again, in the picture before it shrank
@@ -60,14 +61,19 @@ def draw_ink(grey: UInt8Array, spec: ImageSpec) -> UInt8Array:
         view = resized(sheet, 2 * max(sheet.shape))
     ink = find_ink(view, spec.single)
     if ink is None:
+        note("blank", "no ink found")
         return np.zeros(spec.shape, np.uint8)
+    scale = max(sheet.shape) / max(view.shape)
     if ink.others:
-        scale = max(sheet.shape) / max(view.shape)
         boxes = [
             (left + scale * west, top + scale * north, left + scale * east, top + scale * south)
             for west, north, east, south in [_box(ink.mask), *ink.others]
         ]
         raise _several(boxes, *grey.shape)
+    if is_recording():
+        west, north, east, south = _box(ink.mask)
+        height, width = grey.shape
+        note_crop(scale * (east - west) / width, scale * (south - north) / height, "the strokes")
     if max(view.shape) < max(sheet.shape):
         ink = _look_closer(sheet, ink, spec.single)
     return draw_strokes(ink.contrast, ink.mask, ink.threshold, spec)
@@ -154,7 +160,8 @@ def _chosen(mask: Mask, contrast: Contrast, single: bool) -> tuple[Mask | None, 
     parts = Parts(mask)
     if parts.count <= 1:
         return mask if parts.count else None, []
-    kept = ~_frames(parts)
+    frames = _frames(parts)
+    kept = ~frames
     touching = (
         (parts.top == 0)
         | (parts.left == 0)
@@ -168,8 +175,10 @@ def _chosen(mask: Mask, contrast: Contrast, single: bool) -> tuple[Mask | None, 
     best = int(weights.argmax())
     kept &= parts.area >= SPECK_AREA * parts.area[best]
     if not single:
+        _note_dropped(parts, frames, kept)
         return parts.mask(kept), []
     belonging = _belonging(parts, kept, best)
+    _note_dropped(parts, frames, belonging)
     rivals = (
         kept
         & ~belonging
@@ -178,6 +187,16 @@ def _chosen(mask: Mask, contrast: Contrast, single: bool) -> tuple[Mask | None, 
     )
     edges = np.stack([parts.left, parts.top, parts.right, parts.bottom], axis=1)
     return parts.mask(belonging), cast("list[Box]", edges[rivals].tolist())
+
+
+def _note_dropped(parts: Parts, frames: Mask, kept: Mask) -> None:
+    """Record how many parts are not kept."""
+    if not is_recording():
+        return
+    if count := int(frames.sum()):
+        note("frames_removed", "removed {}", counted(count, "frame"))
+    if count := int((~kept & ~frames).sum()):
+        note("specks_removed", "removed {}", counted(count, "speck"))
 
 
 def _frames(parts: Parts) -> Mask:

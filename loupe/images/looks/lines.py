@@ -4,6 +4,7 @@ import numpy as np
 
 from loupe.images.looks.contrast import Contrast
 from loupe.images.looks.shapes import Mask, dilate, erode
+from loupe.images.steps import note
 
 MIN_SIDE = 48  # pixels; in smaller pictures, a line could be a stroke
 BLOCKS = 16  # a line is followed from block to block, and may move one pixel at each
@@ -28,6 +29,7 @@ def without_lines(contrast: Contrast) -> Mask:
     lines = (across | down) & ~strokes
     if not lines.any():
         return mask
+    note("lines_removed", "removed lines from edge to edge")
     rest = mask & ~lines
     if rest.any():
         tone, ink = np.median(contrast.values[lines]), np.median(contrast.values[rest])

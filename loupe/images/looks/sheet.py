@@ -9,6 +9,7 @@ from loupe.images.looks.parts import Parts
 from loupe.images.looks.scaling import resized
 from loupe.images.looks.shapes import Mask, bounds, dilate, erode
 from loupe.images.spec import UInt8Array
+from loupe.images.steps import note
 
 VIEW_SIDE = 64  # pixels; enough to see a sheet
 MIN_SIDE_SHARE = 0.25  # of the shorter side of the view
@@ -35,6 +36,7 @@ def cut_to_sheet(grey: UInt8Array) -> tuple[UInt8Array, int, int]:
     on_sheet = Image.fromarray(inner).convert("L").resize((width, height), Image.Resampling.NEAREST)
     shown = np.asarray(on_sheet) > 0
     rows, columns = bounds(shown)
+    note("cut_to_sheet", "found a sheet on a darker ground")
     paper = np.uint8(np.median(view[inner]))
     return np.where(shown, grey, paper)[rows, columns], rows.start, columns.start
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from loupe.images.looks.scaling import placed, resized
 from loupe.images.looks.shapes import Mask, bounds, dilate, erode
 from loupe.images.spec import ImageSpec, UInt8Array
+from loupe.images.steps import note
 
 # Pixels of an MNIST image, and the share of its side that the box with the digit takes. Source:
 # LeCun et al., "The MNIST database".
@@ -58,6 +59,7 @@ def draw_strokes(contrast: UInt8Array, mask: Mask, threshold: float, spec: Image
     ink = _full_contrast(contrast, mask, threshold)
     ink = _set_width(resized(ink, FINE * side))
     ink = resized(ink[bounds(ink > 50)], side)
+    note("resized", "resized to {} × {} pixels", *ink.shape)
     return _place_by_mass(np.asarray(ink * (255 / ink.max()), np.uint8), spec)
 
 
@@ -80,9 +82,11 @@ def _set_width(ink: UInt8Array) -> UInt8Array:
     outline = area - int(erode(inked, 3, 3).sum())  # pixels of ink that touch the ground
     width = 2 * area / max(1, outline)
     if (radius := round((THINNEST * side - width) / 2)) > 0:
+        note("strokes_thickened", "thickened the strokes to {:.1f} times", 1 + 2 * radius / width)
         roomy = np.pad(ink, radius)  # strokes at the edge grow outwards, too
         return dilate(roomy, 2 * radius + 1, 2 * radius + 1)
     if (radius := round((width - THICKEST * side) / 2)) > 0:
+        note("strokes_thinned", "thinned the strokes to {:.1f} times", 1 - 2 * radius / width)
         return erode(np.pad(ink, 1), 2 * radius + 1, 2 * radius + 1)
     return ink
 
@@ -96,6 +100,7 @@ def _place_by_mass(small: UInt8Array, spec: ImageSpec) -> UInt8Array:
     column = weights.sum(axis=0) @ _positions(width) / total
     top = int(np.clip(round(MIDDLE * spec.height - row), 0, spec.height - height))
     left = int(np.clip(round(MIDDLE * spec.width - column), 0, spec.width - width))
+    note("centred", "centred by mass in {} pixels", spec)
     return placed(small, top, left, spec)
 
 

@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from loupe.errors import InvalidRequest, NotAcceptable, NotFound
+from loupe.images.steps import Step
 from loupe.models.store import REPORT_FILE
 from service.http.options import read_options
 from service.http.replies import json
@@ -25,7 +26,8 @@ async def predict(call: Call) -> Response:
     options, caller = read_options(call.request), call.caller()
     with call.model(options.model) as served:
         class_names = served.stored.card.names(options.lang)
-        preparation = call.preparation(served, caller, options.normalize)
+        steps: list[Step] | None = None if options.explain is None else []
+        preparation = call.preparation(served, caller, options.normalize, steps)
         with call.decoding():
             image = await read_image(
                 await call.bodies.read(call.request),
@@ -37,10 +39,10 @@ async def predict(call: Call) -> Response:
             image[None], served, caller, options.threshold
         )  # (1, classes)
         with call.encoding():
-            seen = None if options.explain is None else image
+            explanation = None if steps is None else replies.Explanation(image, steps)
             blank = bool(served.stored.card.input.blank(image[None])[0])
             return replies.prediction(
-                served.stored.tag, class_names, probabilities[0], options, seen, blank=blank
+                served.stored.tag, class_names, probabilities[0], options, explanation, blank=blank
             )
 
 

@@ -3,12 +3,14 @@
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 from starlette.responses import Response
 
 from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.steps import Step
 from loupe.models.answers import Answer, answer
 from service.http import replies
 from service.http.options import PredictQuery
@@ -17,25 +19,39 @@ from service.prediction.decoding import DecodedImages
 NPY = "application/x-npy"
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """What the model saw of a picture.
+
+    Attributes:
+        seen: uint8, of the model's shape.
+        steps: How it was made from the picture.
+    """
+
+    seen: UInt8Array
+    steps: list[Step]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields of the answer."""
+        return {"seen": _png(self.seen), "steps": self.steps}
+
+
 def prediction(
     model: str,
     class_names: Sequence[str],
     probabilities: Float32Array,
     options: PredictQuery,
-    seen: UInt8Array | None = None,
+    explanation: Explanation | None = None,
     *,
     blank: bool = False,
 ) -> Response:
-    """Return the answer to one image; `probabilities` is float32 `(classes,)`.
-
-    The answer contains the image that the model saw, `seen`, if it is given.
-    """
+    """Return the answer to one image; `probabilities` is float32 `(classes,)`."""
     content: dict[str, object] = {
         "model": model,
         **answer(class_names, probabilities, options, blank=blank),
     }
-    if seen is not None:
-        content["seen"] = _png(seen)
+    if explanation is not None:
+        content |= explanation.to_json()
     return replies.json(content)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from starlette.responses import Response
 
 from loupe.errors import InvalidImage, LoupeError
+from loupe.images.steps import Step
 from service.http.options import DEFAULTS, PredictQuery
 from service.prediction.decoding import DecodedImages
 from service.protocols.native import replies
@@ -38,12 +39,15 @@ def test_prediction_names_model_label_index_confidence_and_all_probabilities() -
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (20, 30, 3)])
-def test_explanation_has_the_image_that_the_model_saw(shape: tuple[int, ...]) -> None:
+def test_explanation_has_the_image_that_the_model_saw_and_its_steps(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS, image))
+    steps = [Step("inverted", "inverted"), Step("centred", "centred")]
+    explanation = replies.Explanation(image, steps)
+    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS, explanation))
 
     file = io.BytesIO(base64.b64decode(answer.pop("seen")))
     assert np.array_equal(np.asarray(Image.open(file)), image)
+    assert [Step(**step) for step in answer.pop("steps")] == steps
     assert answer == read(replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS))
 
 
