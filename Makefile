@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install wheel demo up bento test test-deployment lint type bench soak fuzz chaos lock audit clean
+.PHONY: help install wheel demo up bento test test-deployment lint type bench docs soak fuzz chaos lock audit clean
 
 help: ## List all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -49,6 +49,10 @@ bench: $(INSTALLED) ## Compare the service and bulk scoring with plain loops, ot
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt || echo 'continuing without other servers and queues'
 	@$(BIN)/python -m bench
 
+docs: $(INSTALLED) ## Build the documentation site into dist/docs
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/docs.txt
+	@PYTHONPATH=. $(BIN)/mkdocs build
+
 soak: $(INSTALLED) ## Load the service with mixed traffic for half an hour, and check that it stays stable
 	@$(BIN)/python -m tests.stress.soak
 
@@ -63,11 +67,12 @@ lock: $(INSTALLED) ## Upgrade all locked packages within the bounds of pyproject
 	for extra in service grpc tracing heif worker s3 train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+	$(LOCK) --upgrade --group docs --constraint requirements/dev.txt --output-file requirements/docs.txt
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt
 
 audit: $(INSTALLED) ## Check the locked packages for known vulnerabilities
-	for lock in dev bench uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
+	for lock in dev bench docs uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

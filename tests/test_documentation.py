@@ -1,10 +1,17 @@
 """Checks that the documentation agrees with itself and with the code."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from docs import reference
+from loupe.cli import COMMANDS
 from loupe.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +40,35 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 def test_index_lists_every_page() -> None:
     linked = set(re.findall(r"\]\((\w[\w-]*\.md)\)", (ROOT / "docs" / "README.md").read_text()))
     assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+
+def test_site_has_every_page() -> None:
+    nav = str(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in nav]
+
+
+def test_reference_has_every_command_and_every_route() -> None:
+    commands, routes = reference.command_line(), reference.http_api()
+    document = yaml.safe_load((ROOT / "service/web/openapi.yaml").read_text())
+
+    assert [name for name in COMMANDS if f"\n## loupe {name}\n" not in commands] == []
+    assert "<code>--out" in commands
+    assert [path for path in document["paths"] if f" {path}\n" not in routes] == []
+    assert "`several_objects`" in routes
+
+
+@pytest.mark.skipif(
+    shutil.which("mkdocs", path=Path(sys.executable).parent) is None,
+    reason="mkdocs is not installed: make docs",
+)
+def test_site_has_no_broken_links_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    loaded = re.compile(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(?:https?:)?//""")
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    assert not [page for page in pages if loaded.search(page.read_text())]
 
 
 def test_settings_page_lists_every_setting_with_its_default_and_description() -> None:
