@@ -35,7 +35,7 @@ RUN useradd --uid 1000 --create-home loupe \
     && install --directory --owner=loupe --group=loupe /var/lib/loupe /var/lib/loupe/store /var/lib/loupe/data
 WORKDIR /opt/loupe
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m", "loupe.cli"]
+ENTRYPOINT ["python", "-m", "loupe"]
 
 FROM base AS train
 LABEL org.opencontainers.image.title="loupe-train" \

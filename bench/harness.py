@@ -13,7 +13,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from loupe.cli import disable_telemetry
+from loupe.cli.main import disable_telemetry
 from loupe.errors import LoupeError
 from loupe.settings import ENV_PREFIX
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from rich.table import Table
 
-from loupe.cli import disable_telemetry
+from loupe.cli.main import disable_telemetry
 from loupe.errors import LoupeError
 from loupe.runtime.ports import free_port
 from loupe.runtime.stack import running_stack

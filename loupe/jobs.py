@@ -1,5 +1,7 @@
 """Bulk-scoring jobs as the command line, the service, its client and the worker know them."""
 
+import re
+import shlex
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeVar, get_args
 
@@ -105,6 +107,12 @@ def file_format(output: str) -> Format | None:
     """Return the format of an output file, from its suffix; `None` for a folder."""
     suffix = PurePosixPath(output).suffix.lower().removeprefix(".")
     return next((kind for kind in get_args(Format) if kind == suffix), None)
+
+
+def score_command(source: str) -> str:
+    """Return the command that scores a source into a CSV file, which is never inside it."""
+    name = re.sub(r"[^\w-]", "", PurePosixPath(source).name.partition(".")[0]) or "../results"
+    return f"loupe score {shlex.quote(source)} --out {name}.csv"
 
 
 def folder_of(output: str, options: ScoringOptions) -> str:

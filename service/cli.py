@@ -11,17 +11,18 @@ from loupe.terminal import console, styled
 
 def serve(
     model: Annotated[
-        str | None, typer.Option(help="Model for requests that name none. Default: LOUPE_MODEL.")
+        str | None,
+        typer.Option(help="Model for requests that name none.", show_default="LOUPE_MODEL"),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on. Default: LOUPE_HOST.")
+        str | None, typer.Option(help="Address to listen on.", show_default="LOUPE_HOST, 127.0.0.1")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on. Default: LOUPE_PORT.")
+        int | None, typer.Option(help="Port to listen on.", show_default="LOUPE_PORT, 3000")
     ] = None,
     root_path: Annotated[
         str | None,
-        typer.Option(help="Path under which a proxy serves it. Default: LOUPE_ROOT_PATH."),
+        typer.Option(help="Path under which a proxy serves it.", show_default="LOUPE_ROOT_PATH"),
     ] = None,
 ) -> None:
     """Serve the models in the store over HTTP."""

@@ -29,7 +29,7 @@ from hypothesis import settings as hypothesis_settings  # noqa: E402
 from redis import Redis  # noqa: E402
 from s3fs import S3FileSystem  # noqa: E402
 
-from loupe.cli import main  # noqa: E402
+from loupe.cli.main import main  # noqa: E402
 from loupe.images.spec import ImageSpec  # noqa: E402
 from loupe.models.engine import Engine, load_engine  # noqa: E402
 from loupe.models.store import StoredModel  # noqa: E402

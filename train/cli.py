@@ -1,12 +1,15 @@
 """`loupe train`: trains a model on a data set and saves it to the store."""
 
+import os
 from collections.abc import Collection
 from contextlib import nullcontext
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from loupe.cli.commands import Group
 from loupe.errors import Interrupted, InvalidUsage
 from loupe.logs import log_to_stderr
 from loupe.settings import load_settings
@@ -48,7 +51,31 @@ PANELS = {
     ],
 }
 
-app = typer.Typer(help="Train a model, evaluate it, and save it to the model store.")
+
+class TrainGroup(Group):
+    """A group whose first argument may be a data set instead of a command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse `DATASET`, before or after options, as `--dataset DATASET`."""
+        given, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        if rest and rest[0] not in self.commands and not self._is_typo(rest[0]):
+            if "dataset" in given:
+                ctx.fail(f"'{given['dataset']}' and '{rest[0]}': give one data set.")
+            at = len(args) - len(rest)
+            return self.parse_args(ctx, [*args[:at], f"--dataset={rest[0]}", *rest[1:]])
+        return super().parse_args(ctx, args)
+
+    def _is_typo(self, word: str) -> bool:
+        """Return whether a word probably means one of the commands."""
+        is_path = os.path.exists(word)  # noqa: PTH110 - pathlib raises for names that are too long
+        return not is_path and bool(get_close_matches(word, self.commands, 1))
+
+
+app = typer.Typer(
+    cls=TrainGroup,
+    help="Train a model, evaluate it, and save it to the model store.",
+    subcommand_metavar="[DATASET] | COMMAND …",
+)
 app.command()(classics)
 app.command()(sweep)
 
@@ -74,7 +101,7 @@ def train(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the model. Default: the name of the data set or folder."),
+        typer.Option(help="Name of the model.", show_default="the name of the data set or folder"),
     ] = None,
     replace_classes: ReplaceClasses = False,
     min_accuracy: Annotated[
@@ -82,7 +109,8 @@ def train(
         typer.Option(
             min=0,
             max=1,
-            help="Minimum test accuracy to save the model. The default depends on the data set.",
+            help="Minimum test accuracy to save the model.",
+            show_default="depends on the data set",
         ),
     ] = None,
     if_empty: Annotated[
@@ -119,7 +147,8 @@ def train(
         return
     if dataset is None:
         raise InvalidUsage(
-            "Name a data set with --dataset, or a run to continue with --resume.",
+            "Name a data set: loupe train fashion-mnist, or loupe train FOLDER with your own "
+            "pictures. To continue a run: --resume RUN.",
             code="invalid_training",
         )
     architecture = str(hyperparameters.pop("architecture"))

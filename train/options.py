@@ -14,8 +14,8 @@ from train.config import FIELDS, help_text
 Command = TypeVar("Command", bound=Callable[..., None])
 
 DATASETS = (
-    "fashion-mnist, mnist, kmnist, emnist, cifar10, cifar100, digits, folder:DIR, idx:DIR, "
-    "npz:PATH or csv:PATH."
+    "fashion-mnist, mnist, kmnist, emnist, cifar10, cifar100, digits, or your own: folder:DIR, "
+    "idx:DIR, npz:PATH, csv:PATH."
 )
 
 data = partial(typer.Option, rich_help_panel="Data")

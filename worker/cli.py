@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from loupe.errors import InvalidUsage
-from loupe.jobs import Priority, ScoringOptions, file_format, read_flags
+from loupe.jobs import Priority, ScoringOptions, file_format, read_flags, score_command
 from loupe.logs import log_to_stderr
 from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
@@ -39,7 +39,7 @@ def worker(
         ended = work(settings, stopping, burst=burst)
     if not ended and not stopping.is_set():
         # A step does not notice that its job was cancelled. Only a new process is rid of it.
-        command = [sys.executable, "-m", "loupe.cli", *sys.argv[1:]]
+        command = [sys.executable, "-m", "loupe", *sys.argv[1:]]
         os.execv(sys.executable, command)  # noqa: S606 - our own command
     if not ended:
         os._exit(0)  # without waiting for the threads
@@ -64,14 +64,15 @@ def score(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model to score with: NAME, NAME:VERSION or NAME:production. Default: LOUPE_MODEL."
+            help="Model to score with: NAME, NAME:VERSION or NAME:production.",
+            show_default="LOUPE_MODEL, else the newest",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     format_: Annotated[
         Format | None,
         typer.Option(
-            "--format", help="File format of the results. Default: as --out ends, or parquet."
+            "--format", help="File format of the results.", show_default="as --out ends, or parquet"
         ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Labels per row, the most probable first.")] = 1,
@@ -80,7 +81,9 @@ def score(
     ] = True,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Minimum confidence for a label. Default: no minimum."),
+        typer.Option(
+            min=0, max=1, help="Minimum confidence for a label.", show_default="no minimum"
+        ),
     ] = None,
     single: Annotated[
         bool, typer.Option("--single", help="Merge the parts into one file at the end.")
@@ -108,7 +111,8 @@ def score(
         bool, typer.Option("--local", help="Score in this process, without Redis and workers.")
     ] = False,
     max_in_flight: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of workers on this job. Default: all.")
+        int | None,
+        typer.Option(min=1, help="Maximum number of workers on this job.", show_default="all"),
     ] = None,
     labels: Annotated[
         str | None,
@@ -129,27 +133,32 @@ def score(
         typer.Option(
             "--id",
             metavar="COLUMN",
-            help="Column of a table or manifest with the ids. Default: id.",
+            help="Column of a table or manifest with the ids.",
+            show_default="id",
         ),
     ] = None,
     image_column: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of a table with the pictures, or of a manifest with their paths. "
-            "Default: image; path or file_name.",
+            help="Column of a table with the pictures, or of a manifest with their paths.",
+            show_default="image; path or file_name",
         ),
     ] = None,
     array: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Array of an .npz to score. Default: the only one with images."
+            metavar="NAME",
+            help="Array of an .npz to score.",
+            show_default="the only one with images",
         ),
     ] = None,
 ) -> None:
-    """Score a set of images through the queue. Repeat the command to resume the same job."""
-    if (source is None) != (out is None) or (source is None) == (resume is None):
-        raise typer.BadParameter("give SOURCE and --out, or only --resume")
+    """Classify a whole set of images through the queue, or --local.
+
+    Repeat the command to resume the same job.
+    """
+    _check_request(source, out, resume)
     as_file = file_format(out) if out else None
     if as_file and format_ not in (None, as_file):
         raise InvalidUsage(f"'{out}' is not a file of --format {format_}. Name it differently.")
@@ -215,3 +224,11 @@ def score(
         jobs_cli.warn_without_worker(jobs)
         if not detach:
             jobs_cli.follow_job(jobs, job)
+
+
+def _check_request(source: str | None, out: str | None, resume: str | None) -> None:
+    """Raise `InvalidUsage` unless there are SOURCE and --out, or --resume alone."""
+    if source and not out and not resume:
+        raise InvalidUsage(f"Where should the results go? {score_command(source)}")
+    if (source is None) != (out is None) or (source is None) == (resume is None):
+        raise InvalidUsage("Give SOURCE and --out, or only --resume: loupe score --help")

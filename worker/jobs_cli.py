@@ -146,11 +146,15 @@ def results(
     job_id: JobId,
     format_: Annotated[
         Format | None,
-        typer.Option("--format", help="Format of the rows. Default: as FILE ends, or the job's."),
+        typer.Option(
+            "--format", help="Format of the rows.", show_default="as FILE ends, or the job's"
+        ),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="File to write; a path or URL. Default: the terminal."),
+        typer.Option(
+            metavar="FILE", help="File to write; a path or URL.", show_default="the terminal"
+        ),
     ] = None,
 ) -> None:
     """Write the rows of a job as one file of any format; if it failed, those that it finished."""
@@ -179,7 +183,11 @@ def results(
 def warn_without_worker(jobs: "Jobs") -> None:
     """Print a notice if no worker is running."""
     if not jobs.workers():
-        notices.print("No worker is running. Start one: loupe worker", style="yellow")
+        notices.print(
+            "No worker is running. Start one: loupe worker. To score in one process: "
+            "loupe score --local",
+            style="yellow",
+        )
 
 
 def follow_job(jobs: "Jobs", job: "Job") -> None:

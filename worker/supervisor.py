@@ -67,7 +67,7 @@ def _keep_running(
     name: str, settings: Settings, variables: dict[str, str], stopping: threading.Event, burst: bool
 ) -> None:
     """Run a worker, and another one whenever it dies."""
-    command = [sys.executable, "-m", "loupe.cli", "worker", *(["--burst"] if burst else [])]
+    command = [sys.executable, "-m", "loupe", "worker", *(["--burst"] if burst else [])]
     grace_seconds = settings.shutdown_timeout_seconds + GRACE_SECONDS
     while not stopping.is_set():
         with running(name, command, environment=variables, grace_seconds=grace_seconds) as program:

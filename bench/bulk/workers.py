@@ -98,7 +98,7 @@ def working(
         environment: Additional environment variables.
     """
     home = Path(tempfile.mkdtemp(dir=folder))
-    command = [sys.executable, "-m", "loupe.cli", "worker"]
+    command = [sys.executable, "-m", "loupe", "worker"]
     variables = {"LOUPE_DATA_DIR": str(home), **environment}
     with open_redis(Settings(data_dir=home)) as redis, ExitStack() as stack:
         programs: dict[int, Program] = {}

@@ -42,7 +42,7 @@ class Server:
 
 _BENTO = "bentoml serve bench.peers.bento_apps:{} --port {{port}} --host 127.0.0.1 "
 _BENTO += "--timeout-graceful-shutdown 1"
-_LOUPE = "loupe.cli serve --port {port}"
+_LOUPE = "loupe serve --port {port}"
 SERVERS = {
     LOUPE: Server(_LOUPE),
     UNBATCHED: Server(_LOUPE, environment={"LOUPE_BATCHING": "off"}),

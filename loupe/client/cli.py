@@ -57,7 +57,10 @@ def predict(
         str | None, typer.Option(help="API key.", show_default="LOUPE_API_KEY")
     ] = None,
 ) -> None:
-    """Classify pictures, by the running service or --local. Exit code 1: some cannot be read."""
+    """Classify pictures, with the running service or --local.
+
+    The exit code is 1 if some cannot be read.
+    """
     if local and (url or api_key):
         raise InvalidUsage("Give either --local or the --url and --api-key of a service.")
     from loupe.client.predictions import PredictionError

@@ -215,7 +215,8 @@ class ServiceFlows:
     def _error(self, reply: Reply) -> LoupeError:
         if not isinstance(reply, httpx.Response):
             return ServiceUnreachable(
-                f"No service answers at {self._shown_url}: {_problem(reply)}. Start it: loupe serve"
+                f"No service answers at {self._shown_url}: {_problem(reply)}. "
+                "Start it: loupe serve. Without a service: loupe predict --local"
             )
         status = reply.status_code
         try:

@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +23,7 @@ from loupe.images.normalize import has_light_ground
 from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.selection import Skipped, describe
 from loupe.images.spec import MAX_SIDE, MIN_SIDE, Normalize, UInt8Array
+from loupe.jobs import score_command
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def pictures_at(path: str | os.PathLike[str], at_most: int | None = None) -> lis
     if at_most is not None and len(found) > at_most:
         raise InvalidSource(
             f"The folder '{folder}' has more than {at_most:,} pictures. Score them: "
-            + _score_command(folder),
+            + score_command(os.fspath(folder)),
             code="too_many_images",
         )
     counted = describe(skipped.files)
@@ -239,7 +239,7 @@ def _from_path(path: str | os.PathLike[str]) -> bytes:
     try:
         data = read_file(os.fspath(path))
     except InvalidImage as error:  # a folder, or a file as large as an archive
-        message = error.message.replace("loupe score", _score_command(path))
+        message = error.message.replace("loupe score", score_command(os.fspath(path)))
         raise InvalidImage(message) from error
     except OSError as error:
         raise InvalidImage(f"'{os.fspath(path)}' cannot be read ({error.strerror}).") from error
@@ -247,12 +247,8 @@ def _from_path(path: str | os.PathLike[str]) -> bytes:
         raise InvalidImage(f"{os.fspath(path)!r} is not a path ({error}).") from error
     if kind_of(data) is None and (kind := collection_of(data)):
         message = f"'{os.fspath(path)}' is {kind}, not a picture. Score what it holds: "
-        raise InvalidImage(message + _score_command(path))
+        raise InvalidImage(message + score_command(os.fspath(path)))
     return data
-
-
-def _score_command(path: str | os.PathLike[str]) -> str:
-    return f"loupe score {shlex.quote(os.fspath(path))}"
 
 
 def _encode(image: Image.Image) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from loupe.commands import find_command, installed
+from loupe.cli.commands import Group, find_command, installed
 from loupe.errors import InvalidUsage, NotFound
 from loupe.terminal import (
     Column,
@@ -34,7 +34,7 @@ ELSEWHERE = {
 }
 
 
-class ModelsGroup(TyperGroup):
+class ModelsGroup(Group):
     """The commands of this file, and those in other files whose program is installed."""
 
     def list_commands(self, ctx: object) -> list[str]:
@@ -46,7 +46,7 @@ class ModelsGroup(TyperGroup):
         """Return a command, or `None` if there is none of that name."""
         target = ELSEWHERE.get(cmd_name)
         if target and installed(target):
-            return find_command(target, cmd_name)
+            return find_command(target, f"models {cmd_name}")
         return cast("TyperCommand | None", self.commands.get(cmd_name))
 
 
@@ -83,7 +83,7 @@ def list_(as_json: Json = False) -> None:
     elif found:
         print_table(_columns(found, labelled), "See: loupe models show TAG")
     else:
-        console.print("The model store is empty. Train one: loupe train --dataset fashion-mnist")
+        console.print("The model store is empty. Train one: loupe train fashion-mnist")
 
 
 @app.command()
@@ -110,37 +110,38 @@ def show(tag: Tag, as_json: Json = False) -> None:
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A model, as NAME:VERSION.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another model.")],
+    tags: Annotated[
+        list[str], typer.Argument(metavar="TAG…", help="Two models or more, as NAME:VERSION.")
+    ],
 ) -> None:
-    """Show the figures of two models side by side, and which model is better."""
-    from loupe.models.comparison import comparable, compared
+    """Show the figures of models side by side, and which is the most accurate."""
+    from loupe.models.comparison import LETTERS, answer, compared
     from loupe.models.store import find_model, labels
 
-    first, second, labelled = find_model(a), find_model(b), labels()
-    for letter, model in (("A", first), ("B", second)):
-        _print_heading(model, labelled.get(model.tag, []), f"{letter}  ")
-    unmeasured = [each.tag for each in (first, second) if each.card.figures is None]
-    if unmeasured:
-        console.print(f"Not measured: {', '.join(unmeasured)}")
-    elif not comparable(first.card, second.card):
-        console.print(
-            "The test sets differ: accuracy, loss and calibration error cannot be compared."
-        )
-    for columns in compared(first, second):
-        if columns[0].cells:
-            console.print()
-            print_table(columns)
+    if not 2 <= len(tags) <= len(LETTERS):
+        raise InvalidUsage(f"Name 2 to {len(LETTERS)} models. To see them all: loupe models")
+    models = [find_model(tag) for tag in tags]
+    figures, settings = compared(models, labels())
+    print_table(figures, "See: loupe models show TAG")
+    if settings[0].cells:
+        console.print()
+        print_table(settings)
+    console.print()
+    for sentence in answer(models):
+        console.print(sentence)
 
 
 @app.command()
 def promote(
     tag: Tag,
     force: Annotated[
-        bool, typer.Option("--force", help="Promote it even if it is not better or comparable.")
+        bool, typer.Option("--force", help="Promote it even if it is not better beyond noise.")
     ] = False,
 ) -> None:
-    """Put a model into production if it beats the current one on the same test set."""
+    """Put a model into production if it beats the current one on the same test set.
+
+    A difference that chance can explain is not enough.
+    """
     from loupe.models import promotion
     from loupe.models.store import find_model
 
@@ -219,7 +220,9 @@ def report(
     open_: Annotated[
         bool | None,
         typer.Option(
-            "--open/--no-open", help="Open it in a browser. Default: if there is a screen."
+            "--open/--no-open",
+            help="Open it in a browser.",
+            show_default="if there is a screen",
         ),
     ] = None,
 ) -> None:

@@ -1,21 +1,32 @@
-"""The figures of one model, or of two side by side, for people.
+"""The figures of one model, or of several side by side, for people.
 
 Fields that a later card adds are shown without a change here.
 """
 
-from collections.abc import Mapping
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from pydantic import JsonValue
 
 from loupe.models.card import ModelCard
+from loupe.models.significance import margin, noise
 from loupe.models.store import StoredModel
 from loupe.terminal import Column
 
 DIGEST_DIGITS = 12  # of 64: enough to see whether two are the same
 NOT_MEASURED = "not measured"
 MIN_DECIMAL = 1e-4  # smaller values need exponents to show anything in four digits
-SIGNS = {"accuracy": 1, "loss": -1, "calibration_error": -1}  # on the test split; 1: more is better
-COST_SIGNS = {"training_seconds": -1, "size_megabytes": -1}  # comparable on any test split
+LETTERS = string.ascii_uppercase  # names of the models in a comparison
+COMPARED = {  # figures beside the accuracy, and their headers
+    "calibration_error": "calibration\nerror",
+    "loss": "loss",
+    "train_accuracy": "train\naccuracy",
+    "size_megabytes": "size\nMB",
+    "training_seconds": "training\nseconds",
+}
+Labels: TypeAlias = Mapping[str, Sequence[str]]
+"""The labels that point at models, by tag."""
 
 
 def shown(model: StoredModel, labels: list[str]) -> dict[str, JsonValue]:
@@ -47,37 +58,72 @@ def described(card: ModelCard) -> dict[str, dict[str, str]]:
     }
 
 
-def compared(a: StoredModel, b: StoredModel) -> tuple[list[Column], list[Column]]:
-    """Return a table of figures that says which model is better, and one of differing settings."""
-    signs = COST_SIGNS | (SIGNS if comparable(a.card, b.card) else dict.fromkeys(SIGNS, 0))
-    first, second = _numbers(a), _numbers(b)
-    names = [name for name in first if name in second and (first[name] or second[name])]
-    gains = {name: signs.get(name, 0) * (second[name] - first[name]) for name in names}
+def compared(models: Sequence[StoredModel], labelled: Labels) -> tuple[list[Column], list[Column]]:
+    """Return a table of the models with their figures, and one of the settings that differ."""
+    letters = list(LETTERS[: len(models)])
     figures = [
-        Column("", [_words(name) for name in names]),
-        Column("A", [figure(name, first[name]) for name in names], justify="right"),
-        Column("B", [figure(name, second[name]) for name in names], justify="right"),
-        Column(
-            "B − A",
-            [_difference(name, first, second) if signs.get(name, 1) else "" for name in names],
-            justify="right",
-        ),
-        Column("better", ["A" if gain < 0 else "B" if gain else "" for gain in gains.values()]),
+        Column("", letters),
+        Column("tag", [model.tag for model in models]),
+        Column("label", [" ".join(labelled.get(model.tag, [])) for model in models]),
+        Column("test accuracy", [accuracy(model.card) for model in models], justify="right"),
     ]
-    mine = {"data_set": a.card.dataset, **a.card.config}
-    theirs = {"data_set": b.card.dataset, **b.card.config}
-    differing = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-    settings = [
-        Column("", [_words(name) for name in differing]),
-        Column("A", [text(mine.get(name)) for name in differing]),
-        Column("B", [text(theirs.get(name)) for name in differing]),
+    numbers = [_numbers(model) for model in models]
+    for rank, (name, header) in enumerate(COMPARED.items(), start=1):
+        cells = [figure(name, each.get(name)) for each in numbers]
+        figures.append(Column(header, cells, rank, justify="right"))
+    settings = [{"data_set": model.card.dataset, **model.card.config} for model in models]
+    names = dict.fromkeys(name for each in settings for name in each)
+    differing = [
+        name for name in names if any(s.get(name) != settings[0].get(name) for s in settings)
     ]
-    return figures, settings
+    columns = [Column("setting", [_words(name) for name in differing])]
+    for letter, each in zip(letters, settings, strict=True):
+        columns.append(Column(letter, [text(each.get(name)) for name in differing]))
+    return figures, columns
 
 
-def comparable(a: ModelCard, b: ModelCard) -> bool:
-    """Return whether two models were measured on the same test images."""
-    return bool(a.figures and b.figures and a.figures.test_digest == b.figures.test_digest)
+def answer(models: Sequence[StoredModel]) -> Iterator[str]:
+    """Yield sentences that say which of the models is the most accurate, if one is."""
+    measured = {
+        letter: model.card.figures
+        for letter, model in zip(LETTERS, models, strict=False)
+        if model.card.figures
+    }
+    if len(measured) < len(models):
+        unmeasured = [model.tag for model in models if not model.card.figures]
+        yield f"Not measured: {', '.join(unmeasured)}"
+    if len({figures.test_digest for figures in measured.values()}) > 1:
+        yield "The test sets differ: accuracy, loss and calibration error cannot be compared."
+        return
+    if len(measured) < 2:
+        return
+    best, *others = sorted(measured, key=lambda letter: -measured[letter].accuracy)
+    top, images = measured[best].accuracy, measured[best].test_images
+    behind = {letter: top - measured[letter].accuracy for letter in others}
+    chance = {letter: noise(top, measured[letter].accuracy, images) for letter in others}
+    equal = [letter for letter in others if behind[letter] <= chance[letter]]
+    if not equal:
+        second = others[0]
+        yield (
+            f"{best} is the most accurate: {behind[second]:.4f} better than {second}, where "
+            f"±{chance[second]:.4f} is noise."
+        )
+        return
+    last = equal[-1]
+    yield (
+        f"No difference beyond noise between {', '.join(sorted([best, *equal]))}: at most "
+        f"{behind[last]:.4f}, where ±{chance[last]:.4f} is noise."
+    )
+    if worse := [letter for letter in others if letter not in equal]:
+        yield f"Less accurate: {', '.join(worse)}."
+
+
+def accuracy(card: ModelCard) -> str:
+    """Return the test accuracy with two standard errors."""
+    if card.figures is None:
+        return "–"
+    figures = card.figures
+    return f"{figures.accuracy:.4f} ± {margin(figures.accuracy, figures.test_images):.4f}"
 
 
 def figure(name: str, value: JsonValue) -> str:
@@ -111,9 +157,6 @@ def text(value: JsonValue) -> str:
 def _numbers(model: StoredModel) -> dict[str, float]:
     figures = model.card.figures.model_dump(mode="json") if model.card.figures else {}
     numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
-    # Costs are rounded so that negligible differences do not make one model better.
-    if "training_seconds" in numbers:
-        numbers["training_seconds"] = round(numbers["training_seconds"], 1)
     return numbers | {"size_megabytes": round(model.size_bytes / 1e6, 1)}
 
 
@@ -124,11 +167,6 @@ def _figures(card: ModelCard) -> dict[str, str]:
         _words(name): _digest(value) if name.endswith("digest") else figure(name, value)
         for name, value in card.figures.model_dump(mode="json").items()
     }
-
-
-def _difference(name: str, first: Mapping[str, float], second: Mapping[str, float]) -> str:
-    a, b = first[name], second[name]
-    return "" if a == b else ("+" if b > a else "−") + figure(name, abs(b - a))
 
 
 def _words(name: str) -> str:

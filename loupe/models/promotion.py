@@ -1,10 +1,14 @@
-"""Promotion, rollback and deletion: only a better model replaces the one in production."""
+"""Promotion, rollback and deletion: only a better model replaces the one in production.
+
+Better means more accurate on the same test images, by more than chance can explain.
+"""
 
 from datetime import UTC, datetime
 
 from loupe.errors import Conflict, InvalidUsage
 from loupe.models import promotion_log as promotions
 from loupe.models.promotion_log import OpenLog, PromotedFigures, Promotion
+from loupe.models.significance import noise
 from loupe.models.store import (
     PRODUCTION,
     StoredModel,
@@ -164,13 +168,16 @@ def _refusal(model: StoredModel, before: Promotion | None) -> Conflict | None:
             f"test sets: accuracies {mine} and {theirs} cannot be compared. {advice}",
             code="not_comparable",
         )
-    if figures.accuracy <= current.accuracy:
-        return Conflict(
-            f"{model.tag} is not better than {production}, which is in production: its accuracy on "
-            f"the same test set is {mine}, against {theirs}. {advice}",
-            code="not_better",
-        )
-    return None
+    chance = noise(figures.accuracy, current.accuracy, figures.test_images)
+    if figures.accuracy - current.accuracy > chance:
+        return None
+    is_more = f", which chance can explain: differences below {chance:.2g} are noise"
+    return Conflict(
+        f"{model.tag} is not better than {production}, which is in production: its accuracy on "
+        f"the same {figures.test_images:,} test images is {mine}, against {theirs}"
+        f"{is_more if figures.accuracy > current.accuracy else ''}. {advice}",
+        code="not_better",
+    )
 
 
 def _point(

@@ -61,7 +61,7 @@ def running_stack(
             stack.enter_context(
                 running(
                     f"loupe {command}",
-                    [sys.executable, "-m", "loupe.cli", command],
+                    [sys.executable, "-m", "loupe", command],
                     environment=environment,
                     log=logs / f"{command}.log" if logs else None,
                     grace_seconds=drain_seconds + settings.shutdown_timeout_seconds + GRACE_SECONDS,

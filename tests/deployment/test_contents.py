@@ -100,7 +100,8 @@ def test_client_side_of_the_queue_has_all_its_files(code: Path) -> None:
 @pytest.mark.parametrize("program", ["service", "worker", "train"], indirect=True)
 def test_command_line_lists_the_commands_of_the_image(code: Path, program: str) -> None:
     listed = run(
-        code, "from loupe.cli import LazyGroup; print(*LazyGroup(name='loupe').list_commands(None))"
+        code,
+        "from loupe.cli.main import LazyGroup; print(*LazyGroup(name='loupe').list_commands(None))",
     )
     assert set(listed.split()) == COMMANDS[program]
 

@@ -34,7 +34,7 @@ def test_imports_keep_their_direction() -> None:
         pytest.param(
             "service.bento, worker.scoring.consumer, worker.queue.submission", id="programs"
         ),
-        pytest.param("loupe.cli", id="command line"),
+        pytest.param("loupe.cli.main", id="command line"),
     ],
 )
 def test_serving_and_scoring_do_not_import_tensorflow(modules: str) -> None:
@@ -43,7 +43,7 @@ def test_serving_and_scoring_do_not_import_tensorflow(modules: str) -> None:
 
 def test_command_line_imports_no_program_before_it_runs() -> None:
     heavy = {"bentoml", "onnxruntime", "service", "worker", "redis"}
-    assert imported_of(heavy, by="loupe.cli") == []
+    assert imported_of(heavy, by="loupe.cli.main") == []
 
 
 def test_client_side_of_the_queue_is_light() -> None:

@@ -28,7 +28,7 @@ import pandas  # noqa: F401 - pyarrow imports it when it makes its first table
 
 import worker.process  # imported once for all processes
 import worker.scoring.task
-from loupe import cli
+from loupe.cli import main as cli
 from loupe.models.engine import Engine
 from worker.metrics import ShardClock
 from worker.sources.source import BatchReader
@@ -93,7 +93,7 @@ def _break(kind: str, *details: str) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
         case ["unprivileged"]:
             LIBC.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)
-            os.execv(sys.executable, [sys.executable, "-m", "loupe.cli", "worker"])  # noqa: S606
+            os.execv(sys.executable, [sys.executable, "-m", "loupe", "worker"])  # noqa: S606
 
 
 def _patch(number: signal.Signals | None, when: str, module: str, function: str) -> None:

@@ -31,7 +31,7 @@ def environment(**variables: object) -> dict[str, str]:
 def run(*arguments: object, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run `loupe …` until it exits."""
     return subprocess.run(
-        [sys.executable, "-m", "loupe.cli", *map(str, arguments)],
+        [sys.executable, "-m", "loupe", *map(str, arguments)],
         env=environment(**variables),
         capture_output=True,
         text=True,
@@ -46,7 +46,7 @@ def running(
     """Run `loupe …` while the block runs; its output goes to a file."""
     with log.open("wb") as words:
         process = subprocess.Popen(
-            [sys.executable, "-m", "loupe.cli", *map(str, arguments)],
+            [sys.executable, "-m", "loupe", *map(str, arguments)],
             env=environment(**variables),
             stdout=words,
             stderr=subprocess.STDOUT,

@@ -42,7 +42,7 @@ def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) 
             "class_names": ("a", "b"),
             "input": ImageSpec("ink"),
             "figures": Figures(
-                test_images=100,
+                test_images=100_000,
                 test_digest=test_digest,
                 accuracy=accuracy,
                 loss=0.5,

@@ -17,7 +17,9 @@ from tests.support.stores import copied
 @pytest.mark.parametrize(
     ("options", "code", "facts"),
     [
-        ([], "invalid_training", ["--dataset", "--resume"]),
+        ([], "invalid_training", ["loupe train fashion-mnist", "--resume"]),
+        (["mnits"], "unknown_dataset", ["Did you mean mnist?"]),
+        (["pictures.zip"], "unknown_dataset", ["Unpack"]),
         (["--dataset", "mnits"], "unknown_dataset", ["'mnits'", "mnist"]),
         (["--dataset", "digits", "--architecture", "cn"], "invalid_training", ["'cn'", "cnn"]),
         (["--dataset", "digits", "--hidden", "64"], "invalid_training", ["hidden", "cnn"]),

@@ -26,6 +26,7 @@ DIGITS = ("digits", "digits-8x8")
 NAMES = (*PUBLISHED, *DIGITS)
 KINDS = ("idx:DIR", "folder:DIR", "npz:PATH", "csv:PATH")
 MAY_LACK_TEST = ("folder", "npz", "csv")  # kinds of data sets that Loupe may have to split
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
 MIN_SIMILARITY = 0.5  # of a wrong name to the suggestion, 0..1
 
 Pair: TypeAlias = tuple[UInt8Array | Float32Array, Int64Array | Float32Array]
@@ -44,7 +45,7 @@ def load_dataset(
     """Load a data set by its name.
 
     Args:
-        name: One of `NAMES`, or one of `KINDS` for a user's own.
+        name: One of `NAMES`, or one of `KINDS` for a user's own; their path alone is enough.
         data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
         options: What to make of a user's own pictures.
         test_fraction: Fraction, 0..1, of the images to test with, for data sets without a split.
@@ -57,6 +58,7 @@ def load_dataset(
         InvalidDataset: If a user's files cannot be trained on.
         DatasetNotFound: If the files of a published data set were not found.
     """
+    name = full_name(name)
     kind, folder = check_name(name)
     if test_fraction is not None and kind not in MAY_LACK_TEST and name not in DIGITS:
         raise InvalidUsage(
@@ -79,6 +81,22 @@ def load_dataset(
     return replace(dataset, name=f"{kind}-{dataset.name}") if dataset.name in NAMES else dataset
 
 
+def full_name(name: str) -> str:
+    """Return `folder:DIR`, `idx:DIR`, `npz:PATH` or `csv:PATH` for the path of own images.
+
+    All other names are returned as they are.
+    """
+    path = folders.expand_user(name)
+    if name in NAMES or not name:
+        return name
+    if folders.is_folder(path):
+        has_idx_files = idx_folders.find_file(path, idx_folders.FILES[0])
+        return f"{'idx' if has_idx_files else 'folder'}:{name}"
+    if path.suffix.lower() in (".npz", ".csv"):
+        return f"{path.suffix[1:].lower()}:{name}"
+    return name
+
+
 def check_name(name: str) -> tuple[str | None, Path]:
     """Return the kind and the path of a user's own data set, or `None` for the others.
 
@@ -96,6 +114,8 @@ def check_name(name: str) -> tuple[str | None, Path]:
     if name not in NAMES:
         nearest = _nearest(name)
         suggestion = f"Did you mean {nearest}? " if nearest else ""
+        if Path(name).suffix in ARCHIVES:
+            suggestion = "Archives are for `loupe score`. Unpack it, and train on the folder. "
         raise InvalidUsage(
             f"There is no data set '{name}'. {suggestion}Known: {', '.join((*NAMES, *KINDS))}.",
             code="unknown_dataset",
@@ -152,12 +172,6 @@ def load(
 
 def _nearest(name: str) -> str | None:
     """Return the name that was probably meant."""
-    folder = folders.expand_user(name)
-    if name and folders.is_folder(folder):
-        has_idx_files = idx_folders.find_file(folder, idx_folders.FILES[0])
-        return f"{'idx' if has_idx_files else 'folder'}:{name}"
-    if folder.suffix.lower() in (".npz", ".csv"):
-        return f"{folder.suffix[1:].lower()}:{name}"
     kind, colon, path = name.partition(":")
     candidates = [each.partition(":")[0] for each in KINDS] if colon else NAMES
     meant = difflib.get_close_matches(

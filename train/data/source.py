@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from loupe.images.spec import Look
-from train.data.datasets import DIGITS, MAY_LACK_TEST, Dataset, load_dataset
+from train.data.datasets import DIGITS, MAY_LACK_TEST, Dataset, full_name, load_dataset
 from train.data.image_options import ImageOptions
 from train.data.own.extra import PREFIX, add_pictures
 from train.data.own.folders import expand_user
@@ -19,8 +19,8 @@ def _absolute(path: Path) -> Path:
 
 
 def _with_absolute_path(dataset: str) -> str:
-    """Make the path of `idx:DIR` and its like absolute."""
-    kind, _, path = dataset.partition(":")
+    """Make the path of `idx:DIR` and its like absolute, also if it is given alone."""
+    kind, _, path = full_name(dataset).partition(":")
     return f"{kind}:{_absolute(Path(path))}" if path else dataset
 
 

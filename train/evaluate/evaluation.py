@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from loupe.images.spec import Float32Array
+from loupe.models.significance import margin
 from train.data.datasets import Int64Array
 from train.evaluate.calibration import (
     Bin,
@@ -19,7 +20,7 @@ from train.evaluate.calibration import (
     log_probabilities,
     reliability,
 )
-from train.evaluate.verdict import MIN_VALIDATION_IMAGES, Verdict, judge, margin
+from train.evaluate.verdict import MIN_VALIDATION_IMAGES, Verdict, judge
 
 FILE_NAME = "report.json"
 ANNEALED = 0.05  # fraction of the highest learning rate at which a schedule has ended

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from loupe.models.significance import margin
+
 FitName = Literal["under-fitted", "well fitted", "over-fitted"]
 
 # These thresholds are conventions; docs/report.md applies them to known models.
@@ -125,13 +127,3 @@ def _points(gap: float) -> str:
 def percent(fraction: float, digits: int = 1) -> str:
     """Format a fraction as percent: `0.928` as `92.8 %`."""
     return f"{fraction * 100:.{digits}f} %"
-
-
-def margin(accuracy: float, images: int) -> float:
-    """Return two standard errors of an accuracy, which 19 of 20 samples stay within.
-
-    Two right and two wrong images are added, so that few images without a mistake prove little.
-    Source: Agresti and Coull, "Approximate is Better than 'Exact' for Interval Estimation", 1998.
-    """
-    adjusted = (accuracy * images + 2) / (images + 4)
-    return float(2 * (adjusted * (1 - adjusted) / (images + 4)) ** 0.5)

@@ -31,14 +31,14 @@ def import_(
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name in the store. Default: the name of the file.")
+        str | None, typer.Option(help="Name in the store.", show_default="the name of the file")
     ] = None,
     look: Annotated[
         Look | None,
-        typer.Option(help="How its images look. Default for colour: photo."),
+        typer.Option(help="How its images look.", show_default="photo in colour"),
     ] = None,
     fit: Annotated[
-        Fit | None, typer.Option(help="How photos get their size. Default: crop.")
+        Fit | None, typer.Option(help="How photos get their size.", show_default="crop")
     ] = None,
     stated: Annotated[
         str | None,
@@ -62,7 +62,12 @@ def import_(
     ] = False,
     min_accuracy: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Minimum test accuracy. The default depends on the data."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Minimum test accuracy.",
+            show_default="depends on the data set",
+        ),
     ] = None,
     replace_classes: ReplaceClasses = False,
 ) -> None:

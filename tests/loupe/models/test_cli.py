@@ -98,7 +98,7 @@ def test_narrow_list_leaves_columns_out_and_says_which(models: Models) -> None:
 
 def test_empty_store_says_how_to_fill_it(models: Models) -> None:
     assert models() == Ended(
-        0, "The model store is empty. Train one: loupe train --dataset fashion-mnist\n", ""
+        0, "The model store is empty. Train one: loupe train fashion-mnist\n", ""
     )
     assert models("list", "--json") == Ended(0, "[]\n", "")
 
@@ -153,7 +153,7 @@ def test_show_prints_the_whole_card(models: Models) -> None:
         "look ink",
         "source [bold]Somewhere[/]",
         "licence MIT",
-        "test images 100",
+        "test images 100,000",
         "test digest same…",
         "accuracy 0.9000",
         "calibration error 0.0200",
@@ -169,31 +169,52 @@ def test_show_prints_the_whole_card(models: Models) -> None:
     assert max(map(len, shown.out.splitlines())) <= 80 or str(model.folder) in shown.out
 
 
-def test_two_models_are_compared_side_by_side(models: Models) -> None:
+def test_models_are_compared_side_by_side(models: Models) -> None:
     first = stored(0.9, config={"architecture": "mlp", "epochs": 5, "seed": 0})
     second = stored(0.95, config={"architecture": "cnn", "epochs": 5, "seed": 0, "hidden": [32]})
-    compared = models("compare", first.tag, second.tag)
+    third = stored(0.8, config={"architecture": "mlp", "epochs": 5, "seed": 1})
+    models("promote", second.tag)
+    compared = models("compare", first.tag, second.tag, third.tag)
 
     assert compared.code == 0
     lines = [line.split() for line in compared.out.splitlines()]
-    assert lines[:2] == [["A", first.tag], ["B", second.tag]]
-    assert ["accuracy", "0.9000", "0.9500", "+0.0500", "B"] in lines
-    assert ["loss", "0.5000", "0.5000"] in lines
-    assert ["architecture", "mlp", "cnn"] in lines
-    assert ["hidden", "–", "32"] in lines
+    assert ["A", first.tag, "0.9000", "±", "0.0019"] in [line[:5] for line in lines]
+    assert ["B", second.tag, "production", "0.9500", "±", "0.0014"] in [line[:6] for line in lines]
+    assert ["architecture", "mlp", "cnn", "mlp"] in lines
+    assert ["hidden", "–", "32", "–"] in lines
     assert "epochs" not in compared.out
-    assert "The test sets" not in compared.out
+    assert max(map(len, compared.out.splitlines())) <= 80
+    assert "B is the most accurate" in compared.out
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "facts"),
+    [
+        ((0.9, 0.901), ["No difference beyond noise between A, B", "0.0010"]),
+        ((0.9, 0.9), ["No difference beyond noise between A, B", "0.0000"]),
+        ((0.901, 0.8, 0.9), ["No difference beyond noise between A, C", "Less accurate: B."]),
+        ((0.8, 0.9), ["B is the most accurate", "0.1000", "than A"]),
+    ],
+)
+def test_comparison_answers_which_model_is_better(
+    accuracies: tuple[float, ...], facts: list[str], models: Models
+) -> None:
+    compared = models("compare", *(stored(accuracy).tag for accuracy in accuracies))
+    assert all(fact in compared.out for fact in facts)
 
 
 def test_compare_says_that_test_sets_differ(models: Models) -> None:
     first, second = stored(0.9), stored(0.95, test_digest="other")
     compared = models("compare", first.tag, second.tag)
 
-    assert (
-        "The test sets differ: accuracy, loss and calibration error cannot be compared.\n"
-        in compared.out
-    )
-    assert ["accuracy", "0.9000", "0.9500"] in [line.split() for line in compared.out.splitlines()]
+    assert "The test sets differ" in compared.out
+    assert "most accurate" not in compared.out
+    assert "0.9000 ±" in compared.out
+    assert "0.9500 ±" in compared.out
+
+
+def test_compare_needs_two_models(models: Models) -> None:
+    assert models("compare", stored().tag).code == 2
 
 
 # Promoting
@@ -335,7 +356,7 @@ def test_delete_without_a_terminal_needs_yes(
 def test_answer_on_a_terminal_decides(store: Path, answer: bytes, left: int) -> None:
     model = stored()
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "loupe.cli", "models", "delete", model.tag[:-2]]
+    command = [sys.executable, "-m", "loupe", "models", "delete", model.tag[:-2]]
     program = subprocess.Popen(
         command, env=environment(BENTOML_HOME=store), stdin=theirs, stdout=subprocess.PIPE
     )

@@ -104,7 +104,12 @@ def test_better_model_is_promoted(store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "shown"), [(0.8999, "0.8999, against 0.9"), (0.9, "0.9, against 0.9")]
+    ("accuracy", "shown"),
+    [
+        (0.8999, "0.8999, against 0.9"),
+        (0.9, "0.9, against 0.9"),
+        (0.902, "0.902, against 0.9, which chance can explain"),
+    ],
 )
 def test_model_that_is_not_better_is_refused_with_both_figures(
     store: Path, accuracy: float, shown: str
@@ -198,7 +203,7 @@ def test_any_model_may_follow_a_deleted_production_version(store: Path) -> None:
 
 def test_better_model_wins_when_two_processes_promote(store: Path) -> None:
     worse, better = stored(0.8), stored(0.9)
-    command = [sys.executable, "-m", "loupe.cli", "models", "promote"]
+    command = [sys.executable, "-m", "loupe", "models", "promote"]
     commands = [[*command, model.tag] for model in (better, worse)]
     programs = [
         subprocess.Popen(command, env=environment(BENTOML_HOME=store)) for command in commands

@@ -390,10 +390,7 @@ def test_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
     listed = run("models", BENTOML_HOME=tmp_path)
 
     assert listed.returncode == 0, listed.stderr
-    assert (
-        listed.stdout
-        == "The model store is empty. Train one: loupe train --dataset fashion-mnist\n"
-    )
+    assert listed.stdout == "The model store is empty. Train one: loupe train fashion-mnist\n"
 
 
 # Files that are not the model's own

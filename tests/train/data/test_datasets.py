@@ -13,7 +13,7 @@ from loupe.images.arrays import idx
 from tests.support import pictures
 from tests.support.pictures import sort_into_folders
 from tests.support.programs import environment
-from train.data.datasets import NAMES, check_name, load, load_dataset
+from train.data.datasets import NAMES, check_name, full_name, load, load_dataset
 from train.data.image_options import ImageOptions
 from train.data.own.idx_folders import FILES
 
@@ -111,11 +111,21 @@ def test_an_unknown_name_is_refused_with_all_names_and_a_suggestion(
     assert ("Did you mean" in raised.value.message) == bool(meant)
 
 
-def test_a_bare_path_gets_a_suggestion_of_its_kind(tmp_path: Path, pets: Path) -> None:
-    with pytest.raises(InvalidUsage, match=f"Did you mean folder:{pets}\\?"):
-        check_name(str(pets))
-    with pytest.raises(InvalidUsage, match=f"Did you mean idx:{tmp_path}/mine\\?"):
-        check_name(str(write_idx(tmp_path / "mine", packed=True)))
+def test_path_alone_names_a_data_set_of_its_kind(tmp_path: Path, pets: Path) -> None:
+    mine = write_idx(tmp_path / "mine", packed=True)
+    assert full_name(str(pets)) == f"folder:{pets}"
+    assert full_name(str(mine)) == f"idx:{mine}"
+    assert full_name("pixels.csv") == "csv:pixels.csv"
+    assert full_name("mnist") == "mnist"
+    assert load_dataset(str(pets)).class_names == load_dataset(f"folder:{pets}").class_names
+
+
+def test_published_name_wins_over_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert full_name("digits") == "digits"
 
 
 def test_known_names_are_accepted_and_missing_folders_refused(pets: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loupe.errors import ProgramFailed
+from loupe.models.significance import margin
 from train.data.datasets import Int64Array
 from train.evaluate.calibration import expected_calibration_error
 from train.evaluate.evaluation import (
@@ -20,7 +21,7 @@ from train.evaluate.evaluation import (
     evaluate,
     split_metrics,
 )
-from train.evaluate.verdict import Verdict, judge, margin, percent
+from train.evaluate.verdict import Verdict, judge, percent
 
 
 def answers(

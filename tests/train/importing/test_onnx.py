@@ -221,7 +221,7 @@ def test_onnx_files_need_no_tensorflow(
 ) -> None:
     program = (
         "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
-        "from loupe.cli import main; main()"
+        "from loupe.cli.main import main; main()"
     )
     path = digits_model.folder / ONNX_FILE
     command = f"models import {path} --classes 0-9 --look ink --name mine --test digits"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loupe.cli import main
+from loupe.cli.main import main
 from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.command import Loupe
@@ -200,7 +200,7 @@ def test_empty_store_ends_the_service_in_one_line(tmp_path: Path) -> None:
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: model_not_found: ")
-    assert ended.stderr.endswith("loupe train --dataset fashion-mnist\n")
+    assert ended.stderr.endswith("loupe train fashion-mnist\n")
     assert ended.stderr.count("\n") == 1
 
 

@@ -1,0 +1,5 @@
+"""Run the command line: `python -m loupe`."""
+
+from loupe.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The command line: the group `loupe`, its examples, and the commands that concern all programs."""

@@ -1,0 +1,52 @@
+"""Examples of every command, which its help shows."""
+
+EXAMPLES = {
+    "up": ("loupe up", "loupe up --train digits", "loupe up --port 8000"),
+    "doctor": ("loupe doctor",),
+    "train": (
+        "loupe train fashion-mnist",
+        "loupe train digits --architecture cnn-small --epochs 5",
+        "loupe train photos/ --size 64 --colour",
+    ),
+    "train classics": ("loupe train classics --quick --only A,C",),
+    "train sweep": (
+        "loupe train sweep --dataset digits --out sweep --lr 0.001,0.003 --epochs 5,10",
+    ),
+    "data": ("loupe data show mnist",),
+    "data show": ("loupe data show mnist", "loupe data show folder:photos --out samples.png"),
+    "models": ("loupe models", "loupe models promote mnist:latest"),
+    "models list": ("loupe models list", "loupe models list --json"),
+    "models show": ("loupe models show mnist",),
+    "models compare": ("loupe models compare mnist:production mnist:latest",),
+    "models promote": ("loupe models promote mnist:latest",),
+    "models rollback": ("loupe models rollback mnist",),
+    "models delete": ("loupe models delete mnist:2xkgnjqg4c7adfwd",),
+    "models log": ("loupe models log", "loupe models log mnist"),
+    "models report": ("loupe models report mnist",),
+    "models import": (
+        "loupe models import classifier.onnx --classes cat,dog",
+        "loupe models import digits.keras --classes 0-9 --test mnist",
+    ),
+    "models export": ("loupe models export mnist mnist-onnx --format onnx",),
+    "predict": (
+        "loupe predict boot.png",
+        "loupe predict photos/ --local --grid photos.png",
+        "loupe predict boot.png --top-k 3 --json",
+    ),
+    "score": (
+        "loupe score photos/ --out photos.csv",
+        "loupe score pictures.zip --out results --model mnist",
+        "loupe score photos/ --out photos.parquet --local",
+    ),
+    "jobs": ("loupe jobs", "loupe jobs follow JOB", "loupe jobs results JOB --out rows.csv"),
+    "jobs list": ("loupe jobs list", "loupe jobs list --json"),
+    "jobs show": ("loupe jobs show JOB",),
+    "jobs follow": ("loupe jobs follow JOB",),
+    "jobs cancel": ("loupe jobs cancel JOB",),
+    "jobs retry": ("loupe jobs retry JOB",),
+    "jobs errors": ("loupe jobs errors JOB",),
+    "jobs results": ("loupe jobs results JOB --out rows.csv",),
+    "serve": ("loupe serve", "loupe serve --host 0.0.0.0 --port 8000 --model mnist"),
+    "worker": ("loupe worker", "loupe worker --processes 4"),
+    "key": ("loupe key alice",),
+}
