@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from loupe.cli import app
+from loupe.cli.main import root
 from service.web.document import document
 
 METHODS = ("get", "post", "put", "delete")
@@ -16,7 +16,7 @@ METHODS = ("get", "post", "put", "delete")
 def command_line() -> str:
     """Return a page with every command, its arguments and its options."""
     intro = "# The command line\n\nWritten from the program: `COMMAND --help` says the same.\n"
-    group = typer.main.get_command(app)
+    group = root()
     return "\n".join([intro, *_describe_command(group, typer.Context(group, info_name="loupe"))])
 
 
@@ -29,6 +29,8 @@ def _describe_command(command: Any, context: Any) -> Iterator[str]:
         yield "| argument or option | meaning |\n|---|---|"
         yield from (f"| <code>{_cell(name)}</code> | {_cell(text)} |" for name, text in rows)
         yield ""
+    if command.epilog:
+        yield f"```text\n{command.epilog}\n```\n"
     if hasattr(command, "list_commands"):
         for name in command.list_commands(context):
             each = command.get_command(context, name)

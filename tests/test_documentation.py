@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from docs import reference
-from loupe.cli import COMMANDS
+from loupe.cli.main import COMMANDS
 from loupe.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]

@@ -102,15 +102,20 @@ def loupe(
         print_next_steps()
 
 
+def root() -> LazyGroup:
+    """Return the group of all commands."""
+    group = cast("LazyGroup", typer.main.get_command(app))
+    make_plain(group, "")
+    return group
+
+
 def main() -> None:
     """Run the command line; an expected error prints one message, never a traceback."""
     disable_telemetry()
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LogFormatter())  # for warnings of commands without a log
-    command = cast("LazyGroup", typer.main.get_command(app))
-    make_plain(command, "")
     try:
-        command()
+        root()()
     except LoupeError as error:
         print_error(error)
         sys.exit(error.exit_code)

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 from loupe import __version__
 from loupe.cli.commands import HELP_OPTIONS
 from loupe.cli.examples import EXAMPLES
-from loupe.cli.main import COMMANDS, LazyGroup
+from loupe.cli.main import COMMANDS, root
 from loupe.models.store import StoredModel
 from tests.support.command import Loupe
 from tests.support.programs import run
@@ -29,7 +29,7 @@ def commands(group: TyperGroup, path: str = "") -> Iterator[tuple[str, TyperComm
             yield from commands(command, f"{path} {name}".strip())
 
 
-ALL = dict(commands(LazyGroup(name="loupe")))
+ALL = dict(commands(root()))
 
 
 def test_every_command_has_an_example() -> None:
