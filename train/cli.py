@@ -154,7 +154,7 @@ def train(
     architecture = str(hyperparameters.pop("architecture"))
     recipe(architecture, **hyperparameters)  # refuses bad options before reading any picture
     check_name(name)
-    source = DataSource(
+    source = DataSource.of(
         dataset=dataset,
         data_dir=data_dir,
         look=look,

@@ -30,9 +30,10 @@ OwnLook = Annotated[
     ),
 ]
 Size = Annotated[
-    int | None,
+    str | None,
     data(
-        help=f"Height and width of the images, {MIN_SIDE} to {MAX_SIDE} pixels.",
+        metavar="N|HxW",
+        help=f"Height and width of the images, {MIN_SIDE} to {MAX_SIDE} pixels: 64, or 48x64.",
         show_default="28; of colour arrays, their own",
     ),
 ]

@@ -64,8 +64,8 @@ def _fit_photo(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
     if spec.fit == "pad":
         return _pad(pixels, spec)
     if spec.fit == "crop":
-        scale = max(spec.height / height, spec.width / width)
-        kept_height, kept_width = spec.height / scale, spec.width / scale
+        kept_height = min(height, width * spec.height / spec.width)
+        kept_width = min(width, height * spec.width / spec.height)
         if (kept_height, kept_width) != (height, width):
             note_crop(kept_width / width, kept_height / height, "the middle")
     else:

@@ -48,7 +48,7 @@ def show(
     from train.data.source import DataSource
 
     with notices.status(f"reading {name}"):
-        source = DataSource(
+        source = DataSource.of(
             dataset=name, data_dir=data_dir, look=look, size=size, colour=colour, fit=fit
         )
         dataset = source.load()

@@ -131,7 +131,7 @@ def load(
     one_hot: bool = False,
     data_dir: Path | str | None = None,
     look: Look | None = None,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     colour: bool = False,
     fit: Fit | None = None,
 ) -> tuple[Pair, Pair]:
@@ -146,7 +146,7 @@ def load(
         one_hot: Return float32 labels of shape `(n, classes)` instead of int64 of shape `(n,)`.
         data_dir: Folder to search first for the IDX files of Fashion-MNIST or MNIST.
         look: `ink`, `object` or `photo`, to normalise your own pictures to.
-        size: Height and width of your own pictures, in pixels.
+        size: Side of your own pictures, or height and width, in pixels.
         colour: Keep the colours of your own pictures.
         fit: How photos get their size: `crop`, `pad` or `stretch`.
     """

@@ -1,6 +1,10 @@
 """What a user asks of a data set's images: look, size, colours, and how photos are cut."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import re
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from loupe.errors import InvalidUsage
 from loupe.images.spec import Fit, ImageSpec, Look
@@ -9,12 +13,23 @@ DEFAULT_SIDE = 28  # pixels, as in MNIST and Fashion-MNIST
 DEFAULT_LOOK: Look = "object"  # users have more photos of objects than drawings
 
 
+def _sides(value: object) -> object:
+    """Read `64`, or height and width as `48x64`."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch("[0-9]{1,9}(x[0-9]{1,9})?", value):
+        raise PydanticCustomError("size", "Input should be a side such as 64, or HEIGHTxWIDTH")
+    sides = tuple(map(int, value.split("x")))
+    return sides if len(sides) == 2 else sides[0]
+
+
 class ImageOptions(BaseModel):
     """The images that a user wants; what is not given follows from the data.
 
     Attributes:
         look: By default `photo` for images in colour, else `object`.
-        size: Side, or height and width, in pixels. By default 28; of arrays of photos, their own.
+        size: Side, or height and width, in pixels; also as text, `64` or `48x64`. By default 28; of
+            arrays of photos, their own.
         colour: Keep the colours of pictures. Arrays in colour keep theirs.
         fit: How photos get their size; `crop` by default.
     """
@@ -22,12 +37,12 @@ class ImageOptions(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     look: Look | None = None
-    size: int | tuple[int, int] | None = None
+    size: Annotated[int | tuple[int, int] | None, BeforeValidator(_sides)] = None
     colour: bool = False
     fit: Fit | None = None
 
     @classmethod
-    def of(cls, **given: object) -> "ImageOptions":
+    def of(cls, **given: object) -> Self:
         """Return these options, or raise `InvalidUsage` if one is impossible."""
         try:
             return cls.model_validate(given)

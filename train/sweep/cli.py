@@ -87,7 +87,7 @@ def sweep(
             "--one-at-a-time and --trials exclude each other.", code="invalid_training"
         )
     request = Sweep(
-        source=DataSource(
+        source=DataSource.of(
             dataset=dataset, data_dir=data_dir, look=look, size=size, colour=colour, fit=fit
         ),
         architecture=str(hyperparameters["architecture"]),

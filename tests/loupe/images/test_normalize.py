@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.decode import open_picture
 from loupe.images.looks.strokes import is_centred
 from loupe.images.normalize import border_mean, normalize_pixels
-from loupe.images.spec import ImageSpec, Look, UInt8Array
+from loupe.images.spec import Fit, ImageSpec, Look, UInt8Array
 from loupe.models.engine import Engine
 from tests.support.pictures import SIDE, digit_sheet, png
 from train.data.datasets import Dataset, load_dataset
 from train.evaluate.robustness.handwriting import KINDS, blank, draw, place, several
 
 LOOKS: tuple[Look, ...] = ("ink", "object")
+FITS: tuple[Fit, ...] = get_args(Fit)
 INK = ImageSpec("ink", single=True)
 # Loss of accuracy with strokes unlike those that the model has learnt.
 LOSSES = {"one pixel": 0.2, "marker": 0.2, "chalk": 0.15}
@@ -31,6 +33,16 @@ LOSSES = {"one pixel": 0.2, "marker": 0.2, "chalk": 0.15}
 def digits() -> Dataset:
     """Return 8 × 8 digits of scikit-learn as images of 28 × 28."""
     return load_dataset("digits")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 64)], ids=str)
+@pytest.mark.parametrize("fit", FITS)
+def test_photos_of_any_size_fit(fit: Fit, size: tuple[int, int]) -> None:
+    spec = ImageSpec("photo", *size, fit=fit)
+
+    for side in range(1, 240):
+        for shape in ((side, 240), (240, side)):
+            assert normalize_pixels(np.zeros(shape, np.uint8), spec).shape == size
 
 
 @given(image=arrays(np.uint8, (SIDE, SIDE)), look=st.sampled_from(LOOKS))
