@@ -86,6 +86,10 @@ class Settings(BaseSettings):
 
     The largest images take about two seconds on a current core.
     """
+    import_seconds: float = Field(default=600.0, ge=0)
+    """CPU time for `loupe models import`, which runs a model that another program made. More for
+    large networks with many test images; 0 for no limits of time and memory.
+    """
     shutdown_timeout_seconds: int = Field(default=10, ge=1)
     """How long requests and shards in flight may take to finish after a stop signal."""
     drain_seconds: float = Field(default=0.0, ge=0, le=600)

@@ -175,6 +175,7 @@ def random() -> np.random.Generator:
 def loupe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Loupe:
     """Return a function that runs `loupe` in this process, with a terminal 80 characters wide."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LOUPE_IMPORT_SECONDS", "0")  # imports would start a process of their own
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["loupe", *map(str, arguments)])

@@ -1,5 +1,6 @@
 """`loupe models import`: saves a model that another program trained to the store."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,9 @@ import typer
 
 from loupe.images.spec import Fit, Look
 from loupe.logs import log_to_stderr
+from loupe.settings import load_settings
 from loupe.terminal import console, notices, styled
+from train.importing.limits import run_limited
 from train.importing.wiring import Output
 from train.options import ReplaceClasses
 
@@ -72,6 +75,8 @@ def import_(
     replace_classes: ReplaceClasses = False,
 ) -> None:
     """Save a model that another program trained to the store."""
+    if seconds := load_settings().import_seconds:
+        raise typer.Exit(run_limited(sys.argv[1:], seconds))
     log_to_stderr()
     from loupe.models.saving import check_name, check_writable
     from train.data.own.folders import slug
