@@ -21,6 +21,7 @@ from loupe.models.store import StoredModel, find_model, list_models
 from train.data.datasets import NAMES, load_dataset
 
 ARCHITECTURE = "cnn-small"  # of the default model
+MODEL_HELP = f"default: the newest {ARCHITECTURE} in the store"
 EPOCHS = 4  # are enough for an accuracy of 0.9 on digits
 PHOTO_SIZE = (4000, 3000)  # pixels, width × height: 12 megapixels, as phones take them
 PHOTO_QUALITY = 90  # of JPEG

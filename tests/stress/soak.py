@@ -1,4 +1,4 @@
-"""`python -m tests.stress.soak [--minutes N]`: load the service with requests of all kinds.
+"""`python -m tests.stress.soak [--minutes N] [--model TAG]`: load the service for a long time.
 
 Memory must not grow, and no request may fail.
 """
@@ -16,7 +16,7 @@ import psutil
 
 from bench import inputs
 from bench.harness import Row, at_most, run_program, show
-from bench.inputs import Post, benchmark_model, find_images, make_photo
+from bench.inputs import MODEL_HELP, Post, benchmark_model, find_images, make_photo
 from bench.service.open_loop import Connection, run_fast
 from bench.service.servers import LOUPE, RunningServer, serving
 from loupe.models.store import StoredModel
@@ -65,10 +65,12 @@ def main() -> int:
         prog="python -m tests.stress.soak", description="Load the service for a long time."
     )
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"default: {MINUTES:g}")
-    minutes: float = parser.parse_args().minutes
+    parser.add_argument("--model", metavar="TAG", help=MODEL_HELP)
+    arguments = parser.parse_args()
+    minutes: float = arguments.minutes
 
     def run() -> int:
-        with benchmark_model() as model:
+        with benchmark_model(arguments.model) as model:
             print(f"Soaking {model.tag} for {minutes:g} minutes.")
             with serving([LOUPE], model) as servers:
                 report = run_fast(soak(servers[LOUPE], _loads(model), minutes * 60))

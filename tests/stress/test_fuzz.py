@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import orjson
 import pytest
@@ -15,7 +16,9 @@ from tests.stress.fuzz.cases import make_case
 from tests.stress.fuzz.requests import Reference, make_reference
 from tests.support.programs import RunningService, serving
 
-REQUESTS = 3_000
+Served: TypeAlias = tuple[RunningService, Reference]
+
+REQUESTS = 1_500
 ERROR = b'{"error": "", "code": ""}'
 
 
@@ -24,25 +27,28 @@ def reference(digits_model: StoredModel) -> Reference:
     return make_reference(digits_model)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def service(
-    digits_model: StoredModel, shapes_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningService]:
-    """Run a service with two models; the digits are the default."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    data = folder / "data"
-    variables = {"LOUPE_MODEL": digits_model.tag, "LOUPE_DATA_DIR": data, "LOUPE_JOB_ROOTS": folder}
-    with serving(folder / "log", **variables) as running:
-        yield running
+    request: pytest.FixtureRequest,
+    digits_model: StoredModel,
+    colours_model: StoredModel,
+    tmp_path: Path,
+) -> Iterator[Served]:
+    """Run a service with models of two sizes; one of them is the default."""
+    model: StoredModel = request.getfixturevalue(request.param)
+    data = tmp_path / "data"
+    variables = {"LOUPE_MODEL": model.tag, "LOUPE_DATA_DIR": data, "LOUPE_JOB_ROOTS": tmp_path}
+    with serving(tmp_path / "log", **variables) as running:
+        yield running, make_reference(model)
         running.process.terminate()  # a killed service would leave its embedded Redis behind
         running.process.wait()
 
 
-def test_service_answers_or_refuses_every_request(
-    service: RunningService, reference: Reference
-) -> None:
-    port, pid = int(service.url.rpartition(":")[2]), service.process.pid
-    report = run_fast(fuzz(port, pid, service.log, reference, range(REQUESTS), seed=0))
+@pytest.mark.parametrize("service", ["digits_model", "colours_model"], indirect=True)
+def test_service_answers_or_refuses_every_request(service: Served) -> None:
+    running, reference = service
+    port, pid = int(running.url.rpartition(":")[2]), running.process.pid
+    report = run_fast(fuzz(port, pid, running.log, reference, range(REQUESTS), seed=0))
 
     assert "\n".join(map(str, report.failures)) == ""
     assert report.kinds.total() == REQUESTS

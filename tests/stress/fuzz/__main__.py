@@ -1,4 +1,4 @@
-"""`python -m tests.stress.fuzz [--requests N] [--seed N] [--only NUMBER]`: fuzz the service.
+"""`python -m tests.stress.fuzz [--requests N] [--seed N] [--only N] [--model TAG]`: fuzz a service.
 
 The service may answer no request with a 5xx other than 503 and 504, give no wrong answer, log no
 traceback, and need no more memory. It must still answer afterwards.
@@ -18,7 +18,7 @@ from statistics import median
 import psutil
 
 from bench.harness import Row, at_most, run_program, show
-from bench.inputs import benchmark_model
+from bench.inputs import MODEL_HELP, benchmark_model
 from bench.service.open_loop import run_fast
 from bench.service.servers import LOUPE, serving
 from tests.stress.fuzz.cases import Case, make_case, plain
@@ -91,12 +91,13 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=REQUESTS, help=f"default: {REQUESTS:,}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the requests; default: 0")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="send only this request")
+    parser.add_argument("--model", metavar="TAG", help=MODEL_HELP)
     arguments = parser.parse_args()
     only: int | None = arguments.only
     numbers = range(arguments.requests) if only is None else [only]
 
     def run() -> int:
-        report = _fuzz_service(numbers, arguments.seed)
+        report = _fuzz_service(numbers, arguments.seed, arguments.model)
         rows = _rows(report)
         show(rows, "Results of the fuzz test")
         for failure in report.failures:
@@ -106,9 +107,9 @@ def main() -> int:
     return run_program(run)
 
 
-def _fuzz_service(numbers: Sequence[int], seed: int) -> Report:
+def _fuzz_service(numbers: Sequence[int], seed: int, tag: str | None) -> Report:
     """Start a service and fuzz it."""
-    with benchmark_model() as model:
+    with benchmark_model(tag) as model:
         reference = make_reference(model)
         print(f"Fuzzing {model.tag} with {len(numbers):,} requests of seed {seed}.")
         with serving([LOUPE], model) as servers:

@@ -136,8 +136,12 @@ def hostile_json(random: Random, reference: Reference) -> Request:
     keys = ["image", "images", "pixels", "instances", "inputs", "signature_name"]
     key = random.choice([*keys, "x" * 100])
     depth = random.choice([1, 10, 900, 1100, 100_000])
-    row = "[" + ",".join([random.choice(JSON_VALUES)] * 28) + "]"
-    image = "[" + ",".join([row] * random.choice([0, 1, 27, 28, 29])) + "]"
+    height, *row_shape = reference.card.input.shape
+    row = random.choice(JSON_VALUES)
+    for side in reversed(row_shape):
+        row = "[" + ",".join([row] * side) + "]"
+    rows = random.choice([0, 1, height - 1, height, height + 1])
+    image = "[" + ",".join([row] * rows) + "]"
     body = random.choice(
         [
             random.choice(JSON_VALUES),
@@ -172,7 +176,9 @@ def hostile_npy(random: Random, reference: Reference) -> Request:
 
 def wrong_array(random: Random, reference: Reference) -> Request:
     """Send an array of an unsupported type or shape."""
-    shapes = [(28, 28), (1, 28, 29), (2, 28, 28, 1), (0, 28, 28), (5000, 28, 28), ()]
+    shape = reference.card.input.shape
+    counts = [(), (1,), (2,), (0,), (5000,)]
+    shapes = [(*random.choice(counts), *random.choice([shape, (*shape, 1), (28, 29)])), ()]
     array = np.zeros(random.choice(shapes), random.choice("BbfdeFqU?"))
     target = random.choice(["/predict", "/predict_batch"])
     return post(target, NPY, encode_npy(array), check_refusal)
@@ -206,11 +212,12 @@ def _wrong_tensor(random: Random, reference: Reference) -> tuple[dict[str, objec
     raw = random.choice([images, b"", random.randbytes(50), b"\xff\xff\xff\xff", bytes(4)])
     size = random.choice([len(raw), len(raw) - 1, 0, -1, 2**63, "1", None, True])
     count = random.choice([1, 2, 3, 0, -1, 10**6, 2**62])
-    shapes: list[object] = [[count, 28, 28], [count, 28, 28, 1], [count], [count, 1]]
-    shapes += [[], [28, 28], "x", [count, 2.0]]
+    shape = reference.card.input.shape
+    shapes: list[object] = [[count, *shape], [count, *shape, 1], [count], [count, 1]]
+    shapes += [[], shape, "x", [count, 2.0]]
     contents: list[dict[str, object]] = [
         {"parameters": {"binary_data_size": size}},
-        {"data": [0] * 784},
+        {"data": [0] * reference.card.input.nbytes},
         {"data": ["x", None]},
         {"data": [[[]]]},
         {},

@@ -62,7 +62,8 @@ class Reference:
 
     Attributes:
         model: The model that the service answers with.
-        images: uint8, shape `(n, 28, 28)`, on a dark background, so that normalizing keeps them.
+        images: uint8, `(n, *card.input.shape)`; grey ones are on a dark background, so that
+            normalizing keeps them.
         pngs: The same images as PNG files.
         probabilities: float32, shape `(n, classes)`.
     """
@@ -84,8 +85,10 @@ Factory: TypeAlias = Callable[[Random, Reference], Request]
 
 def make_reference(model: StoredModel) -> Reference:
     """Run the model directly on images like those it was trained on."""
-    found = [image for image in find_images(model, 2 * IMAGES) if not has_light_ground(image)]
-    images = np.stack(found[:IMAGES])
+    found = find_images(model, 2 * IMAGES)
+    if model.card.input.look != "photo":
+        found = np.stack([image for image in found if not has_light_ground(image)])
+    images = found[:IMAGES]
     probabilities = load_engine(model, threads=1).predict(images)
     return Reference(model, images, [encode_png(image) for image in images], probabilities)
 

@@ -212,7 +212,7 @@ def _raw_pixels(reference: Reference, numbers: Sequence[int]) -> tuple[bytes, di
     images = reference.images[numbers]
     return images.tobytes(), {
         "datatype": "UINT8",
-        "shape": (*images.shape, 1),
+        "shape": images.shape if images.ndim == 4 else (*images.shape, 1),
         "parameters": {"binary_data_size": images.nbytes},
     }
 

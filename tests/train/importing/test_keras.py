@@ -93,12 +93,13 @@ CASES: dict[str, tuple[Callable[[], keras.Model], tuple[str, ...], Prepare]] = {
         ("--input", "0..1"),
         in_0_1,
     ),
-    "a convolution of each channel": (
+    "convolutions in groups": (
         lambda: keras.Sequential(
             [
                 layers.Input((16, 16, 3)),
                 layers.Conv2D(8, 3),
                 layers.Conv2D(8, 5, padding="same", groups=8, bias_initializer="uniform"),
+                layers.Conv2D(12, 3, groups=4, bias_initializer="uniform"),
                 layers.Flatten(),
                 layers.Dense(3),
             ]

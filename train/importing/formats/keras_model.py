@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 from keras import layers
+from numpy.typing import NDArray
 
 from loupe.errors import InvalidModel
 from loupe.models.engine import OnnxEngine
@@ -155,8 +156,8 @@ def _for_inference(model: keras.Model) -> keras.Model:
     """Return the model without layers that ONNX does not need, or cannot have.
 
     Augmentation changes only training images. `Normalization` keeps its numbers where tf2onnx does
-    not look for them, so it becomes a `Rescaling`; it cannot convert convolutions in groups, but
-    those with a group per channel have a layer of their own.
+    not look for them, so it becomes a `Rescaling`. It cannot convert convolutions in groups: those
+    with a group per channel have a layer of their own, and others become plain convolutions.
     """
     if all(_replacement(each) is None for each in _flattened(model)):
         return model
@@ -166,29 +167,43 @@ def _for_inference(model: keras.Model) -> keras.Model:
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     for old, new in zip(_flattened(model), _flattened(copy), strict=True):
-        if type(new) is type(old):
-            new.set_weights(old.get_weights())
-        elif isinstance(new, layers.DepthwiseConv2D):
+        if isinstance(new, layers.DepthwiseConv2D) and type(old) is layers.Conv2D:
             kernel, *bias = old.get_weights()  # (height, width, 1, channels)
             new.set_weights([kernel.transpose(0, 1, 3, 2), *bias])
+        elif _has_groups(old):
+            kernel, *bias = old.get_weights()
+            new.set_weights([_without_groups(kernel, old.groups), *bias])
+        elif type(new) is type(old):
+            new.set_weights(old.get_weights())
     return copy
 
 
-def _is_depthwise(layer: layers.Layer) -> bool:
-    """Return whether a convolution in groups has one channel per group."""
-    return (
-        type(layer) is layers.Conv2D
-        and layer.groups > 1
-        and layer.filters == layer.groups
-        and layer.kernel.shape[2] == 1
-    )
+def _has_groups(layer: layers.Layer) -> bool:
+    return type(layer) is layers.Conv2D and layer.groups > 1
+
+
+def _without_groups(kernel: NDArray[np.generic], groups: int) -> NDArray[np.generic]:
+    """Return the kernel of a plain convolution: 0 between channels of different groups.
+
+    Args:
+        kernel: `(height, width, channels / groups, filters)`.
+        groups: Of the convolution.
+    """
+    height, width, channels, filters = kernel.shape
+    plain = np.zeros((height, width, groups, channels, groups, filters // groups), kernel.dtype)
+    grouped = kernel.reshape(height, width, channels, groups, filters // groups)
+    for group in range(groups):
+        plain[:, :, group, :, group] = grouped[:, :, :, group]
+    return plain.reshape(height, width, groups * channels, filters)
 
 
 def _replacement(layer: layers.Layer) -> layers.Layer | None:
     if type(layer).__name__.startswith(AUGMENTATION):
         return layers.Identity(name=layer.name)
-    if _is_depthwise(layer):
+    if _has_groups(layer):
         config = layer.get_config()
+        if layer.filters != layer.groups or layer.kernel.shape[2] > 1:
+            return layers.Conv2D.from_config(config | {"groups": 1})
         common = ("name", "kernel_size", "strides", "padding", "data_format", "dilation_rate")
         rest = ("activation", "use_bias")
         return layers.DepthwiseConv2D(**{name: config[name] for name in (*common, *rest)})

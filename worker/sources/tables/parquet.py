@@ -31,6 +31,9 @@ from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
 IMAGE, BYTES, ID = "image", "bytes", "id"
+# pyarrow takes as long for one value of a column as for thousands.
+READ_PIXELS = 2**23  # to read at a time
+COLUMNS_AT_A_TIME = 1024  # of pixels, to convert at a time
 ROWS_AT_A_TIME, ROW_COUNTS = "rows-at-a-time", "row-counts"  # files of the index
 
 
@@ -79,7 +82,7 @@ class TableSource:
             with self._open(path) as (file, source):
                 counts.append(self._count(path, file))
                 schema = file.schema_arrow  # made of the metadata each time
-                columns = self._columns(path, schema)
+                columns = self._columns(schema, self._image_columns(path, schema))
                 fields = dict(zip(schema.names, schema, strict=True))
                 found = pa.schema([fields[name] for name in columns])
                 kinds = self._same_kinds(path, found, kinds or found)
@@ -104,16 +107,20 @@ class TableSource:
     ) -> Iterator[BatchReader]:
         """See `ImageSource.batches`."""
         check_unchanged(self._path, revision, self._version())
-        rows_at_a_time = min(batch_size, _rows_at_a_time(index))
+        most = _rows_at_a_time(index)
         for path, before, start, stop in self._spans(index, shard.start, shard.stop):
             with self._open(path) as (file, _):
                 images = self._image_columns(path, file.schema_arrow)
-                columns = self._columns(path, file.schema_arrow)
-                decode = self._decode_files if len(images) == 1 else self._stack_pixels
-                for row, rows in read_rows(file, start, stop, rows_at_a_time, columns):
-                    kept = {self._id, *self._options.columns} & set(rows.schema.names)
+                columns = self._columns(file.schema_arrow, images)
+                decode, count = self._decode_files, batch_size
+                if len(images) > 1:
+                    decode, count = self._stack_pixels, max(count, READ_PIXELS // len(images))
+                for row, rows in read_rows(file, start, stop, min(count, most), columns):
+                    kept = {self._id, *self._options.columns} & set(columns)
                     check_texts(path, ((name, rows.column(name)) for name in kept))
-                    yield partial(decode, rows, before + row, images)
+                    for first in range(0, len(rows), batch_size):
+                        batch = rows.slice(first, batch_size)
+                        yield partial(decode, batch, before + row + first, images)
 
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
@@ -177,10 +184,10 @@ class TableSource:
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
             raise damaged(f"Parquet file '{path}'", error) from error
 
-    def _columns(self, path: AnyPath, schema: pa.Schema) -> list[str]:
+    def _columns(self, schema: pa.Schema, images: Sequence[str]) -> list[str]:
         """Return all columns to read."""
         ids = [self._id] if self._id in schema.names else []
-        columns = [*self._image_columns(path, schema), *ids, *self._options.columns]
+        columns = [*images, *ids, *self._options.columns]
         return list(dict.fromkeys(columns))
 
     def _image_columns(self, path: AnyPath, schema: pa.Schema) -> list[str]:
@@ -244,9 +251,15 @@ class TableSource:
     def _stack_pixels(self, rows: pa.RecordBatch, start: int, images: Sequence[str]) -> Records:
         pixels = np.empty((len(rows), len(images)), np.uint8)
         are_valid = np.ones(len(rows), bool)
-        for position, name in enumerate(images):
-            pixels[:, position], are_pixels = as_pixels(rows.column(name))
-            are_valid &= are_pixels
+        for start_column in range(0, len(images), COLUMNS_AT_A_TIME):
+            names = images[start_column : start_column + COLUMNS_AT_A_TIME]
+            columns = [rows.column(name) for name in names]
+            if any(column.type != columns[0].type for column in columns):
+                columns = [column.cast(pa.float64(), safe=False) for column in columns]
+            values, are_pixels = as_pixels(pa.concat_arrays(columns))
+            part = slice(start_column, start_column + len(names))
+            pixels[:, part] = values.reshape(len(names), -1).T
+            are_valid &= are_pixels.reshape(len(names), -1).all(axis=0)
         ids, _ = self._ids(rows, start)
         kept = self._kept_columns(rows)
         found = pixels.reshape(-1, *self._decoder.spec.shape)
