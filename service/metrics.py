@@ -88,6 +88,7 @@ class Metrics(Collector):
         self._models: dict[tuple[str, tuple[str, ...]], ModelMetrics] = {}
         self._in_flight: dict[str, int] = {}
         self._served: Sequence[StoredModel] = ()
+        self._queue: Sequence[Metric] = ()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -121,14 +122,20 @@ class Metrics(Collector):
             self._swaps[name, outcome] += 0  # so that `increase()` sees the first event
         return self._models.setdefault((name, classes), ModelMetrics(self, name, classes))
 
-    def exposed(self, in_flight: dict[str, int], served: Sequence[StoredModel]) -> bytes:
+    def exposed(
+        self,
+        in_flight: dict[str, int],
+        served: Sequence[StoredModel],
+        queue: Sequence[Metric] = (),
+    ) -> bytes:
         """Return all metrics in Prometheus's text format.
 
         Args:
             in_flight: Images without an answer yet, by model.
             served: The served models.
+            queue: Metrics of the job queue.
         """
-        self._in_flight, self._served = in_flight, served
+        self._in_flight, self._served, self._queue = in_flight, served, queue
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -169,7 +176,7 @@ class Metrics(Collector):
         )
         for stored in self._served:
             served.add_metric([stored.name, stored.version], 1)
-        yield from (in_flight, served)
+        yield from (in_flight, served, *self._queue)
 
 
 class ModelMetrics:

@@ -17,7 +17,7 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from redis import Redis
 from redis.exceptions import RedisError
@@ -25,11 +25,10 @@ from redis.retry import Retry
 
 from loupe.errors import ProgramFailed
 from loupe.images.pool import Loss
-from loupe.jobs import PRIORITIES
 from loupe.runtime.redis_server import BACKOFF, HASTY
 from loupe.settings import Settings
 from worker.queue.claims import Delivery
-from worker.queue.keys import WORKERS_GROUP, active_key, job_key, server_time, waiting_key
+from worker.queue.depth import depth_metrics, measure_depth
 from worker.queue.steps import Kind
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,6 @@ PROMPT: dict[str, Any] = HASTY | {
     "socket_timeout": 1.0,
     "socket_connect_timeout": 1.0,
 }
-MAX_INSPECTED = 100  # jobs in one round trip
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -142,76 +140,11 @@ class QueueDepth(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield depth, age and job states, or only that Redis does not answer."""
         try:
-            places, states, age = self._inspect()
+            depth = measure_depth(self._redis)
         except RedisError as error:
             logger.warning("metrics of the queue are missing: Redis does not answer: %s", error)
-            yield _reachable(0)
-            return
-        yield _reachable(1)
-        steps = GaugeMetricFamily(
-            "loupe_queue_steps", "Steps of all jobs, by where they are", labels=["place"]
-        )
-        oldest = GaugeMetricFamily(
-            "loupe_queue_oldest_seconds", "How long the first of the waiting steps has waited"
-        )
-        by_state = GaugeMetricFamily(
-            "loupe_queue_jobs", "Jobs that have not ended, by state", labels=["state"]
-        )
-        for place in ("waiting", "in_hand", "delayed"):
-            steps.add_metric([place], places[place])
-        for state in ("queued", "planning", "running", "finishing", "cancelling"):
-            by_state.add_metric([state], states[state])
-        oldest.add_metric([], age)
-        yield from (steps, oldest, by_state)
-
-    def _inspect(self) -> tuple[Tally[str], Tally[str], float]:
-        """Count steps by place and jobs by state, and return the age of the oldest waiting step."""
-        places: Tally[str] = Tally()
-        states: Tally[str] = Tally()
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for priority in PRIORITIES:
-                pipeline.lrange(active_key(priority), 0, -1)
-                pipeline.llen(waiting_key(priority))
-                pipeline.lindex(waiting_key(priority), 0)
-            found = pipeline.execute()
-        states["queued"] = places["waiting"] = sum(found[1::3])
-        started = [job_id for active in found[::3] for job_id in active]
-        lasts = dict.fromkeys(filter(None, found[2::3]), "-")  # delivered messages
-        for start in range(0, len(started), MAX_INSPECTED):
-            job_ids = started[start : start + MAX_INSPECTED]
-            for job_id, (state, length, groups, delayed) in self._inspect_jobs(job_ids).items():
-                if not isinstance(groups, list):  # the job has just ended
-                    continue
-                group = next(group for group in groups if group["name"] == WORKERS_GROUP)
-                states[state] += 1
-                places["in_hand"] += group["pending"]
-                places["waiting"] += max(0, length - group["pending"])
-                places["delayed"] += delayed
-                lasts[job_id] = f"({group['last-delivered-id']}"
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for job_id, last in lasts.items():
-                pipeline.xrange(job_key(job_id, "steps"), min=last, count=1)
-            firsts = pipeline.execute()
-        now = server_time(self._redis)
-        born = [int(first[0][0].partition("-")[0]) / 1000 for first in firsts if first]  # ids in ms
-        return places, states, max(0.0, now - min(born, default=now))
-
-    def _inspect_jobs(self, job_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-        """Return state, length of the stream, its groups, and delayed steps by job."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.hget(job_key(job_id), "state")
-                pipeline.xlen(job_key(job_id, "steps"))
-                pipeline.xinfo_groups(job_key(job_id, "steps"))
-                pipeline.zcard(job_key(job_id, "delayed"))
-            found = iter(pipeline.execute(raise_on_error=False))
-        return dict(zip(job_ids, zip(found, found, found, found, strict=True), strict=True))
-
-
-def _reachable(value: int) -> Metric:
-    return GaugeMetricFamily(
-        "loupe_queue_reachable", "1 while Redis answers this worker", value=value
-    )
+            depth = None
+        yield from depth_metrics(depth)
 
 
 @contextmanager

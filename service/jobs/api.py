@@ -30,6 +30,7 @@ from service.http.context import caller_of
 from service.http.options import media_type
 from service.http.validation import parse_json, read_query, shown, validate
 from service.jobs.requests import (
+    BacklogRequest,
     NoParameters,
     PageRequest,
     ResultsRequest,
@@ -162,6 +163,14 @@ async def jobs(call: Call) -> Response:
     return replies.json({"jobs": [job.to_json() for job in page.jobs], "next": page.next})
 
 
+async def backlog(call: Call) -> Response:
+    """Return how much work is in the queue, and for how many workers that is enough."""
+    asked = read_query(call.request, BacklogRequest)
+    depth = await call.jobs.ask(lambda jobs: jobs.depth())
+    steps = sum(depth.steps.values())
+    return replies.json({"steps": steps, "workers_wanted": -(-steps // asked.steps_per_worker)})
+
+
 async def show(call: Call) -> Response:
     """Return a job."""
     return replies.json((await _job(call)).to_json())
@@ -286,6 +295,7 @@ def _converted(folder: Path, found: list[Path], stored: Format, sent: Format) ->
 ROUTES = [
     route("POST", "/jobs", PROTOCOL, submit),
     route("GET", "/jobs", PROTOCOL, jobs),
+    route("GET", "/jobs/backlog", PROTOCOL, backlog),
     route("GET", "/jobs/{id}", PROTOCOL, show),
     route("DELETE", "/jobs/{id}", PROTOCOL, cancel),
     route("GET", "/jobs/{id}/events", PROTOCOL, events),

@@ -12,11 +12,14 @@ from loupe.errors import RedisUnavailable
 from loupe.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
     from worker.queue.jobs import Jobs  # imports redis, which doubles the start of a service
 
 T = TypeVar("T")
 
 THREADS = 4  # a Redis that hangs blocks these, and no prediction
+DEPTH_SECONDS = 5.0  # timeout for the queue's metrics; Prometheus waits 10 s for all of them
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,22 @@ class JobQueue:
             LoupeError: As the operation does.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, operation)
+
+    async def metrics(self) -> "list[Metric]":
+        """Return the metrics of the queue, which say so if Redis does not answer.
+
+        There are none without an address of Redis: a scrape starts no embedded one.
+        """
+        if not self._settings.redis_url:
+            return []
+        from worker.queue.depth import depth_metrics
+
+        try:
+            async with asyncio.timeout(DEPTH_SECONDS):
+                depth = await self.ask(lambda jobs: jobs.depth())
+        except (RedisUnavailable, TimeoutError):
+            return list(depth_metrics(None))
+        return list(depth_metrics(depth))
 
     async def close(self) -> None:
         """Disconnect; an embedded Redis stops unless others use it."""

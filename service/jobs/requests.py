@@ -49,6 +49,14 @@ class NoParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class BacklogRequest(BaseModel):
+    """How many steps of jobs one worker should find, in the number of workers that are wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps_per_worker: int = Field(default=8, ge=1, le=1_000_000)
+
+
 class PageRequest(BaseModel):
     """A page of a list of jobs.
 

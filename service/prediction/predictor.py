@@ -135,13 +135,14 @@ class Predictor:
 
     async def exposed_metrics(self) -> bytes:
         """Return all metrics in Prometheus's text format; other requests go between two calls."""
+        queue = await self.jobs.metrics()
         await turn()
         served = self.models.all()
         in_flight: dict[str, int] = {}
         for model in served:
             name = model.stored.name
             in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
-        return self.metrics.exposed(in_flight, [model.stored for model in served])
+        return self.metrics.exposed(in_flight, [model.stored for model in served], queue)
 
 
 class AnyCall:

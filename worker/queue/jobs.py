@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from loupe.errors import Conflict, InvalidRequest, JobNotFound, TooManyRequests
 from loupe.jobs import ENDED, Priority
+from worker.queue.depth import Depth, measure_depth
 from worker.queue.keys import (
     JOBS,
     WAKE,
@@ -182,6 +183,10 @@ class Jobs:
         while page.next is not None:
             page = self.page(page.next)
             yield from page.jobs
+
+    def depth(self) -> Depth:
+        """Return how much work is in the queue."""
+        return measure_depth(self._redis)
 
     def _read(self, job_ids: Sequence[str]) -> list[Job | None]:
         """Return the jobs with these ids in one round trip."""
