@@ -36,7 +36,9 @@ MARGIN = 24  # pixels around the sheet
 PADDING = 4  # pixels between a tile and its captions
 MAX_LETTERS = 1000  # of one line; further ones would not fit
 MAX_ROW_TITLE = 240  # pixels; longer row titles are cut
-INK, MUTED, ORANGE = "#1f2933", "#6b7785", "#d9730d"
+INK, MUTED, ORANGE, BLUE = "#1f2933", "#6b7785", "#d9730d", "#2b6cb0"
+TRACK = "#e1e6eb"  # behind bars
+BAR_HEIGHT, BAR_NAME, BAR_LENGTH = 17, 0.36, 0.44  # pixels; shares of the tile's width
 GROUND = "#f1f4f8"  # around pictures that are not square
 
 Font = ImageFont.FreeTypeFont
@@ -52,18 +54,34 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A line with a name, a bar and a number.
+
+    Attributes:
+        share: The length of the bar, 0..1.
+    """
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
 class Tile:
     """A picture with captions.
 
     Attributes:
         image: uint8, grey `(height, width)` or RGB `(height, width, 3)`; `None` for an empty tile.
         above: Lines above the picture.
-        below: Lines below the picture.
+        below: Lines below the picture, and below the bars.
+        beside: A second picture, at the right of the first one.
+        bars: Bars below the picture.
     """
 
     image: UInt8Array | None
     above: Sequence[Text] = ()
     below: Sequence[Text] = ()
+    beside: UInt8Array | None = None
+    bars: Sequence[Bar] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class TileSheet:
     Attributes:
         tiles: At least one; `None` leaves a place blank.
         columns: Tiles in a row.
-        side: Pixels of a tile. Smaller pictures are enlarged without smoothing.
+        side: Pixels of a picture. Smaller ones are enlarged without smoothing.
         gap: Pixels between tiles.
         title: Lines above all tiles.
         row_titles: For each row, lines at its left.
@@ -91,7 +109,7 @@ class TileSheet:
         """Width and height of the sheet in pixels."""
         left, top = self.origin(0)
         rows = -(-len(self.tiles) // self.columns)
-        width = left + self.columns * (self.side + self.gap) - self.gap + MARGIN
+        width = left + self.columns * (self._width + self.gap) - self.gap + MARGIN
         return width, top - self._above + rows * self._row_height - self.gap + MARGIN
 
     def origin(self, number: int) -> tuple[int, int]:
@@ -101,14 +119,14 @@ class TileSheet:
         left = min(max(map(_width, names), default=0), MAX_ROW_TITLE) + MARGIN if names else 0
         row, column = divmod(number, self.columns)
         top = MARGIN + title + row * self._row_height + self._above
-        return MARGIN + left + column * (self.side + self.gap), top
+        return MARGIN + left + column * (self._width + self.gap), top
 
     def png(self) -> bytes:
         """Draw the sheet and encode it as PNG."""
-        images = [tile.image for tile in self.tiles if tile and tile.image is not None]
-        sheet = Image.new(
-            "RGB" if any(image.ndim == 3 for image in images) else "L", self.size, "white"
-        )
+        pictures = [picture for tile in self.tiles if tile for picture in (tile.image, tile.beside)]
+        colour = any(tile and tile.bars for tile in self.tiles)
+        colour |= any(picture is not None and picture.ndim == 3 for picture in pictures)
+        sheet = Image.new("RGB" if colour else "L", self.size, "white")
         pen = ImageDraw.Draw(sheet)
         _write(pen, self.title, (MARGIN, MARGIN), self.size[0] - 2 * MARGIN)
         for row, texts in enumerate(self.row_titles):
@@ -118,15 +136,30 @@ class TileSheet:
             if tile is not None:
                 left, top = self.origin(number)
                 sheet.paste(_fitted(tile.image, self.side, sheet.mode), (left, top))
+                if tile.bars or tile.beside is not None:  # people's own pictures may be white
+                    outer = (left - 1, top - 1, left + self._width, top + self.side)
+                    pen.rectangle(outer, outline=TRACK)
+                if tile.beside is not None:
+                    beside = _fitted(tile.beside, self.side, sheet.mode)
+                    sheet.paste(beside, (left + self.side + PADDING, top))
                 # Captions may extend into the gap, which leaves them apart from their neighbours'.
-                place = left - self.gap // 2, self.side + self.gap - PADDING
+                place = left - self.gap // 2, self._width + self.gap - PADDING
                 above = top - PADDING - _height(tile.above)
                 _write(pen, tile.above, (place[0], above), place[1], centred=True)
                 below = top + self.side + PADDING
+                for bar in tile.bars:
+                    _draw_bar(pen, bar, (left, below), self._width)
+                    below += BAR_HEIGHT
                 _write(pen, tile.below, (place[0], below), place[1], centred=True)
         file = io.BytesIO()
         sheet.save(file, "PNG", compress_level=1)  # higher levels take ten times as long
         return file.getvalue()
+
+    @cached_property
+    def _width(self) -> int:
+        """Pixels of a tile."""
+        is_pair = any(tile and tile.beside is not None for tile in self.tiles)
+        return 2 * self.side + PADDING if is_pair else self.side
 
     @cached_property
     def _above(self) -> int:
@@ -137,7 +170,10 @@ class TileSheet:
     @cached_property
     def _row_height(self) -> int:
         below = max(
-            _height(tile.below) + PADDING if tile and tile.below else 0 for tile in self.tiles
+            BAR_HEIGHT * len(tile.bars) + _height(tile.below) + PADDING
+            if tile and (tile.below or tile.bars)
+            else 0
+            for tile in self.tiles
         )
         return self._above + self.side + below + self.gap
 
@@ -179,6 +215,19 @@ def _fitted(image: UInt8Array | None, side: int, mode: str) -> Image.Image:
         corner = (side - size[0]) // 2, (side - size[1]) // 2
         square.paste(picture.resize(size, method), corner)
     return square
+
+
+def _draw_bar(pen: ImageDraw.ImageDraw, bar: Bar, corner: tuple[int, int], width: int) -> None:
+    left, top = corner
+    start, end = left + round(BAR_NAME * width), left + round((BAR_NAME + BAR_LENGTH) * width)
+    _write(pen, [Text(bar.name, SMALL, INK)], corner, start - left - PADDING)
+    middle = top + BAR_HEIGHT // 2
+    filled = start + round((end - start) * min(max(bar.share, 0), 1))
+    pen.rectangle((start, middle - 4, end, middle + 3), TRACK)
+    if filled > start:
+        pen.rectangle((start, middle - 4, filled, middle + 3), BLUE)
+    number = Text(f"{100 * bar.share:.1f} %", SMALL)
+    _write(pen, [number], (end + PADDING, top), left + width - end - PADDING)
 
 
 def _height(texts: Sequence[Text]) -> int:

@@ -30,6 +30,7 @@ from loupe.client.uploads import (
 from loupe.errors import LoupeError
 from loupe.images.spec import Normalize
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
+from loupe.models.answers import Explain
 from loupe.results import Format
 
 if TYPE_CHECKING:
@@ -49,11 +50,15 @@ class AsyncClient:
         self._http = httpx.AsyncClient(verify=certificates, trust_env=use_proxies)
 
     async def predict(
-        self, picture: PictureInput, **options: "Unpack[PredictOptions]"
+        self,
+        picture: PictureInput,
+        *,
+        explain: Explain | None = None,
+        **options: "Unpack[PredictOptions]",
     ) -> Prediction:
         """Predict one picture; see `Client.predict`."""
         upload = await asyncio.to_thread(prepare, picture, options.get("normalize", "auto"))
-        return await self._run(self._flows.predict(upload, options))
+        return await self._run(self._flows.predict(upload, options, explain))
 
     async def predict_many(
         self,

@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.errors import InvalidUsage, NotWritable
+from loupe.errors import InvalidImage, InvalidUsage, NotWritable, RequestRefused
 from loupe.settings import load_settings
 from loupe.terminal import Column, notices, print_table, warnings_as_notices
 from loupe.text import one_line
 
 if TYPE_CHECKING:
-    from loupe.client.predictions import LocalOptions, Outcome, Prediction, PredictionError
+    from loupe.client.client import Client
+    from loupe.client.predictions import (
+        LocalOptions,
+        Outcome,
+        Prediction,
+        PredictionError,
+    )
 
 NO_LABEL = "–"
 MAX_FOLDER_PICTURES = 1_000  # more belong into a job
+OF_PICTURES = (413, 422)  # statuses of answers about the picture, not about the request
 
 
 def predict(
@@ -42,7 +49,7 @@ def predict(
     ] = False,
     grid: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the pictures with their labels."),
+        typer.Option(metavar="FILE.png", help="Draw the pictures, what the model saw, and bars."),
     ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Use the model store of this machine, no service.")
@@ -74,7 +81,7 @@ def predict(
     outcomes: list[Outcome] = []
     asked = _ask_here(files, model, options)
     if not local:
-        asked = _ask_service(files, model, options, url, api_key)
+        asked = _ask_service(files, model, options, url, api_key, explain=grid is not None)
     for outcome in asked:
         if as_json:
             typer.echo(one_line(_json_line(files[len(outcomes)], outcome)))
@@ -101,14 +108,36 @@ def _ask_service(
     options: "LocalOptions",
     url: str | None,
     api_key: str | None,
+    *,
+    explain: bool,
 ) -> Iterator["Outcome"]:
+    """Yield the answers of the service; for a grid, the first ones have a view."""
     from loupe.client.client import Client
+    from loupe.client.grid import MAX_TILES
 
     settings = load_settings()
     key = settings.api_key.get_secret_value() if settings.api_key else None
     url = url or settings.url or f"http://127.0.0.1:{settings.port}"
     with Client(url, api_key=api_key or key) as client:
+        if explain:
+            for file in files[:MAX_TILES]:
+                yield _explained(client, file, model, options)
+            files = files[MAX_TILES:]
         yield from client.predict_many(files, model=model, **options)
+
+
+def _explained(
+    client: "Client", file: Path, model: str | None, options: "LocalOptions"
+) -> "Outcome":
+    """Predict one picture with what the model saw; return its error if it cannot be read."""
+    from loupe.client.predictions import PredictionError
+
+    try:
+        return client.predict(file, explain="seen", model=model, **options)
+    except (InvalidImage, RequestRefused) as error:
+        if isinstance(error, RequestRefused) and error.status not in OF_PICTURES:
+            raise
+        return PredictionError(error.code, error.message)
 
 
 def _json_line(file: Path, outcome: "Prediction | PredictionError") -> str:

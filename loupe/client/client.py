@@ -27,6 +27,7 @@ from loupe.client.uploads import (
 )
 from loupe.errors import InvalidSetting
 from loupe.jobs import ScoringJob, ScoringRequest, check_options
+from loupe.models.answers import Explain
 from loupe.results import Format
 
 if TYPE_CHECKING:
@@ -56,13 +57,21 @@ class Client:
         certificates, use_proxies = trust(url)
         self._http = httpx.Client(verify=certificates, trust_env=use_proxies)
 
-    def predict(self, picture: PictureInput, **options: "Unpack[PredictOptions]") -> Prediction:
+    def predict(
+        self,
+        picture: PictureInput,
+        *,
+        explain: Explain | None = None,
+        **options: "Unpack[PredictOptions]",
+    ) -> Prediction:
         """Predict one picture.
 
         Args:
             picture: A path, the bytes of a file, a Pillow image, or an array: uint8,
                 `(height, width)`, `(height, width, 3)` or `(height, width, 4)`, 0 = black,
                 255 = white. docs/service.md lists the formats.
+            explain: `seen` sets the prediction's `view` to what the model saw; `saliency` also
+                draws what counted, which costs the service up to 144 images more.
             options: `model`, `top_k`, `threshold`, `normalize`, `lang` and `timeout`; see
                 `PredictOptions`.
 
@@ -74,7 +83,7 @@ class Client:
             UnexpectedAnswer: If the server is not Loupe.
         """
         upload = prepare(picture, options.get("normalize", "auto"))
-        return self._run(self._flows.predict(upload, options))
+        return self._run(self._flows.predict(upload, options, explain))
 
     def predict_many(
         self,

@@ -1,4 +1,4 @@
-"""A sheet of pictures with their labels and confidences, for `loupe predict --grid`."""
+"""A sheet of pictures, what the model saw of them, and bars, for `loupe predict --grid`."""
 
 import math
 from collections.abc import Iterable
@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from loupe.client.predictions import Prediction, PredictionError
-from loupe.drawing import INK, ORANGE, Text, Tile, TileSheet, legible
+from loupe.drawing import INK, LARGE, MEDIUM, ORANGE, Bar, Text, Tile, TileSheet, legible
 from loupe.errors import LoupeError
 from loupe.images.decode import open_picture, read_file
 from loupe.images.spec import UInt8Array
 
 MAX_TILES = 100  # more would be too small to see
-COLUMNS = 6  # of a grid with at most 36 tiles
-SIDE, GAP = 216, 28  # pixels
+COLUMNS = 4  # of a grid with at most 16 tiles
+SIDE, GAP = 160, 28  # pixels
+BARS = 3  # classes of a picture
 PREVIEW_SIDE = 300  # pixels of the longer side that are decoded of a large picture
 MAX_PIXELS = 50_000_000  # of a picture that is decoded to be shown; large phones make as many
 
@@ -27,18 +28,16 @@ def draw(outcomes: Iterable[tuple[Path, Prediction | PredictionError]]) -> bytes
 
 
 def _tile(file: Path, outcome: Prediction | PredictionError) -> Tile:
+    shown, name = preview(file, PREVIEW_SIDE), (Text(file.name, MEDIUM),)
     if isinstance(outcome, PredictionError):
-        label, confidence = Text(" ", 19), "cannot be read"
-    else:
-        label = Text("unsure", 19, ORANGE)
-        if outcome.label is not None:
-            label = Text(legible(outcome.label, outcome.index or 0), 19, INK)
-        confidence = _percent(outcome.confidence)
-    return Tile(preview(file, PREVIEW_SIDE), (label, Text(confidence, 15)), (Text(file.name, 13),))
-
-
-def _percent(confidence: float) -> str:
-    return ">99 %" if confidence >= 0.995 else f"{confidence:.0%}".replace("%", " %")
+        return Tile(shown, (Text(outcome.code.replace("_", " "), LARGE, ORANGE),), name)
+    label = Text(outcome.reason or "unsure", LARGE, ORANGE)
+    if outcome.label is not None:
+        label = Text(legible(outcome.label, outcome.index or 0), LARGE, INK)
+    best = () if outcome.reason else outcome.best(BARS)
+    bars = [Bar(each, probability) for each, probability in best]
+    seen = None if outcome.view is None else outcome.view.seen
+    return Tile(shown, (label,), name, seen, bars)
 
 
 def preview(picture: Path | bytes, side: int) -> UInt8Array | None:

@@ -50,7 +50,8 @@ def _row(name: str, value: float) -> str:
 def _pictures(view: View) -> str:
     picture = _picture(view)
     shown = "" if picture is None else _figure(picture, "picture")
-    return shown + _figure(view.seen, "what the model saw")
+    counted = "" if view.saliency is None else _figure(view.saliency, "what counted")
+    return shown + _figure(view.seen, "what the model saw") + counted
 
 
 def _picture(view: View) -> UInt8Array | None:

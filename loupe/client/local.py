@@ -4,6 +4,7 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from loupe.client.uploads import PictureInput, PictureSet, as_file, each_picture
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.header import TINY_BYTES
 from loupe.images.pool import DecoderPool
-from loupe.images.spec import Normalize
+from loupe.images.spec import Normalize, UInt8Array
+from loupe.images.steps import Step
 from loupe.jobs import check_options
-from loupe.models.answers import Answer, AnswerOptions, answer
+from loupe.models import saliency
+from loupe.models.answers import Answer, AnswerOptions, Explain, answer
 from loupe.models.engine import load_engine
 from loupe.models.store import StoredModel, find_model
 from loupe.runtime.cores import available_cores
@@ -61,11 +64,19 @@ class LocalModel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.tag}, {len(self.card.class_names)} classes>"
 
-    def predict(self, picture: PictureInput, **options: "Unpack[LocalOptions]") -> Prediction:
+    def predict(
+        self,
+        picture: PictureInput,
+        *,
+        explain: Explain | None = None,
+        **options: "Unpack[LocalOptions]",
+    ) -> Prediction:
         """Predict one picture.
 
         Args:
             picture: As for `Client.predict`.
+            explain: `saliency` draws what counted, and runs the model on up to 144 images more. The
+                prediction's `view` shows in any case what the model saw.
             options: `top_k`, `threshold`, `normalize` and `lang`; see `LocalOptions`.
 
         Raises:
@@ -76,6 +87,8 @@ class LocalModel:
         asked = check_options(AnswerOptions, **options)
         names = self.card.names(asked.lang)
         view = self._view(picture, asked.normalize, keep=True)
+        if explain == "saliency":
+            view = replace(view, saliency=self._saliency(view.seen))
         return next(self._answers([view], names, asked))
 
     def predict_many(
@@ -116,16 +129,22 @@ class LocalModel:
     def _view(self, picture: PictureInput, normalize: Normalize, *, keep: bool = False) -> View:
         """Decode a picture; `keep` even a large file for notebooks."""
         upload = prepare(picture, normalize)
-        spec = self.card.input
+        spec, steps = self.card.input, list[Step]()
         if isinstance(upload, np.ndarray) and upload.shape == spec.shape:
             seen = upload
         else:
             seen = self._decoders.decode_safely(
-                as_file(upload), spec, self._max_pixels, normalize=normalize
+                as_file(upload), spec, self._max_pixels, normalize=normalize, steps=steps
             )
         if isinstance(picture, str | os.PathLike):
-            return View(picture, seen)
-        return View(upload if keep or len(upload) <= TINY_BYTES else None, seen)
+            return View(picture, seen, tuple(steps))
+        kept = upload if keep or len(upload) <= TINY_BYTES else None
+        return View(kept, seen, tuple(steps))
+
+    def _saliency(self, seen: UInt8Array) -> UInt8Array:
+        occlusion = saliency.occlude(seen, self.card.input)
+        answers = self._engine.predict(np.concatenate([seen[np.newaxis], occlusion.images]))
+        return saliency.draw(seen, occlusion.saliency(answers[0], answers[1:]))
 
     def _answers(
         self, views: Sequence[View], names: Sequence[str], options: AnswerOptions

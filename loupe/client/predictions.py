@@ -8,29 +8,40 @@ from datetime import datetime
 from typing import Annotated, ClassVar, TypeAlias, TypedDict
 
 import httpx
-from pydantic import BaseModel, Field, JsonValue
+import numpy as np
+from pydantic import Base64Bytes, BaseModel, Field, JsonValue
 
 from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, ServiceFlows
 from loupe.client.uploads import OCTETS, Upload, UploadBatch, as_file
-from loupe.errors import InvalidPixels, LoupeError, RequestRefused
+from loupe.errors import InvalidImage, InvalidPixels, LoupeError, RequestRefused
+from loupe.images.decode import open_picture
+from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
+from loupe.images.steps import Step
+from loupe.models.answers import Explain
 from loupe.text import one_line
 
 CONTENT_TOO_LARGE = 413
+MAX_SEEN_PIXELS = 2**18  # of an image in an answer; Loupe's own have 256 × 256 at most
 SHOWN_CLASSES = 5  # on a terminal and in notebooks, the most probable first
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture and what the model saw of it, for notebooks.
+    """A picture and what the model saw of it.
 
     Attributes:
         picture: Its path or file; `None` if it was too large to be kept.
         seen: What the model saw, uint8 of its own shape.
+        steps: How that was made from the picture.
+        saliency: What counted, uint8 RGB: orange speaks for the class, blue against it. Only with
+            `explain="saliency"`.
     """
 
     picture: str | os.PathLike[str] | Upload | None
     seen: UInt8Array
+    steps: tuple[Step, ...] = ()
+    saliency: UInt8Array | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Prediction:
     """The model's answer to one picture. Notebooks show it as bars.
 
     Attributes:
-        view: The picture, for notebooks; only a local model sets it. It is not part of the answer.
+        view: The picture and what the model saw, with `explain`, and always from a local model.
         model: Full tag of the model that answered.
         label: The most probable class; `None` if the service abstained or gives a reason.
         index: Its index in the model's classes; `None` if there is no label.
@@ -153,11 +164,26 @@ class PredictOptions(LocalOptions, total=False):
 class PredictionFlows(ServiceFlows):
     """Flows that predict. All of them raise the errors of `Client.predict`."""
 
-    def predict(self, upload: Upload, options: PredictOptions) -> Flow[Prediction]:
+    def predict(
+        self, upload: Upload, options: PredictOptions, explain: Explain | None = None
+    ) -> Flow[Prediction]:
         """Predict one picture."""
         request = self._post("/predict", options, content=as_file(upload))
         request.headers["Content-Type"] = OCTETS
-        return self._read(Prediction, (yield from self._ask(request)))
+        if explain is None:
+            return self._read(Prediction, (yield from self._ask(request)))
+        request.url = request.url.copy_add_param("explain", explain)
+        response = yield from self._ask(request)
+        return self._read(Prediction, response).with_view(self._view(upload, response))
+
+    def _view(self, upload: Upload, response: httpx.Response) -> View:
+        explained = self._read(_Explanation, response)
+        try:
+            seen = _pixels(explained.seen)
+            drawn = None if explained.saliency is None else _pixels(explained.saliency)
+        except (InvalidImage, *DECODING_ERRORS) as error:
+            raise self._unexpected("an image that cannot be read") from error
+        return View(upload, seen, tuple(explained.steps), drawn)
 
     def predict_batch(self, batch: UploadBatch, options: PredictOptions) -> Flow[list[Outcome]]:
         """Predict many pictures, in several requests if the service accepts fewer in one."""
@@ -215,6 +241,10 @@ def _in_order(batch: UploadBatch, outcomes: Iterator[Outcome]) -> list[Outcome]:
     ]
 
 
+def _pixels(png: bytes) -> UInt8Array:
+    return np.asarray(open_picture(png, max_pixels=MAX_SEEN_PIXELS).image)
+
+
 class _Answer(BaseModel):
     label: str | None
     index: int | None
@@ -222,6 +252,12 @@ class _Answer(BaseModel):
     probabilities: dict[str, float]
     abstained: bool = False
     reason: str | None = None
+
+
+class _Explanation(BaseModel):
+    seen: Base64Bytes
+    steps: list[Step]
+    saliency: Base64Bytes | None = None
 
 
 class _Batch(BaseModel):

@@ -4,7 +4,7 @@ The service and local models answer with the same fields.
 """
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,10 @@ from loupe.images.spec import Float32Array, Normalize
 
 BLANK = "blank"  # reason of an answer without a label: there is no ink in the picture
 MAX_LANG = 35  # characters of a language tag that every program must take (RFC 5646, 4.4.1)
+
+
+Explain: TypeAlias = Literal["seen", "saliency"]
+"""`seen`: the image that the model saw, and its steps. `saliency`: also a map of what counted."""
 
 
 class AnswerOptions(BaseModel):

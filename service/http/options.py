@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from loupe.errors import InvalidRequest
-from loupe.models.answers import AnswerOptions
+from loupe.models.answers import AnswerOptions, Explain
 from service.http.validation import read_query, shown
 
 TIMEOUT_HEADER = b"x-request-timeout"
@@ -19,11 +18,11 @@ class PredictQuery(AnswerOptions):
 
     Attributes:
         model: `name`, `name:version` or `name:label`; `None` for the default model.
-        explain: `seen` adds the image that the model saw to the answer to one image.
+        explain: What to add to the answer to one image.
     """
 
     model: str | None = None
-    explain: Literal["seen"] | None = None
+    explain: Explain | None = None
 
 
 DEFAULTS = PredictQuery()

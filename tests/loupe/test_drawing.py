@@ -9,7 +9,19 @@ from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from loupe import drawing
-from loupe.drawing import INK, LARGE, MARGIN, Text, Tile, TileSheet, families, legible, unwritable
+from loupe.drawing import (
+    INK,
+    LARGE,
+    MARGIN,
+    PADDING,
+    Bar,
+    Text,
+    Tile,
+    TileSheet,
+    families,
+    legible,
+    unwritable,
+)
 from loupe.images.spec import UInt8Array
 from tests.support import pictures
 
@@ -58,6 +70,32 @@ def test_colours_and_proportions_are_kept() -> None:
 
     reds = (np.abs(seen.astype(int) - (200, 30, 30)).sum(axis=2) < 30).mean()
     assert reds == pytest.approx(0.5, abs=0.03)
+
+
+def test_pairs_are_side_by_side_in_every_tile() -> None:
+    tiles = [
+        Tile(image, beside=other) for image, other in zip(IMAGES[:4], IMAGES[4:8], strict=True)
+    ]
+    sheet = TileSheet(tiles, 2)
+
+    for number in range(4):
+        left, top = sheet.origin(number)
+        both = drawn(sheet)[
+            top : top + sheet.side : 4, left : left + 2 * sheet.side + PADDING : 4, 0
+        ]
+        np.testing.assert_array_equal(both[:, :28], IMAGES[number])
+        np.testing.assert_array_equal(both[:, -28:], IMAGES[number + 4])
+
+
+def test_bars_are_as_long_as_their_shares() -> None:
+    def blues(share: float) -> int:
+        sheet = drawn(TileSheet([Tile(IMAGES[0], bars=[Bar("a", share)])], 1)).astype(int)
+        return int((np.abs(sheet - (43, 108, 176)).sum(axis=2) < 30).sum())
+
+    full = blues(1)
+    assert [blues(share) / full for share in (0, 0.25, 0.5, 7)] == pytest.approx(
+        [0, 0.25, 0.5, 1], abs=0.03
+    )
 
 
 def test_large_picture_is_reduced_to_the_tile() -> None:

@@ -3,14 +3,18 @@
 import asyncio
 from dataclasses import asdict
 
+import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from loupe.errors import InvalidRequest, NotAcceptable, NotFound
+from loupe.images.spec import Float32Array, UInt8Array
 from loupe.images.steps import Step
+from loupe.models import saliency
 from loupe.models.store import REPORT_FILE
 from service.http.options import read_options
 from service.http.replies import json
+from service.prediction.caller import Caller
 from service.prediction.predictor import Call, route
 from service.prediction.served_models import ServedModel
 from service.protocols.native import replies
@@ -38,12 +42,33 @@ async def predict(call: Call) -> Response:
         probabilities = await call.predict(
             image[None], served, caller, options.threshold
         )  # (1, classes)
+        heat = None
+        if options.explain == "saliency":
+            heat = await _saliency(
+                image, probabilities[0], served, caller, call.settings.max_images
+            )
         with call.encoding():
-            explanation = None if steps is None else replies.Explanation(image, steps)
+            explanation = None if steps is None else replies.Explanation(image, steps, heat)
             blank = bool(served.stored.card.input.blank(image[None])[0])
             return replies.prediction(
                 served.stored.tag, class_names, probabilities[0], options, explanation, blank=blank
             )
+
+
+async def _saliency(
+    image: UInt8Array,
+    probabilities: Float32Array,
+    served: ServedModel,
+    caller: Caller,
+    max_images: int,
+) -> UInt8Array:
+    """Return a drawn map of an image; at most `max_images` of its copies are queued at a time."""
+    occlusion = saliency.occlude(image, served.stored.card.input)
+    answers = [
+        await served.batcher.predict(occlusion.images[start : start + max_images], caller)
+        for start in range(0, max(1, len(occlusion.images)), max_images)
+    ]
+    return saliency.draw(image, occlusion.saliency(probabilities, np.concatenate(answers)))
 
 
 async def predict_batch(call: Call) -> Response:

@@ -26,14 +26,19 @@ class Explanation:
     Attributes:
         seen: uint8, of the model's shape.
         steps: How it was made from the picture.
+        saliency: What counted in it, uint8 RGB; see `loupe.models.saliency.draw`.
     """
 
     seen: UInt8Array
     steps: list[Step]
+    saliency: UInt8Array | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the fields of the answer."""
-        return {"seen": _png(self.seen), "steps": self.steps}
+        content: dict[str, object] = {"seen": _png(self.seen), "steps": self.steps}
+        if self.saliency is not None:
+            content["saliency"] = _png(self.saliency)
+        return content
 
 
 def prediction(

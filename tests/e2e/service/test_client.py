@@ -20,7 +20,8 @@ from loupe import AsyncClient, Client, Prediction, PredictionError, ScoringJob
 from loupe.client.client import BATCHES_IN_FLIGHT
 from loupe.client.uploads import PictureInput
 from loupe.errors import InvalidImage, InvalidSource, JobFailed, RequestRefused
-from loupe.images.spec import Float32Array, Normalize, UInt8Array
+from loupe.images.normalize import normalize_pixels
+from loupe.images.spec import Float32Array, ImageSpec, Normalize, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from tests.support import pictures
@@ -466,6 +467,23 @@ def test_files_are_printed_as_json_lines(
     assert len(bag["probabilities"]) == 10
     assert set(nowhere) == {"file", "error", "code"}
     assert nowhere["code"] == "invalid_image"
+
+
+def test_a_prediction_explains_itself(client: Client) -> None:
+    plain = client.predict(pictures.digit_sheet())
+    seen = client.predict(pictures.digit_sheet(), explain="seen")
+    answer = client.predict(pictures.digit_sheet(), explain="saliency")
+    expected = normalize_pixels(pictures.digit_sheet(), ImageSpec("ink", single=True))
+
+    assert plain == seen == answer
+    assert plain.view is None
+    assert seen.view is not None
+    assert answer.view is not None
+    assert seen.view.saliency is None
+    assert seen.view.steps == answer.view.steps != ()
+    np.testing.assert_array_equal(answer.view.seen, expected)
+    assert answer.view.saliency is not None
+    assert answer.view.saliency.shape == (224, 224, 3)
 
 
 def test_a_grid_is_drawn(service: RunningService, place: Path, tmp_path: Path) -> None:

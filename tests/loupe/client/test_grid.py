@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from loupe.client.grid import GAP, SIDE, draw
-from loupe.client.predictions import Prediction, PredictionError
+from loupe.client.predictions import Prediction, PredictionError, View
 from loupe.images.spec import UInt8Array
 
 
@@ -41,6 +41,16 @@ def test_readable_pictures_are_shown_in_colour(file: Path, tmp_path: Path) -> No
     assert reds(one) == reds(grid) == pytest.approx(SIDE * SIDE / 2, rel=0.05)
 
 
+def test_what_the_model_saw_is_beside_the_picture(file: Path) -> None:
+    seen = np.zeros((28, 28), np.uint8)
+    seen[10:20] = 255
+    plain = drawn((file, prediction()))
+    pair = drawn((file, prediction().with_view(View(file, seen))))
+
+    assert pair.shape[1] - plain.shape[1] == pytest.approx(SIDE, abs=10)
+    assert (pair[:, -SIDE // 2] == 0).all(axis=1).sum() == pytest.approx(SIDE * 18 / 28, abs=2)
+
+
 def test_label_confidence_and_file_name_are_written(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     other.write_bytes(file.read_bytes())
@@ -56,9 +66,9 @@ def test_label_confidence_and_file_name_are_written(file: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("tiles", "columns"), [(1, 1), (5, 5), (6, 6), (7, 6), (36, 6), (37, 7), (100, 10)]
+    ("tiles", "columns"), [(1, 1), (3, 3), (4, 4), (5, 4), (16, 4), (17, 5), (100, 10)]
 )
-def test_rows_have_six_columns_until_there_are_many(file: Path, tiles: int, columns: int) -> None:
+def test_rows_have_four_columns_until_there_are_many(file: Path, tiles: int, columns: int) -> None:
     widths = [drawn(*[(file, prediction())] * count).shape[1] for count in (1, tiles)]
 
     assert widths[1] - widths[0] == (columns - 1) * (SIDE + GAP)

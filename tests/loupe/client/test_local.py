@@ -258,6 +258,20 @@ def test_a_notebook_shows_the_picture_what_the_model_saw_and_bars(
     assert model.tag in page.text
 
 
+def test_a_model_explains_what_it_saw(model: LocalModel) -> None:
+    answer = model.predict(pictures.digit_sheet(), explain="saliency")
+    plain = model.predict(pictures.digit_sheet())
+
+    assert answer == plain
+    assert answer.view is not None
+    assert plain.view is not None
+    assert [step.step for step in plain.view.steps][-1] == "centred"
+    assert plain.view.saliency is None
+    assert answer.view.saliency is not None
+    assert answer.view.saliency.shape == (224, 224, 3)
+    assert len(Page(answer._repr_html_()).images) == 3
+
+
 def test_a_picture_that_is_gone_does_not_prevent_the_page(model: LocalModel, folder: Path) -> None:
     answer = model.predict(folder / "a.png")
     (folder / "a.png").unlink()
