@@ -99,6 +99,10 @@ def train(
     extra_classes: Annotated[
         Path | None, data(help="CSV file that maps the folders of --extra to classes.")
     ] = None,
+    relabel: Annotated[
+        Path | None,
+        data(metavar="CSV", help="Corrected labels: what you kept of `loupe data check`."),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the model.", show_default="the name of the data set or folder"),
@@ -163,6 +167,7 @@ def train(
         fit=fit,
         extra=extra,
         extra_classes=extra_classes,
+        relabel=relabel,
     )
     images = source.load()
     if not replace_classes:

@@ -12,7 +12,8 @@ EXAMPLES = {
     "train sweep": (
         "loupe train sweep --dataset digits --out sweep --lr 0.001,0.003 --epochs 5,10",
     ),
-    "data": ("loupe data show mnist",),
+    "data": ("loupe data show mnist", "loupe data check mnist"),
+    "data check": ("loupe data check mnist", "loupe data check folder:photos --out findings.csv"),
     "data show": ("loupe data show mnist", "loupe data show folder:photos --out samples.png"),
     "models": ("loupe models", "loupe models promote mnist:latest"),
     "models list": ("loupe models list", "loupe models list --json"),

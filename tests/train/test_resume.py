@@ -200,6 +200,7 @@ VALUES = {
     "look": "object",
     "fit": "pad",
     "optimizer": "sgd",
+    "relabel": "check.csv",
     "schedule": "cosine",
 }
 

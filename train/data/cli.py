@@ -1,5 +1,7 @@
 """`loupe data`: shows a data set before anything is trained on it."""
 
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +9,7 @@ import typer
 from rich.table import Table
 
 from loupe.images.selection import count, describe
-from loupe.terminal import console, notices
+from loupe.terminal import Column, console, notices, print_table
 from train.options import DATASETS, Colour, DataDir, OwnLook, PhotoFit, Size
 
 if TYPE_CHECKING:
@@ -58,6 +60,59 @@ def show(
     print_left_out(dataset)
     print_doubts(dataset)
     console.print(f"samples: {path}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="DATASET", help=f"digits-8x8, {DATASETS}")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file for the findings; a picture of them gets the same name and .png.",
+            show_default="./NAME-check.csv",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    look: OwnLook = None,
+    size: Size = None,
+    colour: Colour = False,
+    fit: PhotoFit = None,
+) -> None:
+    """Look for wrong labels, repeats, blank and odd pictures; correct with train --relabel."""
+    from train.data.check.findings import MIN_AGREEMENT, PROBLEMS, check_images, sheet, table
+    from train.data.contact_sheet import save
+    from train.data.source import DataSource
+
+    with notices.status(f"checking {name}"):
+        source = DataSource.of(
+            dataset=name, data_dir=data_dir, look=look, size=size, colour=colour, fit=fit
+        )
+        dataset = source.load()
+        found = check_images(dataset)
+        findings = found.findings
+        path = out or Path(f"{dataset.name}-check.csv")
+        save(path, table(findings).encode())
+        save(path.with_suffix(".png"), sheet(dataset, findings).png())
+    print_left_out(dataset)
+    counts = Counter(finding.problem for finding in findings)
+    columns = [
+        Column("problem", list(PROBLEMS)),
+        Column("images", [f"{counts[problem]:,}" for problem in PROBLEMS], justify="right"),
+        Column("meaning", list(PROBLEMS.values())),
+    ]
+    print_table(columns, "")
+    if found.agreement < MIN_AGREEMENT:
+        notices.print(
+            f"Labels were not checked: only {found.agreement:.0%} agree with those of their "
+            "neighbours.",
+            style="yellow",
+        )
+    console.print(f"findings: {path}, {path.with_suffix('.png')}")
+    if findings:
+        console.print(
+            "Delete the lines that you disagree with. Then train: "
+            f"loupe train --dataset {shlex.quote(name)} --relabel {shlex.quote(str(path))}"
+        )
 
 
 def print_left_out(dataset: "Dataset") -> None:

@@ -16,8 +16,13 @@ GAP = 4  # pixels between samples
 
 def save_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
     """Write a PNG file with random samples of the train split, or raise `NotWritable`."""
+    save(path, contact_sheet(dataset, seed).png())
+
+
+def save(path: Path, content: bytes) -> None:
+    """Write a file, or raise `NotWritable`."""
     try:
-        write_atomically(path, contact_sheet(dataset, seed).png())
+        write_atomically(path, content)
     except OSError as error:
         raise NotWritable(f"Cannot write '{path}': {error.strerror}.") from error
 

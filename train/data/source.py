@@ -11,6 +11,7 @@ from train.data.image_options import ImageOptions
 from train.data.own.extra import PREFIX, add_pictures
 from train.data.own.folders import expand_user
 from train.data.published import PUBLISHED
+from train.data.relabel import relabelled
 from train.data.splits import SPLIT_SEED
 
 
@@ -32,7 +33,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class DataSource(ImageOptions):
-    """The images to learn from: arguments of `load_dataset` and `add_pictures`.
+    """The images to learn from: arguments of `load_dataset`, `relabelled` and `add_pictures`.
 
     Paths are absolute, so that they mean the same in every working directory.
     """
@@ -41,6 +42,7 @@ class DataSource(ImageOptions):
     data_dir: AbsolutePath | None = None
     extra: Annotated[str, AfterValidator(_own_folder)] | None = None
     extra_classes: AbsolutePath | None = None
+    relabel: AbsolutePath | None = None
 
     @property
     def split_here(self) -> bool:
@@ -55,7 +57,7 @@ class DataSource(ImageOptions):
         return self.look or ("photo" if self.colour else "object")
 
     def load(self, *, test_fraction: float | None = None, split_seed: int = SPLIT_SEED) -> Dataset:
-        """Load the images, with the user's own pictures added."""
+        """Load the images, with corrected labels and the user's own pictures added."""
         dataset = load_dataset(
             self.dataset,
             self.data_dir,
@@ -63,4 +65,6 @@ class DataSource(ImageOptions):
             test_fraction=test_fraction,
             split_seed=split_seed,
         )
+        if self.relabel:
+            dataset = relabelled(dataset, self.relabel)
         return add_pictures(dataset, self.extra, self.extra_classes) if self.extra else dataset

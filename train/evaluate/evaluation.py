@@ -20,6 +20,7 @@ from train.evaluate.calibration import (
     log_probabilities,
     reliability,
 )
+from train.evaluate.robustness.measuring import Disturbance
 from train.evaluate.verdict import MIN_VALIDATION_IMAGES, Verdict, judge
 
 FILE_NAME = "report.json"
@@ -146,6 +147,9 @@ class Evaluation(BaseModel):
     mistakes: tuple[Mistake, ...] = Field(
         description=f"The {MAX_MISTAKES} mistakes with the highest confidence, in falling order."
     )
+    robustness: tuple[Disturbance, ...] = Field(
+        default=(), description="Answers to disturbed test images; the first row is undisturbed."
+    )
     history: tuple[Epoch, ...] = ()
     best_epoch: int | None = Field(
         default=None, description="The epoch whose weights the model has."
@@ -154,6 +158,10 @@ class Evaluation(BaseModel):
     def save(self, folder: Path) -> None:
         """Write `report.json` into a folder."""
         (folder / FILE_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def with_robustness(self, disturbances: Sequence[Disturbance]) -> "Evaluation":
+        """Return this evaluation with the answers to disturbed images."""
+        return self.model_copy(update={"robustness": tuple(disturbances)})
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluation":

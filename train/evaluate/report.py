@@ -11,11 +11,13 @@ from pydantic import JsonValue
 
 from loupe.images.spec import Float32Array
 from loupe.models.card import ModelCard
+from loupe.models.significance import margin
 from loupe.models.store import REPORT_FILE
 from loupe.text import one_line
 from train.data.datasets import Dataset
 from train.evaluate import plots, sheets
 from train.evaluate.evaluation import ClassMetrics, Evaluation
+from train.evaluate.robustness.measuring import PHRASES, limits
 from train.evaluate.verdict import percent
 
 MARKDOWN_FILE = "MODEL_CARD.md"
@@ -61,6 +63,9 @@ def write_report(
         "pictures": pictures,
         "min_bin_images": plots.MIN_BIN_IMAGES,
         "weakest": _weakest(rows),
+        "limits": limits(evaluation.robustness),
+        "phrases": {"none": "no disturbance", **PHRASES},
+        "margin": margin(0.9, evaluation.robustness[0].images) if evaluation.robustness else 0,
     }
     for template, file in (
         ("report.html.jinja", REPORT_FILE),

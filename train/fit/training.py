@@ -1,14 +1,16 @@
 """Train a classifier: fit, calibrate, evaluate, check the accuracy, export, report, save."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import keras
+import numpy as np
 
+from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import Figures, ModelCard
 from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model
@@ -16,10 +18,11 @@ from loupe.models.store import StoredModel, find_model
 from train.config import TrainConfig
 from train.data.datasets import Dataset, Split
 from train.data.splits import hold_out
-from train.evaluate.calibration import fit_temperature
+from train.evaluate.calibration import fit_temperature, log_probabilities
 from train.evaluate.evaluation import Evaluation, Predictions, evaluate
 from train.evaluate.gate import check_accuracy, default_min_accuracy
 from train.evaluate.report import write_report
+from train.evaluate.robustness.measuring import measure
 from train.evaluate.weights import first_filters, pixel_weights
 from train.fit import export
 from train.fit.fitting import Fitted, fit
@@ -56,6 +59,9 @@ def train(
     check_accuracy(
         evaluation.test.accuracy,
         default_min_accuracy(dataset) if min_accuracy is None else min_accuracy,
+    )
+    evaluation = evaluation.with_robustness(
+        measure(dataset.test, spec, _predictor(fitted, evaluation))
     )
     model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
     with export.exported(model, spec, dataset.test.images) as files:
@@ -97,6 +103,17 @@ def evaluate_model(dataset: Dataset, config: TrainConfig, fitted: Fitted) -> Eva
         best_epoch=fitted.best_epoch,
         temperature=fit_temperature(validation.logits, validation.labels) if validation else 1.0,
     )
+
+
+def _predictor(fitted: Fitted, evaluation: Evaluation) -> Callable[[UInt8Array], Float32Array]:
+    """Return a function from images to calibrated probabilities."""
+
+    def predict(images: UInt8Array) -> Float32Array:
+        logits = fitted.model.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
+        shares = np.exp(log_probabilities(logits, evaluation.calibration.temperature))
+        return np.asarray(shares, np.float32)
+
+    return predict
 
 
 def make_card(

@@ -23,6 +23,7 @@ from train.evaluate.calibration import fit_temperature
 from train.evaluate.evaluation import Evaluation, Predictions, evaluate
 from train.evaluate.gate import check_accuracy, compare, default_min_accuracy
 from train.evaluate.report import write_report
+from train.evaluate.robustness.measuring import measure
 from train.importing.classes import load_test, set_aside
 from train.importing.formats.given import GivenModel
 from train.importing.reading import StatedInput, probes, read_output, read_wiring
@@ -119,6 +120,9 @@ def import_model(
     if dataset:
         evaluation = _evaluate(reference, dataset, options)
         reference = Reference(model, wiring, evaluation.calibration.temperature)
+        evaluation = evaluation.with_robustness(
+            measure(dataset.test, wiring.spec, reference.predict)
+        )
     saved = _save(reference, units, file, options, dataset, evaluation)
     if dataset:
         promote_first(saved)

@@ -18,6 +18,7 @@ from tests.support import pictures
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import Epoch, Evaluation, Predictions, evaluate
 from train.evaluate.report import write_report
+from train.evaluate.robustness.measuring import Disturbance
 
 HISTORY = (
     Epoch(1, 0.9, 0.6, 0.8, 0.7, 0.001, 2.0),
@@ -72,6 +73,15 @@ def answers(split: Split, classes: int, wrong: int) -> Predictions:
     predicted = split.labels.copy()
     predicted[:wrong] = (predicted[:wrong] + 1) % classes
     return Predictions(np.eye(classes, dtype=np.float32)[predicted] * np.float32(3), split.labels)
+
+
+ROBUSTNESS = (
+    Disturbance("none", "test", 100, 0.98, 0.0, 0.01),
+    Disturbance("ruled", "picture", 100, 0.97, 0.0, 0.01),
+    Disturbance("chalk", "picture", 100, 0.85, 0.2, 0.02),
+    Disturbance("zigzag", "image", 100, 0.3, 0.0, 0.4),
+    Disturbance("a new kind", "image", 100, 0.9, 0.0, 0.0),
+)
 
 
 def evaluated(
@@ -289,3 +299,24 @@ def test_missing_parts_are_left_out(tmp_path: Path) -> None:
     assert "None: all predictions for the test images are right." in html
     assert "Learning curves" not in html
     assert "weakest" not in (tmp_path / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_report_says_which_pictures_the_model_reads(tmp_path: Path) -> None:
+    dataset = renamed("a", "b", "c")
+    page = written(tmp_path, dataset, evaluated(dataset).with_robustness(ROBUSTNESS))
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+
+    for text in (page.text, card):
+        assert "about as well as its test images: ruled paper (97 %)." in text
+        assert "more mistakes with chalk on a board (85 %), a new kind (90 %)." in text
+        assert "Do not rely on it with a zigzag line across (30 %)." in text
+        assert "frequent with a zigzag line across (40 %)." in text
+        assert "no answer to chalk on a board (20 %)." in text
+    assert page.tags.count("h2") > 0
+    assert Evaluation.load(tmp_path).robustness == ROBUSTNESS
+
+
+def test_report_without_disturbed_images_has_no_section_on_them(tmp_path: Path) -> None:
+    dataset = renamed("a", "b", "c")
+
+    assert "Disturbed pictures" not in written(tmp_path, dataset, evaluated(dataset)).text
