@@ -25,7 +25,7 @@ from train.data.datasets import load_dataset
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "loupe-test"
-PICTURES = 300
+PICTURES = len(list((ROOT / "examples" / "clothes").iterdir()))
 STORE = "/var/lib/loupe/store"  # in the containers
 MANY = 300_000  # images of a job long enough to interrupt
 FIRST_MODEL = (
@@ -63,9 +63,6 @@ def commands(built: Engine) -> dict[str, str]:
         load_dataset("fashion-mnist").test.labels,
     )
     Image.fromarray(images[np.flatnonzero(labels == 9)[0]]).save(built.folder / "boot.png")
-    (built.folder / "PICTURES").mkdir()
-    for number, image in enumerate(images[:PICTURES]):
-        Image.fromarray(image).save(built.folder / "PICTURES" / f"{number}.png")
     return {command: built.bash(command) for command in readme_commands()}
 
 
