@@ -13,9 +13,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("loupe", "service", "train", "worker")
 COMMANDS = {
-    "service": {"key", "models", "predict", "serve"},
-    "worker": {"jobs", "models", "predict", "score", "worker"},
-    "train": {"data", "models", "predict", "train"},
+    "service": {"doctor", "key", "models", "predict", "serve"},
+    "worker": {"doctor", "jobs", "models", "predict", "score", "worker"},
+    "train": {"data", "doctor", "models", "predict", "train"},
 }
 RUN = (
     "import sys; "
