@@ -16,7 +16,7 @@ from loupe.images.folder import holds_pictures, pictures
 from loupe.images.selection import Skipped, SkippedFiles, is_hidden
 from loupe.images.spec import ImageSpec
 from loupe.text import one_line
-from train.data.own.pictures import UnreadableFile, colour_share, read_pictures
+from train.data.own.pictures import UnreadableFile, read_pictures
 from train.data.splits import (
     SPLIT_SEED,
     SPLITS,
@@ -217,10 +217,8 @@ def _read_split(
     """Return the pictures of a split, its unreadable files, and the fraction that lost colours."""
     paths = [path for paths in files for path in paths]
     labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
-    images, kept, failed = read_pictures(folder, paths, spec)
-    read = [paths[row] for row in kept]
-    names = np.array([printable(path) for path in read])
-    lost_colours = colour_share(folder, read) if spec.channels == 1 else 0.0
+    images, kept, failed, lost_colours = read_pictures(folder, paths, spec)
+    names = np.array([printable(paths[row]) for row in kept])
     return Split(images, labels[kept], names), failed, lost_colours
 
 
