@@ -19,6 +19,7 @@ Reason: TypeAlias = Literal[
     "outside",
     "not_a_file",
     "unreadable",
+    "not_looked_at",
     "no_class",
     "not_a_table",
 ]
@@ -34,6 +35,7 @@ REASONS: Final[dict[Reason, str]] = {
     "outside": "link out of the folders that jobs may read",
     "not_a_file": "not a regular file",
     "unreadable": "cannot be opened",
+    "not_looked_at": "not looked into, and the name does not tell",
     "no_class": "in no folder of a class",
     "not_a_table": "beside Parquet files",
 }
@@ -59,6 +61,11 @@ UNSUPPORTED_SUFFIXES: Final = RAW_SUFFIXES | _suffixes(
 COLLECTION_SUFFIXES: Final = _suffixes(
     "zip tar tgz gz bz2 xz zst npy npz csv tsv jsonl ndjson parquet"
 )
+TEXT_SUFFIXES: Final = _suffixes("txt md html htm xml json yaml yml log cls")
+# Of files that are not looked into where that takes a request; `.raw` may be anything.
+TELLING_SUFFIXES: Final = (
+    PICTURE_SUFFIXES | UNSUPPORTED_SUFFIXES | COLLECTION_SUFFIXES | TEXT_SUFFIXES
+) - {".raw"}
 HIDDEN_FOLDER: Final = "__MACOSX"  # macOS adds it to archives
 MAX_SUFFIXES: Final = 20  # that are counted for each reason; further ones count as `OTHER`
 MAX_SUFFIX: Final = 12  # characters
@@ -133,13 +140,20 @@ def why_skipped(path: str, read_head: Callable[[], bytes] | None) -> Reason | No
     if read_head is None:
         if suffix in UNSUPPORTED_SUFFIXES:
             return "unsupported_format"
-        return "not_a_picture" if suffix else None
+        if not suffix:
+            return None
+        return "not_a_picture" if suffix in TELLING_SUFFIXES else "not_looked_at"
     found = format_of(read_head())
     if suffix in RAW_SUFFIXES and (found is None or found.name == "TIFF"):
         return "unsupported_format"
     if found is None:
         return "not_a_picture"
     return None if found.is_read else "unsupported_format"
+
+
+def name_tells(path: str) -> bool:
+    """Return whether the name of a file is enough where each look into a file is a request."""
+    return is_hidden(path) or suffix_of(path) in TELLING_SUFFIXES
 
 
 def is_hidden(path: str) -> bool:

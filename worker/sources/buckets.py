@@ -5,13 +5,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from loupe.errors import InvalidImage, InvalidSource, SourceChanged
+from loupe.errors import InvalidImage, InvalidSource, SourceChanged, StorageRefused
 from loupe.images.decode import MAX_FILE_BYTES
-from loupe.images.selection import why_skipped
+from loupe.images.formats import HEAD_BYTES
+from loupe.images.selection import Reason, name_tells, why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.collection import Collection, Entry, ReadEntry, read_fetched
+from worker.sources.collection import (
+    LOOKS_AT_ONCE,
+    MAX_LOOKS,
+    Collection,
+    Entry,
+    ReadEntry,
+    read_fetched,
+)
 from worker.sources.folders import split_pattern
-from worker.storage import map_requests, version_of
+from worker.storage import map_requests, unwrap, version_of
 
 
 class Bucket(Collection):
@@ -26,13 +34,21 @@ class Bucket(Collection):
     def entries(self, index: Path | None = None) -> Iterator[Entry]:
         """See `Collection.entries`. The listing takes about 1 kB of memory per file."""
         found = self._folder.find(self._pattern)
-        for name in sorted(found) if self._pattern else sorted(found, key=_walk_order):
-            # Looking into each file would take as many requests. An empty one is often a marker.
-            reason = why_skipped(name, None if found[name]["size"] else bytes)
-            if reason is None:
-                yield Entry(name, [found[name]["size"], version_of(found[name])])
-            else:
-                self.skipped.add(reason, name)
+        names = sorted(found) if self._pattern else sorted(found, key=_walk_order)
+        looks = MAX_LOOKS
+        for start in range(0, len(names), LOOKS_AT_ONCE):
+            some = names[start : start + LOOKS_AT_ONCE]
+            unclear = [name for name in some if found[name]["size"] and not name_tells(name)]
+            unclear = unclear[:looks]
+            looks -= len(unclear)
+            heads = dict(zip(unclear, map_requests(self._head, unclear), strict=True))
+            for name in some:
+                if found[name]["size"] == 0:  # often a marker
+                    heads[name] = b""
+                if (reason := _why_skipped(name, heads.get(name))) is None:
+                    yield Entry(name, [found[name]["size"], version_of(found[name])])
+                else:
+                    self.skipped.add(reason, name)
 
     @contextmanager
     def open(self, entries: Sequence[Entry], index: Path) -> Iterator[ReadEntry]:
@@ -42,6 +58,9 @@ class Bucket(Collection):
     def fetched_bytes(self, entry: Entry) -> int:
         """See `Collection.fetched_bytes`."""
         return int(entry.location[0])
+
+    def _head(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes(0, HEAD_BYTES)
 
     def _fetch(self, entry: Entry) -> bytes:
         """Return a picture file, unless it has changed since it was listed."""
@@ -73,6 +92,14 @@ def _read(file: RemotePath, size: int) -> bytes:
     if size > MAX_FILE_BYTES:
         raise InvalidImage(f"The file has {size:,} bytes, more than {MAX_FILE_BYTES:,}.")
     return file.read_bytes(0, size)
+
+
+def _why_skipped(name: str, head: bytes | BaseException | None) -> Reason | None:
+    """See `why_skipped`; without a head, the name decides."""
+    try:
+        return why_skipped(name, None if head is None else lambda: unwrap(head))
+    except (OSError, StorageRefused):
+        return "unreadable"
 
 
 def _walk_order(path: str) -> list[tuple[bool, str]]:

@@ -10,6 +10,9 @@ from loupe.images.formats import File
 from loupe.images.selection import Skipped
 from worker.storage import AnyPath, unwrap, versions
 
+LOOKS_AT_ONCE = 256  # files whose first bytes are fetched together
+MAX_LOOKS = 100_000  # files of a remote source, a minute or two of requests; names tell the others
+
 
 class Entry(NamedTuple):
     """One record of a collection, as a line of JSON in the index.

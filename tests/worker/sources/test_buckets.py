@@ -223,35 +223,94 @@ def test_folder_in_a_bucket_is_read_like_a_local_folder(
     assert_read_alike(folder, parse_path(f"{bucket}/images/"), tmp_path / "again")
 
 
-def test_names_decide_in_a_bucket_without_a_request_for_each_file(
-    tmp_path: Path, bucket: RemotePath, index_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture = pictures.png(IMAGES[0])
-    for name, data in {
-        "a.png": picture,
-        "b.jfif": picture,
-        "no suffix": picture,
-        "text": b"text",
-        "_SUCCESS": b"",
-        "c.txt": picture,
-        "d.svg": b"<svg/>",
-        "e.nef": picture,
-        ".f/g.png": picture,
-    }.items():
-        put(data, bucket / "images" / name)
-    with monkeypatch.context() as patch:
-        patch.setattr(RemotePath, "read_bytes", lambda *_: pytest.fail("a file was read"))
-        plan = open_source(bucket / "images", ImageSpec("ink"), MAX_PIXELS).plan(10, index_folder)
-    (tmp_path / "again").mkdir()
-    rows, errors = summarized(scored(bucket / "images", tmp_path / "again"))
+PICTURE = pictures.png(IMAGES[0])
+UNCLEAR = {"e.raw": PICTURE, "f.bin": PICTURE, "g.bin": b"text", "no suffix": PICTURE, "h": b"text"}
+CLEAR = {"a.png": PICTURE, "b.jfif": PICTURE, "c.txt": b"text", "d.svg": b"<svg >", "i.nef": b"II*"}
 
-    assert [name for name, _ in rows] == ["a.png", "b.jfif", "no suffix"]
-    assert [*errors] == ["text"]
-    assert plan.skipped == {
+
+def write_named(folder: Path, bucket: RemotePath, kind: str) -> tuple[Path, RemotePath]:
+    """Write `CLEAR`, `UNCLEAR` and other files as a folder or zip archive; return both paths."""
+    (folder / "named" / ".k").mkdir(parents=True)
+    for name, data in {**CLEAR, **UNCLEAR, "_SUCCESS": b"", ".k/l.png": PICTURE}.items():
+        (folder / "named" / name).write_bytes(data)
+    if kind == "folder":
+        buckets.put_all(folder / "named", bucket / "named")
+        return folder / "named", bucket / "named"
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((folder / "named").rglob("*")):  # those of folders, too
+            archive.write(path, path.relative_to(folder / "named"))
+    put((folder / "a.zip").read_bytes(), bucket / "a.zip")
+    return folder / "a.zip", bucket / "a.zip"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_content_decides_in_a_bucket_as_in_a_folder(
+    tmp_path: Path, bucket: RemotePath, kind: str
+) -> None:
+    skipped = []
+    for number, path in enumerate(paths := write_named(tmp_path, bucket, kind)):
+        (index_folder := tmp_path / f"plan-{number}").mkdir()
+        plan = open_source(path, ImageSpec("ink"), MAX_PIXELS).plan(10, index_folder)
+        assert plan.total == 5
+        skipped.append(plan.skipped)
+
+    assert_read_alike(*paths, tmp_path)
+    assert skipped[0] == skipped[1]
+    assert skipped[1] == {
         "hidden": {".png": 1},
-        "not_a_picture": {"none": 1, ".txt": 1},
+        "not_a_picture": {"none": 2, ".txt": 1, ".bin": 1},
         "unsupported_format": {".svg": 1, ".nef": 1},
     }
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_only_files_whose_names_do_not_tell_are_looked_into(
+    tmp_path: Path, bucket: RemotePath, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, remote = write_named(tmp_path, bucket, kind)
+    looks: list[str] = []
+
+    def note(path: RemotePath, start: int, stop: int) -> bytes:
+        assert stop - start <= 1024
+        looks.append(path.name)
+        return b""
+
+    monkeypatch.setattr(RemotePath, "read_bytes", note)
+    monkeypatch.setattr("worker.storage._fetch_ranges", lambda *_: [])
+    source = open_source(remote, ImageSpec("ink"), MAX_PIXELS)
+    source.plan(10, tmp_path)
+
+    empty = [] if kind == "folder" else ["_SUCCESS"]
+    expected = [*UNCLEAR, *empty]
+    assert sorted(looks) == sorted(expected if kind == "folder" else ["a.zip"] * len(expected))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_looks_into_remote_files_are_bounded(
+    tmp_path: Path, bucket: RemotePath, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "worker.sources.buckets" if kind == "folder" else "worker.sources.archives.zips"
+    monkeypatch.setattr(f"{module}.MAX_LOOKS", 0)
+    _, remote = write_named(tmp_path, bucket, kind)
+    plan = open_source(remote, ImageSpec("ink"), MAX_PIXELS).plan(10, tmp_path)
+
+    assert plan.total + sum(sum(each.values()) for each in plan.skipped.values()) == 12
+    assert plan.skipped["not_looked_at"] == {".bin": 2}
+
+
+def test_object_that_may_not_be_read_is_skipped(
+    tmp_path: Path, bucket: RemotePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, remote = write_named(tmp_path, bucket, "folder")
+
+    def refuse(*_: object) -> bytes:
+        raise StorageRefused("no")
+
+    monkeypatch.setattr(RemotePath, "read_bytes", refuse)
+    plan = open_source(remote, ImageSpec("ink"), MAX_PIXELS).plan(10, tmp_path)
+
+    assert plan.total == 2
+    assert plan.skipped["unreadable"] == {".raw": 1, ".bin": 2, "none": 2}
 
 
 @pytest.mark.parametrize("pattern", ["**/*.png", "*.png", "deep/0[1-7]-*.png", "d*p/*/?2-*"])

@@ -12,17 +12,25 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from loupe.errors import InvalidImage
 from loupe.files import ReadableFolders
 from loupe.images.formats import HEAD_BYTES
-from loupe.images.selection import Reason, why_skipped
+from loupe.images.selection import Reason, name_tells, why_skipped
 from worker.remote_path import RemotePath
 from worker.sources.archives.members import member_path, why_member_refused
 from worker.sources.checks import damaged
-from worker.sources.collection import Collection, Entry, ReadEntry
+from worker.sources.collection import (
+    LOOKS_AT_ONCE,
+    MAX_LOOKS,
+    Collection,
+    Entry,
+    ReadEntry,
+)
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges
 
 MEMBER = struct.Struct("<4sxB2x2H4x3L3H4x2L")  # in the central directory
@@ -37,6 +45,7 @@ STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF_8 = 0x1, 0x800
 UNIX = 3  # a system whose file types are in the upper half of the attributes
 USUAL_HEADER_BYTES = 512  # with name and extra field, whose lengths are in the header
+USUAL_HEAD_BYTES = USUAL_HEADER_BYTES + HEAD_BYTES
 CHUNK_BYTES = 2**20  # read and unpacked at a time
 
 
@@ -64,6 +73,10 @@ class Member(NamedTuple):
             )
         return None
 
+    def is_unclear(self) -> bool:
+        """Return whether only the content tells if the member is a picture."""
+        return not (self.is_link or self.why_unreadable() or name_tells(self.name))
+
 
 class Zip(Collection):
     """The picture files of a zip archive in the order of its directory; ids are their paths."""
@@ -78,11 +91,9 @@ class Zip(Collection):
         """See `Collection.entries`."""
         with open_file(self._file, self.folders) as file:
             try:
-                for member in read_directory(file):
+                for member, reason in self._selected(read_directory(file)):
                     name, _, method, crc, unpacked, compressed, offset, _ = member
-                    if name.endswith("/"):
-                        continue
-                    if reason := self._why_skipped(member, file):
+                    if reason:
                         self.skipped.add(reason, name)
                         continue
                     why = member.why_unreadable()
@@ -112,22 +123,31 @@ class Zip(Collection):
         """See `Collection.fetched_bytes`."""
         return entry.location[1] if isinstance(self._file, RemotePath) else 0
 
-    def _why_skipped(self, member: Member, archive: IO[bytes]) -> Reason | None:
-        """See `why_skipped`; names decide in a remote archive, where each look is a request."""
-        if member.is_link:
-            reason = why_skipped(member.name, lambda: b"")
-            return "not_a_file" if reason == "not_a_picture" else reason
-        if isinstance(self._file, RemotePath) or member.why_unreadable():
-            return why_skipped(member.name, None)
-        descriptor = archive.fileno()
+    def _selected(self, members: Iterable[Member]) -> Iterator[tuple[Member, Reason | None]]:
+        """Yield the files, and why they are skipped; each look into a remote one is a request."""
+        files = (member for member in members if not member.name.endswith("/"))
+        looks = MAX_LOOKS
+        while some := list(islice(files, LOOKS_AT_ONCE)):
+            offsets = {member.offset for member in [*filter(Member.is_unclear, some)][:looks]}
+            looks -= len(offsets)
+            heads = ((offset, offset + USUAL_HEAD_BYTES) for offset in offsets)
+            with open_ranges(self._file, heads, self.folders) as read_at:
+                for member in some:
+                    can_look = isinstance(self._file, Path) or member.offset in offsets
+                    yield member, _why_skipped(member, read_at if can_look else None)
 
-        def read_head() -> bytes:
-            return head_of(member, lambda size, offset: os.pread(descriptor, size, offset))
 
-        try:
-            return why_skipped(member.name, read_head)
-        except (ValueError, zlib.error):
-            return "unreadable"
+def _why_skipped(member: Member, read_at: ReadAt | None) -> Reason | None:
+    """See `why_skipped`; without a way to read, the name decides."""
+    if member.is_link:
+        reason = why_skipped(member.name, lambda: b"")
+        return "not_a_file" if reason == "not_a_picture" else reason
+    if read_at is None or member.why_unreadable():
+        return why_skipped(member.name, None)
+    try:
+        return why_skipped(member.name, partial(head_of, member, read_at))
+    except (ValueError, zlib.error):
+        return "unreadable"
 
 
 def read_directory(file: IO[bytes]) -> Iterator[Member]:
