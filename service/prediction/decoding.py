@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -46,19 +47,30 @@ EncodedImage: TypeAlias = "File | UInt8Array"
 
 
 class _Waiting(NamedTuple):
-    """A picture in the queue; the one with the lowest cost is next."""
+    """A picture in a queue; the one with the lowest rank is next."""
 
-    cost: int
+    rank: int
     number: int
     decode: Callable[[], UInt8Array]
     result: "Future[UInt8Array]"
 
 
-class Decoders:
-    """Background processes that decode, and the queue in front of them.
+class _Queue(PriorityQueue[_Waiting]):
+    """Pictures that wait for a decoder.
 
-    One decoder is for large pictures only, and the others take the cheapest picture first. So a few
-    costly pictures do not delay the rest.
+    Attributes:
+        reached: The highest rank that has been decoded. Later pictures rank behind it, so that each
+            has its turn.
+    """
+
+    reached = 0
+
+
+class Decoders:
+    """Background processes that decode, and the queues in front of them.
+
+    One decoder is for large pictures only. The others take cheap pictures first, and those of
+    callers that have few here. So neither costly pictures nor a caller with many delay the rest.
 
     Args:
         settings: Limits.
@@ -72,9 +84,9 @@ class Decoders:
         self._pool = DecoderPool(
             DECODERS + 1, settings.decode_seconds, in_background=True, on_loss=on_loss
         )
-        self._queue: PriorityQueue[_Waiting] = PriorityQueue()
-        self._large: PriorityQueue[_Waiting] = PriorityQueue()
+        self._queue, self._large = _Queue(), _Queue()
         self._numbers = count()
+        self._of_callers: Counter[str] = Counter()  # pictures that wait or are decoded
         self._threads: list[threading.Thread] = []
         self._memory = Shares(
             MAX_LARGEST_REQUESTS * MAX_IMAGE_BYTES, LARGEST_REQUESTS_SHARE * MAX_IMAGE_BYTES
@@ -128,7 +140,9 @@ class Decoders:
 
         cost = estimated_cost(data, self._max_pixels)
         queue = self._large if cost > LARGE_BYTES else self._queue
-        queue.put(_Waiting(cost, next(self._numbers), decode, result))
+        self._of_callers[caller.name] += 1
+        rank = queue.reached + cost * self._of_callers[caller.name]
+        queue.put(_Waiting(rank, next(self._numbers), decode, result))
         del data
         decoding = asyncio.wrap_future(result)
         try:
@@ -138,6 +152,7 @@ class Decoders:
             raise caller.too_late()
         finally:
             decoding.cancel()
+            self._of_callers -= Counter((caller.name,))  # drops those without any
             waiting.clear()  # the queue keeps nothing of abandoned requests
             del decoding, result  # an error keeps this frame, and through it the image
 
@@ -146,9 +161,12 @@ class Decoders:
         self._pool.close()
 
 
-def _work(queue: "PriorityQueue[_Waiting]") -> None:
+def _work(queue: _Queue) -> None:
     while True:
-        _run(queue.get())
+        waiting = queue.get()
+        queue.reached = max(queue.reached, waiting.rank)
+        _run(waiting)
+        del waiting
 
 
 def _run(waiting: _Waiting) -> None:

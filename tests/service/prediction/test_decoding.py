@@ -1,6 +1,7 @@
 """Decoding of pictures in background processes."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -123,6 +124,58 @@ def test_large_pictures_do_not_keep_others_waiting(decoders: Decoders) -> None:
             task.cancel()
 
     asyncio.run(story())
+
+
+def test_caller_with_many_pictures_does_not_keep_another_waiting(decoders: Decoders) -> None:
+    ended: list[str] = []
+
+    async def read(name: str) -> None:
+        with suppress(InvalidImage):
+            await decode(SLOW, SETTINGS, preparation(decoders, Caller.within(30, name=name)))
+        ended.append(name)
+
+    async def story() -> None:
+        many = [asyncio.create_task(read("many")) for _ in range(6 * DECODERS)]
+        await asyncio.sleep(0.2)
+        await read("one")
+        for task in many:
+            task.cancel()
+
+    asyncio.run(story())
+    assert len(ended) <= 1 + 2 * DECODERS
+
+
+def test_stream_of_cheap_pictures_does_not_keep_another_waiting(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    permits = threading.Semaphore(0)
+    image = np.zeros((28, 28), np.uint8)
+
+    def decode_when_permitted(*_: object, **__: object) -> UInt8Array:
+        permits.acquire()
+        return image
+
+    monkeypatch.setattr(decoders._pool, "decode", decode_when_permitted)
+
+    async def stream() -> None:
+        while True:
+            await decode(LARGE, SETTINGS, preparation(decoders, Caller.within(30, name="many")))
+
+    async def story() -> None:
+        tasks = [asyncio.create_task(stream()) for _ in range(3 * DECODERS)]
+        await asyncio.sleep(0.1)
+        costlier = pictures.png(np.full((300, 300), 255, np.uint8))  # nine times
+        other = preparation(decoders, Caller.within(30, name="one"))
+        waiting = asyncio.create_task(decode(costlier, SETTINGS, other))
+        for _ in range(100):
+            permits.release()
+            await asyncio.sleep(0.01)
+        assert waiting.done()
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(story())
+    permits.release(2 * DECODERS)
 
 
 class Weighed(bytes):
