@@ -19,7 +19,7 @@ from loupe.errors import (
 )
 from loupe.runtime.ports import url_of
 from service.http.bodies import BODY_SECONDS
-from service.http.context import subscriber
+from service.http.context import NO_KEY, subscriber
 from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.middleware import log_access, valid_request_id
@@ -147,18 +147,20 @@ class GrpcServer:
         context: grpc.aio.ServicerContext,
     ) -> Message:
         """Wait for the message of a call, and answer it."""
-        if self._lacks_key(name, context):  # it is refused, whatever its message is
+        key = self._key_of(name, context)
+        if key is None:  # it is refused, whatever its message is
             call = RpcCall(self._predictor, b"", context)
             return await self._respond(name, method, call, context)
-        address = address_of(context)
+        address = subscriber(address_of(context))
+        sender = address if key == NO_KEY else key
         # Health checks have a share of their own.
-        caller = name if name in OPEN_METHODS else subscriber(address)
+        caller = name if name in OPEN_METHODS else sender
         if not self._waiting.take(caller):
             problem = f"{self._waiting.share:,} calls of yours wait for their messages."
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
         arrivals = self._open_arrivals if name in OPEN_METHODS else self._arrivals
         try:
-            message = await arrivals.receive(subscriber(address), context)
+            message = await arrivals.receive(sender, context)
         except EOFError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except TimeoutError as error:
@@ -177,15 +179,14 @@ class GrpcServer:
         finally:
             self._in_flight.give_back(caller)
 
-    def _lacks_key(self, name: str, context: grpc.aio.ServicerContext) -> bool:
-        """Return whether a call needs a key, and has none that is known."""
+    def _key_of(self, name: str, context: grpc.aio.ServicerContext) -> str | None:
+        """Return the name of the call's key, `NO_KEY` if it needs none, `None` if it is refused."""
         if self._keys is None or name in OPEN_METHODS:
-            return False
+            return NO_KEY
         try:
-            self._keys.name_in(dict(context.invocation_metadata()))
+            return self._keys.name_in(dict(context.invocation_metadata()))
         except Unauthorized:
-            return True
-        return False
+            return None
 
     async def _respond(
         self, name: str, method: Method, call: RpcCall, context: grpc.aio.ServicerContext

@@ -52,6 +52,7 @@ TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different
 DIGITS = pictures.digits(5, seed=11)
 MANY = np.zeros((4096, 28, 28), np.uint8)
 KEY = "the-key-of-alice-0001"
+OTHER_KEY = "the-other-key-of-bob-1"
 CLIENTS = 4
 
 
@@ -575,8 +576,9 @@ def test_call_keeps_its_request_id_or_gets_one(
 def guarded(
     digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BothProtocols]:
-    """Run a service with one key, and a log of every request."""
-    settings = {"LOUPE_API_KEYS": f"alice:sha256:{digest_of(KEY)}", "LOUPE_ACCESS_LOG": "true"}
+    """Run a service with two keys, and a log of every request."""
+    keys = f"alice:sha256:{digest_of(KEY)},bob:{OTHER_KEY}"
+    settings = {"LOUPE_API_KEYS": keys, "LOUPE_ACCESS_LOG": "true"}
     with serving_both(
         tmp_path_factory.mktemp("guarded") / "log", LOUPE_MODEL=digits_model.tag, **settings
     ) as running:
@@ -609,6 +611,22 @@ def test_caller_without_a_key_is_refused_before_its_message(guarded: BothProtoco
             infer(waiting(ends))
 
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_calls_without_messages_of_one_key_do_not_delay_another(guarded: BothProtocols) -> None:
+    with (
+        grpc.insecure_channel(guarded.address) as channel,
+        triton.InferenceServerClient(guarded.address) as client,
+        ending() as ends,
+    ):
+        silent = channel.stream_unary("/inference.GRPCInferenceService/ModelReady")
+        metadata = [("x-api-key", KEY)]
+        calls = [silent.future(waiting(ends), metadata=metadata) for _ in range(3 * SLOTS)]
+        answer = client.is_model_ready("digits", headers={"x-api-key": OTHER_KEY})
+        is_waiting = not any(call.done() for call in calls)
+
+    assert answer
+    assert is_waiting
 
 
 def test_caller_without_a_key_may_only_ask_for_health(guarded: BothProtocols) -> None:
