@@ -21,9 +21,9 @@ from service.http.shares import LONG_BYTES, long_steps, parsing
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_SHOWN = 80  # characters of a value in a message
-MAX_VALUES = 3_300_000  # in JSON: pixels of 4,200 images; the event loop waits 100 ms
+MAX_VALUES = 1_200_000  # in JSON: pixels of 1,500 images; the event loop waits 50 ms
 PARTS = (b"[", b"{", b'"', b".")  # of arrays, objects, texts and fractions, which cost more
-MAX_PARTS = 500_000
+MAX_PARTS = 300_000
 MIB = 2**20  # of JSON take up to 10 ms; others get a turn of the event loop for each
 SHORT_REQUEST_TURNS = 5  # of the event loop, from the connection to the answer
 MAX_FIELDS = 100  # more are checked before pydantic, which would report each unknown one

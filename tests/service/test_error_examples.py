@@ -499,3 +499,35 @@ def test_example_of_an_error_can_be_provoked(
     assert (answer[0], answer[1]["code"]) == (int(status), code), answer
     assert example.keys() == {"error", "code"}
     assert example["code"] == code
+
+
+BEFORE_ROUTES = (
+    "headers_too_large",
+    "host_forbidden",
+    "origin_forbidden",
+    "too_many_requests",
+    "unauthorized",
+)
+
+
+@pytest.mark.parametrize("code", BEFORE_ROUTES)
+def test_operations_list_each_error_that_comes_before_their_routes(
+    code: str,
+    apps: tuple[Starlette, Starlette],
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, unlisted = apps[1] if code == "unauthorized" else apps[0], []
+    for name, operation in OPERATIONS.items():
+        sent = request_of(*operation, digits_model.version)
+        with monkeypatch.context() as patch:
+            PROVOCATIONS[code](World(app, patch), sent)
+            try:
+                status, answer = asked(app, sent)
+            except json.JSONDecodeError:  # a page, so the request was not refused
+                continue
+        listed = operation[2]["responses"].get(str(status), {}).get("content", {})
+        if answer.get("code") == code and code not in str(listed):
+            unlisted.append(name)
+
+    assert unlisted == []

@@ -249,6 +249,21 @@ def test_job_that_waits_to_replace_a_result_has_none_of_its_errors(
     assert "text.png" in loupe("jobs", "errors", other.id).out
 
 
+def test_errors_that_were_deleted_are_not_shown_as_none(
+    loupe: Loupe, redis_here: Redis, job: Job, tmp_path: Path, settings: Settings
+) -> None:
+    jobs, claims = Jobs(redis_here), Claims(redis_here, "a", lease_seconds=30.0, max_attempts=2)
+    (folder := tmp_path / "pictures").mkdir()
+    (folder / "digit.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    (folder / "text.png").write_bytes(b"text")
+    scored = submit(jobs, folder, tmp_path / "scored", job.model, 10)
+    Consumer(jobs, claims, settings).run(burst=True)
+    (errors,) = (tmp_path / "scored").glob("_errors-*")
+    errors.unlink()
+
+    assert loupe("jobs", "errors", scored.id).err.startswith("error: results_not_found: ")
+
+
 def test_result_that_another_job_has_overwritten_is_not_shown_for_its_own(
     loupe: Loupe, redis_here: Redis, job: Job, tmp_path: Path, settings: Settings
 ) -> None:

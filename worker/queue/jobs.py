@@ -4,11 +4,12 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from loupe.errors import Conflict, InvalidRequest, JobNotFound, TooManyRequests
 from loupe.jobs import ENDED, Priority
@@ -173,7 +174,8 @@ class Jobs:
         jobs = self._read([job_id for job_id, _ in found]) if found else []
         expired = [job_id for (job_id, _), job in zip(found, jobs, strict=True) if job is None]
         if expired:
-            self._redis.zrem(key, *expired)
+            with suppress(ReadOnlyError):  # a replica can be read
+                self._redis.zrem(key, *expired)
         return JobPage([job for job in jobs if job is not None], following)
 
     def all(self) -> Iterator[Job]:

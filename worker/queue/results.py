@@ -77,10 +77,16 @@ def find_errors(job: Job, files: Iterable[F]) -> list[F]:
         files: The files of its folder.
 
     Raises:
-        NotFound: If its folder was overwritten (code `results_not_found`).
+        NotFound: If its folder was deleted or overwritten (code `results_not_found`).
     """
     names = {file.name: file for file in files}
     check_owner(job, names.values())
     if job.state in ("queued", "planning") and not names.keys().isdisjoint((SUCCESS, CANCELLED)):
         return []  # they are those of the result that the job will replace
-    return [names[name] for name in sorted(names) if fnmatchcase(name, ERRORS)]
+    found = [names[name] for name in sorted(names) if fnmatchcase(name, ERRORS)]
+    if not found and (job.failed or (job.state == "done" and not names)):
+        raise NotFound(
+            f"The folder of job '{job.id}' no longer has its files. Submit its source again.",
+            code="results_not_found",
+        )
+    return found

@@ -868,12 +868,12 @@ def test_start_of_the_service_imports_nothing_of_the_queue() -> None:
     assert ended.stdout == "[]\n", ended.stderr
 
 
-def test_deleted_folder_has_no_results(alice: httpx.Client, worker: None) -> None:
+def test_deleted_folder_has_no_results_and_no_errors(alice: httpx.Client, worker: None) -> None:
     job = accepted(
         alice.post("/jobs", content=npy(9), headers={"Content-Type": "application/x-npy"})
     )
     shutil.rmtree(ended(alice, job)["output"])
 
-    gone = alice.get(f"/jobs/{job}/results")
-    assert (gone.status_code, gone.json()["code"]) == (404, "results_not_found")
-    assert alice.get(f"/jobs/{job}/errors").text == ""
+    for files in ("results", "errors"):
+        gone = alice.get(f"/jobs/{job}/{files}")
+        assert (gone.status_code, gone.json()["code"]) == (404, "results_not_found")

@@ -221,3 +221,17 @@ def test_id_of_a_job_is_that_of_earlier_versions() -> None:
     assert request.job_id == hashlib.sha256(text.encode()).hexdigest()[:12]
     escaping = ScoringOptions(escape_formulas=True)
     assert request.model_copy(update={"options": escaping}).job_id != request.job_id
+
+
+def test_jobs_of_a_replica_can_be_listed_although_a_record_has_expired(
+    jobs: Jobs, redis: Redis
+) -> None:
+    expired = jobs.submit(new_request(source="/a"))
+    kept = jobs.submit(new_request(source="/b"))
+    redis.delete(job_key(expired.id))
+    redis.replicaof("127.0.0.1", "1")
+    try:
+        assert jobs.page().jobs == [kept]
+    finally:
+        redis.replicaof("NO", "ONE")
+    assert jobs.page().jobs == [kept]
