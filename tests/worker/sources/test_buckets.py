@@ -248,13 +248,15 @@ def test_content_decides_in_a_bucket_as_in_a_folder(
     tmp_path: Path, bucket: RemotePath, kind: str
 ) -> None:
     skipped = []
-    for number, path in enumerate(paths := write_named(tmp_path, bucket, kind)):
+    local, remote = write_named(tmp_path, bucket, kind)
+    paths: list[AnyPath] = [local, remote]
+    for number, path in enumerate(paths):
         (index_folder := tmp_path / f"plan-{number}").mkdir()
         plan = open_source(path, ImageSpec("ink"), MAX_PIXELS).plan(10, index_folder)
         assert plan.total == 5
         skipped.append(plan.skipped)
 
-    assert_read_alike(*paths, tmp_path)
+    assert_read_alike(local, remote, tmp_path)
     assert skipped[0] == skipped[1]
     assert skipped[1] == {
         "hidden": {".png": 1},
