@@ -40,7 +40,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN_ELSEWHERE = {"http-api.md", "backup.md"}  # by test_http_api_docs.py and tests/deployment
 # Commands that are only checked: patterns, and why.
 NOT_RUN = {
-    r"^(docker|sudo)\b": "needs containers, or another system",
+    r"^(docker|kubectl|helm|sudo)\b": "needs containers, or another system",
     r"^(git|make|pip|source|export|cd|find)\b": "changes more than the folder of the test",
     r"^(bentoml|perf_analyzer|python -m bench)\b": "takes minutes, or is not installed",
     r"loupe (up|serve|worker|doctor)|completion": "runs until it is stopped, or is of the machine",
@@ -57,6 +57,7 @@ PLACEHOLDERS = {
     "OUT": "results",
     "DIR": "results",
     "SOURCE": "photos",
+    "PHOTOS": "photos",
     "boots": "digits",
     "digits:cmo3bfxfl63loax4": "digits:old",
     "digits:fhcy7uhfl6fhoax4": "digits:new",

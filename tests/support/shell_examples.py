@@ -75,6 +75,8 @@ def _lines(code: str) -> Iterator[str]:
         return
     whole = ""
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if not whole and line.startswith("{"):  # an answer
+            continue
         whole += f"{line}\n"
         try:
             words = shlex.split(whole, comments=True)
@@ -87,11 +89,11 @@ def _lines(code: str) -> Iterator[str]:
 
 def command_of(text: str) -> Command:
     """Return a command from its text."""
-    lexer = shlex.shlex(text.replace("\\\n", " "), posix=True, punctuation_chars="|;&")
+    lexer = shlex.shlex(text.replace("\\\n", " "), posix=True, punctuation_chars="|;&<>")
     lexer.whitespace_split = True
     words: list[str] = []
     for word in lexer:
-        if set(word) <= set("|;&"):
+        if set(word) <= set("|;&<>"):
             break
         words.append(word)
     variables = {}
