@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from loupe.errors import LoupeError
-from loupe.images.spec import Float32Array
+from loupe.images.spec import Float32Array, UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.results import (
     CANCELLED,
@@ -181,6 +181,7 @@ def write_summary(
     class_names: Sequence[str],
     shards: Sequence[int],
     statistics: StepStatistics,
+    originals: Mapping[str, UInt8Array] | None = None,
 ) -> None:
     """Write the summary of these shards, then `_SUCCESS` or `_CANCELLED`; remove all other parts.
 
@@ -203,7 +204,7 @@ def write_summary(
                 f"the parts hold {done} rows and {failed} errors, the source "
                 f"{(job.total or 0) - job.skipped} records"
             )
-        _draw_sheets(folder, job, class_names, statistics, done)
+        _draw_sheets(folder, job, class_names, statistics, done, originals or {})
         summary = summarize(job, class_names, shards, counts, statistics)
         # A model may answer NaN, which JSON does not have.
         write_file(folder / SUMMARY, to_json(summary, indent=2, inf_nan_mode="null") + b"\n")
@@ -230,7 +231,12 @@ def _is_summarized(folder: AnyPath, job: Job) -> bool:
 
 
 def _draw_sheets(
-    folder: AnyPath, job: Job, class_names: Sequence[str], statistics: StepStatistics, done: int
+    folder: AnyPath,
+    job: Job,
+    class_names: Sequence[str],
+    statistics: StepStatistics,
+    done: int,
+    originals: Mapping[str, UInt8Array],
 ) -> None:
     """Draw contact sheets of a random sample and of the least confident images."""
     for name, which, tiles in (
@@ -239,7 +245,7 @@ def _draw_sheets(
     ):
         if tiles:
             title = f"{len(tiles)} of {done:,} images, {which}; {job.model}"
-            sheet = contact_sheet.draw(title, tiles, class_names, job.options.threshold)
+            sheet = contact_sheet.draw(title, tiles, class_names, job.options.threshold, originals)
             write_file(folder / name, sheet)
 
 

@@ -1,15 +1,20 @@
 """The first and the last step: cut the source into shards, and summarize their results."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loupe.errors import LoupeError
 from loupe.images.selection import Skipped, SkippedFiles
+from loupe.images.spec import UInt8Array
 from worker.metrics import ShardClock
 from worker.queue.steps import Shard
 from worker.results import claims, outputs, receipts
 from worker.results.formats import check_kept_columns, column_names
 from worker.results.statistics import StepStatistics
 from worker.scoring.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,4 +67,18 @@ def finish_job(task: Task, shards: Sequence[int]) -> None:
     job, output = task.job, task.output
     class_names = task.find_model().card.class_names
     statistics = receipts.total_statistics(output, shards, job.shards)
-    outputs.write_summary(output, job, class_names, shards, statistics)
+    originals = _originals(task, statistics)
+    outputs.write_summary(output, job, class_names, shards, statistics, originals)
+
+
+def _originals(task: Task, statistics: StepStatistics) -> dict[str, UInt8Array]:
+    """Return the original pictures of the images on the contact sheets, as far as they exist."""
+    ids = {image.id for image in (*statistics.sample, *statistics.least_confident)}
+    if not ids:
+        return {}
+    try:
+        source = task.open_source(task.find_model())
+        return source.previews(ids, task.find_index(source))
+    except (LoupeError, OSError) as error:
+        logger.warning("The contact sheets of job %s lack the originals: %s", task.job.id, error)
+        return {}

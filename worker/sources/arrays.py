@@ -4,7 +4,7 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain, islice
@@ -130,6 +130,10 @@ class ArraySource:
         """See `ImageSource.record_id`."""
         row = shard.start + position
         return row_name(self._ids(row, 1, self._planned_columns(index, row, row + 1))[0], row)
+
+    def previews(self, ids: Container[str], index: Path) -> dict[str, UInt8Array]:
+        """See `ImageSource.previews`."""
+        return {}
 
     def _rows(self, index: Path, start: int, stop: int) -> UInt8Array:
         """Read some rows. They are not mapped: access to a truncated mapped file is fatal."""

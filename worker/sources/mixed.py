@@ -1,6 +1,6 @@
 """A folder of pictures or, if it has none, of Parquet files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,6 +8,7 @@ from loupe.errors import InvalidRequest
 from loupe.files import ReadableFolders
 from loupe.images import folder
 from loupe.images.selection import Skipped, is_hidden
+from loupe.images.spec import UInt8Array
 from loupe.jobs import FOLDER_LABELS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.checks import check_columns
@@ -60,6 +61,10 @@ class FolderSource:
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """See `ImageSource.record_id`."""
         return self._planned(index).record_id(shard, position, index)
+
+    def previews(self, ids: Container[str], index: Path) -> dict[str, UInt8Array]:
+        """See `ImageSource.previews`."""
+        return self._planned(index).previews(ids, index)
 
     def _use(self, use: Callable[[ImageSource], T]) -> T:
         """Use the pictures, or the tables if there are no pictures or columns are requested."""

@@ -2,12 +2,14 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from loupe.errors import (
@@ -33,6 +35,8 @@ from worker.sources.listing import read_entry, refuse_replaced, resolve_links, w
 from worker.sources.source import BatchReader, ColumnTypes, NoPictures, Records, ShardPlan, cut
 
 MAX_FETCHED_BYTES = 2**24  # of picture files that one thread holds
+MAX_SEARCHED_BYTES = 2**26  # of a listing, which takes some seconds
+PREVIEW = ImageSpec("photo", 112, 112, 3, "pad")
 LISTING, VERSION = "listing.jsonl", "stamp"  # files of the index; jobs in progress know them
 
 
@@ -87,6 +91,13 @@ class Decoder:
                     errors.append((name, InvalidImage(f"Cannot read the file: {error.strerror}.")))
         kept = None if columns is None else columns.take(pa.array(positions, pa.int64()))
         return Records(ids, self.spec.stack(images), errors, kept)
+
+    def preview(self, data: File) -> UInt8Array:
+        """Return a small copy of a picture for people, uint8 RGB."""
+        if self._processes is None or is_tiny(data):
+            picture = open_picture(data, max_pixels=self._max_pixels)
+            return np.asarray(picture.preview(PREVIEW.width))
+        return self._processes.decode(data, PREVIEW, self._max_pixels, self._check)
 
     def _pixels(self, data: File) -> UInt8Array:
         if self._processes is None or is_tiny(data) or kind_of(data) is None:
@@ -162,6 +173,20 @@ class PictureSource:
             lines.seek(shard.offset)
             line = next(islice(lines, position, None))
         return printable(read_entry(line).id)
+
+    def previews(self, ids: Container[str], index: Path) -> dict[str, UInt8Array]:
+        """See `ImageSource.previews`. There are none if it would take long to find them."""
+        listing, found = index / LISTING, dict[str, UInt8Array]()
+        if listing.stat().st_size > MAX_SEARCHED_BYTES:
+            return found
+        with listing.open("rb") as lines:
+            entries = [entry for entry in map(read_entry, lines) if printable(entry.id) in ids]
+        for batch in _cut(entries, len(entries), self._collection.fetched_bytes):
+            with self._collection.open(batch, index) as read:
+                for entry in batch:
+                    with suppress(LoupeError, OSError):
+                        found[printable(entry.id)] = self._decoder.preview(read(entry))
+        return found
 
     def _refuse_empty(self) -> None:
         files = self._collection.skipped.files

@@ -1,7 +1,7 @@
 """The interface of a source of images: planned once, then read shard by shard by any process."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -101,6 +101,12 @@ class ImageSource(Protocol):
 
     def record_id(self, shard: Shard, position: int, index: Path) -> str:
         """Return the id of the record at a position in a shard without reading its image."""
+
+    def previews(self, ids: Container[str], index: Path) -> dict[str, UInt8Array]:
+        """Return the original pictures of some records, small, uint8 RGB, by id.
+
+        Records without a picture, and pictures that cannot be read any more, are missing.
+        """
 
 
 def cut(total: int, shard_images: int) -> list[Shard]:

@@ -311,7 +311,7 @@ def test_report_says_which_pictures_the_model_reads(tmp_path: Path) -> None:
         assert "more mistakes with chalk on a board (85 %), a new kind (90 %)." in text
         assert "Do not rely on it with a zigzag line across (30 %)." in text
         assert "frequent with a zigzag line across (40 %)." in text
-        assert "no answer to chalk on a board (20 %)." in text
+        assert "no answer with chalk on a board (20 %)." in text
     assert page.tags.count("h2") > 0
     assert Evaluation.load(tmp_path).robustness == ROBUSTNESS
 

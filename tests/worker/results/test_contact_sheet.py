@@ -25,9 +25,12 @@ def scored(number: int, best: int = 0, confidence: float = 0.5, name: str = "a.p
 
 
 def drawn(
-    *images: ScoredImage, class_names: tuple[str, ...] = CLASSES, threshold: float | None = None
+    *images: ScoredImage,
+    class_names: tuple[str, ...] = CLASSES,
+    threshold: float | None = None,
+    originals: dict[str, UInt8Array] | None = None,
 ) -> UInt8Array:
-    png = draw("title", images, class_names, threshold)
+    png = draw("title", images, class_names, threshold, originals or {})
     return np.asarray(Image.open(io.BytesIO(png)).convert("L"))
 
 
@@ -49,6 +52,17 @@ def test_every_image_is_drawn_as_the_model_saw_it(
         left, top = sheets[0].origin(number)
         seen = sheet[top : top + 28 * step : step, left : left + 28 * step : step]
         np.testing.assert_array_equal(seen, IMAGES[number])
+
+
+def test_originals_are_shown_unless_the_model_saw_them_unchanged() -> None:
+    plain = drawn(scored(0))
+    original = np.full((60, 90, 3), 250, np.uint8)
+    unchanged = np.repeat(IMAGES[0][..., None], 3, axis=2)
+
+    pair = drawn(scored(0), originals={"a.png": original})
+    assert pair.shape[1] > plain.shape[1]
+    assert drawn(scored(0), originals={"b.png": original}).tobytes() == plain.tobytes()
+    assert drawn(scored(0), originals={"a.png": unchanged}).tobytes() == plain.tobytes()
 
 
 def test_label_confidence_and_name_are_written_at_the_image() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from redis import Redis
 
 from loupe.errors import JobNotFound
@@ -32,6 +33,7 @@ from worker.results.claims import release_folder
 from worker.results.outputs import read_errors, read_summary
 from worker.scoring import task
 from worker.scoring.consumer import Consumer
+from worker.sources.pictures import PictureSource
 from worker.sources.source import Records
 
 IMAGES, SHARD = 50, 10
@@ -258,3 +260,27 @@ def test_folder_that_the_worker_makes_is_private(
     Consumer(Jobs(redis), claims, settings).run(burst=True)
 
     assert (tmp_path / "made" / "results").stat().st_mode & 0o777 == 0o700
+
+
+def test_contact_sheets_show_originals_unless_they_are_gone(
+    settings: Settings,
+    tmp_path: Path,
+    digits_model: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(pictures.png(pictures.digit_sheet()))
+
+    def width(name: str) -> int:
+        finished(settings, new_request(folder, tmp_path / name, digits_model))
+        with Image.open(tmp_path / name / "_sample.png") as sheet:
+            return sheet.width
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError("gone")
+
+    pairs = width("pairs")
+    monkeypatch.setattr(PictureSource, "previews", gone)
+    assert pairs > width("seen") + 300

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from loupe.files import ReadableFolders
 from loupe.images.arrays.tables import as_pixels, pixel_columns
 from loupe.images.formats import File
 from loupe.images.selection import SkippedFiles
+from loupe.images.spec import UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from worker.queue.steps import Shard
 from worker.sources.checks import check_columns, check_unchanged, damaged, listed, short
@@ -131,6 +132,10 @@ class TableSource:
                 return str(row)
             ((_, rows),) = read_rows(file, start, stop, 1, [self._id])
         return row_name(self._ids(rows, row)[0][0], row)
+
+    def previews(self, ids: Container[str], index: Path) -> dict[str, UInt8Array]:
+        """See `ImageSource.previews`."""
+        return {}
 
     def _version(self) -> str:
         version = versions(self._files)

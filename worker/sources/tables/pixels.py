@@ -1,6 +1,6 @@
 """A CSV with a column for each pixel, as on Kaggle; planning copies it to a Parquet file."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -97,6 +97,10 @@ class PixelSource:
         row = shard.start + position
         ((_, rows),) = self._copied(index, row, row + 1, 1)
         return row_name(self._ids(rows, row)[0], row)
+
+    def previews(self, ids: Container[str], index: Path) -> dict[str, UInt8Array]:
+        """See `ImageSource.previews`."""
+        return {}
 
     def _copied(
         self, index: Path, start: int, stop: int, batch_size: int
