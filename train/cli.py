@@ -14,7 +14,7 @@ from loupe.errors import Interrupted, InvalidUsage
 from loupe.logs import log_to_stderr
 from loupe.settings import load_settings
 from loupe.terminal import console, notices, styled
-from train.config import FIELDS, recipe
+from train.config import FIELDS, TrainConfig, as_json, recipe
 from train.data.cli import print_doubts, print_left_out
 from train.options import (
     DATASETS,
@@ -32,13 +32,15 @@ from train.sweep.cli import sweep
 from train.tutorials.cli import classics
 
 if TYPE_CHECKING:
+    from loupe.models.store import StoredModel
     from train.data.datasets import Dataset
     from train.runs import Run
 
 MAX_IMBALANCE = 2.0  # ratio of the largest to the smallest class that needs no class weights
 
 # Options that a resumed run takes; the request of the run has all others.
-RESUMED = ("resume", "epochs", "min_accuracy", "tensorboard", "if_empty")
+RESUMED = ("resume", "epochs", "min_accuracy", "tensorboard", "if_empty", "promote")
+QUICK = {"architecture": "cnn-small", "epochs": 2}
 
 # Options made from `TrainConfig`, by panel.
 MODEL_OPTIONS = ("architecture", "pretrained", "hidden", "initializer", "bias")
@@ -120,6 +122,28 @@ def train(
     if_empty: Annotated[
         bool, typer.Option("--if-empty", help="Do nothing if the store has a model.")
     ] = False,
+    if_missing: Annotated[
+        bool,
+        typer.Option(
+            "--if-missing",
+            help="Do nothing if the store has a model of this name and these settings.",
+        ),
+    ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Train a small network for a first try in a minute or two, whatever the other "
+            "settings; save it at any accuracy.",
+        ),
+    ] = False,
+    promote: Annotated[
+        bool,
+        typer.Option(
+            "--promote",
+            help="Put the model into production if it is better than the one there, beyond noise.",
+        ),
+    ] = False,
     resume: Annotated[
         str | None, typer.Option(help="Continue the interrupted run with this name.", metavar="RUN")
     ] = None,
@@ -147,7 +171,7 @@ def train(
         _refuse_options(context, RESUMED, "--resume, which repeats the options of its run")
         epochs = cast("int | None", hyperparameters["epochs"])
         with Run.resume(home, resume, epochs, min_accuracy) as (run, images):
-            _train(run, images, tensorboard=tensorboard)
+            _train(run, images, tensorboard=tensorboard, promote=promote)
         return
     if dataset is None:
         raise InvalidUsage(
@@ -155,6 +179,9 @@ def train(
             "pictures. To continue a run: --resume RUN.",
             code="invalid_training",
         )
+    if quick:
+        console.print(f"Training a small first model on {dataset}: a minute or two.")
+        hyperparameters, min_accuracy = dict(QUICK), 0.0
     architecture = str(hyperparameters.pop("architecture"))
     recipe(architecture, **hyperparameters)  # refuses bad options before reading any picture
     check_name(name)
@@ -177,8 +204,11 @@ def train(
     print_counts(images)
     config = recipe(architecture, len(images.train.labels), images.look, **hyperparameters)
     options = {"min_accuracy": min_accuracy, "name": name, "replace_classes": replace_classes}
+    if if_missing and (there := find_trained(name or images.name, config)):
+        console.print(styled("The store has ", (there.tag, "bold"), ": nothing to train."))
+        return
     with Run.start(home, source, images, config, **options) as run:
-        _train(run, images, tensorboard=tensorboard)
+        _train(run, images, tensorboard=tensorboard, promote=promote)
 
 
 def _refuse_options(context: typer.Context, allowed: Collection[str], reason: str) -> None:
@@ -212,13 +242,23 @@ def print_counts(images: "Dataset") -> None:
         )
 
 
-def _train(run: "Run", images: "Dataset", *, tensorboard: bool) -> None:
-    """Train or resume a run and print the tag; after Ctrl-C, print how to continue."""
+def find_trained(name: str, config: TrainConfig) -> "StoredModel | None":
+    """Return the newest model of a name that was trained with these settings."""
+    from loupe.models.store import list_models
+
+    settings = as_json(config).items()
+    same = (m for m in list_models(name) if all(m.card.config.get(k) == v for k, v in settings))
+    return next(same, None)
+
+
+def _train(run: "Run", images: "Dataset", *, tensorboard: bool, promote: bool) -> None:
+    """Train or resume a run and print its summary; after Ctrl-C, print how to continue."""
     from train.tensorflow import import_tensorflow
 
     import_tensorflow()
     from train.fit.board import board
     from train.runs import train_run
+    from train.summary import print_summary
 
     with board(run.folder.parent) if tensorboard else nullcontext() as url:
         if url:
@@ -233,7 +273,7 @@ def _train(run: "Run", images: "Dataset", *, tensorboard: bool) -> None:
             if interrupted.done:
                 notices.print(f"Or save the best so far: {resume} --epochs {interrupted.done}")
             raise typer.Exit(interrupted.exit_code) from None
-        console.print(styled("saved ", (saved.tag, "bold")))
+        print_summary(saved, promote=promote)
     if url:
         logs = run.folder.parent
         console.print(f"TensorBoard has ended. Look again: tensorboard --logdir {logs}")

@@ -1,12 +1,19 @@
 """Hyperparameters: names, bounds and help, and a recipe for each architecture."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
@@ -271,6 +278,12 @@ def changed(config: Config, **changes: object) -> Config:
 def choices(name: str) -> tuple[str, ...]:
     """Return the names that a field accepts; empty for numbers."""
     return tuple(value for value in get_args(FIELDS[name].annotation) if isinstance(value, str))
+
+
+def as_json(config: TrainConfig) -> dict[str, JsonValue]:
+    """Return a configuration as a model card keeps it."""
+    pretrained = Path(config.pretrained).name  # not where it was
+    return {**asdict(config), "hidden": list(config.hidden), "pretrained": pretrained}
 
 
 def help_text(name: str) -> str:

@@ -227,8 +227,6 @@ def train_run(run: Run, dataset: Dataset, console: Console) -> "StoredModel":
             command = f"loupe train --resume {run.name} --min-accuracy NUMBER"
             error.args = (f"{error.message} To save it: {command}.",)
         raise
-    figures = model.card.measured
-    console.print(f"test accuracy {figures.accuracy:.4f}, {figures.training_seconds or 0:.0f} s")
     board.write_pictures(run.tensorboard, model.folder / PICTURES_FOLDER)
     run.finish()
     return model

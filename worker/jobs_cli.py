@@ -16,8 +16,16 @@ from loupe.images.selection import describe
 from loupe.jobs import ENDED, file_format
 from loupe.results import Format
 from loupe.settings import load_settings
-from loupe.terminal import console, notices, print_sections, progress_bar, styled
-from loupe.text import one_line
+from loupe.terminal import (
+    Column,
+    console,
+    notices,
+    print_sections,
+    print_table,
+    progress_bar,
+    styled,
+)
+from loupe.text import duration, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,12 +61,23 @@ def list_(as_json: Json = False) -> None:
         console.print_json(json.dumps([job.to_json() for job in found]))
         return
     if not found:
-        notices.print("There are no jobs. Submit one: loupe score FOLDER --out RESULTS")
+        console.print("There are no jobs. Submit one: loupe score FOLDER --out RESULTS")
+        return
+    columns = [
+        Column("job", [job.id for job in found]),
+        Column("state", [job.state for job in found]),
+        Column("scored", [_scored(job) for job in found], justify="right"),
+        Column("errors", [f"{job.failed:,}" for job in found], justify="right"),
+        Column("skipped", [f"{job.skipped:,}" for job in found], rank=5, justify="right"),
+        Column("created", [_local(job.created) for job in found], rank=1),
+        Column("took", [_duration(job) for job in found], rank=2, justify="right"),
+        Column("model", [job.model for job in found], rank=3),
+        Column("output", [job.output for job in found], rank=4),
+    ]
+    print_table(columns, "See: loupe jobs show JOB")
     for job in found:
-        console.print(styled((job.id, "bold"), f"  {_progress(job)}"))
-        console.print(f"  {job.model} → {job.output}")
         if job.error:
-            console.print(f"  {job.error}")
+            notices.print(f"{job.id}: {job.error}", style="yellow")
 
 
 @app.command()
@@ -74,6 +93,7 @@ def show(job_id: JobId, as_json: Json = False) -> None:
         return
     console.print(styled((job.id, "bold"), f"  {_progress(job)}"))
     times = {name: _local(getattr(job, name)) for name in ("created", "started", "finished")}
+    times["took"] = _duration(job)
     facts = {"model": job.model, "source": job.source, "output": job.output, **times}
     if job.skipped:
         facts["skipped"] = describe(job.skipped_files)
@@ -266,9 +286,21 @@ def open_jobs() -> "Iterator[Jobs]":
 
 
 def _progress(job: "Job") -> str:
-    total = "?" if job.total is None else f"{job.total:,}"
-    eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s left"
-    return f"{job.state:<9}  {job.done:,} of {total} scored, {_unscored(job)}{eta}"
+    eta = "" if job.eta_seconds is None else f", {duration(job.eta_seconds)} left"
+    return f"{job.state:<9}  {_scored(job)} scored, {_unscored(job)}{eta}"
+
+
+def _scored(job: "Job") -> str:
+    return f"{job.done:,} of {'?' if job.total is None else f'{job.total:,}'}"
+
+
+def _duration(job: "Job") -> str:
+    """Return how long a job has run, or what it still needs."""
+    if job.eta_seconds is not None:
+        return f"{duration(job.eta_seconds)} left"
+    if job.started is None:
+        return "–"
+    return duration((job.finished or time.time()) - job.started)
 
 
 def _unscored(job: "Job") -> str:
@@ -276,4 +308,4 @@ def _unscored(job: "Job") -> str:
 
 
 def _local(moment: float | None) -> str:
-    return "—" if moment is None else f"{datetime.fromtimestamp(moment):%Y-%m-%d %H:%M:%S}"
+    return "–" if moment is None else f"{datetime.fromtimestamp(moment):%Y-%m-%d %H:%M:%S}"

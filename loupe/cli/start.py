@@ -12,7 +12,6 @@ from loupe.settings import override_settings
 from loupe.terminal import console, styled
 
 FIRST_DATASET = "fashion-mnist"
-QUICK = ("--architecture", "cnn-small", "--epochs", "2")  # a model in about half a minute
 
 
 def print_next_steps() -> None:
@@ -72,7 +71,7 @@ def up(
     for each in listen(settings.host, settings.port):  # fail before the training
         each.close()
     if not list_models():
-        console.print(f"There is no model yet: training a small first one on {train}.")
+        console.print("There is no model yet.")
         _train_first(train)
     stopping, hurry = threading.Event(), threading.Event()
     with (
@@ -94,7 +93,7 @@ def up(
 
 def _train_first(dataset: str) -> None:
     """Train a small model."""
-    command = [sys.executable, "-m", "loupe", "train", dataset, *QUICK]
+    command = [sys.executable, "-m", "loupe", "train", dataset, "--quick"]
     code = subprocess.run(command, check=False).returncode
     if code:
         sys.exit(code)

@@ -17,7 +17,8 @@ COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = (ROOT / ".env.example").read_text()
 LONG_LIVED = [name for name, service in SERVICES.items() if service["restart"] != "no"]
-PROGRAMS = ["service", "worker", "train"]
+TARGETS = ["service", "worker", "train"]  # of the Dockerfile
+PROGRAMS = [*TARGETS, "improve"]
 PERSONAL = {
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
@@ -119,7 +120,16 @@ def test_service_and_workers_wait_for_a_model_and_workers_for_redis() -> None:
     trained = {"train": {"condition": "service_completed_successfully"}}
     assert SERVICES["service"]["depends_on"] == trained  # predictions do not need Redis
     assert SERVICES["worker"]["depends_on"] == {"redis": {"condition": "service_healthy"}} | trained
-    assert SERVICES["train"]["command"].startswith("train --if-empty ")
+    assert SERVICES["train"]["command"].startswith("train --quick --if-empty ")
+
+
+def test_full_model_is_trained_beside_the_service_and_promoted_once() -> None:
+    improve, first = SERVICES["improve"], SERVICES["train"]
+    assert improve["command"].startswith("train --if-missing --promote ")
+    assert improve["depends_on"] == {"service": {"condition": "service_healthy"}}
+    for options in (improve["command"], first["command"]):
+        assert options.endswith("${LOUPE_TRAIN:-fashion-mnist}")
+    assert improve["cpu_shares"] < 1024  # Docker's default
 
 
 def test_several_workers_can_run() -> None:
@@ -143,7 +153,7 @@ def test_env_example_lists_every_variable_with_its_default() -> None:
     assert not re.search(r"^[^#\n]", EXAMPLE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("target", PROGRAMS)
+@pytest.mark.parametrize("target", TARGETS)
 def test_images_are_labelled_unprivileged_and_stop_on_sigterm(stages: Stages, target: str) -> None:
     assert SERVICES[target]["build"]["target"] == target
     assert f'org.opencontainers.image.title="loupe-{target}"' in stages[target]

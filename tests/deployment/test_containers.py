@@ -28,9 +28,8 @@ PROJECT = "loupe-test"
 PICTURES = len(list((ROOT / "examples" / "clothes").iterdir()))
 STORE = "/var/lib/loupe/store"  # in the containers
 MANY = 300_000  # images of a job long enough to interrupt
-FIRST_MODEL = (
-    "--dataset fashion-mnist --architecture cnn-small"  # the default takes a quarter of an hour
-)
+# The settings of --quick: the full model would take a quarter of an hour.
+FIRST_MODEL = "fashion-mnist --architecture cnn-small --epochs 2"
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 

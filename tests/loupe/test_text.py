@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loupe.text import one_line, visible
+from loupe.text import duration, one_line, visible
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,18 @@ def test_nothing_invisible_is_left_and_json_keeps_its_meaning(text: str) -> None
 
 def test_line_breaks_can_be_kept() -> None:
     assert visible("a\n\x1bb") == "a\n\\u001bb"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3_600, "1 h 0 min"),
+        (7_510, "2 h 5 min"),
+    ],
+)
+def test_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -98,6 +98,29 @@ def test_if_empty_trains_a_model_for_an_empty_store(
     assert [model.name for model in list_models()] == ["digits"]
 
 
+@pytest.mark.timeout(240)  # TensorFlow is imported
+def test_quick_model_is_saved_and_a_better_one_promoted_once(
+    loupe: Loupe, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOUPE_DATA_DIR", str(tmp_path))
+    mlp = ("--architecture", "mlp", "--epochs", "2")
+    quick = loupe("train", "digits", "--quick", *mlp, "--min-accuracy", "1")
+
+    assert quick.code == 0, quick.err
+    (first,) = list_models()
+    assert (first.card.config["architecture"], first.card.config["epochs"]) == ("cnn-small", 2)
+    for fact in ("verdict", "loupe up", str(first.folder / "report.html"), " ± "):
+        assert fact in quick.out
+
+    worse = loupe("train", "digits", *mlp, "--promote", "--min-accuracy", "0")
+    assert worse.code == 0
+    assert "is not better than" in worse.err
+    assert f"loupe models compare {first.tag} {list_models()[0].tag}" in " ".join(worse.out.split())
+    again = loupe("train", "digits", *mlp, "--if-missing")
+    assert (again.code, len(list_models())) == (0, 2)
+    assert "nothing to train" in again.out
+
+
 @pytest.mark.timeout(120)  # TensorFlow is imported
 def test_ctrl_c_keeps_the_best_epoch_and_prints_how_to_continue(
     loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path

@@ -41,13 +41,15 @@ def job(redis_here: Redis, tmp_path: Path, digits_model: StoredModel) -> Job:
 def test_jobs_are_listed_and_shown(loupe: Loupe, job: Job) -> None:
     listed = loupe("jobs")
     assert listed.code == 0
-    assert f"{job.id}  queued     0 of ? scored, errors: 0\n" in listed.out
+    header, row = listed.out.splitlines()
+    assert header.split()[:5] == ["job", "state", "scored", "errors", "created"]
+    assert row.split()[:6] == [job.id, "queued", "0", "of", "?", "0"]
     assert loupe("jobs", "list").out == listed.out
 
     shown = loupe("jobs", "show", job.id).out
     assert f"{job.id}  queued " in shown
     assert job.model in shown
-    assert "started   —" in shown
+    assert "started   –" in shown
 
 
 def test_jobs_are_also_told_in_json(loupe: Loupe, job: Job) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from loupe.images.selection import count, describe
 from loupe.terminal import Column, console, notices, print_table
@@ -56,7 +55,7 @@ def show(
         dataset = source.load()
         path = out or Path(f"{dataset.name}-samples.png")
         save_contact_sheet(dataset, path)
-    console.print(_counts(dataset))
+    _print_counts(dataset)
     print_left_out(dataset)
     print_doubts(dataset)
     console.print(f"samples: {path}")
@@ -154,16 +153,17 @@ def print_doubts(dataset: "Dataset") -> None:
             notices.print(f"  and {len(of_split) - MAX_REPEATS:,} more")
 
 
-def _counts(dataset: "Dataset") -> Table:
+def _print_counts(dataset: "Dataset") -> None:
+    """Print the number of images of each class in each split."""
     counts = {name: split.counts(dataset.class_names) for name, split in dataset.splits().items()}
+    counts["total"] = {
+        name: sum(numbers[name] for numbers in counts.values()) for name in dataset.class_names
+    }
+    columns = [Column("class", [*dataset.class_names, "all classes"])]
+    for split, numbers in counts.items():
+        cells = [f"{number:,}" for number in (*numbers.values(), sum(numbers.values()))]
+        columns.append(Column(split, cells, justify="right"))
     size = " × ".join(map(str, dataset.train.images.shape[1:]))
-    title = f"{dataset.name}: look {dataset.look}, {size} pixels"
-    table = Table(title=title, title_justify="left", show_footer=True)
-    table.add_column("class", "all classes")
-    totals = {name: sum(numbers.values()) for name, numbers in counts.items()}
-    for name, total in {**totals, "total": sum(totals.values())}.items():
-        table.add_column(name, f"{total:,}", justify="right")
-    for name in dataset.class_names:
-        row = [numbers[name] for numbers in counts.values()]
-        table.add_row(name, *[f"{count:,}" for count in [*row, sum(row)]])
-    return table
+    console.print(f"{dataset.name}: look {dataset.look}, {size} pixels")
+    console.print()
+    print_table(columns)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from loupe.models.card import Figures, ModelCard
 from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model
 from loupe.models.store import StoredModel, find_model
-from train.config import TrainConfig
+from train.config import TrainConfig, as_json
 from train.data.datasets import Dataset, Split
 from train.data.splits import hold_out
 from train.evaluate.calibration import fit_temperature, log_probabilities
@@ -134,9 +133,7 @@ def make_card(
         figures=_figures(dataset, fitted, evaluation, files),
         files=files.digests,
         config={
-            **asdict(config),
-            "hidden": list(config.hidden),
-            "pretrained": Path(config.pretrained).name,  # not where it was
+            **as_json(config),
             "parameters": fitted.model.count_params(),
             "best_epoch": fitted.best_epoch,
         },

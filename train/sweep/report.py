@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from loupe.drawing import INK
@@ -76,10 +75,10 @@ def ranking(sweep: Sweep, summaries: Sequence[SettingSummary]) -> Table:
         title=f"best {'validation' if validated else 'test'} accuracy first, "
         f"over {sweep.seeds} seeds",
         title_justify="left",
-        box=SIMPLE_HEAD,  # three varied parameters fit 80 columns
-        show_edge=False,
+        title_style="",
+        box=None,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, 1, 0, 0),  # three varied parameters fit 80 columns
     )
     for heading, cells in columns.items():
         width = max(map(len, [*heading.split(), *cells]))  # breaks headings, but no number
@@ -104,7 +103,8 @@ def _described(sweep: Sweep, setting: Setting) -> list[str]:
 def one_at_a_time(sweep: Sweep, results: Sequence[Result]) -> Iterator[Table]:
     """Yield a table of the values of each varied parameter; the base is marked."""
     for name in sweep.varied:
-        table = Table(title=f"{as_words(name)}, all else as in the base", title_justify="left")
+        title = f"{as_words(name)}, all else as in the base"
+        table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
         table.add_column(as_words(name))
         for column in ("train %", "test %", "runs"):
             table.add_column(column, justify="right")
