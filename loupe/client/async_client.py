@@ -60,6 +60,13 @@ class AsyncClient:
         upload = await asyncio.to_thread(prepare, picture, options.get("normalize", "auto"))
         return await self._run(self._flows.predict(upload, options, explain))
 
+    async def split(
+        self, picture: PictureInput, **options: "Unpack[PredictOptions]"
+    ) -> list[Prediction]:
+        """Predict each of several symbols in one picture; see `Client.split`."""
+        upload = await asyncio.to_thread(prepare, picture, options.get("normalize", "auto"))
+        return await self._run(self._flows.split(upload, options))
+
     async def predict_many(
         self,
         pictures: PictureSet | AsyncIterable[PictureInput],

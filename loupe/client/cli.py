@@ -47,6 +47,10 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per file.")
     ] = False,
+    split: Annotated[
+        bool,
+        typer.Option("--split", help="Answer each of several digits in a picture, left to right."),
+    ] = False,
     grid: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the pictures, what the model saw, and bars."),
@@ -70,6 +74,8 @@ def predict(
     """
     if local and (url or api_key):
         raise InvalidUsage("Give either --local or the --url and --api-key of a service.")
+    if split and grid:
+        raise InvalidUsage("A grid shows one label per picture; give either --grid or --split.")
     from loupe.client.predictions import PredictionError
     from loupe.client.uploads import pictures_at
 
@@ -78,16 +84,18 @@ def predict(
     if grid is not None:
         _check_grid(grid, len(files))
     options: LocalOptions = {"top_k": top_k, "threshold": threshold, "lang": lang}
-    outcomes: list[Outcome] = []
-    asked = _ask_here(files, model, options)
+    asked = _ask_here(files, model, options, split)
     if not local:
-        asked = _ask_service(files, model, options, url, api_key, explain=grid is not None)
-    for outcome in asked:
+        asked = _ask_service(files, model, options, split, url, api_key, explain=grid is not None)
+    shown: list[Path] = []
+    outcomes: list[Outcome] = []
+    for file, outcome in asked:
         if as_json:
-            typer.echo(one_line(_json_line(files[len(outcomes)], outcome)))
+            typer.echo(one_line(_json_line(file, outcome)))
+        shown.append(file)
         outcomes.append(outcome)
     if not as_json:
-        _print(files, outcomes, top_k)
+        _print(shown, outcomes, top_k)
     if grid is not None:
         _draw(grid, files, outcomes)
     if any(isinstance(outcome, PredictionError) for outcome in outcomes):
@@ -95,23 +103,28 @@ def predict(
 
 
 def _ask_here(
-    files: Sequence[Path], model: str | None, options: "LocalOptions"
-) -> Iterator["Outcome"]:
+    files: Sequence[Path], model: str | None, options: "LocalOptions", split: bool
+) -> Iterator[tuple[Path, "Outcome"]]:
     from loupe.client.local import load
 
-    yield from load(model).predict_many(files, **options)
+    loaded = load(model)
+    if split:
+        yield from _each_symbol(files, lambda file: loaded.split(file, **options))
+    else:
+        yield from zip(files, loaded.predict_many(files, **options), strict=True)
 
 
 def _ask_service(
     files: Sequence[Path],
     model: str | None,
     options: "LocalOptions",
+    split: bool,
     url: str | None,
     api_key: str | None,
     *,
     explain: bool,
-) -> Iterator["Outcome"]:
-    """Yield the answers of the service; for a grid, the first ones have a view."""
+) -> Iterator[tuple[Path, "Outcome"]]:
+    """Yield files and the answers of the service; for a grid, the first ones have a view."""
     from loupe.client.client import Client
     from loupe.client.grid import MAX_TILES
 
@@ -119,11 +132,33 @@ def _ask_service(
     key = settings.api_key.get_secret_value() if settings.api_key else None
     url = url or settings.url or f"http://127.0.0.1:{settings.port}"
     with Client(url, api_key=api_key or key) as client:
+        if split:
+            yield from _each_symbol(files, lambda file: client.split(file, model=model, **options))
+            return
         if explain:
             for file in files[:MAX_TILES]:
-                yield _explained(client, file, model, options)
+                yield file, _explained(client, file, model, options)
             files = files[MAX_TILES:]
-        yield from client.predict_many(files, model=model, **options)
+        outcomes = client.predict_many(files, model=model, **options)
+        yield from zip(files, outcomes, strict=True)
+
+
+def _each_symbol(
+    files: Sequence[Path], split: Callable[[Path], "list[Prediction]"]
+) -> Iterator[tuple[Path, "Outcome"]]:
+    from loupe.client.predictions import PredictionError
+
+    for file in files:
+        try:
+            found = split(file)
+        except (InvalidImage, RequestRefused) as error:
+            if isinstance(error, RequestRefused) and error.status not in OF_PICTURES:
+                raise
+            yield file, PredictionError(error.code, error.message)
+        else:
+            yield from ((file, each) for each in found)
+            if not found:
+                notices.print(f"{_name(file)}: blank")
 
 
 def _explained(
@@ -147,6 +182,8 @@ def _json_line(file: Path, outcome: "Prediction | PredictionError") -> str:
         found: dict[str, object] = {"error": outcome.message, "code": outcome.code}
     else:
         found = asdict(outcome)
+        if outcome.box is None:
+            del found["box"]
     return json.dumps({"file": _name(file), **found}, ensure_ascii=False)
 
 

@@ -85,6 +85,21 @@ class Client:
         upload = prepare(picture, options.get("normalize", "auto"))
         return self._run(self._flows.predict(upload, options, explain))
 
+    def split(self, picture: PictureInput, **options: "Unpack[PredictOptions]") -> list[Prediction]:
+        """Predict each of several symbols in one picture, line by line and left to right.
+
+        Each prediction has its `box`; a blank picture has none.
+
+        Args:
+            picture: As for `predict`.
+            options: As for `predict`; not `normalize`.
+
+        Raises:
+            LoupeError: As for `predict`. A model that does not read single symbols refuses.
+        """
+        upload = prepare(picture, options.get("normalize", "auto"))
+        return self._run(self._flows.split(upload, options))
+
     def predict_many(
         self,
         pictures: PictureSet,

@@ -19,7 +19,7 @@ from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.jobs import check_options
 from loupe.models import saliency
-from loupe.models.answers import Answer, AnswerOptions, Explain, answer
+from loupe.models.answers import Answer, AnswerOptions, Explain, answer, check_split
 from loupe.models.engine import load_engine
 from loupe.models.store import StoredModel, find_model
 from loupe.runtime.cores import available_cores
@@ -90,6 +90,26 @@ class LocalModel:
         if explain == "saliency":
             view = replace(view, saliency=self._saliency(view.seen))
         return next(self._answers([view], names, asked))
+
+    def split(self, picture: PictureInput, **options: "Unpack[LocalOptions]") -> list[Prediction]:
+        """Predict each of several symbols in one picture; see `Client.split`.
+
+        Raises:
+            InvalidRequest: If an option has an invalid value, or the model does not read single
+                symbols.
+            LoupeError: As for `predict`.
+        """
+        asked = check_options(AnswerOptions, **options)
+        spec = self.card.input
+        check_split(self.tag, spec, asked.normalize)
+        file = as_file(prepare(picture, asked.normalize))
+        symbols = self._decoders.symbols_safely(file, spec, self._max_pixels)
+        views = [View(None, image) for image, _ in symbols]
+        answers = self._answers(views, self.card.names(asked.lang), asked)
+        return [
+            replace(found, box=box).with_view(view)
+            for found, (_, box), view in zip(answers, symbols, views, strict=True)
+        ]
 
     def predict_many(
         self, pictures: PictureSet, **options: "Unpack[LocalOptions]"

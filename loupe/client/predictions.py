@@ -15,6 +15,7 @@ from loupe.client.flows import DEFAULT_TIMEOUT_SECONDS, Flow, ServiceFlows
 from loupe.client.uploads import OCTETS, Upload, UploadBatch, as_file
 from loupe.errors import InvalidImage, InvalidPixels, LoupeError, RequestRefused
 from loupe.images.decode import open_picture
+from loupe.images.looks.ink import Box
 from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.images.steps import Step
@@ -57,6 +58,8 @@ class Prediction:
         probabilities: By class: all in the model's order, or the `top_k` highest, highest first.
         abstained: Whether the confidence is below the requested threshold.
         reason: Why there is no label: `blank` if there is no ink in the picture.
+        box: Of one of several symbols: left, top, right and bottom, as fractions of the picture's
+            width and height.
     """
 
     model: str
@@ -66,6 +69,7 @@ class Prediction:
     probabilities: Mapping[str, float]
     abstained: bool = False
     reason: str | None = None
+    box: Box | None = None
     view: ClassVar[View | None] = None
 
     def __str__(self) -> str:
@@ -185,6 +189,14 @@ class PredictionFlows(ServiceFlows):
             raise self._unexpected("an image that cannot be read") from error
         return View(upload, seen, tuple(explained.steps), drawn)
 
+    def split(self, upload: Upload, options: PredictOptions) -> Flow[list[Prediction]]:
+        """Predict each of several symbols in one picture."""
+        request = self._post("/predict", options, content=as_file(upload))
+        request.url = request.url.copy_merge_params({"split": "true"})
+        request.headers["Content-Type"] = OCTETS
+        found = self._read(_Symbols, (yield from self._ask(request)))
+        return [Prediction(found.model, **dict(each)) for each in found.predictions]
+
     def predict_batch(self, batch: UploadBatch, options: PredictOptions) -> Flow[list[Outcome]]:
         """Predict many pictures, in several requests if the service accepts fewer in one."""
         if not batch.uploads:
@@ -252,6 +264,12 @@ class _Answer(BaseModel):
     probabilities: dict[str, float]
     abstained: bool = False
     reason: str | None = None
+    box: Box | None = None
+
+
+class _Symbols(BaseModel):
+    model: str
+    predictions: list[_Answer]
 
 
 class _Explanation(BaseModel):

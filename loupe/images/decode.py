@@ -18,7 +18,8 @@ from loupe.errors import InvalidImage, InvalidPixels
 from loupe.files import ReadableFolders
 from loupe.images.formats import FORMATS_LISTED, File, collection_of, format_of
 from loupe.images.header import check_header, check_segments, check_size, is_tiny, too_costly
-from loupe.images.normalize import normalize_pixels
+from loupe.images.looks.ink import Symbols
+from loupe.images.normalize import normalize_pixels, split_pixels
 from loupe.images.pixels.colour import to_srgb
 from loupe.images.pixels.depth import ToBytes, to_bytes_of
 from loupe.images.pixels.opening import (
@@ -81,16 +82,21 @@ class Picture:
                 f"Without normalizing, a picture must have {spec.width} × {spec.height} pixels, "
                 f"not {self.image.width} × {self.image.height}."
             )
-        try:
-            decoded = _to_pixels(self.image, spec)
-        except DECODING_ERRORS as error:
-            raise self._damaged(error) from error
+        decoded = self._decode(spec)
         if normalize == "off":
             return decoded
         if steps is None:
             return normalize_pixels(decoded, spec)
         with recording(steps):
             return normalize_pixels(decoded, spec)
+
+    def symbols(self, spec: ImageSpec) -> Symbols:
+        """Decode the picture, and return an image and the box of each symbol; see `split_pixels`.
+
+        Raises:
+            InvalidImage: If the file is truncated or damaged, or shows too many symbols.
+        """
+        return split_pixels(self._decode(spec), spec)
 
     def preview(self, side: int) -> Image.Image:
         """Decode for people: upright RGB on white, neither side longer than `side` pixels.
@@ -105,6 +111,12 @@ class Picture:
             raise self._damaged(error) from error
         shown.thumbnail((side, side))
         return shown
+
+    def _decode(self, spec: ImageSpec) -> UInt8Array:
+        try:
+            return _to_pixels(self.image, spec)
+        except DECODING_ERRORS as error:
+            raise self._damaged(error) from error
 
     def _damaged(self, error: BaseException) -> InvalidImage:
         if isinstance(error, MemoryError) or str(error) == OUT_OF_MEMORY:

@@ -18,6 +18,7 @@ from pathlib import Path
 from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import open_picture
 from loupe.images.header import estimated_bytes, kind_of, time_share, too_costly
+from loupe.images.looks.ink import Symbols
 from loupe.images.pixels.opening import load_heif
 from loupe.images.spec import ImageSpec, Normalize
 from loupe.images.steps import Step
@@ -49,18 +50,20 @@ def main(socket: int, seconds: float, in_background: bool) -> None:
     limits = Limits(seconds)
     with suppress(EOFError, ConnectionResetError):
         while True:
-            spec, *options = json.loads(connection.recv_bytes())
+            spec, max_pixels, *options = json.loads(connection.recv_bytes())
             data = connection.recv_bytes()
-            connection.send_bytes(_answer(data, limits, ImageSpec(**spec), *options))
+            answer = _answer(data, limits, max_pixels, ImageSpec(**spec), *options)
+            connection.send_bytes(answer)
 
 
 def _answer(
     data: bytes,
     limits: "Limits",
+    max_pixels: int,
     spec: ImageSpec,
     normalize: Normalize,
-    max_pixels: int,
     with_steps: bool,
+    split: bool,
 ) -> bytes:
     if kind_of(data) == "HEIC":
         with suppress(InvalidImage):  # the picture's own error follows
@@ -70,8 +73,11 @@ def _answer(
         estimated_bytes(data, max_pixels) + 2 * len(data) + FIXED_BYTES,
     )
     try:
+        picture = open_picture(data, max_pixels=max_pixels)
+        if split:
+            return IMAGE + _packed(picture.symbols(spec))
         steps: list[Step] | None = [] if with_steps else None
-        image = open_picture(data, max_pixels=max_pixels).pixels(spec, normalize, steps)
+        image = picture.pixels(spec, normalize, steps)
         return IMAGE + image.tobytes() + json.dumps([asdict(step) for step in steps or ()]).encode()
     except MemoryError:
         error: LoupeError = too_costly("Decoding the picture takes too much memory.")
@@ -80,6 +86,12 @@ def _answer(
     finally:
         limits.lift()
     return ERROR + json.dumps(error.to_json()).encode()
+
+
+def _packed(symbols: Symbols) -> bytes:
+    """Return the boxes of symbols in a line of JSON, and their images after it."""
+    boxes = json.dumps([box for _, box in symbols]).encode()
+    return b"\n".join([boxes, b"".join(image.tobytes() for image, _ in symbols)])
 
 
 class Limits:

@@ -1,12 +1,13 @@
 """Make a picture look like the training data of a model."""
 
-from loupe.images.looks.ink import draw_ink
+from loupe.images.looks.ink import Box, Symbols, draw_each, draw_ink
 from loupe.images.looks.scaling import placed, resized, scaled
 from loupe.images.looks.strokes import is_centred
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.images.steps import note, note_crop, note_size
 
 INVERTED = "inverted, because the ground is light"
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def normalize_pixels(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
@@ -32,17 +33,45 @@ def normalize_pixels(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
         return _fit_photo(pixels, spec)
     light_ground = has_light_ground(pixels)
     if pixels.shape == spec.shape:
-        on_dark = 255 - pixels if light_ground else pixels
-        if is_centred(on_dark) if spec.single else not light_ground:
-            if light_ground:
-                note("inverted", INVERTED)
-            return on_dark
+        ready = _ready(pixels, spec, light_ground)
+        if ready is not None:
+            return ready
     if spec.look == "ink":
         return draw_ink(pixels, spec)
     if light_ground:
         note("inverted", INVERTED)
         pixels = 255 - pixels
     return _pad(pixels, spec)
+
+
+def split_pixels(pixels: UInt8Array, spec: ImageSpec) -> Symbols:
+    """Make an image of each symbol in a picture, as `normalize_pixels` does of a single one.
+
+    Args:
+        pixels: uint8, 0 = black, 255 = white, of shape `(height, width)`.
+        spec: Images of the model, which are `single`.
+
+    Returns:
+        Images and boxes, line by line and left to right; none if the picture is blank.
+
+    Raises:
+        InvalidImage: If there are too many symbols.
+    """
+    if pixels.shape == spec.shape:
+        ready = _ready(pixels, spec, has_light_ground(pixels))
+        if ready is not None:
+            return [(ready, WHOLE)] if ready.any() else []
+    return draw_each(pixels, spec)
+
+
+def _ready(pixels: UInt8Array, spec: ImageSpec, light_ground: bool) -> UInt8Array | None:
+    """Return a picture of the model's size, or its negative, if it looks like training data."""
+    on_dark = 255 - pixels if light_ground else pixels
+    if not (is_centred(on_dark) if spec.single else not light_ground):
+        return None
+    if light_ground:
+        note("inverted", INVERTED)
+    return on_dark
 
 
 def has_light_ground(grey: UInt8Array) -> bool:

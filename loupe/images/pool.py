@@ -24,6 +24,7 @@ from loupe.images.decode import open_picture
 from loupe.images.decoder import IMAGE
 from loupe.images.formats import File
 from loupe.images.header import estimated_bytes, is_tiny, kind_of, too_costly
+from loupe.images.looks.ink import Symbols
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.images.steps import Step
 
@@ -100,17 +101,30 @@ class DecoderPool:
             ProgramFailed: If no decoder starts.
             ShuttingDown: If the pool has been closed.
         """
-        request = json.dumps([asdict(spec), normalize, max_pixels, steps is not None]).encode()
-        needs_turn = estimated_bytes(data, max_pixels) > LARGE_BYTES
-        with _taken(self._large, check) if needs_turn else nullcontext():
-            answer = self._ask(request, data, check)
-        kind, content = answer[:1], answer[1:]
-        if kind == IMAGE:
-            if steps is not None:
-                steps += [Step(**step) for step in json.loads(content[spec.nbytes :])]
-            return np.frombuffer(content, np.uint8, spec.nbytes).reshape(spec.shape)
-        refusal = json.loads(content)
-        raise InvalidImage(refusal["error"], code=refusal["code"])
+        options = [asdict(spec), normalize, steps is not None, False]
+        content = self._content(options, data, max_pixels, check)
+        if steps is not None:
+            steps += [Step(**step) for step in json.loads(content[spec.nbytes :])]
+        return np.frombuffer(content, np.uint8, spec.nbytes).reshape(spec.shape)
+
+    def symbols(
+        self,
+        data: File,
+        spec: ImageSpec,
+        max_pixels: int,
+        check: Callable[[], object] = lambda: None,
+    ) -> Symbols:
+        """Decode a picture and return its symbols; see `Picture.symbols`, and `decode`."""
+        content = self._content([asdict(spec), "auto", False, True], data, max_pixels, check)
+        boxes, _, pixels = content.partition(b"\n")
+        images = np.frombuffer(pixels, np.uint8).reshape(-1, *spec.shape)
+        return [(image, tuple(box)) for image, box in zip(images, json.loads(boxes), strict=True)]
+
+    def symbols_safely(self, data: File, spec: ImageSpec, max_pixels: int) -> Symbols:
+        """Return the symbols of a picture, in this process if that is certainly quick."""
+        if is_tiny(data) or kind_of(data) is None:
+            return open_picture(data, max_pixels=max_pixels).symbols(spec)
+        return self.symbols(data, spec, max_pixels)
 
     def decode_safely(
         self,
@@ -131,6 +145,21 @@ class DecoderPool:
         self._closed = True
         for decoder in self._decoders:
             decoder.kill()
+
+    def _content(
+        self, options: Sequence[object], data: File, max_pixels: int, check: Callable[[], object]
+    ) -> bytes:
+        """Return what a decoder made of a picture, or raise its error."""
+        spec, *others = options
+        request = json.dumps([spec, max_pixels, *others]).encode()
+        needs_turn = estimated_bytes(data, max_pixels) > LARGE_BYTES
+        with _taken(self._large, check) if needs_turn else nullcontext():
+            answer = self._ask(request, data, check)
+        kind, content = answer[:1], answer[1:]
+        if kind == IMAGE:
+            return content
+        refusal = json.loads(content)
+        raise InvalidImage(refusal["error"], code=refusal["code"])
 
     def _ask(self, request: bytes, data: File, check: Callable[[], object]) -> bytes:
         decoder = self._free.get()

@@ -9,7 +9,8 @@ from typing import Literal, NotRequired, TypeAlias, TypedDict
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from loupe.images.spec import Float32Array, Normalize
+from loupe.errors import InvalidRequest
+from loupe.images.spec import Float32Array, ImageSpec, Normalize
 
 BLANK = "blank"  # reason of an answer without a label: there is no ink in the picture
 MAX_LANG = 35  # characters of a language tag that every program must take (RFC 5646, 4.4.1)
@@ -74,6 +75,17 @@ def answer(
     if blank or found.get("abstained"):
         found["label"] = found["index"] = None
     return found
+
+
+def check_split(model: str, spec: ImageSpec, normalize: Normalize) -> None:
+    """Raise `InvalidRequest` if pictures cannot be split into symbols for a model."""
+    if not spec.single:
+        raise InvalidRequest(
+            f"Model {model} does not read single symbols, and cannot split pictures. Models of "
+            "'mnist' and 'digits' do."
+        )
+    if normalize == "off":
+        raise InvalidRequest("normalize=off leaves a picture whole; split=true makes many of it.")
 
 
 def _chosen(

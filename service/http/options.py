@@ -19,10 +19,12 @@ class PredictQuery(AnswerOptions):
     Attributes:
         model: `name`, `name:version` or `name:label`; `None` for the default model.
         explain: What to add to the answer to one image.
+        split: Whether to answer each of several symbols in a picture.
     """
 
     model: str | None = None
     explain: Explain | None = None
+    split: bool = False
 
 
 DEFAULTS = PredictQuery()

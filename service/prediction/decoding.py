@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from queue import PriorityQueue
 from time import monotonic
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from loupe.errors import (
 from loupe.images.decode import open_picture
 from loupe.images.formats import File
 from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
+from loupe.images.looks.ink import Box, Symbols
+from loupe.images.normalize import WHOLE
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.images.steps import Step
@@ -51,8 +53,8 @@ class _Waiting(NamedTuple):
 
     rank: int
     number: int
-    decode: Callable[[], UInt8Array]
-    result: "Future[UInt8Array]"
+    read: Callable[[], object]
+    result: "Future[Any]"
 
 
 class _Queue(PriorityQueue[_Waiting]):
@@ -117,6 +119,30 @@ class Decoders:
             CallerGone: If the client disconnected.
             DeadlineExceeded: If the request ran out of time.
         """
+
+        def decode(file: File) -> UInt8Array:
+            return self._pool.decode(
+                file,
+                preparation.spec,
+                self._max_pixels,
+                preparation.caller.check,
+                normalize=preparation.normalize,
+                steps=preparation.steps,
+            )
+
+        return await self._in_turn(data, decode, preparation.caller)
+
+    async def symbols(self, data: File, preparation: "Preparation") -> Symbols:
+        """Decode a picture and return its symbols; raise as `decode` does."""
+        spec, caller = preparation.spec, preparation.caller
+
+        def decode(file: File) -> Symbols:
+            return self._pool.symbols(file, spec, self._max_pixels, caller.check)
+
+        return await self._in_turn(data, decode, caller)
+
+    async def _in_turn(self, data: File, read: Callable[[File], Value], caller: Caller) -> Value:
+        """Read a picture in a background process, when the cheaper ones before it are read."""
         if not self._threads:
             self._threads = [
                 threading.Thread(target=_work, args=(queue,), name="decode", daemon=True)
@@ -124,25 +150,13 @@ class Decoders:
             ]
             for thread in self._threads:
                 thread.start()
-        caller = preparation.caller
         waiting = [data]
-        result: Future[UInt8Array] = Future()
-
-        def decode() -> UInt8Array:
-            return self._pool.decode(
-                waiting.pop(),
-                preparation.spec,
-                self._max_pixels,
-                caller.check,
-                normalize=preparation.normalize,
-                steps=preparation.steps,
-            )
-
+        result: Future[Value] = Future()
         cost = estimated_cost(data, self._max_pixels)
         queue = self._large if cost > LARGE_BYTES else self._queue
         self._of_callers[caller.name] += 1
         rank = queue.reached + cost * self._of_callers[caller.name]
-        queue.put(_Waiting(rank, next(self._numbers), decode, result))
+        queue.put(_Waiting(rank, next(self._numbers), lambda: read(waiting.pop()), result))
         del data
         decoding = asyncio.wrap_future(result)
         try:
@@ -173,7 +187,7 @@ def _run(waiting: _Waiting) -> None:
     """Decode a picture, unless its request has ended."""
     if waiting.result.set_running_or_notify_cancel():
         try:
-            waiting.result.set_result(waiting.decode())
+            waiting.result.set_result(waiting.read())
         except BaseException as error:  # noqa: BLE001 - the request reports it
             waiting.result.set_exception(error)
             del waiting  # the error keeps this frame, and would keep itself and the image alive
@@ -189,6 +203,7 @@ class Preparation:
         caller: Client that waits for the images.
         decoders: Decode pictures that are not tiny.
         steps: Gets the steps of the normalizing, of one picture.
+        split: Whether to make an image of each symbol in a picture.
     """
 
     spec: ImageSpec
@@ -196,6 +211,7 @@ class Preparation:
     caller: Caller
     decoders: Decoders
     steps: list[Step] | None = None
+    split: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,13 +221,17 @@ class DecodedImages:
     Attributes:
         images: uint8 `(n, *spec.shape)`: those that could be read, in the order of the request.
         errors: Errors of the others, by index in the request.
+        boxes: Boxes of the symbols that the images show, by index in the request; `None` if each
+            picture is one image.
     """
 
     images: UInt8Array
     errors: dict[int, LoupeError]
+    boxes: dict[int, list[Box]] | None = None
 
     def __len__(self) -> int:
-        return len(self.images) + len(self.errors)
+        read = self.images if self.boxes is None else self.boxes
+        return len(read) + len(self.errors)
 
 
 def max_images(settings: Settings, spec: ImageSpec) -> int:
@@ -257,7 +277,8 @@ async def decode_all(
     """
     spec, caller = preparation.spec, preparation.caller
     check_count(len(values), settings, spec)
-    with preparation.decoders.holding(caller.name, len(values) * spec.nbytes):
+    most = max_images(settings, spec) if preparation.split else len(values)
+    with preparation.decoders.holding(caller.name, most * spec.nbytes):
         decoding = _decode_all(values, read, settings, preparation)
         del values  # before a picture waits for a decoder
         return await decoding
@@ -270,21 +291,29 @@ async def _decode_all(
     preparation: Preparation,
 ) -> DecodedImages:
     images: list[UInt8Array] = []
+    boxes: dict[int, list[Box]] = {}
     errors: dict[int, LoupeError] = {}
     encoded = await _read_all(values, read, errors)
     del values  # before a picture waits for a decoder
     started = monotonic()
     for index, image in encoded.items():
         try:
-            images.append(await decode(image, settings, preparation))
-        except (CallerGone, DeadlineExceeded, ProgramFailed, ShuttingDown):
+            if preparation.split:
+                symbols = await decode_symbols(image, settings, preparation)
+                images += [shown for shown, _ in symbols]
+                boxes[index] = [box for _, box in symbols]
+                check_count(max(1, len(images)), settings, preparation.spec)
+            else:
+                images.append(await decode(image, settings, preparation))
+        except (CallerGone, ContentTooLarge, DeadlineExceeded, ProgramFailed, ShuttingDown):
             raise
         except LoupeError as error:
             errors[index] = _bare(error)
         if monotonic() - started > YIELD_SECONDS:
             await turn()
             started = monotonic()
-    return DecodedImages(preparation.spec.stack(images), errors)
+    stacked = preparation.spec.stack(images)
+    return DecodedImages(stacked, errors, boxes if preparation.split else None)
 
 
 async def _read_all(
@@ -330,3 +359,19 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
         return picture.pixels(preparation.spec, preparation.normalize, preparation.steps)
     check_header(image, settings.max_image_pixels)
     return await preparation.decoders.decode(image, preparation)
+
+
+async def decode_symbols(
+    image: EncodedImage, settings: Settings, preparation: Preparation
+) -> Symbols:
+    """Decode one picture to the images and boxes of its symbols, unless the request ends first.
+
+    Pixels that need no preparation are one symbol, or none.
+    """
+    if isinstance(image, np.ndarray):
+        return [(image, WHOLE)] if image.any() else []
+    preparation.caller.check()
+    if is_tiny(image) or kind_of(image) is None:
+        return open_picture(image, max_pixels=settings.max_image_pixels).symbols(preparation.spec)
+    check_header(image, settings.max_image_pixels)
+    return await preparation.decoders.symbols(image, preparation)

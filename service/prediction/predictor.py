@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from loupe.errors import LoupeError, ShuttingDown
 from loupe.images.spec import Float32Array, Normalize, UInt8Array
 from loupe.images.steps import Step
+from loupe.models.answers import check_split
 from loupe.settings import Settings
 from service.http import replies
 from service.http.bodies import Bodies
@@ -202,9 +203,17 @@ class AnyCall:
         caller: Caller,
         normalize: Normalize = "auto",
         steps: list[Step] | None = None,
+        split: bool = False,
     ) -> Preparation:
-        """Return how pictures are prepared for a model."""
-        return Preparation(served.stored.card.input, normalize, caller, self._decoders, steps)
+        """Return how pictures are prepared for a model.
+
+        Raises:
+            InvalidRequest: If pictures cannot be split for this model.
+        """
+        spec = served.stored.card.input
+        if split:
+            check_split(served.stored.tag, spec, normalize)
+        return Preparation(spec, normalize, caller, self._decoders, steps, split)
 
     async def predict(
         self,

@@ -36,8 +36,6 @@ from worker.queue.keys import job_key
 Json: TypeAlias = Any
 
 KEY = "the-key-of-alice-0001"
-TWO_STROKES = np.zeros((100, 200), np.uint8)
-TWO_STROKES[20:80, 40:60] = TWO_STROKES[20:80, 140:160] = 255
 MANY = 10**12
 DIGITS: UInt8Array = pictures.digits(2)
 TOO_MANY = 4097  # images
@@ -338,7 +336,7 @@ PROVOCATIONS: dict[str, Provocation] = {
     "report_not_found": no_report,
     "results_not_found": no_results,
     "route_not_found": no_route,
-    "several_objects": image(base64_of(pictures.png(TWO_STROKES))),
+    "several_objects": image(base64_of(pictures.png(pictures.strokes(2)))),
     "shutting_down": stopping,
     "source_forbidden": json_of({"source": "/etc/images"}),
     "too_many_bytes": no_memory,

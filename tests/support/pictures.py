@@ -44,6 +44,14 @@ def digits(count: int, seed: int = 0) -> UInt8Array:
     return images
 
 
+def strokes(count: int) -> UInt8Array:
+    """Return a picture of vertical strokes in a row, light on dark, each a symbol."""
+    picture = np.zeros((100, 100 * count), np.uint8)
+    for left in range(0, 100 * count, 100):
+        picture[20:80, left + 40 : left + 60] = 255
+    return picture
+
+
 def shapes() -> Dataset:
     """Return 48 images of three shapes: a horizontal bar, a vertical bar, a square."""
     random = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from loupe.images.looks.lighting import evenly_lit
 from loupe.images.looks.shapes import Mask, dilate, erode
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import note
@@ -15,6 +16,9 @@ from loupe.images.steps import note
 GROUND_SHARE = 0.42  # what is narrower is ink, and what is wider is ground: shadows, a table
 SURROUNDINGS_SHARE = 0.25  # radius; ink differs from its surroundings
 MARGIN_SHARE = 0.08  # without it, a frame does not look like ink of the other tone
+
+UNCERTAIN = 0.45  # skewness; less does not tell light from dark ink
+MAX_GROUND_EDGE = 0.97  # of the edges of a picture
 
 TINY_SIDE = 16  # pixels; smaller pictures show even ground
 SMALL_SIDE = 40  # pixels; smaller pictures are taken as sharp and without grain
@@ -54,6 +58,8 @@ class Contrast:
 def contrast_of(grey: UInt8Array) -> Contrast:
     """Measure how much each pixel, of uint8 `(height, width)`, is ink."""
     small = max(grey.shape) < SMALL_SIDE
+    if not small:
+        grey = evenly_lit(grey)
     grain = 0.0 if small else _grain(grey)
     if grain > GRAIN:
         grey = np.asarray(Image.fromarray(grey).filter(ImageFilter.GaussianBlur(1)))
@@ -82,9 +88,25 @@ def has_dark_ink(grey: UInt8Array) -> bool:
     where a frame may be.
     """
     margin = round(MARGIN_SHARE * max(grey.shape))
-    if min(grey.shape) <= 4 * margin + 8:
-        return _skewness(grey) < 0
-    return _skewness(grey) + _skewness(grey[margin:-margin, margin:-margin]) < 0
+    skewness = _skewness(grey)
+    if min(grey.shape) > 4 * margin + 8:
+        skewness = (skewness + _skewness(grey[margin:-margin, margin:-margin])) / 2
+    if abs(skewness) < UNCERTAIN:
+        skewness -= _light_corners(grey)
+    return skewness < 0
+
+
+def _light_corners(grey: UInt8Array) -> float:
+    """Return how many corners are light and not dark, -1..1; 0 unless ink reaches the edges.
+
+    A picture that is cut to its ink shows as much ink as ground, but the ground in the corners.
+    """
+    light = grey > split(_histogram(grey))
+    edges = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]]).mean()
+    if not 1 - MAX_GROUND_EDGE < edges < MAX_GROUND_EDGE:
+        return 0
+    corners = (light[0, 0], light[0, -1], light[-1, 0], light[-1, -1])
+    return float(np.mean(corners)) * 2 - 1
 
 
 def split(counts: NDArray[np.intp]) -> int:

@@ -2,34 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from loupe.errors import InvalidImage
-from loupe.images.looks.contrast import TINY_SIDE, Contrast, contrast_of
+from loupe.images.looks.contrast import TINY_SIDE, contrast_of
+from loupe.images.looks.foreign import without_ends, without_foreign
 from loupe.images.looks.lines import without_lines
-from loupe.images.looks.parts import Parts
 from loupe.images.looks.scaling import reduced, resized
 from loupe.images.looks.shapes import Mask, bounds, dilate, erode
 from loupe.images.looks.sheet import cut_to_sheet
 from loupe.images.looks.strokes import draw_strokes
+from loupe.images.looks.symbols import choose_symbols
 from loupe.images.spec import ImageSpec, UInt8Array
-from loupe.images.steps import counted, is_recording, note, note_crop
+from loupe.images.steps import is_recording, note, note_crop
 
 VIEW_SIDE = 200  # pixels; larger pictures shrink before the ink is found
 FEW_PIXELS = 48  # of the ink's longer side; it is looked at again, in the picture before it shrank
 SMALL_SIDE = 40  # pixels; smaller pictures show neither a table nor shadows
-SPECK_SHARE = 0.04  # of the longer side of the picture; a digit is larger
-# Of the largest symbol's; a part that is as large is another symbol.
-RIVAL_SIZE, RIVAL_WEIGHT = 0.55, 0.25
+SPECK_SHARE = 0.06  # of the longer side of the picture; a digit is larger
+MAX_SYMBOLS = 100  # of a picture
 MAX_BOXES = 20  # in the message
-SPECK_AREA = 0.04  # of the area of the largest part
 SHARPNESS = 0.2  # of the contrast, between neighbouring pixels at the edge of a stroke
 FAINTER = 0.5  # of the ink's contrast; what is fainter is not of the same pen
 
 
-Box: TypeAlias = tuple[int, int, int, int]
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom, as fractions of a picture's width and height."""
+Symbols: TypeAlias = list[tuple[UInt8Array, Box]]
+"""An image of a model and the box of each symbol in a picture."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,14 @@ class Ink:
 
     Attributes:
         contrast: How much each pixel is ink.
-        mask: Pixels that belong to the strokes; at least one.
+        symbols: Pixels that belong to each symbol; at least one symbol of at least one pixel. The
+            largest is the first.
         threshold: Contrast above which a pixel is ink.
-        others: Boxes of other symbols, `(left, top, right, bottom)` in pixels.
     """
 
     contrast: UInt8Array
-    mask: Mask
+    symbols: list[Mask]
     threshold: float
-    others: list[Box]
 
 
 def draw_ink(grey: UInt8Array, spec: ImageSpec) -> UInt8Array:
@@ -55,47 +57,101 @@ def draw_ink(grey: UInt8Array, spec: ImageSpec) -> UInt8Array:
     Raises:
         InvalidImage: If the picture has several symbols, and the model reads one.
     """
-    sheet, top, left = cut_to_sheet(grey) if max(grey.shape) >= SMALL_SIDE else (grey, 0, 0)
-    view = reduced(sheet, VIEW_SIDE)
-    if max(sheet.shape) < TINY_SIDE:
-        view = resized(sheet, 2 * max(sheet.shape))
-    ink = find_ink(view, spec.single)
-    if ink is None:
+    page = _read(grey, spec.single)
+    if page is None:
         note("blank", "no ink found")
         return np.zeros(spec.shape, np.uint8)
-    scale = max(sheet.shape) / max(view.shape)
-    if ink.others:
-        boxes = [
-            (left + scale * west, top + scale * north, left + scale * east, top + scale * south)
-            for west, north, east, south in [_box(ink.mask), *ink.others]
-        ]
-        raise _several(boxes, *grey.shape)
+    boxes = [page.box(symbol) for symbol in page.ink.symbols]
+    if len(boxes) > 1:
+        raise _several(boxes)
     if is_recording():
-        west, north, east, south = _box(ink.mask)
-        height, width = grey.shape
-        note_crop(scale * (east - west) / width, scale * (south - north) / height, "the strokes")
-    if max(view.shape) < max(sheet.shape):
-        ink = _look_closer(sheet, ink, spec.single)
-    return draw_strokes(ink.contrast, ink.mask, ink.threshold, spec)
+        left, top, right, bottom = boxes[0]
+        note_crop(right - left, bottom - top, "the strokes")
+    return page.draw(page.ink.symbols[0], spec)
+
+
+def draw_each(grey: UInt8Array, spec: ImageSpec) -> Symbols:
+    """Return the image of each symbol in a picture and its box, line by line, left to right.
+
+    Raises:
+        InvalidImage: If there are more than `MAX_SYMBOLS`.
+    """
+    page = _read(grey, single=True)
+    if page is None:
+        return []
+    found = [(page.box(symbol), symbol) for symbol in page.ink.symbols]
+    if len(found) > MAX_SYMBOLS:
+        raise _several([box for box, _ in found])
+    return [(page.draw(found[each][1], spec), found[each][0]) for each in _in_order(found)]
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The paper in a picture, and its ink.
+
+    Attributes:
+        grey: The paper.
+        left, top: Where it is in the picture, in pixels.
+        shape: Height and width of the picture.
+        view: Shape of the copy of the paper in which the ink was found.
+        ink: The strokes.
+    """
+
+    grey: UInt8Array
+    left: int
+    top: int
+    shape: tuple[int, int]
+    view: tuple[int, int]
+    ink: Ink
+
+    def box(self, symbol: Mask) -> Box:
+        """Return the box of a symbol in the picture."""
+        scale = max(self.grey.shape) / max(self.view)
+        height, width = self.shape
+        rows, columns = bounds(symbol)
+        return (
+            (self.left + scale * columns.start) / width,
+            (self.top + scale * rows.start) / height,
+            min(1.0, (self.left + scale * columns.stop) / width),
+            min(1.0, (self.top + scale * rows.stop) / height),
+        )
+
+    def draw(self, symbol: Mask, spec: ImageSpec) -> UInt8Array:
+        """Return the image of a symbol."""
+        contrast, threshold = self.ink.contrast, self.ink.threshold
+        if max(self.view) < max(self.grey.shape):
+            contrast, symbol, threshold = _look_closer(self.grey, contrast, symbol, threshold)
+        return draw_strokes(contrast, symbol, threshold, spec)
+
+
+def _read(grey: UInt8Array, single: bool) -> _Page | None:
+    """Find the ink in a picture; return `None` if it is blank."""
+    paper, top, left = cut_to_sheet(grey) if max(grey.shape) >= SMALL_SIDE else (grey, 0, 0)
+    view = reduced(paper, VIEW_SIDE)
+    if max(paper.shape) < TINY_SIDE:
+        view = resized(paper, 2 * max(paper.shape))
+    ink = find_ink(view, single)
+    return None if ink is None else _Page(paper, left, top, grey.shape, view.shape, ink)
 
 
 def find_ink(grey: UInt8Array, single: bool) -> Ink | None:
-    """Return the strokes in a picture, or of its largest symbol; `None` if it is blank."""
+    """Return the strokes in a picture, as one symbol unless `single`; `None` if it is blank."""
     contrast = contrast_of(grey)
-    mask = without_lines(contrast)
-    strokes, others = _chosen(mask, contrast, single)
     is_large = max(grey.shape) >= SMALL_SIDE
-    if strokes is None or (is_large and _is_shade(contrast.values, strokes)):
+    mask = contrast.mask
+    if is_large:
+        mask = without_ends(without_lines(contrast, without_foreign(mask)))
+    symbols = choose_symbols(mask, contrast.values, single)
+    if not symbols or (is_large and _is_shade(contrast.values, symbols[0])):
         return None
-    values = np.sort(contrast.values[strokes])
+    values = np.sort(contrast.values[symbols[0]])
     darker = FAINTER * float(values[len(values) // 2])
     if darker <= contrast.threshold:
-        return Ink(contrast.values, strokes, contrast.threshold, others)
+        return Ink(contrast.values, symbols, contrast.threshold)
     strong = mask & (dilate(contrast.values, 3, 3) > darker)
     if (strong != mask).any():
-        found, others = _chosen(strong, contrast, single)
-        strokes = strokes if found is None else found
-    return Ink(contrast.values, strokes, darker, others)
+        symbols = choose_symbols(strong, contrast.values, single) or symbols
+    return Ink(contrast.values, symbols, darker)
 
 
 def _is_shade(values: UInt8Array, strokes: Mask) -> bool:
@@ -121,111 +177,44 @@ def _is_shade(values: UInt8Array, strokes: Mask) -> bool:
     return bool(along > 0.8 and not is_whole and strokes.sum() > 0.4 * height * width)
 
 
-def _box(mask: Mask) -> Box:
-    rows, columns = bounds(mask)
-    return columns.start, rows.start, columns.stop, rows.stop
+def _in_order(found: Sequence[tuple[Box, Mask]]) -> list[int]:
+    """Return the indices of symbols in reading order: line by line, from left to right."""
+    lines: list[list[int]] = []
+    for each in sorted(range(len(found)), key=lambda each: found[each][0][1] + found[each][0][3]):
+        _, top, _, bottom = found[each][0]
+        # The next line begins where a symbol's middle is below the last symbol.
+        if not lines or (top + bottom) / 2 > found[lines[-1][-1]][0][3]:
+            lines.append([])
+        lines[-1].append(each)
+    return [each for line in lines for each in sorted(line, key=lambda each: found[each][0][0])]
 
 
-def _several(boxes: Sequence[tuple[float, ...]], height: int, width: int) -> InvalidImage:
-    """Return the error for a picture of several symbols; their boxes are in pixels."""
-    shown = "; ".join(
-        f"{left / width:.2f} {top / height:.2f} {right / width:.2f} {bottom / height:.2f}"
-        for left, top, right, bottom in sorted(boxes)[:MAX_BOXES]
-    )
+def _several(boxes: list[Box]) -> InvalidImage:
+    """Return the error for a picture of several symbols."""
+    shown = "; ".join(" ".join(f"{edge:.2f}" for edge in box) for box in sorted(boxes)[:MAX_BOXES])
     return InvalidImage(
-        f"The picture shows {len(boxes)} symbols; send each in a picture of its own. Left, top, "
-        f"right and bottom, as fractions of the picture: {shown}.",
+        f"The picture shows {len(boxes)} symbols; send each in a picture of its own, or ask for "
+        "each with split=true. Left, top, right and bottom, as fractions of the picture: "
+        f"{shown}.",
         code="several_objects",
     )
 
 
-def _look_closer(grey: UInt8Array, ink: Ink, single: bool) -> Ink:
-    """Find ink of few pixels again, in the larger picture."""
-    rows, columns = bounds(ink.mask)
+def _look_closer(
+    grey: UInt8Array, contrast: UInt8Array, symbol: Mask, threshold: float
+) -> tuple[UInt8Array, Mask, float]:
+    """Find a symbol of few pixels again, in the larger picture."""
+    rows, columns = bounds(symbol)
     size = max(rows.stop - rows.start, columns.stop - columns.start)
     if size >= FEW_PIXELS:
-        return ink
+        return contrast, symbol, threshold
     factor = -(-max(grey.shape) // VIEW_SIDE)
-    margin = size // 2
-    top, left = max(0, rows.start - margin), max(0, columns.start - margin)
-    part = grey[
-        top * factor : (rows.stop + margin) * factor,
-        left * factor : (columns.stop + margin) * factor,
-    ]
-    return find_ink(reduced(part, VIEW_SIDE), single) or ink
-
-
-def _chosen(mask: Mask, contrast: Contrast, single: bool) -> tuple[Mask | None, list[Box]]:
-    """Return the pixels of the parts that belong to the strokes, and boxes of other symbols."""
-    parts = Parts(mask)
-    if parts.count <= 1:
-        return mask if parts.count else None, []
-    frames = _frames(parts)
-    kept = ~frames
-    touching = (
-        (parts.top == 0)
-        | (parts.left == 0)
-        | (parts.bottom == mask.shape[0])
-        | (parts.right == mask.shape[1])
+    box = bounds(symbol, margin=size // 2)
+    near = dilate(symbol[box], 3, 3)
+    part = reduced(
+        grey[tuple(slice(side.start * factor, side.stop * factor) for side in box)], VIEW_SIDE
     )
-    weights = np.where(kept, parts.weigh(contrast.values), 0)
-    inner = np.where(touching, 0, weights)
-    if inner.max() >= 0.25 * weights.max():
-        kept, weights = kept & ~touching, inner
-    best = int(weights.argmax())
-    kept &= parts.area >= SPECK_AREA * parts.area[best]
-    if not single:
-        _note_dropped(parts, frames, kept)
-        return parts.mask(kept), []
-    belonging = _belonging(parts, kept, best)
-    _note_dropped(parts, frames, belonging)
-    rivals = (
-        kept
-        & ~belonging
-        & (parts.size >= RIVAL_SIZE * parts.size[best])
-        & (weights >= RIVAL_WEIGHT * weights[best])
-    )
-    edges = np.stack([parts.left, parts.top, parts.right, parts.bottom], axis=1)
-    return parts.mask(belonging), cast("list[Box]", edges[rivals].tolist())
-
-
-def _note_dropped(parts: Parts, frames: Mask, kept: Mask) -> None:
-    """Record how many parts are not kept."""
-    if not is_recording():
-        return
-    if count := int(frames.sum()):
-        note("frames_removed", "removed {}", counted(count, "frame"))
-    if count := int((~kept & ~frames).sum()):
-        note("specks_removed", "removed {}", counted(count, "speck"))
-
-
-def _frames(parts: Parts) -> Mask:
-    """Return which parts are thin outlines around another part of some size."""
-    frames = np.zeros(parts.count, bool)
-    for part in np.flatnonzero(parts.size > 0.5 * max(parts.shape)):
-        inside = (
-            (parts.top > parts.top[part])
-            & (parts.bottom < parts.bottom[part])
-            & (parts.left > parts.left[part])
-            & (parts.right < parts.right[part])
-            & (parts.size > 0.2 * parts.size[part])
-        )
-        box = parts.height[part] * parts.width[part]
-        frames[part] = inside.any() and parts.area[part] < 0.35 * box
-    return frames
-
-
-def _belonging(parts: Parts, kept: Mask, best: int) -> Mask:
-    """Return which parts belong to the best one: near, or a bar that is not far, as of a five."""
-    below = np.maximum(parts.top - parts.bottom[best], parts.top[best] - parts.bottom)
-    beside = np.maximum(parts.left - parts.right[best], parts.left[best] - parts.right)
-    distance = np.maximum(np.maximum(below, beside), 0)
-    size = parts.size[best]
-    near = distance <= np.where(beside < 0, 0.25, 0.15) * size  # strokes above each other, broken
-    flat = (parts.height < 0.4 * parts.height[best]) | (parts.width < 0.4 * parts.width[best])
-    bar = (distance <= 0.5 * size) & flat & (parts.area >= 0.08 * parts.area[best])
-    small_ones = kept & ~near & (parts.size < 0.4 * size)
-    belonging: Mask = kept & near
-    if small_ones.sum() <= 2:  # more are a row of buttons
-        belonging |= kept & bar
-    return belonging
+    finer = contrast_of(part)
+    near = np.asarray(Image.fromarray(near).resize(part.shape[::-1], Image.Resampling.NEAREST))
+    found = finer.mask & near
+    return (finer.values, found, finer.threshold) if found.any() else (contrast, symbol, threshold)

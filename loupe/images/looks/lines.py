@@ -9,6 +9,7 @@ from loupe.images.steps import note
 MIN_SIDE = 48  # pixels; in smaller pictures, a line could be a stroke
 BLOCKS = 16  # a line is followed from block to block, and may move one pixel at each
 FILLED = 0.65  # share of a block's width that belongs to a line
+SLOPES = (-0.12, 0.12, -0.24, 0.24)  # at which tilted lines are looked for
 FAINT = 0.5  # of the threshold of ink; lines are fainter
 THICKEST = 0.05  # of the picture's longer side; thicker ones are bars of letters, or shadows
 LIKE_INK = 0.8  # of the difference between lines and ink; more than that is ink on a line
@@ -17,13 +18,12 @@ DARKER = 1.3  # times the lines' contrast; ink that is so dark can be told from 
 REPAIRED = 0.02  # of the longer side; half the width of gaps in strokes that lines have crossed
 
 
-def without_lines(contrast: Contrast) -> Mask:
+def without_lines(contrast: Contrast, mask: Mask) -> Mask:
     """Return the pixels of ink, without lines; strokes that they cross are repaired."""
-    mask = contrast.mask
     if min(mask.shape) < MIN_SIDE:
         return mask
     visible = contrast.values > FAINT * contrast.threshold
-    across, down = _lines(visible), _lines(visible.T).T
+    across, down = _tilted_lines(visible), _tilted_lines(visible.T).T
     broad = round(BROAD * max(mask.shape)) | 1
     strokes = dilate(erode(visible, broad, broad), broad, broad)
     lines = (across | down) & ~strokes
@@ -40,6 +40,25 @@ def without_lines(contrast: Contrast) -> Mask:
     closed_down = erode(dilate(rest, gap, 3), gap, 1)
     closed_across = erode(dilate(rest, 3, gap), 1, gap)
     return mask & (rest | across & closed_down | down & closed_across)
+
+
+def _tilted_lines(mask: Mask) -> Mask:
+    """Return the pixels of a mask on lines from the left to the right edge, tilted or not."""
+    edge = max(2, mask.shape[1] // BLOCKS)
+    if not (mask[:, :edge].any() and mask[:, -edge:].any()):
+        return np.zeros_like(mask)
+    lines = _lines(mask)
+    if lines.any():
+        return lines
+    rows, columns = np.indices(mask.shape, np.intp)
+    for slope in SLOPES:
+        shift = np.round(slope * (columns - mask.shape[1] // 2)).astype(np.intp)
+        level = (rows + shift) % len(mask)  # what leaves at the top comes back at the bottom
+        found = _lines(np.take_along_axis(mask, level, axis=0))
+        if found.any():
+            np.put_along_axis(lines, level, found, axis=0)
+            return lines
+    return lines
 
 
 def _lines(mask: Mask) -> Mask:

@@ -57,6 +57,17 @@ class Parts:
         inside = steps.cumsum(dtype=np.int8).reshape(self.shape[0], self._stride)
         return inside[:, 1:-1] > 0
 
+    def box(self, part: int) -> tuple[slice, slice]:
+        """Return the rows and columns of one part."""
+        return (
+            slice(int(self.top[part]), int(self.bottom[part])),
+            slice(int(self.left[part]), int(self.right[part])),
+        )
+
+    def pixels(self, part: int) -> Mask:
+        """Return the pixels of one part, in its box."""
+        return self.mask(np.arange(self.count) == part)[self.box(part)]
+
     def weigh(self, values: UInt8Array) -> Ints:
         """Return the sum of the squared values of each part's pixels."""
         padded = np.zeros((self.shape[0], self._stride), np.int64)

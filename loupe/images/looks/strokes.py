@@ -82,7 +82,11 @@ def _set_width(ink: UInt8Array) -> UInt8Array:
     outline = area - int(erode(inked, 3, 3).sum())  # pixels of ink that touch the ground
     width = 2 * area / max(1, outline)
     if (radius := round((THINNEST * side - width) / 2)) > 0:
-        note("strokes_thickened", "thickened the strokes to {:.1f} times", 1 + 2 * radius / width)
+        note(
+            "strokes_thickened",
+            "thickened the strokes to {:.1f} times",
+            1 + 2 * radius / max(1, width),
+        )
         roomy = np.pad(ink, radius)  # strokes at the edge grow outwards, too
         return dilate(roomy, 2 * radius + 1, 2 * radius + 1)
     if (radius := round((width - THICKEST * side) / 2)) > 0:

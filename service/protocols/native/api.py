@@ -12,13 +12,13 @@ from loupe.images.spec import Float32Array, UInt8Array
 from loupe.images.steps import Step
 from loupe.models import saliency
 from loupe.models.store import REPORT_FILE
-from service.http.options import read_options
+from service.http.options import PredictQuery, read_options
 from service.http.replies import json
 from service.prediction.caller import Caller
 from service.prediction.predictor import Call, route
 from service.prediction.served_models import ServedModel
 from service.protocols.native import replies
-from service.protocols.native.requests import read_batch, read_image
+from service.protocols.native.requests import read_batch, read_image, read_symbols
 
 PROTOCOL = "loupe"  # label in the metrics
 # A report is foreign HTML: the browser must not run its scripts or load anything for it.
@@ -26,8 +26,10 @@ REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; s
 
 
 async def predict(call: Call) -> Response:
-    """Classify one image."""
+    """Classify one image, or each of several symbols in it."""
     options, caller = read_options(call.request), call.caller()
+    if options.split:
+        return await _predict_symbols(call, options, caller)
     with call.model(options.model) as served:
         class_names = served.stored.card.names(options.lang)
         steps: list[Step] | None = None if options.explain is None else []
@@ -71,6 +73,31 @@ async def _saliency(
     return saliency.draw(image, occlusion.saliency(probabilities, np.concatenate(answers)))
 
 
+async def _predict_symbols(call: Call, options: PredictQuery, caller: Caller) -> Response:
+    """Classify each of several symbols in a picture."""
+    if options.explain is not None:
+        raise InvalidRequest("explain and split=true exclude each other: send a digit alone.")
+    with call.model(options.model) as served:
+        preparation = call.preparation(served, caller, options.normalize, split=True)
+        with call.decoding():
+            symbols = await read_symbols(
+                await call.bodies.read(call.request),
+                call.request.headers,
+                call.settings,
+                preparation,
+            )
+        images = preparation.spec.stack([image for image, _ in symbols])
+        probabilities = await call.predict(images, served, caller, options.threshold)
+        with call.encoding():
+            return replies.symbols(
+                served.stored.tag,
+                served.stored.card.names(options.lang),
+                [box for _, box in symbols],
+                probabilities,
+                options,
+            )
+
+
 async def predict_batch(call: Call) -> Response:
     """Classify many images; an image that fails gets an error in its place."""
     options, caller = read_options(call.request), call.caller()
@@ -78,7 +105,7 @@ async def predict_batch(call: Call) -> Response:
         raise InvalidRequest("Only the answer to one image explains itself: POST /predict.")
     with call.model(options.model) as served:
         class_names = served.stored.card.names(options.lang)
-        preparation = call.preparation(served, caller, options.normalize)
+        preparation = call.preparation(served, caller, options.normalize, split=options.split)
         with call.decoding():
             decoded = await read_batch(
                 await call.bodies.read(call.request),
@@ -87,6 +114,8 @@ async def predict_batch(call: Call) -> Response:
                 preparation,
             )
         is_npy = replies.NPY in call.request.headers.get("accept", "")
+        if is_npy and options.split:
+            raise NotAcceptable("An .npy file has no place for the boxes of split=true.")
         if is_npy and decoded.errors:
             raise NotAcceptable(
                 f"{len(decoded.errors)} images cannot be read, and .npy has no place for errors. "

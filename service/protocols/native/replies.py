@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from starlette.responses import Response
 
+from loupe.images.looks.ink import Box
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.images.steps import Step
 from loupe.models.answers import Answer, answer
@@ -81,19 +82,39 @@ def predictions(
     which of these have no ink.
     """
     rows = zip(probabilities, blank, strict=True)
-    answers = [
-        decoded.errors[index].to_json()
-        if index in decoded.errors
-        else _answer(class_names, *next(rows), options)
-        for index in range(len(decoded))
-    ]
+
+    def next_answer() -> Answer:
+        row, is_blank = next(rows)
+        return answer(class_names, row, options, blank=is_blank)
+
+    answers: list[object] = []
+    for index in range(len(decoded)):
+        if index in decoded.errors:
+            answers.append(decoded.errors[index].to_json())
+        elif decoded.boxes is None:
+            answers.append(next_answer())
+        else:
+            boxes = decoded.boxes[index]
+            answers.append({"predictions": [{**next_answer(), "box": box} for box in boxes]})
     return replies.json({"model": model, "predictions": answers})
 
 
-def _answer(
-    class_names: Sequence[str], probabilities: Float32Array, blank: bool, options: PredictQuery
-) -> Answer:
-    return answer(class_names, probabilities, options, blank=blank)
+def symbols(
+    model: str,
+    class_names: Sequence[str],
+    boxes: Sequence[Box],
+    probabilities: Float32Array,
+    options: PredictQuery,
+) -> Response:
+    """Return the answers to the symbols of one picture, with their boxes, in their order.
+
+    `probabilities` is float32 `(len(boxes), classes)`.
+    """
+    answers = [
+        {**answer(class_names, row, options), "box": box}
+        for row, box in zip(probabilities, boxes, strict=True)
+    ]
+    return replies.json({"model": model, "predictions": answers})
 
 
 def npy(model: str, probabilities: Float32Array) -> Response:

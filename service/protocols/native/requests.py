@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 
 from loupe.errors import InvalidRequest, UnsupportedMediaType
 from loupe.images.arrays.npy import NPY_MAGIC
+from loupe.images.looks.ink import Symbols
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.settings import Settings
 from service.http.options import media_type
@@ -19,6 +20,7 @@ from service.prediction.decoding import (
     check_count,
     decode,
     decode_all,
+    decode_symbols,
 )
 from service.prediction.encodings import from_base64, from_pixels, parse_npy
 from service.protocols.native.forms import FormField, read_form
@@ -65,12 +67,30 @@ async def read_image(
     body: bytes, headers: Headers, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
     """Return the image of a `/predict` request, uint8 of the model's shape."""
+    image = await _read_picture(body, headers, settings, preparation.spec)
+    del body  # only the image is needed until a decoder is free
+    return await decode(image, settings, preparation)
+
+
+async def read_symbols(
+    body: bytes, headers: Headers, settings: Settings, preparation: Preparation
+) -> Symbols:
+    """Return the images and boxes of the symbols in the picture of a `/predict` request."""
+    image = await _read_picture(body, headers, settings, preparation.spec)
+    del body  # only the image is needed until a decoder is free
+    return await decode_symbols(image, settings, preparation)
+
+
+async def _read_picture(
+    body: bytes, headers: Headers, settings: Settings, spec: ImageSpec
+) -> EncodedImage:
+    """Return the encoded picture of a `/predict` request."""
     sent_as = media_type(headers)
     image: EncodedImage
     if sent_as.startswith("image/") or sent_as == "application/octet-stream":
         image = body
     elif sent_as == "application/json":
-        image = validate(JsonImage, await parse_json(body, settings)).encoded(preparation.spec)
+        image = validate(JsonImage, await parse_json(body, settings)).encoded(spec)
     elif sent_as == "multipart/form-data":
         files = await _read_form(headers, body, "image", ONE_IMAGE, settings)
         if len(files) > 1:
@@ -81,8 +101,7 @@ async def read_image(
         del files
     else:
         raise UnsupportedMediaType(f"Content-Type {shown(sent_as)} is not supported. {ONE_IMAGE}")
-    del body  # only the image is needed until a decoder is free
-    return await decode(image, settings, preparation)
+    return image
 
 
 async def read_batch(
@@ -92,6 +111,8 @@ async def read_batch(
     sent_as = media_type(headers)
     if body.startswith(NPY_MAGIC):
         images = parse_npy(body, preparation.spec)
+        if preparation.split:
+            return await decode_all(list(images), _unchanged, settings, preparation)
         check_count(len(images), settings, preparation.spec)
         return DecodedImages(images, {})
     if sent_as == "application/json":
@@ -114,6 +135,10 @@ def read_element(value: JsonValue, spec: ImageSpec) -> EncodedImage:
     if isinstance(value, dict):
         return validate(JsonImage, value).encoded(spec)
     return from_base64(value)
+
+
+def _unchanged(image: UInt8Array) -> UInt8Array:
+    return image
 
 
 async def _read_form(

@@ -133,6 +133,22 @@ def test_an_array_on_a_light_ground_is_inverted_like_its_file(
     assert singly[1:] == alone[1:] == singly[:-1] == alone[:-1]
 
 
+def test_clients_split_pictures_as_a_local_model_does(
+    service: RunningService, client: Client, digits_model: StoredModel
+) -> None:
+    page = pictures.strokes(3)
+
+    async def ask() -> list[Prediction]:
+        async with AsyncClient(service.url) as other:
+            return await other.split(page, model="digits")
+
+    found = client.split(page, model="digits")
+
+    assert len(found) == 3
+    assert [each.box for each in found] == [each.box for each in loupe.load("digits").split(page)]
+    assert found == asyncio.run(ask())
+
+
 def test_options_change_the_answer(client: Client, digits_model: StoredModel) -> None:
     answer = client.predict(DIGIT, model="digits", top_k=2, threshold=1, lang="ja")
 
@@ -148,6 +164,7 @@ def test_options_change_the_answer(client: Client, digits_model: StoredModel) ->
 def test_a_refusal_has_the_service_s_status_code_and_message(client: Client) -> None:
     for ask in (
         lambda: client.predict(DIGIT, model="birds"),
+        lambda: client.split(DIGIT, model="birds"),
         lambda: list(client.predict_many([DIGIT], model="birds")),
     ):
         with pytest.raises(RequestRefused, match="birds") as raised:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loupe.images.normalize import normalize_pixels
+from loupe.images.normalize import normalize_pixels, split_pixels
 from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.engine import Engine
 from loupe.models.promotion import promote
@@ -224,6 +224,50 @@ def test_pictures_of_nothing_and_of_several_digits_get_no_label(client: httpx.Cl
     assert_refused(
         client.post("/predict", content=several, headers=PNG), 422, "several_objects", "2"
     )
+
+
+def test_each_of_several_digits_is_answered_with_its_box(
+    client: httpx.Client, engine: Engine, digits_model: StoredModel
+) -> None:
+    page = pictures.strokes(3)
+    symbols = split_pixels(page, digits_model.card.input)
+    expected = engine.predict(np.stack([image for image, _ in symbols]))
+    body = pictures.png(page)
+    asked = {"split": "true"}
+
+    answer = client.post("/predict", content=body, headers=PNG, params=asked).json()
+
+    assert answer["model"] == digits_model.tag
+    assert len(answer["predictions"]) == 3
+    for found, row, (_, box) in zip(answer["predictions"], expected, symbols, strict=True):
+        np.testing.assert_allclose(probabilities(found), row, atol=TOLERANCE)
+        assert found["box"] == pytest.approx(box)
+    images: list[object] = [b64(body), b64(pictures.png(np.full((60, 60), 240, np.uint8)))]
+    images.append("no picture")
+    images += [{"pixels": DIGIT.tolist()}, b64(pictures.png(np.pad(page, 300)))]
+    batch = client.post("/predict_batch", json={"images": images}, params=asked).json()[
+        "predictions"
+    ]
+    assert batch[0]["predictions"] == answer["predictions"]
+    assert batch[1]["predictions"] == []
+    assert batch[2]["code"] == "invalid_image"
+    assert [each["box"] for each in batch[3]["predictions"]] == [[0, 0, 1, 1]]
+    assert len(batch[4]["predictions"]) == 3
+    array = client.post("/predict_batch", content=npy(DIGIT[None]), params=asked).json()
+    assert array["predictions"] == [batch[3]]
+
+
+def test_split_does_not_go_with_options_of_whole_pictures(client: httpx.Client) -> None:
+    body = pictures.png(DIGIT)
+    for query in ("normalize=off", "explain=seen"):
+        refused = client.post(f"/predict?split=true&{query}", content=body, headers=PNG)
+        assert_refused(refused, 400, "invalid_request", "split")
+    refused = client.post(
+        "/predict_batch?split=true",
+        content=npy(DIGIT[None]),
+        headers={"Accept": "application/x-npy"},
+    )
+    assert_refused(refused, 406, "not_acceptable", "split")
 
 
 def test_query_sets_options(

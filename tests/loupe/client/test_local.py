@@ -23,6 +23,8 @@ from loupe.client.predictions import View
 from loupe.client.uploads import PictureInput
 from loupe.errors import InvalidImage, InvalidPixels, InvalidRequest, InvalidSource, ModelNotFound
 from loupe.images.decode import MAX_FILE_BYTES
+from loupe.images.spec import ImageSpec
+from loupe.models.answers import check_split
 from loupe.models.engine import Engine
 from loupe.models.store import StoredModel
 from tests.support import pictures
@@ -134,6 +136,49 @@ def test_pictures_without_ink_get_a_reason_in_place_of_a_label(model: LocalModel
     assert (blank.label, blank.index, blank.reason) == (None, None, "blank")
     assert "blank" in str(blank)
     assert (digit.label is None, digit.reason) == (False, None)
+
+
+def test_each_of_several_digits_is_predicted(model: LocalModel, tmp_path: Path) -> None:
+    page = pictures.strokes(3)
+    (tmp_path / "page.png").write_bytes(pictures.png(page))
+
+    found = model.split(page)
+
+    assert len(found) == 3
+    assert found == model.split(tmp_path / "page.png")
+    boxes = [each.box for each in found]
+    assert boxes == sorted(box for box in boxes if box is not None)
+    assert all(each.view is not None for each in found)
+    assert model.split(np.full((60, 60), 240, np.uint8)) == []
+    with pytest.raises(InvalidRequest):
+        model.split(page, normalize="off")
+
+
+def test_only_models_of_single_symbols_split_pictures(model: LocalModel) -> None:
+    with pytest.raises(InvalidRequest):
+        check_split("signs:1", ImageSpec("ink"), "auto")
+    check_split(model.tag, model.card.input, "auto")
+
+
+def test_split_prints_a_line_for_each_digit(
+    model: LocalModel, loupe: Loupe, tmp_path: Path
+) -> None:
+    page, blank, text = tmp_path / "page.png", tmp_path / "blank.png", tmp_path / "notes.txt"
+    page.write_bytes(pictures.png(pictures.strokes(3)))
+    blank.write_bytes(pictures.png(np.full((60, 60), 240, np.uint8)))
+    text.write_text("socks")
+    here = ("--local", "--split", "--model", "digits")
+
+    ended = loupe("predict", page, blank, text, "--json", *here)
+
+    assert ended.code == 1
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert [line["file"] for line in lines] == [str(page)] * 3 + [str(text)]
+    assert [len(line["box"]) for line in lines[:3]] == [4] * 3
+    assert lines[3]["code"] == "invalid_image"
+    assert "blank.png: blank" in ended.err
+    assert loupe("predict", page, *here).out.count("page.png") == 3
+    assert loupe("predict", page, *here, "--grid", tmp_path / "grid.png").code == 2
 
 
 def test_options_change_the_answer(model: LocalModel) -> None:

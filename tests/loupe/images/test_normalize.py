@@ -15,10 +15,10 @@ from PIL import Image
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.decode import open_picture
 from loupe.images.looks.strokes import is_centred
-from loupe.images.normalize import border_mean, normalize_pixels
+from loupe.images.normalize import border_mean, normalize_pixels, split_pixels
 from loupe.images.spec import Fit, ImageSpec, Look, UInt8Array
 from loupe.models.engine import Engine
-from tests.support.pictures import SIDE, digit_sheet, png
+from tests.support.pictures import SIDE, digit_sheet, png, strokes
 from train.data.datasets import Dataset, load_dataset
 from train.evaluate.robustness.handwriting import KINDS, blank, draw, place, several
 
@@ -246,6 +246,57 @@ def test_several_symbols_are_refused_with_their_boxes(digits: Dataset) -> None:
         middles = [(float(left) + float(right)) / 2 for left, right in boxes]
         assert middles == sorted(middles)
         assert normalize_pixels(picture, ImageSpec("ink")).any()
+
+
+def test_each_of_several_symbols_gets_an_image_and_its_box(digits: Dataset) -> None:
+    random = np.random.default_rng(0)
+    lines = [several(digits.test.images[first : first + 3], random) for first in (0, 3)]
+    width = max(line.shape[1] for line in lines)
+    paper = int(min(line.max() for line in lines))
+    page = np.concatenate(
+        [
+            np.pad(line, ((0, 0), (0, width - line.shape[1])), mode="edge").clip(max=paper)
+            for line in lines
+        ]
+    )
+
+    symbols = split_pixels(page, INK)
+
+    assert len(symbols) == 6
+    for row, (line, digit) in enumerate(zip(symbols, digits.test.images, strict=False)):
+        image, (left, top, right, bottom) = line
+        assert is_centred(image)
+        assert np.abs(image.astype(int) - digit).mean() < 40
+        assert 0 <= left < right <= 1
+        assert (top + bottom) / 2 < 0.5 if row < 3 else (top + bottom) / 2 > 0.5
+    boxes = [box for _, box in symbols]
+    assert [box[0] for box in boxes[:3]] == sorted(box[0] for box in boxes[:3])
+    rows, columns = page.shape
+    for _, (left, top, right, bottom) in symbols:  # the ink of the box alone gives the same digit
+        cut = page[
+            int(top * rows) : round(bottom * rows), int(left * columns) : round(right * columns)
+        ]
+        assert len(split_pixels(np.pad(cut, 20, mode="edge"), INK)) == 1
+
+
+def test_pictures_of_the_model_s_size_and_blank_ones_are_one_symbol_or_none(
+    digits: Dataset,
+) -> None:
+    image = digits.test.images[0]
+
+    assert [box for _, box in split_pixels(image, INK)] == [(0, 0, 1, 1)]
+    assert split_pixels(np.zeros_like(image), INK) == []
+    assert split_pixels(np.full((60, 60), 240, np.uint8), INK) == []
+
+
+def test_too_many_symbols_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loupe.images.looks.ink.MAX_SYMBOLS", 2)
+    assert len(split_pixels(strokes(2), INK)) == 2
+
+    with pytest.raises(InvalidImage) as raised:
+        split_pixels(strokes(3), INK)
+
+    assert raised.value.code == "several_objects"
 
 
 @pytest.mark.parametrize("kind", ["plain", "shading 60 %", "shadow edge", "grain", "table"])

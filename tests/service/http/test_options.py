@@ -31,7 +31,9 @@ def test_request_without_a_query_has_the_defaults() -> None:
 
 
 def test_every_option_is_read() -> None:
-    query = "model=mnist:production&top_k=3&threshold=0.5&normalize=off&lang=ja&explain=seen"
+    query = (
+        "model=mnist:production&top_k=3&threshold=0.5&normalize=off&lang=ja&explain=seen&split=true"
+    )
 
     assert read_options(request(query)) == PredictQuery(
         model="mnist:production",
@@ -40,6 +42,7 @@ def test_every_option_is_read() -> None:
         normalize="off",
         lang="ja",
         explain="seen",
+        split=True,
     )
 
 
