@@ -173,7 +173,8 @@ async def infer(call: RpcCall) -> Message:
             images = await reading
         probabilities = await call.predict(images, served, caller)
         with call.encoding():
-            return answer(served.stored, request, probabilities)
+            blank = served.stored.card.input.blank(images)
+            return answer(served.stored, request, probabilities, blank)
 
 
 def _tag(call: RpcCall, name: str, version: str) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 from tritonclient.grpc import service_pb2 as pb
 
@@ -104,11 +106,14 @@ def parse_message(message: pb.ModelInferRequest) -> tuple[InferenceRequest, Valu
 
 
 def answer(
-    model: StoredModel, request: InferenceRequest, probabilities: Float32Array
+    model: StoredModel,
+    request: InferenceRequest,
+    probabilities: Float32Array,
+    blank: NDArray[np.bool_],
 ) -> pb.ModelInferResponse:
-    """Return the answer with raw tensors; `probabilities` is float32 `(n, classes)`."""
+    """Return the answer with raw tensors; see `compute`."""
     outputs = request.requested_outputs
-    tensors = [compute(output, model.card.class_names, probabilities) for output in outputs]
+    tensors = [compute(output, model.card.class_names, probabilities, blank) for output in outputs]
     return pb.ModelInferResponse(
         model_name=model.name,
         model_version=model.version,

@@ -20,6 +20,8 @@ from service.protocols.open_inference.requests import (
 )
 from service.protocols.open_inference.tensors import LENGTH_BYTES
 
+NO_INDEX = -1  # of a picture without ink
+
 
 @dataclass(frozen=True)
 class OutputTensor:
@@ -44,27 +46,39 @@ class OutputTensor:
 
 
 def compute(
-    output: RequestedOutput, class_names: Sequence[str], probabilities: Float32Array
+    output: RequestedOutput,
+    class_names: Sequence[str],
+    probabilities: Float32Array,
+    blank: NDArray[np.bool_],
 ) -> OutputTensor:
-    """Compute an output from probabilities, float32 `(n, classes)`."""
+    """Compute an output from probabilities, float32 `(n, classes)`.
+
+    Images that are `blank`, of shape `(n,)`, have an empty label and the index -1.
+    """
     count = output.parameters.classification
     if count is not None:
         return _classify(count, class_names, probabilities)
     if output.name == PROBABILITIES:
         values = probabilities.astype("<f4", copy=False).ravel()
         return OutputTensor("FP32", probabilities.shape, values)
-    index = probabilities.argmax(axis=1).astype("<i8", copy=False)
+    index = np.where(blank, NO_INDEX, probabilities.argmax(axis=1)).astype("<i8", copy=False)
     if output.name == INDEX:
         return OutputTensor("INT64", index.shape, index)
-    return OutputTensor("BYTES", index.shape, [class_names[each] for each in index.tolist()])
+    labels = ["" if each == NO_INDEX else class_names[each] for each in index.tolist()]
+    return OutputTensor("BYTES", index.shape, labels)
 
 
-def answer(model: StoredModel, request: InferenceRequest, probabilities: Float32Array) -> Response:
-    """Return the answer over REST; `probabilities` is float32 `(n, classes)`."""
+def answer(
+    model: StoredModel,
+    request: InferenceRequest,
+    probabilities: Float32Array,
+    blank: NDArray[np.bool_],
+) -> Response:
+    """Return the answer over REST; see `compute`."""
     outputs: list[dict[str, object]] = []
     raw: list[bytes] = []
     for output in request.requested_outputs:
-        tensor = compute(output, model.card.class_names, probabilities)
+        tensor = compute(output, model.card.class_names, probabilities, blank)
         described = {"name": output.name, "shape": tensor.shape, "datatype": tensor.datatype}
         if request.is_binary(output):
             raw.append(tensor.raw())

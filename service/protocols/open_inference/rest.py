@@ -88,7 +88,8 @@ async def infer(call: Call) -> Response:
             images = await reading
         probabilities = await call.predict(images, served, caller)
         with call.encoding():
-            return answer(served.stored, request, probabilities)
+            blank = served.stored.card.input.blank(images)
+            return answer(served.stored, request, probabilities, blank)
 
 
 def _tag(call: Call) -> str:

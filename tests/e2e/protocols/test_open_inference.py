@@ -144,6 +144,18 @@ def test_all_outputs_are_sent_if_none_is_named(
     assert_answers(triton_client.infer("digits", [tensor(many)]), many, engine, digits_model)
 
 
+def test_blank_pictures_have_neither_label_nor_index(
+    triton_client: triton.InferenceServerClient,
+) -> None:
+    result = triton_client.infer(
+        "digits", [tensor(np.stack([np.zeros_like(DIGITS[0]), DIGITS[0]]))]
+    )
+
+    label, index = texts(result.as_numpy("label")), result.as_numpy("index")
+    assert (label[0], index[0]) == ("", -1)
+    assert label[1] == str(index[1])
+
+
 def test_colour_axis_of_one_is_accepted(
     triton_client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel
 ) -> None:

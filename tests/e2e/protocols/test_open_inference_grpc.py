@@ -167,6 +167,16 @@ def test_all_outputs_are_sent_if_none_is_named(
     )
 
 
+def test_blank_pictures_have_neither_label_nor_index(
+    client: triton.InferenceServerClient,
+) -> None:
+    result = client.infer("digits", [tensor(np.stack([np.zeros_like(DIGITS[0]), DIGITS[0]]))])
+
+    label, index = texts(result.as_numpy("label")), result.as_numpy("index")
+    assert (label[0], index[0]) == ("", -1)
+    assert label[1] == str(index[1])
+
+
 def test_pictures_of_any_size_are_normalized(
     client: triton.InferenceServerClient, engine: Engine, digits_model: StoredModel
 ) -> None:

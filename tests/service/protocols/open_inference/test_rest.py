@@ -34,6 +34,7 @@ from tests.support.stores import card
 SETTINGS = Settings(max_images_per_request=8)
 DIGITS = pictures.digits(3)
 ROWS = np.array([[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]], np.float32)
+INKED = np.zeros(3, bool)  # no blank pictures
 PIXELS: dict[str, object] = {"name": "images", "datatype": "UINT8", "shape": [3, SIDE, SIDE]}
 FILES: dict[str, object] = {"name": "images", "datatype": "BYTES", "shape": [3]}
 LENGTHS = [0, 1, 28, 783, 784, 785, 2352]
@@ -409,7 +410,7 @@ def asked(*outputs: RequestedOutput, id: str | None = None) -> InferenceRequest:
 
 def test_answer_in_json_is_flat_and_names_model_and_version(tmp_path: Path) -> None:
     outputs = [output(name) for name in ("index", "label", "probabilities")]
-    response = answer(model(tmp_path), asked(*outputs), ROWS)
+    response = answer(model(tmp_path), asked(*outputs), ROWS, INKED)
 
     assert response.media_type == "application/json"
     assert "inference-header-content-length" not in response.headers
@@ -430,7 +431,7 @@ def test_answer_in_json_is_flat_and_names_model_and_version(tmp_path: Path) -> N
 
 def test_raw_tensors_follow_the_json_in_their_order(tmp_path: Path) -> None:
     outputs = [output("label", True), output("index"), output("probabilities", True)]
-    content, rest = parts(answer(model(tmp_path), asked(*outputs, id="seven"), ROWS))
+    content, rest = parts(answer(model(tmp_path), asked(*outputs, id="seven"), ROWS, INKED))
 
     assert content["id"] == "seven"
     label, index, probabilities = content["outputs"]
@@ -442,15 +443,24 @@ def test_raw_tensors_follow_the_json_in_their_order(tmp_path: Path) -> None:
     assert rest == texts + ROWS.tobytes()
 
 
+def test_blank_pictures_have_neither_label_nor_index() -> None:
+    blank = np.array([False, True, False])
+
+    assert compute(output("label"), ("a", "b"), ROWS, blank).values == ["b", "", "a"]
+    index = compute(output("index"), ("a", "b"), ROWS, blank)
+    assert index.datatype == "INT64"
+    assert np.array_equal(index.values, [1, -1, 0])
+
+
 def test_classification_has_the_format_of_triton() -> None:
-    tensor = compute(output("probabilities", classes=1), ("a", "b"), ROWS)
+    tensor = compute(output("probabilities", classes=1), ("a", "b"), ROWS, INKED)
 
     assert (tensor.datatype, tensor.shape) == ("BYTES", (3, 1))
     assert tensor.values == ["0.750000:1:b", "0.500000:0:a", "0.900000:0:a"]
 
 
 def test_classification_of_more_classes_than_exist_has_all_classes() -> None:
-    tensor = compute(output("probabilities", classes=2**70), ("a", "b"), ROWS[:1])
+    tensor = compute(output("probabilities", classes=2**70), ("a", "b"), ROWS[:1], INKED[:1])
 
     assert (tensor.shape, tensor.values) == ((1, 2), ["0.750000:1:b", "0.250000:0:a"])
 
