@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.table import Table
 
 from loupe.drawing import INK
@@ -136,8 +137,10 @@ def accuracy_by_value(name: str, runs: Mapping[Value, Sequence[Result]]) -> Figu
         runs: The results with each value, from left to right.
     """
     values = list(runs)
-    points = np.log(values) if name == "learning_rate" else np.arange(len(values))
-    step = np.diff(np.sort(points)).min()
+    points: NDArray[np.float64] = (
+        np.log(values) if name == "learning_rate" else np.arange(len(values), dtype=np.float64)
+    )
+    step = float(np.diff(np.sort(points)).min())
     figure = Figure((min(WIDTH, 3 + len(values)), 4.2), layout="constrained")
     axes = figure.subplots()
     axes.set_xlim(points.min() - 0.5 * step, points.max() + 0.7 * step)

@@ -100,8 +100,8 @@ def _place_by_mass(small: UInt8Array, spec: ImageSpec) -> UInt8Array:
     weights = small.astype(np.float32)
     height, width = small.shape
     total = weights.sum()
-    row = weights.sum(axis=1) @ _positions(height) / total
-    column = weights.sum(axis=0) @ _positions(width) / total
+    row = float(weights.sum(axis=1) @ _positions(height) / total)
+    column = float(weights.sum(axis=0) @ _positions(width) / total)
     top = int(np.clip(round(MIDDLE * spec.height - row), 0, spec.height - height))
     left = int(np.clip(round(MIDDLE * spec.width - column), 0, spec.width - width))
     note("centred", "centred by mass in {} pixels", spec)

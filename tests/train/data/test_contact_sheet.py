@@ -37,7 +37,7 @@ def test_images_of_8x8_are_enlarged_and_use_the_full_range(tmp_path: Path) -> No
     sample = first_sample(load_digits("digits-8x8"), 0, tmp_path / "sheet.png")
 
     np.testing.assert_array_equal(sample, sample[::7, ::7].repeat(7, axis=0).repeat(7, axis=1))
-    assert (sample.min(), sample.max()) == (0, 255)
+    assert (int(sample.min()), int(sample.max())) == (0, 255)
 
 
 def test_rows_have_the_class_name_and_its_count() -> None:

@@ -196,7 +196,7 @@ def test_images_can_be_scaled_and_flattened_and_labels_one_hot() -> None:
         (450, 10),
     )
     np.testing.assert_allclose(x_train, plain.reshape(-1, 784) / 255, rtol=1e-6)
-    assert (x_train.min(), x_train.max()) == (0, 1)
+    assert (float(x_train.min()), float(x_train.max())) == (0, 1)
     np.testing.assert_array_equal(t_train.argmax(axis=1), labels)
     np.testing.assert_array_equal(t_train.sum(axis=1), 1)
 
@@ -204,7 +204,7 @@ def test_images_can_be_scaled_and_flattened_and_labels_one_hot() -> None:
 def test_digits_of_8x8_are_scaled_to_one_too() -> None:
     (x_train, _), _ = load("digits-8x8", normalize=True, flatten=True)
 
-    assert (x_train.shape, x_train.max()) == ((1347, 64), 1)
+    assert (x_train.shape, float(x_train.max())) == ((1347, 64), 1)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["mapped", "unpacked"])
