@@ -39,7 +39,7 @@ def run_limited(arguments: Sequence[str], seconds: float) -> int:
     with tempfile.TemporaryDirectory(prefix="loupe-import-") as folder:
         variables = {"TMPDIR": folder, "LOUPE_IMPORT_SECONDS": "0"}
         code = subprocess.run(
-            [sys.executable, "-P", "-m", "loupe.cli", *arguments],
+            [sys.executable, "-P", "-m", "loupe", *arguments],
             env=os.environ | variables,
             preexec_fn=limit,
             check=False,
