@@ -62,6 +62,7 @@ def contrast_of(grey: UInt8Array) -> Contrast:
         grey = evenly_lit(grey)
     grain = 0.0 if small else _grain(grey)
     if grain > GRAIN:
+        note("smoothed", "smoothed the grain")
         grey = np.asarray(Image.fromarray(grey).filter(ImageFilter.GaussianBlur(1)))
         grain *= SMOOTHED
     on_light = has_dark_ink(grey)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.steps import note
 
 GRID = 16  # rows and columns of blocks that the surface is fitted to
 ROUNDS = 4  # of fitting; blocks that are far from the surface, with ink, count less each time
@@ -32,6 +33,7 @@ def evenly_lit(grey: UInt8Array) -> UInt8Array:
     lightest, fall = float(fitted.max()), float(np.ptp(fitted))
     if fall <= max(MIN_FALL, MIN_FALL_SHARE * lightest) or np.median(errors) > MAX_ERROR * fall:
         return grey
+    note("light_evened", "evened the light, which falls by {:.0f} %", 100 * fall / lightest)
     surface = fitted.reshape(GRID, GRID)
     light = Image.fromarray(np.maximum(surface, DARKEST * lightest)).resize(
         grey.shape[::-1], Image.Resampling.BICUBIC

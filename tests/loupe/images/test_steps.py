@@ -29,6 +29,8 @@ def steps_of(picture: UInt8Array, spec: ImageSpec) -> list[str]:
     [
         ("plain", {"inverted", "cropped", "resized", "centred"}),
         ("ruled", {"inverted", "lines_removed", "centred"}),
+        ("shading 60 %", {"light_evened", "inverted", "centred"}),
+        ("grain", {"smoothed", "inverted", "centred"}),
         ("specks", {"inverted", "specks_removed", "centred"}),
         ("table", {"cut_to_sheet", "inverted", "centred"}),
         ("one pixel", {"inverted", "strokes_thickened", "centred"}),
