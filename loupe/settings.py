@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     """How often the service checks the store for trained or promoted models."""
     api_keys: SecretStr | None = None
     """API keys of callers, separated by commas: NAME:KEY, or NAME:sha256:DIGEST as `loupe key
-    NAME` prints it. Unset: everyone may call.
+    NAME` prints it. Roles follow the name: NAME/predict+jobs+admin:KEY. Unset: everyone may call.
     """
     api_keys_file: Path | None = None
     """File with one such entry per line."""

@@ -23,6 +23,7 @@ from service.jobs import api as jobs
 from service.prediction.predictor import Predictor
 from service.protocols import tensorflow_serving
 from service.protocols.native import api as native
+from service.protocols.native import models
 from service.protocols.open_inference import rest as open_inference
 from service.web import pages
 
@@ -77,6 +78,7 @@ def create_app(settings: Settings, *, is_local: bool = False) -> Starlette:
     app = App(
         routes=[
             *native.ROUTES,
+            *models.ROUTES,
             *jobs.ROUTES,
             *open_inference.ROUTES,
             *tensorflow_serving.ROUTES,

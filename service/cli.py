@@ -7,6 +7,7 @@ import typer
 from loupe.logs import log_everything
 from loupe.settings import override_settings
 from loupe.terminal import console, styled
+from service.http.keys import Role
 
 
 def serve(
@@ -38,11 +39,15 @@ def key(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of the client, for logs and metrics.")
     ],
+    role: Annotated[
+        list[Role] | None,
+        typer.Option(help="What the client may do; repeatable. All but `admin` by default."),
+    ] = None,
 ) -> None:
     """Make an API key for a client of the service."""
     from service.http.keys import new_key
 
-    made, entry = new_key(name)
+    made, entry = new_key(name, role or ())
     console.print(styled(("key", "bold"), f"    {made}"))
     console.print(f"         Give it to {name}. It is not stored anywhere.")
     console.print(styled(("entry", "bold"), f"  {entry}"))

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from starlette.types import Scope
 
+from service.http.keys import KEYLESS_RIGHTS, Rights
 from service.http.shares import Shares
 
 KEY = "loupe"  # in `scope["state"]`
@@ -25,6 +26,7 @@ class RequestContext:
         is_alone: Returns whether it is the only request in flight, if the server can tell.
         request_id: ID in the log and in the header `X-Request-ID`.
         key_name: Name of the client's API key.
+        rights: What the client may do.
         started: When the request arrived, on the clock of `time.monotonic`.
         caller: Whose share of scarce resources it takes: see `caller_of`.
         is_received: Whether its whole body is known to have arrived.
@@ -38,6 +40,7 @@ class RequestContext:
     is_alone: Callable[[], bool] = lambda: False
     request_id: str = ""
     key_name: str = NO_KEY
+    rights: Rights = KEYLESS_RIGHTS
     started: float = field(default_factory=time.monotonic)
     caller: str = ""
     is_received: bool = False

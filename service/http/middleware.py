@@ -175,6 +175,7 @@ class RequestMiddleware:
             self._rules.check(scope["method"], context.headers)
         if self._keys is not None and path not in OPEN_PATHS and scope["method"] != "OPTIONS":
             context.key_name = self._keys.name_in(Headers(scope=scope))
+            context.rights = self._keys.rights[context.key_name]
         if "\n" in path or not path.startswith("/"):  # Starlette's patterns ignore a newline
             raise NotFound(f"A path is one line that starts with a slash, got {path[:80]!r}.")
 

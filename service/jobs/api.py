@@ -293,12 +293,12 @@ def _converted(folder: Path, found: list[Path], stored: Format, sent: Format) ->
 
 
 ROUTES = [
-    route("POST", "/jobs", PROTOCOL, submit),
-    route("GET", "/jobs", PROTOCOL, jobs),
+    route("POST", "/jobs", PROTOCOL, submit, "jobs"),
+    route("GET", "/jobs", PROTOCOL, jobs, "jobs"),
     route("GET", "/jobs/backlog", PROTOCOL, backlog),
-    route("GET", "/jobs/{id}", PROTOCOL, show),
-    route("DELETE", "/jobs/{id}", PROTOCOL, cancel),
-    route("GET", "/jobs/{id}/events", PROTOCOL, events),
-    route("GET", "/jobs/{id}/results", PROTOCOL, results),
-    route("GET", "/jobs/{id}/errors", PROTOCOL, errors),
+    route("GET", "/jobs/{id}", PROTOCOL, show, "jobs"),
+    route("DELETE", "/jobs/{id}", PROTOCOL, cancel, "jobs"),
+    route("GET", "/jobs/{id}/events", PROTOCOL, events, "jobs"),
+    route("GET", "/jobs/{id}/results", PROTOCOL, results, "jobs"),
+    route("GET", "/jobs/{id}/errors", PROTOCOL, errors, "jobs"),
 ]

@@ -21,6 +21,7 @@ from loupe.settings import Settings
 from service.http import replies
 from service.http.bodies import Bodies
 from service.http.context import context_of
+from service.http.keys import Right, Rights, check_right
 from service.http.options import read_timeout
 from service.http.shares import turn
 from service.jobs.queue import JobQueue
@@ -43,16 +44,20 @@ Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
 class _Endpoint:
     """The ASGI app of a route; Starlette's wrapper of functions costs three more calls."""
 
-    def __init__(self, protocol: str, handler: Handler) -> None:
+    def __init__(self, protocol: str, handler: Handler, right: Right | None) -> None:
         self._protocol = protocol
         self._handler = handler
+        self._right = right
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await respond(self._protocol, Request(scope, receive, send), self._handler)
+        request = Request(scope, receive, send)
+        response = await respond(self._protocol, request, self._handler, self._right)
         await response(scope, receive, send)
 
 
-def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
+def route(
+    method: str, path: str, protocol: str, handler: Handler, right: Right | None = None
+) -> Route:
     """Make a route whose handler gets a `Call` and may raise `LoupeError`.
 
     Args:
@@ -60,16 +65,21 @@ def route(method: str, path: str, protocol: str, handler: Handler) -> Route:
         path: Starlette's pattern, with parameters in braces.
         protocol: Name of the protocol in the metrics.
         handler: Answers the call.
+        right: What the client must be allowed to do.
     """
-    return Route(path, _Endpoint(protocol, handler), methods=[method])
+    return Route(path, _Endpoint(protocol, handler, right), methods=[method])
 
 
-async def respond(protocol: str, request: Request, handler: Handler) -> Response:
+async def respond(
+    protocol: str, request: Request, handler: Handler, right: Right | None = None
+) -> Response:
     """Return the handler's response, or the response for its error, and count it."""
     predictor: Predictor = request.app.state.predictor
     context = context_of(request.scope)
     call = Call(predictor, request)
     try:
+        if right is not None:
+            check_right(right, context.rights, call.owner)
         response = await handler(call)
     except asyncio.CancelledError:
         if not predictor.stopping:
@@ -275,6 +285,11 @@ class Call(AnyCall):
     def owner(self) -> str | None:
         """The name of the client's API key; `None` if none is needed."""
         return self._context.key_name if self.settings.needs_keys else None
+
+    @property
+    def rights(self) -> Rights:
+        """What the client may do."""
+        return self._context.rights
 
     @property
     def prefix(self) -> str:

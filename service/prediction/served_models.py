@@ -76,6 +76,7 @@ class ServedModels:
         self._by_tag: dict[str, ServedModel] = {}  # by every tag
         self._revision: object = None  # of the store, when it was last read
         self._retiring: set[asyncio.Task[None]] = set()
+        self._refreshing = asyncio.Lock()  # a model is loaded once
 
     def load(self) -> None:
         """Load the models when the service starts.
@@ -138,10 +139,11 @@ class ServedModels:
 
     async def refresh(self) -> None:
         """Serve what is in the store now, if it has changed."""
-        current = await asyncio.to_thread(revision)
-        if current != self._revision:
-            self._swap(*await asyncio.to_thread(self._load_chosen))
-            self._revision = current
+        async with self._refreshing:
+            current = await asyncio.to_thread(revision)
+            if current != self._revision:
+                self._swap(*await asyncio.to_thread(self._load_chosen))
+                self._revision = current
 
     async def close(self) -> None:
         """Answer what is queued, and close all models."""

@@ -136,7 +136,7 @@ MODEL = "/v1/models/{model:name}"
 ROUTES = [
     route("GET", "/v1/models", PROTOCOL, models),
     *(
-        route(method, path + end, PROTOCOL, handler)
+        route(method, path + end, PROTOCOL, handler, "predict" if handler is predict else None)
         for path in (MODEL, MODEL + "/versions/{version:name}", MODEL + "/labels/{label:name}")
         for method, end, handler in (
             ("POST", ":predict", predict),

@@ -31,7 +31,11 @@ MEDIA_TYPES = {
 }
 INDEX = "index.html"
 PAGE, DOCS = WEB / "page" / INDEX, WEB / "docs" / INDEX
-FILES = {path.name: path for page in (PAGE, DOCS) for path in sorted(page.parent.iterdir())}
+FILES = {
+    path.relative_to(page.parent).as_posix(): path
+    for page in (PAGE, DOCS)
+    for path in sorted(page.parent.rglob("*.*"))
+}
 FILES |= {name: SWAGGER / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")}
 del FILES[INDEX]
 OPEN_PATHS = frozenset(
@@ -43,7 +47,7 @@ POLICY = (
 )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _load(path: Path) -> tuple[bytes, bytes, str]:
     """Return a file as it is, compressed, and its entity tag."""
     content = path.read_bytes()
@@ -90,5 +94,5 @@ ROUTES = [
     route("GET", "/docs", PROTOCOL, docs),
     route("GET", "/openapi.json", PROTOCOL, openapi),
     route("GET", "/docs.json", PROTOCOL, openapi),
-    route("GET", STATIC + "{file}", PROTOCOL, static),
+    route("GET", STATIC + "{file:path}", PROTOCOL, static),
 ]

@@ -5,7 +5,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,10 +16,11 @@ from starlette.types import Message
 
 import service.jobs.api
 import service.jobs.uploads
-import service.protocols.native.api
+import service.protocols.native.models
 import worker.queue.jobs
 from loupe.images.spec import UInt8Array
-from loupe.models.store import StoredModel
+from loupe.models import promotion, promotion_log
+from loupe.models.store import StoredModel, model_corrupted
 from loupe.results import SUCCESS, single_name
 from loupe.settings import Settings
 from service.app import create_app
@@ -36,6 +37,7 @@ from worker.queue.keys import job_key
 Json: TypeAlias = Any
 
 KEY = "the-key-of-alice-0001"
+KEYS = [f"a/admin:{KEY}", f"b/jobs:{KEY}-jobs", f"c/predict:{KEY}-predict"]
 MANY = 10**12
 DIGITS: UInt8Array = pictures.digits(2)
 TOO_MANY = 4097  # images
@@ -228,7 +230,37 @@ def no_disk(world: World, sent: Sent) -> None:
 
 
 def no_report(world: World, _: Sent) -> None:
-    world.patch.setattr(service.protocols.native.api, "REPORT_FILE", "none.html")
+    world.patch.setattr(service.protocols.native.models, "REPORT_FILE", "none.html")
+
+
+def other_version(**changes: Any) -> Provocation:
+    """Promote a version with these figures, or with none."""
+
+    def provoke(world: World, _: Sent) -> None:
+        model = world.predictor.models.find(None).stored
+        figures = model.card.measured.model_copy(update=changes) if changes else None
+        card = model.card.model_copy(update={"figures": figures})
+        other = replace(model, tag="digits:other", card=card)
+        world.patch.setattr(promotion, "find_model", lambda _: other)
+        world.patch.setattr(promotion, "verify", lambda _: None)
+
+    return provoke
+
+
+def damaged_version(world: World, _: Sent) -> None:
+    def fail(_: object) -> None:
+        raise model_corrupted("digits:other", "model.onnx", "differs from what was saved")
+
+    world.patch.setattr(promotion_log, "pointers", fail)
+
+
+def store_of_others(world: World, _: Sent) -> None:
+    world.patch.setattr(promotion, "promotions_path", lambda: Path("/dev/null/promotions"))
+
+
+def other_role(_: World, sent: Sent) -> None:
+    is_prediction = sent.path.startswith(("/predict", "/v"))
+    sent.headers["x-api-key"] = f"{KEY}-{'jobs' if is_prediction else 'predict'}"
 
 
 def range_behind_the_end(world: World, sent: Sent) -> None:
@@ -259,6 +291,8 @@ def invalid(_: World, sent: Sent) -> None:
     """Send JSON without what the route needs, or a query with a wrong value."""
     if sent.method == "GET":
         sent.query = "format=xml" if sent.path.endswith("/results") else "limit=0"
+    elif sent.path.startswith("/models/"):
+        sent.query = "force=perhaps"
     else:
         sent.send_json({"picture": "x"})
 
@@ -324,8 +358,13 @@ PROVOCATIONS: dict[str, Provocation] = {
     "job_not_done": change(),
     "job_not_found": no_job,
     "model_control_forbidden": change(),
+    "model_corrupted": damaged_version,
     "model_not_found": unknown_model,
     "not_acceptable": array_with_errors,
+    "not_better": other_version(loss=1.0),
+    "not_comparable": other_version(test_digest="other"),
+    "not_measured": other_version(),
+    "nothing_to_roll_back": change(),
     "origin_forbidden": change(headers={"sec-fetch-site": "cross-site", "origin": "http://evil"}),
     "overloaded": full,
     "queue_full": full_queue,
@@ -335,9 +374,11 @@ PROVOCATIONS: dict[str, Provocation] = {
     "redis_unavailable": no_redis,
     "report_not_found": no_report,
     "results_not_found": no_results,
+    "role_needed": other_role,
     "route_not_found": no_route,
     "several_objects": image(base64_of(pictures.png(pictures.strokes(2)))),
     "shutting_down": stopping,
+    "store_unwritable": store_of_others,
     "source_forbidden": json_of({"source": "/etc/images"}),
     "too_many_bytes": no_memory,
     "too_many_images": too_many_images,
@@ -398,7 +439,7 @@ def apps(
         }
         made = [
             create_app(Settings(**common)),
-            create_app(Settings(**common | {"api_keys": f"a:{KEY}"})),
+            create_app(Settings(**common | {"api_keys": ",".join(KEYS)})),
         ]
         loop = asyncio.new_event_loop()
         for app in made:
@@ -483,7 +524,10 @@ def test_example_of_an_error_can_be_provoked(
     monkeypatch: pytest.MonkeyPatch,
     redis_as_before: None,
 ) -> None:
-    app = apps[1] if code == "unauthorized" else apps[0]
+    needs_key = code in ("unauthorized", "role_needed")
+    if name.startswith("POST /models/"):  # without keys, nobody may promote
+        needs_key = code != "origin_forbidden"
+    app = apps[1 if needs_key else 0]
     sent = request_of(*OPERATIONS[name], digits_model.version)
     if "/jobs/" in sent.path:
         upload = Sent("POST", "/jobs", body=npy(DIGITS))

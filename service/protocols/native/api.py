@@ -1,28 +1,20 @@
-"""Routes of Loupe's own protocol."""
-
-import asyncio
-from dataclasses import asdict
+"""Predictions and metrics of Loupe's own protocol."""
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from loupe.errors import InvalidRequest, NotAcceptable, NotFound
+from loupe.errors import InvalidRequest, NotAcceptable
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.images.steps import Step
 from loupe.models import saliency
-from loupe.models.store import REPORT_FILE
 from service.http.options import PredictQuery, read_options
-from service.http.replies import json
 from service.prediction.caller import Caller
 from service.prediction.predictor import Call, route
-from service.prediction.served_models import ServedModel
 from service.protocols.native import replies
 from service.protocols.native.requests import read_batch, read_image, read_symbols
 
 PROTOCOL = "loupe"  # label in the metrics
-# A report is foreign HTML: the browser must not run its scripts or load anything for it.
-REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 
 async def predict(call: Call) -> Response:
@@ -130,55 +122,13 @@ async def predict_batch(call: Call) -> Response:
             return replies.predictions(tag, class_names, decoded, probabilities, options, blank)
 
 
-async def models(call: Call) -> Response:
-    """List the served models."""
-    with call.encoding():
-        described = [
-            _describe(model, call.models.aliases(model), call.prefix) for model in call.models.all()
-        ]
-        return json({"default": call.models.find(None).stored.tag, "models": described})
-
-
 async def metrics(call: Call) -> Response:
     """Return the metrics for Prometheus."""
     return Response(await call.exposed_metrics(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def report(call: Call) -> Response:
-    """Return the report of a model, an HTML page."""
-    with call.model(call.request.path_params["tag"]) as served:
-        path = served.stored.file(REPORT_FILE)
-        if path is None:
-            raise NotFound(
-                f"Model {served.stored.tag} was saved without a report ({REPORT_FILE}). "
-                "Train it again, or import it with --test, to get one.",
-                code="report_not_found",
-            )
-        headers = {"Content-Security-Policy": REPORT_POLICY}
-        content = await asyncio.to_thread(path.read_bytes)
-        return Response(content, headers=headers, media_type="text/html")
-
-
-def _describe(served: ServedModel, aliases: list[str], prefix: str) -> dict[str, object]:
-    stored, card = served.stored, served.stored.card
-    return {
-        "model": stored.tag,
-        "aliases": aliases,
-        "since": served.since.isoformat(timespec="seconds"),
-        "created": card.created.isoformat(timespec="seconds"),
-        "dataset": card.dataset,
-        "class_names": card.class_names,
-        "translations": card.translations,
-        "input": asdict(card.input),
-        "figures": card.figures and card.figures.model_dump(),
-        "report": f"{prefix}/models/{stored.tag}/report" if stored.file(REPORT_FILE) else None,
-    }
-
-
 ROUTES = [
-    route("POST", "/predict", PROTOCOL, predict),
-    route("POST", "/predict_batch", PROTOCOL, predict_batch),
+    route("POST", "/predict", PROTOCOL, predict, "predict"),
+    route("POST", "/predict_batch", PROTOCOL, predict_batch, "predict"),
     route("GET", "/metrics", PROTOCOL, metrics),
-    route("GET", "/models", PROTOCOL, models),
-    route("GET", "/models/{tag}/report", PROTOCOL, report),
 ]

@@ -12,6 +12,7 @@ from functools import partial
 from loupe.errors import (
     CallerGone,
     DeadlineExceeded,
+    Forbidden,
     LoupeError,
     ProgramFailed,
     ShuttingDown,
@@ -20,7 +21,7 @@ from loupe.errors import (
 from loupe.runtime.ports import url_of
 from service.http.bodies import BODY_SECONDS
 from service.http.context import NO_KEY, subscriber
-from service.http.keys import read_keys
+from service.http.keys import check_right, read_keys
 from service.http.logs import REQUEST_ID
 from service.http.middleware import log_access, valid_request_id
 from service.http.shares import Shares, shared
@@ -51,6 +52,7 @@ except (ImportError, RuntimeError) as error:  # tritonclient raises RuntimeError
     ) from error
 
 PROTOCOL = "grpc"  # label in the metrics
+PREDICTING = frozenset({"ModelInfer"})  # need the right to predict
 OPEN_METHODS = frozenset({"ServerLive", "ServerReady", "Check"})  # need no API key
 REQUEST_ID_KEY = "x-request-id"  # in the metadata
 REFUSAL_SECONDS = 0.1  # at the stop; clients are refused before gRPC itself stops
@@ -179,13 +181,25 @@ class GrpcServer:
         finally:
             self._in_flight.give_back(caller)
 
-    def _key_of(self, name: str, context: grpc.aio.ServicerContext) -> str | None:
-        """Return the name of the call's key, `NO_KEY` if it needs none, `None` if it is refused."""
+    def _client_of(self, name: str, headers: Mapping[str, str]) -> str:
+        """Return the name of the call's key, `NO_KEY` if it needs none.
+
+        Raises:
+            Forbidden: If the key may not call this method.
+            Unauthorized: If the key is missing or unknown.
+        """
         if self._keys is None or name in OPEN_METHODS:
             return NO_KEY
+        client = self._keys.name_in(headers)
+        if name in PREDICTING:
+            check_right("predict", self._keys.rights[client], client)
+        return client
+
+    def _key_of(self, name: str, context: grpc.aio.ServicerContext) -> str | None:
+        """Return the name of the call's key as `_client_of` does, `None` if it is refused."""
         try:
-            return self._keys.name_in(dict(context.invocation_metadata()))
-        except Unauthorized:
+            return self._client_of(name, dict(context.invocation_metadata()))
+        except (Forbidden, Unauthorized):
             return None
 
     async def _respond(
@@ -226,8 +240,7 @@ class GrpcServer:
         """Call the method if the key is valid, memory is free, and the service is not stopping."""
         if name in OPEN_METHODS:
             return await method(call)
-        if self._keys is not None:
-            call.key = self._keys.name_in(headers)
+        call.key = self._client_of(name, headers)
         if call.stopping:
             raise ShuttingDown()
         with self._predictor.bodies.holding(call.caller_name, len(call.message)):

@@ -109,7 +109,7 @@ ROUTES = [
     route("POST", "/v2/repository/models/{model}/load", PROTOCOL, control),
     route("POST", "/v2/repository/models/{model}/unload", PROTOCOL, control),
     *(
-        route(method, path + end, PROTOCOL, handler)
+        route(method, path + end, PROTOCOL, handler, "predict" if handler is infer else None)
         for path in (MODEL, VERSION)
         for method, end, handler in (
             ("GET", "", metadata),

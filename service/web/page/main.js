@@ -2,10 +2,10 @@
 
 import { models } from "./api.js";
 import { receive } from "./incoming.js";
-import * as jobs from "./jobs.js";
+import * as jobs from "./jobs/jobs.js";
 import { accept, askForKey, whenEntered } from "./key.js";
-import * as served from "./models.js";
-import * as pictures from "./try.js";
+import * as served from "./models/models.js";
+import * as pictures from "./try/try.js";
 
 const VIEWS = { try: pictures, jobs, models: served };
 const TITLES = { try: "try the model", jobs: "jobs", models: "models" };

@@ -23,7 +23,9 @@ NO_ANSWERS = {
     "caller_gone",  # no client receives it
     "invalid_setting",  # stops the start
     "invalid_key_name",  # of `loupe key`
-    "model_corrupted",  # keeps a model from being served
+    "label_not_found",  # a tag of such a label is not served
+    "label_in_use",  # of `loupe models delete`, as is the next one
+    "version_needed",
 }
 # Collects the codes of errors where they are created or raised: `code=`, else the class's own.
 # It runs in a separate process, so that only the service is imported.
@@ -54,8 +56,9 @@ def codes_of(module):
             yield kind.code
 
 
-ROOMS = ("service.", "loupe.images.", "loupe.models.card", "loupe.runtime.redis_server")
-ROOMS += ("worker.queue.jobs", "worker.queue.results")
+ROOMS = ("service.", "loupe.images.", "loupe.models.card", "loupe.models.promotion")
+ROOMS += ("loupe.models.store",)
+ROOMS += ("loupe.runtime.redis_server", "worker.queue.jobs", "worker.queue.results")
 modules = [module for name, module in sys.modules.items() if name.startswith(ROOMS)]
 codes = sorted({code for module in modules for code in codes_of(module)})
 named = [route for route in create_app(Settings()).routes if isinstance(route, Route)]

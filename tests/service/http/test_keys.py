@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from loupe.errors import InvalidSetting, InvalidUsage
 from loupe.settings import Settings
-from service.http.keys import digest_of, new_key, read_keys
+from service.http.keys import Role, digest_of, new_key, read_keys
 
 KEY = "a-key-of-some-length"
 
@@ -37,6 +37,24 @@ def test_keys_are_found_by_text_or_digest(tmp_path: Path) -> None:
     ] * 5
 
 
+def test_roles_follow_the_name() -> None:
+    made, entry = new_key("ops", [Role.ADMIN])
+    keys = read_keys(
+        Settings(
+            api_keys=SecretStr(f"web/predict:{KEY},batch/jobs+predict:{KEY}2,old:{KEY}3,{entry}")
+        )
+    )
+
+    assert keys is not None
+    assert keys.name_of(made) == "ops"
+    assert keys.rights == {
+        "web": {"predict"},
+        "batch": {"predict", "jobs"},
+        "old": {"predict", "jobs"},
+        "ops": {"predict", "jobs", "review", "promote"},
+    }
+
+
 def test_empty_file_admits_nobody(tmp_path: Path) -> None:
     (tmp_path / "keys").touch()
     keys = read_keys(Settings(api_keys_file=tmp_path / "keys"))
@@ -52,6 +70,8 @@ def test_empty_file_admits_nobody(tmp_path: Path) -> None:
         (f"alice:{KEY},bob:short", "entry 2"),
         ("alice:sha256:1234567890123456", "entry 1"),
         (f"al ice:{KEY}", "entry 1"),
+        (f"alice/root:{KEY}", "entry 1"),
+        (f"alice/:{KEY}", "entry 1"),
         (f"alice:{KEY},alice:{KEY}", "'alice'"),
     ],
 )

@@ -1,6 +1,6 @@
 // The code of a call in three languages.
 
-import { hasKey, urlOf } from "./api.js";
+import { hasKey, urlOf } from "../api.js";
 
 const KEY_VARIABLE = "LOUPE_API_KEY";
 

@@ -1,6 +1,6 @@
 // Several pictures: a card for each, with the answers of one or two models.
 
-import { predict } from "./api.js";
+import { predict } from "../api.js";
 import { confidenceOf, labelOf } from "./answers.js";
 
 const MAX_PICTURES = 200; // bulk scoring is better at more

@@ -1,16 +1,10 @@
 // The answer of one model to one picture: label, confidence, bars, and what the model saw.
 
+import { percent } from "../text.js";
+
 const MAX_BARS = 10;
 const answerTemplate = document.getElementById("answer");
 const barTemplate = document.getElementById("bar");
-
-/** Return a fraction as text, never rounded up to certainty. */
-export function percent(fraction) {
-  let text = (100 * fraction).toFixed(1);
-  if (fraction > 0.999 && fraction < 1) text = ">\u00a099.9";
-  if (fraction > 0 && fraction < 0.001) text = "<\u00a00.1";
-  return `${text}\u00a0%`;
-}
 
 /** Return the class names of a model in a language. */
 export function namesOf(model, lang) {

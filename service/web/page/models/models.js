@@ -1,8 +1,8 @@
 // "Models": what is served, and how good it is.
 
-import { keyHeaders, urlOf } from "./api.js";
-import { percent } from "./answers.js";
-import { save } from "./job_api.js";
+import { keyHeaders, urlOf } from "../api.js";
+import { percent } from "../text.js";
+import { save } from "../jobs/calls.js";
 
 const MAX_CLASSES = 20; // that are named
 const template = document.getElementById("model-card");

@@ -1,8 +1,8 @@
 // "Jobs": score a set of pictures of any size, and follow the work.
 
-import { isSet, list, submit } from "./job_api.js";
-import { JobView } from "./job_view.js";
-import { askForKey } from "./key.js";
+import { isSet, list, submit } from "./calls.js";
+import { JobView } from "./job.js";
+import { askForKey } from "../key.js";
 import { MAX_BYTES, MAX_FILES, pack } from "./zip.js";
 
 const element = (id) => document.getElementById(id);

@@ -1,7 +1,7 @@
 // One job: its progress while it runs, and its results.
 
-import { percent } from "./answers.js";
-import { cancel, ENDED, firstErrors, firstRows, follow, save } from "./job_api.js";
+import { count, duration, percent } from "../text.js";
+import { cancel, ENDED, firstErrors, firstRows, follow, save } from "./calls.js";
 
 const MAX_ROWS = 50; // of the results that are shown
 const MAX_FOLLOWED = 3; // browsers open six connections, and other calls need some
@@ -11,16 +11,6 @@ const RECONNECT_MS = 2000;
 const COLUMNS = 3; // of the table
 const waiting = []; // starts to follow, of jobs beyond those
 let followed = 0;
-
-function count(number) {
-  return number.toLocaleString("en");
-}
-
-/** Return a duration in seconds as text. */
-function duration(seconds) {
-  if (seconds < 90) return `${Math.ceil(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
-}
 
 export class JobView {
   constructor(job) {

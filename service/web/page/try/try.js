@@ -1,10 +1,10 @@
 // "Try": from a picture to the answers.
 
-import { predict } from "./api.js";
+import { predict } from "../api.js";
 import { AnswerView, sentence } from "./answers.js";
 import { offerCamera } from "./camera.js";
 import { Gallery } from "./gallery.js";
-import { askForKey } from "./key.js";
+import { askForKey } from "../key.js";
 import { Pad } from "./pad.js";
 import { samplesOf } from "./samples.js";
 import { Choices } from "./settings.js";

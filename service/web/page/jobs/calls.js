@@ -1,6 +1,6 @@
 // Calls about jobs: submit, list, follow, cancel, and fetch results.
 
-import { call, keyHeaders, Refused, send, urlOf } from "./api.js";
+import { call, keyHeaders, Refused, send, urlOf } from "../api.js";
 
 export const ENDED = new Set(["done", "failed", "cancelled"]);
 
