@@ -44,7 +44,7 @@ def convert_files(
         to: Format of the result.
         columns: Names of the columns and of their types, if they are known.
     """
-    schema = _schema_of(paths, kind, columns)
+    schema = schema_of(paths, kind, columns)
     batches = (batch for path in paths for batch in read_rows(path, kind, schema))
     yield from encode_rows(batches, schema, to)
 
@@ -93,6 +93,12 @@ def read_rows(path: Path, kind: Format, schema: pa.Schema) -> Iterator[pa.Record
                     yield pa.RecordBatch.from_pylist(rows, schema)
 
 
+def plain_rows(batch: pa.RecordBatch) -> list[dict[str, JsonValue]]:
+    """Return rows as JSON can hold them."""
+    rows: list[dict[str, JsonValue]] = _plain(batch, keep_nan=False).to_pylist()
+    return rows
+
+
 def plain_schema(columns: Mapping[str, str]) -> pa.Schema:
     """Return the schema of CSV or JSON lines with columns of these names and types.
 
@@ -108,7 +114,8 @@ def plain_schema(columns: Mapping[str, str]) -> pa.Schema:
     return pa.schema([(name, plain(name, kind)) for name, kind in columns.items()])
 
 
-def _schema_of(paths: Sequence[Path], kind: Format, columns: Mapping[str, str] | None) -> pa.Schema:
+def schema_of(paths: Sequence[Path], kind: Format, columns: Mapping[str, str] | None) -> pa.Schema:
+    """Return the schema of the rows of files; see `convert_files`."""
     if kind == "parquet":
         # Older versions gave parts without rows other types.
         found = next((path for path in paths if pq.read_metadata(path).num_rows), paths[0])

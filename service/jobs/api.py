@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import orjson
 from starlette.responses import Response
 
-from loupe.errors import JobNotFound, LoupeError, NotFound, UnsupportedMediaType
+from loupe.errors import Conflict, JobNotFound, LoupeError, NotFound, UnsupportedMediaType
 from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED, ScoringOptions, ScoringRequest
 from loupe.models.card import FILE_NAME, digest
 from loupe.results import (
     Format,
-    JoinedFiles,
     can_join,
     join_files,
     merge_files,
@@ -29,15 +28,18 @@ from service.http import replies
 from service.http.context import caller_of
 from service.http.options import media_type
 from service.http.validation import parse_json, read_query, shown, validate
+from service.jobs.pictures import read_picture
 from service.jobs.requests import (
     BacklogRequest,
     NoParameters,
     PageRequest,
+    PictureRequest,
     ResultsRequest,
     SourceRequest,
     UploadRequest,
     find_source,
 )
+from service.jobs.rows import ErrorsRequest, Page, RowsRequest, read_errors, read_page
 from service.jobs.transfers import TransferLimit, downloaded, streamed
 from service.jobs.uploads import (
     check_length,
@@ -45,6 +47,7 @@ from service.jobs.uploads import (
     save_upload,
     submitting,
 )
+from service.prediction.caller import caller_gone
 from service.prediction.predictor import Call, route
 
 if TYPE_CHECKING:
@@ -76,9 +79,13 @@ HEARTBEAT_SECONDS = 15.0  # without a change; then a comment keeps proxies from 
 # Limits at a time for all callers together, and for one.
 MAX_UPLOADS, UPLOADS_SHARE = 16, 4
 MAX_STREAMS, STREAMS_SHARE = 200, 50
+MAX_PAGES, PAGES_SHARE = 8, 2
+# A file of the job's source is foreign: the browser must only draw it.
+PICTURE_POLICY = "default-src 'none'; sandbox"
 
 uploads = TransferLimit("uploads", MAX_UPLOADS, UPLOADS_SHARE)
 streams = TransferLimit("downloads and followers of jobs", MAX_STREAMS, STREAMS_SHARE)
+pages = TransferLimit("pages of rows", MAX_PAGES, PAGES_SHARE)
 
 
 async def submit(call: Call) -> Response:
@@ -182,6 +189,29 @@ async def cancel(call: Call) -> Response:
     return replies.json((await call.jobs.ask(lambda jobs: jobs.cancel(job.id))).to_json())
 
 
+async def retry(call: Call) -> Response:
+    """Enqueue a failed or cancelled job again; the finished parts of a failed one stay.
+
+    Raises:
+        Conflict: If it has not ended or is done, or its results are not the service's.
+    """
+    job = await _job(call)
+    is_own = Path(job.folder).is_relative_to(call.settings.home / "jobs")
+    if job.state not in ("failed", "cancelled") or not is_own:
+        problem = (
+            f"It is {job.state}, and only failed and cancelled jobs can be."
+            if is_own
+            else f"It was submitted elsewhere: loupe jobs retry {job.id}"
+        )
+        raise Conflict(f"Job '{job.id}' cannot be retried. {problem}", code="job_not_retried")
+    again = await call.jobs.ask(
+        lambda jobs: jobs.submit(
+            job.request, priority=job.priority, max_in_flight=job.max_in_flight, owner=job.owner
+        )
+    )
+    return replies.json(again.to_json(), 202)
+
+
 async def events(call: Call) -> Response:
     """Send a job's progress as server-sent events.
 
@@ -231,16 +261,51 @@ def _local_folder(job: "Job") -> Path:
     return Path(job.folder)
 
 
+async def rows(call: Call) -> Response:
+    """Return a page of the rows of a job."""
+    asked = read_query(call.request, RowsRequest)
+    job = await _job(call)
+
+    def check() -> None:
+        if call.is_gone() or call.is_stopping():
+            raise caller_gone()
+
+    def read() -> Page:
+        stored, found = _find_rows(job)
+        return read_page(found, stored, read_columns(Path(job.folder)), asked, check)
+
+    with pages.slot(caller_of(call.request.scope)):
+        return replies.json(await asyncio.to_thread(read))
+
+
+async def error_rows(call: Call) -> Response:
+    """Return a page of the errors of a job so far."""
+    asked = read_query(call.request, ErrorsRequest)
+    job = await _job(call)
+    with pages.slot(caller_of(call.request.scope)):
+        return replies.json(await asyncio.to_thread(lambda: read_errors(_find_errors(job), asked)))
+
+
+async def picture(call: Call) -> Response:
+    """Return the picture of a row."""
+    job = await _job(call)
+    row = read_query(call.request, PictureRequest).row
+    content, media_type = await asyncio.to_thread(read_picture, job.source, row, call.settings)
+    headers = {"Content-Security-Policy": PICTURE_POLICY, "Cache-Control": "private, max-age=3600"}
+    return Response(content, headers=headers, media_type=media_type)
+
+
 async def errors(call: Call) -> Response:
     """Return a line of JSON for each image that could not be read so far."""
-    joined = await asyncio.to_thread(_join_errors, await _job(call))
+    job = await _job(call)
+    joined = await asyncio.to_thread(lambda: join_files(_find_errors(job), "jsonl"))
     return downloaded(call.request, joined, streams, JSON_LINES)
 
 
-def _join_errors(job: "Job") -> JoinedFiles:
+def _find_errors(job: "Job") -> list[Path]:
     from worker.queue.results import find_errors
 
-    return join_files(find_errors(job, _local_folder(job).glob("_*")), "jsonl")
+    return find_errors(job, _local_folder(job).glob("_*"))
 
 
 async def _job(call: Call) -> "Job":
@@ -298,7 +363,11 @@ ROUTES = [
     route("GET", "/jobs/backlog", PROTOCOL, backlog),
     route("GET", "/jobs/{id}", PROTOCOL, show, "jobs"),
     route("DELETE", "/jobs/{id}", PROTOCOL, cancel, "jobs"),
+    route("POST", "/jobs/{id}/retry", PROTOCOL, retry, "jobs"),
     route("GET", "/jobs/{id}/events", PROTOCOL, events, "jobs"),
+    route("GET", "/jobs/{id}/rows", PROTOCOL, rows, "jobs"),
+    route("GET", "/jobs/{id}/picture", PROTOCOL, picture, "jobs"),
+    route("GET", "/jobs/{id}/errors/rows", PROTOCOL, error_rows, "jobs"),
     route("GET", "/jobs/{id}/results", PROTOCOL, results, "jobs"),
     route("GET", "/jobs/{id}/errors", PROTOCOL, errors, "jobs"),
 ]

@@ -79,6 +79,14 @@ class ResultsRequest(BaseModel):
     format: Format | None = None
 
 
+class PictureRequest(BaseModel):
+    """The picture of a row, by its id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    row: str = Field(min_length=1, max_length=MAX_PATH)
+
+
 def find_source(source: str, settings: Settings) -> tuple[Path, tuple[str, ...]]:
     """Return the real path of the file or folder that a caller names, and those of the roots.
 

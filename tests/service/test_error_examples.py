@@ -220,7 +220,7 @@ def full_queue(world: World, sent: Sent) -> None:
 def no_slots(world: World, sent: Sent) -> None:
     upload_array(world, sent)
     finish(world, sent)
-    for limit in (service.jobs.api.uploads, service.jobs.api.streams):
+    for limit in (service.jobs.api.uploads, service.jobs.api.streams, service.jobs.api.pages):
         world.patch.setattr(limit, "_slots", Shares(0, 0))
 
 
@@ -300,7 +300,7 @@ def invalid(_: World, sent: Sent) -> None:
 def no_results(world: World, sent: Sent) -> None:
     """Cancel the job of a request; for its errors, give its folder to another job."""
     ended_job(world, sent)
-    if sent.path.endswith("/errors"):
+    if "/errors" in sent.path:
         job = Jobs(world.app.state.redis).get(sent.path.split("/")[2])
         other = job.request.model_copy(update={"source": "/other"})
         Path(job.folder).mkdir()
@@ -357,6 +357,7 @@ PROVOCATIONS: dict[str, Provocation] = {
     "job_ended": ended_job,
     "job_not_done": change(),
     "job_not_found": no_job,
+    "job_not_retried": change(),
     "model_control_forbidden": change(),
     "model_corrupted": damaged_version,
     "model_not_found": unknown_model,
@@ -367,6 +368,7 @@ PROVOCATIONS: dict[str, Provocation] = {
     "nothing_to_roll_back": change(),
     "origin_forbidden": change(headers={"sec-fetch-site": "cross-site", "origin": "http://evil"}),
     "overloaded": full,
+    "picture_not_found": change(query="row=cat.png"),
     "queue_full": full_queue,
     "range_not_satisfiable": range_behind_the_end,
     "redis_full": lambda world, sent: world.change_redis(sent, "CONFIG SET maxmemory 1"),

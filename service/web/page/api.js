@@ -61,6 +61,21 @@ export function models() {
   return call(urlOf("models"));
 }
 
+/** Return `{versions, promotions}` of the name in a tag. */
+export function versions(name) {
+  return call(urlOf(`models/${name}/versions`));
+}
+
+/** Put a version into production, even a worse one if `force` is set. */
+export function promote(tag, force) {
+  return call(urlOf(`models/${tag}/promote`, { force: force && "true" }), { method: "POST" });
+}
+
+/** Put the version before into production. */
+export function rollBack(name) {
+  return call(urlOf(`models/${name}/rollback`), { method: "POST" });
+}
+
 /** Classify one picture; the answer contains the image that the model saw. */
 export function predict(picture, parameters, signal) {
   const url = urlOf("predict", { ...parameters, explain: "seen" });

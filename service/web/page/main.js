@@ -61,6 +61,7 @@ receive({
   onFiles: (files) => VIEWS[shown].receiveFiles(files),
 });
 whenEntered(start);
+served.whenMoved(start);
 addEventListener("hashchange", showView);
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && offered) start(); // others may have trained or promoted models

@@ -13,6 +13,11 @@ export function count(number) {
   return number.toLocaleString("en");
 }
 
+/** Return half the width of a share's 95 % interval, measured on a number of images. */
+export function plusMinus(share, images) {
+  return percent(1.96 * Math.sqrt((share * (1 - share)) / images));
+}
+
 /** Return a duration in seconds as text. */
 export function duration(seconds) {
   if (seconds < 90) return `${Math.ceil(seconds)} s`;

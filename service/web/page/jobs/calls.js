@@ -56,6 +56,11 @@ export function cancel(id) {
   return call(urlOf(`jobs/${id}`), { method: "DELETE" });
 }
 
+/** Enqueue a failed or cancelled job again. */
+export function retry(id) {
+  return call(urlOf(`jobs/${id}/retry`), { method: "POST" });
+}
+
 /** Call `onJob` with the job after each change, until it has ended; events need no polling. */
 export async function follow(id, onJob, signal) {
   for await (const line of lines(`jobs/${id}/events`, {}, signal)) {
@@ -66,25 +71,31 @@ export async function follow(id, onJob, signal) {
   }
 }
 
-/** Return the first rows of a job's results. */
-export function firstRows(id, count) {
-  return first(`jobs/${id}/results`, { format: "jsonl" }, count);
+/** Return a page of a job's rows: `{rows, offset, matched, total}`. */
+export function rows(id, parameters) {
+  const url = urlOf(`jobs/${id}/rows`, parameters);
+  if (parameters.label === "") url.searchParams.set("label", ""); // rows without a label
+  return call(url);
 }
 
-/** Return the first errors of a job: pictures that could not be read. */
-export function firstErrors(id, count) {
-  return first(`jobs/${id}/errors`, {}, count);
+/** Return a page of a job's errors, likewise. */
+export function errorRows(id, parameters) {
+  return call(urlOf(`jobs/${id}/errors/rows`, parameters));
 }
 
-async function first(path, parameters, count) {
-  const reading = new AbortController();
-  const found = [];
-  for await (const line of lines(path, parameters, reading.signal)) {
-    found.push(JSON.parse(line));
-    if (found.length === count) break;
+/** Return the picture of a row as a file, or `null` if the source cannot give it. */
+export async function pictureFile(id, row) {
+  try {
+    return await (await open(`jobs/${id}/picture`, { row: String(row) })).blob();
+  } catch {
+    return null;
   }
-  reading.abort(); // the rest is not needed
-  return found;
+}
+
+/** Return a URL of the picture of a row, to be revoked, or `null`. */
+export async function picture(id, row) {
+  const file = await pictureFile(id, row);
+  return file === null ? null : URL.createObjectURL(file);
 }
 
 /** Save a file of a job, such as its results as CSV. */

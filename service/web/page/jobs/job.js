@@ -1,25 +1,35 @@
 // One job: its progress while it runs, and its results.
 
 import { count, duration, percent } from "../text.js";
-import { cancel, ENDED, firstErrors, firstRows, follow, save } from "./calls.js";
+import { cancel, ENDED, follow, retry, save } from "./calls.js";
+import { ResultsView } from "./results.js";
 
-const MAX_ROWS = 50; // of the results that are shown
 const MAX_FOLLOWED = 3; // browsers open six connections, and other calls need some
 const template = document.getElementById("job");
 
 const RECONNECT_MS = 2000;
-const COLUMNS = 3; // of the table
 const waiting = []; // starts to follow, of jobs beyond those
 let followed = 0;
 
 export class JobView {
-  constructor(job) {
+  /**
+   * @param job The job.
+   * @param namesOf Returns the class names of a model, by its tag.
+   */
+  constructor(job, namesOf) {
     this.element = template.content.firstElementChild.cloneNode(true);
     this._following = false;
+    this._namesOf = namesOf;
     this._part("cancel").addEventListener("click", () =>
       this._try(async () => this.show(await cancel(job.id))),
     );
-    this._part("rows").addEventListener("click", () => this._try(() => this._showRows()));
+    this._part("retry").addEventListener("click", () =>
+      this._try(async () => this.show(await retry(job.id))),
+    );
+    this._part("rows").addEventListener("click", () =>
+      this._showRows(this._part("shown").childElementCount === 0),
+    );
+    this._part("review-link").href = `#review/${job.id}`;
     for (const button of this.element.querySelectorAll("[data-format]")) {
       const { format } = button.dataset;
       const path = `jobs/${job.id}/results`;
@@ -52,7 +62,10 @@ export class JobView {
     this._part("counts").textContent = this._counts(job).join(" · ");
     this._part("problem").textContent = job.error ?? "";
     this._part("cancel").hidden = isEnded || job.state === "cancelling";
+    this._part("retry").hidden = !["failed", "cancelled"].includes(job.state);
     this._part("after").hidden = !isEnded || job.done + job.failed === 0;
+    if (this._part("after").hidden) this._showRows(false);
+    this._part("review-link").hidden = job.done === 0;
     if (!isEnded && !this._following) this._follow();
   }
 
@@ -89,22 +102,14 @@ export class JobView {
     waiting.shift()?.();
   }
 
-  async _showRows() {
-    const { id, failed } = this._job;
-    this._part("shown-rows").textContent = "Loading…";
-    const [rows, errors] = await Promise.all([
-      firstRows(id, MAX_ROWS),
-      failed > 0 ? firstErrors(id, MAX_ROWS) : [],
-    ]);
-    const body = this.element.querySelector("tbody");
-    body.replaceChildren(
-      ...errors.map((row) => line([row.id, row.error], "problem")),
-      ...rows.map((row) => line([row.id, row.label ?? "Unsure", percent(row.confidence)])),
-    );
-    this._part("table").hidden = false;
-    const shown = `The first ${count(rows.length)} of ${count(this._job.done)} rows`;
-    const unread = failed > 0 ? ` and ${count(errors.length)} of ${count(failed)} errors` : "";
-    this._part("shown-rows").textContent = `${shown}${unread}.`;
+  _showRows(isShown) {
+    this._part("rows").setAttribute("aria-expanded", String(isShown));
+    this._part("rows").textContent = isShown ? "Hide results" : "Show results";
+    this._part("shown").replaceChildren();
+    if (!isShown) return;
+    const view = new ResultsView(this._job, this._namesOf(this._job.model));
+    this._part("shown").append(view.element);
+    view.show(0);
   }
 
   /** Run an action; show and return its error. */
@@ -130,12 +135,4 @@ function reasons(skipped) {
     return `${count(total)} ${reason.replaceAll("_", " ")}`;
   });
   return texts.length > 0 ? ` (${texts.join(", ")})` : "";
-}
-
-function line(texts, className = "") {
-  const row = document.createElement("tr");
-  row.className = className;
-  for (const text of texts) row.insertCell().textContent = text;
-  row.lastElementChild.colSpan = COLUMNS - texts.length + 1;
-  return row;
 }

@@ -3,12 +3,15 @@
 import { isSet, list, submit } from "./calls.js";
 import { JobView } from "./job.js";
 import { askForKey } from "../key.js";
+import { duration } from "../text.js";
 import { MAX_BYTES, MAX_FILES, pack } from "./zip.js";
 
 const element = (id) => document.getElementById(id);
 const views = new Map(); // by id of the job
 let next = null; // cursor of the next page of jobs
 let isSubmitting = false;
+let unsent = []; // files whose upload failed
+const classNames = new Map(); // by tag of a served model
 
 /** Offer the served models, as `GET /models` lists them. */
 export function offer({ default: first, models }) {
@@ -16,6 +19,7 @@ export function offer({ default: first, models }) {
   const before = select.value || first;
   select.replaceChildren(...models.map(({ model }) => new Option(model, model)));
   select.value = models.some(({ model }) => model === before) ? before : first;
+  for (const model of models) classNames.set(model.model, model.class_names);
 }
 
 /** List the newest jobs. */
@@ -31,14 +35,28 @@ export async function refresh() {
 export async function receiveFiles(files) {
   if (files.length === 0 || isSubmitting) return;
   isSubmitting = true;
+  unsent = files;
   await guarded(async () => {
-    const sets = files.filter(({ file }) => isSet(file)).map(({ file }) => file);
+    const sets = files.filter(({ file }) => isSet(file));
     const others = files.filter(({ file }) => !isSet(file));
-    if (others.length > 0) sets.push(await packed(others));
-    for (const set of sets) await submitOne(set);
+    for (const set of sets) {
+      await submitOne(set.file);
+      unsent = unsent.filter((each) => each !== set);
+    }
+    if (others.length > 0) await submitOne(await packed(others));
+    unsent = [];
   });
   isSubmitting = false;
   element("upload").hidden = true;
+  element("job-again").hidden = unsent.length === 0;
+}
+
+/** Return the options of the form that have a value. */
+function options() {
+  const given = Object.fromEntries(new FormData(element("job-form")));
+  if (given.labels === "column") given.labels = `column:${given.column}`;
+  delete given.column;
+  return given;
 }
 
 async function packed(files) {
@@ -57,9 +75,12 @@ async function packed(files) {
 async function submitOne(set) {
   const name = set.name ?? "the files";
   showUpload(`Sending ${name}`, 0);
-  const parameters = { model: element("job-model").value };
-  if (element("job-labels").checked) parameters.labels = "folder";
-  const job = await submit(set, parameters, (share) => showUpload(`Sending ${name}`, share));
+  const started = performance.now();
+  const job = await submit(set, options(), (share) => {
+    const seconds = (performance.now() - started) / 1000;
+    const left = seconds > 1 && share > 0 ? `, ${duration((seconds / share) * (1 - share))} left` : "";
+    showUpload(`Sending ${name}: ${Math.floor(100 * share)} %${left}`, share);
+  });
   put([job]);
   views.get(job.id).element.scrollIntoView({ block: "nearest" });
 }
@@ -74,7 +95,7 @@ function showUpload(text, share) {
 function put(jobs) {
   for (const job of jobs) {
     if (views.has(job.id)) views.get(job.id).show(job);
-    else views.set(job.id, new JobView(job));
+    else views.set(job.id, new JobView(job, (tag) => classNames.get(tag) ?? []));
   }
   const sorted = [...views.values()].sort((one, other) => other.created - one.created);
   sorted.forEach((view, place) => {
@@ -98,6 +119,10 @@ async function guarded(action) {
 }
 
 element("job-form").addEventListener("submit", (event) => event.preventDefault());
+element("job-again").addEventListener("click", () => receiveFiles(unsent));
+element("job-labels").addEventListener("change", (event) => {
+  element("job-column-field").hidden = event.target.value !== "column";
+});
 element("job-more").addEventListener("click", () =>
   guarded(async () => {
     const page = await list(next);

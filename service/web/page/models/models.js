@@ -1,24 +1,33 @@
 // "Models": what is served, and how good it is.
 
-import { keyHeaders, urlOf } from "../api.js";
-import { percent } from "../text.js";
-import { save } from "../jobs/calls.js";
+import { percent, plusMinus } from "../text.js";
+import { openReport } from "./report.js";
+import { VersionsView } from "./versions.js";
 
 const MAX_CLASSES = 20; // that are named
 const template = document.getElementById("model-card");
 
+let reload = async () => {};
+const opened = new Set(); // names of models whose versions are shown
+
+/** Call `action` when another version is in production. */
+export function whenMoved(action) {
+  reload = action;
+}
+
 /** Show the served models, as `GET /models` lists them. */
-export function offer({ default: first, models }) {
-  const cards = models.map((model) => card(model, model.model === first));
+export function offer({ default: first, models, rights }) {
+  const mayPromote = rights.includes("promote");
+  const cards = models.map((model) => card(model, model.model === first, mayPromote));
   document.getElementById("model-list").replaceChildren(...cards);
 }
 
 /** Ignore files: models take none. */
 export function receiveFiles() {}
 
-function card(model, isDefault) {
+function card(model, isDefault, mayPromote) {
   const element = template.content.firstElementChild.cloneNode(true);
-  const part = (name) => element.querySelector(`.${name}`);
+  const part = (name) => (name === "model" ? element : element.querySelector(`.${name}`));
   part("tag").textContent = model.model;
   part("roles").textContent = roles(model, isDefault).join(", ");
   for (const [name, value] of facts(model)) {
@@ -32,8 +41,8 @@ function card(model, isDefault) {
   }
   part("classes").textContent = classes(model.class_names);
   part("report").hidden = model.report === null;
-  part("report").href = urlOf(`models/${model.model}/report`);
-  part("report").addEventListener("click", (event) => openReport(event, model));
+  openReport(part("report"), model.model);
+  offerVersions(part, model.model.slice(0, model.model.indexOf(":")), mayPromote);
   return element;
 }
 
@@ -58,19 +67,29 @@ function facts({ dataset, created, input, figures }) {
   ];
   if (figures === null) return [["Test accuracy", "not measured"], ...known];
   return [
-    ["Test accuracy", percent(figures.accuracy)],
+    ["Test accuracy", `${percent(figures.accuracy)} ± ${plusMinus(figures.accuracy, figures.test_images)}`],
     ["Test images", figures.test_images.toLocaleString("en")],
     ["Calibration error", percent(figures.calibration_error)],
     ...known,
   ];
 }
 
-/** Save the report where a key is needed: a link cannot carry it. */
-function openReport(event, model) {
-  if (Object.keys(keyHeaders()).length === 0) return;
-  event.preventDefault();
-  const name = `${model.model.replace(":", "-")}.html`;
-  save(`models/${model.model}/report`, {}, name).catch((error) => {
-    event.target.textContent = error.message;
+/** Show the versions of a model when its button is pressed. */
+function offerVersions(part, name, mayPromote) {
+  const button = part("show-versions");
+  const show = () => {
+    const isShown = opened.has(name);
+    button.setAttribute("aria-expanded", String(isShown));
+    part("shown").replaceChildren();
+    part("model").classList.toggle("wide", isShown);
+    if (!isShown) return;
+    const view = new VersionsView(name, mayPromote, () => reload());
+    part("shown").append(view.element);
+    view.load();
+  };
+  button.addEventListener("click", () => {
+    if (!opened.delete(name)) opened.add(name);
+    show();
   });
+  if (opened.has(name)) show();
 }
