@@ -1,13 +1,11 @@
 """The page behind a prefix, with keys, and for people who do not see or point."""
 
-from pathlib import Path
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
-from loupe.models.store import StoredModel
 from tests.browser.conftest import KEY, PREFIX
 from tests.browser.strokes import SEVEN, draw, expect_label
 from tests.browser.test_try import BROKEN_FILE, FILE, choose
@@ -88,38 +86,6 @@ def test_axe_finds_nothing_where_a_key_is_needed(
     page.goto(f"{guarded.url}{PREFIX}/")
     expect(page.locator("#key-form")).to_be_visible()
     check(page)
-
-
-def test_models_have_figures_and_a_report(
-    context: BrowserContext, service: RunningService, digits_model: StoredModel
-) -> None:
-    page = context.new_page()
-    page.goto(service.url)
-    page.get_by_role("link", name="Models").click()
-    card = page.locator(".model").filter(has_text=digits_model.tag)
-
-    expect(card.locator(".roles")).to_contain_text("answers by default, ")
-    accuracy = f"{100 * digits_model.card.measured.accuracy:.1f}\u00a0%"
-    expect(card.locator("dd").first).to_have_text(accuracy)
-    check(page)
-    with context.expect_page() as opened:
-        card.get_by_role("link", name="Report").click()
-    opened.value.wait_for_url(f"**/models/{digits_model.tag}/report")
-    page.set_viewport_size(SMALLEST)
-    check(page)
-
-
-def test_report_is_saved_where_a_key_is_needed(
-    context: BrowserContext, guarded: RunningService, digits_model: StoredModel
-) -> None:
-    page = context.new_page()
-    page.goto(f"{guarded.url}{PREFIX}/#models")
-    enter_key(page, KEY)
-    card = page.locator(".model").filter(has_text=digits_model.tag)
-    with page.expect_download() as download:
-        card.get_by_role("link", name="Report").click()
-
-    assert digits_model.tag in Path(download.value.path()).read_text()
 
 
 def check(page: Page) -> None:

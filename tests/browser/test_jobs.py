@@ -13,6 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from loupe.models.store import StoredModel
 from tests.browser.conftest import KEY, PREFIX
+from tests.browser.strokes import natural_width
 from tests.browser.test_access import check, enter_key
 from tests.support import pictures
 from tests.support.programs import RunningService, running, serving
@@ -64,11 +65,13 @@ def test_archive_becomes_a_job_with_rows_errors_and_downloads(jobs: Page, tmp_pa
 
     expect_done(jobs, "12 of 14 scored · 1 could not be read · 1 skipped (1 not a picture)")
     jobs.get_by_role("button", name="Show results").first.click()
-    expect(jobs.locator(".shown-rows").first).to_have_text(
-        "The first 12 of 12 rows and 1 of 1 errors."
-    )
-    expect(jobs.locator("tr.problem")).to_contain_text("Not a PNG")
-    expect(jobs.locator("tbody tr")).to_have_count(13)
+    expect(jobs.locator(".range")).to_have_text("1–12 of 12 results")
+    expect(jobs.locator(".found")).to_have_count(12)
+    assert natural_width(jobs, ".found img") == 28
+    jobs.get_by_label("At most").select_option("0.5")
+    expect(jobs.locator(".range")).to_contain_text("(of 12) results")
+    jobs.get_by_label("Show", exact=True).select_option("errors")
+    expect(jobs.locator(".found .problem")).to_contain_text("Not a PNG")
     for name, suffix in (("CSV", "csv"), ("Parquet", "parquet"), ("JSON lines", "jsonl")):
         with jobs.expect_download() as download:
             jobs.get_by_role("button", name=f"Download {name}").first.click()
@@ -85,7 +88,7 @@ def test_folder_is_sent_as_one_archive_with_its_labels(jobs: Page, tmp_path: Pat
         folder = tmp_path / "set" / str(number)
         folder.mkdir(parents=True)
         (folder / f"Zahl ü {number}.png").write_bytes(content)
-    jobs.get_by_label("Names of folders are the true labels").check()
+    jobs.get_by_label("True labels").select_option("folder")
     jobs.set_input_files("#job-folder", tmp_path / "set")
 
     expect_done(jobs, "4 of 4 scored")
@@ -114,6 +117,8 @@ def test_job_is_cancelled_and_older_ones_are_listed(
         page.locator(".job .cancel").first.click()
         expect(page.locator(".state").first).to_have_text("cancelled")
         expect(page.locator(".state").nth(1)).to_have_text("queued")
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator(".state").first).to_have_text("queued")
 
 
 def test_page_follows_a_job_again_when_the_connection_ends(jobs: Page) -> None:
@@ -122,6 +127,43 @@ def test_page_follows_a_job_again_when_the_connection_ends(jobs: Page) -> None:
 
     expect_done(jobs, "1 of 1 scored")
     expect(jobs.locator(".job .problem").first).to_be_empty()
+
+
+def test_results_are_paged_and_filtered(jobs: Page) -> None:
+    names = [f"{number % 2}/{number:03}.png" for number in range(60)]
+    jobs.get_by_label("True labels").select_option("folder")
+    choose(jobs, archive(*((name, DIGITS[0]) for name in names)))
+
+    expect_done(jobs, "60 of 60 scored")
+    jobs.get_by_role("button", name="Show results").first.click()
+    expect(jobs.locator(".range")).to_have_text("1–48 of 60 results")
+    jobs.get_by_role("button", name="Next").click()
+    expect(jobs.locator(".range")).to_have_text("49–60 of 60 results")
+    expect(jobs.locator(".found .file").last).to_have_text(names[-1])
+    jobs.get_by_label("Wrong only").check()
+    expect(jobs.locator(".range")).to_contain_text("(of 60) results")
+
+
+def test_upload_that_was_interrupted_is_sent_again(jobs: Page) -> None:
+    jobs.route("**/jobs?*", lambda route: route.abort(), times=1)
+    choose(jobs, archive(("0.png", DIGITS[0])))
+    expect(jobs.locator("#job-problem")).to_contain_text("interrupted")
+    jobs.get_by_role("button", name="Send again").click()
+
+    expect_done(jobs, "1 of 1 scored")
+    expect(jobs.get_by_role("button", name="Send again")).to_be_hidden()
+
+
+def test_options_go_with_the_job(jobs: Page, service: RunningService) -> None:
+    jobs.get_by_text("Options").click()
+    jobs.get_by_label("Unsure below").fill("1")
+    choose(jobs, archive(("0.png", DIGITS[0])))
+
+    expect_done(jobs, "1 of 1 scored")
+    jobs.get_by_role("button", name="Show results").first.click()
+    expect(jobs.locator(".found .label")).to_have_text("Unsure")
+    jobs.get_by_label("Label", exact=True).select_option("")
+    expect(jobs.locator(".range")).to_have_text("1–1 of 1 results")
 
 
 def test_file_that_is_no_set_of_pictures_fails_with_the_reason(jobs: Page) -> None:
@@ -141,7 +183,8 @@ def test_jobs_of_a_key_behind_a_prefix(context: BrowserContext, guarded: Running
 
     expect_done(page, "1 of 1 scored")
     page.get_by_role("button", name="Show results").click()
-    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".found")).to_have_count(1)
+    assert natural_width(page, ".found img") == 28
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").click()
     assert len(Path(download.value.path()).read_text().splitlines()) == 2
@@ -152,7 +195,8 @@ def test_axe_finds_nothing_in_jobs(jobs: Page) -> None:
     choose(jobs, archive(("0.png", DIGITS[0]), ("broken.png", BROKEN)))
     expect_done(jobs, "1 of 2 scored")
     jobs.get_by_role("button", name="Show results").first.click()
-    expect(jobs.locator("tr.problem").first).to_be_visible()
+    expect(jobs.locator(".found").first).to_be_visible()
+    jobs.get_by_text("Options").click()
     check(jobs)
     jobs.set_viewport_size({"width": 320, "height": 568})
     check(jobs)

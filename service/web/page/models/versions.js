@@ -145,7 +145,7 @@ function verdict(a, b) {
     0,
   );
   const better = shortName((difference > 0 ? b : a).model);
-  const size = percent(Math.abs(difference));
+  const size = `${(100 * Math.abs(difference)).toFixed(1)} percentage points`;
   if (Math.abs(difference) <= 1.96 * Math.sqrt(variance)) {
     return `The difference of ${size} may be chance.`;
   }
