@@ -172,6 +172,16 @@ class Settings(BaseSettings):
     """
     max_upload_bytes: int = Field(default=4 * 2**30, ge=1)
     """Maximum bytes of an upload. Uploads are kept in the data folder."""
+    capture: float = Field(default=0.0, ge=0, le=1)
+    """Share of the images of predictions, 0 to 1, that the service keeps for review in the data
+    folder, at most 20 a second. 0: none.
+    """
+    capture_images: int = Field(default=1000, ge=1, le=10_000)
+    """How many of them are kept; the oldest are deleted."""
+    capture_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Maximum bytes of those."""
+    capture_days: float = Field(default=30.0, gt=0)
+    """How long they are kept."""
     https_sources: bool = False
     """Allow https:// URLs as sources and in manifests.
 

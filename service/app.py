@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from loupe.runtime.memory import return_freed_blocks
 from loupe.settings import Settings, traces_wanted
 from service import bento_schema, health
+from service.captures import api as captures
 from service.http.logs import set_up_log
 from service.http.middleware import RequestMiddleware
 from service.http.not_found import NotFoundRoute
@@ -80,6 +81,7 @@ def create_app(settings: Settings, *, is_local: bool = False) -> Starlette:
             *native.ROUTES,
             *models.ROUTES,
             *jobs.ROUTES,
+            *captures.ROUTES,
             *open_inference.ROUTES,
             *tensorflow_serving.ROUTES,
             *health.ROUTES,

@@ -18,6 +18,7 @@ from loupe.images.spec import Float32Array, Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.models.answers import check_split
 from loupe.settings import Settings
+from service.captures.captures import Captures
 from service.http import replies
 from service.http.bodies import Bodies
 from service.http.context import context_of
@@ -119,6 +120,7 @@ class Predictor:
         self.decoders = Decoders(settings, self.metrics.lost_decoder)
         self.bodies = Bodies(settings)
         self.jobs = JobQueue(settings)
+        self.captures = Captures(settings)
 
     def rpc(
         self, service: str, method: str, headers: Mapping[str, str]
@@ -143,6 +145,7 @@ class Predictor:
         self.decoders.close()
         await self.models.close()
         await self.jobs.close()
+        await asyncio.to_thread(self.captures.close)
 
     async def exposed_metrics(self) -> bytes:
         """Return all metrics in Prometheus's text format; other requests go between two calls."""
@@ -182,6 +185,7 @@ class AnyCall:
         self._decoders = predictor.decoders
         self._metrics = predictor.metrics
         self._tracing = predictor.tracing
+        self._captures = predictor.captures
 
     def model(self, tag: str | None) -> ServedModel:
         """Return the model with a tag, or the default model. Use it in a `with` block.
@@ -241,6 +245,8 @@ class AnyCall:
             probabilities = await served.batcher.predict(images, caller)
         self._computed = len(images), time.monotonic()
         served.metrics.add(probabilities, threshold)
+        if self._captures.share:
+            self._captures.offer(served.stored, images, probabilities)
         return probabilities
 
     def ended(self, status: int) -> None:
@@ -265,6 +271,7 @@ class Call(AnyCall):
         request: The request.
         bodies: Reads its body.
         jobs: The client side of the job queue.
+        captures: The sample of served pictures.
         is_gone: Returns whether the client has disconnected.
         exposed_metrics: Returns all metrics in Prometheus's text format.
     """
@@ -274,6 +281,7 @@ class Call(AnyCall):
         self.request = request
         self.bodies = predictor.bodies
         self.jobs = predictor.jobs
+        self.captures = predictor.captures
         self._context = context_of(request.scope)
         self.is_gone = self._context.is_gone
         self.exposed_metrics = predictor.exposed_metrics

@@ -5,20 +5,21 @@ import { receive } from "./incoming.js";
 import * as jobs from "./jobs/jobs.js";
 import { accept, askForKey, whenEntered } from "./key.js";
 import * as served from "./models/models.js";
+import * as review from "./review/review.js";
 import * as pictures from "./try/try.js";
 
-const VIEWS = { try: pictures, jobs, models: served };
-const TITLES = { try: "try the model", jobs: "jobs", models: "models" };
+const VIEWS = { try: pictures, jobs, models: served, review };
+const TITLES = { try: "try the model", jobs: "jobs", models: "models", review: "review" };
 
 const element = (id) => document.getElementById(id);
 let shown = null; // name of the view
 let offered = ""; // the models, as JSON; empty until they are known
 
-/** Show the view that the address names. */
+/** Show the view that the address names, such as `#jobs` or `#review/JOB`. */
 function showView() {
-  const name = location.hash.slice(1);
+  const [name, id] = location.hash.slice(1).split("/");
   const next = name in VIEWS ? name : "try";
-  if (next === shown) return;
+  if (next === shown && id === undefined) return;
   shown = next;
   document.title = `Loupe: ${TITLES[shown]}`;
   for (const each of Object.keys(VIEWS)) {
@@ -27,7 +28,7 @@ function showView() {
     if (each === shown) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (offered && shown === "jobs") jobs.refresh();
+  if (offered) VIEWS[shown].refresh?.(id);
 }
 
 /** Offer the models in all views, if they have changed. */
@@ -49,7 +50,7 @@ async function start() {
     return;
   }
   accept();
-  if (shown === "jobs") jobs.refresh();
+  VIEWS[shown].refresh?.(location.hash.split("/")[1]);
 }
 
 // Links to operations of the API's description, which was at this address before.

@@ -4,7 +4,7 @@ import { isSet, list, submit } from "./calls.js";
 import { JobView } from "./job.js";
 import { askForKey } from "../key.js";
 import { duration } from "../text.js";
-import { MAX_BYTES, MAX_FILES, pack } from "./zip.js";
+import { MAX_BYTES, MAX_FILES, pack } from "../zip.js";
 
 const element = (id) => document.getElementById(id);
 const views = new Map(); // by id of the job

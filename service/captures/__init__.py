@@ -1,0 +1,1 @@
+"""A sample of served pictures, kept for people who look through it; off by default."""
