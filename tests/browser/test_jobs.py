@@ -68,9 +68,7 @@ def test_archive_becomes_a_job_with_rows_errors_and_downloads(jobs: Page, tmp_pa
     expect(jobs.locator(".range")).to_have_text("1–12 of 12 results")
     expect(jobs.locator(".found")).to_have_count(12)
     assert natural_width(jobs, ".found img") == 28
-    jobs.get_by_label("At most").select_option("0.5")
-    expect(jobs.locator(".range")).to_contain_text("(of 12) results")
-    jobs.get_by_label("Show", exact=True).select_option("errors")
+    jobs.locator("[name=kind]").select_option("errors")
     expect(jobs.locator(".found .problem")).to_contain_text("Not a PNG")
     for name, suffix in (("CSV", "csv"), ("Parquet", "parquet"), ("JSON lines", "jsonl")):
         with jobs.expect_download() as download:
@@ -129,8 +127,10 @@ def test_page_follows_a_job_again_when_the_connection_ends(jobs: Page) -> None:
     expect(jobs.locator(".job .problem").first).to_be_empty()
 
 
-def test_results_are_paged_and_filtered(jobs: Page) -> None:
-    names = [f"{number % 2}/{number:03}.png" for number in range(60)]
+def test_results_are_paged_and_filtered(jobs: Page, service: RunningService) -> None:
+    label = httpx.post(f"{service.url}/predict", content=DIGITS[0]).json()["label"]
+    folders = (label, "none")
+    names = [f"{folders[number % 2]}/{number:03}.png" for number in range(60)]
     jobs.get_by_label("True labels").select_option("folder")
     choose(jobs, archive(*((name, DIGITS[0]) for name in names)))
 
@@ -141,7 +141,10 @@ def test_results_are_paged_and_filtered(jobs: Page) -> None:
     expect(jobs.locator(".range")).to_have_text("49–60 of 60 results")
     expect(jobs.locator(".found .file").last).to_have_text(names[-1])
     jobs.get_by_label("Wrong only").check()
-    expect(jobs.locator(".range")).to_contain_text("(of 60) results")
+    expect(jobs.locator(".range")).to_have_text("1–30 of 30 (of 60) results")
+    expect(jobs.locator(".found .facts").first).to_have_text("should be none")
+    jobs.locator("[name=label]").select_option("")
+    expect(jobs.locator(".range")).to_have_text("No results (of 60).")
 
 
 def test_upload_that_was_interrupted_is_sent_again(jobs: Page) -> None:
@@ -156,13 +159,13 @@ def test_upload_that_was_interrupted_is_sent_again(jobs: Page) -> None:
 
 def test_options_go_with_the_job(jobs: Page, service: RunningService) -> None:
     jobs.get_by_text("Options").click()
-    jobs.get_by_label("Unsure below").fill("1")
+    jobs.locator("#job-threshold").fill("1")
     choose(jobs, archive(("0.png", DIGITS[0])))
 
     expect_done(jobs, "1 of 1 scored")
     jobs.get_by_role("button", name="Show results").first.click()
     expect(jobs.locator(".found .label")).to_have_text("Unsure")
-    jobs.get_by_label("Label", exact=True).select_option("")
+    jobs.locator("[name=label]").select_option("")
     expect(jobs.locator(".range")).to_have_text("1–1 of 1 results")
 
 
