@@ -536,6 +536,8 @@ def test_example_of_an_error_can_be_provoked(
         upload.headers["content-type"] = "application/x-npy"
         _, job = asked(apps[0], upload)
         sent.path = sent.path.replace("3f0c5b1d9a2e", job["id"])
+        if sent.path.endswith("/retry") and code != "job_not_retried":
+            app.state.redis.hset(job_key(job["id"]), "state", "failed")
     PROVOCATIONS[code](World(app, monkeypatch), sent)
 
     answer = asked(app, sent)
