@@ -93,7 +93,8 @@ export class VersionsView {
         this._part("problem").textContent = error.message;
         return;
       }
-      if (!(await confirmed(error.message, "Promote nevertheless"))) return;
+      const reason = error.message.replace(/ Promote it nevertheless: .*$/, ""); // by a command
+      if (!(await confirmed(reason, "Promote nevertheless"))) return;
       await move(true).catch((again) => (this._part("problem").textContent = again.message));
     }
     await this._onMoved();
