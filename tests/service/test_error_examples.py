@@ -214,6 +214,10 @@ def no_redis(world: World, sent: Sent) -> None:
 
 def full_queue(world: World, sent: Sent) -> None:
     upload_array(world, sent)
+    if sent.path.endswith("/retry"):  # the job itself has ended, and would make room
+        other = Sent("POST", "/jobs")
+        upload_array(world, other)
+        asked(world.app, other)
     world.patch.setattr(worker.queue.jobs, "MAX_JOBS", 0)
 
 
