@@ -76,9 +76,13 @@ export function rollBack(name) {
   return call(urlOf(`models/${name}/rollback`), { method: "POST" });
 }
 
-/** Classify one picture; the answer contains the image that the model saw. */
+/**
+ * Classify one picture; the answer contains the image that the model saw.
+ *
+ * @param parameters Of the query; another `explain` replaces `seen`.
+ */
 export function predict(picture, parameters, signal) {
-  const url = urlOf("predict", { ...parameters, explain: "seen" });
+  const url = urlOf("predict", { explain: "seen", ...parameters });
   const headers = { "Content-Type": "application/octet-stream" };
   return call(url, { method: "POST", body: picture, headers, signal });
 }

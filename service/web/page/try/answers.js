@@ -32,6 +32,13 @@ export function sentence(model, answer, lang) {
   return `${label}, ${percent(answer.confidence)}.`;
 }
 
+/** Return how familiar a picture is, as texts, if the model knows. */
+export function familiarityOf(answer) {
+  if (answer.familiarity == null) return [];
+  const text = `familiar ${percent(answer.familiarity)}`;
+  return answer.unfamiliar ? [`${text}: unlike what the model learnt`] : [text];
+}
+
 /** Return the classes, the most probable first. */
 function ranked(model, answer, lang) {
   const names = namesOf(model, lang);
@@ -41,8 +48,20 @@ function ranked(model, answer, lang) {
 }
 
 export class AnswerView {
-  constructor() {
+  /** @param onExplain Called when somebody asks what counted; returns the map as a PNG in base64. */
+  constructor(onExplain) {
     this.element = answerTemplate.content.firstElementChild.cloneNode(true);
+    this._part("explain").addEventListener("click", async () => {
+      this._part("explain").disabled = true;
+      try {
+        this._part("map").src = `data:image/png;base64,${await onExplain()}`;
+        this._part("counted").hidden = false;
+      } catch (error) {
+        this._part("problem").textContent = error.message;
+        this._part("problem").hidden = false;
+      }
+      this._part("explain").disabled = false;
+    });
     this._bars = new Map(); // by index of the class
   }
 
@@ -71,16 +90,58 @@ export class AnswerView {
     this._part("saw").hidden = false;
     this._part("seen").src = `data:image/png;base64,${answer.seen}`;
     this._part("confidence").textContent = confidenceOf(answer);
-    this._facts([answer.model, `${Math.round(milliseconds)} ms`]);
+    this._facts([...familiarityOf(answer), answer.model, `${Math.round(milliseconds)} ms`]);
+    this._part("counted").hidden = true;
+    this._part("explain").hidden = answer.index === null && answer.reason === "blank";
+    this._part("symbols").replaceChildren();
+    this._showSteps(answer.steps ?? []);
     this._showBars(model, answer, lang);
+  }
+
+  /** Show the answers to each symbol of a picture of several. */
+  showSymbols(model, answers, lang) {
+    this._withoutAnswer();
+    this._part("head").hidden = false;
+    this._part("label").lang = lang;
+    this._part("label").classList.remove("unsure");
+    this._part("label").textContent = answers
+      .map((answer) => (answer.index === null ? "?" : namesOf(model, lang)[answer.index]))
+      .join(" ");
+    this._part("confidence").textContent = "";
+    this._facts([`${answers.length} symbols`, model.model]);
+    const items = answers.map((answer) => {
+      const item = document.createElement("li");
+      const name = document.createElement("b");
+      name.textContent = labelOf(model, answer, lang);
+      item.append(name, ` ${confidenceOf(answer)}`);
+      return item;
+    });
+    this._part("symbols").replaceChildren(...items);
+  }
+
+  _withoutAnswer() {
+    for (const name of ["head", "saw", "counted", "explain", "how", "problem"]) {
+      this._part(name).hidden = true;
+    }
+    this._part("bars").replaceChildren();
+    this._part("symbols").replaceChildren();
+    this._part("rest").textContent = "";
+    this._bars.clear();
+  }
+
+  _showSteps(steps) {
+    this._part("how").hidden = steps.length === 0;
+    const items = steps.map(({ text }) => {
+      const item = document.createElement("li");
+      item.textContent = text;
+      return item;
+    });
+    this._part("steps").replaceChildren(...items);
   }
 
   /** Show the service's message about a picture that has no answer. */
   refuse(model, error) {
-    for (const name of ["head", "saw"]) this._part(name).hidden = true;
-    this._part("bars").replaceChildren();
-    this._part("rest").textContent = "";
-    this._bars.clear();
+    this._withoutAnswer();
     this._part("problem").hidden = false;
     this._part("problem").textContent = error.message;
     this._facts([error.code, model.model]);

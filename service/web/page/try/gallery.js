@@ -76,7 +76,8 @@ export class Gallery {
           card.seen.src = `data:image/png;base64,${answer.seen}`;
           card.seen.hidden = false;
           const label = labelOf(model, answer, lang);
-          return { label, text: ` ${confidenceOf(answer)}`, lang, isAnswer: true };
+          const unlike = answer.unfamiliar ? ", unlike what it learnt" : "";
+          return { label, text: ` ${confidenceOf(answer)}${unlike}`, lang, isAnswer: true };
         } catch (error) {
           return { label: "", text: error.message, lang: "en", isAnswer: false };
         }

@@ -151,7 +151,7 @@ function asked() {
 /** Show what the choices now say. */
 function changed() {
   const chosen = choices.models;
-  views = chosen.map(() => new AnswerView());
+  views = chosen.map((model) => new AnswerView(() => whatCounted(model)));
   element("answers").replaceChildren(...(picture ? views.map((view) => view.element) : []));
   offerSamples(chosen[0].input.look);
   if (gallery.size > 0) gallery.ask(asked());
@@ -217,6 +217,12 @@ async function ask() {
   speak(sentences.join(" "));
 }
 
+/** Return a map of what counted for the answer about the current picture. */
+async function whatCounted(model) {
+  const wanted = { ...asked().parameters, model: model.model, explain: "saliency" };
+  return (await predict(picture.file, wanted)).saliency;
+}
+
 async function askOne(view, model, current, parameters, lang, number) {
   const started = performance.now();
   let text;
@@ -228,14 +234,30 @@ async function askOne(view, model, current, parameters, lang, number) {
     text = sentence(model, answer, lang);
   } catch (error) {
     askForKey(error);
-    render = () => view.refuse(model, error);
-    text = error.message;
+    const symbols =
+      error.code === "several_objects" ? await askAboutEach(model, current, parameters) : null;
+    if (symbols === null) {
+      render = () => view.refuse(model, error);
+      text = error.message;
+    } else {
+      render = () => view.showSymbols(model, symbols, lang);
+      text = `${symbols.length} symbols: ${symbols.map((each) => each.label ?? "unsure").join(" ")}.`;
+    }
   }
   if (number === newest && picture === current) {
     view.showPicture(current.url);
     render();
   }
   return text;
+}
+
+/** Return the answers to each symbol of a picture, or `null` if there are none. */
+async function askAboutEach(model, current, parameters) {
+  const wanted = { ...parameters, model: model.model, explain: "", split: "true" };
+  return predict(current.file, wanted).then(
+    (answer) => answer.predictions ?? null,
+    () => null,
+  );
 }
 
 let speaking = null;
