@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from playwright._impl._driver import compute_driver_executable
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from loupe.models.store import StoredModel
 from tests.browser.strokes import SEVEN, ZERO, draw, expect_label, natural_width, touch
@@ -169,6 +169,24 @@ def test_blank_picture_has_neither_label_nor_confidence(page: Page) -> None:
 
     expect_label(page, "Blank")
     expect(page.locator(".answer .confidence")).to_be_empty()
+
+
+def test_answer_shows_familiarity_steps_and_what_counted(page: Page) -> None:
+    answer: dict[str, object] = {}
+
+    def add(route: Route) -> None:
+        answer.update(route.fetch().json())
+        told = {"familiarity": 0.002, "unfamiliar": True, "saliency": answer["seen"]}
+        route.fulfill(json={**answer, **told})
+
+    page.route("**/predict?*", add)
+    draw(page, SEVEN)
+    expect_label(page, "7")
+    expect(page.locator(".facts").first).to_contain_text("unlike what the model learnt")
+    page.get_by_text("How the model's picture was made").click()
+    expect(page.locator(".steps li").first).not_to_be_empty()
+    page.get_by_role("button", name="What counted?").click()
+    assert natural_width(page, ".map") == 28
 
 
 def test_camera_takes_a_picture(page: Page) -> None:
