@@ -162,7 +162,10 @@ function showClasses(picture) {
     button.addEventListener("click", () => label(name));
     return button;
   });
-  element("review-classes").replaceChildren(...buttons);
+  const group = element("review-classes");
+  const focused = [...group.children].indexOf(document.activeElement);
+  group.replaceChildren(...buttons);
+  buttons[focused]?.focus();
 }
 
 function label(name) {
