@@ -11,6 +11,7 @@ from loupe.models import saliency
 from service.http.options import PredictQuery, read_options
 from service.prediction.caller import Caller
 from service.prediction.predictor import Call, route
+from service.prediction.served_models import ServedModel
 from service.protocols.native import replies
 from service.protocols.native.requests import read_batch, read_image, read_symbols
 
