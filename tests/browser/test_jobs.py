@@ -69,6 +69,7 @@ def test_archive_becomes_a_job_with_rows_errors_and_downloads(jobs: Page, tmp_pa
     expect(jobs.locator(".found")).to_have_count(12)
     assert natural_width(jobs, ".found img") == 28
     jobs.locator("[name=kind]").select_option("errors")
+    expect(jobs.locator(".found")).to_have_count(1)
     expect(jobs.locator(".found .problem")).to_contain_text("Not a PNG")
     for name, suffix in (("CSV", "csv"), ("Parquet", "parquet"), ("JSON lines", "jsonl")):
         with jobs.expect_download() as download:
