@@ -50,8 +50,7 @@ COPY --from=train-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY train/ train/
 USER 1000:1000
-# It runs once; its exit code reports success.
-HEALTHCHECK NONE
+# It runs once, so it has no health check, and `docker compose up --wait` waits until it runs.
 CMD ["train", "--dataset", "fashion-mnist"]
 
 FROM base AS worker

@@ -8,15 +8,18 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SERVING := $(VENV)/.installed-to-serve
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install wheel demo up bento test test-deployment lint type bench docs soak fuzz chaos lock audit clean
+.PHONY: help install install-serve wheel demo up bento test test-deployment lint type bench docs soak fuzz chaos lock audit clean
 
 help: ## List all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 install: $(INSTALLED) ## Create the virtual environment and install the locked packages
+
+install-serve: $(SERVING) ## The same without training and tests: smaller, without TensorFlow
 
 wheel: $(INSTALLED) ## Build the package into dist/
 	@$(BIN)/python -m hatchling build --target wheel
@@ -24,7 +27,7 @@ wheel: $(INSTALLED) ## Build the package into dist/
 demo: $(INSTALLED) ## Train on Fashion-MNIST, serve, and score 10,000 images; leaves nothing running
 	@$(BIN)/python -m demo
 
-up: $(INSTALLED) ## Run an embedded Redis, a worker and the service until Ctrl-C
+up: $(or $(wildcard $(SERVING)),$(INSTALLED)) ## Run an embedded Redis, a worker and the service until Ctrl-C
 	@$(BIN)/loupe up
 
 bento: $(INSTALLED) ## Build a Bento with the newest fashion-mnist model in the store
@@ -78,11 +81,30 @@ clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+define new-venv
+@test -n '$(PYTHON)' || { echo 'Loupe needs Python 3.11, 3.12 or 3.13; found: '$$(python3 --version 2>&1) >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo '$(PYTHON) cannot create virtual environments. On Debian: apt install python3-venv' >&2; exit 1; }
+@$(PYTHON) -m venv --clear $(VENV)
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+endef
+
+define installed
+@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --offline --editable .
+@touch $@
+@echo "Installed: $$(du -sh $(VENV) | cut -f1). Next: source $(BIN)/activate, then loupe"
+endef
+
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'Loupe needs Python 3.11, 3.12 or 3.13; found: '$$(python3 --version 2>&1) >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo '$(PYTHON) cannot create virtual environments. On Debian: apt install python3-venv' >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/dev.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --offline --editable .
-	@touch $@
+	@echo 'Installing Loupe, all its extras and what its tests need: 3.7 GB of disk, most of it for TensorFlow.'
+	@echo 'Only to serve and score, without training and tests: make install-serve, 0.6 GB.'
+	$(new-venv)
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --compile-bytecode -r requirements/dev.txt
+	$(installed)
+
+$(SERVING): requirements/service.txt requirements/worker.txt requirements/heif.txt requirements/uv.txt pyproject.toml
+	@echo 'Installing Loupe without training: 0.6 GB of disk. It replaces $(VENV).'
+	$(new-venv)
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --compile-bytecode \
+		-r requirements/service.txt -r requirements/worker.txt -r requirements/heif.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint requirements/dev.txt hatchling editables
+	$(installed)
