@@ -292,6 +292,23 @@ def test_up_is_refused_if_the_port_is_taken(tmp_path: Path) -> None:
     assert f"127.0.0.1:{port}" in ended.stderr
 
 
+def test_up_trains_the_data_set_of_its_option(tmp_path: Path) -> None:
+    folders = {"BENTOML_HOME": tmp_path / "store", "LOUPE_DATA_DIR": tmp_path / "data"}
+    ended = run("up", "--train", "mnits", "--port", free_port(), **folders)
+
+    assert ended.returncode == 2
+    assert (
+        "error: unknown_dataset: There is no data set 'mnits'. Did you mean mnist?" in ended.stderr
+    )
+
+
+def test_scoring_without_out_says_how(tmp_path: Path) -> None:
+    for source, command in (("p.zip", "loupe score p.zip --out p.csv"), (".", "../results.csv")):
+        ended = run("score", source)
+        assert ended.returncode == 2
+        assert command in ended.stderr
+
+
 def test_output_inside_the_source_is_refused(digits_model: StoredModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(pictures.png(pictures.digits(1)[0]))
     ended = run("score", tmp_path, "--out", tmp_path / "results", LOUPE_DATA_DIR=tmp_path / "data")
