@@ -1,6 +1,7 @@
 """Make a picture look like the training data of a model."""
 
 from loupe.images.looks.ink import Box, Symbols, draw_each, draw_ink
+from loupe.images.looks.objects import cut_to_object
 from loupe.images.looks.scaling import placed, resized, scaled
 from loupe.images.looks.strokes import is_centred
 from loupe.images.spec import ImageSpec, UInt8Array
@@ -22,8 +23,8 @@ def normalize_pixels(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
             if the spec has three channels.
         spec: Images of the model. The look `ink` finds the strokes and does what MNIST's authors
             did: light ink on dark, crop, fit into 20 × 20 of 28 × 28, centre of mass to the middle.
-            `object` inverts a light ground and pads. `photo` only changes the size, as the spec's
-            `fit` says.
+            `object` inverts a light ground, cuts to the object if the ground is plain, and pads.
+            `photo` only changes the size, as the spec's `fit` says.
 
     Returns:
         uint8, shape `spec.shape`; for `ink` and `object`, 0 = background, 255 = full ink. An
@@ -41,7 +42,7 @@ def normalize_pixels(pixels: UInt8Array, spec: ImageSpec) -> UInt8Array:
     if light_ground:
         note("inverted", INVERTED)
         pixels = 255 - pixels
-    return _pad(pixels, spec)
+    return _pad(cut_to_object(pixels), spec)
 
 
 def split_pixels(pixels: UInt8Array, spec: ImageSpec) -> Symbols:

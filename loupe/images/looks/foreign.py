@@ -8,7 +8,7 @@ from loupe.images.steps import note
 
 LARGE = 0.3  # of the longer side of the picture
 # MNIST's digits fill up to 0.67 of their box, unless it is narrow.
-SOLID, COMPACT = 0.72, 2.0  # share of the box; its longer side, of the shorter
+SOLID, COMPACT = 0.75, 2.0  # share of the box; its longer side, of the shorter
 MIN_SPOT = 0.035  # of the longer side of the picture; less may be a piece of a broken stroke
 # Up to 0.59 of a digit is that near the sides of its box.
 BELT, IN_BELT, ALONG = 0.07, 0.7, 0.5  # of each side of the box; of the part; of each side

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from loupe.errors import InvalidImage
-from loupe.images.looks.contrast import TINY_SIDE, contrast_of
+from loupe.images.looks.contrast import TINY_SIDE, contrast_of, split
 from loupe.images.looks.foreign import without_ends, without_foreign
 from loupe.images.looks.lines import without_lines
 from loupe.images.looks.scaling import reduced, resized
@@ -22,10 +22,12 @@ from loupe.images.steps import is_recording, note, note_crop
 VIEW_SIDE = 200  # pixels; larger pictures shrink before the ink is found
 FEW_PIXELS = 48  # of the ink's longer side; it is looked at again, in the picture before it shrank
 SMALL_SIDE = 40  # pixels; smaller pictures show neither a table nor shadows
-SPECK_SHARE = 0.06  # of the longer side of the picture; a digit is larger
+SPECK_SHARE = 0.04  # of the longer side of the picture; a digit is larger
 MAX_SYMBOLS = 100  # of a picture
 MAX_BOXES = 20  # in the message
 SHARPNESS = 0.2  # of the contrast, between neighbouring pixels at the edge of a stroke
+SHADOW_SHARE = 0.07  # of the longer side; no stroke is so broad where it is faint
+DEEPER = 1.4  # times the contrast of the shadow
 FAINTER = 0.5  # of the ink's contrast; what is fainter is not of the same pen
 
 
@@ -142,6 +144,8 @@ def find_ink(grey: UInt8Array, single: bool) -> Ink | None:
     if is_large:
         mask = without_ends(without_lines(contrast, without_foreign(mask)))
     symbols = choose_symbols(mask, contrast.values, single)
+    if symbols and is_large and (level := _shadow_level(contrast.values, symbols[0])):
+        symbols = choose_symbols(mask & (contrast.values > level), contrast.values, single)
     if not symbols or (is_large and _is_shade(contrast.values, symbols[0])):
         return None
     values = np.sort(contrast.values[symbols[0]])
@@ -152,6 +156,24 @@ def find_ink(grey: UInt8Array, single: bool) -> Ink | None:
     if (strong != mask).any():
         symbols = choose_symbols(strong, contrast.values, single) or symbols
     return Ink(contrast.values, symbols, darker)
+
+
+def _shadow_level(values: UInt8Array, symbol: Mask) -> int | None:
+    """Return the contrast of a shadow that a symbol contains, or `None`.
+
+    The shadow is broad, and ink in it is much darker.
+    """
+    tones = values[symbol]
+    level = split(np.bincount(tones, minlength=256))
+    darker = tones > level
+    if (
+        darker.all()
+        or not darker.any()
+        or np.mean(tones[darker]) < DEEPER * np.mean(tones[~darker])
+    ):
+        return None
+    size = round(SHADOW_SHARE * max(symbol.shape)) | 1
+    return level if erode(symbol & (values <= level), size, size).any() else None
 
 
 def _is_shade(values: UInt8Array, strokes: Mask) -> bool:

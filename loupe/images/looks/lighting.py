@@ -12,7 +12,8 @@ from loupe.images.steps import note
 GRID = 16  # rows and columns of blocks that the surface is fitted to
 ROUNDS = 4  # of fitting; blocks that are far from the surface, with ink, count less each time
 MIN_FALL, MIN_FALL_SHARE = 12, 0.08  # levels; of the lightest; less does not matter
-MAX_ERROR = 0.06  # median, of the fall; edges of shadows and tables are not smooth
+# Share of the blocks without ink, and their error, of the fall; edges of shadows are not smooth.
+MOST, MAX_ERROR = 0.65, 0.06
 DARKEST = 0.1  # of the lightest
 
 
@@ -31,7 +32,10 @@ def evenly_lit(grey: UInt8Array) -> UInt8Array:
         errors = np.abs(values - fitted)
         weights = 1 / np.maximum(errors, np.float32(1))
     lightest, fall = float(fitted.max()), float(np.ptp(fitted))
-    if fall <= max(MIN_FALL, MIN_FALL_SHARE * lightest) or np.median(errors) > MAX_ERROR * fall:
+    if (
+        fall <= max(MIN_FALL, MIN_FALL_SHARE * lightest)
+        or np.quantile(errors, MOST) > MAX_ERROR * fall
+    ):
         return grey
     note("light_evened", "evened the light, which falls by {:.0f} %", 100 * fall / lightest)
     surface = fitted.reshape(GRID, GRID)

@@ -12,6 +12,7 @@ FILLED = 0.65  # share of a block's width that belongs to a line
 SLOPES = (-0.12, 0.12, -0.24, 0.24)  # at which tilted lines are looked for
 FAINT = 0.5  # of the threshold of ink; lines are fainter
 THICKEST = 0.05  # of the picture's longer side; thicker ones are bars of letters, or shadows
+CROSSED = 2  # of four blocks near the edges
 LIKE_INK = 0.8  # of the difference between lines and ink; more than that is ink on a line
 BROAD = 0.03  # of the longer side; no line is so thick in both directions
 DARKER = 1.3  # times the lines' contrast; ink that is so dark can be told from lines
@@ -69,9 +70,8 @@ def _lines(mask: Mask) -> Mask:
     filled = np.add.reduceat(dilate(mask, 3, 1), starts, axis=1, dtype=np.intp).T
     on = filled >= FILLED * widths[:, np.newaxis]  # (blocks, height)
     thick = round(THICKEST * max(mask.shape)) + 3 | 1
-    for block in (1, 2, -3, -2):  # elsewhere, strokes may cross the line
-        column = on[block][:, np.newaxis]
-        on[block] &= ~dilate(erode(column, thick, 1), thick, 1)[:, 0]
+    outer = on[[1, 2, -3, -2]].T  # strokes cross a line at few of these blocks, bars at all
+    on &= dilate(erode(outer, thick, 1), thick, 1).sum(axis=1) <= CROSSED
     on[1:-1] |= _near(on[:-2]) & _near(on[2:])  # ink of the same tone may hide a block
     on[[0, -1]] = True  # frames begin inside the picture
     for blocks in (range(1, BLOCKS), range(BLOCKS - 2, -1, -1)):

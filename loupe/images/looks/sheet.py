@@ -12,8 +12,8 @@ from loupe.images.spec import UInt8Array
 from loupe.images.steps import note
 
 VIEW_SIDE = 64  # pixels; enough to see a sheet
-MIN_SIDE_SHARE = 0.25  # of the shorter side of the view
-MIN_AREA_SHARE = 0.1  # of the view
+MIN_SIDE_SHARE = 0.2  # of the shorter side of the view
+MIN_AREA_SHARE = 0.05  # of the view
 MAX_INK_SHARE = 0.3  # of the sheet; in the ring of a zero, there is more
 RECTANGULAR = 0.82  # share of a sheet in its smallest rectangle; of an ellipse, it is 0.79
 MIN_STEP, MIN_STEP_SHARE = 25, 0.25  # in grey levels and of the sheet's; shading is no edge

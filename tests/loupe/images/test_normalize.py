@@ -164,6 +164,29 @@ def test_object_keeps_its_proportions_and_is_centred() -> None:
     assert image[14, 14] == 215
 
 
+@pytest.mark.parametrize("ground", [255, 200, 60, 0])
+def test_object_on_plain_ground_is_cut_out_wherever_it_lies(ground: int) -> None:
+    random = np.random.default_rng(0)
+    photo = random.normal(ground, 3, (300, 200)).clip(0, 255).astype(np.uint8)
+    photo[200:280, 30:70] = photo[200:280, 90:130] = 130  # two shoes
+
+    image = normalize_pixels(photo, ImageSpec("object"))
+
+    rows, columns = np.nonzero(image > 40)
+    assert (rows.min(), rows.max()) == pytest.approx((3, 24), abs=2)
+    assert (columns.min(), columns.max()) == pytest.approx((0, 27), abs=1)
+    assert image[14, 14] < 20  # the ground between them
+    assert len(np.unique(image[[0, -1]])) == 1
+
+
+def test_object_on_uneven_ground_keeps_the_whole_picture() -> None:
+    photo = np.tile(np.linspace(0, 120, 100).astype(np.uint8), (100, 1))
+    photo[60:80, 60:80] = 250
+    rows, columns = np.nonzero(normalize_pixels(photo, ImageSpec("object")) > 200)
+
+    assert (rows.min(), columns.min()) == pytest.approx((17, 17), abs=1)
+
+
 def test_border_is_the_outermost_pixels() -> None:
     image = np.zeros((4, 4), np.uint8)
     image[0], image[:, 0], image[1:3, 1:3] = 160, 160, 255
