@@ -77,7 +77,7 @@ def test_served_pictures_are_reviewed(page: Page, sampling: RunningService) -> N
     for digit in DIGITS[:3]:
         assert httpx.post(f"{sampling.url}/predict", content=digit).status_code == 200
     page.locator("#review-link").click()
-    page.get_by_label("Pictures").select_option("served")
+    page.locator("#review-source").select_option("served")
     expect(page.locator("#review-status")).to_contain_text("Picture 1: ")
     page.wait_for_function("document.querySelector('#review-image').naturalWidth === 28")
     page.get_by_role("button", name="9", exact=True).click()

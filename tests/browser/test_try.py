@@ -189,6 +189,18 @@ def test_answer_shows_familiarity_steps_and_what_counted(page: Page) -> None:
     assert natural_width(page, ".map") == 28
 
 
+def test_each_of_several_digits_is_answered(page: Page) -> None:
+    for left, points in ((2, SEVEN), (52, ZERO)):
+        draw(page, [(left + x * 0.45, 25 + y * 0.45) for x, y in points])
+
+    expect(page.locator(".symbols li")).to_have_count(2)
+    expect_label(page, "7 0")
+    expect(page.locator("#spoken")).to_contain_text("2 symbols: 7 0")
+    page.get_by_role("button", name="Undo").click()
+    expect_label(page, "7")
+    expect(page.locator(".symbols li")).to_have_count(0)
+
+
 def test_camera_takes_a_picture(page: Page) -> None:
     page.get_by_role("button", name="Camera").click()
     page.get_by_role("button", name="Take the picture").click()
