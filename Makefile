@@ -95,7 +95,7 @@ define installed
 endef
 
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
-	@echo 'Installing Loupe, all its extras and what its tests need: 3.7 GB of disk, most of it for TensorFlow.'
+	@echo 'Installing Loupe, all its extras and what its tests need: 3.8 GB of disk, most of it for TensorFlow.'
 	@echo 'Only to serve and score, without training and tests: make install-serve, 0.6 GB.'
 	$(new-venv)
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --compile-bytecode -r requirements/dev.txt

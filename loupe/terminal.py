@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 GAP = " " * 2  # between columns
+FIGURES_WIDTH = 80  # of a progress bar, without the bar itself
+MIN_BAR_WIDTH, MAX_BAR_WIDTH = 10, 40
 
 
 class Terminal(Console):
@@ -102,7 +104,7 @@ class _NoticeHandler(logging.Handler):
 def progress_bar(
     *fields: str, console: Console = console, speed_estimate_seconds: float = 30.0
 ) -> "Progress":
-    """Return a bar with a description, a count, the named task fields, and the time past and left.
+    """Return a bar with a description, a count, named task fields, and the times elapsed and left.
 
     It shows on a terminal only, and disappears when it stops.
 
@@ -113,9 +115,10 @@ def progress_bar(
     """
     from rich import progress
 
+    room = console.width - FIGURES_WIDTH  # numbers are worth more than a bar
     return progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(),
+        *([progress.BarColumn(min(room, MAX_BAR_WIDTH))] if room >= MIN_BAR_WIDTH else []),
         progress.MofNCompleteColumn(),
         *(progress.TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in fields),
         progress.TextColumn("elapsed"),

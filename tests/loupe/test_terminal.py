@@ -1,10 +1,12 @@
 """Tables: what is left out of a narrow terminal, and lines that are not broken."""
 
+import io
 import json
 import re
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -109,6 +111,19 @@ def test_long_values_wrap_between_words_only(
         "  folder  /a/very/long/path/that-is-not-broken\n\n"
         "data\n  class   one two three four\n          five\n  no\n"
     )
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_progress_bar_shows_all_figures_with_labelled_times(width: int) -> None:
+    console = Console(width=width, force_terminal=True, file=io.StringIO())
+    bar = progress_bar("rate", "details", console=console)
+    bar.add_task("  running", total=5000, completed=1700, rate="1,234/s", details="errors: 0")
+    with console.capture() as captured:
+        console.print(bar.get_renderable())
+
+    line = " ".join(Text.from_ansi(captured.get()).plain.split())
+    assert "1700/5000 1,234/s errors: 0 elapsed 0:00:00 left -:--:--" in line
+    assert ("━" in line) == (width >= 90)
 
 
 HOSTILE = "\x1b]0;title\x07[bold]a[/b]\n\x9b2J\u202e\u200b:smile:"
