@@ -137,7 +137,8 @@ def list_folder(folder: Path) -> Listing:
         if not split_folders:
             _refuse_unknown_splits(top, nested)
             return _listing(folder, {"train": top})
-        if others := [f"{name}/" for name in _folders(top) if name not in split_folders.values()]:
+        rest = [name for name in _folders(top) if name not in split_folders.values()]
+        if others := [f"{name}/" for name in rest if _has_files(top / name)]:
             raise InvalidDataset(
                 f"'{top}' has split folders, but also {quoted(others)}. Rename or move these; "
                 "the splits are train/, validation/ and test/.",
@@ -283,11 +284,21 @@ def _listing(folder: Path, splits: Mapping[str, Path | None]) -> Listing:
             by_path[path].append(file)
         else:
             skipped.add("no_class", file)
+    kept = {
+        printable(Path(path).name)
+        for path, files in by_path.items()
+        if files or _has_files(folder / path) or not any(by_path.values())
+    }
     listed = {
-        split: {name: tuple(files) for name, files in of_split.items()}
+        split: {name: tuple(files) for name, files in of_split.items() if name in kept}
         for split, of_split in classes.items()
     }
     return Listing(folder, listed, skipped.files)
+
+
+def _has_files(folder: Path) -> bool:
+    """Return whether a file that is not hidden is in a folder, so that it may be a class."""
+    return any(not is_hidden(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def _refuse_repeated(folder: Path, paths: Iterable[str]) -> None:

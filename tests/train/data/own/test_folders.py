@@ -203,12 +203,32 @@ def test_a_class_with_too_few_readable_pictures_is_refused(
     assert raised.value.code == "too_few_images"
 
 
+def test_folders_without_files_are_no_classes(tmp_path: Path) -> None:
+    splits = [f"{split}/{name}" for split in ("train", "test") for name in CLASSES]
+    sort_into_folders(tmp_path, dict.fromkeys(splits, 20))
+    (tmp_path / "train" / "bird" / "nest").mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "train" / "bird" / ".DS_Store").touch()
+
+    assert load(tmp_path).class_names == tuple(sorted(CLASSES))
+
+
+def test_class_without_a_picture_among_its_files_is_refused(tmp_path: Path) -> None:
+    sort_into_folders(tmp_path, CLASSES)
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "notes.txt").write_text("none yet")
+    with pytest.raises(InvalidDataset, match="'bird' has 0") as raised:
+        load(tmp_path)
+
+    assert raised.value.code == "too_few_images"
+
+
 @pytest.mark.parametrize(
     ("folders", "code", "facts"),
     [
         pytest.param({}, "one_class", ["no class"], id="empty folder"),
         pytest.param({"cat": 20}, "one_class", ["'cat'"], id="one class"),
-        pytest.param({"cat": 20, "dog": 0}, "too_few_images", ["'dog' has 0"], id="empty class"),
+        pytest.param({"cat": 20, "dog": 0}, "one_class", ["'cat'"], id="one class, one empty"),
         pytest.param({"cat": 0, "dog": 0}, "empty_split", ["train split"], id="no pictures"),
         pytest.param(
             {"train/cat": 20, "train/dog": 20, "test/cat": 0, "test/dog": 0},
