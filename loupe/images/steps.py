@@ -43,9 +43,9 @@ _noted: ContextVar[dict[StepName, Step] | None] = ContextVar("noted", default=No
 
 
 def note(step: StepName, text: str, *values: object) -> None:
-    """Record a step, if somebody asks for it; a later one of the same name replaces it.
+    """Record a step if a recording is active; a later one of the same name replaces it.
 
-    `text` has a pair of braces for each value, so that nobody pays for texts that are not read.
+    `text` has a pair of braces for each value, and is formatted only for a recording.
     """
     noted = _noted.get()
     if noted is not None:
@@ -66,7 +66,7 @@ def note_size(picture: UInt8Array, height: int, width: int) -> None:
 
 
 def is_recording() -> bool:
-    """Return whether somebody asks for the steps, so that figures are worth computing."""
+    """Return whether a recording is active, and figures are worth computing."""
     return _noted.get() is not None
 
 
