@@ -13,6 +13,8 @@ from loupe.models.store import list_models
 from tests.support.command import Loupe
 from tests.support.onnx_models import convolution, save
 
+pytestmark = pytest.mark.timeout(300)  # the limits are CPU time, which takes long on a busy machine
+
 OPTIONS = ("--classes", "a,b,c", "--input", "0..1", "--name", "mine")
 
 
