@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -43,6 +44,7 @@ def client(service: RunningService) -> Iterator[Client]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that contains pictures and a text file."""
     place = tmp_path_factory.mktemp("place")
+    shutil.copytree(DOCS.parent / "examples", place / "examples")
     for folder in (place, place / "pictures"):
         folder.mkdir(exist_ok=True)
         for name, image in zip(("bag", "boot"), pictures.digits(2, seed=7), strict=True):
