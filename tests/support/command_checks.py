@@ -96,5 +96,5 @@ def _check_curl(words: list[str]) -> None:
 
 def _routes(path: str) -> Iterator[dict[str, Any]]:
     for template, route in API["paths"].items():
-        if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/:]+", re.escape(template)), path):
+        if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template)), path):
             yield route
