@@ -167,7 +167,12 @@ class DecoderPool:
             check()
             if self._closed:
                 raise _closed()
-            decoder.start()
+            try:
+                decoder.start()
+            except ProgramFailed as error:
+                if self._closed:  # it was killed before it was ready
+                    raise _closed() from error
+                raise
             try:
                 return decoder.ask(request, data, check)
             except (EOFError, OSError) as error:

@@ -177,10 +177,11 @@ def test_decoder_of_a_picture_that_nobody_waits_for_is_killed() -> None:
     assert losses == {"abandoned": 1}
 
 
-def test_closing_ends_calls_in_progress() -> None:
+@pytest.mark.parametrize("seconds", [0.03, 1.0], ids=["starting", "decoding"])
+def test_closing_ends_calls_in_progress(seconds: float) -> None:
     with opened() as pool, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(pool.decode, COSTLY, ImageSpec("ink"), MAX_PIXELS)
-        time.sleep(1)
+        time.sleep(seconds)
         pool.close()
         with pytest.raises(ShuttingDown):
             waiting.result(10)
