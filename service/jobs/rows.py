@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_PAGE = 500  # rows
 MAX_SORTED = 10_000  # rows that are kept while a sorted page is looked for
-MAX_TEXT = 4096  # characters of a label that is asked for
+MAX_TEXT = 4096  # characters of a label in a query
 
 
 class RowsRequest(BaseModel):
@@ -71,7 +71,7 @@ def read_page(
     asked: RowsRequest,
     check: Callable[[], None],
 ) -> Page:
-    """Return the rows that are asked for, without the probabilities of all classes, and counts.
+    """Return a page of the matching rows, without the probabilities of all classes, and counts.
 
     Reads all rows in batches, whatever the page is, so that it can count those that match.
 
@@ -80,7 +80,7 @@ def read_page(
         kind: Their format.
         columns: Names and types of their columns, if they are known.
         asked: The request.
-        check: Raises if nobody waits for the page any more; called for each batch.
+        check: Raises if the caller has gone; called for each batch.
     """
     import pyarrow as pa
 
@@ -125,7 +125,7 @@ def _batches(
 
 
 def _matching(batch: "pa.RecordBatch", asked: RowsRequest) -> "pa.RecordBatch":
-    """Return the rows of a batch that are asked for."""
+    """Return the matching rows of a batch."""
     import pyarrow.compute as pc
 
     names = batch.schema.names

@@ -33,7 +33,11 @@ MAX_PROMOTIONS = 20  # likewise
 
 
 class PromoteQuery(BaseModel):
-    """Whether a version may replace one that is better or cannot be compared with it."""
+    """The query of a promotion.
+
+    Attributes:
+        force: Accept a version that is not better, not comparable, or not measured.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
