@@ -196,6 +196,7 @@ def test_each_of_several_digits_is_answered(page: Page) -> None:
     expect(page.locator(".symbols li")).to_have_count(2)
     expect_label(page, "7 0")
     expect(page.locator("#spoken")).to_contain_text("2 symbols: 7 0")
+    expect(page.locator("#snippet")).to_contain_text("split=true")
     page.get_by_role("button", name="Undo").click()
     expect_label(page, "7")
     expect(page.locator(".symbols li")).to_have_count(0)

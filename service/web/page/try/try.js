@@ -208,11 +208,13 @@ async function ask() {
   if (chosen.length === 0) return;
   element("empty").hidden = true;
   element("answers").replaceChildren(...views.map((view) => view.element));
+  current.isSplit = false;
   showCode();
   const sentences = await Promise.all(
     chosen.map((model, i) => askOne(views[i], model, current, parameters, lang, number)),
   );
   if (number !== newest) return;
+  if (current.isSplit) showCode();
   element("brief").textContent = sentences[0];
   speak(sentences.join(" "));
 }
@@ -240,6 +242,7 @@ async function askOne(view, model, current, parameters, lang, number) {
       render = () => view.refuse(model, error);
       text = error.message;
     } else {
+      current.isSplit = model === asked().models[0];
       render = () => view.showSymbols(model, symbols, lang);
       text = `${symbols.length} symbols: ${symbols.map((each) => each.label ?? "unsure").join(" ")}.`;
     }
@@ -274,6 +277,7 @@ function showCode() {
   const { models: chosen, parameters, lang } = asked();
   const language = document.querySelector("input[name=language]:checked").value;
   const wanted = { model: chosen[0].model, ...parameters, ...(lang !== "en" && { lang }) };
+  if (picture.isSplit) wanted.split = "true";
   element("code").hidden = false;
   element("snippet").textContent = snippet(language, picture.name, wanted);
   element("download").href = picture.url;
