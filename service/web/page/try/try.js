@@ -242,7 +242,7 @@ async function askOne(view, model, current, parameters, lang, number) {
       render = () => view.refuse(model, error);
       text = error.message;
     } else {
-      current.isSplit = model === asked().models[0];
+      current.isSplit ||= model === asked().models[0];
       render = () => view.showSymbols(model, symbols, lang);
       text = `${symbols.length} symbols: ${symbols.map((each) => each.label ?? "unsure").join(" ")}.`;
     }
