@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 DIGITS = ("digits", "digits-8x8")
 NAMES = (*PUBLISHED, *DIGITS)
 KINDS = ("idx:DIR", "folder:DIR", "npz:PATH", "csv:PATH")
+PREFIXES = tuple(f"{kind.partition(':')[0]}:" for kind in KINDS)
 MAY_LACK_TEST = ("folder", "npz", "csv")  # kinds of data sets that Loupe may have to split
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz")
 MIN_SIMILARITY = 0.5  # of a wrong name to the suggestion, 0..1
@@ -87,7 +88,7 @@ def full_name(name: str) -> str:
     All other names are returned as they are.
     """
     path = folders.expand_user(name)
-    if name in NAMES or not name:
+    if name in NAMES or not name or name.startswith(PREFIXES):
         return name
     if folders.is_folder(path):
         has_idx_files = idx_folders.find_file(path, idx_folders.FILES[0])
