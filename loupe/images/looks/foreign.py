@@ -13,6 +13,7 @@ MIN_SPOT = 0.035  # of the longer side of the picture; less may be a piece of a 
 # Up to 0.59 of a digit is that near the sides of its box.
 BELT, IN_BELT, ALONG = 0.07, 0.7, 0.5  # of each side of the box; of the part; of each side
 FULL = 0.85  # of a side; up to 0.67 of a digit's second longest side
+WINDOW = 0.25  # of the picture; the bars of a window are thicker than a frame
 PAGE = 0.6  # of both sides of the picture; a smaller outline is a zero
 HOLLOW = 0.6  # share of the box
 BUTTONS, RECTANGULAR = 2, 0.97  # parts; share of the box
@@ -33,14 +34,12 @@ def without_foreign(mask: Mask) -> Mask:
     frames = np.zeros_like(mask)
     for part in large.tolist():
         box, pixels = parts.box(part), parts.pixels(part)
-        covered = min(np.divide(pixels.shape, mask.shape))  # of the picture's sides
-        if (covered > PAGE and _is_outline(pixels)) or (covered > FULL and _is_window(pixels)):
-            foreign[part] = True
-        elif pixels.mean() < HOLLOW:
-            frames[box] |= pixels & _frame_of(pixels)
+        if pixels.mean() < HOLLOW:
+            covered = min(np.divide(pixels.shape, mask.shape))  # of the picture's sides
+            frames[box] |= pixels & _frame_of(pixels, covered)
     if foreign.sum() >= BUTTONS:  # of a window; a stroke of a pen is not so regular
         foreign |= parts.area > RECTANGULAR * parts.height * parts.width
-    if frames.any() or foreign[large].any():
+    if frames.any():
         note("frames_removed", "removed a frame")
     return mask & ~frames & ~parts.mask(foreign)
 
@@ -66,33 +65,33 @@ def _is_straight(part: Mask, side: int) -> bool:
     return bool(np.linalg.eigvalsh(spread)[0] < (STRAIGHT * side) ** 2)
 
 
+def _frame_of(part: Mask, covered: float) -> Mask:
+    """Return the pixels of a frame, which ink inside may touch, or none.
+
+    A large one may be tilted, or drawn by hand. Of a window, two edges are enough.
+    """
+    share = WINDOW if covered > FULL else BELT
+    high, wide = (round(share * side) + 1 for side in part.shape)
+    belts = (part[:high], part[: -high - 1 : -1], part.T[:wide], part.T[: -wide - 1 : -1])
+    thick = [
+        int(np.argmin(np.append(dilate(belt, 3, 3).mean(axis=1) > FULL, False))) for belt in belts
+    ]
+    if np.count_nonzero(thick) < (2 if covered > FULL else 4):
+        if covered < PAGE or not _is_outline(part):
+            return np.zeros_like(part)
+        high, wide = (round(BELT * side) + 1 for side in part.shape)
+        thick = [high, high, wide, wide]
+    frame = np.ones_like(part)
+    frame[thick[0] : len(part) - thick[1], thick[2] : part.shape[1] - thick[3]] = False
+    return frame
+
+
 def _is_outline(part: Mask) -> bool:
     """Return whether a part lies along all four sides of its box."""
     high, wide = (round(BELT * side) + 1 for side in part.shape)
     inside = part[high:-high, wide:-wide].sum()
-    sides = (part[:high], part[-high:], part[:, :wide].T, part[:, -wide:].T)
+    belts = (part[:high], part[-high:], part[:, :wide].T, part[:, -wide:].T)
     return bool(
         inside < (1 - IN_BELT) * part.sum()
-        and min(side.any(axis=0).mean() for side in sides) > ALONG
+        and min(belt.any(axis=0).mean() for belt in belts) > ALONG
     )
-
-
-def _is_window(part: Mask) -> bool:
-    """Return whether a hollow part covers two edges of the picture that it fills."""
-    edges = [part[0].mean(), part[-1].mean(), part[:, 0].mean(), part[:, -1].mean()]
-    return bool(part.mean() < HOLLOW and sum(edge > FULL for edge in edges) >= 2)
-
-
-def _frame_of(part: Mask) -> Mask:
-    """Return the pixels of a frame that ink inside touches, or none."""
-    belt = round(BELT * max(part.shape)) + 1
-    thick = [
-        int(np.argmin(np.append(dilate(side, 3, 3)[:belt].mean(axis=1) > FULL, False)))
-        for side in (part, part[::-1], part.T, part.T[::-1])
-    ]
-    frame = np.zeros_like(part)
-    if min(thick) > 0:
-        top, bottom, left, right = thick
-        frame[:top] = frame[-bottom:] = True
-        frame[:, :left] = frame[:, -right:] = True
-    return frame

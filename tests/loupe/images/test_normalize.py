@@ -322,7 +322,47 @@ def test_too_many_symbols_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raised.value.code == "several_objects"
 
 
-@pytest.mark.parametrize("kind", ["plain", "shading 60 %", "shadow edge", "grain", "table"])
+def test_a_frame_that_touches_the_digit_is_removed(digits: Dataset) -> None:
+    random = np.random.default_rng(0)
+    for digit in digits.test.images[:10]:
+        page = draw("plain", digit, random)
+        rows, columns = np.nonzero(page < 150)
+        framed = page.copy()
+        top, bottom, left, right = rows.min(), rows.max(), columns.min() - 8, columns.max() + 8
+        framed[[top - 1, bottom + 9], max(0, left) : right] = 60
+        framed[top - 1 : bottom + 10, [max(0, left), min(199, right)]] = 60
+
+        difference = as_read(framed).astype(int) - as_read(page)
+
+        assert np.abs(difference).mean() < 15
+
+
+@pytest.mark.parametrize("slope", [-0.25, -0.1, 0.1, 0.25])
+def test_tilted_lines_of_the_paper_are_no_ink(slope: float) -> None:
+    y, x = np.mgrid[:200, :200]
+    lines = (y + slope * x) % 24 < 2
+    page = np.where(lines, 150, 240).astype(np.uint8)
+    page[70:130, 95:105] = 30
+
+    rows, columns = np.nonzero(normalize_pixels(page, INK) > 127)
+    assert np.ptp(rows) > 4 * np.ptp(columns)
+
+
+def test_ink_cut_where_it_ends_is_told_from_the_ground() -> None:
+    ring = np.full((100, 80), 240, np.uint8)
+    y, x = np.mgrid[:100, :80]
+    distance = np.hypot((y - 49.5) / 50, (x - 39.5) / 40)
+    ring[(distance < 1.02) & (distance > 0.5)] = 40  # more ink than ground
+
+    image = normalize_pixels(ring, INK)
+
+    assert image[14, 14] < 60
+    assert image[[5, 22], 14].min() > 127
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "shading 60 %", "shadow edge", "grain", "table", "photo", "frame", "ruled"]
+)
 def test_paper_without_ink_becomes_black(kind: str) -> None:
     random = np.random.default_rng(0)
     images = [normalize_pixels(blank(kind, random), INK) for _ in range(10)]
