@@ -116,6 +116,7 @@ def test_path_alone_names_a_data_set_of_its_kind(tmp_path: Path, pets: Path) -> 
     assert full_name(str(pets)) == f"folder:{pets}"
     assert full_name(str(mine)) == f"idx:{mine}"
     assert full_name("pixels.csv") == "csv:pixels.csv"
+    assert full_name("npz:pixels.npz") == "npz:pixels.npz"
     assert full_name("mnist") == "mnist"
     assert load_dataset(str(pets)).class_names == load_dataset(f"folder:{pets}").class_names
 

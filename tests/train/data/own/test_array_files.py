@@ -310,5 +310,6 @@ def test_nothing_at_the_path_is_wrong_usage(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["npz", "csv"])
 def test_path_of_a_file_is_recognised(kind: str) -> None:
-    with pytest.raises(InvalidUsage, match=f"{kind}:own.{kind}"):
+    with pytest.raises(InvalidUsage, match=f"'own.{kind}'") as caught:
         load_dataset(f"own.{kind}")
+    assert caught.value.code == "folder_not_found"
