@@ -29,8 +29,12 @@ NUMBERS = frozenset(
     ]
 )
 # Columns that Loupe writes; all others come from the source.
-RESULT_COLUMN = re.compile(r"(label|index|confidence)(_\d+|_true)?|(p)_.*", re.DOTALL)
-TYPES = {"label": pa.string(), "index": pa.int16(), "confidence": pa.float32(), "p": pa.float32()}
+RESULT_COLUMN = re.compile(r"(label|index|confidence|familiarity)(_\d+|_true)?|(p)_.*", re.DOTALL)
+TYPES = {
+    "label": pa.string(),
+    "index": pa.int16(),
+    **dict.fromkeys(("confidence", "familiarity", "p"), pa.float32()),
+}
 
 
 def convert_files(

@@ -44,6 +44,7 @@ class ScoringOptions(_Model):
         top_k: Labels per row, the most probable first.
         probabilities: Whether rows contain the probabilities of all classes.
         threshold: Minimum confidence for a label; `None` labels every row.
+        min_familiarity: Minimum familiarity for a label; `None` labels every row.
         single: Whether the parts are merged into one file at the end.
         escape_formulas: Whether texts that a spreadsheet takes for formulas begin with `'`.
         labels: Where the true labels are: `folder` (the name of the folder that contains the
@@ -58,6 +59,7 @@ class ScoringOptions(_Model):
     top_k: int = Field(default=1, ge=1, le=MAX_TOP_K)
     probabilities: bool = True
     threshold: float | None = Field(default=None, ge=0, le=1)
+    min_familiarity: float | None = Field(default=None, ge=0, le=1)
     single: bool = False
     escape_formulas: bool = False
     labels: str | None = None

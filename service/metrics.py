@@ -28,11 +28,14 @@ from prometheus_client.registry import Collector
 from loupe.errors import LoupeError
 from loupe.images.pool import Loss
 from loupe.images.spec import Float32Array
+from loupe.models.answers import AnswerOptions, abstentions
+from loupe.models.engine import Outputs
 from loupe.models.store import StoredModel
 from service.http.context import NO_KEY
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+FAMILIARITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_UNCOUNTED = 64  # images
 NO_PROTOCOL = "-"  # of requests refused before their route is known
@@ -85,6 +88,9 @@ class Metrics(Collector):
         self.images: Counter[tuple[str, ...]] = Counter()
         self.abstained: Counter[tuple[str, ...]] = Counter()
         self.confidences: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(CONFIDENCES))
+        self.familiarities: defaultdict[str, Histogram] = defaultdict(
+            lambda: Histogram(FAMILIARITIES)
+        )
         self._models: dict[tuple[str, tuple[str, ...]], ModelMetrics] = {}
         self._in_flight: dict[str, int] = {}
         self._served: Sequence[StoredModel] = ()
@@ -162,9 +168,15 @@ class Metrics(Collector):
         yield _counter(
             "loupe_predictions", "Images by their best class", ("model", "label"), self.images
         )
-        yield _counter("loupe_abstained", "Images below the threshold", ("model",), self.abstained)
+        yield _counter("loupe_abstained", "Images without a label", ("model",), self.abstained)
         yield _histogram(
             "loupe_confidence", "Probability of the best class", "model", self.confidences
+        )
+        yield _histogram(
+            "loupe_familiarity",
+            "Share of validation images that are less familiar",
+            "model",
+            self.familiarities,
         )
         in_flight = GaugeMetricFamily(
             "loupe_images_in_flight", "Images without an answer yet", labels=["model"]
@@ -188,7 +200,8 @@ class ModelMetrics:
         self._classes = classes
         self._batch_sizes = metrics.batch_sizes[name]
         self._confidences = metrics.confidences[name]
-        self._uncounted: list[Float32Array] = []
+        self._familiarities = metrics.familiarities[name]
+        self._uncounted: list[Outputs] = []
         self._uncounted_images = 0
         metrics.abstained[(name,)] += 0
         for label in classes:
@@ -201,13 +214,13 @@ class ModelMetrics:
         for wait in waited:
             self._metrics.queue.observe(wait)
 
-    def add(self, probabilities: Float32Array, threshold: float | None) -> None:
-        """Add answered images; `probabilities` is float32 `(n, classes)`."""
-        if threshold is not None:
-            best = probabilities.max(axis=1, initial=0)
-            self._metrics.abstained[(self._name,)] += int(np.count_nonzero(best < threshold))
-        self._uncounted.append(probabilities)
-        self._uncounted_images += len(probabilities)
+    def add(self, outputs: Outputs, options: AnswerOptions) -> None:
+        """Add answered images, and count those that `options` refuse a label."""
+        if options.refuses:
+            refused = abstentions(outputs, options.threshold, options.min_familiarity)
+            self._metrics.abstained[(self._name,)] += int(np.count_nonzero(refused))
+        self._uncounted.append(outputs)
+        self._uncounted_images += len(outputs.familiarity)
         if self._uncounted_images >= MAX_UNCOUNTED:
             self.count()
 
@@ -215,15 +228,20 @@ class ModelMetrics:
         """Count the images that were added since the last time."""
         if not self._uncounted:
             return
-        probabilities = np.concatenate(self._uncounted)
+        probabilities, familiarity = map(np.concatenate, zip(*self._uncounted, strict=True))
         self._uncounted.clear()
         self._uncounted_images = 0
         images = np.bincount(probabilities.argmax(axis=1), minlength=len(self._classes))
         for label, count in zip(self._classes, images.tolist(), strict=True):
             self._metrics.images[self._name, label] += count
-        best = probabilities.max(axis=1, initial=0)
-        buckets = np.bincount(np.searchsorted(CONFIDENCES, best), minlength=len(CONFIDENCES) + 1)
-        self._confidences.add(buckets.tolist(), float(best.sum()))
+        _observe(self._confidences, CONFIDENCES, probabilities.max(axis=1, initial=0))
+        known = familiarity[~np.isnan(familiarity)]
+        _observe(self._familiarities, FAMILIARITIES, known)
+
+
+def _observe(histogram: Histogram, bounds: Sequence[float], values: Float32Array) -> None:
+    buckets = np.bincount(np.searchsorted(bounds, values), minlength=len(bounds) + 1)
+    histogram.add(buckets.tolist(), float(values.sum()))
 
 
 def _counter(

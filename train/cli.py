@@ -163,6 +163,7 @@ def train(
     if if_empty and (models := list_models()):
         console.print(styled("The store has ", (models[0].tag, "bold"), ": nothing to train."))
         return
+    from train.data.outliers import default_share
     from train.data.source import DataSource
     from train.runs import Run
 
@@ -202,6 +203,8 @@ def train(
     print_left_out(images)
     print_doubts(images)
     print_counts(images)
+    if hyperparameters["outliers"] is None:
+        hyperparameters["outliers"] = default_share(images)
     config = recipe(architecture, len(images.train.labels), images.look, **hyperparameters)
     options = {"min_accuracy": min_accuracy, "name": name, "replace_classes": replace_classes}
     if if_missing and (there := find_trained(name or images.name, config)):

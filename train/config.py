@@ -117,6 +117,9 @@ class TrainConfig:
     """Average predictions over copies shifted up and down."""
     bfloat16: bool = False
     """Use bfloat16 convolutions on processors that have them; up to twice as fast."""
+    # A model without an opinion on them is less sure of what it does not know.
+    outliers: float = Field(default=0.0, ge=0, le=1)
+    """Pictures of no class, such as letters and noise, per training image."""
     class_weights: bool = False
     """Weight images by the inverse frequency of their class."""
     pretrained: Annotated[str, AfterValidator(_absolute)] = ""

@@ -85,6 +85,10 @@ def score(
             min=0, max=1, help="Minimum confidence for a label.", show_default="no minimum"
         ),
     ] = None,
+    min_familiarity: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Minimum familiarity for a label. Default: no minimum."),
+    ] = None,
     single: Annotated[
         bool, typer.Option("--single", help="Merge the parts into one file at the end.")
     ] = False,
@@ -171,6 +175,7 @@ def score(
         top_k=top_k,
         probabilities=probabilities,
         threshold=threshold,
+        min_familiarity=min_familiarity,
         single=single or as_file is not None,
         escape_formulas=escape_formulas,
         labels=labels,

@@ -43,6 +43,9 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Minimum confidence for a label.")
     ] = None,
+    min_familiarity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Minimum familiarity for a label.")
+    ] = None,
     lang: Annotated[str, typer.Option(help="Language of the class names: en or ja.")] = "en",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per file.")
@@ -84,6 +87,7 @@ def predict(
     if grid is not None:
         _check_grid(grid, len(files))
     options: LocalOptions = {"top_k": top_k, "threshold": threshold, "lang": lang}
+    options["min_familiarity"] = min_familiarity
     asked = _ask_here(files, model, options, split)
     if not local:
         asked = _ask_service(files, model, options, split, url, api_key, explain=grid is not None)
@@ -200,6 +204,8 @@ def _print(
         Column("label", cells(lambda answer: answer.label or answer.reason or NO_LABEL)),
         Column("confidence", cells(lambda answer: f"{answer.confidence:.4f}"), justify="right"),
     ]
+    if any(isinstance(each, Prediction) and each.familiarity is not None for each in outcomes):
+        columns.append(Column("familiarity", cells(_familiarity), rank=1, justify="right"))
     if top_k and top_k > 1:
         columns.append(Column("others", cells(_others), rank=1))
     errors = {
@@ -211,6 +217,12 @@ def _print(
     answered_by = dict.fromkeys(each.model for each in outcomes if isinstance(each, Prediction))
     for tag in answered_by:  # several, if the service changed its model in between
         notices.print(f"answered by {tag}")
+
+
+def _familiarity(answer: "Prediction") -> str:
+    if answer.familiarity is None:
+        return NO_LABEL
+    return f"{'!' if answer.unfamiliar else ''}{answer.familiarity:.4f}"
 
 
 def _others(answer: "Prediction") -> str:

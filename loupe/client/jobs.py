@@ -59,6 +59,8 @@ class ScoreOptions(TypedDict, total=False):
     """Write the probabilities of all classes; true by default."""
     threshold: float | None
     """Minimum confidence, 0..1, for a label."""
+    min_familiarity: float | None
+    """Minimum familiarity, 0..1, for a label."""
     single: bool
     """Merge the parts into one file at the end; false by default."""
     escape_formulas: bool

@@ -19,8 +19,8 @@ from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.jobs import check_options
 from loupe.models import saliency
-from loupe.models.answers import Answer, AnswerOptions, Explain, answer, check_split
-from loupe.models.engine import load_engine
+from loupe.models.answers import Answer, AnswerOptions, Explain, answers, check_split
+from loupe.models.engine import Outputs, load_engine
 from loupe.models.store import StoredModel, find_model
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings, load_settings
@@ -77,19 +77,18 @@ class LocalModel:
             picture: As for `Client.predict`.
             explain: `saliency` draws what counted, and runs the model on up to 144 images more. The
                 prediction's `view` shows in any case what the model saw.
-            options: `top_k`, `threshold`, `normalize` and `lang`; see `LocalOptions`.
+            options: See `LocalOptions`.
 
         Raises:
             InvalidImage: If the file cannot be read or the image cannot be decoded.
             InvalidPixels: If an array is not a picture.
             InvalidRequest: If an option has an invalid value.
         """
-        asked = check_options(AnswerOptions, **options)
-        names = self.card.names(asked.lang)
+        asked = self._checked(options)
         view = self._view(picture, asked.normalize, keep=True)
         if explain == "saliency":
             view = replace(view, saliency=self._saliency(view.seen))
-        return next(self._answers([view], names, asked))
+        return next(self._answers([view], asked))
 
     def split(self, picture: PictureInput, **options: "Unpack[LocalOptions]") -> list[Prediction]:
         """Predict each of several symbols in one picture; see `Client.split`.
@@ -99,13 +98,13 @@ class LocalModel:
                 symbols.
             LoupeError: As for `predict`.
         """
-        asked = check_options(AnswerOptions, **options)
+        asked = self._checked(options)
         spec = self.card.input
         check_split(self.tag, spec, asked.normalize)
         file = as_file(prepare(picture, asked.normalize))
         symbols = self._decoders.symbols_safely(file, spec, self._max_pixels)
         views = [View(None, image) for image, _ in symbols]
-        answers = self._answers(views, self.card.names(asked.lang), asked)
+        answers = self._answers(views, asked)
         return [
             replace(found, box=box).with_view(view)
             for found, (_, box), view in zip(answers, symbols, views, strict=True)
@@ -127,8 +126,7 @@ class LocalModel:
             InvalidSource: If a folder contains no pictures.
             InvalidRequest: If an option has an invalid value.
         """
-        asked = check_options(AnswerOptions, **options)
-        names = self.card.names(asked.lang)
+        asked = self._checked(options)
         remaining = iter(each_picture(pictures))
 
         def read(picture: PictureInput) -> View | PredictionError:
@@ -142,7 +140,7 @@ class LocalModel:
                 read_batch = list(threads.map(read, batch))
                 del batch
                 views = [each for each in read_batch if isinstance(each, View)]
-                answers = self._answers(views, names, asked)
+                answers = self._answers(views, asked)
                 for each in read_batch:
                     yield each if isinstance(each, PredictionError) else next(answers)
 
@@ -166,17 +164,21 @@ class LocalModel:
         answers = self._engine.predict(np.concatenate([seen[np.newaxis], occlusion.images]))
         return saliency.draw(seen, occlusion.saliency(answers[0], answers[1:]))
 
-    def _answers(
-        self, views: Sequence[View], names: Sequence[str], options: AnswerOptions
-    ) -> Iterator[Prediction]:
+    def _checked(self, options: LocalOptions) -> AnswerOptions:
+        asked = check_options(AnswerOptions, **options)
+        asked.check(self.card, self._engine.familiarity)
+        return asked
+
+    def _answers(self, views: Sequence[View], options: AnswerOptions) -> Iterator[Prediction]:
         if views:
             images = np.stack([view.seen for view in views])
-            rows = self._engine.predict(images)  # (n, classes)
-            blanks = self.card.input.blank(images).tolist()
-            for row, blank, view in zip(rows, blanks, views, strict=True):
-                yield self._prediction(answer(names, row, options, blank=blank)).with_view(view)
+            outputs = Outputs.of(self._engine.rows(images), len(self.card.class_names))
+            found = answers(self.card, images, outputs, options)
+            for answer, view in zip(found, views, strict=True):
+                yield self._prediction(answer).with_view(view)
 
     def _prediction(self, found: Answer) -> Prediction:
+        familiarity = found["familiarity"]
         return Prediction(
             self.tag,
             found["label"],
@@ -185,6 +187,9 @@ class LocalModel:
             {name: _shortest(value) for name, value in found["probabilities"].items()},
             found.get("abstained", False),
             found.get("reason"),
+            familiarity=None if familiarity is None else _shortest(familiarity),
+            unfamiliar=found["unfamiliar"],
+            prediction_set=found.get("prediction_set"),
         )
 
 

@@ -56,10 +56,15 @@ class Prediction:
         index: Its index in the model's classes; `None` if there is no label.
         confidence: Probability of the most probable class, 0..1.
         probabilities: By class: all in the model's order, or the `top_k` highest, highest first.
-        abstained: Whether the confidence is below the requested threshold.
+        abstained: Whether the confidence or the familiarity is below the requested one.
         reason: Why there is no label: `blank` if there is no ink in the picture.
         box: Of one of several symbols: left, top, right and bottom, as fractions of the picture's
             width and height.
+        familiarity: How much the picture resembles what the model learnt: the share, 0..1, of
+            validation images that are less familiar. `None` if the model does not know.
+        unfamiliar: Whether the familiarity is below the model's level.
+        prediction_set: With `alpha`, the classes of which one is true, with probability
+            `1 - alpha` on pictures like those of the validation; most probable first.
     """
 
     model: str
@@ -70,13 +75,17 @@ class Prediction:
     abstained: bool = False
     reason: str | None = None
     box: Box | None = None
+    familiarity: float | None = None
+    unfamiliar: bool = False
+    prediction_set: list[str] | None = None
     view: ClassVar[View | None] = None
 
     def __str__(self) -> str:
         best = ", ".join(f"{name} {value:.4f}" for name, value in self.best(SHOWN_CLASSES))
         if self.reason is not None:
             best = self.reason
-        return one_line(f"{'unsure: ' if self.abstained else ''}{best} ({self.model})")
+        doubt = "unfamiliar: " if self.unfamiliar else "unsure: " if self.abstained else ""
+        return one_line(f"{doubt}{best} ({self.model})")
 
     def best(self, count: int) -> list[tuple[str, float]]:
         """Return the most probable classes with their probabilities, highest first."""
@@ -150,6 +159,10 @@ class LocalOptions(TypedDict, total=False):
     """Number of classes in the answer, most probable first; `None` means all."""
     threshold: float | None
     """Minimum confidence, 0..1, for a label."""
+    min_familiarity: float | None
+    """Minimum familiarity, 0..1, for a label."""
+    alpha: float | None
+    """Probability, between 0 and 1, that the true class is not in the prediction set."""
     normalize: Normalize
     """`auto` makes it look like the training data; `off` takes a picture of the size unchanged."""
     lang: str
@@ -265,6 +278,9 @@ class _Answer(BaseModel):
     abstained: bool = False
     reason: str | None = None
     box: Box | None = None
+    familiarity: float | None = None
+    unfamiliar: bool = False
+    prediction_set: list[str] | None = None
 
 
 class _Symbols(BaseModel):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from loupe.errors import InvalidRequest
 from loupe.images.spec import ImageSpec
+from loupe.models.certainty import Conformal, Familiarity
 
 FILE_NAME = "card.json"
 MAX_CLASS_NAME_LENGTH = 255  # characters; names of folders are not longer
@@ -102,6 +103,12 @@ class ModelCard(BaseModel):
     source: str = Field(default="not stated", description="Where the data comes from.")
     licence: str = Field(default="not stated", description="Licence of the data.")
     figures: Figures | None = Field(description="`None` if the model was not measured.")
+    familiarity: Familiarity | None = Field(
+        default=None, description="`None` if the model does not know how familiar an image is."
+    )
+    conformal: Conformal | None = Field(
+        default=None, description="`None` if the model cannot give prediction sets."
+    )
     files: dict[str, str] = Field(description="SHA-256 of each file of the model, by name.")
     config: dict[str, JsonValue] = Field(description="The training configuration.")
     made_with: dict[str, str] = Field(description="Versions of the packages that made the model.")

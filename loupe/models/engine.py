@@ -4,13 +4,14 @@ ONNX Runtime serves and scores. TensorFlow is the reference, imported only when 
 """
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
 from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
+from loupe.models.certainty import DISTANCE, Familiarity
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, verify
 from loupe.runtime.cores import available_cores
 
@@ -24,8 +25,32 @@ def run_size(spec: ImageSpec, most: int) -> int:
     return max(1, min(most, MAX_RUN_BYTES // spec.nbytes))
 
 
-class Engine(Protocol):
-    """A model ready to run."""
+class Outputs(NamedTuple):
+    """What an engine computes for a batch.
+
+    Attributes:
+        probabilities: float32, shape `(n, classes)`; rows sum to 1, columns follow the class names.
+        familiarity: float32, shape `(n,)`, 0..1; NaN if it is not known.
+    """
+
+    probabilities: Float32Array
+    familiarity: Float32Array
+
+    @property
+    def known(self) -> bool:
+        """Whether the familiarity is known, or there is no image."""
+        return not len(self.familiarity) or not np.isnan(self.familiarity).all()
+
+    @classmethod
+    def of(cls, rows: Float32Array, classes: int) -> "Outputs":
+        """Separate the rows of `Engine.rows`."""
+        if rows.shape[1] == classes:
+            return cls(rows, np.full(len(rows), np.nan, np.float32))
+        return cls(np.ascontiguousarray(rows[:, :classes]), rows[:, classes])
+
+
+class Classifier(Protocol):
+    """What predicts: an engine, or a model in its own framework."""
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """Return class probabilities for a batch of images.
@@ -41,10 +66,33 @@ class Engine(Protocol):
         """
 
 
+class Engine(Classifier, Protocol):
+    """A stored model ready to run.
+
+    Attributes:
+        classes: Number of columns of the probabilities.
+        familiarity: The card's, if this engine computes it.
+    """
+
+    classes: int
+
+    familiarity: Familiarity | None
+
+    def rows(self, images: UInt8Array) -> Float32Array:
+        """Return probabilities, as `predict`, and familiarity in one more column if it is known."""
+
+
 class OnnxEngine:
     """`model.onnx` on ONNX Runtime."""
 
-    def __init__(self, path: Path, spec: ImageSpec, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: ImageSpec,
+        threads: int | None = None,
+        familiarity: Familiarity | None = None,
+    ) -> None:
+        self.familiarity = familiarity
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
@@ -54,18 +102,32 @@ class OnnxEngine:
         self._input = self._session.get_inputs()[0].name
         self._spec = spec
         output = self._session.get_outputs()[0]
-        self._outputs, self._classes = [output.name], output.shape[-1]
+        self._outputs, self.classes = [output.name], output.shape[-1]
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
         if not len(self._spec.check_batch(images)):  # some operators cannot take an empty batch
-            return np.empty((0, self._classes), np.float32)
+            return np.empty((0, self.classes), np.float32)
         probabilities: Float32Array = self._session.run(self._outputs, {self._input: images})[0]
         return probabilities
 
+    def rows(self, images: UInt8Array) -> Float32Array:
+        """See `Engine.rows`."""
+        known = self.familiarity
+        if known is None:
+            return self.predict(images)
+        if not len(self._spec.check_batch(images)):
+            return np.empty((0, self.classes + 1), np.float32)
+        probabilities, distances = self._session.run(
+            [*self._outputs, DISTANCE], {self._input: images}
+        )
+        return np.concatenate([probabilities, known.of(distances)[:, np.newaxis]], axis=1)
+
 
 class TensorflowEngine:
-    """`model.keras` on TensorFlow."""
+    """`model.keras` on TensorFlow, which has probabilities only."""
+
+    familiarity: Familiarity | None = None
 
     def __init__(self, path: Path, spec: ImageSpec) -> None:
         try:
@@ -77,12 +139,17 @@ class TensorflowEngine:
             ) from error
         self._spec = spec
         self._model = keras.models.load_model(path, compile=False)
+        self.classes = self._model.output_shape[-1]
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
         if not len(self._spec.check_batch(images)):  # TensorFlow cannot convolve an empty batch
-            return np.empty((0, self._model.output_shape[-1]), np.float32)
+            return np.empty((0, self.classes), np.float32)
         return np.asarray(self._model(images, training=False), dtype=np.float32)
+
+    def rows(self, images: UInt8Array) -> Float32Array:
+        """See `Engine.rows`."""
+        return self.predict(images)
 
 
 def load_engine(
@@ -108,10 +175,10 @@ def load_engine(
         )
     spec = model.card.input
     engine: Engine = (
-        OnnxEngine(model.folder / ONNX_FILE, spec, threads)
+        OnnxEngine(model.folder / ONNX_FILE, spec, threads, model.card.familiarity)
         if name == "onnx"
         else TensorflowEngine(model.folder / KERAS_FILE, spec)
     )
     for size in WARM_UP_SIZES:
-        engine.predict(spec.zeros(run_size(spec, size)))
+        engine.rows(spec.zeros(run_size(spec, size)))
     return engine

@@ -56,8 +56,8 @@ class Batcher:
     """A bounded queue in front of one engine.
 
     Args:
-        run: The engine: uint8 `(n, *shape)` → float32 `(n, classes)`; called in several threads.
-        classes: Columns that `run` must return.
+        run: The engine: uint8 `(n, *shape)` → float32 `(n, columns)`; called in several threads.
+        columns: Columns that `run` must return.
         max_batch_size: Maximum number of images in one run.
         max_queued_images: Maximum number of images without an answer of one caller; those of all
             callers may be half as many more.
@@ -71,7 +71,7 @@ class Batcher:
         self,
         run: Callable[[UInt8Array], Float32Array],
         *,
-        classes: int,
+        columns: int,
         max_batch_size: int,
         max_queued_images: int,
         threads: int = 1,
@@ -79,7 +79,7 @@ class Batcher:
         on_run: Callable[[int, Sequence[float], float], None] | None = None,
     ) -> None:
         self._run = run
-        self._classes = classes
+        self._columns = columns
         self._max_batch_size = max_batch_size
         self._slice = min(SLICE, max_batch_size)
         self._threads = threads
@@ -103,7 +103,7 @@ class Batcher:
         return self._admitted.held
 
     async def predict(self, images: UInt8Array, caller: Caller) -> Float32Array:
-        """Return class probabilities, computed together with other requests.
+        """Return the engine's rows, computed together with other requests.
 
         A large request runs in slices, so that others can run in between.
 
@@ -112,7 +112,7 @@ class Batcher:
             caller: The client.
 
         Returns:
-            float32, shape `(n, classes)`; row i belongs to image i.
+            float32, shape `(n, columns)`; row i belongs to image i.
 
         Raises:
             CallerGone: If the client has disconnected.
@@ -163,7 +163,7 @@ class Batcher:
     async def _predict_in_slices(
         self, images: UInt8Array, caller: Caller, pending: deque[asyncio.Future[Float32Array]]
     ) -> Float32Array:
-        answers = [np.empty((0, self._classes), np.float32)]
+        answers = [np.empty((0, self._columns), np.float32)]
         for start in range(0, len(images), self._slice):
             if len(pending) > self._threads:  # one is queued ahead, so that no thread idles
                 answers.append(await pending[0])
@@ -251,7 +251,7 @@ class Batcher:
         answers: Float32Array | Exception
         try:
             answers = self._run(images)
-            expected = (len(images), self._classes)
+            expected = (len(images), self._columns)
             if answers.shape != expected:
                 problem = f"The engine returned shape {answers.shape}, not {expected}."
                 answers = LoupeError(f"{problem} This is a bug.", code="engine_failed")

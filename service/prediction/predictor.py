@@ -14,9 +14,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from loupe.errors import LoupeError, ShuttingDown
-from loupe.images.spec import Float32Array, Normalize, UInt8Array
+from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
-from loupe.models.answers import check_split
+from loupe.models.answers import AnswerOptions, check_split
+from loupe.models.engine import Outputs
 from loupe.settings import Settings
 from service.captures.captures import Captures
 from service.http import replies
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 FINAL_RESPONSE_SECONDS = 0.5  # to send a 503 after the shutdown timeout
 
 NO_SPAN = nullcontext()
+ANY_ANSWER = AnswerOptions()
 Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
 
 
@@ -234,20 +236,21 @@ class AnyCall:
         images: UInt8Array,
         served: ServedModel,
         caller: Caller,
-        threshold: float | None = None,
-    ) -> Float32Array:
-        """Run the model; see `Batcher.predict`. The metrics count answers below `threshold`."""
+        options: AnswerOptions = ANY_ANSWER,
+    ) -> Outputs:
+        """Run the model; see `Batcher.predict`. The metrics count answers that `options` refuse."""
         span: AbstractContextManager[None] = NO_SPAN
         if self._tracing is not None:
             span = self._tracing.phase("predict", attributes={"loupe.images": len(images)})
         self._decoded = time.monotonic()
         with span:
-            probabilities = await served.batcher.predict(images, caller)
+            rows = await served.batcher.predict(images, caller)
         self._computed = len(images), time.monotonic()
-        served.metrics.add(probabilities, threshold)
+        outputs = Outputs.of(rows, len(served.stored.card.class_names))
+        served.metrics.add(outputs, options)
         if self._captures.share:
-            self._captures.offer(served.stored, images, probabilities)
-        return probabilities
+            self._captures.offer(served.stored, images, outputs.probabilities)
+        return outputs
 
     def ended(self, status: int) -> None:
         """Count the time of a prediction; `status` is that of HTTP."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from loupe.errors import LoupeError, ModelCorrupted
+from loupe.models.answers import AnswerOptions
+from loupe.models.certainty import Familiarity
 from loupe.models.engine import load_engine, run_size
 from loupe.models.store import (
     LATEST,
@@ -32,12 +34,16 @@ MAX_QUEUED_BYTES = 2 * MAX_IMAGE_BYTES  # of the images of one caller, in front 
 
 @dataclass(eq=False)
 class ServedModel:
-    """A loaded model, the queue in front of it, what it did, and when it was loaded."""
+    """A loaded model, the queue in front of it, what it did, and when it was loaded.
+
+    `familiarity` is the card's, if the engine computes it.
+    """
 
     stored: StoredModel
     batcher: Batcher
     metrics: ModelMetrics
     statistics: Statistics
+    familiarity: Familiarity | None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     _requests: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,6 +58,10 @@ class ServedModel:
         self._requests -= 1
         if not self._requests:
             self._unused.set()
+
+    def check(self, options: AnswerOptions) -> None:
+        """Raise `InvalidRequest` if this model cannot answer with these options."""
+        options.check(self.stored.card, self.familiarity)
 
     async def retire(self) -> None:
         """Wait until no request uses the model, and close its queue."""
@@ -195,15 +205,15 @@ class ServedModels:
             statistics.ran(images, waited, seconds)
 
         batcher = Batcher(
-            engine.predict,
-            classes=len(stored.card.class_names),
+            engine.rows,
+            columns=engine.classes + (engine.familiarity is not None),
             max_batch_size=run_size(spec, settings.max_batch_size),
             max_queued_images=min(settings.max_queued_images, MAX_QUEUED_BYTES // spec.nbytes),
             threads=settings.threads or available_cores(),
             together=settings.batching,
             on_run=ran,
         )
-        return ServedModel(stored, batcher, metrics, statistics)
+        return ServedModel(stored, batcher, metrics, statistics, engine.familiarity)
 
     def _swap(self, loaded: dict[str, ServedModel], aliases: dict[str, str]) -> None:
         """Replace the served models. Requests in flight keep the models they use."""

@@ -82,10 +82,10 @@ async def predict(call: Call) -> Response:
             request = validate(ServingRequest, await parse_json(body, call.settings))
             del body
             images = await _read_images(request, call.settings, call.preparation(served, caller))
-        probabilities = await call.predict(images, served, caller)
+        outputs = await call.predict(images, served, caller)
         with call.encoding():
             name = "predictions" if request.form == "instances" else "outputs"
-            return replies.json({name: probabilities})
+            return replies.json({name: outputs.probabilities})
 
 
 async def models(call: Call) -> Response:

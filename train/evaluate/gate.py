@@ -1,11 +1,12 @@
-"""The checks before a model is saved: its accuracy, and the agreement of its engines."""
+"""The last steps before a model is saved: accuracy, agreement of its engines, prediction sets."""
 
 import numpy as np
 
 from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.models.engine import Engine
-from train.data.datasets import Dataset
+from loupe.models.certainty import Conformal
+from loupe.models.engine import Classifier
+from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import majority
 
 # Models of these data sets are better unless something went wrong; models of others must only be
@@ -32,14 +33,14 @@ def default_min_accuracy(dataset: Dataset) -> float:
     return MIN_ACCURACY.get(dataset.name, majority(dataset.test.labels))
 
 
-def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
+def compare(reference: Classifier, engine: Classifier, images: UInt8Array) -> float:
     """Return the largest difference between two engines' probabilities.
 
     Raises:
         ProgramFailed: If it exceeds `TOLERANCE`, or a label differs although the reference's two
             best classes are further apart than that.
     """
-    expected, received = _predict(reference, images), _predict(engine, images)
+    expected, received = predict_all(reference, images), predict_all(engine, images)
     difference = float(np.abs(expected - received).max(initial=0.0))
     best_two = np.sort(expected, axis=1)[:, -2:]
     clear = best_two[:, 1] - best_two[:, 0] > TOLERANCE
@@ -54,7 +55,13 @@ def compare(reference: Engine, engine: Engine, images: UInt8Array) -> float:
     return difference
 
 
-def _predict(engine: Engine, images: UInt8Array) -> Float32Array:
+def conformal_of(engine: Classifier, split: Split) -> Conformal:
+    """Calibrate the prediction sets of a model with images that it did not learn."""
+    return Conformal.of(predict_all(engine, split.images), split.labels)
+
+
+def predict_all(engine: Classifier, images: UInt8Array) -> Float32Array:
+    """Return the probabilities of any number of images, float32 `(n, classes)`."""
     starts = range(0, len(images), COMPARISON_BATCH)
     batches = [images[start : start + COMPARISON_BATCH] for start in starts]
     return np.concatenate([engine.predict(batch) for batch in batches])

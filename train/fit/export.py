@@ -10,19 +10,29 @@ import keras
 
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.card import digest
+from loupe.models.certainty import Familiarity
 from loupe.models.engine import OnnxEngine, TensorflowEngine
 from loupe.models.store import KERAS_FILE, ONNX_FILE
 from train.evaluate.gate import compare
+from train.familiarity.fitting import add_familiarity
 from train.tensorflow import quiet
 
 
 @dataclass(frozen=True)
 class ExportedFiles:
-    """A model's two files, and the largest difference between their probabilities."""
+    """A model's two files, and what the card says about them.
+
+    Attributes:
+        folder: Where they are.
+        digests: SHA-256 by name.
+        difference: Largest difference between their probabilities.
+        familiarity: `None` if the model does not know it.
+    """
 
     folder: Path
     digests: dict[str, str]
     difference: float
+    familiarity: Familiarity | None
 
 
 def add_softmax(model: keras.Model, temperature: float) -> keras.Model:
@@ -44,12 +54,21 @@ def write_files(model: keras.Model, folder: Path, images: UInt8Array) -> None:
 
 
 @contextmanager
-def exported(model: keras.Model, spec: ImageSpec, images: UInt8Array) -> Iterator[ExportedFiles]:
-    """Export a model to a temporary folder, and `compare` both files on `images`."""
+def exported(
+    model: keras.Model,
+    spec: ImageSpec,
+    images: UInt8Array,
+    known: tuple[UInt8Array, UInt8Array] | None = None,
+) -> Iterator[ExportedFiles]:
+    """Export a model to a temporary folder, and `compare` both files on `images`.
+
+    `known` are images that it learnt, and validation images, to tell how familiar others are.
+    """
     with tempfile.TemporaryDirectory(prefix="loupe-export-") as name:
         folder = Path(name)
         write_files(model, folder, images[:1])
+        familiarity = add_familiarity(folder / ONNX_FILE, *known) if known else None
         reference = TensorflowEngine(folder / KERAS_FILE, spec)
         difference = compare(reference, OnnxEngine(folder / ONNX_FILE, spec), images)
         digests = {file: digest(folder / file) for file in (KERAS_FILE, ONNX_FILE)}
-        yield ExportedFiles(folder, digests, difference)
+        yield ExportedFiles(folder, digests, difference, familiarity)

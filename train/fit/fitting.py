@@ -16,6 +16,7 @@ import tensorflow as tf
 from loupe.errors import Interrupted, ProgramFailed
 from train.config import FULL_BATCH, TrainConfig
 from train.data.datasets import Dataset, Split
+from train.data.outliers import draw_outliers
 from train.evaluate.evaluation import Epoch
 from train.fit.augmentation import BY_LOOK, augment, mirror_mask, mixup
 from train.fit.checkpoints import Checkpoints
@@ -93,6 +94,7 @@ def fit(
         ) from None
     checkpoints.restore_best(model)
     history = checkpoints.state.history
+    model.compiled = False  # stored models have no metric of ours
     mirrored = config.augmentation and BY_LOOK[dataset.look].mirror
     model = to_inference_model(model, mirrored=mirrored, shifted=config.shifted_views)
     return Fitted(model, history, checkpoints.state.best, sum(epoch.seconds for epoch in history))
@@ -133,7 +135,7 @@ def _compiled(dataset: Dataset, config: TrainConfig, steps: int, block: int) -> 
     model.compile(
         optimizer=make_optimizer(config, steps * config.epochs),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        metrics=[_Accuracy(name="accuracy")],
         steps_per_execution=block,
         jit_compile=False,  # XLA makes convolutions twice as slow on a CPU
     )
@@ -154,8 +156,8 @@ def epochs_per_report(epochs: int, done: int = 0) -> int:
 def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
     """Return endless batches of images and targets: the probability of each class.
 
-    Order and augmentation depend on the seed and the step alone, so that a resumed training sees
-    the same batches.
+    Outliers follow the images; their target is the same for all classes. Order and augmentation
+    depend on the seed and the step alone, so that a resumed training sees the same batches.
     """
     images = tf.constant(dataset.train.images)
     classes, smoothing = len(dataset.class_names), config.label_smoothing
@@ -164,6 +166,8 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
         return tf.data.Dataset.from_tensors((images, targets)).repeat()
     count = len(dataset.train.labels)
     size = config.batch_size or count
+    outliers = tf.constant(draw_outliers(dataset, round(config.outliers * count), config.seed))
+    added = round(config.outliers * size)  # to each batch
     seed = tf.constant(config.seed, tf.int64)
     limits = replace(BY_LOOK[dataset.look], erasing=config.erasing)
 
@@ -177,11 +181,17 @@ def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.d
     def read(step: tf.Tensor, chosen: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         rows, mirrored = chosen
         batch, target = tf.gather(images, rows), tf.gather(targets, rows)
-        if not config.augmentation:
-            return batch, target
-        step_seed = tf.stack([seed, step])
-        batch = augment(batch, mirrored, step_seed, limits)
-        return mixup(batch, target, step_seed, config.mixup) if config.mixup else (batch, target)
+        step_seed, known = tf.stack([seed, step]), tf.shape(rows)[0]
+        if added:
+            drawn = tf.random.stateless_uniform((added,), step_seed, 0, len(outliers), tf.int32)
+            batch = tf.concat([batch, tf.gather(outliers, drawn)], 0)
+            mirrored = tf.pad(mirrored, [[0, added]])
+        if config.augmentation:
+            batch = augment(batch, mirrored, step_seed, limits)
+            if config.mixup:
+                mixed, target = mixup(batch[:known], target, step_seed, config.mixup)
+                batch = tf.concat([mixed, batch[known:]], 0)
+        return batch, tf.pad(target, [[0, added], [0, 0]], constant_values=1 / classes)
 
     first_step = first_epoch * steps_per_epoch(dataset, config)
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
@@ -228,6 +238,16 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Accuracy(keras.metrics.CategoricalAccuracy):
+    """The accuracy on images; outliers have no best class."""
+
+    def update_state(
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> None:
+        known = tf.reduce_max(y_true, axis=1) > tf.reduce_min(y_true, axis=1)
+        super().update_state(y_true, y_pred, tf.cast(known, tf.float32))
 
 
 class _Guard(keras.callbacks.Callback):

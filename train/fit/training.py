@@ -11,15 +11,17 @@ import numpy as np
 
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import Figures, ModelCard
+from loupe.models.certainty import Conformal
+from loupe.models.engine import OnnxEngine
 from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model
-from loupe.models.store import StoredModel, find_model
+from loupe.models.store import ONNX_FILE, StoredModel, find_model
 from train.config import TrainConfig, as_json
 from train.data.datasets import Dataset, Split
 from train.data.splits import hold_out
 from train.evaluate.calibration import fit_temperature, log_probabilities
 from train.evaluate.evaluation import Evaluation, Predictions, evaluate
-from train.evaluate.gate import check_accuracy, default_min_accuracy
+from train.evaluate.gate import check_accuracy, conformal_of, default_min_accuracy
 from train.evaluate.report import write_report
 from train.evaluate.robustness.measuring import measure
 from train.evaluate.weights import first_filters, pixel_weights
@@ -63,8 +65,15 @@ def train(
         measure(dataset.test, spec, _predictor(fitted, evaluation))
     )
     model = export.add_softmax(fitted.model, evaluation.calibration.temperature)
-    with export.exported(model, spec, dataset.test.images) as files:
-        card = make_card(dataset, config, fitted, evaluation, files)
+    known = None
+    if dataset.validation:
+        known = dataset.train.images, dataset.validation.images
+    with export.exported(model, spec, dataset.test.images, known) as files:
+        conformal = None
+        if dataset.validation:
+            engine = OnnxEngine(files.folder / ONNX_FILE, spec)
+            conformal = conformal_of(engine, dataset.validation)
+        card = make_card(dataset, config, fitted, evaluation, files, conformal)
         with new_model(name or dataset.name, card, replace_classes=replace_classes) as stored:
             for file in card.files:
                 shutil.copy2(files.folder / file, stored.path_of(file))
@@ -121,6 +130,7 @@ def make_card(
     fitted: Fitted,
     evaluation: Evaluation,
     files: export.ExportedFiles,
+    conformal: Conformal | None = None,
 ) -> ModelCard:
     """Return the model card."""
     return ModelCard(
@@ -131,6 +141,8 @@ def make_card(
         source=dataset.source,
         licence=dataset.licence,
         figures=_figures(dataset, fitted, evaluation, files),
+        familiarity=files.familiarity,
+        conformal=conformal,
         files=files.digests,
         config={
             **as_json(config),

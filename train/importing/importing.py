@@ -14,6 +14,7 @@ from scipy.special import softmax
 from loupe.errors import InvalidUsage
 from loupe.images.spec import Fit, Float32Array, ImageSpec, Look, UInt8Array
 from loupe.models.card import Figures, ModelCard, digest
+from loupe.models.certainty import Familiarity
 from loupe.models.engine import OnnxEngine, TensorflowEngine
 from loupe.models.promotion import promote_first
 from loupe.models.saving import check_classes, new_model
@@ -21,9 +22,10 @@ from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model
 from train.data.datasets import Dataset, Split
 from train.evaluate.calibration import fit_temperature
 from train.evaluate.evaluation import Evaluation, Predictions, evaluate
-from train.evaluate.gate import check_accuracy, compare, default_min_accuracy
+from train.evaluate.gate import check_accuracy, compare, conformal_of, default_min_accuracy
 from train.evaluate.report import write_report
 from train.evaluate.robustness.measuring import measure
+from train.familiarity.fitting import add_familiarity
 from train.importing.classes import load_test, set_aside
 from train.importing.formats.given import GivenModel
 from train.importing.reading import StatedInput, probes, read_output, read_wiring
@@ -142,6 +144,10 @@ def _save(
     with tempfile.TemporaryDirectory(prefix="loupe-import-") as temporary:
         folder = Path(temporary)
         files = model.save(folder, reference.wiring, units, reference.temperature)
+        familiarity = _familiarity(folder / ONNX_FILE, dataset) if dataset else None
+        conformal = None
+        if dataset and dataset.validation and options.calibrate:
+            conformal = conformal_of(OnnxEngine(folder / ONNX_FILE, spec), dataset.validation)
         images = dataset.test.images if dataset else probes(spec)
         difference = compare(reference, OnnxEngine(folder / ONNX_FILE, spec), images)
         if KERAS_FILE in files:
@@ -153,6 +159,8 @@ def _save(
             source=f"imported from {file}",
             figures=_figures(dataset, evaluation, difference) if dataset and evaluation else None,
             files={name: digest(folder / name) for name in files},
+            familiarity=familiarity,
+            conformal=conformal,
             config=_config(reference, evaluation, difference),
             made_with=model.made_with,
             created=datetime.now(UTC),
@@ -210,6 +218,17 @@ def _evaluate(reference: Reference, dataset: Dataset, options: ImportOptions) ->
         evaluation.test.accuracy, default_min_accuracy(dataset) if minimum is None else minimum
     )
     return evaluation
+
+
+def _familiarity(path: Path, dataset: Dataset) -> Familiarity | None:
+    """Let a model know how familiar an image is, by images that do not measure its accuracy.
+
+    Without a training split, half of the images tell what is familiar, the others how much.
+    """
+    held = (dataset.validation or dataset.test).images
+    if dataset.test_from_train:
+        return add_familiarity(path, held[::2], held[1::2])
+    return add_familiarity(path, dataset.train.images, held)
 
 
 def _config(

@@ -12,7 +12,7 @@ from loupe.images.selection import SkippedFiles, count
 from loupe.jobs import DEFAULT_OPTIONS, JobState, Priority, ScoringJob, ScoringOptions, folder_of
 
 # Changes with the meaning of records and steps; a worker fails jobs of another protocol.
-PROTOCOL = "2"
+PROTOCOL = "3"
 
 
 class JobRequest(BaseModel):

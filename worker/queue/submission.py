@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from loupe.errors import Conflict, InvalidOutput, LoupeError
 from loupe.jobs import DEFAULT_OPTIONS, ENDED, Priority, ScoringOptions
+from loupe.models.answers import familiarity_unknown
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.store import find_model, verify
 from loupe.results import SUCCESS
@@ -80,6 +81,8 @@ def prepare(
     spec = found.card.input
     check_source(images, spec, options, https=https)
     verify(found)
+    if options.min_familiarity is not None and found.card.familiarity is None:
+        raise familiarity_unknown()
     check_kept_columns(found.card.class_names, options)
     if is_inside(results, images):
         raise InvalidOutput(

@@ -13,11 +13,13 @@ from loupe.conversion import MAX_ROWS, encode_rows
 from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
 from loupe.jobs import FOLDER_LABELS, ScoringOptions
+from loupe.models.answers import abstentions
+from loupe.models.engine import Outputs
 from loupe.results import Format, merge_files
 from worker.results.labels import LABEL_TRUE, true_labels
 from worker.sources.source import ColumnTypes
 
-LABEL, CONFIDENCE = "label", "confidence"
+LABEL, CONFIDENCE, FAMILIARITY = "label", "confidence", "familiarity"
 # Beginnings of texts that spreadsheets evaluate. Source: OWASP, "CSV Injection".
 FORMULA, ESCAPED = re.compile(r"\A([=+\-@\t\r\n])"), r"'\1"
 MAX_LISTED_COLUMNS = 12  # in error messages
@@ -32,6 +34,7 @@ def table(
     kept: pa.Table | None = None,
     types: ColumnTypes = TEXT_IDS,
     blank: NDArray[np.bool_] | None = None,
+    familiarity: Float32Array | None = None,
 ) -> pa.Table:
     """Return the rows of a result. Names, options and types alone decide on their schema.
 
@@ -39,11 +42,15 @@ def table(
         ids: Of the records.
         probabilities: float32, shape `(len(ids), classes)`.
         class_names: Of the model.
-        options: Columns and threshold.
+        options: Columns, threshold and minimum familiarity.
         kept: Requested columns of the source, a row for each id; `None` if there is no row.
         types: Types of the ids and of these columns.
         blank: Which rows are of blank pictures; they get no label.
+        familiarity: float32, shape `(len(ids),)`, NaN if it is not known; `None` if none is.
     """
+    if familiarity is None:
+        familiarity = np.full(len(ids), np.nan, np.float32)
+    outputs = Outputs(probabilities, familiarity)
     kept = types.kept.empty_table() if kept is None else kept
     names = pa.array(class_names, pa.string())
     order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -51,14 +58,15 @@ def table(
     for rank in range(min(options.top_k, len(class_names))):
         index = order[:, rank]
         confidence = probabilities[np.arange(len(index)), index]
-        threshold = None if rank else options.threshold
-        unsure = np.zeros(len(index), bool) if blank is None else blank
-        if threshold is not None:
-            unsure = unsure | (confidence < threshold)
+        unsure = np.zeros(len(index), bool) if blank is None else blank.copy()
+        if not rank:
+            unsure |= abstentions(outputs, options.threshold, options.min_familiarity)
         suffix = f"_{rank + 1}" if rank else ""
         columns[f"{LABEL}{suffix}"] = names.take(pa.array(index, mask=unsure))
         columns[f"index{suffix}"] = pa.array(index.astype(np.int16), mask=unsure)
         columns[f"{CONFIDENCE}{suffix}"] = pa.array(confidence)
+        if not rank:
+            columns[FAMILIARITY] = pa.array(familiarity, mask=np.isnan(familiarity))
     if options.probabilities:
         for column, name in enumerate(class_names):
             columns[f"p_{name}"] = pa.array(np.ascontiguousarray(probabilities[:, column]))

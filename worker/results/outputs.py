@@ -24,6 +24,7 @@ from pydantic_core import to_json
 from loupe.errors import LoupeError
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
+from loupe.models.certainty import LEVEL
 from loupe.results import (
     CANCELLED,
     COLUMNS_FILE,
@@ -64,6 +65,7 @@ class Part:
         errors: Id and error of each unreadable record.
         kept: Requested columns of the source, a row for each scored record.
         blank: Which of the scored records have no ink, and so no label; `None` if none.
+        familiarity: float32, shape `(len(ids),)`, NaN if it is not known; `None` if none is.
     """
 
     ids: Sequence[str] | Sequence[int]
@@ -71,12 +73,17 @@ class Part:
     errors: Sequence[tuple[str, LoupeError]]
     kept: pa.Table | None = None
     blank: NDArray[np.bool_] | None = None
+    familiarity: Float32Array | None = None
 
 
 def concatenate(parts: Sequence[Part], classes: int) -> Part:
     """Join the results of batches in their order."""
     ids: list[Any] = [record for part in parts for record in part.ids]
     rows = [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
+    familiarity = [
+        np.full(len(part.ids), np.nan, np.float32) if part.familiarity is None else part.familiarity
+        for part in parts
+    ]
     errors = [error for part in parts for error in part.errors]
     kept = [part.kept for part in parts if part.kept is not None]
     blank = [np.zeros(len(part.ids), bool) if part.blank is None else part.blank for part in parts]
@@ -86,6 +93,7 @@ def concatenate(parts: Sequence[Part], classes: int) -> Part:
         errors,
         pa.concat_tables(kept) if kept else None,
         np.concatenate(blank) if blank else None,
+        np.concatenate(familiarity) if familiarity else None,
     )
 
 
@@ -147,7 +155,14 @@ def write_part(
         names.append(errors_name(shard, shards))
         write_file(folder / names[-1], "\n".join(lines) + "\n")
     rows = formats.table(
-        part.ids, part.probabilities, class_names, options, part.kept, types, part.blank
+        part.ids,
+        part.probabilities,
+        class_names,
+        options,
+        part.kept,
+        types,
+        part.blank,
+        part.familiarity,
     )
     with publish(folder / names[0]) as path:
         formats.write(rows, path, options.format)
@@ -182,6 +197,7 @@ def write_summary(
     shards: Sequence[int],
     statistics: StepStatistics,
     originals: Mapping[str, UInt8Array] | None = None,
+    level: float = LEVEL,
 ) -> None:
     """Write the summary of these shards, then `_SUCCESS` or `_CANCELLED`; remove all other parts.
 
@@ -197,6 +213,7 @@ def write_summary(
             _merge_predictions(folder, job, shards),
             [file for file in folder.glob("_errors-*.jsonl") if file.name in errors],
             job.options,
+            level,
         )
         done, failed = counts.done, counts.errors.total()
         if not is_cancelled and done + failed + job.skipped != job.total:

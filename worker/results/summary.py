@@ -13,9 +13,10 @@ import pyarrow as pa
 from loupe.conversion import plain_schema, read_rows
 from loupe.images.selection import describe
 from loupe.jobs import ScoringOptions
+from loupe.models.certainty import LEVEL
 from loupe.terminal import Column, print_sections, print_table
 from worker.queue.records import Job
-from worker.results.formats import CONFIDENCE, LABEL, shown_names
+from worker.results.formats import CONFIDENCE, FAMILIARITY, LABEL, shown_names
 from worker.results.labels import LABEL_TRUE, agreement
 from worker.results.statistics import PHASES, StepStatistics
 from worker.storage import AnyPath, local_copy, open_text
@@ -37,6 +38,9 @@ class Counts:
         errors: Errors by code.
         confidence: Sum over all rows.
         histogram: Rows by confidence, in `BINS` equal bins from 0 to 1.
+        familiar: Number of rows with a familiarity.
+        familiarity: Its sum.
+        unfamiliar: Rows with a familiarity below the model's level.
     """
 
     done: int
@@ -44,6 +48,9 @@ class Counts:
     errors: Counter[str]
     confidence: float
     histogram: list[int]
+    familiar: int = 0
+    familiarity: float = 0.0
+    unfamiliar: int = 0
 
     def with_label(self, label: str | None) -> int:
         """Return the number of rows with a predicted label, or without one."""
@@ -51,15 +58,19 @@ class Counts:
 
 
 def count(
-    predictions: Iterable[AnyPath], errors: Iterable[AnyPath], options: ScoringOptions
+    predictions: Iterable[AnyPath],
+    errors: Iterable[AnyPath],
+    options: ScoringOptions,
+    level: float = LEVEL,
 ) -> Counts:
-    """Count the rows and errors in these files."""
+    """Count the rows and errors in these files; a familiarity below `level` is unfamiliar."""
     labels: Counter[tuple[str | None, str | None]] = Counter()
     codes: Counter[str] = Counter()
     total = 0.0
+    familiar, familiarity, unfamiliar = 0, 0.0, 0
     histogram = np.zeros(BINS, np.int64)
     keys = [LABEL_TRUE, LABEL] if options.labels else [LABEL]
-    schema = plain_schema(dict.fromkeys([*keys, CONFIDENCE], ""))
+    schema = plain_schema(dict.fromkeys([*keys, CONFIDENCE, FAMILIARITY], ""))
     for file in predictions:
         with local_copy(file) as path:
             for rows in read_rows(path, options.format, schema):
@@ -67,10 +78,15 @@ def count(
                 confidence = np.asarray(rows.column(CONFIDENCE), dtype=np.float64)
                 total += float(confidence.sum())
                 histogram += np.histogram(confidence.clip(0, 1), BINS, (0, 1))[0]
+                known = rows.column(FAMILIARITY).drop_null().to_numpy(zero_copy_only=False)
+                familiar += len(known)
+                familiarity += float(known.sum(dtype=np.float64))
+                unfamiliar += int(np.count_nonzero(known < np.float32(level)))
     for file in errors:
         with open_text(file) as lines:
             codes.update(json.loads(line)["code"] for line in lines)
-    return Counts(labels.total(), labels, codes, total, histogram.tolist())
+    known = familiar, familiarity, unfamiliar
+    return Counts(labels.total(), labels, codes, total, histogram.tolist(), *known)
 
 
 def _pairs(rows: pa.RecordBatch, keys: list[str]) -> dict[tuple[str | None, str | None], int]:
@@ -111,6 +127,8 @@ def summarize(
         "errors": dict(counts.errors.most_common()),
         "mean_confidence": counts.confidence / done if done else None,
         "confidence_histogram": counts.histogram,
+        "mean_familiarity": counts.familiarity / counts.familiar if counts.familiar else None,
+        "unfamiliar": counts.unfamiliar if counts.familiar else None,
         **(agreement(counts.labels, shown) if job.options.labels else {}),
         "shards": job.shards,
         "parts": len(shards),
@@ -171,4 +189,8 @@ def _facts(summary: JobSummary) -> dict[str, str]:
         facts["accuracy"] = f"{accuracy} of {summary['labelled']:,} labelled"
     if summary["mean_confidence"] is not None:
         facts["confidence"] = f"{summary['mean_confidence']:.4f} on average"
+    if summary.get("mean_familiarity") is not None:
+        facts["familiarity"] = (
+            f"{summary['mean_familiarity']:.4f} on average, {summary['unfamiliar']:,} unfamiliar"
+        )
     return facts

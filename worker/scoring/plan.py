@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from loupe.errors import LoupeError
 from loupe.images.selection import Skipped, SkippedFiles
 from loupe.images.spec import UInt8Array
+from loupe.models.certainty import LEVEL
 from worker.metrics import ShardClock
 from worker.queue.steps import Shard
 from worker.results import claims, outputs, receipts
@@ -65,10 +66,11 @@ def plan_job(task: Task) -> PlanResult:
 def finish_job(task: Task, shards: Sequence[int]) -> None:
     """Write the summary of these shards, and remove what only the running job needed."""
     job, output = task.job, task.output
-    class_names = task.find_model().card.class_names
+    card = task.find_model().card
+    level = card.familiarity.level if card.familiarity else LEVEL
     statistics = receipts.total_statistics(output, shards, job.shards)
     originals = _originals(task, statistics)
-    outputs.write_summary(output, job, class_names, shards, statistics, originals)
+    outputs.write_summary(output, job, card.class_names, shards, statistics, originals, level=level)
 
 
 def _originals(task: Task, statistics: StepStatistics) -> dict[str, UInt8Array]:

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from loupe.errors import Conflict
 from loupe.images.spec import ImageSpec
 from loupe.models.card import ModelCard
+from loupe.models.certainty import DISTANCE
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel
 from loupe.text import one_line
 
@@ -75,6 +76,11 @@ def write_mlflow(model: StoredModel, folder: Path) -> None:
     _write_classes(card, folder)
     packages = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")]
     (folder / "requirements.txt").write_text("\n".join(["mlflow", "onnx", *packages, ""]))
+    outputs: list[tuple[str, str, tuple[int, ...]]] = [
+        (tensors.probabilities, "float32", (len(card.class_names),))
+    ]
+    if card.familiarity:
+        outputs.append((DISTANCE, "float32", ()))
     environment = {"dependencies": ["-r requirements.txt"]}
     _write_yaml(folder / "python_env.yaml", environment)
     _write_yaml(
@@ -90,8 +96,8 @@ def write_mlflow(model: StoredModel, folder: Path) -> None:
                 },
             },
             "signature": {
-                "inputs": _tensor(tensors.images, "uint8", card.input.shape),
-                "outputs": _tensor(tensors.probabilities, "float32", (len(card.class_names),)),
+                "inputs": _tensors((tensors.images, "uint8", card.input.shape)),
+                "outputs": _tensors(*outputs),
             },
             "metadata": {"loupe": card.model_dump(mode="json")},
             "utc_time_created": f"{card.created:%Y-%m-%d %H:%M:%S.%f}",
@@ -224,10 +230,14 @@ probabilities = session.run(None, {{"{tensors.images}": images}})[0]
 """
 
 
-def _tensor(name: str, dtype: str, shape: tuple[int, ...]) -> str:
-    """Return a tensor of a signature as MLflow writes it."""
-    spec = {"dtype": dtype, "shape": [-1, *shape]}
-    return json.dumps([{"name": name, "type": "tensor", "tensor-spec": spec}])
+def _tensors(*described: tuple[str, str, tuple[int, ...]]) -> str:
+    """Return names, dtypes and shapes of a signature's tensors as MLflow writes them."""
+    return json.dumps(
+        [
+            {"name": name, "type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *shape]}}
+            for name, dtype, shape in described
+        ]
+    )
 
 
 def _copy(model: StoredModel, name: str, target: Path) -> None:

@@ -5,9 +5,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from loupe.errors import InvalidRequest, NotAcceptable
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.spec import UInt8Array
 from loupe.images.steps import Step
 from loupe.models import saliency
+from loupe.models.answers import answers
+from loupe.models.engine import Outputs
 from service.http.options import PredictQuery, read_options
 from service.prediction.caller import Caller
 from service.prediction.predictor import Call, route
@@ -24,7 +26,7 @@ async def predict(call: Call) -> Response:
     if options.split:
         return await _predict_symbols(call, options, caller)
     with call.model(options.model) as served:
-        class_names = served.stored.card.names(options.lang)
+        served.check(options)
         steps: list[Step] | None = None if options.explain is None else []
         preparation = call.preparation(served, caller, options.normalize, steps)
         with call.decoding():
@@ -34,36 +36,31 @@ async def predict(call: Call) -> Response:
                 call.settings,
                 preparation,
             )
-        probabilities = await call.predict(
-            image[None], served, caller, options.threshold
-        )  # (1, classes)
+        outputs = await call.predict(image[None], served, caller, options)
         heat = None
         if options.explain == "saliency":
-            heat = await _saliency(
-                image, probabilities[0], served, caller, call.settings.max_images
-            )
+            heat = await _saliency(image, outputs, served, caller, call.settings.max_images)
         with call.encoding():
             explanation = None if steps is None else replies.Explanation(image, steps, heat)
-            blank = bool(served.stored.card.input.blank(image[None])[0])
-            return replies.prediction(
-                served.stored.tag, class_names, probabilities[0], options, explanation, blank=blank
-            )
+            answer = next(answers(served.stored.card, image[None], outputs, options))
+            return replies.prediction(served.stored.tag, answer, explanation)
 
 
 async def _saliency(
     image: UInt8Array,
-    probabilities: Float32Array,
+    outputs: Outputs,
     served: ServedModel,
     caller: Caller,
     max_images: int,
 ) -> UInt8Array:
     """Return a drawn map of an image; at most `max_images` of its copies are queued at a time."""
     occlusion = saliency.occlude(image, served.stored.card.input)
-    answers = [
+    rows = [
         await served.batcher.predict(occlusion.images[start : start + max_images], caller)
         for start in range(0, max(1, len(occlusion.images)), max_images)
     ]
-    return saliency.draw(image, occlusion.saliency(probabilities, np.concatenate(answers)))
+    occluded = Outputs.of(np.concatenate(rows), outputs.probabilities.shape[1]).probabilities
+    return saliency.draw(image, occlusion.saliency(outputs.probabilities[0], occluded))
 
 
 async def _predict_symbols(call: Call, options: PredictQuery, caller: Caller) -> Response:
@@ -71,6 +68,7 @@ async def _predict_symbols(call: Call, options: PredictQuery, caller: Caller) ->
     if options.explain is not None:
         raise InvalidRequest("explain and split=true exclude each other: send a digit alone.")
     with call.model(options.model) as served:
+        served.check(options)
         preparation = call.preparation(served, caller, options.normalize, split=True)
         with call.decoding():
             symbols = await read_symbols(
@@ -80,15 +78,11 @@ async def _predict_symbols(call: Call, options: PredictQuery, caller: Caller) ->
                 preparation,
             )
         images = preparation.spec.stack([image for image, _ in symbols])
-        probabilities = await call.predict(images, served, caller, options.threshold)
+        outputs = await call.predict(images, served, caller, options)
+        stored = served.stored
         with call.encoding():
-            return replies.symbols(
-                served.stored.tag,
-                served.stored.card.names(options.lang),
-                [box for _, box in symbols],
-                probabilities,
-                options,
-            )
+            found = answers(stored.card, images, outputs, options)
+            return replies.symbols(stored.tag, [box for _, box in symbols], found)
 
 
 async def predict_batch(call: Call) -> Response:
@@ -97,7 +91,7 @@ async def predict_batch(call: Call) -> Response:
     if options.explain is not None:
         raise InvalidRequest("Only the answer to one image explains itself: POST /predict.")
     with call.model(options.model) as served:
-        class_names = served.stored.card.names(options.lang)
+        served.check(options)
         preparation = call.preparation(served, caller, options.normalize, split=options.split)
         with call.decoding():
             decoded = await read_batch(
@@ -114,13 +108,13 @@ async def predict_batch(call: Call) -> Response:
                 f"{len(decoded.errors)} images cannot be read, and .npy has no place for errors. "
                 "Ask for JSON."
             )
-        probabilities = await call.predict(decoded.images, served, caller, options.threshold)
-        tag = served.stored.tag
+        outputs = await call.predict(decoded.images, served, caller, options)
+        stored = served.stored
         with call.encoding():
             if is_npy:
-                return replies.npy(tag, probabilities)
-            blank = served.stored.card.input.blank(decoded.images).tolist()
-            return replies.predictions(tag, class_names, decoded, probabilities, options, blank)
+                return replies.npy(stored.tag, outputs.probabilities)
+            found = answers(stored.card, decoded.images, outputs, options)
+            return replies.predictions(stored.tag, decoded, found)
 
 
 async def metrics(call: Call) -> Response:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,8 @@ from starlette.responses import Response
 from loupe.images.looks.ink import Box
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.images.steps import Step
-from loupe.models.answers import Answer, answer
+from loupe.models.answers import Answer
 from service.http import replies
-from service.http.options import PredictQuery
 from service.prediction.decoding import DecodedImages
 
 NPY = "application/x-npy"
@@ -42,20 +41,9 @@ class Explanation:
         return content
 
 
-def prediction(
-    model: str,
-    class_names: Sequence[str],
-    probabilities: Float32Array,
-    options: PredictQuery,
-    explanation: Explanation | None = None,
-    *,
-    blank: bool = False,
-) -> Response:
-    """Return the answer to one image; `probabilities` is float32 `(classes,)`."""
-    content: dict[str, object] = {
-        "model": model,
-        **answer(class_names, probabilities, options, blank=blank),
-    }
+def prediction(model: str, answer: Answer, explanation: Explanation | None = None) -> Response:
+    """Return the answer to one image."""
+    content: dict[str, object] = {"model": model, **answer}
     if explanation is not None:
         content |= explanation.to_json()
     return replies.json(content)
@@ -68,53 +56,24 @@ def _png(image: UInt8Array) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def predictions(
-    model: str,
-    class_names: Sequence[str],
-    decoded: DecodedImages,
-    probabilities: Float32Array,
-    options: PredictQuery,
-    blank: Iterable[bool],
-) -> Response:
-    """Return answers and errors in the order of the request.
-
-    `probabilities` is float32 `(n, classes)` of the images that could be read, and `blank` says
-    which of these have no ink.
-    """
-    rows = zip(probabilities, blank, strict=True)
-
-    def next_answer() -> Answer:
-        row, is_blank = next(rows)
-        return answer(class_names, row, options, blank=is_blank)
-
-    answers: list[object] = []
+def predictions(model: str, decoded: DecodedImages, answers: Iterator[Answer]) -> Response:
+    """Return answers and errors in the order of the request; `answers` has no errors."""
+    content: list[object] = []
     for index in range(len(decoded)):
         if index in decoded.errors:
-            answers.append(decoded.errors[index].to_json())
+            content.append(decoded.errors[index].to_json())
         elif decoded.boxes is None:
-            answers.append(next_answer())
+            content.append(next(answers))
         else:
             boxes = decoded.boxes[index]
-            answers.append({"predictions": [{**next_answer(), "box": box} for box in boxes]})
-    return replies.json({"model": model, "predictions": answers})
+            content.append({"predictions": [{**next(answers), "box": box} for box in boxes]})
+    return replies.json({"model": model, "predictions": content})
 
 
-def symbols(
-    model: str,
-    class_names: Sequence[str],
-    boxes: Sequence[Box],
-    probabilities: Float32Array,
-    options: PredictQuery,
-) -> Response:
-    """Return the answers to the symbols of one picture, with their boxes, in their order.
-
-    `probabilities` is float32 `(len(boxes), classes)`.
-    """
-    answers = [
-        {**answer(class_names, row, options), "box": box}
-        for row, box in zip(probabilities, boxes, strict=True)
-    ]
-    return replies.json({"model": model, "predictions": answers})
+def symbols(model: str, boxes: Sequence[Box], answers: Iterable[Answer]) -> Response:
+    """Return the answers to the symbols of one picture, with their boxes, in their order."""
+    content = [{**answer, "box": box} for answer, box in zip(answers, boxes, strict=True)]
+    return replies.json({"model": model, "predictions": content})
 
 
 def npy(model: str, probabilities: Float32Array) -> Response:

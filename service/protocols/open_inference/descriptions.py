@@ -12,7 +12,13 @@ from loupe.settings import Settings
 from service.prediction.decoding import max_images
 from service.prediction.served_models import ServedModel
 from service.prediction.statistics import Duration
-from service.protocols.open_inference.requests import INDEX, INPUT, LABEL, PROBABILITIES
+from service.protocols.open_inference.requests import (
+    FAMILIARITY,
+    INDEX,
+    INPUT,
+    LABEL,
+    PROBABILITIES,
+)
 
 SERVER = {
     "name": "loupe",
@@ -44,6 +50,7 @@ def metadata(
             {"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, classes]},
             {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
             {"name": INDEX, "datatype": "INT64", "shape": [-1]},
+            *_familiarity_of(served, {"datatype": "FP32", "shape": [-1]}),
         ],
     }
 
@@ -62,9 +69,15 @@ def configuration(served: ServedModel, settings: Settings) -> dict[str, object]:
             {"name": PROBABILITIES, "data_type": "TYPE_FP32", "dims": [classes]},
             {"name": LABEL, "data_type": "TYPE_STRING", **scalar},
             {"name": INDEX, "data_type": "TYPE_INT64", **scalar},
+            *_familiarity_of(served, {"data_type": "TYPE_FP32", **scalar}),
         ],
         **({"dynamic_batching": {}} if settings.batching else {}),
     }
+
+
+def _familiarity_of(served: ServedModel, described: dict[str, object]) -> list[dict[str, object]]:
+    """Return the description of the output, if the model has it."""
+    return [] if served.familiarity is None else [{"name": FAMILIARITY, **described}]
 
 
 def index(models: Iterable[ServedModel]) -> list[dict[str, str]]:

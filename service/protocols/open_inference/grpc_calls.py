@@ -171,10 +171,10 @@ async def infer(call: RpcCall) -> Message:
             reading = read_images(request.inputs[0], values, call.settings, preparation)
             del values  # only the images are needed until a decoder and the engine are free
             images = await reading
-        probabilities = await call.predict(images, served, caller)
+        outputs = await call.predict(images, served, caller)
         with call.encoding():
             blank = served.stored.card.input.blank(images)
-            return answer(served.stored, request, probabilities, blank)
+            return answer(served.stored, request, outputs, blank)
 
 
 def _tag(call: RpcCall, name: str, version: str) -> str:

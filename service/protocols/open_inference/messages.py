@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from tritonclient.grpc import service_pb2 as pb
 
 from loupe.errors import ContentTooLarge, InvalidRequest
-from loupe.images.spec import Float32Array
+from loupe.models.engine import Outputs
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.http.validation import validate
@@ -108,12 +108,12 @@ def parse_message(message: pb.ModelInferRequest) -> tuple[InferenceRequest, Valu
 def answer(
     model: StoredModel,
     request: InferenceRequest,
-    probabilities: Float32Array,
+    computed: Outputs,
     blank: NDArray[np.bool_],
 ) -> pb.ModelInferResponse:
     """Return the answer with raw tensors; see `compute`."""
-    outputs = request.requested_outputs
-    tensors = [compute(output, model.card.class_names, probabilities, blank) for output in outputs]
+    outputs = request.requested_outputs(familiarity=computed.known)
+    tensors = [compute(output, model.card.class_names, computed, blank) for output in outputs]
     return pb.ModelInferResponse(
         model_name=model.name,
         model_version=model.version,

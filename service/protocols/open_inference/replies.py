@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from loupe.images.spec import Float32Array
+from loupe.models.engine import Outputs
 from loupe.models.store import StoredModel
 from service.http import replies
 from service.protocols.open_inference.requests import (
+    FAMILIARITY,
     INDEX,
     JSON_LENGTH,
     PROBABILITIES,
@@ -48,19 +50,22 @@ class OutputTensor:
 def compute(
     output: RequestedOutput,
     class_names: Sequence[str],
-    probabilities: Float32Array,
+    outputs: Outputs,
     blank: NDArray[np.bool_],
 ) -> OutputTensor:
-    """Compute an output from probabilities, float32 `(n, classes)`.
+    """Compute an output of the answer from those of the engine.
 
     Images that are `blank`, of shape `(n,)`, have an empty label and the index -1.
     """
+    probabilities, familiarity = outputs
     count = output.parameters.classification
     if count is not None:
         return _classify(count, class_names, probabilities)
     if output.name == PROBABILITIES:
         values = probabilities.astype("<f4", copy=False).ravel()
         return OutputTensor("FP32", probabilities.shape, values)
+    if output.name == FAMILIARITY:
+        return OutputTensor("FP32", familiarity.shape, familiarity.astype("<f4", order="C"))
     index = np.where(blank, NO_INDEX, probabilities.argmax(axis=1)).astype("<i8", copy=False)
     if output.name == INDEX:
         return OutputTensor("INT64", index.shape, index)
@@ -71,14 +76,14 @@ def compute(
 def answer(
     model: StoredModel,
     request: InferenceRequest,
-    probabilities: Float32Array,
+    computed: Outputs,
     blank: NDArray[np.bool_],
 ) -> Response:
     """Return the answer over REST; see `compute`."""
     outputs: list[dict[str, object]] = []
     raw: list[bytes] = []
-    for output in request.requested_outputs:
-        tensor = compute(output, model.card.class_names, probabilities, blank)
+    for output in request.requested_outputs(familiarity=computed.known):
+        tensor = compute(output, model.card.class_names, computed, blank)
         described = {"name": output.name, "shape": tensor.shape, "datatype": tensor.datatype}
         if request.is_binary(output):
             raw.append(tensor.raw())

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from loupe.errors import InvalidRequest
+from loupe.models.answers import familiarity_unknown
 from loupe.settings import Settings
 from service.http.validation import parse_json, shown, validate
 
@@ -27,6 +28,7 @@ INPUT = "images"
 PROBABILITIES: Literal["probabilities"] = "probabilities"
 LABEL: Literal["label"] = "label"
 INDEX: Literal["index"] = "index"
+FAMILIARITY: Literal["familiarity"] = "familiarity"
 MAX_ID = 1024  # characters; answers repeat it
 MICROSECONDS = 1_000_000  # in a second
 
@@ -89,7 +91,7 @@ class RequestedOutput(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    name: Literal["probabilities", "label", "index"]
+    name: Literal["probabilities", "label", "index", "familiarity"]
     parameters: Annotated[OutputParameters, NULL_IS_EMPTY] = OutputParameters()
 
     @model_validator(mode="after")
@@ -101,7 +103,7 @@ class RequestedOutput(BaseModel):
         return self
 
 
-ALL_OUTPUTS = [RequestedOutput(name=name) for name in (PROBABILITIES, LABEL, INDEX)]
+ALL_OUTPUTS = [RequestedOutput(name=name) for name in (PROBABILITIES, LABEL, INDEX, FAMILIARITY)]
 
 
 class InferenceRequest(BaseModel):
@@ -112,7 +114,7 @@ class InferenceRequest(BaseModel):
     id: str | None = Field(default=None, max_length=MAX_ID)
     parameters: Annotated[RequestParameters, NULL_IS_EMPTY] = RequestParameters()
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = Field(default=None, max_length=3)
+    outputs: list[RequestedOutput] | None = Field(default=None, max_length=len(ALL_OUTPUTS))
 
     @field_validator("outputs")
     @classmethod
@@ -121,10 +123,20 @@ class InferenceRequest(BaseModel):
             raise PydanticCustomError("twice", "An output is requested twice")
         return outputs
 
-    @property
-    def requested_outputs(self) -> list[RequestedOutput]:
-        """The outputs in the order of the answer; all of them if the request names none."""
-        return self.outputs or ALL_OUTPUTS
+    def requested_outputs(self, *, familiarity: bool = True) -> list[RequestedOutput]:
+        """Return the outputs in the order of the answer; all of them if the request names none.
+
+        Args:
+            familiarity: Whether the model knows it.
+
+        Raises:
+            InvalidRequest: If the request names it, and the model does not know it.
+        """
+        if familiarity:
+            return self.outputs or ALL_OUTPUTS
+        if any(output.name == FAMILIARITY for output in self.outputs or ()):
+            raise familiarity_unknown()
+        return self.outputs or [output for output in ALL_OUTPUTS if output.name != FAMILIARITY]
 
     @property
     def timeout_seconds(self) -> float | None:

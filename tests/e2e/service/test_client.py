@@ -458,10 +458,12 @@ def test_files_are_printed_as_a_table_with_errors_in_their_rows(
 
     header, bag, notes, boot = ended.stdout.splitlines()
     assert ended.returncode == 1
-    assert header.split() == ["file", "label", "confidence", "others"]
+    assert header.split() == ["file", "label", "confidence", "familiarity", "others"]
     for line, row in zip((bag, boot), engine.predict(pictures.digits(2, seed=7)), strict=True):
         first, second = np.argsort(-row)[:2]
-        assert line.split()[1:] == [
+        cells = line.split()
+        assert float(cells.pop(3).removeprefix("!")) <= 1
+        assert cells[1:] == [
             f"{first}",
             f"{row[first]:.4f}",
             f"{second}",

@@ -24,6 +24,7 @@ from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.programs import RunningService, serving, until
 from tests.support.stores import copied, damage
+from train.data.datasets import load_dataset
 from train.evaluate.robustness import handwriting
 
 TOLERANCE = 1e-5  # probabilities of one image, computed in batches of different sizes
@@ -106,6 +107,37 @@ def test_every_encoding_of_an_image_gives_the_same_answer(
     assert response.headers["content-type"] == "application/json"
     assert response.json()["model"] == digits_model.tag
     assert_answers(response.json(), engine.predict(DIGIT[None])[0], digits_model)
+
+
+def test_answer_says_how_familiar_the_picture_is(client: httpx.Client, engine: Engine) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)
+    images = np.stack([load_dataset("digits").test.images[0], noise])
+    asked = {"min_familiarity": 0.02, "alpha": 0.05}
+    known, foreign = (
+        client.post("/predict", json={"pixels": image}, params=asked).json()
+        for image in images.tolist()
+    )
+    rows = engine.rows(images)[:, -1]
+
+    assert known["familiarity"] == pytest.approx(rows[0], abs=1e-4)
+    assert (known["unfamiliar"], known["abstained"]) == (False, False)
+    assert known["label"] in known["prediction_set"]
+    assert foreign["familiarity"] == pytest.approx(rows[1], abs=1e-4)
+    assert (foreign["unfamiliar"], foreign["abstained"], foreign["label"]) == (True, True, None)
+    metrics = client.get("/metrics").text
+    assert 'loupe_familiarity_bucket{le="0.01",model="digits"}' in metrics
+
+
+def test_minimum_familiarity_of_a_model_that_knows_none_is_refused(
+    client: httpx.Client, shapes_model: StoredModel
+) -> None:
+    answer = client.post(
+        "/predict",
+        content=pictures.png(DIGIT),
+        params={"model": shapes_model.tag, "min_familiarity": 0.1},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
 def test_photo_is_normalized(

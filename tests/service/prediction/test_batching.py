@@ -69,7 +69,7 @@ class Runs:
 
 
 def batcher(run: Run, **limits: Any) -> Batcher:
-    defaults = {"classes": 2, "max_batch_size": 16, "max_queued_images": 10_000}
+    defaults = {"columns": 2, "max_batch_size": 16, "max_queued_images": 10_000}
     return Batcher(run, **{**defaults, **limits})
 
 
@@ -613,7 +613,7 @@ def test_wrong_number_of_rows_fails_only_that_run(
 
 def test_wrong_number_of_classes_fails_the_run() -> None:
     async def scene() -> None:
-        waiting = batcher(sums, classes=3)
+        waiting = batcher(sums, columns=3)
         with pytest.raises(LoupeError, match=r"\(1, 2\)"):
             await waiting.predict(random_images(1), patient())
         await waiting.close()

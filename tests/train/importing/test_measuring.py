@@ -35,6 +35,7 @@ def test_a_measured_model_has_figures_a_report_and_is_in_production(
     assert figures.loss == pytest.approx(theirs.loss, rel=1e-3)
     assert (figures.train_accuracy, figures.training_seconds) == (None, None)
     assert figures.engines_difference < 1e-4
+    assert model.card.familiarity is not None
     assert labels() == {model.tag: ["production"]}
     assert model.file(REPORT_FILE)
     report = (model.folder / REPORT_FILE).read_text()
@@ -52,6 +53,7 @@ def test_a_model_without_test_images_is_not_promoted(
 
     assert "not measured" in ended.out
     assert model.card.figures is None
+    assert model.card.familiarity is None
     assert not labels()
     assert loupe("models", "promote", model.tag).err.startswith("error: not_measured: ")
     assert loupe("models", "promote", model.tag, "--force").code == 0

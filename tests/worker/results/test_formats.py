@@ -61,6 +61,21 @@ def test_rows_of_blank_pictures_have_no_label(threshold: float | None) -> None:
     assert [index is None for index in rows["index"].to_pylist()] == [True, False]
 
 
+def test_rows_have_their_familiarity_and_no_label_below_the_minimum() -> None:
+    familiarity = np.array([0.5, 0.25, np.nan], np.float32)
+    rows = formats.table(
+        ["a", "b", "c"],
+        probabilities(3),
+        CLASSES,
+        ScoringOptions(min_familiarity=0.3),
+        familiarity=familiarity,
+    )
+
+    assert rows.column_names[:5] == ["id", "label", "index", "confidence", "familiarity"]
+    assert rows["familiarity"].to_pylist() == [0.5, 0.25, None]
+    assert [label is None for label in rows["label"].to_pylist()] == [False, True, False]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(ids=st.lists(TEXT, max_size=5, unique=True), threshold=st.none() | st.floats(0, 1))
 def test_rows_are_read_back(
@@ -87,8 +102,9 @@ def test_all_formats_have_the_same_columns(tmp_path: Path, kind: Format) -> None
     )
     (row, _) = rows_in(tmp_path / "rows", kind)
 
-    best = ["id", "label", "index", "confidence", "label_2", "index_2", "confidence_2"]
-    assert [*row] == [*best, *(f"p_{name}" for name in CLASSES)]
+    best = ["id", "label", "index", "confidence", "familiarity"]
+    second = ["label_2", "index_2", "confidence_2"]
+    assert [*row] == [*best, *second, *(f"p_{name}" for name in CLASSES)]
 
 
 def test_labels_of_a_row_start_with_the_most_probable() -> None:

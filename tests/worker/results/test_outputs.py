@@ -76,6 +76,7 @@ def test_part_holds_id_label_index_confidence_and_all_probabilities(tmp_path: Pa
                 ("label", pa.string()),
                 ("index", pa.int16()),
                 ("confidence", pa.float32()),
+                ("familiarity", pa.float32()),
                 *((f"p_{name}", pa.float32()) for name in CLASSES),
             ]
         )
@@ -148,7 +149,7 @@ def test_part_written_twice_is_the_same(tmp_path: Path) -> None:
 
 def test_failed_part_leaves_no_file(tmp_path: Path) -> None:
     broken = Part(["a", "b"], probabilities(3), [])
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(ValueError, match="shapes"):
         write_part(tmp_path, 0, 1, broken, CLASSES)
 
     assert names(tmp_path) == []

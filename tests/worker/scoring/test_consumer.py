@@ -169,7 +169,15 @@ def test_columns_of_a_table_come_with_the_rows(
     consumer.run(burst=True)
 
     rows = pq.read_table(tmp_path / "out")
-    assert rows.column_names == ["id", "label", "index", "confidence", "label_true", "shop"]
+    assert rows.column_names == [
+        "id",
+        "label",
+        "index",
+        "confidence",
+        "familiarity",
+        "label_true",
+        "shop",
+    ]
     assert rows["id"].to_pylist() == [f"k{row}" for row in range(25) if row != 12]
     assert rows["shop"].to_pylist() == [row % 3 for row in range(25) if row != 12]
     assert set(rows["label_true"].to_pylist()) == {"7"}

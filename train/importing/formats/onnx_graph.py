@@ -78,7 +78,7 @@ def wrap(
         temperature: Divides the logits.
         rows: Batch size of the model, if it takes no other; it then runs in a loop.
     """
-    wrapped, build = _copy(model)
+    wrapped, build = copy_model(model)
     images, probabilities = build.name("images"), build.name("probabilities")
     given = wrapped.graph.input[0].name, wrapped.graph.output[0].name
     if rows is None:
@@ -106,7 +106,7 @@ def wrap(
 
 def with_free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with any batch size in its signature; its operators may not allow it."""
-    copy, _ = _copy(model)
+    copy, _ = copy_model(model)
     del copy.graph.value_info[:]
     for value in (copy.graph.input[0], copy.graph.output[0]):
         if value.type.tensor_type.shape.dim:
@@ -131,7 +131,7 @@ def replace_erfc(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(one)
 
 
-def _copy(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Builder]:
+def copy_model(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Builder]:
     """Copy a model; constants that are inputs, too, become constants only."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

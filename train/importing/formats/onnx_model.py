@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from loupe.errors import InvalidModel
 from loupe.models.store import ONNX_FILE
 from loupe.runtime.cores import available_cores
+from train.familiarity.graph import without_distance
 from train.importing.formats.given import GivenModel, OutputHint, Signature
 from train.importing.formats.onnx_files import tensors
 from train.importing.formats.onnx_graph import MIN_SCAN_OPSET, with_free_batch, wrap
@@ -28,6 +29,7 @@ class OnnxModel(GivenModel):
     """A model of an ONNX file."""
 
     def __init__(self, proto: onnx.ModelProto, path: Path) -> None:
+        without_distance(proto)
         self._proto = proto
         self._path = path
         self._session = self._start(proto)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from starlette.responses import Response
 
 from loupe.errors import InvalidImage, LoupeError
+from loupe.images.spec import Float32Array
 from loupe.images.steps import Step
+from loupe.models.answers import AnswerOptions, answer
 from service.http.options import DEFAULTS, PredictQuery
 from service.prediction.decoding import DecodedImages
 from service.protocols.native import replies
@@ -25,8 +28,20 @@ def read(response: Response) -> Any:
     return json.loads(bytes(response.body))
 
 
+def predict(
+    row: Float32Array,
+    options: AnswerOptions = DEFAULTS,
+    *,
+    names: Sequence[str] = NAMES,
+    explanation: replies.Explanation | None = None,
+    blank: bool = False,
+) -> Any:
+    found = answer(names, row, options, blank=blank)
+    return read(replies.prediction("shapes:1", found, explanation))
+
+
 def test_prediction_names_model_label_index_confidence_and_all_probabilities() -> None:
-    response = replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS)
+    response = replies.prediction("shapes:1", answer(NAMES, ROWS[0], DEFAULTS))
 
     assert response.media_type == "application/json"
     assert read(response) == {
@@ -34,6 +49,8 @@ def test_prediction_names_model_label_index_confidence_and_all_probabilities() -
         "label": "Größe",
         "index": 1,
         "confidence": 0.75,
+        "familiarity": None,
+        "unfamiliar": False,
         "probabilities": {"T-shirt/top": 0.25, "Größe": 0.75},
     }
 
@@ -43,16 +60,16 @@ def test_explanation_has_the_image_that_the_model_saw_and_its_steps(shape: tuple
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     steps = [Step("inverted", "inverted"), Step("centred", "centred")]
     explanation = replies.Explanation(image, steps)
-    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS, explanation))
+    answer = predict(ROWS[0], explanation=explanation)
 
     file = io.BytesIO(base64.b64decode(answer.pop("seen")))
     assert np.array_equal(np.asarray(Image.open(file)), image)
     assert [Step(**step) for step in answer.pop("steps")] == steps
-    assert answer == read(replies.prediction("shapes:1", NAMES, ROWS[0], DEFAULTS))
+    assert answer == predict(ROWS[0])
 
 
 def test_first_of_two_equal_classes_is_the_label() -> None:
-    assert read(replies.prediction("shapes:1", NAMES, ROWS[1], DEFAULTS))["label"] == "T-shirt/top"
+    assert predict(ROWS[1])["label"] == "T-shirt/top"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +84,7 @@ def test_first_of_two_equal_classes_is_the_label() -> None:
 )
 def test_top_k_sorts_by_probability_then_by_index(top_k: int | None, named: list[str]) -> None:
     row = np.array([0.25, 0.5, 0.25], np.float32)
-    answer = read(replies.prediction("letters:1", ("a", "b", "c"), row, PredictQuery(top_k=top_k)))
+    answer = predict(row, PredictQuery(top_k=top_k), names="abc")
 
     assert list(answer["probabilities"]) == named
     assert answer["label"] == "b"
@@ -84,7 +101,7 @@ def test_top_k_sorts_by_probability_then_by_index(top_k: int | None, named: list
 def test_confidence_below_the_threshold_gives_no_label(
     threshold: float | None, expected: dict[str, object]
 ) -> None:
-    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], PredictQuery(threshold=threshold)))
+    answer = predict(ROWS[0], PredictQuery(threshold=threshold))
 
     assert {
         name: value for name, value in answer.items() if name in ("label", "index", "abstained")
@@ -94,7 +111,7 @@ def test_confidence_below_the_threshold_gives_no_label(
 
 @pytest.mark.parametrize("options", [DEFAULTS, PredictQuery(threshold=0.5)])
 def test_blank_picture_gets_a_reason_in_place_of_a_label(options: PredictQuery) -> None:
-    answer = read(replies.prediction("shapes:1", NAMES, ROWS[0], options, blank=True))
+    answer = predict(ROWS[0], options, blank=True)
 
     assert (answer["label"], answer["index"], answer["reason"]) == (None, None, "blank")
     assert answer.get("abstained") is (None if options.threshold is None else False)
@@ -112,16 +129,12 @@ def test_npy_answer_holds_the_probabilities_and_names_the_model() -> None:
 
 def test_batch_answer_keeps_the_order_with_errors_in_place() -> None:
     errors: dict[int, LoupeError] = {0: InvalidImage("text"), 2: InvalidImage("noise")}
-    body = read(
-        replies.predictions(
-            "shapes:1",
-            NAMES,
-            DecodedImages(pictures.digits(2), errors),
-            ROWS,
-            DEFAULTS,
-            [False, True],
-        )
+    decoded = DecodedImages(pictures.digits(2), errors)
+    found = (
+        answer(NAMES, row, DEFAULTS, blank=blank)
+        for row, blank in zip(ROWS, (False, True), strict=True)
     )
+    body = read(replies.predictions("shapes:1", decoded, found))
 
     assert body["model"] == "shapes:1"
     assert [answer.get("confidence") for answer in body["predictions"]] == [None, 0.75, None, 0.5]

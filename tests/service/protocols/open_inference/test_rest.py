@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 
 from loupe import __version__
-from loupe.errors import LoupeError
+from loupe.errors import InvalidRequest, LoupeError
 from loupe.images.spec import ImageSpec, UInt8Array
+from loupe.models.engine import Outputs
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.prediction.caller import Caller
@@ -35,6 +36,8 @@ SETTINGS = Settings(max_images_per_request=8)
 DIGITS = pictures.digits(3)
 ROWS = np.array([[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]], np.float32)
 INKED = np.zeros(3, bool)  # no blank pictures
+OUTPUTS = Outputs.of(ROWS, 2)
+NAMED = ["probabilities", "label", "index"]
 PIXELS: dict[str, object] = {"name": "images", "datatype": "UINT8", "shape": [3, SIDE, SIDE]}
 FILES: dict[str, object] = {"name": "images", "datatype": "BYTES", "shape": [3]}
 LENGTHS = [0, 1, 28, 783, 784, 785, 2352]
@@ -72,7 +75,7 @@ def output(name: str, binary: bool | None = None, classes: int | None = None) ->
 def outputs_of(content: bytes, json_length: str | None) -> list[tuple[str, bool]]:
     """Return name and form of the outputs that a request asks for."""
     request, _ = asyncio.run(parse_inference(content, json_length, SETTINGS))
-    return [(each.name, request.is_binary(each)) for each in request.requested_outputs]
+    return [(each.name, request.is_binary(each)) for each in request.requested_outputs()]
 
 
 def refusal(request: bytes, json_length: str | None = None) -> LoupeError | None:
@@ -148,6 +151,7 @@ def test_all_outputs_are_sent_if_none_is_named() -> None:
             ("probabilities", False),
             ("label", False),
             ("index", False),
+            ("familiarity", False),
         ]
 
 
@@ -166,7 +170,7 @@ def test_parameters_of_an_output_override_those_of_the_request() -> None:
 
     assert (request.id, request.timeout_seconds) == ("7", 0.0015)
     assert outputs_of(*content) == [("index", False), ("probabilities", True)]
-    assert request.requested_outputs[1].parameters.classification == 2
+    assert request.requested_outputs()[1].parameters.classification == 2
 
 
 def test_timeout_of_zero_is_no_timeout() -> None:
@@ -410,7 +414,7 @@ def asked(*outputs: RequestedOutput, id: str | None = None) -> InferenceRequest:
 
 def test_answer_in_json_is_flat_and_names_model_and_version(tmp_path: Path) -> None:
     outputs = [output(name) for name in ("index", "label", "probabilities")]
-    response = answer(model(tmp_path), asked(*outputs), ROWS, INKED)
+    response = answer(model(tmp_path), asked(*outputs), OUTPUTS, INKED)
 
     assert response.media_type == "application/json"
     assert "inference-header-content-length" not in response.headers
@@ -431,7 +435,7 @@ def test_answer_in_json_is_flat_and_names_model_and_version(tmp_path: Path) -> N
 
 def test_raw_tensors_follow_the_json_in_their_order(tmp_path: Path) -> None:
     outputs = [output("label", True), output("index"), output("probabilities", True)]
-    content, rest = parts(answer(model(tmp_path), asked(*outputs, id="seven"), ROWS, INKED))
+    content, rest = parts(answer(model(tmp_path), asked(*outputs, id="seven"), OUTPUTS, INKED))
 
     assert content["id"] == "seven"
     label, index, probabilities = content["outputs"]
@@ -446,23 +450,41 @@ def test_raw_tensors_follow_the_json_in_their_order(tmp_path: Path) -> None:
 def test_blank_pictures_have_neither_label_nor_index() -> None:
     blank = np.array([False, True, False])
 
-    assert compute(output("label"), ("a", "b"), ROWS, blank).values == ["b", "", "a"]
-    index = compute(output("index"), ("a", "b"), ROWS, blank)
+    assert compute(output("label"), ("a", "b"), OUTPUTS, blank).values == ["b", "", "a"]
+    index = compute(output("index"), ("a", "b"), OUTPUTS, blank)
     assert index.datatype == "INT64"
     assert np.array_equal(index.values, [1, -1, 0])
 
 
 def test_classification_has_the_format_of_triton() -> None:
-    tensor = compute(output("probabilities", classes=1), ("a", "b"), ROWS, INKED)
+    tensor = compute(output("probabilities", classes=1), ("a", "b"), OUTPUTS, INKED)
 
     assert (tensor.datatype, tensor.shape) == ("BYTES", (3, 1))
     assert tensor.values == ["0.750000:1:b", "0.500000:0:a", "0.900000:0:a"]
 
 
 def test_classification_of_more_classes_than_exist_has_all_classes() -> None:
-    tensor = compute(output("probabilities", classes=2**70), ("a", "b"), ROWS[:1], INKED[:1])
+    first = Outputs.of(ROWS[:1], 2)
+    tensor = compute(output("probabilities", classes=2**70), ("a", "b"), first, INKED[:1])
 
     assert (tensor.shape, tensor.values) == ((1, 2), ["0.750000:1:b", "0.250000:0:a"])
+
+
+def test_familiarity_is_an_output_of_models_that_know_it(tmp_path: Path) -> None:
+    known = Outputs(ROWS, np.array([0.5, 0.25, 0], np.float32))
+    content, _ = parts(answer(model(tmp_path), asked(), known, INKED))
+
+    assert [each["name"] for each in content["outputs"]] == [*NAMED, "familiarity"]
+    assert content["outputs"][3]["data"] == [0.5, 0.25, 0]
+    content, _ = parts(answer(model(tmp_path), asked(), OUTPUTS, INKED))
+    assert [each["name"] for each in content["outputs"]] == NAMED
+
+
+def test_familiarity_of_a_model_that_does_not_know_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        answer(model(tmp_path), asked(output("familiarity")), OUTPUTS, INKED)
+
+    assert refused.value.code == "invalid_request"
 
 
 def test_version_is_that_of_the_package() -> None:
