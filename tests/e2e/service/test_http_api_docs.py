@@ -45,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "digits.npy", digits)
     (folder / "digit.png").write_bytes(pictures.png(digits[0]))
     Image.fromarray(pictures.digit_sheet()).resize((300, 400)).save(folder / "photo.jpg")
+    (folder / "two.png").write_bytes(pictures.png(pictures.strokes(2)))
     (folder / "images").mkdir()
     for number, digit in enumerate(digits):
         (folder / "images" / f"{number}.png").write_bytes(pictures.png(digit))
