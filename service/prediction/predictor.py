@@ -249,7 +249,7 @@ class AnyCall:
         outputs = Outputs.of(rows, len(served.stored.card.class_names))
         served.metrics.add(outputs, options)
         if self._captures.share:
-            self._captures.offer(served.stored, images, outputs.probabilities)
+            self._captures.offer(served.stored, images, *outputs)
         return outputs
 
     def ended(self, status: int) -> None:

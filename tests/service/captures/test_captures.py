@@ -1,17 +1,20 @@
 """The sample of served pictures, and its limits."""
 
+import asyncio
 import base64
 import io
 import stat
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
+from service.app import create_app
 from service.captures import captures
 from service.captures.captures import Captures
 from tests.support import pictures
@@ -110,3 +113,25 @@ def test_full_disk_harms_no_prediction(tmp_path: Path, digits_model: StoredModel
     (tmp_path / "captures").write_text("no folder")
 
     assert kept(tmp_path, digits_model, 2).read() == []
+
+
+def test_familiarity_is_that_of_the_answer(tmp_path: Path, digits_model: StoredModel) -> None:
+    app = create_app(Settings(model=digits_model.tag, data_dir=tmp_path, capture=1.0))
+    app.state.predictor.models.load()
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://loupe") as client:
+            answer = await client.post(
+                "/predict",
+                content=pictures.png(pictures.digits(1)[0]),
+                headers={"Content-Type": "image/png"},
+            )
+        await app.state.predictor.close()
+        return answer
+
+    answer = asyncio.run(ask()).json()
+
+    [captured] = Captures(Settings(data_dir=tmp_path)).read()
+    assert captured["familiarity"] is not None
+    assert captured["familiarity"] == pytest.approx(answer["familiarity"], abs=0.001)
