@@ -302,8 +302,8 @@ def test_large_pictures_shrink_without_changing_their_look(kind: str, mode: str)
     large = of_mode(np.kron(sheet, np.ones((25, 25), np.uint8)), mode)
     assert large.width * large.height > MAX_WHOLE_PIXELS
     difference = open_picture(encoded(large, kind), max_pixels=10**8).pixels(
-        ImageSpec("object")
-    ).astype(int) - read(encoded(of_mode(sheet, mode), kind), "object")
+        ImageSpec("photo")
+    ).astype(int) - read(encoded(of_mode(sheet, mode), kind), "photo")
 
     assert np.abs(difference).mean() < 4
 

@@ -49,7 +49,7 @@ def test_every_option_is_read() -> None:
 @pytest.mark.parametrize(
     ("query", "name", "value"),
     [
-        ("topk=3", "topk", "top_k, threshold, normalize, lang, model"),
+        ("topk=3", "topk", "top_k, threshold, min_familiarity, alpha, normalize, lang, model"),
         ("top_k=1&top_k=2", "top_k", "twice"),
         ("top_k=0", "top_k", "0"),
         ("top_k=-1", "top_k", "-1"),
