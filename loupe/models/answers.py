@@ -4,7 +4,7 @@ The service and local models answer with the same fields.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array, ImageSpec, Normalize, UInt8Array
 from loupe.models.card import ModelCard
 from loupe.models.certainty import LEVEL, Familiarity
-from loupe.models.engine import Outputs
+
+if TYPE_CHECKING:
+    from loupe.models.engine import Outputs  # imports ONNX Runtime, which clients do without
 
 UNKNOWN = np.float32(np.nan)  # familiarity
 BLANK = "blank"  # reason of an answer without a label: there is no ink in the picture
@@ -69,7 +71,7 @@ class AnswerOptions(BaseModel):
 
 
 def abstentions(
-    outputs: Outputs, threshold: float | None, min_familiarity: float | None
+    outputs: "Outputs", threshold: float | None, min_familiarity: float | None
 ) -> NDArray[np.bool_]:
     """Return which images get no label, because their confidence or familiarity is too low."""
     unsure = outputs.probabilities.max(axis=1, initial=0) < (threshold or 0)
@@ -99,7 +101,7 @@ class Answer(TypedDict):
 
 
 def answers(
-    card: ModelCard, images: UInt8Array, outputs: Outputs, options: AnswerOptions
+    card: ModelCard, images: UInt8Array, outputs: "Outputs", options: AnswerOptions
 ) -> Iterator[Answer]:
     """Yield the answer to each image, uint8 `(n, *card.input.shape)`.
 
