@@ -61,10 +61,11 @@ def test_jobs_show_names_as_they_are(loupe: Loupe, folder: Path, tmp_path: Path)
     )
     assert queued.code == 0
     assert_harmless(queued)
-    listed = loupe("jobs")
+    assert_harmless(loupe("jobs"))
+    listed = loupe("jobs", "list", "--json")
     assert_harmless(listed)
-    job = listed.out.split()[0]
-    for arguments in (["show", job], ["show", job, "--json"], ["list", "--json"], ["cancel", job]):
+    job = json.loads(listed.out)[0]["id"]
+    for arguments in (["show", job], ["show", job, "--json"], ["cancel", job]):
         assert_harmless(loupe("jobs", *arguments))
     for command in ("show", "follow", "errors", "retry"):
         assert_harmless(loupe("jobs", command, NAME))
@@ -100,7 +101,10 @@ def test_predictions_show_names_as_they_are(loupe: Loupe, tmp_path: Path) -> Non
     assert_harmless(loupe("predict", tmp_path / NAME, "--grid", tmp_path / NAME / "x" / "grid.png"))
 
 
-def test_data_sets_show_names_as_they_are(loupe: Loupe, tmp_path: Path) -> None:
+def test_data_sets_show_names_as_they_are(
+    loupe: Loupe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # samples are written here
     for name in ("[bold]a[", "b:smile:"):
         below = tmp_path / "set" / name
         below.mkdir(parents=True)

@@ -347,7 +347,8 @@ def test_a_terminal_shows_the_most_probable_classes_in_one_line(model: LocalMode
     answer = model.predict(DIGITS[0])
     text = str(answer)
 
-    assert text.startswith(f"{answer.label} {answer.confidence:.4f}")
+    doubt = "unfamiliar: " if answer.unfamiliar else ""
+    assert text.startswith(f"{doubt}{answer.label} {answer.confidence:.4f}")
     assert model.tag in text
     assert "\n" not in text
     assert model.tag in repr(model)
@@ -384,6 +385,7 @@ def test_command_predicts_without_a_service(
 
     lines = [json.loads(line) for line in ended.out.splitlines()]
     expected = [asdict(model.predict(file, top_k=2, threshold=1)) for file in files]
+    assert [each.pop("box") for each in expected] == [None] * len(files)  # no line has one
     assert ended.code == 0
     assert ".txt 1" in ended.err
     assert [line.pop("file") for line in lines] == list(map(str, files))
