@@ -203,7 +203,7 @@ def train(
     print_left_out(images)
     print_doubts(images)
     print_counts(images)
-    if hyperparameters["outliers"] is None:
+    if hyperparameters.get("outliers") is None:
         hyperparameters["outliers"] = default_share(images)
     config = recipe(architecture, len(images.train.labels), images.look, **hyperparameters)
     options = {"min_accuracy": min_accuracy, "name": name, "replace_classes": replace_classes}

@@ -12,6 +12,7 @@ from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.programs import running, until
 from tests.support.stores import copied
+from train.data.outliers import SHARE
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,7 @@ def test_quick_model_is_saved_and_a_better_one_promoted_once(
     assert quick.code == 0, quick.err
     (first,) = list_models()
     assert (first.card.config["architecture"], first.card.config["epochs"]) == ("cnn-small", 2)
+    assert first.card.config["outliers"] == SHARE  # as the default of the data set
     for fact in ("verdict", "loupe up", str(first.folder / "report.html"), " ± "):
         assert fact in quick.out
 

@@ -69,8 +69,8 @@ class JobRequest(BaseModel):
         fields = self.model_dump(exclude={"not_sent"})
         if not self.roots:
             del fields["roots"]
-        for name in ("escape_formulas", "image_column", "array"):
-            if not fields["options"][name]:
+        for name in ("escape_formulas", "image_column", "array", "min_familiarity"):
+            if fields["options"][name] == getattr(DEFAULT_OPTIONS, name):
                 del fields["options"][name]
         return fields
 

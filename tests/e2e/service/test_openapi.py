@@ -154,7 +154,7 @@ def test_version_is_that_of_the_service(
 
 
 @pytest.mark.skipif(find_spec("schemathesis") is None, reason="Schemathesis needs Python 3.11")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_answers_to_generated_requests_are_as_described(
     service: RunningService,
     description: dict[str, JsonValue],

@@ -214,13 +214,14 @@ def test_id_of_a_job_is_that_of_earlier_versions() -> None:
     request = JobRequest(source="/a", output="/b", model="m:1", model_digest="d", shard_images=10)
     fields = request.model_dump()
     del fields["roots"], fields["not_sent"]
-    for name in ("escape_formulas", "image_column", "array"):  # newer than the first version
+    newer = ("escape_formulas", "image_column", "array", "min_familiarity")
+    for name in newer:  # than the first version
         del fields["options"][name]
     text = json.dumps(fields, sort_keys=True)
 
     assert request.job_id == hashlib.sha256(text.encode()).hexdigest()[:12]
-    escaping = ScoringOptions(escape_formulas=True)
-    assert request.model_copy(update={"options": escaping}).job_id != request.job_id
+    for changed in (ScoringOptions(escape_formulas=True), ScoringOptions(min_familiarity=0)):
+        assert request.model_copy(update={"options": changed}).job_id != request.job_id
 
 
 def test_jobs_of_a_replica_can_be_listed_although_a_record_has_expired(
