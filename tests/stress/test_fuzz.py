@@ -112,6 +112,7 @@ def test_fuzzer_notices_answer_to_another_image(reference: Reference, tmp_path: 
         "label": names[index],
         "index": index,
         "confidence": max(row),
+        "familiarity": float(reference.outputs.familiarity[0]),
         "probabilities": dict(zip(names, row, strict=True)),
     }
     response = http(200, orjson.dumps(answer))

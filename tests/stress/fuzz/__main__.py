@@ -48,7 +48,7 @@ class Failure:
 
     fault: str
     number: int | None = None
-    case: Case | None = None
+    case: Case | None = field(default=None, repr=False)  # it may be large
 
     def __str__(self) -> str:
         if self.case is None:

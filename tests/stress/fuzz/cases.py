@@ -16,8 +16,9 @@ VALID_SHARE, INVALID_SHARE = 0.35, 0.5  # of all cases; the others are malformed
 INVALID: Sequence[Factory] = (*INVALID_BODIES, *INVALID_HEADS, *INVALID_PICTURES)
 MAX_PIECES = 4
 MAX_IDLE_CONNECTIONS = 30
-# After a longer head, the service may close before it has read all, and its response may be lost.
-LONG_HEAD_BYTES = 60_000
+# After a longer head or body, the service may close before it has read all, and its response may be
+# lost.
+LONG_HEAD_BYTES, LONG_BODY_BYTES = 60_000, 256 * 2**20
 TARGETS = ["/predict", "*", "", "http://a/predict", "http://a", "//a", "a:1", "?", "#"]
 TARGETS += ["/\xff", "/a b", "/" + "x" * 70_000]
 VERSIONS = ["HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/0.9", "HTTP/9.9", "ICY", "", "HTTP/1.1 x"]
@@ -84,7 +85,7 @@ def invalid(random: Random, reference: Reference) -> Case:
     check = _check_head if is_head else request.check
     pieces = [request.encoded()]
     case = Case(_name(factory), pieces, [check], keeps_connection=True, is_head=is_head)
-    if len(request.head()) > LONG_HEAD_BYTES:
+    if len(request.head()) > LONG_HEAD_BYTES or len(request.body) > LONG_BODY_BYTES:
         return replace(case, responses="optional", keeps_connection=False)
     return case
 

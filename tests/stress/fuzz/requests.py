@@ -13,7 +13,7 @@ from bench.service.open_loop import Reply
 from loupe.images.normalize import has_light_ground
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import ModelCard
-from loupe.models.engine import load_engine
+from loupe.models.engine import Outputs, load_engine
 from loupe.models.store import StoredModel
 
 IMAGES = 64
@@ -63,15 +63,24 @@ class Reference:
     Attributes:
         model: The model that the service answers with.
         images: uint8, `(n, *card.input.shape)`; grey ones are on a dark background, so that
-            normalizing keeps them.
+            normalizing keeps them. One is black: it has no ink, if the model looks for ink.
         pngs: The same images as PNG files.
-        probabilities: float32, shape `(n, classes)`.
+        outputs: What the model computes for them.
     """
 
     model: StoredModel
     images: UInt8Array
     pngs: Sequence[bytes]
-    probabilities: Float32Array
+    outputs: Outputs
+
+    @property
+    def probabilities(self) -> Float32Array:
+        """The probabilities of the images, float32 `(n, classes)`."""
+        return self.outputs.probabilities
+
+    def is_blank(self, number: int) -> bool:
+        """Return whether an image must get no label, because it has no ink."""
+        return self.card.input.look == "ink" and not self.images[number].any()
 
     @property
     def card(self) -> ModelCard:
@@ -88,9 +97,11 @@ def make_reference(model: StoredModel) -> Reference:
     found = find_images(model, 2 * IMAGES)
     if model.card.input.look != "photo":
         found = np.stack([image for image in found if not has_light_ground(image)])
-    images = found[:IMAGES]
-    probabilities = load_engine(model, threads=1).predict(images)
-    return Reference(model, images, [encode_png(image) for image in images], probabilities)
+    images = found[:IMAGES].copy()
+    images[-1] = 0
+    engine = load_engine(model, threads=1)
+    outputs = Outputs.of(engine.rows(images), len(model.card.class_names))
+    return Reference(model, images, [encode_png(image) for image in images], outputs)
 
 
 def post(target: str, content_type: str, body: bytes, check: Check) -> Request:

@@ -13,7 +13,6 @@ import orjson
 from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
 from bench.service.open_loop import Reply
 from loupe.images.spec import Float32Array
-from loupe.models.card import ModelCard
 from tests.stress.fuzz.requests import (
     FORM,
     Factory,
@@ -26,6 +25,7 @@ from tests.stress.fuzz.requests import (
 
 MAX_IMAGES = 12  # per request
 TOLERANCE = 1e-5  # of probabilities: batches of different sizes give slightly different results
+FAMILIARITY_TOLERANCE = 1e-3  # a small difference in distance can pass many validation images
 NOT_AN_IMAGE = b"not an image"
 
 # Loupe's native protocol
@@ -149,13 +149,16 @@ def _compare_answer(
     threshold = float(options.get("threshold", 0))
     is_close = abs(confidence - threshold) <= TOLERANCE  # then either answer is right
     abstains = confidence < threshold and not is_close
-    best = (None, None) if abstains else (names[index], index)
+    is_blank = reference.is_blank(number)
+    best = (None, None) if abstains or is_blank else (names[index], index)
     actual = answer["probabilities"]
     expected = [row[names.index(name)] for name in actual]
     highest = np.sort(row)[::-1][: int(options["top_k"])] if "top_k" in options else row
     faults = {
         "model": answer["model"] != reference.model.tag,
-        "label": not is_close and (answer["label"], answer["index"]) != best,
+        "label": (is_blank or not is_close) and (answer["label"], answer["index"]) != best,
+        "reason": answer.get("reason") != ("blank" if is_blank else None),
+        "familiarity": bool(_compare_familiarity(reference, [number], [answer["familiarity"]])),
         "abstained": not is_close and answer.get("abstained", False) != abstains,
         "confidence": abs(answer["confidence"] - confidence) > TOLERANCE,
         "classes": bool(_compare_rows(np.array(list(actual.values())), highest)),
@@ -169,6 +172,13 @@ def _compare_rows(rows: Any, expected: Any) -> str | None:
         return f"probabilities of shape {np.shape(rows)}, not {np.shape(expected)}"
     is_equal = np.allclose(rows, expected, rtol=0, atol=TOLERANCE)
     return None if is_equal else "wrong probabilities"
+
+
+def _compare_familiarity(reference: Reference, numbers: Sequence[int], actual: Any) -> str | None:
+    """Check the familiarity of images; `None` and NaN say that the model does not know it."""
+    expected, actual = reference.outputs.familiarity[numbers], np.array(actual, np.float32)
+    is_equal = np.allclose(actual, expected, rtol=0, atol=FAMILIARITY_TOLERANCE, equal_nan=True)
+    return None if is_equal else "wrong familiarity"
 
 
 def _check_status(reply: Reply) -> str | None:
@@ -185,9 +195,10 @@ def infer(random: Random, reference: Reference) -> Request:
     numbers = _numbers(random, reference)
     encode = random.choice([_pixels, _raw_pixels, _files, _raw_files])
     raw, tensor = encode(reference, numbers)
+    known = ["probabilities", "label", "index", *["familiarity"] * reference.outputs.known]
     outputs: list[dict[str, object]] = [
         {"name": name, "parameters": {"binary_data": random.random() < 0.5}}
-        for name in random.sample(["probabilities", "label", "index"], random.randint(0, 3))
+        for name in random.sample(known, random.randint(0, len(known)))
     ]
     message = {
         "id": "fuzz",
@@ -242,29 +253,35 @@ def _check_infer(reference: Reference, numbers: Sequence[int], reply: Reply) -> 
     answer, raw = orjson.loads(reply.body[:end]), reply.body[end:]
     if (answer["id"], answer["model_version"]) != ("fuzz", reference.model.version):
         return "the answer to another request"
-    rows = reference.probabilities[numbers]
     for output in answer["outputs"]:
         size = output.get("parameters", {}).get("binary_data_size", 0)
         values = output["data"] if "data" in output else raw[:size]
-        if fault := _compare_output(reference.card, rows, output["name"], values):
+        if fault := _compare_output(reference, numbers, output["name"], values):
             return fault
         raw = raw[size:]
     return "bytes after the last output" if raw else None
 
 
 def _compare_output(
-    card: ModelCard, rows: Float32Array, name: str, values: bytes | list[Any]
+    reference: Reference, numbers: Sequence[int], name: str, values: bytes | list[Any]
 ) -> str | None:
     """Check one output, which is a list from JSON or raw bytes."""
-    best = rows.argmax(axis=1)
+    rows = reference.probabilities[numbers]
+    blank = [reference.is_blank(number) for number in numbers]
+    best = np.where(blank, -1, rows.argmax(axis=1))
     is_raw = isinstance(values, bytes)
     if name == "probabilities":
         actual = np.frombuffer(values, "<f4") if isinstance(values, bytes) else np.array(values)
         return _compare_rows(actual.reshape(rows.shape), rows)
+    if name == "familiarity":
+        actual = np.frombuffer(values, "<f4") if isinstance(values, bytes) else np.array(values)
+        return _compare_familiarity(reference, numbers, actual)
     if name == "index":
         actual = np.frombuffer(values, "<i8") if isinstance(values, bytes) else np.array(values)
         return None if np.array_equal(actual, best) else "wrong index"
-    names = [card.class_names[index] for index in best]
+    if name != "label":
+        return f"an output {name!r} that is not known"
+    names = ["" if index < 0 else reference.card.class_names[index] for index in best]
     expected = _length_prefixed([text.encode() for text in names]) if is_raw else names
     return None if values == expected else "wrong label"
 
