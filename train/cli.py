@@ -163,8 +163,8 @@ def train(
     if if_empty and (models := list_models()):
         console.print(styled("The store has ", (models[0].tag, "bold"), ": nothing to train."))
         return
-    from train.data.outliers import default_share
     from train.data.source import DataSource
+    from train.familiarity.outliers import default_share
     from train.runs import Run
 
     home = load_settings().home

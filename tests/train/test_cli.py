@@ -12,7 +12,7 @@ from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.programs import running, until
 from tests.support.stores import copied
-from train.data.outliers import SHARE
+from train.familiarity.outliers import SHARE
 
 
 @pytest.mark.parametrize(

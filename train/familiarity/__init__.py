@@ -1,1 +1,1 @@
-"""Give a model's ONNX file an output that says how familiar an image is."""
+"""How familiar an image is: an output of a model, and training with pictures of no class."""

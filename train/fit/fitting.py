@@ -16,8 +16,8 @@ import tensorflow as tf
 from loupe.errors import Interrupted, ProgramFailed
 from train.config import FULL_BATCH, TrainConfig
 from train.data.datasets import Dataset, Split
-from train.data.outliers import draw_outliers
 from train.evaluate.evaluation import Epoch
+from train.familiarity.outliers import draw_outliers
 from train.fit.augmentation import BY_LOOK, augment, mirror_mask, mixup
 from train.fit.checkpoints import Checkpoints
 from train.fit.optimizers import make_optimizer
