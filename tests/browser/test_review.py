@@ -58,6 +58,7 @@ def test_pictures_of_a_job_are_labelled_by_key(page: Page) -> None:
     expect(page.locator("#review-status")).to_contain_text("Picture 3: ")
     page.get_by_role("button", name="3", exact=True).click()
     expect(page.locator("#labelled-count")).to_have_text("2 labelled")
+    expect(page.locator("#review-status")).to_contain_text("Picture 4: ")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#review-back")).to_be_enabled()

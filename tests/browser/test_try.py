@@ -206,8 +206,7 @@ def test_camera_takes_a_picture(page: Page) -> None:
     page.get_by_role("button", name="Camera").click()
     page.get_by_role("button", name="Take the picture").click()
 
-    expect(page.locator(".bars li")).to_have_count(10)
-    assert natural_width(page, "#shown") > 28
+    expect(page.locator("#spoken")).not_to_be_empty()  # whatever the model sees in it
 
 
 @pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])

@@ -508,7 +508,7 @@ def test_values_of_json_are_freed_before_a_picture_is_decoded(path: str, app: St
         asking = asyncio.create_task(ask(app, path, JSON, body))
         before = {child.pid: child.cpu_times().user for child in psutil.Process().children()}
         while not asking.done() and not any(
-            child.cpu_times().user > before.get(child.pid, 0) + 0.3
+            child.cpu_times().user > before.get(child.pid, 0) + 0.6
             for child in psutil.Process().children()
         ):
             await asyncio.sleep(0.01)
