@@ -26,7 +26,7 @@ def run_size(spec: ImageSpec, most: int) -> int:
 
 
 class Outputs(NamedTuple):
-    """What an engine computes for a batch.
+    """The outputs of an engine for a batch.
 
     Attributes:
         probabilities: float32, shape `(n, classes)`; rows sum to 1, columns follow the class names.
@@ -38,7 +38,7 @@ class Outputs(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether the familiarity is known, or there is no image."""
+        """True if the familiarity is known, or there is no image."""
         return not len(self.familiarity) or not np.isnan(self.familiarity).all()
 
     @classmethod
@@ -50,7 +50,7 @@ class Outputs(NamedTuple):
 
 
 class Classifier(Protocol):
-    """What predicts: an engine, or a model in its own framework."""
+    """An engine, or a model in its own framework."""
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """Return class probabilities for a batch of images.

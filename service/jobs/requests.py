@@ -50,7 +50,7 @@ class NoParameters(BaseModel):
 
 
 class BacklogRequest(BaseModel):
-    """How many steps of jobs one worker should find, in the number of workers that are wanted."""
+    """The number of steps for which one worker is wanted."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -299,7 +299,7 @@ class Call(AnyCall):
 
     @property
     def rights(self) -> Rights:
-        """What the client may do."""
+        """The rights of the client."""
         return self._context.rights
 
     @property
