@@ -37,7 +37,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # images
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 FAMILIARITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
 CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-MAX_UNCOUNTED = 64  # images
+MAX_UNCOUNTED = 512  # images; counting costs NumPy some calls, which are cheap if they are rare
 NO_PROTOCOL = "-"  # of requests refused before their route is known
 NO_MODEL = "-"  # of requests without a model
 
@@ -228,7 +228,7 @@ class ModelMetrics:
         """Count the images that were added since the last time."""
         if not self._uncounted:
             return
-        probabilities, familiarity = map(np.concatenate, zip(*self._uncounted, strict=True))
+        probabilities, familiarity = Outputs.joined(self._uncounted)
         self._uncounted.clear()
         self._uncounted_images = 0
         images = np.bincount(probabilities.argmax(axis=1), minlength=len(self._classes))

@@ -20,7 +20,7 @@ from loupe.images.steps import Step
 from loupe.jobs import check_options
 from loupe.models import saliency
 from loupe.models.answers import Answer, AnswerOptions, Explain, answers, check_split
-from loupe.models.engine import Outputs, load_engine
+from loupe.models.engine import load_engine
 from loupe.models.store import StoredModel, find_model
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings, load_settings
@@ -172,7 +172,7 @@ class LocalModel:
     def _answers(self, views: Sequence[View], options: AnswerOptions) -> Iterator[Prediction]:
         if views:
             images = np.stack([view.seen for view in views])
-            outputs = Outputs.of(self._engine.rows(images), len(self.card.class_names))
+            outputs = self._engine.run(images)
             found = answers(self.card, images, outputs, options)
             for answer, view in zip(found, views, strict=True):
                 yield self._prediction(answer).with_view(view)

@@ -135,11 +135,25 @@ def open_picture(data: File, *, max_pixels: int) -> Picture:
         InvalidImage: If `data` is empty, of an unknown format, or of a size or number of parts
             that Loupe refuses.
     """
-    kind = _readable_kind(data)
     data = bytes(data)  # copies only a part of a body
-    if not is_tiny(data):
-        check_header(data, max_pixels)
-        check_segments(data)
+    quick = open_quick(data, max_pixels=max_pixels)
+    if quick is not None:
+        return quick
+    check_header(data, max_pixels)
+    check_segments(data)
+    return _open(data, _readable_kind(data), max_pixels)
+
+
+def open_quick(data: File, *, max_pixels: int) -> Picture | None:
+    """Check a picture's header, as `open_picture` does, if decoding is certainly quick.
+
+    `None` means that another process should decode the picture.
+    """
+    kind = _readable_kind(data)
+    return _open(bytes(data), kind, max_pixels) if is_tiny(data) else None
+
+
+def _open(data: bytes, kind: str, max_pixels: int) -> Picture:
     try:
         image = open_image(data, kind)
         has_several = has_several_frames(image, data)

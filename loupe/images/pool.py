@@ -20,10 +20,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from loupe.errors import InvalidImage, LoupeError, ProgramFailed, ShuttingDown
-from loupe.images.decode import open_picture
+from loupe.images.decode import open_quick
 from loupe.images.decoder import IMAGE
 from loupe.images.formats import File
-from loupe.images.header import estimated_bytes, is_tiny, kind_of, too_costly
+from loupe.images.header import estimated_bytes, too_costly
 from loupe.images.looks.ink import Symbols
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.images.steps import Step
@@ -122,9 +122,8 @@ class DecoderPool:
 
     def symbols_safely(self, data: File, spec: ImageSpec, max_pixels: int) -> Symbols:
         """Return the symbols of a picture, in this process if that is certainly quick."""
-        if is_tiny(data) or kind_of(data) is None:
-            return open_picture(data, max_pixels=max_pixels).symbols(spec)
-        return self.symbols(data, spec, max_pixels)
+        picture = open_quick(data, max_pixels=max_pixels)
+        return self.symbols(data, spec, max_pixels) if picture is None else picture.symbols(spec)
 
     def decode_safely(
         self,
@@ -136,9 +135,10 @@ class DecoderPool:
         steps: list[Step] | None = None,
     ) -> UInt8Array:
         """Decode a picture as `decode` does, in this process if that is certainly quick."""
-        if is_tiny(data) or kind_of(data) is None:
-            return open_picture(data, max_pixels=max_pixels).pixels(spec, normalize, steps)
-        return self.decode(data, spec, max_pixels, normalize=normalize, steps=steps)
+        picture = open_quick(data, max_pixels=max_pixels)
+        if picture is None:
+            return self.decode(data, spec, max_pixels, normalize=normalize, steps=steps)
+        return picture.pixels(spec, normalize, steps)
 
     def close(self) -> None:
         """Kill all decoders. Calls in progress raise `ShuttingDown`."""

@@ -93,8 +93,8 @@ class ImageSpec:
         """Return which images of a batch, `(n, *shape)`, have no ink although they should."""
         if self.look != "ink":
             return np.zeros(len(images), bool)
-        if len(images) == 1:  # three times as fast; most requests have one
-            return np.array([not images.any()])
+        if len(images) == 1:  # a fifth of the time of `any`; most requests have one
+            return np.array([not images.tobytes().strip(b"\0")])
         return np.asarray(images.reshape(len(images), self.nbytes).max(axis=1, initial=0) == 0)
 
     def check_batch(self, images: NDArray[np.generic]) -> UInt8Array:

@@ -3,6 +3,7 @@
 The service and local models answer with the same fields.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NotRequired, TypeAlias, TypedDict
 
@@ -137,19 +138,20 @@ def answer(
         level: Familiarity below which the image is unfamiliar.
         blank: Whether there is no ink in it.
     """
-    index = int(probabilities.argmax())
+    values, known = probabilities.tolist(), float(familiarity)  # faster than NumPy for so few
+    index = values.index(max(values))
     label, confidence = class_names[index], probabilities[index]
     found: Answer = {
         "label": label,
         "index": index,
         "confidence": confidence,
-        "familiarity": None if np.isnan(familiarity) else familiarity,
-        "unfamiliar": bool(familiarity < level),
+        "familiarity": None if math.isnan(known) else familiarity,
+        "unfamiliar": known < level,
         "probabilities": _chosen(class_names, probabilities, options.top_k),
     }
     if options.refuses:
         found["abstained"] = bool(
-            confidence < (options.threshold or 0) or familiarity < (options.min_familiarity or 0)
+            confidence < (options.threshold or 0) or known < (options.min_familiarity or 0)
         )
     if blank:
         found["reason"] = BLANK

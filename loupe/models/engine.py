@@ -3,6 +3,7 @@
 ONNX Runtime serves and scores. TensorFlow is the reference, imported only when it is chosen.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -42,11 +43,18 @@ class Outputs(NamedTuple):
         return not len(self.familiarity) or not np.isnan(self.familiarity).all()
 
     @classmethod
-    def of(cls, rows: Float32Array, classes: int) -> "Outputs":
-        """Separate the rows of `Engine.rows`."""
-        if rows.shape[1] == classes:
-            return cls(rows, np.full(len(rows), np.nan, np.float32))
-        return cls(np.ascontiguousarray(rows[:, :classes]), rows[:, classes])
+    def of(cls, probabilities: Float32Array) -> "Outputs":
+        """Return the outputs of an engine that knows no familiarity."""
+        return cls(probabilities, np.full(len(probabilities), np.nan, np.float32))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Outputs"]) -> "Outputs":
+        """Return the outputs of one or more batches as those of one."""
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def part(self, start: int, stop: int) -> "Outputs":
+        """Return the outputs of some images."""
+        return Outputs(self.probabilities[start:stop], self.familiarity[start:stop])
 
 
 class Classifier(Protocol):
@@ -78,8 +86,8 @@ class Engine(Classifier, Protocol):
 
     familiarity: Familiarity | None
 
-    def rows(self, images: UInt8Array) -> Float32Array:
-        """Return probabilities, as `predict`, and familiarity in one more column if it is known."""
+    def run(self, images: UInt8Array) -> Outputs:
+        """Return probabilities, as `predict`, and familiarity."""
 
 
 class OnnxEngine:
@@ -111,17 +119,15 @@ class OnnxEngine:
         probabilities: Float32Array = self._session.run(self._outputs, {self._input: images})[0]
         return probabilities
 
-    def rows(self, images: UInt8Array) -> Float32Array:
-        """See `Engine.rows`."""
+    def run(self, images: UInt8Array) -> Outputs:
+        """See `Engine.run`."""
         known = self.familiarity
-        if known is None:
-            return self.predict(images)
-        if not len(self._spec.check_batch(images)):
-            return np.empty((0, self.classes + 1), np.float32)
+        if known is None or not len(self._spec.check_batch(images)):
+            return Outputs.of(self.predict(images))
         probabilities, distances = self._session.run(
             [*self._outputs, DISTANCE], {self._input: images}
         )
-        return np.concatenate([probabilities, known.of(distances)[:, np.newaxis]], axis=1)
+        return Outputs(probabilities, known.of(distances))
 
 
 class TensorflowEngine:
@@ -147,9 +153,9 @@ class TensorflowEngine:
             return np.empty((0, self.classes), np.float32)
         return np.asarray(self._model(images, training=False), dtype=np.float32)
 
-    def rows(self, images: UInt8Array) -> Float32Array:
-        """See `Engine.rows`."""
-        return self.predict(images)
+    def run(self, images: UInt8Array) -> Outputs:
+        """See `Engine.run`."""
+        return Outputs.of(self.predict(images))
 
 
 def load_engine(
@@ -180,5 +186,5 @@ def load_engine(
         else TensorflowEngine(model.folder / KERAS_FILE, spec)
     )
     for size in WARM_UP_SIZES:
-        engine.rows(spec.zeros(run_size(spec, size)))
+        engine.run(spec.zeros(run_size(spec, size)))
     return engine

@@ -20,7 +20,8 @@ from functools import partial
 import numpy as np
 
 from loupe.errors import LoupeError, ShuttingDown, TooManyRequests
-from loupe.images.spec import Float32Array, UInt8Array
+from loupe.images.spec import UInt8Array
+from loupe.models.engine import Outputs
 from service.http.shares import shared
 from service.prediction.caller import Caller, caller_gone
 
@@ -40,14 +41,14 @@ class _Queued:
     caller: Caller
     is_slice: bool
     since: float  # on the clock of `time.monotonic`
-    answer: asyncio.Future[Float32Array]
+    answer: asyncio.Future[Outputs]
 
 
 @dataclass(slots=True)
 class _Outcome:
     """The result of one run, when it started, and how many seconds it took."""
 
-    answers: Float32Array | Exception
+    answers: Outputs | Exception
     started: float
     seconds: float
 
@@ -56,8 +57,8 @@ class Batcher:
     """A bounded queue in front of one engine.
 
     Args:
-        run: The engine: uint8 `(n, *shape)` → float32 `(n, columns)`; called in several threads.
-        columns: Columns that `run` must return.
+        run: The engine; called in several threads.
+        classes: Columns that its probabilities must have.
         max_batch_size: Maximum number of images in one run.
         max_queued_images: Maximum number of images without an answer of one caller; those of all
             callers may be half as many more.
@@ -69,9 +70,9 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[UInt8Array], Float32Array],
+        run: Callable[[UInt8Array], Outputs],
         *,
-        columns: int,
+        classes: int,
         max_batch_size: int,
         max_queued_images: int,
         threads: int = 1,
@@ -79,7 +80,7 @@ class Batcher:
         on_run: Callable[[int, Sequence[float], float], None] | None = None,
     ) -> None:
         self._run = run
-        self._columns = columns
+        self._classes = classes
         self._max_batch_size = max_batch_size
         self._slice = min(SLICE, max_batch_size)
         self._threads = threads
@@ -102,8 +103,8 @@ class Batcher:
         """Number of images without an answer."""
         return self._admitted.held
 
-    async def predict(self, images: UInt8Array, caller: Caller) -> Float32Array:
-        """Return the engine's rows, computed together with other requests.
+    async def predict(self, images: UInt8Array, caller: Caller) -> Outputs:
+        """Return the engine's outputs, computed together with other requests.
 
         A large request runs in slices, so that others can run in between.
 
@@ -112,7 +113,7 @@ class Batcher:
             caller: The client.
 
         Returns:
-            float32, shape `(n, columns)`; row i belongs to image i.
+            The outputs of the images, in their order.
 
         Raises:
             CallerGone: If the client has disconnected.
@@ -136,7 +137,7 @@ class Batcher:
         if self._can_run_now(images, caller):
             return self._recorded(self._timed_run(images), len(images), [0.0])
         limits.add(caller.name, len(images))
-        pending: deque[asyncio.Future[Float32Array]] = deque()
+        pending: deque[asyncio.Future[Outputs]] = deque()
         deadline = asyncio.get_running_loop().call_later(left, _expire, pending, caller)
         self._requests += 1
         try:
@@ -161,9 +162,9 @@ class Batcher:
         await asyncio.to_thread(self._executor.shutdown)
 
     async def _predict_in_slices(
-        self, images: UInt8Array, caller: Caller, pending: deque[asyncio.Future[Float32Array]]
-    ) -> Float32Array:
-        answers = [np.empty((0, self._columns), np.float32)]
+        self, images: UInt8Array, caller: Caller, pending: deque[asyncio.Future[Outputs]]
+    ) -> Outputs:
+        answers = [Outputs.of(np.empty((0, self._classes), np.float32))]
         for start in range(0, len(images), self._slice):
             if len(pending) > self._threads:  # one is queued ahead, so that no thread idles
                 answers.append(await pending[0])
@@ -172,7 +173,7 @@ class Batcher:
                     raise caller_gone()
             part = images[start : start + self._slice]
             pending.append(self._enqueue(part, caller, is_slice=True))
-        return np.concatenate([*answers, *[await answer for answer in pending]])
+        return Outputs.joined([*answers, *[await answer for answer in pending]])
 
     def _can_run_now(self, images: UInt8Array, caller: Caller) -> bool:
         """Return whether a run is short, and no other request could share it."""
@@ -181,8 +182,8 @@ class Batcher:
 
     def _enqueue(
         self, images: UInt8Array, caller: Caller, *, is_slice: bool = False
-    ) -> asyncio.Future[Float32Array]:
-        answer: asyncio.Future[Float32Array] = asyncio.get_running_loop().create_future()
+    ) -> asyncio.Future[Outputs]:
+        answer: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
         self._queue.append(_Queued(images, caller, is_slice, time.monotonic(), answer))
         self._queued_images += len(images)
         self._schedule_dispatch()
@@ -248,12 +249,12 @@ class Batcher:
 
     def _timed_run(self, images: UInt8Array) -> _Outcome:
         started = time.monotonic()
-        answers: Float32Array | Exception
+        answers: Outputs | Exception
         try:
             answers = self._run(images)
-            expected = (len(images), self._columns)
-            if answers.shape != expected:
-                problem = f"The engine returned shape {answers.shape}, not {expected}."
+            shape, expected = answers.probabilities.shape, (len(images), self._classes)
+            if shape != expected:
+                problem = f"The engine returned shape {shape}, not {expected}."
                 answers = LoupeError(f"{problem} This is a bug.", code="engine_failed")
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             answers = error
@@ -265,7 +266,7 @@ class Batcher:
         self._dispatch()
 
     def _finish(self, batch: list[_Queued], outcome: _Outcome) -> None:
-        """Give every caller its rows, or the engine's error."""
+        """Give every caller its outputs, or the engine's error."""
         images = sum(len(queued.images) for queued in batch)
         waited = [outcome.started - queued.since for queued in batch]
         try:
@@ -279,10 +280,10 @@ class Batcher:
         for queued in batch:
             stop = start + len(queued.images)
             if not queued.answer.done():
-                queued.answer.set_result(answers[start:stop])
+                queued.answer.set_result(answers.part(start, stop))
             start = stop
 
-    def _recorded(self, outcome: _Outcome, images: int, waited: Sequence[float]) -> Float32Array:
+    def _recorded(self, outcome: _Outcome, images: int, waited: Sequence[float]) -> Outputs:
         """Return the answers of a run, and record how long it took.
 
         Raises:
@@ -307,14 +308,14 @@ def _joined(batch: list[_Queued]) -> UInt8Array:
     return np.concatenate([queued.images for queued in batch])
 
 
-def _expire(pending: deque[asyncio.Future[Float32Array]], caller: Caller) -> None:
+def _expire(pending: deque[asyncio.Future[Outputs]], caller: Caller) -> None:
     """End a request whose deadline has passed."""
     for answer in pending:
         if not answer.done():
             answer.set_exception(caller.too_late())
 
 
-def _abandon(pending: deque[asyncio.Future[Float32Array]]) -> None:
+def _abandon(pending: deque[asyncio.Future[Outputs]]) -> None:
     """Cancel unused answers, and read their errors, which asyncio would report."""
     for answer in pending:
         if not answer.cancel() and not answer.cancelled():

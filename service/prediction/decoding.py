@@ -24,9 +24,9 @@ from loupe.errors import (
     ShuttingDown,
     TooManyRequests,
 )
-from loupe.images.decode import open_picture
+from loupe.images.decode import open_quick
 from loupe.images.formats import File
-from loupe.images.header import check_header, estimated_cost, is_tiny, kind_of
+from loupe.images.header import check_header, estimated_cost
 from loupe.images.looks.ink import Box, Symbols
 from loupe.images.normalize import WHOLE
 from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
@@ -354,8 +354,8 @@ async def decode(image: EncodedImage, settings: Settings, preparation: Preparati
     if isinstance(image, np.ndarray):
         return image
     preparation.caller.check()
-    if is_tiny(image) or kind_of(image) is None:
-        picture = open_picture(image, max_pixels=settings.max_image_pixels)
+    picture = open_quick(image, max_pixels=settings.max_image_pixels)
+    if picture is not None:
         return picture.pixels(preparation.spec, preparation.normalize, preparation.steps)
     check_header(image, settings.max_image_pixels)
     return await preparation.decoders.decode(image, preparation)
@@ -371,7 +371,8 @@ async def decode_symbols(
     if isinstance(image, np.ndarray):
         return [(image, WHOLE)] if image.any() else []
     preparation.caller.check()
-    if is_tiny(image) or kind_of(image) is None:
-        return open_picture(image, max_pixels=settings.max_image_pixels).symbols(preparation.spec)
+    picture = open_quick(image, max_pixels=settings.max_image_pixels)
+    if picture is not None:
+        return picture.symbols(preparation.spec)
     check_header(image, settings.max_image_pixels)
     return await preparation.decoders.symbols(image, preparation)

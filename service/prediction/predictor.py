@@ -244,9 +244,8 @@ class AnyCall:
             span = self._tracing.phase("predict", attributes={"loupe.images": len(images)})
         self._decoded = time.monotonic()
         with span:
-            rows = await served.batcher.predict(images, caller)
+            outputs = await served.batcher.predict(images, caller)
         self._computed = len(images), time.monotonic()
-        outputs = Outputs.of(rows, len(served.stored.card.class_names))
         served.metrics.add(outputs, options)
         if self._captures.share:
             self._captures.offer(served.stored, images, *outputs)

@@ -205,8 +205,8 @@ class ServedModels:
             statistics.ran(images, waited, seconds)
 
         batcher = Batcher(
-            engine.rows,
-            columns=engine.classes + (engine.familiarity is not None),
+            engine.run,
+            classes=engine.classes,
             max_batch_size=run_size(spec, settings.max_batch_size),
             max_queued_images=min(settings.max_queued_images, MAX_QUEUED_BYTES // spec.nbytes),
             threads=settings.threads or available_cores(),

@@ -14,7 +14,7 @@ from loupe.errors import LoupeError
 from loupe.files import ReadableFolders
 from loupe.images.pool import DecoderPool, Loss
 from loupe.images.spec import ImageSpec, UInt8Array
-from loupe.models.engine import Engine, Outputs, run_size
+from loupe.models.engine import Engine, run_size
 from loupe.models.store import StoredModel
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
@@ -196,8 +196,7 @@ def score_batch(
     with clock.phase("read"):
         records = batch()
     with clock.phase("score"):
-        rows = engine.rows(records.images)
-        probabilities, familiarity = Outputs.of(rows, engine.classes)
+        probabilities, familiarity = engine.run(records.images)
     part = outputs.Part(
         records.ids, probabilities, records.errors, records.columns, familiarity=familiarity
     )

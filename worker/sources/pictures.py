@@ -22,9 +22,9 @@ from loupe.errors import (
     StorageUnavailable,
 )
 from loupe.files import printable
-from loupe.images.decode import open_picture
+from loupe.images.decode import open_picture, open_quick
 from loupe.images.formats import File
-from loupe.images.header import is_tiny, kind_of
+from loupe.images.header import is_tiny
 from loupe.images.pool import DecoderPool
 from loupe.images.selection import COLLECTION_SUFFIXES, Skipped, describe
 from loupe.images.spec import ImageSpec, UInt8Array
@@ -100,8 +100,11 @@ class Decoder:
         return self._processes.decode(data, PREVIEW, self._max_pixels, self._check)
 
     def _pixels(self, data: File) -> UInt8Array:
-        if self._processes is None or is_tiny(data) or kind_of(data) is None:
+        if self._processes is None:
             return open_picture(data, max_pixels=self._max_pixels).pixels(self.spec)
+        picture = open_quick(data, max_pixels=self._max_pixels)
+        if picture is not None:
+            return picture.pixels(self.spec)
         self._turn.release()
         try:
             return self._processes.decode(data, self.spec, self._max_pixels, self._check)

@@ -1,6 +1,5 @@
 """Predictions and metrics of Loupe's own protocol."""
 
-import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
@@ -55,11 +54,11 @@ async def _saliency(
 ) -> UInt8Array:
     """Return a drawn map of an image; at most `max_images` of its copies are queued at a time."""
     occlusion = saliency.occlude(image, served.stored.card.input)
-    rows = [
+    parts = [
         await served.batcher.predict(occlusion.images[start : start + max_images], caller)
         for start in range(0, max(1, len(occlusion.images)), max_images)
     ]
-    occluded = Outputs.of(np.concatenate(rows), outputs.probabilities.shape[1]).probabilities
+    occluded = Outputs.joined(parts).probabilities
     return saliency.draw(image, occlusion.saliency(outputs.probabilities[0], occluded))
 
 

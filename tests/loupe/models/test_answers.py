@@ -85,7 +85,7 @@ def test_an_alpha_needs_a_model_with_calibrated_sets() -> None:
 def test_prediction_sets_hold_the_classes_that_are_probable_enough() -> None:
     calibrated = card(conformal=Conformal(probabilities=(0.9, 0.5, 0.4, 0.3), images=4))
     rows = np.array([[0.25, 0.75], [0.45, 0.55], [0.3, 0.7]], np.float32)
-    images, outputs = np.zeros((3, 28, 28), np.uint8), Outputs.of(rows, 2)
+    images, outputs = np.zeros((3, 28, 28), np.uint8), Outputs.of(rows)
 
     def sets(alpha: float) -> list[list[str]]:
         found = answers(calibrated, images, outputs, AnswerOptions(alpha=alpha))

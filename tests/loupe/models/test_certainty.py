@@ -1,13 +1,27 @@
-"""Prediction sets: their coverage, and the same sets as MAPIE's."""
+"""Familiarity of distances, and prediction sets: their coverage, and the same sets as MAPIE's."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from loupe.images.spec import Float32Array
-from loupe.models.certainty import MAX_KEPT, Conformal
+from loupe.models.certainty import MAX_KEPT, Conformal, Familiarity
 
 CLASSES = 10
+DISTANCES = st.floats(-4, 4, width=16)  # so that some are equal
+
+
+@given(st.lists(DISTANCES, min_size=2), st.lists(DISTANCES, min_size=2))
+def test_an_image_is_as_familiar_alone_as_in_a_batch(
+    known: list[float], asked: list[float]
+) -> None:
+    familiarity = Familiarity(distances=tuple(sorted(known)), images=len(known))
+    distances = np.array(asked, np.float32)
+    alone = np.concatenate([familiarity.of(distances[[row]]) for row in range(len(asked))])
+
+    np.testing.assert_allclose(alone, familiarity.of(distances), atol=1e-6)
 
 
 def calibrated_rows(count: int, seed: int) -> tuple[Float32Array, NDArray[np.int64]]:

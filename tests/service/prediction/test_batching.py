@@ -21,6 +21,7 @@ from loupe.errors import (
     TooManyRequests,
 )
 from loupe.images.spec import Float32Array, UInt8Array
+from loupe.models.engine import Outputs
 from service.prediction import batching
 from service.prediction.batching import RECENT_RUNS, SHORT_RUN_SECONDS, SLICE, Batcher
 from service.prediction.caller import Caller
@@ -68,9 +69,24 @@ class Runs:
         self.sizes.append(images)
 
 
-def batcher(run: Run, **limits: Any) -> Batcher:
-    defaults = {"columns": 2, "max_batch_size": 16, "max_queued_images": 10_000}
-    return Batcher(run, **{**defaults, **limits})
+class Waiting:
+    """A batcher for engines that return probabilities only, and familiarity that follows them."""
+
+    def __init__(self, run: Run, **limits: Any) -> None:
+        defaults = {"classes": 2, "max_batch_size": 16, "max_queued_images": 10_000}
+
+        def outputs(images: UInt8Array) -> Outputs:
+            rows = run(images)
+            return Outputs(rows, rows[:, 0])
+
+        self.batcher = Batcher(outputs, **{**defaults, **limits})
+        self.close = self.batcher.close
+
+    async def predict(self, images: UInt8Array, caller: Caller) -> Float32Array:
+        """Return the probabilities."""
+        outputs = await self.batcher.predict(images, caller)
+        np.testing.assert_array_equal(outputs.familiarity, outputs.probabilities[:, 0])
+        return outputs.probabilities
 
 
 def patient() -> Caller:
@@ -84,7 +100,7 @@ def lone() -> Caller:
 
 
 async def asked(
-    waiting: Batcher, images: UInt8Array, caller: Caller | None = None
+    waiting: Waiting, images: UInt8Array, caller: Caller | None = None
 ) -> "asyncio.Task[Float32Array]":
     """Queue a request and wait until it is in the queue."""
     task = asyncio.create_task(waiting.predict(images, caller or patient()))
@@ -105,7 +121,7 @@ def test_answers_return_to_the_right_caller_under_concurrency() -> None:
     requests = [random_images(int(random.integers(1, 9)), seed) for seed in range(200)]
 
     async def scene() -> None:
-        waiting = batcher(sums)
+        waiting = Waiting(sums)
         answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
         for images, answer in zip(requests, answers, strict=True):
             np.testing.assert_array_equal(answer, sums(images))
@@ -125,7 +141,7 @@ def test_requests_of_any_size_get_their_rows_and_runs_stay_small(
     requests = [random_images(size, seed) for seed, size in enumerate(sizes)]
 
     async def scene() -> None:
-        waiting = batcher(sums, max_batch_size=max_batch_size, on_run=Runs(runs).ran)
+        waiting = Waiting(sums, max_batch_size=max_batch_size, on_run=Runs(runs).ran)
         answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
         for images, answer in zip(requests, answers, strict=True):
             np.testing.assert_array_equal(answer, sums(images))
@@ -139,7 +155,7 @@ def test_requests_of_any_size_get_their_rows_and_runs_stay_small(
 def test_requests_queued_during_a_run_share_the_next_run() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate)
+        waiting = Waiting(gate)
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
         others = [await asked(waiting, random_images(2, seed)) for seed in range(5)]
@@ -154,7 +170,7 @@ def test_requests_queued_during_a_run_share_the_next_run() -> None:
 def test_without_batching_each_request_has_a_run() -> None:
     async def scene() -> None:
         runs: list[int] = []
-        waiting = batcher(sums, together=False, on_run=Runs(runs).ran)
+        waiting = Waiting(sums, together=False, on_run=Runs(runs).ran)
         requests = [random_images(size, seed=size) for size in (1, 2, 3)]
         answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in requests))
         for images, answer in zip(requests, answers, strict=True):
@@ -185,7 +201,7 @@ def test_short_runs_execute_on_the_event_loop_once_their_duration_is_known(
 
     async def scene() -> None:
         engine = Where()
-        waiting = batcher(engine)
+        waiting = Waiting(engine)
         for seed in range(3):
             images = random_images(1, seed)
             np.testing.assert_array_equal(await waiting.predict(images, patient()), sums(images))
@@ -206,7 +222,7 @@ def test_request_that_arrives_in_the_next_turn_of_the_event_loop_shares_the_run(
 
     async def scene() -> None:
         ran = Runs([])
-        waiting = batcher(sums, on_run=ran.ran)
+        waiting = Waiting(sums, on_run=ran.ran)
         await waiting.predict(random_images(1), patient())
         first = await asked(waiting, random_images(1))
         second = await asked(waiting, random_images(1))
@@ -222,7 +238,7 @@ def test_lone_request_runs_before_the_event_loop_turns(monkeypatch: pytest.Monke
 
     async def scene() -> None:
         engine, ran = Where(), Runs([])
-        waiting = batcher(engine, on_run=ran.ran)
+        waiting = Waiting(engine, on_run=ran.ran)
         await waiting.predict(random_images(1), lone())  # its duration is not known: in a thread
         turned: list[bool] = []
         asyncio.get_running_loop().call_soon(turned.append, True)
@@ -230,7 +246,7 @@ def test_lone_request_runs_before_the_event_loop_turns(monkeypatch: pytest.Monke
         np.testing.assert_array_equal(answer, sums(random_images(2)))
         assert not turned
         assert (engine.on_event_loop, ran.sizes) == ([False, True], [1, 2])
-        assert waiting.admitted == 0
+        assert waiting.batcher.admitted == 0
         await waiting.close()
 
     play(scene())
@@ -243,7 +259,7 @@ def test_lone_request_shares_the_run_of_those_that_are_queued(
 
     async def scene() -> None:
         ran = Runs([])
-        waiting = batcher(sums, on_run=ran.ran)
+        waiting = Waiting(sums, on_run=ran.ran)
         await waiting.predict(random_images(1), patient())
         callers = (patient(), lone())
         await asyncio.gather(*(waiting.predict(random_images(1), caller) for caller in callers))
@@ -258,7 +274,7 @@ def test_lone_large_request_executes_in_threads(monkeypatch: pytest.MonkeyPatch)
 
     async def scene() -> None:
         engine = Where()
-        waiting = batcher(engine)
+        waiting = Waiting(engine)
         await waiting.predict(random_images(1), lone())
         assert len(await waiting.predict(random_images(17), lone())) == 17
         assert not any(engine.on_event_loop)
@@ -271,7 +287,7 @@ def test_lone_large_request_executes_in_threads(monkeypatch: pytest.MonkeyPatch)
 def test_long_runs_execute_in_threads() -> None:
     async def scene() -> None:
         engine = Where(SHORT_RUN_SECONDS)
-        waiting = batcher(engine)
+        waiting = Waiting(engine)
         for caller in (patient(), patient(), lone()):
             await waiting.predict(random_images(1), caller)
         assert not any(engine.on_event_loop)
@@ -316,7 +332,7 @@ def test_run_on_the_event_loop_takes_what_fits_unless_that_is_little(
             clock.now += len(images) * microseconds_per_image / 1e6
             return engine(images)
 
-        waiting = batcher(run, max_batch_size=64, on_run=ran.ran)
+        waiting = Waiting(run, max_batch_size=64, on_run=ran.ran)
         await waiting.predict(random_images(1), patient())  # now the duration is known
         parts = [random_images(size, seed) for seed, size in enumerate(requests)]
         answers = await asyncio.gather(*(waiting.predict(images, patient()) for images in parts))
@@ -343,7 +359,7 @@ def test_runs_stay_on_the_event_loop_until_all_recent_ones_were_long(
             clock.now += next(durations)
             return engine(images)
 
-        waiting = batcher(run)
+        waiting = Waiting(run)
         for _ in range(RECENT_RUNS + 2):
             await waiting.predict(random_images(1), patient())
         assert engine.on_event_loop == [False, *[True] * RECENT_RUNS, False]
@@ -357,7 +373,7 @@ def test_slices_of_a_large_request_execute_in_threads(monkeypatch: pytest.Monkey
 
     async def scene() -> None:
         engine = Where()
-        waiting = batcher(engine, max_batch_size=4)
+        waiting = Waiting(engine, max_batch_size=4)
         await waiting.predict(random_images(1), patient())
         await waiting.predict(random_images(16), patient())
         assert not any(engine.on_event_loop)
@@ -368,7 +384,7 @@ def test_slices_of_a_large_request_execute_in_threads(monkeypatch: pytest.Monkey
 
 def test_no_images_give_no_rows() -> None:
     async def scene() -> None:
-        waiting = batcher(sums)
+        waiting = Waiting(sums)
         answer = await waiting.predict(random_images(0), patient())
         assert answer.shape == (0, 2)
         assert answer.dtype == np.float32
@@ -380,7 +396,7 @@ def test_no_images_give_no_rows() -> None:
 def test_small_request_runs_between_slices_of_a_large_one() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate, max_batch_size=4)
+        waiting = Waiting(gate, max_batch_size=4)
         images, single = random_images(10), random_images(1, seed=9)
         large = await asked(waiting, images)
         await gate.is_busy()
@@ -409,7 +425,7 @@ def test_second_run_uses_a_free_thread() -> None:
         def run(images: UInt8Array) -> Float32Array:
             return gate(images) if len(images) == 1 else sums(images)
 
-        waiting = batcher(run, threads=2, max_batch_size=4)
+        waiting = Waiting(run, threads=2, max_batch_size=4)
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
         images = random_images(4)
@@ -430,7 +446,7 @@ def test_slices_of_a_large_request_run_in_parallel() -> None:
             both.wait(10)
             return sums(images)
 
-        waiting = batcher(run, threads=2, max_batch_size=4)
+        waiting = Waiting(run, threads=2, max_batch_size=4)
         np.testing.assert_array_equal(
             await waiting.predict(random_images(16), patient()), sums(random_images(16))
         )
@@ -445,7 +461,7 @@ def test_slices_of_a_large_request_run_in_parallel() -> None:
 def test_full_queue_refuses_requests_and_answers_the_rest() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate, max_queued_images=5)
+        waiting = Waiting(gate, max_queued_images=5)
         accepted = [
             await asked(waiting, random_images(2)),
             await asked(waiting, random_images(3, seed=1)),
@@ -466,7 +482,7 @@ def test_full_queue_refuses_requests_and_answers_the_rest() -> None:
 def test_caller_with_a_full_queue_leaves_room_for_others() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate, max_queued_images=4)
+        waiting = Waiting(gate, max_queued_images=4)
         alice, bob = Caller.within(30, name="alice"), Caller.within(30, name="bob")
         full = await asked(waiting, random_images(4), alice)
         with pytest.raises(TooManyRequests):
@@ -475,7 +491,7 @@ def test_caller_with_a_full_queue_leaves_room_for_others() -> None:
         gate.open.set()
         np.testing.assert_array_equal(await other, sums(random_images(2, seed=1)))
         await full
-        assert waiting.admitted == 0
+        assert waiting.batcher.admitted == 0
         await waiting.close()
 
     play(scene())
@@ -484,7 +500,7 @@ def test_caller_with_a_full_queue_leaves_room_for_others() -> None:
 def test_request_past_its_deadline_fails_and_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate)
+        waiting = Waiting(gate)
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
         late = await asked(waiting, random_images(1, seed=1), Caller.within(0.05))
@@ -501,7 +517,7 @@ def test_request_past_its_deadline_fails_and_is_not_computed() -> None:
 def test_request_that_arrives_after_its_deadline_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate)
+        waiting = Waiting(gate)
         with pytest.raises(DeadlineExceeded):
             await waiting.predict(random_images(1), Caller.within(-1))
         await waiting.close()
@@ -513,7 +529,7 @@ def test_request_that_arrives_after_its_deadline_is_not_computed() -> None:
 def test_request_of_a_disconnected_client_is_skipped() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate, max_batch_size=2)
+        waiting = Waiting(gate, max_batch_size=2)
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
         left = await asked(waiting, random_images(1, seed=1), Caller.within(30, lambda: True))
@@ -536,7 +552,7 @@ def test_large_request_of_a_disconnected_client_ends_early() -> None:
         def gone() -> bool:
             return len(runs) >= 3
 
-        waiting = batcher(sums, max_batch_size=SLICE, on_run=Runs(runs).ran)
+        waiting = Waiting(sums, max_batch_size=SLICE, on_run=Runs(runs).ran)
         with pytest.raises(CallerGone):
             await waiting.predict(random_images(20 * SLICE), Caller.within(30, gone))
         await waiting.close()
@@ -548,7 +564,7 @@ def test_large_request_of_a_disconnected_client_ends_early() -> None:
 def test_cancelled_request_is_not_computed() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate, max_queued_images=4)
+        waiting = Waiting(gate, max_queued_images=4)
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
         gone = await asked(waiting, random_images(3, seed=1))
@@ -570,7 +586,7 @@ def test_cancelled_request_is_not_computed() -> None:
 def test_cancellation_during_a_run_does_not_affect_others() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate)
+        waiting = Waiting(gate)
         gone = await asked(waiting, random_images(1))
         await gate.is_busy()
         gone.cancel()
@@ -593,7 +609,7 @@ def test_wrong_number_of_rows_fails_only_that_run(
         return sums(images)[: len(images) - (len(images) == 3)]
 
     async def scene() -> None:
-        waiting = batcher(one_row_short)
+        waiting = Waiting(one_row_short)
         outcomes = await asyncio.gather(
             waiting.predict(random_images(1), patient()),
             waiting.predict(random_images(2), patient()),
@@ -613,7 +629,7 @@ def test_wrong_number_of_rows_fails_only_that_run(
 
 def test_wrong_number_of_classes_fails_the_run() -> None:
     async def scene() -> None:
-        waiting = batcher(sums, columns=3)
+        waiting = Waiting(sums, classes=3)
         with pytest.raises(LoupeError, match=r"\(1, 2\)"):
             await waiting.predict(random_images(1), patient())
         await waiting.close()
@@ -628,7 +644,7 @@ def test_engine_error_fails_only_that_run() -> None:
         return sums(images)
 
     async def scene() -> None:
-        waiting = batcher(no_zeros)
+        waiting = Waiting(no_zeros)
         for caller in (patient(), lone()):
             with pytest.raises(LoupeError, match="out of memory"):
                 await waiting.predict(np.zeros((1, SIDE, SIDE), np.uint8), caller)
@@ -643,7 +659,7 @@ def test_loupe_error_of_the_engine_is_passed_on() -> None:
         raise InvalidPixels("No pixels.")
 
     async def scene() -> None:
-        waiting = batcher(refuses)
+        waiting = Waiting(refuses)
         with pytest.raises(InvalidPixels, match=r"^No pixels\.$"):
             await waiting.predict(random_images(1), patient())
         await waiting.close()
@@ -657,7 +673,7 @@ def test_loupe_error_of_the_engine_is_passed_on() -> None:
 def test_close_answers_queued_requests_and_refuses_new_ones() -> None:
     async def scene() -> None:
         gate = Gate()
-        waiting = batcher(gate)
+        waiting = Waiting(gate)
         first = await asked(waiting, random_images(1))
         await gate.is_busy()
         second = await asked(waiting, random_images(2, seed=1))
@@ -674,4 +690,4 @@ def test_close_answers_queued_requests_and_refuses_new_ones() -> None:
 
 
 def test_unused_batcher_closes() -> None:
-    play(batcher(sums).close())
+    play(Waiting(sums).close())

@@ -100,8 +100,7 @@ def make_reference(model: StoredModel) -> Reference:
     images = found[:IMAGES].copy()
     images[-1] = 0
     engine = load_engine(model, threads=1)
-    outputs = Outputs.of(engine.rows(images), len(model.card.class_names))
-    return Reference(model, images, [encode_png(image) for image in images], outputs)
+    return Reference(model, images, [encode_png(image) for image in images], engine.run(images))
 
 
 def post(target: str, content_type: str, body: bytes, check: Check) -> Request:

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.certainty import DISTANCE, LEVEL, Familiarity
-from loupe.models.engine import Engine, Outputs, load_engine
+from loupe.models.engine import Engine, load_engine
 from loupe.models.store import ONNX_FILE, StoredModel
 from tests.support import onnx_models
 from train.data.datasets import load_dataset
@@ -22,7 +22,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (200, 28, 28), np.uint8)
 
 
 def familiarity(engine: Engine, images: UInt8Array) -> Float32Array:
-    return Outputs.of(engine.rows(images), engine.classes).familiarity
+    return engine.run(images).familiarity
 
 
 def test_test_images_are_familiar_and_noise_is_not(engine: Engine) -> None:
@@ -43,7 +43,7 @@ def test_familiarity_leaves_the_probabilities_as_they_are(
     session = ort.InferenceSession(digits_model.folder / ONNX_FILE)
 
     assert [each.name for each in session.get_outputs()][1:] == [DISTANCE]
-    np.testing.assert_array_equal(engine.rows(images)[:, :-1], engine.predict(images))
+    np.testing.assert_array_equal(engine.run(images).probabilities, engine.predict(images))
 
 
 def test_familiarity_of_an_image_does_not_depend_on_its_batch(engine: Engine) -> None:

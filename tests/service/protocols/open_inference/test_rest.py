@@ -36,7 +36,7 @@ SETTINGS = Settings(max_images_per_request=8)
 DIGITS = pictures.digits(3)
 ROWS = np.array([[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]], np.float32)
 INKED = np.zeros(3, bool)  # no blank pictures
-OUTPUTS = Outputs.of(ROWS, 2)
+OUTPUTS = Outputs.of(ROWS)
 NAMED = ["probabilities", "label", "index"]
 PIXELS: dict[str, object] = {"name": "images", "datatype": "UINT8", "shape": [3, SIDE, SIDE]}
 FILES: dict[str, object] = {"name": "images", "datatype": "BYTES", "shape": [3]}
@@ -464,7 +464,7 @@ def test_classification_has_the_format_of_triton() -> None:
 
 
 def test_classification_of_more_classes_than_exist_has_all_classes() -> None:
-    first = Outputs.of(ROWS[:1], 2)
+    first = Outputs.of(ROWS[:1])
     tensor = compute(output("probabilities", classes=2**70), ("a", "b"), first, INKED[:1])
 
     assert (tensor.shape, tensor.values) == ((1, 2), ["0.750000:1:b", "0.250000:0:a"])
