@@ -52,7 +52,6 @@ def _plain_ground(view: UInt8Array) -> int | None:
         for rows in (slice(side), slice(-side, None))
         for columns in (slice(side), slice(-side, None))
     ]
-    levels = [float(np.median(corner)) for corner in corners]
-    spreads = [float(np.subtract(*np.percentile(corner, (90, 10)))) for corner in corners]
-    is_plain = max(levels) - min(levels) <= MAX_SPREAD and max(spreads) <= MAX_SPREAD
+    low, levels, high = np.percentile(np.stack(corners), (10, 50, 90), axis=(1, 2))
+    is_plain = np.ptp(levels) <= MAX_SPREAD and (high - low).max() <= MAX_SPREAD
     return round(float(np.median(levels))) if is_plain else None
