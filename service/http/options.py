@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from loupe.errors import InvalidRequest
@@ -52,6 +51,8 @@ def read_timeout(headers: Mapping[bytes, bytes], default: float) -> float:
     return min(seconds, default)
 
 
-def media_type(headers: Headers) -> str:
-    """Return the `Content-Type` in lower case, without its parameters."""
-    return headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+def media_type(content_type: str | None) -> str:
+    """Return the value of a `Content-Type` in lower case, without its parameters."""
+    if content_type is None:
+        return "application/octet-stream"
+    return content_type.partition(";")[0].strip().lower()

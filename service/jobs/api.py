@@ -90,9 +90,8 @@ pages = TransferLimit("pages of rows", MAX_PAGES, PAGES_SHARE)
 
 async def submit(call: Call) -> Response:
     """Enqueue a job for a source that the caller names or uploads."""
-    headers = call.request.headers
     # Browsers let foreign pages send bodies without a type.
-    sent_as = media_type(headers) if "content-type" in headers else ""
+    sent_as = "" if call.content_type is None else media_type(call.content_type)
     if sent_as == JSON:
         read_query(call.request, NoParameters)
         body = await call.bodies.read(call.request, "JSON")

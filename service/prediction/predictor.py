@@ -297,6 +297,12 @@ class Call(AnyCall):
         return self._context.key_name if self.settings.needs_keys else None
 
     @property
+    def content_type(self) -> str | None:
+        """The header `Content-Type`, if there is one."""
+        given = self._context.headers.get(b"content-type")
+        return None if given is None else given.decode("latin-1")
+
+    @property
     def rights(self) -> Rights:
         """The rights of the client."""
         return self._context.rights

@@ -31,7 +31,7 @@ async def predict(call: Call) -> Response:
         with call.decoding():
             image = await read_image(
                 await call.bodies.read(call.request),
-                call.request.headers,
+                call.content_type,
                 call.settings,
                 preparation,
             )
@@ -72,7 +72,7 @@ async def _predict_symbols(call: Call, options: PredictQuery, caller: Caller) ->
         with call.decoding():
             symbols = await read_symbols(
                 await call.bodies.read(call.request),
-                call.request.headers,
+                call.content_type,
                 call.settings,
                 preparation,
             )
@@ -95,7 +95,7 @@ async def predict_batch(call: Call) -> Response:
         with call.decoding():
             decoded = await read_batch(
                 await call.bodies.read(call.request),
-                call.request.headers,
+                call.content_type,
                 call.settings,
                 preparation,
             )

@@ -4,7 +4,6 @@ from functools import partial
 
 from pydantic import BaseModel, ConfigDict, JsonValue, SkipValidation, model_validator
 from pydantic_core import PydanticCustomError
-from starlette.datastructures import Headers
 
 from loupe.errors import InvalidRequest, UnsupportedMediaType
 from loupe.images.arrays.npy import NPY_MAGIC
@@ -64,35 +63,35 @@ class JsonImages(BaseModel):
 
 
 async def read_image(
-    body: bytes, headers: Headers, settings: Settings, preparation: Preparation
+    body: bytes, content_type: str | None, settings: Settings, preparation: Preparation
 ) -> UInt8Array:
     """Return the image of a `/predict` request, uint8 of the model's shape."""
-    image = await _read_picture(body, headers, settings, preparation.spec)
+    image = await _read_picture(body, content_type, settings, preparation.spec)
     del body  # only the image is needed until a decoder is free
     return await decode(image, settings, preparation)
 
 
 async def read_symbols(
-    body: bytes, headers: Headers, settings: Settings, preparation: Preparation
+    body: bytes, content_type: str | None, settings: Settings, preparation: Preparation
 ) -> Symbols:
     """Return the images and boxes of the symbols in the picture of a `/predict` request."""
-    image = await _read_picture(body, headers, settings, preparation.spec)
+    image = await _read_picture(body, content_type, settings, preparation.spec)
     del body  # only the image is needed until a decoder is free
     return await decode_symbols(image, settings, preparation)
 
 
 async def _read_picture(
-    body: bytes, headers: Headers, settings: Settings, spec: ImageSpec
+    body: bytes, content_type: str | None, settings: Settings, spec: ImageSpec
 ) -> EncodedImage:
     """Return the encoded picture of a `/predict` request."""
-    sent_as = media_type(headers)
+    sent_as = media_type(content_type)
     image: EncodedImage
     if sent_as.startswith("image/") or sent_as == "application/octet-stream":
         image = body
     elif sent_as == "application/json":
         image = validate(JsonImage, await parse_json(body, settings)).encoded(spec)
     elif sent_as == "multipart/form-data":
-        files = await _read_form(headers, body, "image", ONE_IMAGE, settings)
+        files = await _read_form(content_type, body, "image", ONE_IMAGE, settings)
         if len(files) > 1:
             raise InvalidRequest(
                 f"The form has {len(files)} fields 'image'. Send many images to /predict_batch."
@@ -105,10 +104,10 @@ async def _read_picture(
 
 
 async def read_batch(
-    body: bytes, headers: Headers, settings: Settings, preparation: Preparation
+    body: bytes, content_type: str | None, settings: Settings, preparation: Preparation
 ) -> DecodedImages:
     """Return the images of a `/predict_batch` request; an image that fails does not fail others."""
-    sent_as = media_type(headers)
+    sent_as = media_type(content_type)
     if body.startswith(NPY_MAGIC):
         images = parse_npy(body, preparation.spec)
         if preparation.split:
@@ -122,7 +121,7 @@ async def read_batch(
         del body, values  # only the images are needed until a decoder is free
         return await decoding
     if sent_as == "multipart/form-data":
-        files = await _read_form(headers, body, "images", MANY_IMAGES, settings)
+        files = await _read_form(content_type, body, "images", MANY_IMAGES, settings)
         return await decode_all(files, FormField.file, settings, preparation)
     raise UnsupportedMediaType(
         f"Content-Type {shown(sent_as)} with a body that is not .npy is not supported. "
@@ -142,10 +141,10 @@ def _unchanged(image: UInt8Array) -> UInt8Array:
 
 
 async def _read_form(
-    headers: Headers, body: bytes, field: str, expected: str, settings: Settings
+    content_type: str | None, body: bytes, field: str, expected: str, settings: Settings
 ) -> list[FormField]:
     """Return the values of one field of a form."""
-    values = await read_form(headers["content-type"], body, field, settings.max_images)
+    values = await read_form(content_type or "", body, field, settings.max_images)
     if not values:
         raise InvalidRequest(f"The form has no field '{field}'. {expected}")
     return values

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from starlette.datastructures import Headers
 
 from loupe.errors import (
     ContentTooLarge,
@@ -43,20 +42,16 @@ JSON_VALUES = st.recursive(
 )
 
 
-def _headers(media_type: str | None) -> Headers:
-    return Headers({} if media_type is None else {"content-type": media_type})
-
-
 def image_of(
     body: bytes, media_type: str | None = None, normalize: Normalize = "auto"
 ) -> UInt8Array:
     preparation = Preparation(ImageSpec("ink"), normalize, Caller.within(10), Decoders(Settings()))
-    return asyncio.run(read_image(body, _headers(media_type), SETTINGS, preparation))
+    return asyncio.run(read_image(body, media_type, SETTINGS, preparation))
 
 
 def batch_of(body: bytes, media_type: str | None = None) -> DecodedImages:
     preparation = Preparation(ImageSpec("ink"), "auto", Caller.within(10), Decoders(Settings()))
-    return asyncio.run(read_batch(body, _headers(media_type), SETTINGS, preparation))
+    return asyncio.run(read_batch(body, media_type, SETTINGS, preparation))
 
 
 def refusal(
