@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import yaml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from typer.exceptions import TyperException
@@ -67,6 +68,8 @@ PLACEHOLDERS = {
     "digits:g2ysd6bm6ownqax4": "digits:old",
     "digits:gypnbnbm6ownqax4": "fashion-mnist:first",
 }
+# Commands that need a new folder; further slices add to one.
+NEW_RESULT = r"^loupe score (?!.*(--slice [1-9]|--finish)).*--out|^loupe models export"
 # Commands that end with an error, and its code.
 REFUSED = {
     "loupe predict --model fashion-mnist": "Not a PNG",
@@ -167,7 +170,9 @@ def test_commands_run(
     for name, value in world.variables.items():
         monkeypatch.setenv(name, value)
     for command in runnable(page):
-        if re.search(r"^loupe score .*--out|^loupe models export", command.text):
+        if re.search(
+            r"^loupe score (?!.*(--slice [1-9]|--finish)).*--out|^loupe models export", command.text
+        ):
             for result in world.folder.glob("results*"):
                 shutil.rmtree(result) if result.is_dir() else result.unlink()
         ended = _run(_filled_in(command.text, loupe), world, loupe)
@@ -229,6 +234,22 @@ def test_notebook_runs(
             exec("".join(cell["source"]), names)  # noqa: S102
 
     assert "test images are right" in capsys.readouterr().out
+
+
+def test_slices_of_the_examples_name_what_there_is() -> None:
+    page = ROOT / "docs" / "slices.md"
+    job = yaml.safe_load(code_of(page, "yaml")[0])
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    index = container["args"][-1].replace("$(JOB_COMPLETION_INDEX)", "7")
+    assert index == f"--slice={job['spec']['completions'] - 1}/{job['spec']['completions']}"
+    check_loupe([*container["args"][:-1], index])
+    code = code_of(page, "python")[0].replace("{{ ds }}", "today")
+    texts = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    (command,) = (text for text in texts if str(text).startswith("loupe"))
+    check(command_of(f"{command} --finish"))
+    for script in code_of(page, "bash"):
+        for found in re.findall(r"loupe (score [^\"\n]*)", script):
+            check_loupe(shlex.split(found))
 
 
 def test_airflow_example_names_what_there_is() -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +12,15 @@ from loupe.jobs import Priority, ScoringOptions, file_format, read_flags, score_
 from loupe.logs import log_to_stderr
 from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
-from loupe.settings import load_settings
+from loupe.settings import Settings, load_settings
 from loupe.terminal import console, styled
 from worker import jobs_cli
+
+if TYPE_CHECKING:
+    from worker.queue.submission import Prepared
+    from worker.scoring.slices import Slice
+
+Mode = Literal["local", "finish"]
 
 
 def worker(
@@ -114,6 +120,17 @@ def score(
     local: Annotated[
         bool, typer.Option("--local", help="Score in this process, without Redis and workers.")
     ] = False,
+    slice_: Annotated[
+        str | None,
+        typer.Option(
+            "--slice",
+            metavar="I/N",
+            help="Score slice I of N in this process, I from 0, without Redis and workers.",
+        ),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Write the summary when all slices are done.")
+    ] = False,
     max_in_flight: Annotated[
         int | None,
         typer.Option(min=1, help="Maximum number of workers on this job.", show_default="all"),
@@ -158,11 +175,12 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Classify a whole set of images through the queue, or --local.
+    """Classify a whole set of images through the queue, --local, or in slices.
 
     Repeat the command to resume the same job.
     """
     _check_request(source, out, resume)
+    mode = _choose_mode(slice_, finish=finish, local=local, detach=detach, again=again)
     as_file = file_format(out) if out else None
     if as_file and format_ not in (None, as_file):
         raise InvalidUsage(f"'{out}' is not a file of --format {format_}. Name it differently.")
@@ -204,23 +222,10 @@ def score(
         scores = f" {verb} {request.source} with {request.model}"
         console.print(styled("job ", (request.job_id, "bold"), scores))
 
-    if local:
-        from worker.process import running_locally
-
+    if mode is not None:
         prepared = prepare(lambda _: None)
         show(prepared)
-        if prepared.finished:
-            jobs_cli.show_ended(prepared.finished)
-            return
-        with (
-            running_locally(settings, prepared.request) as queue,
-            stop_on_signals(queue.interrupted),
-        ):
-            ended = jobs_cli.watch(queue, queue.job_id, console)
-        jobs_cli.show_ended(ended)
-        if queue.abandoned:
-            sys.stdout.flush()
-            os._exit(0)  # without waiting for the threads
+        _score_without_queue(settings, prepared, mode)
         return
     with jobs_cli.open_jobs() as jobs:
         prepared = prepare(jobs.find)
@@ -237,3 +242,45 @@ def _check_request(source: str | None, out: str | None, resume: str | None) -> N
         raise InvalidUsage(f"Where should the results go? {score_command(source)}")
     if (source is None) != (out is None) or (source is None) == (resume is None):
         raise InvalidUsage("Give SOURCE and --out, or only --resume: loupe score --help")
+
+
+def _choose_mode(
+    part: str | None, *, finish: bool, local: bool, detach: bool, again: bool
+) -> "Slice | Mode | None":
+    """Return how to score without the queue; `None` to use it.
+
+    Raises:
+        InvalidUsage: If options exclude each other, or there is no such slice.
+    """
+    chosen = {"--slice": part is not None, "--finish": finish, "--local": local}
+    modes = [name for name, is_set in chosen.items() if is_set]
+    others = [name for name, is_set in {"--detach": detach, "--again": again}.items() if is_set]
+    if len(modes) > 1 or (others and modes and not local):
+        advice = " Choose another --out, or remove the old result." if again else ""
+        raise InvalidUsage(f"{' and '.join(modes + others)} exclude each other.{advice}")
+    if part is not None:
+        from worker.scoring.slices import Slice
+
+        return Slice.parse(part)
+    return "finish" if finish else "local" if local else None
+
+
+def _score_without_queue(settings: Settings, prepared: "Prepared", mode: "Slice | Mode") -> None:
+    """Score a job or a slice in this process, or finish a job whose slices are done."""
+    from worker import slices
+    from worker.process import running_locally
+
+    if mode == "finish":
+        slices.finish(settings, prepared)
+    elif mode != "local":
+        slices.score_slice(settings, prepared, mode)
+    elif prepared.finished:
+        jobs_cli.show_ended(prepared.finished)
+    else:
+        with (
+            running_locally(settings, prepared.request) as queue,
+            stop_on_signals(queue.interrupted),
+        ):
+            ended = jobs_cli.watch(queue, queue.job_id, console)
+        jobs_cli.show_ended(ended)
+        slices.leave(queue)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
@@ -15,6 +16,8 @@ from worker.queue.jobs import Jobs
 from worker.queue.local import LocalQueue
 from worker.queue.records import JobRequest
 from worker.scoring.consumer import Consumer, worker_name
+
+Q = TypeVar("Q", bound=LocalQueue)
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +96,13 @@ def run_consumer(
 @contextmanager
 def running_locally(settings: Settings, request: JobRequest) -> Iterator[LocalQueue]:
     """Run one job without Redis while the block runs, and wait for its end."""
-    queue = LocalQueue(request, settings.max_attempts)
+    with running_queue(settings, LocalQueue(request, settings.max_attempts)) as queue:
+        yield queue
+
+
+@contextmanager
+def running_queue(settings: Settings, queue: Q) -> Iterator[Q]:
+    """Run the steps of a queue while the block runs, and wait for their end."""
     with ThreadPoolExecutor(1, thread_name_prefix="local") as threads:
         run = threads.submit(run_consumer, Consumer(queue, queue, settings), burst=True)
         yield queue

@@ -38,6 +38,7 @@ EXAMPLES = {
         "loupe score photos/ --out photos.csv",
         "loupe score pictures.zip --out results --model mnist",
         "loupe score photos/ --out photos.parquet --local",
+        "loupe score photos/ --out results --slice 0/8",
     ),
     "jobs": ("loupe jobs", "loupe jobs follow JOB", "loupe jobs results JOB --out rows.csv"),
     "jobs list": ("loupe jobs list", "loupe jobs list --json"),

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import warnings
 from base64 import b64decode
 from collections.abc import Iterator
 from functools import cache
@@ -14,12 +13,13 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.support.kubernetes import validate
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/loupe"
 RUNTIME = ROOT / "deploy/kserve/serving-runtime.yaml"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 DATA = os.environ.get("LOUPE_TEST_DATA")
-KUBERNETES = "1.34"
 PROGRAMS = ["service", "worker", "train"]
 KEYS = {"apiKeysSecret": "keys"}
 EXTERNAL = {"redis": {"url": "rediss://redis.example.org:6379/0", "passwordSecret": "redis"}}
@@ -106,14 +106,7 @@ def test_every_object_follows_the_schema_of_kubernetes(values: Object) -> None:
     foreign = {"ScaledJob", "ScaledObject", "ServiceMonitor", "TriggerAuthentication"}
     for each in objects(values):
         if each["kind"] not in foreign:
-            _validate(each)
-
-
-def _validate(each: Object) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the library's own imports
-        import kubernetes_validate
-    kubernetes_validate.validate(each, KUBERNETES, strict=True)
+            validate(each)
 
 
 @pytest.mark.skipif(DATA is None, reason="LOUPE_TEST_DATA has the schemas of KEDA's resources")
@@ -270,7 +263,7 @@ def test_container_of_kserve_s_runtime_follows_the_schema() -> None:
         "spec": {name: runtime["spec"][name] for name in ("containers", "volumes")},
     }
 
-    _validate(pod)
+    validate(pod)
     [container] = runtime["spec"]["containers"]
     assert container["name"] == "kserve-container"  # KServe looks for it
     formats = [each["name"] for each in runtime["spec"]["supportedModelFormats"]]

@@ -1,7 +1,8 @@
-"""`python -m tests.support.faulty_worker FAULT…`: run `loupe worker` with faults.
+"""`python -m tests.support.faulty_worker FAULT… [-- COMMAND…]`: run `loupe worker` with faults.
 
 Each fault gets its own process; when that dies, the next one starts. After the last fault, workers
-are sound. The processes are forked from one that has imported everything, so they start quickly.
+are sound. Another COMMAND of `loupe` runs once more without a fault, and then this program ends.
+The processes are forked from one that has imported everything, so they start quickly.
 
     kill:before:MODULE:FUNCTION   `kill -9` before (or `after`) the first call of a function
     stop:before:MODULE:FUNCTION   the same with SIGSTOP
@@ -40,17 +41,21 @@ LIBC = ctypes.CDLL(None)
 
 def main() -> int:
     """Keep a worker running until SIGTERM; return the exit code of the last one."""
-    faults = sys.argv[1:]
+    faults, command = sys.argv[1:], ["worker"]
+    rest = repeat("poison" if "poison" in faults else "none")
+    if "--" in faults:
+        at = faults.index("--")
+        faults, command, rest = faults[:at], faults[at + 1 :], repeat("none", 1)
     stopping = threading.Event()
     code = 0
-    for fault in chain(faults, repeat("poison" if "poison" in faults else "none")):
+    for fault in chain(faults, rest):
         if stopping.is_set():
             break
         pid = os.fork()
         if not pid:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            _work(fault)
+            _work(fault, command)
 
         def stop(number: int, _: object, pid: int = pid) -> None:
             stopping.set()
@@ -64,11 +69,11 @@ def main() -> int:
     return code
 
 
-def _work(fault: str) -> NoReturn:
+def _work(fault: str, command: list[str]) -> NoReturn:
     code: object = 1
     try:
         _break(*fault.split(":"))
-        sys.argv[1:] = ["worker"]
+        sys.argv[1:] = command
         cli.main()
     except SystemExit as ending:
         code = ending.code

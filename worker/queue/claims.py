@@ -27,7 +27,7 @@ from worker.queue.keys import (
     server_time,
     waiting_key,
 )
-from worker.queue.steps import Finish, Shard, Step, decode, encode
+from worker.queue.steps import Finish, Shard, Step, decode, encode, without
 
 MAX_STARTED = 32  # jobs of one priority that share the workers while they have enough steps
 START_EVERY = 4  # claims, so that a short job need not wait for the end of a long one
@@ -209,18 +209,19 @@ class Claims:
             delivery: The plan.
             total: Number of records to score.
             revision: Version of the source.
-            shards: Shards to score.
-            kept: Numbers of the shards whose parts exist already.
+            shards: Shards of the job.
+            kept: Numbers of those whose parts exist already.
             done: Images scored in those parts.
             failed: Images of those parts that could not be read.
             skipped: Files of the source that are not records.
         """
-        for start in range(0, max(len(shards), len(kept), 1), SLICE):
+        left = without(shards, kept)
+        for start in range(0, max(len(left), len(kept), 1), SLICE):
             names = json.dumps([f"shard-{index}" for index in kept[start : start + SLICE]])
-            steps = map(encode, shards[start : start + SLICE])
+            steps = map(encode, left[start : start + SLICE])
             if not self._run("stage", delivery, int(start == 0), names, *steps):
                 return False
-        counts = (done, failed, len(shards) + len(kept), len(shards))
+        counts = (done, failed, len(left) + len(kept), len(left))
         committed = self._run(
             "commit_plan",
             delivery,
@@ -229,7 +230,7 @@ class Claims:
             FINISH,
             json.dumps(skipped or {}),
         )
-        if committed and not shards:
+        if committed and not left:
             self._prefer(delivery.job_id)
         return bool(committed)
 

@@ -13,11 +13,16 @@ from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED
 from worker.queue.claims import Delivery, backoff_seconds
 from worker.queue.records import Job, JobRequest
-from worker.queue.steps import Finish, Plan, Shard, Step
+from worker.queue.steps import Finish, Plan, Shard, Step, without
 
 
 class LocalQueue:
     """The queue of one job in memory; its methods are those of `Claims` and `Jobs`.
+
+    Args:
+        request: The request of the job.
+        max_attempts: Attempts after which the job fails.
+        planned: The job, if its parts are all written and only the final step is left.
 
     Attributes:
         interrupted: Set it to cancel the job; finished parts stay.
@@ -27,16 +32,18 @@ class LocalQueue:
     worker = "local"
     lease_seconds = 1.0
 
-    def __init__(self, request: JobRequest, max_attempts: int) -> None:
+    def __init__(self, request: JobRequest, max_attempts: int, planned: Job | None = None) -> None:
         self.interrupted = threading.Event()
         self.abandoned = False
         self.max_attempts = max_attempts
         self.job_id = request.job_id
-        self._job = Job(id=self.job_id, state="queued", created=time.time(), **dict(request))
-        self._waiting: deque[Step] = deque([Plan()])
+        new = Job(id=self.job_id, state="queued", created=time.time(), **dict(request))
+        self._job = planned or new
+        self._waiting: deque[Step] = deque([Finish() if planned else Plan()])
         self._attempts: Counter[str] = Counter()
         self._scored: dict[str, int] = {}  # by name of the step in flight
         self._committed: list[int] = []
+        self._left: set[int] = set()  # shards that are not committed
         self._changing = threading.RLock()
 
     def get(self, job_id: str) -> Job:
@@ -61,7 +68,7 @@ class LocalQueue:
                 self._update(state="cancelling")
                 self._waiting.clear()
             if self._job.state == "cancelling" and not self._scored and not self._waiting:
-                self._waiting.append(Finish())
+                self._close()
             if not self._waiting:
                 return None
             step = self._waiting.popleft()
@@ -123,12 +130,10 @@ class LocalQueue:
     ) -> bool:
         """See `Claims.commit_plan`."""
         with self._changing:
-            self._committed += kept
-            count, now = len(shards) + len(kept), time.time()
             found = total + selection.count(skipped)
-            self._update(total=found, revision=revision, shards=count, started=now)
-            self._update(state="running", done=done, failed=failed, skipped_files=skipped)
-            self._waiting.extend(shards)
+            self._update(total=found, revision=revision, started=time.time())
+            self._update(shards=len(shards), skipped_files=skipped)
+            self._start(shards, kept, done, failed)
             return self._complete(delivery)
 
     def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
@@ -136,6 +141,7 @@ class LocalQueue:
         assert isinstance(delivery.step, Shard)
         with self._changing:
             self._committed.append(delivery.step.index)
+            self._left.discard(delivery.step.index)
             self._update(done=self._job.done + done, failed=self._job.failed + failed)
             return self._complete(delivery)
 
@@ -154,12 +160,25 @@ class LocalQueue:
 
     leave = send_heartbeat
 
+    def _start(self, shards: Sequence[Shard], kept: Sequence[int], done: int, failed: int) -> None:
+        """Add the shards whose parts are not kept, in which `done` and `failed` are counted."""
+        self._committed += kept
+        left = without(shards, kept)
+        self._left.update(shard.index for shard in left)
+        self._waiting.extend(left)
+        self._update(state="running", done=done, failed=failed)
+
     def _complete(self, delivery: Delivery) -> bool:
         """Drop a step that is done; the last one adds the final step."""
-        if self._job.state == "running" and len(self._committed) == self._job.shards:
-            self._update(state="finishing")
-            self._waiting.append(Finish())
+        if self._job.state == "running" and not self._left:
+            self._close()
         return self.drop(delivery)
+
+    def _close(self) -> None:
+        """Add the final step."""
+        if self._job.state == "running":
+            self._update(state="finishing")
+        self._waiting.append(Finish())
 
     def _update(self, **changes: Any) -> None:
         self._job = replace(self._job, **changes)

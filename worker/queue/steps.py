@@ -1,6 +1,7 @@
 """Steps: the messages in a job's stream. JSON, encoded and decoded only here."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -78,6 +79,12 @@ class Finish:
 
 
 Step: TypeAlias = Plan | Shard | Probe | Finish
+
+
+def without(shards: Sequence[Shard], kept: Sequence[int]) -> list[Shard]:
+    """Return the shards whose parts are not kept."""
+    known = frozenset(kept)
+    return [shard for shard in shards if shard.index not in known]
 
 
 def encode(step: Step) -> str:

@@ -194,7 +194,7 @@ def _take_output(
         finished = _finished(find, claim.request, open_images())
         if claim.request != request:
             conversion.convert(claim.request, request)
-            finished = _from_summary(request)
+            finished = from_summary(request)
         else:
             conversion.remove_other_rows(request)
         return Prepared(request, finished)
@@ -224,7 +224,7 @@ def _check_ended(find: FindJob, request: JobRequest) -> None:
 
 def _finished(find: FindJob, request: JobRequest, source: ImageSource) -> Job:
     """Return the job that has made this result, unless its source has changed since."""
-    job = find(request.job_id) or _from_summary(request)
+    job = find(request.job_id) or from_summary(request)
     with tempfile.TemporaryDirectory() as index:
         if source.plan(request.shard_images, Path(index)).revision != job.revision:
             raise Conflict(
@@ -235,7 +235,7 @@ def _finished(find: FindJob, request: JobRequest, source: ImageSource) -> Job:
     return job
 
 
-def _from_summary(request: JobRequest) -> Job:
+def from_summary(request: JobRequest) -> Job:
     """Rebuild a job that is done from its summary, after its record has expired."""
     summary = outputs.read_summary(parse_path(request.folder))
     started, finished = (

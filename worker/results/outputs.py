@@ -207,7 +207,7 @@ def write_summary(
     is_cancelled = job.state == "cancelling"
     if job.total is None:
         remove_replaced(folder, job.request)
-    if is_cancelled or not _is_summarized(folder, job):
+    if is_cancelled or not is_summarized(folder, job):
         errors = {errors_name(shard, job.shards) for shard in shards}
         counts = count(
             _merge_predictions(folder, job, shards),
@@ -237,7 +237,7 @@ def read_summary(folder: AnyPath) -> JobSummary:
     return summary
 
 
-def _is_summarized(folder: AnyPath, job: Job) -> bool:
+def is_summarized(folder: AnyPath, job: Job) -> bool:
     """Return whether an earlier attempt wrote the summary; it may have removed the receipts."""
     try:
         summary = read_summary(folder)

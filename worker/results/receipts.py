@@ -69,9 +69,11 @@ def total_statistics(folder: AnyPath, shards: Sequence[int], of: int) -> StepSta
     return total
 
 
-def valid_receipts(folder: AnyPath, shards: int, fingerprint: str) -> Iterator[tuple[int, Receipt]]:
-    """Yield number and receipt of each shard whose part has this fingerprint and is intact."""
-    for shard, receipt in _receipts(folder, range(shards), shards):
+def valid_receipts(
+    folder: AnyPath, shards: Sequence[int], of: int, fingerprint: str
+) -> Iterator[tuple[int, Receipt]]:
+    """Yield number and receipt of those shards whose part has this fingerprint and is intact."""
+    for shard, receipt in _receipts(folder, shards, of):
         if receipt.fingerprint == fingerprint and _is_intact(folder, receipt):
             yield shard, receipt
 

@@ -51,11 +51,12 @@ def plan_job(task: Task) -> PlanResult:
     skipped = Skipped()
     skipped.update(plan.skipped)
     skipped.update(job.not_sent)
-    kept = dict(receipts.valid_receipts(output, len(plan.shards), fingerprint))
+    count = len(plan.shards)
+    kept = dict(receipts.valid_receipts(output, range(count), count, fingerprint))
     return PlanResult(
         plan.total,
         plan.revision,
-        shards=[shard for shard in plan.shards if shard.index not in kept],
+        shards=plan.shards,
         kept=list(kept),
         done=sum(receipt.done for receipt in kept.values()),
         failed=sum(receipt.failed for receipt in kept.values()),

@@ -646,11 +646,13 @@ def test_job_in_a_bucket_continues_with_intact_parts(bucket: RemotePath) -> None
     held = claims.read_claim(out)
 
     assert held == claims.Claim(JOB.request, "_RUNNING")
-    assert [(shard, receipt.done) for shard, receipt in valid_receipts(out, 3, "one")] == [
+    assert [
+        (shard, receipt.done) for shard, receipt in valid_receipts(out, range(3), 3, "one")
+    ] == [
         (0, 2),
         (2, 1),
     ]
-    assert list(valid_receipts(out, 3, "another")) == []
+    assert list(valid_receipts(out, range(3), 3, "another")) == []
     claims.reclaim_folder(out, JOB.request)
     with outputs.temporary_index(out) as index_folder:
         (index_folder / "listing.jsonl").write_text("a line")
