@@ -245,8 +245,8 @@ def test_slices_of_the_examples_name_what_there_is() -> None:
     assert index == f"--slice={job['spec']['completions'] - 1}/{job['spec']['completions']}"
     check_loupe([*container["args"][:-1], index])
     code = code_of(page, "python")[0].replace("{{ ds }}", "today")
-    texts = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
-    (command,) = (text for text in texts if str(text).startswith("loupe"))
+    values = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    (command,) = (text for text in map(str, values) if text.startswith("loupe"))
     check(command_of(f"{command} --finish"))
     scripts = "".join(code_of(page, "bash")).replace('"$SLURM_ARRAY_TASK_ID/64"', "63/64")
     for found in re.findall(r"loupe (score [^\"\n]*)", scripts):
