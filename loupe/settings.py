@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from loupe.errors import InvalidSetting, InvalidUsage
+from loupe.runtime.cores import available_cores
 
 ENV_PREFIX = "LOUPE_"
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")  # user and password in a URL
@@ -28,6 +29,25 @@ def _pattern(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+MAX_PROCESSES = 1024
+
+
+def _count_processes(value: object) -> int:
+    """Return a number of processes: `auto` is one for each core."""
+    if value == "auto":
+        return available_cores()
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = 0
+    if not 1 <= number <= MAX_PROCESSES:
+        context = {"most": MAX_PROCESSES}
+        raise PydanticCustomError(
+            "processes", "Input should be auto, or a number from 1 to {most}", context
+        )
+    return number
+
+
 _ORIGIN = r"\s*(null|[a-z][a-z0-9+.-]*://[^A-Z\s,/]+)?\s*"  # as browsers write it
 HttpsAccess = Literal["none", "public", "any"]
 LogFormat = Literal["text", "json"]
@@ -43,6 +63,7 @@ Folders = Annotated[
     str, _pattern(r"([/~][^:]*)?(:([/~][^:]*)?)*", "absolute paths separated by colons")
 ]
 RootPath = Annotated[str, _pattern(r"(/[A-Za-z0-9._~-]+)+", "a path such as /loupe")]
+Processes = Annotated[int, BeforeValidator(_count_processes)]
 RedisUrl = Annotated[
     str,
     _pattern(r"(rediss?|unix)://.+", "a URL such as redis://host:6379/0, rediss://… or unix://…"),
@@ -105,6 +126,10 @@ class Settings(BaseSettings):
     grpc_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of the Open Inference Protocol over gRPC, at the same address; it needs the extra
     grpc. Unset: no gRPC.
+    """
+    processes: Processes = 1
+    """Processes of the service, which share its port, cores and limits; auto for one on each core
+    that CPU affinity and control-group quotas allow. At most 1024.
     """
     models: str | None = None
     """Models to serve, separated by commas: NAME, NAME:VERSION, NAME:production or NAME:latest.

@@ -26,6 +26,7 @@ from service.protocols import tensorflow_serving
 from service.protocols.native import api as native
 from service.protocols.native import models
 from service.protocols.open_inference import rest as open_inference
+from service.shared_metrics import SharedMetrics
 from service.web import pages
 
 if TYPE_CHECKING:
@@ -48,19 +49,22 @@ class App(Starlette):
         return app
 
 
-def create_app(settings: Settings, *, is_local: bool = False) -> Starlette:
+def create_app(
+    settings: Settings, *, is_local: bool = False, shared: SharedMetrics | None = None
+) -> Starlette:
     """Return the app. It loads the models when it starts, not here.
 
     Args:
         settings: The settings.
         is_local: Whether the service listens on loopback only.
+        shared: Metrics of all processes of the service, if there are several.
 
     Raises:
         InvalidSetting: If the API keys cannot be read.
         LoupeError: If traces are configured, and their exporter is not installed.
     """
     tracing = _tracing()
-    predictor = Predictor(settings, tracing)
+    predictor = Predictor(settings, tracing, shared)
     stack = [
         Middleware(
             RequestMiddleware,
@@ -129,10 +133,14 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     gc.freeze()  # a full collection would stall requests to scan all imported modules
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_SECONDS)
-    following = asyncio.create_task(predictor.models.follow(), name="follow the store")
+    background = [
+        asyncio.create_task(predictor.models.follow(), name="follow the store"),
+        asyncio.create_task(predictor.publish_metrics(), name="publish metrics"),
+    ]
     yield
     predictor.draining = predictor.stopping = True
-    following.cancel()
+    for task in background:
+        task.cancel()
     if grpc is not None:
         await grpc.stop()  # before the models that its calls wait for
     await predictor.close()

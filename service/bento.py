@@ -16,7 +16,8 @@ def settings_of(source: Path) -> Settings:
     Args:
         source: The folder with the code: in a Bento, `src` next to `bento.yaml`.
     """
-    settings, record = load_settings(), source.parent / "bento.yaml"
+    settings = load_settings().model_copy(update={"processes": 1})  # BentoML has its own
+    record = source.parent / "bento.yaml"
     if settings.models is not None or source.name != "src" or not record.is_file():
         return settings
     models = yaml.safe_load(record.read_bytes())["models"]

@@ -94,7 +94,6 @@ class Metrics(Collector):
         self._models: dict[tuple[str, tuple[str, ...]], ModelMetrics] = {}
         self._in_flight: dict[str, int] = {}
         self._served: Sequence[StoredModel] = ()
-        self._queue: Sequence[Metric] = ()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -128,21 +127,15 @@ class Metrics(Collector):
             self._swaps[name, outcome] += 0  # so that `increase()` sees the first event
         return self._models.setdefault((name, classes), ModelMetrics(self, name, classes))
 
-    def exposed(
-        self,
-        in_flight: dict[str, int],
-        served: Sequence[StoredModel],
-        queue: Sequence[Metric] = (),
-    ) -> bytes:
-        """Return all metrics in Prometheus's text format.
+    def collected(self, in_flight: dict[str, int], served: Sequence[StoredModel]) -> list[Metric]:
+        """Return all metrics of this process.
 
         Args:
             in_flight: Images without an answer yet, by model.
             served: The served models.
-            queue: Metrics of the job queue.
         """
-        self._in_flight, self._served, self._queue = in_flight, served, queue
-        return generate_latest(self._registry)
+        self._in_flight, self._served = in_flight, served
+        return list(self._registry.collect())
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current values."""
@@ -188,7 +181,20 @@ class Metrics(Collector):
         )
         for stored in self._served:
             served.add_metric([stored.name, stored.version], 1)
-        yield from (in_flight, served, *self._queue)
+        yield from (in_flight, served)
+
+
+def exposed(metrics: Sequence[Metric]) -> bytes:
+    """Return metrics in Prometheus's text format."""
+    return generate_latest(_Collected(metrics))
+
+
+class _Collected(Collector):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Sequence[Metric]:
+        return self._metrics
 
 
 class ModelMetrics:

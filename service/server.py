@@ -1,7 +1,4 @@
-"""`loupe serve`: the app on uvicorn, in one process without a supervisor.
-
-Compose, systemd or `loupe up` supervise it already.
-"""
+"""`loupe serve`: the app on uvicorn, in one process or several."""
 
 import asyncio
 import logging
@@ -9,11 +6,13 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType
 from typing import NoReturn
 
 import uvicorn
+from starlette.applications import Starlette
 
 from loupe.models.store import find_model, verify
 from loupe.runtime.ports import BACKLOG, listen, url_of
@@ -22,6 +21,7 @@ from service.app import create_app
 from service.connections.connection import IDLE_SECONDS, Connection
 from service.http.logs import set_up_log
 from service.prediction.predictor import Predictor
+from service.shared_metrics import SharedMetrics
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MAX_ACCEPT_TURNS = 1000  # of the event loop, before it stops to listen
@@ -38,37 +38,36 @@ def serve(settings: Settings) -> None:
         ModelCorrupted: If the default model's files have changed.
         ModelNotFound: If there is no model to serve.
         LoupeError: If gRPC or traces are configured, and their packages are missing.
-        ProgramFailed: If the port is in use.
+        ProgramFailed: If the port is in use, or the processes die whenever they start.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _exit)
-    set_up_log(settings.log_format)
+    set_up(settings)
     if not settings.needs_keys and settings.host not in LOOPBACK:
         logger.warning(
             "listening on %s without API keys: every client may call (LOUPE_API_KEYS)",
             settings.host,
         )
-    app = create_app(settings, is_local=settings.host in LOOPBACK)
+    app = new_app(settings)
     # Fail with one line here; errors while the app starts come with a traceback.
     verify(find_model(settings.default_tag))
     listening = _listen(settings)
-    predictor: Predictor = app.state.predictor
-    config = uvicorn.Config(
-        app,
-        http=partial(Connection, metrics=predictor.metrics),  # type: ignore[arg-type]
-        ws="none",
-        lifespan="on",
-        backlog=BACKLOG,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
-    )
-    more = [each.dup() for each in listening for _ in range(ACCEPTED_AT_ONCE - 1)]
-    sockets = [*listening, *more]
-    Server(config, predictor).run(sockets=sockets)
+    if settings.processes == 1:
+        Server(app).run_on(listening)
+        return
+    from service.processes import supervise
+
+    supervise(settings, listening)
+
+
+def set_up(settings: Settings) -> None:
+    """Set up the log, and exit with code 0 on signals before the server starts."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _exit)
+    set_up_log(settings.log_format)
+
+
+def new_app(settings: Settings, shared: SharedMetrics | None = None) -> Starlette:
+    """Return the app of this process; see `create_app`."""
+    return create_app(settings, is_local=settings.host in LOOPBACK, shared=shared)
 
 
 def _listen(settings: Settings) -> list[socket.socket]:
@@ -85,10 +84,29 @@ def _listen(settings: Settings) -> list[socket.socket]:
 class Server(uvicorn.Server):
     """A server that is not ready from the first signal on, and answers until it has drained."""
 
-    def __init__(self, config: uvicorn.Config, predictor: Predictor) -> None:
+    def __init__(self, app: Starlette) -> None:
+        predictor: Predictor = app.state.predictor
+        config = uvicorn.Config(
+            app,
+            http=partial(Connection, metrics=predictor.metrics),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="on",
+            backlog=BACKLOG,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=predictor.settings.shutdown_timeout_seconds,
+        )
         super().__init__(config)
         self._predictor = predictor
         self._stops_at: float | None = None  # on the clock of `time.monotonic`
+
+    def run_on(self, listening: Sequence[socket.socket]) -> None:
+        """Serve on sockets that listen, until a signal arrives."""
+        more = [each.dup() for each in listening for _ in range(ACCEPTED_AT_ONCE - 1)]
+        self.run(sockets=[*listening, *more])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, and log the address."""

@@ -10,7 +10,9 @@ NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 BACKLOG = 2048  # connections that wait to be accepted; BentoML's own default
 
 
-def listen(host: str, port: int, setting: str = "--port or LOUPE_PORT") -> list[socket.socket]:
+def listen(
+    host: str, port: int, setting: str = "--port or LOUPE_PORT", *, reuse_port: bool = False
+) -> list[socket.socket]:
     """Return listening sockets for all addresses of a host.
 
     Args:
@@ -18,18 +20,20 @@ def listen(host: str, port: int, setting: str = "--port or LOUPE_PORT") -> list[
             gRPC, and `localhost` is both loopback addresses.
         port: The TCP port.
         setting: The setting that chooses the port, for the error.
+        reuse_port: Whether other sockets may listen on the same port. On Linux, each gets a share
+            of the connections.
 
     Raises:
         ProgramFailed: If the port is taken or forbidden (code `address_in_use`), or the host is not
             an address of this machine (`host_unknown`).
     """
     if host in WILDCARDS and socket.has_dualstack_ipv6():
-        return [_listen("::", port, setting)]
+        return [_listen("::", port, setting, reuse_port)]
     if host != "localhost":
-        return [_listen(host, port, setting)]
-    sockets = [_listen("127.0.0.1", port, setting)]
+        return [_listen(host, port, setting, reuse_port)]
+    sockets = [_listen("127.0.0.1", port, setting, reuse_port)]
     try:
-        sockets.append(_listen("::1", port, setting))
+        sockets.append(_listen("::1", port, setting, reuse_port))
     except ProgramFailed as error:
         if error.code != "host_unknown":  # this machine has no IPv6
             sockets[0].close()
@@ -43,11 +47,15 @@ def url_of(host: str, port: int, scheme: str = "http") -> str:
     return f"{scheme}://{name}:{port}"
 
 
-def _listen(host: str, port: int, setting: str) -> socket.socket:
+def _listen(host: str, port: int, setting: str, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server(
-            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
+            (host, port),
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=host == "::",
+            reuse_port=reuse_port,
         )
     except OSError as error:
         problem = str(error.strerror).partition(" (")[0]

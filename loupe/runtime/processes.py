@@ -60,6 +60,7 @@ def running(
     log: Path | None = None,
     grace_seconds: float = GRACE_SECONDS,
     hurry: threading.Event | None = None,
+    descriptors: Sequence[int] = (),
 ) -> Iterator[Program]:
     """Run a program while the block runs.
 
@@ -70,6 +71,7 @@ def running(
         log: File for its output; by default it writes to the terminal.
         grace_seconds: How long it may take to stop before it is killed.
         hurry: If it is set, the program gets SIGINT instead of SIGTERM, or a second SIGTERM.
+        descriptors: Open files that it inherits.
     """
     with ExitStack() as files:
         output = files.enter_context(log.open("wb")) if log else None
@@ -81,6 +83,7 @@ def running(
             # Ctrl-C in the terminal reaches only this process, which stops its children in order.
             start_new_session=True,
             preexec_fn=end_with_parent(),
+            pass_fds=descriptors,
         )
     try:
         yield Program(name, process, log)

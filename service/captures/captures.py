@@ -23,9 +23,10 @@ from loupe.files import atomic_path
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
+from service.http.shares import part
 
 MAX_WAITING = 32  # images to be written; more are dropped if the disk is slow
-MAX_PER_SECOND = 20  # of one process; at 1,000 requests/s, all would take a core and wear out disks
+MAX_PER_SECOND = 20  # at 1,000 requests/s, all would take a core and wear out disks
 DAY_SECONDS = 86_400
 PRUNE_SECONDS = 1.0  # between two looks at the folder
 
@@ -65,6 +66,7 @@ class Captures:
         self._max_images = settings.capture_images
         self._max_bytes = settings.capture_bytes
         self._max_seconds = settings.capture_days * DAY_SECONDS
+        self._max_per_second = part(MAX_PER_SECOND, settings.processes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="captures")
         self._room = BoundedSemaphore(MAX_WAITING)
         self._second, self._kept = 0, 0  # the current second, and images that were kept in it
@@ -90,7 +92,7 @@ class Captures:
         if now != self._second:
             self._second, self._kept = now, 0
         chosen = np.flatnonzero(self._random.random(len(images)) < self.share)
-        for number in chosen[: MAX_PER_SECOND - self._kept]:
+        for number in chosen[: self._max_per_second - self._kept]:
             if self._room.acquire(blocking=False):
                 self._kept += 1
                 known = None if familiarity is None else float(familiarity[number])

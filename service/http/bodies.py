@@ -17,7 +17,7 @@ from loupe.errors import (
 )
 from loupe.settings import Settings
 from service.http.context import RequestContext, context_of
-from service.http.shares import LONG_BYTES, Shares, turn
+from service.http.shares import LONG_BYTES, Shares, part, turn
 from service.prediction.caller import caller_gone
 
 BODY_SECONDS = 25.0  # timeout for a whole body
@@ -40,8 +40,8 @@ class Bodies:
     def __init__(self, settings: Settings) -> None:
         self._max_bytes = settings.max_body_bytes
         self._memory = Shares(
-            MAX_LARGEST_BODIES * settings.max_body_bytes,
-            LARGEST_BODIES_SHARE * settings.max_body_bytes,
+            part(MAX_LARGEST_BODIES, settings.processes) * settings.max_body_bytes,
+            part(LARGEST_BODIES_SHARE, settings.processes) * settings.max_body_bytes,
         )
 
     async def read(
@@ -176,8 +176,9 @@ class Bodies:
         if not self._memory.take(caller, size):
             raise TooManyRequests(
                 f"The bodies of all requests together exceed {self._memory.total:,} bytes, or "
-                f"yours {self._memory.share:,} ({MAX_LARGEST_BODIES} and {LARGEST_BODIES_SHARE} "
-                "times LOUPE_MAX_BODY_BYTES). Try again in a second.",
+                f"yours {self._memory.share:,} ({self._memory.total // self._max_bytes} and "
+                f"{self._memory.share // self._max_bytes} times LOUPE_MAX_BODY_BYTES). "
+                "Try again in a second.",
                 code="too_many_bytes",
             )
 

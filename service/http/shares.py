@@ -78,6 +78,11 @@ class Shares:
             self._held[caller] = before - amount
 
 
+def part(limit: int, processes: int) -> int:
+    """Return the equal part of a limit that each of several processes has: at least 1."""
+    return -(-limit // processes)
+
+
 def shared(limit: int) -> Shares:
     """Return shares that let one caller use all of a limit, and leave others half as much more.
 

@@ -40,7 +40,7 @@ from service.jobs.requests import (
     find_source,
 )
 from service.jobs.rows import ErrorsRequest, Page, RowsRequest, read_errors, read_page
-from service.jobs.transfers import TransferLimit, downloaded, streamed
+from service.jobs.transfers import downloaded, streamed
 from service.jobs.uploads import (
     check_length,
     prepare,
@@ -76,16 +76,8 @@ RESULT_TYPES: dict[Format, str] = {
 }
 POLL_SECONDS = 0.2  # between two reads of a followed job
 HEARTBEAT_SECONDS = 15.0  # without a change; then a comment keeps proxies from disconnecting
-# Limits at a time for all callers together, and for one.
-MAX_UPLOADS, UPLOADS_SHARE = 16, 4
-MAX_STREAMS, STREAMS_SHARE = 200, 50
-MAX_PAGES, PAGES_SHARE = 8, 2
 # A file of the job's source is foreign: the browser must only draw it.
 PICTURE_POLICY = "default-src 'none'; sandbox"
-
-uploads = TransferLimit("uploads", MAX_UPLOADS, UPLOADS_SHARE)
-streams = TransferLimit("downloads and followers of jobs", MAX_STREAMS, STREAMS_SHARE)
-pages = TransferLimit("pages of rows", MAX_PAGES, PAGES_SHARE)
 
 
 async def submit(call: Call) -> Response:
@@ -110,7 +102,7 @@ async def submit(call: Call) -> Response:
 async def _upload(call: Call, request: UploadRequest) -> Response:
     """Receive an upload, once everything else about the request has been checked."""
     check_length(call.request, call.settings.max_upload_bytes)
-    with uploads.slot(caller_of(call.request.scope)):
+    with call.jobs.limits.uploads.slot(caller_of(call.request.scope)):
         folder = await _folder(call, request)
         try:
             source = await save_upload(call.request, folder, call.settings)
@@ -218,7 +210,9 @@ async def events(call: Call) -> Response:
     """
     # Without X-Accel-Buffering, nginx would hold events back.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return streamed(call.request, _events(call, await _job(call)), streams, EVENTS, headers)
+    return streamed(
+        call.request, _events(call, await _job(call)), call.jobs.limits.streams, EVENTS, headers
+    )
 
 
 async def results(call: Call) -> Response:
@@ -234,9 +228,11 @@ async def results(call: Call) -> Response:
     }
     if can_join(found, stored, sent):
         joined = await asyncio.to_thread(join_files, found, sent)
-        return downloaded(call.request, joined, streams, RESULT_TYPES[sent], headers)
+        return downloaded(
+            call.request, joined, call.jobs.limits.streams, RESULT_TYPES[sent], headers
+        )
     content = _converted(Path(job.folder), found, stored, sent)
-    return streamed(call.request, content, streams, RESULT_TYPES[sent], headers)
+    return streamed(call.request, content, call.jobs.limits.streams, RESULT_TYPES[sent], headers)
 
 
 def _find_rows(job: "Job") -> tuple[Format, list[Path]]:
@@ -273,7 +269,7 @@ async def rows(call: Call) -> Response:
         stored, found = _find_rows(job)
         return read_page(found, stored, read_columns(Path(job.folder)), asked, check)
 
-    with pages.slot(caller_of(call.request.scope)):
+    with call.jobs.limits.pages.slot(caller_of(call.request.scope)):
         return replies.json(await asyncio.to_thread(read))
 
 
@@ -281,7 +277,7 @@ async def error_rows(call: Call) -> Response:
     """Return a page of the errors of a job so far."""
     asked = read_query(call.request, ErrorsRequest)
     job = await _job(call)
-    with pages.slot(caller_of(call.request.scope)):
+    with call.jobs.limits.pages.slot(caller_of(call.request.scope)):
         return replies.json(await asyncio.to_thread(lambda: read_errors(_find_errors(job), asked)))
 
 
@@ -298,7 +294,7 @@ async def errors(call: Call) -> Response:
     """Return a line of JSON for each image that could not be read so far."""
     job = await _job(call)
     joined = await asyncio.to_thread(lambda: join_files(_find_errors(job), "jsonl"))
-    return downloaded(call.request, joined, streams, JSON_LINES)
+    return downloaded(call.request, joined, call.jobs.limits.streams, JSON_LINES)
 
 
 def _find_errors(job: "Job") -> list[Path]:

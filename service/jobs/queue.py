@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from loupe.errors import RedisUnavailable
 from loupe.settings import Settings
+from service.jobs.transfers import TransferLimits
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -29,10 +30,14 @@ class JobQueue:
 
     Args:
         settings: The address of Redis; without one, an embedded Redis starts.
+
+    Attributes:
+        limits: Transfers of jobs at a time.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.limits = TransferLimits(settings.processes)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobs")
         self._opening = threading.Lock()
         self._opened: tuple[ExitStack, Jobs] | None = None

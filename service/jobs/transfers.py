@@ -12,8 +12,12 @@ from loupe.errors import InvalidRequest, TooManyRequests
 from loupe.results import JoinedFiles
 from service.http import replies
 from service.http.context import caller_of, context_of
-from service.http.shares import Shares
+from service.http.shares import Shares, part
 
+# Limits at a time for all callers together, and for one.
+MAX_UPLOADS, UPLOADS_SHARE = 16, 4
+MAX_STREAMS, STREAMS_SHARE = 200, 50
+MAX_PAGES, PAGES_SHARE = 8, 2
 RANGE = re.compile(r"(?i:bytes)=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 
 
@@ -24,11 +28,12 @@ class TransferLimit:
         kind: Name of the kind in messages.
         limit: Maximum number at a time.
         share: Maximum number of one caller at a time.
+        processes: Number of processes, each with an equal part of both.
     """
 
-    def __init__(self, kind: str, limit: int, share: int) -> None:
+    def __init__(self, kind: str, limit: int, share: int, processes: int = 1) -> None:
         self._kind = kind
-        self._slots = Shares(limit, share)
+        self._slots = Shares(part(limit, processes), part(share, processes))
 
     @contextmanager
     def slot(self, caller: str) -> Iterator[None]:
@@ -43,6 +48,21 @@ class TransferLimit:
             yield
         finally:
             self._slots.give_back(caller)
+
+
+class TransferLimits:
+    """The limits for uploads, for downloads and followers of jobs, and for pages of rows.
+
+    Args:
+        processes: Number of processes of the service.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self.uploads = TransferLimit("uploads", MAX_UPLOADS, UPLOADS_SHARE, processes)
+        self.streams = TransferLimit(
+            "downloads and followers of jobs", MAX_STREAMS, STREAMS_SHARE, processes
+        )
+        self.pages = TransferLimit("pages of rows", MAX_PAGES, PAGES_SHARE, processes)
 
 
 class _Stream(StreamingResponse):

@@ -33,7 +33,7 @@ from loupe.images.pool import LARGE_BYTES, DecoderPool, Loss
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.settings import Settings
-from service.http.shares import Shares, long_steps, turn
+from service.http.shares import Shares, long_steps, part, turn
 from service.prediction.caller import Caller
 
 DECODERS = 2  # of pictures that are not large; one more decodes large ones
@@ -83,15 +83,17 @@ class Decoders:
         self, settings: Settings, on_loss: Callable[[Loss], object] = lambda _: None
     ) -> None:
         self._max_pixels = settings.max_image_pixels
+        self._decoders = part(DECODERS, settings.processes)
         self._pool = DecoderPool(
-            DECODERS + 1, settings.decode_seconds, in_background=True, on_loss=on_loss
+            self._decoders + 1, settings.decode_seconds, in_background=True, on_loss=on_loss
         )
         self._queue, self._large = _Queue(), _Queue()
         self._numbers = count()
         self._of_callers: Counter[str] = Counter()  # pictures that wait or are decoded
         self._threads: list[threading.Thread] = []
         self._memory = Shares(
-            MAX_LARGEST_REQUESTS * MAX_IMAGE_BYTES, LARGEST_REQUESTS_SHARE * MAX_IMAGE_BYTES
+            part(MAX_LARGEST_REQUESTS, settings.processes) * MAX_IMAGE_BYTES,
+            part(LARGEST_REQUESTS_SHARE, settings.processes) * MAX_IMAGE_BYTES,
         )
 
     @contextmanager
@@ -146,7 +148,7 @@ class Decoders:
         if not self._threads:
             self._threads = [
                 threading.Thread(target=_work, args=(queue,), name="decode", daemon=True)
-                for queue in (*[self._queue] * DECODERS, self._large)
+                for queue in (*[self._queue] * self._decoders, self._large)
             ]
             for thread in self._threads:
                 thread.start()

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
+from prometheus_client.core import Metric
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,16 +28,18 @@ from service.http.keys import Right, Rights, check_right
 from service.http.options import read_timeout
 from service.http.shares import turn
 from service.jobs.queue import JobQueue
-from service.metrics import NO_MODEL, Metrics
+from service.metrics import NO_MODEL, Metrics, exposed
 from service.prediction.caller import Caller
 from service.prediction.decoding import Decoders, Preparation
 from service.prediction.served_models import ServedModel, ServedModels
+from service.shared_metrics import SharedMetrics
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
+PUBLISH_SECONDS = 1.0  # between the times that the metrics of this process are published
 FINAL_RESPONSE_SECONDS = 0.5  # to send a 503 after the shutdown timeout
 
 NO_SPAN = nullcontext()
@@ -112,12 +115,18 @@ class Predictor:
         tracing: Records spans, if traces are exported.
     """
 
-    def __init__(self, settings: Settings, tracing: "Tracing | None" = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tracing: "Tracing | None" = None,
+        shared: SharedMetrics | None = None,
+    ) -> None:
         self.settings = settings
         self.tracing = tracing
         self.draining = False
         self.stopping = False
         self.metrics = Metrics()
+        self._shared = shared
         self.models = ServedModels(settings, self.metrics)
         self.decoders = Decoders(settings, self.metrics.lost_decoder)
         self.bodies = Bodies(settings)
@@ -148,17 +157,32 @@ class Predictor:
         await self.models.close()
         await self.jobs.close()
         await asyncio.to_thread(self.captures.close)
+        if self._shared is not None:
+            self._shared.publish(self._collected())
 
     async def exposed_metrics(self) -> bytes:
         """Return all metrics in Prometheus's text format; other requests go between two calls."""
         queue = await self.jobs.metrics()
         await turn()
+        mine = self._collected()
+        if (shared := self._shared) is None:
+            return exposed([*mine, *queue])
+        shared.publish(mine)
+        return await asyncio.to_thread(lambda: exposed([*shared.collected(), *queue]))
+
+    async def publish_metrics(self) -> None:
+        """Publish the metrics of this process regularly, if there are others."""
+        while self._shared is not None:
+            self._shared.publish(self._collected())
+            await asyncio.sleep(PUBLISH_SECONDS)
+
+    def _collected(self) -> list[Metric]:
         served = self.models.all()
         in_flight: dict[str, int] = {}
         for model in served:
             name = model.stored.name
             in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
-        return self.metrics.exposed(in_flight, [model.stored for model in served], queue)
+        return self.metrics.collected(in_flight, [model.stored for model in served])
 
 
 class AnyCall:

@@ -22,6 +22,7 @@ from loupe.models.store import (
 )
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
+from service.http.shares import part
 from service.metrics import Metrics, ModelMetrics
 from service.prediction.batching import Batcher
 from service.prediction.decoding import MAX_IMAGE_BYTES
@@ -29,7 +30,7 @@ from service.prediction.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
-MAX_QUEUED_BYTES = 2 * MAX_IMAGE_BYTES  # of the images of one caller, in front of one engine
+MAX_QUEUED_REQUESTS = 2  # of `MAX_IMAGE_BYTES` and one caller, in front of one engine
 
 
 @dataclass(eq=False)
@@ -200,6 +201,8 @@ class ServedModels:
         metrics, statistics = self._metrics.of(stored), Statistics()
         spec = stored.card.input
 
+        max_bytes = part(MAX_QUEUED_REQUESTS, settings.processes) * MAX_IMAGE_BYTES
+
         def ran(images: int, waited: Sequence[float], seconds: float) -> None:
             metrics.ran(images, waited, seconds)
             statistics.ran(images, waited, seconds)
@@ -208,7 +211,7 @@ class ServedModels:
             engine.run,
             classes=engine.classes,
             max_batch_size=run_size(spec, settings.max_batch_size),
-            max_queued_images=min(settings.max_queued_images, MAX_QUEUED_BYTES // spec.nbytes),
+            max_queued_images=min(settings.max_queued_images, max_bytes // spec.nbytes),
             threads=settings.threads or available_cores(),
             together=settings.batching,
             on_run=ran,

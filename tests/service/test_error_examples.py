@@ -224,7 +224,8 @@ def full_queue(world: World, sent: Sent) -> None:
 def no_slots(world: World, sent: Sent) -> None:
     upload_array(world, sent)
     finish(world, sent)
-    for limit in (service.jobs.api.uploads, service.jobs.api.streams, service.jobs.api.pages):
+    limits = world.predictor.jobs.limits
+    for limit in (limits.uploads, limits.streams, limits.pages):
         world.patch.setattr(limit, "_slots", Shares(0, 0))
 
 

@@ -30,6 +30,7 @@ from bench.inputs import benchmark_model
 from loupe.jobs import ENDED, ScoringOptions
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
+from loupe.runtime.supervisor import CLEAN_EXITS
 from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
@@ -37,7 +38,6 @@ from tests.support.programs import run, running, until
 from tests.support.servers.redis_servers import RedisServer, redis_server
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job
-from worker.supervisor import CLEAN_EXITS
 
 MINUTES = 10.0
 WORKERS = 3

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2 as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from service.http.context import subscriber
-from service.http.shares import Shares
+from service.http.shares import Shares, part
 from service.prediction.predictor import Predictor
 from service.protocols.open_inference.grpc_arrivals import OPEN_SECONDS, Arrivals
 from service.protocols.open_inference.messages import MAX_UNCHECKED_BYTES
@@ -54,7 +54,8 @@ class Streams:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._arrivals = Arrivals(OPEN_SECONDS)
-        self._slots = Shares(MAX_STREAMS, STREAMS_SHARE)
+        processes = predictor.settings.processes
+        self._slots = Shares(part(MAX_STREAMS, processes), part(STREAMS_SHARE, processes))
         self._open: set[asyncio.Task[object] | None] = set()
         self._reflection = reflection.aio.ReflectionServicer(SERVICES)
 
@@ -81,7 +82,8 @@ class Streams:
     ) -> AsyncIterator[Message]:
         caller, task = subscriber(address_of(context)), asyncio.current_task()
         if not self._slots.take(caller):
-            problem = f"{STREAMS_SHARE} streams of yours are open, or {MAX_STREAMS} of all callers."
+            slots = self._slots
+            problem = f"{slots.share} streams of yours are open, or {slots.total} of all callers."
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
         self._open.add(task)
         try:

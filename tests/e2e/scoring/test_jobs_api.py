@@ -25,7 +25,7 @@ from loupe.models.store import StoredModel
 from loupe.results import Format
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
-from service.jobs.api import UPLOADS_SHARE
+from service.jobs.transfers import UPLOADS_SHARE
 from tests.support import pictures
 from tests.support.job_requests import fail_after_one_shard
 from tests.support.programs import RunningService, free_port, run, running, serving, until

@@ -30,7 +30,7 @@ from service.http import replies
 from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
 from service.http.context import context_of
 from service.http.middleware import MAX_HEADER_BYTES, RequestMiddleware
-from service.metrics import Metrics
+from service.metrics import Metrics, exposed
 from tests.support.garbage import uncollected
 
 MAX_REQUESTS = 2
@@ -233,7 +233,9 @@ def test_excess_request_is_refused_at_once_and_those_in_flight_are_answered(
     with caplog.at_level("INFO", "service.access"):
         metrics = play(story)
     assert "POST '/predict' 429 " in caplog.text
-    assert b'loupe_rejected_total{code="too_many_requests"} 1.0' in metrics.exposed({}, [])
+    assert b'loupe_rejected_total{code="too_many_requests"} 1.0' in exposed(
+        metrics.collected({}, [])
+    )
 
 
 @given(
@@ -538,7 +540,7 @@ def test_bytes_that_are_not_http_are_refused_in_json_and_counted(sent: bytes) ->
         assert await client.is_closed()
 
     counted = b'loupe_requests_total{key="-",model="-",protocol="-",status="400"} 1.0'
-    assert counted in play(story).exposed({}, [])
+    assert counted in exposed(play(story).collected({}, []))
 
 
 def test_endless_headers_are_refused() -> None:

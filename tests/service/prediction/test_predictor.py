@@ -19,6 +19,7 @@ from loupe.images.spec import ImageSpec
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.http.bodies import LARGEST_BODIES_SHARE
+from service.metrics import exposed
 from service.prediction.caller import Caller
 from service.prediction.decoding import Decoders, Preparation, decode_all
 from service.prediction.predictor import Call, Predictor, respond
@@ -96,7 +97,7 @@ def test_phases_of_a_request_are_counted_as_far_as_it_gets(
         predictor = Predictor(Settings(model=digits_model.tag))
         predictor.models.load()
         await respond("loupe", request(predictor), predict)
-        lines = predictor.metrics.exposed({}, []).decode().splitlines()
+        lines = exposed(predictor.metrics.collected({}, [])).decode().splitlines()
         for phase, count in phases.items():
             assert f'loupe_seconds_count{{phase="{phase}"}} {float(count)}' in lines
         await predictor.close()
