@@ -21,13 +21,23 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on.", show_default="LOUPE_PORT, 3000")
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that share the port; auto for one per core.",
+            show_default="LOUPE_PROCESSES, 1",
+        ),
+    ] = None,
     root_path: Annotated[
         str | None,
         typer.Option(help="Path under which a proxy serves it.", show_default="LOUPE_ROOT_PATH"),
     ] = None,
 ) -> None:
     """Serve the models in the store over HTTP."""
-    settings = override_settings(model=model, host=host, port=port, root_path=root_path)
+    settings = override_settings(
+        model=model, host=host, port=port, processes=processes, root_path=root_path
+    )
     if settings.log_format == "json":
         log_everything()  # before libraries that print when they are imported
     from service.server import serve as run

@@ -36,51 +36,47 @@ class SharedMetrics:
     def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder
         self._number = number
-        self._before = {kind: dict(self._read(kind)) for kind in COUNTED}
+        self._files: dict[str, MmapedDict] = {}  # by kind, the first part of their names
+        # Counts of those that had this number before.
+        self._before: dict[str, float] = {
+            key: value for kind in COUNTED for key, value, _ in self._file(kind).read_all_values()
+        }
 
     def publish(self, metrics: Iterable[Metric]) -> None:
-        """Replace what other processes see of this one."""
-        files: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        files |= {kind: dict(before) for kind, before in self._before.items()}
+        """Update what other processes see of this one. Gauges that have gone become 0."""
+        published: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for metric in metrics:
             kind = metric.type
             if kind == "gauge":
                 kind = f"gauge_{GAUGES.get(metric.name, 'livesum')}"
-            values = files[kind]
-            for sample in _separate(metric):
-                key = mmap_key(
-                    metric.name,
-                    sample.name,
-                    list(sample.labels),
-                    list(sample.labels.values()),
-                    metric.documentation,
-                )
-                values[key] = values.get(key, 0) + sample.value
-        for kind, values in files.items():
-            self._write(kind, values)
+            for name, labels, value, *_ in _separate(metric):
+                names, words = list(labels), list(labels.values())
+                key = mmap_key(metric.name, name, names, words, metric.documentation)
+                published[kind][key] = self._before.get(key, 0) + value
+        for kind, values in published.items():
+            file = self._file(kind)
+            if kind not in COUNTED:
+                values |= {key: 0 for key, *_ in file.read_all_values() if key not in values}
+            for key, value in values.items():
+                file.write_value(key, value, 0)
 
     def collected(self) -> list[Metric]:
         """Return the metrics of all processes together."""
-        return list(multiprocess.MultiProcessCollector(None, str(self._folder)).collect())
+        metrics = list(multiprocess.MultiProcessCollector(None, str(self._folder)).collect())
+        for metric in metrics:
+            if GAUGES.get(metric.name) == "livemax":  # 1, or gone
+                metric.samples = [sample for sample in metric.samples if sample.value]
+        return metrics
 
-    def _path(self, kind: str) -> Path:
-        return self._folder / f"{kind}_{self._number}.db"
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
 
-    def _read(self, kind: str) -> Iterator[tuple[str, float]]:
-        path = self._path(kind)
-        if path.exists():
-            for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):
-                yield key, value
-
-    def _write(self, kind: str, values: Mapping[str, float]) -> None:
-        path = self._path(kind)
-        temporary = path.with_suffix(".new")
-        temporary.unlink(missing_ok=True)
-        file = MmapedDict(str(temporary))
-        for key, value in values.items():
-            file.write_value(key, value, 0)
-        file.close()
-        temporary.replace(path)
+    def _file(self, kind: str) -> MmapedDict:
+        if kind not in self._files:
+            self._files[kind] = MmapedDict(str(self._folder / f"{kind}_{self._number}.db"))
+        return self._files[kind]
 
 
 def _separate(metric: Metric) -> Iterator[Sample]:

@@ -49,6 +49,14 @@ def up(
     port: Annotated[
         int | None, typer.Option(help="Port of the service.", show_default="LOUPE_PORT, 3000")
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes of the service, as for `loupe serve`.",
+            show_default="LOUPE_PROCESSES, 1",
+        ),
+    ] = None,
     train: Annotated[
         str,
         typer.Option(
@@ -61,7 +69,7 @@ def up(
 
     If the store is empty, it trains a small first model before.
     """
-    settings = override_settings(port=port)
+    settings = override_settings(port=port, processes=processes)
     log_to_stderr(settings.log_format)
     from loupe.models.store import list_models
     from loupe.runtime.ports import listen

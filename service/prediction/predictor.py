@@ -159,6 +159,7 @@ class Predictor:
         await asyncio.to_thread(self.captures.close)
         if self._shared is not None:
             self._shared.publish(self._collected())
+            self._shared.close()
 
     async def exposed_metrics(self) -> bytes:
         """Return all metrics in Prometheus's text format; other requests go between two calls."""

@@ -1,5 +1,6 @@
 """Settings from the environment, and errors about invalid values."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ def test_variables_set_what_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
             (variable, value, "Input should be a finite number")
             for variable in ("LOUPE_FOLLOW_SECONDS", "LOUPE_LEASE_SECONDS", "LOUPE_KEEP_JOBS_DAYS")
             for value in ("inf", "nan")
+        ],
+        *[
+            ("LOUPE_PROCESSES", value, "Input should be auto, or a number from 1 to 1024")
+            for value in ("0", "-1", "many", "1025", "1.5")
         ],
         ("LOUPE_THREADS", "0", "Input should be greater than or equal to 1"),
         ("LOUPE_MAX_BATCH_SIZE", "1.5", "Input should be a valid integer"),
@@ -133,6 +138,14 @@ def test_a_bad_option_is_wrong_usage_and_named_as_an_option(
     assert raised.value.exit_code == 2
     assert raised.value.message.startswith("--port cannot be 70000: ")
     assert load_settings().port == 3001
+
+
+def test_as_many_processes_as_cores_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    monkeypatch.setenv("LOUPE_PROCESSES", "auto")
+
+    assert load_settings().processes == 1
+    assert override_settings(processes="3").processes == 3
 
 
 def test_options_replace_variables(monkeypatch: pytest.MonkeyPatch) -> None:
