@@ -1,4 +1,4 @@
-"""Members of archives: their paths, and which of them are refused."""
+"""Members of archives: which of them are refused."""
 
 import re
 
@@ -7,12 +7,6 @@ from loupe.images.decode import MAX_FILE_BYTES
 
 DRIVE = re.compile("[A-Za-z]:")
 SMALL_MEMBER_BYTES = 2**20  # up to this size, members may be compressed more
-
-
-def member_path(name: str) -> str:
-    """Return the path of a member without `.` and empty parts, as folders name it."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    return name[: name.startswith("/")] + "/".join(parts) + "/" * name.endswith("/")
 
 
 def why_member_refused(name: str, size: int, compressed: int) -> str | None:

@@ -15,11 +15,12 @@ from indexed_gzip import IndexedGzipFile
 
 from loupe.errors import InvalidImage, LoupeError
 from loupe.files import ReadableFolders, max_unpacked_bytes
+from loupe.images.archives import member_path, tar_members
 from loupe.images.arrays.idx import GZIP_MAGIC
 from loupe.images.formats import HEAD_BYTES
 from loupe.images.selection import Reason, why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.archives.members import member_path, why_member_refused
+from worker.sources.archives.members import why_member_refused
 from worker.sources.archives.samples import Sample
 from worker.sources.archives.unpacking import (
     MAGIC_BYTES,
@@ -31,8 +32,6 @@ from worker.sources.checks import damaged
 from worker.sources.collection import Collection, Entry, ReadEntry, is_link
 from worker.storage import AnyPath, ReadAt, open_file, open_ranges, size_of, unwrap
 
-MAX_HEADER_BYTES = 2**18  # of one member's names and attributes
-MAX_ATTRIBUTES = 1000  # that hold for all members that follow; tarfile applies each to each
 # An index of gzip keeps 32 kB of memory for every `spacing` unpacked bytes. These limits keep it
 # small: archives of pictures hardly compress.
 MAX_COMPRESSION = 10
@@ -70,7 +69,7 @@ class Tars(Collection):
             prefix = f"{name}/" if len(self.files) > 1 else ""
             try:
                 with _open(archive, None, self.folders, _copy(index, number)) as file:
-                    members = _members(file, _max_unpacked_bytes(archive))
+                    members = tar_members(file, _max_unpacked_bytes(archive))
                     for entry in self._entries(members, file):
                         if is_link(entry):
                             self.has_links = True
@@ -259,53 +258,8 @@ def _try_read(file: IO[bytes], size: int, offset: int) -> bytes | OSError:
         return error
 
 
-class _LimitedReader:
-    """A file that refuses to read or unpack as much as a hostile header may claim.
-
-    Attributes:
-        left: Bytes that may be read for the next member.
-    """
-
-    def __init__(self, file: IO[bytes], max_bytes: int) -> None:
-        self._file = file
-        self._max_bytes = max_bytes
-        self.left = MAX_HEADER_BYTES
-        self.tell = file.tell
-
-    def seek(self, offset: int) -> int:
-        """Go to an offset; to reach it, a gzipped archive is unpacked."""
-        if offset > self._max_bytes:
-            raise tarfile.ReadError(f"its members claim more than {self._max_bytes:,} bytes")
-        return self._file.seek(offset)
-
-    def read(self, size: int) -> bytes:
-        """Read a part of a header."""
-        self.left -= size
-        if self.left < 0:
-            raise tarfile.ReadError(f"a header claims {size:,} bytes")
-        return self._file.read(size)
-
-
 def _max_unpacked_bytes(archive: AnyPath) -> int:
     return max(SMALL_BYTES, MAX_COMPRESSION * size_of(archive))
-
-
-def _members(file: IO[bytes], max_bytes: int) -> Iterator[tarfile.TarInfo]:
-    """Yield all members but folders; tarfile's list of members is kept empty."""
-    limited = _LimitedReader(file, max_bytes)
-    with tarfile.open(fileobj=cast("IO[bytes]", limited), mode="r:") as archive:
-        offset = 0
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]
-            if archive.offset <= offset or len(archive.pax_headers) > MAX_ATTRIBUTES:
-                raise tarfile.ReadError(f"a wrong size or too many attributes at {offset:,}")
-            offset, limited.left = archive.offset, MAX_HEADER_BYTES
-            member.name = member_path(member.name)
-            if not member.isdir():
-                yield member
-        limited.seek(archive.offset)
-        if any(limited.read(tarfile.BLOCKSIZE)):  # tarfile stops at a damaged header, as at the end
-            raise tarfile.ReadError(f"no header at {archive.offset:,}, and not the end")
 
 
 def _why_skipped(member: tarfile.TarInfo, archive: IO[bytes]) -> Reason | None:

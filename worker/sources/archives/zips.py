@@ -19,10 +19,11 @@ from typing import IO, NamedTuple
 
 from loupe.errors import InvalidImage
 from loupe.files import ReadableFolders
+from loupe.images.archives import member_path
 from loupe.images.formats import HEAD_BYTES
 from loupe.images.selection import Reason, name_tells, why_skipped
 from worker.remote_path import RemotePath
-from worker.sources.archives.members import member_path, why_member_refused
+from worker.sources.archives.members import why_member_refused
 from worker.sources.checks import damaged
 from worker.sources.collection import (
     LOOKS_AT_ONCE,
