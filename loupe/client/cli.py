@@ -46,6 +46,15 @@ def predict(
     min_familiarity: Annotated[
         float | None, typer.Option(min=0, max=1, help="Minimum familiarity for a label.")
     ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Also show classes of which one is true, except with probability A.",
+            metavar="A",
+        ),
+    ] = None,
     lang: Annotated[str, typer.Option(help="Language of the class names: en or ja.")] = "en",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per file.")
@@ -87,7 +96,7 @@ def predict(
     if grid is not None:
         _check_grid(grid, len(files))
     options: LocalOptions = {"top_k": top_k, "threshold": threshold, "lang": lang}
-    options["min_familiarity"] = min_familiarity
+    options |= {"min_familiarity": min_familiarity, "alpha": alpha}
     asked = _ask_here(files, model, options, split)
     if not local:
         asked = _ask_service(files, model, options, split, url, api_key, explain=grid is not None)
@@ -186,8 +195,9 @@ def _json_line(file: Path, outcome: "Prediction | PredictionError") -> str:
         found: dict[str, object] = {"error": outcome.message, "code": outcome.code}
     else:
         found = asdict(outcome)
-        if outcome.box is None:
-            del found["box"]
+        for name in ("box", "prediction_set"):
+            if found[name] is None:
+                del found[name]
     return json.dumps({"file": _name(file), **found}, ensure_ascii=False)
 
 
@@ -206,6 +216,8 @@ def _print(
     ]
     if any(isinstance(each, Prediction) and each.familiarity is not None for each in outcomes):
         columns.append(Column("familiarity", cells(_familiarity), rank=1, justify="right"))
+    if any(isinstance(each, Prediction) and each.prediction_set is not None for each in outcomes):
+        columns.append(Column("one of", cells(_prediction_set), rank=1))
     if top_k and top_k > 1:
         columns.append(Column("others", cells(_others), rank=1))
     errors = {
@@ -223,6 +235,10 @@ def _familiarity(answer: "Prediction") -> str:
     if answer.familiarity is None:
         return NO_LABEL
     return f"{'!' if answer.unfamiliar else ''}{answer.familiarity:.4f}"
+
+
+def _prediction_set(answer: "Prediction") -> str:
+    return ", ".join(answer.prediction_set or ()) or NO_LABEL
 
 
 def _others(answer: "Prediction") -> str:

@@ -113,12 +113,16 @@ def test_fuzzer_notices_answer_to_another_image(reference: Reference, tmp_path: 
         "index": index,
         "confidence": max(row),
         "familiarity": float(reference.outputs.familiarity[0]),
+        "unfamiliar": True,
+        "prediction_set": list(names),
         "probabilities": dict(zip(names, row, strict=True)),
     }
     response = http(200, orjson.dumps(answer))
     report = run_fast(fuzz_fake_service(response, reference, tmp_path / "log"))
 
-    assert any("wrong confidence, " in failure.fault for failure in report.failures)
+    faults = ", ".join(failure.fault for failure in report.failures)
+    for fault in ("wrong confidence, ", "wrong unfamiliar, ", "wrong prediction set, "):
+        assert fault in faults
 
 
 def test_fuzzer_notices_traceback_in_log(reference: Reference, tmp_path: Path) -> None:

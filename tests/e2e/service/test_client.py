@@ -486,8 +486,23 @@ def test_files_are_printed_as_json_lines(
     assert [line["file"] for line in (bag, nowhere, boot)] == [str(file) for file in files]
     assert (boot["model"], boot["label"], boot["abstained"]) == (digits_model.tag, None, True)
     assert len(bag["probabilities"]) == 10
+    assert "prediction_set" not in bag
     assert set(nowhere) == {"file", "error", "code"}
     assert nowhere["code"] == "invalid_image"
+
+
+def test_files_are_printed_with_their_prediction_sets(
+    service: RunningService, place: Path, digits_model: StoredModel
+) -> None:
+    options = (place / "bag.png", "--alpha", 0.05, "--model", "digits")
+    table, lines = predict(service, *options, COLUMNS=400), predict(service, *options, "--json")
+
+    found = json.loads(lines.stdout)["prediction_set"]
+    assert found
+    assert set(found) <= set(digits_model.card.class_names)
+    assert table.stdout.splitlines()[0].endswith("one of")
+    assert table.stdout.splitlines()[1].endswith(", ".join(found))
+    assert predict(service, *options[:1], "--alpha", 0).returncode == 2
 
 
 def test_a_prediction_explains_itself(client: Client) -> None:
@@ -505,6 +520,15 @@ def test_a_prediction_explains_itself(client: Client) -> None:
     np.testing.assert_array_equal(answer.view.seen, expected)
     assert answer.view.saliency is not None
     assert answer.view.saliency.shape == (224, 224, 3)
+
+
+def test_a_prediction_shows_the_nearest_training_pictures(client: Client) -> None:
+    answer = client.predict(pictures.digit_sheet(), explain="nearest", model="digits")
+
+    assert answer.view is not None
+    assert answer.view.nearest is not None
+    assert [each.image.shape for each in answer.view.nearest] == [(28, 28)] * 3
+    assert {each.label for each in answer.view.nearest} <= answer.probabilities.keys()
 
 
 def test_a_grid_is_drawn(service: RunningService, place: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 import orjson
 
-from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
+from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy, encode_png
 from bench.service.open_loop import Reply
 from loupe.images.spec import Float32Array
 from tests.stress.fuzz.requests import (
@@ -48,6 +48,16 @@ def predict(random: Random, reference: Reference) -> Request:
     options = _options(random, reference)
     check = partial(_check_predict, reference, number, options)
     return post("/predict" + _query(options), content_type, body, check)
+
+
+def split(random: Random, reference: Reference) -> Request:
+    """Send a picture of one or two symbols; models of other looks cannot split it."""
+    numbers = [random.randrange(len(reference.images)) for _ in range(random.randint(1, 2))]
+    picture = np.concatenate([reference.images[number] for number in numbers], axis=1)
+    options = _options(random, reference) | {"split": "true"}
+    options.pop("normalize", None)  # `off` leaves a picture whole
+    check = partial(_check_split, reference, options)
+    return post("/predict" + _query(options), PNG, encode_png(picture), check)
 
 
 def predict_batch(random: Random, reference: Reference) -> Request:
@@ -102,6 +112,10 @@ def _options(random: Random, reference: Reference) -> dict[str, str]:
         "normalize": random.choice(["auto", "off"]),
         "lang": random.choice(["en", *reference.card.translations]),
     }
+    if reference.outputs.known:
+        options["min_familiarity"] = f"{random.random():.3f}"
+    if reference.card.conformal:
+        options["alpha"] = f"{random.uniform(0.001, 0.999):.3f}"
     return dict(random.sample(list(options.items()), random.randint(1, len(options))))
 
 
@@ -115,6 +129,28 @@ def _check_predict(
     if fault := _check_status(reply):
         return fault
     return _compare_answer(reference, number, options, orjson.loads(reply.body))
+
+
+def _check_split(reference: Reference, options: dict[str, str], reply: Reply) -> str | None:
+    """Check what is true of any symbol: which one is where depends on how ink is cut out."""
+    if not reference.card.input.single:
+        return None if reply.status == 400 else f"a split by a model of whole pictures: {reply}"
+    if fault := _check_status(reply):
+        return fault
+    body = orjson.loads(reply.body)
+    names = set(reference.card.names(options.get("lang", "en")))
+    for answer in body["predictions"]:
+        left, top, right, bottom = answer["box"]
+        shares = answer["probabilities"]
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            return f"a box outside the picture: {answer['box']}"
+        if not (
+            set(shares) <= names and abs(max(shares.values()) - answer["confidence"]) < TOLERANCE
+        ):
+            return "probabilities of other classes, or another confidence"
+        if ("prediction_set" in answer) != ("alpha" in options):
+            return "a prediction set without alpha, or none with it"
+    return None if body["model"] == reference.model.tag else "another model"
 
 
 def _check_batch(
@@ -146,9 +182,14 @@ def _compare_answer(
     names = reference.card.names(options.get("lang", "en"))
     row = reference.probabilities[number]
     index, confidence = int(row.argmax()), float(row.max())
-    threshold = float(options.get("threshold", 0))
-    is_close = abs(confidence - threshold) <= TOLERANCE  # then either answer is right
-    abstains = confidence < threshold and not is_close
+    familiarity = float(reference.outputs.familiarity[number])
+    threshold, lowest = (float(options.get(each, 0)) for each in ("threshold", "min_familiarity"))
+    is_sure, is_familiar = confidence >= threshold, not familiarity < lowest
+    # Then either answer is right.
+    is_close = abs(confidence - threshold) <= TOLERANCE or (
+        "min_familiarity" in options and abs(familiarity - lowest) <= FAMILIARITY_TOLERANCE
+    )
+    abstains = not (is_sure and is_familiar) and not is_close
     is_blank = reference.is_blank(number)
     best = (None, None) if abstains or is_blank else (names[index], index)
     actual = answer["probabilities"]
@@ -159,12 +200,36 @@ def _compare_answer(
         "label": (is_blank or not is_close) and (answer["label"], answer["index"]) != best,
         "reason": answer.get("reason") != ("blank" if is_blank else None),
         "familiarity": bool(_compare_familiarity(reference, [number], [answer["familiarity"]])),
+        "unfamiliar": _is_wrong_level(reference, familiarity, answer["unfamiliar"]),
+        "prediction set": _is_wrong_set(reference, row, options, answer.get("prediction_set")),
         "abstained": not is_close and answer.get("abstained", False) != abstains,
         "confidence": abs(answer["confidence"] - confidence) > TOLERANCE,
         "classes": bool(_compare_rows(np.array(list(actual.values())), highest)),
         "probabilities": bool(_compare_rows(np.array(list(actual.values())), np.array(expected))),
     }
     return ", ".join(f"wrong {what}" for what, is_wrong in faults.items() if is_wrong) or None
+
+
+def _is_wrong_level(reference: Reference, familiarity: float, unfamiliar: bool) -> bool:
+    known = reference.card.familiarity
+    if known is None:
+        return unfamiliar
+    is_close = abs(familiarity - known.level) <= FAMILIARITY_TOLERANCE
+    return not is_close and unfamiliar != (familiarity < known.level)
+
+
+def _is_wrong_set(
+    reference: Reference, row: Float32Array, options: dict[str, str], found: list[str] | None
+) -> bool:
+    """Return whether a set lacks a class, or has one more; those at the limit may be in it."""
+    if "alpha" not in options:
+        return found is not None
+    assert reference.card.conformal is not None
+    lowest = reference.card.conformal.lowest(float(options["alpha"]))
+    names = reference.card.names(options.get("lang", "en"))
+    certain = {name for name, share in zip(names, row, strict=True) if share > lowest + TOLERANCE}
+    allowed = {name for name, share in zip(names, row, strict=True) if share >= lowest - TOLERANCE}
+    return found is None or not certain <= set(found) <= allowed
 
 
 def _compare_rows(rows: Any, expected: Any) -> str | None:
@@ -345,6 +410,7 @@ def _check_page(word: str, reply: Reply) -> str | None:
 
 VALID: Sequence[Factory] = (
     predict,
+    split,
     predict_batch,
     npy_to_json,
     npy_to_npy,
