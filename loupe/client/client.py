@@ -71,7 +71,8 @@ class Client:
                 `(height, width)`, `(height, width, 3)` or `(height, width, 4)`, 0 = black,
                 255 = white. docs/service.md lists the formats.
             explain: `seen` sets the prediction's `view` to what the model saw; `saliency` also
-                draws what counted, which costs the service up to 144 images more.
+                draws what counted, which costs the service up to 144 images more; `nearest` also
+                finds the training pictures that are most like it.
             options: `model`, `top_k`, `threshold`, `normalize`, `lang` and `timeout`; see
                 `PredictOptions`.
 

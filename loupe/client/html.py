@@ -51,7 +51,8 @@ def _pictures(view: View) -> str:
     picture = _picture(view)
     shown = "" if picture is None else _figure(picture, "picture")
     counted = "" if view.saliency is None else _figure(view.saliency, "what counted")
-    return shown + _figure(view.seen, "what the model saw") + counted
+    alike = "".join(_figure(each.image, _text(each.label)) for each in view.nearest or ())
+    return shown + _figure(view.seen, "what the model saw") + counted + alike
 
 
 def _picture(view: View) -> UInt8Array | None:

@@ -18,9 +18,10 @@ from loupe.images.pool import DecoderPool
 from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.jobs import check_options
-from loupe.models import saliency
 from loupe.models.answers import Answer, AnswerOptions, Explain, answers, check_split
 from loupe.models.engine import load_engine
+from loupe.models.explaining import saliency
+from loupe.models.explaining.nearest import Neighbours
 from loupe.models.store import StoredModel, find_model
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings, load_settings
@@ -57,6 +58,7 @@ class LocalModel:
     def __init__(self, stored: StoredModel, settings: Settings) -> None:
         self.tag, self.card = stored.tag, stored.card
         self._engine = load_engine(stored, settings.engine)
+        self._neighbours = Neighbours(stored, self._engine)
         self._max_pixels = settings.max_image_pixels
         self._decoders = DecoderPool(available_cores(), settings.decode_seconds)
         weakref.finalize(self, self._decoders.close)
@@ -75,8 +77,9 @@ class LocalModel:
 
         Args:
             picture: As for `Client.predict`.
-            explain: `saliency` draws what counted, and runs the model on up to 144 images more. The
-                prediction's `view` shows in any case what the model saw.
+            explain: `saliency` draws what counted, and runs the model on up to 144 images more.
+                `nearest` finds the training pictures that are most like it. The prediction's `view`
+                shows in any case what the model saw.
             options: See `LocalOptions`.
 
         Raises:
@@ -88,6 +91,8 @@ class LocalModel:
         view = self._view(picture, asked.normalize, keep=True)
         if explain == "saliency":
             view = replace(view, saliency=self._saliency(view.seen))
+        if explain == "nearest":
+            view = replace(view, nearest=self._neighbours.of(view.seen, asked.lang))
         return next(self._answers([view], asked))
 
     def split(self, picture: PictureInput, **options: "Unpack[LocalOptions]") -> list[Prediction]:

@@ -19,7 +19,7 @@ from loupe.images.looks.ink import Box
 from loupe.images.pixels.opening import DECODING_ERRORS
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.images.steps import Step
-from loupe.models.answers import Explain
+from loupe.models.answers import Explain, Neighbour
 from loupe.text import one_line
 
 CONTENT_TOO_LARGE = 413
@@ -37,12 +37,15 @@ class View:
         steps: How that was made from the picture.
         saliency: What counted, uint8 RGB: orange speaks for the class, blue against it. Only with
             `explain="saliency"`.
+        nearest: Training pictures that are most like it, the nearest first. Only with
+            `explain="nearest"`, and if the model has any.
     """
 
     picture: str | os.PathLike[str] | Upload | None
     seen: UInt8Array
     steps: tuple[Step, ...] = ()
     saliency: UInt8Array | None = None
+    nearest: list[Neighbour] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,11 @@ class PredictionFlows(ServiceFlows):
         try:
             seen = _pixels(explained.seen)
             drawn = None if explained.saliency is None else _pixels(explained.saliency)
+            nearest = explained.nearest
+            neighbours = None if nearest is None else [each.decoded() for each in nearest]
         except (InvalidImage, *DECODING_ERRORS) as error:
             raise self._unexpected("an image that cannot be read") from error
-        return View(upload, seen, tuple(explained.steps), drawn)
+        return View(upload, seen, tuple(explained.steps), drawn, neighbours)
 
     def split(self, upload: Upload, options: PredictOptions) -> Flow[list[Prediction]]:
         """Predict each of several symbols in one picture."""
@@ -288,10 +293,21 @@ class _Symbols(BaseModel):
     predictions: list[_Answer]
 
 
+class _Neighbour(BaseModel):
+    label: str
+    index: int
+    similarity: float
+    image: Base64Bytes
+
+    def decoded(self) -> Neighbour:
+        return Neighbour(self.label, self.index, self.similarity, _pixels(self.image))
+
+
 class _Explanation(BaseModel):
     seen: Base64Bytes
     steps: list[Step]
     saliency: Base64Bytes | None = None
+    nearest: list[_Neighbour] | None = None
 
 
 class _Batch(BaseModel):

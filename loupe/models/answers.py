@@ -5,6 +5,7 @@ The service and local models answer with the same fields.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
@@ -24,8 +25,9 @@ BLANK = "blank"  # reason of an answer without a label: there is no ink in the p
 MAX_LANG = 35  # characters of a language tag that every program must take (RFC 5646, 4.4.1)
 
 
-Explain: TypeAlias = Literal["seen", "saliency"]
-"""`seen`: the image that the model saw, and its steps. `saliency`: also a map of what counted."""
+Explain: TypeAlias = Literal["seen", "saliency", "nearest"]
+"""`seen`: the image that the model saw, and its steps. `saliency`: also a map of what counted.
+`nearest`: also the training pictures that are most like it."""
 
 
 class AnswerOptions(BaseModel):
@@ -85,6 +87,23 @@ def familiarity_unknown() -> InvalidRequest:
         "The model does not know how familiar a picture is. Train it again, or import it with "
         "--test."
     )
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A picture that the model learnt, and that is like another one.
+
+    Attributes:
+        label: Its class, as its data set says.
+        index: Index of the class.
+        similarity: Cosine of the angle between the features of both, at most 1.
+        image: uint8, of the model's shape.
+    """
+
+    label: str
+    index: int
+    similarity: float
+    image: UInt8Array
 
 
 class Answer(TypedDict):

@@ -80,14 +80,20 @@ class Engine(Classifier, Protocol):
     Attributes:
         classes: Number of columns of the probabilities.
         familiarity: The card's, if this engine computes it.
+        has_features: Whether it can compute `features`.
     """
 
     classes: int
 
     familiarity: Familiarity | None
 
+    has_features: bool
+
     def run(self, images: UInt8Array) -> Outputs:
         """Return probabilities, as `predict`, and familiarity."""
+
+    def features(self, images: UInt8Array) -> Float32Array:
+        """Return what the last layer takes for at least one image, float32 `(n, d)`."""
 
 
 class OnnxEngine:
@@ -109,8 +115,10 @@ class OnnxEngine:
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._spec = spec
-        output = self._session.get_outputs()[0]
+        output, *others = self._session.get_outputs()
         self._outputs, self.classes = [output.name], output.shape[-1]
+        self._features = [each.name for each in others[1:]]
+        self.has_features = bool(self._features)
 
     def predict(self, images: UInt8Array) -> Float32Array:
         """See `Engine.predict`."""
@@ -129,11 +137,17 @@ class OnnxEngine:
         )
         return Outputs(probabilities, known.of(distances))
 
+    def features(self, images: UInt8Array) -> Float32Array:
+        """See `Engine.features`."""
+        found: Float32Array = self._session.run(self._features, {self._input: images})[0]
+        return found
+
 
 class TensorflowEngine:
     """`model.keras` on TensorFlow, which has probabilities only."""
 
     familiarity: Familiarity | None = None
+    has_features = False
 
     def __init__(self, path: Path, spec: ImageSpec) -> None:
         try:
@@ -156,6 +170,10 @@ class TensorflowEngine:
     def run(self, images: UInt8Array) -> Outputs:
         """See `Engine.run`."""
         return Outputs.of(self.predict(images))
+
+    def features(self, images: UInt8Array) -> Float32Array:
+        """Not possible."""
+        raise NotImplementedError
 
 
 def load_engine(

@@ -11,6 +11,7 @@ from loupe.errors import LoupeError, ModelCorrupted
 from loupe.models.answers import AnswerOptions
 from loupe.models.certainty import Familiarity
 from loupe.models.engine import load_engine, run_size
+from loupe.models.explaining.nearest import Neighbours
 from loupe.models.store import (
     LATEST,
     StoredModel,
@@ -37,7 +38,7 @@ MAX_QUEUED_REQUESTS = 2  # of `MAX_IMAGE_BYTES` and one caller, in front of one 
 class ServedModel:
     """A loaded model, the queue in front of it, what it did, and when it was loaded.
 
-    `familiarity` is the card's, if the engine computes it.
+    `familiarity` is the card's, if the engine computes it; `neighbours` finds training pictures.
     """
 
     stored: StoredModel
@@ -45,6 +46,7 @@ class ServedModel:
     metrics: ModelMetrics
     statistics: Statistics
     familiarity: Familiarity | None
+    neighbours: Neighbours
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     _requests: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
@@ -216,7 +218,8 @@ class ServedModels:
             together=settings.batching,
             on_run=ran,
         )
-        return ServedModel(stored, batcher, metrics, statistics, engine.familiarity)
+        neighbours = Neighbours(stored, engine)
+        return ServedModel(stored, batcher, metrics, statistics, engine.familiarity, neighbours)
 
     def _swap(self, loaded: dict[str, ServedModel], aliases: dict[str, str]) -> None:
         """Replace the served models. Requests in flight keep the models they use."""

@@ -58,6 +58,25 @@ def test_drawn_digit_is_recognized(
     expect(page.locator("#spoken")).to_contain_text(f"{digit}, ")
 
 
+def test_nearest_training_pictures_are_shown_on_request(page: Page) -> None:
+    draw(page, SEVEN)
+    expect(page.locator("#spoken")).to_contain_text("7, ")  # when the drawing rests
+    page.get_by_role("button", name="Nearest training pictures").click()
+
+    expect(page.locator(".nearest img")).to_have_count(3)
+    assert natural_width(page, ".nearest img") == 28
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".nearest img")).to_have_count(0)
+
+
+def test_models_without_training_pictures_say_so(page: Page) -> None:
+    page.locator("#model").select_option(index=1)
+    choose(page, FILE)
+    page.get_by_role("button", name="Nearest training pictures").click()
+
+    expect(page.locator(".nearest")).to_contain_text("without training pictures")
+
+
 def test_finger_draws_and_does_not_scroll(browser: Browser, service: RunningService) -> None:
     with browser.new_context(viewport={"width": 375, "height": 640}, has_touch=True) as context:
         page = context.new_page()

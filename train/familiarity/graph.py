@@ -27,10 +27,12 @@ class Layers:
 
     Attributes:
         features: The input of the last dense layer, or of the first of several views' layers.
+        are_floats: Whether the features are known to be float32.
         logits: The input of the softmax; `None` if there is none.
     """
 
     features: str
+    are_floats: bool
     logits: str | None
 
 
@@ -65,15 +67,16 @@ def find_layers(model: onnx.ModelProto) -> Layers | None:
     makers = {name: node for node in graph.node for name in node.output}
     if DISTANCE in makers:
         return None
-    constants = {each.name for each in graph.initializer}
-    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    types = {each.name: each.data_type for each in graph.initializer}
+    constants = types | {node.output[0]: 0 for node in graph.node if node.op_type == "Constant"}
     names, logits = deque([graph.output[0].name]), None
     while names:
         node = makers.get(names.popleft())
         if node is None:
             continue
         if node.op_type in DENSE and node.input[1] in constants:
-            return Layers(node.input[0], logits)
+            are_floats = constants[node.input[1]] == TensorProto.FLOAT
+            return Layers(node.input[0], are_floats, logits)
         if node.op_type in HEAD:
             if node.op_type == "Softmax":
                 logits = node.input[0]
@@ -82,10 +85,10 @@ def find_layers(model: onnx.ModelProto) -> Layers | None:
 
 
 def without_distance(model: onnx.ModelProto) -> None:
-    """Remove the distance from a model that has it: one that Loupe exported."""
+    """Remove the distance, and the output of features, from a model that Loupe exported."""
     graph = model.graph
-    if [each.name for each in graph.output[1:]] == [DISTANCE]:
-        del graph.output[1]
+    if [each.name for each in graph.output[1:2]] == [DISTANCE]:
+        del graph.output[1:]
         nodes = [node for node in graph.node if DISTANCE not in node.output]
         del graph.node[:]
         graph.node.extend(nodes)
@@ -103,7 +106,11 @@ def exposing(model: onnx.ModelProto, layers: Layers) -> onnx.ModelProto:
 
 
 def with_distance(model: onnx.ModelProto, layers: Layers, distance: Distance) -> onnx.ModelProto:
-    """Return the model with one more output: `distance`, float32 `(n,)`."""
+    """Return the model with one more output: `distance`, float32 `(n,)`.
+
+    A third one, the features, float32 `(n, d)`, takes no operator, and thus no time: the tensor has
+    its own name. Features of another type are no output.
+    """
     wrapped, build = copy_model(model)
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     axis = build.constant(np.array([1], np.int64)) if opset >= AXES_ARE_INPUTS else None
@@ -126,6 +133,8 @@ def with_distance(model: onnx.ModelProto, layers: Layers, distance: Distance) ->
     wrapped.graph.node.extend(build.nodes)
     wrapped.graph.initializer.extend(build.constants)
     wrapped.graph.output.append(_output(DISTANCE, ()))
+    if layers.are_floats:
+        wrapped.graph.output.append(_output(layers.features, distance.centres.shape[:1]))
     return wrapped
 
 

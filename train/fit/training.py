@@ -13,6 +13,7 @@ from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import Figures, ModelCard
 from loupe.models.certainty import Conformal
 from loupe.models.engine import OnnxEngine
+from loupe.models.explaining.nearest import References
 from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model
 from loupe.models.store import ONNX_FILE, StoredModel, find_model
@@ -69,7 +70,7 @@ def train(
     if dataset.validation:
         known = dataset.train.images, dataset.validation.images
     with export.exported(model, spec, dataset.test.images, known) as files:
-        conformal = None
+        engine = conformal = None
         if dataset.validation:
             engine = OnnxEngine(files.folder / ONNX_FILE, spec)
             conformal = conformal_of(engine, dataset.validation)
@@ -77,6 +78,10 @@ def train(
         with new_model(name or dataset.name, card, replace_classes=replace_classes) as stored:
             for file in card.files:
                 shutil.copy2(files.folder / file, stored.path_of(file))
+            if engine is not None and engine.has_features:
+                References.of(engine, dataset.train.images, dataset.train.labels).save(
+                    Path(stored.path)
+                )
             write_report(
                 Path(stored.path),
                 evaluation,

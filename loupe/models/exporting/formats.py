@@ -16,7 +16,6 @@ from pydantic import JsonValue
 from loupe.errors import Conflict
 from loupe.images.spec import ImageSpec
 from loupe.models.card import ModelCard
-from loupe.models.certainty import DISTANCE
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel
 from loupe.text import one_line
 
@@ -30,16 +29,25 @@ PROVIDERS = ["CPUExecutionProvider"]
 
 @dataclass(frozen=True)
 class Tensors:
-    """The names of a stored model's input and output."""
+    """The names of a stored model's input and output.
+
+    Attributes:
+        images: The input.
+        probabilities: The first output.
+        others: Names and shapes of further outputs, float32, without the batch axis.
+    """
 
     images: str
     probabilities: str
+    others: tuple[tuple[str, tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, model: StoredModel) -> "Tensors":
         """Read the names from a model's ONNX file."""
         session = ort.InferenceSession(model.folder / ONNX_FILE, providers=PROVIDERS)
-        return cls(session.get_inputs()[0].name, session.get_outputs()[0].name)
+        first, *others = session.get_outputs()
+        shapes = tuple((each.name, tuple(each.shape[1:])) for each in others)
+        return cls(session.get_inputs()[0].name, first.name, shapes)
 
 
 def write_onnx(model: StoredModel, folder: Path) -> None:
@@ -76,11 +84,7 @@ def write_mlflow(model: StoredModel, folder: Path) -> None:
     _write_classes(card, folder)
     packages = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")]
     (folder / "requirements.txt").write_text("\n".join(["mlflow", "onnx", *packages, ""]))
-    outputs: list[tuple[str, str, tuple[int, ...]]] = [
-        (tensors.probabilities, "float32", (len(card.class_names),))
-    ]
-    if card.familiarity:
-        outputs.append((DISTANCE, "float32", ()))
+    outputs = [(tensors.probabilities, (len(card.class_names),)), *tensors.others]
     environment = {"dependencies": ["-r requirements.txt"]}
     _write_yaml(folder / "python_env.yaml", environment)
     _write_yaml(
@@ -97,7 +101,7 @@ def write_mlflow(model: StoredModel, folder: Path) -> None:
             },
             "signature": {
                 "inputs": _tensors((tensors.images, "uint8", card.input.shape)),
-                "outputs": _tensors(*outputs),
+                "outputs": _tensors(*((name, "float32", shape) for name, shape in outputs)),
             },
             "metadata": {"loupe": card.model_dump(mode="json")},
             "utc_time_created": f"{card.created:%Y-%m-%d %H:%M:%S.%f}",

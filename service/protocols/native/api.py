@@ -1,14 +1,16 @@
 """Predictions and metrics of Loupe's own protocol."""
 
+import asyncio
+
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from loupe.errors import InvalidRequest, NotAcceptable
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import Step
-from loupe.models import saliency
 from loupe.models.answers import answers
 from loupe.models.engine import Outputs
+from loupe.models.explaining import saliency
 from service.http.options import PredictQuery, read_options
 from service.prediction.caller import Caller
 from service.prediction.predictor import Call, route
@@ -36,13 +38,32 @@ async def predict(call: Call) -> Response:
                 preparation,
             )
         outputs = await call.predict(image[None], served, caller, options)
-        heat = None
-        if options.explain == "saliency":
-            heat = await _saliency(image, outputs, served, caller, call.settings.max_images)
+        explanation = None
+        if steps is not None:
+            more = await _explain(image, outputs, served, caller, options, call.settings.max_images)
+            explanation = replies.Explanation(image, steps, more)
         with call.encoding():
-            explanation = None if steps is None else replies.Explanation(image, steps, heat)
             answer = next(answers(served.stored.card, image[None], outputs, options))
             return replies.prediction(served.stored.tag, answer, explanation)
+
+
+async def _explain(
+    image: UInt8Array,
+    outputs: Outputs,
+    served: ServedModel,
+    caller: Caller,
+    options: PredictQuery,
+    max_images: int,
+) -> dict[str, object]:
+    """Return what an answer says besides the image that the model saw, and its steps."""
+    if options.explain == "saliency":
+        return {
+            "saliency": replies.png(await _saliency(image, outputs, served, caller, max_images))
+        }
+    if options.explain == "nearest":
+        found = await asyncio.to_thread(served.neighbours.of, image, options.lang)
+        return {"nearest": replies.neighbours(found)}
+    return {}
 
 
 async def _saliency(

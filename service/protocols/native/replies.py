@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from loupe.images.looks.ink import Box
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.images.steps import Step
-from loupe.models.answers import Answer
+from loupe.models.answers import Answer, Neighbour
 from service.http import replies
 from service.prediction.decoding import DecodedImages
 
@@ -26,19 +26,16 @@ class Explanation:
     Attributes:
         seen: uint8, of the model's shape.
         steps: How it was made from the picture.
-        saliency: What counted in it, uint8 RGB; see `loupe.models.saliency.draw`.
+        more: Further fields of the answer.
     """
 
     seen: UInt8Array
     steps: list[Step]
-    saliency: UInt8Array | None = None
+    more: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields of the answer."""
-        content: dict[str, object] = {"seen": _png(self.seen), "steps": self.steps}
-        if self.saliency is not None:
-            content["saliency"] = _png(self.saliency)
-        return content
+        return {"seen": png(self.seen), "steps": self.steps, **self.more}
 
 
 def prediction(model: str, answer: Answer, explanation: Explanation | None = None) -> Response:
@@ -49,7 +46,14 @@ def prediction(model: str, answer: Answer, explanation: Explanation | None = Non
     return replies.json(content)
 
 
-def _png(image: UInt8Array) -> str:
+def neighbours(found: list[Neighbour] | None) -> list[object] | None:
+    """Return training pictures as fields of an answer."""
+    if found is None:
+        return None
+    return [{**vars(each), "image": png(each.image)} for each in found]
+
+
+def png(image: UInt8Array) -> str:
     """Return an image, uint8 `(height, width)` or `(height, width, 3)`, as PNG in base64."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")

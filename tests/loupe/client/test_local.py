@@ -317,6 +317,15 @@ def test_a_model_explains_what_it_saw(model: LocalModel) -> None:
     assert len(Page(answer._repr_html_()).images) == 3
 
 
+def test_a_model_shows_the_nearest_training_pictures(model: LocalModel) -> None:
+    answer = model.predict(pictures.digit_sheet(), explain="nearest")
+
+    assert answer.view is not None
+    assert answer.view.nearest is not None
+    assert len(answer.view.nearest) == 3
+    assert len(Page(answer._repr_html_()).images) == 2 + 3
+
+
 def test_a_picture_that_is_gone_does_not_prevent_the_page(model: LocalModel, folder: Path) -> None:
     answer = model.predict(folder / "a.png")
     (folder / "a.png").unlink()

@@ -4,6 +4,7 @@ import { percent } from "../text.js";
 
 const MAX_BARS = 10;
 const answerTemplate = document.getElementById("answer");
+const neighbourTemplate = document.getElementById("neighbour");
 const barTemplate = document.getElementById("bar");
 
 /** Return the class names of a model in a language. */
@@ -48,21 +49,53 @@ function ranked(model, answer, lang) {
 }
 
 export class AnswerView {
-  /** @param onExplain Called when somebody asks what counted; returns the map as a PNG in base64. */
+  /** @param onExplain Called with `saliency` or `nearest`; returns the answer with this field. */
   constructor(onExplain) {
     this.element = answerTemplate.content.firstElementChild.cloneNode(true);
-    this._part("explain").addEventListener("click", async () => {
-      this._part("explain").disabled = true;
+    this._offer("ask-counted", "saliency", onExplain, (png) => this._showMap(png));
+    this._offer("ask-nearest", "nearest", onExplain, (found) => this._showNearest(found));
+    this._bars = new Map(); // by index of the class
+    this._answer = null; // the one that is shown
+    this._names = []; // of the classes
+  }
+
+  /** Show a field of an explained answer on a click; of the newest, if others come meanwhile. */
+  _offer(name, explain, onExplain, show) {
+    const button = this._part(name);
+    button.addEventListener("click", async () => {
+      button.disabled = true;
       try {
-        this._part("map").src = `data:image/png;base64,${await onExplain()}`;
-        this._part("counted").hidden = false;
+        let about;
+        let explained;
+        do {
+          about = this._answer;
+          explained = await onExplain(explain);
+        } while (about !== this._answer && this._answer !== null);
+        if (this._answer !== null) show(explained[explain]);
       } catch (error) {
         this._part("problem").textContent = error.message;
         this._part("problem").hidden = false;
       }
-      this._part("explain").disabled = false;
+      button.disabled = false;
     });
-    this._bars = new Map(); // by index of the class
+  }
+
+  _showMap(png) {
+    this._part("map").src = `data:image/png;base64,${png}`;
+    this._part("counted").hidden = false;
+  }
+
+  _showNearest(found) {
+    const pictures = (found ?? []).map(({ index, similarity, image }) => {
+      const label = this._names[index];
+      const figure = neighbourTemplate.content.firstElementChild.cloneNode(true);
+      figure.querySelector("img").src = `data:image/png;base64,${image}`;
+      figure.querySelector("img").alt = `A training picture of ${label}`;
+      figure.querySelector("figcaption").textContent = `${label}, ${percent(similarity)} alike`;
+      return figure;
+    });
+    const none = "This model was saved without training pictures.";
+    this._part("nearest").replaceChildren(...(found ? pictures : [none]));
   }
 
   _part(name) {
@@ -82,6 +115,8 @@ export class AnswerView {
   /** Show an answer, and how many milliseconds it took. */
   show(model, answer, lang, milliseconds) {
     const label = this._part("label");
+    this._answer = answer;
+    this._names = namesOf(model, lang);
     this._part("head").hidden = false;
     label.lang = lang;
     label.textContent = labelOf(model, answer, lang);
@@ -92,6 +127,7 @@ export class AnswerView {
     this._part("confidence").textContent = confidenceOf(answer);
     this._facts([...familiarityOf(answer), answer.model, `${Math.round(milliseconds)} ms`]);
     this._part("counted").hidden = true;
+    this._part("nearest").replaceChildren();
     this._part("explain").hidden = answer.index === null && answer.reason === "blank";
     this._part("symbols").replaceChildren();
     this._showSteps(answer.steps ?? []);
@@ -120,11 +156,13 @@ export class AnswerView {
   }
 
   _withoutAnswer() {
+    this._answer = null;
     for (const name of ["head", "saw", "counted", "explain", "how", "problem"]) {
       this._part(name).hidden = true;
     }
     this._part("bars").replaceChildren();
     this._part("symbols").replaceChildren();
+    this._part("nearest").replaceChildren();
     this._part("rest").textContent = "";
     this._bars.clear();
   }

@@ -151,7 +151,7 @@ function asked() {
 /** Show what the choices now say. */
 function changed() {
   const chosen = choices.models;
-  views = chosen.map((model) => new AnswerView(() => whatCounted(model)));
+  views = chosen.map((model) => new AnswerView((explain) => explained(model, explain)));
   element("answers").replaceChildren(...(picture ? views.map((view) => view.element) : []));
   offerSamples(chosen[0].input.look);
   if (gallery.size > 0) gallery.ask(asked());
@@ -219,10 +219,9 @@ async function ask() {
   speak(sentences.join(" "));
 }
 
-/** Return a map of what counted for the answer about the current picture. */
-async function whatCounted(model) {
-  const wanted = { ...asked().parameters, model: model.model, explain: "saliency" };
-  return (await predict(picture.file, wanted)).saliency;
+/** Return the answer about the current picture with an explanation. */
+function explained(model, explain) {
+  return predict(picture.file, { ...asked().parameters, model: model.model, explain });
 }
 
 async function askOne(view, model, current, parameters, lang, number) {

@@ -62,6 +62,24 @@ def test_seen_has_no_map(digits_model: StoredModel) -> None:
     assert "saliency" not in answer.json()
 
 
+def test_nearest_shows_training_pictures_and_their_labels(digits_model: StoredModel) -> None:
+    answer, _ = explained(Settings(model=digits_model.tag), "nearest")
+
+    nearest = answer.json()["nearest"]
+    assert answer.status_code == 200
+    assert [image(each["image"]).shape for each in nearest] == [(28, 28)] * 3
+    assert {each["label"] for each in nearest} <= set(digits_model.card.class_names)
+    assert 1 >= nearest[0]["similarity"] >= nearest[2]["similarity"]
+    assert "saliency" not in answer.json()
+
+
+def test_a_model_without_training_pictures_answers_null(shapes_model: StoredModel) -> None:
+    answer, _ = explained(Settings(model=shapes_model.tag), "nearest")
+
+    assert answer.status_code == 200
+    assert answer.json()["nearest"] is None
+
+
 def test_unknown_explanation_is_refused(digits_model: StoredModel) -> None:
     answer, _ = explained(Settings(model=digits_model.tag), "all")
 

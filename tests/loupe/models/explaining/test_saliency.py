@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
-from loupe.models.saliency import AGAINST, FOR, MAX_IMAGES, draw, occlude
+from loupe.models.explaining.saliency import AGAINST, FOR, MAX_IMAGES, draw, occlude
 from tests.support import pictures
 
 INK = ImageSpec("ink")

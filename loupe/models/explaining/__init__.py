@@ -1,0 +1,1 @@
+"""What an answer can be explained with: what counted in a picture, and pictures like it."""
