@@ -132,9 +132,8 @@ def _run(sweep: "Sweep", out: Path, jobs: int | None) -> None:
         raise typer.Exit(interrupted.exit_code) from None
     written = report.write_report(out, sweep, results)
     if sweep.plan == "one-at-a-time":
-        for table in report.one_at_a_time(sweep, results):
-            console.print(table)
-    console.print(report.ranking(sweep, summarize(sweep, results)))
+        report.print_one_at_a_time(sweep, results)
+    report.print_ranking(sweep, summarize(sweep, results))
     for error in dict.fromkeys(result.error for result in results if result.error):
         notices.print(f"failed: {error}")
     console.print(f"→ {', '.join(map(str, written))}")

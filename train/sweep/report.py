@@ -1,15 +1,15 @@
 """The report on a sweep: tables, `summary.csv`, and one chart per varied parameter."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.table import Table
 
 from loupe.drawing import INK
 from loupe.files import write_atomically
+from loupe.terminal import Column, console, print_table
 from train.config import Setting
 from train.evaluate.plots import BLUE, WIDTH, as_percent, picture
 from train.sweep.study import csv_lines, translate_write_errors
@@ -28,12 +28,13 @@ SUMMARY_FILE = "summary.csv"
 MAX_ROWS = 20  # settings in the table on the terminal; the file has all
 MAX_ACCURACY = 1.015  # upper end of the axis; error bars may reach above 1, accuracies do not
 HEADINGS = {
-    "train_accuracy": "train %",
-    "validation_accuracy": "validation %",
-    "test_accuracy": "test %",
-    "test_loss": "test loss",
+    "train_accuracy": "train\naccuracy",
+    "validation_accuracy": "validation\naccuracy",
+    "test_accuracy": "test\naccuracy",
+    "test_loss": "test\nloss",
     "seconds": "seconds",
 }
+RANKS = {"train_accuracy": 1, "test_loss": 3, "seconds": 2}  # left out first if too narrow
 DIGITS = {"test_loss": ".3f", "seconds": ".1f"}
 DOT_SPREAD = 0.12  # half the width of a row of dots, as a fraction of the distance of two values
 
@@ -60,35 +61,26 @@ def _encode_summary(sweep: Sweep, summaries: Sequence[SettingSummary]) -> str:
     return csv_lines(rows)
 
 
-def ranking(sweep: Sweep, summaries: Sequence[SettingSummary]) -> Table:
+def print_ranking(sweep: Sweep, summaries: Sequence[SettingSummary]) -> None:
     """List the settings, the best first; long lists show only the first `MAX_ROWS`."""
     shown = summaries[:MAX_ROWS]
     validated = any("validation_accuracy" in summary.spreads for summary in summaries)
     names = ["setting"] if sweep.plan == "one-at-a-time" else list(map(as_words, sweep.varied))
     settings = [_described(sweep, summary.setting) for summary in shown]
-    columns = {name: [cells[at] for cells in settings] for at, name in enumerate(names)}
-    for measure, heading in HEADINGS.items():
-        if validated or measure != "validation_accuracy":
-            columns[heading] = [_format(summary, measure) for summary in shown]
+    columns = [Column(name, [row[at] for row in settings]) for at, name in enumerate(names)]
+    columns += [
+        _figures(shown, measure)
+        for measure in HEADINGS
+        if validated or measure != "validation_accuracy"
+    ]
     if any(summary.failed for summary in summaries):
-        columns["failed"] = [f"{each.failed} of {each.runs}" for each in shown]
-    table = Table(
-        title=f"best {'validation' if validated else 'test'} accuracy first, "
-        f"over {sweep.seeds} seeds",
-        title_justify="left",
-        title_style="",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),  # three varied parameters fit 80 columns
-    )
-    for heading, cells in columns.items():
-        width = max(map(len, [*heading.split(), *cells]))  # breaks headings, but no number
-        table.add_column(heading, justify="left" if heading in names else "right", width=width)
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
+        failures = [f"{each.failed} of {each.runs}" for each in shown]
+        columns.append(Column("failed", failures, justify="right"))
+    kind = "validation" if validated else "test"
+    console.print(f"best {kind} accuracy first, over {sweep.seeds} seeds")
+    print_table(columns, f"See: {SUMMARY_FILE}")
     if len(summaries) > MAX_ROWS:
-        table.caption = f"and {len(summaries) - MAX_ROWS:,} more in {SUMMARY_FILE}"
-    return table
+        console.print(f"and {len(summaries) - MAX_ROWS:,} more in {SUMMARY_FILE}")
 
 
 def _described(sweep: Sweep, setting: Setting) -> list[str]:
@@ -101,29 +93,38 @@ def _described(sweep: Sweep, setting: Setting) -> list[str]:
     return [f"{as_words(name)} {texts[name]}" for name in other] or ["base"]
 
 
-def one_at_a_time(sweep: Sweep, results: Sequence[Result]) -> Iterator[Table]:
-    """Yield a table of the values of each varied parameter; the base is marked."""
+def print_one_at_a_time(sweep: Sweep, results: Sequence[Result]) -> None:
+    """Print a table of the values of each varied parameter; the base is marked."""
     for name in sweep.varied:
-        title = f"{as_words(name)}, all else as in the base"
-        table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
-        table.add_column(as_words(name))
-        for column in ("train %", "test %", "runs"):
-            table.add_column(column, justify="right")
-        for value, runs in by_value(sweep, results, name).items():
-            label = as_text(name, value) + (" (base)" if value == sweep.values[name][0] else "")
-            for summary in summarize(sweep, runs):
-                accuracies = [
-                    _format(summary, each) for each in ("train_accuracy", "test_accuracy")
-                ]
-                table.add_row(label, *accuracies, str(summary.runs - summary.failed))
-        yield table
+        base = sweep.values[name][0]
+        rows = [
+            (as_text(name, value) + (" (base)" if value == base else ""), summary)
+            for value, runs in by_value(sweep, results, name).items()
+            for summary in summarize(sweep, runs)
+        ]
+        summaries = [summary for _, summary in rows]
+        console.print(f"{as_words(name)}, all else as in the base")
+        print_table(
+            [
+                Column(as_words(name), [label for label, _ in rows]),
+                _figures(summaries, "train_accuracy"),
+                _figures(summaries, "test_accuracy"),
+                Column("runs", [str(each.runs - each.failed) for each in summaries], 0, "right"),
+            ]
+        )
+        console.print()
+
+
+def _figures(summaries: Sequence[SettingSummary], measure: str) -> Column:
+    cells = [_format(summary, measure) for summary in summaries]
+    return Column(HEADINGS[measure], cells, RANKS.get(measure, 0), "right")
 
 
 def _format(summary: SettingSummary, measure: str) -> str:
     spread = summary.spreads.get(measure)
     if measure in DIGITS:
         return format(spread.mean, DIGITS[measure]) if spread else ""
-    return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f}" if spread else "failed"
+    return f"{spread.mean:.4f} ± {spread.deviation:.4f}" if spread else "failed"
 
 
 @picture

@@ -16,7 +16,6 @@ from train.config import FULL_BATCH
 from train.data.datasets import Dataset
 from train.data.source import DataSource
 from train.data.splits import hold_out
-from train.evaluate.verdict import percent
 from train.fit.fitting import fit
 from train.fit.progress import ProgressBar
 from train.fit.training import evaluate_model
@@ -96,10 +95,10 @@ def _train_study(plan: TutorialPlan, results: Results, console: Console, positio
 def describe(row: TrainedRow) -> str:
     """Return a row's figures in one line."""
     seeds = len(row.results)
-    spread = f" ± {row.accuracy.deviation * 100:.2f} over {seeds} seeds" if seeds > 1 else ""
+    spread = f" ± {row.accuracy.deviation:.4f} over {seeds} seeds" if seeds > 1 else ""
     seconds = row.seconds_per_epoch
     duration = f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"
-    return f"test accuracy {percent(row.accuracy.mean, 2)}{spread}, {duration} per epoch"
+    return f"test accuracy {row.accuracy.mean:.4f}{spread}, {duration} per epoch"
 
 
 def train_trial(

@@ -1,27 +1,34 @@
 """Tables, `summary.csv` and pictures of a sweep."""
 
 import csv
-import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from loupe.errors import NotWritable
 from tests.support.sweeps import failure, result, sweep
-from train.sweep.report import MAX_ROWS, one_at_a_time, ranking, write_report
+from train.sweep.report import MAX_ROWS, print_one_at_a_time, print_ranking, write_report
 from train.sweep.sweeps import Result, Sweep, summarize
 
 REQUEST = sweep(learning_rate=(0.01, 0.1, 0.001), hidden=((32, 16), (8,)), epochs=(10,))
 
 
-def words(table: Table, width: int = 160) -> list[list[str]]:
-    console = Console(width=width, file=io.StringIO())
-    with console.capture() as capture:
-        console.print(table)
-    return [line.strip("│┃ ").split() for line in capture.get().splitlines()]
+Printed: TypeAlias = Callable[..., list[list[str]]]
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Printed:
+    """Return a function that prints a report, and returns the words of each line."""
+
+    def words(show: Callable[..., None], *arguments: object, width: int = 160) -> list[list[str]]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        show(*arguments)
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    return words
 
 
 def results(request: Sweep, validation: float | None = 0.5) -> list[Result]:
@@ -66,69 +73,59 @@ def test_values_without_scores_leave_their_place_empty(tmp_path: Path) -> None:
     assert len(write_report(tmp_path, request, [failure(sgd), failure(adam)])) == 2
 
 
-def test_ranking_names_its_order_and_the_varied_values() -> None:
-    table = ranking(REQUEST, summarize(REQUEST, results(REQUEST)))
+def test_ranking_names_its_order_and_the_varied_values(printed: Printed) -> None:
+    lines = printed(print_ranking, REQUEST, summarize(REQUEST, results(REQUEST)))
 
-    assert words(table)[0][:4] == ["best", "validation", "accuracy", "first,"]
-    assert ["0.01", "32-16", "90.0", "±", "0.0", "50.0", "±", "0.0", "55.0", "±", "7.1"] in [
-        line[:11] for line in words(table)
-    ]
+    assert lines[0][:4] == ["best", "validation", "accuracy", "first,"]
+    means = ["0.9000", "±", "0.0000", "0.5000", "±", "0.0000", "0.5500", "±", "0.0707"]
+    assert ["0.01", "32-16", *means] in [line[:11] for line in lines]
 
 
-def test_three_varied_parameters_fit_a_terminal_of_80_columns() -> None:
+def test_three_varied_parameters_fit_a_terminal_of_80_columns(printed: Printed) -> None:
     request = sweep(learning_rate=(0.005, 0.01), epochs=(101, 2001), optimizer=("adadelta", "sgd"))
-    lines = words(ranking(request, summarize(request, results(request))), width=80)
+    lines = printed(print_ranking, request, summarize(request, results(request)), width=80)
 
-    assert ["0.005", "2001", "adadelta"] in [line[:3] for line in lines]
-    assert lines[-1][-2:] == ["0.250", "1.5"]
+    assert ["0.005", "2001", "adadelta", "0.5000", "±"] in [line[:5] for line in lines]
+    assert max(len(" ".join(line)) for line in lines) <= 80
 
 
-def test_ranking_without_validation_is_by_test_accuracy() -> None:
-    lines = words(ranking(REQUEST, summarize(REQUEST, results(REQUEST, validation=None))))
+def test_ranking_without_validation_is_by_test_accuracy(printed: Printed) -> None:
+    summaries = summarize(REQUEST, results(REQUEST, validation=None))
+    lines = printed(print_ranking, REQUEST, summaries)
 
     assert lines[0][:4] == ["best", "test", "accuracy", "first,"]
     assert lines[3][:2] == ["0.001", "8"]
-    assert "validation" not in lines[2]
+    assert "validation" not in lines[1]
 
 
-def test_failures_have_their_column() -> None:
-    lines = words(
-        ranking(REQUEST, summarize(REQUEST, [*results(REQUEST), failure(REQUEST.base, 2)]))
-    )
+def test_failures_have_their_column(printed: Printed) -> None:
+    summaries = summarize(REQUEST, [*results(REQUEST), failure(REQUEST.base, 2)])
 
-    assert lines[-1][-3:] == ["1", "of", "3"]
+    assert printed(print_ranking, REQUEST, summaries)[-1][-3:] == ["1", "of", "3"]
 
 
-def test_long_ranking_names_the_file_with_the_rest() -> None:
+def test_long_ranking_names_the_file_with_the_rest(printed: Printed) -> None:
     request = sweep(bias=tuple(number / 100 for number in range(MAX_ROWS + 5)))
-    lines = words(ranking(request, summarize(request, results(request))))
+    lines = printed(print_ranking, request, summarize(request, results(request)))
 
     assert lines[-1] == ["and", "5", "more", "in", "summary.csv"]
 
 
-def test_one_at_a_time_has_a_table_per_parameter_and_marks_the_base() -> None:
+def test_one_at_a_time_has_a_table_per_parameter_and_marks_the_base(printed: Printed) -> None:
     request = sweep("one-at-a-time", learning_rate=(0.01, 0.1, 0.001), optimizer=("sgd", "adam"))
-    rates, optimizers = [words(table) for table in one_at_a_time(request, results(request))]
+    lines = printed(print_one_at_a_time, request, results(request))
 
-    assert rates[0] == ["learning", "rate,", "all", "else", "as", "in", "the", "base"]
-    assert [line[0] for line in rates[2:5]] == ["0.001", "0.01", "0.1"]
-    assert rates[3] == [
-        "0.01",
-        "(base)",
-        "90.0",
-        "±",
-        "0.0",
-        "55.0",
-        "±",
-        "7.1",
-        "2",
-    ]
-    assert [line[0] for line in optimizers[2:4]] == ["sgd", "adam"]
+    assert lines[0] == ["learning", "rate,", "all", "else", "as", "in", "the", "base"]
+    assert [line[0] for line in lines[3:6]] == ["0.001", "0.01", "0.1"]
+    means = ["0.9000", "±", "0.0000", "0.5500", "±", "0.0707"]
+    assert lines[4] == ["0.01", "(base)", *means, "2"]
+    assert lines[6] == []
+    assert [line[0] for line in lines[10:12]] == ["sgd", "adam"]
 
 
-def test_ranking_of_one_at_a_time_names_the_difference_to_the_base() -> None:
+def test_ranking_of_one_at_a_time_names_the_difference_to_the_base(printed: Printed) -> None:
     request = sweep("one-at-a-time", learning_rate=(0.01, 0.1), optimizer=("sgd", "adam"))
-    lines = words(ranking(request, summarize(request, results(request, validation=None))))
+    lines = printed(print_ranking, request, summarize(request, results(request, validation=None)))
 
     assert [line[:-8] for line in lines[3:6]] == [
         ["optimizer", "adam"],
