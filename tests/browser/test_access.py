@@ -49,11 +49,12 @@ def test_page_behind_a_prefix_asks_for_the_key_and_forgets_it(
 
 
 @pytest.mark.parametrize(
-    ("size", "scheme"),
+    ("size", "scheme", "colours"),
     [
-        pytest.param(DESK, "dark", id="desk"),
-        pytest.param(PHONE, "light", id="phone"),
-        pytest.param(SMALLEST, "light", id="smallest"),
+        pytest.param(DESK, "light", "active", id="desk, forced colours"),
+        pytest.param(PHONE, "dark", "active", id="phone, forced colours"),
+        pytest.param(SMALLEST, "light", "none", id="smallest, light"),
+        pytest.param(SMALLEST, "dark", "none", id="smallest, dark"),
     ],
 )
 def test_axe_finds_nothing(
@@ -61,11 +62,20 @@ def test_axe_finds_nothing(
     service: RunningService,
     size: ViewportSize,
     scheme: Literal["light", "dark"],
+    colours: Literal["active", "none"],
 ) -> None:
-    with browser.new_context(viewport=size, color_scheme=scheme) as context:
+    with browser.new_context(viewport=size, color_scheme=scheme, forced_colors=colours) as context:
         page = context.new_page()
+        for view in ("jobs", "models", "review"):
+            page.goto(f"{service.url}/#{view}")
+            expect(page.locator(f"#{view}")).to_be_visible()
+            check(page)
         page.goto(service.url)
         page.wait_for_selector("#samples button")
+        draw(page, SEVEN)
+        expect(page.locator("#spoken")).to_contain_text("7, ")
+        page.get_by_role("button", name="Nearest training pictures").click()
+        expect(page.locator(".nearest img")).to_have_count(3)
         check(page)
         page.locator("#other").select_option(index=2)
         choose(page, FILE, BROKEN_FILE)
@@ -77,6 +87,23 @@ def test_axe_finds_nothing(
         page.get_by_role("button", name="Camera").click()
         expect(page.get_by_role("button", name="Take the picture")).to_be_enabled()
         check(page)
+
+
+@pytest.mark.parametrize(("motion", "duration"), [("reduce", "0s"), ("no-preference", "0.12s")])
+def test_bars_move_unless_motion_is_reduced(
+    browser: Browser,
+    service: RunningService,
+    motion: Literal["reduce", "no-preference"],
+    duration: str,
+) -> None:
+    with browser.new_context(reduced_motion=motion) as context:
+        page = context.new_page()
+        page.goto(service.url)
+        page.locator("#samples button").first.click()
+        expect(page.locator(".bars li")).to_have_count(10)
+        bar = page.locator(".bars .fill").first
+
+        assert bar.evaluate("bar => getComputedStyle(bar).transitionDuration") == duration
 
 
 def test_axe_finds_nothing_where_a_key_is_needed(
