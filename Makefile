@@ -53,7 +53,6 @@ bench: $(INSTALLED) ## Compare the service and bulk scoring with plain loops, ot
 	@$(BIN)/python -m bench
 
 docs: $(INSTALLED) ## Build the documentation site into dist/docs
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/docs.txt
 	@PYTHONPATH=. $(BIN)/mkdocs build
 
 soak: $(INSTALLED) ## Load the service with mixed traffic for half an hour, and check that it stays stable
@@ -70,12 +69,11 @@ lock: $(INSTALLED) ## Upgrade all locked packages within the bounds of pyproject
 	for extra in service grpc tracing heif worker s3 train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
-	$(LOCK) --upgrade --group docs --constraint requirements/dev.txt --output-file requirements/docs.txt
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt
 
 audit: $(INSTALLED) ## Check the locked packages for known vulnerabilities
-	for lock in dev bench docs uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
+	for lock in dev bench uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
@@ -95,7 +93,7 @@ define installed
 endef
 
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
-	@echo 'Installing Loupe, all its extras and what its tests need: 3.8 GB of disk, most of it for TensorFlow.'
+	@echo 'Installing Loupe, all its extras and what its tests need: 3.9 GB of disk, most of it for TensorFlow.'
 	@echo 'Only to serve and score, without training and tests: make install-serve, 0.6 GB.'
 	$(new-venv)
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --compile-bytecode -r requirements/dev.txt
