@@ -302,6 +302,13 @@ def test_split_does_not_go_with_options_of_whole_pictures(client: httpx.Client) 
     assert_refused(refused, 406, "not_acceptable", "split")
 
 
+@pytest.mark.parametrize("explain", ["seen", "saliency", "nearest"])
+def test_only_the_answer_to_one_image_explains_itself(client: httpx.Client, explain: str) -> None:
+    refused = client.post(f"/predict_batch?explain={explain}", content=npy(DIGIT[None]))
+
+    assert_refused(refused, 400, "invalid_request", "POST /predict")
+
+
 def test_query_sets_options(
     client: httpx.Client, engine: Engine, shapes_model: StoredModel
 ) -> None:
