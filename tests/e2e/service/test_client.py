@@ -502,7 +502,7 @@ def test_files_are_printed_with_their_prediction_sets(
     assert set(found) <= set(digits_model.card.class_names)
     assert table.stdout.splitlines()[0].endswith("one of")
     assert table.stdout.splitlines()[1].endswith(", ".join(found))
-    assert predict(service, *options[:1], "--alpha", 0).returncode == 2
+    assert predict(service, *options[:1], "--alpha", 0).returncode == 1
 
 
 def test_a_prediction_explains_itself(client: Client) -> None:
