@@ -143,6 +143,12 @@ def with_two_inputs(path: Path) -> None:
     keras.Model(inputs, layers.Dense(3)(value)).export(path, verbose=False)
 
 
+def with_groups(path: Path) -> None:
+    images = layers.Input((16, 16, 3))
+    value = layers.Conv2D(4, 3, groups=2)(layers.Conv2D(4, 1)(images))
+    keras.Model(images, layers.Dense(3)(layers.Flatten()(value))).export(path, verbose=False)
+
+
 @pytest.mark.parametrize(
     ("write", "code"),
     [
@@ -154,6 +160,7 @@ def with_two_inputs(path: Path) -> None:
         (without_weights, "model_unsupported"),
         (with_links, "external_data"),
         (with_two_inputs, "not_an_image_model"),
+        (with_groups, "model_unsupported"),
     ],
 )
 def test_saved_models_that_cannot_be_imported(
@@ -164,6 +171,7 @@ def test_saved_models_that_cannot_be_imported(
 
     assert ended.err.startswith(f"error: {code}: ")
     assert ended.err.count("\n") == 1
+    assert ("groups" in ended.err) == (write is with_groups)
     assert not list_models()
     assert not (tmp_path / "written").exists()
 

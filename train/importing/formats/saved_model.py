@@ -115,7 +115,7 @@ def _read(path: Path) -> Description:
 
 
 def _check(path: Path, description: Description) -> None:
-    """Raise `InvalidModel` for operations that reach out of the model."""
+    """Raise `InvalidModel` for operations that reach out of the model, or cannot be converted."""
     graph = description.meta_graphs[0]
     functions = graph.graph_def.library.function
     # Only nodes of the graph itself, which TensorFlow 2 does not run, may call these.
@@ -128,6 +128,12 @@ def _check(path: Path, description: Description) -> None:
         if function.signature.name not in unchecked:
             for node in function.node_def:
                 _check_node(path, node, unchecked)
+        if function.attr["_XlaMustCompile"].b:  # as Keras does for convolutions in groups
+            raise InvalidModel(
+                f"'{path}' has parts that only XLA runs, such as convolutions in groups, and that "
+                "tf2onnx cannot convert. Import the model's .keras file instead.",
+                code="model_unsupported",
+            )
 
 
 def _check_node(path: Path, node: NodeDef, forbidden: set[str]) -> None:
