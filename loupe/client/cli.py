@@ -226,6 +226,8 @@ def _print(
         if not isinstance(outcome, Prediction)
     }
     print_table(columns, "See: --json", errors)
+    if any(isinstance(each, Prediction) and each.unfamiliar for each in outcomes):
+        notices.print("!: unfamiliar, unlike the pictures that the model learnt")
     answered_by = dict.fromkeys(each.model for each in outcomes if isinstance(each, Prediction))
     for tag in answered_by:  # several, if the service changed its model in between
         notices.print(f"answered by {tag}")

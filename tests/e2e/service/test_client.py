@@ -469,6 +469,7 @@ def test_files_are_printed_as_a_table_with_errors_in_their_rows(
             f"{second}",
             f"{row[second]:.4f}",
         ]
+    assert ("!" in ended.stdout) == ("unfamiliar" in ended.stderr)
     assert notes.startswith(f"{files[1]}  error: ")
     assert "socks" in notes
 
