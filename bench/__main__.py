@@ -11,7 +11,7 @@ from bench.bulk import jobs, queue, sources
 from bench.bulk import peers as bulk_peers
 from bench.harness import Row, run_program, show
 from bench.inputs import benchmark_model
-from bench.service import batching, overload, payloads, single
+from bench.service import batching, overload, payloads, processes, single
 from bench.service.load import DEBIAN_PACKAGES, find_tool
 from loupe.models.store import StoredModel
 
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "photos": payloads.measure_photos,
     "batching": batching.measure,
     "overload": overload.measure,
+    "processes": processes.measure,
     "bulk": sources.measure,
     "bulk-peers": bulk_peers.measure,
     "jobs": jobs.measure,
@@ -30,7 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "queue": queue.measure,
 }
 WRK, H2LOAD = "wrk", "h2load"
-TOOLS = dict.fromkeys(("service", "peers", "batches", "photos", "batching"), WRK)
+TOOLS = dict.fromkeys(("service", "peers", "batches", "photos", "batching", "processes"), WRK)
 TOOLS |= {"overload": H2LOAD}
 
 

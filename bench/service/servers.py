@@ -17,6 +17,8 @@ from loupe.runtime.processes import Program, running, wait_until_ready
 
 LOUPE = "Loupe"
 UNBATCHED = "Loupe, LOUPE_BATCHING=off"
+TWO_PROCESSES = "Loupe, two processes"
+THREE_PROCESSES = "Loupe, three processes"
 BARE = "bare Starlette + ONNX Runtime"
 BATCHABLE = "BentoML batchable=True"
 TWO_SERVICES = "BentoML, two services"
@@ -46,6 +48,8 @@ _LOUPE = "loupe serve --port {port}"
 SERVERS = {
     LOUPE: Server(_LOUPE),
     UNBATCHED: Server(_LOUPE, environment={"LOUPE_BATCHING": "off"}),
+    TWO_PROCESSES: Server(_LOUPE, environment={"LOUPE_PROCESSES": "2"}),
+    THREE_PROCESSES: Server(_LOUPE, environment={"LOUPE_PROCESSES": "3"}),
     BARE: Server("bench.peers.bare_app {folder} {port}"),
     BATCHABLE: Server(_BENTO.format("Batchable")),
     TWO_SERVICES: Server(_BENTO.format("TwoServices")),
