@@ -95,7 +95,8 @@ class GrpcServer:
         max_bytes = min(self._settings.max_body_bytes, MAX_MESSAGE_BYTES)
         self._server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
+                # For one process, a port in use is an error, not shared.
+                ("grpc.so_reuseport", int(self._settings.processes > 1)),
                 ("grpc.max_receive_message_length", max_bytes),
                 ("grpc.http2.bdp_probe", 0),  # it would let megabytes arrive before calls ask
                 ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),

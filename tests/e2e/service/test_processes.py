@@ -15,7 +15,7 @@ import pytest
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from tests.support import pictures
-from tests.support.programs import RunningService, serving, until
+from tests.support.programs import RunningService, free_port, serving, until
 from tests.support.stores import copied
 
 DIGIT = pictures.png(pictures.digits(1)[0])
@@ -68,11 +68,14 @@ def test_processes_act_as_one_service(
         "BENTOML_HOME": store,
         "LOUPE_PROCESSES": 2,
         "LOUPE_FOLLOW_SECONDS": 0.05,
+        "LOUPE_GRPC_PORT": (grpc_port := free_port()),
         "LOUPE_DRAIN_SECONDS": 50,
         "TMPDIR": tmp_path,
     }
     with serving(tmp_path / "log", **settings) as service, ExitStack() as stack:
         clients = clients_of_both(service, stack)
+        for process in processes(service):
+            assert grpc_port in {each.laddr.port for each in process.net_connections("tcp")}
         for client in clients.values():
             assert answers_with(client, "digits:first")
         for client in clients.values():
