@@ -100,7 +100,7 @@ class Engine:
         if self.substitute:
             network = [
                 f"  {name}: {{ build: {{ network: host }} }}"
-                for name in ("service", "worker", "train")
+                for name in ("service", "worker", "train", "improve")
             ]
             (self.folder / "network.yml").write_text("\n".join(["services:", *network]))
         with self.building():
