@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from loupe.images.looks.lighting import evenly_lit
+from loupe.images.looks.scaling import reduced
 from loupe.images.looks.shapes import Mask, dilate, erode
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import note
 
+VIEW_SIDE = 100  # pixels; enough to tell whether ink is dark
 # Shares of the longer side of the picture.
 GROUND_SHARE = 0.42  # what is narrower is ink, and what is wider is ground: shadows, a table
 SURROUNDINGS_SHARE = 0.25  # radius; ink differs from its surroundings
@@ -74,9 +76,9 @@ def contrast_of(grey: UInt8Array) -> Contrast:
     ground = dilate(erode(light, size, size), size, size)
     values = light - ground
     if on_light:  # a shadow on paper weakens the ink in the same proportion
-        paper = 255.0 - ground
-        darkest = max(1.0, DARKEST_PAPER * float(paper.max()))
-        gain = 255 / np.maximum(paper, darkest)
+        lightest = 255 - int(ground.min())
+        paper = 255 - np.arange(256, dtype=np.float32)  # by the level of the ground
+        gain = (255 / np.maximum(paper, max(1, DARKEST_PAPER * lightest)))[ground]
         values = np.minimum(values * gain, 255).astype(np.uint8)
         grain *= float(gain.mean())
     return Contrast(values, grain)
@@ -88,10 +90,11 @@ def has_dark_ink(grey: UInt8Array) -> bool:
     Ink is the smaller part, and differs more. Both hold with and without the edges of the picture,
     where a frame may be.
     """
-    margin = round(MARGIN_SHARE * max(grey.shape))
-    skewness = _skewness(grey)
-    if min(grey.shape) > 4 * margin + 8:
-        skewness = (skewness + _skewness(grey[margin:-margin, margin:-margin])) / 2
+    view = reduced(grey, VIEW_SIDE)
+    skewness = _skewness(view)
+    margin = round(MARGIN_SHARE * max(view.shape))
+    if min(view.shape) > 4 * margin + 8:
+        skewness = (skewness + _skewness(view[margin:-margin, margin:-margin])) / 2
     if abs(skewness) < UNCERTAIN:
         skewness -= _light_corners(grey)
     return skewness < 0
@@ -128,8 +131,8 @@ def _skewness(grey: UInt8Array) -> float:
 
 
 def _grain(grey: UInt8Array) -> float:
-    """Estimate the standard deviation of noise from neighbouring pixels."""
-    left, right = grey[:, :-1], grey[:, 1:]
+    """Estimate the standard deviation of noise from neighbouring pixels of every other row."""
+    left, right = grey[::2, :-1], grey[::2, 1:]
     differences = np.maximum(left, right) - np.minimum(left, right)
     return _quantile(_histogram(differences), 0.5) / 0.95  # of the normal distribution
 

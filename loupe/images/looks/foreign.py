@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from loupe.images.looks.parts import Parts
+from loupe.images.looks.parts import Parts, Region
 from loupe.images.looks.shapes import Mask, dilate
 from loupe.images.steps import note
 
@@ -22,76 +22,89 @@ NARROW = 0.6  # width of a picture, of its height
 STRAIGHT = 0.012  # standard deviation across a line, of the longer side of the picture
 
 
-def without_foreign(mask: Mask) -> Mask:
-    """Return the pixels of ink, without frames, edges of windows and spots."""
-    parts = Parts(mask)
+def without_foreign(parts: Parts) -> Parts:
+    """Return the ink without frames, edges of windows and spots."""
+    side = max(parts.shape)
+    box_area = parts.height * parts.width
     foreign = (
-        (parts.area > SOLID * parts.height * parts.width)
+        (parts.area > SOLID * box_area)
         & (parts.size < COMPACT * np.minimum(parts.height, parts.width))
-        & (parts.size > MIN_SPOT * max(mask.shape))
+        & (parts.size > MIN_SPOT * side)
     )
-    large = np.flatnonzero(~foreign & (parts.size > LARGE * max(mask.shape)))
-    frames = np.zeros_like(mask)
-    for part in large.tolist():
-        box, pixels = parts.box(part), parts.pixels(part)
-        if pixels.mean() < HOLLOW:
-            covered = min(np.divide(pixels.shape, mask.shape))  # of the picture's sides
-            frames[box] |= pixels & _frame_of(pixels, covered)
+    hollow = ~foreign & (parts.size > LARGE * side) & (parts.area < HOLLOW * box_area)
+    frames = [
+        frame
+        for part in np.flatnonzero(hollow).tolist()
+        if (frame := _frame_in(parts.region(part), parts.shape)) is not None
+    ]
     if foreign.sum() >= BUTTONS:  # of a window; a stroke of a pen is not so regular
-        foreign |= parts.area > RECTANGULAR * parts.height * parts.width
-    if frames.any():
-        note("frames_removed", "removed a frame")
-    return mask & ~frames & ~parts.mask(foreign)
+        foreign |= parts.area > RECTANGULAR * box_area
+    parts = parts.only(~foreign)
+    if not frames or not parts.count:
+        return parts
+    note("frames_removed", "removed a frame")
+    mask = parts.mask()
+    for frame in frames:
+        mask[frame.box] &= ~frame.mask
+    return Parts.of(mask)
 
 
-def without_ends(mask: Mask) -> Mask:
-    """Return the pixels of ink, without what is left of lines at the edges of the picture."""
-    parts = Parts(mask)
-    height, width = mask.shape
-    ends = np.stack([parts.top == 0, parts.bottom == height, parts.left == 0, parts.right == width])
+def without_ends(parts: Parts) -> Parts:
+    """Return the ink without what is left of lines at the edges of the picture."""
+    height, width = parts.shape
+    ends = parts.at_edges
     corners = (ends[:2].sum(axis=0) == 1) & (ends[2:].sum(axis=0) == 1)
-    dropped = corners & (parts.size < LARGE * max(mask.shape))
+    dropped = corners & (parts.size < LARGE * max(parts.shape))
     touching = ends.any(axis=0) & ~dropped & (parts.area > MIN_AREA)
     for part in np.flatnonzero(touching).tolist():
         is_whole = ends[:2, part].all() and width < NARROW * height  # a one, cut to its ink
-        dropped[part] = not is_whole and _is_straight(parts.pixels(part), max(mask.shape))
-    return mask & ~parts.mask(dropped) if dropped.any() else mask
+        dropped[part] = not is_whole and _is_straight(parts.region(part), max(parts.shape))
+    return parts.only(~dropped)
 
 
-def _is_straight(part: Mask, side: int) -> bool:
+def _is_straight(part: Region, side: int) -> bool:
     """Return whether a part is a straight thin line."""
-    rows, columns = part.nonzero()
+    rows, columns = part.mask.nonzero()
     spread = np.cov(rows, columns)
     return bool(np.linalg.eigvalsh(spread)[0] < (STRAIGHT * side) ** 2)
 
 
-def _frame_of(part: Mask, covered: float) -> Mask:
+def _frame_in(region: Region, picture: tuple[int, int]) -> Region | None:
     """Return the pixels of a frame, which ink inside may touch, or none.
 
     A large one may be tilted, or drawn by hand. Of a window, two edges are enough.
     """
-    share = WINDOW if covered > FULL else BELT
+    box = region.bounds
+    part = region.in_picture(picture)[box]
+    covered = min(np.divide(part.shape, picture))  # of the picture's sides
+    share, needed = (WINDOW, 2) if covered > FULL else (BELT, 4)
+    belts = _belts(part, share)
+    thick = [0, 0, 0, 0]
+    if np.count_nonzero([belt.any(axis=0).mean() > ALONG for belt in belts]) >= needed:
+        thick = [
+            int(np.argmin(np.append(dilate(belt, 3, 3).mean(axis=1) > FULL, False)))
+            for belt in belts
+        ]
+    if np.count_nonzero(thick) < needed:
+        belts = _belts(part, BELT)
+        thick = [len(belt) for belt in belts]
+        if covered < PAGE or not _is_outline(part, belts):
+            return None
+    part[thick[0] : len(part) - thick[1], thick[2] : part.shape[1] - thick[3]] = False
+    return Region(box, part)
+
+
+def _belts(part: Mask, share: float) -> list[Mask]:
+    """Return the belts along the four sides of a part's box, each from the outside inwards."""
     high, wide = (round(share * side) + 1 for side in part.shape)
-    belts = (part[:high], part[: -high - 1 : -1], part.T[:wide], part.T[: -wide - 1 : -1])
-    thick = [
-        int(np.argmin(np.append(dilate(belt, 3, 3).mean(axis=1) > FULL, False))) for belt in belts
-    ]
-    if np.count_nonzero(thick) < (2 if covered > FULL else 4):
-        if covered < PAGE or not _is_outline(part):
-            return np.zeros_like(part)
-        high, wide = (round(BELT * side) + 1 for side in part.shape)
-        thick = [high, high, wide, wide]
-    frame = np.ones_like(part)
-    frame[thick[0] : len(part) - thick[1], thick[2] : part.shape[1] - thick[3]] = False
-    return frame
+    return [part[:high], part[: -high - 1 : -1], part.T[:wide], part.T[: -wide - 1 : -1]]
 
 
-def _is_outline(part: Mask) -> bool:
+def _is_outline(part: Mask, belts: list[Mask]) -> bool:
     """Return whether a part lies along all four sides of its box."""
-    high, wide = (round(BELT * side) + 1 for side in part.shape)
+    high, wide = len(belts[0]), len(belts[2])
     inside = part[high:-high, wide:-wide].sum()
-    belts = (part[:high], part[-high:], part[:, :wide].T, part[:, -wide:].T)
     return bool(
-        inside < (1 - IN_BELT) * part.sum()
-        and min(belt.any(axis=0).mean() for belt in belts) > ALONG
+        min(belt.any(axis=0).mean() for belt in belts) > ALONG
+        and inside < (1 - IN_BELT) * part.sum()
     )

@@ -11,8 +11,9 @@ from loupe.errors import InvalidImage
 from loupe.images.looks.contrast import TINY_SIDE, contrast_of, split
 from loupe.images.looks.foreign import without_ends, without_foreign
 from loupe.images.looks.lines import without_lines
+from loupe.images.looks.parts import Parts, Region
 from loupe.images.looks.scaling import reduced, resized
-from loupe.images.looks.shapes import Mask, bounds, dilate, erode
+from loupe.images.looks.shapes import bounds, dilate, erode
 from loupe.images.looks.sheet import cut_to_sheet
 from loupe.images.looks.strokes import draw_strokes
 from loupe.images.looks.symbols import choose_symbols
@@ -43,13 +44,12 @@ class Ink:
 
     Attributes:
         contrast: How much each pixel is ink.
-        symbols: Pixels that belong to each symbol; at least one symbol of at least one pixel. The
-            largest is the first.
+        symbols: Pixels that belong to each symbol, at least one symbol. The largest is the first.
         threshold: Contrast above which a pixel is ink.
     """
 
     contrast: UInt8Array
-    symbols: list[Mask]
+    symbols: list[Region]
     threshold: float
 
 
@@ -106,11 +106,11 @@ class _Page:
     view: tuple[int, int]
     ink: Ink
 
-    def box(self, symbol: Mask) -> Box:
+    def box(self, symbol: Region) -> Box:
         """Return the box of a symbol in the picture."""
         scale = max(self.grey.shape) / max(self.view)
         height, width = self.shape
-        rows, columns = bounds(symbol)
+        rows, columns = symbol.bounds
         return (
             (self.left + scale * columns.start) / width,
             (self.top + scale * rows.start) / height,
@@ -118,7 +118,7 @@ class _Page:
             min(1.0, (self.top + scale * rows.stop) / height),
         )
 
-    def draw(self, symbol: Mask, spec: ImageSpec) -> UInt8Array:
+    def draw(self, symbol: Region, spec: ImageSpec) -> UInt8Array:
         """Return the image of a symbol."""
         contrast, threshold = self.ink.contrast, self.ink.threshold
         if max(self.view) < max(self.grey.shape):
@@ -139,67 +139,75 @@ def _read(grey: UInt8Array, single: bool) -> _Page | None:
 def find_ink(grey: UInt8Array, single: bool) -> Ink | None:
     """Return the strokes in a picture, as one symbol unless `single`; `None` if it is blank."""
     contrast = contrast_of(grey)
+    values, threshold = contrast.values, contrast.threshold
     is_large = max(grey.shape) >= SMALL_SIDE
-    mask = contrast.mask
-    if is_large:
-        mask = without_ends(without_lines(contrast, without_foreign(mask)))
-    symbols = choose_symbols(mask, contrast.values, single)
-    if symbols and is_large and (level := _shadow_level(contrast.values, symbols[0])):
-        symbols = choose_symbols(mask & (contrast.values > level), contrast.values, single)
-    if not symbols or (is_large and _is_shade(contrast.values, symbols[0])):
+    parts = Parts.of(contrast.mask)
+    if is_large and parts.count:
+        parts = without_foreign(parts)
+    if is_large and parts.count:
+        parts = without_ends(without_lines(contrast, parts))
+    symbols = choose_symbols(parts, values, single)
+    if symbols and is_large and (level := _shadow_level(values, symbols[0])):
+        symbols = choose_symbols(Parts.of(parts.mask() & (values > level)), values, single)
+    if not symbols:
         return None
-    values = np.sort(contrast.values[symbols[0]])
-    darker = FAINTER * float(values[len(values) // 2])
-    if darker <= contrast.threshold:
-        return Ink(contrast.values, symbols, contrast.threshold)
-    strong = mask & (dilate(contrast.values, 3, 3) > darker)
-    if (strong != mask).any():
-        symbols = choose_symbols(strong, contrast.values, single) or symbols
-    return Ink(contrast.values, symbols, darker)
+    tones = values[symbols[0].box][symbols[0].mask]
+    tone = int(np.partition(tones, len(tones) // 2)[len(tones) // 2])
+    if is_large and _is_shade(values, symbols[0], tone):
+        return None
+    darker = FAINTER * tone
+    if darker <= threshold:
+        return Ink(values, symbols, threshold)
+    is_strong = dilate(values, 3, 3) > darker
+    if any((symbol.mask & ~is_strong[symbol.box]).any() for symbol in symbols):
+        strong = Parts.of(parts.mask() & is_strong)
+        symbols = choose_symbols(strong, values, single) or symbols
+    return Ink(values, symbols, darker)
 
 
-def _shadow_level(values: UInt8Array, symbol: Mask) -> int | None:
+def _shadow_level(values: UInt8Array, symbol: Region) -> int | None:
     """Return the contrast of a shadow that a symbol contains, or `None`.
 
     The shadow is broad, and ink in it is much darker.
     """
-    tones = values[symbol]
-    level = split(np.bincount(tones, minlength=256))
-    darker = tones > level
+    near = values[symbol.box]
+    counts = np.bincount(near[symbol.mask], minlength=256)
+    level = split(counts)
+    sums = counts * np.arange(256)
+    fainter, darker = counts[: level + 1].sum(), counts[level + 1 :].sum()
     if (
-        darker.all()
-        or not darker.any()
-        or np.mean(tones[darker]) < DEEPER * np.mean(tones[~darker])
+        not (fainter and darker)
+        or sums[level + 1 :].sum() / darker < DEEPER * sums[: level + 1].sum() / fainter
     ):
         return None
-    size = round(SHADOW_SHARE * max(symbol.shape)) | 1
-    return level if erode(symbol & (values <= level), size, size).any() else None
+    size = round(SHADOW_SHARE * max(values.shape)) | 1
+    return level if erode(symbol.mask & (near <= level), size, size).any() else None
 
 
-def _is_shade(values: UInt8Array, strokes: Mask) -> bool:
-    """Return whether strokes are a speck, or a part of the ground that light makes uneven.
+def _is_shade(values: UInt8Array, strokes: Region, tone: int) -> bool:
+    """Return whether strokes of a tone are a speck, or ground that light makes uneven.
 
     Shading has no sharp edge. A shadow in a corner lies along the edges of the picture.
     """
-    box = bounds(strokes, margin=1)
-    near, part = values[box], strokes[box]
+    near, part = values[strokes.box], strokes.mask
     outline = part & ~erode(part, 3, 3)
     steps = (dilate(near, 3, 3) - erode(near, 3, 3))[outline]
-    if len(steps) and np.median(steps) < SHARPNESS * np.median(near[part]):
+    if np.count_nonzero(steps < SHARPNESS * tone) > len(steps) / 2:
         return True
-    rows, columns = bounds(strokes)
+    rows, columns = strokes.bounds
     height, width = rows.stop - rows.start, columns.stop - columns.start
-    if max(height, width) < SPECK_SHARE * max(strokes.shape):
+    if max(height, width) < SPECK_SHARE * max(values.shape):
         return True
+    edges = strokes.in_picture(values.shape)
     along = max(
-        max(strokes[0].sum(), strokes[-1].sum()) / width,
-        max(strokes[:, 0].sum(), strokes[:, -1].sum()) / height,
+        max(edges[0].sum(), edges[-1].sum()) / width,
+        max(edges[:, 0].sum(), edges[:, -1].sum()) / height,
     )
-    is_whole = height >= 0.9 * strokes.shape[0] and width >= 0.9 * strokes.shape[1]
-    return bool(along > 0.8 and not is_whole and strokes.sum() > 0.4 * height * width)
+    is_whole = height >= 0.9 * values.shape[0] and width >= 0.9 * values.shape[1]
+    return bool(along > 0.8 and not is_whole and part.sum() > 0.4 * height * width)
 
 
-def _in_order(found: Sequence[tuple[Box, Mask]]) -> list[int]:
+def _in_order(found: Sequence[tuple[Box, Region]]) -> list[int]:
     """Return the indices of symbols in reading order: line by line, from left to right."""
     lines: list[list[int]] = []
     for each in sorted(range(len(found)), key=lambda each: found[each][0][1] + found[each][0][3]):
@@ -223,20 +231,23 @@ def _several(boxes: list[Box]) -> InvalidImage:
 
 
 def _look_closer(
-    grey: UInt8Array, contrast: UInt8Array, symbol: Mask, threshold: float
-) -> tuple[UInt8Array, Mask, float]:
+    grey: UInt8Array, contrast: UInt8Array, symbol: Region, threshold: float
+) -> tuple[UInt8Array, Region, float]:
     """Find a symbol of few pixels again, in the larger picture."""
-    rows, columns = bounds(symbol)
+    rows, columns = symbol.bounds
     size = max(rows.stop - rows.start, columns.stop - columns.start)
     if size >= FEW_PIXELS:
         return contrast, symbol, threshold
     factor = -(-max(grey.shape) // VIEW_SIDE)
-    box = bounds(symbol, margin=size // 2)
-    near = dilate(symbol[box], 3, 3)
+    symbol_mask = symbol.in_picture(contrast.shape)
+    box = bounds(symbol_mask, margin=size // 2)
+    near = dilate(symbol_mask[box], 3, 3)
     part = reduced(
         grey[tuple(slice(side.start * factor, side.stop * factor) for side in box)], VIEW_SIDE
     )
     finer = contrast_of(part)
     near = np.asarray(Image.fromarray(near).resize(part.shape[::-1], Image.Resampling.NEAREST))
     found = finer.mask & near
-    return (finer.values, found, finer.threshold) if found.any() else (contrast, symbol, threshold)
+    if not found.any():
+        return contrast, symbol, threshold
+    return finer.values, Parts.of(found).region(), finer.threshold

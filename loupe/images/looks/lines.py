@@ -3,13 +3,14 @@
 import numpy as np
 
 from loupe.images.looks.contrast import Contrast
+from loupe.images.looks.parts import Parts
 from loupe.images.looks.shapes import Mask, dilate, erode
 from loupe.images.steps import note
 
 MIN_SIDE = 48  # pixels; in smaller pictures, a line could be a stroke
 BLOCKS = 16  # a line is followed from block to block, and may move one pixel at each
 FILLED = 0.65  # share of a block's width that belongs to a line
-SLOPES = (-0.12, 0.12, -0.24, 0.24)  # at which tilted lines are looked for
+SLOPES = (0.0, -0.12, 0.12, -0.24, 0.24)  # at which lines are looked for
 FAINT = 0.5  # of the threshold of ink; lines are fainter
 THICKEST = 0.05  # of the picture's longer side; thicker ones are bars of letters, or shadows
 CROSSED = 2  # of four blocks near the edges
@@ -19,51 +20,64 @@ DARKER = 1.3  # times the lines' contrast; ink that is so dark can be told from 
 REPAIRED = 0.02  # of the longer side; half the width of gaps in strokes that lines have crossed
 
 
-def without_lines(contrast: Contrast, mask: Mask) -> Mask:
-    """Return the pixels of ink, without lines; strokes that they cross are repaired."""
-    if min(mask.shape) < MIN_SIDE:
-        return mask
+def without_lines(contrast: Contrast, ink: Parts) -> Parts:
+    """Return the ink without lines; strokes that they cross are repaired."""
+    side = max(ink.shape)
+    if min(ink.shape) < MIN_SIDE:
+        return ink
     visible = contrast.values > FAINT * contrast.threshold
-    across, down = _tilted_lines(visible), _tilted_lines(visible.T).T
-    broad = round(BROAD * max(mask.shape)) | 1
-    strokes = dilate(erode(visible, broad, broad), broad, broad)
-    lines = (across | down) & ~strokes
+    across, down = _find(visible)
+    lines = across | down
+    if lines.any():
+        broad = round(BROAD * side) | 1
+        lines &= ~dilate(erode(visible, broad, broad), broad, broad)
     if not lines.any():
-        return mask
+        return ink
+    mask = ink.mask()
     note("lines_removed", "removed lines from edge to edge")
     rest = mask & ~lines
     if rest.any():
-        tone, ink = np.median(contrast.values[lines]), np.median(contrast.values[rest])
-        if ink > DARKER * tone:
-            lines &= contrast.values <= tone + LIKE_INK * (ink - tone)
+        tone, darker = np.median(contrast.values[lines]), np.median(contrast.values[rest])
+        if darker > DARKER * tone:
+            lines &= contrast.values <= tone + LIKE_INK * (darker - tone)
             rest = mask & ~lines
-    gap = 2 * round(REPAIRED * max(mask.shape)) + 3
+    gap = 2 * round(REPAIRED * side) + 3
     closed_down = erode(dilate(rest, gap, 3), gap, 1)
     closed_across = erode(dilate(rest, 3, gap), 1, gap)
-    return mask & (rest | across & closed_down | down & closed_across)
+    return Parts.of(mask & (rest | across & closed_down | down & closed_across))
 
 
-def _tilted_lines(mask: Mask) -> Mask:
-    """Return the pixels of a mask on lines from the left to the right edge, tilted or not."""
-    edge = max(2, mask.shape[1] // BLOCKS)
-    if not (mask[:, :edge].any() and mask[:, -edge:].any()):
-        return np.zeros_like(mask)
-    lines = _lines(mask)
-    if lines.any():
-        return lines
-    rows, columns = np.indices(mask.shape, np.intp)
+def _find(mask: Mask) -> tuple[Mask, Mask]:
+    """Return the pixels of a mask on lines across and down it, of the same slope."""
     for slope in SLOPES:
-        shift = np.round(slope * (columns - mask.shape[1] // 2)).astype(np.intp)
-        level = (rows + shift) % len(mask)  # what leaves at the top comes back at the bottom
-        found = _lines(np.take_along_axis(mask, level, axis=0))
-        if found.any():
-            np.put_along_axis(lines, level, found, axis=0)
-            return lines
+        across, down = _lines(mask, slope), _lines(mask.T, -slope).T
+        if across.any() or down.any():
+            break
+    return across, down
+
+
+def _lines(mask: Mask, slope: float) -> Mask:
+    """Return the pixels of a mask that lie on lines from the left to the right edge."""
+    edge = max(2, mask.shape[1] // BLOCKS)
+    covered = np.asarray(mask.any(axis=0))
+    if not (
+        covered[:edge].any()
+        and covered[-edge:].any()
+        and np.count_nonzero(covered) >= FILLED * len(covered)
+    ):
+        return np.zeros_like(mask)
+    if not slope:
+        return _level_lines(mask)
+    rows, columns = np.indices(mask.shape, np.intp)
+    shift = np.round(slope * (columns - mask.shape[1] // 2)).astype(np.intp)
+    level = (rows + shift) % len(mask)  # what leaves at the top comes back at the bottom
+    lines = np.zeros_like(mask)
+    np.put_along_axis(lines, level, _level_lines(np.take_along_axis(mask, level, 0)), axis=0)
     return lines
 
 
-def _lines(mask: Mask) -> Mask:
-    """Return the pixels of a mask that lie on a line from the left to the right edge."""
+def _level_lines(mask: Mask) -> Mask:
+    """Return the pixels of a mask that lie on level lines from the left to the right edge."""
     width = mask.shape[1]
     starts = np.arange(BLOCKS) * width // BLOCKS
     widths = np.diff(starts, append=width)

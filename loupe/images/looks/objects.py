@@ -5,7 +5,7 @@ import numpy as np
 from loupe.images.looks.contrast import split
 from loupe.images.looks.parts import Parts
 from loupe.images.looks.scaling import resized
-from loupe.images.looks.shapes import bounds, dilate
+from loupe.images.looks.shapes import dilate
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import note_crop
 
@@ -28,13 +28,13 @@ def cut_to_object(grey: UInt8Array) -> UInt8Array:
         return grey
     away = np.abs(view.astype(np.int16) - ground).astype(np.uint8)
     level = max(MIN_CONTRAST, split(np.bincount(away.ravel(), minlength=256)) // 2)
-    parts = Parts(dilate(away > level, 3, 3))
+    parts = Parts.of(dilate(away > level, 3, 3))
     if not parts.count or parts.size.max() < MIN_SIDE * max(view.shape):
         return grey
-    kept = parts.mask(parts.area >= PIECE * parts.area.max())
+    kept = parts.only(parts.area >= PIECE * parts.area.max()).region()
     scale = max(grey.shape) / max(view.shape)
     rows, columns = (
-        slice(int(scale * side.start), int(np.ceil(scale * side.stop))) for side in bounds(kept)
+        slice(int(scale * side.start), int(np.ceil(scale * side.stop))) for side in kept.bounds
     )
     cut = grey[rows, columns]
     height, width = (now / before for now, before in zip(cut.shape, grey.shape, strict=True))

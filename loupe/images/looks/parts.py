@@ -1,112 +1,205 @@
 """Connected parts of a mask, whose pixels touch by a side or a corner."""
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
 
-from loupe.images.looks.shapes import Mask
+from loupe.images.looks.shapes import Mask, Window, bounds
 from loupe.images.spec import UInt8Array
 
 Ints = NDArray[np.intp]
 
 
+@dataclass(frozen=True)
+class Region:
+    """Some pixels of a picture, at least one.
+
+    Attributes:
+        box: A box around them.
+        mask: The pixels, in the box.
+    """
+
+    box: Window
+    mask: Mask
+
+    def in_picture(self, shape: tuple[int, ...]) -> Mask:
+        """Return the pixels as a mask of the whole picture."""
+        picture = np.zeros(shape, bool)
+        picture[self.box] = self.mask
+        return picture
+
+    @property
+    def bounds(self) -> Window:
+        """The smallest box around them."""
+        rows, columns = (
+            slice(outer.start + inner.start, outer.start + inner.stop)
+            for outer, inner in zip(self.box, bounds(self.mask), strict=True)
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
 class Parts:
-    """The connected parts of a mask, found from its runs: neighbouring pixels of a row.
+    """The connected parts of a mask, as runs: neighbouring pixels of a row.
 
     Attributes:
         shape: Height and width of the mask.
-        count: Number of parts.
-        area: Pixels of each part, shape `(count,)`; as are the edges of its box.
-        top, bottom, left, right: First row and column of each part, and those after the last.
+        rows, starts, stops: The row of each run, its first column, and the column after its last.
+        part: The number of each run's part, from 0.
     """
 
-    def __init__(self, mask: Mask) -> None:
-        self.shape = height, width = mask.shape
-        self._stride = width + 2  # so that runs of neighbouring rows never touch at the edges
-        padded = np.zeros((height, self._stride), np.int8)
-        padded[:, 1 : width + 1] = mask
-        steps = padded.ravel()[1:] - padded.ravel()[:-1]
-        self._starts = np.flatnonzero(steps == 1) + 1
-        self._stops = np.flatnonzero(steps == -1) + 1
-        self._part = self._connect()  # of each run
-        self.count = int(self._part.max()) + 1 if len(self._part) else 0
-        lengths = self._stops - self._starts
-        self.area = np.bincount(self._part, lengths, self.count).astype(np.intp)
-        self._measure()
+    shape: tuple[int, int]
+    rows: Ints
+    starts: Ints
+    stops: Ints
+    part: Ints
 
-    @property
+    @classmethod
+    def of(cls, mask: Mask) -> Self:
+        """Find the parts of a mask."""
+        height, width = mask.shape
+        stride = width + 2  # so that runs of neighbouring rows never touch at the edges
+        padded = np.zeros((height, stride), bool)
+        padded[:, 1:-1] = mask
+        pixels = padded.ravel()
+        changes = np.flatnonzero(pixels[1:] != pixels[:-1])
+        starts, stops = changes[::2], changes[1::2]
+        rows = starts // stride
+        return cls(
+            (height, width),
+            rows,
+            starts - rows * stride,
+            stops - rows * stride,
+            _connected(starts, stops, stride),
+        )
+
+    def only(self, kept: Mask) -> Self:
+        """Return some of the parts, `kept` of shape `(count,)`."""
+        if kept.all():
+            return self
+        runs = kept[self.part]
+        numbers = kept.cumsum() - 1
+        return type(self)(
+            self.shape,
+            self.rows[runs],
+            self.starts[runs],
+            self.stops[runs],
+            numbers[self.part[runs]],
+        )
+
+    @cached_property
+    def count(self) -> int:
+        """Number of parts."""
+        return int(self.part.max(initial=-1)) + 1
+
+    @cached_property
+    def area(self) -> Ints:
+        """Pixels of each part, shape `(count,)`, as of all that follow."""
+        return self._sums(self.stops - self.starts)
+
+    @cached_property
+    def top(self) -> Ints:
+        """First row of each part."""
+        return self._extremes(np.minimum, self.rows, self.shape[0])
+
+    @cached_property
+    def bottom(self) -> Ints:
+        """Row after the last of each part."""
+        return self._extremes(np.maximum, self.rows, 0) + 1
+
+    @cached_property
+    def left(self) -> Ints:
+        """First column of each part."""
+        return self._extremes(np.minimum, self.starts, self.shape[1])
+
+    @cached_property
+    def right(self) -> Ints:
+        """Column after the last of each part."""
+        return self._extremes(np.maximum, self.stops, 0)
+
+    @cached_property
     def height(self) -> Ints:
         """Rows of each part's box."""
         return self.bottom - self.top
 
-    @property
+    @cached_property
     def width(self) -> Ints:
         """Columns of each part's box."""
         return self.right - self.left
 
-    @property
+    @cached_property
     def size(self) -> Ints:
         """Longer side of each part's box."""
         return np.maximum(self.height, self.width)
 
-    def mask(self, kept: Mask) -> Mask:
-        """Return the pixels of some parts, `kept` of shape `(count,)`."""
-        runs = kept[self._part]
-        steps = np.zeros(self.shape[0] * self._stride, np.int8)
-        steps[self._starts[runs]] = 1
-        steps[self._stops[runs]] = -1
-        inside = steps.cumsum(dtype=np.int8).reshape(self.shape[0], self._stride)
-        return inside[:, 1:-1] > 0
+    @cached_property
+    def at_edges(self) -> Mask:
+        """Whether each part touches the top, bottom, left and right edge: shape `(4, count)`."""
+        height, width = self.shape
+        return np.stack([self.top == 0, self.bottom == height, self.left == 0, self.right == width])
 
-    def box(self, part: int) -> tuple[slice, slice]:
-        """Return the rows and columns of one part."""
-        return (
-            slice(int(self.top[part]), int(self.bottom[part])),
-            slice(int(self.left[part]), int(self.right[part])),
-        )
+    def region(self, number: int | None = None) -> Region:
+        """Return the pixels of one part, or of all, in a box.
 
-    def pixels(self, part: int) -> Mask:
-        """Return the pixels of one part, in its box."""
-        return self.mask(np.arange(self.count) == part)[self.box(part)]
+        It has a margin of one pixel, but not beyond the edges of the picture.
+        """
+        if number is None:
+            rows, starts, stops = self.rows, self.starts, self.stops
+        else:
+            runs = self.part == number
+            rows, starts, stops = self.rows[runs], self.starts[runs], self.stops[runs]
+        top, left = max(0, int(rows[0]) - 1), max(0, int(starts.min()) - 1)
+        bottom, right = int(rows[-1]) + 2, int(stops.max()) + 1
+        bottom, right = min(bottom, self.shape[0]), min(right, self.shape[1])
+        stride = right - left + 1  # a column more, for the ends of runs at the edge
+        first = (rows - top) * stride - left
+        steps = np.zeros((bottom - top, stride), np.int8)
+        steps.ravel()[first + starts] = 1
+        steps.ravel()[first + stops] = -1
+        inside = steps.cumsum(dtype=np.int8).reshape(steps.shape)
+        return Region((slice(top, bottom), slice(left, right)), inside[:, :-1] > 0)
+
+    def mask(self) -> Mask:
+        """Return the pixels of all parts, in the whole picture."""
+        return self.region().in_picture(self.shape)
 
     def weigh(self, values: UInt8Array) -> Ints:
         """Return the sum of the squared values of each part's pixels."""
-        padded = np.zeros((self.shape[0], self._stride), np.int64)
-        np.square(values, out=padded[:, 1:-1], dtype=np.int64)
-        sums = padded.ravel().cumsum()
-        of_runs = sums[self._stops - 1] - sums[self._starts - 1]
-        return np.bincount(self._part, of_runs, self.count).astype(np.intp)
+        sums = np.zeros(values.size + 1, np.intp)
+        np.square(values.ravel(), dtype=np.intp).cumsum(out=sums[1:])
+        first = self.rows * self.shape[1]
+        return self._sums(sums[first + self.stops] - sums[first + self.starts])
 
-    def _connect(self) -> Ints:
-        """Return the number of each run's part."""
-        first = np.searchsorted(self._stops, self._starts + self._stride)
-        after = np.searchsorted(self._starts, self._stops + self._stride, "right")
-        neighbours = np.maximum(after - first, 0)  # in the next row
-        upper = np.repeat(np.arange(len(neighbours)), neighbours)
-        offsets = np.arange(len(upper)) - np.repeat(neighbours.cumsum() - neighbours, neighbours)
-        lower = first[upper] + offsets
-        root = np.arange(len(neighbours))
-        while True:
-            lowest = np.minimum(root[upper], root[lower])
-            merged = root.copy()
-            np.minimum.at(merged, root[upper], lowest)
-            np.minimum.at(merged, root[lower], lowest)
-            merged = merged[merged]
-            if (merged == root).all():
-                break
-            root = merged
-        is_root = root == np.arange(len(root))
-        numbers: Ints = is_root.cumsum() - 1
-        return numbers[root]
+    def _sums(self, of_runs: Ints) -> Ints:
+        return np.bincount(self.part, of_runs, self.count).astype(np.intp)
 
-    def _measure(self) -> None:
-        rows, columns = self._starts // self._stride, self._starts % self._stride - 1
-        stops = self._stops % self._stride - 1
-        order = self._part.argsort(kind="stable")
-        first = np.searchsorted(self._part[order], np.arange(self.count))
-        empty = not self.count
+    def _extremes(self, extreme: np.ufunc, of_runs: Ints, initial: int) -> Ints:
+        found = np.full(self.count, initial)
+        extreme.at(found, self.part, of_runs)
+        return found
 
-        def reduced(extreme: np.ufunc, values: Ints) -> Ints:
-            return values if empty else extreme.reduceat(values[order], first)
 
-        self.top, self.bottom = reduced(np.minimum, rows), reduced(np.maximum, rows) + 1
-        self.left, self.right = reduced(np.minimum, columns), reduced(np.maximum, stops)
+def _connected(starts: Ints, stops: Ints, stride: int) -> Ints:
+    """Return the number of each run's part, from the positions of runs in all pixels."""
+    first = np.searchsorted(stops, starts + stride)
+    after = np.searchsorted(starts, stops + stride, "right")
+    neighbours = np.maximum(after - first, 0)  # in the next row
+    runs = np.arange(len(starts))
+    upper = np.repeat(runs, neighbours)
+    lower = np.arange(len(upper)) + np.repeat(first - neighbours.cumsum() + neighbours, neighbours)
+    root = runs
+    while True:
+        upper_root, lower_root = root[upper], root[lower]
+        if (upper_root == lower_root).all():
+            break
+        lowest = np.minimum(upper_root, lower_root)
+        root = root.copy()
+        np.minimum.at(root, upper_root, lowest)
+        np.minimum.at(root, lower_root, lowest)
+        root = root[root[root]]
+    is_root = root == runs
+    numbers: Ints = is_root.cumsum() - 1
+    return numbers[root]

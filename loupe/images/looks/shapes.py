@@ -3,7 +3,7 @@
 All functions take rectangles of odd height and width, and ignore what lies outside the picture.
 """
 
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from loupe.images.spec import UInt8Array
 
 Mask = NDArray[np.bool_]
+Window: TypeAlias = tuple[slice, slice]
+"""Rows and columns of a picture."""
 Pixels = TypeVar("Pixels", Mask, UInt8Array)
 
 
@@ -26,15 +28,15 @@ def erode(pixels: Pixels, height: int, width: int) -> Pixels:
     return _extremes(pixels.T, width, np.minimum, 255).T
 
 
-def bounds(mask: Mask, margin: int = 0) -> tuple[slice, slice]:
+def bounds(mask: Mask, margin: int = 0) -> Window:
     """Return the rows and columns of the smallest box around a mask that is not empty.
 
     The margin, in pixels, ends at the edges of the picture.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rows, columns = mask.any(axis=1).tobytes(), mask.any(axis=0).tobytes()
     return (
-        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
-        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
+        slice(max(0, rows.find(1) - margin), rows.rfind(1) + 1 + margin),
+        slice(max(0, columns.find(1) - margin), columns.rfind(1) + 1 + margin),
     )
 
 

@@ -47,21 +47,14 @@ def _find(view: UInt8Array) -> Mask | None:
     edges = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     if not light.any() or edges.mean() > 0.6:  # even, or paper to the edges
         return None
-    parts = Parts(light)
+    parts = Parts.of(light)
     largest = int(parts.area.argmax())
-    height, width = view.shape
-    edges_touched = (
-        int(parts.top[largest] == 0)
-        + int(parts.left[largest] == 0)
-        + int(parts.bottom[largest] == height)
-        + int(parts.right[largest] == width)
-    )
     # The light side of a shadow's edge touches three.
-    if edges_touched > 2 or (
+    if parts.at_edges[:, largest].sum() > 2 or (
         min(parts.height[largest], parts.width[largest]) < MIN_SIDE_SHARE * min(view.shape)
     ):
         return None
-    paper = parts.mask(np.arange(parts.count) == largest)
+    paper = parts.region(largest).in_picture(view.shape)
     sheet, corners = _filled(paper)
     area = sheet.sum()
     is_sheet = (

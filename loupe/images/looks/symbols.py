@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from loupe.images.looks.parts import Parts
+from loupe.images.looks.parts import Parts, Region
 from loupe.images.looks.shapes import Mask
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import counted, is_recording, note
@@ -12,19 +12,13 @@ RIVAL_SIZE, RIVAL_WEIGHT = 0.55, 0.25
 SPECK_AREA = 0.04  # of the area of the largest part
 
 
-def choose_symbols(mask: Mask, contrast: UInt8Array, single: bool) -> list[Mask]:
+def choose_symbols(parts: Parts, contrast: UInt8Array, single: bool) -> list[Region]:
     """Return the pixels of each symbol, the largest first, or of all together unless `single`."""
-    parts = Parts(mask)
     if parts.count <= 1:
-        return [mask] if parts.count else []
+        return [parts.region()] if parts.count else []
     frames = _frames(parts)
     kept = ~frames
-    touching = (
-        (parts.top == 0)
-        | (parts.left == 0)
-        | (parts.bottom == mask.shape[0])
-        | (parts.right == mask.shape[1])
-    )
+    touching = parts.at_edges.any(axis=0)
     weights = np.where(kept, parts.weigh(contrast), 0)
     inner = np.where(touching, 0, weights)
     if inner.max() >= 0.25 * weights.max():
@@ -33,7 +27,7 @@ def choose_symbols(mask: Mask, contrast: UInt8Array, single: bool) -> list[Mask]
     kept &= parts.area >= SPECK_AREA * parts.area[best]
     if not single:
         _note_dropped(parts, frames, kept)
-        return [parts.mask(kept)]
+        return [parts.only(kept).region()]
     is_rival = (parts.size >= RIVAL_SIZE * parts.size[best]) & (
         weights >= RIVAL_WEIGHT * weights[best]
     )
@@ -44,7 +38,7 @@ def choose_symbols(mask: Mask, contrast: UInt8Array, single: bool) -> list[Mask]
             symbols.append(symbol)
             left = left & ~symbol
     _note_dropped(parts, frames, kept & ~left)
-    return [parts.mask(symbol) for symbol in symbols]
+    return [parts.only(symbol).region() for symbol in symbols]
 
 
 def _note_dropped(parts: Parts, frames: Mask, kept: Mask) -> None:

@@ -30,7 +30,7 @@ def test_extremes_are_those_of_scipy(picture: UInt8Array, height: int, width: in
 @given(mask=MASKS)
 def test_parts_are_those_of_scipy(mask: Mask) -> None:
     labels, count = ndimage.label(mask, np.ones((3, 3)))
-    parts = Parts(mask)
+    parts = Parts.of(mask)
 
     assert parts.count == count
     found = {
@@ -45,17 +45,26 @@ def test_parts_are_those_of_scipy(mask: Mask) -> None:
 
 @given(mask=MASKS, data=st.data())
 def test_the_pixels_of_parts_can_be_chosen_and_weighed(mask: Mask, data: st.DataObject) -> None:
-    parts = Parts(mask)
+    parts = Parts.of(mask)
     values = np.arange(mask.size).reshape(mask.shape).astype(np.uint8)
     weights = parts.weigh(values)
     assert weights.sum() == (values[mask].astype(int) ** 2).sum()
 
     kept = data.draw(arrays(np.bool_, parts.count))
-    chosen = parts.mask(kept)
+    chosen = parts.only(kept)
 
-    assert not (chosen & ~mask).any()
-    assert chosen.sum() == parts.area[kept].sum()
-    assert Parts(chosen).count == kept.sum()
+    assert chosen.count == kept.sum()
+    assert chosen.area.tolist() == parts.area[kept].tolist()
+    assert chosen.top.tolist() == parts.top[kept].tolist()
+    if chosen.count:
+        pixels = chosen.mask()
+        assert not (pixels & ~mask).any()
+        assert pixels.sum() == chosen.area.sum()
+        assert chosen.region().bounds == bounds(pixels)
+        assert Parts.of(pixels).count == chosen.count
+        last = chosen.region(chosen.count - 1)
+        assert last.mask.sum() == chosen.area[-1]
+        assert not (last.in_picture(mask.shape) & ~pixels).any()
 
 
 def test_bounds_are_the_smallest_box() -> None:
