@@ -13,7 +13,7 @@ from loupe.conversion import MAX_ROWS, encode_rows
 from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
 from loupe.jobs import FOLDER_LABELS, ScoringOptions
-from loupe.models.answers import abstentions
+from loupe.models.answers import BLANK, abstentions
 from loupe.models.engine import Outputs
 from loupe.results import Format, merge_files
 from worker.results.labels import LABEL_TRUE, true_labels
@@ -50,6 +50,8 @@ def table(
     """
     if familiarity is None:
         familiarity = np.full(len(ids), np.nan, np.float32)
+    if blank is None:
+        blank = np.zeros(len(ids), bool)
     outputs = Outputs(probabilities, familiarity)
     kept = types.kept.empty_table() if kept is None else kept
     names = pa.array(class_names, pa.string())
@@ -58,15 +60,16 @@ def table(
     for rank in range(min(options.top_k, len(class_names))):
         index = order[:, rank]
         confidence = probabilities[np.arange(len(index)), index]
-        unsure = np.zeros(len(index), bool) if blank is None else blank.copy()
+        unsure = blank
         if not rank:
-            unsure |= abstentions(outputs, options.threshold, options.min_familiarity)
+            unsure = blank | abstentions(outputs, options.threshold, options.min_familiarity)
         suffix = f"_{rank + 1}" if rank else ""
         columns[f"{LABEL}{suffix}"] = names.take(pa.array(index, mask=unsure))
         columns[f"index{suffix}"] = pa.array(index.astype(np.int16), mask=unsure)
         columns[f"{CONFIDENCE}{suffix}"] = pa.array(confidence)
         if not rank:
             columns[FAMILIARITY] = pa.array(familiarity, mask=np.isnan(familiarity))
+            columns["reason"] = pa.array(np.full(len(ids), BLANK), pa.string(), ~blank)
     if options.probabilities:
         for column, name in enumerate(class_names):
             columns[f"p_{name}"] = pa.array(np.ascontiguousarray(probabilities[:, column]))

@@ -194,7 +194,7 @@ def test_uploaded_archive_is_scored(
     assert ended(alice, job)["state"] == "done"
     table = rows(alice.get(f"/jobs/{job}/results", params={"format": "parquet"}).content)
     assert table.num_rows == 30
-    assert table.column_names == ["id", "label", "index", "confidence", "familiarity"]
+    assert table.column_names == ["id", "label", "index", "confidence", "familiarity", "reason"]
     errors = alice.get(f"/jobs/{job}/errors")
     assert errors.headers["content-type"] == "application/jsonl"
     (line,) = map(json.loads, errors.text.splitlines())

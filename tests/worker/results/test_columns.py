@@ -129,7 +129,7 @@ def test_kept_columns_are_the_same_in_every_format(
     )
     columns = {"id": IDS["int"], **KEPT}
     out = score(tmp_path / "job", columns, digits_model, options)
-    names = ["id", "label", "index", "confidence", "familiarity", "label_true", *KEPT]
+    names = ["id", "label", "index", "confidence", "familiarity", "reason", "label_true", *KEPT]
     assert [*(read_columns(out) or ())] == names
     if kind == "parquet":
         assert pyarrow.dataset.dataset(out).to_table().num_rows == FILES.count(GOOD)

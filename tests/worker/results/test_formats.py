@@ -59,6 +59,7 @@ def test_rows_of_blank_pictures_have_no_label(threshold: float | None) -> None:
 
     assert [label is None for label in rows["label"].to_pylist()] == [True, False]
     assert [index is None for index in rows["index"].to_pylist()] == [True, False]
+    assert rows["reason"].to_pylist() == ["blank", None]
 
 
 def test_rows_have_their_familiarity_and_no_label_below_the_minimum() -> None:
@@ -71,7 +72,7 @@ def test_rows_have_their_familiarity_and_no_label_below_the_minimum() -> None:
         familiarity=familiarity,
     )
 
-    assert rows.column_names[:5] == ["id", "label", "index", "confidence", "familiarity"]
+    assert rows.column_names[:6] == ["id", "label", "index", "confidence", "familiarity", "reason"]
     assert rows["familiarity"].to_pylist() == [0.5, 0.25, None]
     assert [label is None for label in rows["label"].to_pylist()] == [False, True, False]
 
@@ -102,7 +103,7 @@ def test_all_formats_have_the_same_columns(tmp_path: Path, kind: Format) -> None
     )
     (row, _) = rows_in(tmp_path / "rows", kind)
 
-    best = ["id", "label", "index", "confidence", "familiarity"]
+    best = ["id", "label", "index", "confidence", "familiarity", "reason"]
     second = ["label_2", "index_2", "confidence_2"]
     assert [*row] == [*best, *second, *(f"p_{name}" for name in CLASSES)]
 

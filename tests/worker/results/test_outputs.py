@@ -77,6 +77,7 @@ def test_part_holds_id_label_index_confidence_and_all_probabilities(tmp_path: Pa
                 ("index", pa.int16()),
                 ("confidence", pa.float32()),
                 ("familiarity", pa.float32()),
+                ("reason", pa.string()),
                 *((f"p_{name}", pa.float32()) for name in CLASSES),
             ]
         )

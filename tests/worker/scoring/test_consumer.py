@@ -175,6 +175,7 @@ def test_columns_of_a_table_come_with_the_rows(
         "index",
         "confidence",
         "familiarity",
+        "reason",
         "label_true",
         "shop",
     ]

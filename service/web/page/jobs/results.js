@@ -95,8 +95,9 @@ function card(row) {
   part("file").textContent = row.id;
   part("problem").textContent = row.error ?? "";
   if (row.error !== undefined) return item;
-  part("label").textContent = row.label ?? "Unsure";
-  part("confidence").textContent = percent(row.confidence);
+  const isBlank = row.reason === "blank";
+  part("label").textContent = row.label ?? (isBlank ? "Blank" : "Unsure");
+  part("confidence").textContent = isBlank ? "" : percent(row.confidence);
   const facts = [];
   if (row.label_true !== undefined && row.label_true !== row.label) {
     facts.push(`should be ${row.label_true ?? "unknown"}`);
