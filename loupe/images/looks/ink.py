@@ -27,6 +27,7 @@ SPECK_SHARE = 0.04  # of the longer side of the picture; a digit is larger
 MAX_SYMBOLS = 100  # of a picture
 MAX_BOXES = 20  # in the message
 SHARPNESS = 0.2  # of the contrast, between neighbouring pixels at the edge of a stroke
+SHADE = 160  # of 255; no light makes paper that much darker than its surroundings
 SHADOW_SHARE = 0.07  # of the longer side; no stroke is so broad where it is faint
 DEEPER = 1.4  # times the contrast of the shadow
 FAINTER = 0.5  # of the ink's contrast; what is fainter is not of the same pen
@@ -192,7 +193,7 @@ def _is_shade(values: UInt8Array, strokes: Region, tone: int) -> bool:
     near, part = values[strokes.box], strokes.mask
     outline = part & ~erode(part, 3, 3)
     steps = (dilate(near, 3, 3) - erode(near, 3, 3))[outline]
-    if np.count_nonzero(steps < SHARPNESS * tone) > len(steps) / 2:
+    if tone < SHADE and np.count_nonzero(steps < SHARPNESS * tone) > len(steps) / 2:
         return True
     rows, columns = strokes.bounds
     height, width = rows.stop - rows.start, columns.stop - columns.start

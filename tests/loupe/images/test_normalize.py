@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from loupe.errors import InvalidImage, InvalidPixels
 from loupe.images.decode import open_picture
@@ -368,6 +368,14 @@ def test_paper_without_ink_becomes_black(kind: str) -> None:
     images = [normalize_pixels(blank(kind, random), INK) for _ in range(10)]
 
     assert sum(image.any() for image in images) <= 1
+
+
+def test_the_blurred_line_of_a_marker_is_ink() -> None:
+    page = np.full((200, 200), 250, np.uint8)
+    page[40:160, 85:115] = 10
+    blurred = np.asarray(Image.fromarray(page).filter(ImageFilter.GaussianBlur(6)))
+
+    assert normalize_pixels(blurred, INK).any()
 
 
 def test_normalizing_improves_accuracy_on_handwriting_over_resizing(
