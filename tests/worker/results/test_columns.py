@@ -162,7 +162,7 @@ def test_result_without_any_row_names_all_columns_in_every_format(
     assert table.num_rows == 0
     assert table.column_names == header == [*(columns or ())]
     assert header[-2:] == ["label_true", "shop"]
-    assert len(header) == 5 + 10 + 2
+    assert len(header) == 6 + 10 + 2
 
 
 def test_missing_and_fractional_numbers_are_labels_as_in_a_column_of_integers(
