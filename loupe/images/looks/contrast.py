@@ -77,7 +77,7 @@ def contrast_of(grey: UInt8Array) -> Contrast:
     values = light - ground
     if on_light:  # a shadow on paper weakens the ink in the same proportion
         lightest = 255 - int(ground.min())
-        paper = 255 - np.arange(256, dtype=np.float32)  # by the level of the ground
+        paper = 255.0 - np.arange(256)  # by the level of the ground
         gain = (255 / np.maximum(paper, max(1, DARKEST_PAPER * lightest)))[ground]
         values = np.minimum(values * gain, 255).astype(np.uint8)
         grain *= float(gain.mean())

@@ -17,7 +17,7 @@ BOX_SHARE = 20 / MNIST_SIDE
 FINE = 4  # times the box is enough to judge strokes
 # Widths of strokes, of the box. MNIST's own are two to three pixels of 20.
 THINNEST, THICKEST = 2.2 / 20, 4 / 20
-_LEVELS = np.arange(256)
+_LEVELS = np.arange(256, dtype=np.float32)
 FULL = 80  # percentile of the contrast of ink that becomes 255
 EMPTY = 0.35  # of the threshold of ink; less contrast than that becomes 0
 # Positions of the centre of mass in the images of MNIST, all 70,000: 13.48 to 14.50 of 28.
@@ -77,7 +77,7 @@ def _full_contrast(values: UInt8Array, mask: Mask, threshold: float) -> UInt8Arr
     of_ink = values[mask]
     rank = (len(of_ink) - 1) * FULL // 100
     empty, full = EMPTY * threshold, float(np.partition(of_ink, rank)[rank])
-    stretched = (_LEVELS - empty) * (255 / (full - empty))
+    stretched = (_LEVELS - np.float32(empty)) * (255 / (full - empty))
     ink = stretched.clip(0, 255).astype(np.uint8)[values] * dilate(mask, 3, 3)
     return ink[bounds(ink > 0)]
 
