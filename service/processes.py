@@ -154,7 +154,7 @@ class ProcessServer(Server):
     async def on_tick(self, counter: int) -> bool:
         """Accept what the neighbour has not, because it has died or is busy."""
         await self._accept_spare()
-        if os.getppid() != self._parent:
+        if os.getppid() != self._parent and not self.should_exit:
             self.handle_exit(signal.SIGINT, None)
         return await super().on_tick(counter)
 
