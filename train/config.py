@@ -81,7 +81,7 @@ class TrainConfig:
     architecture: Architecture = "cnn"
     """Network architecture."""
     hidden: Annotated[tuple[Units, ...], BeforeValidator(_read_units)] = ()
-    """Units of each hidden layer of an mlp, as 128,64."""
+    """Units of each hidden layer of an mlp, as 128,64; filters of each stage of a resnet."""
     optimizer: Optimizer = "adam"
     """Optimizer."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -206,6 +206,16 @@ PHOTO_RECIPES: dict[Architecture, TrainConfig] = RECIPES | {
         RECIPES["resnet"], epochs=30, erasing=0.3, label_smoothing=0.1, shifted_views=False
     ),
 }
+# A digit is centred, so shifted copies of it tell nothing new; and less of one can be hidden.
+INK_RECIPES: dict[Architecture, TrainConfig] = RECIPES | {
+    "resnet": replace(RECIPES["resnet"], erasing=0.2, shifted_views=False),
+}
+BY_LOOK: dict[Look, dict[Architecture, TrainConfig]] = {
+    "ink": INK_RECIPES,
+    "object": RECIPES,
+    "photo": PHOTO_RECIPES,
+}
+HIDDEN = ("mlp-sigmoid", "mlp", "mlp-512", "mlp-small", "resnet")  # that take `hidden`
 
 
 def recipe(
@@ -220,28 +230,28 @@ def recipe(
     Args:
         architecture: A key of `RECIPES`.
         images: Size of the training split; a few thousand images get more epochs.
-        look: Look of the images; residual networks learn photos with more augmentation.
+        look: Look of the images; residual networks learn each look in their own way.
         changes: Fields of `TrainConfig`; those that are `None` keep the recipe's value.
 
     Raises:
         InvalidUsage: If a name is unknown or a value is out of range.
     """
     changes = {name: value for name, value in changes.items() if value is not None}
-    recipes = PHOTO_RECIPES if look == "photo" else RECIPES
-    known = next((config for name, config in recipes.items() if name == architecture), None)
+    known = next((config for name, config in BY_LOOK[look].items() if name == architecture), None)
     if known is None:
         return changed(TrainConfig(), architecture=architecture)  # raises
     config = changed(known, **changes)
-    if changes.get("hidden") and not known.hidden:
-        takers = ", ".join(name for name, config in RECIPES.items() if config.hidden)
+    if changes.get("hidden") and architecture not in HIDDEN:
         raise InvalidUsage(
-            f"hidden: {architecture} has no hidden layers to choose. Those that have: {takers}.",
+            f"hidden: {architecture} has no layers to choose. Those that have: "
+            f"{', '.join(HIDDEN)}.",
             code="invalid_training",
         )
     _check_pretrained(config)
     if images and "epochs" not in changes and config.batch_size != FULL_BATCH:
         steps = math.ceil(images / config.batch_size)
-        least = MIN_PHOTO_STEPS if known not in RECIPES.values() else MIN_STEPS
+        photos = look == "photo" and known not in RECIPES.values()
+        least = MIN_PHOTO_STEPS if photos else MIN_STEPS
         config = replace(config, epochs=max(config.epochs, math.ceil(least / steps)))
     return config
 

@@ -28,7 +28,9 @@ LARGE_SIDE = 32  # pixels; residual networks end larger images with a global poo
 STEM_SIDE = 48  # pixels; the first convolution brings the sides of larger images below this
 LAST_SIDE = 8  # pixels of the last feature map; a cnn gets stages until then
 MAX_FEATURES = 2**14  # flattened; more make the next layer explode
-RESNET_FILTERS = (32, 64, 128, 256)  # by stage, for large images
+# Filters of a resnet by stage, for images with sides of less than `LARGE_SIDE`, and for others.
+SMALL_FILTERS = (32, 96, 192)
+LARGE_FILTERS = (32, 64, 128, 256)
 Tensor: TypeAlias = "keras.KerasTensor"
 
 
@@ -148,20 +150,33 @@ def cnn(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Ten
 
 
 def resnet(pixels: Tensor, hidden: tuple[int, ...], initial: Initialization) -> Tensor:
-    """Add a ten-layer squeeze-and-excitation network; 236 MFLOP per image of 28 × 28."""
-    if _side(pixels) >= LARGE_SIDE:
-        return _large_resnet(pixels, initial)
+    """Add a ten-layer squeeze-and-excitation network; 236 MFLOP per image of 28 × 28.
+
+    `hidden` are the filters of its stages, if there are any.
+    """
+    large = _side(pixels) >= LARGE_SIDE
+    filters = hidden or (LARGE_FILTERS if large else SMALL_FILTERS)
+    stages = len(LARGE_FILTERS if large else SMALL_FILTERS)
+    if len(filters) != stages:
+        raise InvalidUsage(
+            f"hidden: a resnet has {stages} stages for images of this size, "
+            f"got the filters of {len(filters)}.",
+            code="invalid_training",
+        )
+    if large:
+        return _large_resnet(pixels, filters, initial)
+    first, second, third = filters
     # The order in which layers are created determines their initial weights.
-    second = initial.conv(32, padding="same", use_bias=False)
-    x = second(_conv_norm_relu(_with_channels(pixels), 32, initial))
-    x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, 32)
-    x = _residual(_conv_norm_relu(x, 96, initial), initial)
-    x = _conv_norm_relu(layers.MaxPooling2D()(x), 192, initial)  # (n, 7, 7, 192)
+    conv = initial.conv(first, padding="same", use_bias=False)
+    x = conv(_conv_norm_relu(_with_channels(pixels), first, initial))
+    x = _norm_relu(layers.MaxPooling2D()(x))  # (n, 14, 14, first)
+    x = _residual(_conv_norm_relu(x, second, initial), initial)
+    x = _conv_norm_relu(layers.MaxPooling2D()(x), third, initial)  # (n, 7, 7, third)
     x = _residual(_residual(x, initial), initial)
     return layers.Dropout(0.4)(layers.Flatten()(x))
 
 
-def _large_resnet(pixels: Tensor, initial: Initialization) -> Tensor:
+def _large_resnet(pixels: Tensor, filters: tuple[int, ...], initial: Initialization) -> Tensor:
     """Add four stages of a convolution and a residual block; 132 MFLOP per image of 64 × 64 × 3.
 
     The first convolution halves or quarters the sides, so that all sizes take similar time.
@@ -171,8 +186,8 @@ def _large_resnet(pixels: Tensor, initial: Initialization) -> Tensor:
         stride *= 2
     size = max(3, 2 * stride)
     x = _with_channels(pixels)
-    for filters in RESNET_FILTERS:
-        x = _conv_norm_relu(x, filters, initial, size=size, strides=stride)
+    for count in filters:
+        x = _conv_norm_relu(x, count, initial, size=size, strides=stride)
         x = _residual(x, initial)  # (n, 32, 32, 32) … (n, 4, 4, 256)
         size, stride = 3, 2
     return layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
@@ -211,7 +226,7 @@ def _residual(x: Tensor, initial: Initialization) -> Tensor:
     filters = x.shape[-1]
     y = _conv_norm_relu(_conv_norm_relu(x, filters, initial), filters, initial)
     average = layers.GlobalAveragePooling2D(keepdims=True)(y)
-    squeezed = initial.dense(filters // SQUEEZE_RATIO, activation="relu")(average)
+    squeezed = initial.dense(max(1, filters // SQUEEZE_RATIO), activation="relu")(average)
     weights = initial.dense(filters, activation="sigmoid")(squeezed)  # (n, 1, 1, filters)
     return layers.Add()([x, layers.Multiply()([y, weights])])
 

@@ -86,6 +86,20 @@ def test_hidden_sizes_and_their_number_can_be_chosen() -> None:
     assert model.count_params() == 64 * 64 + 64 + 64 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10
 
 
+def test_the_filters_of_a_resnet_can_be_chosen() -> None:
+    slim = build((28, 28), 10, recipe("resnet", hidden=(32, 48, 96)))
+
+    assert slim.count_params() == 493_304
+
+
+@pytest.mark.parametrize(("side", "stages"), [(28, 3), (64, 4)])
+def test_a_resnet_refuses_filters_of_another_number_of_stages(side: int, stages: int) -> None:
+    with pytest.raises(InvalidUsage, match=str(stages)) as raised:
+        build((side, side), 10, recipe("resnet", hidden=(32, 64)))
+
+    assert raised.value.code == "invalid_training"
+
+
 def test_mlp_small_scales_images_to_16() -> None:
     assert build((8, 8), 10, recipe("mlp-small"), full_ink=128).layers[1].scale == 16 / 128
 
