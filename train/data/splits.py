@@ -38,15 +38,19 @@ class Split:
     0 = background, 255 = full ink. `labels` are int64, shape `(n,)`, indices into the data set's
     class names.
     `names` are text, shape `(n,)`: the files of the images, or empty.
+    `own` are bool, shape `(n,)`: marks the user's own pictures, if they were added to others.
     """
 
     images: UInt8Array
     labels: Int64Array
     names: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    own: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
     def __post_init__(self) -> None:
         if not len(self.names):
             object.__setattr__(self, "names", np.full(len(self.labels), ""))
+        if not len(self.own):
+            object.__setattr__(self, "own", np.zeros(len(self.labels), np.bool_))
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of images and labels in their order."""
@@ -54,7 +58,7 @@ class Split:
 
     def take(self, rows: Int64Array) -> "Split":
         """Return the images at the indices `rows`, in that order."""
-        return Split(self.images[rows], self.labels[rows], self.names[rows])
+        return Split(self.images[rows], self.labels[rows], self.names[rows], self.own[rows])
 
     def concatenate(self, other: "Split") -> "Split":
         """Return these images followed by those of another split."""
@@ -62,7 +66,12 @@ class Split:
             np.concatenate([self.images, other.images]),
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.names, other.names]),
+            np.concatenate([self.own, other.own]),
         )
+
+    def as_own(self) -> "Split":
+        """Return the images, marked as the user's own."""
+        return replace(self, own=np.ones(len(self.labels), np.bool_))
 
     def name_of(self, row: int) -> str:
         """Return the file of an image, or else its number, from 1."""

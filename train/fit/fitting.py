@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from loupe.errors import Interrupted, ProgramFailed
-from train.config import FULL_BATCH, TrainConfig
+from train.config import TrainConfig
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import Epoch
-from train.familiarity.outliers import draw_outliers
-from train.fit.augmentation import BY_LOOK, augment, mirror_mask, mixup
+from train.fit.augmentation import BY_LOOK
+from train.fit.batches import batches, mixture, validation_batches
 from train.fit.checkpoints import Checkpoints
 from train.fit.optimizers import make_optimizer
 from train.fit.state import State
@@ -27,8 +27,6 @@ from train.nets.inference import to_inference_model
 from train.tensorflow import bfloat16_convolutions
 
 REPORTS = 100  # epochs to report if an epoch is one step: reporting each would take longer
-VALIDATION_BATCH = 512  # images; affects only the speed
-PREFETCHED = 4  # batches to prepare ahead
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def fit(
         Conflict: If a checkpoint is damaged.
     """
     keras.utils.set_random_seed(config.seed)
-    steps = steps_per_epoch(dataset, config)
+    steps = mixture(dataset, config).steps
     state, validation = State.load(folder) if folder else State(), dataset.validation
     block = epochs_per_report(config.epochs, state.epochs_done) if steps == 1 else 1
     model = _compiled(dataset, config, steps, block)
@@ -112,7 +110,7 @@ def _run(
     validation, classes = dataset.validation, len(dataset.class_names)
     model.fit(
         batches(dataset, config, done),
-        steps_per_epoch=steps_per_epoch(dataset, config) * block,
+        steps_per_epoch=mixture(dataset, config).steps * block,
         initial_epoch=done // block,
         epochs=config.epochs // block,
         validation_data=validation_batches(validation, classes) if validation else None,
@@ -121,11 +119,6 @@ def _run(
         shuffle=False,  # the batches are shuffled
         verbose=0,
     )
-
-
-def steps_per_epoch(dataset: Dataset, config: TrainConfig) -> int:
-    """Return the number of batches in one pass over the training images."""
-    return math.ceil(len(dataset.train.labels) / config.batch_size) if config.batch_size else 1
 
 
 def _compiled(dataset: Dataset, config: TrainConfig, steps: int, block: int) -> keras.Model:
@@ -151,58 +144,6 @@ def epochs_per_report(epochs: int, done: int = 0) -> int:
     common = math.gcd(epochs, done)
     divisors = [number for number in range(1, common + 1) if common % number == 0]
     return min(divisors, key=lambda number: abs(math.log(number * REPORTS / epochs)))
-
-
-def batches(dataset: Dataset, config: TrainConfig, first_epoch: int = 0) -> tf.data.Dataset:
-    """Return endless batches of images and targets: the probability of each class.
-
-    Outliers follow the images; their target is the same for all classes. Order and augmentation
-    depend on the seed and the step alone, so that a resumed training sees the same batches.
-    """
-    images = tf.constant(dataset.train.images)
-    classes, smoothing = len(dataset.class_names), config.label_smoothing
-    targets = tf.one_hot(dataset.train.labels, classes) * (1 - smoothing) + smoothing / classes
-    if config.batch_size == FULL_BATCH and not config.augmentation:
-        return tf.data.Dataset.from_tensors((images, targets)).repeat()
-    count = len(dataset.train.labels)
-    size = config.batch_size or count
-    outliers = tf.constant(draw_outliers(dataset, round(config.outliers * count), config.seed))
-    added = round(config.outliers * size)  # to each batch
-    seed = tf.constant(config.seed, tf.int64)
-    limits = replace(BY_LOOK[dataset.look], erasing=config.erasing)
-
-    def order(epoch: tf.Tensor) -> tf.data.Dataset:
-        shuffled = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=tf.stack([seed, epoch])
-        )
-        mirrored = tf.gather(mirror_mask(count, epoch, seed), shuffled)
-        return tf.data.Dataset.from_tensor_slices((shuffled, mirrored)).batch(size)
-
-    def read(step: tf.Tensor, chosen: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        rows, mirrored = chosen
-        batch, target = tf.gather(images, rows), tf.gather(targets, rows)
-        step_seed, known = tf.stack([seed, step]), tf.shape(rows)[0]
-        if added:
-            drawn = tf.random.stateless_uniform((added,), step_seed, 0, len(outliers), tf.int32)
-            batch = tf.concat([batch, tf.gather(outliers, drawn)], 0)
-            mirrored = tf.pad(mirrored, [[0, added]])
-        if config.augmentation:
-            batch = augment(batch, mirrored, step_seed, limits)
-            if config.mixup:
-                mixed, target = mixup(batch[:known], target, step_seed, config.mixup)
-                batch = tf.concat([mixed, batch[known:]], 0)
-        return batch, tf.pad(target, [[0, added], [0, 0]], constant_values=1 / classes)
-
-    first_step = first_epoch * steps_per_epoch(dataset, config)
-    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-    return epochs.flat_map(order).enumerate(start=first_step).map(read).prefetch(PREFETCHED)
-
-
-def validation_batches(split: Split, classes: int) -> tf.data.Dataset:
-    """Return batches of a split in order; Keras reads them much faster than arrays."""
-    return tf.data.Dataset.from_tensor_slices(
-        (split.images, tf.one_hot(split.labels, classes))
-    ).batch(VALIDATION_BATCH)
 
 
 def class_weights(split: Split, classes: int) -> dict[int, float]:

@@ -16,7 +16,8 @@ from tests.support import pictures
 from train.config import FULL_BATCH, TrainConfig, recipe
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import Epoch
-from train.fit.fitting import Fitted, batches, class_weights, epochs_per_report, fit
+from train.fit.batches import batches
+from train.fit.fitting import Fitted, class_weights, epochs_per_report, fit
 from train.fit.state import State
 
 # Uses everything random (weights, order, augmentation, dropout) and batch normalisation.

@@ -38,11 +38,11 @@ def add_pictures(dataset: Dataset, folder: str | Path, mapping: Path | None = No
     named = read_mapping(mapping, dataset.class_names) if mapping else {}
     class_of = _assign(listing.folder, listing.class_names(), dataset.class_names, named, mapping)
     extra = read_listing(listing.renamed(class_of), dataset.class_names, spec)
-    train, validation = dataset.train.concatenate(extra.train), dataset.validation
+    train, validation = dataset.train.concatenate(extra.train.as_own()), dataset.validation
     if extra.validation is not None and validation is not None:
-        validation = validation.concatenate(extra.validation)
+        validation = validation.concatenate(extra.validation.as_own())
     elif extra.validation is not None:
-        train = train.concatenate(extra.validation)
+        train = train.concatenate(extra.validation.as_own())
     count = sum(len(split.labels) for split in extra.splits().values())
     skipped = Skipped()
     skipped.update(dataset.skipped)
