@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from loupe.errors import Interrupted, ProgramFailed
 from tests.support import pictures
-from train.config import FULL_BATCH, TrainConfig, recipe
+from train.config import FULL_BATCH, recipe
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import Epoch
-from train.fit.batches import batches
 from train.fit.fitting import Fitted, class_weights, epochs_per_report, fit
 from train.fit.state import State
 
@@ -141,13 +140,6 @@ def test_a_resumed_training_sees_the_same_photos(tmp_path: Path) -> None:
     assert_same_weights(fit(photos, config, folder=tmp_path), fit(photos, config))
 
 
-def test_targets_are_smoothed(dataset: Dataset) -> None:
-    config = replace(PLAIN, label_smoothing=0.3)
-    _, targets = next(iter(batches(dataset, config)))
-
-    np.testing.assert_allclose(np.sort(targets, axis=1), [[0.1, 0.1, 0.8]] * 8, atol=1e-6)
-
-
 def test_models_of_objects_average_over_mirror_images(dataset: Dataset, fitted: Fitted) -> None:
     images = dataset.test.images
 
@@ -270,34 +262,6 @@ def test_a_resumed_training_of_full_batches_counts_its_epochs(
 
 def test_a_thousand_epochs_have_about_a_hundred_reports() -> None:
     assert epochs_per_report(1001) == 11
-
-
-def images_of(dataset: Dataset, config: TrainConfig, first_epoch: int, count: int) -> list[bytes]:
-    return [
-        images.numpy().tobytes() for images, _ in batches(dataset, config, first_epoch).take(count)
-    ]
-
-
-def test_each_epoch_shows_every_image_once_in_another_order(dataset: Dataset) -> None:
-    config = replace(RANDOM, augmentation=False)
-    labels = [
-        label
-        for _, targets in batches(dataset, config).take(8)
-        for label in targets.numpy().argmax(axis=1)
-    ]
-
-    assert sorted(labels[:32]) == sorted(labels[32:]) == sorted(dataset.train.labels.tolist())
-    assert labels[:32] != labels[32:]
-
-
-def test_a_resumed_training_sees_the_same_batches(dataset: Dataset) -> None:
-    assert images_of(dataset, RANDOM, 1, 4) == images_of(dataset, RANDOM, 0, 8)[4:]
-
-
-def test_the_last_batch_of_an_epoch_may_be_smaller(dataset: Dataset) -> None:
-    config = replace(RANDOM, batch_size=20, augmentation=False)
-
-    assert [len(labels) for _, labels in batches(dataset, config).take(4)] == [20, 12, 20, 12]
 
 
 def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:

@@ -33,6 +33,7 @@ def test_a_fifth_of_own_pictures_becomes_the_extra_split(tmp_path: Path) -> None
     assert mixed.extra.counts(SHAPES.class_names) == {"across": 0, "upright": 2, "square": 4}
     np.testing.assert_array_equal(mixed.train.images[:32], SHAPES.train.images)
     assert np.bincount(mixed.train.labels[32:]).tolist() == [0, 8, 16]
+    assert mixed.train.own.tolist() == [False] * 32 + [True] * 24
     assert (mixed.test.digest(), mixed.validation) == (SHAPES.test.digest(), None)
     assert (mixed.name, mixed.class_names) == (SHAPES.name, SHAPES.class_names)
     assert mixed.source == "not stated; with 30 own pictures from the folder mine"
