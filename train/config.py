@@ -176,7 +176,7 @@ RECIPES: dict[Architecture, TrainConfig] = {
     ),
     "cnn-small": TrainConfig("cnn-small", learning_rate=3e-3, schedule="cosine", epochs=6),
     "cnn-classic": TrainConfig("cnn-classic", optimizer="adadelta", learning_rate=1.0, epochs=12),
-    "cnn": replace(ONE_CYCLE, architecture="cnn", epochs=21, bfloat16=True),
+    "cnn": replace(ONE_CYCLE, architecture="cnn", epochs=21),
     "resnet": replace(
         ONE_CYCLE,
         architecture="resnet",
