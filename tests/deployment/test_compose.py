@@ -132,6 +132,26 @@ def test_full_model_is_trained_beside_the_service_and_promoted_once() -> None:
     assert improve["cpu_shares"] < 1024  # Docker's default
 
 
+def test_container_of_the_full_training_stays_when_it_is_done_and_fails_with_it() -> None:
+    shell, option, script, name = SERVICES["improve"]["entrypoint"]
+    script = script.replace("$$", "$").replace("python -m loupe", "sh -c")
+
+    def start(training: str) -> subprocess.Popen[str]:
+        command = [shell, option, script, name, training]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    with start("exit 3") as container:
+        assert container.wait(30) == 3
+    for training in ("echo ready", "echo ready; exec sleep 60"):  # done, and still busy
+        with start(training) as container:
+            assert container.stdout is not None
+            assert container.stdout.readline() == "ready\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                container.wait(0.2)
+            container.terminate()
+            assert container.wait(30) == 0
+
+
 def test_several_workers_can_run() -> None:
     assert not {"container_name", "ports"} & SERVICES["worker"].keys()
 
