@@ -12,7 +12,7 @@ SERVING := $(VENV)/.installed-to-serve
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install install-serve wheel demo up bento test test-deployment lint type bench docs soak fuzz chaos lock audit clean
+.PHONY: help install install-serve wheel demo up bento test test-deployment test-engines lint type bench docs soak fuzz chaos lock audit clean
 
 help: ## List all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -39,6 +39,10 @@ test: $(INSTALLED) ## Run the tests in two processes
 
 test-deployment: $(INSTALLED) ## Build the images, run everything in containers, and test failures; needs Docker or LOUPE_CONTAINER_ENGINE
 	$(BIN)/pytest tests/deployment -m containers -rs --durations=20 --durations-min=1
+
+test-engines: $(INSTALLED) ## Install Ray, Spark and Dask, and test scoring inside them; Spark needs Java 17
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/engines.txt
+	$(BIN)/pytest tests/worker/adapters -m engines -rs
 
 lint: $(INSTALLED) ## Check style and import directions
 	$(BIN)/ruff check .
@@ -69,11 +73,12 @@ lock: $(INSTALLED) ## Upgrade all locked packages within the bounds of pyproject
 	for extra in service grpc tracing heif worker s3 train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+	$(LOCK) --upgrade --group engines --constraint requirements/dev.txt --output-file requirements/engines.txt
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --upgrade --output-file requirements/uv.txt
 
 audit: $(INSTALLED) ## Check the locked packages for known vulnerabilities
-	for lock in dev bench uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
+	for lock in dev bench engines uv; do $(BIN)/uvx --quiet pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt; done
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

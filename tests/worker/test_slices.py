@@ -162,6 +162,7 @@ KILLS_OF_THE_END = (
 )
 
 
+@pytest.mark.timeout(200)  # twelve processes
 def test_killed_slices_and_ends_change_nothing_when_they_run_again(
     settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
@@ -176,7 +177,7 @@ def test_killed_slices_and_ends_change_nothing_when_they_run_again(
             env=environment(LOUPE_SHARD_IMAGES=SHARD, LOUPE_THREADS=1),
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=2 * PATIENCE_SECONDS,
         )
         assert ended.returncode == 0, ended.stderr
         kills = sum(str(each).startswith("kill") for each in arguments)

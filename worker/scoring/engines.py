@@ -38,7 +38,7 @@ class Engines:
             ModelCorrupted: If its card or a file has changed.
         """
         model, engine = self._load(tag, card_digest)
-        _check(model, card_digest)
+        check_card(model, card_digest)
         return model, engine
 
     def _load_uncached(self, tag: str, card_digest: str) -> tuple[StoredModel, Engine]:
@@ -49,11 +49,12 @@ class Engines:
 def find_stored(tag: str, card_digest: str) -> StoredModel:
     """Return a model without loading it; arguments and errors are those of `Engines.get`."""
     model = find_model(tag)
-    _check(model, card_digest)
+    check_card(model, card_digest)
     return model
 
 
-def _check(model: StoredModel, card_digest: str) -> None:
+def check_card(model: StoredModel, card_digest: str) -> None:
+    """Raise `ModelCorrupted` or `ModelNotFound` unless the model has the card of this digest."""
     try:
         found = digest(model.folder / FILE_NAME)
     except FileNotFoundError as error:

@@ -1,0 +1,1 @@
+"""Scoring inside other engines: Ray, Spark, Dask and plain Python."""
