@@ -135,10 +135,10 @@ def open_picture(data: File, *, max_pixels: int) -> Picture:
         InvalidImage: If `data` is empty, of an unknown format, or of a size or number of parts
             that Loupe refuses.
     """
-    data = bytes(data)  # copies only a part of a body
     quick = open_quick(data, max_pixels=max_pixels)
     if quick is not None:
         return quick
+    data = bytes(data)  # copies only a part of a body
     check_header(data, max_pixels)
     check_segments(data)
     return _open(data, _readable_kind(data), max_pixels)
