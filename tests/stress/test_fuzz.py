@@ -18,7 +18,7 @@ from tests.support.programs import RunningService, serving
 
 Served: TypeAlias = tuple[RunningService, Reference]
 
-REQUESTS = 1_500
+REQUESTS = 1_000
 ERROR = b'{"error": "", "code": ""}'
 
 
