@@ -226,7 +226,9 @@ def test_damaged_model_is_neither_served_nor_scored_with(stack: Engine, volume: 
     mount = f"{volume}:{STORE}"
     score = "worker score /data/pictures --out /data/results/damaged --model fashion-mnist"
 
-    with detached(stack, mount, "service") as service:
+    # The default model is the first one, whichever was trained last.
+    models = "--env LOUPE_MODELS=digits,fashion-mnist"
+    with detached(stack, f"{mount} {models}", "service") as service:
         log = stack.bash(f"docker logs {service} 2>&1")
 
     damage = "model.onnx is not the file that was saved"
