@@ -135,13 +135,12 @@ def open_picture(data: File, *, max_pixels: int) -> Picture:
         InvalidImage: If `data` is empty, of an unknown format, or of a size or number of parts
             that Loupe refuses.
     """
-    quick = open_quick(data, max_pixels=max_pixels)
-    if quick is not None:
-        return quick
+    kind = _readable_kind(data)
     data = bytes(data)  # copies only a part of a body
-    check_header(data, max_pixels)
-    check_segments(data)
-    return _open(data, _readable_kind(data), max_pixels)
+    if not is_tiny(data):
+        check_header(data, max_pixels)
+        check_segments(data)
+    return _open(data, kind, max_pixels)
 
 
 def open_quick(data: File, *, max_pixels: int) -> Picture | None:
