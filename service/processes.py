@@ -23,7 +23,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from starlette.applications import Starlette
 
 from loupe.logs import log_everything
-from loupe.runtime.cores import available_cores
+from loupe.runtime.cores import core_share
 from loupe.runtime.ports import listen
 from loupe.runtime.processes import GRACE_SECONDS, stop_on_signals
 from loupe.runtime.supervisor import Child, Supervisor
@@ -37,7 +37,7 @@ MAX_SHORT_LIVES = 5  # of one process in a row; then the service ends
 
 @dataclass(frozen=True)
 class Process:
-    """What a process is given.
+    """The number of a process, and what it is given.
 
     Attributes:
         number: Its number, from 0.
@@ -97,7 +97,7 @@ def variables(settings: Settings) -> dict[str, str]:
     count = settings.processes
     values = {
         "processes": count,
-        "threads": settings.threads or max(1, available_cores() // count),
+        "threads": settings.threads or core_share(count),
         "max_requests": part(settings.max_requests, count),
         "max_queued_images": max(settings.max_images, part(settings.max_queued_images, count)),
     }

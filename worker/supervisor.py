@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from loupe.runtime.cores import available_cores
+from loupe.runtime.cores import core_share
 from loupe.runtime.processes import GRACE_SECONDS
 from loupe.runtime.redis_server import open_redis
 from loupe.runtime.supervisor import Child, Supervisor
@@ -38,7 +38,7 @@ def supervise(
 
 def worker_variables(settings: Settings, processes: int, number: int) -> dict[str, str]:
     """Return the environment variables of one worker, whose `number` starts at 0."""
-    threads = settings.threads or max(1, available_cores() // processes)
+    threads = settings.threads or core_share(processes)
     variables = {f"{ENV_PREFIX}THREADS": str(threads)}
     if settings.worker_metrics_port is not None:
         variables[f"{ENV_PREFIX}WORKER_METRICS_PORT"] = str(settings.worker_metrics_port + number)

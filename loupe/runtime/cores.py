@@ -22,6 +22,11 @@ def available_cores(groups: Path = CONTROL_GROUPS, membership: Path = MEMBERSHIP
     return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas(groups, membership))]))
 
 
+def core_share(processes: int) -> int:
+    """Return how many cores each of some processes may use, at least 1."""
+    return max(1, available_cores() // processes)
+
+
 def _quotas(groups: Path, membership: Path) -> Iterator[float]:
     """Yield the quotas, in cores, of this process's groups and of all groups above them."""
     lines = membership.read_text().splitlines() if membership.exists() else []
