@@ -172,7 +172,7 @@ class TensorflowEngine:
         return Outputs.of(self.predict(images))
 
     def features(self, images: UInt8Array) -> Float32Array:
-        """Not possible."""
+        """Raise `NotImplementedError`; see `Engine.has_features`."""
         raise NotImplementedError
 
 

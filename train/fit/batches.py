@@ -26,7 +26,7 @@ OWN_LOOK: dict[Look, Look] = {"ink": "ink", "object": "photo", "photo": "photo"}
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a batch holds.
+    """The rows that a batch is drawn from.
 
     Attributes:
         rows: Rows of the training split that an epoch shows once each, in another order.

@@ -15,7 +15,7 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Region:
-    """Some pixels of a picture, at least one.
+    """A box in a picture with some of its pixels, at least one.
 
     Attributes:
         box: A box around them.
@@ -137,7 +137,7 @@ class Parts:
 
     @cached_property
     def at_edges(self) -> Mask:
-        """Whether each part touches the top, bottom, left and right edge: shape `(4, count)`."""
+        """The parts that touch the top, bottom, left and right edge: shape `(4, count)`."""
         height, width = self.shape
         return np.stack([self.top == 0, self.bottom == height, self.left == 0, self.right == width])
 

@@ -32,7 +32,7 @@ MAX_BYTES = 4 * 2**20  # of their pixels and features in the file, before compre
 
 @dataclass(frozen=True)
 class References:
-    """Some of the images that a model learnt.
+    """Images that a model learnt; of many, some.
 
     Attributes:
         images: uint8, `(n, *shape)`.

@@ -21,7 +21,7 @@ NPY = "application/x-npy"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the model saw of a picture.
+    """The image that the model saw, and how it was made.
 
     Attributes:
         seen: uint8, of the model's shape.
