@@ -157,20 +157,20 @@ def answer(
         level: Familiarity below which the image is unfamiliar.
         blank: Whether there is no ink in it.
     """
-    values, known = probabilities.tolist(), float(familiarity)  # faster than NumPy for so few
+    values = probabilities.tolist()  # faster than NumPy for so few
     index = values.index(max(values))
     label, confidence = class_names[index], probabilities[index]
     found: Answer = {
         "label": label,
         "index": index,
         "confidence": confidence,
-        "familiarity": None if math.isnan(known) else familiarity,
-        "unfamiliar": known < level,
+        "familiarity": None if math.isnan(familiarity) else familiarity,
+        "unfamiliar": bool(familiarity < level),
         "probabilities": _chosen(class_names, probabilities, options.top_k),
     }
     if options.refuses:
         found["abstained"] = bool(
-            confidence < (options.threshold or 0) or known < (options.min_familiarity or 0)
+            confidence < (options.threshold or 0) or familiarity < (options.min_familiarity or 0)
         )
     if blank:
         found["reason"] = BLANK

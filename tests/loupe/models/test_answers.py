@@ -16,7 +16,7 @@ ROW = np.array([0.25, 0.75], np.float32)
 
 @pytest.mark.parametrize(
     ("familiarity", "level", "unfamiliar"),
-    [(0.5, 0.01, False), (0.009, 0.01, True), (0.0, 0, False)],
+    [(0.5, 0.01, False), (0.01, 0.01, False), (0.009, 0.01, True), (0.0, 0, False)],
 )
 def test_a_familiarity_below_the_level_is_unfamiliar(
     familiarity: float, level: float, unfamiliar: bool
