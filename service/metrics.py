@@ -81,6 +81,8 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, ...]] = Counter()
         self._rejected: Counter[tuple[str, ...]] = Counter()
         self._swaps: Counter[tuple[str, ...]] = Counter()
+        self.trial_images: Counter[tuple[str, ...]] = Counter()
+        self.trials_ended: Counter[tuple[str, ...]] = Counter()
         self._lost_decoders: Counter[tuple[str, ...]] = Counter(
             {(loss,): 0 for loss in get_args(Loss)}
         )
@@ -146,6 +148,18 @@ class Metrics(Collector):
         )
         yield _counter(
             "loupe_model_swaps", "Changes of the served version", ("model", "outcome"), self._swaps
+        )
+        yield _counter(
+            "loupe_trial_images",
+            "Images of a version on trial, by how it did beside the one in production",
+            ("model", "outcome"),
+            self.trial_images,
+        )
+        yield _counter(
+            "loupe_trials_ended",
+            "Trials that this service ended",
+            ("model", "reason"),
+            self.trials_ended,
         )
         yield _histogram("loupe_batch_size", "Images per run", "model", self.batch_sizes)
         yield _counter(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from loupe.models.card import Figures
     from loupe.models.promotion_log import PromotedFigures, Promotion
     from loupe.models.store import StoredModel
+    from loupe.models.trials import Trial
 
 # Commands in files of their own, imported when they run; the training program has the first.
 ELSEWHERE = {
@@ -170,6 +171,51 @@ def rollback(
 
 
 @app.command()
+def canary(
+    tag: Annotated[
+        str | None,
+        typer.Argument(metavar="TAG", help="The version to try; without one, list all trials."),
+    ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the requests, such as 5% or 0.05.",
+            show_default="5%, or 100% with --shadow",
+        ),
+    ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Compute and compare, but do not answer.")
+    ] = False,
+    max_disagreement: Annotated[
+        str, typer.Option(metavar="SHARE", help="End it beyond this share of other labels.")
+    ] = "10%",
+    max_slowdown: Annotated[
+        float, typer.Option(help="End it if the engine takes more times as long.")
+    ] = 3.0,
+    stop: Annotated[bool, typer.Option("--stop", help="End the trial of this model.")] = False,
+) -> None:
+    """Let a version answer a share of the requests, and compare it with the one in production.
+
+    Services end the trial themselves if the version fails, or beyond the limits.
+    """
+    from loupe.models import trials
+
+    if tag is None:
+        _print_trials(trials.all_trials())
+    elif stop:
+        ended = trials.stop(tag.partition(":")[0])
+        console.print(styled("ended the trial of ", (ended.tag, "bold")))
+    else:
+        part = None if share is None else _share("--share", share)
+        most = _share("--max-disagreement", max_disagreement)
+        trial = trials.begin(tag, "shadow" if shadow else "canary", part, most, max_slowdown)
+        does = "computes" if shadow else "answers"
+        console.print(styled((trial.tag, "bold"), f" {does} {_percent(trial.share)} of requests"))
+        console.print(f"Look: loupe models canary. End it: loupe models canary {trial.name} --stop")
+
+
+@app.command()
 def delete(
     tag: Annotated[str, typer.Argument(metavar="TAG", help="NAME:VERSION.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
@@ -239,6 +285,39 @@ def report(
     console.print(str(path))
     if (_has_screen() if open_ is None else open_) and not webbrowser.open(path.as_uri()):
         notices.print("No browser could be opened. Open the file yourself.", style="yellow")
+
+
+def _print_trials(found: list["Trial"]) -> None:
+    if not found:
+        console.print("No version has been tried. Try one: loupe models canary TAG --share 5%")
+        return
+    disagreed = [
+        _percent(trial.disagreed / trial.compared) if trial.compared else "–" for trial in found
+    ]
+    columns = [
+        Column("tag", [trial.tag for trial in found]),
+        Column("what", [trial.kind for trial in found]),
+        Column("share", [_percent(trial.share) for trial in found], justify="right"),
+        Column("state", [trial.reason or "running" for trial in found]),
+        Column("disagreed", disagreed, justify="right", rank=3),
+        Column("since", [_local(trial.started) for trial in found], rank=2),
+        Column("ended", [_local(trial.ended) if trial.ended else "–" for trial in found], rank=1),
+    ]
+    print_table(columns, "How a running one does: loupe_trial_images in the service's /metrics")
+
+
+def _share(option: str, text: str) -> float:
+    """Return a share that was written as `5%` or `0.05`."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise InvalidUsage(
+            f"{option} must be a share such as 5% or 0.05, got {text[:40]!r}."
+        ) from None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _columns(models: list["StoredModel"], labelled: dict[str, list[str]]) -> list[Column]:

@@ -20,6 +20,7 @@ from loupe.models.store import (
     verify,
     versions,
 )
+from loupe.models.trials import running
 
 
 def promote(tag: str, *, force: bool = False) -> Promotion | None:
@@ -110,7 +111,7 @@ def delete(tag: str) -> str:
     Raises:
         InvalidUsage: If the tag is only a name.
         ModelNotFound: If there is no such model.
-        Conflict: If a label points at it.
+        Conflict: If a label points at it, or it is on trial.
         NotWritable: If it cannot be removed.
     """
     if ":" not in tag:
@@ -124,6 +125,11 @@ def delete(tag: str) -> str:
         for (labelled, label), promotion in promotions.pointers(log.history).items():
             if (labelled, promotion.to_version) == (name, version):
                 raise _label_in_use(tag, label)
+        if any(trial.tag == tag for trial in running()):
+            raise Conflict(
+                f"{tag} is on trial. End the trial: loupe models canary {name} --stop",
+                code="on_trial",
+            )
         remove_model(tag)
     return tag
 

@@ -162,7 +162,7 @@ def revision() -> frozenset[tuple[str, int]]:
     folder = models_folder()
     below = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(depth)]
     times = {}
-    for path in (promotions_path(), folder, *below):
+    for path in (promotions_path(), folder, *below, *trials_folder().glob("*.json")):
         with suppress(FileNotFoundError):  # removed since it was listed, or never written
             times[str(path)] = path.stat().st_mtime_ns
     return frozenset(times.items())
@@ -184,6 +184,11 @@ def labels() -> dict[str, list[str]]:
 def promotions_path() -> Path:
     """Return the path of the promotion log; BentoML's own labels cannot move."""
     return models_folder().parent / "loupe" / "promotions.jsonl"
+
+
+def trials_folder() -> Path:
+    """Return the folder of the records of trials."""
+    return promotions_path().parent / "trials"
 
 
 def verify(model: StoredModel) -> None:

@@ -215,12 +215,14 @@ class AnyCall:
         self._captures = predictor.captures
 
     def model(self, tag: str | None) -> ServedModel:
-        """Return the model with a tag, or the default model. Use it in a `with` block.
+        """Return the model for a tag, or the default model. Use it in a `with` block.
+
+        A canary answers some of the requests for production.
 
         Raises:
             ModelNotFound: If it is not served.
         """
-        served = self._served = self.models.find(tag)
+        served = self._served = self.models.choose(tag)
         self.model_name = served.stored.name
         if self._tracing is not None:
             self._tracing.set_model(served.stored.tag)
@@ -274,6 +276,8 @@ class AnyCall:
         served.metrics.add(outputs, options)
         if self._captures.share:
             self._captures.offer(served.stored, images, *outputs)
+        if served.trial is not None:
+            served.trial.compare(served, images, outputs)
         return outputs
 
     def ended(self, status: int) -> None:
@@ -285,6 +289,9 @@ class AnyCall:
         self._metrics.decode.observe(decoded - self.begun)
         if status >= HTTPStatus.BAD_REQUEST:
             self._served.statistics.refused(self.begun)
+            trial = self._served.trial
+            if status == HTTPStatus.INTERNAL_SERVER_ERROR and trial is not None:
+                trial.failed_request(self._served)
         elif self._computed is not None:
             images, computed = self._computed
             self._metrics.encode.observe(now - computed)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from loupe.errors import LoupeError, ModelCorrupted
 from loupe.models.answers import AnswerOptions
@@ -14,6 +15,7 @@ from loupe.models.engine import load_engine, run_size
 from loupe.models.explaining.nearest import Neighbours
 from loupe.models.store import (
     LATEST,
+    PRODUCTION,
     StoredModel,
     find_model,
     labels,
@@ -21,6 +23,8 @@ from loupe.models.store import (
     names,
     revision,
 )
+from loupe.models.trials import Trial, check_comparable
+from loupe.models.trials import running as running_trials
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings
 from service.http.shares import part
@@ -28,6 +32,7 @@ from service.metrics import Metrics, ModelMetrics
 from service.prediction.batching import Batcher
 from service.prediction.decoding import MAX_IMAGE_BYTES
 from service.prediction.statistics import Statistics
+from service.prediction.trials import RunningTrial
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +43,8 @@ MAX_QUEUED_REQUESTS = 2  # of `MAX_IMAGE_BYTES` and one caller, in front of one 
 class ServedModel:
     """A loaded model, the queue in front of it, what it did, and when it was loaded.
 
-    `familiarity` is the card's, if the engine computes it; `neighbours` finds training pictures.
+    `familiarity` is the card's, if the engine computes it; `neighbours` finds training pictures;
+    `trial` is the one in which it takes part.
     """
 
     stored: StoredModel
@@ -48,6 +54,7 @@ class ServedModel:
     familiarity: Familiarity | None
     neighbours: Neighbours
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    trial: RunningTrial | None = None
     _requests: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -74,6 +81,14 @@ class ServedModel:
         await self.batcher.close()
 
 
+class _Chosen(NamedTuple):
+    """What should be served: models by followed tag, full tags of other tags, and trials."""
+
+    followed: dict[str, ServedModel]
+    aliases: dict[str, str]
+    tried: list[tuple[Trial, ServedModel]]
+
+
 class ServedModels:
     """The served models, found by every tag that a request may use.
 
@@ -87,6 +102,7 @@ class ServedModels:
         self.default = ""
         self._followed: dict[str, ServedModel] = {}  # by followed tag
         self._by_tag: dict[str, ServedModel] = {}  # by every tag
+        self._trials: dict[str, RunningTrial] = {}  # by the tags whose requests are split
         self._revision: object = None  # of the store, when it was last read
         self._retiring: set[asyncio.Task[None]] = set()
         self._refreshing = asyncio.Lock()  # a model is loaded once
@@ -101,7 +117,7 @@ class ServedModels:
         self.default = self._settings.default_tag or find_model().name
         find_model(self.default)  # raises the reason why it cannot be served
         self._revision = revision()
-        self._swap(*self._load_chosen())
+        self._swap(self._load_chosen())
         if self.default not in self._followed:
             raise model_not_found(self.default, self.tags())
 
@@ -116,12 +132,15 @@ class ServedModels:
         except KeyError:
             raise model_not_found(tag, self.tags()) from None
 
+    def choose(self, tag: str | None) -> ServedModel:
+        """Return the model that answers a request for a tag; raise as `find` does."""
+        trial = self._trials.get(tag or self.default)
+        return self.find(tag) if trial is None else trial.choose()
+
     def all(self) -> list[ServedModel]:
         """Return all served models, by name and time of creation."""
-        return sorted(
-            set(self._followed.values()),
-            key=lambda served: (served.stored.name, served.stored.card.created),
-        )
+        on_trial = (trial.candidate for trial in self._trials.values())
+        return sorted({*self._followed.values(), *on_trial}, key=_name_and_age)
 
     def versions(self, tag: str) -> list[ServedModel]:
         """Return the version with a tag, or all served versions of a name.
@@ -155,19 +174,15 @@ class ServedModels:
         async with self._refreshing:
             current = await asyncio.to_thread(revision)
             if current != self._revision:
-                self._swap(*await asyncio.to_thread(self._load_chosen))
+                self._swap(await asyncio.to_thread(self._load_chosen))
                 self._revision = current
 
     async def close(self) -> None:
         """Answer what is queued, and close all models."""
         await asyncio.gather(*(served.retire() for served in self.all()), *self._retiring)
 
-    def _load_chosen(self) -> tuple[dict[str, ServedModel], dict[str, str]]:
-        """Load the models that should be served now, and log those that cannot be.
-
-        Returns:
-            The models by followed tag, and the full tags of names and labels.
-        """
+    def _load_chosen(self) -> "_Chosen":
+        """Load the models that should be served now, and log those that cannot be."""
         chosen: dict[str, StoredModel] = {}
         for tag in dict.fromkeys([self.default, *(self._settings.model_tags or names())]):
             try:
@@ -179,23 +194,34 @@ class ServedModels:
             for full, given in labels().items()
             for label in given
         }
-        for name in {stored.name for stored in chosen.values()}:
+        its_names = {stored.name for stored in chosen.values()}
+        for name in its_names:
             with suppress(ModelCorrupted):
                 aliases |= {tag: find_model(tag).tag for tag in (name, f"{name}:{LATEST}")}
-        by_full_tag = {served.stored.tag: served for served in self._followed.values()}
-        for stored in chosen.values():
-            if stored.tag not in by_full_tag:
+        loaded = {served.stored.tag: served for served in self.all()}
+        followed = {tag: self._loaded(stored, loaded) for tag, stored in chosen.items()}
+        tried: list[tuple[Trial, ServedModel]] = []
+        for trial in running_trials():
+            if trial.name in its_names:
                 try:
-                    by_full_tag[stored.tag] = self._open(stored)
-                except Exception as error:  # noqa: BLE001 - a model may contain anything
-                    self._metrics.swapped(stored, succeeded=False)
-                    logger.error("not serving %s: %s", stored.tag, error)
-        loaded = {
-            tag: by_full_tag[stored.tag]
-            for tag, stored in chosen.items()
-            if stored.tag in by_full_tag
-        }
-        return loaded, aliases
+                    candidate = self._loaded(find_model(trial.tag), loaded)
+                except LoupeError as error:
+                    logger.error("not trying %s: %s", trial.tag, error)
+                    continue
+                if candidate is not None:
+                    tried.append((trial, candidate))
+        found = {tag: served for tag, served in followed.items() if served is not None}
+        return _Chosen(found, aliases, tried)
+
+    def _loaded(self, stored: StoredModel, loaded: dict[str, ServedModel]) -> ServedModel | None:
+        """Return the model from `loaded`, by full tag, or load it; `None` if it cannot be."""
+        if stored.tag not in loaded:
+            try:
+                loaded[stored.tag] = self._open(stored)
+            except Exception as error:  # noqa: BLE001 - a model may contain anything
+                self._metrics.swapped(stored, succeeded=False)
+                logger.error("not serving %s: %s", stored.tag, error)
+        return loaded.get(stored.tag)
 
     def _open(self, stored: StoredModel) -> ServedModel:
         settings = self._settings
@@ -221,23 +247,54 @@ class ServedModels:
         neighbours = Neighbours(stored, engine)
         return ServedModel(stored, batcher, metrics, statistics, engine.familiarity, neighbours)
 
-    def _swap(self, loaded: dict[str, ServedModel], aliases: dict[str, str]) -> None:
+    def _swap(self, chosen: "_Chosen") -> None:
         """Replace the served models. Requests in flight keep the models they use."""
-        before = set(self._followed.values())
-        self._followed |= loaded
-        by_full_tag = {served.stored.tag: served for served in self._followed.values()}
+        before = set(self.all())
+        tried_before = {trial.candidate for trial in self._trials.values()}
+        self._followed |= chosen.followed
+        followed = sorted(set(self._followed.values()), key=_name_and_age)
+        by_full_tag = {served.stored.tag: served for served in followed}
+        aliases = chosen.aliases.items()
         self._by_tag = {
-            **{served.stored.name: served for served in self.all()},  # the newest of each name
+            **{served.stored.name: served for served in followed},  # the newest of each name
             **by_full_tag,
-            **{tag: by_full_tag[full] for tag, full in aliases.items() if full in by_full_tag},
+            **{tag: by_full_tag[full] for tag, full in aliases if full in by_full_tag},
             **self._followed,
         }
-        now = set(self._followed.values())
+        self._try(chosen.tried)
+        now = set(self.all())
         for served in now - before:
             logger.info("serving %s", served.stored.tag)
         for served in before - now:
-            self._metrics.swapped(served.stored, succeeded=True)
+            if served not in tried_before:
+                self._metrics.swapped(served.stored, succeeded=True)
             logger.info("no longer serving %s", served.stored.tag)
             task = asyncio.create_task(served.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+
+    def _try(self, tried: list[tuple[Trial, ServedModel]]) -> None:
+        """Split the requests for names and their production labels between two versions."""
+        before = {trial.trial: trial for trial in self._trials.values()}
+        self._trials = {}
+        for served in set(self._by_tag.values()):
+            served.trial = None
+        for trial, candidate in tried:
+            production = self._by_tag[trial.name]
+            running = before.get(trial)
+            if running is None or running.production is not production:
+                try:
+                    check_comparable(candidate.stored, production.stored)
+                except LoupeError as error:
+                    logger.error("not trying %s: %s", trial.tag, error)
+                    continue
+                running = RunningTrial(trial, production, candidate, self._metrics)
+            production.trial = candidate.trial = running
+            self._by_tag.setdefault(trial.tag, candidate)
+            for tag in (trial.name, f"{trial.name}:{PRODUCTION}"):
+                if self._by_tag.get(tag) is production:
+                    self._trials[tag] = running
+
+
+def _name_and_age(served: ServedModel) -> tuple[str, datetime]:
+    return served.stored.name, served.stored.card.created

@@ -13,8 +13,11 @@ SHADES = ("dark", "light")
 STEEP = 20.0  # logits of a full colour, so that answers are clear
 
 
-def store_averages(name: str, spec: ImageSpec) -> StoredModel:
-    """Store a model that names the strongest colour of an image, or whether a grey one is light."""
+def store_averages(name: str, spec: ImageSpec, steep: float = STEEP) -> StoredModel:
+    """Store a model that names the strongest colour of an image, or whether a grey one is light.
+
+    With a negative `steep`, it is always wrong.
+    """
     from train.tensorflow import import_tensorflow
 
     import_tensorflow()
@@ -31,8 +34,8 @@ def store_averages(name: str, spec: ImageSpec) -> StoredModel:
     logits = keras.layers.Dense(len(classes), name="logits")
     model = keras.Model(images, logits(means))
     signs = np.eye(3) if spec.channels == 3 else np.array([[-1, 1]])
-    bias = np.zeros(3) if spec.channels == 3 else np.array([STEEP, 0])
-    logits.set_weights([STEEP * signs, bias])
+    bias = np.zeros(3) if spec.channels == 3 else np.array([steep, 0])
+    logits.set_weights([steep * signs, bias])
     sample = np.random.default_rng(0).integers(0, 256, (8, *spec.shape), dtype=np.uint8)
     with exported(add_softmax(model, 1.0), spec, sample) as files:
         card = ModelCard(
