@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 from contextlib import nullcontext
 from difflib import get_close_matches
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -40,7 +41,9 @@ MAX_IMBALANCE = 2.0  # ratio of the largest to the smallest class that needs no 
 
 # Options that a resumed run takes; the request of the run has all others.
 RESUMED = ("resume", "epochs", "min_accuracy", "tensorboard", "if_empty", "promote")
-QUICK = {"architecture": "cnn-small", "epochs": 2}
+QUICK = "cnn-small"
+QUICK_EPOCHS = (2, 6)  # of many images, and of few
+QUICK_IMAGES = 8_000  # that are learnt from in all, within these epochs
 
 # Options made from `TrainConfig`, by panel.
 MODEL_OPTIONS = ("architecture", "pretrained", "hidden", "initializer", "bias")
@@ -182,7 +185,7 @@ def train(
         )
     if quick:
         console.print(f"Training a small first model on {dataset}: a minute or two.")
-        hyperparameters, min_accuracy = dict(QUICK), 0.0
+        hyperparameters, min_accuracy = {"architecture": QUICK}, 0.0
     architecture = str(hyperparameters.pop("architecture"))
     recipe(architecture, **hyperparameters)  # refuses bad options before reading any picture
     check_name(name)
@@ -203,6 +206,10 @@ def train(
     print_left_out(images)
     print_doubts(images)
     print_counts(images)
+    if quick:
+        least, most = QUICK_EPOCHS
+        epochs = ceil(QUICK_IMAGES / len(images.train.labels))
+        hyperparameters["epochs"] = min(max(least, epochs), most)
     if hyperparameters.get("outliers") is None:
         hyperparameters["outliers"] = default_share(images)
     config = recipe(architecture, len(images.train.labels), images.look, **hyperparameters)

@@ -109,7 +109,7 @@ def test_quick_model_is_saved_and_a_better_one_promoted_once(
 
     assert quick.code == 0, quick.err
     (first,) = list_models()
-    assert (first.card.config["architecture"], first.card.config["epochs"]) == ("cnn-small", 2)
+    assert (first.card.config["architecture"], first.card.config["epochs"]) == ("cnn-small", 6)
     assert first.card.config["outliers"] == SHARE  # as the default of the data set
     for fact in ("verdict", "loupe up", str(first.folder / "report.html"), " ± "):
         assert fact in quick.out
