@@ -170,11 +170,7 @@ def run_closed_loop(port: int, post: Post, connections: int, seconds: float) -> 
 
 def run_fast(coroutine: Coroutine[object, object, T]) -> T:
     """Run a coroutine on uvloop."""
-    uvloop.install()
-    try:
-        return asyncio.run(coroutine)
-    finally:
-        asyncio.set_event_loop_policy(None)
+    return uvloop.run(coroutine)
 
 
 def run_patient(port: int, post: Post, per_second: float, seconds: float) -> Outcome:

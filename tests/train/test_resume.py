@@ -37,7 +37,7 @@ def picture(path: Path, seed: int = 99) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a home with a run that is trained, but below its minimum accuracy."""
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("trained") / "home"
     source = DataSource(
         dataset=f"folder:{sort_into_folders(home / 'pets', COUNTS)}",
         look="ink",
