@@ -39,6 +39,7 @@ from tests.support import leftovers, pictures  # noqa: E402
 from tests.support.averages import store_averages  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
 from tests.support.servers import buckets  # noqa: E402
+from train.evaluate.robustness import measuring  # noqa: E402
 from worker.remote_path import RemotePath  # noqa: E402
 
 # No deadlines and no memory of earlier runs: results depend on neither speed nor history.
@@ -51,6 +52,7 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("tests")
 
+FEW_DISTURBED = 2
 
 leftovers.mark_session()
 
@@ -75,6 +77,15 @@ def _ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_disturbed_images() -> Iterator[None]:
+    """Measure the robustness of models on few images; with all, it takes most of a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "FEWEST", FEW_DISTURBED)
+        patch.setattr(measuring, "MOST", FEW_DISTURBED)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -173,15 +184,24 @@ def random() -> np.random.Generator:
 
 @pytest.fixture
 def loupe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Loupe:
-    """Return a function that runs `loupe` in this process, with a terminal 80 characters wide."""
+    """Return a function that runs `loupe` in this process, with a terminal 80 characters wide.
+
+    Its keyword arguments are environment variables.
+    """
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LOUPE_IMPORT_SECONDS", "0")  # imports would start a process of their own
 
-    def run(*arguments: object) -> Ended:
+    def run(*arguments: object, **variables: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["loupe", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
+        before = dict(os.environ)  # options of commands become variables
+        os.environ.update({name: str(value) for name, value in variables.items()})
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
         output = capsys.readouterr()
         return Ended(int(ended.value.code or 0), output.out, output.err)
 

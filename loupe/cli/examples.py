@@ -19,6 +19,7 @@ EXAMPLES = {
     "models list": ("loupe models list", "loupe models list --json"),
     "models show": ("loupe models show mnist",),
     "models compare": ("loupe models compare mnist:production mnist:latest",),
+    "models canary": ("loupe models canary digits:latest --share 5%",),
     "models promote": ("loupe models promote mnist:latest",),
     "models rollback": ("loupe models rollback mnist",),
     "models delete": ("loupe models delete mnist:2xkgnjqg4c7adfwd",),

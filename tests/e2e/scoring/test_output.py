@@ -1,9 +1,7 @@
 """Outputs of `loupe score`: folders, single files, and file systems without hard links."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import cast
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from loupe.models.store import StoredModel
 from loupe.results import Format, merge_files
 from tests.support import pictures
+from tests.support.command import Loupe
 from tests.support.linkless import without_hard_links
 from tests.support.programs import run
 
@@ -33,15 +32,18 @@ def test_results_are_written_to_a_file_system_without_hard_links(
 
 
 @pytest.fixture
-def score(tmp_path: Path, digits_model: StoredModel) -> Callable[..., CompletedProcess[str]]:
-    """Return a function that scores three pictures in this process, one of them unreadable."""
+def score(
+    tmp_path: Path, digits_model: StoredModel, loupe: Loupe, monkeypatch: pytest.MonkeyPatch
+) -> Loupe:
+    """Return a function that scores three pictures, one of them unreadable."""
     source = tmp_path / "images"
     source.mkdir()
     for number, image in enumerate(pictures.digits(2)):
         (source / f"{number}.png").write_bytes(pictures.png(image))
     (source / "2.png").write_bytes(pictures.png(pictures.digits(1)[0])[:60])
+    monkeypatch.setenv("LOUPE_SHARD_IMAGES", "1")
     command = ("score", source, "--local", "--model", digits_model.tag, "--no-probabilities")
-    return lambda *options: run(*command, *options, LOUPE_SHARD_IMAGES=1)
+    return lambda *options: loupe(*command, *options)
 
 
 def rows(path: Path) -> list[dict[str, object]]:
@@ -52,68 +54,64 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_output_that_is_one_file_holds_all_rows(
-    tmp_path: Path, score: Callable[..., CompletedProcess[str]], kind: str
-) -> None:
+def test_output_that_is_one_file_holds_all_rows(tmp_path: Path, score: Loupe, kind: str) -> None:
     out = tmp_path / f"results.{kind}"
     ended = score("--out", out)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.err
     found = rows(out)
     assert [row["id"] for row in found] == ["0.png", "1.png"]
     assert "_SUCCESS" in {path.name for path in (tmp_path / f"results.{kind}.job").iterdir()}
 
-    assert score("--out", out).returncode == 0
+    assert score("--out", out).code == 0
     out.unlink()
-    assert score("--out", out).returncode == 0
+    assert score("--out", out).code == 0
     assert rows(out) == found
-    assert score("--out", out, "--top-k", 2).returncode == 1
-    assert score("--out", out, "--again", "--top-k", 2).returncode == 0
+    assert score("--out", out, "--top-k", 2).code == 1
+    assert score("--out", out, "--again", "--top-k", 2).code == 0
     assert "label_2" in rows(out)[0]
 
 
 def test_output_file_of_somebody_else_is_overwritten_only_on_request(
-    tmp_path: Path, score: Callable[..., CompletedProcess[str]]
+    tmp_path: Path, score: Loupe
 ) -> None:
     out = tmp_path / "results.csv"
     out.write_text("precious")
     refused = score("--out", out)
-    assert (refused.returncode, out.read_text()) == (1, "precious")
-    assert refused.stderr.startswith("error: invalid_output: ")
+    assert (refused.code, out.read_text()) == (1, "precious")
+    assert refused.err.startswith("error: invalid_output: ")
     assert not (tmp_path / "results.csv.job").exists()
 
-    assert score("--out", out, "--again").returncode == 0
+    assert score("--out", out, "--again").code == 0
     assert len(rows(out)) == 2
     (tmp_path / "folder.csv").mkdir()
     refused = score("--out", tmp_path / "folder.csv", "--again")
-    assert refused.stderr.startswith("error: invalid_output: ")
+    assert refused.err.startswith("error: invalid_output: ")
     wrong = score("--out", tmp_path / "other.csv", "--format", "jsonl")
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error: invalid_usage: ")
+    assert wrong.code == 2
+    assert wrong.err.startswith("error: invalid_usage: ")
 
 
-def test_finished_job_is_converted_to_another_format(
-    tmp_path: Path, score: Callable[..., CompletedProcess[str]]
-) -> None:
+def test_finished_job_is_converted_to_another_format(tmp_path: Path, score: Loupe) -> None:
     out = tmp_path / "out"
-    assert score("--out", out).returncode == 0
+    assert score("--out", out).code == 0
     found: list[list[dict[str, object]]] = []
     for options in (["--format", "csv"], ["--format", "jsonl", "--single"], ["--single"], []):
         ended = score("--out", out, *options)
-        assert ended.returncode == 0, ended.stderr
+        assert ended.code == 0, ended.err
         files = sorted(out.glob("predictions*"))
         assert len({path.suffix for path in files}) == 1
         assert ("--single" in options) == (files[0].stem == "predictions")
         found.append([row for file in files for row in rows(file)])
         repeated = score("--out", out, *options)
-        assert repeated.returncode == 0
+        assert repeated.code == 0
     assert [row["id"] for row in found[0]] == ["0.png", "1.png"]
     assert all(other == found[0] for other in found)
 
     for name in ("predictions.csv", "predictions-00000-of-00002.jsonl"):
         (out / name).write_text("of a conversion that was killed")
-    assert score("--out", out).returncode == 0
+    assert score("--out", out).code == 0
     assert sorted(out.glob("predictions*")) == files
 
     (tmp_path / "images" / "3.png").write_bytes(b"")
     changed = score("--out", out, "--format", "csv")
-    assert changed.stderr.startswith("error: result_exists: ")
+    assert changed.err.startswith("error: result_exists: ")

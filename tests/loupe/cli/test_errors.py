@@ -145,19 +145,21 @@ def test_job_that_cannot_succeed_is_refused_in_one_line(
         ("predict a.png --top-k 0", "top-k", "1"),
     ],
 )
-def test_impossible_option_is_wrong_usage(command: str, name: str, value: str) -> None:
-    ended = run(*command.split())
+def test_impossible_option_is_wrong_usage(
+    loupe: Loupe, command: str, name: str, value: str
+) -> None:
+    ended = loupe(*command.split())
 
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert name in ended.stderr
-    assert value in ended.stderr
-    assert "pattern" not in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.code == 2
+    assert ended.out == ""
+    assert name in ended.err
+    assert value in ended.err
+    assert "pattern" not in ended.err
+    assert "Traceback" not in ended.err
 
 
-def test_score_without_redis_ends_in_one_line(place: Path) -> None:
-    ended = run(
+def test_score_without_redis_ends_in_one_line(loupe: Loupe, place: Path) -> None:
+    ended = loupe(
         "score",
         place / "images",
         "--out",
@@ -165,31 +167,33 @@ def test_score_without_redis_ends_in_one_line(place: Path) -> None:
         LOUPE_REDIS_URL="redis://me:secret@127.0.0.1:1/0",
     )
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: redis_unavailable: ")
-    assert "redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)" in ended.stderr
-    assert "refused" in ended.stderr
-    assert "secret" not in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.code == 1
+    assert ended.err.startswith("error: redis_unavailable: ")
+    assert "redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)" in ended.err
+    assert "refused" in ended.err
+    assert "secret" not in ended.err
+    assert ended.err.count("\n") == 1
 
 
-def test_worker_without_redis_ends_in_one_line() -> None:
-    ended = run("worker", LOUPE_REDIS_URL="redis://127.0.0.1:1/0")
+def test_worker_without_redis_ends_in_one_line(loupe: Loupe) -> None:
+    ended = loupe("worker", LOUPE_REDIS_URL="redis://127.0.0.1:1/0")
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: redis_unavailable: ")
-    assert "redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.code == 1
+    assert ended.err.startswith("error: redis_unavailable: ")
+    assert "redis://127.0.0.1:1/0 (LOUPE_REDIS_URL)" in ended.err
+    assert ended.err.count("\n") == 1
 
 
-def test_missing_source_ends_with_code_1_and_one_line(place: Path, tmp_path: Path) -> None:
-    ended = run("score", place / "nowhere", "--out", place / "new", LOUPE_DATA_DIR=tmp_path)
+def test_missing_source_ends_with_code_1_and_one_line(
+    loupe: Loupe, place: Path, tmp_path: Path
+) -> None:
+    ended = loupe("score", place / "nowhere", "--out", place / "new", LOUPE_DATA_DIR=tmp_path)
 
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("error: invalid_source: ")
-    assert f"'{place / 'nowhere'}'" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.code == 1
+    assert ended.out == ""
+    assert ended.err.startswith("error: invalid_source: ")
+    assert f"'{place / 'nowhere'}'" in ended.err
+    assert ended.err.count("\n") == 1
 
 
 # The service
@@ -218,65 +222,67 @@ def test_corrupted_model_ends_the_service_in_one_line(
 
 
 def test_missing_default_model_ends_the_service_in_one_line(
-    digits_model: StoredModel,
+    loupe: Loupe, digits_model: StoredModel
 ) -> None:
-    ended = run("serve", "--port", free_port(), "--model", "birds")
+    ended = loupe("serve", "--port", free_port(), "--model", "birds")
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: model_not_found: There is no model 'birds'. There are: ")
-    assert ended.stderr.count("\n") == 1
+    assert ended.code == 1
+    assert ended.err.startswith("error: model_not_found: There is no model 'birds'. There are: ")
+    assert ended.err.count("\n") == 1
 
 
-def test_port_in_use_ends_the_service_in_one_line(digits_model: StoredModel) -> None:
+def test_port_in_use_ends_the_service_in_one_line(loupe: Loupe, digits_model: StoredModel) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = run("serve", "--port", port, "--model", digits_model.tag)
+        ended = loupe("serve", "--port", port, "--model", digits_model.tag)
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: address_in_use: ")
-    assert f"127.0.0.1:{port}" in ended.stderr
-    assert ended.stderr.endswith("--port or LOUPE_PORT.\n")
-    assert ended.stderr.count("\n") == 1
+    assert ended.code == 1
+    assert ended.err.startswith("error: address_in_use: ")
+    assert f"127.0.0.1:{port}" in ended.err
+    assert ended.err.endswith("--port or LOUPE_PORT.\n")
+    assert ended.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1"])  # invalid, and unassigned
-def test_serve_names_a_host_that_is_not_this_machine(digits_model: StoredModel, host: str) -> None:
-    ended = run("serve", "--host", host, "--port", free_port(), "--model", digits_model.tag)
+def test_serve_names_a_host_that_is_not_this_machine(
+    loupe: Loupe, digits_model: StoredModel, host: str
+) -> None:
+    ended = loupe("serve", "--host", host, "--port", free_port(), "--model", digits_model.tag)
 
-    assert ended.returncode == 1
-    assert "error: host_unknown: " in ended.stderr
-    assert f"'{host}'" in ended.stderr
+    assert ended.code == 1
+    assert "error: host_unknown: " in ended.err
+    assert f"'{host}'" in ended.err
 
 
-def test_bad_setting_ends_the_program_in_one_line() -> None:
-    ended = run("serve", LOUPE_PORT="eighty", LOUPE_ENGINE="torch")
+def test_bad_setting_ends_the_program_in_one_line(loupe: Loupe) -> None:
+    ended = loupe("serve", LOUPE_PORT="eighty", LOUPE_ENGINE="torch")
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: invalid_setting: ")
-    assert "LOUPE_ENGINE has value 'torch'" in ended.stderr
-    assert "LOUPE_PORT has value 'eighty'" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.code == 1
+    assert ended.err.startswith("error: invalid_setting: ")
+    assert "LOUPE_ENGINE has value 'torch'" in ended.err
+    assert "LOUPE_PORT has value 'eighty'" in ended.err
+    assert ended.err.count("\n") == 1
 
 
 # Models and data sets
 
 
-def test_unknown_data_set_is_refused_with_the_names_there_are() -> None:
-    ended = run("train", "--dataset", "letters")
+def test_unknown_data_set_is_refused_with_the_names_there_are(loupe: Loupe) -> None:
+    ended = loupe("train", "--dataset", "letters")
 
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("error: unknown_dataset: ")
-    assert "'letters'" in ended.stderr
+    assert ended.code == 2
+    assert ended.err.startswith("error: unknown_dataset: ")
+    assert "'letters'" in ended.err
     for name in ("fashion-mnist", "mnist", "digits", "digits-8x8", "idx:DIR", "folder:DIR"):
-        assert f"{name}," in ended.stderr
+        assert f"{name}," in ended.err
 
 
-def test_without_a_command_the_help_is_shown() -> None:
-    shown = run("--help")
+def test_without_a_command_the_help_is_shown(loupe: Loupe) -> None:
+    shown = loupe("--help")
 
-    assert shown.returncode == 0
+    assert shown.code == 0
     for command in ("train", "serve", "predict", "score", "worker", "jobs", "models", "data"):
-        assert command in shown.stdout
+        assert command in shown.out
 
 
 def test_up_is_refused_if_the_port_is_taken(tmp_path: Path) -> None:
@@ -302,20 +308,24 @@ def test_up_trains_the_data_set_of_its_option(tmp_path: Path) -> None:
     )
 
 
-def test_scoring_without_out_says_how(tmp_path: Path) -> None:
+def test_scoring_without_out_says_how(loupe: Loupe, tmp_path: Path) -> None:
     for source, command in (("p.zip", "loupe score p.zip --out p.csv"), (".", "../results.csv")):
-        ended = run("score", source)
-        assert ended.returncode == 2
-        assert command in ended.stderr
+        ended = loupe("score", source)
+        assert ended.code == 2
+        assert command in ended.err
 
 
-def test_output_inside_the_source_is_refused(digits_model: StoredModel, tmp_path: Path) -> None:
+def test_output_inside_the_source_is_refused(
+    loupe: Loupe, digits_model: StoredModel, tmp_path: Path
+) -> None:
     (tmp_path / "a.png").write_bytes(pictures.png(pictures.digits(1)[0]))
-    ended = run("score", tmp_path, "--out", tmp_path / "results", LOUPE_DATA_DIR=tmp_path / "data")
+    ended = loupe(
+        "score", tmp_path, "--out", tmp_path / "results", LOUPE_DATA_DIR=tmp_path / "data"
+    )
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: invalid_output: ")
-    assert "inside the source" in ended.stderr
+    assert ended.code == 1
+    assert ended.err.startswith("error: invalid_output: ")
+    assert "inside the source" in ended.err
     assert not (tmp_path / "results").exists()
 
 
