@@ -34,8 +34,8 @@ bento: $(INSTALLED) ## Build a Bento with the newest fashion-mnist model in the 
 	@$(BIN)/loupe models show fashion-mnist >/dev/null
 	@BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml build
 
-test: $(INSTALLED) ## Run the tests in two processes
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+test: $(INSTALLED) ## Run the tests in three processes, as some of them wait
+	$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 test-deployment: $(INSTALLED) ## Build the images, run everything in containers, and test failures; needs Docker or LOUPE_CONTAINER_ENGINE
 	$(BIN)/pytest tests/deployment -m containers -rs --durations=20 --durations-min=1
