@@ -66,7 +66,11 @@ RootPath = Annotated[str, _pattern(r"(/[A-Za-z0-9._~-]+)+", "a path such as /lou
 Processes = Annotated[int, BeforeValidator(_count_processes)]
 RedisUrl = Annotated[
     str,
-    _pattern(r"(rediss?|unix)://.+", "a URL such as redis://host:6379/0, rediss://… or unix://…"),
+    _pattern(
+        r"(rediss?(\+sentinel|\+cluster)?|unix)://.+",
+        "a URL such as redis://host:6379/0, rediss://…, unix://…, "
+        "redis+sentinel://host:26379,host:26379/primary/0 or redis+cluster://host:6379,host:6379",
+    ),
 ]
 
 
@@ -184,7 +188,8 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(default=10.0, gt=0, le=25)
     """How long an image may wait for the engine before its caller gets 504; at most 25."""
     redis_url: RedisUrl | None = None
-    """Redis of the job queue, such as redis://host:6379/0.
+    """Redis of the job queue: redis://HOST:6379/0, rediss://… with TLS, unix://PATH,
+    redis+sentinel://HOST:26379,HOST:26379/PRIMARY/0 or redis+cluster://HOST:6379,HOST:6379.
 
     Unset: an embedded one in the data folder.
     """

@@ -11,6 +11,7 @@ from typing import TypeVar
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.metrics import PROMPT, serve_metrics
+from worker.queue.checks import check_redis
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
 from worker.queue.local import LocalQueue
@@ -38,10 +39,11 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
         waiting for them.
 
     Raises:
-        RedisUnavailable: If Redis does not answer.
+        RedisUnavailable: If Redis does not answer, or its user lacks rights.
         ProgramFailed: If the port for metrics is taken.
     """
     with open_redis(settings) as redis, open_redis(settings, PROMPT) as prompt_redis:
+        check_redis(redis)
         claims = Claims(
             redis,
             worker_name(),

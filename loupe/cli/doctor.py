@@ -83,13 +83,16 @@ def _store(settings: Settings) -> str:
 
 def _redis(settings: Settings) -> str:
     try:
+        from loupe.runtime.redis_risks import find_risks
         from loupe.runtime.redis_server import HASTY, open_redis
     except ModuleNotFoundError as error:
         return f"no package '{error.name}', so there are no jobs"
     with open_redis(settings, HASTY) as redis:
         info = redis.info("server")
-        jobs = f"version {info.get('valkey_version') or info['redis_version']}"
-    return f"{jobs}, {'at LOUPE_REDIS_URL' if settings.redis_url else 'embedded'}"
+        risks = [f" Warning: {risk}" for risk in find_risks(redis)]
+    version = info.get("valkey_version") or info["redis_version"]
+    where = "at LOUPE_REDIS_URL" if settings.redis_url else "embedded"
+    return f"version {version}, {where}" + (f".{''.join(risks)}" if risks else "")
 
 
 def _port(settings: Settings) -> str:

@@ -22,7 +22,15 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -30,6 +38,7 @@ from redis.retry import Retry
 from loupe.errors import RedisUnavailable
 from loupe.files import lock
 from loupe.runtime import redis_keeper
+from loupe.runtime.redis_address import connect
 from loupe.runtime.redis_keeper import STOP_SECONDS
 from loupe.settings import Settings
 
@@ -80,7 +89,7 @@ def open_redis(settings: Settings, connection: Mapping[str, Any] = PATIENT) -> I
 @contextmanager
 def _open(settings: Settings, connection: Mapping[str, Any]) -> Iterator[Redis]:
     if settings.redis_url is not None:
-        with _connect(settings.redis_url, settings.redis_password_file, connection) as client:
+        with _open_remote(settings.redis_url, settings.redis_password_file, connection) as client:
             yield client
         return
     with (
@@ -105,25 +114,32 @@ def redis_unavailable(error: Exception) -> RedisUnavailable:
             "its primary.",
             code="redis_read_only",
         )
-    return RedisUnavailable(f"The Redis of the job queue cannot be used: {problem}.")
+    advice = " docs/scaling.md has the rule." if isinstance(error, NoPermissionError) else ""
+    return RedisUnavailable(f"The Redis of the job queue cannot be used: {problem}.{advice}")
 
 
-def _connect(url: str, password_file: Path | None, connection: Mapping[str, Any]) -> Redis:
-    try:
-        # A password in the URL takes precedence.
-        password = password_file.read_text().strip() if password_file else None
-        with Redis.from_url(
-            url, password=password, socket_connect_timeout=5, retry=Retry(BACKOFF, 2)
-        ) as probe:
-            _wait_while_loading(probe)
-        return Redis.from_url(url, password=password, **connection)
-    except (RedisError, ValueError, OSError) as error:
-        parts = urlsplit(url)
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        problem = str(error).rstrip(".")
-        raise RedisUnavailable(
-            f"The Redis at {shown} (LOUPE_REDIS_URL) cannot be used: {problem}."
-        ) from error
+@contextmanager
+def _open_remote(
+    url: str, password_file: Path | None, connection: Mapping[str, Any]
+) -> Iterator[Redis]:
+    with ExitStack() as stack:
+        try:
+            # A password in the URL takes precedence.
+            password = password_file.read_text().strip() if password_file else None
+            quick = {"socket_connect_timeout": 5, "retry": Retry(BACKOFF, 2)}
+            with connect(url, password, {**connection, **quick}) as probe:
+                _wait_while_loading(probe)
+            client = stack.enter_context(connect(url, password, connection))
+        except (RedisError, RedisClusterException, ValueError, TypeError, OSError) as error:
+            parts = urlsplit(url)
+            shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            problem = str(error).rstrip(".")
+            if isinstance(error, AuthenticationError) and "HELLO must be" in problem:
+                problem = "it asks for a password"
+            raise RedisUnavailable(
+                f"The Redis at {shown} (LOUPE_REDIS_URL) cannot be used: {problem}."
+            ) from error
+        yield client
 
 
 @contextmanager

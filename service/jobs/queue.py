@@ -95,12 +95,15 @@ class JobQueue:
 
     def _jobs(self) -> "Jobs":
         from loupe.runtime.redis_server import HASTY, open_redis
+        from worker.queue.checks import check_redis
         from worker.queue.jobs import Jobs
 
         with self._opening:
             if self._opened is None:
-                stack = ExitStack()
-                self._opened = stack, Jobs(stack.enter_context(open_redis(self._settings, HASTY)))
+                with ExitStack() as stack:
+                    redis = stack.enter_context(open_redis(self._settings, HASTY))
+                    check_redis(redis)
+                    self._opened = stack.pop_all(), Jobs(redis)
             return self._opened[1]
 
     def _disconnect(self) -> None:

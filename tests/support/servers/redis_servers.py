@@ -2,7 +2,7 @@
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(folder: Path, **configuration: str) -> Iterator[RedisServer]:
+def redis_server(
+    folder: Path, arguments: Sequence[str] = (), **configuration: str
+) -> Iterator[RedisServer]:
     """Run a server with its data in a folder while the block runs."""
     port, password = free_port(), configuration.get("requirepass")
     options = {
@@ -40,6 +42,7 @@ def redis_server(folder: Path, **configuration: str) -> Iterator[RedisServer]:
     } | configuration
     command = [
         _find_executable(),
+        *arguments,
         *(word for name, value in options.items() for word in (f"--{name}", value)),
     ]
     client = Redis(port=port, password=password, decode_responses=True)

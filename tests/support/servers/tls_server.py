@@ -1,11 +1,12 @@
-"""A file server over TLS with a self-signed certificate; some of its answers are hostile."""
+"""A file server and a proxy over TLS with a self-signed certificate. Some answers are hostile."""
 
 import asyncio
 import datetime
 import ipaddress
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -36,7 +37,7 @@ def serving(folder: Path, certificates: Path) -> Iterator[tuple[str, Path]]:
         folder: The files to serve.
         certificates: An empty folder for the certificate and its key.
     """
-    certificate, key = _certificate(certificates)
+    certificate, key = make_certificate(certificates)
     port = free_port()
     config = uvicorn.Config(
         Starlette(
@@ -65,6 +66,50 @@ def serving(folder: Path, certificates: Path) -> Iterator[tuple[str, Path]]:
         thread.join()
 
 
+@contextmanager
+def tls_proxy(port: int, certificates: Path) -> Iterator[tuple[int, Path]]:
+    """Forward TLS connections to a port of this machine while the block runs.
+
+    Yields:
+        The port of the proxy, and the certificate to trust.
+    """
+    certificate, key = make_certificate(certificates)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(2**16):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection(HOST, port)
+        await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    start = asyncio.start_server(forward, HOST, 0, ssl=context)
+    server = asyncio.run_coroutine_threadsafe(start, loop).result()
+    try:
+        yield server.sockets[0].getsockname()[1], certificate
+    finally:
+
+        async def stop() -> None:
+            server.close()
+            connections = asyncio.all_tasks() - {asyncio.current_task()}
+            for connection in connections:
+                connection.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 async def _forbid(request: Request) -> Response:
     raise HTTPException(403)
 
@@ -85,7 +130,7 @@ async def _send_more(request: Request) -> Response:
     return StreamingResponse(chunks(), 206, {"Content-Range": "bytes 0-999/1000"})
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
+def make_certificate(folder: Path) -> tuple[Path, Path]:
     """Write a self-signed certificate for this machine and its key; return both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Loupe's tests")])

@@ -6,9 +6,9 @@ local group, plan = ARGV[1], ARGV[2]
 local state = redis.call('HGET', job, 'state')
 if state and state ~= 'done' and state ~= 'failed' and state ~= 'cancelled' then return 0 end
 -- A script that has deleted something may write even if Redis is full. This fails then.
-redis.call('HSET', job, 'state', 'queued')
+redis.call('XADD', steps, '*', 'step', plan)
 redis.call('UNLINK', unpack(KEYS))
-redis.call('HSET', job, unpack(ARGV, 3))
 redis.call('XGROUP', 'CREATE', steps, group, '0', 'MKSTREAM')
 redis.call('XADD', steps, '*', 'step', plan)
+redis.call('HSET', job, unpack(ARGV, 3))  -- last: without the right to the others, there is no job
 return 1
