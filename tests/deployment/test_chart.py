@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+from loupe.settings import Settings
 from tests.support.kubernetes import validate
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,13 @@ VALUES: dict[str, dict[str, Any]] = {
     "nothing": {},
     "external Redis": EXTERNAL,
     "external Redis without a password": {"redis": {"url": "redis://redis:6379/0"}},
+    "Sentinels with TLS": {
+        "redis": {
+            "url": "rediss+sentinel://loupe@one:26379,two:26379/queue/0",
+            "passwordSecret": "redis",
+            "caSecret": "redis-ca",
+        }
+    },
     "workers as jobs": {"worker": {"scaling": "jobs", "backlogKeySecret": "key"}, **KEYS},
     "scaled workers": {"worker": {"scaling": "object", "maxReplicas": 50}},
     "everything": {
@@ -195,15 +203,36 @@ def test_pods_have_more_time_to_end_than_their_programs_take(values: Object) -> 
         assert pod["terminationGracePeriodSeconds"] > needed, component
 
 
-def test_external_redis_replaces_the_chart_s() -> None:
+def redis_url(pod: Object) -> str:
+    """Return the address of Redis in a pod, which the settings must take."""
+    variables = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+    url = variables["LOUPE_REDIS_URL"]
+    assert Settings(redis_url=url).redis_url == url
+    return str(url)
+
+
+@pytest.mark.parametrize("name", ["service", "worker"])
+def test_external_redis_replaces_the_chart_s(name: str) -> None:
     assert "redis" not in dict(pods(EXTERNAL))
-    for name in ("service", "worker"):
-        [url] = [
-            each["value"]
-            for each in dict(pods(EXTERNAL))[name]["containers"][0]["env"]
-            if each["name"] == "LOUPE_REDIS_URL"
-        ]
-        assert url == EXTERNAL["redis"]["url"]
+    assert redis_url(dict(pods(EXTERNAL))[name]) == EXTERNAL["redis"]["url"]
+
+
+@pytest.mark.parametrize("name", ["service", "worker"])
+@pytest.mark.parametrize(
+    ("query", "mark"), [("", "?"), ("?ssl_certfile=/run/client.pem", "&")], ids=["", "query"]
+)
+def test_programs_trust_the_certificate_authority_of_redis(
+    name: str, query: str, mark: str
+) -> None:
+    address = f"rediss+cluster://loupe@one:6379,two:6379{query}"
+    pod = dict(pods({"redis": {"url": address, "caSecret": "authority"}}))[name]
+
+    url, _, file = redis_url(pod).rpartition(f"{mark}ssl_ca_certs=")
+    assert url == address
+    [mount] = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "redis-ca"]
+    assert Path(file) == Path(mount["mountPath"]) / "ca.crt"
+    [volume] = [each for each in pod["volumes"] if each["name"] == "redis-ca"]
+    assert volume["secret"]["secretName"] == "authority"
 
 
 def test_no_secret_is_in_the_chart() -> None:
@@ -238,6 +267,7 @@ def test_workers_scale_from_zero_by_the_backlog(scaling: str, kind: str) -> None
         ({"service": {"replica": 2}}, "replica"),
         ({"worker": {"scaling": "more"}}, "scaling"),
         ({"redis": {"url": "redis://:secret@redis:6379/0"}}, "url"),
+        ({"redis": {"url": "redis+sentinel://user:secret@one:26379/queue"}}, "url"),
         ({"redis": {"url": "redis.example.org"}}, "url"),
         ({"settings": {"LOUPE_PORT": 80}}, "LOUPE_PORT"),
         ({"settings": {"LOUPE_LOG_FORMAT": {"json": True}}}, "LOUPE_LOG_FORMAT"),

@@ -28,6 +28,14 @@ imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 {{- if or (not .Values.redis.url) .Values.redis.passwordSecret }}true{{ end -}}
 {{- end -}}
 
+{{- define "loupe.redisUrl" -}}
+{{- $url := .Values.redis.url | default (printf "redis://%s-redis:6379/0" (include "loupe.name" .)) -}}
+{{- $url }}
+{{- if .Values.redis.caSecret }}
+{{- ternary "&" "?" (contains "?" $url) }}ssl_ca_certs=/run/secrets/redis-ca/ca.crt
+{{- end -}}
+{{- end -}}
+
 {{- define "loupe.claim" -}}
 {{- $storage := index .root.Values.storage .name -}}
 {{- $storage.existingClaim | default (printf "%s-%s" (include "loupe.name" .root) .name) -}}
@@ -80,7 +88,7 @@ topologySpreadConstraints:
 - {name: LOUPE_HOST, value: "0.0.0.0"}
 - {name: LOUPE_DATA_DIR, value: /var/lib/loupe/data}
 - name: LOUPE_REDIS_URL
-  value: {{ .Values.redis.url | default (printf "redis://%s-redis:6379/0" (include "loupe.name" .)) | quote }}
+  value: {{ include "loupe.redisUrl" . | quote }}
 {{- if include "loupe.needsRedisPassword" . }}
 - {name: LOUPE_REDIS_PASSWORD_FILE, value: /run/secrets/redis/password}
 {{- end }}
@@ -113,6 +121,9 @@ envFrom:
 {{- if and .redis (include "loupe.needsRedisPassword" .root) }}
 - {name: redis-password, mountPath: /run/secrets/redis, readOnly: true}
 {{- end }}
+{{- if and .redis .root.Values.redis.caSecret }}
+- {name: redis-ca, mountPath: /run/secrets/redis-ca, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "loupe.volumes" -}}
@@ -128,5 +139,9 @@ envFrom:
 {{- if and .redis (include "loupe.needsRedisPassword" .root) }}
 - name: redis-password
   secret: {secretName: {{ include "loupe.redisPasswordSecret" .root }}, defaultMode: 0440}
+{{- end }}
+{{- if and .redis .root.Values.redis.caSecret }}
+- name: redis-ca
+  secret: {secretName: {{ .root.Values.redis.caSecret }}, defaultMode: 0440}
 {{- end }}
 {{- end -}}
