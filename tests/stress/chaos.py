@@ -2,8 +2,10 @@
 
 In each round, three workers score four jobs. At random shares of the work, a worker is killed with
 SIGKILL and replaced, or Redis is stopped with SIGTERM and restarted (its append-only file is
-flushed every second). The results must equal, byte for byte, those of one undisturbed worker. The
-jobs write Parquet, CSV and JSON lines in turn; the last one merges its parts into one file.
+flushed every second). In rounds with an odd seed, Sentinels watch a Redis and a replica, and Redis
+is killed with SIGKILL in place of a restart: the replica takes over. The results must equal, byte
+for byte, those of one undisturbed worker. The jobs write Parquet, CSV and JSON lines in turn; the
+last one merges its parts into one file.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import run, running, until
+from tests.support.servers.redis_groups import Watched, watched_redis
 from tests.support.servers.redis_servers import RedisServer, redis_server
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job
@@ -121,7 +124,9 @@ def main() -> int:
 
 def _describe(seed: int, ended: Round) -> str:
     kills, restarts = ended.disturbances["kill"], ended.disturbances["restart"]
-    events = f"{kills} workers killed, {restarts} restarts of Redis"
+    events = (
+        f"{kills} workers killed, {restarts} {'failovers' if seed % 2 else 'restarts'} of Redis"
+    )
     outcome = "; ".join(ended.failures) or "same results as undisturbed"
     return f"seed {seed}: {events}, {ended.seconds:.0f} s: {outcome}"
 
@@ -171,8 +176,9 @@ def run_round(
     random, started = Random(seed), time.monotonic()
     done = Counter[Disturbance]()
     (folder / "redis").mkdir(parents=True)
+    open_server = watched_redis if seed % 2 else redis_server
     with (
-        redis_server(folder / "redis", appendonly="yes", appendfsync="everysec") as server,
+        open_server(folder / "redis", appendonly="yes", appendfsync="everysec") as server,
         open_redis(Settings(redis_url=server.url)) as redis,
         ExitStack() as stack,
     ):
@@ -244,7 +250,12 @@ def _is_done(jobs: Jobs, submitted: Sequence[Job], share: float) -> bool:
     return done >= share * len(submitted)
 
 
-def _restart(server: RedisServer) -> None:
+def _restart(server: RedisServer | Watched) -> None:
+    """Restart a server, or let a replica take over and restart the server as its replica."""
+    if isinstance(server, Watched):
+        server.fail_over()
+        server.restart_replica()
+        return
     server.process.terminate()
     server.process.wait()
     server.start_again()

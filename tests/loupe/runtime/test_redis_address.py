@@ -47,7 +47,7 @@ def test_sentinels_name_the_primary_and_its_successor(tmp_path: Path) -> None:
             group.fail_over()
             assert client.get("name") == "value"
             client.set("name", "new")
-            assert group.replica.client.get("name") == "new"
+            assert group.primary.client.get("name") == "new"
         sentinel = url.rpartition("/")[0]
         assert "'unknown'" in refusal(f"{sentinel}/unknown")
         wrong = refusal(f"{sentinel.replace('://', '://:wrong@')}/{PRIMARY}")

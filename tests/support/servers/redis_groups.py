@@ -23,10 +23,16 @@ class Watched:
     replica: RedisServer
 
     def fail_over(self) -> None:
-        """Kill the primary, and wait until its replica has taken over."""
+        """Kill the primary, and wait until its replica has taken over: they change names."""
         self.primary.process.kill()
         self.primary.process.wait()
-        until(lambda: self.replica.client.info("replication")["role"] == "master")
+        self.primary, self.replica = self.replica, self.primary
+        until(lambda: self.primary.client.info("replication")["role"] == "master")
+
+    def restart_replica(self) -> None:
+        """Start the killed server, and wait until Sentinels have made it a replica."""
+        self.replica.start_again()
+        until(lambda: self.replica.client.info("replication").get("master_link_status") == "up")
 
 
 @contextmanager
