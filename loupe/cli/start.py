@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -28,6 +29,11 @@ def print_next_steps() -> None:
         }
         newest = models[0].tag
         state = f"The store has {len(models):,} model{'s'[: len(models) > 1]}; the newest: {newest}"
+    elif find_spec("tensorflow") is None:
+        steps = {
+            "pip install -e '.[train]'": "install the training, in a checkout; or copy a store"
+        }
+        state = "There is no model yet, and training is not installed."
     else:
         steps = {
             "loupe up": "train a first model of clothes in about a minute, and serve it",

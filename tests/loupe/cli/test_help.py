@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from loupe import __version__
+from loupe.cli import start
 from loupe.cli.commands import HELP_OPTIONS
 from loupe.cli.examples import EXAMPLES
 from loupe.cli.main import COMMANDS, root
@@ -75,6 +76,16 @@ def test_next_step_in_an_empty_store_is_training(store: Path, loupe: Loupe) -> N
     assert shown.code == 0
     assert "loupe train" in shown.out
     assert "loupe predict" not in shown.out
+
+
+def test_next_step_without_training_is_its_installation(
+    store: Path, loupe: Loupe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "find_spec", lambda name: None)
+    shown = loupe()
+    assert shown.code == 0
+    assert "[train]" in shown.out
+    assert "loupe up" not in shown.out
 
 
 def test_next_step_with_a_model_is_its_use(
