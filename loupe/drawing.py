@@ -3,6 +3,7 @@
 Pillow takes a hundredth of the time of Matplotlib, and every program has it.
 """
 
+import base64
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -309,3 +310,10 @@ def _has_glyph(font: Font, letter: str) -> bool:
     return letter.isprintable() and (
         letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))
     )
+
+
+def png_in_base64(image: UInt8Array) -> str:
+    """Return an image, uint8 `(height, width)` or `(height, width, 3)`, as PNG in base64."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -3,17 +3,15 @@
 All images are inside the page, and nothing in it is a script.
 """
 
-import base64
-import io
 import os
 from html import escape
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from loupe.client.grid import preview
 from loupe.client.predictions import SHOWN_CLASSES, Prediction, View
+from loupe.drawing import png_in_base64
 from loupe.images.spec import UInt8Array
 from loupe.text import one_line
 
@@ -66,9 +64,7 @@ def _picture(view: View) -> UInt8Array | None:
 
 
 def _figure(pixels: UInt8Array, caption: str) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
+    data = png_in_base64(pixels)
     scaling = "pixelated" if max(pixels.shape) < HEIGHT else "auto"
     return (
         '<div style="text-align:center;font-size:smaller">'

@@ -4,8 +4,6 @@ One private file of JSON per image, in the data folder that all processes share.
 files, their bytes and their age are bounded.
 """
 
-import base64
-import io
 import logging
 import secrets
 import time
@@ -17,8 +15,8 @@ from typing import TypedDict
 
 import numpy as np
 import orjson
-from PIL import Image
 
+from loupe.drawing import png_in_base64
 from loupe.files import atomic_path
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.store import StoredModel
@@ -112,7 +110,7 @@ class Captures:
                 "index": index,
                 "confidence": float(row[index]),
                 "familiarity": None if familiarity is None or isnan(familiarity) else familiarity,
-                "picture": _png(image),
+                "picture": png_in_base64(image),
             }
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with atomic_path(self._folder / f"{capture['id']}.json") as temporary:
@@ -166,9 +164,3 @@ class Captures:
     def close(self) -> None:
         """Write what waits, and stop."""
         self._thread.shutdown()
-
-
-def _png(image: UInt8Array) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()

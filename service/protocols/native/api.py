@@ -5,6 +5,7 @@ import asyncio
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from loupe.drawing import png_in_base64
 from loupe.errors import InvalidRequest, NotAcceptable
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import Step
@@ -58,7 +59,7 @@ async def _explain(
     """Return what an answer says besides the image that the model saw, and its steps."""
     if options.explain == "saliency":
         return {
-            "saliency": replies.png(await _saliency(image, outputs, served, caller, max_images))
+            "saliency": png_in_base64(await _saliency(image, outputs, served, caller, max_images))
         }
     if options.explain == "nearest":
         found = await asyncio.to_thread(served.neighbours.of, image, options.lang)

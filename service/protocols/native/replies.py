@@ -1,14 +1,13 @@
 """Bodies of the answers of `/predict` and `/predict_batch`."""
 
-import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 from starlette.responses import Response
 
+from loupe.drawing import png_in_base64
 from loupe.images.looks.ink import Box
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.images.steps import Step
@@ -35,7 +34,7 @@ class Explanation:
 
     def to_json(self) -> dict[str, object]:
         """Return the fields of the answer."""
-        return {"seen": png(self.seen), "steps": self.steps, **self.more}
+        return {"seen": png_in_base64(self.seen), "steps": self.steps, **self.more}
 
 
 def prediction(model: str, answer: Answer, explanation: Explanation | None = None) -> Response:
@@ -50,14 +49,7 @@ def neighbours(found: list[Neighbour] | None) -> list[object] | None:
     """Return training pictures as fields of an answer."""
     if found is None:
         return None
-    return [{**vars(each), "image": png(each.image)} for each in found]
-
-
-def png(image: UInt8Array) -> str:
-    """Return an image, uint8 `(height, width)` or `(height, width, 3)`, as PNG in base64."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return [{**vars(each), "image": png_in_base64(each.image)} for each in found]
 
 
 def predictions(model: str, decoded: DecodedImages, answers: Iterator[Answer]) -> Response:
