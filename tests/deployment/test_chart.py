@@ -284,6 +284,16 @@ def test_wrong_value_is_refused_by_name(values: Object, field: str) -> None:
     assert field in made.stderr
 
 
+def test_chart_trains_a_small_model_first_and_then_the_full_one() -> None:
+    pod = dict(pods({}))["train"]
+    [first], [full] = pod["initContainers"], pod["containers"]
+
+    assert first["args"][:3] == ["train", "--quick", "--if-empty"]
+    assert full["args"][:3] == ["train", "--if-missing", "--promote"]
+    assert first["args"][3:] == full["args"][3:]
+    assert first["volumeMounts"] == full["volumeMounts"]
+
+
 def test_container_of_kserve_s_runtime_follows_the_schema() -> None:
     runtime, service = yaml.safe_load_all(RUNTIME.read_text())
     pod = {
