@@ -51,11 +51,17 @@ def test_child_that_dies_is_replaced_until_it_is_stopped(tmp_path: Path) -> None
     assert lives.read_text() == "111"
 
 
-def test_child_that_ignores_the_stop_is_killed_and_reported() -> None:
-    stopping = threading.Event()
-    stubborn = "import signal; signal.pthread_sigmask(0, {15}); print(); signal.sigwait({2})"
-    timer = threading.Timer(0.3, stopping.set)
-    timer.start()
+def test_child_that_ignores_the_stop_is_killed_and_reported(tmp_path: Path) -> None:
+    stopping, ready = threading.Event(), tmp_path / "ready"
+    stubborn = (
+        f"import pathlib, signal; signal.pthread_sigmask(0, {{15}}); "
+        f"pathlib.Path({str(ready)!r}).touch(); signal.sigwait({{2}})"
+    )
 
+    def stop() -> None:
+        until(ready.exists)
+        stopping.set()
+
+    threading.Thread(target=stop).start()
     with pytest.raises(ProgramFailed, match=f"exit code {-signal.SIGKILL}"):
         Supervisor(stopping, 0.2).run([child(stubborn)])
