@@ -1,8 +1,10 @@
 """The commands of the worker: `loupe worker` and `loupe score`."""
 
 import os
+import re
 import sys
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -135,6 +137,14 @@ def score(
         int | None,
         typer.Option(min=1, help="Maximum number of workers on this job.", show_default="all"),
     ] = None,
+    max_errors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|%",
+            help="End the job early if more images are errors: a number, or a share such as 5%.",
+            show_default="no limit",
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -180,7 +190,13 @@ def score(
     Repeat the command to resume the same job.
     """
     _check_request(source, out, resume)
-    mode = _choose_mode(slice_, finish=finish, local=local, detach=detach, again=again)
+    _check_max_errors(max_errors)
+    mode = _choose_mode(
+        slice_,
+        finish=finish,
+        local=local,
+        others={"--detach": detach, "--again": again, "--max-errors": max_errors is not None},
+    )
     as_file = file_format(out) if out else None
     if as_file and format_ not in (None, as_file):
         raise InvalidUsage(f"'{out}' is not a file of --format {format_}. Name it differently.")
@@ -225,11 +241,17 @@ def score(
     if mode is not None:
         prepared = prepare(lambda _: None)
         show(prepared)
-        _score_without_queue(settings, prepared, mode)
+        _score_without_queue(settings, prepared, mode, max_errors)
         return
     with jobs_cli.open_jobs() as jobs:
         prepared = prepare(jobs.find)
-        job = submission.submit(jobs, prepared, priority=priority, max_in_flight=max_in_flight)
+        job = submission.submit(
+            jobs,
+            prepared,
+            priority=priority,
+            max_in_flight=max_in_flight,
+            max_errors=max_errors,
+        )
         show(prepared)
         jobs_cli.warn_without_worker(jobs)
         if not detach:
@@ -244,8 +266,15 @@ def _check_request(source: str | None, out: str | None, resume: str | None) -> N
         raise InvalidUsage("Give SOURCE and --out, or only --resume: loupe score --help")
 
 
+def _check_max_errors(limit: str | None) -> None:
+    """Raise `InvalidUsage` unless the limit is a number, or a share of at most 100%."""
+    if limit is None or re.fullmatch(r"\d{1,12}|100%|\d{1,2}(\.\d+)?%", limit):
+        return
+    raise InvalidUsage(f"--max-errors is a number, or a share such as 5%, not {limit!r}.")
+
+
 def _choose_mode(
-    part: str | None, *, finish: bool, local: bool, detach: bool, again: bool
+    part: str | None, *, finish: bool, local: bool, others: Mapping[str, bool]
 ) -> "Slice | Mode | None":
     """Return how to score without the queue; `None` to use it.
 
@@ -254,10 +283,10 @@ def _choose_mode(
     """
     chosen = {"--slice": part is not None, "--finish": finish, "--local": local}
     modes = [name for name, is_set in chosen.items() if is_set]
-    others = [name for name, is_set in {"--detach": detach, "--again": again}.items() if is_set]
-    if len(modes) > 1 or (others and modes and not local):
-        advice = " Choose another --out, or remove the old result." if again else ""
-        raise InvalidUsage(f"{' and '.join(modes + others)} exclude each other.{advice}")
+    given = [name for name, is_set in others.items() if is_set]
+    if len(modes) > 1 or (given and modes and not local):
+        advice = " Choose another --out, or remove the old result." if "--again" in given else ""
+        raise InvalidUsage(f"{' and '.join(modes + given)} exclude each other.{advice}")
     if part is not None:
         from worker.scoring.slices import Slice
 
@@ -265,7 +294,9 @@ def _choose_mode(
     return "finish" if finish else "local" if local else None
 
 
-def _score_without_queue(settings: Settings, prepared: "Prepared", mode: "Slice | Mode") -> None:
+def _score_without_queue(
+    settings: Settings, prepared: "Prepared", mode: "Slice | Mode", max_errors: str | None
+) -> None:
     """Score a job or a slice in this process, or finish a job whose slices are done."""
     from worker import slices
     from worker.process import running_locally
@@ -278,7 +309,7 @@ def _score_without_queue(settings: Settings, prepared: "Prepared", mode: "Slice 
         jobs_cli.show_ended(prepared.finished)
     else:
         with (
-            running_locally(settings, prepared.request) as queue,
+            running_locally(settings, prepared.request, max_errors) as queue,
             stop_on_signals(queue.interrupted),
         ):
             ended = jobs_cli.watch(queue, queue.job_id, console)

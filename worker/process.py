@@ -96,9 +96,12 @@ def run_consumer(
 
 
 @contextmanager
-def running_locally(settings: Settings, request: JobRequest) -> Iterator[LocalQueue]:
+def running_locally(
+    settings: Settings, request: JobRequest, max_errors: str | None = None
+) -> Iterator[LocalQueue]:
     """Run one job without Redis while the block runs, and wait for its end."""
-    with running_queue(settings, LocalQueue(request, settings.max_attempts)) as queue:
+    queue = LocalQueue(request, settings.max_attempts, max_errors=max_errors)
+    with running_queue(settings, queue):
         yield queue
 
 

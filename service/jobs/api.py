@@ -197,7 +197,11 @@ async def retry(call: Call) -> Response:
         raise Conflict(f"Job '{job.id}' cannot be retried. {problem}", code="job_not_retried")
     again = await call.jobs.ask(
         lambda jobs: jobs.submit(
-            job.request, priority=job.priority, max_in_flight=job.max_in_flight, owner=job.owner
+            job.request,
+            priority=job.priority,
+            max_in_flight=job.max_in_flight,
+            max_errors=job.max_errors,
+            owner=job.owner,
         )
     )
     return replies.json(again.to_json(), 202)

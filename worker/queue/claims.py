@@ -27,6 +27,7 @@ from worker.queue.keys import (
     server_time,
     waiting_key,
 )
+from worker.queue.records import ErrorLimit
 from worker.queue.steps import Finish, Shard, Step, decode, encode, without
 
 MAX_STARTED = 32  # jobs of one priority that share the workers while they have enough steps
@@ -234,9 +235,21 @@ class Claims:
             self._prefer(delivery.job_id)
         return bool(committed)
 
-    def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
-        """Count a shard whose part is written; the last one enqueues the final step."""
-        committed = self._run("commit_shard", delivery, done, failed, FINISH)
+    def commit_shard(
+        self, delivery: Delivery, done: int, failed: int, limit: ErrorLimit | None = None
+    ) -> bool:
+        """Count a shard whose part is written; the last one enqueues the final step.
+
+        Args:
+            delivery: The shard.
+            done: Images scored in it.
+            failed: Images of it that could not be read.
+            limit: The job fails if more images are errors.
+        """
+        images, problem = limit or (-1, "")
+        committed = self._run(
+            "commit_shard", delivery, done, failed, FINISH, images, problem, self._keep_seconds
+        )
         if committed == IS_LAST:
             self._prefer(delivery.job_id)
         return bool(committed)

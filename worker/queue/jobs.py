@@ -63,6 +63,7 @@ class Jobs:
         *,
         priority: Priority = "normal",
         max_in_flight: int | None = None,
+        max_errors: str | None = None,
         owner: str | None = None,
     ) -> Job:
         """Enqueue a job. If the same request is in the queue and has not ended, return that job.
@@ -71,6 +72,8 @@ class Jobs:
             request: Its output folder is empty, or that of the same job.
             priority: Jobs of a higher priority go first.
             max_in_flight: Maximum number of its steps that workers process at a time.
+            max_errors: Number of images, or share with a %, that may be errors; the job fails if
+                more are.
             owner: Name of the caller's API key.
 
         Raises:
@@ -79,7 +82,7 @@ class Jobs:
         self._make_room(owner)
         job_id = request.job_id
         now = time.time()
-        fields = _fields(request, priority, max_in_flight, owner, now)
+        fields = _fields(request, priority, max_in_flight, max_errors, owner, now)
         is_new = self._submit(keys=job_keys(job_id), args=[WORKERS_GROUP, encode(Plan()), *fields])
         job = self.get(job_id)
         key = waiting_key if job.state == "queued" else active_key
@@ -225,6 +228,7 @@ def _fields(
     request: JobRequest,
     priority: Priority,
     max_in_flight: int | None,
+    max_errors: str | None,
     owner: str | None,
     created: float,
 ) -> list[str | int | float]:
@@ -240,6 +244,7 @@ def _fields(
         "priority": priority,
         "most_in_flight": max_in_flight or 0,
         "created": created,
+        **({} if max_errors is None else {"max_errors": max_errors}),
         **({} if owner is None else {"owner": owner}),
     }
     return [word for field in record.items() for word in field]

@@ -12,7 +12,7 @@ from loupe.images import selection
 from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED
 from worker.queue.claims import Delivery, backoff_seconds
-from worker.queue.records import Job, JobRequest
+from worker.queue.records import ErrorLimit, Job, JobRequest
 from worker.queue.steps import Finish, Plan, Shard, Step, without
 
 
@@ -23,6 +23,7 @@ class LocalQueue:
         request: The request of the job.
         max_attempts: Attempts after which the job fails.
         planned: The job, if its parts are all written and only the final step is left.
+        max_errors: See `Job`.
 
     Attributes:
         interrupted: Set it to cancel the job; finished parts stay.
@@ -32,13 +33,19 @@ class LocalQueue:
     worker = "local"
     lease_seconds = 1.0
 
-    def __init__(self, request: JobRequest, max_attempts: int, planned: Job | None = None) -> None:
+    def __init__(
+        self,
+        request: JobRequest,
+        max_attempts: int,
+        planned: Job | None = None,
+        max_errors: str | None = None,
+    ) -> None:
         self.interrupted = threading.Event()
         self.abandoned = False
         self.max_attempts = max_attempts
         self.job_id = request.job_id
         new = Job(id=self.job_id, state="queued", created=time.time(), **dict(request))
-        self._job = planned or new
+        self._job = planned or replace(new, max_errors=max_errors)
         self._waiting: deque[Step] = deque([Finish() if planned else Plan()])
         self._attempts: Counter[str] = Counter()
         self._scored: dict[str, int] = {}  # by name of the step in flight
@@ -136,13 +143,17 @@ class LocalQueue:
             self._start(shards, kept, done, failed)
             return self._complete(delivery)
 
-    def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
+    def commit_shard(
+        self, delivery: Delivery, done: int, failed: int, limit: ErrorLimit | None = None
+    ) -> bool:
         """See `Claims.commit_shard`."""
         assert isinstance(delivery.step, Shard)
         with self._changing:
             self._committed.append(delivery.step.index)
             self._left.discard(delivery.step.index)
             self._update(done=self._job.done + done, failed=self._job.failed + failed)
+            if limit and self._job.failed > limit.images and self._job.state == "running":
+                self._end(state="failed", error=limit.problem)
             return self._complete(delivery)
 
     def commit_finish(self, delivery: Delivery) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -79,6 +79,13 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+class ErrorLimit(NamedTuple):
+    """How many images of a job may be errors, and why it fails if more are."""
+
+    images: float
+    problem: str
+
+
 @dataclass(frozen=True)
 class DeadLetter:
     """A step that failed for good.
@@ -108,6 +115,7 @@ class Job:
         not_sent: See `JobRequest`.
         max_in_flight: Maximum number of its steps that workers process at a time; `None` has no
             limit.
+        max_errors: Number of images, or share with a %, that may be errors; `None` has no limit.
         protocol: `PROTOCOL` of the program that submitted it.
         owner: Name of the API key that submitted it over HTTP, if there was one.
     """
@@ -134,6 +142,7 @@ class Job:
     not_sent: SkippedFiles = field(default_factory=dict)
     priority: Priority = "normal"
     max_in_flight: int | None = None
+    max_errors: str | None = None
     protocol: str = PROTOCOL
     owner: str | None = None
 
@@ -155,6 +164,15 @@ class Job:
     def to_json(self) -> dict[str, object]:
         """Return the fields that callers see."""
         return {name: getattr(self, name) for name in ScoringJob.model_fields}
+
+    @property
+    def error_limit(self) -> ErrorLimit | None:
+        """How many images may be errors, once the source is counted."""
+        if self.max_errors is None or self.total is None:
+            return None
+        number, percent, _ = self.max_errors.partition("%")
+        images = float(number) / 100 * (self.total - self.skipped) if percent else float(number)
+        return ErrorLimit(images, f"more than {self.max_errors} of the images are errors")
 
     @property
     def progress(self) -> float | None:

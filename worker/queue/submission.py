@@ -106,6 +106,7 @@ def submit(
     *,
     priority: Priority = "normal",
     max_in_flight: int | None = None,
+    max_errors: str | None = None,
 ) -> Job:
     """Enqueue a prepared job, unless it is finished. If it is refused, release its folder.
 
@@ -114,7 +115,12 @@ def submit(
     if prepared.finished is not None:
         return prepared.finished
     try:
-        return jobs.submit(prepared.request, priority=priority, max_in_flight=max_in_flight)
+        return jobs.submit(
+            prepared.request,
+            priority=priority,
+            max_in_flight=max_in_flight,
+            max_errors=max_errors,
+        )
     except (LoupeError, ResponseError):  # after any other error, the job may be in the queue
         prepared.release()
         raise
@@ -150,7 +156,11 @@ def retry(jobs: Jobs, job_id: str) -> Job:
         )
     claims.reclaim_folder(parse_path(job.folder), job.request)
     return jobs.submit(
-        job.request, priority=job.priority, max_in_flight=job.max_in_flight, owner=job.owner
+        job.request,
+        priority=job.priority,
+        max_in_flight=job.max_in_flight,
+        max_errors=job.max_errors,
+        owner=job.owner,
     )
 
 

@@ -227,7 +227,7 @@ class Consumer:
             return False
         failed = len(result.codes)
         committed = not attempt.lease.lost and self.claims.commit_shard(
-            attempt.delivery, result.done, failed
+            attempt.delivery, result.done, failed, attempt.job.error_limit
         )
         if committed:
             self.metrics.committed(result.done, result.codes, result.clock)

@@ -16,7 +16,7 @@ from loupe.images import selection
 from loupe.images.selection import SkippedFiles
 from worker.queue.claims import Delivery
 from worker.queue.local import LocalQueue
-from worker.queue.records import Job, JobRequest
+from worker.queue.records import ErrorLimit, Job, JobRequest
 from worker.queue.steps import Shard
 from worker.results import claims, outputs, receipts
 from worker.sources.source import MAX_SHARDS
@@ -209,9 +209,11 @@ class SliceQueue(LocalQueue):
             self._take(plan)
             return self._complete(delivery)
 
-    def commit_shard(self, delivery: Delivery, done: int, failed: int) -> bool:
+    def commit_shard(
+        self, delivery: Delivery, done: int, failed: int, limit: ErrorLimit | None = None
+    ) -> bool:
         """See `Claims.commit_shard`; `False` if the job has ended, too."""
-        super().commit_shard(delivery, done, failed)
+        super().commit_shard(delivery, done, failed, limit)
         if not is_summarized(self._request):
             return True
         # The plan's index was made again for this shard.

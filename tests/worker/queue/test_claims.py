@@ -696,6 +696,42 @@ def test_higher_priorities_go_first_and_equal_ones_take_turns(
     assert claimed_in_turn == [made[2][1], made[1][1], made[0][1], made[3][1]]
 
 
+@pytest.mark.parametrize(
+    ("limit", "failed", "state"),
+    [
+        ("4", [2, 2], "running"),
+        ("4", [2, 3], "failed"),
+        ("0", [0, 1], "failed"),
+        ("10%", [2, 2], "running"),
+        ("10%", [2, 3], "failed"),
+        ("100%", [10, 10, 10, 10], "finishing"),
+        ("0%", [0, 0, 0, 1], "failed"),
+        (None, [10, 10], "running"),
+    ],
+)
+def test_a_job_with_too_many_errors_ends_early(
+    jobs: Jobs, new_queue: NewQueue, limit: str | None, failed: list[int], state: str
+) -> None:
+    job_id = jobs.submit(new_request(), max_errors=limit).id
+    queue = new_queue()
+    queue.commit_plan(claimed(queue), 40, "revision", shards(4), skipped={"hidden": {"": 100}})
+    other = claimed(new_queue("b"))
+    for number, errors in enumerate(failed):
+        delivery = other if number == 3 else claimed(queue)
+        error_limit = jobs.get(job_id).error_limit
+        assert queue.commit_shard(delivery, 10 - errors, errors, error_limit)
+
+    job = jobs.get(job_id)
+    assert (job.state, job.failed, job.max_errors) == (state, sum(failed), limit)
+    assert (job.error is not None) == (state == "failed")
+    if state == "failed":
+        assert str(limit) in str(job.error)
+        assert not new_queue("b").renew(other, 1)
+        assert queue.claim() is None
+        again = jobs.submit(new_request())
+        assert (again.state, again.max_errors, again.error) == ("queued", None, None)
+
+
 def test_max_in_flight_limits_the_claimed_steps_of_a_job(jobs: Jobs, new_queue: NewQueue) -> None:
     job = jobs.submit(new_request(), max_in_flight=2)
     queue = new_queue()

@@ -60,6 +60,27 @@ def finished(settings: Settings, request: JobRequest) -> Job:
     return queue.get(request.job_id)
 
 
+@pytest.mark.parametrize(("limit", "state"), [("19%", "failed"), ("20%", "done"), (None, "done")])
+def test_a_job_with_too_many_errors_ends_early(
+    settings: Settings, tmp_path: Path, digits_model: StoredModel, limit: str | None, state: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(pictures.digits(40)):
+        (tmp_path / f"images/{number:02}.png").write_bytes(pictures.png(image))
+    for number in range(10):  # the first shard
+        (tmp_path / f"images/0{number}-bad.png").write_bytes(b"no picture")
+    request = new_request(tmp_path / "images", tmp_path / "out", digits_model)
+    with running_locally(settings, request, limit) as queue:
+        pass
+    job = queue.get(request.job_id)
+
+    assert job.state == state
+    assert (job.done == 40) == (state == "done")
+    if limit is not None and state == "failed":
+        assert limit in str(job.error)
+        assert finished(settings, request).state == "done"  # without a limit, from its parts
+
+
 def test_the_parts_are_those_that_come_through_redis(
     redis: Redis, settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
