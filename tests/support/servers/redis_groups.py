@@ -10,7 +10,7 @@ from tests.support.programs import until
 from tests.support.servers.redis_servers import RedisServer, redis_server
 
 PRIMARY = "queue"  # the name by which Sentinels know it
-DOWN_MS = 1000  # without an answer, after which a primary counts as dead
+DOWN_MS = 2000  # without an answer, after which a primary counts as dead
 SLOTS = 16384
 
 
