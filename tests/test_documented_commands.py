@@ -171,9 +171,7 @@ def test_commands_run(
     for name, value in world.variables.items():
         monkeypatch.setenv(name, value)
     for command in runnable(page):
-        if re.search(
-            r"^loupe score (?!.*(--slice [1-9]|--finish)).*--out|^loupe models export", command.text
-        ):
+        if re.search(NEW_RESULT, command.text):
             for result in world.folder.glob("results*"):
                 shutil.rmtree(result) if result.is_dir() else result.unlink()
         ended = _run(_filled_in(command.text, loupe), world, loupe)
