@@ -230,6 +230,7 @@ def score(
             settings.shard_images,
             options,
             again=again,
+            can_replace=mode in (None, "local"),
             https=settings.https_access,
         )
 

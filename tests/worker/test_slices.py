@@ -383,3 +383,4 @@ def test_slice_with_another_model_options_or_number_is_refused(
         else:
             assert refused.err.startswith(f"error: {code}: ")
             assert len(refused.err.splitlines()) == 1
+            assert "--again" not in refused.err  # slices do not have it

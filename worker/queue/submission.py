@@ -51,6 +51,7 @@ def prepare(
     options: ScoringOptions = DEFAULT_OPTIONS,
     *,
     again: bool = False,
+    can_replace: bool = True,
     https: HttpsAccess = "none",
 ) -> Prepared:
     """Check a request and claim its output folder.
@@ -63,6 +64,7 @@ def prepare(
         shard_images: Maximum number of images in one shard.
         options: Options of the result.
         again: Whether to overwrite an existing result.
+        can_replace: Whether the caller could set `again`; errors do not advise it otherwise.
         https: Which addresses `https` URLs of the source may lead to.
 
     Raises:
@@ -97,7 +99,8 @@ def prepare(
         options=options,
     )
     reopen = partial(open_source, images, spec, max_pixels=1, options=options, https=https)
-    return _take_output(find, request, reopen, again=again)
+    advice = "overwrite it with --again" if can_replace else "remove it"
+    return _take_output(find, request, reopen, again=again, advice=advice)
 
 
 def submit(
@@ -173,7 +176,12 @@ def cancel(jobs: Jobs, job_id: str) -> Job:
 
 
 def _take_output(
-    find: FindJob, request: JobRequest, open_images: Callable[[], ImageSource], *, again: bool
+    find: FindJob,
+    request: JobRequest,
+    open_images: Callable[[], ImageSource],
+    *,
+    again: bool,
+    advice: str,
 ) -> Prepared:
     """Claim the output of a request, or find or convert the result that is there."""
     folder, results = parse_path(request.folder), parse_path(request.output)
@@ -187,7 +195,7 @@ def _take_output(
     else:
         release = partial(claims.release_folder, folder, remove=is_new)
         if folder != results:
-            _check_file(results, release, again=again)
+            _check_file(results, release, again=again, advice=advice)
         return Prepared(request, release=release)
     is_done = claim.marker == SUCCESS
     if again or (is_done and folder != results and not results.exists()):
@@ -197,11 +205,10 @@ def _take_output(
     if claim.request != request and not (is_done and claim.request.has_rows_of(request)):
         raise InvalidOutput(
             f"'{request.output}' belongs to another job: {claim.request.source} with "
-            f"{claim.request.model} and its options. Choose another output, or overwrite it with "
-            "--again."
+            f"{claim.request.model} and its options. Choose another output, or {advice}."
         )
     if is_done:
-        finished = _finished(find, claim.request, open_images())
+        finished = _finished(find, claim.request, open_images(), advice)
         if claim.request != request:
             conversion.convert(claim.request, request)
             finished = from_summary(request)
@@ -212,14 +219,14 @@ def _take_output(
     return Prepared(request)
 
 
-def _check_file(file: AnyPath, release: Callable[[], object], *, again: bool) -> None:
+def _check_file(file: AnyPath, release: Callable[[], object], *, again: bool, advice: str) -> None:
     """Refuse a file that a result may not replace, and release its folder."""
     if file.is_dir():
         release()
         raise InvalidOutput(f"'{file}' is a folder, but ends as a file does. Choose another name.")
     if file.exists() and not again:
         release()
-        raise InvalidOutput(f"'{file}' exists. Choose another, or overwrite it with --again.")
+        raise InvalidOutput(f"'{file}' exists. Choose another, or {advice}.")
 
 
 def _check_ended(find: FindJob, request: JobRequest) -> None:
@@ -232,14 +239,14 @@ def _check_ended(find: FindJob, request: JobRequest) -> None:
         )
 
 
-def _finished(find: FindJob, request: JobRequest, source: ImageSource) -> Job:
+def _finished(find: FindJob, request: JobRequest, source: ImageSource, advice: str) -> Job:
     """Return the job that has made this result, unless its source has changed since."""
     job = find(request.job_id) or from_summary(request)
     with tempfile.TemporaryDirectory() as index:
         if source.plan(request.shard_images, Path(index)).revision != job.revision:
             raise Conflict(
                 f"'{request.output}' contains the result of an earlier version of the source. "
-                "Choose another folder, or overwrite the result with --again.",
+                f"Choose another folder, or {advice}.",
                 code="result_exists",
             )
     return job
