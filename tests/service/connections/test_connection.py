@@ -173,7 +173,7 @@ class Scene:
                 for client in self._clients:
                     client.leave()
                 server.should_exit = True
-                await serving
+                await asyncio.wait_for(serving, 30)
 
 
 def head(length: int, path: str = "/predict", *more: str) -> bytes:
