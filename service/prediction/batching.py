@@ -211,7 +211,8 @@ class Batcher:
                 if self._queue:
                     self._schedule_dispatch()  # after the event loop has sent the answers
                 return
-            if self._runs_in_threads == self._threads:
+            ahead = self._queue[0].is_slice  # a thread that is done has the next one at once
+            if self._runs_in_threads >= self._threads + ahead:
                 return
             batch = self._take_batch(self._max_batch_size)
             if batch:

@@ -26,6 +26,7 @@ from service.prediction import batching
 from service.prediction.batching import RECENT_RUNS, SHORT_RUN_SECONDS, SLICE, Batcher
 from service.prediction.caller import Caller
 from tests.support.pictures import SIDE
+from tests.support.programs import until
 
 Run = Callable[[UInt8Array], Float32Array]
 
@@ -450,6 +451,21 @@ def test_slices_of_a_large_request_run_in_parallel() -> None:
         np.testing.assert_array_equal(
             await waiting.predict(random_images(16), patient()), sums(random_images(16))
         )
+        await waiting.close()
+
+    play(scene())
+
+
+def test_thread_that_is_done_has_the_next_slice_at_once() -> None:
+    async def scene() -> None:
+        gate = Gate()
+        waiting = Waiting(gate, max_batch_size=4)
+        images = random_images(12)
+        large = await asked(waiting, images)
+        await gate.is_busy()
+        gate.open.set()
+        until(lambda: len(gate.batches) == 2)  # while the event loop stands still
+        np.testing.assert_array_equal(await large, sums(images))
         await waiting.close()
 
     play(scene())
