@@ -71,7 +71,8 @@ COPY --from=service-packages /opt/venv /opt/venv
 COPY loupe/ loupe/
 COPY service/ service/
 COPY worker/__init__.py worker/
-COPY worker/queue/__init__.py worker/queue/depth.py worker/queue/jobs.py worker/queue/steps.py worker/queue/
+COPY worker/queue/__init__.py worker/queue/checks.py worker/queue/depth.py worker/queue/
+COPY worker/queue/jobs.py worker/queue/steps.py worker/queue/
 COPY worker/queue/keys.py worker/queue/records.py worker/queue/results.py worker/queue/
 COPY worker/queue/lua/ worker/queue/lua/
 USER 1000:1000

@@ -495,7 +495,7 @@ def test_files_are_printed_as_json_lines(
 def test_files_are_printed_with_their_prediction_sets(
     service: RunningService, place: Path, digits_model: StoredModel
 ) -> None:
-    options = (place / "bag.png", "--alpha", 0.05, "--model", "digits")
+    options = (place / "bag.png", "--alpha", 0.005, "--model", "digits")
     table, lines = predict(service, *options, COLUMNS=400), predict(service, *options, "--json")
 
     found = json.loads(lines.stdout)["prediction_set"]

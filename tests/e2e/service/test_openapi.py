@@ -24,7 +24,8 @@ NO_ANSWERS = {
     "invalid_setting",  # stops the start
     "invalid_key_name",  # of `loupe key`
     "label_not_found",  # a tag of such a label is not served
-    "label_in_use",  # of `loupe models delete`, as is the next one
+    "label_in_use",  # of `loupe models delete`, as are the next ones
+    "on_trial",
     "version_needed",
 }
 # Collects the codes of errors where they are created or raised: `code=`, else the class's own.
