@@ -126,7 +126,9 @@ def _open_remote(
         try:
             # A password in the URL takes precedence.
             password = password_file.read_text().strip() if password_file else None
-            quick = {"socket_connect_timeout": 5, "retry": Retry(BACKOFF, 2)}
+            quick: dict[str, Any] = {"socket_connect_timeout": 5}
+            if "+" not in urlsplit(url).scheme:  # Sentinels and clusters may be amid a failover
+                quick["retry"] = Retry(BACKOFF, 2)
             with connect(url, password, {**connection, **quick}) as probe:
                 _wait_while_loading(probe)
             client = stack.enter_context(connect(url, password, connection))

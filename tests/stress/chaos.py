@@ -206,13 +206,14 @@ class _Crew:
         self._variables = {**WORKER, "LOUPE_REDIS_URL": url}
         self._stack = stack
         self._started = count()
-        self._workers = [self._start() for _ in range(WORKERS)]
+        self._logs = [folder] * WORKERS
+        self._workers = [self._start(index) for index in range(WORKERS)]
 
     def kill(self, random: Random) -> None:
         """Kill a random worker and replace it."""
         index = random.randrange(WORKERS)
         self._workers[index].kill()
-        self._workers[index] = self._start()
+        self._workers[index] = self._start(index)
 
     def stop(self) -> list[str]:
         """Stop all workers, and describe those that had failed."""
@@ -220,12 +221,15 @@ class _Crew:
             worker.terminate()
         codes = [worker.wait() for worker in self._workers]
         return [
-            f"a worker ended with exit code {code}" for code in codes if code not in CLEAN_EXITS
+            f"a worker ended with exit code {code}: {log.read_text().splitlines()[-1:]}"
+            for code, log in zip(codes, self._logs, strict=True)
+            if code not in CLEAN_EXITS
         ]
 
-    def _start(self) -> Popen[bytes]:
-        log = self._folder / f"worker-{next(self._started)}.log"
-        return self._stack.enter_context(running(log, "worker", **self._variables))
+    def _start(self, index: int) -> Popen[bytes]:
+        self._logs[index] = self._folder / f"worker-{next(self._started)}.log"
+        command = running(self._logs[index], "worker", **self._variables)
+        return self._stack.enter_context(command)
 
 
 def _submit(jobs: Jobs, sources: Sequence[Path], folder: Path, model: StoredModel) -> list[Job]:
