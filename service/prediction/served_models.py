@@ -82,7 +82,7 @@ class ServedModel:
 
 
 class _Chosen(NamedTuple):
-    """What should be served: models by followed tag, full tags of other tags, and trials."""
+    """The models to serve, by followed tag, the full tags of other tags, and the trials."""
 
     followed: dict[str, ServedModel]
     aliases: dict[str, str]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,9 +97,7 @@ class RunningTrial:
             return
         self._waiting += len(images)
         other = self.candidate if served is self.production else self.production
-        task = asyncio.create_task(self._compare(other, images, outputs))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._compare(other, images, outputs))
 
     def failed_request(self, served: "ServedModel") -> None:
         """Count a request on which a version failed, if it is the one on trial."""
@@ -126,6 +125,12 @@ class RunningTrial:
         self._disagreed += disagreed
         self._judge()
 
+    def _begin(self, work: Coroutine[object, object, None]) -> None:
+        """Do something in the background; the event loop itself keeps no task alive."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _has_turn(self) -> bool:
         return random.random() < self.trial.share  # noqa: S311 - no secret
 
@@ -149,9 +154,7 @@ class RunningTrial:
             *(self.trial.kind, self.trial.tag, reason),
             *(self._disagreed, self._compared, self._failures, self.slowdown),
         )
-        task = asyncio.create_task(asyncio.to_thread(self._save, reason))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(asyncio.to_thread(self._save, reason))
 
     def _reason(self) -> Reason | None:
         if self._failures >= MAX_FAILURES:

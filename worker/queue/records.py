@@ -80,7 +80,7 @@ def _digest(value: object) -> str:
 
 
 class ErrorLimit(NamedTuple):
-    """How many images of a job may be errors, and why it fails if more are."""
+    """The maximum number of images of a job that are errors, and why it fails beyond it."""
 
     images: float
     problem: str
@@ -167,7 +167,7 @@ class Job:
 
     @property
     def error_limit(self) -> ErrorLimit | None:
-        """How many images may be errors, once the source is counted."""
+        """The limit of errors, known once the source is counted."""
         if self.max_errors is None or self.total is None:
             return None
         number, percent, _ = self.max_errors.partition("%")
