@@ -15,6 +15,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # opening a GPU takes longer than training small models
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # a second core does not help, and can run other tests
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile every module again
 os.environ.pop("COLUMNS", None)  # tests that depend on the width set it
 OF_TESTS = ("LOUPE_TEST_DATA", "LOUPE_CONTAINER_ENGINE")
 for variable in [name for name in os.environ if name.startswith("LOUPE_") and name not in OF_TESTS]:
@@ -39,6 +40,7 @@ from tests.support import leftovers, pictures  # noqa: E402
 from tests.support.averages import store_averages  # noqa: E402
 from tests.support.command import Ended, Loupe  # noqa: E402
 from tests.support.servers import buckets  # noqa: E402
+from tests.support.stores import made_once  # noqa: E402
 from train.evaluate.robustness import measuring  # noqa: E402
 from worker.remote_path import RemotePath  # noqa: E402
 
@@ -89,28 +91,45 @@ def _few_disturbed_images() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def digits_model() -> StoredModel:
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of all test processes."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def digits_model(_shared: Path) -> StoredModel:
     """Train a model of handwritten digits for seconds; its accuracy is about 0.9."""
-    from train.config import recipe
-    from train.data.datasets import load_dataset
-    from train.fit.training import train
 
-    return train(load_dataset("digits"), recipe("cnn-small", epochs=4, batch_size=64))
+    def trained() -> StoredModel:
+        from train.config import recipe
+        from train.data.datasets import load_dataset
+        from train.fit.training import train
+
+        return train(load_dataset("digits"), recipe("cnn-small", epochs=4, batch_size=64))
+
+    return made_once(_shared / "digits", trained)
 
 
 @pytest.fixture(scope="session")
-def shapes_model(digits_model: StoredModel) -> StoredModel:
+def shapes_model(_shared: Path, digits_model: StoredModel) -> StoredModel:
     """Train a model of three shapes with the look `object`; it is the newest model."""
-    from train.config import recipe
-    from train.fit.training import train
 
-    return train(pictures.shapes(), recipe("cnn-small", epochs=1, batch_size=16), min_accuracy=0)
+    def trained() -> StoredModel:
+        from train.config import recipe
+        from train.fit.training import train
+
+        config = recipe("cnn-small", epochs=1, batch_size=16)
+        return train(pictures.shapes(), config, min_accuracy=0)
+
+    return made_once(_shared / "shapes", trained)
 
 
 @pytest.fixture(scope="session")
-def colours_model() -> StoredModel:
+def colours_model(_shared: Path) -> StoredModel:
     """Store a model of the mean colours of photos, 64 × 48 × 3."""
-    return store_averages("colours", ImageSpec("photo", 64, 48, 3))
+    spec = ImageSpec("photo", 64, 48, 3)
+    return made_once(_shared / "colours", lambda: store_averages("colours", spec))
 
 
 @pytest.fixture

@@ -240,7 +240,8 @@ def _from_path(path: str | os.PathLike[str]) -> bytes:
         data = read_file(os.fspath(path))
     except InvalidImage as error:  # a folder, or a file as large as an archive
         message = error.message.replace("loupe score", score_command(os.fspath(path)))
-        raise InvalidImage(message) from error
+        many = message.replace("To score", "Pass it to `predict_many`, or score")
+        raise InvalidImage(many if Path(path).is_dir() else message) from error
     except OSError as error:
         raise InvalidImage(f"'{os.fspath(path)}' cannot be read ({error.strerror}).") from error
     except ValueError as error:

@@ -1,12 +1,15 @@
 """Model stores with copies of real models, or with files that only look like models."""
 
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
+from loupe.files import lock
 from loupe.images.spec import ImageSpec
 from loupe.models.card import Figures, ModelCard, digest
 from loupe.models.saving import new_model
@@ -32,6 +35,24 @@ def copied(model: StoredModel, home: Path, tag: str | None = None) -> StoredMode
     aside.rename(folder)
     (folder.parent / "latest").write_text(version)
     return replace(model, tag=tag, folder=folder, card=card)
+
+
+def made_once(shared: Path, make: Callable[[], StoredModel]) -> StoredModel:
+    """Return a model that the first of the test processes makes, and the others copy.
+
+    Args:
+        shared: The model's folder, the same for all test processes.
+        make: Trains or stores it.
+    """
+    shared.mkdir(exist_ok=True)
+    with lock(shared / "lock"):
+        for folder in shared.glob("models/*/*/"):
+            tag = f"{folder.parent.name}:{folder.name}"
+            kept = StoredModel(tag, folder, ModelCard.load(folder))
+            return copied(kept, Path(os.environ["BENTOML_HOME"]))
+        made = make()
+        copied(made, shared)
+        return made
 
 
 def card(accuracy: float = 0.9, *, test_digest: str = "same", **fields: object) -> ModelCard:

@@ -5,6 +5,7 @@ Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI; C
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,7 @@ DIGITS_8X8_SCALE = 1 / DIGITS_8X8_STEP
 """`Rescaling(DIGITS_8X8_SCALE)` restores scikit-learn's own values, exactly 0..16."""
 
 
+@cache  # normalising takes seconds
 def load_digits(
     name: str = "digits", test_fraction: float | None = None, split_seed: int = SPLIT_SEED
 ) -> Dataset:
@@ -30,7 +32,7 @@ def load_digits(
 
     `digits` are uint8 `(n, 28, 28)`, normalised as MNIST's. `digits-8x8` are uint8 `(n, 8, 8)`,
     scikit-learn's values times `DIGITS_8X8_STEP`; they are for notebooks and sweeps, as models in
-    the store take 28 × 28.
+    the store take 28 × 28. All calls share the arrays, which cannot be written.
     """
     from sklearn.datasets import load_digits as load
 
@@ -48,6 +50,8 @@ def load_digits(
             for split in (train, test)
         )
         full_ink = MAX_VALUE * DIGITS_8X8_STEP
+    for split in (train, test):
+        split.images.flags.writeable = split.labels.flags.writeable = False
     class_names = tuple("0123456789")
     return Dataset(
         name,

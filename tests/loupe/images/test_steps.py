@@ -13,7 +13,7 @@ from train.data.datasets import load_dataset
 from train.evaluate.robustness.handwriting import blank, draw
 
 INK = ImageSpec("ink", single=True)
-DIGIT = load_dataset("digits").test.images[3]
+DIGIT = normalize_pixels(load_dataset("digits-8x8").test.images[3], INK)
 
 
 def steps_of(picture: UInt8Array, spec: ImageSpec) -> list[str]:

@@ -5,10 +5,9 @@ import pytest
 
 from loupe.images.spec import UInt8Array
 from tests.support import pictures
-from train.data.datasets import load_dataset
 from train.evaluate.robustness.corruptions import CORRUPTIONS, corrupt
 
-DIGIT = load_dataset("digits").test.images[0]
+DIGIT = pictures.digits(1)[0]
 IMAGES = {
     "grey": DIGIT,
     "blank": np.zeros((28, 28), np.uint8),
