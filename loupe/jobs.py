@@ -23,6 +23,7 @@ FOLDER_LABELS = "folder"
 LABEL_COLUMN = "column:"
 MAX_TOP_K = 999_999_999  # larger than any number of classes
 MAX_KEPT = 1000  # columns
+ERROR_LIMIT = re.compile("[0-9]{1,12}|100%|[0-9]{1,2}([.][0-9]{1,6})?%")  # a number, or a share
 
 
 class _Model(BaseModel):
@@ -97,9 +98,20 @@ class ScoringRequest(ScoringOptions):
 
     Attributes:
         model: Tag of the model; `None` takes the service's default.
+        max_errors: Number of images, or share with a %, that may be errors; the job fails if more
+            are. `None` has no limit.
     """
 
     model: str | None = None
+    max_errors: str | None = None
+
+    @field_validator("max_errors", mode="before")
+    @classmethod
+    def _check_max_errors(cls, limit: object) -> object:
+        text = str(limit) if type(limit) is int else limit
+        if isinstance(text, str) and not ERROR_LIMIT.fullmatch(text):
+            raise PydanticCustomError("limit", "Input should be a number, or a share such as '5%'")
+        return text
 
 
 DEFAULT_OPTIONS = ScoringOptions()

@@ -1,7 +1,6 @@
 """The commands of the worker: `loupe worker` and `loupe score`."""
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -10,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from loupe.errors import InvalidUsage
-from loupe.jobs import Priority, ScoringOptions, file_format, read_flags, score_command
+from loupe.jobs import (
+    ERROR_LIMIT,
+    Priority,
+    ScoringOptions,
+    file_format,
+    read_flags,
+    score_command,
+)
 from loupe.logs import log_to_stderr
 from loupe.results import Format
 from loupe.runtime.processes import stop_on_signals
@@ -269,7 +275,7 @@ def _check_request(source: str | None, out: str | None, resume: str | None) -> N
 
 def _check_max_errors(limit: str | None) -> None:
     """Raise `InvalidUsage` unless the limit is a number, or a share of at most 100%."""
-    if limit is None or re.fullmatch(r"\d{1,12}|100%|\d{1,2}(\.\d+)?%", limit):
+    if limit is None or ERROR_LIMIT.fullmatch(limit):
         return
     raise InvalidUsage(f"--max-errors is a number, or a share such as 5%, not {limit!r}.")
 

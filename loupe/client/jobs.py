@@ -75,6 +75,8 @@ class ScoreOptions(TypedDict, total=False):
     """Column with the pictures or their paths; `image`, `path` or `file_name` by default."""
     array: str | None
     """Array of an `.npz` to score; the only one that holds images by default."""
+    max_errors: int | str | None
+    """End the job early as failed if more images are errors: a number, or a share such as `5%`."""
 
 
 class JobFlows(PredictionFlows):

@@ -146,7 +146,7 @@ async def _enqueue(
                 not_sent=not_sent or {},
             )
             with submitting(folder, job.job_id):
-                return jobs.submit(job, owner=call.owner)
+                return jobs.submit(job, max_errors=request.max_errors, owner=call.owner)
 
         job = await call.jobs.ask(submit_job)
     return replies.json(job.to_json(), 202, {"Location": f"{call.prefix}/jobs/{job.id}"})

@@ -306,6 +306,17 @@ def test_events_follow_a_job_to_its_end(alice: httpx.Client, worker: None) -> No
     assert all(one != other for one, other in pairwise(without_time))
 
 
+@pytest.mark.parametrize(("limit", "state"), [("0", "failed"), (1, "done"), ("3.3%", "done")])
+def test_job_with_too_many_errors_fails(
+    place: Path, alice: httpx.Client, worker: None, limit: int | str, state: str
+) -> None:
+    source = {"source": str(place / "root" / "images"), "max_errors": limit}
+    found = ended(alice, accepted(alice.post("/jobs", json=source)))
+
+    assert (found["state"], found["failed"]) == (state, 1)
+    assert (found["error"] is not None) == (state == "failed")
+
+
 # Without a worker
 
 
@@ -615,6 +626,9 @@ def test_without_roots_only_uploads_are_scored(
         {"single": "yes"},
         {"output": "/etc"},
         {"source": 5},
+        {"max_errors": "5 %"},
+        {"max_errors": -1},
+        {"max_errors": True},
     ],
     ids=str,
 )
@@ -639,6 +653,7 @@ def test_invalid_options_are_refused_with_name_and_value(
             "threshold=-0.1",
             "format=xlsx",
             "probabilities=1",
+            "max_errors=101%",
         ),
         *("single=yes", "output=/etc", "source=/etc", "top_k=1&top_k=1", "model=birds"),
     ],
