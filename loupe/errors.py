@@ -112,7 +112,19 @@ class UnsupportedMediaType(LoupeError, code="unsupported_media_type", status=415
 
 
 class TooManyRequests(LoupeError, code="too_many_requests", status=429):
-    """The service is at a limit; a later try may succeed."""
+    """The service, or its caller, is at a limit; a later try may succeed.
+
+    Args:
+        message: As for every error.
+        code: As for every error.
+        retry_after_seconds: How long to wait; a full queue empties within a second.
+    """
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after_seconds: int = 1
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class HeadersTooLarge(LoupeError, code="headers_too_large", status=431):

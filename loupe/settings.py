@@ -148,6 +148,11 @@ class Settings(BaseSettings):
     """
     api_keys_file: Path | None = None
     """File with one such entry per line."""
+    key_limits: str | None = None
+    """Limits of API keys, separated by commas: NAME:10/s+50000/day, or with one of both; * is the
+    name of all other keys. They count requests of all kinds, and images of predictions in a day of
+    UTC. Unset: none.
+    """
     cors_origins: Origins | None = None
     """Origins whose pages may call the service from a browser, separated by commas; * for all.
 

@@ -60,7 +60,7 @@ def create_app(
         shared: Metrics of all processes of the service, if there are several.
 
     Raises:
-        InvalidSetting: If the API keys cannot be read.
+        InvalidSetting: If the API keys or their limits cannot be read.
         LoupeError: If traces are configured, and their exporter is not installed.
     """
     tracing = _tracing()
@@ -70,6 +70,7 @@ def create_app(
             RequestMiddleware,
             settings=settings,
             metrics=predictor.metrics,
+            limits=predictor.key_limits,
             is_local=is_local,
             is_draining=lambda: predictor.draining,
         )

@@ -79,6 +79,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.decode, self.queue, self.compute, self.encode = (Histogram(SECONDS) for _ in range(4))
         self._requests: Counter[tuple[str, ...]] = Counter()
+        self.key_images: Counter[tuple[str, ...]] = Counter()
         self._rejected: Counter[tuple[str, ...]] = Counter()
         self._swaps: Counter[tuple[str, ...]] = Counter()
         self.trial_images: Counter[tuple[str, ...]] = Counter()
@@ -109,10 +110,10 @@ class Metrics(Collector):
         """Count a refusal by the error's code."""
         self._rejected[(code,)] += 1
 
-    def refused(self, error: LoupeError) -> None:
+    def refused(self, error: LoupeError, key: str = NO_KEY) -> None:
         """Count a request that was refused before its route was known."""
         self.rejected(error.code)
-        self.answered(NO_PROTOCOL, NO_MODEL, error.status, NO_KEY)
+        self.answered(NO_PROTOCOL, NO_MODEL, error.status, key)
 
     def swapped(self, model: StoredModel, *, succeeded: bool) -> None:
         """Count a change of the served version, or a failed one."""
@@ -143,6 +144,9 @@ class Metrics(Collector):
         """Yield the current values."""
         labels = ("protocol", "model", "status", "key")
         yield _counter("loupe_requests", "Requests answered", labels, self._requests)
+        yield _counter(
+            "loupe_key_images", "Images classified for an API key", ("key",), self.key_images
+        )
         yield _counter(
             "loupe_rejected", "Requests refused, by error code", ("code",), self._rejected
         )

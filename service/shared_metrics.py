@@ -15,10 +15,14 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.samples import Sample
 
 COUNTED = ("counter", "histogram")  # types that grow over the lives of a process
+MODEL_SERVED = "loupe_model_served"
 # How gauges of living processes become one; others are added up.
 GAUGES: Mapping[str, str] = MappingProxyType(
     {
-        "loupe_model_served": "livemax",
+        MODEL_SERVED: "livemax",
+        # Each process knows those of all.
+        "loupe_key_images_today": "livemax",
+        "loupe_key_limit": "livemax",
         "process_start_time_seconds": "livemin",
         "python_info": "livemax",
     }
@@ -34,7 +38,7 @@ class SharedMetrics:
     """
 
     def __init__(self, folder: Path, number: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._number = number
         self._files: dict[str, MmapedDict] = {}  # by kind, the first part of their names
         # Counts of those that had this number before.
@@ -62,9 +66,9 @@ class SharedMetrics:
 
     def collected(self) -> list[Metric]:
         """Return the metrics of all processes together."""
-        metrics = list(multiprocess.MultiProcessCollector(None, str(self._folder)).collect())
+        metrics = list(multiprocess.MultiProcessCollector(None, str(self.folder)).collect())
         for metric in metrics:
-            if GAUGES.get(metric.name) == "livemax":  # 1, or gone
+            if metric.name == MODEL_SERVED:  # 1, or gone
                 metric.samples = [sample for sample in metric.samples if sample.value]
         return metrics
 
@@ -75,7 +79,7 @@ class SharedMetrics:
 
     def _file(self, kind: str) -> MmapedDict:
         if kind not in self._files:
-            self._files[kind] = MmapedDict(str(self._folder / f"{kind}_{self._number}.db"))
+            self._files[kind] = MmapedDict(str(self.folder / f"{kind}_{self._number}.db"))
         return self._files[kind]
 
 

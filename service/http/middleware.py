@@ -21,6 +21,7 @@ from service.http.keys import read_keys
 from service.http.logs import REQUEST_ID
 from service.http.origins import BrowserRules
 from service.http.shares import shared
+from service.key_limits import KeyLimits
 from service.metrics import Metrics
 from service.protocols.open_inference.requests import JSON_LENGTH
 from service.web import pages
@@ -45,6 +46,7 @@ class RequestMiddleware:
         app: The next app.
         settings: Limits, API keys, and the origins and hosts that are allowed.
         metrics: Count the refusals.
+        limits: Limit the requests of each API key.
         is_local: Whether the service listens on loopback only.
         is_draining: Returns whether clients should move to another server.
 
@@ -57,6 +59,7 @@ class RequestMiddleware:
         app: ASGIApp,
         settings: Settings,
         metrics: Metrics,
+        limits: KeyLimits,
         *,
         is_local: bool = False,
         is_draining: Callable[[], bool] = lambda: False,
@@ -66,6 +69,7 @@ class RequestMiddleware:
         self._keys = read_keys(settings)
         self._rules = BrowserRules(settings, is_local)
         self._metrics = metrics
+        self._limits = limits
         self._is_draining = is_draining
         self.in_flight = shared(settings.max_requests)
         self._too_many = TooManyRequests(
@@ -144,14 +148,14 @@ class RequestMiddleware:
             try:
                 self._check(scope, context)
             except LoupeError as error:
-                self._metrics.refused(error)
+                self._metrics.refused(error, context.key_name)
                 return replies.failure(error)
             if context.key_name != NO_KEY:
                 context.caller = caller_of(scope)
                 has_room = not is_limited or self.in_flight.has_room(context.caller)
         if has_room:
             return None
-        self._metrics.refused(self._too_many)
+        self._metrics.refused(self._too_many, context.key_name)
         return self._too_many_response
 
     def _check(self, scope: Scope, context: RequestContext) -> None:
@@ -162,6 +166,7 @@ class RequestMiddleware:
             HeadersTooLarge: If the headers are too long.
             InvalidRequest: If an HTTP/1.1 request does not have exactly one `Host`.
             NotFound: If no route could have the path.
+            TooManyRequests: If the key has sent too many requests.
             Unauthorized: If a key is needed and missing or unknown.
         """
         if sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEADER_BYTES:
@@ -178,6 +183,7 @@ class RequestMiddleware:
             context.rights = self._keys.rights[context.key_name]
         if "\n" in path or not path.startswith("/"):  # Starlette's patterns ignore a newline
             raise NotFound(f"A path is one line that starts with a slash, got {path[:80]!r}.")
+        self._limits.take_request(context.key_name)
 
 
 def _count_hosts(scope: Scope) -> int:

@@ -5,17 +5,25 @@ from collections.abc import Mapping, Sequence
 import orjson
 from starlette.responses import Response
 
-from loupe.errors import LoupeError, MethodNotAllowed, ShuttingDown, Unauthorized
+from loupe.errors import (
+    LoupeError,
+    MethodNotAllowed,
+    ShuttingDown,
+    TooManyRequests,
+    Unauthorized,
+)
 
 MODEL_HEADER = "X-Loupe-Model"
-RETRY_AFTER_SECONDS = "1"  # a full queue empties in less
+RESTART_SECONDS = 1  # a service that stops refuses connections after less
 
 
 def failure(error: LoupeError) -> Response:
     """Return the response for a request that failed."""
     headers = None
-    if error.status == 429 or isinstance(error, ShuttingDown):
-        headers = {"Retry-After": RETRY_AFTER_SECONDS}
+    if isinstance(error, TooManyRequests):
+        headers = {"Retry-After": str(error.retry_after_seconds)}
+    elif isinstance(error, ShuttingDown):
+        headers = {"Retry-After": str(RESTART_SECONDS)}
     elif isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": "Bearer"}
     elif isinstance(error, MethodNotAllowed):

@@ -23,11 +23,12 @@ from loupe.settings import Settings
 from service.captures.captures import Captures
 from service.http import replies
 from service.http.bodies import Bodies
-from service.http.context import context_of
+from service.http.context import NO_KEY, context_of
 from service.http.keys import Right, Rights, check_right
 from service.http.options import read_timeout
 from service.http.shares import turn
 from service.jobs.queue import JobQueue
+from service.key_limits import KeyLimits, read_limits
 from service.metrics import NO_MODEL, Metrics, exposed
 from service.prediction.caller import Caller
 from service.prediction.decoding import Decoders, Preparation
@@ -113,6 +114,7 @@ class Predictor:
         draining: Whether load balancers should send no more requests; they are still answered.
         stopping: Whether the service is shutting down; it still answers requests in flight.
         tracing: Records spans, if traces are exported.
+        key_limits: Limits what each API key may use.
     """
 
     def __init__(
@@ -126,6 +128,8 @@ class Predictor:
         self.draining = False
         self.stopping = False
         self.metrics = Metrics()
+        folder = None if shared is None else shared.folder
+        self.key_limits = KeyLimits(read_limits(settings), folder)
         self._shared = shared
         self.models = ServedModels(settings, self.metrics)
         self.decoders = Decoders(settings, self.metrics.lost_decoder)
@@ -183,7 +187,8 @@ class Predictor:
         for model in served:
             name = model.stored.name
             in_flight[name] = in_flight.get(name, 0) + model.batcher.admitted
-        return self.metrics.collected(in_flight, [model.stored for model in served])
+        mine = self.metrics.collected(in_flight, [model.stored for model in served])
+        return [*mine, *self.key_limits.metrics()]
 
 
 class AnyCall:
@@ -196,6 +201,7 @@ class AnyCall:
         begun: When the call arrived, on the clock of `time.monotonic`.
         draining: Whether load balancers should have sent the call elsewhere.
         stopping: Whether the service was shutting down then.
+        key_name: Name of the caller's API key.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -205,11 +211,13 @@ class AnyCall:
         self.begun = time.monotonic()
         self.draining = predictor.draining
         self.stopping = predictor.stopping
+        self.key_name = NO_KEY
         self._served: ServedModel | None = None
         self._decodes = False
         self._decoded: float | None = None
         self._computed: tuple[int, float] | None = None  # images, and the end
         self._decoders = predictor.decoders
+        self._key_limits = predictor.key_limits
         self._metrics = predictor.metrics
         self._tracing = predictor.tracing
         self._captures = predictor.captures
@@ -229,7 +237,12 @@ class AnyCall:
         return served
 
     def decoding(self) -> AbstractContextManager[None]:
-        """Return the context in which the body is read and its images are decoded."""
+        """Return the context in which the body is read and its images are decoded.
+
+        Raises:
+            TooManyRequests: If the caller's key has no images left today.
+        """
+        self._key_limits.take_images(self.key_name, 0)
         self._decodes = True
         return self._phase("decode")
 
@@ -265,15 +278,26 @@ class AnyCall:
         caller: Caller,
         options: AnswerOptions = ANY_ANSWER,
     ) -> Outputs:
-        """Run the model; see `Batcher.predict`. The metrics count answers that `options` refuse."""
+        """Run the model; see `Batcher.predict`. The metrics count answers that `options` refuse.
+
+        Raises:
+            TooManyRequests: Also if the caller's key has too few images left today.
+        """
+        self._key_limits.take_images(self.key_name, len(images))
         span: AbstractContextManager[None] = NO_SPAN
         if self._tracing is not None:
             span = self._tracing.phase("predict", attributes={"loupe.images": len(images)})
         self._decoded = time.monotonic()
-        with span:
-            outputs = await served.batcher.predict(images, caller)
+        try:
+            with span:
+                outputs = await served.batcher.predict(images, caller)
+        except BaseException:
+            self._key_limits.give_back(self.key_name, len(images))
+            raise
         self._computed = len(images), time.monotonic()
         served.metrics.add(outputs, options)
+        if self.key_name != NO_KEY:
+            self._metrics.key_images[(self.key_name,)] += len(images)
         if self._captures.share:
             self._captures.offer(served.stored, images, *outputs)
         if served.trial is not None:
@@ -317,6 +341,7 @@ class Call(AnyCall):
         self.jobs = predictor.jobs
         self.captures = predictor.captures
         self._context = context_of(request.scope)
+        self.key_name = self._context.key_name
         self.is_gone = self._context.is_gone
         self.exposed_metrics = predictor.exposed_metrics
         self._predictor = predictor
@@ -326,7 +351,7 @@ class Call(AnyCall):
     @property
     def owner(self) -> str | None:
         """The name of the client's API key; `None` if none is needed."""
-        return self._context.key_name if self.settings.needs_keys else None
+        return self.key_name if self.settings.needs_keys else None
 
     @property
     def content_type(self) -> str | None:

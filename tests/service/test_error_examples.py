@@ -26,6 +26,7 @@ from loupe.settings import Settings
 from service.app import create_app
 from service.http.bodies import Bodies
 from service.http.shares import Shares, shared
+from service.key_limits import KeyLimit, KeyLimits
 from service.prediction.predictor import Predictor
 from service.web.document import document
 from tests.support import pictures
@@ -198,6 +199,16 @@ def full(world: World, _: Sent) -> None:
 def busy(world: World, _: Sent) -> None:
     stack: Any = world.app.middleware_stack
     world.patch.setattr(stack.in_flight, "total", 0)
+
+
+def no_requests(world: World, _: Sent) -> None:
+    limits = KeyLimits({"a": KeyLimit(requests_per_second=0.01)})
+    limits.take_request("a")
+    world.patch.setattr(world.app.middleware_stack, "_limits", limits)
+
+
+def no_images(world: World, _: Sent) -> None:
+    world.patch.setattr(world.predictor, "key_limits", KeyLimits({"a": KeyLimit(None, 0)}))
 
 
 def no_memory(world: World, _: Sent) -> None:
@@ -375,7 +386,9 @@ PROVOCATIONS: dict[str, Provocation] = {
     "overloaded": full,
     "picture_not_found": change(query="row=cat.png"),
     "queue_full": full_queue,
+    "quota_exceeded": no_images,
     "range_not_satisfiable": range_behind_the_end,
+    "rate_limited": no_requests,
     "redis_full": lambda world, sent: world.change_redis(sent, "CONFIG SET maxmemory 1"),
     "redis_read_only": lambda world, sent: world.change_redis(sent, "REPLICAOF 127.0.0.1 1"),
     "redis_unavailable": no_redis,
@@ -531,7 +544,7 @@ def test_example_of_an_error_can_be_provoked(
     monkeypatch: pytest.MonkeyPatch,
     redis_as_before: None,
 ) -> None:
-    needs_key = code in ("unauthorized", "role_needed")
+    needs_key = code in ("quota_exceeded", "rate_limited", "role_needed", "unauthorized")
     if name.startswith("POST /models/"):  # without keys, nobody may promote
         needs_key = code != "origin_forbidden"
     app = apps[1 if needs_key else 0]
@@ -556,6 +569,7 @@ BEFORE_ROUTES = (
     "headers_too_large",
     "host_forbidden",
     "origin_forbidden",
+    "rate_limited",
     "too_many_requests",
     "unauthorized",
 )
@@ -568,7 +582,7 @@ def test_operations_list_each_error_that_comes_before_their_routes(
     digits_model: StoredModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app, unlisted = apps[1] if code == "unauthorized" else apps[0], []
+    app, unlisted = apps[code in ("rate_limited", "unauthorized")], []
     for name, operation in OPERATIONS.items():
         sent = request_of(*operation, digits_model.version)
         with monkeypatch.context() as patch:

@@ -36,7 +36,6 @@ class RpcCall(AnyCall):
 
     Attributes:
         client: The caller's address.
-        key: The name of the caller's API key.
         message: The bytes of its message.
     """
 
@@ -45,14 +44,13 @@ class RpcCall(AnyCall):
     ) -> None:
         super().__init__(predictor)
         self.client = address_of(context)
-        self.key = NO_KEY
         self.message = message
         self._seconds_left: float | None = context.time_remaining()
 
     @property
     def caller_name(self) -> str:
         """The caller whose share of memory and queue the call takes."""
-        return subscriber(self.client) if self.key == NO_KEY else self.key
+        return subscriber(self.client) if self.key_name == NO_KEY else self.key_name
 
     def read(self, kind: type[MessageType], max_bytes: int = MAX_UNCHECKED_BYTES) -> MessageType:
         """Parse the message, and release its bytes.

@@ -241,16 +241,17 @@ class GrpcServer:
         """Call the method if the key is valid, memory is free, and the service is not stopping."""
         if name in OPEN_METHODS:
             return await method(call)
-        call.key = self._client_of(name, headers)
+        call.key_name = self._client_of(name, headers)
+        self._predictor.key_limits.take_request(call.key_name)
         if call.stopping:
             raise ShuttingDown()
         with self._predictor.bodies.holding(call.caller_name, len(call.message)):
             return await method(call)
 
     def _count(self, name: str, call: RpcCall, status: int) -> None:
-        self._predictor.metrics.answered(PROTOCOL, call.model_name, status, call.key)
+        self._predictor.metrics.answered(PROTOCOL, call.model_name, status, call.key_name)
         call.ended(status)
         if self._settings.access_log:
             service = HEALTH_SERVICE if name == "Check" else SERVICE
             path = f"/{service}/{name}"
-            log_access("gRPC", path, status, call.begun, call.key, call.client)
+            log_access("gRPC", path, status, call.begun, call.key_name, call.client)

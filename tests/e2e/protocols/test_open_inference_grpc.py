@@ -53,6 +53,7 @@ DIGITS = pictures.digits(5, seed=11)
 MANY = np.zeros((4096, 28, 28), np.uint8)
 KEY = "the-key-of-alice-0001"
 OTHER_KEY = "the-other-key-of-bob-1"
+LIMITED_KEY = "the-limited-key-of-carol"
 CLIENTS = 4
 
 
@@ -586,9 +587,13 @@ def test_call_keeps_its_request_id_or_gets_one(
 def guarded(
     digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BothProtocols]:
-    """Run a service with two keys, and a log of every request."""
-    keys = f"alice:sha256:{digest_of(KEY)},bob:{OTHER_KEY}"
-    settings = {"LOUPE_API_KEYS": keys, "LOUPE_ACCESS_LOG": "true"}
+    """Run a service with three keys, one of them limited, and a log of every request."""
+    keys = f"alice:sha256:{digest_of(KEY)},bob:{OTHER_KEY},carol:{LIMITED_KEY}"
+    settings = {
+        "LOUPE_API_KEYS": keys,
+        "LOUPE_KEY_LIMITS": "carol:2/s+0/day",
+        "LOUPE_ACCESS_LOG": "true",
+    }
     with serving_both(
         tmp_path_factory.mktemp("guarded") / "log", LOUPE_MODEL=digits_model.tag, **settings
     ) as running:
@@ -612,6 +617,17 @@ def test_caller_with_a_key_is_counted_and_logged_by_its_name(
     assert "gRPC '/inference.GRPCInferenceService/ModelInfer' 200" in log
     assert re.search(rf"key alice, client \S+ \[{header[0]}\]", log)
     assert KEY not in log
+
+
+def test_caller_beyond_the_limit_of_its_key_is_refused(guarded: BothProtocols) -> None:
+    with (
+        triton.InferenceServerClient(guarded.address) as client,
+        pytest.raises(InferenceServerException) as caught,
+    ):
+        client.infer("digits", [tensor(DIGITS)], headers={"x-api-key": LIMITED_KEY})
+
+    assert "RESOURCE_EXHAUSTED" in str(caught.value.status())
+    assert 'code="quota_exceeded"' in guarded.metrics(**{"X-API-Key": KEY})
 
 
 def test_caller_without_a_key_is_refused_before_its_message(guarded: BothProtocols) -> None:

@@ -30,6 +30,7 @@ from service.http import replies
 from service.http.bodies import LARGEST_BODIES_SHARE, Bodies
 from service.http.context import context_of
 from service.http.middleware import MAX_HEADER_BYTES, RequestMiddleware
+from service.key_limits import KeyLimits
 from service.metrics import Metrics, exposed
 from tests.support.garbage import uncollected
 
@@ -122,7 +123,11 @@ class Scene:
         options = {"max_requests": MAX_REQUESTS, "access_log": True, **limits}
         self.is_draining = False
         middleware = RequestMiddleware(
-            self.gate, Settings(**options), self.metrics, is_draining=lambda: self.is_draining
+            self.gate,
+            Settings(**options),
+            self.metrics,
+            KeyLimits({}),
+            is_draining=lambda: self.is_draining,
         )
         self.in_flight = middleware.in_flight
         self._app: ASGIApp = middleware

@@ -20,6 +20,11 @@ from service.http import replies
     ("error", "status", "headers"),
     [
         (TooManyRequests("Full.", code="overloaded"), 429, {"retry-after": "1"}),
+        (
+            TooManyRequests("Full.", code="quota_exceeded", retry_after_seconds=7200),
+            429,
+            {"retry-after": "7200"},
+        ),
         (ShuttingDown("Stopping."), 503, {"retry-after": "1"}),
         (RedisUnavailable("No answer."), 503, {}),
         (ModelNotFound("No model 'birds'."), 404, {}),
