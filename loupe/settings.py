@@ -231,7 +231,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=5, ge=1)
     """Attempts at a shard before it fails, and the job with it."""
     keep_jobs_days: float = Field(default=30.0, gt=0)
-    """How long the record of an ended job is kept. Its results are never deleted."""
+    """How long the record of an ended job is kept."""
+    keep_results_days: float | None = Field(default=None, gt=0)
+    """How long the service keeps uploads and results in the data folder after their job has ended;
+    then it deletes the job, too. Unset: until you delete them.
+    """
     worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """Port at LOUPE_HOST for a worker's metrics; with several processes, each next one has
     the next port. Unset: no metrics.

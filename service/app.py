@@ -137,6 +137,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     background = [
         asyncio.create_task(predictor.models.follow(), name="follow the store"),
         asyncio.create_task(predictor.publish_metrics(), name="publish metrics"),
+        asyncio.create_task(predictor.delete_old_jobs(), name="delete old jobs"),
     ]
     yield
     predictor.draining = predictor.stopping = True

@@ -82,6 +82,7 @@ class Metrics(Collector):
         self.key_images: Counter[tuple[str, ...]] = Counter()
         self._rejected: Counter[tuple[str, ...]] = Counter()
         self._swaps: Counter[tuple[str, ...]] = Counter()
+        self.jobs_deleted = 0
         self.trial_images: Counter[tuple[str, ...]] = Counter()
         self.trials_ended: Counter[tuple[str, ...]] = Counter()
         self._lost_decoders: Counter[tuple[str, ...]] = Counter(
@@ -164,6 +165,9 @@ class Metrics(Collector):
             "Trials that this service ended",
             ("model", "reason"),
             self.trials_ended,
+        )
+        yield CounterMetricFamily(
+            "loupe_jobs_deleted", "Jobs deleted with uploads and results", self.jobs_deleted
         )
         yield _histogram("loupe_batch_size", "Images per run", "model", self.batch_sizes)
         yield _counter(

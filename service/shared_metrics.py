@@ -34,12 +34,12 @@ class SharedMetrics:
 
     Args:
         folder: The folder of the files.
-        number: Number of this process.
+        number: Number of this process, from 0.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder = folder
-        self._number = number
+        self.number = number
         self._files: dict[str, MmapedDict] = {}  # by kind, the first part of their names
         # Counts of those that had this number before.
         self._before: dict[str, float] = {
@@ -79,7 +79,7 @@ class SharedMetrics:
 
     def _file(self, kind: str) -> MmapedDict:
         if kind not in self._files:
-            self._files[kind] = MmapedDict(str(self.folder / f"{kind}_{self._number}.db"))
+            self._files[kind] = MmapedDict(str(self.folder / f"{kind}_{self.number}.db"))
         return self._files[kind]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from loupe.errors import RedisUnavailable
 from loupe.settings import Settings
+from service.jobs.retention import delete_old, has_old_folder
 from service.jobs.transfers import TransferLimits
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class JobQueue:
         self.limits = TransferLimits(settings.processes)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobs")
         self._opening = threading.Lock()
+        self._closing = threading.Event()
         self._opened: tuple[ExitStack, Jobs] | None = None
 
     async def ask(self, operation: "Callable[[Jobs], T]") -> T:
@@ -67,8 +69,21 @@ class JobQueue:
             return list(depth_metrics(None))
         return list(depth_metrics(depth))
 
+    async def delete_old(self) -> int:
+        """Delete jobs that ended long ago, with uploads and results; return how many.
+
+        Raises:
+            RedisUnavailable: If Redis does not answer within seconds.
+        """
+        home, days = self._settings.home, self._settings.keep_results_days
+        if days is None or not await asyncio.to_thread(has_old_folder, home, days):
+            return 0
+        is_stopping = self._closing.is_set
+        return await self.ask(lambda jobs: delete_old(home, days, jobs, is_stopping))
+
     async def close(self) -> None:
         """Disconnect; an embedded Redis stops unless others use it."""
+        self._closing.set()
         await asyncio.get_running_loop().run_in_executor(self._threads, self._disconnect)
         self._threads.shutdown()
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from loupe.errors import LoupeError, ShuttingDown
+from loupe.errors import LoupeError, RedisUnavailable, ShuttingDown
 from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.models.answers import AnswerOptions, check_split
@@ -28,6 +28,7 @@ from service.http.keys import Right, Rights, check_right
 from service.http.options import read_timeout
 from service.http.shares import turn
 from service.jobs.queue import JobQueue
+from service.jobs.retention import SWEEP_SECONDS
 from service.key_limits import KeyLimits, read_limits
 from service.metrics import NO_MODEL, Metrics, exposed
 from service.prediction.caller import Caller
@@ -180,6 +181,19 @@ class Predictor:
         while self._shared is not None:
             self._shared.publish(self._collected())
             await asyncio.sleep(PUBLISH_SECONDS)
+
+    async def delete_old_jobs(self) -> None:
+        """Delete jobs that ended long ago regularly, in one process of the service."""
+        if self.settings.keep_results_days is None or (self._shared and self._shared.number):
+            return
+        while True:
+            try:
+                self.metrics.jobs_deleted += await self.jobs.delete_old()
+            except RedisUnavailable:
+                pass  # it is logged
+            except OSError as error:
+                logger.warning("the folders of jobs cannot be listed: %s", error)
+            await asyncio.sleep(SWEEP_SECONDS)
 
     def _collected(self) -> list[Metric]:
         served = self.models.all()

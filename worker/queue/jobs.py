@@ -110,7 +110,7 @@ class Jobs:
             if self._redis.zcard(key) < limit:
                 continue
             oldest = cast("list[str]", self._redis.zrange(key, 0, MAX_FORGOTTEN - 1))
-            ended = [job_id for job_id in oldest if self._forget(keys=job_keys(job_id))]
+            ended = [job_id for job_id in oldest if self.forget(job_id)]
             if not ended:
                 raise TooManyRequests(
                     f"The queue holds {limit:,} jobs, and the oldest have not ended. "
@@ -173,25 +173,30 @@ class Jobs:
             self._redis.zrevrangebyscore(key, latest, "-inf", 0, limit + 1, withscores=True),
         )
         following = repr(found[limit - 1][1]) if len(found) > limit else None
-        del found[limit:]
-        jobs = self._read([job_id for job_id, _ in found]) if found else []
-        expired = [job_id for (job_id, _), job in zip(found, jobs, strict=True) if job is None]
-        if expired:
-            with suppress(ReadOnlyError):  # a replica can be read
-                self._redis.zrem(key, *expired)
-        return JobPage([job for job in jobs if job is not None], following)
+        return JobPage(self._listed(key, [job_id for job_id, _ in found[:limit]]), following)
 
     def all(self) -> Iterator[Job]:
-        """Yield all jobs whose records have not expired, newest first."""
-        page = self.page()
-        yield from page.jobs
-        while page.next is not None:
-            page = self.page(page.next)
-            yield from page.jobs
+        """Yield all jobs whose records have not expired, newest first, without later ones."""
+        job_ids = cast("list[str]", self._redis.zrevrange(JOBS, 0, -1))
+        for start in range(0, len(job_ids), PAGE):
+            yield from self._listed(JOBS, job_ids[start : start + PAGE])
+
+    def forget(self, job_id: str) -> bool:
+        """Delete the record of a job that has ended, and return whether none is left."""
+        return bool(self._forget(keys=job_keys(job_id)))
 
     def depth(self) -> Depth:
         """Return how much work is in the queue."""
         return measure_depth(self._redis)
+
+    def _listed(self, key: str, job_ids: Sequence[str]) -> list[Job]:
+        """Return the jobs of a listing that have records, and remove the others from it."""
+        jobs = self._read(job_ids)
+        expired = [job_id for job_id, job in zip(job_ids, jobs, strict=True) if job is None]
+        if expired:
+            with suppress(ReadOnlyError):  # a replica can be read
+                self._redis.zrem(key, *expired)
+        return [job for job in jobs if job is not None]
 
     def _read(self, job_ids: Sequence[str]) -> list[Job | None]:
         """Return the jobs with these ids in one round trip."""
