@@ -63,6 +63,9 @@ Folders = Annotated[
     str, _pattern(r"([/~][^:]*)?(:([/~][^:]*)?)*", "absolute paths separated by colons")
 ]
 RootPath = Annotated[str, _pattern(r"(/[A-Za-z0-9._~-]+)+", "a path such as /loupe")]
+WebhookUrl = Annotated[
+    str, _pattern(r"https?://[^\s/?#]+(/[!-~]*)?", "an address such as https://hooks.example/loupe")
+]
 Processes = Annotated[int, BeforeValidator(_count_processes)]
 RedisUrl = Annotated[
     str,
@@ -224,6 +227,10 @@ class Settings(BaseSettings):
     """
     https_private_addresses: bool = False
     """Let these URLs lead to private, loopback and link-local addresses too."""
+    webhook_url: WebhookUrl | None = None
+    """Address that gets a signed message when a job over HTTP has ended. Unset: none."""
+    webhook_secret: SecretStr | None = None
+    """Secret that signs these messages: whsec_ and 24 to 64 random bytes in base64."""
     shard_images: int = Field(default=4096, ge=1)
     """Images in one shard of a job: a few seconds of work, so that little is lost."""
     lease_seconds: float = Field(default=3.0, gt=0)

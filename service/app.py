@@ -60,7 +60,7 @@ def create_app(
         shared: Metrics of all processes of the service, if there are several.
 
     Raises:
-        InvalidSetting: If the API keys or their limits cannot be read.
+        InvalidSetting: If the API keys, their limits or the webhooks' secret cannot be read.
         LoupeError: If traces are configured, and their exporter is not installed.
     """
     tracing = _tracing()
@@ -138,6 +138,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         asyncio.create_task(predictor.models.follow(), name="follow the store"),
         asyncio.create_task(predictor.publish_metrics(), name="publish metrics"),
         asyncio.create_task(predictor.delete_old_jobs(), name="delete old jobs"),
+        asyncio.create_task(predictor.send_webhooks(), name="send webhooks"),
     ]
     yield
     predictor.draining = predictor.stopping = True

@@ -83,6 +83,9 @@ class Metrics(Collector):
         self._rejected: Counter[tuple[str, ...]] = Counter()
         self._swaps: Counter[tuple[str, ...]] = Counter()
         self.jobs_deleted = 0
+        self.webhooks: Counter[tuple[str, ...]] = Counter(
+            {(outcome,): 0 for outcome in ("delivered", "retried", "failed")}
+        )
         self.trial_images: Counter[tuple[str, ...]] = Counter()
         self.trials_ended: Counter[tuple[str, ...]] = Counter()
         self._lost_decoders: Counter[tuple[str, ...]] = Counter(
@@ -169,6 +172,7 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "loupe_jobs_deleted", "Jobs deleted with uploads and results", self.jobs_deleted
         )
+        yield _counter("loupe_webhooks", "Attempts to send a webhook", ("outcome",), self.webhooks)
         yield _histogram("loupe_batch_size", "Images per run", "model", self.batch_sizes)
         yield _counter(
             "loupe_decoders_lost",

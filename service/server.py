@@ -34,7 +34,7 @@ def serve(settings: Settings) -> None:
     """Serve until a signal arrives, then finish the requests in flight.
 
     Raises:
-        InvalidSetting: If the API keys or their limits cannot be read.
+        InvalidSetting: If the API keys, their limits or the webhooks' secret cannot be read.
         ModelCorrupted: If the default model's files have changed.
         ModelNotFound: If there is no model to serve.
         LoupeError: If gRPC or traces are configured, and their packages are missing.

@@ -146,7 +146,12 @@ async def _enqueue(
                 not_sent=not_sent or {},
             )
             with submitting(folder, job.job_id):
-                return jobs.submit(job, max_errors=request.max_errors, owner=call.owner)
+                return jobs.submit(
+                    job,
+                    max_errors=request.max_errors,
+                    owner=call.owner,
+                    webhook=call.settings.webhook_url is not None,
+                )
 
         job = await call.jobs.ask(submit_job)
     return replies.json(job.to_json(), 202, {"Location": f"{call.prefix}/jobs/{job.id}"})
@@ -202,6 +207,7 @@ async def retry(call: Call) -> Response:
             max_in_flight=job.max_in_flight,
             max_errors=job.max_errors,
             owner=job.owner,
+            webhook=call.settings.webhook_url is not None,
         )
     )
     return replies.json(again.to_json(), 202)

@@ -29,6 +29,7 @@ from service.http.options import read_timeout
 from service.http.shares import turn
 from service.jobs.queue import JobQueue
 from service.jobs.retention import SWEEP_SECONDS
+from service.jobs.webhooks import Webhooks, read_secret
 from service.key_limits import KeyLimits, read_limits
 from service.metrics import NO_MODEL, Metrics, exposed
 from service.prediction.caller import Caller
@@ -136,6 +137,11 @@ class Predictor:
         self.decoders = Decoders(settings, self.metrics.lost_decoder)
         self.bodies = Bodies(settings)
         self.jobs = JobQueue(settings)
+        self._webhooks = None
+        if settings.webhook_url is not None:
+            secret = read_secret(settings)
+            outcomes = self.metrics.webhooks
+            self._webhooks = Webhooks(settings.webhook_url, secret, self.jobs, outcomes)
         self.captures = Captures(settings)
 
     def rpc(
@@ -184,7 +190,7 @@ class Predictor:
 
     async def delete_old_jobs(self) -> None:
         """Delete jobs that ended long ago regularly, in one process of the service."""
-        if self.settings.keep_results_days is None or (self._shared and self._shared.number):
+        if self.settings.keep_results_days is None or not self._is_first:
             return
         while True:
             try:
@@ -194,6 +200,16 @@ class Predictor:
             except OSError as error:
                 logger.warning("the folders of jobs cannot be listed: %s", error)
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def send_webhooks(self) -> None:
+        """Send webhooks if there is an address, in one process of the service."""
+        if self._webhooks is not None and self._is_first:
+            await self._webhooks.run()
+
+    @property
+    def _is_first(self) -> bool:
+        """Tell whether this process does what only one process of a service needs to do."""
+        return self._shared is None or self._shared.number == 0
 
     def _collected(self) -> list[Metric]:
         served = self.models.all()

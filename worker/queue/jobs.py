@@ -17,6 +17,7 @@ from worker.queue.depth import Depth, measure_depth
 from worker.queue.keys import (
     JOBS,
     WAKE,
+    WEBHOOKS,
     WORKERS,
     WORKERS_GROUP,
     active_key,
@@ -29,6 +30,7 @@ from worker.queue.keys import (
 )
 from worker.queue.records import PROTOCOL, DeadLetter, Job, JobRequest, parse_job
 from worker.queue.steps import Plan, decode, encode
+from worker.queue.webhooks import PendingWebhooks, submission_of
 
 KEEP_SECONDS = 30 * 24 * 3600  # how long the record of an ended job is kept
 HEARTBEAT_TIMEOUT_SECONDS = 5.0  # workers send a heartbeat every second
@@ -49,9 +51,14 @@ class JobPage:
 
 
 class Jobs:
-    """The jobs in one Redis."""
+    """The jobs in one Redis.
+
+    Attributes:
+        webhooks: The submissions whose webhooks are not sent yet.
+    """
 
     def __init__(self, redis: Redis) -> None:
+        self.webhooks = PendingWebhooks(redis)
         self._redis = redis
         self._submit = load_script(redis, "submit")
         self._cancel = load_script(redis, "cancel")
@@ -65,6 +72,7 @@ class Jobs:
         max_in_flight: int | None = None,
         max_errors: str | None = None,
         owner: str | None = None,
+        webhook: bool = False,
     ) -> Job:
         """Enqueue a job. If the same request is in the queue and has not ended, return that job.
 
@@ -75,6 +83,7 @@ class Jobs:
             max_errors: Number of images, or share with a %, that may be errors; the job fails if
                 more are.
             owner: Name of the caller's API key.
+            webhook: Whether a service sends a webhook when the job has ended.
 
         Raises:
             TooManyRequests: If the queue is full of jobs that have not ended.
@@ -91,6 +100,8 @@ class Jobs:
             for listed in {listing_key(None), listing_key(job.owner)}:
                 pipeline.zadd(listed, {job_id: now}, nx=not is_new)
                 pipeline.zremrangebyrank(listed, 0, -MAX_JOBS - 1)
+            if webhook:
+                pipeline.zadd(WEBHOOKS, {submission_of(job): now})
             pipeline.lrem(waiting_key(job.priority), 0, job_id)
             pipeline.lrem(active_key(job.priority), 0, job_id)
             pipeline.rpush(key(job.priority), job_id)
@@ -149,7 +160,16 @@ class Jobs:
 
     def find(self, job_id: str) -> Job | None:
         """Return a job, or `None` if the id is unknown."""
-        return self._read([job_id])[0]
+        return self.find_all([job_id])[0]
+
+    def find_all(self, job_ids: Sequence[str]) -> list[Job | None]:
+        """Return the jobs with these ids, `None` for unknown ones, in one round trip."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(job_key(job_id))
+                pipeline.hvals(job_key(job_id, "progress"))
+            found = iter(pipeline.execute())
+        return [parse_job(*parts) for parts in zip(job_ids, found, found, strict=True)]
 
     def page(
         self, after: str | None = None, *, limit: int = PAGE, owner: str | None = None
@@ -191,21 +211,12 @@ class Jobs:
 
     def _listed(self, key: str, job_ids: Sequence[str]) -> list[Job]:
         """Return the jobs of a listing that have records, and remove the others from it."""
-        jobs = self._read(job_ids)
+        jobs = self.find_all(job_ids)
         expired = [job_id for job_id, job in zip(job_ids, jobs, strict=True) if job is None]
         if expired:
             with suppress(ReadOnlyError):  # a replica can be read
                 self._redis.zrem(key, *expired)
         return [job for job in jobs if job is not None]
-
-    def _read(self, job_ids: Sequence[str]) -> list[Job | None]:
-        """Return the jobs with these ids in one round trip."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.hgetall(job_key(job_id))
-                pipeline.hvals(job_key(job_id, "progress"))
-            found = iter(pipeline.execute())
-        return [parse_job(*parts) for parts in zip(job_ids, found, found, strict=True)]
 
     def dead_letters(self, job_id: str) -> list[DeadLetter]:
         """Return the steps of a job that failed for good."""

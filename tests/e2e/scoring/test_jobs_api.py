@@ -30,6 +30,7 @@ from tests.support import pictures
 from tests.support.job_requests import fail_after_one_shard
 from tests.support.programs import RunningService, free_port, run, running, serving, until
 from tests.support.servers.redis_servers import servers_in
+from tests.support.servers.webhook_receiver import SECRET, Receiver, is_genuine, receiving
 from worker.queue.keys import job_key
 
 DIGIT = pictures.png(pictures.digits(1)[0])
@@ -57,7 +58,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(place: Path, digits_model: StoredModel) -> dict[str, object]:
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def settings(place: Path, digits_model: StoredModel, receiver: Receiver) -> dict[str, object]:
     return {
         "LOUPE_DATA_DIR": place / "data",
         "LOUPE_MODEL": digits_model.tag,
@@ -66,6 +73,8 @@ def settings(place: Path, digits_model: StoredModel) -> dict[str, object]:
         "LOUPE_SHARD_IMAGES": 8,
         "LOUPE_API_KEYS": f"alice:{ALICE},bob:{BOB}",
         "LOUPE_ACCESS_LOG": "true",
+        "LOUPE_WEBHOOK_URL": receiver.url,
+        "LOUPE_WEBHOOK_SECRET": SECRET,
     }
 
 
@@ -110,6 +119,14 @@ def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
         return job if job["state"] in ("done", "failed", "cancelled") else None
 
     return until(found)
+
+
+def webhook_of(receiver: Receiver, job_id: str) -> tuple[dict[str, str], bytes] | None:
+    """Return headers and body of the webhook of a job, if it has arrived."""
+    for headers, body in receiver.got:
+        if json.loads(body)["data"]["id"] == job_id:
+            return headers, body
+    return None
 
 
 def archive(folder: Path) -> bytes:
@@ -307,14 +324,23 @@ def test_events_follow_a_job_to_its_end(alice: httpx.Client, worker: None) -> No
 
 
 @pytest.mark.parametrize(("limit", "state"), [("0", "failed"), (1, "done"), ("3.3%", "done")])
-def test_job_with_too_many_errors_fails(
-    place: Path, alice: httpx.Client, worker: None, limit: int | str, state: str
+def test_job_with_too_many_errors_fails_and_each_end_is_reported(
+    place: Path,
+    alice: httpx.Client,
+    worker: None,
+    receiver: Receiver,
+    limit: int | str,
+    state: str,
 ) -> None:
     source = {"source": str(place / "root" / "images"), "max_errors": limit}
     found = ended(alice, accepted(alice.post("/jobs", json=source)))
 
     assert (found["state"], found["failed"]) == (state, 1)
     assert (found["error"] is not None) == (state == "failed")
+    headers, body = until(lambda: webhook_of(receiver, found["id"]))
+    assert is_genuine(headers, body)
+    assert json.loads(body)["type"] == f"job.{state}"
+    assert json.loads(body)["data"] == {**found, "owner": "alice"}
 
 
 # Without a worker
