@@ -29,6 +29,7 @@ EXAMPLES = {
         "loupe models import classifier.onnx --classes cat,dog",
         "loupe models import digits.keras --classes 0-9 --test mnist",
     ),
+    "models tune": ("loupe models tune", "loupe models tune mnist --out tuned.env"),
     "models export": ("loupe models export mnist mnist-onnx --format onnx",),
     "predict": (
         "loupe predict boot.png",

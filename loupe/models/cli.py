@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ELSEWHERE = {
     "import": "train.importing.cli:import_",
     "export": "loupe.models.exporting.cli:export",
+    "tune": "loupe.cli.tuning:tune",
 }
 
 
@@ -52,7 +53,7 @@ class ModelsGroup(Group):
 
 
 app = typer.Typer(
-    cls=ModelsGroup, help="List, show, compare, promote, import, export and delete models."
+    cls=ModelsGroup, help="List, show, compare, promote, import, export, tune and delete models."
 )
 Tag = Annotated[
     str,
