@@ -19,6 +19,7 @@ from tests.support.programs import RunningService, free_port, serving, until
 from tests.support.stores import copied
 
 DIGIT = pictures.png(pictures.digits(1)[0])
+KEY = "the-key-of-alice-0001"
 REQUESTS = re.compile(r'^loupe_requests_total\{.*model="digits".* (\d+)', re.M)
 
 
@@ -43,7 +44,9 @@ def clients_of_both(service: RunningService, stack: ExitStack) -> dict[int, http
     clients: dict[int, httpx.Client] = {}
 
     def connect() -> bool:
-        client = stack.enter_context(httpx.Client(base_url=service.url, timeout=50))
+        headers = {"X-API-Key": KEY}
+        client = httpx.Client(base_url=service.url, timeout=50, headers=headers)
+        stack.enter_context(client)
         clients.setdefault(process_of(client, service), client)
         return len(clients) == 2
 
@@ -67,6 +70,8 @@ def test_processes_act_as_one_service(
     settings = {
         "BENTOML_HOME": store,
         "LOUPE_PROCESSES": 2,
+        "LOUPE_API_KEYS": f"alice:{KEY}",
+        "LOUPE_KEY_LIMITS": "alice:1000000/day",
         "LOUPE_FOLLOW_SECONDS": 0.05,
         "LOUPE_GRPC_PORT": (grpc_port := free_port()),
         "LOUPE_DRAIN_SECONDS": 50,
@@ -80,6 +85,7 @@ def test_processes_act_as_one_service(
             assert answers_with(client, "digits:first")
         for client in clients.values():
             until(lambda: counted(client) == 2)  # noqa: B023 - called at once
+            assert 'loupe_key_images_today{key="alice"} 2.0' in client.get("/metrics").text
 
         copied(digits_model, store, "digits:second")
         promote("digits:second", force=True)
