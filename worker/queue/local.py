@@ -92,7 +92,8 @@ class LocalQueue:
     def renew(self, delivery: Delivery, scored: int) -> bool:
         """See `Claims.renew`."""
         with self._changing:
-            if isinstance(delivery.step, Shard):
+            # The lease of a shard may be renewed until after its commit, which counts it.
+            if isinstance(delivery.step, Shard) and delivery.step.name in self._scored:
                 self._scored[delivery.step.name] = scored
         return isinstance(delivery.step, Finish) or not self.interrupted.is_set()
 

@@ -27,6 +27,7 @@ from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
 from worker.queue.local import LocalQueue
 from worker.queue.records import Job, JobRequest
+from worker.queue.steps import Shard
 from worker.queue.submission import prepare, prepare_resume
 from worker.results import outputs
 from worker.results.claims import release_folder
@@ -246,6 +247,21 @@ def test_a_bad_record_becomes_an_error(
 def test_another_job_is_not_known(source: Path, tmp_path: Path, digits_model: StoredModel) -> None:
     with pytest.raises(JobNotFound):
         LocalQueue(new_request(source, tmp_path / "out", digits_model), 1).get("another")
+
+
+def test_shard_that_is_renewed_after_its_commit_counts_once(
+    source: Path, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    queue = LocalQueue(new_request(source, tmp_path / "out", digits_model), 1)
+    plan = queue.claim()
+    assert plan is not None
+    queue.commit_plan(plan, 8, "revision", [Shard(0, 0, 8)], [], 0, 0, {})
+    shard = queue.claim()
+    assert shard is not None
+    queue.commit_shard(shard, 8, 0)
+    queue.renew(shard, 8)
+
+    assert queue.get(queue.job_id).done == 8
 
 
 def test_local_job_ends_when_it_is_interrupted_while_it_hangs(
