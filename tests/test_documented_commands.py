@@ -49,6 +49,7 @@ NOT_RUN = {
     r"loupe train (?!digits --architecture cnn-small)": "takes minutes, or downloads",
     r"loupe models (import|delete)": "needs the model of another program, or asks",
     r"s3://|/data/": "needs a bucket, or a container",
+    r"--on (ray|spark)": "needs a cluster",
     r"KEY": "is in test_keys",
 }
 # Parts of commands that stand for something else, and what that is in the tests.

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from worker.queue.submission import Prepared
     from worker.scoring.slices import Slice
 
-Mode = Literal["local", "finish"]
+ClusterName = Literal["ray", "spark"]
+Mode = Literal["local", "finish", "ray", "spark"]
 
 
 def worker(
@@ -139,6 +141,20 @@ def score(
     finish: Annotated[
         bool, typer.Option("--finish", help="Write the summary when all slices are done.")
     ] = False,
+    on: Annotated[
+        ClusterName | None,
+        typer.Option(
+            help="Score on the cluster of RAY_ADDRESS, or of --master, without Redis and workers."
+        ),
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Spark master, such as spark://HOST:7077, yarn or local[4].",
+            show_default="that of Spark's configuration",
+        ),
+    ] = None,
     max_in_flight: Annotated[
         int | None,
         typer.Option(min=1, help="Maximum number of workers on this job.", show_default="all"),
@@ -191,14 +207,17 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Classify a whole set of images through the queue, --local, or in slices.
+    """Classify a whole set of images through the queue, --local, on a cluster, or in slices.
 
     Repeat the command to resume the same job.
     """
     _check_request(source, out, resume)
     _check_max_errors(max_errors)
+    if master is not None and on != "spark":
+        raise InvalidUsage("--master is only for --on spark.")
     mode = _choose_mode(
         slice_,
+        on,
         finish=finish,
         local=local,
         others={"--detach": detach, "--again": again, "--max-errors": max_errors is not None},
@@ -236,7 +255,7 @@ def score(
             settings.shard_images,
             options,
             again=again,
-            can_replace=mode in (None, "local"),
+            can_replace=mode in (None, "local", "ray", "spark"),
             https=settings.https_access,
         )
 
@@ -248,7 +267,7 @@ def score(
     if mode is not None:
         prepared = prepare(lambda _: None)
         show(prepared)
-        _score_without_queue(settings, prepared, mode, max_errors)
+        _score_without_queue(settings, prepared, mode, master, max_errors)
         return
     with jobs_cli.open_jobs() as jobs:
         prepared = prepare(jobs.find)
@@ -281,16 +300,21 @@ def _check_max_errors(limit: str | None) -> None:
 
 
 def _choose_mode(
-    part: str | None, *, finish: bool, local: bool, others: Mapping[str, bool]
+    part: str | None,
+    on: ClusterName | None,
+    *,
+    finish: bool,
+    local: bool,
+    others: Mapping[str, bool],
 ) -> "Slice | Mode | None":
     """Return how to score without the queue; `None` to use it.
 
     Raises:
         InvalidUsage: If options exclude each other, or there is no such slice.
     """
-    chosen = {"--slice": part is not None, "--finish": finish, "--local": local}
+    chosen = {"--slice": part is not None, "--finish": finish, "--local": local, "--on": bool(on)}
     modes = [name for name, is_set in chosen.items() if is_set]
-    given = [name for name, is_set in others.items() if is_set]
+    given = [name for name, is_set in others.items() if is_set and (name == "--detach" or not on)]
     if len(modes) > 1 or (given and modes and not local):
         advice = " Choose another --out, or remove the old result." if "--again" in given else ""
         raise InvalidUsage(f"{' and '.join(modes + given)} exclude each other.{advice}")
@@ -298,17 +322,26 @@ def _choose_mode(
         from worker.scoring.slices import Slice
 
         return Slice.parse(part)
-    return "finish" if finish else "local" if local else None
+    return on or ("finish" if finish else "local" if local else None)
 
 
 def _score_without_queue(
-    settings: Settings, prepared: "Prepared", mode: "Slice | Mode", max_errors: str | None
+    settings: Settings,
+    prepared: "Prepared",
+    mode: "Slice | Mode",
+    master: str | None,
+    max_errors: str | None,
 ) -> None:
-    """Score a job or a slice in this process, or finish a job whose slices are done."""
+    """Score a job or a slice in this process or a cluster, or finish a job of slices."""
     from worker import slices
     from worker.process import running_locally
 
-    if mode == "finish":
+    if mode == "ray" or mode == "spark":
+        from worker.adapters.cluster_job import score_on
+        from worker.adapters.clusters import connect
+
+        score_on(partial(connect, mode, master), settings, prepared, max_errors)
+    elif mode == "finish":
         slices.finish(settings, prepared)
     elif mode != "local":
         slices.score_slice(settings, prepared, mode)

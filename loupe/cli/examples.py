@@ -41,6 +41,7 @@ EXAMPLES = {
         "loupe score pictures.zip --out results --model mnist",
         "loupe score photos/ --out photos.parquet --local",
         "loupe score photos/ --out results --slice 0/8",
+        "loupe score photos/ --out results --on ray",
     ),
     "jobs": ("loupe jobs", "loupe jobs follow JOB", "loupe jobs results JOB --out rows.csv"),
     "jobs list": ("loupe jobs list", "loupe jobs list --json"),

@@ -23,7 +23,6 @@ from worker.sources.source import MAX_SHARDS
 from worker.storage import parse_path, read_text, write_file
 
 PLAN = "_part-slices.json"  # removed with the receipts
-NO_SHARDS = -1  # index of a slice that only plans
 MAX_LISTED = 10  # slices in an error
 
 
@@ -84,6 +83,27 @@ class SlicePlan(BaseModel):
     started: float
     shards: list[tuple[int, int, int]]
 
+    @classmethod
+    def made(
+        cls,
+        job: Job,
+        slices: int,
+        total: int,
+        revision: str,
+        shards: Sequence[Shard],
+        skipped: SkippedFiles,
+    ) -> "SlicePlan":
+        """Return the plan of a job in so many slices; see `Claims.commit_plan`."""
+        return cls(
+            job=job.id,
+            slices=slices,
+            total=total + selection.count(skipped),
+            revision=revision,
+            skipped_files=skipped,
+            started=job.created,
+            shards=[(shard.start, shard.stop, shard.offset) for shard in shards],
+        )
+
     def steps(self) -> list[Shard]:
         """Return the shards."""
         return [Shard(index, *shard) for index, shard in enumerate(self.shards)]
@@ -126,6 +146,15 @@ def read_plan(request: JobRequest) -> SlicePlan | None:
     return None
 
 
+def write_plan(request: JobRequest, plan: SlicePlan, *, new: bool = False) -> None:
+    """Write a plan.
+
+    Raises:
+        FileExistsError: If it has to be new, and there is one.
+    """
+    write_file(parse_path(request.folder) / PLAN, plan.model_dump_json() + "\n", new=new)
+
+
 def check_slices(plan: SlicePlan, of: int) -> None:
     """Raise `Conflict` unless a plan has this number of slices."""
     if plan.slices != of:
@@ -138,13 +167,12 @@ def check_slices(plan: SlicePlan, of: int) -> None:
 
 def _publish(request: JobRequest, made: SlicePlan) -> SlicePlan:
     """Write a plan, unless another slice was faster; return the plan that counts."""
-    path, text = parse_path(request.folder) / PLAN, made.model_dump_json() + "\n"
     try:
-        write_file(path, text, new=True)
+        write_plan(request, made, new=True)
     except FileExistsError:
         found = read_plan(request)
         if found is None:  # damaged, or of a job that was replaced
-            write_file(path, text)
+            write_plan(request, made)
             return made
         check_slices(found, made.slices)
         if found.revision != made.revision:
@@ -195,15 +223,7 @@ class SliceQueue(LocalQueue):
         skipped: SkippedFiles,
     ) -> bool:
         """Write the plan, and begin with the shards of the slice; see `Claims.commit_plan`."""
-        made = SlicePlan(
-            job=self.job_id,
-            slices=self._part.of,
-            total=total + selection.count(skipped),
-            revision=revision,
-            skipped_files=skipped,
-            started=self._job.created,
-            shards=[(shard.start, shard.stop, shard.offset) for shard in shards],
-        )
+        made = SlicePlan.made(self._job, self._part.of, total, revision, shards, skipped)
         plan = _publish(self._request, made)
         with self._changing:
             self._take(plan)

@@ -1,8 +1,5 @@
 """Scorers inside real Ray, Spark and Dask: the same rows as in this process."""
 
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,33 +32,6 @@ def table() -> pa.Table:
 @pytest.fixture
 def scorer(digits_model: StoredModel) -> Scorer:
     return Scorer(digits_model.tag, keep="shop", top_k=2, threshold=0.4)
-
-
-@pytest.fixture(scope="session")
-def ray(digits_model: StoredModel) -> Iterator[Any]:
-    """Start Ray with two cores; its processes have the environment of this one."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - by default, others go first
-    ray = pytest.importorskip("ray")
-    pytest.importorskip("ray.data").DataContext.get_current().enable_progress_bars = False
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def spark(digits_model: StoredModel) -> Iterator[Any]:
-    """Start Spark with two cores."""
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    sql = pytest.importorskip("pyspark.sql")
-    builder = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    session = builder.config("spark.ui.showConsoleProgress", "false").getOrCreate()
-    gateway = session.sparkContext._gateway
-    yield session
-    session.stop()
-    gateway.shutdown()
-    gateway.proc.stdin.close()  # ends Java
-    gateway.proc.wait()
 
 
 def with_shop(rows: pa.Table) -> pa.Table:
