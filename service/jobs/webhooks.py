@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SECRET_PREFIX = "whsec_"  # noqa: S105 - comes before the secret
 SECRET_BYTES = range(24, 65)
 POLL_SECONDS = 1.0  # between two looks at a job that has not ended
-UNAVAILABLE_SECONDS = 30.0  # until the next look if Redis does not answer
+UNAVAILABLE_SECONDS = 30.0  # until the next look after an error
 MAX_TAKEN = 1000  # submissions in one look
 MAX_SENT = 20  # webhooks at a time
 TIMEOUT_SECONDS = 10.0  # of one attempt
@@ -98,6 +98,9 @@ class Webhooks:
                     await self.send_due(client)
                     pause = POLL_SECONDS
                 except RedisUnavailable:  # it is logged
+                    pause = UNAVAILABLE_SECONDS
+                except Exception:
+                    logger.exception("webhooks cannot be sent")
                     pause = UNAVAILABLE_SECONDS
                 await asyncio.sleep(pause)
 

@@ -197,8 +197,8 @@ class Predictor:
                 self.metrics.jobs_deleted += await self.jobs.delete_old()
             except RedisUnavailable:
                 pass  # it is logged
-            except OSError as error:
-                logger.warning("the folders of jobs cannot be listed: %s", error)
+            except Exception:
+                logger.exception("old jobs cannot be deleted")
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def send_webhooks(self) -> None:
