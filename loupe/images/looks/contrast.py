@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from loupe.images.looks.lighting import evenly_lit
-from loupe.images.looks.scaling import reduced
+from loupe.images.looks.scaling import averages, reduced
 from loupe.images.looks.shapes import Mask, dilate, erode
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import note
 
-VIEW_SIDE = 100  # pixels; enough to tell whether ink is dark
+VIEW_SIDE = 64  # pixels; enough to tell whether ink is dark
 # Shares of the longer side of the picture.
 GROUND_SHARE = 0.42  # what is narrower is ink, and what is wider is ground: shadows, a table
 SURROUNDINGS_SHARE = 0.25  # radius; ink differs from its surroundings
@@ -48,6 +48,8 @@ class Contrast:
         """Values above this are ink. Source: Otsu, IEEE Trans. SMC 9(1), 1979."""
         counts = _histogram(self.values)
         otsu = split(counts)
+        if not self.grain:
+            return max(otsu, FAINTEST)
         ground = _quantile(counts[: otsu + 1], 0.5)  # grain lifts it above 0
         return max(otsu, ground + SIGNIFICANT * self.grain, FAINTEST)
 
@@ -123,9 +125,11 @@ def split(counts: NDArray[np.intp]) -> int:
 
 
 def _skewness(grey: UInt8Array) -> float:
-    radius = max(2, round(SURROUNDINGS_SHARE * max(grey.shape)))
-    surroundings = Image.fromarray(grey).filter(ImageFilter.BoxBlur(radius))
-    differences = (grey.astype(np.float32) - np.asarray(surroundings)).ravel()
+    height, width = grey.shape
+    near = 2 * max(2, round(SURROUNDINGS_SHARE * max(height, width))) + 1
+    values = grey.astype(np.float32)
+    surroundings = averages(height, height, near) @ values @ averages(width, width, near).T
+    differences = (values - surroundings).ravel()
     squares = differences * differences
     return float(squares @ differences / ((squares.sum() + 1e-3) ** 1.5) * len(squares) ** 0.5)
 
@@ -138,7 +142,7 @@ def _grain(grey: UInt8Array) -> float:
 
 
 def _histogram(values: UInt8Array) -> NDArray[np.intp]:
-    return np.array(Image.fromarray(values).histogram())
+    return np.bincount(values.ravel(), minlength=256)
 
 
 def _quantile(counts: NDArray[np.intp], fraction: float) -> int:

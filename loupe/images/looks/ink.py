@@ -64,13 +64,13 @@ def draw_ink(grey: UInt8Array, spec: ImageSpec) -> UInt8Array:
     if page is None:
         note("blank", "no ink found")
         return np.zeros(spec.shape, np.uint8)
-    boxes = [page.box(symbol) for symbol in page.ink.symbols]
-    if len(boxes) > 1:
-        raise _several(boxes)
+    symbol, *others = page.ink.symbols
+    if others:
+        raise _several([page.box(each) for each in page.ink.symbols])
     if is_recording():
-        left, top, right, bottom = boxes[0]
+        left, top, right, bottom = page.box(symbol)
         note_crop(right - left, bottom - top, "the strokes")
-    return page.draw(page.ink.symbols[0], spec)
+    return page.draw(symbol, spec)
 
 
 def draw_each(grey: UInt8Array, spec: ImageSpec) -> Symbols:

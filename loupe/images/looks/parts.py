@@ -190,16 +190,15 @@ def _connected(starts: Ints, stops: Ints, stride: int) -> Ints:
     runs = np.arange(len(starts))
     upper = np.repeat(runs, neighbours)
     lower = np.arange(len(upper)) + np.repeat(first - neighbours.cumsum() + neighbours, neighbours)
-    root = runs
+    root = runs.copy()
+    root[lower[::-1]] = upper[::-1]  # the first of those above
     while True:
+        root = root[root[root]]
         upper_root, lower_root = root[upper], root[lower]
         if (upper_root == lower_root).all():
             break
-        lowest = np.minimum(upper_root, lower_root)
-        root = root.copy()
-        np.minimum.at(root, upper_root, lowest)
-        np.minimum.at(root, lower_root, lowest)
-        root = root[root[root]]
+        last, first = np.maximum(upper_root, lower_root), np.minimum(upper_root, lower_root)
+        np.minimum.at(root, last, first)
     is_root = root == runs
     numbers: Ints = is_root.cumsum() - 1
     return numbers[root]

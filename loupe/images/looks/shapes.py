@@ -3,6 +3,7 @@
 All functions take rectangles of odd height and width, and ignore what lies outside the picture.
 """
 
+from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -18,14 +19,37 @@ Pixels = TypeVar("Pixels", Mask, UInt8Array)
 
 def dilate(pixels: Pixels, height: int, width: int) -> Pixels:
     """Return for each pixel the maximum within a rectangle around it."""
-    pixels = _extremes(pixels, height, np.maximum, 0)
-    return _extremes(pixels.T, width, np.maximum, 0).T
+    rows, columns = pixels.shape
+    roomy = np.zeros((rows + height - 1, columns + width - 1), pixels.dtype)
+    roomy[height // 2 :, width // 2 :][:rows, :columns] = pixels
+    for step in _steps(height):
+        roomy = np.maximum(roomy[:-step], roomy[step:])
+    for step in _steps(width):
+        roomy = np.maximum(roomy[:, :-step], roomy[:, step:])
+    return roomy
 
 
 def erode(pixels: Pixels, height: int, width: int) -> Pixels:
     """Return for each pixel the minimum within a rectangle around it."""
-    pixels = _extremes(pixels, height, np.minimum, 255)
-    return _extremes(pixels.T, width, np.minimum, 255).T
+    return ~dilate(~pixels, height, width)
+
+
+@lru_cache
+def _steps(size: int) -> tuple[int, ...]:
+    """Return the distances of windows of 1, 2, 4 … pixels that together are a window of `size`."""
+    window, steps = 1, []
+    while window < size:
+        steps.append(min(window, size - window))
+        window += steps[-1]
+    return tuple(steps)
+
+
+def padded(pixels: Pixels, width: int) -> Pixels:
+    """Return a picture with a margin of zeros; NumPy's own function is slow for small ones."""
+    rows, columns = pixels.shape
+    roomy = np.zeros((rows + 2 * width, columns + 2 * width), pixels.dtype)
+    roomy[width : width + rows, width : width + columns] = pixels
+    return roomy
 
 
 def bounds(mask: Mask, margin: int = 0) -> Window:
@@ -38,18 +62,3 @@ def bounds(mask: Mask, margin: int = 0) -> Window:
         slice(max(0, rows.find(1) - margin), rows.rfind(1) + 1 + margin),
         slice(max(0, columns.find(1) - margin), columns.rfind(1) + 1 + margin),
     )
-
-
-def _extremes(pixels: Pixels, size: int, extreme: np.ufunc, outside: int) -> Pixels:
-    """Return the extremes of `size` neighbouring rows, by doubling windows of 1, 2, 4 … rows."""
-    if size == 1:
-        return pixels
-    radius, height = size // 2, len(pixels)
-    rows = np.full((height + 2 * radius, pixels.shape[1]), outside, pixels.dtype)
-    rows[radius : radius + height] = pixels
-    window = 1
-    while window < size:
-        step = min(window, size - window)
-        rows = extreme(rows[: rows.shape[0] - step], rows[step:])
-        window += step
-    return rows

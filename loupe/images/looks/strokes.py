@@ -5,8 +5,8 @@ from functools import lru_cache
 import numpy as np
 
 from loupe.images.looks.parts import Region
-from loupe.images.looks.scaling import placed, resized
-from loupe.images.looks.shapes import Mask, bounds, dilate, erode
+from loupe.images.looks.scaling import magnified, placed, shrunk
+from loupe.images.looks.shapes import Mask, bounds, dilate, erode, padded
 from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.images.steps import note
 
@@ -66,10 +66,10 @@ def draw_strokes(
     """Return the image of a model with the ink of some strokes."""
     side = round(BOX_SHARE * min(spec.height, spec.width))
     ink = _full_contrast(contrast[strokes.box], strokes.mask, threshold)
-    ink = _set_width(resized(ink, FINE * side))
-    ink = resized(ink[bounds(ink > 50)], side)
-    note("resized", "resized to {} × {} pixels", *ink.shape)
-    return _place_by_mass(np.asarray(ink * (255 / ink.max()), np.uint8), spec)
+    ink = _set_width(magnified(ink, FINE * side))
+    small = shrunk(ink[bounds(ink > int(ink.max()) // 5)], side)
+    note("resized", "resized to {} × {} pixels", *small.shape)
+    return _place_by_mass(np.asarray(small * (255 / small.max()), np.uint8), spec)
 
 
 def _full_contrast(values: UInt8Array, mask: Mask, threshold: float) -> UInt8Array:
@@ -99,11 +99,11 @@ def _set_width(ink: UInt8Array) -> UInt8Array:
             "thickened the strokes to {:.1f} times",
             1 + 2 * radius / max(1, width),
         )
-        roomy = np.pad(ink, radius)  # strokes at the edge grow outwards, too
+        roomy = padded(ink, radius)  # strokes at the edge grow outwards, too
         return dilate(roomy, 2 * radius + 1, 2 * radius + 1)
     if (radius := round((width - THICKEST * side) / 2)) > 0:
         note("strokes_thinned", "thinned the strokes to {:.1f} times", 1 - 2 * radius / width)
-        return erode(np.pad(ink, 1), 2 * radius + 1, 2 * radius + 1)
+        return erode(padded(ink, 1), 2 * radius + 1, 2 * radius + 1)
     return ink
 
 
