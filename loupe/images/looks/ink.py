@@ -8,28 +8,23 @@ import numpy as np
 from PIL import Image
 
 from loupe.errors import InvalidImage
-from loupe.images.looks.contrast import TINY_SIDE, contrast_of, split
+from loupe.images.looks.contrast import TINY_SIDE, contrast_of
 from loupe.images.looks.foreign import without_ends, without_foreign
 from loupe.images.looks.lines import without_lines
 from loupe.images.looks.parts import Parts, Region
 from loupe.images.looks.scaling import reduced, resized
-from loupe.images.looks.shapes import bounds, dilate, erode
+from loupe.images.looks.shapes import bounds, dilate
 from loupe.images.looks.sheet import cut_to_sheet
 from loupe.images.looks.strokes import draw_strokes
-from loupe.images.looks.symbols import choose_symbols
+from loupe.images.looks.symbols import choose_symbols, shadow_level, without_shade
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.images.steps import is_recording, note, note_crop
 
 VIEW_SIDE = 200  # pixels; larger pictures shrink before the ink is found
 FEW_PIXELS = 48  # of the ink's longer side; it is looked at again, in the picture before it shrank
 SMALL_SIDE = 40  # pixels; smaller pictures show neither a table nor shadows
-SPECK_SHARE = 0.04  # of the longer side of the picture; a digit is larger
 MAX_SYMBOLS = 100  # of a picture
 MAX_BOXES = 20  # in the message
-SHARPNESS = 0.2  # of the contrast, between neighbouring pixels at the edge of a stroke
-SHADE = 160  # of 255; no light makes paper that much darker than its surroundings
-SHADOW_SHARE = 0.07  # of the longer side; no stroke is so broad where it is faint
-DEEPER = 1.4  # times the contrast of the shadow
 FAINTER = 0.5  # of the ink's contrast; what is fainter is not of the same pen
 
 
@@ -148,64 +143,21 @@ def find_ink(grey: UInt8Array, single: bool) -> Ink | None:
     if is_large and parts.count:
         parts = without_ends(without_lines(contrast, parts))
     symbols = choose_symbols(parts, values, single)
-    if symbols and is_large and (level := _shadow_level(values, symbols[0])):
-        symbols = choose_symbols(Parts.of(parts.mask() & (values > level)), values, single)
+    if symbols and is_large and (level := shadow_level(values, symbols[0])):
+        parts = Parts.of(parts.mask() & (values > level))
+        symbols = choose_symbols(parts, values, single)
+    if is_large:
+        symbols = without_shade(symbols, contrast)
     if not symbols:
         return None
-    tones = values[symbols[0].box][symbols[0].mask]
-    tone = int(np.partition(tones, len(tones) // 2)[len(tones) // 2])
-    if is_large and _is_shade(values, symbols[0], tone):
-        return None
-    darker = FAINTER * tone
+    darker = FAINTER * symbols[0].tone(values)
     if darker <= threshold:
         return Ink(values, symbols, threshold)
     is_strong = dilate(values, 3, 3) > darker
     if any((symbol.mask & ~is_strong[symbol.box]).any() for symbol in symbols):
-        strong = Parts.of(parts.mask() & is_strong)
-        symbols = choose_symbols(strong, values, single) or symbols
+        strong = choose_symbols(Parts.of(parts.mask() & is_strong), values, single)
+        symbols = without_shade(strong, contrast) or symbols
     return Ink(values, symbols, darker)
-
-
-def _shadow_level(values: UInt8Array, symbol: Region) -> int | None:
-    """Return the contrast of a shadow that a symbol contains, or `None`.
-
-    The shadow is broad, and ink in it is much darker.
-    """
-    near = values[symbol.box]
-    counts = np.bincount(near[symbol.mask], minlength=256)
-    level = split(counts)
-    sums = counts * np.arange(256)
-    fainter, darker = counts[: level + 1].sum(), counts[level + 1 :].sum()
-    if (
-        not (fainter and darker)
-        or sums[level + 1 :].sum() / darker < DEEPER * sums[: level + 1].sum() / fainter
-    ):
-        return None
-    size = round(SHADOW_SHARE * max(values.shape)) | 1
-    return level if erode(symbol.mask & (near <= level), size, size).any() else None
-
-
-def _is_shade(values: UInt8Array, strokes: Region, tone: int) -> bool:
-    """Return whether strokes of a tone are a speck, or ground that light makes uneven.
-
-    Shading has no sharp edge. A shadow in a corner lies along the edges of the picture.
-    """
-    near, part = values[strokes.box], strokes.mask
-    outline = part & ~erode(part, 3, 3)
-    steps = (dilate(near, 3, 3) - erode(near, 3, 3))[outline]
-    if tone < SHADE and np.count_nonzero(steps < SHARPNESS * tone) > len(steps) / 2:
-        return True
-    rows, columns = strokes.bounds
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    if max(height, width) < SPECK_SHARE * max(values.shape):
-        return True
-    edges = strokes.in_picture(values.shape)
-    along = max(
-        max(edges[0].sum(), edges[-1].sum()) / width,
-        max(edges[:, 0].sum(), edges[:, -1].sum()) / height,
-    )
-    is_whole = height >= 0.9 * values.shape[0] and width >= 0.9 * values.shape[1]
-    return bool(along > 0.8 and not is_whole and part.sum() > 0.4 * height * width)
 
 
 def _in_order(found: Sequence[tuple[Box, Region]]) -> list[int]:
@@ -235,8 +187,7 @@ def _look_closer(
     grey: UInt8Array, contrast: UInt8Array, symbol: Region, threshold: float
 ) -> tuple[UInt8Array, Region, float]:
     """Find a symbol of few pixels again, in the larger picture."""
-    rows, columns = symbol.bounds
-    size = max(rows.stop - rows.start, columns.stop - columns.start)
+    size = max(symbol.size)
     if size >= FEW_PIXELS:
         return contrast, symbol, threshold
     factor = -(-max(grey.shape) // VIEW_SIDE)

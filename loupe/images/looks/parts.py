@@ -40,6 +40,17 @@ class Region:
         )
         return rows, columns
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the smallest box."""
+        rows, columns = self.bounds
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def tone(self, values: UInt8Array) -> int:
+        """Return the median of their values."""
+        tones = values[self.box][self.mask]
+        return int(np.partition(tones, len(tones) // 2)[len(tones) // 2])
+
 
 @dataclass(frozen=True)
 class Parts:

@@ -19,6 +19,7 @@ from loupe.images.normalize import border_mean, normalize_pixels, split_pixels
 from loupe.images.spec import Fit, ImageSpec, Look, UInt8Array
 from loupe.models.engine import Engine
 from tests.support.pictures import SIDE, digit_sheet, png, strokes
+from tests.support.stains import STAINS, draw_stains
 from train.data.datasets import Dataset, load_dataset
 from train.evaluate.robustness.handwriting import KINDS, blank, draw, place, several
 
@@ -368,6 +369,24 @@ def test_paper_without_ink_becomes_black(kind: str) -> None:
     images = [normalize_pixels(blank(kind, random), INK) for _ in range(10)]
 
     assert sum(image.any() for image in images) <= 1
+
+
+@pytest.mark.parametrize("kind", STAINS)
+def test_stains_and_wiped_chalk_are_no_ink(kind: str) -> None:
+    random = np.random.default_rng(0)
+    images = [as_read(draw_stains(kind, random)) for _ in range(20)]
+
+    assert sum(image.any() for image in images) <= 3
+
+
+def test_ink_beside_a_stain_is_read(digits: Dataset) -> None:
+    random = np.random.default_rng(1)
+    for digit in digits.test.images[:10]:
+        page = np.concatenate(
+            [draw_stains("smudged", random), draw("plain", digit, random)], axis=1
+        )
+
+        assert as_read(page).any()
 
 
 def test_the_blurred_line_of_a_marker_is_ink() -> None:
