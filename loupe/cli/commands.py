@@ -64,11 +64,19 @@ def make_plain(command: TyperCommand | TyperGroup, path: str) -> None:
         if isinstance(parameter, TyperOption):
             parameter.metavar = _metavar(parameter)
             parameter.min = parameter.max = None  # only for help, which has the metavar
-        elif isinstance(parameter, TyperArgument):  # its name says what it is
-            parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+        elif isinstance(parameter, TyperArgument):
+            _name_plainly(parameter)
     if isinstance(command, TyperGroup):
         for name, each in command.commands.items():
             make_plain(cast("TyperCommand | TyperGroup", each), f"{path} {name}")
+
+
+def _name_plainly(argument: TyperArgument) -> None:
+    """Show an argument as `TAG`, an optional one as `[TAG]`, and several as `TAG…`."""
+    name = argument.display_name_raw
+    usage = [name if argument.required else f"[{name}]"]
+    argument.get_usage_pieces = lambda ctx: usage  # type: ignore[method-assign]
+    argument.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
 
 
 def _metavar(parameter: TyperOption) -> str:

@@ -31,7 +31,7 @@ def predict(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Pictures of any size, or folders of them.", show_default=False
+            metavar="FILE…", help="Pictures of any size, or folders of them.", show_default=False
         ),
     ],
     model: Annotated[
