@@ -18,7 +18,8 @@ SHADE = 160  # of 255; light and stains do not make paper that much darker than 
 SHARPNESS = 0.25
 GRAIN = 3  # standard deviations between the extremes of nine pixels
 LINE = 0.04  # of the longer side of the picture; grain hides the edges of thinner faint lines
-BLOT = 0.45  # of the longer side of a symbol; no stroke is so broad
+# Of the longer side of a symbol; no stroke is so broad, nor are the filled loops of a marker.
+BLOT = 0.5
 SHADOW_SHARE = 0.07  # of the longer side; no stroke is so broad where it is faint
 DEEPER = 1.4  # times the contrast of the shadow
 
