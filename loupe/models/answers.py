@@ -77,8 +77,10 @@ def abstentions(
     outputs: "Outputs", threshold: float | None, min_familiarity: float | None
 ) -> NDArray[np.bool_]:
     """Return which images get no label, because their confidence or familiarity is too low."""
-    unsure = outputs.probabilities.max(axis=1, initial=0) < (threshold or 0)
-    return np.asarray(unsure | (outputs.familiarity < (min_familiarity or 0)))
+    unsure = outputs.familiarity < (min_familiarity or 0)
+    if threshold is not None:
+        unsure |= outputs.probabilities.max(axis=1, initial=0) < threshold
+    return np.asarray(unsure)
 
 
 def familiarity_unknown() -> InvalidRequest:

@@ -3,7 +3,7 @@
 import atexit
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -112,10 +112,13 @@ class Scorer:
         Raises:
             InvalidPixels: See `__call__`.
         """
-        names: Iterator[str | int] = iter(count() if ids is None else ids)
-        kept = pa.table({})
+        names = None if ids is None else iter(ids)
+        kept, start = pa.table({}), 0
         for batch in _cut(images):
-            yield self._score(batch, pa.array(islice(names, len(batch))), kept)
+            stop = start + len(batch)
+            numbers = np.arange(start, stop) if names is None else islice(names, len(batch))
+            yield self._score(batch, pa.array(numbers), kept)
+            start = stop
 
     def schema(self, columns: pa.Schema) -> pa.Schema:
         """Return the schema of the rows of batches with these columns."""

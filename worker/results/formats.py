@@ -55,7 +55,7 @@ def table(
     outputs = Outputs(probabilities, familiarity)
     kept = types.kept.empty_table() if kept is None else kept
     names = pa.array(class_names, pa.string())
-    order = np.argsort(-probabilities, axis=1, kind="stable")
+    order = _most_probable(probabilities, options.top_k)
     columns = {"id": pa.array(ids, types.id)}
     for rank in range(min(options.top_k, len(class_names))):
         index = order[:, rank]
@@ -79,6 +79,17 @@ def table(
         columns[name] = kept[name]
     rows = pa.table(columns)
     return _escape_formulas(rows) if options.escape_formulas else rows
+
+
+def _most_probable(probabilities: Float32Array, top_k: int) -> NDArray[np.intp]:
+    """Return the classes of each row, the most probable first, of which `top_k` count.
+
+    Of equal ones the first comes first, and NaN comes last.
+    """
+    if top_k == 1:  # a third of the time
+        known = np.where(np.isnan(probabilities), -np.inf, probabilities)
+        return np.asarray(known.argmax(axis=1)[:, np.newaxis])
+    return np.argsort(-probabilities, axis=1, kind="stable")
 
 
 def shown_names(class_names: Sequence[str], options: ScoringOptions) -> list[str]:

@@ -121,6 +121,19 @@ def test_labels_of_a_row_start_with_the_most_probable() -> None:
     np.testing.assert_allclose(table["confidence_2"], [0.3, 0.3])
 
 
+def test_one_label_is_the_first_of_several() -> None:
+    nan = np.nan
+    rows = [[0.2, 0.4, 0.4], [nan, 0.3, 0.7], [nan, nan, nan], [0.5, nan, 0.5], [0, 0, 0]]
+    one, three = (
+        formats.table(list("abcde"), np.array(rows, np.float32), CLASSES, ScoringOptions(top_k=k))
+        for k in (1, 3)
+    )
+
+    assert one["index"].to_pylist() == [1, 2, 0, 0, 0]
+    for column in ("label", "index", "confidence"):
+        assert str(one[column]) == str(three[column])
+
+
 def test_row_below_the_threshold_has_a_confidence_but_no_label() -> None:
     found = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], np.float32)
     table = formats.table(["a", "b"], found, CLASSES, ScoringOptions(threshold=0.55, top_k=2))
