@@ -21,14 +21,16 @@ def score_ray(dataset: Any, scorer: Scorer, **options: Any) -> Any:
 
 
 def score_spark(frame: Any, scorer: Scorer) -> Any:
-    """Return the rows of a Spark data frame, from `DataFrame.mapInPandas`."""
+    """Return the rows of a Spark data frame, from `DataFrame.mapInArrow`."""
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
-    def score(batches: Iterator[Any]) -> Iterator[Any]:  # Spark looks at its signature
-        yield from map(scorer, batches)
+    # Spark looks at its signature.
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from scorer(batch).to_batches()
 
     schema = from_arrow_schema(scorer.schema(to_arrow_schema(frame.schema, timezone="UTC")))
-    return frame.mapInPandas(score, schema)
+    return frame.mapInArrow(score, schema)
 
 
 def score_dask(frame: Any, scorer: Scorer) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from loupe.errors import InvalidPixels, InvalidRequest, InvalidSource, LoupeError
 from loupe.images.arrays.shapes import fits, listed, to_batch
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 IMAGE, ID, BYTES = "image", "id", "bytes"
 CODE, ERROR = "code", "error"
 OF_FILES = ("format", "single", "array")  # options that a scorer does not have
+NO_PIXEL = "A batch has a pixel that is no integer in 0..255."
 BATCH_PICTURES = 1024  # in a table of `rows`
 
 Arrays: TypeAlias = Mapping[str, Any]
@@ -269,7 +271,7 @@ def _images(values: Any) -> UInt8Array | list[bytes | None]:
     if array.dtype != object and len(array):
         return array
     if len(array) and isinstance(array[0], np.ndarray | list):
-        return np.asarray(np.stack(array.tolist()))
+        return _uint8(np.stack(array.tolist()))
     files = [value.get(BYTES) if isinstance(value, dict) else value for value in array.tolist()]
     return [bytes(file) if isinstance(file, bytearray) else file for file in files]
 
@@ -284,10 +286,23 @@ def _arrow_images(column: pa.Array | pa.ChunkedArray) -> UInt8Array | list[bytes
     if not pa.types.is_nested(column.type):
         files: list[bytes | None] = column.to_pylist()
         return files
-    pixels, are_pixels = as_pixels(column.flatten())
-    if column.null_count or not are_pixels.all():
-        raise InvalidPixels("A batch has a pixel that is no integer in 0..255.")
-    return pixels.reshape(len(column), -1)
+    if column.null_count:
+        raise InvalidPixels(NO_PIXEL)
+    return _pixels(column.flatten()).reshape(len(column), -1)
+
+
+def _uint8(images: NDArray[np.generic]) -> UInt8Array:
+    """Return images of any integers as uint8; Spark has none smaller than 16 bits."""
+    if images.dtype == np.uint8 or images.dtype.kind not in "iu":
+        return images.astype(images.dtype, copy=False)
+    return _pixels(pa.array(images.ravel())).reshape(images.shape)
+
+
+def _pixels(column: pa.Array) -> UInt8Array:
+    pixels, are_pixels = as_pixels(column)
+    if not are_pixels.all():
+        raise InvalidPixels(NO_PIXEL)
+    return pixels
 
 
 def _is_path(model: str) -> bool:

@@ -246,6 +246,8 @@ def read_rows(file: IO[bytes], layout: Layout, columns: Sequence[str] = ()) -> I
 def as_pixels(column: pa.Array) -> tuple[UInt8Array, NDArray[np.bool_]]:
     """Return numbers as pixels, and whether they are."""
     values = column.to_numpy(zero_copy_only=False)  # a null is not a number then
+    if values.dtype == np.uint8:
+        return values, np.ones(len(values), bool)
     with np.errstate(invalid="ignore"):  # of infinity and what is not a number
         are_pixels = (values >= 0) & (values <= 255) & (values == np.floor(values))
         return np.where(are_pixels, values, 0).astype(np.uint8), are_pixels

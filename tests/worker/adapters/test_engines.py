@@ -79,6 +79,16 @@ def test_spark_scores_its_own_binary_files(
     assert rows == {row["id"]: row["label"] for row in expected.to_pylist()}
 
 
+def test_spark_scores_arrays(spark: Any, scorer: Scorer) -> None:
+    images = pictures.digits(IMAGES)
+    pixels = pa.array(images.reshape(IMAGES, -1).astype("int16").tolist(), pa.list_(pa.int16()))
+    frame = spark.createDataFrame(pa.table({"id": pa.array(range(IMAGES)), "image": pixels}))
+    plain = Scorer(scorer.tag)
+
+    expected = plain({"id": range(IMAGES), "image": images})
+    assert score_spark(frame, plain).toArrow().cast(expected.schema).equals(expected)
+
+
 def test_dask_has_the_same_rows(table: pa.Table, scorer: Scorer) -> None:
     frames = pytest.importorskip("dask.dataframe")
     config = pytest.importorskip("dask").config

@@ -109,10 +109,11 @@ def test_batches_of_every_kind_have_the_same_rows(digits_model: StoredModel) -> 
 
     assert scorer(pa.table({"id": arrays["id"], "image": tensors})).equals(rows)
     assert scorer(pa.table({"id": arrays["id"], "image": lists})).equals(rows)
-    frame = pd.DataFrame({"id": arrays["id"], "image": [image.ravel() for image in images]})
-    assert pa.Table.from_pandas(scorer(frame), schema=rows.schema, preserve_index=False).equals(
-        rows
-    )
+    for dtype in (np.uint8, np.int16):  # Spark has no uint8
+        pixels = [image.ravel() for image in images.astype(dtype)]
+        found = scorer(pd.DataFrame({"id": arrays["id"], "image": pixels}))
+        table = pa.Table.from_pandas(found, schema=rows.schema, preserve_index=False)
+        assert table.equals(rows)
     assert to_frame(rows).dtypes["index"] == pd.ArrowDtype(pa.int16())
     assert len(scorer({"id": [], "image": []})) == 0
 
@@ -124,6 +125,7 @@ def test_batches_of_every_kind_have_the_same_rows(digits_model: StoredModel) -> 
         ({"id": [1]}, InvalidSource),
         ({"id": [1], "image": np.zeros((1, 5, 5), np.uint8)}, InvalidPixels),
         ({"id": [1], "image": np.zeros((1, 28, 28), np.float32)}, InvalidPixels),
+        ({"id": [1], "image": [[300] * 784]}, InvalidPixels),
         (pa.table({"id": [1], "image": [[300] * 784]}), InvalidPixels),
     ],
 )
