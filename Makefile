@@ -42,6 +42,7 @@ test-deployment: $(INSTALLED) ## Build the images, run everything in containers,
 
 test-engines: $(INSTALLED) ## Install Ray, Spark and Dask, and test scoring inside them; Spark needs Java 17
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/engines.txt
+	@command -v java >/dev/null || echo 'skipping Spark, which needs Java 17: apt-get install openjdk-17-jre-headless'
 	$(BIN)/pytest tests/worker/adapters -m engines -rs
 
 lint: $(INSTALLED) ## Check style and import directions
@@ -52,7 +53,7 @@ lint: $(INSTALLED) ## Check style and import directions
 type: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## Compare the service and bulk scoring with plain loops, other servers and other queues; half an hour
+bench: $(INSTALLED) ## Compare the service and bulk scoring with plain loops, other servers, queues and engines; half an hour
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt || echo 'continuing without other servers and queues'
 	@$(BIN)/python -m bench
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from bench.bulk import jobs, queue, scorer, sources
+from bench.bulk import engines, jobs, queue, scorer, sources
 from bench.bulk import peers as bulk_peers
 from bench.harness import Row, run_program, show
 from bench.inputs import benchmark_model
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "bulk": sources.measure,
     "bulk-peers": bulk_peers.measure,
     "scorer": scorer.measure,
+    "engines": engines.measure,
     "jobs": jobs.measure,
     "memory": jobs.measure_memory,
     "queue": queue.measure,

@@ -119,9 +119,9 @@ def serving(names: Sequence[str], model: StoredModel) -> Iterator[dict[str, Runn
         yield servers
 
 
-def is_installed(name: str, package: str) -> bool:
+def is_installed(name: str, package: str, target: str = "bench") -> bool:
     """Return whether a package is installed, and print that `name` is skipped if not."""
     if find_spec(package) is None:
-        print(f"{name}: skipped, it needs the package {package} (make bench installs it)")
+        print(f"{name}: skipped, it needs the package {package} (make {target} installs it)")
         return False
     return True
