@@ -69,7 +69,7 @@ def draw_strokes(
     ink = _set_width(magnified(ink, FINE * side))
     small = shrunk(ink[bounds(ink > int(ink.max()) // 5)], side)
     note("resized", "resized to {} × {} pixels", *small.shape)
-    return _place_by_mass(np.asarray(small * (255 / small.max()), np.uint8), spec)
+    return _place_by_mass(np.asarray(small * (255 / small.max()) + 0.5, np.uint8), spec)
 
 
 def _full_contrast(values: UInt8Array, mask: Mask, threshold: float) -> UInt8Array:
