@@ -27,7 +27,7 @@ ENOUGH = 0.95  # of the highest rate: more threads or larger runs only take long
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a model runs in one way.
+    """The measured speed of a model.
 
     Attributes:
         threads: Runs at the same time, each on one core.
@@ -41,7 +41,7 @@ class Speed:
 
     @property
     def milliseconds(self) -> float:
-        """How long one run takes."""
+        """The duration of one run."""
         return 1000 * self.threads * self.run_images / self.rate
 
 
