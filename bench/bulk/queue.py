@@ -19,7 +19,7 @@ from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
-from worker.queue.records import JobRequest
+from worker.queue.records import JobPlan, JobRequest
 from worker.queue.steps import Shard
 from worker.sources.opening import open_source
 from worker.sources.source import ShardPlan, cut
@@ -130,7 +130,7 @@ def _submit_planned(
         Jobs(redis).submit(request)
     for delivery in [queue.claim() for _ in range(jobs)]:
         assert delivery is not None
-        assert queue.commit_plan(delivery, plan.total, plan.revision, plan.shards)
+        assert queue.commit_plan(delivery, JobPlan(plan.total, plan.revision, plan.shards))
 
 
 def _process_shard(queue: Claims) -> bool:

@@ -21,6 +21,7 @@ from tests.support.servers.redis_servers import redis_server
 from worker.metrics import PROMPT, Metrics, serve_metrics
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
+from worker.queue.records import JobPlan
 from worker.queue.steps import Shard
 from worker.scoring.consumer import Consumer
 
@@ -105,7 +106,7 @@ def test_the_depth_of_the_queue_is_that_of_all_jobs(
     plan = claims.claim()
     assert plan is not None
     shards = [Shard(index, index, index + 1) for index in range(5)]
-    claims.commit_plan(plan, 5, "revision", shards)
+    claims.commit_plan(plan, JobPlan(5, "revision", shards))
     submitted(jobs)
     first, second, planned = claims.claim(), claims.claim(), claims.claim()
     assert first is not None

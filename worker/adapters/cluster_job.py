@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 
 from loupe.errors import Conflict, Interrupted, LoupeError, NotFound
-from loupe.images.selection import SkippedFiles
 from loupe.runtime.processes import stop_on_signals
 from loupe.settings import Settings
 from loupe.terminal import console
@@ -18,8 +17,7 @@ from worker.adapters.clusters import Cluster, Outcome
 from worker.process import running_queue
 from worker.queue.claims import Delivery
 from worker.queue.local import LocalQueue
-from worker.queue.records import PROTOCOL, JobRequest
-from worker.queue.steps import Shard
+from worker.queue.records import PROTOCOL, JobPlan, JobRequest
 from worker.queue.submission import Prepared
 from worker.scoring.slices import Slice, SlicePlan, SliceQueue, read_plan, write_plan
 from worker.slices import leave
@@ -110,25 +108,14 @@ class ClusterQueue(LocalQueue):
                 self._end(state="failed", error=f"{type(error).__name__}: {error}")
         return super().claim()
 
-    def commit_plan(
-        self,
-        delivery: Delivery,
-        total: int,
-        revision: str,
-        shards: Sequence[Shard],
-        kept: Sequence[int],
-        done: int,
-        failed: int,
-        skipped: SkippedFiles,
-    ) -> bool:
+    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
         """Write the plan for the slices; see `Claims.commit_plan`."""
         enough = max(MIN_SLICES, SLICES_PER_CORE * self._cluster.cores)
-        count = max(1, min(len(shards), enough))
-        plan = SlicePlan.made(self._job, count, total, revision, shards, skipped)
-        write_plan(self._request, plan)
+        count = max(1, min(len(plan.shards), enough))
+        write_plan(self._request, SlicePlan.made(self._job, count, plan))
         with self._changing:
             self._slices = count
-            super().commit_plan(delivery, total, revision, shards, kept, done, failed, skipped)
+            super().commit_plan(delivery, plan)
             if self._left:
                 self._waiting.clear()
         return True

@@ -7,13 +7,11 @@ script that checks the fence first, so each step takes effect exactly once.
 import json
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from redis import Redis
 
-from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED, PRIORITIES, Priority
 from worker.queue.jobs import KEEP_SECONDS
 from worker.queue.keys import (
@@ -27,8 +25,8 @@ from worker.queue.keys import (
     server_time,
     waiting_key,
 )
-from worker.queue.records import ErrorLimit
-from worker.queue.steps import Finish, Shard, Step, decode, encode, without
+from worker.queue.records import ErrorLimit, JobPlan
+from worker.queue.steps import Finish, Step, decode, encode, without
 
 MAX_STARTED = 32  # jobs of one priority that share the workers while they have enough steps
 START_EVERY = 4  # claims, so that a short job need not wait for the end of a long one
@@ -193,43 +191,23 @@ class Claims:
             return bool(self._run("dead_letter", delivery, *ending))
         return bool(self._run("retry", delivery, step, backoff_seconds(delivery.attempt)))
 
-    def commit_plan(
-        self,
-        delivery: Delivery,
-        total: int,
-        revision: str,
-        shards: Sequence[Shard],
-        kept: Sequence[int] = (),
-        done: int = 0,
-        failed: int = 0,
-        skipped: SkippedFiles | None = None,
-    ) -> bool:
-        """Enqueue the shards of a planned job.
-
-        Args:
-            delivery: The plan.
-            total: Number of records to score.
-            revision: Version of the source.
-            shards: Shards of the job.
-            kept: Numbers of those whose parts exist already.
-            done: Images scored in those parts.
-            failed: Images of those parts that could not be read.
-            skipped: Files of the source that are not records.
-        """
-        left = without(shards, kept)
+    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
+        """Enqueue the shards of a planned job; `delivery` is its first step."""
+        kept = plan.kept
+        left = without(plan.shards, kept)
         for start in range(0, max(len(left), len(kept), 1), SLICE):
             names = json.dumps([f"shard-{index}" for index in kept[start : start + SLICE]])
             steps = map(encode, left[start : start + SLICE])
             if not self._run("stage", delivery, int(start == 0), names, *steps):
                 return False
-        counts = (done, failed, len(left) + len(kept), len(left))
+        counts = (plan.done, plan.failed, len(left) + len(kept), len(left))
         committed = self._run(
             "commit_plan",
             delivery,
-            *(total, revision, self._now()),
+            *(plan.total, plan.revision, self._now()),
             *counts,
             FINISH,
-            json.dumps(skipped or {}),
+            json.dumps(plan.skipped),
         )
         if committed and not left:
             self._prefer(delivery.job_id)

@@ -8,11 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from loupe.errors import JobNotFound
-from loupe.images import selection
-from loupe.images.selection import SkippedFiles
 from loupe.jobs import ENDED
 from worker.queue.claims import Delivery, backoff_seconds
-from worker.queue.records import ErrorLimit, Job, JobRequest
+from worker.queue.records import ErrorLimit, Job, JobPlan, JobRequest
 from worker.queue.steps import Finish, Plan, Shard, Step, without
 
 
@@ -125,23 +123,12 @@ class LocalQueue:
                 self._end(state="failed", error=error)
         return self.drop(delivery)
 
-    def commit_plan(
-        self,
-        delivery: Delivery,
-        total: int,
-        revision: str,
-        shards: Sequence[Shard],
-        kept: Sequence[int],
-        done: int,
-        failed: int,
-        skipped: SkippedFiles,
-    ) -> bool:
+    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
         """See `Claims.commit_plan`."""
         with self._changing:
-            found = total + selection.count(skipped)
-            self._update(total=found, revision=revision, started=time.time())
-            self._update(shards=len(shards), skipped_files=skipped)
-            self._start(shards, kept, done, failed)
+            self._update(total=plan.found, revision=plan.revision, started=time.time())
+            self._update(shards=len(plan.shards), skipped_files=plan.skipped)
+            self._start(plan.shards, plan.kept, plan.done, plan.failed)
             return self._complete(delivery)
 
     def commit_shard(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from loupe.images.selection import SkippedFiles, count
 from loupe.jobs import DEFAULT_OPTIONS, JobState, Priority, ScoringJob, ScoringOptions, folder_of
+from worker.queue.steps import Shard
 
 # Changes with the meaning of records and steps; a worker fails jobs of another protocol.
 PROTOCOL = "3"
@@ -84,6 +86,34 @@ class ErrorLimit(NamedTuple):
 
     images: float
     problem: str
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What the first step of a job has found.
+
+    Attributes:
+        total: Number of records to score.
+        revision: Version of the source.
+        shards: All shards of the job.
+        kept: Numbers of those whose parts exist already.
+        done: Images scored in those parts.
+        failed: Images of those parts that could not be read.
+        skipped: Files of the source that are not records.
+    """
+
+    total: int
+    revision: str
+    shards: Sequence[Shard]
+    kept: Sequence[int] = ()
+    done: int = 0
+    failed: int = 0
+    skipped: SkippedFiles = field(default_factory=dict)
+
+    @property
+    def found(self) -> int:
+        """Records and skipped files of the source."""
+        return self.total + count(self.skipped)
 
 
 @dataclass(frozen=True)

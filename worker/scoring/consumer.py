@@ -210,7 +210,7 @@ class Consumer:
         match delivery.step:
             case Plan():
                 plan = plan_job(task)
-                return lambda: self.claims.commit_plan(delivery, **vars(plan))
+                return lambda: self.claims.commit_plan(delivery, plan)
             case Shard() as shard:
                 run = ShardRun(task, shard)
                 run.start()

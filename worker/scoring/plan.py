@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from loupe.errors import LoupeError
-from loupe.images.selection import Skipped, SkippedFiles
+from loupe.images.selection import Skipped
 from loupe.images.spec import UInt8Array
 from loupe.models.certainty import LEVEL
 from worker.metrics import ShardClock
-from worker.queue.steps import Shard
+from worker.queue.records import JobPlan
 from worker.results import claims, outputs, receipts
 from worker.results.formats import check_kept_columns, column_names
 from worker.results.statistics import StepStatistics
@@ -18,20 +17,7 @@ from worker.scoring.task import Task
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PlanResult:
-    """A planned job; `Claims.commit_plan` describes the fields."""
-
-    total: int
-    revision: str
-    shards: list[Shard]
-    kept: list[int]
-    done: int
-    failed: int
-    skipped: SkippedFiles
-
-
-def plan_job(task: Task) -> PlanResult:
+def plan_job(task: Task) -> JobPlan:
     """Plan the job, write the plan index, and find parts that an earlier run has finished."""
     job, output, clock = task.job, task.output, ShardClock()
     model = task.find_model()
@@ -53,7 +39,7 @@ def plan_job(task: Task) -> PlanResult:
     skipped.update(job.not_sent)
     count = len(plan.shards)
     kept = dict(receipts.valid_receipts(output, range(count), count, fingerprint))
-    return PlanResult(
+    return JobPlan(
         plan.total,
         plan.revision,
         shards=plan.shards,

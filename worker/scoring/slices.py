@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loupe.errors import Conflict, InvalidUsage, SourceChanged
-from loupe.images import selection
 from loupe.images.selection import SkippedFiles
 from worker.queue.claims import Delivery
 from worker.queue.local import LocalQueue
-from worker.queue.records import ErrorLimit, Job, JobRequest
+from worker.queue.records import ErrorLimit, Job, JobPlan, JobRequest
 from worker.queue.steps import Shard
 from worker.results import claims, outputs, receipts
 from worker.sources.source import MAX_SHARDS
@@ -84,24 +83,16 @@ class SlicePlan(BaseModel):
     shards: list[tuple[int, int, int]]
 
     @classmethod
-    def made(
-        cls,
-        job: Job,
-        slices: int,
-        total: int,
-        revision: str,
-        shards: Sequence[Shard],
-        skipped: SkippedFiles,
-    ) -> "SlicePlan":
-        """Return the plan of a job in so many slices; see `Claims.commit_plan`."""
+    def made(cls, job: Job, slices: int, plan: JobPlan) -> "SlicePlan":
+        """Return the plan of a job in so many slices."""
         return cls(
             job=job.id,
             slices=slices,
-            total=total + selection.count(skipped),
-            revision=revision,
-            skipped_files=skipped,
+            total=plan.found,
+            revision=plan.revision,
+            skipped_files=plan.skipped,
             started=job.created,
-            shards=[(shard.start, shard.stop, shard.offset) for shard in shards],
+            shards=[(shard.start, shard.stop, shard.offset) for shard in plan.shards],
         )
 
     def steps(self) -> list[Shard]:
@@ -211,22 +202,11 @@ class SliceQueue(LocalQueue):
             if not self._left:
                 self._close()
 
-    def commit_plan(
-        self,
-        delivery: Delivery,
-        total: int,
-        revision: str,
-        shards: Sequence[Shard],
-        kept: Sequence[int],
-        done: int,
-        failed: int,
-        skipped: SkippedFiles,
-    ) -> bool:
+    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
         """Write the plan, and begin with the shards of the slice; see `Claims.commit_plan`."""
-        made = SlicePlan.made(self._job, self._part.of, total, revision, shards, skipped)
-        plan = _publish(self._request, made)
+        published = _publish(self._request, SlicePlan.made(self._job, self._part.of, plan))
         with self._changing:
-            self._take(plan)
+            self._take(published)
             return self._complete(delivery)
 
     def commit_shard(

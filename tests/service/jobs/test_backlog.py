@@ -15,6 +15,7 @@ from tests.support.job_requests import new_request
 from tests.support.servers.redis_servers import RedisServer, redis_server
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
+from worker.queue.records import JobPlan
 from worker.queue.steps import Shard
 
 
@@ -57,7 +58,7 @@ def test_backlog_counts_the_steps_of_all_jobs_wherever_they_are(
     jobs.submit(new_request())
     plan = claims.claim()
     assert plan is not None
-    claims.commit_plan(plan, 9, "revision", [Shard(at, at, at + 1) for at in range(9)])
+    claims.commit_plan(plan, JobPlan(9, "revision", [Shard(at, at, at + 1) for at in range(9)]))
     assert claims.claim()  # a worker has it
     jobs.submit(new_request())
 

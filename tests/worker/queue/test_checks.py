@@ -19,6 +19,7 @@ from worker.queue.checks import check_redis
 from worker.queue.claims import Claims
 from worker.queue.jobs import Jobs
 from worker.queue.keys import SCRIPTS
+from worker.queue.records import JobPlan
 from worker.queue.steps import Finish, Plan, Shard
 
 RULE = re.compile(r"ACL SETUSER loupe on >PASSWORD (.*)")
@@ -56,7 +57,7 @@ def finish_a_job(redis: Redis) -> None:
         kinds.append(type(delivery.step))
         assert claims.renew(delivery, 0)
         if isinstance(delivery.step, Plan):
-            assert claims.commit_plan(delivery, 10, "revision", [Shard(0, 0, 10)])
+            assert claims.commit_plan(delivery, JobPlan(10, "revision", [Shard(0, 0, 10)]))
         elif isinstance(delivery.step, Shard) and delivery.attempt == 1:
             assert claims.release(delivery)
             kinds.pop()

@@ -16,7 +16,7 @@ from worker.queue import claims, keys
 from worker.queue import jobs as module
 from worker.queue.claims import MAX_STARTED, SLICE, START_EVERY, Claims, Delivery
 from worker.queue.jobs import Jobs
-from worker.queue.records import Job
+from worker.queue.records import Job, JobPlan
 from worker.queue.steps import Finish, Plan, Probe, Shard
 
 NewQueue: TypeAlias = Callable[..., Claims]
@@ -56,7 +56,7 @@ def planned(jobs: Jobs, queue: Claims, count: int) -> Job:
     job = submitted(jobs)
     delivery = claimed(queue)
     assert delivery.job_id == job.id
-    assert queue.commit_plan(delivery, 10 * count, "revision", shards(count))
+    assert queue.commit_plan(delivery, JobPlan(10 * count, "revision", shards(count)))
     return jobs.get(job.id)
 
 
@@ -268,7 +268,7 @@ def test_two_jobs_take_turns(jobs: Jobs, new_queue: NewQueue) -> None:
     while (delivery := queue.claim()) is not None:
         seen.append(delivery.job_id)
         if delivery.step.kind == "plan":
-            queue.commit_plan(delivery, 20, "revision", shards(2))
+            queue.commit_plan(delivery, JobPlan(20, "revision", shards(2)))
 
     assert seen.count(large.id) == 6
     assert seen.count(small.id) == 3
@@ -295,7 +295,7 @@ def test_started_jobs_end_before_many_others_start(jobs: Jobs, new_queue: NewQue
     while finished < 200:
         delivery = claimed(queue)
         if delivery.step.kind == "plan":
-            assert queue.commit_plan(delivery, 20, "revision", shards(2))
+            assert queue.commit_plan(delivery, JobPlan(20, "revision", shards(2)))
             planned_before_an_end.append(delivery.job_id)
         elif delivery.step.kind == "shard":
             assert queue.commit_shard(delivery, 10, 0)
@@ -313,7 +313,7 @@ def test_final_step_goes_before_shards_of_other_jobs(jobs: Jobs, new_queue: NewQ
     short = submitted(jobs)
     while (delivery := claimed(queue)).job_id != short.id:
         pass
-    queue.commit_plan(delivery, 10, "revision", shards(1))
+    queue.commit_plan(delivery, JobPlan(10, "revision", shards(1)))
     while (delivery := claimed(queue)).job_id != short.id:
         pass
     queue.commit_shard(delivery, 10, 0)
@@ -331,7 +331,9 @@ def test_plan_is_queued_in_slices_and_visible_as_a_whole(
     count = 3 * SLICE + 1
     job = submitted(jobs)
     kept = list(range(SLICE + 1))
-    assert queue.commit_plan(claimed(queue), 10, "revision", shards(count)[SLICE + 1 :], kept)
+    assert queue.commit_plan(
+        claimed(queue), JobPlan(10, "revision", shards(count)[SLICE + 1 :], kept)
+    )
 
     assert (jobs.get(job.id).shards, jobs.get(job.id).state) == (count, "running")
     assert redis.xlen(keys.job_key(job.id, "steps")) == count - len(kept)
@@ -355,21 +357,21 @@ def test_plan_of_a_worker_that_died_while_queueing_is_replaced(
     with monkeypatch.context() as patched:
         patched.setattr(Claims, "_run", dead)
         with pytest.raises(SystemExit):
-            dying.commit_plan(delivery, 90, "old", shards(9)[3:], [0, 1, 2])
+            dying.commit_plan(delivery, JobPlan(90, "old", shards(9)[3:], [0, 1, 2]))
     assert jobs.get(job.id).state == "planning"
 
-    assert queue.commit_plan(until(queue.claim), 20, "new", shards(2))
+    assert queue.commit_plan(until(queue.claim), JobPlan(20, "new", shards(2)))
     names = [claimed(queue).step.name for _ in range(2)]
     assert names == ["shard-0", "shard-1"]
     assert queue.committed_shards(job.id) == []
-    assert not dying.commit_plan(delivery, 90, "old", shards(9))
+    assert not dying.commit_plan(delivery, JobPlan(90, "old", shards(9)))
 
 
 def test_scripts_do_not_grow_with_the_job(jobs: Jobs, new_queue: NewQueue, redis: Redis) -> None:
     """Count commands instead of time: each script runs few, however many shards a job has."""
     queue = new_queue()
     job = submitted(jobs)
-    queue.commit_plan(claimed(queue), 10, "revision", shards(10 * SLICE))
+    queue.commit_plan(claimed(queue), JobPlan(10, "revision", shards(10 * SLICE)))
     redis.config_resetstat()
     kept = claimed(queue)
     jobs.cancel(job.id)
@@ -433,11 +435,11 @@ def test_a_stale_worker_cannot_commit_a_plan(jobs: Jobs, new_queue: NewQueue) ->
     stale = claimed(new_queue("a"))
     live = until(new_queue("b", lease_seconds=0.05).claim)
 
-    assert not new_queue("a").commit_plan(stale, 99, "stale", shards(9))
+    assert not new_queue("a").commit_plan(stale, JobPlan(99, "stale", shards(9)))
     unchanged = jobs.get(job.id)
     assert (unchanged.state, unchanged.total, unchanged.shards) == ("planning", None, 0)
-    assert new_queue("b").commit_plan(live, 20, "live", shards(2))
-    assert not new_queue("a").commit_plan(stale, 99, "stale", shards(9))
+    assert new_queue("b").commit_plan(live, JobPlan(20, "live", shards(2)))
+    assert not new_queue("a").commit_plan(stale, JobPlan(99, "stale", shards(9)))
     assert jobs.get(job.id).revision == "live"
 
 
@@ -469,7 +471,7 @@ def test_a_stale_worker_cannot_fail_a_step(jobs: Jobs, new_queue: NewQueue) -> N
     new_queue("a").fail(stale, "it is all wrong", final=True)
     new_queue("a").fail(stale, "it is all wrong")
     assert jobs.get(job.id).state == "planning"
-    assert new_queue("b").commit_plan(live, 20, "revision", shards(2))
+    assert new_queue("b").commit_plan(live, JobPlan(20, "revision", shards(2)))
 
 
 # Failures
@@ -529,7 +531,7 @@ def test_a_failed_step_is_tried_again_by_anybody(jobs: Jobs, new_queue: NewQueue
     again = until(new_queue("b").claim)
     assert again.attempt == 2
     assert again.step.name == "plan"
-    assert new_queue("b").commit_plan(again, 10, "revision", shards(1))
+    assert new_queue("b").commit_plan(again, JobPlan(10, "revision", shards(1)))
 
 
 def test_last_failed_attempt_fails_the_job_and_keeps_a_dead_letter(
@@ -637,7 +639,7 @@ def test_job_cancelled_while_planning_gets_no_shards(jobs: Jobs, new_queue: NewQ
     plan = claimed(queue)
     jobs.cancel(job.id)
 
-    assert queue.commit_plan(plan, 50, "revision", shards(5))
+    assert queue.commit_plan(plan, JobPlan(50, "revision", shards(5)))
     finish = claimed(queue)
     assert finish.step.kind == "finish"
     assert queue.committed_shards(job.id) == []
@@ -714,7 +716,9 @@ def test_a_job_with_too_many_errors_ends_early(
 ) -> None:
     job_id = jobs.submit(new_request(), max_errors=limit).id
     queue = new_queue()
-    queue.commit_plan(claimed(queue), 40, "revision", shards(4), skipped={"hidden": {"": 100}})
+    queue.commit_plan(
+        claimed(queue), JobPlan(40, "revision", shards(4), skipped={"hidden": {"": 100}})
+    )
     other = claimed(new_queue("b"))
     for number, errors in enumerate(failed):
         delivery = other if number == 3 else claimed(queue)
@@ -735,7 +739,7 @@ def test_a_job_with_too_many_errors_ends_early(
 def test_max_in_flight_limits_the_claimed_steps_of_a_job(jobs: Jobs, new_queue: NewQueue) -> None:
     job = jobs.submit(new_request(), max_in_flight=2)
     queue = new_queue()
-    queue.commit_plan(claimed(queue), 50, "revision", shards(5))
+    queue.commit_plan(claimed(queue), JobPlan(50, "revision", shards(5)))
     first = claimed(queue)
     claimed(new_queue("b"))
     other = submitted(jobs)
@@ -816,7 +820,7 @@ def test_worker_that_slept_through_the_end_of_a_job_cannot_commit_after_a_retry(
     stale, doomed = claimed(queue), claimed(queue)
     queue.fail(doomed, "no", final=True)
     jobs.submit(job.request)
-    queue.commit_plan(claimed(queue), 20, "revision", shards(2))
+    queue.commit_plan(claimed(queue), JobPlan(20, "revision", shards(2)))
     live = claimed(queue)
 
     assert (stale.step.name, stale.attempt) == (live.step.name, live.attempt)
@@ -828,7 +832,9 @@ def test_worker_that_slept_through_the_end_of_a_job_cannot_commit_after_a_retry(
 def test_existing_parts_are_counted_from_the_start(jobs: Jobs, new_queue: NewQueue) -> None:
     job = submitted(jobs)
     queue = new_queue()
-    queue.commit_plan(claimed(queue), 30, "revision", shards(3)[2:], [0, 1], done=18, failed=2)
+    queue.commit_plan(
+        claimed(queue), JobPlan(30, "revision", shards(3)[2:], [0, 1], done=18, failed=2)
+    )
     planned_job = jobs.get(job.id)
     assert (planned_job.shards, planned_job.total, planned_job.done, planned_job.failed) == (
         3,
@@ -845,7 +851,7 @@ def test_existing_parts_are_counted_from_the_start(jobs: Jobs, new_queue: NewQue
 def test_job_with_all_parts_only_needs_to_finish(jobs: Jobs, new_queue: NewQueue) -> None:
     job = submitted(jobs)
     queue = new_queue()
-    queue.commit_plan(claimed(queue), 10, "revision", [], [0], done=10)
+    queue.commit_plan(claimed(queue), JobPlan(10, "revision", [], [0], done=10))
 
     assert jobs.get(job.id).state == "finishing"
     assert claimed(queue).step.name == "finish"
