@@ -33,6 +33,7 @@ from s3fs import S3FileSystem  # noqa: E402
 from loupe.cli.main import main  # noqa: E402
 from loupe.images.spec import ImageSpec  # noqa: E402
 from loupe.models.engine import Engine, load_engine  # noqa: E402
+from loupe.models.promotion import promote_first  # noqa: E402
 from loupe.models.store import StoredModel  # noqa: E402
 from loupe.runtime.redis_server import open_redis  # noqa: E402
 from loupe.settings import Settings  # noqa: E402
@@ -108,7 +109,9 @@ def digits_model(_shared: Path) -> StoredModel:
 
         return train(load_dataset("digits"), recipe("cnn-small", epochs=4, batch_size=64))
 
-    return made_once(_shared / "digits", trained)
+    model = made_once(_shared / "digits", trained)
+    promote_first(model)  # as training does
+    return model
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +125,9 @@ def shapes_model(_shared: Path, digits_model: StoredModel) -> StoredModel:
         config = recipe("cnn-small", epochs=1, batch_size=16)
         return train(pictures.shapes(), config, min_accuracy=0)
 
-    return made_once(_shared / "shapes", trained)
+    model = made_once(_shared / "shapes", trained)
+    promote_first(model)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def _save(path: Path, nodes: list[onnx.NodeProto], **constants: NDArray[np.gener
 def limited(loupe: Loupe, store: Path, monkeypatch: pytest.MonkeyPatch) -> Loupe:
     """Import a model in a process of its own, whose output is not returned."""
     monkeypatch.setenv("BENTOML_HOME", str(store))
-    monkeypatch.setenv("LOUPE_IMPORT_SECONDS", "5")
+    monkeypatch.setenv("LOUPE_IMPORT_SECONDS", "10")
     return partial(loupe, "models", "import", *OPTIONS)
 
 
