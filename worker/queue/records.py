@@ -90,7 +90,7 @@ class ErrorLimit(NamedTuple):
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What the first step of a job has found.
+    """The findings of the first step of a job.
 
     Attributes:
         total: Number of records to score.

@@ -147,6 +147,6 @@ def test_command_writes_a_table_and_a_sheet(loupe: Loupe, tmp_path: Path) -> Non
 
     assert ended.code == 0
     assert "--relabel" in ended.out
-    assert {each["label"] for each in findings if each["problem"] == "repeat"} == {""}
+    assert [each["label"] for each in findings if each["problem"] == "repeat"] == ["", ""]
     with Image.open(tmp_path / "digits.png") as drawn:
         assert drawn.format == "PNG"

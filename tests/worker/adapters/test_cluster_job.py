@@ -16,13 +16,12 @@ from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support.command import Loupe
 from tests.worker.adapters.conftest import IMAGES, SHARD
+from tests.worker.test_slices import contents, figures
 from worker.adapters import cluster_job
 from worker.adapters.cluster_job import ClusterQueue, SliceTask, score_on
 from worker.adapters.clusters import Cluster, Outcomes, Task
 from worker.process import running_locally, running_queue
 from worker.queue.submission import Prepared, prepare
-from worker.results import claims
-from worker.results.outputs import read_summary
 
 
 def prepared(
@@ -47,18 +46,6 @@ def run_here(task: Task, count: int) -> Outcomes:
 @contextmanager
 def here() -> Iterator[Cluster]:
     yield Cluster(1, run_here)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return all files but the summary, which has times."""
-    return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.name != claims.SUMMARY
-    }
-
-
-def figures(folder: Path) -> dict[str, object]:
-    timed = {"started", "finished", "seconds", "images_per_second", "workers", "job"}
-    return {name: value for name, value in read_summary(folder).items() if name not in timed}
 
 
 @pytest.mark.parametrize("slices", [cluster_job.MIN_SLICES, 3])

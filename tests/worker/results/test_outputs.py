@@ -150,7 +150,7 @@ def test_part_written_twice_is_the_same(tmp_path: Path) -> None:
 
 def test_failed_part_leaves_no_file(tmp_path: Path) -> None:
     broken = Part(["a", "b"], probabilities(3), [])
-    with pytest.raises(ValueError, match=r"shapes|length"):
+    with pytest.raises(ValueError, match="length"):
         write_part(tmp_path, 0, 1, broken, CLASSES)
 
     assert names(tmp_path) == []
