@@ -8,17 +8,18 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 import threading
 from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from loupe.errors import InvalidImage, LoupeError
 from loupe.images.decode import open_picture
 from loupe.images.header import estimated_bytes, kind_of, time_share, too_costly
 from loupe.images.looks.ink import Symbols
+from loupe.images.messages import receive, send
 from loupe.images.pixels.opening import load_heif
 from loupe.images.spec import ImageSpec, Normalize
 from loupe.images.steps import Step
@@ -29,31 +30,31 @@ NICENESS = 10
 IMAGE, ERROR = b"\0", b"\1"  # first byte of an answer
 
 
-def main(socket: int, seconds: float, in_background: bool) -> None:
+def main(descriptor: int, seconds: float, in_background: bool) -> None:
     """Decode until the parent closes its end of the socket.
 
     Args:
-        socket: Descriptor of the socket to the parent.
+        descriptor: Of the socket to the parent.
         seconds: CPU seconds for a large picture; others get a share.
         in_background: Whether to run at a low priority.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent stops its decoders
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, args=(socket,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(descriptor,), daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         Path("/proc/self/oom_score_adj").write_text("1000")  # before the parent
     if in_background:
         _lower_priority()
-    connection = Connection(socket)
-    connection.send_bytes(b"ready")
+    parent = socket.socket(fileno=descriptor)
+    send(parent, b"ready")
     limits = Limits(seconds)
     with suppress(EOFError, ConnectionResetError):
         while True:
-            spec, max_pixels, *options = json.loads(connection.recv_bytes())
-            data = connection.recv_bytes()
+            spec, max_pixels, *options = json.loads(receive(parent))
+            data = receive(parent)
             answer = _answer(data, limits, max_pixels, ImageSpec(**spec), *options)
-            connection.send_bytes(answer)
+            send(parent, answer)
 
 
 def _answer(
@@ -124,10 +125,10 @@ class Limits:
             resource.setrlimit(resource.RLIMIT_AS, self._address_space)
 
 
-def _die_with_parent(socket: int) -> None:
+def _die_with_parent(descriptor: int) -> None:
     """Exit when the parent has closed its end, even while a picture is decoded."""
     hung_up = select.poll()
-    hung_up.register(socket, 0)
+    hung_up.register(descriptor, 0)
     hung_up.poll()
     os._exit(0)
 

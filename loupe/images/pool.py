@@ -6,13 +6,14 @@ error; the next picture gets another decoder.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import wait
 from queue import LifoQueue
 from signal import SIGALRM, SIGKILL, SIGPROF
 from typing import Literal, TypeAlias
@@ -25,6 +26,7 @@ from loupe.images.decoder import IMAGE
 from loupe.images.formats import File
 from loupe.images.header import estimated_bytes, too_costly
 from loupe.images.looks.ink import Symbols
+from loupe.images.messages import receive, send
 from loupe.images.spec import ImageSpec, Normalize, UInt8Array
 from loupe.images.steps import Step
 
@@ -145,6 +147,10 @@ class DecoderPool:
         self._closed = True
         for decoder in self._decoders:
             decoder.kill()
+        free = [self._free.get() for _ in self._decoders]  # calls in progress return theirs
+        for decoder in free:
+            decoder.stop()
+            self._free.put(decoder)
 
     def _content(
         self, options: Sequence[object], data: File, max_pixels: int, check: Callable[[], object]
@@ -213,7 +219,7 @@ class _Decoder:
     def __init__(self, options: Sequence[object]) -> None:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection
+        self._socket: socket.socket
 
     def start(self) -> None:
         """Start the process unless it runs.
@@ -223,7 +229,8 @@ class _Decoder:
         """
         if self._process is not None and self._process.poll() is None:
             return
-        self._connection, theirs = Pipe()
+        self.stop()
+        self._socket, theirs = socket.socketpair()
         arguments = [json.dumps(value) for value in (theirs.fileno(), *self._options)]
         environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         with theirs:
@@ -234,7 +241,7 @@ class _Decoder:
                 pass_fds=[theirs.fileno()],
             )
         try:
-            self._connection.recv_bytes()  # it is ready
+            receive(self._socket)  # it is ready
         except (EOFError, OSError) as error:
             raise ProgramFailed(
                 f"A process to decode pictures did not start (exit code {self.stop()})."
@@ -242,17 +249,19 @@ class _Decoder:
 
     def ask(self, request: bytes, data: File, check: Callable[[], object]) -> bytes:
         """Return the answer; raise what `check` raises, or `EOFError` or `OSError` if it died."""
-        self._connection.send_bytes(request)
-        self._connection.send_bytes(data)
-        while not self._connection.poll(POLL_SECONDS):
+        send(self._socket, request)
+        send(self._socket, data)
+        while not wait([self._socket], POLL_SECONDS):
             check()
-        return self._connection.recv_bytes()
+        return receive(self._socket)
 
     def stop(self) -> int | None:
-        """Kill the process, and return the code that it ended with."""
+        """Kill the process, and return the code that it ended with, if it was started."""
+        if self._process is None:
+            return None
         self.kill()
-        self._connection.close()
-        return None if self._process is None else self._process.returncode
+        self._socket.close()
+        return self._process.returncode
 
     def kill(self) -> None:
         """Kill the process; a thread that waits for its answer gets `EOFError`."""

@@ -35,6 +35,7 @@ MAX_DELAYED = 100  # delayed steps that become due in one script
 FORGET_SECONDS = 60.0  # after the last heartbeat of a worker
 BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further one
 MAX_BACKOFF_SECONDS = 30.0
+MAX_WOKEN = 64  # workers, when a job is planned; others look for steps a moment later
 FINISH = encode(Finish())
 IS_LAST = 2  # result of `commit_shard.lua`
 SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # number and generation
@@ -209,7 +210,9 @@ class Claims:
             FINISH,
             json.dumps(plan.skipped),
         )
-        if committed and not left:
+        if committed and left:
+            self._wake(len(left) - 1)  # this worker takes one shard itself
+        elif committed:
             self._prefer(delivery.job_id)
         return bool(committed)
 
@@ -231,6 +234,15 @@ class Claims:
         if committed == IS_LAST:
             self._prefer(delivery.job_id)
         return bool(committed)
+
+    def _wake(self, count: int) -> None:
+        """Wake at most `count` idle workers, which would notice new steps later."""
+        waking = min(count, MAX_WOKEN)
+        if waking:
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.lpush(WAKE, *[self.worker] * waking)
+                pipeline.ltrim(WAKE, 0, MAX_WOKEN - 1)
+                pipeline.execute()
 
     def _prefer(self, job_id: str) -> None:
         """Make a job the next one of its priority, so that it ends before others continue."""

@@ -13,7 +13,7 @@ from redis.commands.core import Script
 from loupe.jobs import Priority
 
 JOBS = "loupe:{queue}:jobs"  # sorted set: job ids by time of creation; and one for each owner
-WAKE = "loupe:{queue}:wake"  # list of at most one element, on which idle workers wait
+WAKE = "loupe:{queue}:wake"  # list on which idle workers wait; each of its elements wakes one
 WEBHOOKS = "loupe:{queue}:webhooks"  # sorted set: see `worker.queue.webhooks`
 WORKERS = "loupe:{queue}:workers"  # sorted set: names of workers by time of the last heartbeat
 WORKERS_GROUP = "workers"  # consumer group of every job's stream

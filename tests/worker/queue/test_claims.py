@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -520,6 +521,18 @@ def test_a_worker_that_waits_is_woken_by_a_job(jobs: Jobs, new_queue: NewQueue) 
     new_queue().wait(100)
 
     assert new_queue().claim()
+
+
+def test_workers_that_wait_are_woken_when_a_job_is_planned(jobs: Jobs, new_queue: NewQueue) -> None:
+    planner = new_queue()
+    with ThreadPoolExecutor(2) as pool:
+        submitted(jobs)
+        plan = claimed(planner)
+        planner.wait(0.01)
+        waiting = [pool.submit(new_queue(name).wait, 20) for name in "ab"]
+        planner.commit_plan(plan, JobPlan(30, "revision", shards(3)))
+
+        assert not wait(waiting, 10).not_done
 
 
 def test_a_failed_step_is_tried_again_by_anybody(jobs: Jobs, new_queue: NewQueue) -> None:
