@@ -24,7 +24,7 @@ from loupe.models.store import ONNX_FILE, StoredModel
 from loupe.runtime.cores import available_cores
 from loupe.runtime.processes import running
 
-IMAGES = 70_000
+IMAGES = 20_000
 ROUNDS = 2
 LOUPE, RAY, CELERY = "Loupe", "Ray Data, map_batches", "Celery, one task per image"
 TARGETS = {RAY: at_least(1.5), CELERY: at_least(10)}
