@@ -29,7 +29,7 @@ from loupe.errors import LoupeError
 from loupe.images.pool import Loss
 from loupe.images.spec import Float32Array
 from loupe.models.answers import AnswerOptions, abstentions
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.models.store import StoredModel
 from service.http.context import NO_KEY
 

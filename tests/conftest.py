@@ -32,7 +32,8 @@ from s3fs import S3FileSystem  # noqa: E402
 
 from loupe.cli.main import main  # noqa: E402
 from loupe.images.spec import ImageSpec  # noqa: E402
-from loupe.models.engine import Engine, load_engine  # noqa: E402
+from loupe.models.engines.engine import Engine  # noqa: E402
+from loupe.models.engines.loading import load_engine  # noqa: E402
 from loupe.models.promotion import promote_first  # noqa: E402
 from loupe.models.store import StoredModel  # noqa: E402
 from loupe.runtime.redis_server import open_redis  # noqa: E402

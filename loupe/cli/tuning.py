@@ -16,7 +16,7 @@ from loupe.errors import Conflict, NotWritable
 from loupe.terminal import Column, console, print_table
 
 if TYPE_CHECKING:
-    from loupe.models.engine import Engine
+    from loupe.models.engines.engine import Engine
     from loupe.models.store import StoredModel
 
 RUN_SIZES = (1, 8, 32, 64, 128, 256, 512)  # images
@@ -59,7 +59,7 @@ def tune(
 
     It takes some seconds, with the engine of `LOUPE_ENGINE`. Stop other programs first.
     """
-    from loupe.models.engine import load_engine
+    from loupe.models.engines.loading import load_engine
     from loupe.models.store import find_model
     from loupe.settings import load_settings
 
@@ -86,7 +86,7 @@ def tune(
 
 def measure(model: "StoredModel", engine: "Engine") -> Iterator[Speed]:
     """Yield how fast a model runs, for each number of threads and size of runs."""
-    from loupe.models.engine import run_size
+    from loupe.models.engines.engine import run_size
     from loupe.runtime.cores import available_cores
 
     cores = available_cores()

@@ -19,7 +19,7 @@ from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.jobs import check_options
 from loupe.models.answers import Answer, AnswerOptions, Explain, answers, check_split
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.explaining import saliency
 from loupe.models.explaining.nearest import Neighbours
 from loupe.models.store import StoredModel, find_model

@@ -18,7 +18,9 @@ from loupe.models.card import ModelCard
 from loupe.models.certainty import LEVEL, Familiarity
 
 if TYPE_CHECKING:
-    from loupe.models.engine import Outputs  # imports ONNX Runtime, which clients do without
+    from loupe.models.engines.engine import (
+        Outputs,  # imports ONNX Runtime, which clients do without
+    )
 
 UNKNOWN = np.float32(np.nan)  # familiarity
 BLANK = "blank"  # reason of an answer without a label: there is no ink in the picture

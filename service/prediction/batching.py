@@ -21,7 +21,7 @@ import numpy as np
 
 from loupe.errors import LoupeError, ShuttingDown, TooManyRequests
 from loupe.images.spec import UInt8Array
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from service.http.shares import shared
 from service.prediction.caller import Caller, caller_gone
 

@@ -18,7 +18,7 @@ from loupe.errors import LoupeError, RedisUnavailable, ShuttingDown
 from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.models.answers import AnswerOptions, check_split
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.settings import Settings
 from service.captures.captures import Captures
 from service.http import replies

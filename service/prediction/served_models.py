@@ -11,7 +11,8 @@ from typing import NamedTuple
 from loupe.errors import LoupeError, ModelCorrupted
 from loupe.models.answers import AnswerOptions
 from loupe.models.certainty import Familiarity
-from loupe.models.engine import load_engine, run_size
+from loupe.models.engines.engine import run_size
+from loupe.models.engines.loading import load_engine
 from loupe.models.explaining.nearest import Neighbours
 from loupe.models.store import (
     LATEST,

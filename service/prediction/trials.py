@@ -11,7 +11,7 @@ import numpy as np
 from loupe.errors import LoupeError
 from loupe.images.spec import UInt8Array
 from loupe.models import trials
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.models.significance import margin
 from loupe.models.trials import Reason, Trial
 from service.metrics import Metrics

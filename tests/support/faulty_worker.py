@@ -30,7 +30,7 @@ import pandas  # noqa: F401 - pyarrow imports it when it makes its first table
 import worker.process  # imported once for all processes
 import worker.scoring.task
 from loupe.cli import main as cli
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from worker.metrics import ShardClock
 from worker.sources.source import BatchReader
 

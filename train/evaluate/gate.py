@@ -5,7 +5,7 @@ import numpy as np
 from loupe.errors import ProgramFailed
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.certainty import Conformal
-from loupe.models.engine import Classifier
+from loupe.models.engines.engine import Classifier
 from train.data.datasets import Dataset, Split
 from train.evaluate.evaluation import majority
 

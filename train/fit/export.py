@@ -11,7 +11,8 @@ import keras
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.card import digest
 from loupe.models.certainty import Familiarity
-from loupe.models.engine import OnnxEngine, TensorflowEngine
+from loupe.models.engines.onnx import OnnxEngine
+from loupe.models.engines.tensorflow import TensorflowEngine
 from loupe.models.store import KERAS_FILE, ONNX_FILE
 from train.evaluate.gate import compare
 from train.familiarity.fitting import add_familiarity

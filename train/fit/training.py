@@ -12,7 +12,7 @@ import numpy as np
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import Figures, ModelCard
 from loupe.models.certainty import Conformal
-from loupe.models.engine import OnnxEngine
+from loupe.models.engines.onnx import OnnxEngine
 from loupe.models.explaining.nearest import References
 from loupe.models.promotion import promote_first
 from loupe.models.saving import new_model

@@ -15,7 +15,8 @@ from loupe.errors import InvalidUsage
 from loupe.images.spec import Fit, Float32Array, ImageSpec, Look, UInt8Array
 from loupe.models.card import Figures, ModelCard, digest
 from loupe.models.certainty import Familiarity
-from loupe.models.engine import OnnxEngine, TensorflowEngine
+from loupe.models.engines.onnx import OnnxEngine
+from loupe.models.engines.tensorflow import TensorflowEngine
 from loupe.models.promotion import promote_first
 from loupe.models.saving import check_classes, new_model
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, find_model

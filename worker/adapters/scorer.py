@@ -20,7 +20,8 @@ from loupe.images.spec import UInt8Array
 from loupe.jobs import ScoringOptions, check_options
 from loupe.models.answers import familiarity_unknown
 from loupe.models.card import FILE_NAME, ModelCard, digest
-from loupe.models.engine import Engine, Outputs, load_engine, run_size
+from loupe.models.engines.engine import Engine, Outputs, run_size
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import StoredModel, find_model, model_not_found
 from loupe.settings import load_settings
 from worker.results import formats

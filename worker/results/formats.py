@@ -14,7 +14,7 @@ from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array
 from loupe.jobs import FOLDER_LABELS, ScoringOptions
 from loupe.models.answers import BLANK, abstentions
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.results import Format, merge_files
 from worker.results.labels import LABEL_TRUE, true_labels
 from worker.sources.source import ColumnTypes

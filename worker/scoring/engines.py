@@ -3,7 +3,8 @@
 from functools import lru_cache
 
 from loupe.models.card import FILE_NAME, digest
-from loupe.models.engine import Engine, EngineName, load_engine
+from loupe.models.engines.engine import Engine
+from loupe.models.engines.loading import EngineName, load_engine
 from loupe.models.store import (
     StoredModel,
     find_model,

@@ -14,7 +14,7 @@ from loupe.errors import LoupeError
 from loupe.files import ReadableFolders
 from loupe.images.pool import DecoderPool, Loss
 from loupe.images.spec import ImageSpec, UInt8Array
-from loupe.models.engine import Engine, run_size
+from loupe.models.engines.engine import Engine, run_size
 from loupe.models.store import StoredModel
 from loupe.runtime.cores import available_cores
 from loupe.settings import Settings

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from loupe.errors import InvalidPixels, ModelCorrupted
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.answers import Neighbour
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.store import StoredModel, model_corrupted
 
 logger = logging.getLogger(__name__)

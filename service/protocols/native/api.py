@@ -10,7 +10,7 @@ from loupe.errors import InvalidRequest, NotAcceptable
 from loupe.images.spec import UInt8Array
 from loupe.images.steps import Step
 from loupe.models.answers import answers
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.models.explaining import saliency
 from service.http.options import PredictQuery, read_options
 from service.prediction.caller import Caller

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from tritonclient.grpc import service_pb2 as pb
 
 from loupe.errors import ContentTooLarge, InvalidRequest
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.http.validation import validate

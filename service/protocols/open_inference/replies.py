@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from loupe.images.spec import Float32Array
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.models.store import StoredModel
 from service.http import replies
 from service.protocols.open_inference.requests import (

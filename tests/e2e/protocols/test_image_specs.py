@@ -20,7 +20,8 @@ from loupe.client.client import Client
 from loupe.client.local import load
 from loupe.client.predictions import Outcome, Prediction
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.models.engine import Engine, load_engine
+from loupe.models.engines.engine import Engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import StoredModel
 from tests.e2e.protocols.conftest import BothProtocols, serving_both
 from tests.support.pictures import digits, png

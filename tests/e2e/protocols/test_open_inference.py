@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from loupe.images.normalize import normalize_pixels
 from loupe.images.spec import ImageSpec, UInt8Array
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from tests.support import pictures

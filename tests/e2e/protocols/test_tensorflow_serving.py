@@ -11,7 +11,7 @@ import pytest
 
 from loupe.images.normalize import normalize_pixels
 from loupe.images.spec import ImageSpec
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from tests.support import pictures

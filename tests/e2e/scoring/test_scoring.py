@@ -18,7 +18,7 @@ from redis import Redis
 
 from loupe.images.spec import UInt8Array
 from loupe.jobs import JobState
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.runtime.redis_server import open_redis
 from loupe.settings import Settings

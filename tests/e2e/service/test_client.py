@@ -23,7 +23,7 @@ from loupe.client.uploads import PictureInput
 from loupe.errors import InvalidImage, InvalidSource, JobFailed, RequestRefused
 from loupe.images.normalize import normalize_pixels
 from loupe.images.spec import Float32Array, ImageSpec, Normalize, UInt8Array
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.programs import RunningService, environment, run, running, serving

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import find_model
 from tests.support.command import Loupe
 from tests.support.onnx_models import convolution

@@ -18,7 +18,7 @@ from PIL import Image
 
 from loupe.images.normalize import normalize_pixels, split_pixels
 from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from tests.support import pictures

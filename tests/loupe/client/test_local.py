@@ -25,7 +25,7 @@ from loupe.errors import InvalidImage, InvalidPixels, InvalidRequest, InvalidSou
 from loupe.images.decode import MAX_FILE_BYTES
 from loupe.images.spec import ImageSpec
 from loupe.models.answers import check_split
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.command import Loupe

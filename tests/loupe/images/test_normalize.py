@@ -17,7 +17,7 @@ from loupe.images.decode import open_picture
 from loupe.images.looks.strokes import is_centred
 from loupe.images.normalize import border_mean, normalize_pixels, split_pixels
 from loupe.images.spec import Fit, ImageSpec, Look, UInt8Array
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from tests.support.pictures import SIDE, digit_sheet, png, strokes
 from tests.support.stains import STAINS, draw_stains
 from train.data.datasets import Dataset, load_dataset

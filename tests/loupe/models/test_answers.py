@@ -7,7 +7,7 @@ from loupe.errors import InvalidRequest
 from loupe.jobs import check_options
 from loupe.models.answers import AnswerOptions, abstentions, answer, answers
 from loupe.models.certainty import Conformal, Familiarity
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from tests.support.stores import card
 
 NAMES = ("a", "b")

@@ -21,7 +21,7 @@ from loupe.errors import (
     TooManyRequests,
 )
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from service.prediction import batching
 from service.prediction.batching import RECENT_RUNS, SHORT_RUN_SECONDS, SLICE, Batcher
 from service.prediction.caller import Caller

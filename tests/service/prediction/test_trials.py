@@ -14,7 +14,7 @@ import pytest
 
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models import trials
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from loupe.settings import Settings

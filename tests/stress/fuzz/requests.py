@@ -13,7 +13,8 @@ from bench.service.open_loop import Reply
 from loupe.images.normalize import has_light_ground
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import ModelCard
-from loupe.models.engine import Outputs, load_engine
+from loupe.models.engines.engine import Outputs
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import StoredModel
 
 IMAGES = 64

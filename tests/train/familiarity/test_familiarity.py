@@ -11,7 +11,8 @@ from onnx import TensorProto
 
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.certainty import DISTANCE, LEVEL, Familiarity
-from loupe.models.engine import Engine, load_engine
+from loupe.models.engines.engine import Engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import ONNX_FILE, StoredModel
 from tests.support import onnx_models
 from train.data.datasets import load_dataset

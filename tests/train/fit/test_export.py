@@ -10,7 +10,8 @@ from scipy.special import softmax
 from loupe.errors import NotWritable, ProgramFailed
 from loupe.images.spec import Float32Array, ImageSpec, UInt8Array
 from loupe.models.card import digest
-from loupe.models.engine import OnnxEngine, TensorflowEngine
+from loupe.models.engines.onnx import OnnxEngine
+from loupe.models.engines.tensorflow import TensorflowEngine
 from loupe.models.store import StoredModel, list_models
 from tests.support import pictures
 from train.config import recipe

@@ -13,7 +13,8 @@ from bentoml._internal.models import ModelStore
 from loupe.errors import InvalidUsage, ProgramFailed
 from loupe.images.spec import ImageSpec
 from loupe.models.card import ModelCard
-from loupe.models.engine import Engine, load_engine
+from loupe.models.engines.engine import Engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import StoredModel, find_model, list_models, verify
 from tests.support import pictures
 from train.config import recipe

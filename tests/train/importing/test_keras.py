@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from loupe.images.spec import UInt8Array
-from loupe.models.engine import EngineName, load_engine
+from loupe.models.engines.loading import EngineName, load_engine
 from loupe.models.store import KERAS_FILE, ONNX_FILE, find_model, list_models
 from tests.support.command import Loupe
 from tests.support.keras_models import as_keras_2, network

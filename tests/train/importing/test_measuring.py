@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loupe.images.spec import UInt8Array
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import ONNX_FILE, REPORT_FILE, StoredModel, find_model, labels
 from tests.support import pictures
 from tests.support.command import Ended, Loupe

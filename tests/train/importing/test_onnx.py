@@ -11,7 +11,7 @@ from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data
 
 from loupe.images.spec import Float32Array, UInt8Array
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import ONNX_FILE, StoredModel, find_model
 from tests.support.command import Loupe
 from tests.support.onnx_models import TOLERANCE, convolution, given_answers, photos, softmax

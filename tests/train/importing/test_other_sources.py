@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import KERAS_FILE, ONNX_FILE, find_model, list_models
 from tests.support.command import Loupe
 from tests.support.keras_models import network

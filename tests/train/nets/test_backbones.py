@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidUsage
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from tests.support import pictures
 from train.config import PRETRAINED, Architecture, recipe
 from train.fit.training import train

@@ -15,7 +15,7 @@ from PIL import Image
 from redis import Redis
 
 from loupe.jobs import ScoringOptions
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support import pictures

@@ -8,7 +8,7 @@ import pytest
 
 from loupe.errors import ModelCorrupted, ModelNotFound
 from loupe.models.card import FILE_NAME, digest
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.store import ONNX_FILE, StoredModel
 from tests.support import pictures
 from tests.support.stores import copied, damage

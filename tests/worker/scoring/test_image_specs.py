@@ -15,7 +15,7 @@ from redis import Redis
 from loupe.errors import InvalidSource
 from loupe.images.arrays import idx
 from loupe.images.spec import UInt8Array
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support.job_requests import submit

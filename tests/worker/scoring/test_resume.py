@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from loupe.errors import Conflict, InvalidOutput
 from loupe.jobs import ENDED, ScoringOptions
-from loupe.models.engine import Engine
+from loupe.models.engines.engine import Engine
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support import pictures

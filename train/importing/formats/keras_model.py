@@ -11,7 +11,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from loupe.errors import InvalidModel
-from loupe.models.engine import OnnxEngine
+from loupe.models.engines.onnx import OnnxEngine
 from loupe.models.store import KERAS_FILE, ONNX_FILE
 from loupe.text import one_line
 from train.fit.export import add_softmax, write_files

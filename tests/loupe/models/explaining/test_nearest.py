@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loupe.models.engine import Engine, OnnxEngine, load_engine
+from loupe.models.engines.engine import Engine
+from loupe.models.engines.loading import load_engine
+from loupe.models.engines.onnx import OnnxEngine
 from loupe.models.explaining.nearest import (
     COUNT,
     FILE_NAME,

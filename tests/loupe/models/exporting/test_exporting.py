@@ -15,7 +15,7 @@ from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_UINT8, ModelConfi
 
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import ModelCard
-from loupe.models.engine import load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.exporting.formats import CLASSES_FILE, FORMATS
 from loupe.models.store import StoredModel, find_model
 from tests.support import pictures

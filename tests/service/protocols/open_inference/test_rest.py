@@ -16,7 +16,7 @@ from starlette.responses import Response
 from loupe import __version__
 from loupe.errors import InvalidRequest, LoupeError
 from loupe.images.spec import ImageSpec, UInt8Array
-from loupe.models.engine import Outputs
+from loupe.models.engines.engine import Outputs
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from service.prediction.caller import Caller

@@ -7,7 +7,9 @@ import pytest
 
 from loupe.errors import InvalidPixels, ModelCorrupted
 from loupe.images.spec import ImageSpec
-from loupe.models.engine import Engine, OnnxEngine, load_engine, run_size
+from loupe.models.engines.engine import Engine, run_size
+from loupe.models.engines.loading import load_engine
+from loupe.models.engines.onnx import OnnxEngine
 from loupe.models.store import ONNX_FILE, StoredModel
 from tests.support import pictures
 from tests.support.stores import copied, damage
