@@ -74,7 +74,7 @@ COPY worker/__init__.py worker/
 COPY worker/queue/__init__.py worker/queue/checks.py worker/queue/depth.py worker/queue/
 COPY worker/queue/jobs.py worker/queue/steps.py worker/queue/
 COPY worker/queue/keys.py worker/queue/records.py worker/queue/results.py worker/queue/
-COPY worker/queue/webhooks.py worker/queue/
+COPY worker/queue/usage.py worker/queue/webhooks.py worker/queue/
 COPY worker/queue/lua/ worker/queue/lua/
 USER 1000:1000
 ENV LOUPE_HOST=0.0.0.0

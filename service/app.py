@@ -16,6 +16,7 @@ from loupe.runtime.memory import return_freed_blocks
 from loupe.settings import Settings, traces_wanted
 from service import bento_schema, health
 from service.captures import api as captures
+from service.daily_images import DailyImages
 from service.http.logs import set_up_log
 from service.http.middleware import RequestMiddleware
 from service.http.not_found import NotFoundRoute
@@ -98,6 +99,7 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.predictor = predictor
+    app.state.daily_images = DailyImages(predictor.key_limits, predictor.jobs, settings)
     app.middleware_stack = app.build_middleware_stack()  # reads the API keys now, not later
     return app
 
@@ -140,12 +142,16 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         asyncio.create_task(predictor.delete_old_jobs(), name="delete old jobs"),
         asyncio.create_task(predictor.send_webhooks(), name="send webhooks"),
     ]
+    daily_images: DailyImages = app.state.daily_images
+    if predictor.is_first:
+        background.append(asyncio.create_task(daily_images.run(), name="save images of keys"))
     yield
     predictor.draining = predictor.stopping = True
     for task in background:
         task.cancel()
     if grpc is not None:
         await grpc.stop()  # before the models that its calls wait for
+    await daily_images.close()  # of this process and, if it is the last one, of all others
     await predictor.close()
     if predictor.tracing is not None:
         predictor.tracing.close()

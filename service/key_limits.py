@@ -1,4 +1,7 @@
-"""Limits of API keys: requests per second and images per day, for all processes of a service."""
+"""Limits of API keys: requests per second and images per day, for all processes of a service.
+
+`service.daily_images` keeps the images of the day over a restart.
+"""
 
 import fcntl
 import hashlib
@@ -27,8 +30,9 @@ ENTRY = re.compile(
 )
 EXPECTED = f"NAME:10/s+50000/day, or with one of the limits; {OTHERS} is the name of all other keys"
 DAY_SECONDS = 86_400  # of UTC
-# What a key has used: the time until which its requests use up its rate, the day, and its images.
-USAGE = struct.Struct("=dqq")
+# What a key has used: the time until which its requests use up its rate, the day, its images, and
+# how many of them are not saved yet.
+USAGE = struct.Struct("=dqqq")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class KeyLimits:
     ) -> None:
         self._limits = limits
         self._clock = clock
+        self._daily = [name for name, limit in limits.items() if limit.images_per_day is not None]
         self._offsets = {name: USAGE.size * number for number, name in enumerate(sorted(limits))}
         size = USAGE.size * max(1, len(limits))
         self._file: int | None = None
@@ -108,13 +113,13 @@ class KeyLimits:
         rate, burst = limit.requests_per_second, limit.burst_seconds
         with self._locked():
             now = self._clock()
-            used_until, day, images = self._read(key)
+            used_until, *images = self._read(key)
             if not now < used_until <= now + burst:  # idle since, or the clock was set back
                 used_until = now
             used_until += 1 / rate
             wait = used_until - now - burst
             if wait <= 0:
-                self._write(key, used_until, day, images)
+                self._write(key, used_until, *images)
                 return
         raise TooManyRequests(
             f"'{key}' may send {rate:g} requests a second (LOUPE_KEY_LIMITS).",
@@ -132,9 +137,9 @@ class KeyLimits:
         if limit is None or limit.images_per_day is None:
             return
         with self._locked():
-            used_until, day, used = self._read(key)
+            used_until, day, used, unsaved = self._read(key)
             if used + max(1, images) <= limit.images_per_day:
-                self._write(key, used_until, day, used + images)
+                self._write(key, used_until, day, used + images, unsaved + images)
                 return
         left = limit.images_per_day - used
         raise TooManyRequests(
@@ -149,8 +154,39 @@ class KeyLimits:
         limit = self._limits.get(key)
         if limit is not None and limit.images_per_day is not None:
             with self._locked():
-                used_until, day, used = self._read(key)
-                self._write(key, used_until, day, max(0, used - images))
+                used_until, day, used, unsaved = self._read(key)
+                images = min(images, used)  # others are of yesterday
+                self._write(key, used_until, day, used - images, unsaved - images)
+
+    @property
+    def count_days(self) -> bool:
+        """Whether a key has a limit of images per day."""
+        return bool(self._daily)
+
+    def take_unsaved(self) -> tuple[int, dict[str, int]]:
+        """Return the day, and the images of each key that no earlier call has returned."""
+        with self._locked():
+            taken = {}
+            for key in self._daily:
+                used_until, day, used, taken[key] = self._read(key)
+                self._write(key, used_until, day, used, 0)
+        return day, taken
+
+    def put_back(self, day: int, images: Mapping[str, int]) -> None:
+        """Let the next call of `take_unsaved` return images again, which could not be saved."""
+        with self._locked():
+            for key, count in images.items():
+                used_until, today, used, unsaved = self._read(key)
+                if day == today:
+                    self._write(key, used_until, day, used, unsaved + count)
+
+    def set_saved(self, day: int, images: Mapping[str, int]) -> None:
+        """Set what all services have saved; unsaved images of this one come on top."""
+        with self._locked():
+            for key, count in images.items():
+                used_until, today, _, unsaved = self._read(key)
+                if day == today:
+                    self._write(key, used_until, day, count + unsaved, unsaved)
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the limits, and what is used of those of a day."""
@@ -178,11 +214,11 @@ class KeyLimits:
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
-    def _read(self, key: str) -> tuple[float, int, int]:
+    def _read(self, key: str) -> tuple[float, int, int, int]:
         """Return the usage of a key, without images of earlier days."""
-        used_until, day, images = USAGE.unpack_from(self._usage, self._offsets[key])
+        used_until, day, images, unsaved = USAGE.unpack_from(self._usage, self._offsets[key])
         today = int(self._clock() // DAY_SECONDS)
-        return used_until, today, images if day == today else 0
+        return (used_until, today, images, unsaved) if day == today else (used_until, today, 0, 0)
 
-    def _write(self, key: str, used_until: float, day: int, images: int) -> None:
-        USAGE.pack_into(self._usage, self._offsets[key], used_until, day, images)
+    def _write(self, key: str, used_until: float, day: int, images: int, unsaved: int) -> None:
+        USAGE.pack_into(self._usage, self._offsets[key], used_until, day, images, unsaved)

@@ -190,7 +190,7 @@ class Predictor:
 
     async def delete_old_jobs(self) -> None:
         """Delete jobs that ended long ago regularly, in one process of the service."""
-        if self.settings.keep_results_days is None or not self._is_first:
+        if self.settings.keep_results_days is None or not self.is_first:
             return
         while True:
             try:
@@ -203,11 +203,11 @@ class Predictor:
 
     async def send_webhooks(self) -> None:
         """Send webhooks if there is an address, in one process of the service."""
-        if self._webhooks is not None and self._is_first:
+        if self._webhooks is not None and self.is_first:
             await self._webhooks.run()
 
     @property
-    def _is_first(self) -> bool:
+    def is_first(self) -> bool:
         """Tell whether this process does what only one process of a service needs to do."""
         return self._shared is None or self._shared.number == 0
 

@@ -30,6 +30,7 @@ from worker.queue.keys import (
 )
 from worker.queue.records import PROTOCOL, DeadLetter, Job, JobRequest, parse_job
 from worker.queue.steps import Plan, decode, encode
+from worker.queue.usage import DailyUsage
 from worker.queue.webhooks import PendingWebhooks, submission_of
 
 KEEP_SECONDS = 30 * 24 * 3600  # how long the record of an ended job is kept
@@ -55,9 +56,11 @@ class Jobs:
 
     Attributes:
         webhooks: The submissions whose webhooks are not sent yet.
+        usage: Images that API keys have used.
     """
 
     def __init__(self, redis: Redis) -> None:
+        self.usage = DailyUsage(redis)
         self.webhooks = PendingWebhooks(redis)
         self._redis = redis
         self._submit = load_script(redis, "submit")

@@ -593,10 +593,9 @@ def guarded(
         "LOUPE_API_KEYS": keys,
         "LOUPE_KEY_LIMITS": "carol:2/s+0/day",
         "LOUPE_ACCESS_LOG": "true",
+        "LOUPE_DATA_DIR": (folder := tmp_path_factory.mktemp("guarded")),
     }
-    with serving_both(
-        tmp_path_factory.mktemp("guarded") / "log", LOUPE_MODEL=digits_model.tag, **settings
-    ) as running:
+    with serving_both(folder / "log", LOUPE_MODEL=digits_model.tag, **settings) as running:
         yield running
 
 

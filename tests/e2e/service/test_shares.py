@@ -28,8 +28,9 @@ def service(
         "LOUPE_MAX_REQUESTS": MAX_REQUESTS,
         "LOUPE_MAX_QUEUED_IMAGES": MAX_IMAGES,
         "LOUPE_MODEL": digits_model.tag,
+        "LOUPE_DATA_DIR": (folder := tmp_path_factory.mktemp("shares")),
     }
-    with serving(tmp_path_factory.mktemp("shares") / "log", **variables) as running:
+    with serving(folder / "log", **variables) as running:
         yield running
 
 
