@@ -1,9 +1,11 @@
 """A service of two processes behind one port."""
 
+import json
 import os
 import re
 import signal
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,10 +18,13 @@ from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from tests.support import pictures
 from tests.support.programs import RunningService, free_port, serving, until
+from tests.support.servers.webhook_receiver import SECRET, Receiver, is_genuine, receiving
 from tests.support.stores import copied
 
 DIGIT = pictures.png(pictures.digits(1)[0])
 KEY = "the-key-of-alice-0001"
+BOB = {"X-API-Key": "the-key-of-bob-000001"}
+BOBS_IMAGES = 3  # that he may have classified in a day
 REQUESTS = re.compile(r'^loupe_requests_total\{.*model="digits".* (\d+)', re.M)
 
 
@@ -70,14 +75,19 @@ def test_processes_act_as_one_service(
     settings = {
         "BENTOML_HOME": store,
         "LOUPE_PROCESSES": 2,
-        "LOUPE_API_KEYS": f"alice:{KEY}",
-        "LOUPE_KEY_LIMITS": "alice:1000000/day",
+        "LOUPE_API_KEYS": f"alice:{KEY},bob:{BOB['X-API-Key']}",
+        "LOUPE_KEY_LIMITS": f"alice:1000000/day,bob:{BOBS_IMAGES}/day",
+        "LOUPE_DATA_DIR": (data := tmp_path / "data"),
+        "LOUPE_JOB_ROOTS": data.parent,
         "LOUPE_FOLLOW_SECONDS": 0.05,
         "LOUPE_GRPC_PORT": (grpc_port := free_port()),
         "LOUPE_DRAIN_SECONDS": 50,
         "TMPDIR": tmp_path,
     }
-    with serving(tmp_path / "log", **settings) as service, ExitStack() as stack:
+    with ExitStack() as stack:
+        receiver = stack.enter_context(receiving())
+        settings |= {"LOUPE_WEBHOOK_URL": receiver.url, "LOUPE_WEBHOOK_SECRET": SECRET}
+        service = stack.enter_context(serving(tmp_path / "log", **settings))
         clients = clients_of_both(service, stack)
         for process in processes(service):
             assert grpc_port in {each.laddr.port for each in process.net_connections("tcp")}
@@ -86,6 +96,8 @@ def test_processes_act_as_one_service(
         for client in clients.values():
             until(lambda: counted(client) == 2)  # noqa: B023 - called at once
             assert 'loupe_key_images_today{key="alice"} 2.0' in client.get("/metrics").text
+        _use_up_a_limit([*clients.values()])
+        _cancel_a_job([*clients.values()], receiver, tmp_path)
 
         copied(digits_model, store, "digits:second")
         promote("digits:second", force=True)
@@ -100,8 +112,35 @@ def test_processes_act_as_one_service(
         assert killed not in {process.pid for process in processes(service)}
 
         _stop(service, clients_of_both(service, stack))
+        assert json.loads((data / "key-images.json").read_text())["images"]["bob"] == BOBS_IMAGES
         assert not list(tmp_path.glob("loupe-metrics-*"))
         assert "Traceback" not in service.log.read_text()
+
+
+def _use_up_a_limit(clients: Sequence[httpx.Client]) -> None:
+    """Classify the images that bob may have, with both processes; then both refuse."""
+    for number in range(BOBS_IMAGES):
+        answer = clients[number % 2].post("/predict", content=DIGIT, headers=BOB)
+        assert answer.status_code == 200
+    for client in clients:
+        refused = client.post("/predict", content=DIGIT, headers=BOB)
+        assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+
+
+def _cancel_a_job(clients: Sequence[httpx.Client], receiver: Receiver, folder: Path) -> None:
+    """Submit a job to one process and cancel it in the other; one of them sends the webhook."""
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(DIGIT)
+    submitted = clients[0].post("/jobs", json={"source": str(folder / "images")})
+    assert submitted.status_code == 202
+    assert clients[1].delete(f"/jobs/{submitted.json()['id']}").json()["state"] == "cancelled"
+    until(lambda: receiver.got)
+    for client in clients:
+        sent = 'loupe_webhooks_total{outcome="delivered"} 1.0'
+        until(lambda: sent in client.get("/metrics").text)  # noqa: B023 - called at once
+    ((headers, body),) = receiver.got
+    assert is_genuine(headers, body)
+    assert json.loads(body)["type"] == "job.cancelled"
 
 
 def _kill_one_under_load(
