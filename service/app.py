@@ -22,6 +22,7 @@ from service.http.middleware import RequestMiddleware
 from service.http.not_found import NotFoundRoute
 from service.http.proxies import ProxyMiddleware
 from service.jobs import api as jobs
+from service.jobs.background import background_work
 from service.prediction.predictor import Predictor
 from service.protocols import tensorflow_serving
 from service.protocols.native import api as native
@@ -100,6 +101,7 @@ def create_app(
     )
     app.state.predictor = predictor
     app.state.daily_images = DailyImages(predictor.key_limits, predictor.jobs, settings)
+    app.state.job_work = background_work(settings, predictor.jobs, predictor.metrics)
     app.middleware_stack = app.build_middleware_stack()  # reads the API keys now, not later
     return app
 
@@ -136,15 +138,14 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     gc.freeze()  # a full collection would stall requests to scan all imported modules
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_SECONDS)
-    background = [
-        asyncio.create_task(predictor.models.follow(), name="follow the store"),
-        asyncio.create_task(predictor.publish_metrics(), name="publish metrics"),
-        asyncio.create_task(predictor.delete_old_jobs(), name="delete old jobs"),
-        asyncio.create_task(predictor.send_webhooks(), name="send webhooks"),
-    ]
     daily_images: DailyImages = app.state.daily_images
+    work = {
+        "follow the store": predictor.models.follow,
+        "publish metrics": predictor.publish_metrics,
+    }
     if predictor.is_first:
-        background.append(asyncio.create_task(daily_images.run(), name="save images of keys"))
+        work |= {"save images of keys": daily_images.run, **app.state.job_work}
+    background = [asyncio.create_task(begin(), name=name) for name, begin in work.items()]
     yield
     predictor.draining = predictor.stopping = True
     for task in background:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from worker.queue.jobs import Jobs
 
 DAY_SECONDS = 86_400
-SWEEP_SECONDS = 3600.0  # between two looks at the folders
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from loupe.errors import LoupeError, RedisUnavailable, ShuttingDown
+from loupe.errors import LoupeError, ShuttingDown
 from loupe.images.spec import Normalize, UInt8Array
 from loupe.images.steps import Step
 from loupe.models.answers import AnswerOptions, check_split
@@ -28,8 +28,6 @@ from service.http.keys import Right, Rights, check_right
 from service.http.options import read_timeout
 from service.http.shares import turn
 from service.jobs.queue import JobQueue
-from service.jobs.retention import SWEEP_SECONDS
-from service.jobs.webhooks import Webhooks, read_secret
 from service.key_limits import KeyLimits, read_limits
 from service.metrics import NO_MODEL, Metrics, exposed
 from service.prediction.caller import Caller
@@ -137,11 +135,6 @@ class Predictor:
         self.decoders = Decoders(settings, self.metrics.lost_decoder)
         self.bodies = Bodies(settings)
         self.jobs = JobQueue(settings)
-        self._webhooks = None
-        if settings.webhook_url is not None:
-            secret = read_secret(settings)
-            outcomes = self.metrics.webhooks
-            self._webhooks = Webhooks(settings.webhook_url, secret, self.jobs, outcomes)
         self.captures = Captures(settings)
 
     def rpc(
@@ -187,24 +180,6 @@ class Predictor:
         while self._shared is not None:
             self._shared.publish(self._collected())
             await asyncio.sleep(PUBLISH_SECONDS)
-
-    async def delete_old_jobs(self) -> None:
-        """Delete jobs that ended long ago regularly, in one process of the service."""
-        if self.settings.keep_results_days is None or not self.is_first:
-            return
-        while True:
-            try:
-                self.metrics.jobs_deleted += await self.jobs.delete_old()
-            except RedisUnavailable:
-                pass  # it is logged
-            except Exception:
-                logger.exception("old jobs cannot be deleted")
-            await asyncio.sleep(SWEEP_SECONDS)
-
-    async def send_webhooks(self) -> None:
-        """Send webhooks if there is an address, in one process of the service."""
-        if self._webhooks is not None and self.is_first:
-            await self._webhooks.run()
 
     @property
     def is_first(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loupe.settings import Settings
+from service.jobs.background import background_work
 from service.jobs.queue import JobQueue
 from service.prediction.predictor import Predictor
 from tests.support.job_requests import new_request
@@ -101,7 +102,8 @@ def test_service_deletes_when_it_starts_and_counts(server: RedisServer, tmp_path
     predictor = Predictor(settings)
 
     async def run() -> bytes:
-        sweep = asyncio.create_task(predictor.delete_old_jobs())
+        work = background_work(settings, predictor.jobs, predictor.metrics)
+        sweep = asyncio.create_task(work["delete old jobs"]())
         while not predictor.metrics.jobs_deleted:
             await asyncio.sleep(0.01)
         metrics = await predictor.exposed_metrics()
