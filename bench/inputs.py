@@ -15,6 +15,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from PIL import Image, ImageDraw
 
+from loupe.drawing import encode_png
 from loupe.errors import LoupeError
 from loupe.images.spec import ImageSpec, UInt8Array
 from loupe.models.store import StoredModel, find_model, list_models
@@ -90,13 +91,6 @@ def _test_images(dataset: str, spec: ImageSpec) -> UInt8Array:
     for rows in (images, images.swapaxes(1, 2)):
         rows[:, :MARGIN] = rows[:, -MARGIN:] = 0
     return images
-
-
-def encode_png(image: UInt8Array) -> bytes:
-    """Encode an image, uint8 `(height, width)`, as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
 
 
 def encode_npy(array: UInt8Array) -> bytes:

@@ -312,8 +312,13 @@ def _has_glyph(font: Font, letter: str) -> bool:
     )
 
 
-def png_in_base64(image: UInt8Array) -> str:
-    """Return an image, uint8 `(height, width)` or `(height, width, 3)`, as PNG in base64."""
+def encode_png(image: UInt8Array) -> bytes:
+    """Encode an image, uint8 `(height, width)` or `(height, width, 3)`, as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
+
+
+def png_in_base64(image: UInt8Array) -> str:
+    """Return an image, uint8 `(height, width)` or `(height, width, 3)`, as PNG in base64."""
+    return base64.b64encode(encode_png(image)).decode()

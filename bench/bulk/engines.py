@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.harness import Row, at_least, compare_rates, in_turns, seconds
-from bench.inputs import encode_png, find_images
+from bench.inputs import find_images
 from bench.service.servers import is_installed
+from loupe.drawing import encode_png
 from loupe.images.spec import UInt8Array
 from loupe.models.store import ONNX_FILE, StoredModel
 from loupe.runtime.cores import available_cores

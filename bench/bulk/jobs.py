@@ -14,7 +14,8 @@ import psutil
 
 from bench.bulk.workers import Workers, wait_until, working
 from bench.harness import Row, at_most, in_turns, median_ratio, seconds
-from bench.inputs import encode_png, find_images, make_photo
+from bench.inputs import find_images, make_photo
+from loupe.drawing import encode_png
 from loupe.images.spec import UInt8Array
 from loupe.jobs import ENDED
 from loupe.models.store import StoredModel

@@ -1,14 +1,13 @@
 """Pictures of the rows of arrays: `.npy` and IDX files."""
 
-import io
 import math
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
+from loupe.drawing import encode_png
 from loupe.images.arrays import idx
 from loupe.images.arrays.npy import HEAD_BYTES, NPY_MAGIC, read_header
 from loupe.images.spec import UInt8Array
@@ -73,6 +72,4 @@ def _png(pixels: UInt8Array) -> bytes:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (COLOURS,)):
         raise ValueError("not an image")
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
-    return file.getvalue()
+    return encode_png(pixels)

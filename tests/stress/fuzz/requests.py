@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bench.inputs import encode_png, find_images
+from bench.inputs import find_images
 from bench.service.open_loop import Reply
+from loupe.drawing import encode_png
 from loupe.images.normalize import has_light_ground
 from loupe.images.spec import Float32Array, UInt8Array
 from loupe.models.card import ModelCard

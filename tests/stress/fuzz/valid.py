@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 import numpy as np
 import orjson
 
-from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy, encode_png
+from bench.inputs import JSON, JSON_LENGTH, NPY, PNG, encode_npy
 from bench.service.open_loop import Reply
+from loupe.drawing import encode_png
 from loupe.images.spec import Float32Array
 from tests.stress.fuzz.requests import (
     FORM,
