@@ -1,4 +1,4 @@
-"""Fixtures and helpers for tests of sources."""
+"""A source of digits, and helpers for tests of sources."""
 
 from pathlib import Path
 
@@ -6,11 +6,24 @@ import pytest
 
 from loupe.images.spec import ImageSpec
 from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
+from tests.support import pictures
 from worker.sources.opening import open_source
 from worker.sources.source import Records
 from worker.storage import AnyPath
 
 MAX_PIXELS = 100_000
+IMAGES, SHARD = 70, 10  # of the source: seven parts
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Write a folder of digits, one of which cannot be read."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for number, image in enumerate(pictures.digits(IMAGES)):
+        (folder / f"{number:02d}.png").write_bytes(pictures.png(image))
+    (folder / "45.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
 
 
 @pytest.fixture

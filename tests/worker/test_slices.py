@@ -20,6 +20,7 @@ from tests.support import pictures
 from tests.support.command import Ended, Loupe
 from tests.support.job_requests import submit
 from tests.support.programs import PATIENCE_SECONDS, environment, until
+from tests.worker.conftest import IMAGES, SHARD
 from worker import slices
 from worker.process import running_queue
 from worker.queue.claims import Claims
@@ -33,19 +34,8 @@ from worker.scoring.consumer import Consumer
 from worker.scoring.slices import PLAN, Slice, SliceQueue, read_plan
 from worker.storage import AnyPath
 
-IMAGES, SHARD, SLICES = 70, 10, 3  # seven parts
+SLICES = 3
 Score = Callable[..., None]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Write a folder of digits, one of which cannot be read."""
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    for number, image in enumerate(pictures.digits(IMAGES)):
-        (folder / f"{number:02d}.png").write_bytes(pictures.png(image))
-    (folder / "45.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    return folder
 
 
 def new_request(

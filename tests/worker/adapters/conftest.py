@@ -1,29 +1,14 @@
-"""A source of digits, and real Ray and Spark, which start once for all tests."""
+"""Real Ray and Spark, which start once for all tests."""
 
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loupe.models.store import StoredModel
-from tests.support import pictures
 from worker.adapters.clusters import has_java
-
-IMAGES, SHARD = 70, 10  # of the source: seven parts
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Write a folder of digits, one of which cannot be read."""
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    for number, image in enumerate(pictures.digits(IMAGES)):
-        (folder / f"{number:02d}.png").write_bytes(pictures.png(image))
-    (folder / "45.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from loupe.jobs import DEFAULT_OPTIONS, ScoringOptions
 from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support.command import Loupe
-from tests.worker.adapters.conftest import IMAGES, SHARD
+from tests.worker.conftest import IMAGES, SHARD
 from tests.worker.test_slices import contents, figures
 from worker.adapters import cluster_job
 from worker.adapters.cluster_job import ClusterQueue, SliceTask, score_on

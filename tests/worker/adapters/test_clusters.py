@@ -14,7 +14,7 @@ from loupe.models.store import StoredModel
 from loupe.settings import Settings
 from tests.support.command import Ended, Loupe
 from tests.support.programs import environment, free_port
-from tests.worker.adapters.conftest import IMAGES, SHARD
+from tests.worker.conftest import IMAGES, SHARD
 from worker.process import running_locally
 from worker.queue.submission import prepare
 from worker.results.outputs import read_summary
