@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from loupe.cli.commands import Group, find_command, installed
 from loupe.errors import InvalidUsage, NotFound
+from loupe.models.trial_defaults import CANARY_SHARE, MAX_DISAGREEMENT, MAX_SLOWDOWN, SHADOW_SHARE
 from loupe.terminal import (
     Column,
     console,
@@ -182,7 +183,7 @@ def canary(
         typer.Option(
             metavar="SHARE",
             help="Share of the requests, such as 5% or 0.05.",
-            show_default="5%, or 100% with --shadow",
+            show_default=f"{CANARY_SHARE:.0%}, or {SHADOW_SHARE:.0%} with --shadow",
         ),
     ] = None,
     shadow: Annotated[
@@ -190,10 +191,10 @@ def canary(
     ] = False,
     max_disagreement: Annotated[
         str, typer.Option(metavar="SHARE", help="End it beyond this share of other labels.")
-    ] = "10%",
+    ] = f"{MAX_DISAGREEMENT:.0%}",
     max_slowdown: Annotated[
         float, typer.Option(help="End it if the engine takes more times as long.")
-    ] = 3.0,
+    ] = MAX_SLOWDOWN,
     stop: Annotated[bool, typer.Option("--stop", help="End the trial of this model.")] = False,
 ) -> None:
     """Let a version answer a share of the requests, and compare it with the one in production.

@@ -15,12 +15,11 @@ from loupe.errors import Conflict, InvalidUsage, NotFound
 from loupe.files import write_atomically
 from loupe.models.promotion_log import store_unwritable
 from loupe.models.store import PRODUCTION, StoredModel, find_model, trials_folder, verify
+from loupe.models.trial_defaults import CANARY_SHARE, MAX_DISAGREEMENT, MAX_SLOWDOWN, SHADOW_SHARE
 
 Kind = Literal["canary", "shadow"]
 Reason = Literal["stopped", "replaced", "disagreement", "failures", "slow"]
-DEFAULT_SHARES: dict[Kind, float] = {"canary": 0.05, "shadow": 1.0}
-MAX_DISAGREEMENT = 0.1
-MAX_SLOWDOWN = 3.0
+DEFAULT_SHARES: dict[Kind, float] = {"canary": CANARY_SHARE, "shadow": SHADOW_SHARE}
 
 
 class Trial(BaseModel):
