@@ -71,7 +71,7 @@ chaos: $(INSTALLED) ## Score for ten minutes while workers are killed and Redis 
 
 lock: $(INSTALLED) ## Upgrade all locked packages within the bounds of pyproject.toml
 	$(LOCK) --upgrade --all-extras --group dev --output-file requirements/dev.txt
-	for extra in service grpc tracing heif worker s3 train; do \
+	for extra in service grpc tracing heif openvino worker s3 train; do \
 		$(LOCK) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt; done
 	$(LOCK) --upgrade --group bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	$(LOCK) --upgrade --group engines --constraint requirements/dev.txt --output-file requirements/engines.txt

@@ -99,8 +99,10 @@ class Settings(BaseSettings):
 
     Unset: the first of LOUPE_MODELS, or the name that was put into production first.
     """
-    engine: Literal["onnx", "tensorflow"] = "onnx"
-    """onnx or tensorflow. TensorFlow is the slow reference; it needs the extra train."""
+    engine: Literal["onnx", "openvino", "tensorflow"] = "onnx"
+    """onnx, openvino or tensorflow. OpenVINO is faster on processors with bfloat16; it needs the
+    extra openvino. TensorFlow is the slow reference; it needs the extra train.
+    """
     threads: int | None = Field(default=None, ge=1)
     """Cores for an engine, one run on each.
 

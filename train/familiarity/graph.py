@@ -30,11 +30,13 @@ class Layers:
         features: The input of the last dense layer, or of the first of several views' layers.
         are_floats: Whether the features are known to be float32.
         logits: The input of the softmax; `None` if there is none.
+        probabilities: Its output.
     """
 
     features: str
     are_floats: bool
     logits: str | None
+    probabilities: str | None
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,17 @@ def find_layers(model: onnx.ModelProto) -> Layers | None:
         return None
     types = {each.name: each.data_type for each in graph.initializer}
     constants = types | {node.output[0]: 0 for node in graph.node if node.op_type == "Constant"}
-    names, logits = deque([graph.output[0].name]), None
+    names, logits, probabilities = deque([graph.output[0].name]), None, None
     while names:
         node = makers.get(names.popleft())
         if node is None:
             continue
         if node.op_type in DENSE and node.input[1] in constants:
             are_floats = constants[node.input[1]] == TensorProto.FLOAT
-            return Layers(node.input[0], are_floats, logits)
+            return Layers(node.input[0], are_floats, logits, probabilities)
         if node.op_type in HEAD:
             if node.op_type == "Softmax":
-                logits = node.input[0]
+                logits, probabilities = node.input[0], node.output[0]
             names.extend(node.input)
     return None
 
@@ -129,8 +131,13 @@ def with_distance(model: onnx.ModelProto, layers: Layers, distance: Distance) ->
     long = build.add("Mul", length, build.number(distance.length_weight))
     long = build.add("Add", long, build.number(distance.offset))
     far = build.add("Div", nearest, length)
-    if layers.logits and distance.energy_weight:
-        energy = reduce("ReduceLogSumExp", build.cast(layers.logits, TensorProto.FLOAT))
+    if layers.logits and layers.probabilities and distance.energy_weight:
+        # OpenVINO reduces ReduceLogSumExp over the whole batch.
+        logit, probability = (
+            reduce("ReduceMax", build.cast(name, TensorProto.FLOAT))
+            for name in (layers.logits, layers.probabilities)
+        )
+        energy = build.add("Sub", logit, build.add("Log", probability))
         far = build.add("Sub", far, build.add("Mul", energy, build.number(distance.energy_weight)))
     build.add("Max", far, long, to=DISTANCE)
     wrapped.graph.node.extend(build.nodes)
