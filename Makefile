@@ -99,7 +99,7 @@ define installed
 endef
 
 $(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml
-	@echo 'Installing Loupe, all its extras and what its tests need: 3.9 GB of disk, most of it for TensorFlow.'
+	@echo 'Installing Loupe, all its extras and what its tests need: 4.1 GB of disk, most of it for TensorFlow.'
 	@echo 'Only to serve and score, without training and tests: make install-serve, 0.6 GB.'
 	$(new-venv)
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --compile-bytecode -r requirements/dev.txt

@@ -77,8 +77,8 @@ def check_exactness(model: StoredModel, quick: Engine, exact: Engine) -> None:
     lost = expected_accuracy - accuracy
     if others.mean() > MAX_OTHERS or lost > margin(expected_accuracy, len(others)):
         raise _unavailable(
-            f"It answers {others.mean():.2%} of {len(others):,} pictures of {model.tag} "
-            f"differently, and {max(lost, 0):.2%} fewer are right."
+            f"OpenVINO answers {others.mean():.2%} of {len(others):,} pictures of {model.tag} "
+            f"differently from ONNX Runtime, and {max(lost, 0):.2%} fewer are right."
         )
 
 
