@@ -4,6 +4,7 @@ Counted in plain objects: `prometheus_client`'s own counters write to files in B
 and take longer. Labels have few values: served models, their classes, protocols, error codes.
 """
 
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +87,7 @@ class Metrics(Collector):
         self.webhooks: Counter[tuple[str, ...]] = Counter(
             {(outcome,): 0 for outcome in ("delivered", "retried", "failed")}
         )
+        self.webhooks_since: float | None = None  # end of the first job whose is not delivered
         self.trial_images: Counter[tuple[str, ...]] = Counter()
         self.trials_ended: Counter[tuple[str, ...]] = Counter()
         self._lost_decoders: Counter[tuple[str, ...]] = Counter(
@@ -171,6 +173,12 @@ class Metrics(Collector):
         )
         yield CounterMetricFamily(
             "loupe_jobs_deleted", "Jobs deleted with uploads and results", self.jobs_deleted
+        )
+        since = self.webhooks_since
+        yield GaugeMetricFamily(
+            "loupe_webhooks_oldest_seconds",
+            "Time since the first end of a job whose webhook is not delivered",
+            value=0 if since is None else max(0.0, time.time() - since),
         )
         yield _counter("loupe_webhooks", "Attempts to send a webhook", ("outcome",), self.webhooks)
         yield _histogram("loupe_batch_size", "Images per run", "model", self.batch_sizes)

@@ -28,7 +28,7 @@ def background_work(
         work["delete old jobs"] = lambda: _delete_old(jobs, metrics)
     if settings.webhook_url is not None:
         secret = read_secret(settings)
-        work["send webhooks"] = Webhooks(settings.webhook_url, secret, jobs, metrics.webhooks).run
+        work["send webhooks"] = Webhooks(settings.webhook_url, secret, jobs, metrics).run
     return work
 
 

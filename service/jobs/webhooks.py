@@ -9,8 +9,8 @@ import binascii
 import hmac
 import logging
 import time
-from collections import Counter
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import orjson
@@ -18,6 +18,7 @@ import orjson
 from loupe.errors import InvalidSetting, RedisUnavailable
 from loupe.settings import Settings
 from service.jobs.queue import JobQueue
+from service.metrics import Metrics
 
 if TYPE_CHECKING:
     import httpx
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - comes before the secret
 SECRET_BYTES = range(24, 65)
+MEASURE_SECONDS = 15.0  # between two looks at all webhooks; Prometheus asks as often
 POLL_SECONDS = 1.0  # between two looks at a job that has not ended
 UNAVAILABLE_SECONDS = 30.0  # until the next look after an error
 MAX_TAKEN = 1000  # submissions in one look
@@ -74,16 +76,15 @@ class Webhooks:
         url: The address.
         secret: The key that signs the messages.
         jobs: The queue.
-        outcomes: Counts attempts by outcome.
+        metrics: Counts attempts by outcome, and has the age of what is not delivered.
     """
 
-    def __init__(
-        self, url: str, secret: bytes, jobs: JobQueue, outcomes: Counter[tuple[str, ...]]
-    ) -> None:
+    def __init__(self, url: str, secret: bytes, jobs: JobQueue, metrics: Metrics) -> None:
         self._url = url
         self._secret = secret
         self._jobs = jobs
-        self._outcomes = outcomes
+        self._metrics = metrics
+        self._measured = -inf
 
     async def run(self) -> None:
         """Send the webhooks of jobs that end, until the task is cancelled."""
@@ -96,6 +97,7 @@ class Webhooks:
             while True:
                 try:
                     await self.send_due(client)
+                    await self.measure()
                     pause = POLL_SECONDS
                 except RedisUnavailable:  # it is logged
                     pause = UNAVAILABLE_SECONDS
@@ -126,6 +128,17 @@ class Webhooks:
         if ended:
             await self._jobs.ask(store)
 
+    async def measure(self) -> None:
+        """Find the first end of a job whose webhook is not delivered, unless it is just known.
+
+        Raises:
+            RedisUnavailable: If Redis does not answer.
+        """
+        now = time.monotonic()
+        if now >= self._measured + MEASURE_SECONDS:
+            self._metrics.webhooks_since = await self._jobs.ask(_first_end)
+            self._measured = now
+
     async def _send(self, client: "httpx.AsyncClient", job: "Job") -> Outcome:
         """Try once to send the webhook of a job. Redirects are not followed."""
         import httpx
@@ -151,7 +164,7 @@ class Webhooks:
         if problem:
             outcome = "retried" if _age_seconds(job) < MAX_AGE_SECONDS else "failed"
             logger.warning("the webhook of job %s is %s: %s", job.id, outcome, problem)
-        self._outcomes[(outcome,)] += 1
+        self._metrics.webhooks[(outcome,)] += 1
         return outcome
 
 
@@ -187,6 +200,22 @@ def _take_ended(jobs: "Jobs") -> "dict[str, Job]":
     jobs.webhooks.remove(gone)
     jobs.webhooks.postpone(pauses)
     return ended
+
+
+def _first_end(jobs: "Jobs") -> float | None:
+    """Return the first end of a job, in seconds since the epoch, whose webhook is not delivered."""
+    from worker.queue.webhooks import job_of, submission_of
+
+    pending = jobs.webhooks.last(MAX_TAKEN)
+    found = jobs.find_all([job_of(submission) for submission in pending])
+    return min(
+        (
+            job.finished
+            for submission, job in zip(pending, found, strict=True)
+            if job is not None and job.finished is not None and submission_of(job) == submission
+        ),
+        default=None,
+    )
 
 
 def _age_seconds(job: "Job") -> float:

@@ -46,6 +46,9 @@ ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 GUIDE = (ROOT / "docs" / "monitoring.md").read_text()
 METRIC = re.compile(r"\b(?:\w+:)?(?:loupe|process)_\w+(?::\w+)?")
+# The key that Prometheus and the load use, and one that has used up its limit.
+KEYS = {name: f"the-key-of-{name}-0001" for name in ("alice", "bob")}
+ALICE, BOB = ({"authorization": f"Bearer {key}"} for key in KEYS.values())
 SCRAPES = 12  # seconds of load, with a scrape in each
 WINDOW = "4s"  # has four scrapes, and as many lie before it
 
@@ -78,10 +81,10 @@ class Stack:
     def load(self) -> None:
         """Give them a little more work."""
         for image in pictures.digits(5):
-            httpx.post(
-                f"{self.service}/predict?threshold=0.9", content=pictures.png(image)
-            ).raise_for_status()
-        assert httpx.post(f"{self.service}/predict", content=b"no picture").status_code == 422
+            url, picture = f"{self.service}/predict?threshold=0.9", pictures.png(image)
+            httpx.post(url, content=picture, headers=ALICE).raise_for_status()
+        assert httpx.post(url, content=picture, headers=BOB).status_code in (200, 429)
+        assert httpx.post(url, content=b"no picture", headers=ALICE).status_code == 422
         if self.job is None or self.jobs.get(self.job.id).state == "done":
             self.submitted += 1
             output = self.folder.parent / f"results-{self.submitted}"
@@ -92,6 +95,10 @@ class Stack:
 def stack(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder, port = tmp_path_factory.mktemp("monitoring"), free_port()
     settings = {"LOUPE_DATA_DIR": folder / "data"}
+    limits = {
+        "LOUPE_API_KEYS": ",".join(f"{name}:{key}" for name, key in KEYS.items()),
+        "LOUPE_KEY_LIMITS": "alice:1000000/day,bob:1/day",
+    }
     images = folder / "images"
     images.mkdir()
     for place, image in enumerate(pictures.digits(25)):
@@ -99,7 +106,7 @@ def stack(digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory) -
     (images / "broken.png").write_bytes(b"no picture")
     with (
         open_redis(Settings(data_dir=folder / "data")) as redis,
-        serving(folder / "service", LOUPE_MODELS=digits_model.tag, **settings) as service,
+        serving(folder / "log", LOUPE_MODELS=digits_model.tag, **settings, **limits) as service,
         running(folder / "worker", "worker", LOUPE_WORKER_METRICS_PORT=port, **settings),
     ):
         jobs = Jobs(redis)
@@ -140,7 +147,11 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     targets = {"service": stack.service, "worker": stack.worker}
     jobs = [
-        {"job_name": job, "static_configs": [{"targets": [url.removeprefix("http://")]}]}
+        {
+            "job_name": job,
+            "static_configs": [{"targets": [url.removeprefix("http://")]}],
+            "authorization": {"credentials": KEYS["alice"]},
+        }
         for job, url in targets.items()
     ]
     (folder / "prometheus.yml").write_text(
@@ -253,7 +264,8 @@ def test_panels_ask_the_data_source_that_is_provisioned_and_do_not_overlap() -> 
 def test_alerts_and_panels_name_only_metrics_that_the_service_and_the_worker_have(
     stack: Stack,
 ) -> None:
-    exposed = "".join(httpx.get(f"{url}/metrics").text for url in (stack.service, stack.worker))
+    urls = (stack.service, stack.worker)
+    exposed = "".join(httpx.get(f"{url}/metrics", headers=ALICE).text for url in urls)
     asked = [rule["expr"] for rule in RULES]
     for panel in PANELS.values():
         asked += expressions(panel)

@@ -20,6 +20,10 @@ class PendingWebhooks:
         """Return submissions that are due. Until the lease ends, no other caller gets them."""
         return cast("list[str]", self._take(keys=[WEBHOOKS], args=[limit, lease_seconds]))
 
+    def last(self, limit: int) -> list[str]:
+        """Return those that wait longest for the next look: attempts that failed are among them."""
+        return cast("list[str]", self._redis.zrevrange(WEBHOOKS, 0, limit - 1))
+
     def postpone(self, seconds: Mapping[str, float]) -> None:
         """Set how long submissions wait for the next look."""
         if seconds:

@@ -16,6 +16,7 @@ from loupe.errors import InvalidSetting
 from loupe.settings import Settings
 from service.jobs.queue import JobQueue
 from service.jobs.webhooks import MAX_AGE_SECONDS, Webhooks, read_secret
+from service.metrics import Metrics
 from tests.support.job_requests import new_request
 from tests.support.servers.redis_servers import RedisServer, redis_server
 from tests.support.servers.webhook_receiver import SECRET, Receiver, is_genuine, receiving
@@ -46,21 +47,25 @@ def ended(server: RedisServer, state: str = "done", seconds: float = 0) -> Job:
     return jobs.get(job.id)
 
 
-def send(server: RedisServer, url: str, times: int = 1) -> Counter[str]:
-    """Look for due webhooks; return the attempts by outcome."""
-    outcomes: Counter[tuple[str, ...]] = Counter()
+def send(
+    server: RedisServer, url: str, times: int = 1, metrics: Metrics | None = None
+) -> Counter[str]:
+    """Look for due webhooks, and for the oldest one; return the attempts by outcome."""
+    metrics = metrics or Metrics()
+    metrics.webhooks.clear()
 
     async def run() -> None:
         queue = JobQueue(Settings(redis_url=server.url))
         secret = read_secret(Settings(webhook_secret=SecretStr(SECRET)))
-        webhooks = Webhooks(url, secret, queue, outcomes)
+        webhooks = Webhooks(url, secret, queue, metrics)
         async with httpx.AsyncClient() as client:
             for _ in range(times):
                 await webhooks.send_due(client)
+            await webhooks.measure()
         await queue.close()
 
     asyncio.run(run())
-    return Counter({outcome: count for (outcome,), count in outcomes.items()})
+    return Counter({outcome: count for (outcome,), count in metrics.webhooks.items()})
 
 
 def waiting(server: RedisServer) -> dict[str, float]:
@@ -125,6 +130,29 @@ def test_receiver_that_does_not_answer_is_tried_for_hours(
     assert waiting(server).keys() == {new.id}
     assert old.id in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_age_of_the_oldest_webhook_is_known_until_it_is_delivered(
+    server: RedisServer, receiver: Receiver
+) -> None:
+    def oldest_seconds() -> float:
+        collected = metrics.collected({}, [])
+        return next(each for each in collected if "oldest" in each.name).samples[0].value
+
+    metrics = Metrics()
+    late = ended(server, seconds=100)
+    ended(server, seconds=50)
+    Jobs(server.client).submit(new_request(), webhook=True)
+    receiver.statuses = [500, 500]
+
+    assert send(server, receiver.url, metrics=metrics) == {"retried": 2}
+    assert 100 <= oldest_seconds() < 110
+    Jobs(server.client).webhooks.postpone({submission_of(late): 0})
+    assert send(server, receiver.url, metrics=metrics) == {"delivered": 1}
+    assert 50 <= oldest_seconds() < 60
+    Jobs(server.client).webhooks.remove(Jobs(server.client).webhooks.last(9))
+    send(server, receiver.url, metrics=metrics)
+    assert oldest_seconds() == 0
 
 
 def test_many_ends_are_sent_in_several_looks(
