@@ -41,7 +41,7 @@ def test_variables_set_what_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOUPE_PORT", "eighty", "Input should be a valid integer"),
         ("LOUPE_PORT", "0", "Input should be greater than or equal to 1"),
         ("LOUPE_PORT", "65536", "Input should be less than or equal to 65535"),
-        ("LOUPE_ENGINE", "torch", "Input should be 'onnx' or 'tensorflow'"),
+        ("LOUPE_ENGINE", "torch", "Input should be 'onnx', 'openvino' or 'tensorflow'"),
         *[
             (variable, value, "Input should be a finite number")
             for variable in ("LOUPE_FOLLOW_SECONDS", "LOUPE_LEASE_SECONDS", "LOUPE_KEEP_JOBS_DAYS")
