@@ -12,7 +12,7 @@ SERVING := $(VENV)/.installed-to-serve
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --quiet
 
-.PHONY: help install install-serve wheel demo up bento test test-deployment test-engines lint type bench docs soak fuzz chaos lock audit clean
+.PHONY: help install install-serve wheel demo up bento test test-deployment test-engines test-docs lint type bench docs soak fuzz chaos lock audit clean
 
 help: ## List all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -44,6 +44,9 @@ test-engines: $(INSTALLED) ## Install Ray, Spark and Dask, and test scoring insi
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/engines.txt
 	@command -v java >/dev/null || echo 'skipping Spark, which needs Java 17: apt-get install openjdk-17-jre-headless'
 	$(BIN)/pytest tests/worker/adapters -m engines -rs
+
+test-docs: $(INSTALLED) ## Run the documented commands that train, install or wait; half an hour. `make test` runs the others
+	$(BIN)/pytest tests/documentation -m docs -rs --durations=20 --durations-min=1
 
 lint: $(INSTALLED) ## Check style and import directions
 	$(BIN)/ruff check .

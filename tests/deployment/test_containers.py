@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import yaml
 from PIL import Image
 
 from tests.deployment.engines import BASE, Engine, engine
+from tests.documentation.places import CONTAINERS, commands_at
+from tests.support import pictures
 from tests.support.programs import until
 from train.data.datasets import load_dataset
 
@@ -86,6 +89,25 @@ def readme_commands() -> list[str]:
     )
     lines = re.findall(r"^    (\S.*?)(?: {2,}#.*)?$", section, re.MULTILINE)
     return [line for line in lines if not line.startswith(("git clone", "{"))]
+
+
+def guide_commands(page: str, title: str) -> list[str]:
+    """Return the blocks of commands in a section of a docs page, for this project."""
+    section = (ROOT / "docs" / page).read_text().partition(f"## {title}\n")[2].partition("\n##")[0]
+    blocks = re.findall(r"(?:^    \S.*\n)+", section, re.MULTILINE)
+    return [
+        re.sub(r"^    ", "", block, flags=re.MULTILINE).replace("loupe_", f"{PROJECT}_")
+        for block in blocks
+    ]
+
+
+def other_commands() -> list[str]:
+    """Return the documented commands with containers that are in none of the sections below."""
+    sections = ("Back up", "Restore"), ("Two services behind a proxy",), ("Remove it",)
+    pages = zip(("backup.md", "upgrade.md", "deploy.md"), sections, strict=True)
+    blocks = [guide_commands(page, title) for page, titles in pages for title in titles]
+    run = "\n".join([*readme_commands(), *chain(*blocks)]).replace(f"{PROJECT}_", "loupe_")
+    return [each.text for each in commands_at(CONTAINERS) if each.text not in run]
 
 
 @pytest.mark.timeout(
@@ -406,23 +428,29 @@ def test_containers_stop_with_exit_code_0_and_keep_their_data(
     assert (state["state"], state["done"]) == ("done", MANY)
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", other_commands())
+def test_command_of_another_page_runs(stack: Engine, command: str) -> None:
+    photos = {"boots": 20, "bags": 20}
+    pictures.sort_into_folders(stack.folder / "data" / "photos", photos)
+    if "rollback" in command:  # there has to be an earlier version
+        other = "fashion-mnist --architecture softmax --epochs 1 --min-accuracy 0.1"
+        stack.bash(f"docker compose run --rm train train {other}")
+        stack.bash("docker compose run --rm train models promote fashion-mnist:latest --force")
+    epochs = " --epochs 1" if "train train" in command else ""  # all would take minutes
+
+    with stack.building() if "build" in command else nullcontext():
+        stack.bash(command + epochs)
+
+
 def test_removal_leaves_nothing(stack: Engine) -> None:
-    stack.bash("docker compose --profile '*' down --volumes")
+    (remove,) = guide_commands("deploy.md", "Remove it")
+    stack.bash(remove)
     for kind in ("ps --all", "volume ls", "network ls"):
         assert (
             stack.bash(f"docker {kind} --quiet --filter label=com.docker.compose.project={PROJECT}")
             == ""
         )
-
-
-def guide_commands(page: str, title: str) -> list[str]:
-    """Return the blocks of commands in a section of a docs page, for this project."""
-    section = (ROOT / "docs" / page).read_text().partition(f"## {title}\n")[2].partition("\n##")[0]
-    blocks = re.findall(r"(?:^    \S.*\n)+", section, re.MULTILINE)
-    return [
-        re.sub(r"^    ", "", block, flags=re.MULTILINE).replace("loupe_", f"{PROJECT}_")
-        for block in blocks
-    ]
 
 
 def curl(stack: Engine, path: str, options: str = "") -> str:

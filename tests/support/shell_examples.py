@@ -3,14 +3,16 @@
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-PROGRAMS = {"bentoml", "cp", "curl", "docker", "export", "find", "git", "loupe", "make", "mkdir"}
-PROGRAMS |= {"node", "perf_analyzer", "pip", "promtool", "python", "source", "sudo"}
+PROGRAMS = {"bentoml", "brew", "cp", "curl", "docker", "export", "find", "git", "helm", "kubectl"}
+PROGRAMS |= {"loupe", "make", "mkdir", "node", "perf_analyzer", "pip", "promtool", "python"}
+PROGRAMS |= {"source", "sudo"}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)(?:    .*\n)+")
 VARIABLE = re.compile(r"([A-Z_]+)=(.*)", re.DOTALL)
+OF_THE_SHELL = ("export ", "source ")  # commands that matter to the next ones
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,15 @@ class Command:
         text: As the page has it, without a comment.
         variables: Those that it sets in front of the program.
         words: The program and its arguments, up to a pipe or a list of commands.
+        page: The name of the page.
+        before: The `export` and `source` commands above it in its block, one per line.
     """
 
     text: str
     variables: dict[str, str]
     words: list[str]
+    page: str = ""
+    before: str = ""
 
     @property
     def synopsis(self) -> bool:
@@ -42,10 +48,17 @@ def commands(page: Path) -> Iterator[Command]:
         blocks.append((found.start(), "", re.sub(r"^    ", "", found[0], flags=re.MULTILINE)))
     for _, language, code in sorted(blocks):
         if language == "sh" or (not language and _is_shell(code)):
-            yield from map(command_of, _lines(code))
+            lines = list(_lines(code))
         elif language == "cron":
-            lines = (line for line in code.splitlines() if not line.startswith("#"))
-            yield from (command_of(line.split(maxsplit=5)[5]) for line in lines)
+            entries = (line for line in code.splitlines() if not line.startswith("#"))
+            lines = [entry.split(maxsplit=5)[5] for entry in entries]
+        else:
+            continue
+        before = ""
+        for line in lines:
+            yield replace(command_of(line), page=page.name, before=before)
+            if line.startswith(OF_THE_SHELL):
+                before += f"{line}\n"
 
 
 def code_of(page: Path, language: str) -> list[str]:
