@@ -1,5 +1,6 @@
 """Jobs on a Redis that fails over, and on a cluster."""
 
+import itertools
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,11 @@ from loupe.settings import Settings
 from tests.support import pictures
 from tests.support.job_requests import submit
 from tests.support.programs import running, serving, until
-from tests.support.servers.redis_groups import cluster_url, redis_cluster, watched_redis
+from tests.support.servers.redis_groups import cluster_url, node_of, redis_cluster, watched_redis
+from worker.queue import submission
 from worker.queue.jobs import Jobs
+from worker.queue.keys import job_key
+from worker.queue.submission import prepare
 
 IMAGES = 12_000
 LEASE = {"LOUPE_LEASE_SECONDS": 1}
@@ -101,3 +105,44 @@ def test_a_service_and_workers_share_a_cluster(tmp_path: Path, digits_model: Sto
     for job in submitted:
         assert rows_of(Path(job.output)) == list(range(IMAGES))
     assert "Traceback" not in (tmp_path / "worker.log").read_text()
+
+
+def test_a_failover_in_a_cluster_loses_and_doubles_no_row(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    log, source = tmp_path / "log", images_in(tmp_path)
+    with redis_cluster(tmp_path / "redis", has_replica=True) as (*nodes, replica):
+        url, primary = cluster_url(nodes), nodes[-1]
+        with (
+            open_redis(Settings(redis_url=url)) as redis,
+            running(log, "worker", LOUPE_REDIS_URL=url, **LEASE) as worker,
+        ):
+            jobs = Jobs(redis)
+            outputs = (tmp_path / f"out-{number}" for number in itertools.count())
+            prepared = (prepare(jobs.find, source, each, digits_model.tag, 50) for each in outputs)
+            on_primary = next(
+                each for each in prepared if node_of(nodes, job_key(each.request.job_id)) is primary
+            )
+            job = submission.submit(jobs, on_primary)
+            other = submit(jobs, source, tmp_path / "other", digits_model.tag, 500)
+            until(lambda: jobs.get(job.id).done)
+            primary.process.kill()
+            primary.process.wait()
+            until(lambda: replica.client.info("replication")["role"] == "master")
+            assert until(lambda: _state(jobs, job.id)) == "running"
+            late = submit(jobs, source, tmp_path / "late", digits_model.tag, 4000)
+            until(lambda: are_done(jobs, (job.id, other.id, late.id)))
+            assert {jobs.get(each.id).done for each in (job, other, late)} == {IMAGES}
+            worker.terminate()
+            assert worker.wait(30) == 0
+
+    for each in (job, other, late):
+        assert rows_of(Path(each.output)) == list(range(IMAGES))
+    assert "Traceback" not in log.read_text()
+
+
+def _state(jobs: Jobs, job_id: str) -> str | None:
+    """Return the state of a job, or `None` while Redis does not answer."""
+    with suppress(RedisError):
+        return jobs.get(job_id).state
+    return None

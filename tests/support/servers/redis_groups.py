@@ -1,16 +1,18 @@
 """Groups of Redis servers: a primary with a replica and Sentinels, and a cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redis.crc import key_slot
+
 from tests.support.programs import until
 from tests.support.servers.redis_servers import RedisServer, redis_server
 
 PRIMARY = "queue"  # the name by which Sentinels know it
-DOWN_MS = 2000  # without an answer, after which a primary counts as dead
+DOWN_MS = 2000  # without an answer, after which a server counts as dead
 SLOTS = 16384
 
 
@@ -86,28 +88,48 @@ def watched_redis(folder: Path, sentinels: int = 3, **configuration: str) -> Ite
 
 @contextmanager
 def redis_cluster(
-    folder: Path, nodes: int = 3, **configuration: str
+    folder: Path, nodes: int = 3, *, has_replica: bool = False, **configuration: str
 ) -> Iterator[list[RedisServer]]:
-    """Run a cluster of primaries while the block runs."""
-    options = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"} | configuration
+    """Run a cluster of primaries while the block runs.
+
+    Args:
+        folder: A folder for their data.
+        nodes: How many primaries; the last one has the lists of jobs.
+        has_replica: Whether a replica of the last primary comes after them.
+        configuration: Of all servers.
+    """
+    options = {
+        "cluster-enabled": "yes",
+        "cluster-node-timeout": str(DOWN_MS),
+        "repl-diskless-sync-delay": "0",
+    } | configuration
     with ExitStack() as stack:
         found = []
-        for number in range(nodes):
+        for number in range(nodes + has_replica):
             (folder / f"node-{number}").mkdir(parents=True)
             found.append(stack.enter_context(redis_server(folder / f"node-{number}", **options)))
-        for number, node in enumerate(found):
+        for number, node in enumerate(found[:nodes]):
             first, stop = (SLOTS * each // nodes for each in (number, number + 1))
             _run(node, "CLUSTER ADDSLOTSRANGE", first, stop - 1)
             _run(node, "CLUSTER SET-CONFIG-EPOCH", number + 1)
-            if number:
-                _run(node, "CLUSTER MEET", "127.0.0.1", _port(found[0]))
+        for node in found[1:]:
+            _run(node, "CLUSTER MEET", "127.0.0.1", _port(found[0]))
 
         def is_ready(node: RedisServer) -> bool:
             info = _run(node, "CLUSTER INFO")
-            return (info["cluster_state"], info["cluster_known_nodes"]) == ("ok", str(nodes))
+            return (info["cluster_state"], info["cluster_known_nodes"]) == ("ok", str(len(found)))
 
         until(lambda: all(map(is_ready, found)))
+        if has_replica:
+            _run(found[-1], "CLUSTER REPLICATE", _run(found[nodes - 1], "CLUSTER MYID"))
+            until(lambda: found[-1].client.info("replication").get("master_link_status") == "up")
         yield found
+
+
+def node_of(nodes: Sequence[RedisServer], key: str) -> RedisServer:
+    """Return the primary of a cluster that has a key."""
+    slot = key_slot(key.encode())
+    return nodes[max(n for n in range(len(nodes)) if slot >= SLOTS * n // len(nodes))]
 
 
 def cluster_url(nodes: list[RedisServer]) -> str:
