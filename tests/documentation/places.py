@@ -93,9 +93,7 @@ TRAININGS = Place(
 CHECKOUT = Place(
     "documentation/test_checkout.py",
     MAKE_TEST_DOCS,
-    lambda command: (
-        bool(re.search(r"^(make|git|pip|source)\b", command.text)) and command.text != "make up"
-    ),
+    _matches(r"^(make|git|pip|source)\b"),
 )
 KEYS = Place(
     "documentation/test_servers.py",
@@ -111,7 +109,7 @@ SERVERS = Place(
     "documentation/test_servers.py",
     MAKE_TEST_DOCS,
     lambda command: (
-        bool(re.search(r"\bloupe (up|serve|worker)\b|^bentoml serve|^make up$", command.text))
+        bool(re.search(r"\bloupe (up|serve|worker)\b|^bentoml serve", command.text))
         and command.text != FIRST_STEPS
     ),
 )

@@ -17,6 +17,7 @@ from tests.support.programs import free_port
 from tests.support.stores import copied
 
 CLONE = "git clone URL-OF-THIS-REPOSITORY loupe && cd loupe"
+UP = "make up"
 BUILD_BENTO = "make bento"
 SERVING_ONLY = "make install-serve"  # replaces the environment, so it comes last
 # The steps of the installation: the fixture `clone` runs them.
@@ -54,7 +55,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "text", [each for each in OTHERS if each not in (*INSTALLATION, BUILD_BENTO, SERVING_ONLY)]
+    "text", [each for each in OTHERS if each not in (*INSTALLATION, UP, BUILD_BENTO, SERVING_ONLY)]
 )
 def test_command_runs(clone: Path, tmp_path: Path, text: str) -> None:
     before = "source .venv/bin/activate"
@@ -63,6 +64,18 @@ def test_command_runs(clone: Path, tmp_path: Path, text: str) -> None:
         before = f"source {tmp_path}/other/bin/activate"
 
     bash(f"{before}\n{text}", clone, PYTEST_ADDOPTS=ONE_FILE)
+
+
+def test_up_runs(clone: Path, tmp_path: Path, digits_model: StoredModel) -> None:
+    port = free_port()
+    variables = {
+        "LOUPE_DATA_DIR": str(tmp_path / "data"),
+        "LOUPE_PORT": str(port),
+        "PYTHONPATH": "",
+    }
+
+    with started(UP, tmp_path, variables, answers(f"http://127.0.0.1:{port}"), clone):
+        pass
 
 
 def test_bento_is_built_and_served(clone: Path, tmp_path: Path, digits_model: StoredModel) -> None:

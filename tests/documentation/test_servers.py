@@ -53,22 +53,28 @@ def variables(tmp_path: Path, digits_model: StoredModel) -> dict[str, str]:
 
 @contextmanager
 def started(
-    script: str, folder: Path, variables: Mapping[str, str], ready: Condition
+    script: str,
+    folder: Path,
+    variables: Mapping[str, str],
+    ready: Condition,
+    checkout: Path = ROOT,
 ) -> Iterator[None]:
-    """Run a program in the checkout until it is ready, and while the block runs; then stop it.
+    """Run a program until it is ready, and while the block runs; then stop it.
 
     Args:
         script: Ends with its command.
         folder: For its log; its home.
         variables: Its environment.
         ready: Returns whether it is ready.
+        checkout: Where it runs. Never run `make` in this one: it may install packages anew.
     """
+    assert checkout != ROOT or "make" not in script
     *before, command = script.splitlines()
     log = folder / "program.log"
     with log.open("wb") as output:
         program = subprocess.Popen(
             ["bash", "-euc", "\n".join([*before, f"exec env {command}"])],
-            cwd=ROOT,
+            cwd=checkout,
             env=shell_environment(folder, **variables),
             stdout=output,
             stderr=subprocess.STDOUT,
