@@ -78,11 +78,11 @@ def _measure_one_worker(model: StoredModel, folder: Path, loop: "PlainLoop") -> 
 def _measure_two_workers(model: StoredModel, folder: Path) -> Iterator[Row]:
     sources = ((".npy images", "images.npy"), ("PNG files in a folder", "pngs"))
     with (
-        working(model, folder, LOUPE_THREADS="1") as one,
-        working(model, folder, count=2, LOUPE_THREADS="1") as two,
+        working(model, folder, pinned=True) as one,
+        working(model, folder, count=2, pinned=True) as two,
     ):
         for kind, name in sources:
-            what = f"{IMAGES:,} {kind}, {TWO} of one thread"
+            what = f"{IMAGES:,} {kind}, {TWO} with a core each"
             runs = {ONE: partial(one.score, folder / name), TWO: partial(two.score, folder / name)}
             yield _compare(what, runs, TWO, ONE, WORKERS_TARGET)
 

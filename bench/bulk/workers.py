@@ -87,7 +87,7 @@ class Workers:
 
 @contextmanager
 def working(
-    model: StoredModel, folder: Path, count: int = 1, **environment: str
+    model: StoredModel, folder: Path, count: int = 1, *, pinned: bool = False
 ) -> Iterator[Workers]:
     """Run workers while the block lasts. They are ready for jobs.
 
@@ -95,16 +95,17 @@ def working(
         model: The model that scores.
         folder: Folder for their Redis, logs and results.
         count: Number of processes.
-        environment: Additional environment variables.
+        pinned: Whether each of them runs on one core of its own, as in a small container.
     """
     home = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, "-m", "loupe", "worker"]
-    variables = {"LOUPE_DATA_DIR": str(home), **environment}
+    variables = {"LOUPE_DATA_DIR": str(home)}
     with open_redis(Settings(data_dir=home)) as redis, ExitStack() as stack:
         programs: dict[int, Program] = {}
         for number in range(count):
             log = home / f"{number}.log"
-            program = running("loupe worker", command, environment=variables, log=log)
+            pinning = ["taskset", "--cpu-list", str(number)] if pinned else []
+            program = running("loupe worker", pinning + command, environment=variables, log=log)
             started = stack.enter_context(program)
             programs[started.process.pid] = started
         workers = Workers(redis, Jobs(redis), programs, model, home)
