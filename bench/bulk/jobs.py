@@ -100,7 +100,7 @@ def _measure_queue(worker: Workers, small: Path, big: Path) -> Row:
 
 def _recovery_seconds(model: StoredModel, folder: Path, source: Path) -> float:
     """Return the time from the kill of a worker to the claim of its shard by another one."""
-    with working(model, folder, count=2, LOUPE_THREADS="1") as workers:
+    with working(model, folder, count=2, pinned=True) as workers:
         job = workers.submit(source, shard_images=KILLED_SHARD_IMAGES)  # one shard
         wait_until(partial(workers.holder, job))
         first = str(workers.holder(job))
