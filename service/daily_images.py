@@ -7,7 +7,7 @@ in the data folder does. Requests count in `service.key_limits` and wait for nei
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class DailyImages:
         self._jobs = jobs
         self._folder = settings.home
         self._uses_redis = bool(settings.redis_url)
+        self._day = 0
+        self._saved: dict[str, int] = {}  # on that day
 
     async def run(self) -> None:
         """Save every second until the task is cancelled, if a key has a limit per day."""
@@ -64,44 +66,44 @@ class DailyImages:
         return True
 
     async def save(self) -> None:
-        """Add what was counted since the last time, and set the sums of all services.
+        """Save what this service has counted, and learn the sums of all.
 
         Raises:
-            RedisUnavailable: If Redis does not answer. A later call saves the same images.
-            OSError, ValueError: If the file cannot be read or written. Likewise.
+            RedisUnavailable: If Redis does not answer.
+            OSError, ValueError: If the file cannot be read or written.
         """
-        day, images = self._limits.take_unsaved()
-        try:
-            sums = await self._add(day, images)
-        except Exception:  # if the task is cancelled, the thread goes on
-            self._limits.put_back(day, images)
-            raise
-        self._limits.set_saved(day, sums)
+        day, own = self._limits.own_images()
+        if day != self._day:
+            self._day, self._saved = day, {}
+        changed = {key: count for key, count in own.items() if count != self._saved.get(key, 0)}
+        sums = await self._update(day, changed, [*own])
+        # What is missing was lost with Redis or the file; the next call saves it again.
+        self._saved = {key: count for key, count in own.items() if sums[key] >= count}
+        self._limits.set_others(day, {key: max(0, sums[key] - own[key]) for key in own})
 
-    async def _add(self, day: int, images: Mapping[str, int]) -> dict[str, int]:
+    async def _update(
+        self, day: int, images: Mapping[str, int], names: Sequence[str]
+    ) -> dict[str, int]:
+        service = self._limits.service_id
         if self._uses_redis:
-            return await self._jobs.ask(lambda jobs: jobs.usage.add(day, images))
-        return await asyncio.to_thread(add_to_file, self._folder, day, images)
+            return await self._jobs.ask(lambda jobs: jobs.usage.update(day, service, images, names))
+        return await asyncio.to_thread(update_file, self._folder, day, service, images, names)
 
 
-def add_to_file(folder: Path, day: int, images: Mapping[str, int]) -> dict[str, int]:
-    """Add images to those of the same day in a file, and return the sums of all keys.
-
-    Args:
-        folder: The data folder; services may share it.
-        day: Days since the epoch, UTC.
-        images: By the name of the key.
-    """
+def update_file(
+    folder: Path, day: int, service: str, images: Mapping[str, int], names: Sequence[str]
+) -> dict[str, int]:
+    """Set what a service has counted on a day, in a file; see `DailyUsage.update`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / FILE
     with lock(folder / f".{FILE}.lock"):
         try:
             saved = json.loads(path.read_text())
         except FileNotFoundError:
-            saved = {"day": day, "images": {}}
-        sums: dict[str, int] = saved["images"] if saved["day"] == day else {}
+            saved = {}
+        counts: dict[str, dict[str, int]] = saved["images"] if saved.get("day") == day else {}
         for name, count in images.items():
-            sums[name] = sums.get(name, 0) + count
-        if any(images.values()):
-            write_atomically(path, json.dumps({"day": day, "images": sums}))
-    return {name: sums[name] for name in images}
+            counts.setdefault(name, {})[service] = count
+        if images:
+            write_atomically(path, json.dumps({"day": day, "images": counts}))
+    return {name: sum(counts.get(name, {}).values()) for name in names}

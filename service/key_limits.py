@@ -31,8 +31,9 @@ ENTRY = re.compile(
 EXPECTED = f"NAME:10/s+50000/day, or with one of the limits; {OTHERS} is the name of all other keys"
 DAY_SECONDS = 86_400  # of UTC
 # What a key has used: the time until which its requests use up its rate, the day, its images, and
-# how many of them are not saved yet.
+# how many of them this service has counted.
 USAGE = struct.Struct("=dqqq")
+ID_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class KeyLimits:
         limits: By the name of the key; others have none.
         folder: Where the processes of a service share the counts; `None` if there is only one.
         clock: Returns seconds since the epoch.
+
+    Attributes:
+        service_id: Identifies the processes that share the counts, from the start of their service.
     """
 
     def __init__(
@@ -91,8 +95,10 @@ class KeyLimits:
         self._limits = limits
         self._clock = clock
         self._daily = [name for name, limit in limits.items() if limit.images_per_day is not None]
-        self._offsets = {name: USAGE.size * number for number, name in enumerate(sorted(limits))}
-        size = USAGE.size * max(1, len(limits))
+        self._offsets = {
+            name: ID_BYTES + USAGE.size * number for number, name in enumerate(sorted(limits))
+        }
+        size = ID_BYTES + USAGE.size * len(limits)
         self._file: int | None = None
         if folder is not None:
             # A process that starts later may read other keys. It then shares no counts.
@@ -100,6 +106,10 @@ class KeyLimits:
             self._file = os.open(folder / f"limits-{names}", os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(self._file, size)
         self._usage = mmap.mmap(-1 if self._file is None else self._file, size)
+        with self._locked():
+            if not any(self._usage[:ID_BYTES]):
+                self._usage[:ID_BYTES] = os.urandom(ID_BYTES)
+        self.service_id = self._usage[:ID_BYTES].hex()
 
     def take_request(self, key: str) -> None:
         """Count a request.
@@ -113,13 +123,13 @@ class KeyLimits:
         rate, burst = limit.requests_per_second, limit.burst_seconds
         with self._locked():
             now = self._clock()
-            used_until, *images = self._read(key)
+            used_until, day, images, own = self._read(key)
             if not now < used_until <= now + burst:  # idle since, or the clock was set back
                 used_until = now
             used_until += 1 / rate
             wait = used_until - now - burst
             if wait <= 0:
-                self._write(key, used_until, *images)
+                self._write(key, used_until, day, images, own)
                 return
         raise TooManyRequests(
             f"'{key}' may send {rate:g} requests a second (LOUPE_KEY_LIMITS).",
@@ -137,9 +147,10 @@ class KeyLimits:
         if limit is None or limit.images_per_day is None:
             return
         with self._locked():
-            used_until, day, used, unsaved = self._read(key)
+            used_until, day, used, own = self._read(key)
             if used + max(1, images) <= limit.images_per_day:
-                self._write(key, used_until, day, used + images, unsaved + images)
+                if images:
+                    self._write(key, used_until, day, used + images, own + images)
                 return
         left = limit.images_per_day - used
         raise TooManyRequests(
@@ -154,39 +165,29 @@ class KeyLimits:
         limit = self._limits.get(key)
         if limit is not None and limit.images_per_day is not None:
             with self._locked():
-                used_until, day, used, unsaved = self._read(key)
-                images = min(images, used)  # others are of yesterday
-                self._write(key, used_until, day, used - images, unsaved - images)
+                used_until, day, used, own = self._read(key)
+                images = min(images, own)  # more are of yesterday
+                self._write(key, used_until, day, used - images, own - images)
 
     @property
     def count_days(self) -> bool:
         """Whether a key has a limit of images per day."""
         return bool(self._daily)
 
-    def take_unsaved(self) -> tuple[int, dict[str, int]]:
-        """Return the day, and the images of each key that no earlier call has returned."""
+    def own_images(self) -> tuple[int, dict[str, int]]:
+        """Return the day, and the images that this service has counted on it, by key."""
         with self._locked():
-            taken = {}
-            for key in self._daily:
-                used_until, day, used, taken[key] = self._read(key)
-                self._write(key, used_until, day, used, 0)
-        return day, taken
+            found = {key: self._read(key) for key in self._daily}
+        day = min(today for _, today, _, _ in found.values())
+        return day, {key: own if today == day else 0 for key, (_, today, _, own) in found.items()}
 
-    def put_back(self, day: int, images: Mapping[str, int]) -> None:
-        """Let the next call of `take_unsaved` return images again, which could not be saved."""
+    def set_others(self, day: int, images: Mapping[str, int]) -> None:
+        """Set what other services, and this one before its start, have counted on a day, by key."""
         with self._locked():
             for key, count in images.items():
-                used_until, today, used, unsaved = self._read(key)
+                used_until, today, _, own = self._read(key)
                 if day == today:
-                    self._write(key, used_until, day, used, unsaved + count)
-
-    def set_saved(self, day: int, images: Mapping[str, int]) -> None:
-        """Set what all services have saved; unsaved images of this one come on top."""
-        with self._locked():
-            for key, count in images.items():
-                used_until, today, _, unsaved = self._read(key)
-                if day == today:
-                    self._write(key, used_until, day, count + unsaved, unsaved)
+                    self._write(key, used_until, day, count + own, own)
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the limits, and what is used of those of a day."""
@@ -216,9 +217,9 @@ class KeyLimits:
 
     def _read(self, key: str) -> tuple[float, int, int, int]:
         """Return the usage of a key, without images of earlier days."""
-        used_until, day, images, unsaved = USAGE.unpack_from(self._usage, self._offsets[key])
+        used_until, day, images, own = USAGE.unpack_from(self._usage, self._offsets[key])
         today = int(self._clock() // DAY_SECONDS)
-        return (used_until, today, images, unsaved) if day == today else (used_until, today, 0, 0)
+        return (used_until, today, images, own) if day == today else (used_until, today, 0, 0)
 
-    def _write(self, key: str, used_until: float, day: int, images: int, unsaved: int) -> None:
-        USAGE.pack_into(self._usage, self._offsets[key], used_until, day, images, unsaved)
+    def _write(self, key: str, used_until: float, day: int, images: int, own: int) -> None:
+        USAGE.pack_into(self._usage, self._offsets[key], used_until, day, images, own)

@@ -1,6 +1,7 @@
 """The images of API keys on one day, over restarts and for several services."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -124,6 +125,43 @@ def test_images_count_while_redis_fails_and_are_saved_later(
             await daily.save()
         async with service(settings) as (limits, _):
             assert images_today(limits) == 9
+
+    asyncio.run(story())
+
+
+def test_redis_that_hangs_counts_no_image_twice(tmp_path: Path, server: RedisServer) -> None:
+    settings = Settings(data_dir=tmp_path, redis_url=server.url)
+    server.client.flushall()
+
+    async def story() -> None:
+        async with service(settings) as (limits, daily):
+            limits.take_images("alice", 4)
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(RedisUnavailable):
+                    await daily.save()
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            await daily.save()
+            assert images_today(limits) == 4
+        async with service(settings) as (limits, _):
+            assert images_today(limits) == 4
+
+    asyncio.run(story())
+
+
+def test_images_that_redis_loses_are_saved_again(settings: Settings, server: RedisServer) -> None:
+    async def story() -> None:
+        async with service(settings) as (limits, daily):
+            limits.take_images("alice", 4)
+            await daily.save()
+            server.client.flushall()
+            (settings.home / "key-images.json").unlink(missing_ok=True)
+            await daily.save()
+            assert images_today(limits) == 4
+            await daily.save()
+        async with service(settings) as (limits, _):
+            assert images_today(limits) == 4
 
     asyncio.run(story())
 

@@ -14,7 +14,7 @@ from loupe.jobs import Priority
 
 JOBS = "loupe:{queue}:jobs"  # sorted set: job ids by time of creation; and one for each owner
 WAKE = "loupe:{queue}:wake"  # list on which idle workers wait; each of its elements wakes one
-IMAGES = "loupe:{queue}:images"  # and a day: hash, see `worker.queue.usage`
+IMAGES = "loupe:{queue}:images"  # and day and API key: hash, see `worker.queue.usage`
 WEBHOOKS = "loupe:{queue}:webhooks"  # sorted set: see `worker.queue.webhooks`
 WORKERS = "loupe:{queue}:workers"  # sorted set: names of workers by time of the last heartbeat
 WORKERS_GROUP = "workers"  # consumer group of every job's stream

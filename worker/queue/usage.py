@@ -1,6 +1,7 @@
-"""Images that API keys have used on a day, summed over all services of one Redis."""
+"""Images that API keys have used on a day, counted by all services of one Redis."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from redis import Redis
 
@@ -10,25 +11,35 @@ KEEP_SECONDS = 2 * 86_400  # clocks may differ, but not by a day
 
 
 class DailyUsage:
-    """The images that were used, by day and name of the key."""
+    """The images that were used, by day, name of the key, and service.
+
+    A service sets its own number, which Redis may do twice: after a timeout nobody knows whether
+    it has.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    def add(self, day: int, images: Mapping[str, int]) -> dict[str, int]:
-        """Add images of a day, and return the sums of the same keys.
+    def update(
+        self, day: int, service: str, images: Mapping[str, int], names: Sequence[str]
+    ) -> dict[str, int]:
+        """Set what a service has counted on a day, and return the sums of all services.
 
         Args:
             day: Days since the epoch, UTC.
-            images: By the name of the key, at least one. Redis writes nothing if all are 0.
+            service: Its id; another one after a restart.
+            images: By the name of the key, as far as they have changed.
+            names: The keys whose sums are wanted.
         """
-        key = f"{IMAGES}:{day}"
-        with self._redis.pipeline(transaction=True) as pipeline:
+        with self._redis.pipeline(transaction=False) as pipeline:
             for name, count in images.items():
-                if count:
-                    pipeline.hincrby(key, name, count)
-            if any(images.values()):
-                pipeline.expire(key, KEEP_SECONDS)
-            pipeline.hmget(key, [*images])
-            sums = pipeline.execute()[-1]
-        return {name: int(used or 0) for name, used in zip(images, sums, strict=True)}
+                pipeline.hset(_key(day, name), service, str(count))
+                pipeline.expire(_key(day, name), KEEP_SECONDS)
+            for name in names:
+                pipeline.hvals(_key(day, name))
+            counts = cast("list[list[str]]", pipeline.execute()[2 * len(images) :])
+        return {name: sum(map(int, found)) for name, found in zip(names, counts, strict=True)}
+
+
+def _key(day: int, name: str) -> str:
+    return f"{IMAGES}:{day}:{name}"
