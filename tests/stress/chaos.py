@@ -44,13 +44,13 @@ from worker.queue.records import Job
 
 MINUTES = 10.0
 WORKERS = 3
-KILLS, RESTARTS = 9, 3  # per round
+KILLS, RESTARTS = 6, 2  # per round
 # Small shards: one that is interrupted five times counts as faulty, which must not happen here.
 SHARD_IMAGES = 250
 MAX_SHARE = 0.95  # of the work; later disturbances might come after its end
 # Progress is seen when a shard is committed. A pause moves disturbances to other moments.
 MAX_PAUSE_SECONDS = 0.5
-ARRAY_IMAGES, PICTURES, UNREADABLE = 12_000, 1_200, 7
+ARRAY_IMAGES, PICTURES, UNREADABLE = 8_000, 800, 7
 WORKER = {"LOUPE_LEASE_SECONDS": 1, "LOUPE_THREADS": 1}
 # Fields of a summary that differ between any two jobs.
 VARYING_FIELDS = {"job", "workers", "started", "finished", "seconds", "images_per_second"}

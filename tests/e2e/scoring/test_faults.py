@@ -43,49 +43,73 @@ FAST = {"LOUPE_LEASE_SECONDS": 0.5, "LOUPE_THREADS": 1}
 SLEEPER = {**FAST, "LOUPE_LEASE_SECONDS": 600}  # one that is stopped keeps what it has
 DAY = 24 * 3600
 Start: TypeAlias = Callable[..., tuple[Job, Result]]
+Undisturbed: TypeAlias = Callable[..., Path]
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """50 pictures in a folder, two of them broken."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number, image in enumerate(pictures.digits(IMAGES, seed=3)):
-        (folder / f"{number:02d}.png").write_bytes(
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with 50 pictures, two of them broken, and the same images as an array."""
+    place = tmp_path_factory.mktemp("sources")
+    images = pictures.digits(IMAGES, seed=3)
+    np.save(place / "images.npy", images)
+    (place / "images").mkdir()
+    for number, image in enumerate(images):
+        (place / "images" / f"{number:02d}.png").write_bytes(
             pictures.png(image) if number not in {4, 31} else b"no picture"
         )
-    return folder
+    return place
 
 
 @pytest.fixture
-def array(tmp_path: Path) -> Path:
-    np.save(tmp_path / "images.npy", pictures.digits(IMAGES, seed=3))
-    return tmp_path / "images.npy"
+def source(place: Path) -> Path:
+    return place / "images"
 
 
+@pytest.fixture
+def array(place: Path) -> Path:
+    return place / "images.npy"
+
+
+@pytest.fixture
+def fragile_source(source: Path, tmp_path: Path) -> Path:
+    """Return a copy of the pictures, which a test may damage."""
+    return Path(shutil.copytree(source, tmp_path / "images"))
+
+
+@pytest.fixture
+def fragile_array(array: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(array, tmp_path / "images.npy"))
+
+
+@pytest.fixture(scope="module")
 def undisturbed(
-    source: Path,
-    model: StoredModel,
-    folder: Path,
-    options: ScoringOptions = PLAIN,
-    shard: int = SHARD,
-) -> Result:
-    """Score the source with one worker and return the result."""
-    with open_redis(Settings(data_dir=folder / "undisturbed")) as redis:
-        submit(Jobs(redis), source, folder / "expected", model.tag, shard, options)
-        queue = Claims(redis, "undisturbed", lease_seconds=30.0, max_attempts=1)
-        Consumer(Jobs(redis), queue, Settings(threads=1)).run(burst=True)
-    return read_result(folder / "expected")
+    digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Undisturbed]:
+    """Return a function that scores a source with one worker, once, and returns the output."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with open_redis(Settings(data_dir=folder / "data")) as redis:
+        outputs: dict[tuple[Path, int, ScoringOptions], Path] = {}
+
+        def scored(source: Path, shard: int = SHARD, options: ScoringOptions = PLAIN) -> Path:
+            asked = (source, shard, options)
+            if asked not in outputs:
+                outputs[asked] = folder / f"out-{len(outputs)}"
+                submit(Jobs(redis), source, outputs[asked], digits_model.tag, shard, options)
+                queue = Claims(redis, "undisturbed", lease_seconds=30.0, max_attempts=1)
+                Consumer(Jobs(redis), queue, Settings(threads=1)).run(burst=True)
+            return outputs[asked]
+
+        yield scored
 
 
 @pytest.fixture
-def start(tmp_path: Path, jobs: Jobs, digits_model: StoredModel) -> Start:
+def start(tmp_path: Path, jobs: Jobs, digits_model: StoredModel, undisturbed: Undisturbed) -> Start:
     """Return a function that submits a job, and returns it with the result of one worker."""
 
     def submitted(
         source: Path, shard: int = SHARD, options: ScoringOptions = PLAIN
     ) -> tuple[Job, Result]:
-        expected = undisturbed(source, digits_model, tmp_path, options, shard)
+        expected = read_result(undisturbed(source, shard, options))
         return submit(jobs, source, tmp_path / "out", digits_model.tag, shard, options), expected
 
     return submitted
@@ -220,7 +244,7 @@ def test_worker_that_wakes_after_the_job_is_done_leaves_no_files(
 
 
 def test_record_that_kills_every_worker_becomes_an_error(
-    tmp_path: Path, data: Path, jobs: Jobs, start: Start
+    tmp_path: Path, data: Path, jobs: Jobs, start: Start, undisturbed: Undisturbed
 ) -> None:
     images = pictures.digits(12, seed=3)
     images[6] = POISON
@@ -234,7 +258,9 @@ def test_record_that_kills_every_worker_becomes_an_error(
         ("6", "record_failed")
     ]
     rows = pq.read_table(tmp_path / "out").to_pandas().set_index("id")
-    expected_rows = pq.read_table(tmp_path / "expected").to_pandas().set_index("id").drop(6)
+    expected_rows = (
+        pq.read_table(undisturbed(tmp_path / "images.npy", 4)).to_pandas().set_index("id").drop(6)
+    )
     assert list(rows.index) == list(expected_rows.index)
     assert list(rows["label"]) == list(expected_rows["label"])
     np.testing.assert_allclose(rows.filter(like="p_"), expected_rows.filter(like="p_"), atol=1e-5)
@@ -274,9 +300,10 @@ def test_commits_lost_by_redis_are_repeated_with_the_same_rows(
     digits_model: StoredModel,
     kind: str,
     request: pytest.FixtureRequest,
+    undisturbed: Undisturbed,
 ) -> None:
     source = request.getfixturevalue(kind)
-    expected = undisturbed(source, digits_model, tmp_path)
+    expected = read_result(undisturbed(source))
     jobs = Jobs(server.client)
     job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
     variables = {**FAST, "LOUPE_REDIS_URL": server.url}
@@ -306,8 +333,9 @@ def test_a_redis_that_is_killed_or_paused_changes_no_row(
     source: Path,
     digits_model: StoredModel,
     number: signal.Signals,
+    undisturbed: Undisturbed,
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path, shard=1)
+    expected = read_result(undisturbed(source, shard=1))
     jobs = Jobs(server.client)
     job = submit(jobs, source, tmp_path / "out", digits_model.tag, 1)
     with running(tmp_path / "log", "worker", **FAST, LOUPE_REDIS_URL=server.url):
@@ -330,8 +358,9 @@ def test_resume_works_after_redis_is_wiped_under_a_worker(
     jobs: Jobs,
     source: Path,
     digits_model: StoredModel,
+    undisturbed: Undisturbed,
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path)
+    expected = read_result(undisturbed(source))
     submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
     with faulty(
         tmp_path / "log",
@@ -379,15 +408,16 @@ def test_job_with_a_deleted_or_damaged_model_fails_and_resumes_when_it_is_restor
     tmp_path: Path,
     data: Path,
     jobs: Jobs,
-    source: Path,
+    fragile_source: Path,
     digits_model: StoredModel,
     store: Path,
     harm: str,
+    undisturbed: Undisturbed,
 ) -> None:
     model = copied(digits_model, store)
-    expected = undisturbed(source, model, tmp_path)
+    expected = read_result(undisturbed(fragile_source))
     aside = Path(shutil.copytree(model.folder, tmp_path / "aside"))
-    job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
+    job = submit(jobs, fragile_source, tmp_path / "out", model.tag, SHARD)
     variables = {**FAST, "LOUPE_DATA_DIR": data, "BENTOML_HOME": store}
     with faulty(
         tmp_path / "log", "stop:after:worker.queue.claims:Claims.commit_shard", **variables
@@ -407,12 +437,12 @@ def in_mid_job(
     tmp_path: Path,
     data: Path,
     jobs: Jobs,
-    source: Path,
+    fragile_source: Path,
     model: StoredModel,
     harm: Callable[[], object],
 ) -> Job:
     """Damage the source between opening and reading the second shard; return the ended job."""
-    job = submit(jobs, source, tmp_path / "out", model.tag, SHARD)
+    job = submit(jobs, fragile_source, tmp_path / "out", model.tag, SHARD)
     points = [
         "kill:after:worker.queue.claims:Claims.commit_shard",
         "stop:before:worker.scoring.task:score_batch",
@@ -426,17 +456,24 @@ def in_mid_job(
 
 @pytest.mark.parametrize("harm", ["truncated", "replaced", "removed"])
 def test_array_changed_during_a_job_fails_the_job_but_no_worker(
-    tmp_path: Path, data: Path, jobs: Jobs, array: Path, digits_model: StoredModel, harm: str
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    fragile_array: Path,
+    digits_model: StoredModel,
+    harm: str,
 ) -> None:
     harms: dict[str, Callable[[], object]] = {
-        "truncated": lambda: os.truncate(array, 4096),
-        "replaced": lambda: Path(shutil.copy(array, array.with_suffix(".new"))).replace(array),
-        "removed": array.unlink,
+        "truncated": lambda: os.truncate(fragile_array, 4096),
+        "replaced": lambda: Path(
+            shutil.copy(fragile_array, fragile_array.with_suffix(".new"))
+        ).replace(fragile_array),
+        "removed": fragile_array.unlink,
     }
-    found = in_mid_job(tmp_path, data, jobs, array, digits_model, harms[harm])
+    found = in_mid_job(tmp_path, data, jobs, fragile_array, digits_model, harms[harm])
 
     assert found.state == "failed"
-    assert str(array) in str(found.error)
+    assert str(fragile_array) in str(found.error)
     assert harm == "removed" or "has changed since the job began" in str(found.error)
     assert (tmp_path / "log").read_text().count(
         "has ended with"
@@ -446,24 +483,31 @@ def test_array_changed_during_a_job_fails_the_job_but_no_worker(
 
 @pytest.mark.parametrize("harm", ["truncated", "replaced"])
 def test_a_picture_that_changes_in_mid_job_fails_the_job(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel, harm: str
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    fragile_source: Path,
+    digits_model: StoredModel,
+    harm: str,
 ) -> None:
-    picture = source / "45.png"
+    picture = fragile_source / "45.png"
     other = pictures.png(pictures.digits(1, seed=99)[0])
     harms: dict[str, Callable[[], object]] = {
         "truncated": lambda: os.truncate(picture, 40),
         "replaced": lambda: picture.write_bytes(other),
     }
-    found = in_mid_job(tmp_path, data, jobs, source, digits_model, harms[harm])
+    found = in_mid_job(tmp_path, data, jobs, fragile_source, digits_model, harms[harm])
 
     assert found.state == "failed"
     assert f"'{picture}' has changed since the job began" in str(found.error)
 
 
 def test_picture_removed_during_a_job_becomes_an_error(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+    tmp_path: Path, data: Path, jobs: Jobs, fragile_source: Path, digits_model: StoredModel
 ) -> None:
-    found = in_mid_job(tmp_path, data, jobs, source, digits_model, (source / "45.png").unlink)
+    found = in_mid_job(
+        tmp_path, data, jobs, fragile_source, digits_model, (fragile_source / "45.png").unlink
+    )
 
     assert (found.state, found.done, found.failed) == ("done", IMAGES - 3, 3)
     assert [error["id"] for error in read_errors(tmp_path / "out")] == [
@@ -474,21 +518,28 @@ def test_picture_removed_during_a_job_becomes_an_error(
 
 
 def test_a_folder_that_is_removed_in_mid_job_fails_the_job(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+    tmp_path: Path, data: Path, jobs: Jobs, fragile_source: Path, digits_model: StoredModel
 ) -> None:
-    found = in_mid_job(tmp_path, data, jobs, source, digits_model, lambda: shutil.rmtree(source))
+    found = in_mid_job(
+        tmp_path, data, jobs, fragile_source, digits_model, lambda: shutil.rmtree(fragile_source)
+    )
 
     assert found.state == "failed"
-    assert str(source) in str(found.error)
+    assert str(fragile_source) in str(found.error)
 
 
 # Commands
 
 
 def test_two_who_submit_the_same_at_once_see_one_job_end(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+    undisturbed: Undisturbed,
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path)
+    expected = read_result(undisturbed(source))
     command = ["score", source, "--out", tmp_path / "out", "--model", digits_model.tag]
     variables = {"LOUPE_DATA_DIR": data, "LOUPE_SHARD_IMAGES": SHARD}
     with (
@@ -542,9 +593,15 @@ def test_job_cancelled_while_running_can_be_retried(
     ],
 )
 def test_cancelled_job_frees_a_worker_that_hangs(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel, point: str
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+    point: str,
+    undisturbed: Undisturbed,
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path)
+    expected = read_result(undisturbed(source))
     job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
     other = submit(jobs, source, tmp_path / "other", digits_model.tag, SHARD)
     with faulty(tmp_path / "log", f"hang:{point}", **SLEEPER, LOUPE_DATA_DIR=data) as supervisor:
@@ -575,9 +632,14 @@ def test_finishing_job_cannot_be_cancelled(
 
 
 def test_job_cancelled_before_it_starts_leaves_its_folder_free(
-    tmp_path: Path, data: Path, jobs: Jobs, source: Path, digits_model: StoredModel
+    tmp_path: Path,
+    data: Path,
+    jobs: Jobs,
+    source: Path,
+    digits_model: StoredModel,
+    undisturbed: Undisturbed,
 ) -> None:
-    expected = undisturbed(source, digits_model, tmp_path)
+    expected = read_result(undisturbed(source))
     job = submit(jobs, source, tmp_path / "out", digits_model.tag, SHARD)
     assert cancel(jobs, job.id).state == "cancelled"
     assert os.listdir(tmp_path / "out") == []  # noqa: PTH208

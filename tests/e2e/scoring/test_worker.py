@@ -74,11 +74,11 @@ def test_worker_that_cannot_finish_in_time_releases_its_shard(
 def test_worker_processes_share_a_job_and_exit_after_a_burst(
     tmp_path: Path, data: Path, jobs: Jobs, digits_model: StoredModel
 ) -> None:
-    job = array_job(jobs, tmp_path, digits_model, 20_000, 100)
+    job = array_job(jobs, tmp_path, digits_model, 4_000, 100)
     ended = run("worker", "--processes", 2, "--burst", LOUPE_DATA_DIR=data)
 
     assert ended.returncode == 0, ended.stderr
-    assert (jobs.get(job.id).state, jobs.get(job.id).done) == ("done", 20_000)
+    assert (jobs.get(job.id).state, jobs.get(job.id).done) == ("done", 4_000)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -19,7 +19,7 @@ from tests.support.servers.redis_servers import RedisServer, redis_server
 from worker.queue.jobs import Jobs
 from worker.queue.records import Job
 
-IMAGES = 30_000
+IMAGES = 10_000
 PAUSE_SECONDS = 6.0  # longer than a client waits for an answer
 
 
