@@ -18,7 +18,7 @@ from tests.support.programs import RunningService, serving
 
 Served: TypeAlias = tuple[RunningService, Reference]
 
-REQUESTS = 1_000
+REQUESTS = 600
 ERROR = b'{"error": "", "code": ""}'
 
 

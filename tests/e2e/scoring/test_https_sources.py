@@ -49,35 +49,44 @@ def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         yield served
 
 
+def rows_of(source: object, out: Path, model: StoredModel, **variables: object) -> pandas.DataFrame:
+    """Score a source on the command line and return its rows without ids."""
+    scored = run("score", source, "--out", out, "--model", model.tag, "--local", **variables)
+    assert scored.returncode == 0, scored.stderr
+    return pandas.read_parquet(out).drop(columns="id")
+
+
+@pytest.fixture(scope="module")
+def rows(
+    folder: Path, digits_model: StoredModel, tmp_path_factory: pytest.TempPathFactory
+) -> pandas.DataFrame:
+    """Score the images as a local file; all files of the site contain the same images."""
+    return rows_of(folder / "images.npy", tmp_path_factory.mktemp("local") / "out", digits_model)
+
+
 @pytest.mark.parametrize(
     "name",
     ["images.npy", "images.zip", "list.csv", "arrays.npz", "pixels.csv", "images.tar.xz"],
 )
 def test_file_over_https_is_scored_like_a_local_file(
-    name: str, folder: Path, site: tuple[str, Path], digits_model: StoredModel, tmp_path: Path
+    name: str,
+    rows: pandas.DataFrame,
+    site: tuple[str, Path],
+    digits_model: StoredModel,
+    tmp_path: Path,
 ) -> None:
     url, certificate = site
-    rows = []
-    for folder_name, source in (("remote", f"{url}/{name}"), ("local", folder / name)):
-        scored = run(
-            *(
-                "score",
-                source,
-                "--out",
-                tmp_path / folder_name,
-                "--model",
-                digits_model.tag,
-                "--local",
-            ),
-            LOUPE_HTTPS_SOURCES="true",
-            LOUPE_HTTPS_PRIVATE_ADDRESSES="true",
-            SSL_CERT_FILE=certificate,
-        )
-        assert scored.returncode == 0, scored.stderr
-        rows.append(pandas.read_parquet(tmp_path / folder_name))
+    found = rows_of(
+        f"{url}/{name}",
+        tmp_path / "out",
+        digits_model,
+        LOUPE_HTTPS_SOURCES="true",
+        LOUPE_HTTPS_PRIVATE_ADDRESSES="true",
+        SSL_CERT_FILE=certificate,
+    )
 
-    assert len(rows[0]) == 30
-    pandas.testing.assert_frame_equal(rows[0].drop(columns="id"), rows[1].drop(columns="id"))
+    assert len(found) == 30
+    pandas.testing.assert_frame_equal(found, rows)
 
 
 @pytest.mark.parametrize(

@@ -156,14 +156,31 @@ def rows(body: bytes) -> pa.Table:
 # Whole jobs
 
 
+@pytest.fixture(scope="module")
+def results_of_the_command_line(
+    place: Path, settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> dict[Format, bytes]:
+    """Score the pictures on the command line, once in each format."""
+    results: dict[Format, bytes] = {}
+    for kind in KINDS:
+        out = tmp_path_factory.mktemp(kind) / "out"
+        options = ["--format", kind, "--top-k", 2, "--threshold", 0.9, "--single"]
+        scored = run(
+            *("score", place / "root" / "images", "--out", out, "--model", "digits", *options),
+            **settings,
+        )
+        assert scored.returncode == 0, scored.stderr
+        results[kind] = (out / f"predictions.{kind}").read_bytes()
+    return results
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_are_those_of_the_command_line_in_every_format(
     place: Path,
     alice: httpx.Client,
     worker: None,
-    settings: dict[str, object],
+    results_of_the_command_line: dict[Format, bytes],
     kind: Format,
-    tmp_path: Path,
 ) -> None:
     source = place / "root" / "images"
     options = {"format": kind, "top_k": 2, "threshold": 0.9}
@@ -174,21 +191,7 @@ def test_results_are_those_of_the_command_line_in_every_format(
         1,
     )
 
-    for asked in KINDS:
-        arguments = [
-            "--format",
-            asked,
-            "--top-k",
-            2,
-            "--threshold",
-            0.9,
-            "--single",
-            "--model",
-            "digits",
-        ]
-        scored = run("score", source, "--out", tmp_path / asked, *arguments, **settings)
-        assert scored.returncode == 0, scored.stderr
-        expected = (tmp_path / asked / f"predictions.{asked}").read_bytes()
+    for asked, expected in results_of_the_command_line.items():
         answer = alice.get(f"/jobs/{job}/results", params={"format": asked})
         assert answer.status_code == 200
         assert answer.headers["content-disposition"] == f'attachment; filename="{job}.{asked}"'

@@ -133,7 +133,7 @@ def test_a_resumed_training_gives_the_same_weights(
 
 def test_a_resumed_training_sees_the_same_photos(tmp_path: Path) -> None:
     photos = pictures.photos()
-    config = recipe("cnn", None, "photo", epochs=2, batch_size=16, mixup=0.2)
+    config = recipe("cnn-small", None, "photo", epochs=2, batch_size=16, mixup=0.2)
     with pytest.raises(Interrupted):
         fit(photos, config, folder=tmp_path, callbacks=[Interruption(2)])
 

@@ -96,17 +96,16 @@ def test_only_missing_trainings_are_trained(tmp_path: Path) -> None:
 
 def test_a_search_stops_at_its_number_of_settings_and_resumes(tmp_path: Path) -> None:
     request = sweep(
-        "trials", trials=3, epochs=(2,), learning_rate=(0.1, 0.01, 0.001), optimizer=("sgd", "adam")
+        "trials", trials=2, epochs=(2,), learning_rate=(0.1, 0.01, 0.001), optimizer=("sgd", "adam")
     )
     results = train_here(request, tmp_path)
 
-    assert len(results) == 6
-    assert len({run.setting for run in results}) == 3
+    assert len(results) == 4
+    assert len({run.setting for run in results}) == 2
 
     keep(tmp_path, request, results[:3])  # one setting and a half
     again = train_here(request, tmp_path)
-    assert tried(again)[:4] == tried(results)[:4]
-    assert len({run.setting for run in again}) == 3
+    assert tried(again) == tried(results)
 
 
 def test_a_search_without_a_validation_split_is_refused(tmp_path: Path) -> None:

@@ -223,12 +223,20 @@ def tar_of_many_attributes_for_all(path: Path) -> None:
 
 
 def tar_of_zeros(path: Path, compression: str) -> None:
-    """Write a small archive of a gigabyte of pictures."""
-    with pa.CompressedOutputStream(str(path), compression) as file:
+    """Write a small archive of a gigabyte of pictures, each one a compressed stream."""
+
+    def packed(data: bytes) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, compression) as stream:
+            stream.write(data)
+        return bytes(sink.getvalue())
+
+    pixels = packed(bytes(2**24))
+    with path.open("wb") as file:
         for number in range(2**6):
             member = tarfile.TarInfo(f"{number}.png")
             member.size = 2**24
-            file.write(member.tobuf() + bytes(2**24))
+            file.write(packed(member.tobuf()) + pixels)
 
 
 def zstandard_tar_of_zeros(path: Path) -> None:
