@@ -439,8 +439,10 @@ def test_command_of_another_page_runs(stack: Engine, command: str) -> None:
         stack.bash("docker compose run --rm train models promote fashion-mnist:latest --force")
     epochs = " --epochs 1" if "train train" in command else ""  # all would take minutes
 
-    with stack.building() if "build" in command else nullcontext():
-        stack.bash(command + epochs)
+    builds = command.startswith("docker build")
+    network = " --network host" if builds and stack.substitute else ""
+    with stack.building() if builds else nullcontext():
+        stack.bash(command + epochs + network)
 
 
 def test_removal_leaves_nothing(stack: Engine) -> None:

@@ -7,6 +7,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
 from loupe.models.store import StoredModel
 from tests.documentation.conftest import using_store
@@ -82,7 +83,10 @@ def test_bento_is_built_and_served(clone: Path, tmp_path: Path, digits_model: St
     home = tmp_path / "home"
     (home / "models").mkdir(parents=True)
     with using_store(home):
-        copied(digits_model, home, "fashion-mnist:first")
+        model = copied(digits_model, home, "fashion-mnist:first")
+    about = yaml.safe_load((model.folder / "model.yaml").read_text())
+    about |= {"name": "fashion-mnist", "version": "first"}
+    (model.folder / "model.yaml").write_text(yaml.safe_dump(about))
     bash(BUILD_BENTO, clone, BENTOML_HOME=home)
     port = str(free_port())
     variables = {"BENTOML_HOME": str(home), "BENTOML_PORT": port, "BENTOML_HOST": "127.0.0.1"}
