@@ -272,7 +272,7 @@ def reads_files(path: Path) -> None:
 
 def bomb(path: Path) -> None:
     """Write a `.keras` file that unpacks to more than a GiB of zeros."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         file.writestr("config.json", "{}")
         with file.open("model.weights.h5", "w", force_zip64=True) as weights:
             for _ in range(1025):

@@ -74,6 +74,8 @@ def test_sweep_prints_tables_and_writes_its_files(loupe: Loupe, tmp_path: Path) 
         "--seeds",
         "2",
         "--one-at-a-time",
+        "--jobs",
+        "1",
     ]
     shown = loupe(*SMALL, *options, "--out", out)
 
