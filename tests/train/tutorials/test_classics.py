@@ -371,7 +371,11 @@ def test_quick_run_trains_less_and_is_marked(tmp_path: Path) -> None:
     assert "quick" not in page(Results(tmp_path, TINY_PLAN), MACHINE, TODAY)
 
 
-def test_one_setting_at_a_time_has_mean_and_spread_next_to_the_single_run(tmp_path: Path) -> None:
+def test_one_setting_at_a_time_has_mean_and_spread_next_to_the_single_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One process imports TensorFlow; more would not train such models sooner.
+    monkeypatch.setattr("train.sweep.sweeping.available_cores", lambda: 1)
     plan = TINY_PLAN.only(["B"]).model_copy(
         update={"classics": (), "defaults": (), "study": TINY_STUDY, "seeds": 2}
     )
