@@ -37,7 +37,7 @@ NOWHERE = {
     "python -m bench peers bulk-peers": BENCHMARK,
     "make bench": BENCHMARK,
 }
-# Programs that run until they are stopped. `make test` starts these, `make test-docs` the others.
+# Programs that run until they are stopped. `make test` starts the first two, `make test-docs` others.
 FIRST_STEPS = "loupe up --train digits"
 WITH_KEYS = "LOUPE_API_KEYS=alice:sha256:1b2c… loupe serve"
 WORKER = "loupe worker"
@@ -102,7 +102,7 @@ KEYS = Place(
 )
 BUCKETS = Place(
     "documentation/test_servers.py",
-    MAKE_TEST,
+    MAKE_TEST_DOCS,
     lambda command: command.text == WORKER or "s3://" in command.text,
 )
 SERVERS = Place(

@@ -179,6 +179,7 @@ def test_service_takes_the_keys_of_the_pages(
     assert "401" in refused.stderr
 
 
+@pytest.mark.docs
 def test_worker_scores_buckets(
     bucket: RemotePath, variables: dict[str, str], tmp_path: Path, loupe: Loupe
 ) -> None:
