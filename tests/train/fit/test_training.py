@@ -66,7 +66,7 @@ def test_a_model_has_a_report(shapes_model: StoredModel) -> None:
 
 def test_a_model_of_photos_is_stored_with_their_spec(store: Path) -> None:
     photos = pictures.photos()
-    config = recipe("cnn", None, "photo", epochs=8, batch_size=8, shifted_views=True)
+    config = recipe("cnn-small", None, "photo", epochs=8, batch_size=8, shifted_views=True)
     model = train(photos, config)
     card = (model.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     engine = load_engine(model)
