@@ -37,7 +37,7 @@ NOWHERE = {
     "python -m bench peers bulk-peers": BENCHMARK,
     "make bench": BENCHMARK,
 }
-# Programs that run until they are stopped. `make test` starts the first two, `make test-docs` others.
+# Programs that run until they are stopped; `make test` starts the first two.
 FIRST_STEPS = "loupe up --train digits"
 WITH_KEYS = "LOUPE_API_KEYS=alice:sha256:1b2c… loupe serve"
 WORKER = "loupe worker"
