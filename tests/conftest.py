@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import certifi
-
 # BentoML reads these variables when it is imported, so they are set before any such import.
 os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="loupe-tests-")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
@@ -19,15 +17,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # opening a GPU takes longer than train
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # a second core does not help, and can run other tests
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile every module again
 os.environ.pop("COLUMNS", None)  # tests that depend on the width set it
-# Each new HTTP client loads the authorities that it trusts: one takes 1 ms, all of them take 25 ms.
-CERTIFICATE, END, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
-AUTHORITY = Path(os.environ["BENTOML_HOME"], "authority.pem")
-AUTHORITY.write_text(CERTIFICATE + END)
-os.environ["SSL_CERT_FILE"] = str(AUTHORITY)
 OF_TESTS = ("LOUPE_TEST_DATA", "LOUPE_CONTAINER_ENGINE")
 for variable in [name for name in os.environ if name.startswith("LOUPE_") and name not in OF_TESTS]:
     del os.environ[variable]
 
+import certifi  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from bentoml._internal.configuration.containers import BentoMLContainer  # noqa: E402
@@ -66,6 +60,19 @@ hypothesis_settings.load_profile("tests")
 FEW_DISTURBED = 2
 
 leftovers.mark_session()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Trust one certificate authority, unless the chosen tests install packages or images.
+
+    Each new HTTP client loads the authorities that it trusts: one takes 1 ms, all of them 25 ms.
+    """
+    if config.option.markexpr.startswith("not "):
+        authorities = Path(certifi.where()).read_text()
+        certificate, end, _ = authorities.partition("-----END CERTIFICATE-----\n")
+        authority = Path(os.environ["BENTOML_HOME"], "authority.pem")
+        authority.write_text(certificate + end)
+        os.environ["SSL_CERT_FILE"] = str(authority)
 
 
 @pytest.hookimpl(trylast=True)  # after the processes of pytest-xdist have ended
