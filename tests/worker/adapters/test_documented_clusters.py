@@ -29,7 +29,7 @@ def photos(source: Path) -> Path:
 def run(text: str, folder: Path, model: StoredModel) -> None:
     """Run a command in a folder."""
     variables = {"LOUPE_DATA_DIR": folder / "data", "LOUPE_MODEL": model.tag}
-    environment = shell_environment(folder, **variables)
+    environment = shell_environment(Path.home(), **variables)  # with the token of Ray's cluster
     subprocess.run(["bash", "-euc", text], cwd=folder, env=environment, check=True)
 
 
