@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from itertools import chain, repeat
 from typing import NoReturn
 
@@ -37,9 +38,17 @@ PR_SET_PDEATHSIG, PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 1, 24, 1
 LIBC = ctypes.CDLL(None)
 
 
+class WithoutPandas(MetaPathFinder):
+    """Hide pandas, which users do not have and pyarrow would import with its first table."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name=name)
+
+
 def main() -> int:
     """Keep a worker running until SIGTERM; return the exit code of the last one."""
-    sys.modules["pandas"] = None  # type: ignore[assignment] # users lack it; PyArrow would import it
+    sys.meta_path.insert(0, WithoutPandas())
     faults, command = sys.argv[1:], ["worker"]
     rest = repeat("poison" if "poison" in faults else "none")
     if "--" in faults:
