@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -220,6 +221,7 @@ class _Decoder:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket
+        self._end: Callable[[], object]
 
     def start(self) -> None:
         """Start the process unless it runs.
@@ -240,6 +242,8 @@ class _Decoder:
                 env=environment | VARIABLES,
                 pass_fds=[theirs.fileno()],
             )
+        # Also for a pool that nobody closes.
+        self._end = weakref.finalize(self, _end, self._process, self._socket)
         try:
             receive(self._socket)  # it is ready
         except (EOFError, OSError) as error:
@@ -259,8 +263,7 @@ class _Decoder:
         """Kill the process, and return the code that it ended with, if it was started."""
         if self._process is None:
             return None
-        self.kill()
-        self._socket.close()
+        self._end()
         return self._process.returncode
 
     def kill(self) -> None:
@@ -268,6 +271,12 @@ class _Decoder:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+def _end(process: "subprocess.Popen[bytes]", end: socket.socket) -> None:
+    process.kill()
+    process.wait()
+    end.close()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Decoding in processes that may be killed."""
 
+import gc
 import os
 import re
 import signal
@@ -273,3 +274,14 @@ def test_decoder_dies_with_a_killed_parent_while_it_decodes() -> None:
     started = time.monotonic()
     until(lambda: is_dead(decoder))
     assert time.monotonic() - started < 2
+
+
+def test_processes_of_a_forgotten_pool_end() -> None:
+    before = decoders()
+    pool = DecoderPool(1, 30)
+    pool.decode(SHEET, ImageSpec("ink"), MAX_PIXELS)
+    (decoder,) = (each for each in decoders() if each not in before)
+
+    del pool
+    gc.collect()
+    assert is_dead(decoder)
