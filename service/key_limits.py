@@ -171,7 +171,7 @@ class KeyLimits:
 
     @property
     def count_days(self) -> bool:
-        """Whether a key has a limit of images per day."""
+        """True if a key has a limit of images per day."""
         return bool(self._daily)
 
     def own_images(self) -> tuple[int, dict[str, int]]:

@@ -6,7 +6,7 @@ The service and local models answer with the same fields.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,7 @@ from loupe.errors import InvalidRequest
 from loupe.images.spec import Float32Array, ImageSpec, Normalize, UInt8Array
 from loupe.models.card import ModelCard
 from loupe.models.certainty import LEVEL, Familiarity
-
-if TYPE_CHECKING:
-    from loupe.models.engines.engine import (
-        Outputs,  # imports ONNX Runtime, which clients do without
-    )
+from loupe.models.engines.engine import Outputs
 
 UNKNOWN = np.float32(np.nan)  # familiarity
 BLANK = "blank"  # reason of an answer without a label: there is no ink in the picture
@@ -76,7 +72,7 @@ class AnswerOptions(BaseModel):
 
 
 def abstentions(
-    outputs: "Outputs", threshold: float | None, min_familiarity: float | None
+    outputs: Outputs, threshold: float | None, min_familiarity: float | None
 ) -> NDArray[np.bool_]:
     """Return which images get no label, because their confidence or familiarity is too low."""
     unsure = outputs.familiarity < (min_familiarity or 0)
@@ -125,7 +121,7 @@ class Answer(TypedDict):
 
 
 def answers(
-    card: ModelCard, images: UInt8Array, outputs: "Outputs", options: AnswerOptions
+    card: ModelCard, images: UInt8Array, outputs: Outputs, options: AnswerOptions
 ) -> Iterator[Answer]:
     """Yield the answer to each image, uint8 `(n, *card.input.shape)`.
 

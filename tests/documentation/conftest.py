@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
@@ -15,7 +14,7 @@ from bentoml._internal.models import ModelStore
 from loupe.models.promotion import promote
 from loupe.models.store import StoredModel
 from tests.documentation.places import FIRST_STEPS
-from tests.documentation.world import World, write_files
+from tests.documentation.world import World, answers, write_files
 from tests.support.programs import free_port, running, until
 from tests.support.stores import copied
 
@@ -64,18 +63,12 @@ def running_world(
         "LOUPE_PORT": str(port),
     }
     with running(log, *FIRST_STEPS.split()[1:], **variables) as up:
-        until(lambda: _is_ready(url) or up.poll() is not None)
+        is_ready = answers(url)
+        until(lambda: is_ready() or up.poll() is not None)
         assert up.poll() is None, log.read_text()
         yield World(folder / "work", {**variables, "LOUPE_URL": url}, url)
         up.send_signal(signal.SIGTERM)
         assert up.wait(30) == 0, log.read_text()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").is_success
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import yaml
 from loupe.models.store import StoredModel
 from tests.documentation.conftest import using_store
 from tests.documentation.places import CHECKOUT, commands_at
-from tests.documentation.test_servers import BENTO, answers, started
-from tests.documentation.world import ROOT, shell_environment
+from tests.documentation.test_servers import BENTO, started
+from tests.documentation.world import ROOT, answers, shell_environment
 from tests.support.programs import free_port
 from tests.support.stores import copied
 

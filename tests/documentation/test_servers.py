@@ -3,13 +3,11 @@
 import re
 import shlex
 import signal
-import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
@@ -20,7 +18,7 @@ from loupe.settings import Settings
 from service.http.keys import Role, digest_of, new_key
 from tests.documentation.conftest import using_store, worse
 from tests.documentation.places import BUCKETS, KEYS, SERVERS, WORKER, commands_at
-from tests.documentation.world import AT_ROOT, ROOT, shell_environment, with_silent_curl
+from tests.documentation.world import AT_ROOT, ROOT, answers, shell_environment, with_silent_curl
 from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.programs import free_port, until
@@ -95,19 +93,6 @@ def started(
     finally:
         program.kill()
         program.wait()
-
-
-def answers(url: str, certificate: Path | None = None) -> Condition:
-    """Return a function that returns whether a service is ready."""
-    trusted = ssl.create_default_context(cafile=certificate) if certificate else False
-
-    def ready() -> bool:
-        try:
-            return httpx.get(f"{url}/readyz", verify=trusted).is_success
-        except httpx.TransportError:
-            return False
-
-    return ready
 
 
 def works(settings: Settings) -> Condition:

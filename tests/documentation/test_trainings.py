@@ -19,6 +19,7 @@ import pytest
 from loupe.images.spec import UInt8Array
 from tests.documentation.conftest import using_store
 from tests.documentation.places import TRAININGS, commands_at
+from tests.documentation.world import write_photos
 from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.programs import running, until
@@ -45,13 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the data sets of the commands; return their folder."""
     folder = tmp_path_factory.mktemp("trainings")
     (folder / "home" / "models").mkdir(parents=True)
+    write_photos(folder / "photos")
     shapes = pictures.shapes()
-    for number, (image, label) in enumerate(
-        zip(shapes.train.images, shapes.train.labels, strict=True)
-    ):
-        path = folder / "photos" / shapes.class_names[label] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pictures.png(image))
     for name in ("pets", "clothing"):
         shutil.copytree(folder / "photos", folder / name)
     bags = "".join(f"{name},Bag\n" for name in shapes.class_names)

@@ -5,13 +5,15 @@ import os
 import re
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnx
 import pyarrow as pa
@@ -98,16 +100,35 @@ def shell_environment(home: Path, **variables: object) -> dict[str, str]:
     return environment(**variables, PATH=f"{TOOLS}:{os.environ['PATH']}", HOME=home)
 
 
-def write_files(folder: Path) -> None:
-    """Write the files that examples use."""
-    shutil.copytree(ROOT / "examples", folder / "examples")
+def answers(url: str, certificate: Path | None = None) -> Callable[[], bool]:
+    """Return a function that returns whether a service is ready."""
+    trusted = ssl.create_default_context(cafile=certificate) if certificate else False
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{url}/readyz", verify=trusted).is_success
+        except httpx.TransportError:
+            return False
+
+    return ready
+
+
+def write_photos(folder: Path) -> None:
+    """Write the pictures of a user, in a folder for each class."""
     shapes = pictures.shapes()
     for number, (image, label) in enumerate(
         zip(shapes.train.images, shapes.train.labels, strict=True)
     ):
-        path = folder / "photos" / shapes.class_names[label] / f"{number}.png"
+        path = folder / shapes.class_names[label] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(pictures.png(image))
+
+
+def write_files(folder: Path) -> None:
+    """Write the files that examples use."""
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    write_photos(folder / "photos")
+    shapes = pictures.shapes()
     for name in ("test", "incoming", "srv/pictures/incoming"):
         shutil.copytree(folder / "photos", folder / name)
     (folder / "srv/loupe/.venv").mkdir(parents=True)
