@@ -26,7 +26,6 @@ from loupe.models.store import StoredModel, find_model, model_not_found
 from loupe.settings import load_settings
 from worker.results import formats
 from worker.scoring.engines import MAX_ENGINES, check_card
-from worker.scoring.task import BATCH_SIZE
 from worker.sources.collection import Entry
 from worker.sources.pictures import Decoder
 from worker.sources.source import ColumnTypes, id_type
@@ -40,6 +39,7 @@ CODE, ERROR = "code", "error"
 OF_FILES = ("format", "single", "array")  # options that a scorer does not have
 NO_PIXEL = "A batch has a pixel that is no integer in 0..255."
 BATCH_PICTURES = 1024  # in a table of `rows`
+RUN_IMAGES = 64  # of the engine; a run's layers fit in the cache of one core
 
 Arrays: TypeAlias = Mapping[str, Any]
 """Columns as NumPy arrays or lists, as Ray has them."""
@@ -155,7 +155,7 @@ class Scorer:
             good, pixels, errors = _take(self._checked(images), names)
         else:
             good, pixels, errors = _decode(decoder, images, names)
-        size = run_size(self.card.input, BATCH_SIZE)
+        size = run_size(self.card.input, RUN_IMAGES)
         runs = [engine.run(pixels[at : at + size]) for at in range(0, max(len(pixels), 1), size)]
         probabilities, familiarity = Outputs.joined(runs)
         rows = formats.table(
