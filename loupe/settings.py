@@ -59,6 +59,7 @@ Origins = Annotated[
         "*, or origins such as https://app.example, in lower case and without a path",
     ),
 ]
+EngineName = Literal["onnx", "openvino", "tensorflow"]
 Folders = Annotated[
     str, _pattern(r"([/~][^:]*)?(:([/~][^:]*)?)*", "absolute paths separated by colons")
 ]
@@ -99,7 +100,7 @@ class Settings(BaseSettings):
 
     Unset: the first of LOUPE_MODELS, or the name that was put into production first.
     """
-    engine: Literal["onnx", "openvino", "tensorflow"] = "onnx"
+    engine: EngineName = "onnx"
     """onnx, openvino or tensorflow. OpenVINO is faster on processors with bfloat16; it needs the
     extra openvino. TensorFlow is the slow reference; it needs the extra train.
     """
@@ -166,8 +167,8 @@ class Settings(BaseSettings):
     allowed_hosts: str | None = None
     """Names in the `Host` header that the service answers to, separated by commas; * for all.
 
-    Addresses and localhost always are. Unset: all, but a service at a loopback address without
-    API keys answers to no others.
+    Addresses and localhost always work. Unset: all names; at a loopback address without API keys,
+    none.
     """
     trusted_proxies: str | None = None
     """Addresses or networks of proxies, separated by commas, whose X-Forwarded-For, -Proto and
@@ -196,7 +197,7 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(default=16 * 2**20, ge=1)
     """Maximum bytes of JSON in a request body. Parsing more would keep other requests waiting."""
     request_timeout_seconds: float = Field(default=10.0, gt=0, le=25)
-    """How long an image may wait for the engine before its caller gets 504; at most 25."""
+    """Seconds that a request may take until its answer, before it gets 504; at most 25."""
     redis_url: RedisUrl | None = None
     """Redis of the job queue: redis://HOST:6379/0, rediss://… with TLS, unix://PATH,
     redis+sentinel://HOST:26379,HOST:26379/PRIMARY/0 or redis+cluster://HOST:6379,HOST:6379.
@@ -288,6 +289,11 @@ class Settings(BaseSettings):
     def host_names(self) -> list[str]:
         """The names that the service answers to."""
         return _split(self.allowed_hosts)
+
+    @property
+    def keep_jobs_seconds(self) -> float:
+        """How long the record of an ended job is kept."""
+        return self.keep_jobs_days * 24 * 3600
 
     @property
     def proxies(self) -> list[str]:

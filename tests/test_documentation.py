@@ -90,3 +90,10 @@ def test_settings_page_lists_every_setting_with_its_default_and_description() ->
 def test_extras_are_installed_from_the_checkout(page: Path) -> None:
     """The package `loupe` on PyPI is another project."""
     assert not re.search(r"^ +pip install '?loupe", page.read_text(), re.MULTILINE)
+
+
+def test_http_reference_lists_the_code_of_every_error() -> None:
+    codes = yaml.safe_load((ROOT / "service/web/errors.yaml").read_text())
+    page = (ROOT / "docs" / "http-api-reference.md").read_text()
+
+    assert [code for code in codes if f"`{code}`" not in page] == []

@@ -81,7 +81,7 @@ def score(
         str | None,
         typer.Option(
             help="Model to score with: NAME, NAME:VERSION or NAME:production.",
-            show_default="LOUPE_MODEL, else the newest",
+            show_default="LOUPE_MODEL, else the name promoted first",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,

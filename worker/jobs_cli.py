@@ -281,8 +281,9 @@ def open_jobs() -> "Iterator[Jobs]":
     from loupe.runtime.redis_server import open_redis
     from worker.queue.jobs import Jobs
 
-    with open_redis(load_settings()) as redis:
-        yield Jobs(redis)
+    settings = load_settings()
+    with open_redis(settings) as redis:
+        yield Jobs(redis, settings.keep_jobs_seconds)
 
 
 def _progress(job: "Job") -> str:

@@ -49,7 +49,7 @@ def work(settings: Settings, stopping: threading.Event, *, burst: bool) -> bool:
             worker_name(),
             lease_seconds=settings.lease_seconds,
             max_attempts=settings.max_attempts,
-            keep_seconds=settings.keep_jobs_days * 24 * 3600,
+            keep_seconds=settings.keep_jobs_seconds,
         )
         consumer = Consumer(Jobs(redis), claims, settings, stopping)
         grace_seconds = settings.shutdown_timeout_seconds

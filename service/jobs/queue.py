@@ -118,7 +118,7 @@ class JobQueue:
                 with ExitStack() as stack:
                     redis = stack.enter_context(open_redis(self._settings, HASTY))
                     check_redis(redis)
-                    self._opened = stack.pop_all(), Jobs(redis)
+                    self._opened = stack.pop_all(), Jobs(redis, self._settings.keep_jobs_seconds)
             return self._opened[1]
 
     def _disconnect(self) -> None:

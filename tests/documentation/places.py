@@ -33,7 +33,6 @@ NOWHERE = {
     "perf_analyzer -m fashion-mnist -u localhost:3000 --concurrency-range 1:16:4": "is NVIDIA's",
     "perf_analyzer -m fashion-mnist -u localhost:8001 -i grpc -b 8": "is NVIDIA's",
     "python -m bench batching --plot docs/batching-benchmark.png": BENCHMARK,
-    "python -m bench batching": BENCHMARK,
     "python -m bench peers bulk-peers": BENCHMARK,
     "make bench": BENCHMARK,
 }

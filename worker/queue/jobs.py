@@ -54,15 +54,20 @@ class JobPage:
 class Jobs:
     """The jobs in one Redis.
 
+    Args:
+        redis: Its client.
+        keep_seconds: How long the record of a job is kept that is cancelled before it starts.
+
     Attributes:
         webhooks: The submissions whose webhooks are not sent yet.
         usage: Images that API keys have used.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, keep_seconds: float = KEEP_SECONDS) -> None:
         self.usage = DailyUsage(redis)
         self.webhooks = PendingWebhooks(redis)
         self._redis = redis
+        self._keep_seconds = round(keep_seconds)
         self._submit = load_script(redis, "submit")
         self._cancel = load_script(redis, "cancel")
         self._forget = load_script(redis, "forget")
@@ -140,7 +145,7 @@ class Jobs:
             JobNotFound: If no job has that id.
             Conflict: If the job has ended, or only its summary is missing.
         """
-        state = self._cancel(keys=job_keys(job_id), args=[time.time(), KEEP_SECONDS])
+        state = self._cancel(keys=job_keys(job_id), args=[time.time(), self._keep_seconds])
         if state is None:
             raise _not_found(job_id)
         if state in {*ENDED, "finishing"}:

@@ -60,7 +60,7 @@ def prepare(
         find: Looks up a job by id.
         source: Folder, pattern, archive, table or array; by path or URL.
         output: New or empty folder, or that of the same job; by path or URL.
-        model: Tag, or `None` for the newest model. The job keeps the version that it finds now.
+        model: Tag, or `None` for the default model. The job keeps the version that it finds now.
         shard_images: Maximum number of images in one shard.
         options: Options of the result.
         again: Whether to overwrite an existing result.

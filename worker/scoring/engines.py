@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from loupe.models.card import FILE_NAME, digest
 from loupe.models.engines.engine import Engine
-from loupe.models.engines.loading import EngineName, load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import (
     StoredModel,
     find_model,
@@ -12,6 +12,7 @@ from loupe.models.store import (
     model_corrupted,
     model_not_found,
 )
+from loupe.settings import EngineName
 
 MAX_ENGINES = 3  # each keeps some megabytes per thread; more models in turn are rare
 

@@ -1,7 +1,5 @@
 """Load a stored model into the engine that was chosen."""
 
-from typing import Literal
-
 import numpy as np
 
 from loupe.errors import ProgramFailed
@@ -13,8 +11,8 @@ from loupe.models.engines.tensorflow import TensorflowEngine
 from loupe.models.explaining.nearest import References
 from loupe.models.significance import margin
 from loupe.models.store import KERAS_FILE, ONNX_FILE, StoredModel, verify
+from loupe.settings import EngineName
 
-EngineName = Literal["onnx", "openvino", "tensorflow"]
 WARM_UP_SIZES = (1, 2, 8, 32)  # images; the first run of each size allocates its memory
 CHECKED_IMAGES = 32  # of one run
 MAX_OTHERS = 0.002  # share of the pictures that two engines answer differently

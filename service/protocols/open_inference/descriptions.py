@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from loupe import __version__
 from loupe.errors import Forbidden
-from loupe.settings import Settings
+from loupe.settings import EngineName, Settings
 from service.prediction.decoding import max_images
 from service.prediction.served_models import ServedModel
 from service.prediction.statistics import Duration
@@ -31,8 +31,17 @@ SERVER = {
         "model_repository",
     ],
 }
-PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorflow": "tensorflow_keras"}  # by engine
-BACKENDS = {"onnx": "onnxruntime", "tensorflow": "tensorflow"}
+# By engine.
+PLATFORMS: dict[EngineName, str] = {
+    "onnx": "onnxruntime_onnx",
+    "openvino": "openvino_onnx",
+    "tensorflow": "tensorflow_keras",
+}
+BACKENDS: dict[EngineName, str] = {
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "tensorflow": "tensorflow",
+}
 NANOSECONDS, MILLISECONDS = 1e9, 1e3  # in a second
 
 

@@ -12,8 +12,9 @@ import pytest
 from keras import layers
 
 from loupe.images.spec import UInt8Array
-from loupe.models.engines.loading import EngineName, load_engine
+from loupe.models.engines.loading import load_engine
 from loupe.models.store import KERAS_FILE, ONNX_FILE, find_model, list_models
+from loupe.settings import EngineName
 from tests.support.command import Loupe
 from tests.support.keras_models import as_keras_2, network
 from tests.support.onnx_models import TOLERANCE, photos, softmax

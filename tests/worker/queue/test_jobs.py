@@ -41,6 +41,14 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
 
 
+def test_record_of_a_job_cancelled_before_it_starts_is_kept_as_long_as_wanted(redis: Redis) -> None:
+    jobs = Jobs(redis, keep_seconds=60)
+    job = jobs.submit(REQUEST)
+
+    assert jobs.cancel(job.id).state == "cancelled"
+    assert 0 < redis.ttl(job_key(job.id)) <= 60
+
+
 def test_submitted_job_has_absolute_paths_and_the_model_digest(
     jobs: Jobs,
     source: Path,
