@@ -22,7 +22,7 @@ from loupe.errors import InvalidSetting, TooManyRequests
 from loupe.settings import Settings
 from service.http.keys import NAME, read_keys
 
-OTHERS = "*"  # the name of all keys that have no limits of their own
+OTHERS = "*"  # the name of all keys without their own limits
 ENTRY = re.compile(
     rf"(?P<name>\{OTHERS}|{NAME.pattern}):"
     r"((?P<requests>(?=[0-9.]*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?)/s(\+|$))?"

@@ -1,6 +1,6 @@
 """Several processes of the service behind one port.
 
-On Linux, each process has a listening socket of its own, and the kernel spreads connections over
+On Linux, each process has its own listening socket, and the kernel spreads connections over
 them. That is more even than one socket for all when clients connect in bursts. The supervisor keeps
 the sockets open, so connections that wait for a process outlive it; a neighbour accepts them.
 """

@@ -22,7 +22,7 @@ from worker.scoring.slices import (
     read_plan,
 )
 
-FINISH = "When all slices are done: the same command with --finish in place of --slice"
+FINISH = "When all slices are done: the same command with --finish instead of --slice"
 
 
 def score_slice(settings: Settings, prepared: Prepared, part: Slice) -> None:

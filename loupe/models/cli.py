@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from loupe.models.store import StoredModel
     from loupe.models.trials import Trial
 
-# Commands in files of their own, imported when they run; the training program has the first.
+# Commands in separate files, imported when they run; the training program has the first.
 ELSEWHERE = {
     "import": "train.importing.cli:import_",
     "export": "loupe.models.exporting.cli:export",
@@ -46,7 +46,7 @@ class ModelsGroup(Group):
         return [*self.commands, *found]
 
     def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup | None:
-        """Return a command, or `None` if there is none of that name."""
+        """Return a command, or `None` if the name is unknown."""
         target = ELSEWHERE.get(cmd_name)
         if target and installed(target):
             return find_command(target, f"models {cmd_name}")

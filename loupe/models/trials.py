@@ -119,7 +119,7 @@ def stop(name: str) -> Trial:
     """End the trial of a name.
 
     Raises:
-        NotFound: If there is none.
+        NotFound: If there is no such trial.
         NotWritable: If it cannot be saved.
     """
     trial = find(name)
@@ -129,7 +129,7 @@ def stop(name: str) -> Trial:
 
 
 def end(trial: Trial, reason: Reason, compared: int = 0, disagreed: int = 0) -> Trial:
-    """Save that a trial has ended, unless another one has begun or it has ended already.
+    """Save that a trial has ended, unless another one has started or it has ended already.
 
     Raises:
         NotWritable: If it cannot be saved.

@@ -1,4 +1,4 @@
-"""Child processes that run until they are told to stop, and are replaced when they die."""
+"""Child processes that run until a signal stops them, and are replaced when they die."""
 
 import logging
 import signal

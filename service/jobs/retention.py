@@ -26,7 +26,7 @@ def delete_old(
 ) -> int:
     """Delete jobs that ended longer ago, and their folders; return how many.
 
-    A folder whose job has no record any more counts from the last change of its files. Jobs that
+    A folder whose job has no record left counts from the last change of its files. Jobs that
     have not ended, and sources and results elsewhere, are not touched.
 
     Args:

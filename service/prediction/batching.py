@@ -211,7 +211,7 @@ class Batcher:
                 if self._queue:
                     self._schedule_dispatch()  # after the event loop has sent the answers
                 return
-            ahead = self._queue[0].is_slice  # a thread that is done has the next one at once
+            ahead = self._queue[0].is_slice  # a thread that is done has the next one immediately
             if self._runs_in_threads >= self._threads + ahead:
                 return
             batch = self._take_batch(self._max_batch_size)

@@ -95,7 +95,7 @@ def _directions(features: Float32Array) -> Float32Array:
 
 
 def _weight(values: Float32Array) -> float:
-    """Return what makes the distance from the median to the lowest values 1; 0 if there is none."""
+    """Return what makes the distance from the median to the lowest values 1; 0 without a spread."""
     spread = float(np.median(values) - np.quantile(values, 1 - EXTREME))
     return 1 / spread if spread > 0 else 0.0
 

@@ -40,7 +40,7 @@ class Slice:
         """Return the slice of a text such as `0/8`.
 
         Raises:
-            InvalidUsage: If it is none, or out of range.
+            InvalidUsage: If it has another form, or is out of range.
         """
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if found is None:
@@ -243,7 +243,7 @@ def finishing_queue(request: JobRequest, max_attempts: int) -> LocalQueue:
     if plan is None:
         raise Conflict(
             f"No slice of this job has written a plan to '{request.output}'. Score its slices "
-            "with the same options, and --slice I/N in place of --finish.",
+            "with the same options, and --slice I/N instead of --finish.",
             code="slices_missing",
         )
     written = plan.written(request)

@@ -176,7 +176,7 @@ def _several(boxes: list[Box]) -> InvalidImage:
     """Return the error for a picture of several symbols."""
     shown = "; ".join(" ".join(f"{edge:.2f}" for edge in box) for box in sorted(boxes)[:MAX_BOXES])
     return InvalidImage(
-        f"The picture shows {len(boxes)} symbols; send each in a picture of its own, or ask for "
+        f"The picture shows {len(boxes)} symbols; send each in a separate picture, or ask for "
         "each with split=true. Left, top, right and bottom, as fractions of the picture: "
         f"{shown}.",
         code="several_objects",

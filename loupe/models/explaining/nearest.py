@@ -67,7 +67,7 @@ class References:
 
     @classmethod
     def load(cls, stored: StoredModel) -> "References | None":
-        """Read the file of a model; `None` if there is none.
+        """Read the file of a model; `None` if it is missing.
 
         Raises:
             ModelCorrupted: If it does not belong to the model.

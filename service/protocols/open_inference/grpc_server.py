@@ -156,7 +156,7 @@ class GrpcServer:
             return await self._respond(name, method, call, context)
         address = subscriber(address_of(context))
         sender = address if key == NO_KEY else key
-        # Health checks have a share of their own.
+        # Health checks have a separate share.
         caller = name if name in OPEN_METHODS else sender
         if not self._waiting.take(caller):
             problem = f"{self._waiting.share:,} calls of yours wait for their messages."

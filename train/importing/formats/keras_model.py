@@ -157,7 +157,7 @@ def _for_inference(model: keras.Model) -> keras.Model:
 
     Augmentation changes only training images. `Normalization` keeps its numbers where tf2onnx does
     not look for them, so it becomes a `Rescaling`. It cannot convert convolutions in groups: those
-    with a group per channel have a layer of their own, and others become plain convolutions.
+    with a group per channel have a separate layer, and others become plain convolutions.
     """
     if all(_replacement(each) is None for each in _flattened(model)):
         return model
