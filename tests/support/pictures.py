@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from loupe.images.pixels.opening import load_heif
 from loupe.images.spec import UInt8Array
@@ -53,6 +53,15 @@ def strokes(count: int) -> UInt8Array:
     for left in range(0, 100 * count, 100):
         picture[20:80, left + 40 : left + 60] = 255
     return picture
+
+
+def with_frame(page: UInt8Array, random: np.random.Generator) -> UInt8Array:
+    """Draw a dark rectangle near the edges of a page."""
+    picture = Image.fromarray(page)
+    margin, width = int(random.integers(2, picture.width // 16)), int(random.integers(1, 5))
+    box = (margin, margin, picture.width - 1 - margin, picture.height - 1 - margin)
+    ImageDraw.Draw(picture).rectangle(box, outline=int(random.integers(0, 80)), width=width)
+    return np.asarray(picture)
 
 
 def shapes() -> Dataset:

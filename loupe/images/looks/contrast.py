@@ -1,7 +1,8 @@
 """How much each pixel of a picture is ink: light or dark, on uneven paper, with grain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ GRAIN = 1.5  # standard deviation of grain, in grey levels, from which on it is 
 SMOOTHED = 0.28  # of the grain that is left by a Gaussian blur of one pixel
 SIGNIFICANT = 5  # standard deviations of the grain between ground and ink
 FAINTEST = 12  # of 255; less is paper, or noise of JPEG
+EDGE = 3  # pixels; twice the width of blurred edges, and one
 DARKEST_PAPER = 0.35  # of the lightest; in deeper shadow, ink counts less
 
 
@@ -57,6 +59,10 @@ class Contrast:
     def mask(self) -> Mask:
         """Pixels of ink."""
         return self.values > self.threshold
+
+    def without(self, mask: Mask) -> Self:
+        """Return the contrast with ground in place of some pixels and their edges."""
+        return replace(self, values=np.where(dilate(mask, EDGE, EDGE), np.uint8(0), self.values))
 
 
 def contrast_of(grey: UInt8Array) -> Contrast:

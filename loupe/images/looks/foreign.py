@@ -22,25 +22,30 @@ NARROW = 0.6  # width of a picture, of its height
 STRAIGHT = 0.012  # standard deviation across a line, of the longer side of the picture
 
 
-def without_foreign(parts: Parts) -> Parts:
-    """Return the ink without frames, edges of windows and spots."""
-    side = max(parts.shape)
+def without_spots(parts: Parts) -> Parts:
+    """Return the ink without spots and buttons of windows."""
     box_area = parts.height * parts.width
     foreign = (
         (parts.area > SOLID * box_area)
         & (parts.size < COMPACT * np.minimum(parts.height, parts.width))
-        & (parts.size > MIN_SPOT * side)
+        & (parts.size > MIN_SPOT * max(parts.shape))
     )
-    hollow = ~foreign & (parts.size > LARGE * side) & (parts.area < HOLLOW * box_area)
+    if foreign.sum() >= BUTTONS:  # of a window; a stroke of a pen is not so regular
+        foreign |= parts.area > RECTANGULAR * box_area
+    return parts.only(~foreign)
+
+
+def without_frames(parts: Parts) -> Parts:
+    """Return the ink without frames and edges of windows."""
+    hollow = (parts.size > LARGE * max(parts.shape)) & (
+        parts.area < HOLLOW * parts.height * parts.width
+    )
     frames = [
         frame
         for part in np.flatnonzero(hollow).tolist()
         if (frame := _frame_in(parts.region(part), parts.shape)) is not None
     ]
-    if foreign.sum() >= BUTTONS:  # of a window; a stroke of a pen is not so regular
-        foreign |= parts.area > RECTANGULAR * box_area
-    parts = parts.only(~foreign)
-    if not frames or not parts.count:
+    if not frames:
         return parts
     note("frames_removed", "removed a frame")
     mask = parts.mask()

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from loupe.errors import InvalidImage
-from loupe.images.looks.contrast import TINY_SIDE, contrast_of
-from loupe.images.looks.foreign import without_ends, without_foreign
+from loupe.images.looks.contrast import TINY_SIDE, Contrast, contrast_of
+from loupe.images.looks.foreign import without_ends, without_frames, without_spots
 from loupe.images.looks.lines import without_lines
 from loupe.images.looks.parts import Parts, Region
 from loupe.images.looks.scaling import reduced, resized
@@ -23,6 +23,7 @@ from loupe.images.steps import is_recording, note, note_crop
 VIEW_SIDE = 200  # pixels; larger pictures shrink before the ink is found
 FEW_PIXELS = 48  # of the ink's longer side; it is looked at again, in the picture before it shrank
 SMALL_SIDE = 40  # pixels; smaller pictures show neither a table nor shadows
+HIDDEN = 0.7  # of the threshold of ink; below it, a frame hid fainter ink
 MAX_SYMBOLS = 100  # of a picture
 MAX_BOXES = 20  # in the message
 FAINTER = 0.5  # of the ink's contrast; what is fainter is not of the same pen
@@ -135,11 +136,11 @@ def _read(grey: UInt8Array, single: bool) -> _Page | None:
 def find_ink(grey: UInt8Array, single: bool) -> Ink | None:
     """Return the strokes in a picture, as one symbol unless `single`; `None` if it is blank."""
     contrast = contrast_of(grey)
-    values, threshold = contrast.values, contrast.threshold
     is_large = max(grey.shape) >= SMALL_SIDE
     parts = Parts.of(contrast.mask)
-    if is_large and parts.count:
-        parts = without_foreign(parts)
+    if is_large:
+        contrast, parts = _without_foreign(contrast, parts)
+    values, threshold = contrast.values, contrast.threshold
     if is_large and parts.count:
         parts = without_ends(without_lines(contrast, parts))
     symbols = choose_symbols(parts, values, single)
@@ -158,6 +159,22 @@ def find_ink(grey: UInt8Array, single: bool) -> Ink | None:
         strong = choose_symbols(Parts.of(parts.mask() & is_strong), values, single)
         symbols = without_shade(strong, contrast) or symbols
     return Ink(values, symbols, darker)
+
+
+def _without_foreign(contrast: Contrast, parts: Parts) -> tuple[Contrast, Parts]:
+    """Remove spots and frames, and find the fainter ink that a dark frame hides."""
+    parts = without_spots(parts)
+    kept = without_frames(parts)
+    if kept is parts:
+        return contrast, parts
+    frames = parts.mask() & ~kept.mask()
+    rest = contrast.without(frames)
+    if rest.threshold > HIDDEN * contrast.threshold:
+        return contrast, kept
+    parts = Parts.of(contrast.values > rest.threshold)
+    apart = parts.weigh(frames.astype(np.uint8)) == 0
+    parts = without_spots(parts.only(apart))
+    return (rest, parts) if parts.area.sum() > kept.area.sum() else (contrast, kept)
 
 
 def _in_order(found: Sequence[tuple[Box, Region]]) -> list[int]:

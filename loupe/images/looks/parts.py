@@ -175,6 +175,8 @@ class Parts:
 
     def mask(self) -> Mask:
         """Return the pixels of all parts, in the whole picture."""
+        if not self.count:
+            return np.zeros(self.shape, bool)
         return self.region().in_picture(self.shape)
 
     def weigh(self, values: UInt8Array) -> Ints:
