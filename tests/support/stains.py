@@ -1,12 +1,22 @@
-"""Pages and boards without writing that are not clean: wiped, stained, creased."""
+"""Pages and boards without writing that are not clean: wiped, stained, compressed."""
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from loupe.images.spec import UInt8Array
-from train.evaluate.robustness.handwriting import Coverage, Grey, Random, as_bytes, chalk, written
+from tests.support.pictures import encoded
+from train.evaluate.robustness.handwriting import (
+    Coverage,
+    Grey,
+    Random,
+    as_bytes,
+    chalk,
+    photographed,
+    written,
+)
 
 SIDE = 200  # pixels
 
@@ -50,6 +60,13 @@ def smudged(random: Random) -> Grey:
     for _ in range(random.integers(1, 4)):
         paper *= 1 - random.uniform(0.08, 0.3) * _band(random) * _streaks(random)
     return paper + random.normal(0, random.uniform(0, 6), paper.shape)
+
+
+def compressed(random: Random) -> Grey:
+    """Save the photo of a page as a small JPEG, which makes blocks of the shading."""
+    page = as_bytes(photographed(np.zeros((SIDE, SIDE)), random))
+    file = io.BytesIO(encoded(Image.fromarray(page), "JPEG", quality=10))
+    return np.asarray(Image.open(file), float)
 
 
 def _blot(random: Random, softness: float) -> Coverage:
@@ -97,6 +114,7 @@ STAINS: dict[str, Callable[[Random], Grey]] = {
     "splashed": splashed,
     "stained": stained,
     "smudged": smudged,
+    "compressed": compressed,
 }
 
 

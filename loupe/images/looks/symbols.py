@@ -12,6 +12,7 @@ from loupe.images.steps import counted, is_recording, note
 RIVAL_SIZE, RIVAL_WEIGHT = 0.55, 0.25
 SPECK_AREA = 0.04  # of the area of the largest part
 SPECK_SHARE = 0.04  # of the longer side of the picture; a digit is larger
+FAINTEST_PEN = 20  # of 255; what is fainter is paper, or blocks of JPEG
 SHADE = 160  # of 255; light and stains do not make paper that much darker than its surroundings
 # Of the contrast, between pixels at the edge of a stroke, without what grain adds: pencil and chalk
 # have 0.4 and more also in blurred photos, most stains and wiped chalk less than 0.15.
@@ -131,7 +132,10 @@ def _is_shade(contrast: Contrast, strokes: Region) -> bool:
     height, width = strokes.size
     if _holds_square(padded(part, 1), BLOT * max(height, width)):
         return True
-    if (tone := strokes.tone(values)) < SHADE:
+    tone = strokes.tone(values)
+    if tone < FAINTEST_PEN:
+        return True
+    if tone < SHADE:
         near = values[strokes.box]
         outline = part & ~erode(part, 3, 3)
         steps = (dilate(near, 3, 3) - erode(near, 3, 3))[outline]

@@ -382,7 +382,7 @@ def test_paper_without_ink_becomes_black(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", STAINS)
-def test_stains_and_wiped_chalk_are_no_ink(kind: str) -> None:
+def test_stains_wiped_chalk_and_blocks_of_jpeg_are_no_ink(kind: str) -> None:
     random = np.random.default_rng(0)
     images = [as_read(draw_stains(kind, random)) for _ in range(20)]
 
