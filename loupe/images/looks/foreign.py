@@ -31,7 +31,7 @@ def without_spots(parts: Parts) -> Parts:
         & (parts.size > MIN_SPOT * max(parts.shape))
     )
     if foreign.sum() >= BUTTONS:  # of a window; a stroke of a pen is not so regular
-        foreign |= parts.area > RECTANGULAR * box_area
+        foreign |= parts.extent > RECTANGULAR * box_area
     return parts.only(~foreign)
 
 

@@ -147,6 +147,17 @@ class Parts:
         return np.maximum(self.height, self.width)
 
     @cached_property
+    def extent(self) -> Ints:
+        """Pixels of each part from the first to the last of each row, with gaps between them."""
+        height, width = self.shape
+        row = self.part * height + self.rows
+        first, after = np.full(self.count * height, width), np.zeros(self.count * height, np.intp)
+        np.minimum.at(first, row, self.starts)
+        np.maximum.at(after, row, self.stops)
+        lengths = np.maximum(after - first, 0).reshape(-1, height)
+        return np.asarray(lengths.sum(axis=1))
+
+    @cached_property
     def at_edges(self) -> Mask:
         """The parts that touch the top, bottom, left and right edge: shape `(4, count)`."""
         height, width = self.shape

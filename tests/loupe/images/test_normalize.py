@@ -372,7 +372,18 @@ def test_ink_cut_where_it_ends_is_told_from_the_ground() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["plain", "shading 60 %", "shadow edge", "grain", "table", "photo", "frame", "ruled"]
+    "kind",
+    [
+        "plain",
+        "shading 60 %",
+        "shadow edge",
+        "grain",
+        "table",
+        "photo",
+        "frame",
+        "ruled",
+        "screenshot",
+    ],
 )
 def test_paper_without_ink_becomes_black(kind: str) -> None:
     random = np.random.default_rng(0)
