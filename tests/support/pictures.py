@@ -64,6 +64,16 @@ def with_frame(page: UInt8Array, random: np.random.Generator) -> UInt8Array:
     return np.asarray(picture)
 
 
+def on_millimetre_paper(page: UInt8Array, random: np.random.Generator) -> UInt8Array:
+    """Print squares on a square page; every fifth line is darker."""
+    spacing, tone = int(random.integers(5, 9)), random.uniform(0.8, 0.93)
+    lines = np.ones(len(page))
+    lines[int(random.integers(spacing)) :: spacing] = tone
+    lines[int(random.integers(5 * spacing)) :: 5 * spacing] = tone - 0.15
+    paper = page.max() * np.minimum(lines, lines[:, np.newaxis])
+    return np.asarray(np.minimum(page, paper), np.uint8)
+
+
 def shapes() -> Dataset:
     """Return 48 images of three shapes: a horizontal bar, a vertical bar, a square."""
     random = np.random.default_rng(0)

@@ -18,7 +18,14 @@ from loupe.images.looks.strokes import is_centred
 from loupe.images.normalize import border_mean, normalize_pixels, split_pixels
 from loupe.images.spec import Fit, ImageSpec, Look, UInt8Array
 from loupe.models.engines.engine import Engine
-from tests.support.pictures import SIDE, digit_sheet, png, strokes, with_frame
+from tests.support.pictures import (
+    SIDE,
+    digit_sheet,
+    on_millimetre_paper,
+    png,
+    strokes,
+    with_frame,
+)
 from tests.support.stains import STAINS, draw_stains
 from train.data.datasets import Dataset, load_dataset
 from train.evaluate.robustness.handwriting import KINDS, blank, draw, place, several
@@ -346,6 +353,16 @@ def test_pencil_is_read_in_a_frame_that_is_darker(digits: Dataset) -> None:
         difference = as_read(with_frame(page, random)).astype(int) - as_read(page)
 
         assert np.abs(difference).mean() < 10
+
+
+def test_darker_lines_of_millimetre_paper_are_no_ink(digits: Dataset) -> None:
+    random = np.random.default_rng(0)
+    for digit in digits.test.images[:12]:
+        page = draw("ballpoint", digit, random)
+
+        difference = as_read(on_millimetre_paper(page, random)).astype(int) - as_read(page)
+
+        assert np.abs(difference).mean() < 40
 
 
 @pytest.mark.parametrize("slope", [-0.25, -0.1, 0.1, 0.25])
