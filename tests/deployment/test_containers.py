@@ -504,9 +504,10 @@ def detached(stack: Engine, mount: str, container: str) -> Iterator[str]:
 
 def output_of(stack: Engine, mount: str, container: str, *, status: int) -> str:
     """Run an extra container with another mount until it exits with a status; return its output."""
-    ended = stack.try_bash(
-        f"timeout 60 docker compose run --rm --no-deps --volume {mount} {container}"
-    )
+    name = f"{PROJECT}-ends"
+    run = f"docker compose run --rm --no-deps --name {name} --volume {mount} {container}"
+    ended = stack.try_bash(f"timeout 180 {run}")
+    stack.try_bash(f"docker rm --force {name}")  # it goes on if it took too long
     assert ended.returncode == status, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
