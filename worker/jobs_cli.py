@@ -222,7 +222,7 @@ def follow_job(jobs: "Jobs", job: "Job") -> None:
         console.print()
         console.print(f"Job {job.id} keeps running. Follow it: loupe jobs follow {job.id}")
         raise typer.Exit from None
-    show_ended(ended)
+    show_ended(ended, in_queue=True)
 
 
 def watch(jobs: "Jobs | LocalQueue", job_id: str, console: "Console") -> "Job":
@@ -246,8 +246,12 @@ def watch(jobs: "Jobs | LocalQueue", job_id: str, console: "Console") -> "Job":
             time.sleep(POLL_SECONDS)
 
 
-def show_ended(job: "Job") -> None:
+def show_ended(job: "Job", *, in_queue: bool = False) -> None:
     """Print the result of a job, and its summary if the folder is on this machine.
+
+    Args:
+        job: The job.
+        in_queue: Whether `loupe jobs` knows it.
 
     Raises:
         JobFailed: If it failed.
@@ -259,9 +263,10 @@ def show_ended(job: "Job") -> None:
     from worker.storage import parse_path
 
     if job.state == "failed":
+        rows = f"loupe jobs results {job.id}" if in_queue else job.folder
         raise JobFailed(
             f"Job {job.id} failed: {job.error}"
-            + (f" Its finished rows: loupe jobs results {job.id}" if job.done else "")
+            + (f" Its finished rows: {rows}" if job.done else "")
         )
     output, summary = parse_path(job.folder), None
     with suppress(NotFound):  # another job has overwritten it

@@ -17,7 +17,7 @@ from worker.adapters.clusters import Cluster, Outcome
 from worker.process import running_queue
 from worker.queue.claims import Delivery
 from worker.queue.local import LocalQueue
-from worker.queue.records import PROTOCOL, JobPlan, JobRequest
+from worker.queue.records import PROTOCOL, ErrorLimit, JobPlan, JobRequest
 from worker.queue.submission import Prepared
 from worker.scoring.slices import Slice, SlicePlan, SliceQueue, read_plan, write_plan
 from worker.slices import leave
@@ -108,14 +108,16 @@ class ClusterQueue(LocalQueue):
                 self._end(state="failed", error=f"{type(error).__name__}: {error}")
         return super().claim()
 
-    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
+    def commit_plan(
+        self, delivery: Delivery, plan: JobPlan, limit: ErrorLimit | None = None
+    ) -> bool:
         """Write the plan for the slices; see `Claims.commit_plan`."""
         enough = max(MIN_SLICES, SLICES_PER_CORE * self._cluster.cores)
         count = max(1, min(len(plan.shards), enough))
         write_plan(self._request, SlicePlan.made(self._job, count, plan))
         with self._changing:
             self._slices = count
-            super().commit_plan(delivery, plan)
+            super().commit_plan(delivery, plan, limit)
             if self._left:
                 self._waiting.clear()
         return True

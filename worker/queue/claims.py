@@ -37,6 +37,7 @@ BACKOFF_SECONDS = 0.5  # before the second attempt; doubles with each further on
 MAX_BACKOFF_SECONDS = 30.0
 MAX_WOKEN = 64  # workers, when a job is planned; others look for steps a moment later
 FINISH = encode(Finish())
+NO_LIMIT = ErrorLimit(-1, "")
 IS_LAST = 2  # result of `commit_shard.lua`
 SHARD_NAME = re.compile(r"shard-(\d+)(\+\d+)?")  # number and generation
 FENCED = (
@@ -192,8 +193,16 @@ class Claims:
             return bool(self._run("dead_letter", delivery, *ending))
         return bool(self._run("retry", delivery, step, backoff_seconds(delivery.attempt)))
 
-    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
-        """Enqueue the shards of a planned job; `delivery` is its first step."""
+    def commit_plan(
+        self, delivery: Delivery, plan: JobPlan, limit: ErrorLimit | None = None
+    ) -> bool:
+        """Enqueue the shards of a planned job.
+
+        Args:
+            delivery: Its first step.
+            plan: The plan.
+            limit: The job fails if more images of kept parts are errors.
+        """
         kept = plan.kept
         left = without(plan.shards, kept)
         for start in range(0, max(len(left), len(kept), 1), SLICE):
@@ -209,6 +218,8 @@ class Claims:
             *counts,
             FINISH,
             json.dumps(plan.skipped),
+            *(limit or NO_LIMIT),
+            self._keep_seconds,
         )
         if committed and left:
             self._wake(len(left) - 1)  # this worker takes one shard itself
@@ -227,9 +238,8 @@ class Claims:
             failed: Images of it that could not be read.
             limit: The job fails if more images are errors.
         """
-        images, problem = limit or (-1, "")
         committed = self._run(
-            "commit_shard", delivery, done, failed, FINISH, images, problem, self._keep_seconds
+            "commit_shard", delivery, done, failed, FINISH, *(limit or NO_LIMIT), self._keep_seconds
         )
         if committed == IS_LAST:
             self._prefer(delivery.job_id)

@@ -123,12 +123,15 @@ class LocalQueue:
                 self._end(state="failed", error=error)
         return self.drop(delivery)
 
-    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
+    def commit_plan(
+        self, delivery: Delivery, plan: JobPlan, limit: ErrorLimit | None = None
+    ) -> bool:
         """See `Claims.commit_plan`."""
         with self._changing:
             self._update(total=plan.found, revision=plan.revision, started=time.time())
             self._update(shards=len(plan.shards), skipped_files=plan.skipped)
             self._start(plan.shards, plan.kept, plan.done, plan.failed)
+            self._check_errors(limit)
             return self._complete(delivery)
 
     def commit_shard(
@@ -140,8 +143,7 @@ class LocalQueue:
             self._committed.append(delivery.step.index)
             self._left.discard(delivery.step.index)
             self._update(done=self._job.done + done, failed=self._job.failed + failed)
-            if limit and self._job.failed > limit.images and self._job.state == "running":
-                self._end(state="failed", error=limit.problem)
+            self._check_errors(limit)
             return self._complete(delivery)
 
     def commit_finish(self, delivery: Delivery) -> bool:
@@ -166,6 +168,11 @@ class LocalQueue:
         self._left.update(shard.index for shard in left)
         self._waiting.extend(left)
         self._update(state="running", done=done, failed=failed)
+
+    def _check_errors(self, limit: ErrorLimit | None) -> None:
+        """End a running job of which too many images are errors."""
+        if limit and self._job.failed > limit.images and self._job.state == "running":
+            self._end(state="failed", error=limit.problem)
 
     def _complete(self, delivery: Delivery) -> bool:
         """Drop a step that is done; the last one adds the final step."""

@@ -202,7 +202,7 @@ class Job:
             return None
         number, percent, _ = self.max_errors.partition("%")
         images = float(number) / 100 * (self.total - self.skipped) if percent else float(number)
-        return ErrorLimit(images, f"more than {self.max_errors} of the images are errors")
+        return ErrorLimit(images, f"More than {self.max_errors} of the images are errors.")
 
     @property
     def progress(self) -> float | None:

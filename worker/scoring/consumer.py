@@ -15,7 +15,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from redis.exceptions import RedisError
 
@@ -210,7 +210,8 @@ class Consumer:
         match delivery.step:
             case Plan():
                 plan = plan_job(task)
-                return lambda: self.claims.commit_plan(delivery, plan)
+                limit = replace(job, total=plan.found, skipped_files=plan.skipped).error_limit
+                return lambda: self.claims.commit_plan(delivery, plan, limit)
             case Shard() as shard:
                 run = ShardRun(task, shard)
                 run.start()

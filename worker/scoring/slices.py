@@ -202,7 +202,9 @@ class SliceQueue(LocalQueue):
             if not self._left:
                 self._close()
 
-    def commit_plan(self, delivery: Delivery, plan: JobPlan) -> bool:
+    def commit_plan(
+        self, delivery: Delivery, plan: JobPlan, limit: ErrorLimit | None = None
+    ) -> bool:
         """Write the plan, and begin with the shards of the slice; see `Claims.commit_plan`."""
         published = _publish(self._request, SlicePlan.made(self._job, self._part.of, plan))
         with self._changing:

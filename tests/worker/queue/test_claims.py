@@ -749,6 +749,24 @@ def test_a_job_with_too_many_errors_ends_early(
         assert (again.state, again.max_errors, again.error) == ("queued", None, None)
 
 
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize(("limit", "state"), [("4", "failed"), ("10%", "failed"), ("5", None)])
+def test_job_fails_if_its_kept_parts_have_too_many_errors(
+    jobs: Jobs, new_queue: NewQueue, limit: str, state: str | None, left: int
+) -> None:
+    job = jobs.submit(new_request(), max_errors=limit)
+    plan = JobPlan(40, "revision", shards(4), kept=range(4 - left), done=35 - 10 * left, failed=5)
+    error_limit = replace(job, total=plan.found).error_limit
+    queue = new_queue()
+    assert queue.commit_plan(claimed(queue), plan, error_limit)
+
+    found = jobs.get(job.id)
+    assert found.state == (state or ("running" if left else "finishing"))
+    assert (found.failed, found.total, found.shards) == (5, 40, 4)
+    assert (found.error is not None) == (state == "failed")
+    assert (queue.claim() is None) == (state == "failed")
+
+
 def test_max_in_flight_limits_the_claimed_steps_of_a_job(jobs: Jobs, new_queue: NewQueue) -> None:
     job = jobs.submit(new_request(), max_in_flight=2)
     queue = new_queue()

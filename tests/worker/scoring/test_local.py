@@ -82,6 +82,20 @@ def test_a_job_with_too_many_errors_ends_early(
         assert finished(settings, request).state == "done"  # without a limit, from its parts
 
 
+def test_job_of_kept_parts_with_too_many_errors_fails_again(
+    settings: Settings, tmp_path: Path, digits_model: StoredModel
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/good.png").write_bytes(pictures.png(pictures.digits(1)[0]))
+    (tmp_path / "images/bad.png").write_bytes(b"no picture")
+    request = new_request(tmp_path / "images", tmp_path / "out", digits_model)
+    for limit, state in (("0", "failed"), ("0", "failed"), ("1", "done")):
+        with running_locally(settings, request, limit) as queue:
+            pass
+        job = queue.get(request.job_id)
+        assert (job.state, job.done, job.failed) == (state, 1, 1)
+
+
 def test_the_parts_are_those_that_come_through_redis(
     redis: Redis, settings: Settings, source: Path, tmp_path: Path, digits_model: StoredModel
 ) -> None:
