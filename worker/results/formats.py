@@ -100,13 +100,17 @@ def shown_names(class_names: Sequence[str], options: ScoringOptions) -> list[str
 
 
 def _escape_formulas(rows: pa.Table) -> pa.Table:
-    columns = [
-        pc.replace_substring_regex(column, FORMULA.pattern, ESCAPED)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        else column
-        for column in rows.columns
-    ]
-    return pa.table(columns, [FORMULA.sub(ESCAPED, name) for name in rows.column_names])
+    columns = map(_escape_column, rows.columns)
+    return pa.table([*columns], [FORMULA.sub(ESCAPED, name) for name in rows.column_names])
+
+
+def _escape_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return column
+    return pc.replace_substring_regex(column, FORMULA.pattern, ESCAPED)
 
 
 def column_names(

@@ -216,10 +216,11 @@ def test_empty_part_has_all_columns() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_that_look_like_formulas_are_escaped_on_request(tmp_path: Path, kind: Format) -> None:
     ids = ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "a=b", "'=a"]
-    kept = pa.table({"=note": ["=2", None, "x", "", "-1", "@", "y", "z"]})
+    notes = pa.array(["=2", None, "x", "", "-1", "@", "y", "z"])
+    kept = pa.table({"=note": notes, "category": notes.dictionary_encode()})
     names = ("=T", "b", "c")
     for escape in (False, True):
-        options = ScoringOptions(keep=("=note",), escape_formulas=escape)
+        options = ScoringOptions(keep=("=note", "category"), escape_formulas=escape)
         path = tmp_path / f"rows-{escape}"
         formats.write(formats.table(ids, probabilities(8), names, options, kept), path, kind)
         rows = rows_in(path, kind)
@@ -227,7 +228,7 @@ def test_texts_that_look_like_formulas_are_escaped_on_request(tmp_path: Path, ki
 
         assert [row["id"] for row in rows] == [f"{mark}{name}" for name in ids[:6]] + ids[6:]
         assert {row["label"] for row in rows} <= {f"{mark}=T", "b", "c"}
-        assert rows[0][f"{mark}=note"] == f"{mark}=2"
+        assert rows[0][f"{mark}=note"] == rows[0]["category"] == f"{mark}=2"
         assert "p_=T" in rows[0]
 
 
