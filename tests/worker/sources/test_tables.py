@@ -194,13 +194,14 @@ def test_ids_may_be_bytes(
     assert ids(scored(tmp_path / "table", index_folder, options=options)) == expected
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
 def test_pictures_may_be_in_a_column_of_another_name(
     tmp_path: Path, index_folder: Path, kind: pa.DataType
 ) -> None:
     other = pa.array([b"no picture"] * len(FILES), kind)
     pq.write_table(pa.table({"image": other, "img": pa.array(FILES, kind)}), tmp_path / "a")
-    structs = pa.array([{"bytes": file, "path": None} for file in FILES])
+    fields = pa.struct([("bytes", kind), ("path", pa.string())])
+    structs = pa.array([{"bytes": file, "path": None} for file in FILES], fields)
     pq.write_table(pa.table({"img": structs, "label": range(len(FILES))}), tmp_path / "b")
     for name in ("a", "b"):
         seen = scored(tmp_path / name, index_folder, options=ScoringOptions(image_column="img"))

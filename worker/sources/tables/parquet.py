@@ -27,7 +27,15 @@ from worker.sources.collection import Entry
 from worker.sources.pictures import MAX_FETCHED_BYTES, Decoder
 from worker.sources.source import BatchReader, ColumnTypes, Records, ShardPlan, cut, id_type
 from worker.sources.tables import pages
-from worker.sources.tables.rows import NO_ID, check_texts, id_text, read_rows, row_name, stacked
+from worker.sources.tables.rows import (
+    NO_ID,
+    check_texts,
+    id_text,
+    read_rows,
+    row_name,
+    stacked,
+    without_views,
+)
 from worker.storage import AnyPath, open_file, size_of, versions
 
 PARQUET_MAGIC = b"PAR1"
@@ -82,7 +90,7 @@ class TableSource:
         for path in self._files:
             with self._open(path) as (file, source):
                 counts.append(self._count(path, file))
-                schema = file.schema_arrow  # made of the metadata each time
+                schema = without_views(file.schema_arrow)  # made of the metadata each time
                 columns = self._columns(schema, self._image_columns(path, schema))
                 fields = dict(zip(schema.names, schema, strict=True))
                 found = pa.schema([fields[name] for name in columns])
@@ -98,7 +106,7 @@ class TableSource:
     def column_types(self, index: Path) -> ColumnTypes:
         """See `ImageSource.column_types`."""
         with self._open(self._files[0]) as (file, _):
-            schema = file.schema_arrow
+            schema = without_views(file.schema_arrow)
         kept = pa.schema([schema.field(name) for name in self._options.columns])
         has_ids = self._id in schema.names
         return ColumnTypes(id_type(schema.field(self._id).type) if has_ids else pa.int64(), kept)
@@ -111,8 +119,9 @@ class TableSource:
         most = _rows_at_a_time(index)
         for path, before, start, stop in self._spans(index, shard.start, shard.stop):
             with self._open(path) as (file, _):
-                images = self._image_columns(path, file.schema_arrow)
-                columns = self._columns(file.schema_arrow, images)
+                schema = without_views(file.schema_arrow)
+                images = self._image_columns(path, schema)
+                columns = self._columns(schema, images)
                 decode, count = self._decode_files, batch_size
                 if len(images) > 1:
                     decode, count = self._stack_pixels, max(count, READ_PIXELS // len(images))
@@ -156,8 +165,9 @@ class TableSource:
 
     def _count(self, path: AnyPath, file: pq.ParquetFile) -> int:
         """Return the number of rows; raise `InvalidSource` if they cannot be scored."""
-        self._image_columns(path, file.schema_arrow)
-        self._check_columns(path, file.schema_arrow)
+        schema = without_views(file.schema_arrow)
+        self._image_columns(path, schema)
+        self._check_columns(path, schema)
         pages.check_rows(file.metadata, size_of(path))
         return int(file.metadata.num_rows)
 

@@ -18,6 +18,20 @@ from worker.sources.source import Records
 NO_ID = "The row has no id."
 
 
+VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+
+
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """Return a schema whose views are plain texts and bytes: Arrow does little with views."""
+    return pa.schema([field.with_type(_without_views(field.type)) for field in schema])
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_views(field.type)) for field in kind])
+    return VIEWS.get(kind, kind)
+
+
 def read_rows(
     file: pq.ParquetFile, start: int, stop: int, batch_size: int, columns: list[str]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -33,7 +47,9 @@ def read_rows(
     for rows in file.iter_batches(batch_size, row_groups=groups, columns=columns):
         first, last = max(start, row), min(stop, row + len(rows))
         if first < last:
-            yield first, rows.slice(first - row, last - first)
+            found = rows.slice(first - row, last - first)
+            schema = without_views(rows.schema)
+            yield first, found if schema.equals(rows.schema) else found.cast(schema)
         row += len(rows)
         if row >= stop:
             return
