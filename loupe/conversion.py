@@ -18,7 +18,7 @@ from loupe.results import Format
 
 MAX_ROWS = 16_384  # in memory, and in a row group of Parquet
 COLUMNS = ("id", "label", "index", "confidence")  # of every result
-TEXT = "string"
+TEXT, UNKNOWN = "string", ""
 # Types that CSV and JSON can hold; values of all others become text.
 NUMBERS = frozenset(
     [
@@ -106,12 +106,12 @@ def plain_rows(batch: pa.RecordBatch) -> list[dict[str, JsonValue]]:
 def plain_schema(columns: Mapping[str, str]) -> pa.Schema:
     """Return the schema of CSV or JSON lines with columns of these names and types.
 
-    The types of the columns that Loupe writes follow from their names.
+    The types of the columns that Loupe writes follow from their names, if they are unknown.
     """
 
     def plain(name: str, kind: str) -> pa.DataType:
         found = RESULT_COLUMN.fullmatch(name)
-        if found:
+        if found and not kind:
             return TYPES[found[1] or found[3]]
         return pa.type_for_alias(kind if kind in NUMBERS else TEXT)
 
@@ -128,7 +128,7 @@ def schema_of(paths: Sequence[Path], kind: Format, columns: Mapping[str, str] | 
 
 
 def _csv_columns(paths: Sequence[Path]) -> dict[str, str]:
-    """Return the columns of a result of an older version; all but the ids are text."""
+    """Return the columns of a result of an older version; only the type of the ids is known."""
     names: list[str] = []
     ids = TEXT
     for path in paths:
@@ -136,7 +136,7 @@ def _csv_columns(paths: Sequence[Path]) -> dict[str, str]:
             names = next(csv.reader(lines))
             if lines.read(1) not in ('"', ""):  # texts are always quoted
                 ids = "int64"
-    return dict.fromkeys(names, TEXT) | {"id": ids}
+    return dict.fromkeys(names, UNKNOWN) | {"id": ids}
 
 
 def _json_columns(paths: Sequence[Path]) -> dict[str, str]:
@@ -145,8 +145,8 @@ def _json_columns(paths: Sequence[Path]) -> dict[str, str]:
             if line := lines.readline():
                 row = json.loads(line)
                 ids = "int64" if isinstance(row["id"], int) else TEXT
-                return dict.fromkeys(row, TEXT) | {"id": ids}
-    return dict.fromkeys(COLUMNS, TEXT)
+                return dict.fromkeys(row, UNKNOWN) | {"id": ids}
+    return dict.fromkeys(COLUMNS, UNKNOWN)
 
 
 def _plain(batch: pa.RecordBatch, *, keep_nan: bool = True) -> pa.RecordBatch:

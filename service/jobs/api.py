@@ -277,7 +277,8 @@ async def rows(call: Call) -> Response:
 
     def read() -> Page:
         stored, found = _find_rows(job)
-        return read_page(found, stored, read_columns(Path(job.folder)), asked, check)
+        columns = read_columns(Path(job.folder))
+        return read_page(found, stored, columns, asked, check, job.options.keep)
 
     with call.jobs.limits.pages.slot(caller_of(call.request.scope)):
         return replies.json(await asyncio.to_thread(read))

@@ -1,6 +1,6 @@
 """Pages of the rows and errors of a job: filtered, or the least sure first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import islice
 from pathlib import Path
@@ -70,6 +70,7 @@ def read_page(
     columns: dict[str, str] | None,
     asked: RowsRequest,
     check: Callable[[], None],
+    kept: Sequence[str] = (),
 ) -> Page:
     """Return a page of the matching rows, without the probabilities of all classes, and counts.
 
@@ -81,13 +82,15 @@ def read_page(
         columns: Names and types of their columns, if they are known.
         asked: The request.
         check: Raises if the caller has gone; called for each batch.
+        kept: Columns of the source, which may be named like probabilities.
     """
     import pyarrow as pa
 
     from loupe.conversion import plain_rows, schema_of
 
     schema = schema_of(paths, kind, columns)
-    schema = pa.schema([field for field in schema if not field.name.startswith("p_")])
+    shown = [name for name in schema.names if name in kept or not name.startswith("p_")]
+    schema = pa.schema([schema.field(name) for name in shown])
     total = matched = 0
     page = pa.table({field.name: pa.array([], field.type) for field in schema}, schema)
     for batch in _batches(paths, kind, schema, is_known=columns is not None):

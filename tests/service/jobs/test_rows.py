@@ -80,14 +80,14 @@ def test_least_sure_rows_come_first_and_pages_do_not_overlap(
     assert page(result, sort="confidence", offset=3, limit=3)[0] == lowest[3:]
 
 
-def test_rows_do_not_contain_the_probabilities_of_all_classes(
+def test_rows_contain_kept_columns_but_not_the_probabilities_of_all_classes(
     result: tuple[list[Path], Format],
 ) -> None:
-    found: Any = read_page(*result, COLUMNS, RowsRequest(limit=1), lambda: None)
+    row = {"id": "0.png", "label": "cat", "index": 0, "confidence": 0.0, "label_true": "dog"}
+    for kept, rows in (((), [row]), (("p_cat",), [{**row, "p_cat": 0.5}])):
+        found: Any = read_page(*result, COLUMNS, RowsRequest(limit=1), lambda: None, kept)
 
-    assert found["rows"] == [
-        {"id": "0.png", "label": "cat", "index": 0, "confidence": 0.0, "label_true": "dog"}
-    ]
+        assert found["rows"] == rows
 
 
 def test_only_the_first_rows_are_sorted() -> None:

@@ -38,6 +38,9 @@ KEPT = {
     "spent": pa.array([timedelta(seconds=3)] * 7),
     "kind": pa.array(list("abcabca")).dictionary_encode(),
     "nothing": pa.nulls(7),
+    "view": pa.array(list("abcabca"), pa.string_view()),
+    "p_code": pa.array(["x1", None, "", "y", "z", "0.5", "1"]),
+    "index_2": pa.array([2**40 + number for number in range(7)]),
 }
 IDS = {
     "int": pa.array([-3, -2, -1, 0, 1, 2, 2**40]),
@@ -136,6 +139,7 @@ def test_kept_columns_are_the_same_in_every_format(
         assert len({pq.read_schema(part) for part in files(out, kind)}) == 1
 
     exact = ["shop", "price", "count", "sold", "day", "cost", "kind", "nothing"]
+    exact += ["view", "p_code", "index_2"]
     expected = [
         [shown(KEPT[name][row].as_py()) for name in exact]
         for row, file in enumerate(FILES)
