@@ -286,6 +286,8 @@ def score(
 
 def _check_request(source: str | None, out: str | None, resume: str | None) -> None:
     """Raise `InvalidUsage` unless there are SOURCE and --out, or --resume alone."""
+    if source == "" or resume == "":  # an unset variable; as a path it is the current folder
+        raise InvalidUsage(f"{'SOURCE' if source == '' else '--resume'} is empty. Name a path.")
     if source and not out and not resume:
         raise InvalidUsage(f"Where should the results go? {score_command(source)}")
     if (source is None) != (out is None) or (source is None) == (resume is None):

@@ -315,6 +315,21 @@ def test_scoring_without_out_says_how(loupe: Loupe, tmp_path: Path) -> None:
         assert command in ended.err
 
 
+@pytest.mark.parametrize("arguments", [("", "--out", "new"), ("--resume", "")])
+def test_empty_path_is_not_the_current_folder(
+    loupe: Loupe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = loupe("score", *arguments, "--local")
+
+    assert ended.code == 2
+    assert ended.err.startswith("error: invalid_usage: ")
+    assert not (tmp_path / "new").exists()
+
+
 def test_output_inside_the_source_is_refused(
     loupe: Loupe, digits_model: StoredModel, tmp_path: Path
 ) -> None:
