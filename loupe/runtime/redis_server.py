@@ -9,6 +9,7 @@ lock as long as it runs, so there is never a second one.
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,8 +134,7 @@ def _open_remote(
                 _wait_while_loading(probe)
             client = stack.enter_context(connect(url, password, connection))
         except (RedisError, RedisClusterException, ValueError, TypeError, OSError) as error:
-            parts = urlsplit(url)
-            shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            shown = re.sub(r"//[^/?#]*@", "//", url, count=1)  # the URL may be malformed
             problem = str(error).rstrip(".")
             if isinstance(error, AuthenticationError) and "HELLO must be" in problem:
                 problem = "it asks for a password"

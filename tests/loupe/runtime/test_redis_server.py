@@ -265,8 +265,9 @@ def test_configured_redis_is_used(settings: Settings) -> None:
     ("url", "where"),
     [
         ("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+        ("redis://somebody:a@secret@[::1/0", "redis://[::1/0"),
         ("redis://somebody:secret@127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
-        ("unix:///nowhere.sock", "unix:/nowhere.sock"),
+        ("unix:///nowhere.sock", "unix:///nowhere.sock"),
     ],
 )
 def test_error_about_a_url_without_redis_hides_its_password(
