@@ -46,7 +46,7 @@ def as_zip(path: Path, files: Files) -> None:
 
 def as_stored_zip(path: Path, files: Files) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.comment = b"a comment with PK in it"
+        archive.comment = b"a comment that ends in PK\x05\x06"
         for name, data in files.items():
             with archive.open(name, "w", force_zip64=True) as member:
                 member.write(data)

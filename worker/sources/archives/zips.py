@@ -186,7 +186,8 @@ def _find_directory(file: IO[bytes]) -> tuple[int, int, int, int]:
     tail_start = max(0, length - END.size - MAX_COMMENT_BYTES)
     file.seek(tail_start)
     tail = file.read(length - tail_start)
-    position = tail.rfind(b"PK\x05\x06")
+    whole = max(0, len(tail) - END.size)  # after it, the signature begins no complete record
+    position = tail.rfind(b"PK\x05\x06", 0, whole + 4)
     if position < 0:
         raise ValueError("its directory has no end")
     _, count, size, start, _ = END.unpack_from(tail, position)
