@@ -440,6 +440,8 @@ def test_command_of_another_page_runs(stack: Engine, command: str) -> None:
     epochs = " --epochs 1" if "train train" in command else ""  # all would take minutes
 
     builds = command.startswith("docker build")
+    if builds:
+        stack.bash("docker compose down")  # a substitute waits for containers before it builds
     network = " --network host" if builds and stack.substitute else ""
     with stack.building() if builds else nullcontext():
         stack.bash(command + epochs + network)
