@@ -261,7 +261,7 @@ class DatasetNotFound(InvalidDataset, code="dataset_not_found"):
 
 # A shell reports SIGINT as 130.
 class Interrupted(LoupeError, code="interrupted", exit_code=130):
-    """The user stopped a command with Ctrl-C.
+    """The user stopped a command, or cancelled a job.
 
     Args:
         message: How far it got, and how to continue.

@@ -355,5 +355,5 @@ def _score_without_queue(
             stop_on_signals(queue.interrupted),
         ):
             ended = jobs_cli.watch(queue, queue.job_id, console)
-        jobs_cli.show_ended(ended)
-        slices.leave(queue)
+        with slices.leaving(queue):
+            jobs_cli.show_ended(ended)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.errors import InvalidUsage, JobFailed, NotFound
+from loupe.errors import Interrupted, InvalidUsage, JobFailed, NotFound
 from loupe.images.selection import describe
 from loupe.jobs import ENDED, file_format
 from loupe.results import Format
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from worker.queue.local import LocalQueue
     from worker.queue.records import Job
     from worker.storage import AnyPath
+
+REPEAT = "Repeat the command to continue."
 
 app = typer.Typer(help="List, show, follow, cancel and retry bulk-scoring jobs.")
 JobId = Annotated[
@@ -214,6 +216,7 @@ def follow_job(jobs: "Jobs", job: "Job") -> None:
     """Show the progress of a job until it has ended, then its result.
 
     Raises:
+        Interrupted: If it was cancelled.
         JobFailed: If it failed.
     """
     try:
@@ -254,6 +257,7 @@ def show_ended(job: "Job", *, in_queue: bool = False) -> None:
         in_queue: Whether `loupe jobs` knows it.
 
     Raises:
+        Interrupted: If it was cancelled, so that scripts do not take its rows for all.
         JobFailed: If it failed.
     """
     from worker.queue.results import check_owner
@@ -273,11 +277,15 @@ def show_ended(job: "Job", *, in_queue: bool = False) -> None:
         check_owner(job, output.glob("_*"))
         summary = read_summary(output) if (output / SUMMARY).exists() else None
     rate = 0.0 if summary is None else summary["images_per_second"]
-    cancelled = "cancelled: " if job.state == "cancelled" else ""
     counts = f"{job.done:,} scored, {_unscored(job)}, {rate:,.0f} images/s"
-    console.print(f"{cancelled}{counts} → {job.output}")
+    console.print(f"{counts} → {job.output}")
     if summary is not None:
         print_summary(summary)
+    if job.state == "cancelled":
+        command = f"Continue it: loupe jobs retry {job.id}" if in_queue else REPEAT
+        raise Interrupted(
+            f"Job {job.id} was cancelled after {job.done:,} images. {command}", code="interrupted"
+        )
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from loupe.errors import Interrupted, JobFailed, LoupeError
 from loupe.runtime.processes import stop_on_signals
 from loupe.settings import Settings
-from loupe.terminal import console
+from loupe.terminal import console, print_error
 from worker import jobs_cli
 from worker.process import running_queue
 from worker.queue.local import LocalQueue
@@ -42,17 +44,8 @@ def score_slice(settings: Settings, prepared: Prepared, part: Slice) -> None:
         check_slices(plan, part.of)
     queue = SliceQueue(request, settings.max_attempts, part, plan)
     ended = _run(settings, queue)
-    if ended.state == "failed":
-        raise JobFailed(f"Slice {part} failed: {ended.error} Finished parts stay; run it again.")
-    if ended.state == "cancelled":
-        raise Interrupted(
-            f"Slice {part} was stopped after {ended.done:,} images. Run it again to continue.",
-            code="interrupted",
-        )
-    console.print(
-        f"slice {part}: {ended.done:,} scored, errors: {ended.failed:,} → {ended.output}. {FINISH}"
-    )
-    leave(queue)
+    with leaving(queue):
+        _show_slice(part, ended)
 
 
 def finish(settings: Settings, prepared: Prepared) -> None:
@@ -75,8 +68,9 @@ def finish(settings: Settings, prepared: Prepared) -> None:
     except LoupeError:
         prepared.release()
         raise
-    jobs_cli.show_ended(_run(settings, queue))
-    leave(queue)
+    ended = _run(settings, queue)
+    with leaving(queue):
+        jobs_cli.show_ended(ended)
 
 
 def _run(settings: Settings, queue: LocalQueue) -> Job:
@@ -85,8 +79,30 @@ def _run(settings: Settings, queue: LocalQueue) -> Job:
         return jobs_cli.watch(queue, queue.job_id, console)
 
 
-def leave(queue: LocalQueue) -> None:
-    """End the process if a thread of the queue does not end."""
+def _show_slice(part: Slice, ended: Job) -> None:
+    if ended.state == "failed":
+        raise JobFailed(f"Slice {part} failed: {ended.error} Finished parts stay; run it again.")
+    if ended.state == "cancelled":
+        raise Interrupted(
+            f"Slice {part} was stopped after {ended.done:,} images. Run it again to continue.",
+            code="interrupted",
+        )
+    console.print(
+        f"slice {part}: {ended.done:,} scored, errors: {ended.failed:,} → {ended.output}. {FINISH}"
+    )
+
+
+@contextmanager
+def leaving(queue: LocalQueue) -> Iterator[None]:
+    """End the process after the block if a thread of the queue does not end."""
+    try:
+        yield
+        code = 0
+    except LoupeError as error:
+        if not queue.abandoned:
+            raise
+        print_error(error)
+        code = error.exit_code
     if queue.abandoned:
         sys.stdout.flush()
-        os._exit(0)  # without waiting for the threads
+        os._exit(code)  # without waiting for the threads

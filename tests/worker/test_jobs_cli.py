@@ -123,7 +123,11 @@ def test_cancelling_a_running_job_waits_for_a_worker(
 
 def test_following_a_cancelled_job_says_so(loupe: Loupe, job: Job) -> None:
     loupe("jobs", "cancel", job.id)
-    assert "cancelled: 0 scored, errors: 0, 0 images/s → " in loupe("jobs", "follow", job.id).out
+    followed = loupe("jobs", "follow", job.id)
+
+    assert followed.code == 130
+    assert "0 scored, errors: 0" in followed.out
+    assert followed.err.startswith(f"error: interrupted: Job {job.id} ")
 
 
 def test_errors_are_shown_as_far_as_there_are_any(loupe: Loupe, job: Job) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 
-from loupe.errors import Conflict, Interrupted, LoupeError, NotFound
+from loupe.errors import Conflict, LoupeError, NotFound
 from loupe.runtime.processes import stop_on_signals
 from loupe.settings import Settings
 from loupe.terminal import console
@@ -20,7 +20,7 @@ from worker.queue.local import LocalQueue
 from worker.queue.records import PROTOCOL, ErrorLimit, JobPlan, JobRequest
 from worker.queue.submission import Prepared
 from worker.scoring.slices import Slice, SlicePlan, SliceQueue, read_plan, write_plan
-from worker.slices import leave
+from worker.slices import leaving
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,8 @@ def score_on(
         queue = ClusterQueue(prepared.request, settings, cluster, max_errors)
         with running_queue(settings, queue), stop_on_signals(queue.interrupted):
             ended = jobs_cli.watch(queue, queue.job_id, console)
-    if ended.state == "cancelled":
-        raise Interrupted(
-            f"Job {ended.id} was stopped after {ended.done:,} images. "
-            "Repeat the command to continue.",
-            code="interrupted",
-        )
-    jobs_cli.show_ended(ended)
-    leave(queue)
+    with leaving(queue):
+        jobs_cli.show_ended(ended)
 
 
 class ClusterQueue(LocalQueue):

@@ -1,6 +1,7 @@
 """Outputs of `loupe score`: folders, single files, and file systems without hard links."""
 
 import json
+import signal
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,7 @@ from loupe.results import Format, merge_files
 from tests.support import pictures
 from tests.support.command import Loupe
 from tests.support.linkless import without_hard_links
-from tests.support.programs import run
+from tests.support.programs import run, running, until
 
 
 def test_results_are_written_to_a_file_system_without_hard_links(
@@ -29,6 +30,28 @@ def test_results_are_written_to_a_file_system_without_hard_links(
     assert pq.read_table(out).num_rows == 20
     refused = run(*command, "--out", out, "--top-k", 2, **linkless)
     assert refused.stderr.startswith("error: invalid_output: ")
+
+
+def test_stopped_command_ends_with_another_exit_code_than_a_finished_one(
+    tmp_path: Path, digits_model: StoredModel
+) -> None:
+    np.save(tmp_path / "images.npy", np.tile(pictures.digits(500), (100, 1, 1)))
+    out = tmp_path / "out"
+    command = (
+        "score",
+        tmp_path / "images.npy",
+        "--out",
+        out,
+        "--local",
+        "--model",
+        digits_model.tag,
+    )
+
+    with running(tmp_path / "log", *command, LOUPE_SHARD_IMAGES=500) as process:
+        until(lambda: list(out.glob("predictions-*")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+    assert (out / "_CANCELLED").exists()
 
 
 @pytest.fixture
