@@ -54,7 +54,7 @@ class Row:
         loupe: Loupe's figures.
         peer: Name and figures of the program compared with.
         ratio: Loupe's figure over the peer's, or the figure itself if there is no peer.
-        target: The required ratio; `None` without a target.
+        target: The required ratio, if there is one.
     """
 
     what: str

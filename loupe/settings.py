@@ -292,7 +292,7 @@ class Settings(BaseSettings):
 
     @property
     def keep_jobs_seconds(self) -> float:
-        """How long the record of an ended job is kept."""
+        """The seconds that the record of an ended job is kept."""
         return self.keep_jobs_days * 24 * 3600
 
     @property

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from worker.queue.records import Job
     from worker.storage import AnyPath
 
-REPEAT = "Repeat the command to continue."
-
 app = typer.Typer(help="List, show, follow, cancel and retry bulk-scoring jobs.")
 JobId = Annotated[
     str,
@@ -282,9 +280,10 @@ def show_ended(job: "Job", *, in_queue: bool = False) -> None:
     if summary is not None:
         print_summary(summary)
     if job.state == "cancelled":
-        command = f"Continue it: loupe jobs retry {job.id}" if in_queue else REPEAT
+        command = f"loupe jobs retry {job.id}" if in_queue else "the same command"
         raise Interrupted(
-            f"Job {job.id} was cancelled after {job.done:,} images. {command}", code="interrupted"
+            f"Job {job.id} was cancelled after {job.done:,} images. Continue it: {command}",
+            code="interrupted",
         )
 
 

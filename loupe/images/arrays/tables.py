@@ -113,7 +113,7 @@ def _squares() -> list[ImageSpec]:
 
 
 def _sizes(count: int) -> str:
-    """Return the size of square images with as many pixels; else empty."""
+    """Return the size of square images with as many pixels, or an empty text."""
     return "".join(str(spec) for spec in _squares() if spec.nbytes == count)
 
 

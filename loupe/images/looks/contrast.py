@@ -61,7 +61,7 @@ class Contrast:
         return self.values > self.threshold
 
     def without(self, mask: Mask) -> Self:
-        """Return the contrast with ground in place of some pixels and their edges."""
+        """Return the contrast with some pixels and their edges as ground."""
         return replace(self, values=np.where(dilate(mask, EDGE, EDGE), np.uint8(0), self.values))
 
 

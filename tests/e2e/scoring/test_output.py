@@ -35,17 +35,9 @@ def test_results_are_written_to_a_file_system_without_hard_links(
 def test_stopped_command_ends_with_another_exit_code_than_a_finished_one(
     tmp_path: Path, digits_model: StoredModel
 ) -> None:
-    np.save(tmp_path / "images.npy", np.tile(pictures.digits(500), (100, 1, 1)))
-    out = tmp_path / "out"
-    command = (
-        "score",
-        tmp_path / "images.npy",
-        "--out",
-        out,
-        "--local",
-        "--model",
-        digits_model.tag,
-    )
+    source, out = tmp_path / "images.npy", tmp_path / "out"
+    np.save(source, np.tile(pictures.digits(500), (100, 1, 1)))
+    command = ("score", source, "--out", out, "--local", "--model", digits_model.tag)
 
     with running(tmp_path / "log", *command, LOUPE_SHARD_IMAGES=500) as process:
         until(lambda: list(out.glob("predictions-*")))
